@@ -1,0 +1,21 @@
+"""pggan_kit: a plugin-based experiment framework for progressive growing of GANs."""
+
+from pggan_kit.components import Component, Critic, Scores
+from pggan_kit.hookspecs import hookimpl
+from pggan_kit.schedule import PerStage, Stage, at_height
+from pggan_kit.steps import Reals, StepContext, image_gradients
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Component",
+    "Critic",
+    "PerStage",
+    "Reals",
+    "Scores",
+    "Stage",
+    "StepContext",
+    "at_height",
+    "hookimpl",
+    "image_gradients",
+]

@@ -1,0 +1,271 @@
+"""The kinds of component that a config composes, and the contract of each.
+
+Shapes: N samples, C channels, (h, w) a stage's image size, Z the latent size, K classes. Images lie in [-1, 1].
+A component may also implement any hook of `hookspecs.py`; it then hears it for the whole run.
+
+What a generator's blocks hand to each other (`Features`) is opaque to the core: a tensor, or a NamedTuple of the
+architecture's own. Only images and `Scores` are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pggan_kit.resampling import Downsample, Upsample
+from pggan_kit.schedule import Stage
+
+if TYPE_CHECKING:
+    from pggan_kit.experiment import Experiment
+    from pggan_kit.steps import StepContext
+
+Features = Any
+
+
+class Component(NamedTuple):
+    """A row of a plugin's `components()`: what a config may name as `<kind>.<name>`.
+
+    Attributes:
+        kind: a key of `KINDS`.
+        name: the name in configs, an identifier.
+        factory: a class or function; its parameters become gin's, its annotations are checked.
+        defaults: gin values for parameters that nobody bound, e.g. `{"penalties": "[@penalties.R1()]"}`. Use them
+            where a default is itself a component, so that configs can reach and override it.
+    """
+
+    kind: str
+    name: str
+    factory: Callable[..., Any]
+    defaults: Mapping[str, str] = {}
+
+
+class Scores(NamedTuple):
+    """What a discriminator says of a batch.
+
+    Attributes:
+        score: (N,), higher is more real; unbounded.
+        class_logits: (N, K), or None where D does not classify.
+        labels: (N,) int64, those that D was given, or None.
+    """
+
+    score: Tensor
+    class_logits: Tensor | None = None
+    labels: Tensor | None = None
+
+
+Critic = Callable[[Tensor], Scores]
+"""A discriminator with its labels, alpha and augmentation bound: images (N, C, h, w) -> Scores."""
+
+
+@runtime_checkable
+class Resampling(Protocol):
+    """A matched pair of modules that change the size of features, for any whole factor of at least 2."""
+
+    def up(self, channels: int, factor: int) -> Upsample:
+        """(N, channels, h, w) -> (N, channels, factor * h, factor * w)."""
+
+    def down(self, channels: int, factor: int) -> Downsample:
+        """(N, channels, factor * h, factor * w) -> (N, channels, h, w)."""
+
+
+@runtime_checkable
+class Architecture(Protocol):
+    """Makes the pieces of both networks, one stage's at a time. The core composes and grows them (`networks.py`).
+
+    Each call is made with torch's generator seeded for that piece, so variants share their initial weights.
+    `preserves_function` says whether, at alpha 0, a grown network computes what it computed before.
+    """
+
+    preserves_function: bool
+
+    def generator_stem(self, latent_size: int, stage: Stage) -> nn.Module:
+        """(latents (N, Z), labels (N,) | None) -> features of the base stage."""
+
+    def generator_block(self, previous: Stage, stage: Stage, resampling: Resampling) -> nn.Module:
+        """features of `previous` -> features of `stage`."""
+
+    def to_image(self, stage: Stage) -> nn.Module:
+        """features -> images (N, C, h, w)."""
+
+    def generator_bridge(
+        self, previous: Stage, stage: Stage, resampling: Resampling, old_to_image: nn.Module
+    ) -> nn.Module:
+        """(features of `previous`, the new to_image) -> images of `stage`: the old path of the fade.
+
+        It owns `old_to_image` if it keeps it; the new one is lent per call. `resampling` is the pair for images.
+        """
+
+    def from_image(self, stage: Stage) -> nn.Module:
+        """images -> features of `stage`, as D sees them."""
+
+    def discriminator_block(self, stage: Stage, previous: Stage, resampling: Resampling) -> nn.Module:
+        """features of `stage` -> features of `previous`."""
+
+    def discriminator_head(self, stage: Stage) -> nn.Module:
+        """(features of the base stage, labels (N,) | None) -> Scores."""
+
+    def discriminator_bridge(
+        self, previous: Stage, stage: Stage, resampling: Resampling, old_from_image: nn.Module
+    ) -> nn.Module:
+        """(images of `stage`, the new from_image's features, the new from_image) -> features of `previous`."""
+
+
+@runtime_checkable
+class Penalty(Protocol):
+    """A term on the discriminator that may look at its gradients.
+
+    Attributes:
+        weight: factor of the term.
+        every: the term is added at each `every`-th update of D, multiplied by `every` (lazy regularisation).
+    """
+
+    weight: float
+    every: int
+
+    def __call__(
+        self, critic: Critic, real: Tensor, fake: Tensor, real_scores: Scores, fake_scores: Scores, mix: Tensor
+    ) -> Tensor:
+        """The unweighted term, 0-dim.
+
+        Args:
+            critic: D, to be run again on images of choice; take gradients with `pggan_kit.image_gradients`.
+            real, fake: (N, C, h, w); the fakes are detached.
+            real_scores, fake_scores: what D said of them.
+            mix: (N,) uniform in [0, 1), one number per sample.
+        """
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """The adversarial game. It never runs a network.
+
+    Attributes:
+        needs_real: the generator's part reads the scores of reals.
+        penalties: terms that are added to the discriminator's.
+    """
+
+    needs_real: bool
+    penalties: Sequence[Penalty]
+
+    def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        """Named 0-dim terms whose sum D minimises."""
+
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        """Named 0-dim terms whose sum G minimises; `real` is None unless `needs_real`."""
+
+
+@runtime_checkable
+class Augmentation(Protocol):
+    """What D sees of reals and fakes alike. Differentiable; draws from torch's default generator."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, C, h, w)."""
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """Builds torch optimizers."""
+
+    def build(self, params: Iterable[nn.Parameter], stage: Stage) -> torch.optim.Optimizer:
+        """A new optimizer for these parameters at this stage. The core carries over the state of those that stay."""
+
+
+@runtime_checkable
+class Update(Protocol):
+    """One training iteration."""
+
+    def optimizers(
+        self, experiment: Experiment, stage: Stage, generator: nn.Module, discriminator: nn.Module
+    ) -> dict[str, torch.optim.Optimizer]:
+        """The optimizers by name, asked for after each growth and each removal of a bridge."""
+
+    def step(self, ctx: StepContext) -> dict[str, Tensor]:
+        """Draw through `ctx.reals()` and `ctx.latents()`, change weights through `ctx.minimise()` alone.
+
+        Returns:
+            Detached 0-dim tensors by tag (`Loss/...`, `Scores/...`); they are averaged over each tick.
+        """
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Full-size images. `data.py` alone resizes and caches them.
+
+    Attributes:
+        classes: the number of classes; 0 where there are no labels.
+    """
+
+    classes: int
+
+    def __len__(self) -> int:
+        """How many images."""
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 (H, W, C); C is 1 for gray, 3 for colour, and equal for all i."""
+
+    def label(self, i: int) -> int:
+        """In [0, classes); 0 where there are no labels."""
+
+    def fingerprint(self) -> str:
+        """Equal if and only if images and labels are equal; names their resized copies on disk."""
+
+
+@runtime_checkable
+class Switch(Protocol):
+    """How one stage gives way to the next: implements the hook `fade_alpha`, and `should_advance` if data-driven."""
+
+    def fade_alpha(self, stage: Stage, progress: float, images: int, path: str) -> float | None:
+        """See `hookspecs.fade_alpha`."""
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A number for how far fakes are from reals, at whatever size they have."""
+
+    def update(self, real: Tensor, fake: Tensor) -> None:
+        """Take in a batch: (N, C, h, w) each, in [-1, 1]."""
+
+    def compute(self) -> dict[str, float]:
+        """Values by name for what was taken in; starts anew."""
+
+
+@runtime_checkable
+class FeatureExtractor(Protocol):
+    """Features of images, for metrics."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, C, h, w) in [-1, 1] -> (N, F)."""
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Watches a run through hooks and changes nothing in it. Lives on rank 0."""
+
+
+@runtime_checkable
+class Launcher(Protocol):
+    """Runs trials somewhere and survives their deaths."""
+
+    def launch(self, trials: Sequence[Sequence[str]]) -> list[int]:
+        """Run each trial (a command line) to its end and return their exit codes."""
+
+
+KINDS: dict[str, type] = {
+    "architectures": Architecture,
+    "resampling": Resampling,
+    "losses": Loss,
+    "penalties": Penalty,
+    "updates": Update,
+    "augmentations": Augmentation,
+    "optimizers": Optimizer,
+    "datasets": Dataset,
+    "switches": Switch,
+    "metrics": Metric,
+    "features": FeatureExtractor,
+    "observers": Observer,
+    "launchers": Launcher,
+}

@@ -1,0 +1,321 @@
+"""The only module that talks to gin: parse with file and line, check, build, archive.
+
+gin 0.5 neither checks types nor remembers where a binding stood, and its registry is global. So files are read here
+statement by statement (with gin's own parser), checked as a whole (`checking.py`), and only then handed to gin, which
+builds the components.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util  # noqa: F401  (gin's include machinery expects it to be imported)
+import inspect
+import threading
+import tokenize
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gin
+from gin import config_parser
+
+from pggan_kit.checking import (
+    Binding,
+    Macro,
+    Place,
+    Reference,
+    Walk,
+    check_arguments,
+    reachable,
+    references,
+    require_known,
+)
+from pggan_kit.data import DataSettings
+from pggan_kit.errors import ConfigError, UserError
+from pggan_kit.experiment import Experiment
+from pggan_kit.plugins import Plugins, Row, require_protocol
+from pggan_kit.schedule import ScheduleSettings
+
+ROOTS: dict[str, Callable[..., Any]] = {"train": Experiment, "schedule": ScheduleSettings, "data": DataSettings}
+"""The names of a config that are no components."""
+
+OVERRIDE = "-b"
+_LOCK = threading.Lock()  # gin's configuration is one per process.
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config as read: its bindings in effect, by what they bind.
+
+    Attributes:
+        name: the main file's stem.
+        bindings: the last one for each (scope, selector, parameter), in file order.
+    """
+
+    name: str
+    bindings: tuple[Binding, ...]
+
+    def text(self) -> str:
+        """The config as one self-contained gin file: includes and overrides resolved, macros first."""
+        macros = [b for b in self.bindings if b.is_macro]
+        others = [b for b in self.bindings if not b.is_macro]
+        return "\n".join([*(b.text() for b in macros), "", *(b.text() for b in others), ""])
+
+
+@dataclass(frozen=True)
+class Built:
+    """A built experiment.
+
+    Attributes:
+        experiment: the components and settings.
+        parts: the chosen components by their path (`train.loss.penalties.0`), each with its row, in config order.
+        operative: all parameters in effect, defaults included, as gin text.
+        idle: bindings of included files that nothing uses.
+    """
+
+    experiment: Experiment
+    parts: dict[str, tuple[Row, Any]]
+    operative: str
+    idle: tuple[Binding, ...]
+
+
+def read(file: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a gin file, its includes (relative to the including file), and overrides.
+
+    Args:
+        file: the main file.
+        overrides: bindings that win over the files, e.g. `penalties.R1.weight = 5`.
+
+    Raises:
+        ConfigError: a file is missing, a statement is broken, or a file imports something.
+    """
+    path = Path(file)
+    found = _read_file(path, included_from=None, chain=())
+    for text in overrides:
+        found += _parse(text, Place(f"{OVERRIDE} '{text}'", None, included=False))
+    return Config(path.stem, tuple({binding.key: binding for binding in found}.values()))
+
+
+def parse_text(text: str, name: str) -> Config:
+    """Read an archived config from its text."""
+    found = _parse(text, Place(name, 1, included=False))
+    return Config(name, tuple({binding.key: binding for binding in found}.values()))
+
+
+def build(config: Config, plugins: Plugins) -> Built:
+    """Check a config as a whole, then build its experiment.
+
+    Raises:
+        ConfigError: an unknown component, parameter or macro, a binding that nothing uses, a value of the wrong type
+            or out of range; the message says where.
+        UserError: what a component says of its own input.
+    """
+    signatures = _signatures(plugins)
+    bindings = _with_defaults(config, plugins)
+    require_known(bindings, signatures, {"train", "schedule", "data"})
+    walk = reachable(bindings, ROOTS, signatures)
+    unused = [b for b in bindings if b.key not in walk.used and not b.place.default]
+    for binding in unused:
+        if not binding.place.included:
+            raise ConfigError(
+                f"{binding.place}: nothing in this experiment uses {binding.name}; "
+                f"remove it, or choose the part it belongs to"
+            )
+    with _LOCK:
+        experiment, parts, operative = _Builder(plugins, walk).build(Config(config.name, tuple(bindings)))
+    return Built(experiment, parts, operative, tuple(b for b in unused if b.place.included))
+
+
+def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...]) -> list[Binding]:
+    where = f"{included_from}: includes" if included_from else "config"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{where} {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where} {path}: cannot be read ({error})") from None
+    if path.resolve() in chain:
+        raise ConfigError(f"{where} {path}: includes itself")
+    return _parse(text, Place(str(path), 1, included_from is not None), path, (*chain, path.resolve()))
+
+
+def _parse(text: str, start: Place, path: Path | None = None, chain: tuple[Path, ...] = ()) -> list[Binding]:
+    found: list[Binding] = []
+    place = start
+    try:
+        for statement in config_parser.ConfigParser(text, _Delegate()):
+            place = start.at(statement.location.line_num)
+            if isinstance(statement, config_parser.ImportStatement):
+                raise ConfigError(f"{place}: a config may not import; load a plugin with --plugin FILE instead")
+            if isinstance(statement, config_parser.IncludeStatement):
+                if path is None:
+                    raise ConfigError(f"{place}: an override cannot include a file")
+                found += _read_file(path.parent / statement.filename, place, chain)
+            elif isinstance(statement, config_parser.BindingStatement):
+                found.append(
+                    Binding(statement.scope, statement.selector, statement.arg_name, statement.value, place)
+                )
+    except SyntaxError as error:
+        raise ConfigError(f"{start.at(_line_of(error))}: broken gin syntax: {_reason(error)}") from None
+    except tokenize.TokenError as error:
+        raise ConfigError(f"{start.at(error.args[1][0])}: broken gin syntax: {error.args[0]}") from None
+    except (ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise ConfigError(f"{place}: broken gin syntax near here: {str(error) or type(error).__name__}") from None
+    return found
+
+
+def _line_of(error: SyntaxError) -> int | None:
+    location = error.args[1] if len(error.args) > 1 else None
+    return location[1] if location else error.lineno
+
+
+def _reason(error: SyntaxError) -> str:
+    return str(error.msg).strip().splitlines()[0]
+
+
+class _Delegate(config_parser.ParserDelegate):
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
+        return Reference(scoped_configurable_name, evaluate)
+
+    def macro(self, macro_name: str) -> Macro:
+        return Macro(macro_name)
+
+
+def _signatures(plugins: Plugins) -> dict[str, inspect.Signature]:
+    found = {name: _signature(factory) for name, factory in ROOTS.items()}
+    found["train"] = found["train"].replace(
+        parameters=[p for name, p in found["train"].parameters.items() if name not in ROOTS]
+    )
+    for selector, row in plugins.rows.items():
+        found[selector] = _signature(row.component.factory)
+    return found
+
+
+def _signature(factory: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(factory)
+    except (TypeError, ValueError):
+        return inspect.Signature([])
+
+
+def _with_defaults(config: Config, plugins: Plugins) -> list[Binding]:
+    """The config's bindings, and before them the default ones of the components that brought some."""
+    bound = {(b.selector, b.parameter) for b in config.bindings}
+    defaults = [
+        binding
+        for selector, row in plugins.rows.items()
+        for parameter, value in row.component.defaults.items()
+        if (selector, parameter) not in bound
+        for binding in _parse(f"{selector}.{parameter} = {value}", Place(f"defaults of {selector}", None, True, True))
+    ]
+    return [*defaults, *config.bindings]
+
+
+class _Builder:
+    """Lets gin build an experiment, and remembers which component each call made and from which arguments."""
+
+    def __init__(self, plugins: Plugins, walk: Walk) -> None:
+        self.plugins = plugins
+        self.walk = walk
+        self.made: dict[int, tuple[Row, Any, Mapping[str, Any]]] = {}
+        self.error: UserError | None = None
+
+    def build(self, config: Config) -> tuple[Experiment, dict[str, tuple[Row, Any]], str]:
+        gin.clear_config()
+        makers: dict[str, Any] = {}
+        gin.enter_interactive_mode()  # lets a notebook define a part again under the same name
+        try:
+            for name, factory in ROOTS.items():
+                makers[name] = gin.external_configurable(self._maker(name, factory), name)
+            for selector in self.walk.selectors - set(ROOTS):
+                component = self.plugins.rows[selector].component
+                maker = self._maker(selector, component.factory)
+                gin.external_configurable(maker, component.name, component.kind)
+            used = tuple(b for b in config.bindings if b.key in self.walk.used)
+            gin.parse_config(Config(config.name, used).text())
+            gin.finalize()
+            experiment = makers["train"](schedule=makers["schedule"](), data=makers["data"]())
+            operative = gin.operative_config_str()
+        except Exception as error:
+            # gin rewrites the exceptions that pass through it; the one raised first is the one to show.
+            raise self.error or error from None
+        finally:
+            gin.exit_interactive_mode()
+            gin.clear_config()
+        return experiment, dict(self._paths("train", self.arguments_of_train)), operative
+
+    def _maker(self, selector: str, factory: Callable[..., Any]) -> Callable[..., Any]:
+        signature = _signature(factory)
+
+        def make(*args: Any, **kwargs: Any) -> Any:
+            try:
+                made = factory(**self._checked(selector, factory, signature, kwargs))
+                row = self.plugins.rows.get(selector)
+                if row is None:
+                    if selector == "train":
+                        self.arguments_of_train = kwargs
+                    return made
+                require_protocol(made, row.component.kind, selector)
+                self.made[id(made)] = (row, made, kwargs)
+                return made
+            except UserError as error:
+                self.error = self.error or error
+                raise
+            except (ValueError, TypeError) as error:
+                self.error = self.error or ConfigError(self._explained(selector, str(error)))
+                raise
+
+        functools.update_wrapper(make, factory, assigned=("__name__", "__qualname__", "__doc__"), updated=())
+        del make.__dict__["__wrapped__"]
+        make.__module__ = __name__
+        make.__name__ = selector.rpartition(".")[2]
+        make.__signature__ = signature  # type: ignore[attr-defined]
+        return make
+
+    def _checked(
+        self, selector: str, factory: Callable[..., Any], signature: inspect.Signature, kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        missing = [
+            p.name
+            for p in signature.parameters.values()
+            if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in kwargs
+        ]
+        if missing:
+            raise ConfigError(f"{selector} needs a value for {', '.join(missing)}: bind {selector}.{missing[0]}")
+        check_arguments(factory, kwargs)
+        return kwargs
+
+    def _explained(self, selector: str, message: str) -> str:
+        """A component's complaint, with the place of the binding that its first word names."""
+        parameter = message.split(" ", 1)[0].rstrip(":")
+        for binding in self.walk.bindings_of(selector, parameter):
+            return f"{binding.place}: {selector}.{message}"
+        return f"{selector}: {message}"
+
+    def _paths(self, path: str, arguments: Mapping[str, Any]) -> Any:
+        for name, value in arguments.items():
+            for inner, part in _leaves(f"{path}.{name}", value):
+                if id(part) in self.made:
+                    row, made, kwargs = self.made.pop(id(part))
+                    yield inner, (row, made)
+                    yield from self._paths(inner, kwargs)
+
+
+def _leaves(path: str, value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _leaves(f"{path}.{index}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(f"{path}.{key}", item)
+    else:
+        yield path, value
+
+
+def describe(config: Config) -> list[str]:
+    """One line for each binding in effect, with its place, for `config show`."""
+    return [f"{binding.text()}    # {binding.place}" for binding in config.bindings]
+
+
+__all__ = ["Built", "Config", "build", "describe", "parse_text", "read", "references"]

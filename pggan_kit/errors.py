@@ -1,0 +1,33 @@
+"""The errors a user may see. Anything else that escapes is a bug of ours or of a plugin."""
+
+
+class UserError(Exception):
+    """The input was wrong: a config, a plugin, data, a run directory. The message says what to do. Exit code 2."""
+
+
+class ConfigError(UserError):
+    """A gin file or binding that cannot be used."""
+
+
+class PluginError(UserError):
+    """A plugin that cannot be loaded, or that breaks the contract of its kind."""
+
+
+class DataError(UserError):
+    """A data set that is missing, empty or damaged."""
+
+
+class RunError(UserError):
+    """A run directory or checkpoint that cannot be used as asked."""
+
+
+class TrainingError(Exception):
+    """The run started and then failed: a loss became non-finite, or a plugin's hook raised. Exit code 1."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; it was saved first and can be resumed. Exit code 128 + `signal`."""
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = signal

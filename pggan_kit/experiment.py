@@ -1,0 +1,84 @@
+"""An experiment: the chosen components and settings, checked, and nothing started yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
+
+from pggan_kit.components import (
+    Architecture,
+    Augmentation,
+    Dataset,
+    Loss,
+    Observer,
+    Optimizer,
+    Resampling,
+    Switch,
+    Update,
+)
+from pggan_kit.data import DataSettings
+from pggan_kit.resampling import Area
+from pggan_kit.schedule import PerStage, ScheduleSettings, at_height, checked_sizes
+
+RESETS = ("never", "stage", "phase")
+
+
+@dataclass
+class Experiment:
+    """What `train.*` binds in a config, together with `schedule.*` and `data.*`.
+
+    Args:
+        schedule, data: the settings bound under these names.
+        architecture, resampling, loss, update, dataset: the parts without which nothing trains.
+        generator_optimizer, discriminator_optimizer: for updates with one optimizer for each network.
+        switch: how stages give way to each other; None: a linear fade.
+        image_resampling: the pair for images (bridges, faded reals); parameter-free. None: nearest up, area down.
+        augmentation: what D sees of reals and fakes; None: the images themselves.
+        observers: watch the run.
+        latent_size: Z.
+        seed: of everything random; two experiments with one seed see the same images and latents.
+        tick: images between two ticks (logs, grids, checkpoints).
+        ema_decay: of the generator's average, per update, in [0, 1); 0 makes it a copy.
+        fade_reals: whether the data is faded like the networks.
+        reset_optimizer: when the optimizers forget their state: `never`, each `stage`, or each `phase` (the start and
+            the end of each fade).
+        keep: how many of the last checkpoints are kept, besides one for each finished stage.
+        device: `auto` (a GPU where there is one), or a torch device.
+
+    Raises:
+        ValueError: a setting out of range; the message begins with its name.
+    """
+
+    _: KW_ONLY
+    schedule: ScheduleSettings
+    data: DataSettings
+    architecture: Architecture
+    resampling: Resampling
+    loss: Loss
+    update: Update
+    dataset: Dataset
+    generator_optimizer: Optimizer | None = None
+    discriminator_optimizer: Optimizer | None = None
+    switch: Switch | None = None
+    image_resampling: Resampling = field(default_factory=Area)
+    augmentation: Augmentation | None = None
+    observers: Sequence[Observer] = ()
+    latent_size: int = 512
+    seed: int = 0
+    tick: int = 10_000
+    ema_decay: PerStage[float] = 0.999
+    fade_reals: bool = True
+    reset_optimizer: str = "never"
+    keep: int = 2
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("latent_size", "tick", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, and is {getattr(self, name)}")
+        for height, _ in checked_sizes(self.schedule.sizes):
+            decay: float = at_height(self.ema_decay, height)
+            if not 0 <= decay < 1:
+                raise ValueError(f"ema_decay must be in [0, 1), and is {decay}")
+        if self.reset_optimizer not in RESETS:
+            raise ValueError(f"reset_optimizer must be one of {', '.join(RESETS)}, not {self.reset_optimizer!r}")

@@ -1,0 +1,129 @@
+"""The two networks, how they grow, and the fade: the same few lines for every architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pggan_kit.components import Architecture, Resampling, Scores
+from pggan_kit.schedule import Stage
+from pggan_kit.seeding import derive
+
+
+class Growing(nn.Module):
+    """What both networks share: blocks keyed by stage, and the bridge that is there only while a stage fades in."""
+
+    kind = ""
+
+    def __init__(
+        self, architecture: Architecture, resampling: Resampling, image_resampling: Resampling, seed: int
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.resampling = resampling
+        self.image_resampling = image_resampling
+        self.seed = seed
+        self.blocks = nn.ModuleDict()
+        self.bridge: nn.Module | None = None
+
+    def seed_piece(self, piece: str, stage: Stage) -> None:
+        """Make the next piece's initial weights depend on nothing but the seed and the piece's place."""
+        torch.manual_seed(derive(self.seed, self.kind, piece, stage.index))
+
+    def end_fade(self) -> None:
+        """Drop the old path. A no-op without one."""
+        self.bridge = None
+
+
+class Generator(Growing):
+    """Latents -> images, at the size it has grown to."""
+
+    kind = "generator"
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        resampling: Resampling,
+        image_resampling: Resampling,
+        seed: int,
+        latent_size: int,
+        base: Stage,
+    ) -> None:
+        super().__init__(architecture, resampling, image_resampling, seed)
+        self.latent_size = latent_size
+        self.seed_piece("stem", base)
+        self.stem = architecture.generator_stem(latent_size, base)
+        self.seed_piece("to_image", base)
+        self.to_image = architecture.to_image(base)
+
+    def grow(self, stage: Stage, bridged: bool) -> None:
+        """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
+        assert stage.previous is not None and self.bridge is None
+        architecture, old_to_image = self.architecture, self.to_image
+        self.seed_piece("block", stage)
+        self.blocks[str(stage.index)] = architecture.generator_block(stage.previous, stage, self.resampling)
+        self.seed_piece("to_image", stage)
+        self.to_image = architecture.to_image(stage)
+        if bridged:
+            self.seed_piece("bridge", stage)
+            self.bridge = architecture.generator_bridge(stage.previous, stage, self.image_resampling, old_to_image)
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None, alpha: Tensor | None = None) -> Tensor:
+        """Images (N, C, h, w) from latents (N, Z). `alpha`: 0-dim, the new path's share; None for all of it."""
+        features = previous = self.stem(latents, labels)
+        for block in self.blocks.values():
+            previous, features = features, block(features)
+        image = self.to_image(features)
+        if alpha is None:
+            return image
+        assert self.bridge is not None
+        return torch.lerp(self.bridge(previous, self.to_image), image, alpha.to(image.dtype))
+
+
+class Discriminator(Growing):
+    """Images -> Scores, the generator's mirror."""
+
+    kind = "discriminator"
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        resampling: Resampling,
+        image_resampling: Resampling,
+        seed: int,
+        base: Stage,
+    ) -> None:
+        super().__init__(architecture, resampling, image_resampling, seed)
+        self.seed_piece("from_image", base)
+        self.from_image = architecture.from_image(base)
+        self.seed_piece("head", base)
+        self.head = architecture.discriminator_head(base)
+
+    def grow(self, stage: Stage, bridged: bool) -> None:
+        """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
+        assert stage.previous is not None and self.bridge is None
+        architecture, old_from_image = self.architecture, self.from_image
+        self.seed_piece("block", stage)
+        self.blocks[str(stage.index)] = architecture.discriminator_block(stage, stage.previous, self.resampling)
+        self.seed_piece("from_image", stage)
+        self.from_image = architecture.from_image(stage)
+        if bridged:
+            self.seed_piece("bridge", stage)
+            self.bridge = architecture.discriminator_bridge(
+                stage.previous, stage, self.image_resampling, old_from_image
+            )
+
+    def forward(self, images: Tensor, labels: Tensor | None = None, alpha: Tensor | None = None) -> Scores:
+        """Scores of images (N, C, h, w). `alpha`: 0-dim, the new path's share; None for all of it."""
+        newest_first: list[Any] = list(self.blocks.values())[::-1]
+        features = new = self.from_image(images)
+        for index, block in enumerate(newest_first):
+            features = block(features)
+            if index == 0 and alpha is not None:
+                assert self.bridge is not None
+                old = self.bridge(images, new, self.from_image)
+                features = torch.lerp(old, features, alpha.to(features.dtype))
+        scores: Scores = self.head(features, labels)
+        return scores

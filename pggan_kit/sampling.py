@@ -1,0 +1,76 @@
+"""Drawing images from a finished or running run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pggan_kit.api import TrainedGenerator, load_generator
+from pggan_kit.checkpoint import write_atomically
+from pggan_kit.errors import RunError
+from pggan_kit.images import image_grid, to_uint8
+from pggan_kit.seeding import torch_generator
+
+
+def sample(run_dir: Path, count: int, seed: int, target: Path, plugins: Sequence[Any] = ()) -> None:
+    """Write `count` images of a run's averaged generator.
+
+    Args:
+        run_dir: the run.
+        count: how many; labels, where there are any, go round 0, 1, ..., K - 1.
+        seed: of the latents; the same seed gives the same images.
+        target: `.npz` (one array `images`, uint8, N x H x W x C), `.png` (a grid), else a folder of PNGs.
+
+    Raises:
+        RunError: the run cannot be read, or the target cannot be written.
+    """
+    images = draw(load_generator(run_dir, plugins=plugins), count, seed)
+    if target.suffix == ".npz":
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, images=images)
+        _parent(target)
+        write_atomically(target, buffer.getvalue())
+    elif target.suffix == ".png":
+        buffer = io.BytesIO()
+        image_grid(images, columns=int(np.ceil(count**0.5))).save(buffer, "PNG")
+        _parent(target)
+        write_atomically(target, buffer.getvalue())
+    elif target.suffix:
+        raise RunError(f"--out {target}: name an .npz file, a .png file or a folder")
+    else:
+        _write_folder(images, target)
+
+
+def draw(generator: TrainedGenerator, count: int, seed: int, batch: int = 250) -> np.ndarray:
+    """uint8 images (N, H, W, C) from latents that depend on nothing but the seed and their number."""
+    latents = torch.randn(count, generator.latent_size, generator=torch_generator(seed, "sample"))
+    labels = torch.arange(count) % generator.classes if generator.classes else None
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        parts = [
+            to_uint8(generator(latents[i : i + batch], None if labels is None else labels[i : i + batch]))
+            for i in range(0, count, batch)
+        ]
+    return np.concatenate(parts)
+
+
+def _write_folder(images: np.ndarray, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, image in enumerate(images):
+            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(folder / f"{index:06d}.png")
+    except OSError as error:
+        raise RunError(f"--out {folder}: cannot be written ({error.strerror})") from error
+
+
+def _parent(target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {target}: cannot be written ({error.strerror})") from error

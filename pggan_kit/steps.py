@@ -1,0 +1,165 @@
+"""What an update works with: drawing reals and latents, and `minimise`, the one place that changes weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pggan_kit import distributed
+from pggan_kit.components import Critic, Penalty, Scores
+from pggan_kit.resampling import fade_reals
+from pggan_kit.seeding import torch_generator
+
+if TYPE_CHECKING:
+    from pggan_kit.experiment import Experiment
+    from pggan_kit.schedule import Stage
+    from pggan_kit.state import TrainState
+
+PATHS = ("generator", "discriminator", "reals")
+
+Part = Mapping[str, Tensor | None]
+"""A batch as named tensors with N rows each."""
+
+GeneratorCall = Callable[[Tensor, Tensor | None], Tensor]
+DiscriminatorCall = Callable[[Tensor, Tensor | None], Scores]
+Terms = Callable[[GeneratorCall, DiscriminatorCall, Part], tuple[dict[str, Tensor], dict[str, Tensor]]]
+"""`terms(G, D, part) -> (losses, kept)`: 0-dim terms to be summed and minimised, and tensors with N rows each that the
+update wants back (scores to log, fakes to use again)."""
+
+
+class Reals(NamedTuple):
+    """A batch of the data: images (N, C, h, w) in [-1, 1], and labels (N,) int64 or None."""
+
+    images: Tensor
+    labels: Tensor | None
+
+
+def image_gradients(critic: Critic, images: Tensor) -> Tensor:
+    """The gradient of each sample's score with respect to its image: (N, C, h, w), itself differentiable.
+
+    Every penalty takes its gradients here, so that the core can change how they are computed for all of them.
+    """
+    images = images.detach().requires_grad_(True)
+    score = critic(images).score
+    (gradient,) = torch.autograd.grad(score.sum(), images, create_graph=True)
+    return gradient
+
+
+class Source(Protocol):
+    """Where reals come from: `data.Sampler`."""
+
+    def batch(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
+        """Images uint8 (count, C, h, w) and labels int64 (count,) or None, for one place of the clock."""
+
+
+class StepContext:
+    """One iteration's inputs, drawn by position on the clock, and the means to change weights.
+
+    Attributes:
+        experiment: the chosen components and settings.
+        stage: the current stage.
+        loss: the chosen loss.
+        drawn: reals drawn in this iteration so far, over all ranks.
+    """
+
+    def __init__(
+        self, experiment: Experiment, state: TrainState, stage: Stage, sampler: Source, alpha: Mapping[str, Tensor]
+    ) -> None:
+        self.experiment = experiment
+        self.stage = stage
+        self.loss = experiment.loss
+        self.drawn = 0
+        self._state = state
+        self._sampler = sampler
+        self._alpha = alpha
+
+    @property
+    def images(self) -> int:
+        """The clock, with what this iteration has drawn so far."""
+        return self._state.images + self.drawn
+
+    @property
+    def local_batch(self) -> int:
+        """Samples of a global batch that fall to this rank."""
+        return len(range(distributed.rank(), self.stage.batch_size, distributed.world_size()))
+
+    def reals(self) -> Reals:
+        """The next batch of the data, at the stage's size, faded like the networks where `train.fade_reals` is on."""
+        images, labels = self._sampler.batch(self.images, self.stage.batch_size)
+        self.drawn += self.stage.batch_size
+        images = self._local(images).to(torch.float32) / 127.5 - 1.0
+        labels = self._local(labels) if labels is not None else None
+        alpha = self._alpha.get("reals")
+        if alpha is not None:
+            pair, factor, channels = self.experiment.image_resampling, self.stage.factor, self.stage.image_channels
+            images = fade_reals(images, factor, alpha, pair.up(channels, factor), pair.down(channels, factor))
+        return Reals(images, labels)
+
+    def latents(self, stream: str) -> Tensor:
+        """A batch of latents (N, Z), N(0, 1). The same stream at the same position gives the same latents."""
+        generator = torch_generator(self.experiment.seed, "latents", stream, self.images)
+        return self._local(
+            torch.randn(self.stage.batch_size, self.experiment.latent_size, generator=generator)
+        )
+
+    def uniform(self, stream: str) -> Tensor:
+        """(N,) uniform in [0, 1), drawn like latents: mixing weights of penalties."""
+        generator = torch_generator(self.experiment.seed, "uniform", stream, self.images)
+        return self._local(torch.rand(self.stage.batch_size, generator=generator))
+
+    def due(self, penalties: Sequence[Penalty]) -> tuple[Penalty, ...]:
+        """Those of the penalties that this update of D adds: each at its every-th update of the stage."""
+        update = (self.images - self._state.starts[-1]) // self.stage.batch_size - 1
+        return tuple(penalty for penalty in penalties if update % penalty.every == 0)
+
+    def minimise(
+        self, optimizer: str, net: str, terms: Terms, part: Part
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Take one optimizer step that makes the sum of the terms smaller.
+
+        Args:
+            optimizer: its name in what the update's `optimizers` returned.
+            net: `generator` or `discriminator`, the network whose weights change.
+            terms: computes the terms from a part of the batch.
+            part: the batch.
+
+        Returns:
+            The detached terms, and what `terms` wanted kept, detached.
+        """
+        state = self._state
+        moving, still = state.network(net), state.network("discriminator" if net == "generator" else "generator")
+        _require_grad(still, False)
+        _require_grad(moving, True)
+        chosen = state.optimizers[optimizer]
+        chosen.zero_grad(set_to_none=True)
+        losses, kept = terms(self._generator, self._discriminator, part)
+        torch.stack(list(losses.values())).sum().backward()
+        distributed.average_gradients(moving.parameters())
+        chosen.step()
+        return _detached(losses), _detached(kept)
+
+    def _generator(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        images: Tensor = self._state.generator(latents, labels, self._alpha.get("generator"))
+        return images
+
+    def _discriminator(self, images: Tensor, labels: Tensor | None = None) -> Scores:
+        if self.experiment.augmentation is not None:
+            images = self.experiment.augmentation(images)
+        scores: Scores = self._state.discriminator(images, labels, self._alpha.get("discriminator"))
+        return scores
+
+    def _local(self, batch: Tensor) -> Tensor:
+        own = batch[distributed.rank() :: distributed.world_size()]
+        return own.to(self._state.device, non_blocking=True)
+
+
+def _require_grad(net: nn.Module, value: bool) -> None:
+    for param in net.parameters():
+        param.requires_grad_(value)
+
+
+def _detached(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in tensors.items()}

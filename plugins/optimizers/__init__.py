@@ -1,0 +1,12 @@
+"""Optimizers."""
+
+from pggan_kit import Component, hookimpl
+from pggan_plugins.optimizers.adam import Adam
+
+__all__ = ["Adam"]
+
+
+@hookimpl
+def components() -> list[Component]:
+    """The optimizers of this folder."""
+    return [Component("optimizers", cls.__name__, cls) for cls in (Adam,)]

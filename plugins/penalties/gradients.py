@@ -1,0 +1,53 @@
+"""Penalties on the gradient of D's score with respect to its images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pggan_kit import Critic, Scores, image_gradients
+from pggan_plugins.penalties.base import Weighted
+
+
+class GradientPenalty(Weighted):
+    """The mean of `(|grad D(x)| - target)^2 / target^2` at random points x between reals and fakes.
+
+    WGAN-GP (Gulrajani et al. 2017); the target as in Karras et al. 2018, appendix A.1 (750 for CIFAR-10).
+
+    Args:
+        weight: lambda.
+        target: the norm that gradients are drawn to, above 0; taken over channels and pixels.
+        every: see `Weighted`.
+    """
+
+    def __init__(self, weight: float = 10.0, target: float = 1.0, every: int = 1) -> None:
+        super().__init__(weight, every)
+        if not target > 0:
+            raise ValueError(f"target must be above 0, and is {target}")
+        self.target = target
+
+    def __call__(
+        self, critic: Critic, real: Tensor, fake: Tensor, real_scores: Scores, fake_scores: Scores, mix: Tensor
+    ) -> Tensor:
+        """0-dim; `mix` holds each sample's place between its real (0) and its fake (1)."""
+        between = torch.lerp(real, fake.to(real.dtype), mix.view(-1, 1, 1, 1))
+        norm = squared_norm(image_gradients(critic, between)).sqrt()
+        return (norm - self.target).square().mean() / self.target**2
+
+
+class R1(Weighted):
+    """Half the mean of `|grad D(x)|^2` at the reals (Mescheder et al. 2018), so that weight is their gamma."""
+
+    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+        super().__init__(weight, every)
+
+    def __call__(
+        self, critic: Critic, real: Tensor, fake: Tensor, real_scores: Scores, fake_scores: Scores, mix: Tensor
+    ) -> Tensor:
+        """0-dim."""
+        return squared_norm(image_gradients(critic, real)).mean() / 2
+
+
+def squared_norm(gradient: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N,): the sum of squares over channels and pixels, in float32 or better."""
+    return gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square().sum((1, 2, 3))

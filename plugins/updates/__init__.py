@@ -1,0 +1,12 @@
+"""Training iterations."""
+
+from pggan_kit import Component, hookimpl
+from pggan_plugins.updates.alternating import Alternating
+
+__all__ = ["Alternating"]
+
+
+@hookimpl
+def components() -> list[Component]:
+    """The updates of this folder."""
+    return [Component("updates", cls.__name__, cls) for cls in (Alternating,)]

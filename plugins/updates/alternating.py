@@ -1,0 +1,100 @@
+"""D, then G, each with its own optimizer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pggan_kit.components import Loss, Penalty
+from pggan_kit.experiment import Experiment
+from pggan_kit.schedule import PerStage, Stage, at_height
+from pggan_kit.steps import DiscriminatorCall, GeneratorCall, Part, StepContext
+
+
+class Alternating:
+    """n_critic updates of D, then one of G, with fresh latents for each (Karras et al. 2018, appendix A.1).
+
+    Args:
+        n_critic: updates of D for each of G, at least 1; may be per stage. Each draws its own reals.
+
+    Raises:
+        ValueError: a value out of range; no optimizer given for one of the networks.
+    """
+
+    def __init__(self, n_critic: PerStage[int] = 1) -> None:
+        for value in n_critic.values() if isinstance(n_critic, dict) else (n_critic,):
+            if value < 1:
+                raise ValueError(f"n_critic must be at least 1, and is {value}")
+        self.n_critic = n_critic
+
+    def optimizers(
+        self, experiment: Experiment, stage: Stage, generator: nn.Module, discriminator: nn.Module
+    ) -> dict[str, torch.optim.Optimizer]:
+        """`generator` and `discriminator`, from the experiment's two."""
+        chosen = {
+            "generator": (experiment.generator_optimizer, generator),
+            "discriminator": (experiment.discriminator_optimizer, discriminator),
+        }
+        built = {}
+        for name, (optimizer, net) in chosen.items():
+            if optimizer is None:
+                raise ValueError(f"updates.Alternating needs train.{name}_optimizer")
+            built[name] = optimizer.build(net.parameters(), stage)
+        return built
+
+    def step(self, ctx: StepContext) -> dict[str, Tensor]:
+        """Returns the mean scores and both networks' terms."""
+        for _ in range(at_height(self.n_critic, ctx.stage.height)):
+            real = ctx.reals()
+            part: dict[str, Tensor | None] = {
+                "real": real.images,
+                "labels": real.labels,
+                "latents": ctx.latents("discriminator"),
+                "mix": ctx.uniform("mix"),
+            }
+            terms = functools.partial(discriminator_terms, loss=ctx.loss, penalties=ctx.due(ctx.loss.penalties))
+            d_losses, scores = ctx.minimise("discriminator", "discriminator", terms, part)
+        part = {"real": real.images if ctx.loss.needs_real else None, "labels": real.labels}
+        part["latents"] = ctx.latents("generator")
+        g_losses, _ = ctx.minimise("generator", "generator", functools.partial(generator_terms, loss=ctx.loss), part)
+        return {
+            **{f"Loss/discriminator/{name}": value for name, value in d_losses.items()},
+            **{f"Loss/generator/{name}": value for name, value in g_losses.items()},
+            "Scores/real": scores["real"].mean(),
+            "Scores/fake": scores["fake"].mean(),
+        }
+
+
+def discriminator_terms(
+    G: GeneratorCall, D: DiscriminatorCall, part: Part, loss: Loss, penalties: Sequence[Penalty]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The loss's terms and the weighted penalties; keeps the scores `real` and `fake`, (N,) each."""
+    real, labels, latents, mix = part["real"], part["labels"], part["latents"], part["mix"]
+    assert real is not None and latents is not None and mix is not None
+    with torch.no_grad():
+        fake = G(latents, labels)
+    real_scores, fake_scores = D(real, labels), D(fake, labels)
+    terms = loss.discriminator(real_scores, fake_scores)
+    for penalty in penalties:
+        value = penalty(lambda images: D(images, labels), real, fake, real_scores, fake_scores, mix)
+        name = type(penalty).__name__
+        weighted = penalty.weight * penalty.every * value
+        terms[name] = terms[name] + weighted if name in terms else weighted
+    return terms, {"real": real_scores.score, "fake": fake_scores.score}
+
+
+def generator_terms(
+    G: GeneratorCall, D: DiscriminatorCall, part: Part, loss: Loss
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The loss's terms; keeps nothing."""
+    real, labels, latents = part["real"], part["labels"], part["latents"]
+    assert latents is not None
+    fake_scores = D(G(latents, labels), labels)
+    real_scores = None
+    if real is not None:
+        with torch.no_grad():
+            real_scores = D(real, labels)
+    return loss.generator(fake_scores, real_scores), {}
