@@ -1,7 +1,9 @@
 """pggan_kit: a plugin-based experiment framework for progressive growing of GANs."""
 
+from pggan_kit.api import TrainedGenerator, load_generator, resume, train
 from pggan_kit.components import Component, Critic, Scores
 from pggan_kit.hookspecs import hookimpl
+from pggan_kit.runs import Run
 from pggan_kit.schedule import PerStage, Stage, at_height
 from pggan_kit.steps import Reals, StepContext, image_gradients
 
@@ -12,10 +14,15 @@ __all__ = [
     "Critic",
     "PerStage",
     "Reals",
+    "Run",
     "Scores",
     "Stage",
     "StepContext",
+    "TrainedGenerator",
     "at_height",
     "hookimpl",
     "image_gradients",
+    "load_generator",
+    "resume",
+    "train",
 ]

@@ -126,7 +126,7 @@ def _forward_gflops(state: TrainState, stage: Stage) -> float:
     return counter.get_total_flops() / 4 / 1e9
 
 
-class _Noise:
+class Noise:
     """Stands in for the data."""
 
     def __init__(self, stage: Stage) -> None:
@@ -148,7 +148,7 @@ def _measure(experiment: Experiment, state: TrainState, stage: Stage) -> tuple[f
         return tensor
 
     def iterate() -> tuple[float, int]:
-        ctx = StepContext(experiment, state, stage, _Noise(stage), {})
+        ctx = StepContext(experiment, state, stage, Noise(stage), {})
         began = time.perf_counter()
         experiment.update.step(ctx)
         state.follow()

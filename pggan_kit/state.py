@@ -101,7 +101,7 @@ class TrainState:
             net.end_fade()
 
     def renew_optimizers(self, reset: bool) -> None:
-        """Ask the update for optimizers that fit the networks; parameters that stayed keep their state, unless `reset`."""
+        """Ask the update for optimizers that fit the networks; parameters that stayed keep their state unless `reset`."""
         old = self.optimizers
         self.optimizers = self.experiment.update.optimizers(
             self.experiment, self.stage, self.generator, self.discriminator
