@@ -1,0 +1,58 @@
+"""Images as files show them: bytes instead of [-1, 1], and many in one picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+GAP = 2
+"""Pixels between two cells, and around them all."""
+
+BACKGROUND = 34
+"""Gray level of the gaps: neither the black of digits nor the middle of an untrained network."""
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """(N, C, h, w) in [-1, 1], on any device -> uint8 (N, h, w, C). What lies outside is clipped."""
+    scaled = ((images.detach().float() + 1.0) * 127.5).round().clamp(0, 255)
+    return scaled.byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def tile(images: np.ndarray, columns: int, scale: int = 1, background: int = BACKGROUND) -> np.ndarray:
+    """Lay images out row by row, each pixel a square of `scale` x `scale`, with gaps between and around.
+
+    Args:
+        images: uint8 (N, h, w, C).
+        columns: images in a row; the last row may be shorter.
+        scale: a whole factor of enlargement.
+        background: value of the gaps and of missing images.
+
+    Returns:
+        uint8 (rows * (scale * h + GAP) + GAP, columns * (scale * w + GAP) + GAP, C).
+    """
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    step_y, step_x = scale * height + GAP, scale * width + GAP
+    cells = np.full((rows * columns, step_y, step_x, channels), background, np.uint8)
+    cells[:count, GAP:, GAP:] = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    sheet = cells.reshape(rows, columns, step_y, step_x, channels).swapaxes(1, 2)
+    sheet = sheet.reshape(rows * step_y, columns * step_x, channels)
+    return np.pad(sheet, ((0, GAP), (0, GAP), (0, 0)), constant_values=background)
+
+
+def image_grid(images: np.ndarray, columns: int, cell: int = 56) -> Image.Image:
+    """One picture of many images, row by row.
+
+    Args:
+        images: uint8 (N, h, w, C), gray (C = 1) or colour (C = 3).
+        columns: images in a row; the last row may be shorter.
+        cell: each image's shorter side has at least this many pixels: smaller images are enlarged by a whole factor,
+            each pixel to a square.
+
+    Returns:
+        A picture of mode `L` or `RGB`, with gaps of `GAP` pixels.
+    """
+    scale = -(-cell // min(images.shape[1:3]))
+    sheet = tile(images, columns, scale)
+    return Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)

@@ -1,0 +1,18 @@
+"""What watches a run: pictures, event files, and the live display."""
+
+from __future__ import annotations
+
+from pggan_kit.components import Component
+from pggan_kit.hookspecs import hookimpl
+from pggan_plugins.observers.growth import Growth
+from pggan_plugins.observers.progress import Progress
+from pggan_plugins.observers.samples import Samples
+from pggan_plugins.observers.tensorboard import TensorBoard
+
+__all__ = ["Growth", "Progress", "Samples", "TensorBoard"]
+
+
+@hookimpl
+def components() -> list[Component]:
+    """The observers of this folder."""
+    return [Component("observers", factory.__name__, factory) for factory in (Samples, Growth, TensorBoard, Progress)]

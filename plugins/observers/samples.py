@@ -1,0 +1,49 @@
+"""Grids of samples as PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pggan_kit.hookspecs import hookimpl
+from pggan_kit.runs import Run
+from pggan_kit.schedule import Stage
+from pggan_kit.state import TrainState
+from pggan_plugins.observers.grid import draw_grid
+from pggan_plugins.observers.shared import require_count
+
+
+class Samples:
+    """At each tick, a grid of the averaged generator's images of the same latents: `samples/000012800-14x14.png`,
+    named by the clock and the size. Where the data set has labels, each row is one class.
+
+    Args:
+        count: images in the grid; fewer where they are so large that the grid would be wider than 2048 pixels.
+
+    Raises:
+        ValueError: `count` below 1.
+    """
+
+    def __init__(self, count: int = 64) -> None:
+        require_count("count", count, 1)
+        self.count = count
+
+    @hookimpl
+    def before_run(self, run: Run) -> None:
+        """Make the folder; remove grids that were drawn after the checkpoint of a resumed run."""
+        folder = samples_folder(run)
+        folder.mkdir(exist_ok=True)
+        for file in folder.glob("*.png"):
+            images = file.name.partition("-")[0]
+            if images.isdecimal() and int(images) > run.state.images:
+                file.unlink()
+
+    @hookimpl
+    def after_tick(self, run: Run, stage: Stage, state: TrainState) -> None:
+        """Draw the grid."""
+        # Enlarged pixels compress well at any level; the lowest is several times faster.
+        draw_grid(run, self.count).save(samples_folder(run) / f"{state.images:09d}-{stage.size}.png", compress_level=1)
+
+
+def samples_folder(run: Run) -> Path:
+    """Where the grids are."""
+    return run.directory / "samples"
