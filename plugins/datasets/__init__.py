@@ -1,0 +1,20 @@
+"""Data sets: full-size images as uint8 (H, W, C). The core resizes and keeps them (`pggan_kit.data`)."""
+
+from __future__ import annotations
+
+from pggan_kit.components import Component
+from pggan_kit.hookspecs import hookimpl
+
+from .arrays import Arrays
+from .hugging_face import HuggingFace
+from .image_folder import ImageFolder
+from .mnist import MNIST
+from .torch_dataset import Torch
+
+__all__ = ["MNIST", "Arrays", "HuggingFace", "ImageFolder", "Torch"]
+
+
+@hookimpl
+def components() -> list[Component]:
+    """The data sets of this package, as `datasets.<name>`."""
+    return [Component("datasets", cls.__name__, cls) for cls in (MNIST, ImageFolder, Arrays, Torch, HuggingFace)]

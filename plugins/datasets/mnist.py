@@ -1,0 +1,127 @@
+"""The MNIST digits, from the bundled 10,000 or from a folder with the original IDX files."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from pggan_kit.data import check_choice
+from pggan_kit.errors import DataError
+
+BUNDLED = Path(__file__).with_name("mnist")
+PREFIXES = {"train": "train", "test": "t10k"}
+IMAGES_MAGIC, LABELS_MAGIC = 0x803, 0x801
+SIDE = 28
+MAX_COUNT = 10_000_000
+"""Above the count of any IDX file in use; a header that says more is damaged."""
+
+
+class MNIST:
+    """Gray digits of 28x28 pixels in 10 classes.
+
+    Args:
+        folder: one with the full IDX files (`train-images-idx3-ubyte`, ...), gzipped or not. None: the bundled 10,000
+            training digits, 1,000 of each class.
+        split: `train` or `test`; `test` needs a folder.
+        pad: black pixels added on each side: 2 makes 32x32.
+        limit: only the first so many. None: all.
+
+    Raises:
+        ValueError: an argument out of range.
+        DataError: no such folder or file, or one that is not what its name says.
+    """
+
+    classes = 10
+
+    def __init__(self, folder: str | None = None, split: str = "train", pad: int = 0, limit: int | None = None) -> None:
+        check_choice("split", split, tuple(PREFIXES))
+        if not isinstance(pad, int) or not 0 <= pad <= 1000:
+            raise ValueError(f"pad must be a whole number of pixels in [0, 1000], not {pad!r}")
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise ValueError(f"limit must be at least 1, or None for all, not {limit!r}")
+        if folder is None and split == "test":
+            raise ValueError("split 'test' needs a folder with the full IDX files: only training digits are bundled")
+        images, labels = read_split(BUNDLED if folder is None else Path(folder).expanduser(), split)
+        self._images = np.pad(images[:limit], ((0, 0), (pad, pad), (pad, pad)))[..., None]
+        self._labels = labels[:limit]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 (28 + 2 pad, 28 + 2 pad, 1); ink is bright."""
+        image: np.ndarray = self._images[i]
+        return image
+
+    def label(self, i: int) -> int:
+        """The digit."""
+        return int(self._labels[i])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of shape, pixels and labels."""
+        content = hashlib.sha256(repr(self._images.shape).encode())
+        content.update(np.ascontiguousarray(self._images).data)
+        content.update(np.ascontiguousarray(self._labels).data)
+        return f"mnist {content.hexdigest()}"
+
+
+def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (n, 28, 28) and labels uint8 (n,) from the IDX files of `train` or `test`.
+
+    Raises:
+        DataError: no such folder or file, or one that is not what its name says.
+    """
+    if not folder.is_dir():
+        raise DataError(
+            f"no folder {folder}: name one with the MNIST files, or leave `folder` out for the bundled digits"
+        )
+    prefix = PREFIXES[split]
+    images = _read_idx(_find(folder, f"{prefix}-images-idx3-ubyte"), IMAGES_MAGIC, (SIDE, SIDE))
+    path = _find(folder, f"{prefix}-labels-idx1-ubyte")
+    labels = _read_idx(path, LABELS_MAGIC, ())
+    if len(images) != len(labels):
+        raise DataError(f"{path} has {len(labels)} labels for {len(images)} images: fetch both files again")
+    if labels.max() > 9:
+        raise DataError(f"{path} has a label {labels.max()}; digits are 0 to 9: fetch the file again")
+    return images, labels
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise DataError(f"{folder} lacks {name} (or {name}.gz): put the original IDX file there")
+
+
+def _read_idx(path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 (n, *shape). Reads no more than the header announces, so that no small file can unpack to a huge one."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return _parse_idx(file, path, magic, shape)  # type: ignore[arg-type]
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path} is damaged or cut short ({error}): fetch it again") from error
+
+
+def _parse_idx(file: BinaryIO, path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
+    fields = 2 + len(shape)
+    header = file.read(4 * fields)
+    if len(header) < 4 * fields:
+        raise DataError(f"{path} is cut short: it ends within its header. Fetch it again")
+    found, count, *sides = struct.unpack(f">{fields}I", header)
+    if found != magic:
+        raise DataError(f"{path} is no such IDX file: it begins with {found:#010x}, not {magic:#010x}")
+    if tuple(sides) != shape or not 1 <= count <= MAX_COUNT:
+        text = "x".join(map(str, (count, *sides)))
+        raise DataError(f"{path} announces {text} values; MNIST has images of {SIDE}x{SIDE} and one label for each")
+    wanted = count * int(np.prod(shape, dtype=np.int64))
+    content = file.read(wanted + 1)
+    if len(content) != wanted:
+        state = "is cut short" if len(content) < wanted else "goes on after its last value"
+        raise DataError(f"{path} {state}: it announces {wanted} bytes. Fetch it again")
+    return np.frombuffer(content, np.uint8).reshape(count, *shape)
