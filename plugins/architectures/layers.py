@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
+from pggan_kit.data import check_choice
+from pggan_kit.networks import at_least_float32
 from pggan_kit.resampling import Downsample, Upsample
 
 LEAK = 0.2
 EPSILON = 1e-8
+
+ACTIVATIONS = ("leaky_relu", "relu")
+GENERATOR_NORMS = ("pixel", "batch", "layer", "none")
+DISCRIMINATOR_NORMS = ("none", "layer", "spectral", "batch")
+OUTPUTS = ("linear", "tanh")
 
 
 class EqualizedConv2d(nn.Module):
@@ -22,6 +31,7 @@ class EqualizedConv2d(nn.Module):
         in_channels, out_channels, kernel_size: of the convolution; kernel_size is odd.
         gain: sqrt(2) suits a (leaky) ReLU behind it, 1 a linear output.
         up, down: fuse a change of size before or after the convolution.
+        bias: whether there is one.
     """
 
     def __init__(
@@ -32,33 +42,56 @@ class EqualizedConv2d(nn.Module):
         gain: float = math.sqrt(2),
         up: Upsample | None = None,
         down: Downsample | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.scale = gain / math.sqrt(in_channels * kernel_size**2)
         self.resample = up or down
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, h, w) -> (N, out, h', w')."""
+        # Read the weight once: under spectral norm each reading is a step of its power iteration.
         weight = self.weight * self.scale
         if self.resample is not None:
-            return self.resample.conv2d(x, weight) + self.bias.view(-1, 1, 1)
-        return F.conv2d(x, weight, self.bias, padding=self.weight.shape[-1] // 2)
+            x = self.resample.conv2d(x, weight)
+            # In x's own type, which autocast may have lowered: the two paths of a fade must have the same.
+            return x if self.bias is None else x + self.bias.view(-1, 1, 1).to(x.dtype)
+        return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
 
 class EqualizedLinear(nn.Module):
-    """A dense layer with run-time scaled weights: see `EqualizedConv2d`."""
+    """A dense layer with run-time scaled weights: see `EqualizedConv2d`.
 
-    def __init__(self, in_features: int, out_features: int, gain: float = math.sqrt(2), bias: bool = True) -> None:
+    Args:
+        in_features, out_features, gain, bias: as for the convolution.
+        lr_multiplier: how much faster than others it learns; its first outputs do not depend on it (Karras et al.
+            2019, appendix C: 0.01 for a mapping network).
+        bias_start: the bias's first value.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        gain: float = math.sqrt(2),
+        bias: bool = True,
+        lr_multiplier: float = 1.0,
+        bias_start: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_features, in_features))
-        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
-        self.scale = gain / math.sqrt(in_features)
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), bias_start / lr_multiplier)) if bias else None
+        self.scale = gain * lr_multiplier / math.sqrt(in_features)
+        self.bias_scale = lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in) -> (N, out)."""
-        return F.linear(x, self.weight * self.scale, self.bias)
+        bias: Tensor | None = self.bias
+        if bias is not None and self.bias_scale != 1.0:
+            bias = bias * self.bias_scale
+        return F.linear(x, self.weight * self.scale, bias)
 
 
 class PixelNorm(nn.Module):
@@ -66,25 +99,115 @@ class PixelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape."""
-        return x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPSILON)
+        scale = torch.rsqrt(at_least_float32(x).square().mean(1, keepdim=True) + EPSILON)
+        return x * scale.to(x.dtype)
 
 
-class MinibatchStddev(nn.Module):
-    """Appends one map that tells how much samples differ (Karras et al. 2018, section 3).
+class Residual(nn.Module):
+    """`(branch(x) + shortcut(x)) * gain`."""
 
-    Samples are grouped with a stride: with G in a group and M groups, sample g * M + m is in group m. G is the largest
-    divisor of the batch that is not above `group_size`. The statistic is the biased standard deviation over the group,
-    `sqrt(var + 1e-8)`, averaged over channels and pixels.
-    """
-
-    def __init__(self, group_size: int = 4) -> None:
+    def __init__(self, branch: nn.Module, shortcut: nn.Module, gain: float = 1.0) -> None:
         super().__init__()
-        self.group_size = group_size
+        self.branch = branch
+        self.shortcut = shortcut
+        self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C + 1, h, w)."""
-        n, c, h, w = x.shape
-        group = next(size for size in range(min(self.group_size, n), 0, -1) if n % size == 0)
-        deviation = x.view(group, n // group, c, h, w).var(0, unbiased=False).add(EPSILON).sqrt()
-        statistic = deviation.mean((1, 2, 3)).repeat(group).view(n, 1, 1, 1).expand(n, 1, h, w)
-        return torch.cat([x, statistic], 1)
+        """What branch and shortcut make of (N, C, h, w)."""
+        total: Tensor = self.branch(x) + self.shortcut(x)
+        return total if self.gain == 1.0 else total * self.gain
+
+
+Layer = TypeVar("Layer", EqualizedConv2d, EqualizedLinear)
+
+
+class Layers:
+    """Makes the layers of one network, all with the same activation, normalisation and scaling of weights.
+
+    Args:
+        activation: `leaky_relu` (slope 0.2) or `relu`.
+        norm: `pixel`; `batch` (Ioffe and Szegedy 2015) or `layer` (Ba et al. 2016: over channels and pixels, with a
+            gain and an offset for each channel); `spectral` (Miyato et al. 2018): each weight, seen as a matrix with
+            a row for each output, is divided by its largest singular value; or `none`.
+        equalized_lr: scale weights at run time; else they are drawn with the scale that they would have had (He et al.
+            2015), so that the first outputs are the same. Under spectral norm weights have no scale of their own.
+    """
+
+    def __init__(self, activation: str, norm: str, equalized_lr: bool) -> None:
+        self.kind = activation
+        self.norm = norm
+        self.equalized_lr = equalized_lr
+
+    @property
+    def biased(self) -> bool:
+        """Whether a convolution before a normalisation has a bias: batch norm would take it out again."""
+        return self.norm != "batch"
+
+    def conv(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        gain: float = math.sqrt(2),
+        up: Upsample | None = None,
+        down: Downsample | None = None,
+        bias: bool = True,
+    ) -> nn.Module:
+        """A convolution: see `EqualizedConv2d`."""
+        return self._scaled(EqualizedConv2d(in_channels, out_channels, kernel_size, gain, up, down, bias))
+
+    def dense(self, in_features: int, out_features: int, gain: float = math.sqrt(2), bias: bool = True) -> nn.Module:
+        """A dense layer: see `EqualizedLinear`."""
+        return self._scaled(EqualizedLinear(in_features, out_features, gain, bias))
+
+    def activation(self) -> nn.Module:
+        """The activation alone."""
+        return nn.LeakyReLU(LEAK) if self.kind == "leaky_relu" else nn.ReLU()
+
+    def after(self, channels: int, flat: bool = False) -> nn.Module:
+        """What follows a convolution (or, `flat`, a dense layer) with `channels` outputs.
+
+        Batch and layer norm come before the activation, pixel norm behind it as in Karras et al. 2018, table 2.
+        """
+        if self.norm == "pixel":
+            return nn.Sequential(self.activation(), PixelNorm())
+        return self.before(channels, flat)
+
+    def before(self, channels: int, flat: bool = False) -> nn.Module:
+        """What precedes a convolution of a pre-activation network: normalisation, activation (He et al. 2016)."""
+        if self.norm == "pixel":
+            return nn.Sequential(PixelNorm(), self.activation())
+        if self.norm == "batch":
+            return nn.Sequential(nn.BatchNorm1d(channels) if flat else nn.BatchNorm2d(channels), self.activation())
+        if self.norm == "layer":
+            return nn.Sequential(nn.GroupNorm(1, channels), self.activation())
+        return self.activation()
+
+    def _scaled(self, layer: Layer) -> nn.Module:
+        if self.equalized_lr and self.norm != "spectral":
+            return layer
+        with torch.no_grad():
+            layer.weight.mul_(layer.scale)
+        layer.scale = 1.0
+        return spectral_norm(layer) if self.norm == "spectral" else layer
+
+
+def to_image_layer(conv: nn.Module, output: str) -> nn.Module:
+    """A convolution to images, alone (`linear`) or with a `tanh` behind it."""
+    return nn.Sequential(conv, nn.Tanh()) if output == "tanh" else conv
+
+
+def check_layers(
+    activations: dict[str, str], generator_norm: str, discriminator_norm: str, output: str | None = None
+) -> None:
+    """Check the options that `Layers` takes, and the output of G.
+
+    Raises:
+        ValueError: an unknown value; the message begins with the parameter's name.
+    """
+    for name, value in activations.items():
+        check_choice(name, value, ACTIVATIONS)
+    check_choice("generator_norm", generator_norm, GENERATOR_NORMS)
+    check_choice("discriminator_norm", discriminator_norm, DISCRIMINATOR_NORMS)
+    if output is not None:
+        check_choice("output", output, OUTPUTS)

@@ -1,0 +1,63 @@
+"""What a discriminator may know of the samples beside one in its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pggan_kit.networks import at_least_float32
+from pggan_plugins.architectures.layers import EPSILON
+
+MINIBATCH = ("stddev", "discrimination", "none")
+
+
+class MinibatchStddev(nn.Module):
+    """Appends one map that tells how much samples differ (Karras et al. 2018, section 3).
+
+    Samples are grouped with a stride: with G in a group and M groups, sample g * M + m is in group m. G is the largest
+    divisor of the batch that is not above `group_size`. The statistic is the biased standard deviation over the group,
+    `sqrt(var + 1e-8)`, averaged over channels and pixels.
+    """
+
+    def __init__(self, group_size: int = 4) -> None:
+        super().__init__()
+        self.group_size = group_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, C + 1, h, w)."""
+        n, c, h, w = x.shape
+        group = next(size for size in range(min(self.group_size, n), 0, -1) if n % size == 0)
+        groups = at_least_float32(x).view(group, n // group, c, h, w)
+        # torch's var over the first dimension takes ten times as long on a CPU.
+        deviation = (groups - groups.mean(0)).square().mean(0).add(EPSILON).sqrt()
+        statistic = deviation.mean((1, 2, 3)).repeat(group).view(n, 1, 1, 1).expand(n, 1, h, w)
+        return torch.cat([x, statistic.to(x.dtype)], 1)
+
+
+class MinibatchDiscrimination(nn.Module):
+    """Appends, for each of B learned kernels, how close a sample is to all in its batch (Salimans et al. 2016, section
+    3.2): `o_b(x_i) = sum over j of exp(-|M_b(x_i) - M_b(x_j)|_1)`, where M_b maps features linearly to C numbers.
+
+    As in the paper the sum includes the sample itself, which adds a constant 1. Needs memory for N * N * B * C numbers.
+
+    Args:
+        features: F.
+        dense: makes M: a dense layer (inputs, outputs) without bias.
+        kernels: B, by default that of the paper's code.
+        size: C, likewise.
+    """
+
+    def __init__(
+        self, features: int, dense: Callable[[int, int], nn.Module], kernels: int = 100, size: int = 5
+    ) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.project = dense(features, kernels * size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, F) -> (N, F + B)."""
+        points = self.project(x).view(len(x), self.kernels, -1)
+        distance = (points[:, None] - points[None]).abs().sum(3)
+        return torch.cat([x, torch.exp(-distance).sum(1)], 1)

@@ -1,0 +1,160 @@
+"""Residual networks as in SN-GAN (Miyato et al. 2018, appendix B.4) and BigGAN (Brock et al. 2019, appendix B)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pggan_kit.components import Resampling, Scores
+from pggan_kit.schedule import PerStage, Stage
+from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
+from pggan_plugins.architectures.layers import Layers, Residual, check_layers, to_image_layer
+from pggan_plugins.architectures.shared import LargerImage, SmallerImage, check_channels, width_at
+
+
+class ResNet:
+    """Pre-activation residual blocks: batch norm in G, spectral norm in D, a sum over pixels before the score.
+
+    A block of G is normalise, activate, up, 3x3, normalise, activate, 3x3; one of D is activate, 3x3, activate, 3x3,
+    down; beside each runs a 1x1 with the same change of size. D judges the base stage's features after one more block
+    that keeps their size. It grows with both papers' blocks one by one; the old paths of the fade are in image space.
+
+    At alpha 0 a grown network computes what it computed before. In training, spectral norm's estimate moves a little
+    with each call, and with it D's scores.
+
+    Args:
+        channels: maps of each stage's blocks; may be per stage. None: `min(8192 / 2^(level + 1), 512)` with the
+            stage's index as level, as for `PGGAN`.
+        generator_norm: `batch`, `pixel`, `layer` or `none`: see `layers.Layers`.
+        discriminator_norm: `spectral`, `none`, `layer` or `batch`.
+        activation: `relu` or `leaky_relu`, in both networks.
+        equalized_lr: scale weights at run time, not once when they are drawn.
+        latent_norm: pixel norm of the latents.
+        output: of G: `tanh` or `linear`.
+        conditioning, label_size: see `labels.Conditioning`.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    preserves_function = True
+
+    def __init__(
+        self,
+        channels: PerStage[int] | None = None,
+        generator_norm: str = "batch",
+        discriminator_norm: str = "spectral",
+        activation: str = "relu",
+        equalized_lr: bool = False,
+        latent_norm: bool = False,
+        output: str = "tanh",
+        conditioning: str = "none",
+        label_size: int = 32,
+    ) -> None:
+        check_channels(channels)
+        check_layers({"activation": activation}, generator_norm, discriminator_norm, output)
+        self.channels = channels
+        self.generator_layers = Layers(activation, generator_norm, equalized_lr)
+        self.discriminator_layers = Layers(activation, discriminator_norm, equalized_lr)
+        self.latent_norm = latent_norm
+        self.output = output
+        self.conditioning = Conditioning(conditioning, label_size)
+        self.conditional = conditioning != "none"
+
+    def width(self, stage: Stage) -> int:
+        """Maps of a stage's blocks."""
+        return width_at(stage, self.channels, 8192)
+
+    def generator_stem(self, latent_size: int, stage: Stage) -> nn.Module:
+        """A dense layer to the base size."""
+        latents = self.conditioning.latents(latent_size, stage, self.latent_norm)
+        return DenseStem(latents, self.width(stage), stage, self.generator_layers)
+
+    def generator_block(self, previous: Stage, stage: Stage, resampling: Resampling) -> nn.Module:
+        """A residual block that makes its input larger."""
+        old, new, layers = self.width(previous), self.width(stage), self.generator_layers
+        branch = nn.Sequential(
+            layers.before(old),
+            layers.conv(old, new, up=resampling.up(old, stage.factor), bias=layers.biased),
+            layers.before(new),
+            layers.conv(new, new, gain=1.0, bias=layers.biased),
+        )
+        # The papers go up and then mix channels; the other order is the same where up treats channels alike, and
+        # cheaper by the square of the factor.
+        mix = layers.conv(old, new, 1, gain=1.0, bias=layers.biased)
+        return Residual(branch, nn.Sequential(mix, resampling.up(new, stage.factor)))
+
+    def to_image(self, stage: Stage) -> nn.Module:
+        """Normalise, activate, 3x3."""
+        width, layers = self.width(stage), self.generator_layers
+        conv = layers.conv(width, stage.image_channels, gain=1.0)
+        return nn.Sequential(layers.before(width), to_image_layer(conv, self.output))
+
+    def generator_bridge(
+        self, previous: Stage, stage: Stage, resampling: Resampling, old_to_image: nn.Module
+    ) -> nn.Module:
+        """The image of before, made larger."""
+        return LargerImage(old_to_image, resampling.up(stage.image_channels, stage.factor))
+
+    def from_image(self, stage: Stage) -> nn.Module:
+        """A linear 1x1: the block behind it begins with an activation."""
+        return self.discriminator_layers.conv(stage.image_channels, self.width(stage), 1, gain=1.0)
+
+    def discriminator_block(self, stage: Stage, previous: Stage, resampling: Resampling) -> nn.Module:
+        """A residual block that makes its input smaller."""
+        new, old, layers = self.width(stage), self.width(previous), self.discriminator_layers
+        branch = nn.Sequential(
+            layers.before(new),
+            layers.conv(new, new, bias=layers.biased),
+            layers.before(new),
+            layers.conv(new, old, gain=1.0, down=resampling.down(old, stage.factor)),
+        )
+        mix = layers.conv(new, old, 1, gain=1.0)
+        return Residual(branch, nn.Sequential(resampling.down(new, stage.factor), mix))
+
+    def discriminator_head(self, stage: Stage) -> nn.Module:
+        """A residual block, activation, sum over pixels, one score."""
+        return SumHead(self.width(stage), stage, self.discriminator_layers, self.conditioning)
+
+    def discriminator_bridge(
+        self, previous: Stage, stage: Stage, resampling: Resampling, old_from_image: nn.Module
+    ) -> nn.Module:
+        """What was seen before, of a smaller image."""
+        return SmallerImage(old_from_image, resampling.down(stage.image_channels, stage.factor))
+
+
+class DenseStem(nn.Module):
+    """Latents (N, Z), dense to the base size."""
+
+    def __init__(self, latents: LabelledLatents, channels: int, stage: Stage, layers: Layers) -> None:
+        super().__init__()
+        self.shape = (channels, stage.height, stage.width)
+        self.latents = latents
+        self.dense = layers.dense(latents.size, channels * stage.height * stage.width, gain=1.0)
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(N, Z), (N,) | None -> (N, C, h, w)."""
+        features: Tensor = self.dense(self.latents(latents, labels)).view(-1, *self.shape)
+        return features
+
+
+class SumHead(nn.Module):
+    """The base stage's features to a score, through their sum over pixels."""
+
+    def __init__(self, channels: int, stage: Stage, layers: Layers, conditioning: Conditioning) -> None:
+        super().__init__()
+        branch = nn.Sequential(
+            layers.before(channels),
+            layers.conv(channels, channels, bias=layers.biased),
+            layers.before(channels),
+            layers.conv(channels, channels, gain=1.0),
+        )
+        self.block = Residual(branch, nn.Identity())
+        self.activation = layers.activation()
+        self.score = layers.dense(channels, 1, gain=1.0)
+        self.labels = conditioning.scores(channels, stage, layers.dense)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Scores:
+        """(N, C, h, w), (N,) | None -> Scores."""
+        x = self.activation(self.block(x)).sum((2, 3))
+        scores: Scores = self.labels(self.score(x).squeeze(1), x, labels)
+        return scores

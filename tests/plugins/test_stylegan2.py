@@ -1,0 +1,229 @@
+"""StyleGAN2: its layers and fade in float64, noise, the conformance suite, and training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TINY
+from torch import Tensor
+
+from pggan_kit import api
+from pggan_kit.networks import Discriminator, Generator
+from pggan_kit.resampling import Area
+from pggan_kit.testing import ArchitectureSuite, make_stages
+from pggan_kit.testing.support import noise, shake
+from pggan_plugins.architectures import StyleGAN2
+from pggan_plugins.architectures.layers import EqualizedLinear
+from pggan_plugins.architectures.stylegan2 import ModulatedConv2d
+from pggan_plugins.resampling import Nearest
+
+SMALL: dict[str, Any] = {"style_size": 6, "mapping_layers": 2}
+
+
+class TestPublished(ArchitectureSuite):
+    geometries = ((7, 14, 28), (5, 15, 45))
+    batch_sizes = (1, 6)
+    bad_arguments = (
+        {"channels": 0},
+        {"style_size": 0},
+        {"mapping_layers": 0},
+        {"mapping_lr_multiplier": 0.0},
+        {"stddev_group": 0},
+        {"conditioning": "labels"},
+        {"label_size": 0},
+    )
+
+    def make(self) -> StyleGAN2:
+        return StyleGAN2(channels=4, **SMALL)
+
+
+class TestWithoutNoise(ArchitectureSuite):
+    geometries = (((4, 6), (8, 12)),)
+    batch_sizes = (2, 3)
+
+    def make(self) -> StyleGAN2:
+        return StyleGAN2(channels=4, noise=False, **SMALL)
+
+
+def networks(architecture: StyleGAN2, sizes: Any = (4, 8), bridged: bool = False) -> tuple[Generator, Discriminator]:
+    stages = make_stages(sizes, 3)
+    pair = (architecture, Area(), Area(), 0)
+    nets = Generator(*pair, 5, stages[0]), Discriminator(*pair, stages[0])
+    for net in nets:
+        for stage in stages[1:]:
+            net.grow(stage, bridged and stage is stages[-1])
+        shake(net)
+        net.double()
+    return nets
+
+
+def lrelu(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, 0.2 * x)
+
+
+def larger(x: Tensor) -> Tensor:
+    return x.repeat_interleave(2, -2).repeat_interleave(2, -1)
+
+
+def modulated(x: Tensor, styles: Tensor, w: dict[str, Tensor], name: str, gain: float, demodulate: bool) -> Tensor:
+    """Sample by sample, with weights of its own each: Karras et al. 2020, equations 1 and 3."""
+    weight, affine, bias = (w[f"{name}.{part}"] for part in ("weight", "affine.weight", "affine.bias"))
+    out = []
+    for one, style in zip(x, styles, strict=True):
+        s = affine @ style / math.sqrt(len(style)) + bias
+        own = weight / math.sqrt(weight[0].numel()) * s[None, :, None, None]
+        if demodulate:
+            own = own / (own.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        out.append(F.conv2d(one[None], own * gain, padding=weight.shape[-1] // 2)[0])
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize(("kernel", "demodulate", "up"), [(3, True, False), (3, True, True), (1, False, False)])
+def test_modulated_convolution_against_a_loop(kernel: int, demodulate: bool, up: bool) -> None:
+    torch.manual_seed(0)
+    resampling = Nearest().up(4, 2) if up else None
+    conv = ModulatedConv2d(4, 3, kernel, 6, demodulate, gain=1.3, up=resampling).double()
+    assert torch.equal(conv.affine.bias, torch.ones(4))
+    shake(conv)
+    x, styles = noise(5, 4, 4, 6, dtype=torch.float64), noise(5, 6, dtype=torch.float64)
+    w = {f"conv.{name}": value for name, value in conv.state_dict().items()}
+    wanted = modulated(larger(x) if up else x, styles, w, "conv", 1.3, demodulate)
+    torch.testing.assert_close(conv(x, styles), wanted, rtol=1e-10, atol=1e-10)
+
+
+def generator_by_hand(net: Generator, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The image of 4x4 and that of 8x8; draws noise as the network does."""
+    w = net.state_dict()
+    style = z / (z.square().mean(1, keepdim=True) + 1e-8).sqrt()
+    for index in (0, 2):
+        weight, bias = (w[f"stem.mapping.layers.{index}.{part}"] for part in ("weight", "bias"))
+        style = lrelu(style @ weight.T * 0.01 * math.sqrt(2 / weight.shape[1]) + bias * 0.01)
+
+    def layer(x: Tensor, name: str) -> Tensor:
+        x = modulated(x, style, w, f"{name}.conv", math.sqrt(2), True)
+        drawn = torch.randn(len(x), 1, *x.shape[2:], dtype=torch.float64)
+        return lrelu(x + w[f"{name}.noise_strength"] * drawn + w[f"{name}.bias"])
+
+    def image(x: Tensor, name: str) -> Tensor:
+        return modulated(x, style, w, f"{name}.image.conv", 1.0, False) + w[f"{name}.image.bias"]
+
+    x = layer(w["stem.constant"][None].repeat(len(z), 1, 1, 1), "stem.layer")
+    small = image(x, "stem")
+    x = layer(layer(larger(x), "blocks.1.first"), "blocks.1.second")
+    return small, larger(small) + image(x, "blocks.1")
+
+
+@pytest.mark.parametrize("alpha", [None, 0.0, 0.3])
+def test_generator_against_a_transcription(alpha: float | None) -> None:
+    """In the fade, alpha multiplies the new stage's own image."""
+    generator, _ = networks(StyleGAN2(channels={4: 5, 8: 4}, **SMALL), bridged=alpha is not None)
+    z = noise(3, 5, dtype=torch.float64)
+    torch.manual_seed(1)
+    found = generator(z, None, None if alpha is None else torch.tensor(alpha))
+    torch.manual_seed(1)
+    small, image = generator_by_hand(generator, z)
+    if alpha is not None:
+        image = larger(small) + float(torch.tensor(alpha)) * (image - larger(small))
+    torch.testing.assert_close(found, image, rtol=1e-9, atol=1e-9)
+
+
+def test_discriminator_against_a_transcription() -> None:
+    _, discriminator = networks(StyleGAN2(channels={4: 5, 8: 4}, **SMALL))
+    w = discriminator.state_dict()
+
+    def linear(x: Tensor, name: str, gain: float = math.sqrt(2)) -> Tensor:
+        weight = w[f"{name}.weight"] * gain / math.sqrt(w[f"{name}.weight"][0].numel())
+        bias = w.get(f"{name}.bias")
+        return x @ weight.T + bias if x.dim() == 2 else F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+    images = noise(4, 3, 8, 8, dtype=torch.float64)
+    x = lrelu(linear(images, "from_image.0"))
+    branch = lrelu(F.avg_pool2d(linear(lrelu(linear(x, "blocks.1.branch.0")), "blocks.1.branch.2"), 2))
+    x = (branch + linear(F.avg_pool2d(x, 2), "blocks.1.shortcut.1", 1.0)) / math.sqrt(2)
+    spread = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
+    x = lrelu(linear(torch.cat([x, spread.expand(4, 1, 4, 4)], 1), "head.conv"))
+    score = linear(lrelu(linear(x.flatten(1), "head.dense")), "head.score", 1.0)[:, 0]
+    torch.testing.assert_close(discriminator(images).score, score, rtol=1e-10, atol=1e-10)
+
+
+def test_the_lr_multiplier_does_not_change_the_first_function() -> None:
+    images = []
+    for multiplier in (0.01, 1.0):
+        stage = make_stages((4,), 1)[0]
+        architecture = StyleGAN2(channels=4, mapping_lr_multiplier=multiplier, **SMALL)
+        images.append(Generator(architecture, Area(), Area(), 0, 8, stage)(noise(3, 8)))
+    torch.testing.assert_close(images[0], images[1])
+
+
+def test_one_learning_step_moves_the_mapping_by_the_multiplier() -> None:
+    """With steps of fixed size in the weights, as Adam takes them."""
+    stage = make_stages((4,), 1)[0]
+    moved = []
+    for multiplier in (0.01, 1.0):
+        net = Generator(StyleGAN2(channels=4, mapping_lr_multiplier=multiplier, **SMALL), Area(), Area(), 0, 8, stage)
+        layer: Any = net.stem.mapping.layers[0]
+        before = layer(noise(3, 8))
+        with torch.no_grad():
+            layer.weight += 1e-2
+            layer.bias += 1e-2
+        moved.append(layer(noise(3, 8)) - before)
+    torch.testing.assert_close(moved[0], moved[1] * 0.01, rtol=1e-2, atol=1e-6)
+
+
+def test_the_bias_starts_where_it_is_told_whatever_the_multiplier() -> None:
+    layer = EqualizedLinear(3, 2, lr_multiplier=0.01, bias_start=1.5)
+    torch.testing.assert_close(layer(torch.zeros(1, 3)), torch.full((1, 2), 1.5))
+
+
+def test_parameters_at_1024() -> None:
+    """D has as many as the official code prints for its configuration F; a mapping network has 8 times 512 * 513."""
+    stages = make_stages(tuple(4 * 2**level for level in range(9)), 3)
+    with torch.device("meta"):
+        discriminator = Discriminator(StyleGAN2(), Area(), Area(), 0, stages[0])
+        mapping: Any = StyleGAN2().generator_stem(512, stages[0]).mapping
+        for stage in stages[1:]:
+            discriminator.grow(stage, False)
+    assert sum(p.numel() for p in discriminator.parameters()) == 29_012_513
+    assert sum(p.numel() for p in mapping.parameters()) == 8 * 512 * 513
+
+
+def test_noise_starts_without_effect_and_differs_between_samples_and_calls() -> None:
+    generator, _ = networks(StyleGAN2(channels=4, **SMALL))
+    z = noise(1, 5, dtype=torch.float64).expand(2, 5)
+    first, second = generator(z), generator(z)
+    assert not torch.allclose(first[0], first[1])
+    assert not torch.allclose(first, second)
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.zero_()
+    torch.testing.assert_close(generator(z), generator(z))
+    fresh = Generator(StyleGAN2(channels=4, **SMALL), Area(), Area(), 0, 5, make_stages((4,))[0])
+    assert float(fresh.stem.layer.noise_strength.detach()) == 0.0
+
+
+CONFIG = TINY.replace("PGGAN", "StyleGAN2")
+LINES = (
+    "train.loss = @losses.WGANGP()",
+    "schedule.sizes = (4, 8)",
+    "schedule.fade_images = 32",
+    "schedule.stable_images = 32",
+    "architectures.StyleGAN2.style_size = 8",
+    "architectures.StyleGAN2.mapping_layers = 2",
+)
+
+
+def test_trains_with_a_gradient_penalty(tiny: Callable[..., str], stub: str) -> None:
+    run = api.train(tiny(*LINES, base=CONFIG), plugins=[stub])
+    assert run.state.steps == 24
+    for net in (run.state.generator, run.state.ema, run.state.discriminator):
+        assert all(bool(value.isfinite().all()) for value in net.state_dict().values())
+    strengths = [p for n, p in run.state.generator.named_parameters() if n.endswith("noise_strength")]
+    assert len(strengths) == 3
+    assert all(float(p.detach()) != 0 for p in strengths)
+    assert torch.equal(run.generate(run.fixed_latents(3)), run.generate(run.fixed_latents(3)))
