@@ -87,10 +87,13 @@ class StepContext:
         return len(range(distributed.rank(), self.stage.batch_size, distributed.world_size()))
 
     def reals(self) -> Reals:
-        """The next batch of the data, at the stage's size, faded like the networks where `train.fade_reals` is on."""
+        """The next batch of the data, at the stage's size, faded like the networks where `train.fade_reals` is on.
+
+        Images have torch's default dtype.
+        """
         images, labels = self._sampler.batch(self.images, self.stage.batch_size)
         self.drawn += self.stage.batch_size
-        images = self._local(images).to(torch.float32) / 127.5 - 1.0
+        images = self._local(images).to(torch.get_default_dtype()) / 127.5 - 1.0
         labels = self._local(labels) if labels is not None else None
         alpha = self._alpha.get("reals")
         if alpha is not None:
@@ -98,12 +101,17 @@ class StepContext:
             images = fade_reals(images, factor, alpha, pair.up(channels, factor), pair.down(channels, factor))
         return Reals(images, labels)
 
-    def latents(self, stream: str) -> Tensor:
-        """A batch of latents (N, Z), N(0, 1). The same stream at the same position gives the same latents."""
+    def latents(self, stream: str, count: int | None = None) -> Tensor:
+        """A batch of latents (N, Z), N(0, 1). The same stream at the same position gives the same latents.
+
+        Args:
+            stream: what they are for.
+            count: how many, over all ranks; None: the stage's batch size. Of a multiple k of it, this rank's first
+                k-th belongs to the first k-th of the whole batch.
+        """
         generator = torch_generator(self.experiment.seed, "latents", stream, self.images)
-        return self._local(
-            torch.randn(self.stage.batch_size, self.experiment.latent_size, generator=generator)
-        )
+        rows = self.stage.batch_size if count is None else count
+        return self._local(torch.randn(rows, self.experiment.latent_size, generator=generator))
 
     def uniform(self, stream: str) -> Tensor:
         """(N,) uniform in [0, 1), drawn like latents: mixing weights of penalties."""
@@ -116,7 +124,7 @@ class StepContext:
         return tuple(penalty for penalty in penalties if update % penalty.every == 0)
 
     def minimise(
-        self, optimizer: str, net: str, terms: Terms, part: Part
+        self, optimizer: str, net: str, terms: Terms, part: Part, *, inference: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Take one optimizer step that makes the sum of the terms smaller.
 
@@ -125,6 +133,8 @@ class StepContext:
             net: `generator` or `discriminator`, the network whose weights change.
             terms: computes the terms from a part of the batch.
             part: the batch.
+            inference: run the other network in inference mode: it normalises by its running statistics and leaves
+                them alone, and drops nothing out.
 
         Returns:
             The detached terms, and what `terms` wanted kept, detached.
@@ -135,9 +145,14 @@ class StepContext:
         _require_grad(moving, True)
         chosen = state.optimizers[optimizer]
         chosen.zero_grad(set_to_none=True)
-        losses, kept = terms(self._generator, self._discriminator, part)
+        if inference:
+            still.eval()
+        with self.experiment.autocast(state.device):
+            losses, kept = terms(self._generator, self._discriminator, part)
         torch.stack(list(losses.values())).sum().backward()
         distributed.average_gradients(moving.parameters())
+        if inference:
+            still.train()
         chosen.step()
         return _detached(losses), _detached(kept)
 

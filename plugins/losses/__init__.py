@@ -1,11 +1,23 @@
 """Adversarial losses. Penalties are their argument."""
 
 from pggan_kit import Component, hookimpl
+from pggan_plugins.losses.auxiliary import AuxiliaryClassifier
+from pggan_plugins.losses.binary_cross_entropy import BinaryCrossEntropy
 from pggan_plugins.losses.hinge import Hinge
+from pggan_plugins.losses.least_squares import LeastSquares
 from pggan_plugins.losses.non_saturating import NonSaturating
+from pggan_plugins.losses.relativistic import Relativistic
 from pggan_plugins.losses.wgan_gp import WGANGP
 
-__all__ = ["WGANGP", "Hinge", "NonSaturating"]
+__all__ = [
+    "WGANGP",
+    "AuxiliaryClassifier",
+    "BinaryCrossEntropy",
+    "Hinge",
+    "LeastSquares",
+    "NonSaturating",
+    "Relativistic",
+]
 
 WGANGP_PENALTIES = "[@penalties.GradientPenalty(), @penalties.Drift()]"
 
@@ -17,4 +29,8 @@ def components() -> list[Component]:
         Component("losses", "WGANGP", WGANGP, {"penalties": WGANGP_PENALTIES}),
         Component("losses", "Hinge", Hinge),
         Component("losses", "NonSaturating", NonSaturating),
+        Component("losses", "BinaryCrossEntropy", BinaryCrossEntropy),
+        Component("losses", "LeastSquares", LeastSquares),
+        Component("losses", "Relativistic", Relativistic),
+        Component("losses", "AuxiliaryClassifier", AuxiliaryClassifier, {"loss": "@losses.Hinge()"}),
     ]

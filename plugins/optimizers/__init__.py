@@ -2,11 +2,12 @@
 
 from pggan_kit import Component, hookimpl
 from pggan_plugins.optimizers.adam import Adam
+from pggan_plugins.optimizers.shared_adam import SharedAdam
 
-__all__ = ["Adam"]
+__all__ = ["Adam", "SharedAdam"]
 
 
 @hookimpl
 def components() -> list[Component]:
     """The optimizers of this folder."""
-    return [Component("optimizers", cls.__name__, cls) for cls in (Adam,)]
+    return [Component("optimizers", cls.__name__, cls) for cls in (Adam, SharedAdam)]

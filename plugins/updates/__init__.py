@@ -2,11 +2,12 @@
 
 from pggan_kit import Component, hookimpl
 from pggan_plugins.updates.alternating import Alternating
+from pggan_plugins.updates.joint_batch import JointBatch
 
-__all__ = ["Alternating"]
+__all__ = ["Alternating", "JointBatch"]
 
 
 @hookimpl
 def components() -> list[Component]:
     """The updates of this folder."""
-    return [Component("updates", cls.__name__, cls) for cls in (Alternating,)]
+    return [Component("updates", cls.__name__, cls) for cls in (Alternating, JointBatch)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from pggan_kit.components import Loss, Penalty
 from pggan_kit.experiment import Experiment
 from pggan_kit.schedule import PerStage, Stage, at_height
 from pggan_kit.steps import DiscriminatorCall, GeneratorCall, Part, StepContext
+from pggan_plugins.updates.shared import add_penalties, report, scores_of_reals
 
 
 class Alternating:
@@ -25,7 +26,7 @@ class Alternating:
     """
 
     def __init__(self, n_critic: PerStage[int] = 1) -> None:
-        for value in n_critic.values() if isinstance(n_critic, dict) else (n_critic,):
+        for value in n_critic.values() if isinstance(n_critic, Mapping) else (n_critic,):
             if value < 1:
                 raise ValueError(f"n_critic must be at least 1, and is {value}")
         self.n_critic = n_critic
@@ -46,7 +47,7 @@ class Alternating:
         return built
 
     def step(self, ctx: StepContext) -> dict[str, Tensor]:
-        """Returns the mean scores and both networks' terms."""
+        """Returns the mean scores, the mean sign of those of reals, and both networks' terms."""
         for _ in range(at_height(self.n_critic, ctx.stage.height)):
             real = ctx.reals()
             part: dict[str, Tensor | None] = {
@@ -60,12 +61,7 @@ class Alternating:
         part = {"real": real.images if ctx.loss.needs_real else None, "labels": real.labels}
         part["latents"] = ctx.latents("generator")
         g_losses, _ = ctx.minimise("generator", "generator", functools.partial(generator_terms, loss=ctx.loss), part)
-        return {
-            **{f"Loss/discriminator/{name}": value for name, value in d_losses.items()},
-            **{f"Loss/generator/{name}": value for name, value in g_losses.items()},
-            "Scores/real": scores["real"].mean(),
-            "Scores/fake": scores["fake"].mean(),
-        }
+        return report(d_losses, g_losses, scores)
 
 
 def discriminator_terms(
@@ -78,11 +74,9 @@ def discriminator_terms(
         fake = G(latents, labels)
     real_scores, fake_scores = D(real, labels), D(fake, labels)
     terms = loss.discriminator(real_scores, fake_scores)
-    for penalty in penalties:
-        value = penalty(lambda images: D(images, labels), real, fake, real_scores, fake_scores, mix)
-        name = type(penalty).__name__
-        weighted = penalty.weight * penalty.every * value
-        terms[name] = terms[name] + weighted if name in terms else weighted
+    add_penalties(
+        terms, penalties, lambda images: D(images, labels), (real, fake), (real_scores, fake_scores), mix
+    )
     return terms, {"real": real_scores.score, "fake": fake_scores.score}
 
 
@@ -93,8 +87,4 @@ def generator_terms(
     real, labels, latents = part["real"], part["labels"], part["latents"]
     assert latents is not None
     fake_scores = D(G(latents, labels), labels)
-    real_scores = None
-    if real is not None:
-        with torch.no_grad():
-            real_scores = D(real, labels)
-    return loss.generator(fake_scores, real_scores), {}
+    return loss.generator(fake_scores, scores_of_reals(D, loss, real, labels)), {}

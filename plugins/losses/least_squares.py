@@ -1,0 +1,56 @@
+"""The least-squares loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from pggan_kit.components import Penalty, Scores
+from pggan_plugins.losses.base import Penalised
+
+
+class LeastSquares(Penalised):
+    """Scores are regressed on targets (LSGAN, Mao et al. 2017, equation 2).
+
+    Args:
+        penalties: terms added to the discriminator's.
+        fake_target: a, what D's scores of fakes are drawn to.
+        real_target: b, what D's scores of reals are drawn to.
+        generator_target: c, what G wants D to say of its fakes.
+
+    Raises:
+        ValueError: a target that is not finite, or targets of reals and fakes that are the same.
+    """
+
+    def __init__(
+        self,
+        penalties: Sequence[Penalty] = (),
+        fake_target: float = 0.0,
+        real_target: float = 1.0,
+        generator_target: float = 1.0,
+    ) -> None:
+        super().__init__(penalties)
+        for name, value in (
+            ("fake_target", fake_target),
+            ("real_target", real_target),
+            ("generator_target", generator_target),
+        ):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, and is {value}")
+        if fake_target == real_target:
+            raise ValueError(f"real_target must differ from fake_target, and both are {real_target}")
+        self.fake_target = fake_target
+        self.real_target = real_target
+        self.generator_target = generator_target
+
+    def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        """`least_squares`: `E[(D(real) - b)^2] / 2 + E[(D(fake) - a)^2] / 2`."""
+        reals = (real.score - self.real_target).square().mean()
+        fakes = (fake.score - self.fake_target).square().mean()
+        return {"least_squares": (reals + fakes) / 2}
+
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        """`least_squares`: `E[(D(fake) - c)^2] / 2`."""
+        return {"least_squares": (fake.score - self.generator_target).square().mean() / 2}
