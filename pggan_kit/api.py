@@ -193,7 +193,8 @@ def load_generator(run_dir: str | Path, *, plugins: Sequence[Any] = ()) -> Train
             "fade_alpha", stage=state.stage, progress=position.progress, images=state.images, path="generator"
         )
         alpha = position.progress if answer is None else float(answer)
-    return TrainedGenerator(state.ema, alpha, state.stage.classes, state.images)
+    classes = state.stage.classes if prepared.built.experiment.architecture.conditional else 0
+    return TrainedGenerator(state.ema, alpha, classes, state.images)
 
 
 def device_of(name: str) -> torch.device:
@@ -222,7 +223,7 @@ def _new_directory(prepared: Prepared, path: Path | None) -> RunDirectory:
         described = [
             {"name": p.name, "origin": p.origin, "sha256": p.sha256} for p in prepared.plugins.loaded
         ]
-        files.record(described, prepared.config.text(), prepared.built.operative, environment_command())
+        files.record(described, prepared.built.config.text(), prepared.built.operative, environment_command())
         made = [str(files.path)]
     distributed.share(made)
     return RunDirectory(Path(made[0]))

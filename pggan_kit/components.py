@@ -77,10 +77,12 @@ class Architecture(Protocol):
     """Makes the pieces of both networks, one stage's at a time. The core composes and grows them (`networks.py`).
 
     Each call is made with torch's generator seeded for that piece, so variants share their initial weights.
-    `preserves_function` says whether, at alpha 0, a grown network computes what it computed before.
+    `preserves_function` says whether, at alpha 0, a grown network computes what it computed before; `conditional`,
+    whether the networks look at labels.
     """
 
     preserves_function: bool
+    conditional: bool
 
     def generator_stem(self, latent_size: int, stage: Stage) -> nn.Module:
         """(latents (N, Z), labels (N,) | None) -> features of the base stage."""
@@ -205,7 +207,11 @@ class Dataset(Protocol):
         """How many images."""
 
     def image(self, i: int) -> np.ndarray:
-        """uint8 (H, W, C); C is 1 for gray, 3 for colour, and equal for all i."""
+        """uint8 (H, W, C); C is 1 for gray, 3 for colour, and equal for all i.
+
+        Called from several threads at once (`data.workers = 1` asks for one). May raise `SkipImage` to leave a broken
+        image out.
+        """
 
     def label(self, i: int) -> int:
         """In [0, classes); 0 where there are no labels."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
+import torch
+
 from pggan_kit.components import (
     Architecture,
     Augmentation,
@@ -20,6 +22,8 @@ from pggan_kit.data import DataSettings
 from pggan_kit.resampling import Area
 from pggan_kit.schedule import PerStage, ScheduleSettings, at_height, checked_sizes
 
+PRECISIONS = ("float32", "bfloat16", "auto")
+MEMORY_FORMATS = ("channels_last", "contiguous")
 RESETS = ("never", "stage", "phase")
 
 
@@ -43,6 +47,10 @@ class Experiment:
         reset_optimizer: when the optimizers forget their state: `never`, each `stage`, or each `phase` (the start and
             the end of each fade).
         keep: how many of the last checkpoints are kept, besides one for each finished stage.
+        precision: of convolutions and matrix products: `float32`, `bfloat16` (autocast; weights, losses, statistics and
+            the average stay float32), or `auto`: bfloat16 where the device computes it natively, else float32.
+        memory_format: of features in memory, `channels_last` or `contiguous`: the same results up to rounding, and
+            another speed.
         device: `auto` (a GPU where there is one), or a torch device.
 
     Raises:
@@ -70,6 +78,8 @@ class Experiment:
     fade_reals: bool = True
     reset_optimizer: str = "never"
     keep: int = 2
+    precision: str = "float32"
+    memory_format: str = "channels_last"
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -80,5 +90,18 @@ class Experiment:
             decay: float = at_height(self.ema_decay, height)
             if not 0 <= decay < 1:
                 raise ValueError(f"ema_decay must be in [0, 1), and is {decay}")
-        if self.reset_optimizer not in RESETS:
-            raise ValueError(f"reset_optimizer must be one of {', '.join(RESETS)}, not {self.reset_optimizer!r}")
+        choices = {"reset_optimizer": RESETS, "precision": PRECISIONS, "memory_format": MEMORY_FORMATS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """A context in which networks compute in the experiment's precision."""
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bfloat16()
+        low = self.precision == "bfloat16" or (self.precision == "auto" and native)
+        return torch.autocast(device.type, torch.bfloat16, enabled=low)
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices natively."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

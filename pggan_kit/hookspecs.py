@@ -110,7 +110,7 @@ def after_fade(run: Run, stage: Stage, state: TrainState) -> None:
 
 
 @hookspec
-def fade_alpha(stage: Stage, progress: float, images: int, path: str) -> float | None:  # type: ignore[empty-body]
+def fade_alpha(stage: Stage, progress: float, images: int, path: str) -> float | None:
     """How much of the new path is blended in, asked before each step of a fade phase.
 
     A question: at most one implementation may answer. Where nobody does, alpha is `progress`. A network whose alpha is
@@ -128,7 +128,7 @@ def fade_alpha(stage: Stage, progress: float, images: int, path: str) -> float |
 
 
 @hookspec
-def should_advance(run: Run, stage: Stage, state: TrainState) -> bool | None:  # type: ignore[empty-body]
+def should_advance(run: Run, stage: Stage, state: TrainState) -> bool | None:
     """Whether the stage is over, asked after each step of every stage but the last.
 
     A question: at most one implementation may answer. Where nobody does, a stage ends when its budget is spent. The

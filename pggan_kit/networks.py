@@ -75,11 +75,12 @@ class Generator(Growing):
         features = previous = self.stem(latents, labels)
         for block in self.blocks.values():
             previous, features = features, block(features)
-        image = self.to_image(features)
-        if alpha is None:
-            return image
-        assert self.bridge is not None
-        return torch.lerp(self.bridge(previous, self.to_image), image, alpha.to(image.dtype))
+        image: Tensor = self.to_image(features)
+        if alpha is not None:
+            assert self.bridge is not None
+            old = self.bridge(previous, self.to_image)
+            image = torch.lerp(old.to(image.dtype), image, alpha.to(image.dtype))
+        return at_least_float32(image)
 
 
 class Discriminator(Growing):
@@ -124,6 +125,11 @@ class Discriminator(Growing):
             if index == 0 and alpha is not None:
                 assert self.bridge is not None
                 old = self.bridge(images, new, self.from_image)
-                features = torch.lerp(old, features, alpha.to(features.dtype))
+                features = torch.lerp(old.to(features.dtype), features, alpha.to(features.dtype))
         scores: Scores = self.head(features, labels)
-        return scores
+        return scores._replace(score=at_least_float32(scores.score))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """What leaves a network is read by losses, metrics and people: low precision ends here."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

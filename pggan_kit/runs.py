@@ -164,8 +164,8 @@ class Run:
         return torch.randn(count, self.experiment.latent_size, generator=generator)
 
     def fixed_labels(self, count: int) -> Tensor | None:
-        """(count,) labels 0, 1, ..., K - 1, 0, ...; None where the data set has no labels."""
-        classes = self.state.stage.classes
+        """(count,) labels 0, 1, ..., K - 1, 0, ...; None where the generator does not look at labels."""
+        classes = self.state.stage.classes if self.experiment.architecture.conditional else 0
         return torch.arange(count) % classes if classes else None
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage, at_height
 
 FORMAT = 1
+
+N = TypeVar("N", bound=nn.Module)
 
 
 class TickMeans:
@@ -69,9 +71,9 @@ class TrainState:
         self.means = TickMeans()
         base = schedule.stages[0]
         pair = (experiment.architecture, experiment.resampling, experiment.image_resampling, experiment.seed)
-        self.generator = Generator(*pair, experiment.latent_size, base).to(device)
-        self.ema = Generator(*pair, experiment.latent_size, base).to(device).requires_grad_(False)
-        self.discriminator = Discriminator(*pair, base).to(device)
+        self.generator = self._place(Generator(*pair, experiment.latent_size, base))
+        self.ema = self._place(Generator(*pair, experiment.latent_size, base)).requires_grad_(False)
+        self.discriminator = self._place(Discriminator(*pair, base))
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.renew_optimizers(reset=True)
 
@@ -171,8 +173,17 @@ class TrainState:
         pairs = ((self.generator, "generator"), (self.ema, "generator"), (self.discriminator, "discriminator"))
         for net, name in pairs:
             net.grow(self.stage, bridged.get(name, False))
-            net.to(self.device)
+            self._place(net)
         self.ema.requires_grad_(False)
+
+    def _place(self, net: N) -> N:
+        """On the device, with convolutions' weights in the memory format that features shall have."""
+        net.to(self.device)
+        if self.experiment.memory_format == "channels_last":
+            for param in net.parameters():
+                if param.dim() == 4:
+                    param.data = param.data.contiguous(memory_format=torch.channels_last)
+        return net
 
 
 def load_weights(net: nn.Module, saved: Mapping[str, Tensor], name: str) -> None:

@@ -1,13 +1,16 @@
-"""A grid of the averaged generator's images, of the same latents at every tick."""
+"""A grid of the averaged generator's images."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from PIL import Image
+from torch import Tensor
 
 from pggan_kit.images import GAP, image_grid, to_uint8
 from pggan_kit.runs import Run
+from pggan_kit.seeding import torch_generator
 
 LIMIT = 2048
 """No grid is wider or higher, in pixels, unless a single image is."""
@@ -16,8 +19,16 @@ CELL = 56
 """Smaller images are enlarged to at least this many pixels."""
 
 
-def draw_grid(run: Run, count: int) -> Image.Image:
-    """The grid of the first `count` fixed latents at the run's current size and alpha.
+def latents_of(run: Run, count: int, fresh: bool) -> Tensor:
+    """(count, Z) latents: the same at every tick, or `fresh` ones for each place on the clock."""
+    if not fresh:
+        return run.fixed_latents(count)
+    generator = torch_generator(run.experiment.seed, "fresh latents", run.state.images)
+    return torch.randn(count, run.experiment.latent_size, generator=generator)
+
+
+def draw_grid(run: Run, count: int, fresh: bool = False) -> Image.Image:
+    """The grid of `count` latents' images at the run's current size and alpha.
 
     With labels, each row shows one class where that gives rows of two or more. Where large images would make the
     picture larger than `LIMIT`, the right and the lower part of the grid are left out: what is shown keeps its place
@@ -28,7 +39,7 @@ def draw_grid(run: Run, count: int) -> Image.Image:
     rows = arrange(count, 0 if labels is None else int(labels.max()) + 1)
     rows = crop(rows, stage.height, stage.width)
     shown = [i for row in rows for i in row]
-    latents = run.fixed_latents(count)[shown]
+    latents = latents_of(run, count, fresh)[shown]
     images = run.generate(latents, None if labels is None else labels[shown])
     return image_grid(to_uint8(images), len(rows[0]), CELL)
 

@@ -15,6 +15,7 @@ from pggan_kit.runs import Run
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.state import TrainState
 from pggan_plugins.observers.gif import Frame, assemble, disassemble, encode
+from pggan_plugins.observers.grid import latents_of
 from pggan_plugins.observers.shared import phase_shown, require_count
 
 GRID_WIDTH = 512
@@ -42,13 +43,16 @@ class Growth:
         frame_ms: how long each frame is shown, in milliseconds.
         hold_ms: how long the last frame is shown.
         frames: the most frames; beyond them, those that stand closest together are thinned out.
+        fresh: draw new latents for each frame instead of the same ones.
 
     Raises:
         ValueError: `count` below 1, `frame_ms` or `hold_ms` below 20 (browsers slow such animations down) or above
             60000, `frames` below 2.
     """
 
-    def __init__(self, count: int = 16, frame_ms: int = 200, hold_ms: int = 2000, frames: int = 200) -> None:
+    def __init__(
+        self, count: int = 16, frame_ms: int = 200, hold_ms: int = 2000, frames: int = 200, fresh: bool = False
+    ) -> None:
         require_count("count", count, 1)
         require_count("frames", frames, 2)
         for name, value in (("frame_ms", frame_ms), ("hold_ms", hold_ms)):
@@ -59,6 +63,7 @@ class Growth:
         self.frame_ms = frame_ms
         self.hold_ms = hold_ms
         self.most = frames
+        self.fresh = fresh
         self._frames: list[Frame] = []
 
     @hookimpl
@@ -71,7 +76,8 @@ class Growth:
     @hookimpl
     def after_tick(self, run: Run, stage: Stage, state: TrainState) -> None:
         """Add a frame and put the new file in the old one's place."""
-        images = to_uint8(run.generate(run.fixed_latents(self.count), run.fixed_labels(self.count)))
+        latents = latents_of(run, self.count, self.fresh)
+        images = to_uint8(run.generate(latents, run.fixed_labels(self.count)))
         caption = Caption(stage.size, phase_shown(state), run.alpha["generator"], state.images, run.schedule.total)
         columns = math.ceil(math.sqrt(self.count))
         picture = draw_frame(images, columns, cell_size(run.schedule, columns), caption)

@@ -13,19 +13,21 @@ from pggan_plugins.observers.shared import require_count
 
 
 class Samples:
-    """At each tick, a grid of the averaged generator's images of the same latents: `samples/000012800-14x14.png`,
+    """At each tick, a grid of the averaged generator's images: `samples/000012800-14x14.png`,
     named by the clock and the size. Where the data set has labels, each row is one class.
 
     Args:
         count: images in the grid; fewer where they are so large that the grid would be wider than 2048 pixels.
+        fresh: draw new latents at each tick instead of the same ones.
 
     Raises:
         ValueError: `count` below 1.
     """
 
-    def __init__(self, count: int = 64) -> None:
+    def __init__(self, count: int = 64, fresh: bool = False) -> None:
         require_count("count", count, 1)
         self.count = count
+        self.fresh = fresh
 
     @hookimpl
     def before_run(self, run: Run) -> None:
@@ -41,7 +43,8 @@ class Samples:
     def after_tick(self, run: Run, stage: Stage, state: TrainState) -> None:
         """Draw the grid."""
         # Enlarged pixels compress well at any level; the lowest is several times faster.
-        draw_grid(run, self.count).save(samples_folder(run) / f"{state.images:09d}-{stage.size}.png", compress_level=1)
+        grid = draw_grid(run, self.count, self.fresh)
+        grid.save(samples_folder(run) / f"{state.images:09d}-{stage.size}.png", compress_level=1)
 
 
 def samples_folder(run: Run) -> Path:

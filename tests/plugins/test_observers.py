@@ -22,7 +22,7 @@ from pggan_kit.plugins import new_manager, register
 from pggan_kit.schedule import ScheduleSettings
 from pggan_plugins import observers
 from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard, gif, progress
-from pggan_plugins.observers.grid import arrange, crop
+from pggan_plugins.observers.grid import arrange, crop, latents_of
 from pggan_plugins.observers.growth import Caption, cell_size, draw_caption, draw_frame, thinned
 
 STATS = {"Loss/generator": 0.5, "Scores/real": 1.25, "Progress/alpha": 0.5, "Timing/seconds": 2.0, "Metrics/fid": 9.0}
@@ -607,3 +607,12 @@ def test_all_observers_are_registered() -> None:
     rows = {row.name: row.factory for row in observers.components()}
     assert rows == {"Samples": Samples, "Growth": Growth, "TensorBoard": TensorBoard, "Progress": Progress}
     assert {row.kind for row in observers.components()} == {"observers"}
+
+
+def test_fresh_latents_differ_from_tick_to_tick_and_stay_the_same_at_one(run: FakeRun) -> None:
+    run.experiment = SimpleNamespace(seed=0, latent_size=4)
+    first = latents_of(run, 8, fresh=True)
+    assert torch.equal(first, latents_of(run, 8, fresh=True))
+    run.state.images += 32
+    assert not torch.equal(first, latents_of(run, 8, fresh=True))
+    assert torch.equal(latents_of(run, 8, fresh=False), run.fixed_latents(8))
