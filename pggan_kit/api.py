@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pggan_kit import distributed, training
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.config import Built, Config
 from pggan_kit.data import Data, open_data
-from pggan_kit.errors import ConfigError, RunError, TrainingError
+from pggan_kit.errors import ConfigError, RunError, TrainingError, UserError
 from pggan_kit.networks import Generator
 from pggan_kit.plugins import Hooks, Plugins, load
 from pggan_kit.runs import Run, RunDirectory, environment_command
@@ -125,7 +126,13 @@ def train(
     state = prepared.state(schedule)
     files = _new_directory(prepared, Path(run_dir) if run_dir is not None else None)
     run = Run(files, prepared.built.experiment, schedule, state, hooks)
-    training.train(run, data)
+    try:
+        training.train(run, data)
+    except UserError:
+        # A part may learn only in `before_run` that it does not fit: then nothing was trained, and nothing is left.
+        if state.steps == 0 and distributed.rank() == 0:
+            shutil.rmtree(files.path)
+        raise
     return run
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pggan_kit.components import KINDS
 from pggan_kit.errors import ConfigError
 from pggan_kit.plugins import nearest
+from pggan_kit.schedule import at_height
 
 MACRO = "gin.macro"
 SINGLETON = "gin.singleton"
@@ -103,25 +105,89 @@ class Binding:
         return f"{self.name} = {self.value!r}"
 
 
-@dataclass
 class Walk:
-    """What an experiment reaches from its roots.
+    """What an experiment reaches from its roots, following references scope by scope, as gin will.
 
     Attributes:
-        used: keys of the bindings in reach.
+        used: keys of the bindings in reach that no inner scope overrides wherever they apply.
         selectors: components in reach.
+
+    Raises:
+        ConfigError: a macro or component that needs itself; a `gin.singleton` that is not written as it must be.
     """
 
-    bindings: Sequence[Binding]
-    used: set[tuple[str, str, str]] = field(default_factory=set)
-    selectors: set[str] = field(default_factory=set)
+    def __init__(
+        self, bindings: Sequence[Binding], roots: Iterable[str], signatures: Mapping[str, inspect.Signature]
+    ) -> None:
+        self.used: set[tuple[str, str, str]] = set()
+        self.selectors: set[str] = set()
+        self._signatures = signatures
+        self._macros = {binding.name: binding for binding in bindings if binding.is_macro}
+        self._bindings: dict[str, list[Binding]] = {}
+        for binding in bindings:
+            if not binding.is_macro:
+                self._bindings.setdefault(binding.selector, []).append(binding)
+        self._done: set[tuple[str, str]] = set()
+        for root in roots:
+            self._visit_component("", root, (), None)
 
-    def bindings_of(self, selector: str, parameter: str) -> list[Binding]:
-        """The used bindings of one parameter, those of the innermost scope first."""
-        found = [
-            b for b in self.bindings if (b.selector, b.parameter) == (selector, parameter) and b.key in self.used
-        ]
-        return sorted(found, key=lambda b: -len(b.scope))
+    def effective(self, scope: str, selector: str) -> dict[str, Binding]:
+        """The bindings that a component gets in a scope, by parameter: those of the innermost scope."""
+        found: dict[str, Binding] = {}
+        for binding in self._bindings.get(selector, []):
+            applies = not binding.scope or f"{scope}/".startswith(f"{binding.scope}/")
+            old = found.get(binding.parameter)
+            if applies and (old is None or len(binding.scope) >= len(old.scope)):
+                found[binding.parameter] = binding
+        return found
+
+    def macro(self, name: str) -> Binding | None:
+        """The definition of a macro."""
+        return self._macros.get(name)
+
+    def _visit_component(
+        self, scope: str, selector: str, above: tuple[tuple[str, str], ...], by: Binding | None
+    ) -> None:
+        bindings = self.effective(scope, selector)
+        if selector in self._signatures and selector != SINGLETON:
+            self.selectors.add(selector)
+        elif by is not None:
+            _check_singleton(scope, bindings.get("constructor"), by)
+        self._visit((scope, selector), bindings.values(), above, by)
+
+    def _visit(
+        self,
+        node: tuple[str, str],
+        bindings: Iterable[Binding],
+        above: tuple[tuple[str, str], ...],
+        by: Binding | None,
+    ) -> None:
+        if node in above:
+            assert by is not None
+            raise ConfigError(f"{by.place}: {by.name} leads back to itself: {' -> '.join(n for _, n in above)}")
+        if node in self._done:
+            return
+        self._done.add(node)
+        scope, target = node
+        for binding in bindings:
+            self.used.add(binding.key)
+            for used in references(binding.value):
+                if isinstance(used, Macro):  # gin evaluates a macro in a scope of the macro's name
+                    definition = [self._macros[used.name]] if used.name in self._macros else []
+                    self._visit((used.name, f"%{used.name}"), definition, (*above, node), binding)
+                else:
+                    # A reference without parentheses is not built here, so it may name what holds it.
+                    below = (*above, node) if used.evaluate or target == SINGLETON else ()
+                    self._visit_component(used.scope or scope, used.selector, below, binding)
+
+
+def _check_singleton(scope: str, constructor: Binding | None, by: Binding) -> None:
+    made = constructor.value if constructor is not None else None
+    if not scope or not isinstance(made, Reference) or made.evaluate:
+        raise ConfigError(
+            f"{by.place}: {by.name}: a shared part is written @NAME/{SINGLETON}(), with a line "
+            f"NAME/{SINGLETON}.constructor = @kind.Part (there without parentheses)"
+        )
 
 
 def references(value: Any) -> Iterator[Reference | Macro]:
@@ -148,13 +214,13 @@ def require_known(
     macros = {binding.name for binding in bindings if binding.is_macro}
     components = [name for name in signatures if name not in set(roots)]
     for binding in bindings:
-        if not binding.is_macro and (binding.selector, binding.parameter) != (SINGLETON, "constructor"):
+        if not binding.is_macro:
             _require_parameter(binding, signatures)
         for used in references(binding.value):
             if isinstance(used, Macro):
                 if used.name not in macros:
                     raise ConfigError(f"{binding.place}: unknown macro {used}{nearest(used.name, macros)}")
-            elif used.selector != SINGLETON and used.selector not in components:
+            elif used.selector not in components:
                 raise ConfigError(
                     f"{binding.place}: unknown component {used.selector}{_hint(used.selector, components)}"
                 )
@@ -163,9 +229,7 @@ def require_known(
 def _require_parameter(binding: Binding, signatures: Mapping[str, inspect.Signature]) -> None:
     signature = signatures.get(binding.selector)
     if signature is None:
-        raise ConfigError(
-            f"{binding.place}: unknown component {binding.selector}{_hint(binding.selector, signatures)}"
-        )
+        raise ConfigError(f"{binding.place}: unknown component {binding.selector}{_hint(binding.selector, signatures)}")
     parameters = signature.parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
@@ -186,45 +250,30 @@ def _hint(selector: str, known: Iterable[str]) -> str:
     return found or "; `pggan-kit plugins list` shows what there is"
 
 
-def reachable(
-    bindings: Sequence[Binding], roots: Iterable[str], signatures: Mapping[str, inspect.Signature]
-) -> Walk:
-    """Follow references from the roots, scope by scope, as gin will."""
-    walk = Walk(bindings)
-    by_selector: dict[str, list[Binding]] = {}
-    for binding in bindings:
-        by_selector.setdefault(binding.name if binding.is_macro else binding.selector, []).append(binding)
-    seen: set[tuple[str, str]] = set()
-    waiting = [("", root) for root in roots]
-    while waiting:
-        scope, selector = waiting.pop()
-        if (scope, selector) in seen:
-            continue
-        seen.add((scope, selector))
-        if selector in signatures:
-            walk.selectors.add(selector)
-        for binding in by_selector.get(selector, []):
-            if not binding.is_macro and not _applies(binding.scope, scope):
-                continue
-            walk.used.add(binding.key)
-            for used in references(binding.value):
-                if isinstance(used, Macro):
-                    waiting.append((scope, used.name))
-                else:
-                    waiting.append((used.scope or scope, used.selector))
-    return walk
+SelectorOf = Callable[[Any], str | None]
+"""Tells which component a value is, or None: `losses.Hinge` for an instance, `@losses.Hinge` for what makes one."""
 
 
-def _applies(bound: str, current: str) -> bool:
-    """Whether a binding's scope is the current one or a leading part of it: gin's rule."""
-    return not bound or current == bound or current.startswith(f"{bound}/")
+def _no_component(value: Any) -> str | None:
+    return None
 
 
-def check_arguments(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+def check_arguments(
+    factory: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    selector_of: SelectorOf = _no_component,
+    base_height: int | None = None,
+) -> None:
     """Compare arguments with the annotations of a class or function.
 
+    Args:
+        factory: the class or function.
+        arguments: what it is about to be given.
+        selector_of: tells components among them.
+        base_height: of the first stage, for which a per-stage dict must have a value.
+
     Raises:
-        ValueError: a value of another type; the message begins with the parameter's name.
+        ValueError: a value of another type, or none for the first stage; the message begins with the parameter's name.
     """
     function = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
     try:
@@ -232,13 +281,28 @@ def check_arguments(factory: Callable[..., Any], arguments: Mapping[str, Any]) -
     except Exception:  # a third party's annotations may name what is not importable at run time: then none are checked
         hints = {}
     for name, value in arguments.items():
-        if name in hints and not fits(value, hints[name]):
-            raise ValueError(f"{name} must be {readable(hints[name])}, not {value!r}")
+        if name in hints and not fits(value, hints[name], selector_of):
+            raise ValueError(f"{name} must be {readable(hints[name])}, not {shown(value, selector_of)}")
+        if name in hints and base_height is not None and isinstance(value, Mapping) and _is_per_stage(hints[name]):
+            try:
+                at_height(value, base_height)
+            except ValueError as error:
+                raise ValueError(f"{name} has {error}") from None
 
 
-def fits(value: Any, hint: Any) -> bool:
+def _is_per_stage(hint: Any) -> bool:
+    """Whether an annotation is `PerStage[...]`."""
+    return typing.get_origin(hint) in (typing.Union, types.UnionType) and any(
+        typing.get_origin(arg) is collections.abc.Mapping and typing.get_args(arg)[0] is int
+        for arg in typing.get_args(hint)
+    )
+
+
+def fits(value: Any, hint: Any, selector_of: SelectorOf = _no_component) -> bool:
     """Whether a value is of an annotated type. Unknown forms of annotation fit everything."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
     if hint is None or hint is type(None):
         return value is None
     if hint is float:
@@ -246,41 +310,75 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if origin in (typing.Union, types.UnionType):
-        return any(fits(value, arg) for arg in args)
+        return any(fits(value, arg, selector_of) for arg in args)
     if origin is typing.Literal:
         return value in args
-    if origin in (list, collections.abc.Sequence, collections.abc.Iterable) or (origin is tuple and args[1:] == (...,)):
-        return isinstance(value, (list, tuple)) and all(fits(item, args[0]) for item in value)
-    if origin is tuple:
-        return isinstance(value, (list, tuple)) and len(value) == len(args) and all(map(fits, value, args))
-    if origin in (dict, collections.abc.Mapping):
-        return isinstance(value, Mapping) and all(fits(k, args[0]) and fits(v, args[1]) for k, v in value.items())
-    if origin is collections.abc.Callable:
-        return callable(value)
-    if isinstance(hint, type) and not getattr(hint, "_is_protocol", False):
-        return isinstance(value, hint)
     if isinstance(hint, type):
-        # Whether a component keeps its Protocol is checked where it is made; here, only that one was given.
-        return not isinstance(value, (int, float, str, bytes, bool, list, tuple, dict, type(None)))
-    return True
+        return _is_part(value, hint, selector_of) if getattr(hint, "_is_protocol", False) else isinstance(value, hint)
+    return _fits_container(value, origin, args, selector_of)
+
+
+def _fits_container(value: Any, origin: Any, args: tuple[Any, ...], selector_of: SelectorOf) -> bool:
+    if origin in (list, collections.abc.Sequence, collections.abc.Iterable) or (origin is tuple and args[1:] == (...,)):
+        return isinstance(value, (list, tuple)) and all(fits(item, args[0], selector_of) for item in value)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)) or len(value) != len(args):
+            return False
+        return all(fits(item, arg, selector_of) for item, arg in zip(value, args, strict=True))
+    if origin in (dict, collections.abc.Mapping):
+        return isinstance(value, Mapping) and all(
+            fits(key, args[0], selector_of) and fits(item, args[1], selector_of) for key, item in value.items()
+        )
+    return callable(value) if origin is collections.abc.Callable else True
+
+
+def _is_part(value: Any, protocol: type, selector_of: SelectorOf) -> bool:
+    """Whether a value is a component of the kind that a Protocol describes, and not only what would make one."""
+    selector = selector_of(value) or ""
+    kind = _kind_of(protocol)
+    if kind is not None:
+        return selector.startswith(f"{kind}.")
+    return not selector.startswith("@") and not isinstance(
+        value, (int, float, str, bytes, bool, list, tuple, dict, type(None))
+    )
+
+
+def _kind_of(protocol: Any) -> str | None:
+    return next((kind for kind, contract in KINDS.items() if contract is protocol), None)
+
+
+LONGEST = 60
+
+
+def shown(value: Any, selector_of: SelectorOf = _no_component) -> str:
+    """A value in a message: as a config writes it, and short."""
+    selector = selector_of(value)
+    if selector is not None:
+        return f"{selector} without its parentheses ()" if selector.startswith("@") else f"@{selector}()"
+    if isinstance(value, (list, tuple)) and any(selector_of(item) for item in value):
+        text = f"[{', '.join(shown(item, selector_of) for item in value)}]"
+    else:
+        text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+WORDS: dict[Any, str] = {
+    None: "None",
+    type(None): "None",
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a text",
+}
 
 
 def readable(hint: Any) -> str:
     """An annotation in a user's words."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint in (None, type(None)):
-        return "None"
-    if hint is int:
-        return "a whole number"
-    if hint is float:
-        return "a number"
-    if hint is bool:
-        return "True or False"
-    if hint is str:
-        return "a text"
+    if isinstance(hint, (type, type(None))) and hint in WORDS:
+        return WORDS[hint]
     if origin in (typing.Union, types.UnionType):
-        words = list(dict.fromkeys(readable(arg) for arg in args))
-        return " or ".join(words)
+        return " or ".join(dict.fromkeys(readable(arg) for arg in args))
     if origin is typing.Literal:
         return " or ".join(map(repr, args))
     if origin in (list, tuple, collections.abc.Sequence, collections.abc.Iterable):
@@ -288,5 +386,5 @@ def readable(hint: Any) -> str:
         return f"a list of ({', '.join(dict.fromkeys(inner))})"
     if origin in (dict, collections.abc.Mapping):
         return f"a dict of {readable(args[0])} to {readable(args[1])}"
-    name = getattr(hint, "__name__", str(hint))
-    return f"a component, as @{name}()" if getattr(hint, "_is_protocol", False) else f"a {name}"
+    kind = _kind_of(hint)
+    return f"a component, as @{kind}.NAME()" if kind else f"a {getattr(hint, '__name__', hint)}"

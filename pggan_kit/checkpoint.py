@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise RunError(f"cannot write {path}: {error.strerror}. What was saved before is untouched") from error
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}. What was saved before is untouched"
+        ) from error
+    finally:
+        if temporary is not None:
+            with suppress(OSError):  # it is gone where all went well
+                os.unlink(temporary)
 
 
 class Checkpoints:
@@ -57,19 +62,27 @@ class Checkpoints:
 
         Args:
             state: tensors, numbers, strings, and dicts, lists and tuples of those.
-            images: the clock, which names the file.
+            images: the clock. With the content's hash it names the file: of two checkpoints at one clock, neither
+                overwrites the other.
             forever: keep it however many follow.
+
+        Raises:
+            RunError: it cannot be written; what was saved before is untouched.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make {self.folder}: {error.strerror or error}") from error
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-        path = self.folder / f"{images:012d}.pt"
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = self.folder / f"{images:012d}-{sha256[:8]}.pt"
         write_atomically(path, content)
-        entries = [entry for entry in self.entries() if entry["file"] != path.name]
-        entries.append(
-            {"file": path.name, "images": images, "sha256": hashlib.sha256(content).hexdigest(), "forever": forever}
-        )
+        entries = self.entries()
+        forever = forever or any(entry["forever"] for entry in entries if entry["file"] == path.name)
+        entries = [entry for entry in entries if entry["file"] != path.name]
+        entries.append({"file": path.name, "images": images, "sha256": sha256, "forever": forever})
         passing = [entry for entry in entries if not entry["forever"]]
         dropped = passing[: max(0, len(passing) - self.keep)]
         kept = [entry for entry in entries if entry not in dropped]
@@ -77,6 +90,11 @@ class Checkpoints:
         for entry in dropped:
             (self.folder / entry["file"]).unlink(missing_ok=True)
         return path
+
+    def last(self) -> Path | None:
+        """The last checkpoint's file, None where nothing was written yet."""
+        entries = self.entries()
+        return self.folder / entries[-1]["file"] if entries else None
 
     def entries(self) -> list[dict[str, Any]]:
         """The manifest's rows, oldest first; none where nothing was written yet.
@@ -111,7 +129,13 @@ class Checkpoints:
             raise RunError(f"cannot read {path}: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise RunError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}")
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load documents none of what it raises
+            raise RunError(
+                f"{path} holds something else than tensors and plain values, and is not read: a checkpoint is data, "
+                f"never code ({type(error).__name__})"
+            ) from error
         return state
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ from rich.table import Table
 import pggan_kit
 from pggan_kit.errors import Interrupted, TrainingError, UserError
 
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 160)  # tables in a file or pipe are not cut to 80 columns
 err = Console(stderr=True)
 
 FAILED, WRONG_INPUT = 1, 2
@@ -32,6 +33,8 @@ class Group(click.Group):
             if ctx.params.get("debug"):
                 raise
             _fail(error)
+        except KeyboardInterrupt:  # before a run has started: there is nothing to resume
+            sys.exit(128 + signal.SIGINT)
 
 
 def _fail(error: Exception) -> NoReturn:

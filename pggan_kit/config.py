@@ -7,12 +7,14 @@ builds the components.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import importlib.util  # noqa: F401  (gin's include machinery expects it to be imported)
 import inspect
+import math
+import re
 import threading
 import tokenize
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,22 +22,12 @@ from typing import Any
 import gin
 from gin import config_parser
 
-from pggan_kit.checking import (
-    Binding,
-    Macro,
-    Place,
-    Reference,
-    Walk,
-    check_arguments,
-    reachable,
-    references,
-    require_known,
-)
+from pggan_kit.checking import SINGLETON, Binding, Macro, Place, Reference, Walk, check_arguments, require_known
 from pggan_kit.data import DataSettings
-from pggan_kit.errors import ConfigError, UserError
+from pggan_kit.errors import ConfigError, PluginError, UserError
 from pggan_kit.experiment import Experiment
 from pggan_kit.plugins import Plugins, Row, require_protocol
-from pggan_kit.schedule import ScheduleSettings
+from pggan_kit.schedule import ScheduleSettings, checked_sizes
 
 ROOTS: dict[str, Callable[..., Any]] = {"train": Experiment, "schedule": ScheduleSettings, "data": DataSettings}
 """The names of a config that are no components."""
@@ -51,10 +43,12 @@ class Config:
     Attributes:
         name: the main file's stem.
         bindings: the last one for each (scope, selector, parameter), in file order.
+        before: the same without the overrides.
     """
 
     name: str
     bindings: tuple[Binding, ...]
+    before: tuple[Binding, ...] = ()
 
     def text(self) -> str:
         """The config as one self-contained gin file: includes and overrides resolved, macros first."""
@@ -70,12 +64,14 @@ class Built:
     Attributes:
         experiment: the components and settings.
         parts: the chosen components by their path (`train.loss.penalties.0`), each with its row, in config order.
+        config: the bindings that it uses, and no others: what a run archives.
         operative: all parameters in effect, defaults included, as gin text.
-        idle: bindings of included files that nothing uses.
+        idle: bindings that nothing uses, of included files, or displaced by an override.
     """
 
     experiment: Experiment
     parts: dict[str, tuple[Row, Any]]
+    config: Config
     operative: str
     idle: tuple[Binding, ...]
 
@@ -92,15 +88,24 @@ def read(file: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(file)
     found = _read_file(path, included_from=None, chain=())
+    before = _last_of_each(found)
     for text in overrides:
-        found += _parse(text, Place(f"{OVERRIDE} '{text}'", None, included=False))
-    return Config(path.stem, tuple({binding.key: binding for binding in found}.values()))
+        place = Place(f"{OVERRIDE} '{text}'", None, included=False)
+        bound = _parse(text, place)
+        if not bound:
+            raise ConfigError(f"{place}: binds nothing; write it like {OVERRIDE} 'train.seed = 1'")
+        found += bound
+    return Config(path.stem, _last_of_each(found), before)
 
 
 def parse_text(text: str, name: str) -> Config:
     """Read an archived config from its text."""
     found = _parse(text, Place(name, 1, included=False))
-    return Config(name, tuple({binding.key: binding for binding in found}.values()))
+    return Config(name, _last_of_each(found))
+
+
+def _last_of_each(bindings: Sequence[Binding]) -> tuple[Binding, ...]:
+    return tuple({binding.key: binding for binding in bindings}.values())
 
 
 def build(config: Config, plugins: Plugins) -> Built:
@@ -114,17 +119,61 @@ def build(config: Config, plugins: Plugins) -> Built:
     signatures = _signatures(plugins)
     bindings = _with_defaults(config, plugins)
     require_known(bindings, signatures, {"train", "schedule", "data"})
-    walk = reachable(bindings, ROOTS, signatures)
+    walk = Walk(bindings, ROOTS, signatures)
     unused = [b for b in bindings if b.key not in walk.used and not b.place.default]
+    idle = tuple(b for b in unused if b.place.included or _displaced(b, config, signatures))
     for binding in unused:
-        if not binding.place.included:
+        if binding not in idle:
             raise ConfigError(
                 f"{binding.place}: nothing in this experiment uses {binding.name}; "
                 f"remove it, or choose the part it belongs to"
             )
-    with _LOCK:
-        experiment, parts, operative = _Builder(plugins, walk).build(Config(config.name, tuple(bindings)))
-    return Built(experiment, parts, operative, tuple(b for b in unused if b.place.included))
+    used = Config(config.name, tuple(b for b in bindings if b.key in walk.used))
+    with _LOCK, _gin_of_our_own():
+        experiment, parts, operative = _Builder(plugins, walk).build(used)
+    return Built(experiment, parts, used, operative, idle)
+
+
+def _displaced(binding: Binding, config: Config, signatures: Mapping[str, inspect.Signature]) -> bool:
+    """Whether the main file's own experiment uses a binding, and only an override made it useless."""
+    return binding.place.line is not None and binding.key in Walk(config.before, ROOTS, signatures).used
+
+
+_GIN_STATE = (
+    "_REGISTRY",
+    "_INVERSE_REGISTRY",
+    "_RENAMED_SELECTORS",
+    "_CONFIG",
+    "_CONFIG_IS_LOCKED",
+    "_CONSTANTS",
+    "_FINALIZE_HOOKS",
+    "_IMPORTS",
+    "_OPERATIVE_CONFIG",
+    "_SINGLETONS",
+)
+
+
+@contextlib.contextmanager
+def _gin_of_our_own() -> Iterator[None]:
+    """Set aside what a notebook or another library keeps in gin's module-wide state, and put it back afterwards.
+
+    In between gin knows its own macro and singleton, and nothing else; so a part may be defined again under its name.
+    """
+    kept = {name: getattr(gin.config, name) for name in _GIN_STATE}
+    for name, value in kept.items():
+        setattr(gin.config, name, False if isinstance(value, bool) else type(value)())
+    registry = gin.config._REGISTRY
+    for selector, configurable in kept["_REGISTRY"].items():
+        if selector.startswith("gin."):
+            registry[selector] = configurable
+    # In the operative text gin would shorten `optimizers.Adam` to `Adam`, which no config here may say.
+    registry.minimal_selector = lambda selector: selector.removeprefix(f"{__name__}.")
+    try:
+        with gin.config_scope(None):
+            yield
+    finally:
+        for name, value in kept.items():
+            setattr(gin.config, name, value)
 
 
 def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...]) -> list[Binding]:
@@ -153,15 +202,19 @@ def _parse(text: str, start: Place, path: Path | None = None, chain: tuple[Path,
                     raise ConfigError(f"{place}: an override cannot include a file")
                 found += _read_file(path.parent / statement.filename, place, chain)
             elif isinstance(statement, config_parser.BindingStatement):
-                found.append(
-                    Binding(statement.scope, statement.selector, statement.arg_name, statement.value, place)
-                )
+                _check_finite(statement.value, place)
+                found.append(Binding(statement.scope, statement.selector, statement.arg_name, statement.value, place))
     except SyntaxError as error:
         raise ConfigError(f"{start.at(_line_of(error))}: broken gin syntax: {_reason(error)}") from None
     except tokenize.TokenError as error:
-        raise ConfigError(f"{start.at(error.args[1][0])}: broken gin syntax: {error.args[0]}") from None
+        reason = str(error.args[0])
+        if "EOF" in reason or "unterminated" in reason:
+            reason = "a bracket or text is opened and never closed"
+            reason += f"; look after the statement at {place}" if found else ""
+        raise ConfigError(f"{start.at(error.args[1][0])}: broken gin syntax: {reason}") from None
     except (ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise ConfigError(f"{place}: broken gin syntax near here: {str(error) or type(error).__name__}") from None
+        reason = str(error) or type(error).__name__
+        raise ConfigError(f"{place}: broken gin syntax here or in the statement after it: {reason}") from None
     return found
 
 
@@ -171,7 +224,21 @@ def _line_of(error: SyntaxError) -> int | None:
 
 
 def _reason(error: SyntaxError) -> str:
-    return str(error.msg).strip().splitlines()[0]
+    lines = str(error.msg).strip().splitlines()
+    token = re.search(r"Failed to parse token '(.*)'", lines[-1])
+    if token:
+        return f"{token[1]} is no value; a text needs quotes, a macro %, a component @"
+    return lines[0]
+
+
+def _check_finite(value: Any, place: Place) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{place}: a number is too large to be kept")
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _check_finite(item, place)
 
 
 class _Delegate(config_parser.ParserDelegate):
@@ -189,6 +256,7 @@ def _signatures(plugins: Plugins) -> dict[str, inspect.Signature]:
     )
     for selector, row in plugins.rows.items():
         found[selector] = _signature(row.component.factory)
+    found[SINGLETON] = inspect.Signature([inspect.Parameter("constructor", inspect.Parameter.KEYWORD_ONLY)])
     return found
 
 
@@ -201,7 +269,7 @@ def _signature(factory: Callable[..., Any]) -> inspect.Signature:
 
 def _with_defaults(config: Config, plugins: Plugins) -> list[Binding]:
     """The config's bindings, and before them the default ones of the components that brought some."""
-    bound = {(b.selector, b.parameter) for b in config.bindings}
+    bound = {(b.selector, b.parameter) for b in config.bindings if not b.scope}
     defaults = [
         binding
         for selector, row in plugins.rows.items()
@@ -219,45 +287,40 @@ class _Builder:
         self.plugins = plugins
         self.walk = walk
         self.made: dict[int, tuple[Row, Any, Mapping[str, Any]]] = {}
+        self.base_height: int | None = None  # known once the schedule is made, which is first
         self.error: UserError | None = None
 
     def build(self, config: Config) -> tuple[Experiment, dict[str, tuple[Row, Any]], str]:
-        gin.clear_config()
         makers: dict[str, Any] = {}
-        gin.enter_interactive_mode()  # lets a notebook define a part again under the same name
+        for name, factory in ROOTS.items():
+            makers[name] = gin.external_configurable(self._maker(name, factory), name)
+        for selector in self.walk.selectors - set(ROOTS):
+            component = self.plugins.rows[selector].component
+            maker = self._maker(selector, component.factory)
+            gin.external_configurable(maker, component.name, component.kind)
+        gin.parse_config(config.text())
+        gin.finalize()
         try:
-            for name, factory in ROOTS.items():
-                makers[name] = gin.external_configurable(self._maker(name, factory), name)
-            for selector in self.walk.selectors - set(ROOTS):
-                component = self.plugins.rows[selector].component
-                maker = self._maker(selector, component.factory)
-                gin.external_configurable(maker, component.name, component.kind)
-            used = tuple(b for b in config.bindings if b.key in self.walk.used)
-            gin.parse_config(Config(config.name, used).text())
-            gin.finalize()
             experiment = makers["train"](schedule=makers["schedule"](), data=makers["data"]())
-            operative = gin.operative_config_str()
         except Exception as error:
             # gin rewrites the exceptions that pass through it; the one raised first is the one to show.
             raise self.error or error from None
-        finally:
-            gin.exit_interactive_mode()
-            gin.clear_config()
-        return experiment, dict(self._paths("train", self.arguments_of_train)), operative
+        return experiment, dict(self._paths("train", self.arguments_of_train)), gin.operative_config_str()
 
     def _maker(self, selector: str, factory: Callable[..., Any]) -> Callable[..., Any]:
         signature = _signature(factory)
+        row = self.plugins.rows.get(selector)
 
         def make(*args: Any, **kwargs: Any) -> Any:
             try:
                 made = factory(**self._checked(selector, factory, signature, kwargs))
-                row = self.plugins.rows.get(selector)
-                if row is None:
-                    if selector == "train":
-                        self.arguments_of_train = kwargs
-                    return made
-                require_protocol(made, row.component.kind, selector)
-                self.made[id(made)] = (row, made, kwargs)
+                if row is not None:
+                    require_protocol(made, row.component.kind, selector)
+                    self.made[id(made)] = (row, made, kwargs)
+                elif selector == "train":
+                    self.arguments_of_train = kwargs
+                elif selector == "schedule":
+                    self.base_height = checked_sizes(made.sizes)[0][0]
                 return made
             except UserError as error:
                 self.error = self.error or error
@@ -265,13 +328,24 @@ class _Builder:
             except (ValueError, TypeError) as error:
                 self.error = self.error or ConfigError(self._explained(selector, str(error)))
                 raise
+            except Exception as error:
+                if row is not None:
+                    message = f"{selector} of plugin {row.plugin.name} ({row.plugin.origin}) cannot be made: {error!r}"
+                    self.error = self.error or PluginError(message)
+                raise
 
-        functools.update_wrapper(make, factory, assigned=("__name__", "__qualname__", "__doc__"), updated=())
+        functools.update_wrapper(make, factory, assigned=("__doc__",), updated=())
         del make.__dict__["__wrapped__"]
-        make.__module__ = __name__
         make.__name__ = selector.rpartition(".")[2]
         make.__signature__ = signature  # type: ignore[attr-defined]
+        make.selector = f"@{selector}"  # type: ignore[attr-defined]
         return make
+
+    def _selector_of(self, value: Any) -> str | None:
+        if id(value) in self.made:
+            return self.made[id(value)][0].selector
+        selector = getattr(value, "selector", None) if inspect.isfunction(value) else None
+        return selector if isinstance(selector, str) else None
 
     def _checked(
         self, selector: str, factory: Callable[..., Any], signature: inspect.Signature, kwargs: dict[str, Any]
@@ -283,15 +357,18 @@ class _Builder:
         ]
         if missing:
             raise ConfigError(f"{selector} needs a value for {', '.join(missing)}: bind {selector}.{missing[0]}")
-        check_arguments(factory, kwargs)
+        check_arguments(factory, kwargs, self._selector_of, self.base_height)
         return kwargs
 
     def _explained(self, selector: str, message: str) -> str:
         """A component's complaint, with the place of the binding that its first word names."""
         parameter = message.split(" ", 1)[0].rstrip(":")
-        for binding in self.walk.bindings_of(selector, parameter):
-            return f"{binding.place}: {selector}.{message}"
-        return f"{selector}: {message}"
+        binding = self.walk.effective(gin.current_scope_str(), selector).get(parameter)
+        if binding is None:
+            return f"{selector}: {message}"
+        explained = f"{binding.place}: {binding.name}{message.removeprefix(parameter)}"
+        macro = self.walk.macro(binding.value.name) if isinstance(binding.value, Macro) else None
+        return f"{explained} ({binding.value} stands at {macro.place})" if macro else explained
 
     def _paths(self, path: str, arguments: Mapping[str, Any]) -> Any:
         for name, value in arguments.items():
@@ -318,4 +395,4 @@ def describe(config: Config) -> list[str]:
     return [f"{binding.text()}    # {binding.place}" for binding in config.bindings]
 
 
-__all__ = ["Built", "Config", "build", "describe", "parse_text", "read", "references"]
+__all__ = ["Built", "Config", "build", "describe", "parse_text", "read"]

@@ -63,7 +63,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows of `plan` for people."""
     shown = Table(
-        *("stage", "size", "batch", "fade", "stable", "steps", "G", "D", "weights", "activations", "img/s", "time")
+        *("stage", "size", "batch", "fade", "stable", "steps", "G", "D", "weights", "act.", "img/s", "time")
     )
     for column in shown.columns[2:]:
         column.justify = "right"
@@ -73,20 +73,26 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
             str(row["stage"]),
             row["size"],
             str(row["batch_size"]),
-            f"{row['fade_images']:,}",
-            f"{row['stable_images']:,}",
-            f"{row['steps']:,}",
-            f"{row['generator_parameters']:,}",
-            f"{row['discriminator_parameters']:,}",
-            f"{row['weights_mib']:.0f} MiB",
-            "?" if activations is None else f"{activations:.0f} MiB",
+            *(compact(row[name]) for name in ("fade_images", "stable_images", "steps")),
+            *(compact(row[name]) for name in ("generator_parameters", "discriminator_parameters")),
+            f"{row['weights_mib']:.0f}",
+            "?" if activations is None else f"{activations:.0f}",
             f"{row['images_per_second']:.3g}",
             duration(row["hours"] * 3600) + ("" if row["measured"] else " (extrapolated)"),
         )
+    shown.title = "G, D: parameters; weights: with gradients, average and moments; act.: kept for backward (MiB)"
     total = sum(row["hours"] for row in rows) * 3600
     images = sum(row["fade_images"] + row["stable_images"] for row in rows)
     shown.caption = f"{images:,} images, about {duration(total)} on this machine without fades and observers"
     return shown
+
+
+def compact(count: int) -> str:
+    """`950`, `12.8k`, `23.1M`."""
+    for limit, unit in ((1_000_000, "M"), (1_000, "k")):
+        if count >= limit:
+            return f"{count / limit:.3g}{unit}"
+    return str(count)
 
 
 def duration(seconds: float) -> str:

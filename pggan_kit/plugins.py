@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -23,6 +22,7 @@ from pggan_kit.errors import Interrupted, PluginError, TrainingError, UserError
 
 GROUP = "pggan_kit"
 BLOCK_VARIABLE = "PGGAN_KIT_NO_PLUGINS"
+MARK = "@pggan_kit.hookimpl"
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,22 @@ class Plugins:
         Raises:
             PluginError: it misspells a hook, repeats a name, or returns something else than components.
         """
-        register(self._manager, plugin.object, plugin.name, plugin.origin)
+        if not register(self._manager, plugin.object, plugin.name, plugin.origin):
+            raise PluginError(f"plugin {plugin.name} ({plugin.origin}) implements no hook; mark one with {MARK}")
         self.loaded.append(plugin)
-        if not hasattr(plugin.object, "components"):
-            return
         for implementation in self._manager.hook.components.get_hookimpls():
-            if implementation.plugin is plugin.object:
+            if implementation.plugin_name == plugin.name:
                 for component in _called(implementation.function, plugin):
                     self._take(component, plugin)
 
     def _take(self, component: Component, plugin: Plugin) -> None:
         if not isinstance(component, Component):
             raise PluginError(f"plugin {plugin.name}: components() returns Component rows, not {component!r}")
+        if not callable(component.factory) or not str(component.name).isidentifier():
+            raise PluginError(
+                f"plugin {plugin.name}: {component.kind}.{component.name} needs an identifier as its name and a class "
+                f"or function as its factory, not {component.factory!r}"
+            )
         if component.kind not in KINDS:
             raise PluginError(
                 f"plugin {plugin.name}: {component.name} is of an unknown kind {component.kind!r}"
@@ -109,17 +113,20 @@ def load(extra: Sequence[Any] = (), blocked: Iterable[str] = ()) -> Plugins:
         PluginError: a plugin that cannot be imported or breaks the contract; the message names it.
     """
     plugins = Plugins()
-    left_out = {*blocked, *filter(None, os.environ.get(BLOCK_VARIABLE, "").split(","))}
+    left_out = {*blocked, *(name.strip() for name in os.environ.get(BLOCK_VARIABLE, "").split(","))}
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.name in left_out:
             plugins.blocked.append(entry.name)
             continue
         origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value
-        plugins.add(Plugin(entry.name, origin, _imported(entry.load, entry.name, origin)))
+        remedy = f"mend it, or leave it out with {BLOCK_VARIABLE}={entry.name}"
+        plugins.add(Plugin(entry.name, origin, _imported(entry.load, f"{entry.name} ({origin})", remedy)))
     rows = [item for item in extra if isinstance(item, Component)]
     for item in extra:
         if isinstance(item, (str, os.PathLike)):
             plugins.add(_from_file(Path(item)))
+        elif isinstance(item, type):
+            raise PluginError(f"the plugin {item.__name__} is a class: give an instance of it, {item.__name__}()")
         elif not isinstance(item, Component):
             name = getattr(item, "__name__", type(item).__name__)
             plugins.add(Plugin(name, f"given by the caller ({name})", item))
@@ -129,27 +136,27 @@ def load(extra: Sequence[Any] = (), blocked: Iterable[str] = ()) -> Plugins:
 
 
 def _from_file(path: Path) -> Plugin:
-    if not path.is_file():
-        raise PluginError(f"--plugin {path}: no such file")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise PluginError(f"--plugin {path}: no such file") from None
+    except OSError as error:
+        raise PluginError(f"--plugin {path}: cannot be read ({error.strerror})") from error
     spec = importlib.util.spec_from_file_location(f"pggan_kit_plugin_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise PluginError(f"--plugin {path}: a plugin file is Python and ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     loader = spec.loader
-    _imported(lambda: loader.exec_module(module), path.stem, str(path))
-    return Plugin(path.stem, str(path), module, hashlib.sha256(content).hexdigest())
+    _imported(lambda: loader.exec_module(module), str(path), "mend it, or run without it")
+    return Plugin(path.name, str(path.resolve()), module, hashlib.sha256(content).hexdigest())
 
 
-def _imported(action: Callable[[], Any], name: str, origin: str) -> Any:
+def _imported(action: Callable[[], Any], name: str, remedy: str) -> Any:
     try:
         return action()
-    except Exception as error:
-        raise PluginError(
-            f"plugin {name} ({origin}) cannot be imported: {type(error).__name__}: {error}. "
-            f"Mend it, or leave it out with {BLOCK_VARIABLE}={name}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"plugin {name} cannot be imported: {type(error).__name__}: {error}; {remedy}") from error
 
 
 def _called(function: Callable[[], Any], plugin: Plugin) -> list[Component]:
@@ -166,28 +173,70 @@ def new_manager() -> pluggy.PluginManager:
     return manager
 
 
-def register(manager: pluggy.PluginManager, thing: Any, name: str, origin: str) -> None:
-    """Register an object's hooks.
+def register(manager: pluggy.PluginManager, thing: Any, name: str, origin: str) -> bool:
+    """Register an object's hooks. Returns whether it has any.
 
     Raises:
-        PluginError: a marked function that is no hook, takes arguments that the hook does not have, or wraps others.
+        PluginError: what `marked_hooks` raises; or the name is taken.
     """
-    try:
-        manager.register(thing, name)
-        manager.check_pending()
-    except (pluggy.PluginValidationError, ValueError) as error:
-        known = [hook for hook in vars(manager.hook) if manager.hook.__dict__[hook].has_spec()]
-        wrong = [hook for hook in vars(manager.hook) if hook not in known]
-        hint = nearest(wrong[0], known) if wrong else ""
-        message = str(error).splitlines()[-1].strip() if not wrong else f"{wrong[0]} is no hook{hint}"
-        raise PluginError(f"{name} ({origin}): {message}") from error
-    for caller in manager.get_hookcallers(thing) or []:
-        for implementation in caller.get_hookimpls():
-            if implementation.plugin is thing and (implementation.hookwrapper or implementation.wrapper):
-                raise PluginError(
-                    f"{name} ({origin}): {caller.name} is a wrapper; hooks here have no order that matters, "
-                    "so they cannot wrap each other"
-                )
+    if manager.has_plugin(name):
+        raise PluginError(f"two plugins are named {name} (one of them is {origin}); rename one")
+    listener = _Listener()
+    vars(listener).update(marked_hooks(thing, f"{name} ({origin})"))
+    manager.register(listener, name)
+    return bool(vars(listener))
+
+
+class _Listener:
+    """What pluggy holds in place of a plugin or part: its marked functions. pluggy finds plugins by `==`, and two parts
+    of one experiment may be equal."""
+
+
+def marked_hooks(thing: Any, owner: str) -> dict[str, Callable[..., Any]]:
+    """The functions or methods of a plugin or part that are marked as hooks.
+
+    Raises:
+        PluginError: one that is named like a hook and not marked, that is marked and no hook, that takes arguments
+            which the hook does not have, or that wraps others.
+    """
+    found: dict[str, Callable[..., Any]] = {}
+    for attribute in dir(thing):
+        member = inspect.getattr_static(thing, attribute, None)
+        function = getattr(member, "__func__", member)
+        if not inspect.isfunction(function):
+            continue
+        options = getattr(function, f"{hookspecs.PROJECT}_impl", None)
+        if options is not None:
+            _check_hook(attribute, function, options, owner)
+            found[attribute] = getattr(thing, attribute)
+        elif attribute in HOOKS:
+            raise PluginError(f"{owner}: {attribute}() is named like a hook, so mark it with {MARK}, or rename it")
+    return found
+
+
+HOOKS: dict[str, inspect.Signature] = {
+    name: inspect.signature(spec)
+    for name, spec in vars(hookspecs).items()
+    if hasattr(spec, f"{hookspecs.PROJECT}_spec")
+}
+"""All hooks, with their arguments."""
+
+
+def _check_hook(name: str, function: Callable[..., Any], options: Mapping[str, Any], owner: str) -> None:
+    hook = options["specname"] or name
+    if hook not in HOOKS:
+        raise PluginError(f"{owner}: {hook} is no hook{nearest(hook, HOOKS)}")
+    if options["hookwrapper"] or options["wrapper"]:
+        raise PluginError(
+            f"{owner}: {hook} is a wrapper; hooks here have no order that matters, so they cannot wrap each other"
+        )
+    given = HOOKS[hook].parameters
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name not in (*given, "self", "cls") and parameter.default is parameter.empty:
+            raise PluginError(
+                f"{owner}: {hook}() takes {parameter.name}, which this hook does not give"
+                f"{nearest(parameter.name, given)}; it gives {', '.join(given) or 'nothing'}"
+            )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -207,6 +256,7 @@ def require_protocol(thing: Any, kind: str, selector: str) -> None:
         PluginError: a method or attribute is missing, or a method does not take the Protocol's arguments.
     """
     protocol = KINDS[kind]
+    marked_hooks(thing, selector)
     for name, member in vars(protocol).items():
         if name.startswith("_") and name not in ("__call__", "__len__"):
             continue
@@ -215,9 +265,9 @@ def require_protocol(thing: Any, kind: str, selector: str) -> None:
         found = inspect.getattr_static(thing, name, None)
         if found is None or (name == "__call__" and isinstance(thing, type) and "__call__" not in dir(thing)):
             raise PluginError(f"{selector} is no {protocol.__name__}: it has no {name}()")
-        if not _accepts(found, member):
+        if not _accepts(thing, name, member):
             raise PluginError(
-                f"{selector} is no {protocol.__name__}: {name}() must take {inspect.signature(member)}"
+                f"{selector} is no {protocol.__name__}: {name}() must take {_arguments(member)}"
             )
     if not isinstance(thing, type):
         for name in getattr(protocol, "__annotations__", {}):
@@ -225,21 +275,24 @@ def require_protocol(thing: Any, kind: str, selector: str) -> None:
                 raise PluginError(f"{selector} is no {protocol.__name__}: it has no attribute {name}")
 
 
-def _accepts(found: Any, wanted: Callable[..., Any]) -> bool:
-    bound = isinstance(found, (staticmethod, classmethod))
-    function = found.__func__ if bound else found
-    if not callable(function):
+def _accepts(thing: Any, name: str, wanted: Callable[..., Any]) -> bool:
+    """Whether a method can be called with the arguments of the Protocol's. Hooks take only those that they want."""
+    found = inspect.getattr_static(thing, name)
+    if hasattr(getattr(found, "__func__", found), f"{hookspecs.PROJECT}_impl"):
+        return True
+    if not callable(getattr(thing, name)):
         return False
-    names = list(inspect.signature(wanted).parameters)
-    taken = inspect.signature(function).parameters
-    if any(getattr(function, f"{hookspecs.PROJECT}_impl", None) is not None for _ in (0,)):
-        return set(taken) - {"self"} <= set(names)
-    count = len(names) - (1 if isinstance(found, staticmethod) else 0)
+    unbound = isinstance(thing, type) and not isinstance(found, (staticmethod, classmethod))
+    count = len(inspect.signature(wanted).parameters) - (0 if unbound else 1)
     try:
-        inspect.signature(function).bind(*range(count))
+        inspect.signature(getattr(thing, name)).bind(*range(count))
     except TypeError:
         return False
     return True
+
+
+def _arguments(function: Callable[..., Any]) -> str:
+    return ", ".join(name for name in inspect.signature(function).parameters if name != "self") or "nothing"
 
 
 class Hooks:
@@ -274,6 +327,16 @@ class Hooks:
         for implementation in self.implementations(hook):
             self._one(implementation, hook, arguments)
 
+    def call_all(self, hook: str, **arguments: Any) -> list[Exception]:
+        """Tell all implementations, also after one has raised. Returns what was raised."""
+        failures: list[Exception] = []
+        for implementation in self.implementations(hook):
+            try:
+                self._one(implementation, hook, arguments)
+            except Exception as error:
+                failures.append(error)
+        return failures
+
     def ask(self, hook: str, **arguments: Any) -> Any:
         """The one answer to a question, None where nobody has one.
 
@@ -299,7 +362,8 @@ class Hooks:
 
     def _one(self, implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any]) -> Any:
         try:
-            return implementation.function(*(arguments[name] for name in implementation.argnames))
+            wanted = (*implementation.argnames, *implementation.kwargnames)
+            return implementation.function(**{name: arguments[name] for name in wanted if name in arguments})
         except (UserError, TrainingError, Interrupted):
             raise
         except Exception as error:
@@ -311,13 +375,3 @@ class Hooks:
                 f"{implementation.plugin_name} failed in its hook {hook}"
                 f"{f' ({where})' if where else ''}: {type(error).__name__}: {error}"
             ) from error
-
-
-def source_of(thing: Any) -> str | None:
-    """The file that defines a plugin or factory, if it has one."""
-    if isinstance(thing, ModuleType):
-        return thing.__file__
-    try:
-        return inspect.getsourcefile(thing if callable(thing) else type(thing))
-    except TypeError:
-        return None

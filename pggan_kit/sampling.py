@@ -24,7 +24,7 @@ def sample(run_dir: Path, count: int, seed: int, target: Path, plugins: Sequence
     Args:
         run_dir: the run.
         count: how many; labels, where there are any, go round 0, 1, ..., K - 1.
-        seed: of the latents; the same seed gives the same images.
+        seed: of the latents; the same seed and count give the same images.
         target: `.npz` (one array `images`, uint8, N x H x W x C), `.png` (a grid), else a folder of PNGs.
 
     Raises:
@@ -48,7 +48,7 @@ def sample(run_dir: Path, count: int, seed: int, target: Path, plugins: Sequence
 
 
 def draw(generator: TrainedGenerator, count: int, seed: int, batch: int = 250) -> np.ndarray:
-    """uint8 images (N, H, W, C) from latents that depend on nothing but the seed and their number."""
+    """uint8 images (N, H, W, C) from latents that depend on nothing but `seed` and `count`."""
     latents = torch.randn(count, generator.latent_size, generator=torch_generator(seed, "sample"))
     labels = torch.arange(count) % generator.classes if generator.classes else None
     torch.manual_seed(seed)

@@ -192,7 +192,7 @@ def in_images(name: str, budget: Budget, batch_size: int, dataset_length: int) -
         ValueError: a budget below 0, or a text that names no known unit.
     """
     if isinstance(budget, str):
-        match = re.fullmatch(r"\s*([\d_]+(?:\.\d+)?)\s*(images|steps|epochs)\s*", budget)
+        match = re.fullmatch(r"\s*(\d+(?:_\d+)*(?:\.\d+)?)\s*(images|steps|epochs)\s*", budget)
         if match is None:
             raise ValueError(f"{name} must be images, or a text like '3000 steps' or '2 epochs', not {budget!r}")
         unit = {"images": 1, "steps": batch_size, "epochs": dataset_length}[match[2]]
@@ -214,7 +214,7 @@ def checked_sizes(sizes: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]
         raise ValueError(f"sizes must name at least one image size, e.g. (4, 8, 16), not {sizes!r}")
     pairs: list[tuple[int, int]] = []
     for size in sizes:
-        pair = (size, size) if isinstance(size, int) else tuple(size)
+        pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
         if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in pair):
             raise ValueError(f"sizes holds heights or (height, width) pairs of at least 1, not {size!r}")
         pairs.append((pair[0], pair[1]))

@@ -69,6 +69,8 @@ class TrainState:
         self.last_tick = 0
         self.phase = STABLE
         self.means = TickMeans()
+        if any(True for _ in experiment.image_resampling.up(1, 2).parameters()):
+            raise ValueError("train.image_resampling must have no parameters: it also resamples reals")
         base = schedule.stages[0]
         pair = (experiment.architecture, experiment.resampling, experiment.image_resampling, experiment.seed)
         self.generator = self._place(Generator(*pair, experiment.latent_size, base))

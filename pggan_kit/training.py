@@ -6,14 +6,14 @@ import math
 import resource
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pggan_kit import distributed
 from pggan_kit.data import Data
-from pggan_kit.errors import Interrupted, TrainingError
+from pggan_kit.errors import Interrupted, TrainingError, UserError
 from pggan_kit.runs import Run
 from pggan_kit.schedule import FADE, STABLE, Stage
 from pggan_kit.seeding import derive
@@ -40,7 +40,8 @@ def train(run: Run, data: Data, saved: dict[str, Any] | None = None) -> dict[str
         with StopSignals() as stop:
             return _Loop(run, data, stop).to_end(saved)
     except BaseException as error:
-        run.hooks.call("on_error", run=run, error=error)
+        for failure in run.hooks.call_all("on_error", run=run, error=error):
+            run.files.log(f"while the run was failing: {failure}")
         raise
 
 
@@ -57,14 +58,14 @@ class _Loop:
         self.started = self.tick_started = time.perf_counter()
         self.update_seconds = self.tick_update_seconds = 0.0
         self.tick_steps_from = self.state.images
-        self.checkpoint: Path | None = None
+        self.checkpoint = run.checkpoints.last()
 
     def to_end(self, saved: dict[str, Any] | None) -> dict[str, Any]:
         self.hooks.call("before_run", run=self.run)
         for name, value in (saved or {}).get("components", {}).items():
             self.hooks.tell(name, "load_state", run=self.run, saved=value)
         self.enter_stage()
-        running = self.move_on(self.stage_over()) if saved is not None or self.state.stage.budget == 0 else True
+        running = self.move_on(self.stage_over() if saved is not None else self.passes_through())
         while running:
             self.obey_signals()
             self.step()
@@ -94,13 +95,24 @@ class _Loop:
         faded = {path: self.alpha_tensors[path] for path in PATHS if self.run.alpha[path] != 1.0}
         ctx = StepContext(self.experiment, state, state.stage, self.sampler, faded)
         began = time.perf_counter()
-        losses = self.experiment.update.step(ctx)
+        losses = self.updated(ctx)
         state.images += ctx.drawn
         state.steps += 1
         state.follow()
         self.tick_update_seconds += time.perf_counter() - began
         state.means.add(losses)
         self.hooks.call("after_step", run=self.run, stage=state.stage, state=state, losses=losses)
+
+    def updated(self, ctx: StepContext) -> dict[str, Tensor]:
+        try:
+            return self.experiment.update.step(ctx)
+        except (UserError, TrainingError):
+            raise
+        except Exception as error:
+            raise TrainingError(
+                f"the update failed at images {ctx.images} (stage {ctx.stage.size}, {self.state.phase}): "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def set_alpha(self) -> None:
         """Ask for alpha at the clock; hand it to the networks as tensors, so that nothing recompiles as it moves."""
@@ -146,9 +158,12 @@ class _Loop:
             if self.state.images >= self.schedule.total:
                 return False
             self.grow()
-            # A stage without a budget is grown through: this is how a run starts at a larger size.
-            over = self.state.stage.budget == 0 and len(self.state.starts) < len(self.schedule.stages)
+            over = self.passes_through()
         return True
+
+    def passes_through(self) -> bool:
+        """Whether the stage has no budget: it is grown through at once, which is how a run starts at a larger size."""
+        return self.state.stage.budget == 0 and len(self.state.starts) < len(self.schedule.stages)
 
     def end_fade(self) -> None:
         state, faded = self.state, self.state.fading

@@ -74,7 +74,7 @@ class Adam:
 
     def _follow_clock(self, run: Run, stage: Stage, state: TrainState) -> None:
         left = run.schedule.total - state.images
-        if left >= self.decay_images:
+        if self.decay_images == 0 or left >= self.decay_images:
             return
         self._share = self.decay_to + (1 - self.decay_to) * max(0, left) / self.decay_images
         self._built = [mine for mine in self._built if any(mine is used for used in state.optimizers.values())]

@@ -2,12 +2,12 @@
 
 from pggan_kit import Component, hookimpl
 from pggan_plugins.penalties.drift import Drift
-from pggan_plugins.penalties.gradients import R1, GradientPenalty
+from pggan_plugins.penalties.gradients import R1, R2, GradientPenalty
 
-__all__ = ["R1", "Drift", "GradientPenalty"]
+__all__ = ["R1", "R2", "Drift", "GradientPenalty"]
 
 
 @hookimpl
 def components() -> list[Component]:
     """The penalties of this folder."""
-    return [Component("penalties", cls.__name__, cls) for cls in (GradientPenalty, R1, Drift)]
+    return [Component("penalties", cls.__name__, cls) for cls in (GradientPenalty, R1, R2, Drift)]

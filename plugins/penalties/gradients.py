@@ -31,7 +31,8 @@ class GradientPenalty(Weighted):
     ) -> Tensor:
         """0-dim; `mix` holds each sample's place between its real (0) and its fake (1)."""
         between = torch.lerp(real, fake.to(real.dtype), mix.view(-1, 1, 1, 1))
-        norm = squared_norm(image_gradients(critic, between)).sqrt()
+        # Not the root of the squared norm: where D is flat, that has an infinite slope and would spoil all weights.
+        norm = torch.linalg.vector_norm(at_least_float32(image_gradients(critic, between)), dim=(1, 2, 3))
         return (norm - self.target).square().mean() / self.target**2
 
 
@@ -45,9 +46,32 @@ class R1(Weighted):
         self, critic: Critic, real: Tensor, fake: Tensor, real_scores: Scores, fake_scores: Scores, mix: Tensor
     ) -> Tensor:
         """0-dim."""
-        return squared_norm(image_gradients(critic, real)).mean() / 2
+        return zero_centred(critic, real)
+
+
+class R2(Weighted):
+    """R1 at the fakes (Mescheder et al. 2018); R3GAN (Huang et al. 2024) uses both, with one weight."""
+
+    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+        super().__init__(weight, every)
+
+    def __call__(
+        self, critic: Critic, real: Tensor, fake: Tensor, real_scores: Scores, fake_scores: Scores, mix: Tensor
+    ) -> Tensor:
+        """0-dim."""
+        return zero_centred(critic, fake)
+
+
+def zero_centred(critic: Critic, images: Tensor) -> Tensor:
+    """0-dim: half the mean of `|grad D(x)|^2` over these images (N, C, h, w)."""
+    return squared_norm(image_gradients(critic, images)).mean() / 2
 
 
 def squared_norm(gradient: Tensor) -> Tensor:
     """(N, C, h, w) -> (N,): the sum of squares over channels and pixels, in float32 or better."""
-    return gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square().sum((1, 2, 3))
+    return at_least_float32(gradient).square().sum((1, 2, 3))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The same numbers; squares of half-precision ones would overflow."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

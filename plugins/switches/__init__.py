@@ -1,12 +1,14 @@
 """How one stage gives way to the next."""
 
 from pggan_kit import Component, hookimpl
-from pggan_plugins.switches.fades import Hard, Linear
+from pggan_plugins.switches.fades import Cosine, GeneratorFirst, Hard, Linear, Smoothstep, Staircase
+from pggan_plugins.switches.plateau import Plateau
 
-__all__ = ["Hard", "Linear"]
+__all__ = ["Cosine", "GeneratorFirst", "Hard", "Linear", "Plateau", "Smoothstep", "Staircase"]
 
 
 @hookimpl
 def components() -> list[Component]:
     """The switches of this folder."""
-    return [Component("switches", cls.__name__, cls) for cls in (Hard, Linear)]
+    parts = (Hard, Linear, Cosine, Smoothstep, Staircase, GeneratorFirst, Plateau)
+    return [Component("switches", cls.__name__, cls) for cls in parts]

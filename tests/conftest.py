@@ -1,0 +1,120 @@
+"""What tests share: one thread, a cache of their own, and a tiny experiment with a stub data set.
+
+`tiny` writes the experiment's gin file, `train` trains it in this process, `cli` calls the command line in this
+process. All three work in `tmp_path`, where `runs/` then lies.
+"""
+
+import os
+import re
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+torch.set_num_threads(1)
+
+STUB = Path(__file__).with_name("stub_plugin.py")
+
+TINY = """\
+schedule.sizes = (4, 8, 16)
+schedule.fade_images = 8
+schedule.stable_images = 8
+schedule.batch_size = 4
+train.architecture = @architectures.PGGAN()
+architectures.PGGAN.channels = 4
+train.resampling = @resampling.Nearest()
+train.loss = @losses.Hinge()
+train.update = @updates.Alternating()
+train.switch = @switches.Linear()
+train.dataset = @datasets.Stub()
+train.generator_optimizer = @g/optimizers.Adam()
+train.discriminator_optimizer = @d/optimizers.Adam()
+train.latent_size = 8
+train.tick = 8
+train.device = 'cpu'
+"""
+"""Three stages of (fade and) stable phases of two steps each: 40 images, 10 steps."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Resized images of tests lie in a folder of this session; no plugin is blocked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGGAN_KIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("PGGAN_KIT_NO_PLUGINS", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def stub() -> str:
+    """The path of the stub plugin, for `--plugin` and `plugins=[...]`."""
+    return str(STUB)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`tiny("train.seed = 1", ...)` writes `tiny.gin` with these lines after the tiny experiment's 16; its name."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(*lines: str, name: str = "tiny.gin", base: str = TINY) -> str:
+        Path(name).write_text(base + "".join(f"{line}\n" for line in lines))
+        return name
+
+    return write
+
+
+@pytest.fixture
+def train(tiny: Callable[..., str]) -> Callable[..., object]:
+    """`train("train.seed = 1", ..., plugins=[...], run_dir=...)` trains the tiny experiment and returns its run."""
+    from pggan_kit import api
+
+    def run(*lines: str, plugins: tuple[object, ...] = (), run_dir: str | None = None) -> object:
+        return api.train(tiny(*lines), run_dir=run_dir, plugins=[str(STUB), *plugins])
+
+    return run
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`cli("config", "check", file)` calls `pggan-kit` in this process; see `exit_code`, `stdout` and `stderr`."""
+    from pggan_kit.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Callable[[Result, str], str]:
+    """`refused(result, pattern)` checks that wrong input was refused as it should be, and returns the message.
+
+    Exit code 2, one short line on stderr in which the pattern is found, no traceback, no run directory.
+    """
+
+    def check(result: Result, pattern: str) -> str:
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert result.exit_code == 2, result.output
+        message = result.stderr.strip()
+        assert message.startswith("error: ") and "\n" not in message and "Traceback" not in message
+        assert len(message) < 600, message
+        assert re.search(pattern, message), message
+        assert not list(tmp_path.glob("runs/*")), "a run directory was left behind"
+        return message
+
+    return check
+
+
+@pytest.fixture
+def rejected(
+    tiny: Callable[..., str], cli: Callable[..., Result], refused: Callable[[Result, str], str]
+) -> Callable[..., str]:
+    """`rejected(pattern, "train.seed = -1", args=["-b", ...])`: the tiny experiment with these lines is `refused`."""
+
+    def check(pattern: str, *lines: str, args: Sequence[str] = (), base: str = TINY) -> str:
+        return refused(cli("train", tiny(*lines, base=base), "--plugin", STUB, *args), pattern)
+
+    return check

@@ -1,0 +1,235 @@
+"""Layers against slow float64 formulas, the paper's sizes, and the conformance suite for every architecture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pggan_kit.networks import Discriminator, Generator
+from pggan_kit.resampling import Area
+from pggan_kit.testing import ArchitectureSuite, make_stages
+from pggan_kit.testing.support import noise
+from pggan_kit.testing.toys import ToyDataset
+from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2, Tutorial
+from pggan_plugins.architectures.layers import EqualizedConv2d, EqualizedLinear, PixelNorm
+from pggan_plugins.architectures.minibatch import MinibatchDiscrimination, MinibatchStddev
+
+LABELLED = ToyDataset(classes=3)
+PAPER_SIZES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
+PAPER_WIDTHS = (512, 512, 512, 512, 256, 128, 64, 32, 16)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 7, 3, 4)])
+def test_pixel_norm(shape: tuple[int, ...]) -> None:
+    x = noise(*shape, dtype=torch.float64) * 3
+    array = x.numpy()
+    wanted = np.empty_like(array)
+    for index in np.ndindex(shape[0], *shape[2:]):
+        column = array[(index[0], slice(None), *index[1:])]
+        wanted[(index[0], slice(None), *index[1:])] = column / math.sqrt(sum(column**2) / len(column) + 1e-8)
+    np.testing.assert_allclose(PixelNorm()(x).numpy(), wanted, rtol=1e-12)
+
+
+def test_pixel_norm_of_nothing_is_nothing() -> None:
+    x = torch.zeros(2, 3, 1, 1, requires_grad=True)
+    PixelNorm()(x).sum().backward()
+    assert x.grad is not None and bool(x.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("batch", [*range(1, 10), 12, 16])
+def test_minibatch_stddev(batch: int) -> None:
+    """Strided groups, biased variance, the largest divisor of the batch that is at most 4."""
+    x = noise(batch, 3, 2, 5, dtype=torch.float64)
+    array = x.numpy()
+    size = max(g for g in (1, 2, 3, 4) if batch % g == 0)
+    groups = batch // size
+    wanted = np.empty(batch)
+    for m in range(groups):
+        members = [g * groups + m for g in range(size)]
+        deviations = []
+        for index in np.ndindex(3, 2, 5):
+            values = [array[(i, *index)] for i in members]
+            mean = sum(values) / size
+            deviations.append(math.sqrt(sum((v - mean) ** 2 for v in values) / size + 1e-8))
+        wanted[members] = sum(deviations) / len(deviations)
+    found = MinibatchStddev(4)(x)
+    assert found.shape == (batch, 4, 2, 5)
+    np.testing.assert_array_equal(found[:, :3].numpy(), array)
+    np.testing.assert_allclose(found[:, 3].numpy(), np.broadcast_to(wanted[:, None, None], (batch, 2, 5)), rtol=1e-10)
+
+
+def test_minibatch_stddev_sees_a_collapsed_batch() -> None:
+    same = noise(1, 3, 4, 4).expand(8, -1, -1, -1)
+    assert float(MinibatchStddev()(same)[:, 3].max()) == pytest.approx(1e-4)
+    assert float(MinibatchStddev()(noise(8, 3, 4, 4))[:, 3].min()) > 0.5
+
+
+def test_minibatch_discrimination() -> None:
+    torch.manual_seed(0)
+    layer = MinibatchDiscrimination(6, lambda i, o: nn.Linear(i, o, bias=False), kernels=3, size=2).double()
+    x = noise(4, 6, dtype=torch.float64)
+    points = (x @ layer.project.weight.T).detach().numpy().reshape(4, 3, 2)
+    found = layer(x).detach().numpy()
+    np.testing.assert_array_equal(found[:, :6], x.numpy())
+    for i in range(4):
+        for b in range(3):
+            wanted = sum(math.exp(-sum(abs(points[i, b] - points[j, b]))) for j in range(4))
+            assert found[i, 6 + b] == pytest.approx(wanted, rel=1e-10)
+
+
+def test_equalized_layers_scale_weights_at_run_time() -> None:
+    torch.manual_seed(0)
+    conv, dense = EqualizedConv2d(5, 7, 3, gain=1.3).double(), EqualizedLinear(6, 4).double()
+    x, z = noise(2, 5, 4, 6, seed=1, dtype=torch.float64), noise(3, 6, seed=2, dtype=torch.float64)
+    with torch.no_grad():
+        conv.bias.normal_()
+        dense.bias.normal_()
+    wanted = F.conv2d(x, conv.weight * 1.3 / math.sqrt(5 * 9), conv.bias, padding=1)
+    torch.testing.assert_close(conv(x), wanted, rtol=1e-12, atol=1e-12)
+    wanted = z @ (dense.weight.T * math.sqrt(2) / math.sqrt(6)) + dense.bias
+    torch.testing.assert_close(dense(z), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_all_weights_of_pggan_start_standard_normal_and_biases_at_zero() -> None:
+    stages = make_stages((4, 8), 3)
+    for net in pggan_networks(PGGAN(channels=32), stages, 64):
+        for name, param in net.named_parameters():
+            if name.endswith("bias"):
+                assert bool((param == 0).all()), name
+            elif param.numel() > 2000:
+                error = 5 / math.sqrt(param.numel())
+                assert float(param.mean()) == pytest.approx(0, abs=error), name
+                assert float(param.std()) == pytest.approx(1, abs=error), name
+
+
+def test_activations_keep_their_size() -> None:
+    """What the gain sqrt(2) is for: away from the border, convolution and leaky ReLU keep the mean square (x 1.04)."""
+    torch.manual_seed(0)
+    x = noise(4, 64, 12, 12)
+    for _ in range(3):
+        x = F.leaky_relu(EqualizedConv2d(64, 64, 3)(x), 0.2)
+        x = x[..., 1:-1, 1:-1]
+    assert float(x.square().mean()) == pytest.approx(1.04**3, rel=0.15)
+
+
+def pggan_networks(part: PGGAN, stages: Sequence, latent_size: int) -> tuple[Generator, Discriminator]:
+    pair = (part, Area(), Area(), 0)
+    networks = Generator(*pair, latent_size, stages[0]), Discriminator(*pair, stages[0])
+    for stage in stages[1:]:
+        for net in networks:
+            net.grow(stage, False)
+    return networks
+
+
+def paper_counts() -> tuple[int, int]:
+    """Weights and biases of the 1024x1024 networks, counted from the paper's table 2 and nothing else."""
+
+    def conv(inputs: int, outputs: int, kernel: int) -> int:
+        return inputs * outputs * kernel**2 + outputs
+
+    widths = PAPER_WIDTHS
+    # Dense to 4x4 (one bias a map), 3x3; then two 3x3 a stage; the last to-image.
+    generator = 512 * 512 * 16 + 512 + conv(512, 512, 3)
+    generator += sum(conv(a, b, 3) + conv(b, b, 3) for a, b in pairwise(widths))
+    generator += conv(16, 3, 1)
+    # The mirror; the last block sees one map more, and ends in a 4x4 convolution and a dense layer.
+    discriminator = conv(3, 16, 1)
+    discriminator += sum(conv(b, b, 3) + conv(b, a, 3) for a, b in pairwise(widths))
+    discriminator += conv(513, 512, 3) + conv(512, 512, 4) + 512 + 1
+    return generator, discriminator
+
+
+def test_parameters_at_1024() -> None:
+    part, stages = PGGAN(), make_stages(PAPER_SIZES, 3)
+    assert tuple(part.width(stage) for stage in stages) == PAPER_WIDTHS
+    with torch.device("meta"):
+        networks = pggan_networks(part, stages, 512)
+    found = tuple(sum(param.numel() for param in net.parameters()) for net in networks)
+    assert found == paper_counts()
+    assert [round(count / 1e6, 2) for count in found] == [23.07, 23.08]
+
+
+class Small(ArchitectureSuite):
+    geometries: Sequence[Sequence[int | Sequence[int]]] = ((4, 8), ((2, 3), (6, 9)))
+    image_channels: Sequence[int] = (3,)
+    batch_sizes: Sequence[int] = (2, 3)
+
+
+class TestPGGAN(ArchitectureSuite):
+    bad_arguments = (
+        {"channels": 0},
+        {"channels": {4: 8, 8: 0}},
+        {"stddev_group": 0},
+        {"pool": "never"},
+        {"generator_norm": "nothing"},
+    )
+
+    def make(self) -> PGGAN:
+        return PGGAN(channels={1: 6, 8: 4})
+
+
+class TestPGGANPoolFirst(Small):
+    def make(self) -> PGGAN:
+        return PGGAN(channels=5, pool="before_activation", minibatch="none", generator_norm="none")
+
+
+class TestPGGANTableOneA(Small):
+    """Batch norm in G, layer norm in D, ReLU, tanh."""
+
+    def make(self) -> PGGAN:
+        return PGGAN(
+            channels=6,
+            generator_norm="batch",
+            discriminator_norm="layer",
+            generator_activation="relu",
+            output="tanh",
+            equalized_lr=False,
+            minibatch="discrimination",
+        )
+
+
+class TestPGGANProjection(Small):
+    classes = 3
+
+    def make(self) -> PGGAN:
+        return PGGAN(channels=6, conditioning="projection")
+
+    def chosen(self, part: PGGAN) -> dict:
+        return {"architecture": part, "dataset": LABELLED}
+
+
+class TestPGGANAuxiliary(TestPGGANProjection):
+    def make(self) -> PGGAN:
+        return PGGAN(channels=6, conditioning="auxiliary")
+
+
+class TestResNet(Small):
+    def make(self) -> ResNet:
+        return ResNet(channels=6)
+
+
+class TestStyleGAN2(Small):
+    def make(self) -> StyleGAN2:
+        return StyleGAN2(channels=6, style_size=8, mapping_layers=2)
+
+
+class TestTutorial(ArchitectureSuite):
+    geometries = ((7, 14, 28),)
+    image_channels: Sequence[int] = (1,)
+    batch_sizes: Sequence[int] = (2, 3)
+    bad_arguments = ({"dropout": 1.0}, {"bridge": "none"}, {"generator_channels": 0})
+
+    def make(self) -> Tutorial:
+        return Tutorial(generator_channels=6, discriminator_channels=5)
+
+
+class TestTutorialMended(TestTutorial):
+    def make(self) -> Tutorial:
+        return Tutorial(generator_channels=6, discriminator_channels=5, bridge="image")

@@ -1,0 +1,63 @@
+"""Adam against its formula, and the conformance suite."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from pggan_kit.testing import OptimizerSuite, make_stages
+from pggan_plugins.optimizers import Adam, SharedAdam
+
+STAGE = make_stages()[0]
+GRADIENTS = np.random.default_rng(0).normal(size=(6, 3))
+
+
+def test_adam_against_its_formula() -> None:
+    """Kingma and Ba 2015, algorithm 1, in float64."""
+    param = nn.Parameter(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
+    optimizer = Adam(lr=0.1, beta1=0.3, beta2=0.9, eps=1e-4).build([param], STAGE)
+    theta, m, v = np.array([1.0, -2.0, 3.0]), np.zeros(3), np.zeros(3)
+    for t, gradient in enumerate(GRADIENTS, start=1):
+        m = 0.3 * m + 0.7 * gradient
+        v = 0.9 * v + 0.1 * gradient**2
+        theta = theta - 0.1 * (m / (1 - 0.3**t)) / (np.sqrt(v / (1 - 0.9**t)) + 1e-4)
+        param.grad = torch.from_numpy(gradient.copy())
+        optimizer.step()
+        np.testing.assert_allclose(param.detach().numpy(), theta, rtol=1e-9)
+
+
+def test_the_papers_defaults() -> None:
+    group = Adam().build([nn.Parameter(torch.ones(1))], STAGE).param_groups[0]
+    assert (group["lr"], group["betas"], group["eps"]) == (1e-3, (0.0, 0.99), 1e-8)
+
+
+def test_shared_counter_goes_on_for_parameters_that_join_late() -> None:
+    """Keras' form: eps beside the uncorrected root, one counter for all; a late parameter gets the correction of t."""
+    early, late = (nn.Parameter(torch.zeros(3, dtype=torch.float64)) for _ in range(2))
+    optimizer = SharedAdam(lr=0.1, beta1=0.5, beta2=0.9, eps=1e-4).build([early, late], STAGE)
+    theta, moments = np.zeros((2, 3)), np.zeros((2, 2, 3))
+    for t, gradient in enumerate(GRADIENTS, start=1):
+        moving = [0] if t <= 3 else [0, 1]
+        early.grad = torch.from_numpy(gradient.copy())
+        late.grad = torch.from_numpy(2 * gradient) if 1 in moving else None
+        optimizer.step()
+        for which in moving:
+            g = gradient * (which + 1)
+            moments[which] = 0.5 * moments[which][0] + 0.5 * g, 0.9 * moments[which][1] + 0.1 * g**2
+            rate = 0.1 * np.sqrt(1 - 0.9**t) / (1 - 0.5**t)
+            theta[which] -= rate * moments[which][0] / (np.sqrt(moments[which][1]) + 1e-4)
+        np.testing.assert_allclose(early.detach().numpy(), theta[0], rtol=1e-9)
+        np.testing.assert_allclose(late.detach().numpy(), theta[1], rtol=1e-9)
+
+
+class TestAdam(OptimizerSuite):
+    bad_arguments = ({"lr": 0.0}, {"lr": {4: -1.0}}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": 0.0})
+
+    def make(self) -> Adam:
+        return Adam()
+
+
+class TestSharedAdam(OptimizerSuite):
+    def make(self) -> SharedAdam:
+        return SharedAdam()

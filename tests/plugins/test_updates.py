@@ -1,0 +1,108 @@
+"""The updates against a step written out by hand, and the conformance suite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pggan_kit.seeding import torch_generator
+from pggan_kit.state import TrainState
+from pggan_kit.steps import StepContext
+from pggan_kit.testing import UpdateSuite
+from pggan_kit.testing.base import tiny_experiment
+from pggan_kit.testing.toys import ToyLoss, ToySampler
+from pggan_plugins.optimizers import SharedAdam
+from pggan_plugins.penalties import R1
+from pggan_plugins.updates import Alternating, JointBatch
+
+
+def new_state(update: Any, **chosen: Any) -> TrainState:
+    experiment = tiny_experiment({"update": update, **chosen})
+    return TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu"))
+
+
+def step(state: TrainState) -> dict[str, torch.Tensor]:
+    ctx = StepContext(state.experiment, state, state.stage, ToySampler(state.stage), {})
+    losses = state.experiment.update.step(ctx)
+    state.images += ctx.drawn
+    return losses
+
+
+def by_hand(state: TrainState, n_critic: int, r1: float) -> None:
+    """The paper's iteration with plain torch: n_critic updates of D with fresh reals and latents, then one of G."""
+    images, seed = state.images, state.experiment.seed
+    for _ in range(n_critic):
+        real = ToySampler(state.stage).batch(images, 4)[0].float() / 127.5 - 1
+        images += 4
+        z = torch.randn(4, 8, generator=torch_generator(seed, "latents", "discriminator", images))
+        fake = state.generator(z).detach()
+        real.requires_grad_(True)
+        scores = state.discriminator(real).score
+        (gradient,) = torch.autograd.grad(scores.sum(), real, create_graph=True)
+        loss = F.softplus(-scores).mean() + F.softplus(state.discriminator(fake).score).mean()
+        loss = loss + r1 * gradient.square().sum((1, 2, 3)).mean() / 2
+        state.optimizers["discriminator"].zero_grad()
+        loss.backward(inputs=list(state.discriminator.parameters()))
+        state.optimizers["discriminator"].step()
+    z = torch.randn(4, 8, generator=torch_generator(seed, "latents", "generator", images))
+    loss = F.softplus(-state.discriminator(state.generator(z)).score).mean()
+    state.optimizers["generator"].zero_grad()
+    loss.backward(inputs=list(state.generator.parameters()))
+    state.optimizers["generator"].step()
+    state.images = images
+
+
+@pytest.mark.parametrize("n_critic", [1, 3])
+def test_alternating_against_a_step_by_hand(n_critic: int) -> None:
+    loss = ToyLoss([R1(weight=3.0)])
+    state, plain = (new_state(Alternating(n_critic), loss=loss) for _ in range(2))
+    for _ in range(3):
+        step(state)
+        for param in plain.discriminator.parameters():
+            param.requires_grad_(True)
+        by_hand(plain, n_critic, 3.0)
+    assert state.images == plain.images == 3 * 4 * n_critic
+    for net in ("generator", "discriminator"):
+        for found, wanted in zip(state.network(net).parameters(), plain.network(net).parameters(), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_n_critic_may_depend_on_the_stage() -> None:
+    state = new_state(Alternating({4: 1, 8: 3}))
+    step(state)
+    assert state.images == 4
+    state.grow({})
+    state.renew_optimizers(reset=False)
+    step(state)
+    assert state.images == 4 + 12
+
+
+def test_an_update_says_which_optimizer_it_lacks() -> None:
+    with pytest.raises(ValueError, match="discriminator_optimizer"):
+        new_state(Alternating(), discriminator_optimizer=None)
+
+
+class TestAlternating(UpdateSuite):
+    bad_arguments = ({"n_critic": 0}, {"n_critic": {4: 1, 8: 0}})
+
+    def make(self) -> Alternating:
+        return Alternating()
+
+
+class TestAlternatingWithFiveCritics(UpdateSuite):
+    def make(self) -> Alternating:
+        return Alternating(n_critic=5)
+
+    def test_trains_through_a_fade(self) -> None:
+        """An iteration draws 20 reals, so that stages end past their budgets: the schedule's total is overdrawn."""
+
+
+class TestJointBatch(UpdateSuite):
+    def make(self) -> JointBatch:
+        return JointBatch(SharedAdam())
+
+    def chosen(self, part: Any) -> dict[str, Any]:
+        return {"update": part, "generator_optimizer": None, "discriminator_optimizer": None}

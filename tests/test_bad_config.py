@@ -1,0 +1,237 @@
+"""Gin files that are wrong: each is refused with its file and line, and nothing is left behind."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from conftest import TINY
+
+Write = Callable[..., str]
+Cli = Callable[..., Result]
+Refused = Callable[[Result, str], str]
+Rejected = Callable[..., str]
+
+UNKNOWN = {
+    "component": ("train.loss = @losses.Hing()", r"unknown component losses\.Hing \(did you mean losses\.Hinge\?\)"),
+    "component, short": ("train.loss = @Hinge()", r"unknown component Hinge \(did you mean losses\.Hinge\?\)"),
+    "component, case": ("train.loss = @losses.hinge()", r"unknown .* \(did you mean losses\.Hinge\?\)"),
+    "component, far off": ("train.loss = @quux.Xyzzy()", r"unknown component quux\.Xyzzy; `pggan-kit plugins list`"),
+    "component, bound": ("optimizers.Adm.lr = 1.0", r"unknown component optimizers\.Adm \(did you mean opt"),
+    "parameter": ("optimizers.Adam.betta1 = 0.5", r"optimizers\.Adam has no parameter betta1 \(did you mean beta1\?\)"),
+    "parameter, scoped": ("d/optimizers.Adam.l = 0.5", r"optimizers\.Adam has no parameter l\b"),
+    "setting": ("train.sede = 1", r"train has no parameter sede \(did you mean seed\?\)"),
+    "schedule setting": ("schedule.size = (4, 8)", r"schedule has no parameter size \(did you mean sizes\?\)"),
+    "root": ("trian.seed = 1", r"unknown component trian \(did you mean train\?\)"),
+    "macro": ("SEED = 1\ntrain.seed = %SED", r"unknown macro %SED \(did you mean SEED\?\)"),
+    "macro in a list": ("train.observers = [%NONE]", r"unknown macro %NONE"),
+    "singleton parameter": ("x/gin.singleton.constructer = @losses.Hinge", r".*did you mean constructor\?"),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_an_unknown_name_is_refused_with_the_nearest_one(case: str, rejected: Rejected):
+    lines, pattern = UNKNOWN[case]
+    line = 17 + lines.count("\n")
+    rejected(rf"tiny\.gin:{line}: {pattern}", lines)
+
+
+UNUSED = [
+    "losses.NonSaturating.penalties = []",
+    "x/optimizers.Adam.lr = 1.0",
+    "SPARE = 3",
+    "penalties.R1.weight = 1.0",
+    "x/gin.singleton.constructor = @losses.Hinge",
+]
+
+
+@pytest.mark.parametrize("line", UNUSED)
+def test_a_binding_that_nothing_uses_is_refused(line: str, rejected: Rejected):
+    name = line.split(" =")[0]
+    rejected(rf"tiny\.gin:17: nothing in this experiment uses {name}; remove", line)
+    rejected(rf"-b '{name} = .*': nothing .* uses {name};", args=["-b", line])
+
+
+def test_a_binding_that_inner_scopes_override_everywhere_is_refused(rejected: Rejected):
+    rejected(
+        r"-b 'optimizers\.Adam\.lr = 0\.5': nothing in this experiment uses optimizers\.Adam\.lr",
+        "g/optimizers.Adam.lr = 1e-3",
+        "d/optimizers.Adam.lr = 2e-3",
+        args=["-b", "optimizers.Adam.lr = 0.5"],
+    )
+
+
+def test_a_binding_of_an_included_file_that_nothing_uses_is_listed_as_idle(tiny: Write, cli: Cli, stub: str):
+    Path("base.gin").write_text(TINY + "penalties.R1.weight = 3.0\n")
+    result = cli("config", "check", tiny(base="include 'base.gin'\n"), "--plugin", stub)
+    assert result.exit_code == 0
+    assert "idle: penalties.R1.weight = 3.0  (base.gin:17)" in result.stdout
+
+
+BROKEN = {
+    "unclosed bracket at the end": (
+        "train.observers = [",
+        r":1[78]: broken gin syntax: .*never closed; look after .*:16",
+    ),
+    "unclosed bracket before a line": ("train.observers = [\ntrain.seed = 1", r":1[78]: broken gin syntax"),
+    "mixed brackets": ("train.observers = [1, (2]", r":17: broken gin syntax"),
+    "unclosed text": ("train.device = 'cpu", r":17: broken gin syntax"),
+    "unclosed long text": ("train.device = '''cpu", r":1[78]: broken gin syntax"),
+    "missing value": ("train.seed =", r":17: broken gin syntax"),
+    "missing =": ("train.seed 3", r":17: broken gin syntax"),
+    "only a name": ("train.seed", r":1[78]: broken gin syntax"),
+    "two values": ("train.seed = 3 4", r":17: broken gin syntax"),
+    "two =": ("train.seed = 3 = 4", r":17: broken gin syntax"),
+    "a sum": ("train.seed = 3 + 4", r":17: broken gin syntax"),
+    "a bare word": ("train.device = cpu", r":17: broken gin syntax: cpu is no value; a text needs quotes"),
+    "a call with arguments": ("train.loss = @losses.Hinge(1)", r":17: broken gin syntax"),
+    "a dollar": ("train.seed = $3", r":17: broken gin syntax"),
+    "a dollar at the start": ("$ = 3", r":17: broken gin syntax"),
+    "no parameter": ("train. = 3", r":17: broken gin syntax"),
+    "a slash at the start": ("/train.seed = 3", r":17: broken gin syntax"),
+    "spaces in a name": ("train . seed = 3", r":17: broken gin syntax"),
+    "a tab in a block": ("optimizers.Adam:\n    beta1 = 0.5\n\tbeta2 = 0.5", r":1[89]: broken gin syntax"),
+    "wrong unindent": ("    train.seed = 1\n  train.tick = 8", r":18: broken gin syntax"),
+    "an empty block": ("optimizers.Adam:\ntrain.seed = 1", r":18: broken gin syntax"),
+    "a list as key": ("architectures.PGGAN.channels = {[4]: 4}", r":1[67]: broken gin syntax here or in the statement"),
+    "too deep": (f"train.observers = {'[' * 5000}{']' * 5000}", r":1[67]: broken gin syntax"),
+    "a zero byte": ("train.device = 'a\0b'", r":17: broken gin syntax"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_syntax_is_refused_at_its_line(case: str, rejected: Rejected):
+    text, pattern = BROKEN[case]
+    rejected(rf"tiny\.gin{pattern}", text)
+
+
+@pytest.mark.parametrize("line", ["import os", "from os import path", "import os.path as p", "from __gin__ import x"])
+def test_an_import_is_refused(line: str, rejected: Rejected):
+    rejected(r"tiny\.gin:17: a config may not import; .*--plugin FILE", line)
+
+
+OVERRIDES = {
+    "import os": "a config may not import",
+    "include 'tiny.gin'": "an override cannot include a file",
+    "train.seed": "broken gin syntax",
+    "train.seed = [": "broken gin syntax: .* never closed$",
+    "": "binds nothing",
+    "train.seed = 'x'": r"train\.seed must be a whole number, not 'x'",
+}
+
+
+@pytest.mark.parametrize("text", OVERRIDES)
+def test_a_wrong_override_is_refused(text: str, rejected: Rejected):
+    assert f"-b '{text}': " in rejected(OVERRIDES[text], args=["-b", text])
+
+
+def test_a_missing_include_is_refused_where_it_is_included(rejected: Rejected):
+    rejected(r"tiny\.gin:17: includes nope\.gin: no such file", "include 'nope.gin'")
+
+
+@pytest.mark.parametrize(("first", "second"), [("tiny.gin", ""), ("a.gin", "include 'tiny.gin'\n")])
+def test_an_include_loop_is_refused(first: str, second: str, rejected: Rejected):
+    Path("a.gin").write_text(second)
+    rejected(r"\.gin:\d+: includes tiny\.gin: includes itself", f"include '{first}'")
+
+
+LOOPS = {
+    "macro": ("A = %B\nB = %A\ntrain.seed = %A", r":18: B leads back to itself"),
+    "component": ("losses.Hinge.penalties = [@losses.Hinge()]", r":17: losses\.Hinge\.penalties leads back to itself"),
+    "singleton": (
+        "losses.Hinge.penalties = [@x/gin.singleton()]\nx/gin.singleton.constructor = @losses.Hinge",
+        r"leads back to itself",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOOPS)
+def test_a_loop_of_references_is_refused(case: str, rejected: Rejected):
+    lines, pattern = LOOPS[case]
+    rejected(rf"tiny\.gin.*{pattern}|tiny\.gin{pattern}", *lines.split("\n"))
+
+
+PARTS = {
+    "no parentheses": ("@losses.Hinge", r"must be a component, as @losses\.NAME\(\), not @losses\.Hinge without its"),
+    "another kind": ("@switches.Hard()", r"must be a component, as @losses\.NAME\(\), not @switches\.Hard\(\)"),
+    "a text": ("'hinge'", r"must be a component, as @losses\.NAME\(\), not 'hinge'"),
+    "None": ("None", r"must be a component, as @losses\.NAME\(\), not None"),
+    "singleton without a scope": ("@gin.singleton()", r"a shared part is written @NAME/gin\.singleton\(\)"),
+    "singleton of nothing": ("@x/gin.singleton()", r"a shared part is written @NAME/gin\.singleton\(\)"),
+}
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_what_is_no_part_of_the_kind_is_refused(case: str, rejected: Rejected):
+    value, pattern = PARTS[case]
+    rejected(rf"tiny\.gin:17: train\.loss:? {pattern}", f"train.loss = {value}")
+
+
+def test_a_list_that_holds_a_wrong_part_is_refused(rejected: Rejected):
+    rejected(
+        r":17: losses\.Hinge\.penalties .* not \[@penalties\.R1\(\), @switches",
+        "losses.Hinge.penalties = [@penalties.R1(), @switches.Hard()]",
+    )
+
+
+def test_a_complaint_names_the_binding_of_the_right_scope(rejected: Rejected):
+    rejected(
+        r":17: optimizers\.Adam\.lr must be above 0, and is -1\.0$",
+        "optimizers.Adam.lr = -1.0",
+        "d/optimizers.Adam.lr = 2e-3",
+    )
+    rejected(
+        r":18: d/optimizers\.Adam\.lr must be above 0, and is -0\.002$",
+        "optimizers.Adam.lr = 1.0",
+        "d/optimizers.Adam.lr = -2e-3",
+    )
+
+
+def test_a_complaint_about_a_macro_names_both_places(rejected: Rejected):
+    rejected(
+        r":17: optimizers\.Adam\.lr must be above 0, and is -1 \(%RATE stands at tiny\.gin:18\)$",
+        "optimizers.Adam.lr = %RATE",
+        "RATE = -1",
+    )
+
+
+def test_files_that_are_no_config_are_refused(
+    cli: Cli, stub: str, refused: Refused, rejected: Rejected, tmp_path: Path
+):
+    (tmp_path / "folder.gin").mkdir()
+    (tmp_path / "binary.gin").write_bytes(bytes(range(256)))
+    (tmp_path / "empty.gin").write_bytes(b"")
+    refused(cli("train", "folder.gin", "--plugin", stub), r"config folder\.gin: cannot be read")
+    refused(cli("train", "binary.gin", "--plugin", stub), r"config binary\.gin: cannot be read")
+    refused(cli("train", "nope.gin", "--plugin", stub), r"config nope\.gin: no such file")
+    refused(cli("train", "empty.gin", "--plugin", stub), r"schedule needs a value for sizes")
+    rejected(r"tiny\.gin:17: includes binary\.gin: cannot", "include 'binary.gin'")
+
+
+def test_a_config_that_may_not_be_read_is_refused(
+    tiny: Write, cli: Cli, stub: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
+):
+    file = tiny()
+
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)  # chmod does not keep root out
+    refused(cli("train", file, "--plugin", stub), r"config tiny\.gin: cannot be read \(.*Permission denied")
+
+
+@pytest.mark.parametrize("case", ["unknown component", "broken syntax", "negative rate"])
+def test_a_real_process_ends_with_2_and_one_line(case: str, tiny: Write, stub: str, tmp_path: Path):
+    line = {
+        "unknown component": "train.loss = @losses.Hing()",
+        "broken syntax": "train.seed = [",
+        "negative rate": "optimizers.Adam.lr = -1",
+    }[case]
+    command = [sys.executable, "-m", "pggan_kit", "train", tiny(line), "--plugin", stub]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: tiny.gin:1") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,194 @@
+"""Every setting and every parameter of every shipped part, with values it must refuse.
+
+The cases are drawn from the signatures, so a parameter that is added is tested too: a value of a wrong type, a number
+far below any range, and a text that is no choice. A parameter that takes any number or text joins the lists below.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+
+import pytest
+from conftest import TINY
+
+from pggan_kit.checking import fits
+from pggan_kit.config import ROOTS
+from pggan_kit.plugins import load
+
+CHOSEN_BY = {
+    "architectures": "train.architecture = @{}()",
+    "resampling": "train.resampling = @{}()",
+    "losses": "train.loss = @{}()",
+    "penalties": "losses.Hinge.penalties = [@{}()]",
+    "updates": "train.update = @{}()",
+    "augmentations": "train.augmentation = @{}()",
+    "optimizers": "train.generator_optimizer = @{}()",
+    "datasets": "train.dataset = @{}()",
+    "switches": "train.switch = @{}()",
+    "observers": "train.observers = [@{}()]",
+}
+"""A line that brings a part of each kind into the tiny experiment."""
+
+NEEDED = {"datasets.Torch.dataset": "[1, 2]"}
+"""Values for parameters that have no default and are no text or number."""
+
+ANY_NUMBER = {
+    "train.seed": "any whole number is a seed",
+    "losses.LeastSquares.fake_target": "scores are unbounded",
+    "losses.LeastSquares.real_target": "scores are unbounded",
+    "losses.LeastSquares.generator_target": "scores are unbounded",
+}
+ANY_TEXT = {
+    "train.device": "has a test of its own below",
+    "data.cache": "names a folder",
+    "datasets.MNIST.folder": "names a folder",
+    "datasets.ImageFolder.folder": "names a folder",
+    "datasets.Arrays.file": "names a file",
+    "datasets.HuggingFace.path": "names a data set",
+    "datasets.Torch.name": "names the contents",
+    "switches.Plateau.watch": "names a tag",
+    "datasets.HuggingFace.split": "the data set knows its splits",
+    "datasets.HuggingFace.image_column": "the data set knows its columns",
+    "datasets.HuggingFace.label_column": "the data set knows its columns",
+}
+ANYTHING = {"datasets.Torch.dataset": "checked by what it can do"}
+
+WRONG_TYPE = "{'no': ['such', 'thing']}"
+FAR_BELOW = "-1_000_000_000"
+NO_CHOICE = "'no such choice'"
+
+
+def parameters() -> Iterator[tuple[str, str, typing.Any]]:
+    """(what is bound, its parameter, its annotation)."""
+    parts = {selector: row.component.factory for selector, row in load().rows.items()}
+    for selector, factory in {**ROOTS, **parts}.items():
+        hints = typing.get_type_hints(factory.__init__ if isinstance(factory, type) else factory)
+        for name in inspect.signature(factory).parameters:
+            if not (selector == "train" and name in ROOTS):
+                yield selector, name, hints.get(name, typing.Any)
+
+
+def cases() -> Iterator[pytest.ParameterSet]:
+    for selector, name, hint in parameters():
+        target = f"{selector}.{name}"
+        if target not in ANYTHING:
+            yield pytest.param(selector, name, WRONG_TYPE, id=f"{target}-type")
+        if fits(-5, hint) and hint is not typing.Any and target not in ANY_NUMBER:
+            yield pytest.param(selector, name, FAR_BELOW, id=f"{target}-number")
+        if fits("", hint) and hint is not typing.Any and target not in ANY_TEXT:
+            yield pytest.param(selector, name, NO_CHOICE, id=f"{target}-text")
+
+
+def needs(selector: str) -> dict[str, str]:
+    """Values for a part's parameters that have no default."""
+    _, _, factory, defaults = load().rows[selector].component
+    hints = typing.get_type_hints(factory.__init__ if isinstance(factory, type) else factory)
+    found = {}
+    for name, parameter in inspect.signature(factory).parameters.items():
+        target = f"{selector}.{name}"
+        if parameter.default is parameter.empty and name not in defaults:
+            found[target] = NEEDED.get(target) or ("'nowhere'" if fits("", hints[name]) else "1")
+    return found
+
+
+def config_with(selector: str, name: str, value: str) -> tuple[list[str], str]:
+    """Lines that choose a part and bind one of its parameters last, and the tiny experiment without what that kills."""
+    base, lines = TINY, []
+    if selector not in ROOTS:
+        lines.append(CHOSEN_BY[selector.partition(".")[0]].format(selector))
+        lines += [f"{other} = {v}" for other, v in needs(selector).items() if other != f"{selector}.{name}"]
+    if selector.startswith("architectures.") or (selector, name) == ("train", "architecture"):
+        base = "".join(line for line in TINY.splitlines(keepends=True) if not line.startswith("architectures."))
+    return [*lines, f"{selector}.{name} = {value}"], base
+
+
+@pytest.mark.parametrize(("selector", "name", "value"), list(cases()))
+def test_a_wrong_value_is_refused(selector: str, name: str, value: str, rejected: Callable[..., str]) -> None:
+    lines, base = config_with(selector, name, value)
+    line = len(base.splitlines()) + len(lines)
+    rejected(rf"tiny\.gin:{line}: {selector}\.{name}\b", *lines, base=base)
+
+
+RANGES = [
+    ("schedule.sizes", "()", "must name at least one image size"),
+    ("schedule.sizes", "(7, 15)", "7x7 -> 15x15 does not (next would be 14x14)"),
+    ("schedule.sizes", "((4, 6), (8, 18))", "4x6 -> 8x18 does not"),
+    ("schedule.sizes", "(8, 4)", "8x8 -> 4x4 does not"),
+    ("schedule.sizes", "(4, 4)", "4x4 -> 4x4 does not"),
+    ("schedule.sizes", "(0, 4)", "of at least 1, not 0"),
+    ("schedule.sizes", "((4, 4, 4),)", "pairs of at least 1"),
+    ("schedule.sizes", "4", "must be a list"),
+    ("schedule.sizes", "(4.0, 8)", "must be a list of"),
+    ("schedule.batch_size", "0", "of at least 1, not 0"),
+    ("schedule.batch_size", "{8: 4}", "no value for height 4"),
+    ("schedule.batch_size", "2.5", "must be a whole number"),
+    ("schedule.batch_size", "True", "must be a whole number"),
+    ("schedule.fade_images", "-1", "must not be negative, and is -1"),
+    ("schedule.fade_images", "'3 weeks'", "like '3000 steps' or '2 epochs'"),
+    ("schedule.stable_images", "{4: -1, 8: 3}", "must not be negative, and is -1"),
+    ("schedule.stable_images", "{4: 1, 8: 'x'}", "like '3000 steps'"),
+    ("schedule.total_images", "0", "must be at least 1"),
+    ("train.ema_decay", "1", "must be in [0, 1), and is 1"),
+    ("train.ema_decay", "{4: 0.9, 16: -0.1}", "must be in [0, 1), and is -0.1"),
+    ("train.ema_decay", "{8: 0.9}", "no value for height 4"),
+    ("train.tick", "0", "must be at least 1, and is 0"),
+    ("train.keep", "True", "must be a whole number, not True"),
+    ("train.keep", "0", "must be at least 1, and is 0"),
+    ("train.latent_size", "0", "must be at least 1, and is 0"),
+    ("train.seed", "1.0", "must be a whole number, not 1.0"),
+    ("train.seed", "None", "must be a whole number, not None"),
+    ("train.fade_reals", "1", "must be True or False, not 1"),
+    ("train.reset_optimizer", "'sometimes'", "must be one of never, stage, phase, not 'sometimes'"),
+    ("train.observers", "@observers.Samples()", "must be a list"),
+    ("optimizers.Adam.lr", "0", "must be above 0, and is 0"),
+    ("optimizers.Adam.lr", "-1.0", "must be above 0, and is -1.0"),
+    ("optimizers.Adam.lr", "{4: 1e-3, 8: -1}", "must be above 0, and is -1"),
+    ("optimizers.Adam.lr", "{8: 1e-3}", "no value for height 4"),
+    ("optimizers.Adam.lr", "'fast'", "must be a number"),
+    ("optimizers.Adam.lr", "1e999", "too large"),
+    ("d/optimizers.Adam.beta2", "1.0", "must be in [0, 1), and is 1.0"),
+    ("architectures.PGGAN.channels", "{4: 0}", "at least 1"),
+    ("updates.Alternating.n_critic", "0", "at least 1"),
+]
+
+
+@pytest.mark.parametrize(("target", "value", "complaint"), RANGES, ids=[f"{t}={v}" for t, v, _ in RANGES])
+def test_a_value_out_of_range_is_refused(target: str, value: str, complaint: str, rejected: Callable[..., str]) -> None:
+    message = rejected(r"tiny\.gin:17: ", f"{target} = {value}")
+    assert complaint in message
+    assert target in message or "too large" in message
+
+
+@pytest.mark.parametrize("name", ["cudaa", "cuda:99", "meta gpu"])
+def test_a_device_that_is_not_there_is_refused(name: str, rejected: Callable[..., str]) -> None:
+    rejected(rf"train\.device '{name}' cannot be used", f"train.device = '{name}'")
+
+
+@pytest.mark.parametrize("name", ["architecture", "resampling", "loss", "update", "dataset"])
+def test_a_part_that_is_missing_is_named(name: str, rejected: Callable[..., str]) -> None:
+    base = "".join(
+        line
+        for line in TINY.splitlines(keepends=True)
+        if not line.startswith((f"train.{name} ", "architectures.PGGAN" if name == "architecture" else "train.none"))
+    )
+    rejected(rf"train needs a value for {name}: bind train\.{name}", base=base)
+
+
+@pytest.mark.parametrize("name", ["sizes", "fade_images", "stable_images", "batch_size"])
+def test_a_schedule_setting_that_is_missing_is_named(name: str, rejected: Callable[..., str]) -> None:
+    base = "".join(line for line in TINY.splitlines(keepends=True) if not line.startswith(f"schedule.{name} "))
+    rejected(rf"schedule needs a value for {name}: bind", base=base)
+
+
+@pytest.mark.parametrize("name", ["generator_optimizer", "discriminator_optimizer"])
+def test_an_optimizer_that_is_missing_is_named(name: str, rejected: Callable[..., str]) -> None:
+    base = "".join(line for line in TINY.splitlines(keepends=True) if not line.startswith(f"train.{name} "))
+    rejected(rf"needs train\.{name}", base=base)
+
+
+def test_a_parameter_without_default_is_named(rejected: Callable[..., str]) -> None:
+    rejected(r"datasets\.ImageFolder needs a value for folder: bind", "train.dataset = @datasets.ImageFolder()")
+
+
+def test_a_schedule_without_images_is_refused(rejected: Callable[..., str]) -> None:
+    rejected(r"schedule\.stable_images: .*no images", "schedule.fade_images = 0", "schedule.stable_images = 0")

@@ -1,0 +1,184 @@
+"""Checkpoints: whole or not at all, verified, kept as promised, never code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pggan_kit.checkpoint import MANIFEST, Checkpoints, write_atomically
+from pggan_kit.errors import RunError
+
+
+def state(value: int) -> dict[str, Any]:
+    return {"images": value, "weights": torch.arange(4.0) + value, "nested": [("a", 1.5), {"b": None}]}
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "deep" / "checkpoints")
+    path = checkpoints.save(state(3), images=3)
+    loaded = checkpoints.load_last()
+    assert torch.equal(loaded["weights"], state(3)["weights"])
+    assert loaded["nested"] == [("a", 1.5), {"b": None}]
+    assert checkpoints.entries() == [
+        {
+            "file": path.name,
+            "images": 3,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "forever": False,
+        }
+    ]
+
+
+def test_the_last_few_and_those_forever_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for images in range(1, 8):
+        checkpoints.save(state(images), images, forever=images in (2, 5))
+    assert [entry["images"] for entry in checkpoints.entries()] == [2, 5, 6, 7]
+    assert len(files(tmp_path)) == 5, "the files of dropped checkpoints are gone, and nothing else is left"
+    assert checkpoints.load_last()["images"] == 7
+
+
+def test_keep_one(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for images in (1, 2, 3):
+        checkpoints.save(state(images), images)
+    assert [entry["images"] for entry in checkpoints.entries()] == [3]
+
+
+def test_two_checkpoints_at_one_clock_leave_the_kept_one_alone(tmp_path: Path) -> None:
+    """A finished stage is saved forever; a signal right after growth saves again at the same clock."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    kept = checkpoints.save(state(8), 8, forever=True)
+    checkpoints.save({**state(8), "grown": True}, 8)
+    assert "grown" in checkpoints.load_last()
+    assert "grown" not in torch.load(kept, weights_only=True)
+    checkpoints.save(state(9), 9)
+    assert kept.exists()
+    assert [(entry["images"], entry["forever"]) for entry in checkpoints.entries()] == [(8, True), (9, False)]
+    checkpoints.save(state(8), 8)
+    assert checkpoints.entries()[-1]["forever"], "the same content saved again stays forever"
+
+
+class Crash(BaseException):
+    """Stands for the process dying at that point."""
+
+
+@pytest.mark.parametrize("failing", ["replace", "fsync"])
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_crash_while_writing_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, which: int
+) -> None:
+    """At the checkpoint's own file or at the manifest, before the rename: the previous checkpoint still loads."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(state(1), 1)
+    calls, real = [], getattr(os, failing)
+
+    def dies(*args: Any) -> Any:
+        calls.append(args)
+        # Each file is synced, then renamed, then its folder is synced.
+        if len(calls) == (which if failing == "replace" else 2 * which - 1):
+            raise Crash
+        return real(*args)
+
+    monkeypatch.setattr(os, failing, dies)
+    with pytest.raises(Crash):
+        checkpoints.save(state(2), 2)
+    monkeypatch.undo()
+    assert Checkpoints(tmp_path).load_last()["images"] == 1
+    checkpoints.save(state(3), 3)
+    assert checkpoints.load_last()["images"] == 3
+
+
+def test_a_full_disk_is_a_clear_error_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), 1)
+    before = files(tmp_path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"cannot write .*: No space left on device.*untouched"):
+        checkpoints.save(state(2), 2)
+    monkeypatch.undo()
+    assert files(tmp_path) == before, "no temporary file is left"
+    assert checkpoints.load_last()["images"] == 1
+
+
+def test_atomic_write_replaces_and_keeps_permissions_ordinary(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    mask = os.umask(0)
+    os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+    assert files(tmp_path) == ["file"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(RunError, match="taken"):
+        Checkpoints(tmp_path / "taken").save(state(1), 1)
+    with pytest.raises(RunError, match="cannot write"):
+        write_atomically(tmp_path / "missing" / "file", b"")
+
+
+@pytest.mark.parametrize("where", [0, 0.5, 0.99])
+def test_a_flipped_bit_is_found(tmp_path: Path, where: float) -> None:
+    path = Checkpoints(tmp_path).save(state(1), 1)
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=rf"{path.name} is damaged.*SHA-256"):
+        Checkpoints(tmp_path).load_last()
+
+
+def test_missing_pieces_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no checkpoint"):
+        Checkpoints(tmp_path).load_last()
+    path = Checkpoints(tmp_path).save(state(1), 1)
+    path.unlink()
+    with pytest.raises(RunError, match=rf"cannot read .*{path.name}"):
+        Checkpoints(tmp_path).load_last()
+    (tmp_path / MANIFEST).write_text("{")
+    with pytest.raises(RunError, match=rf"{MANIFEST} is damaged"):
+        Checkpoints(tmp_path).load_last()
+
+
+class Payload:
+    """Pickled code that would run when loaded."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (str(self.proof),))
+
+
+@pytest.mark.parametrize("form", ["torch", "pickle"])
+def test_code_in_a_checkpoint_is_refused_unrun(tmp_path: Path, form: str) -> None:
+    """Also where its SHA-256 is the manifest's."""
+    proof, folder = tmp_path / "proof", tmp_path / "checkpoints"
+    path = Checkpoints(folder).save(state(1), 1)
+    if form == "torch":
+        torch.save({"weights": Payload(proof)}, path)
+    else:
+        path.write_bytes(pickle.dumps({"weights": Payload(proof)}, protocol=2))
+    rows = json.loads((folder / MANIFEST).read_text())
+    rows[-1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps(rows))
+    with pytest.raises(RunError, match="never code"):
+        Checkpoints(folder).load_last()
+    assert not proof.exists()

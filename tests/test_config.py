@@ -1,0 +1,279 @@
+"""What a gin file means: scopes, macros, singletons, blocks, order; the archived and the operative text."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gin
+import pytest
+from conftest import TINY
+
+from pggan_kit import Component, config
+from pggan_kit.config import Built
+from pggan_kit.plugins import Plugins, load
+from pggan_kit.schedule import at_height
+
+Build = Callable[..., Built]
+
+
+class Part:
+    """Shows what it was given."""
+
+    def __init__(self, x: Any = 0, parts: Any = ()) -> None:
+        self.x = x
+        self.parts = parts
+
+
+@pytest.fixture(scope="module")
+def plugins(stub: str) -> Plugins:
+    return load([stub, Component("observers", "Part", Part), Component("observers", "Hearer", Part)])
+
+
+@pytest.fixture
+def build(tiny: Callable[..., str], plugins: Plugins) -> Build:
+    """Builds the tiny experiment with more lines, and overrides."""
+    return lambda *lines, b=(): config.build(config.read(tiny(*lines), b), plugins)
+
+
+def observers(built: Built) -> list[Any]:
+    return list(built.experiment.observers)
+
+
+def test_a_scoped_binding_wins_in_its_scope_and_only_there(build: Build) -> None:
+    built = build("optimizers.Adam.lr = 0.5", "optimizers.Adam.beta1 = 0.25", "d/optimizers.Adam.lr = 0.75")
+    generator, discriminator = built.experiment.generator_optimizer, built.experiment.discriminator_optimizer
+    assert (generator.lr, generator.betas[0]) == (0.5, 0.25)
+    assert (discriminator.lr, discriminator.betas[0]) == (0.75, 0.25)
+
+
+def test_an_outer_scope_applies_within_inner_ones_and_references_inherit_it(build: Build) -> None:
+    built = build(
+        "train.observers = [@a/b/observers.Part(), @c/observers.Part()]",
+        "a/b/observers.Part.parts = [@observers.Hearer(), @c/observers.Hearer()]",
+        "a/observers.Part.x = 1",
+        "a/observers.Hearer.x = 2",
+        "c/observers.Hearer.x = 3",
+    )
+    outer, other = observers(built)
+    assert (outer.x, other.x) == (1, 0)
+    assert [inner.x for inner in outer.parts] == [2, 3]
+
+
+def test_macros_may_be_defined_after_their_use_and_inside_lists_and_dicts(build: Build) -> None:
+    built = build(
+        "train.observers = [@observers.Part()]",
+        "observers.Part.x = {'a': [%LATER, (%LATER, 2)]}",
+        "train.seed = %LATER",
+        "LATER = %EVEN_LATER",
+        "EVEN_LATER = 7",
+    )
+    assert built.experiment.seed == 7
+    assert observers(built)[0].x == {"a": [7, (7, 2)]}
+
+
+def test_the_main_file_overrides_a_macro_of_an_included_one(tiny: Callable[..., str], plugins: Plugins) -> None:
+    tiny()
+    Path("parts").mkdir()
+    Path("parts/base.gin").write_text(TINY + "include 'seeds.gin'\ntrain.seed = %SEED\n")
+    Path("parts/seeds.gin").write_text("SEED = 1\n")
+    for text, b, seed in (
+        ("include 'parts/base.gin'\n", (), 1),
+        ("include 'parts/base.gin'\nSEED = 2\n", (), 2),
+        ("include 'parts/base.gin'\nSEED = 2\n", ["SEED = 3"], 3),
+        ("include 'parts/base.gin'\nSEED = 2\n", ["train.seed = 4", "train.seed = 5"], 5),
+    ):
+        Path("main.gin").write_text(text)
+        built = config.build(config.read("main.gin", b), plugins)
+        assert built.experiment.seed == seed
+
+
+def test_what_an_override_displaces_is_idle_and_not_archived(tiny: Callable[..., str], plugins: Plugins) -> None:
+    file = tiny("losses.Hinge.penalties = [@penalties.R1()]", "penalties.R1.weight = 2.0")
+    built = config.build(config.read(file, ["train.loss = @losses.NonSaturating()"]), plugins)
+    assert [binding.name for binding in built.idle] == ["losses.Hinge.penalties", "penalties.R1.weight"]
+    Path("archived.gin").write_text(built.config.text())
+    again = config.build(config.read("archived.gin"), plugins)
+    assert again.operative == built.operative and not again.idle
+    with pytest.raises(config.ConfigError, match=r"^-b 'penalties.R1.weight = 3.0': nothing"):
+        config.build(config.read(file, ["train.loss = @losses.NonSaturating()", "penalties.R1.weight = 3.0"]), plugins)
+
+
+def test_a_binding_before_an_include_loses_to_the_included_file(tiny: Callable[..., str], plugins: Plugins) -> None:
+    tiny()
+    Path("base.gin").write_text(TINY + "train.seed = 1\n")
+    Path("main.gin").write_text("train.seed = 2\ninclude 'base.gin'\n")
+    assert config.build(config.read("main.gin"), plugins).experiment.seed == 1
+
+
+def test_the_last_binding_wins_and_keeps_its_place_for_errors(build: Build) -> None:
+    built = build("train.seed = 1", "train.seed = 2", "train.seed = 3")
+    assert built.experiment.seed == 3
+    lines = config.describe(config.read("tiny.gin"))
+    assert [line for line in lines if line.startswith("train.seed")] == ["train.seed = 3    # tiny.gin:19"]
+
+
+def test_a_singleton_is_one_instance_and_one_part(build: Build) -> None:
+    shared = "@one/gin.singleton()"
+    built = build(
+        f"train.observers = [{shared}, {shared}, @observers.Part(), @observers.Part()]",
+        "one/gin.singleton.constructor = @observers.Part",
+    )
+    first, again, other, another = observers(built)
+    assert first is again
+    assert len({id(first), id(other), id(another)}) == 3
+    assert [path for path in built.parts if path.startswith("train.observers")] == [
+        "train.observers.0",
+        "train.observers.2",
+        "train.observers.3",
+    ]
+
+
+def test_a_macro_of_a_part_makes_an_instance_at_each_use_in_a_scope_of_its_name(build: Build) -> None:
+    built = build("PART = @observers.Part()", "train.observers = [%PART, %PART]", "PART/observers.Part.x = 5")
+    first, second = observers(built)
+    assert first is not second
+    assert (first.x, second.x) == (5, 5)
+
+
+def test_a_block_binds_each_of_its_lines(build: Build) -> None:
+    built = build("d/optimizers.Adam:", "    lr = 0.5  # half", "", "    beta1 = 0.25", "train.seed = 4")
+    assert built.experiment.discriminator_optimizer.lr == 0.5
+    assert built.experiment.discriminator_optimizer.betas[0] == 0.25
+    assert built.experiment.seed == 4
+
+
+def test_per_stage_dicts_keep_their_keys(build: Build) -> None:
+    built = build("train.ema_decay = {4: 0.5, 16: 0.75}")
+    assert [at_height(built.experiment.ema_decay, height) for height in (4, 8, 16)] == [0.5, 0.5, 0.75]
+
+
+def test_nested_parts_are_named_by_their_path_in_config_order(build: Build) -> None:
+    built = build(
+        "train.observers = [@observers.Part(), @a/observers.Part()]",
+        "a/observers.Part.parts = {'p': [@b/observers.Part()], 'q': @c/observers.Part()}",
+        "losses.Hinge.penalties = [@penalties.R1(), @penalties.Drift()]",
+    )
+    assert list(built.parts) == [
+        "train.architecture",
+        "train.resampling",
+        "train.loss",
+        "train.loss.penalties.0",
+        "train.loss.penalties.1",
+        "train.update",
+        "train.switch",
+        "train.dataset",
+        "train.generator_optimizer",
+        "train.discriminator_optimizer",
+        "train.observers.0",
+        "train.observers.1",
+        "train.observers.1.parts.p.0",
+        "train.observers.1.parts.q",
+    ]
+    assert built.parts["train.observers.1.parts.q"][1] is observers(built)[1].parts["q"]
+
+
+def test_the_defaults_of_a_part_can_be_reached_and_overridden(build: Build) -> None:
+    built = build("train.loss = @losses.WGANGP()", "penalties.GradientPenalty.weight = 3.0")
+    assert [type(p).__name__ for p in built.experiment.loss.penalties] == ["GradientPenalty", "Drift"]
+    assert built.experiment.loss.penalties[0].weight == 3.0
+    built = build("train.loss = @losses.WGANGP()", "losses.WGANGP.penalties = [@penalties.R1()]")
+    assert [type(p).__name__ for p in built.experiment.loss.penalties] == ["R1"]
+
+
+def test_two_builds_in_one_process_share_nothing(build: Build) -> None:
+    first = build("train.observers = [@observers.Part()]", "observers.Part.x = [1]", "SEED = 5", "train.seed = %SEED")
+    second = build("train.observers = [@observers.Part()]")
+    assert observers(first)[0].x == [1] and first.experiment.seed == 5
+    assert observers(second)[0].x == 0 and second.experiment.seed == 0
+    observers(first)[0].x.append(2)
+    third = build("train.observers = [@observers.Part()]", "observers.Part.x = [1]")
+    assert observers(third)[0].x == [1]
+
+
+def test_a_failed_build_leaves_nothing_for_the_next(build: Build) -> None:
+    with pytest.raises(config.ConfigError):
+        build("optimizers.Adam.lr = -1", "train.seed = 5")
+    assert build().experiment.seed == 0
+
+
+def settings(built: Built) -> dict[str, Any]:
+    """What an experiment consists of, as plain values."""
+    experiment = built.experiment
+    plain = {name: value for name, value in vars(experiment).items() if isinstance(value, (int, float, str, dict))}
+    parts = {path: row.selector for path, (row, _) in built.parts.items()}
+    return {**plain, "schedule": experiment.schedule, "data": experiment.data, "parts": parts}
+
+
+SHOWY = [
+    "SIZES = ((4, 6), (8, 12))",
+    "schedule.sizes = %SIZES",
+    "schedule.fade_images = '2 steps'",
+    "train.loss = @losses.WGANGP()",
+    "penalties.Drift.weight = 1e-7",
+    "train.ema_decay = {4: 0.5, 8: 0.75}",
+    "d/optimizers.Adam.lr = {4: 1e-3}",
+    "train.observers = [@observers.Part(), @one/gin.singleton()]",
+    "one/gin.singleton.constructor = @two/observers.Part",
+    "two/observers.Part.x = ['it\\'s', \"a \\\"text\\\"\", 'two\\nlines', True, None, -0.5, 10_000, {1: (2,)}]",
+    "data.filter = 'nearest'",
+]
+
+
+def test_the_archived_text_gives_the_same_experiment(build: Build, plugins: Plugins) -> None:
+    built = build(*SHOWY)
+    text = built.config.text()
+    again = config.build(config.parse_text(text, "config.gin"), plugins)
+    assert settings(again) == settings(built)
+    assert again.operative == built.operative
+    assert observers(again)[1].x == observers(built)[1].x
+    assert config.parse_text(text, "config.gin").text() == text
+
+
+def test_the_operative_text_holds_defaults_and_is_a_config_itself(build: Build, plugins: Plugins) -> None:
+    built = build(*SHOWY)
+    assert "train.tick = 8" in built.operative  # bound
+    assert "train.latent_size = 8" in built.operative
+    assert "train.reset_optimizer = 'never'" in built.operative  # a default
+    assert "g/optimizers.Adam.beta2 = 0.99" in built.operative  # a part's default
+    again = config.build(config.parse_text(built.operative, "operative.gin"), plugins)
+    assert again.operative == built.operative
+    assert settings(again)["schedule"] == settings(built)["schedule"]
+
+
+def test_a_users_own_gin_is_set_aside_and_put_back(build: Build) -> None:
+    """A notebook may use gin for itself, even with names that this project has too."""
+
+    @gin.configurable("train", module="notebook")
+    def own_train(lr: float = 0.0) -> float:
+        return lr
+
+    @gin.configurable("Adam", module="optimizers")
+    class OwnAdam:
+        def __init__(self, lr: float = 0.0) -> None:
+            self.lr = lr
+
+    gin.parse_config("train.lr = 0.25\noptimizers.Adam.lr = 0.5")
+    before = gin.config_str()
+    try:
+        parts = "train.observers = [@observers.Part(), @d/observers.Part()]"
+        with gin.config_scope("d"):
+            built = build("train.seed = 3", "optimizers.Adam.lr = 2.0", parts, "d/observers.Part.x = 4")
+            assert gin.current_scope_str() == "d"
+        assert [part.x for part in observers(built)] == [0, 4]
+        assert built.experiment.seed == 3
+        assert built.experiment.generator_optimizer.lr == 2.0
+        assert type(built.experiment.generator_optimizer).__module__.startswith("pggan_plugins.")
+        assert gin.config_str() == before
+        assert (own_train(), OwnAdam().lr) == (0.25, 0.5)
+        gin.parse_config("train.lr = 0.75")  # not locked, not ambiguous
+        assert own_train() == 0.75
+    finally:
+        gin.clear_config()
+
+
+def test_gin_of_a_user_survives_a_failed_build(build: Build) -> None:
+    gin.clear_config()
+    with pytest.raises(config.ConfigError):
+        build("optimizers.Adam.lr = -1")
+    assert not gin.config_is_locked()
+    assert gin.config_str() == ""

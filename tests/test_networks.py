@@ -1,0 +1,202 @@
+"""The growing networks: function preservation, the fade, and what grows with what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pggan_kit.networks import Discriminator, Generator
+from pggan_kit.resampling import Area
+from pggan_kit.schedule import Stage
+from pggan_kit.testing import make_stages
+from pggan_kit.testing.support import equal, noise, shake, weights
+from pggan_kit.testing.toys import ToyArchitecture
+from pggan_plugins.architectures import PGGAN
+from pggan_plugins.resampling import Nearest
+
+GEOMETRIES: dict[str, Sequence[Any]] = {
+    "4-8-16-32": (4, 8, 16, 32),
+    "7-14-28": (7, 14, 28),
+    "5-15-45": (5, 15, 45),
+    "4x6-8x12": ((4, 6), (8, 12)),
+}
+LATENTS = 16
+
+
+def networks(base: Stage, architecture: Any = None, seed: int = 0) -> tuple[Generator, Discriminator]:
+    part = architecture or PGGAN(channels={1: 12, 8: 10, 16: 6, 32: 4})
+    pair = (part, Nearest(), Area(), seed)
+    return Generator(*pair, LATENTS, base), Discriminator(*pair, base)
+
+
+def upsampled(x: Tensor, factor: int) -> Tensor:
+    """Nearest neighbour by indexing: pixel (i, j) shows pixel (i // factor, j // factor)."""
+    rows, columns = (torch.arange(size * factor) // factor for size in x.shape[2:])
+    return x[:, :, rows][:, :, :, columns]
+
+
+def downsampled(x: Tensor, factor: int) -> Tensor:
+    """Means of squares."""
+    n, c, h, w = x.shape
+    return x.view(n, c, h // factor, factor, w // factor, factor).mean((3, 5))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@torch.no_grad()
+def test_growth_preserves_the_function(geometry: str, channels: int) -> None:
+    """At alpha 0: G's image is the one of before, enlarged; D's scores are those of before, of the reduced image."""
+    base, *later = make_stages(GEOMETRIES[geometry], channels)
+    generator, discriminator = networks(base)
+    latents, zero = noise(6, LATENTS), torch.zeros(())
+    for stage in later:
+        shake(generator, stage.index, 0.3)
+        shake(discriminator, stage.index, 0.3)
+        images = noise(6, channels, stage.height, stage.width, seed=stage.index)
+        before = upsampled(generator(latents), stage.factor), discriminator(downsampled(images, stage.factor)).score
+        assert before[0].std() > 0.1 and before[1].std() > 1e-3, "the functions to preserve must not be trivial"
+        for net in (generator, discriminator):
+            net.grow(stage, bridged=True)
+        torch.testing.assert_close(generator(latents, alpha=zero), before[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(discriminator(images, alpha=zero).score, before[1], rtol=1e-5, atol=1e-6)
+        for net in (generator, discriminator):
+            net.end_fade()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 0.9, 1.0])
+@torch.no_grad()
+def test_the_fade_against_its_formula(alpha: float) -> None:
+    """G: lerp(up(old_to_image(f)), new_to_image(block(f))). D: lerp(old_from_image(down(x)), block(new(x)))."""
+    first, second = make_stages((4, 8), 3)
+    generator, discriminator = (net.double() for net in networks(first))
+    old_to_image, old_from_image = generator.to_image, discriminator.from_image
+    for net in (generator, discriminator):
+        net.grow(second, bridged=True)
+        net.double()
+        shake(net)
+    latents, images = noise(4, LATENTS, dtype=torch.float64), noise(4, 3, 8, 8, dtype=torch.float64)
+    share = torch.tensor(alpha)
+    features = generator.stem(latents)
+    block = generator.blocks["1"](features)
+    wanted = (1 - alpha) * upsampled(old_to_image(features), 2) + alpha * generator.to_image(block)
+    torch.testing.assert_close(generator(latents, alpha=share), wanted, rtol=1e-6, atol=1e-7)
+    new = discriminator.blocks["1"](discriminator.from_image(images))
+    mixed = (1 - alpha) * old_from_image(downsampled(images, 2)) + alpha * new
+    wanted = discriminator.head(mixed, None).score
+    torch.testing.assert_close(discriminator(images, alpha=share).score, wanted, rtol=1e-6, atol=1e-7)
+
+
+@torch.no_grad()
+def test_alpha_1_is_the_network_without_its_bridge() -> None:
+    stages = make_stages((4, 8, 16), 3)
+    latents, images = noise(4, LATENTS), noise(4, 3, 16, 16)
+    for net, given in zip(networks(stages[0]), (latents, images), strict=True):
+        net.grow(stages[1], bridged=False)
+        net.grow(stages[2], bridged=True)
+        shake(net)
+        faded, plain = net(given, alpha=torch.ones(())), net(given)
+        net.end_fade()
+        assert equal(faded, plain)
+        assert equal(net(given), plain)
+
+
+def test_the_end_of_a_fade_removes_the_old_path_and_nothing_else() -> None:
+    stages = make_stages((4, 8), 3)
+    for bridged, plain in zip(networks(stages[0]), networks(stages[0]), strict=True):
+        old = {name for name in bridged.state_dict() if name.startswith(("to_image", "from_image"))}
+        bridged.grow(stages[1], bridged=True)
+        plain.grow(stages[1], bridged=False)
+        own = set(bridged.state_dict()) - set(plain.state_dict())
+        assert {name.split(".")[0] for name in own} == {"bridge"}
+        assert len(own) == len(old)
+        bridged.end_fade()
+        assert equal(weights(bridged), weights(plain))
+        bridged.end_fade()
+
+
+def test_growing_keeps_what_was_learnt() -> None:
+    stages = make_stages((4, 8, 16), 1)
+    for net in networks(stages[0]):
+        shake(net)
+        before = weights(net)
+        net.grow(stages[1], bridged=True)
+        after = net.state_dict()
+        for name, value in before.items():
+            kept = f"bridge.old_{name}" if name.startswith(("to_image", "from_image")) else name
+            assert torch.equal(after[kept], value), name
+        net.end_fade()
+        before = weights(net)
+        net.grow(stages[2], bridged=False)
+        after = net.state_dict()
+        for name, value in before.items():
+            if not name.startswith(("to_image", "from_image")):
+                assert torch.equal(after[name], value), name
+
+
+def test_initial_weights_depend_on_seed_network_piece_and_stage_alone() -> None:
+    """So variants share them: a hard switch and a soft one, and whatever else was drawn between."""
+    stages = make_stages((4, 8, 16), 1)
+    grown = []
+    for bridged, drawn in ((True, 0), (False, 7)):
+        pair = networks(stages[0])
+        for stage in stages[1:]:
+            for net in pair:
+                torch.randn(drawn)
+                net.grow(stage, bridged)
+                net.end_fade()
+        grown.append([weights(net) for net in pair])
+    assert equal(*grown)
+    other = weights(networks(stages[0], seed=1)[0])
+    assert not torch.equal(other["stem.conv.weight"], grown[0][0]["stem.conv.weight"])
+    firsts = [float(value.flatten()[0]) for name, value in grown[0][0].items() if name.endswith("weight")]
+    assert len(set(firsts)) == len(firsts), "no two pieces are alike"
+
+
+def test_only_the_current_stages_weights_get_gradients_through_the_fade() -> None:
+    """In mid-fade both paths learn; without alpha the bridge does not."""
+    stages = make_stages((4, 8), 1)
+    generator, discriminator = networks(stages[0], ToyArchitecture())
+    for net, given in ((generator, noise(4, LATENTS)), (discriminator, noise(4, 1, 8, 8))):
+        net.grow(stages[1], bridged=True)
+        for alpha, expected in ((torch.tensor(0.5), True), (None, False)):
+            net.zero_grad(set_to_none=True)
+            output = net(given, alpha=alpha)
+            (output if isinstance(output, Tensor) else output.score).sum().backward()
+            for name, param in net.named_parameters():
+                assert (param.grad is not None) == (expected or not name.startswith("bridge")), name
+
+
+def test_features_of_an_architectures_own_pass_through_untouched() -> None:
+    """The core reads images and scores alone: what blocks hand on may be anything."""
+
+    class Wrapped(ToyArchitecture):
+        def generator_stem(self, latent_size: int, stage: Stage) -> Any:
+            return Wrap(super().generator_stem(latent_size, stage))
+
+        def generator_block(self, previous: Stage, stage: Stage, resampling: Any) -> Any:
+            return Rewrap(super().generator_block(previous, stage, resampling))
+
+        def to_image(self, stage: Stage) -> Any:
+            return Unwrap(super().to_image(stage))
+
+    class Wrap(torch.nn.Sequential):
+        def forward(self, latents: Tensor, labels: Any = None) -> dict[str, Any]:
+            return {"maps": self[0](latents, labels), "latents": latents}
+
+    class Rewrap(torch.nn.Sequential):
+        def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+            return {**features, "maps": self[0](features["maps"])}
+
+    class Unwrap(torch.nn.Sequential):
+        def forward(self, features: dict[str, Any]) -> Tensor:
+            assert features["latents"].shape == (4, LATENTS)
+            return self[0](features["maps"])
+
+    stages = make_stages((4, 8), 1)
+    generator, _ = networks(stages[0], Wrapped())
+    generator.grow(stages[1], bridged=True)
+    assert generator(noise(4, LATENTS), alpha=torch.tensor(0.5)).shape == (4, 1, 8, 8)

@@ -1,0 +1,158 @@
+"""Every architecture with every resampling, loss and switch trains through a transition: all pairs, not all products.
+
+The parts are those of the installed plugins, so a new one joins by itself; one with parameters that need a value gets
+them in `VALUES`, and fails here until it does.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from pggan_kit import api
+from pggan_kit.errors import ConfigError
+from pggan_kit.plugins import load
+
+KINDS = ("architectures", "resampling", "losses", "switches")
+
+TINY = """\
+schedule.sizes = (4, 8)
+schedule.fade_images = 40
+schedule.stable_images = 20
+schedule.batch_size = 4
+train.update = @updates.Alternating()
+train.dataset = @datasets.Stub()
+train.generator_optimizer = @g/optimizers.Adam()
+train.discriminator_optimizer = @d/optimizers.Adam()
+train.latent_size = 8
+train.tick = 20
+train.device = 'cpu'
+"""
+"""20 steps of 4 images: 5 at 4x4, 10 fading, 5 at 8x8."""
+
+VALUES = {
+    "switches.Plateau": {"watch": "'Scores/real_sign'", "window": "40", "tolerance": "0.1"},
+    "architectures.StyleGAN2": {"style_size": "8", "mapping_layers": "2"},
+}
+"""Beside these, every parameter with `channels` in its name is 4."""
+
+Case = tuple[str, ...]
+
+
+def pairwise_cases(axes: Sequence[Sequence[str]], refused: Collection[Case] = ()) -> list[Case]:
+    """Few choices of one value per axis in which each two values of different axes meet at least once, but for the
+    `refused` pairs, which no choice holds.
+
+    Greedy: each case begins with a pair that has not met, and takes on the other axes what meets most others for the
+    first time.
+    """
+
+    def allowed(case: Mapping[int, str], value: str) -> bool:
+        return not any((chosen, value) in refused or (value, chosen) in refused for chosen in case.values())
+
+    def met(case: Mapping[int, str]) -> set[tuple[int, str, int, str]]:
+        return {(a, case[a], b, case[b]) for a, b in itertools.combinations(sorted(case), 2)}
+
+    waiting = {
+        (a, x, b, y): None  # in order, unlike a set's
+        for a, b in itertools.combinations(range(len(axes)), 2)
+        for x, y in itertools.product(axes[a], axes[b])
+        if allowed({a: x}, y)
+    }
+    cases = []
+    while waiting:
+        a, x, b, y = next(iter(waiting))
+        case = {a: x, b: y}
+        for axis in range(len(axes)):
+            if axis not in case:
+                values = [value for value in axes[axis] if allowed(case, value)]
+                scores = {value: len(met({**case, axis: value}) & waiting.keys()) for value in values}
+                case[axis] = max(values, key=scores.__getitem__)
+        for pair in met(case):
+            waiting.pop(pair, None)
+        cases.append(tuple(case[axis] for axis in range(len(axes))))
+    return cases
+
+
+ROWS = load().rows
+AXES = [[selector for selector, row in ROWS.items() if row.component.kind == kind] for kind in KINDS]
+
+
+def parameters(selector: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(ROWS[selector].component.factory).parameters
+
+
+CLASSIFIER = "losses.AuxiliaryClassifier"
+"""The one loss that reads class logits, and so wants labels and an architecture that can classify."""
+
+REFUSED = [(name, CLASSIFIER) for name in AXES[0] if CLASSIFIER in ROWS and "conditioning" not in parameters(name)]
+"""Pairs that must say why they do not go together."""
+
+CASES = pairwise_cases(AXES, REFUSED)
+
+
+def lines(case: Case) -> list[str]:
+    """The choice of a case, in gin."""
+    found = [
+        f"train.{name} = @{selector}()"
+        for name, selector in zip(("architecture", "resampling", "loss", "switch"), case, strict=True)
+    ]
+    for selector in case:
+        values = {name: "4" for name in parameters(selector) if "channels" in name} | VALUES.get(selector, {})
+        if CLASSIFIER in case and "conditioning" in parameters(selector):
+            values["conditioning"] = "'auxiliary'"
+        found += [f"{selector}.{name} = {value}" for name, value in values.items()]
+    if CLASSIFIER in case:
+        found.append("datasets.Stub.classes = 3")
+    return found
+
+
+def test_all_pairs_meet_in_fewer_cases_than_the_product() -> None:
+    for sizes in ((2, 2, 2), (4, 5, 7, 7), (3, 1, 6, 2), (1, 1, 1)):
+        axes = [[f"{axis}.{value}" for value in range(size)] for axis, size in enumerate(sizes)]
+        cases = pairwise_cases(axes)
+        for a, b in itertools.combinations(range(len(axes)), 2):
+            assert {(case[a], case[b]) for case in cases} == set(itertools.product(axes[a], axes[b]))
+        least = math.prod(sorted(sizes)[-2:])
+        assert len(cases) <= 1.5 * least
+        assert len(cases) == len(set(cases))
+
+
+def test_refused_pairs_are_left_out_and_cost_no_other_pair() -> None:
+    axes = [["a", "b"], ["x", "y", "z"], ["1", "2"]]
+    cases = pairwise_cases(axes, [("a", "x")])
+    found = {pair for case in cases for pair in itertools.combinations(case, 2)}
+    wanted = {pair for one, two in itertools.combinations(axes, 2) for pair in itertools.product(one, two)}
+    assert found == wanted - {("a", "x")}
+
+
+def test_every_registered_part_is_there() -> None:
+    assert all(AXES)
+    assert {selector for case in CASES for selector in case} == {
+        selector for selector, row in ROWS.items() if row.component.kind in KINDS
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(name.partition(".")[2] for name in case))
+def test_pair_trains_through_a_transition(case: Case, tiny: Callable[..., str], stub: str) -> None:
+    state: Any = api.train(tiny(*lines(case), base=TINY), plugins=[stub]).state
+    assert state.steps >= 20 and state.images == state.schedule.total
+    assert len(state.starts) == 2 and state.stage.height == 8
+    for net in (state.generator, state.discriminator, state.ema):
+        for name, value in net.state_dict().items():
+            assert value.isfinite().all(), f"{net.kind}.{name}"
+    labels = torch.tensor([0, 1, 2, 0]) if CLASSIFIER in case else None
+    assert state.ema(torch.randn(4, 8), labels).isfinite().all()
+
+
+def test_refused_pairs_say_why(tiny: Callable[..., str], stub: str) -> None:
+    for architecture, loss in REFUSED:
+        config = tiny(*lines((architecture, "resampling.Nearest", loss, "switches.Linear")), base=TINY)
+        with pytest.raises(ConfigError, match="conditioning"):
+            api.train(config, plugins=[stub])

@@ -1,0 +1,380 @@
+"""What a checkpoint holds: optimizer state, EMA, means, round trips; and the numbers that steps draw."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pggan_kit import Scores, hookimpl
+from pggan_kit.errors import RunError
+from pggan_kit.schedule import ScheduleSettings
+from pggan_kit.seeding import derive, numpy_generator, torch_generator
+from pggan_kit.state import TickMeans, TrainState
+from pggan_kit.steps import StepContext, image_gradients
+from pggan_kit.testing.base import summary, tiny_experiment, train_tiny
+from pggan_kit.testing.support import equal, noise
+from pggan_kit.testing.toys import ToyDataset, ToyLoss, ToySampler
+from pggan_plugins.architectures import PGGAN
+from pggan_plugins.losses import WGANGP, Hinge
+from pggan_plugins.optimizers import Adam
+from pggan_plugins.penalties import Drift, GradientPenalty
+from pggan_plugins.switches import Hard, Linear
+from pggan_plugins.updates import Alternating
+
+BOTH = {"generator": True, "discriminator": True}
+
+
+def new_state(**chosen: Any) -> TrainState:
+    experiment = tiny_experiment(chosen)
+    dataset = experiment.dataset
+    return TrainState(experiment, experiment.schedule.resolve(16, 1, dataset.classes), torch.device("cpu"))
+
+
+def context(state: TrainState, **alpha: float) -> StepContext:
+    tensors = {path: torch.tensor(value) for path, value in alpha.items()}
+    return StepContext(state.experiment, state, state.stage, ToySampler(state.stage), tensors)
+
+
+def step(state: TrainState, **alpha: float) -> None:
+    ctx = context(state, **alpha)
+    state.experiment.update.step(ctx)
+    state.images += ctx.drawn
+    state.follow()
+
+
+def momenta(state: TrainState) -> dict[str, Any]:
+    """Momentum by parameter name, over both networks."""
+    found = {}
+    for key, net in (("G", state.generator), ("D", state.discriminator)):
+        for name, param in net.named_parameters():
+            if param in state.optimizers[key].state:
+                found[f"{key}.{name}"] = state.optimizers[key].state[param]["momentum_buffer"].clone()
+    return found
+
+
+def test_optimizer_state_follows_the_parameters_that_stay() -> None:
+    state = new_state()
+    step(state)
+    before = momenta(state)
+    assert len(before) == sum(1 for net in (state.generator, state.discriminator) for _ in net.parameters())
+    state.grow(BOTH)
+    state.renew_optimizers(reset=False)
+    grown = momenta(state)
+    for name, momentum in before.items():
+        net, _, rest = name.partition(".")
+        kept = f"{net}.bridge.old_{rest}" if rest.startswith(("to_image", "from_image")) else name
+        assert torch.equal(grown.pop(kept), momentum), name
+    assert not grown, "new parameters start without momentum"
+    step(state, generator=0.5, discriminator=0.5)
+    held = {id(p) for o in state.optimizers.values() for g in o.param_groups for p in g["params"]}
+    bridge = [p for net in (state.generator, state.discriminator) for p in net.bridge.parameters()]  # type: ignore[union-attr]
+    assert bridge and all(id(param) in held for param in bridge)
+    before = momenta(state)
+    state.end_fade()
+    state.renew_optimizers(reset=False)
+    after = momenta(state)
+    assert {name for name in before if ".bridge." in name} == before.keys() - after.keys()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+    held = {id(p) for o in state.optimizers.values() for g in o.param_groups for p in g["params"]}
+    assert not any(id(param) in held for param in bridge), "the old path's parameters leave the optimizers"
+    assert "bridge" not in " ".join(state.ema.state_dict())
+    state.renew_optimizers(reset=True)
+    assert not momenta(state)
+
+
+class Witness:
+    """Notes how many parameters have optimizer state as stages and stable phases begin."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, bool]] = []
+
+    @hookimpl
+    def before_stage(self, state: TrainState) -> None:
+        self.heard.append((state.stage.size, bool(momenta(state))))
+
+    @hookimpl
+    def after_fade(self, state: TrainState) -> None:
+        self.heard.append(("faded", bool(momenta(state))))
+
+
+@pytest.mark.parametrize(
+    ("reset", "kept"),
+    [("never", [False, True, True]), ("stage", [False, False, True]), ("phase", [False, False, False])],
+)
+def test_when_optimizers_forget(tmp_path: Path, reset: str, kept: list[bool]) -> None:
+    witness = Witness()
+    train_tiny(witness, "witness", tmp_path, {"reset_optimizer": reset})
+    assert witness.heard == list(zip(["4x4", "8x8", "faded"], kept, strict=True))
+
+
+def test_ema_against_its_formula() -> None:
+    state = new_state(ema_decay={4: 0.8, 8: 0.5})
+    averages = [param.detach().double().numpy() for param in state.ema.parameters()]
+    for _ in range(3):
+        step(state)
+        currents = [param.detach().double().numpy() for param in state.generator.parameters()]
+        averages = [0.8 * old + 0.2 * new for old, new in zip(averages, currents, strict=True)]
+        for found, wanted in zip(state.ema.parameters(), averages, strict=True):
+            np.testing.assert_allclose(found.detach().numpy(), wanted, rtol=1e-5, atol=1e-7)
+    lived = {name: value.clone() for name, value in state.ema.named_parameters()}
+    state.grow(BOTH)
+    for name, value in lived.items():
+        kept = f"bridge.old_{name}" if name.startswith("to_image") else name
+        assert torch.equal(dict(state.ema.named_parameters())[kept], value), "the average lives through growth"
+    for name, param in state.ema.blocks.named_parameters():
+        assert torch.equal(param, dict(state.generator.blocks.named_parameters())[name]), "new pieces start as G's"
+    assert not any(param.requires_grad for param in state.ema.parameters())
+    before = [param.detach().clone() for param in state.ema.parameters()]
+    with torch.no_grad():
+        for param in state.generator.parameters():
+            param += 1.0
+    state.follow()
+    for old, found, current in zip(before, state.ema.parameters(), state.generator.parameters(), strict=True):
+        torch.testing.assert_close(found, (old + current.detach()) / 2)
+
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "paper": {
+        "architecture": PGGAN(channels=4),
+        "loss": WGANGP([GradientPenalty(), Drift()]),
+        "update": Alternating(),
+        "generator_optimizer": Adam(),
+        "discriminator_optimizer": Adam(lr={4: 1e-3, 8: 2e-3}),
+        "reset_optimizer": "never",
+    },
+    "hinge, hard, reset": {"loss": Hinge(), "switch": Hard(), "reset_optimizer": "phase"},
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_going_on_from_any_stage_and_phase_is_exact(tmp_path: Path, choice: str) -> None:
+    schedule = ScheduleSettings((4, 8, 16), fade_images=8, stable_images=8, batch_size=4)
+    chosen = {"switch": Linear(), **CHOICES[choice], "schedule": schedule, "tick": 4, "seed": 3}
+    part = chosen["switch"]
+    (tmp_path / "whole").mkdir()
+    run = train_tiny(part, "switch", tmp_path / "whole", chosen)
+    saved = [torch.load(path, weights_only=True) for path in sorted((tmp_path / "whole/checkpoints").glob("*.pt"))]
+    places = {(len(content["starts"]), content["phase"]): content for content in saved}
+    assert set(places) == {(1, "stable"), (2, "fade"), (2, "stable"), (3, "fade"), (3, "stable")}
+    for index, content in enumerate(places.values()):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        again = train_tiny(part, "switch", folder, chosen, content)
+        assert equal(summary(again), summary(run))
+        assert equal(again.state.state_dict(), run.state.state_dict())
+
+
+def test_round_trip_of_the_state_in_every_phase() -> None:
+    """What is loaded is what was saved, to the bit, optimizers and running means included."""
+    state = new_state(update=Alternating(), generator_optimizer=Adam(), discriminator_optimizer=Adam())
+
+    def check() -> None:
+        buffer = io.BytesIO()
+        torch.save(state.state_dict(), buffer)
+        buffer.seek(0)
+        other = new_state(update=Alternating(), generator_optimizer=Adam(), discriminator_optimizer=Adam(), seed=9)
+        other.load_state_dict(torch.load(buffer, weights_only=True))
+        assert equal(other.state_dict(), state.state_dict())
+        assert other.stage == state.stage and other.fading == state.fading
+
+    for bridged in (None, {"generator": True}, {"discriminator": True}, {}):
+        if bridged is None or state.stage.index == 1:
+            state = new_state(update=Alternating(), generator_optimizer=Adam(), discriminator_optimizer=Adam())
+        if bridged is not None:
+            state.grow(bridged)
+            state.renew_optimizers(reset=False)
+        faded = {name: 0.5 for name in bridged or {}}
+        state.means.add({"Loss/a": torch.tensor(1.25)})
+        check()
+        step(state, **faded)
+        check()
+
+
+def test_a_checkpoint_of_something_else_is_refused_by_name() -> None:
+    state = new_state(architecture=PGGAN(channels=4))
+    with pytest.raises(RunError, match=r"generator is of another architecture: stem\.\S+ is .* there and .* in this"):
+        new_state(architecture=PGGAN(channels=5)).load_state_dict(state.state_dict())
+    with pytest.raises(RunError, match="of another architecture"):
+        new_state().load_state_dict(state.state_dict())
+    with pytest.raises(RunError, match="format 99"):
+        new_state().load_state_dict({**state.state_dict(), "format": 99})
+    with pytest.raises(RunError, match="stage 2 of a schedule of 2"):
+        new_state().load_state_dict({**new_state().state_dict(), "starts": [0, 8, 28]})
+
+
+def test_tick_means() -> None:
+    means = TickMeans()
+    value = torch.tensor(1.0)
+    means.add({"a": value, "b": torch.tensor(5.0)})
+    value += 100.0
+    means.add({"a": torch.tensor(2.0)})
+    means.add({"a": torch.tensor(6.0, dtype=torch.float64), "c": torch.tensor(float("inf"))})
+    assert means.read() == {"a": 3.0, "b": 5.0, "c": float("inf")}
+    assert means.read() == {}
+    means.add({"a": torch.tensor(4.0)})
+    assert means.read() == {"a": 4.0}
+
+
+def test_reals_become_images_and_move_the_clock() -> None:
+    state = new_state(dataset=ToyDataset(classes=3))
+    ctx = context(state)
+    first, second = ctx.reals(), ctx.reals()
+    assert (ctx.images, ctx.drawn) == (8, 8)
+    for start, real in ((0, first), (4, second)):
+        raw, labels = ToySampler(state.stage).batch(start, 4)
+        np.testing.assert_allclose(real.images.numpy(), raw.numpy() / 127.5 - 1, atol=1e-6)
+        assert real.labels is not None and labels is not None and torch.equal(real.labels, labels)
+    assert first.images.min() >= -1 and first.images.max() <= 1
+
+
+def test_reals_fade_with_the_networks() -> None:
+    state = new_state()
+    state.grow(BOTH)
+    raw = ToySampler(state.stage).batch(0, 4)[0].double().numpy() / 127.5 - 1
+    coarse = raw.reshape(4, 1, 4, 2, 4, 2).mean((3, 5)).repeat(2, 2).repeat(2, 3)
+    np.testing.assert_allclose(context(state, reals=0.25).reals().images, 0.75 * coarse + 0.25 * raw, atol=1e-6)
+    np.testing.assert_allclose(context(state).reals().images, raw, atol=1e-6)
+
+
+def test_latents_depend_on_seed_stream_and_clock_alone() -> None:
+    state, other, seeded = new_state(), new_state(loss=Hinge()), new_state(seed=1)
+    one = context(state).latents("generator")
+    torch.manual_seed(123)
+    assert torch.equal(context(state).latents("generator"), one)
+    assert torch.equal(context(other).latents("generator"), one), "two variants see the same latents"
+    assert not torch.equal(context(seeded).latents("generator"), one)
+    assert not torch.equal(context(state).latents("discriminator"), one)
+    ctx = context(state)
+    ctx.reals()
+    assert not torch.equal(ctx.latents("generator"), one)
+    assert one.shape == (4, 8)
+    mix = context(state).uniform("mix")
+    assert mix.shape == (4,) and float(mix.min()) >= 0 and float(mix.max()) < 1
+
+
+def test_latents_are_standard_normal_and_streams_independent() -> None:
+    state = new_state(schedule=ScheduleSettings((4,), 0, 8, 2000), latent_size=10)
+    ctx = context(state)
+    draws = [ctx.latents(stream).flatten() for stream in ("generator", "discriminator")]
+    ctx.reals()
+    draws.append(ctx.latents("generator").flatten())
+    for draw in draws:
+        assert float(draw.mean()) == pytest.approx(0, abs=0.04)
+        assert float(draw.std()) == pytest.approx(1, abs=0.03)
+    correlation = np.corrcoef(torch.stack(draws).numpy())
+    assert np.abs(correlation - np.eye(3)).max() < 0.04
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_ranks_share_out_the_global_batch(monkeypatch: pytest.MonkeyPatch, world: int) -> None:
+    state = new_state(schedule=ScheduleSettings((4,), 0, 24, 12))
+    whole = context(state)
+    wanted = {"reals": whole.reals().images, "latents": whole.latents("x"), "uniform": whole.uniform("x")}
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
+    for rank in range(world):
+        monkeypatch.setattr("pggan_kit.distributed.world_size", lambda: world)
+        monkeypatch.setattr("pggan_kit.distributed.rank", lambda rank=rank: rank)
+        ctx = context(state)
+        assert ctx.local_batch == 12 // world
+        own = {"reals": ctx.reals().images, "latents": ctx.latents("x"), "uniform": ctx.uniform("x")}
+        for name, value in own.items():
+            assert len(value) == 12 // world
+            found[name].append(value)
+        assert ctx.drawn == 12, "the clock counts the reals of all ranks"
+    for name, parts in found.items():
+        together = torch.cat(parts)
+        rows = {tuple(row.flatten().tolist()) for row in together}
+        assert rows == {tuple(row.flatten().tolist()) for row in wanted[name]}, name
+
+
+class Due:
+    """A penalty that is never computed."""
+
+    weight = 1.0
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+
+def test_lazy_penalties_are_due_at_every_kth_update_of_each_stage() -> None:
+    state = new_state(schedule=ScheduleSettings((4, 8), 12, 20, {4: 4, 8: 2}))
+    penalties = [Due(1), Due(3), Due(4)]
+
+    def turns(steps: int, draws: int) -> list[list[int]]:
+        told = []
+        for _ in range(steps):
+            ctx = context(state)
+            for _ in range(draws):
+                ctx.reals()
+                told.append([penalty.every for penalty in ctx.due(penalties)])  # type: ignore[arg-type]
+            state.images += ctx.drawn
+        return told
+
+    wanted = [[every for every in (1, 3, 4) if update % every == 0] for update in range(8)]
+    assert turns(8, 1) == wanted
+    state.grow(BOTH)
+    assert turns(4, 2) == wanted, "the count starts anew with the stage, and counts updates of D, not iterations"
+
+
+def test_lazy_penalties_are_rescaled() -> None:
+    """One update at which a penalty with every=k is due equals one with k times the weight."""
+    ends = []
+    for penalty in (Drift(weight=0.6), Drift(weight=0.2, every=3)):
+        state = new_state(loss=ToyLoss([penalty]), update=Alternating(), architecture=PGGAN(channels=4))
+        ctx = context(state)
+        state.optimizers = {
+            name: torch.optim.SGD(state.network(name).parameters(), lr=0.1) for name in ("generator", "discriminator")
+        }
+        terms = state.experiment.update.step(ctx)
+        ends.append((terms["Loss/discriminator/Drift"], state.discriminator.state_dict()))
+    torch.testing.assert_close(ends[0][0], ends[1][0], rtol=1e-6, atol=0)
+    for name, value in ends[0][1].items():
+        torch.testing.assert_close(ends[1][1][name], value, rtol=1e-6, atol=1e-7)
+
+
+def test_variants_share_initial_weights_and_batches(tmp_path: Path) -> None:
+    """Hard against linear: the same pieces start equal, and the first stage is the same to the bit."""
+
+    class Pieces:
+        @hookimpl
+        def before_stage(self, state: TrainState) -> None:
+            found = {f"G.{k}": v.clone() for k, v in state.generator.state_dict().items()}
+            found |= {f"D.{k}": v.clone() for k, v in state.discriminator.state_dict().items()}
+            self.last = found
+
+    found = []
+    for name, switch in (("soft", Linear()), ("hard", Hard())):
+        (tmp_path / name).mkdir()
+        pieces = Pieces()
+        train_tiny(pieces, "pieces", tmp_path / name, {"switch": switch, "architecture": PGGAN(channels=4)})
+        found.append({key: value for key, value in pieces.last.items() if ".bridge." not in key})
+    assert equal(*found)
+
+
+def test_seeds_are_stable_and_apart() -> None:
+    assert derive(0, "latents", "generator", 12_800) == derive(0, "latents", "generator", 12_800)
+    many = {derive(seed, name, n) for seed in range(3) for name in ("a", "b", "ab") for n in range(50)}
+    assert len(many) == 450
+    assert all(0 <= seed < 2**63 for seed in many)
+    assert derive(0, "a", "b") != derive(0, "ab") != derive(0, "a'", "b")
+    assert derive(1, 2) != derive(12)
+    assert torch.equal(
+        torch.rand(3, generator=torch_generator(1, "x")), torch.rand(3, generator=torch_generator(1, "x"))
+    )
+    assert numpy_generator(1, "x").random() == numpy_generator(1, "x").random() != numpy_generator(1, "y").random()
+
+
+def test_image_gradients_are_each_samples_own_and_differentiable() -> None:
+    """D(x) = sum of w x^3: the gradient is 3 w x^2, and its derivative to w is 3 x^2."""
+    weight = noise(1, 2, 3, dtype=torch.float64).requires_grad_(True)
+    images = noise(4, 1, 2, 3, seed=1, dtype=torch.float64)
+    found = image_gradients(lambda x: Scores((weight * x**3).sum((1, 2, 3))), images)
+    torch.testing.assert_close(found, 3 * weight * images**2)
+    (slope,) = torch.autograd.grad(found.sum(), weight)
+    torch.testing.assert_close(slope, (3 * images**2).sum(0))
+    assert not images.requires_grad
