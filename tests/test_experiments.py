@@ -1,0 +1,91 @@
+"""Every file under experiments/ parses, checks, builds, and trains two steps in each phase."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pggan_kit import config as configs
+from pggan_kit import hookimpl
+from pggan_kit.api import prepare, train
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+FILES = sorted(
+    path for path in EXPERIMENTS.rglob("*.gin") if "base" not in path.relative_to(EXPERIMENTS).parts + (path.stem,)
+)
+SMALL = [
+    "schedule.fade_images = '2 steps'",
+    "schedule.stable_images = '2 steps'",
+    "schedule.total_images = None",
+]
+FOR_A_GPU = [
+    "schedule.sizes = (4, 8, 16)",
+    "schedule.batch_size = 4",
+    "architectures.PGGAN.channels = 8",
+    "updates.Alternating.n_critic = 1",
+]
+
+
+class Phases:
+    """Counts the steps of each (stage, phase)."""
+
+    def __init__(self) -> None:
+        self.steps: dict[tuple[int, str], int] = {}
+
+    @hookimpl
+    def after_step(self, stage: object, state: object) -> None:
+        place = (stage.index, state.phase)  # type: ignore[attr-defined]
+        self.steps[place] = self.steps.get(place, 0) + 1
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    return folder
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(EXPERIMENTS))
+
+
+def test_there_are_experiments() -> None:
+    assert {"mnist.gin", "tutorial_mnist.gin", "celebahq_paper.gin", "table1/h.gin"} <= set(map(named, FILES))
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_it_checks_as_it_is(path: Path, pictures: Path) -> None:
+    folder = [f"FOLDER = {str(pictures)!r}"] if uses_a_folder(path) else []
+    prepared = prepare(path, folder)
+    schedule = prepared.schedule()
+    assert schedule.total >= schedule.stages[-1].batch_size
+    assert prepared.hooks().implementations("after_tick")
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_it_trains_two_steps_in_each_phase(path: Path, pictures: Path, tmp_path: Path) -> None:
+    bindings = list(SMALL)
+    if uses_a_folder(path):
+        bindings += [f"FOLDER = {str(pictures)!r}", *FOR_A_GPU]
+    phases = Phases()
+    run = train(path, bindings, run_dir=tmp_path / "run", plugins=[phases])
+    stages = len(run.schedule.stages)
+    grown = {(stage, phase): 2 for stage in range(1, stages) for phase in ("fade", "stable")}
+    assert phases.steps == {(0, "stable"): 2, **grown}
+    assert (run.directory / "growth.gif").stat().st_size > 0
+    assert len(run.files.stats()) >= 2 * stages - 1
+
+
+def uses_a_folder(path: Path) -> bool:
+    return any(binding.name == "FOLDER" for binding in configs.read(path).bindings)
+
+
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "base").glob("*.gin")), ids=named)
+def test_base_files_only_bind(path: Path) -> None:
+    assert configs.read(path).bindings
