@@ -14,7 +14,7 @@ from pggan_kit.api import prepare, train
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 FILES = sorted(
-    path for path in EXPERIMENTS.rglob("*.gin") if "base" not in path.relative_to(EXPERIMENTS).parts + (path.stem,)
+    path for path in EXPERIMENTS.rglob("*.gin") if not {"base", "base.gin"} & set(path.relative_to(EXPERIMENTS).parts)
 )
 SMALL = [
     "schedule.fade_images = '2 steps'",

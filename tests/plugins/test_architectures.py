@@ -100,7 +100,7 @@ def test_equalized_layers_scale_weights_at_run_time() -> None:
 def test_all_weights_of_pggan_start_standard_normal_and_biases_at_zero() -> None:
     stages = make_stages((4, 8), 3)
     for net in pggan_networks(PGGAN(channels=32), stages, 64):
-        for name, param in net.named_parameters():
+        for name, param in net.state_dict().items():
             if name.endswith("bias"):
                 assert bool((param == 0).all()), name
             elif param.numel() > 2000:

@@ -1,0 +1,43 @@
+"""Conformance suites: inherit the one of your component's kind, say how to make the component, and run pytest.
+
+    class TestMine(pggan_kit.testing.LossSuite):
+        def make(self):
+            return Mine()
+
+Each test is a method; a failing one says in a sentence what is broken. Settings of a suite (sizes, channels, batch
+sizes, tolerances) are class attributes that a subclass may override. The suites need pytest only to be run by it, no
+plugin, and no file but a temporary folder.
+"""
+
+from pggan_kit.testing.architectures import ArchitectureSuite
+from pggan_kit.testing.augmentations import AugmentationSuite
+from pggan_kit.testing.base import Suite, TrainedSuite
+from pggan_kit.testing.datasets import DatasetSuite
+from pggan_kit.testing.losses import LossSuite, PenaltySuite
+from pggan_kit.testing.measures import FeatureExtractorSuite, MetricSuite
+from pggan_kit.testing.optimizers import OptimizerSuite
+from pggan_kit.testing.resampling import ResamplingSuite
+from pggan_kit.testing.running import LauncherSuite, ObserverSuite
+from pggan_kit.testing.support import SyncWatch, make_stages
+from pggan_kit.testing.switches import SwitchSuite
+from pggan_kit.testing.updates import UpdateSuite
+
+__all__ = [
+    "ArchitectureSuite",
+    "AugmentationSuite",
+    "DatasetSuite",
+    "FeatureExtractorSuite",
+    "LauncherSuite",
+    "LossSuite",
+    "MetricSuite",
+    "ObserverSuite",
+    "OptimizerSuite",
+    "PenaltySuite",
+    "ResamplingSuite",
+    "Suite",
+    "SwitchSuite",
+    "SyncWatch",
+    "TrainedSuite",
+    "UpdateSuite",
+    "make_stages",
+]

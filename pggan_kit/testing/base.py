@@ -1,0 +1,273 @@
+"""What every suite checks, whatever the kind; and for what can be trained with, a tiny training run around it."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pggan_kit.components import Component
+from pggan_kit.data import DataSettings
+from pggan_kit.errors import PluginError
+from pggan_kit.experiment import Experiment
+from pggan_kit.plugins import Hooks, Plugin, Plugins, Row, marked_hooks, require_protocol
+from pggan_kit.resampling import Area
+from pggan_kit.runs import Run, RunDirectory
+from pggan_kit.schedule import FADE, ScheduleSettings
+from pggan_kit.state import TrainState
+from pggan_kit.testing.support import SyncWatch, equal, first_lines, require, through_a_file, weights
+from pggan_kit.testing.toys import ToyArchitecture, ToyData, ToyDataset, ToyLoss, ToyOptimizer, ToyUpdate
+from pggan_kit.training import train
+
+HOT_HOOKS = ("after_step", "fade_alpha", "should_advance")
+"""Hooks that are called in every step."""
+
+
+class Suite:
+    """Inherit the suite of a kind and override `make`.
+
+    Attributes:
+        kind: as in `components.KINDS`.
+        bad_arguments: keyword arguments that the part must refuse with a ValueError, e.g. `[{"weight": -1.0}]`.
+    """
+
+    kind = ""
+    bad_arguments: Sequence[Mapping[str, Any]] = ()
+
+    def make(self) -> Any:
+        """A new part; called anew for each test, and more than once in some."""
+        raise NotImplementedError(f"{type(self).__name__}.make() must return the part under test")
+
+    def make_with(self, **arguments: Any) -> Any:
+        """The part with other arguments: its class called with them."""
+        return type(self.make())(**arguments)
+
+    def part(self) -> tuple[Any, str]:
+        """A new part, and its name for messages."""
+        part = self.make()
+        return part, f"{self.kind}.{type(part).__name__}"
+
+    def test_keeps_its_protocol(self) -> None:
+        """It has all methods and attributes of its kind, with the right arguments."""
+        part, name = self.part()
+        try:
+            require_protocol(part, self.kind, name)
+        except PluginError as error:
+            raise AssertionError(str(error)) from error
+
+    def test_hooks_are_known(self) -> None:
+        """What it marks as hooks are hooks, and take only arguments that there are."""
+        part, name = self.part()
+        try:
+            marked_hooks(part, name)
+        except PluginError as error:
+            raise AssertionError(str(error)) from error
+
+    def test_bad_arguments_are_refused(self) -> None:
+        """A wrong argument is a ValueError that begins with its name."""
+        for arguments in self.bad_arguments:
+            name = next(iter(arguments))
+            try:
+                self.make_with(**arguments)
+            except ValueError as error:
+                require(
+                    str(error).startswith(name),
+                    f"the message for the bad {name} must begin with {name!r}, and is: {error}",
+                )
+            except Exception as error:
+                raise AssertionError(
+                    f"bad arguments must raise a ValueError; {dict(arguments)} raised {first_lines(error)}"
+                ) from error
+            else:
+                raise AssertionError(f"the bad arguments {dict(arguments)} are taken without a word")
+
+
+class TrainedSuite(Suite):
+    """For kinds whose parts are chosen in an experiment: two stages, 4x4 and 8x8, with toys for everything else."""
+
+    def chosen(self, part: Any) -> dict[str, Any]:
+        """The arguments of `Experiment` that put the part in its place."""
+        raise NotImplementedError
+
+    def test_trains_through_a_fade(self) -> None:
+        """It trains, grows, fades and ends with finite weights after just the images of the schedule."""
+        part, name = self.part()
+        with tempfile.TemporaryDirectory() as folder:
+            run = train_tiny(part, name, Path(folder), self.chosen(part))
+        require(
+            run.state.images == run.schedule.total,
+            f"with {name} the run spends {run.state.images} images where its schedule has {run.schedule.total}",
+        )
+        require(
+            len(run.state.starts) == len(run.schedule.stages),
+            f"with {name} the run ends in stage {len(run.state.starts)} of {len(run.schedule.stages)}: it never grows",
+        )
+        for net in (run.state.generator, run.state.discriminator):
+            for key, value in net.state_dict().items():
+                require(bool(value.isfinite().all()), f"with {name} the {net.kind}'s {key} becomes non-finite")
+
+    def test_same_seed_same_weights(self) -> None:
+        """Two runs with one seed are equal to the bit: all randomness comes from torch's seeded generator."""
+        ends = []
+        for seed in (1, 2):
+            part, name = self.part()
+            random.seed(seed)
+            np.random.seed(seed)
+            with tempfile.TemporaryDirectory() as folder:
+                ends.append(summary(train_tiny(part, name, Path(folder), self.chosen(part))))
+        require(equal(*ends), f"two runs with {name} and the same seed differ: it draws random numbers from elsewhere")
+
+    def test_resumes_exactly(self) -> None:
+        """A run that is resumed in the middle of a fade ends in the same weights, to the bit."""
+        part, name = self.part()
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = summary(train_tiny(part, name, Path(folder), self.chosen(part)))
+            saved = mid_fade(Path(folder))
+            part = self.make()
+            found = summary(train_tiny(part, name, Path(folder), self.chosen(part), saved))
+        require(
+            equal(found, wanted),
+            f"a resumed run with {name} does not end where one without a break does: {name} keeps something that it "
+            "does not save in save_state and take back in load_state",
+        )
+
+    def test_state_survives_a_checkpoint(self) -> None:
+        """What `save_state` returns can be saved as data, and `load_state` takes it back."""
+        part, name = self.part()
+        if not hears(part, "save_state"):
+            require(not hears(part, "load_state"), f"{name} has load_state but no save_state to give it anything")
+            return
+        require(hears(part, "load_state"), f"{name} has save_state but no load_state: what it saves is lost")
+        with tempfile.TemporaryDirectory() as folder:
+            run = train_tiny(part, name, Path(folder), self.chosen(part))
+            (saved,) = run.hooks.collect("save_state", run=run).values()
+            read = through_a_file(saved, name)
+            fresh = self.make()
+            other = new_run(fresh, name, Path(folder), self.chosen(fresh))
+            other.hooks.call("before_run", run=other)
+            other.hooks.tell(name, "load_state", run=other, saved=read)
+            (again,) = other.hooks.collect("save_state", run=other).values()
+        require(equal(again, read), f"{name} does not take back in load_state all that it saves in save_state")
+
+    def test_hot_hooks_do_not_wait(self) -> None:
+        """Nothing that is called in each step makes the device finish its queue."""
+        part, name = self.part()
+        if not any(hears(part, hook) for hook in HOT_HOOKS):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            run = train_tiny(part, name, Path(folder), self.chosen(part))
+        assert isinstance(run.hooks, WatchedHooks)
+        for hook, calls in run.hooks.waits.items():
+            require(
+                not calls,
+                f"{name} waits for the device in {hook}: it calls {', '.join(sorted(set(calls)))} on a tensor in every "
+                "step; keep tensors as they are, and read them in after_tick",
+            )
+
+
+class WatchedHooks(Hooks):
+    """Hooks that note what waits for the device in those that are called in every step."""
+
+    def __init__(self, parts: Mapping[str, tuple[Row, Any]]) -> None:
+        super().__init__(Plugins(), parts)
+        self.waits: dict[str, list[str]] = {hook: [] for hook in HOT_HOOKS}
+
+    def call(self, hook: str, **arguments: Any) -> None:
+        """See `Hooks.call`."""
+        with SyncWatch() as watch:
+            super().call(hook, **arguments)
+        self._note(hook, watch)
+
+    def ask(self, hook: str, **arguments: Any) -> Any:
+        """See `Hooks.ask`."""
+        with SyncWatch() as watch:
+            answer = super().ask(hook, **arguments)
+        self._note(hook, watch)
+        return answer
+
+    def _note(self, hook: str, watch: SyncWatch) -> None:
+        if hook in self.waits:
+            self.waits[hook] += watch.found
+
+
+def hears(part: Any, hook: str) -> bool:
+    """Whether the part implements a hook."""
+    return hook in marked_hooks(part, type(part).__name__)
+
+
+def tiny_experiment(chosen: Mapping[str, Any]) -> Experiment:
+    """Toys for everything that is not chosen: 4x4, then 8x8 with a fade; seven steps of four images."""
+    defaults: dict[str, Any] = {
+        "schedule": ScheduleSettings((4, 8), fade_images=12, stable_images=8, batch_size=4),
+        "data": DataSettings(),
+        "architecture": ToyArchitecture(),
+        "resampling": Area(),
+        "loss": ToyLoss(),
+        "update": ToyUpdate(),
+        "dataset": ToyDataset(),
+        "generator_optimizer": ToyOptimizer(),
+        "discriminator_optimizer": ToyOptimizer(),
+        "latent_size": 8,
+        "tick": 16,
+        "ema_decay": 0.9,
+        "keep": 100,
+        "device": "cpu",
+    }
+    return Experiment(**{**defaults, **chosen})
+
+
+def new_run(part: Any, name: str, folder: Path, chosen: Mapping[str, Any]) -> Run:
+    """A run in a folder, not yet trained, whose hooks the part hears."""
+    experiment = tiny_experiment(chosen)
+    dataset = experiment.dataset
+    schedule = experiment.schedule.resolve(len(dataset), dataset.image(0).shape[2], dataset.classes)
+    state = TrainState(experiment, schedule, torch.device("cpu"))
+    row = Row(Component("suite", name, type(part)), Plugin("suite", "pggan_kit.testing", None))
+    return Run(RunDirectory(folder), experiment, schedule, state, WatchedHooks({name: (row, part)}))
+
+
+def train_tiny(
+    part: Any, name: str, folder: Path, chosen: Mapping[str, Any], saved: dict[str, Any] | None = None
+) -> Run:
+    """Train a tiny run to its end, from its beginning or from a checkpoint's content.
+
+    Raises:
+        AssertionError: it fails; the message names the part.
+    """
+    try:
+        run = new_run(part, name, folder, chosen)
+        if saved is not None:
+            run.state.load_state_dict(saved)
+            run.resumed = True
+            run.files.cut_stats(run.state.images)
+        data: Any = ToyData(run.experiment.dataset.classes)
+        train(run, data, saved)
+    except Exception as error:
+        doing = "resuming" if saved is not None else "training"
+        raise AssertionError(f"{doing} a tiny run with {name} fails: {first_lines(error)}") from error
+    return run
+
+
+def mid_fade(folder: Path) -> dict[str, Any]:
+    """The content of a run's first checkpoint within a fade; of the first at all where there is none."""
+    contents = [torch.load(path, weights_only=True) for path in sorted((folder / "checkpoints").glob("*.pt"))]
+    require(bool(contents), "the run left no checkpoint")
+    fading = [saved for saved in contents if saved["phase"] == FADE]
+    chosen: dict[str, Any] = (fading or contents)[0]
+    return chosen
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """Where a run ended: clock and weights."""
+    nets: dict[str, nn.Module] = {name: getattr(run.state, name) for name in ("generator", "ema", "discriminator")}
+    return {
+        "images": run.state.images,
+        "starts": list(run.state.starts),
+        **{name: weights(net) for name, net in nets.items()},
+    }

@@ -1,0 +1,154 @@
+"""Sound and broken parts of each kind, and the suites run on one by hand: what tests of the suites share."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import pggan_kit.testing as suites
+from pggan_kit import Scores, hookimpl
+from pggan_kit.resampling import Area
+from pggan_kit.steps import image_gradients
+from pggan_kit.testing.toys import ToyArchitecture, ToyDataset, ToyLoss, ToyOptimizer, ToyUpdate
+
+
+class Quiet:
+    """Passes as an observer, and as the base of broken ones."""
+
+
+class SquaredScores:
+    """A sound penalty."""
+
+    def __init__(self, weight: float = 1.0, every: int = 1) -> None:
+        if weight < 0:
+            raise ValueError(f"weight must not be negative, and is {weight}")
+        self.weight, self.every = weight, every
+
+    def __call__(self, critic: Any, real: Tensor, fake: Tensor, rs: Scores, fs: Scores, mix: Tensor) -> Tensor:
+        return image_gradients(critic, real).square().sum((1, 2, 3)).mean() + rs.score.square().mean()
+
+
+class Flip:
+    """A sound augmentation."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        flip = torch.rand(len(images)) < 0.5
+        return torch.where(flip[:, None, None, None], images.flip(3), images)
+
+
+class Ramp:
+    """A sound switch."""
+
+    @hookimpl
+    def fade_alpha(self, progress: float) -> float:
+        return progress
+
+
+class MeanGap:
+    """A sound metric."""
+
+    def __init__(self) -> None:
+        self.gaps: list[Tensor] = []
+
+    def update(self, real: Tensor, fake: Tensor) -> None:
+        self.gaps.append((real.mean() - fake.mean()).abs())
+
+    def compute(self) -> dict[str, float]:
+        gaps, self.gaps = self.gaps, []
+        return {"gap": float(torch.stack(gaps).mean())}
+
+
+class Moments:
+    """A sound feature extractor."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        flat = images.flatten(1)
+        return torch.stack([flat.mean(1), flat.std(1)], 1)
+
+
+class InTurn:
+    """A sound launcher."""
+
+    def launch(self, trials: Sequence[Sequence[str]]) -> list[int]:
+        return [self.run(trial) for trial in trials]
+
+    def run(self, trial: Sequence[str]) -> int:
+        try:
+            return subprocess.run(trial, check=False).returncode
+        except OSError:
+            return 127
+
+
+SOUND: dict[type[suites.Suite], Callable[[], Any]] = {
+    suites.ArchitectureSuite: ToyArchitecture,
+    suites.ResamplingSuite: Area,
+    suites.LossSuite: ToyLoss,
+    suites.PenaltySuite: SquaredScores,
+    suites.AugmentationSuite: Flip,
+    suites.OptimizerSuite: ToyOptimizer,
+    suites.SwitchSuite: Ramp,
+    suites.UpdateSuite: ToyUpdate,
+    suites.DatasetSuite: lambda: ToyDataset(classes=3),
+    suites.MetricSuite: MeanGap,
+    suites.FeatureExtractorSuite: Moments,
+    suites.ObserverSuite: Quiet,
+    suites.LauncherSuite: InTurn,
+}
+
+
+def suite_for(suite: type[suites.Suite], make: Callable[[], Any], **attributes: Any) -> Any:
+    return type("Suite", (suite,), {"make": lambda self: make(), **attributes})()
+
+
+@dataclass
+class Defect:
+    """A broken part, the test that must notice, and what its message must say."""
+
+    suite: type[suites.Suite]
+    make: Callable[[], Any]
+    method: str
+    says: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Defects(list[Defect]):
+    """The broken parts of a test module."""
+
+    def of(self, suite: type[suites.Suite], method: str, says: str, **attributes: Any) -> Callable[[Any], Any]:
+        """Register a class (or function) that makes a part with this defect."""
+
+        def register(make: Any) -> Any:
+            self.append(Defect(suite, make, method, says, attributes))
+            return make
+
+        return register
+
+
+def name_of(case: Defect) -> str:
+    """For pytest's report."""
+    return f"{case.suite.kind}-{case.make.__name__}-{case.method}"
+
+
+def check_told(case: Defect) -> None:
+    """The suite must fail on the part, with the sentence that names its defect."""
+    instance = suite_for(case.suite, case.make, **case.attributes)
+    with pytest.raises(AssertionError, match=case.says):
+        getattr(instance, case.method)()
+
+
+class HalfGradient(torch.autograd.Function):
+    """The identity, whose gradient is wrong."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad / 2

@@ -1,0 +1,292 @@
+"""The conformance suites: a sound part of each kind passes, and each defect fails with the sentence that names it."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from defects import (
+    SOUND,
+    Defect,
+    Defects,
+    Flip,
+    InTurn,
+    MeanGap,
+    Moments,
+    SquaredScores,
+    check_told,
+    name_of,
+    suite_for,
+)
+from torch import Tensor
+
+import pggan_kit.testing as suites
+from pggan_kit import Scores, hookimpl
+from pggan_kit.components import KINDS
+from pggan_kit.plugins import load
+from pggan_kit.testing.toys import ToyLoss
+
+DEFECTS = Defects()
+defect = DEFECTS.of
+
+
+@defect(suites.LossSuite, "test_keeps_its_protocol", "it has no generator")
+class LossWithoutGenerator:
+    needs_real = False
+    penalties = ()
+
+    def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        return {}
+
+
+@defect(suites.ObserverSuite, "test_hooks_are_known", r"after_stp is no hook \(did you mean after_step\?\)")
+class MisspeltHook:
+    @hookimpl
+    def after_stp(self) -> None: ...
+
+
+@defect(suites.ObserverSuite, "test_hooks_are_known", "named like a hook, so mark it")
+class UnmarkedHook:
+    def after_step(self) -> None: ...
+
+
+@defect(suites.PenaltySuite, "test_bad_arguments_are_refused", "taken without a word", bad_arguments=[{"every": 0}])
+class TakesAnything(SquaredScores): ...
+
+
+@defect(suites.PenaltySuite, "test_bad_arguments_are_refused", "must begin with 'every'", bad_arguments=[{"every": 0}])
+class SaysNothing(SquaredScores):
+    def __init__(self, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError("bad value")
+        super().__init__(1.0, every)
+
+
+@defect(suites.LossSuite, "test_trains_through_a_fade", "training a tiny run with losses.Raises fails: .*TypeError: oh")
+class Raises(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        raise TypeError("oh")
+
+
+@defect(suites.LossSuite, "test_same_seed_same_weights", "draws random numbers from elsewhere")
+class NumPyNoise(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        return {"noisy": F.softplus(-fake.score).mean() * (1 + np.random.rand())}
+
+
+@defect(suites.LossSuite, "test_resumes_exactly", "keeps something that it does not save")
+class Remembers(ToyLoss):
+    calls = 0
+
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        self.calls += 1
+        return {"growing": F.softplus(-fake.score).mean() * self.calls}
+
+
+@defect(suites.AugmentationSuite, "test_state_survives_a_checkpoint", "has save_state but no load_state")
+class SavesInVain(Flip):
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        return {"p": 0.5}
+
+
+@defect(suites.AugmentationSuite, "test_state_survives_a_checkpoint", "does not take back in load_state")
+class LoadsNothing(Flip):
+    p = 0.0
+
+    @hookimpl
+    def after_step(self) -> None:
+        self.p += 1.0
+
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        return {"p": self.p}
+
+    @hookimpl
+    def load_state(self, saved: Mapping[str, Any]) -> None: ...
+
+
+@defect(suites.AugmentationSuite, "test_state_survives_a_checkpoint", "weights_only=True")
+class SavesAnObject(Flip):
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        return {"rng": np.random.get_state()}
+
+    @hookimpl
+    def load_state(self, saved: Mapping[str, Any]) -> None: ...
+
+
+@defect(suites.ObserverSuite, "test_hot_hooks_do_not_wait", r"waits for the device in after_step: it calls item on")
+class ReadsEachLoss:
+    @hookimpl
+    def after_step(self, losses: Mapping[str, Tensor]) -> None:
+        self.last = {name: value.item() for name, value in losses.items()}
+
+
+@defect(suites.ObserverSuite, "test_hot_hooks_do_not_wait", "it calls __float__ on")
+class FloatsEachLoss:
+    @hookimpl
+    def after_step(self, losses: Mapping[str, Tensor]) -> None:
+        self.last = {name: float(value) for name, value in losses.items()}
+
+
+@defect(suites.SwitchSuite, "test_hot_hooks_do_not_wait", "waits for the device in fade_alpha: it calls cpu on")
+class AsksTheDevice:
+    @hookimpl
+    def fade_alpha(self, progress: float) -> float:
+        torch.zeros(3).cpu()
+        return progress
+
+
+@defect(suites.MetricSuite, "test_values", "returns 'gap' as tensor")
+class ReturnsTensors(MeanGap):
+    def compute(self) -> dict[str, Any]:
+        return {"gap": torch.stack(self.gaps).mean()}
+
+
+@defect(suites.MetricSuite, "test_starts_anew", "must start anew")
+class NeverForgets(MeanGap):
+    def compute(self) -> dict[str, float]:
+        return {"gap": float(torch.stack(self.gaps).mean())}
+
+
+@defect(suites.FeatureExtractorSuite, "test_features", r"images of different sizes or channels have .* features")
+class Pixels(Moments):
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+
+@defect(suites.FeatureExtractorSuite, "test_image_by_image", "is a network in training mode")
+class BatchNormalised(Moments):
+    def __call__(self, images: Tensor) -> Tensor:
+        features = super().__call__(images)
+        return (features - features.mean(0)) / (features.std(0, unbiased=False) + 1e-3)
+
+
+@defect(suites.ObserverSuite, "test_changes_nothing", "it disturbs training")
+class Meddles:
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        with torch.no_grad():
+            state.generator.to_image.bias.mul_(0.9)
+
+
+@defect(suites.LauncherSuite, "test_exit_codes", r"exit with 0, 3 and 0 are reported as \[0, 1, 0\]")
+class YesOrNo(InTurn):
+    def run(self, trial: Sequence[str]) -> int:
+        return int(super().run(trial) != 0)
+
+
+@defect(suites.LauncherSuite, "test_exit_codes", "are reported as")
+class AsTheyEnd(InTurn):
+    def launch(self, trials: Sequence[Sequence[str]]) -> list[int]:
+        return [*super().launch(trials)[::-1][1:], 0]
+
+
+@defect(suites.LauncherSuite, "test_survives_a_death", "makes launch.. raise CalledProcessError")
+class GivesUp(InTurn):
+    def run(self, trial: Sequence[str]) -> int:
+        return subprocess.run(trial, check=True).returncode
+
+
+@defect(suites.LauncherSuite, "test_missing_program", "makes launch.. raise FileNotFoundError")
+class TrustsCommands(InTurn):
+    def run(self, trial: Sequence[str]) -> int:
+        return subprocess.run(trial, check=False).returncode
+
+
+@pytest.mark.parametrize("case", DEFECTS, ids=name_of)
+def test_a_defect_is_told(case: Defect) -> None:
+    check_told(case)
+
+
+@pytest.mark.parametrize("suite", SOUND, ids=lambda suite: suite.kind)
+def test_a_sound_part_passes(suite: type[suites.Suite]) -> None:
+    attributes: dict[str, Any] = {}
+    if suite is suites.OptimizerSuite:
+        attributes["lr_name"] = ""
+    if suite is suites.ArchitectureSuite:
+        attributes["geometries"] = ((4, 8),)
+    instance = suite_for(suite, SOUND[suite], **attributes)
+    for name in dir(instance):
+        if name.startswith("test_"):
+            getattr(instance, name)()
+
+
+def test_every_kind_has_a_suite_and_a_defect() -> None:
+    modules = [importlib.import_module(f"test_testing_{name}") for name in ("losses", "networks", "training")]
+    defects = [*DEFECTS, *(case for module in modules for case in module.DEFECTS)]
+    assert {suite.kind for suite in SOUND} == set(KINDS)
+    assert {case.suite for case in defects} == set(SOUND)
+
+
+def test_the_installed_package_does_not_need_pytest() -> None:
+    code = "import sys, pggan_kit.testing; sys.exit('pytest' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_waits_for_the_device_is_noticed() -> None:
+    value, other = torch.tensor(1.5), torch.zeros(2)
+    waits: dict[str, Callable[[], Any]] = {
+        "item": value.item,
+        "tolist": value.tolist,
+        "cpu": value.cpu,
+        "numpy": value.numpy,
+        "to": lambda: value.to("cpu"),
+        "float": lambda: float(value),
+        "int": lambda: int(value),
+        "if": lambda: 1 if value > 0 else 2,
+        "format": lambda: f"{value:.2f}",
+        "print": lambda: str(value),
+        "array": lambda: np.asarray(value),
+        "equal": lambda: torch.equal(value, value),
+    }
+    for name, action in waits.items():
+        with suites.SyncWatch() as watch:
+            action()
+        assert watch.found, name
+    with suites.SyncWatch() as watch:
+        other += value * 2
+        torch.stack([value, value]).mean().detach().to(torch.float64)
+        other.clone().clamp_(0, 1).copy_(other, non_blocking=True)
+    assert watch.found == []
+
+
+TESTED_HERE = ("architectures", "resampling", "losses", "penalties", "updates", "optimizers", "switches")
+
+
+def test_every_shipped_part_inherits_its_suite() -> None:
+    """Somewhere in tests/plugins, a class whose `make` makes the part."""
+    made: set[type] = set()
+    for path in (Path(__file__).parent / "plugins").glob("test_*.py"):
+        if "Suite" not in path.read_text():
+            continue
+        spec = importlib.util.spec_from_file_location(f"shipped_{path.stem}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for thing in vars(module).values():
+            inherits = isinstance(thing, type) and issubclass(thing, suites.Suite)
+            if inherits and thing.__name__.startswith("Test") and thing.kind in TESTED_HERE:
+                made.add(type(thing().make()))
+    shipped = [
+        row.component
+        for row in load().rows.values()
+        if row.component.kind in TESTED_HERE and ours(row.component.factory)
+    ]
+    missing = [f"{row.kind}.{row.name}" for row in shipped if row.factory not in made]
+    assert shipped
+    assert not missing, f"no conformance suite for {', '.join(missing)}"
+
+
+def ours(factory: Callable[..., Any]) -> bool:
+    """Whether it comes from this project's own plugins."""
+    return factory.__module__.startswith("pggan_plugins.")
