@@ -1,4 +1,4 @@
-"""Benchmarks run the shipped experiments' own parts; what they print is for reading, not for asserting, except shares."""
+"""Benchmarks run the parts of shipped experiments; what they print is for reading, and only shares are asserted."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-
 CASES = [(0, None), (1, None), (1, 0.5), (2, None), (2, 0.5)]
 
 
