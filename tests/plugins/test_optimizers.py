@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from pggan_kit import hookimpl
+from pggan_kit.state import TrainState
 from pggan_kit.testing import OptimizerSuite, make_stages
 from pggan_plugins.optimizers import Adam, SharedAdam
 
@@ -52,7 +58,7 @@ def test_shared_counter_goes_on_for_parameters_that_join_late() -> None:
 
 
 class TestAdam(OptimizerSuite):
-    bad_arguments = ({"lr": 0.0}, {"lr": {4: -1.0}}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": 0.0})
+    bad_arguments = ({"lr": 0.0}, {"lr": {4: -1.0}}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": 0.0}, {"decay_images": -1}, {"decay_to": 2.0})
 
     def make(self) -> Adam:
         return Adam()
@@ -61,3 +67,28 @@ class TestAdam(OptimizerSuite):
 class TestSharedAdam(OptimizerSuite):
     def make(self) -> SharedAdam:
         return SharedAdam()
+
+
+def test_the_learning_rate_falls_at_the_end(train: Callable[..., Any]) -> None:
+    """lr * (to + (1 - to) * left / decay_images) over the last images, per stage, also when it is built anew."""
+    seen: dict[int, float] = {}
+
+    class Watch:
+        @hookimpl
+        def after_step(self, state: TrainState) -> None:
+            seen[state.images] = state.optimizers["generator"].param_groups[0]["lr"]
+
+    lines = ("optimizers.Adam.lr = {4: 1e-3, 16: 4e-3}", "optimizers.Adam.decay_images = 24")
+    train(*lines, "optimizers.Adam.decay_to = 0.5", plugins=(Watch(),))
+    total = 40
+    for images, lr in seen.items():
+        began = images - 4  # a plugin hears of a step before Adam sets the next one's rate
+        base = 4e-3 if began >= 24 else 1e-3
+        assert lr == pytest.approx(base * min(1.0, 0.5 + 0.5 * (total - began) / 24)), images
+    assert len(seen) == 10
+
+
+def test_a_decaying_adam_leaves_other_optimizers_alone(train: Callable[..., Any]) -> None:
+    run = train("g/optimizers.Adam.decay_images = 40", "g/optimizers.Adam.decay_to = 0.0")
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in run.state.optimizers.items()}
+    assert rates == {"generator": 0.0, "discriminator": 1e-3}

@@ -1,0 +1,98 @@
+"""The conformance suites of the data sets and observers, and a check that no shipped part goes without one."""
+
+from __future__ import annotations
+
+import ast
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pggan_kit.plugins import load
+from pggan_kit.testing import DatasetSuite, ObserverSuite
+from pggan_plugins.datasets import MNIST, Arrays, ImageFolder, Torch
+from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard
+
+UNREACHABLE = {"datasets.HuggingFace"}
+"""Needs a library that the tests do not install; `test_datasets.py` tries it with a stand-in."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def folder() -> object:
+    with tempfile.TemporaryDirectory() as made:
+        rng = np.random.default_rng(0)
+        for index in range(5):
+            Image.fromarray(rng.integers(0, 255, (9, 12, 3), dtype=np.uint8)).save(f"{made}/{index}.png")
+        np.save(f"{made}/images.npy", rng.integers(0, 255, (6, 8, 8, 3), dtype=np.uint8))
+        Folder.path = Path(made)
+        yield
+
+
+class Folder:
+    """Where the module's data lie."""
+
+    path = Path()
+
+
+class TestMNIST(DatasetSuite):
+    bad_arguments = ({"split": "both"}, {"pad": -1}, {"limit": 0})
+
+    def make(self) -> MNIST:
+        return MNIST()
+
+
+class TestImageFolder(DatasetSuite):
+    def make(self) -> ImageFolder:
+        return ImageFolder(str(Folder.path))
+
+
+class TestArrays(DatasetSuite):
+    def make(self) -> Arrays:
+        return Arrays(str(Folder.path / "images.npy"))
+
+
+class TestTorch(DatasetSuite):
+    def make(self) -> Torch:
+        images = torch.arange(4 * 36, dtype=torch.uint8).view(4, 1, 6, 6)
+        return Torch(torch.utils.data.TensorDataset(images))
+
+
+class TestSamples(ObserverSuite):
+    bad_arguments = ({"count": 0},)
+
+    def make(self) -> Samples:
+        return Samples(4)
+
+
+class TestGrowth(ObserverSuite):
+    bad_arguments = ({"count": 0}, {"frame_ms": 1}, {"frames": 1})
+
+    def make(self) -> Growth:
+        return Growth(4)
+
+
+class TestTensorBoard(ObserverSuite):
+    bad_arguments = ({"count": -1},)
+
+    def make(self) -> TensorBoard:
+        return TensorBoard(4)
+
+
+class TestProgress(ObserverSuite):
+    def make(self) -> Progress:
+        return Progress()
+
+
+def test_every_shipped_part_passes_a_suite() -> None:
+    """Some class in tests/ inherits a suite and makes the part."""
+    made: set[str] = set()
+    for file in Path(__file__).parent.parent.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef) and node.name.startswith(("Test", "Small")):
+                made |= {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+                made |= {inner.attr for inner in ast.walk(node) if isinstance(inner, ast.Attribute)}
+    parts = {s for s, row in load().rows.items() if row.plugin.origin.startswith("pggan_kit ")} - UNREACHABLE
+    assert sorted(selector for selector in parts if selector.partition(".")[2] not in made) == []
