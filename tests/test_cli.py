@@ -1,6 +1,7 @@
 """The command line on good input: run directories, resume, sample, plan, config check and show; and equal seeds."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -300,3 +301,16 @@ def test_help_needs_no_plugin_and_names_all_commands(cli: Cli, monkeypatch: pyte
         assert command in text
     assert cli("train", "--help").exit_code == 0
     assert cli("nonsense").exit_code == 2
+
+
+def test_data_build_makes_the_copies_that_training_then_finds(
+    cli: Cli, tiny: Callable[..., str], stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "cache"))
+    result = cli("data", "build", tiny(), "--plugin", stub)
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"^\d+ images at 4x4, 8x8, 16x16 in ", result.stdout)
+    made = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.npy")}
+    assert len(made) >= 3
+    assert cli("train", "tiny.gin", "--plugin", stub).exit_code == 0
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.npy")} == made

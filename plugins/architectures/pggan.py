@@ -13,12 +13,12 @@ from pggan_kit.schedule import PerStage, Stage
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
 from pggan_plugins.architectures.layers import Layers, check_layers, to_image_layer
 from pggan_plugins.architectures.minibatch import MINIBATCH
-from pggan_plugins.architectures.shared import Head, LargerImage, SmallerImage, check_channels, width_at
+from pggan_plugins.architectures.shared import Head, ImageSpaceFade, check_channels, width_at
 
 POOLS = ("after_activation", "before_activation")
 
 
-class PGGAN:
+class PGGAN(ImageSpaceFade):
     """Progressive growing as published: equalized learning rate, pixel norm in G, minibatch stddev in D.
 
     The options besides are those of the paper's ablation (table 1), and common ones of the field.
@@ -42,8 +42,6 @@ class PGGAN:
     Raises:
         ValueError: a value out of range.
     """
-
-    preserves_function = True
 
     def __init__(
         self,
@@ -107,12 +105,6 @@ class PGGAN:
         conv = self.generator_layers.conv(self.width(stage), stage.image_channels, 1, gain=1.0)
         return to_image_layer(conv, self.output)
 
-    def generator_bridge(
-        self, previous: Stage, stage: Stage, resampling: Resampling, old_to_image: nn.Module
-    ) -> nn.Module:
-        """The image of before, made larger."""
-        return LargerImage(old_to_image, resampling.up(stage.image_channels, stage.factor))
-
     def from_image(self, stage: Stage) -> nn.Module:
         """1x1 and activation."""
         layers = self.discriminator_layers
@@ -131,12 +123,6 @@ class PGGAN:
         """Minibatch statistic, 3x3, full-size convolution, one score."""
         layers = self.discriminator_layers
         return Head(self.width(stage), stage, layers, self.conditioning, self.minibatch, self.stddev_group)
-
-    def discriminator_bridge(
-        self, previous: Stage, stage: Stage, resampling: Resampling, old_from_image: nn.Module
-    ) -> nn.Module:
-        """What was seen before, of a smaller image."""
-        return SmallerImage(old_from_image, resampling.down(stage.image_channels, stage.factor))
 
 
 class Stem(nn.Module):

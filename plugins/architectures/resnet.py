@@ -8,10 +8,10 @@ from pggan_kit.components import Resampling, Scores
 from pggan_kit.schedule import PerStage, Stage
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
 from pggan_plugins.architectures.layers import Layers, Residual, check_layers, to_image_layer
-from pggan_plugins.architectures.shared import LargerImage, SmallerImage, check_channels, width_at
+from pggan_plugins.architectures.shared import ImageSpaceFade, check_channels, width_at
 
 
-class ResNet:
+class ResNet(ImageSpaceFade):
     """Pre-activation residual blocks: batch norm in G, spectral norm in D, a sum over pixels before the score.
 
     A block of G is normalise, activate, up, 3x3, normalise, activate, 3x3; one of D is activate, 3x3, activate, 3x3,
@@ -35,8 +35,6 @@ class ResNet:
     Raises:
         ValueError: a value out of range.
     """
-
-    preserves_function = True
 
     def __init__(
         self,
@@ -89,12 +87,6 @@ class ResNet:
         conv = layers.conv(width, stage.image_channels, gain=1.0)
         return nn.Sequential(layers.before(width), to_image_layer(conv, self.output))
 
-    def generator_bridge(
-        self, previous: Stage, stage: Stage, resampling: Resampling, old_to_image: nn.Module
-    ) -> nn.Module:
-        """The image of before, made larger."""
-        return LargerImage(old_to_image, resampling.up(stage.image_channels, stage.factor))
-
     def from_image(self, stage: Stage) -> nn.Module:
         """A linear 1x1: the block behind it begins with an activation."""
         return self.discriminator_layers.conv(stage.image_channels, self.width(stage), 1, gain=1.0)
@@ -114,12 +106,6 @@ class ResNet:
     def discriminator_head(self, stage: Stage) -> nn.Module:
         """A residual block, activation, sum over pixels, one score."""
         return SumHead(self.width(stage), stage, self.discriminator_layers, self.conditioning)
-
-    def discriminator_bridge(
-        self, previous: Stage, stage: Stage, resampling: Resampling, old_from_image: nn.Module
-    ) -> nn.Module:
-        """What was seen before, of a smaller image."""
-        return SmallerImage(old_from_image, resampling.down(stage.image_channels, stage.factor))
 
 
 class DenseStem(nn.Module):

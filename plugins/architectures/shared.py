@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from pggan_kit.components import Scores
+from pggan_kit.components import Resampling, Scores
 from pggan_kit.schedule import PerStage, Stage, at_height
 from pggan_plugins.architectures.labels import Conditioning
 from pggan_plugins.architectures.layers import Layers
@@ -88,6 +88,25 @@ class Head(nn.Module):
             x = self.discrimination(x)
         scores: Scores = self.labels(self.score(x).squeeze(1), x, labels)
         return scores
+
+
+class ImageSpaceFade:
+    """The paper's fade, for architectures to inherit: the old path is the old layer on an image made larger (in G) or
+    smaller (in D), so that at alpha 0 a grown network computes what it computed before (section 2, figure 2)."""
+
+    preserves_function = True
+
+    def generator_bridge(
+        self, previous: Stage, stage: Stage, resampling: Resampling, old_to_image: nn.Module
+    ) -> nn.Module:
+        """The image of before, made larger."""
+        return LargerImage(old_to_image, resampling.up(stage.image_channels, stage.factor))
+
+    def discriminator_bridge(
+        self, previous: Stage, stage: Stage, resampling: Resampling, old_from_image: nn.Module
+    ) -> nn.Module:
+        """What was seen before, of a smaller image."""
+        return SmallerImage(old_from_image, resampling.down(stage.image_channels, stage.factor))
 
 
 class LargerImage(nn.Module):

@@ -15,7 +15,7 @@ from pggan_kit.resampling import Upsample
 from pggan_kit.schedule import PerStage, Stage
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
 from pggan_plugins.architectures.layers import EPSILON, LEAK, EqualizedLinear, Layers, Residual
-from pggan_plugins.architectures.shared import Head, LargerImage, SmallerImage, check_channels, width_at
+from pggan_plugins.architectures.shared import Head, ImageSpaceFade, check_channels, width_at
 
 
 class Features(NamedTuple):
@@ -32,7 +32,7 @@ class Features(NamedTuple):
     image: Tensor
 
 
-class StyleGAN2:
+class StyleGAN2(ImageSpaceFade):
     """A mapping network and modulated convolutions in G, whose stages' images are summed; a residual D.
 
     G's image is that of the stage before, made larger, plus the new stage's own. So with the fade in image space alpha
@@ -56,8 +56,6 @@ class StyleGAN2:
     Raises:
         ValueError: a value out of range.
     """
-
-    preserves_function = True
 
     def __init__(
         self,
@@ -105,12 +103,6 @@ class StyleGAN2:
         """The image summed so far: the blocks own the layers that make it."""
         return SummedImage()
 
-    def generator_bridge(
-        self, previous: Stage, stage: Stage, resampling: Resampling, old_to_image: nn.Module
-    ) -> nn.Module:
-        """The image of before, made larger."""
-        return LargerImage(old_to_image, resampling.up(stage.image_channels, stage.factor))
-
     def from_image(self, stage: Stage) -> nn.Module:
         """1x1 and activation."""
         layers = self.discriminator_layers
@@ -135,12 +127,6 @@ class StyleGAN2:
         return Head(
             self.width(stage), stage, self.discriminator_layers, self.conditioning, stddev_group=self.stddev_group
         )
-
-    def discriminator_bridge(
-        self, previous: Stage, stage: Stage, resampling: Resampling, old_from_image: nn.Module
-    ) -> nn.Module:
-        """What was seen before, of a smaller image."""
-        return SmallerImage(old_from_image, resampling.down(stage.image_channels, stage.factor))
 
 
 class MappingNetwork(nn.Module):
