@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow test-soak lint bench clean
 
 demo: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pggan-kit train experiments/mnist.gin
@@ -13,6 +13,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+test-soak: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests/test_soak.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

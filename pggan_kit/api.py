@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pggan_kit import branching, distributed, training
 from pggan_kit import config as configs
-from pggan_kit import distributed, training
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.config import Built, Config
 from pggan_kit.data import Data, open_data
-from pggan_kit.errors import ConfigError, RunError, TrainingError, UserError
+from pggan_kit.errors import ConfigError, TrainingError, UserError
+from pggan_kit.identity import identity, require_same
 from pggan_kit.networks import Generator
-from pggan_kit.plugins import Hooks, Plugins, load
+from pggan_kit.plugins import Hooks, Plugins, load, load_recorded
 from pggan_kit.runs import Run, RunDirectory, environment_command
 from pggan_kit.schedule import Schedule
 from pggan_kit.state import TrainState
@@ -103,6 +104,7 @@ def train(
     run_dir: str | Path | None = None,
     plugins: Sequence[Any] = (),
     data_progress: DataProgress | None = None,
+    start_from: str | Path | None = None,
 ) -> Run:
     """Train an experiment to its end.
 
@@ -110,6 +112,8 @@ def train(
         config, bindings, plugins: see `prepare`.
         run_dir: the run's folder; None: the next number under `runs/`.
         data_progress: told `(done, total, what)` while resized copies of the data are made.
+        start_from: another run's folder, from whose last checkpoint this run goes on, under its own config; or
+            `RUN@STAGE` for the end of a stage, by its number from 0 or its size (`runs/00007-mnist@14x14`).
 
     Returns:
         The finished run.
@@ -117,45 +121,87 @@ def train(
     Raises:
         UserError: the input was wrong; nothing was started and no run directory is left.
         TrainingError: the run failed.
-        Interrupted: a signal stopped it; it can be resumed.
+        Interrupted: a signal or `train.time_limit` stopped it; it can be resumed.
     """
     distributed.start()
-    prepared = prepare(config, bindings, plugins)
-    schedule, hooks = prepared.schedule(), prepared.hooks()
-    data = prepared.data(schedule, data_progress)
-    state = prepared.state(schedule)
-    files = _new_directory(prepared, Path(run_dir) if run_dir is not None else None)
-    run = Run(files, prepared.built.experiment, schedule, state, hooks)
+    run, data, saved = _begun(prepare(config, bindings, plugins), run_dir, start_from, data_progress)
+    begun = run.state.steps
     try:
-        training.train(run, data)
+        training.train(run, data, saved)
     except UserError:
         # A part may learn only in `before_run` that it does not fit: then nothing was trained, and nothing is left.
-        if state.steps == 0 and distributed.rank() == 0:
-            shutil.rmtree(files.path)
+        if run.state.steps == begun and distributed.rank() == 0:
+            shutil.rmtree(run.directory)
         raise
+    finally:
+        run.files.unlock()
     return run
 
 
+def _begun(
+    prepared: Prepared, run_dir: str | Path | None, start_from: str | Path | None, progress: DataProgress | None
+) -> tuple[Run, Data, dict[str, Any] | None]:
+    """A new run in its directory, its data, and the checkpoint that a branch goes on from."""
+    schedule, hooks = prepared.schedule(), prepared.hooks()
+    trunk = branching.find(start_from) if start_from is not None else None
+    data = prepared.data(schedule, progress)
+    state, own = prepared.state(schedule), identity(prepared.built.experiment, schedule, data)
+    left = branching.take(trunk, own, state, hooks) if trunk else []
+    path = Path(run_dir) if run_dir is not None else None
+    files = _new_directory(prepared, path, trunk.origin if trunk else None)
+    run = Run(files, prepared.built.experiment, schedule, state, hooks)
+    run.identity = own
+    for line in left:
+        files.warn(line)
+    return run, data, trunk.content if trunk else None
+
+
 def resume(run_dir: str | Path, *, plugins: Sequence[Any] = (), data_progress: DataProgress | None = None) -> Run:
-    """Go on with a run from its last checkpoint, as if it had never stopped.
+    """Go on with a run from its last whole checkpoint, as if it had never stopped.
+
+    Args:
+        run_dir: the run's folder.
+        plugins: instead of the plugin files that the run used, which must not have changed since.
+        data_progress: see `train`.
 
     Raises:
-        RunError: there is no run, no checkpoint, or one that does not fit.
+        RunError: there is no run, no checkpoint, or one that does not fit; or another process trains there.
     """
     distributed.start()
     prepared, files = _recorded(run_dir, plugins)
+    if distributed.rank() == 0:
+        files.lock()
+    try:
+        return _resumed(prepared, files, data_progress)
+    finally:
+        files.unlock()
+
+
+def _resumed(prepared: Prepared, files: RunDirectory, data_progress: DataProgress | None) -> Run:
     schedule, hooks = prepared.schedule(), prepared.hooks()
-    saved = Checkpoints(files.path / "checkpoints").load_last()
+    saved = _last(files)
     data = prepared.data(schedule, data_progress)
+    own = identity(prepared.built.experiment, schedule, data)
     state = prepared.state(schedule)
-    state.load_state_dict(saved)
+    if saved is not None:
+        require_same(saved, own)
+        state.load_state_dict(saved)
     run = Run(files, prepared.built.experiment, schedule, state, hooks)
-    run.resumed = True
+    run.identity, run.resumed = own, True
     if distributed.rank() == 0:
         files.cut_stats(state.images)
         files.log(f"resumed at images {state.images}")
     training.train(run, data, saved)
     return run
+
+
+def _last(files: RunDirectory) -> dict[str, Any] | None:
+    """The last whole checkpoint; None where a run was killed before its first, so that it goes on from its start."""
+    folder = files.path / "checkpoints"
+    untouched = not any(folder.glob("[!.]*")) and not files.stats()
+    if untouched and "from" not in files.about():
+        return None
+    return Checkpoints(folder).load_last(files.warn)
 
 
 class TrainedGenerator(nn.Module):
@@ -222,7 +268,7 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def _new_directory(prepared: Prepared, path: Path | None) -> RunDirectory:
+def _new_directory(prepared: Prepared, path: Path | None, origin: dict[str, Any] | None) -> RunDirectory:
     """Made on rank 0, known to all."""
     made: list[Any] = [None]
     if distributed.rank() == 0:
@@ -230,21 +276,17 @@ def _new_directory(prepared: Prepared, path: Path | None) -> RunDirectory:
         described = [
             {"name": p.name, "origin": p.origin, "sha256": p.sha256} for p in prepared.plugins.loaded
         ]
-        files.record(described, prepared.built.config.text(), prepared.built.operative, environment_command())
+        config = prepared.built.config.text()
+        files.record(described, config, prepared.built.operative, environment_command(), origin)
         made = [str(files.path)]
     distributed.share(made)
-    return RunDirectory(Path(made[0]))
+    return files if distributed.rank() == 0 else RunDirectory(Path(made[0]))
 
 
 def _recorded(run_dir: str | Path, plugins: Sequence[Any]) -> tuple[Prepared, RunDirectory]:
     files = RunDirectory.open(Path(run_dir))
-    remembered = [row["origin"] for row in files.about()["plugins"] if row["sha256"]]
-    missing = [origin for origin in remembered if not Path(origin).is_file()]
-    if missing and not plugins:
-        raise RunError(f"the run used the plugin file {missing[0]}, which is gone; name it with --plugin")
-    loaded = load([*plugins] if plugins else remembered)
-    text = (files.path / "config.gin").read_text()
-    config = configs.parse_text(text, str(files.path / "config.gin"))
+    loaded = load([*plugins]) if plugins else load_recorded(files.about()["plugins"])
+    config = configs.parse_text(files.config_text(), str(files.path / "config.gin"))
     return Prepared(config, loaded, configs.build(config, loaded)), files
 
 

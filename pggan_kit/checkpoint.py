@@ -6,17 +6,29 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pggan_kit.errors import RunError
+from pggan_kit.errors import RunError, TrainingError
 
 MANIFEST = "manifest.json"
+UNFINISHED = ".part"
+"""How temporary files end. Only those of a process that died are ever seen."""
+
+DAMAGED = ".damaged"
+"""What the next save adds to the name of a file that is not what was written, so that nobody takes it for one."""
+
+_NAME = re.compile(r"(\d{12,})-([0-9a-f]{8})\.pt")
+_CHUNK = 1 << 24
+
+Say = Callable[[str], None]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -27,7 +39,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED, delete=False
+        ) as file:
             temporary = file.name
             file.write(content)
             file.flush()
@@ -48,6 +62,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 class Checkpoints:
     """The `checkpoints/` folder of a run.
 
+    Reading never changes anything in it. The first save of a process tidies up after one that died: it removes
+    unfinished files, and sets damaged checkpoints aside.
+
     Args:
         folder: made when the first checkpoint is written.
         keep: how many of the last are kept, besides those saved with `forever`.
@@ -56,6 +73,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder = folder
         self.keep = keep
+        self._tidy = False
 
     def save(self, state: Mapping[str, Any], images: int, forever: bool = False) -> Path:
         """Write a checkpoint, then the manifest, then remove those that are no longer kept.
@@ -67,28 +85,34 @@ class Checkpoints:
             forever: keep it however many follow.
 
         Raises:
-            RunError: it cannot be written; what was saved before is untouched.
+            TrainingError: it cannot be written; what was saved before is untouched.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot make {self.folder}: {error.strerror or error}") from error
+            raise TrainingError(f"cannot make {self.folder}: {error.strerror or error}") from error
+        try:
+            return self._save(state, images, forever)
+        except RunError as error:  # a run that was going on failed: that is no wrong input
+            raise TrainingError(str(error)) from error
+
+    def _save(self, state: Mapping[str, Any], images: int, forever: bool) -> Path:
+        before = self._tidied()
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
         sha256 = hashlib.sha256(content).hexdigest()
         path = self.folder / f"{images:012d}-{sha256[:8]}.pt"
         write_atomically(path, content)
-        entries = self.entries()
-        forever = forever or any(entry["forever"] for entry in entries if entry["file"] == path.name)
-        entries = [entry for entry in entries if entry["file"] != path.name]
+        forever = forever or any(entry["forever"] for entry in before if entry["file"] == path.name)
+        entries = [entry for entry in before if entry["file"] != path.name]
         entries.append({"file": path.name, "images": images, "sha256": sha256, "forever": forever})
         passing = [entry for entry in entries if not entry["forever"]]
         dropped = passing[: max(0, len(passing) - self.keep)]
-        kept = [entry for entry in entries if entry not in dropped]
-        write_atomically(self.folder / MANIFEST, json.dumps(kept, indent=1).encode())
+        self._list([entry for entry in entries if entry not in dropped])
         for entry in dropped:
-            (self.folder / entry["file"]).unlink(missing_ok=True)
+            with suppress(OSError):  # a file too many harms nobody
+                (self.folder / entry["file"]).unlink()
         return path
 
     def last(self) -> Path | None:
@@ -96,47 +120,164 @@ class Checkpoints:
         entries = self.entries()
         return self.folder / entries[-1]["file"] if entries else None
 
-    def entries(self) -> list[dict[str, Any]]:
+    def entries(self, say: Say = warnings.warn) -> list[dict[str, Any]]:
         """The manifest's rows, oldest first; none where nothing was written yet.
 
-        Raises:
-            RunError: a manifest that is no JSON.
+        Where the manifest is missing or damaged, rows made from the files: those whose content has the hash that their
+        name begins with. Which of them were to stay forever is not known then, so all are.
+
+        Args:
+            say: told in one sentence what was not as it should be.
         """
         try:
-            rows: list[dict[str, Any]] = json.loads((self.folder / MANIFEST).read_text())
+            rows = _checked_rows((self.folder / MANIFEST).read_bytes())
+            reason = "is damaged" if rows is None else ""
         except FileNotFoundError:
-            return []
-        except ValueError as error:
-            raise RunError(f"{self.folder / MANIFEST} is damaged: {error}") from error
-        return rows
+            rows, reason = None, "is missing"
+        except OSError as error:
+            rows, reason = None, f"cannot be read ({error.strerror})"
+        if rows is not None:
+            return rows
+        found, damaged = self._from_files()
+        if found or damaged or reason != "is missing":
+            left_out = f", and left out as damaged: {', '.join(damaged)}" if damaged else ""
+            say(f"{self.folder / MANIFEST} {reason}: {len(found)} whole checkpoints were found without it{left_out}")
+        return found
 
-    def load_last(self) -> dict[str, Any]:
-        """The last checkpoint's state, on the CPU.
+    def load_last(self, say: Say = warnings.warn) -> dict[str, Any]:
+        """The last whole checkpoint's state, on the CPU.
+
+        Args:
+            say: told in one sentence of each later one that is damaged, and from which the run goes on.
 
         Raises:
-            RunError: there is none, or its content is not what was written.
+            RunError: there is none, none is whole, or it holds something else than data.
         """
-        entries = self.entries()
-        if not entries:
-            raise RunError(f"{self.folder} holds no checkpoint: the run ended before its first tick. Start it anew")
-        return self._read(entries[-1])
+        entries = self.entries(say)
+        reasons = []
+        for entry in reversed(entries):
+            try:
+                content = self._content(entry)
+            except _DamagedError as error:
+                reasons.append(str(error))
+                continue
+            if reasons:
+                say(f"{'; '.join(reasons)}. Using the one before: images {entry['images']} ({entry['file']})")
+            return self._decoded(entry, content)
+        if reasons or any(self.folder.glob("[!.]*")):
+            raise RunError(f"no checkpoint in {self.folder} is whole{': ' + reasons[0] if reasons else ''}")
+        raise RunError(f"{self.folder} holds no checkpoint: the run ended before its first tick. Start it anew")
 
-    def _read(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+    def load(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """The state of one of `entries()`, on the CPU.
+
+        Raises:
+            RunError: it is damaged, or holds something else than data.
+        """
+        return self._decoded(entry, self._content(entry))
+
+    def _content(self, entry: Mapping[str, Any]) -> bytes:
         path = self.folder / entry["file"]
         try:
+            if not path.is_file():  # a pipe in its place would be waited for
+                raise FileNotFoundError(2, "no such file")
             content = path.read_bytes()
-        except OSError as error:
-            raise RunError(f"cannot read {path}: {error.strerror}") from error
+        except (OSError, MemoryError) as error:
+            raise _DamagedError(f"cannot read {path}: {getattr(error, 'strerror', 'too large')}") from error
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            raise RunError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}")
+            raise _DamagedError(f"{path} is damaged: its SHA-256 is not the one that was noted when it was written")
+        return content
+
+    def _decoded(self, entry: Mapping[str, Any], content: bytes) -> dict[str, Any]:
+        path = self.folder / entry["file"]
         try:
-            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load documents none of what it raises
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except (Exception, RecursionError, MemoryError) as error:  # torch.load documents none of what it raises
             raise RunError(
                 f"{path} holds something else than tensors and plain values, and is not read: a checkpoint is data, "
                 f"never code ({type(error).__name__})"
             ) from error
+        if not isinstance(state, dict):
+            raise RunError(f"{path} holds a {type(state).__name__} and not a run's state: it is no checkpoint of a run")
         return state
+
+    def _from_files(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Rows of those that are whole, oldest first, and the names of the others."""
+        found, damaged = [], []
+        for path in sorted(self.folder.glob("*.pt"), key=_age):
+            named = _NAME.fullmatch(path.name)
+            sha256 = _sha256(path) if named else None
+            if named and sha256 and sha256.startswith(named[2]):
+                found.append({"file": path.name, "images": int(named[1]), "sha256": sha256, "forever": True})
+            else:
+                damaged.append(path.name)
+        return found, damaged
+
+    def _tidied(self) -> list[dict[str, Any]]:
+        entries = self.entries()
+        if self._tidy:
+            return entries
+        with suppress(OSError):
+            for leftover in self.folder.glob(f".*{UNFINISHED}"):
+                leftover.unlink()
+        whole = [entry for entry in entries if _sha256(self.folder / entry["file"]) == entry["sha256"]]
+        if whole != entries:
+            # Else a damaged one would count among those kept, and push a whole one out.
+            self._list(whole)
+            for entry in entries:
+                path = self.folder / entry["file"]
+                if entry not in whole:
+                    with suppress(OSError):
+                        path.rename(path.with_name(path.name + DAMAGED))
+        self._tidy = True
+        return whole
+
+    def _list(self, entries: list[dict[str, Any]]) -> None:
+        write_atomically(self.folder / MANIFEST, json.dumps(entries, indent=1).encode())
+
+
+class _DamagedError(RunError):
+    """A file that is missing, or not what was written: the one before may be whole."""
+
+
+def _checked_rows(content: bytes) -> list[dict[str, Any]] | None:
+    """The manifest's rows, None where it is not one that was written here: a name in it must not lead elsewhere."""
+    try:
+        rows = json.loads(content)
+        good = all(
+            _NAME.fullmatch(row["file"])
+            and re.fullmatch("[0-9a-f]{64}", row["sha256"])
+            and type(row["images"]) is int
+            and type(row["forever"]) is bool
+            for row in rows
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return rows if good and isinstance(rows, list) else None
+
+
+def _sha256(path: Path) -> str | None:
+    """Of a file's content, None where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def _age(path: Path) -> tuple[int, int, str]:
+    """Sorts checkpoints by their clock; of two at one clock (a stage's end, and the next one's start) by time."""
+    named = _NAME.fullmatch(path.name)
+    try:
+        written = path.stat().st_mtime_ns
+    except OSError:
+        written = 0
+    return int(named[1]) if named else -1, written, path.name
 
 
 def _umask() -> int:

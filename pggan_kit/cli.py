@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.table import Table
 
 import pggan_kit
 from pggan_kit.errors import Interrupted, TrainingError, UserError
+from pggan_kit.signals import StoppedAtOnce, leaving_in_order
 
 out = Console(width=None if sys.stdout.isatty() else 160)  # tables in a file or pipe are not cut to 80 columns
 err = Console(stderr=True)
@@ -28,24 +30,41 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with leaving_in_order(), warnings.catch_warnings():
+                warnings.showwarning = _warn
+                return super().invoke(ctx)
         except (UserError, TrainingError, Interrupted) as error:
             if ctx.params.get("debug"):
                 raise
             _fail(error)
+        except StoppedAtOnce as error:
+            sys.exit(error.exit_code)
         except KeyboardInterrupt:  # before a run has started: there is nothing to resume
             sys.exit(128 + signal.SIGINT)
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning as errors are shown, without the line of code that it came from."""
+    err.print(f"[bold yellow]warning[/]: {_escaped(str(message))}", soft_wrap=True, highlight=False)
 
 
 def _fail(error: Exception) -> NoReturn:
     err.print(f"[bold red]error[/]: {_escaped(str(error))}", soft_wrap=True, highlight=False)
     if isinstance(error, Interrupted):
-        sys.exit(128 + error.signal)
+        sys.exit(error.exit_code)
     sys.exit(WRONG_INPUT if isinstance(error, UserError) else FAILED)
 
 
 def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")
+    """Neither rich's markup, nor what would steer a terminal: a message may quote a file from somebody else."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text).replace("[", "\\[")
 
 
 def _options(command: Any) -> Any:
@@ -67,13 +86,27 @@ def main(debug: bool) -> None:
 @main.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run's folder; default: the next under runs/.")
+@click.option(
+    "--from",
+    "start_from",
+    metavar="RUN[@STAGE]",
+    help="Go on from another run's last checkpoint, or from a stage's end: its number from 0, or its size.",
+)
 @_options
-def train(config: Path, run_dir: Path | None, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
+def train(
+    config: Path,
+    run_dir: Path | None,
+    start_from: str | None,
+    bindings: tuple[str, ...],
+    plugins: tuple[str, ...],
+) -> None:
     """Train the experiment of a gin file."""
     from pggan_kit import api
 
     with _DataProgress() as progress:
-        api.train(config, bindings, run_dir=run_dir, plugins=plugins, data_progress=progress)
+        api.train(
+            config, bindings, run_dir=run_dir, plugins=plugins, data_progress=progress, start_from=start_from
+        )
 
 
 @main.command()
@@ -118,6 +151,28 @@ def plan(config: Path, as_json: bool, bindings: tuple[str, ...], plugins: tuple[
         click.echo(json.dumps(rows, indent=1))
     else:
         out.print(planning.table(rows))
+
+
+@main.group()
+def data() -> None:
+    """Look after resized copies of data sets."""
+
+
+@data.command("build")
+@click.argument("config", type=click.Path(path_type=Path))
+@_options
+def data_build(config: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
+    """Make the data set's copies at all of an experiment's sizes ahead of time."""
+    from pggan_kit import api
+
+    prepared = api.prepare(config, bindings, plugins)
+    schedule = prepared.schedule()
+    with _DataProgress() as progress:
+        made = prepared.data(schedule, progress)
+    sizes = ", ".join(stage.size for stage in schedule.stages)
+    skipped = f"; {made.skipped:,} broken ones left out" if made.skipped else ""
+    folder = prepared.built.experiment.data.cache_folder()
+    out.print(f"{len(made):,} images at {sizes} in {folder}{skipped}", highlight=False, soft_wrap=True)
 
 
 @main.group()

@@ -249,7 +249,12 @@ class FeatureExtractor(Protocol):
 
 @runtime_checkable
 class Observer(Protocol):
-    """Watches a run through hooks and changes nothing in it. Lives on rank 0."""
+    """Watches a run through hooks and changes nothing in it. Lives on rank 0.
+
+    One with the attribute `critical = False` cannot end a run: where one of its hooks fails, it hears `on_error`, is
+    switched off with a warning, and the run goes on. Only a `UserError` in `before_run` still ends the run, when
+    nothing is trained yet. Without the attribute an error in an observer ends the run, as in any other part.
+    """
 
 
 @runtime_checkable

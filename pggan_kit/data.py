@@ -149,6 +149,7 @@ class Data:
         image_channels: 1 for gray, 3 for colour.
         classes: number of classes of the labels; 0 without labels.
         skipped: images of the data set that were left out, because they could not be read.
+        fingerprint: the data set's.
     """
 
     def __init__(self, dataset: Dataset, pyramid: Pyramid, seed: int, mirror: bool) -> None:
@@ -156,6 +157,7 @@ class Data:
         largest = self._levels[max(self._levels)].images
         self._length, self.image_channels = int(largest.shape[0]), int(largest.shape[1])
         self.classes = dataset.classes
+        self.fingerprint = pyramid.fingerprint
         self.skipped = len(dataset) - self._length
 
     def __len__(self) -> int:

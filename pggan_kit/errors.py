@@ -1,6 +1,9 @@
 """The errors a user may see. Anything else that escapes is a bug of ours or of a plugin."""
 
 
+TIME_LIMIT_REACHED = 75
+
+
 class UserError(Exception):
     """The input was wrong: a config, a plugin, data, a run directory. The message says what to do. Exit code 2."""
 
@@ -26,8 +29,17 @@ class TrainingError(Exception):
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; it was saved first and can be resumed. Exit code 128 + `signal`."""
+    """The run was asked to stop; it was saved first and can be resumed.
 
-    def __init__(self, signal: int, message: str) -> None:
+    Args:
+        signal: the one that asked; None where `train.time_limit` did.
+        message: says how to go on.
+
+    Attributes:
+        exit_code: 128 + `signal`, or 75 (sysexits' "try again later") at the time limit.
+    """
+
+    def __init__(self, signal: int | None, message: str) -> None:
         super().__init__(message)
         self.signal = signal
+        self.exit_code = TIME_LIMIT_REACHED if signal is None else 128 + signal

@@ -24,6 +24,7 @@ from pggan_kit.schedule import PerStage, ScheduleSettings, at_height, checked_si
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 MEMORY_FORMATS = ("channels_last", "contiguous")
+NON_FINITE = ("stop", "skip", "rewind")
 RESETS = ("never", "stage", "phase")
 
 
@@ -51,6 +52,13 @@ class Experiment:
             the average stay float32), or `auto`: bfloat16 where the device computes it natively, else float32.
         memory_format: of features in memory, `channels_last` or `contiguous`: the same results up to rounding, and
             another speed.
+        non_finite: what happens when a loss or gradient is not finite, see docs/reliability.md: `stop` with the state
+            before the step saved, `skip` the step, or `rewind` to the last checkpoint and take other latents.
+        non_finite_limit: steps that may be skipped, or rewinds, in the whole run before it stops.
+        collapse_below: warn once a stage when the generator's images vary less than this, in units of how much the
+            data does (`Progress/diversity`), at least 0; 0 measures nothing.
+        time_limit: seconds of training after which this process saves and stops, for jobs with a limit; the run can be
+            resumed. None: no limit.
         device: `auto` (a GPU where there is one), or a torch device.
 
     Raises:
@@ -80,17 +88,30 @@ class Experiment:
     keep: int = 2
     precision: str = "float32"
     memory_format: str = "channels_last"
+    non_finite: str = "stop"
+    non_finite_limit: int = 10
+    collapse_below: float = 0.05
+    time_limit: float | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("latent_size", "tick", "keep"):
+        for name in ("latent_size", "tick", "keep", "non_finite_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, and is {getattr(self, name)}")
         for height, _ in checked_sizes(self.schedule.sizes):
             decay: float = at_height(self.ema_decay, height)
             if not 0 <= decay < 1:
                 raise ValueError(f"ema_decay must be in [0, 1), and is {decay}")
-        choices = {"reset_optimizer": RESETS, "precision": PRECISIONS, "memory_format": MEMORY_FORMATS}
+        if not 0 <= self.collapse_below < 1:
+            raise ValueError(f"collapse_below must be in [0, 1), and is {self.collapse_below}")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit must be above 0 seconds, or None, and is {self.time_limit}")
+        choices = {
+            "reset_optimizer": RESETS,
+            "precision": PRECISIONS,
+            "memory_format": MEMORY_FORMATS,
+            "non_finite": NON_FINITE,
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")

@@ -147,7 +147,8 @@ def should_advance(run: Run, stage: Stage, state: TrainState) -> bool | None:
 
 @hookspec
 def after_step(run: Run, stage: Stage, state: TrainState, losses: Mapping[str, Tensor]) -> None:
-    """One iteration is done, and the average has followed.
+    """One iteration is done, and the average has followed. Not fired for a step that was left out, and again for steps
+    that a run takes again (`train.non_finite`).
 
     Must not wait for the device: no `.item()`, `.cpu()`, printing of tensors.
 
@@ -186,7 +187,8 @@ def after_stage(run: Run, stage: Stage, state: TrainState) -> None:
 
 @hookspec
 def save_state(run: Run) -> dict[str, Any]:  # type: ignore[empty-body]
-    """What an implementation wants back after a resume; called for each checkpoint.
+    """What an implementation wants back after a resume; called for each checkpoint, the first of them before the first
+    step.
 
     Args:
         run: the run.
@@ -198,7 +200,8 @@ def save_state(run: Run) -> dict[str, Any]:  # type: ignore[empty-body]
 
 @hookspec
 def load_state(run: Run, saved: Mapping[str, Any]) -> None:
-    """Fires on resume for each implementation that had saved something, after `before_run`.
+    """Fires for each implementation that had saved something: on resume and at a branch's begin (`train --from`) after
+    `before_run`, and when a run goes back because numbers died (`train.non_finite`). `before_stage` follows.
 
     Args:
         run: the run.

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import importlib.util
-import inspect
 import os
-import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from pggan_kit import hookspecs
 from pggan_kit.components import KINDS, Component
+from pggan_kit.contracts import MARK, marked_hooks, nearest, require_protocol
 from pggan_kit.errors import Interrupted, PluginError, TrainingError, UserError
+from pggan_kit.plugin_files import imported, load_file
+
+if TYPE_CHECKING:
+    from pggan_kit.runs import Run
 
 GROUP = "pggan_kit"
 BLOCK_VARIABLE = "PGGAN_KIT_NO_PLUGINS"
-MARK = "@pggan_kit.hookimpl"
 
 
 @dataclass(frozen=True)
@@ -102,17 +103,21 @@ class Plugins:
         self.rows[row.selector] = row
 
 
-def load(extra: Sequence[Any] = (), blocked: Iterable[str] = ()) -> Plugins:
+def load(
+    extra: Sequence[Any] = (), blocked: Iterable[str] = (), sha256: Mapping[str, str] | None = None
+) -> Plugins:
     """The plugins of all installed distributions, then `extra` ones.
 
     Args:
         extra: paths of Python files, modules or objects with hooks, or `Component` rows.
         blocked: names to leave out, besides those in the environment variable PGGAN_KIT_NO_PLUGINS (comma-separated).
+        sha256: what files among `extra` must have, by path; those that are not in it are trusted, since they were
+            named by whoever runs this.
 
     Raises:
         PluginError: a plugin that cannot be imported or breaks the contract; the message names it.
     """
-    plugins = Plugins()
+    plugins, known = Plugins(), sha256 or {}
     left_out = {*blocked, *(name.strip() for name in os.environ.get(BLOCK_VARIABLE, "").split(","))}
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.name in left_out:
@@ -120,11 +125,13 @@ def load(extra: Sequence[Any] = (), blocked: Iterable[str] = ()) -> Plugins:
             continue
         origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value
         remedy = f"mend it, or leave it out with {BLOCK_VARIABLE}={entry.name}"
-        plugins.add(Plugin(entry.name, origin, _imported(entry.load, f"{entry.name} ({origin})", remedy)))
+        plugins.add(Plugin(entry.name, origin, imported(entry.load, f"{entry.name} ({origin})", remedy)))
     rows = [item for item in extra if isinstance(item, Component)]
     for item in extra:
         if isinstance(item, (str, os.PathLike)):
-            plugins.add(_from_file(Path(item)))
+            path = Path(item)
+            module, digest = load_file(path, known.get(str(path)))
+            plugins.add(Plugin(path.name, str(path.resolve()), module, digest))
         elif isinstance(item, type):
             raise PluginError(f"the plugin {item.__name__} is a class: give an instance of it, {item.__name__}()")
         elif not isinstance(item, Component):
@@ -135,28 +142,17 @@ def load(extra: Sequence[Any] = (), blocked: Iterable[str] = ()) -> Plugins:
     return plugins
 
 
-def _from_file(path: Path) -> Plugin:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise PluginError(f"--plugin {path}: no such file") from None
-    except OSError as error:
-        raise PluginError(f"--plugin {path}: cannot be read ({error.strerror})") from error
-    spec = importlib.util.spec_from_file_location(f"pggan_kit_plugin_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"--plugin {path}: a plugin file is Python and ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    loader = spec.loader
-    _imported(lambda: loader.exec_module(module), str(path), "mend it, or run without it")
-    return Plugin(path.name, str(path.resolve()), module, hashlib.sha256(content).hexdigest())
+def load_recorded(rows: Sequence[Mapping[str, Any]]) -> Plugins:
+    """The plugins of a run: all installed ones, and the files that it used, if they still are what they were.
 
+    Args:
+        rows: of the run's `run.json`.
 
-def _imported(action: Callable[[], Any], name: str, remedy: str) -> Any:
-    try:
-        return action()
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"plugin {name} cannot be imported: {type(error).__name__}: {error}; {remedy}") from error
+    Raises:
+        PluginError: besides what `load` raises: a file is gone, has changed, or was never named on this machine.
+    """
+    files = {row["origin"]: row["sha256"] for row in rows if row["sha256"]}
+    return load(list(files), sha256=files)
 
 
 def _called(function: Callable[[], Any], plugin: Plugin) -> list[Component]:
@@ -192,111 +188,11 @@ class _Listener:
     of one experiment may be equal."""
 
 
-def marked_hooks(thing: Any, owner: str) -> dict[str, Callable[..., Any]]:
-    """The functions or methods of a plugin or part that are marked as hooks.
-
-    Raises:
-        PluginError: one that is named like a hook and not marked, that is marked and no hook, that takes arguments
-            which the hook does not have, or that wraps others.
-    """
-    found: dict[str, Callable[..., Any]] = {}
-    for attribute in dir(thing):
-        member = inspect.getattr_static(thing, attribute, None)
-        function = getattr(member, "__func__", member)
-        if not inspect.isfunction(function):
-            continue
-        options = getattr(function, f"{hookspecs.PROJECT}_impl", None)
-        if options is not None:
-            _check_hook(attribute, function, options, owner)
-            found[attribute] = getattr(thing, attribute)
-        elif attribute in HOOKS:
-            raise PluginError(f"{owner}: {attribute}() is named like a hook, so mark it with {MARK}, or rename it")
-    return found
-
-
-HOOKS: dict[str, inspect.Signature] = {
-    name: inspect.signature(spec)
-    for name, spec in vars(hookspecs).items()
-    if hasattr(spec, f"{hookspecs.PROJECT}_spec")
-}
-"""All hooks, with their arguments."""
-
-
-def _check_hook(name: str, function: Callable[..., Any], options: Mapping[str, Any], owner: str) -> None:
-    hook = options["specname"] or name
-    if hook not in HOOKS:
-        raise PluginError(f"{owner}: {hook} is no hook{nearest(hook, HOOKS)}")
-    if options["hookwrapper"] or options["wrapper"]:
-        raise PluginError(
-            f"{owner}: {hook} is a wrapper; hooks here have no order that matters, so they cannot wrap each other"
-        )
-    given = HOOKS[hook].parameters
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.name not in (*given, "self", "cls") and parameter.default is parameter.empty:
-            raise PluginError(
-                f"{owner}: {hook}() takes {parameter.name}, which this hook does not give"
-                f"{nearest(parameter.name, given)}; it gives {', '.join(given) or 'nothing'}"
-            )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """` (did you mean X?)`, or nothing where no known word is near."""
-    candidates = list(known)
-    found = get_close_matches(word, candidates, 1, 0.6)
-    if not found:
-        by_lower = {candidate.lower(): candidate for candidate in candidates}
-        found = [by_lower[near] for near in get_close_matches(word.lower(), by_lower, 1, 0.6)]
-    return f" (did you mean {found[0]}?)" if found else ""
-
-
-def require_protocol(thing: Any, kind: str, selector: str) -> None:
-    """Check a component, or the class that makes it, against the Protocol of its kind.
-
-    Raises:
-        PluginError: a method or attribute is missing, or a method does not take the Protocol's arguments.
-    """
-    protocol = KINDS[kind]
-    marked_hooks(thing, selector)
-    for name, member in vars(protocol).items():
-        if name.startswith("_") and name not in ("__call__", "__len__"):
-            continue
-        if not inspect.isfunction(member):
-            continue
-        found = inspect.getattr_static(thing, name, None)
-        if found is None or (name == "__call__" and isinstance(thing, type) and "__call__" not in dir(thing)):
-            raise PluginError(f"{selector} is no {protocol.__name__}: it has no {name}()")
-        if not _accepts(thing, name, member):
-            raise PluginError(
-                f"{selector} is no {protocol.__name__}: {name}() must take {_arguments(member)}"
-            )
-    if not isinstance(thing, type):
-        for name in getattr(protocol, "__annotations__", {}):
-            if not hasattr(thing, name):
-                raise PluginError(f"{selector} is no {protocol.__name__}: it has no attribute {name}")
-
-
-def _accepts(thing: Any, name: str, wanted: Callable[..., Any]) -> bool:
-    """Whether a method can be called with the arguments of the Protocol's. Hooks take only those that they want."""
-    found = inspect.getattr_static(thing, name)
-    if hasattr(getattr(found, "__func__", found), f"{hookspecs.PROJECT}_impl"):
-        return True
-    if not callable(getattr(thing, name)):
-        return False
-    unbound = isinstance(thing, type) and not isinstance(found, (staticmethod, classmethod))
-    count = len(inspect.signature(wanted).parameters) - (0 if unbound else 1)
-    try:
-        inspect.signature(getattr(thing, name)).bind(*range(count))
-    except TypeError:
-        return False
-    return True
-
-
-def _arguments(function: Callable[..., Any]) -> str:
-    return ", ".join(name for name in inspect.signature(function).parameters if name != "self") or "nothing"
-
-
 class Hooks:
     """The hooks of one run: of all plugins, and of every component that the experiment chose.
+
+    An observer that says of itself `critical = False` cannot end a run: where it fails, it is switched off with a
+    warning. What it raises as a `UserError` in `before_run`, when nothing is trained yet, still ends it.
 
     Args:
         plugins: hear hooks first.
@@ -306,10 +202,14 @@ class Hooks:
 
     def __init__(self, plugins: Plugins, parts: Mapping[str, tuple[Row, Any]], silent: Iterable[str] = ()) -> None:
         self._manager = new_manager()
+        self._expendable: set[str] = set()
         names: list[tuple[Any, str, str]] = [(p.object, p.name, p.origin) for p in plugins.loaded]
         for path, (row, part) in parts.items():
-            if row.component.kind not in silent:
-                names.append((part, path, f"{row.selector} of {row.plugin.name}"))
+            if row.component.kind in silent:
+                continue
+            names.append((part, path, f"{row.selector} of {row.plugin.name}"))
+            if row.component.kind == "observers" and not getattr(part, "critical", True):
+                self._expendable.add(path)
         # pluggy calls the last registered first.
         for thing, name, origin in reversed(names):
             register(self._manager, thing, name, origin)
@@ -352,7 +252,9 @@ class Hooks:
 
     def collect(self, hook: str, **arguments: Any) -> dict[str, Any]:
         """Each implementation's return value by its name."""
-        return {i.plugin_name: self._one(i, hook, arguments) for i in self.implementations(hook)}
+        found = {i.plugin_name: self._one(i, hook, arguments) for i in self.implementations(hook)}
+        # One that failed just now is off, and has nothing to remember.
+        return {name: value for name, value in found.items() if self._manager.has_plugin(name)}
 
     def tell(self, name: str, hook: str, **arguments: Any) -> None:
         """Tell one implementation by name; nobody if it is not there."""
@@ -362,16 +264,38 @@ class Hooks:
 
     def _one(self, implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any]) -> Any:
         try:
-            wanted = (*implementation.argnames, *implementation.kwargnames)
-            return implementation.function(**{name: arguments[name] for name in wanted if name in arguments})
-        except (UserError, TrainingError, Interrupted):
+            return self._called(implementation, arguments)
+        except (TrainingError, Interrupted):
             raise
         except Exception as error:
-            where = ", ".join(f"{n} {arguments[n]}" for n in ("stage", "images", "path") if n in arguments)
-            state = arguments.get("state")
-            if state is not None:
-                where = f"stage {state.stage.size}, images {state.images}"
-            raise TrainingError(
-                f"{implementation.plugin_name} failed in its hook {hook}"
-                f"{f' ({where})' if where else ''}: {type(error).__name__}: {error}"
-            ) from error
+            name, expendable = implementation.plugin_name, implementation.plugin_name in self._expendable
+            if isinstance(error, UserError) and (not expendable or hook == "before_run"):
+                raise
+            failed = f"{name} failed in its hook {hook}{_place(arguments)}: {type(error).__name__}: {error}"
+            if not expendable:
+                raise TrainingError(failed) from error
+            self._switch_off(name, failed, error, arguments.get("run"))
+            return None
+
+    def _called(self, implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
+        wanted = (*implementation.argnames, *implementation.kwargnames)
+        return implementation.function(**{name: arguments[name] for name in wanted if name in arguments})
+
+    def _switch_off(self, name: str, failed: str, error: Exception, run: Run | None) -> None:
+        """Let a failed observer let go of what it holds, in its `on_error`; then it hears nothing more."""
+        for implementation in self.implementations("on_error"):
+            if implementation.plugin_name == name:
+                with suppress(Exception):
+                    self._called(implementation, {"run": run, "error": error})
+        self._manager.unregister(name=name)
+        warn = warnings.warn if run is None else run.files.warn
+        warn(f"{failed}. It is switched off; the run goes on")
+
+
+def _place(arguments: Mapping[str, Any]) -> str:
+    """Where a run stands, as far as a hook's arguments tell."""
+    state = arguments.get("state")
+    if state is not None:
+        return f" (stage {state.stage.size}, images {state.images})"
+    where = ", ".join(f"{name} {arguments[name]}" for name in ("stage", "images", "path") if name in arguments)
+    return f" ({where})" if where else ""

@@ -74,6 +74,7 @@ class Pyramid:
 
     Attributes:
         levels: by size.
+        fingerprint: the data set's.
 
     Raises:
         DataError: no images, an image of the wrong kind, a label out of range, a cache folder that cannot be written.
@@ -87,8 +88,8 @@ class Pyramid:
         self.folder = settings.cache_folder() / "pyramids"
         self._dataset, self._settings = dataset, settings
         self._progress: Progress = progress or (lambda done, total, what: None)
-        self._fingerprint = dataset.fingerprint()
-        self._source = _digest(self._fingerprint)[:16]
+        self.fingerprint = dataset.fingerprint()
+        self._source = _digest(self.fingerprint)[:16]
         wanted = list(dict.fromkeys(sizes))
         self.levels = self._opened(wanted)
         if len(self.levels) < len(wanted):
@@ -99,7 +100,7 @@ class Pyramid:
             raise DataError(f"somebody removed files from {self.folder} while they were built: start again")
 
     def _paths(self, size: Size) -> tuple[Path, Path]:
-        key = _digest(FORMAT, self._fingerprint, self._settings.filter, *size)
+        key = _digest(FORMAT, self.fingerprint, self._settings.filter, *size)
         stem = f"{self._source}-{key}"
         return self.folder / f"{stem}.images.npy", self.folder / f"{stem}.labels.npy"
 

@@ -8,15 +8,20 @@ import platform
 import re
 import sys
 import time
+import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from pggan_kit import distributed
 from pggan_kit.checkpoint import Checkpoints, write_atomically
-from pggan_kit.errors import RunError
+from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.identity import Identity
+from pggan_kit.locks import LOCK, RunLock
 from pggan_kit.seeding import torch_generator
 
 if TYPE_CHECKING:
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
     from pggan_kit.state import TrainState
 
 ROOT = Path("runs")
+LONGEST_NAME = 60
+"""Characters of a config's name in a run's: with four bytes each they still fit a file name."""
 
 
 class RunDirectory:
@@ -37,36 +44,44 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: RunLock | None = None
 
     @classmethod
     def create(cls, path: Path | None, name: str) -> RunDirectory:
-        """A new directory: `path`, or the next number under `runs/`, as `runs/00007-mnist`.
+        """A new directory, locked: `path`, or the next number under `runs/`, as `runs/00007-mnist`.
+
+        Args:
+            path: an empty folder, or one that is yet to be made.
+            name: of the config; what may not stand in a file name becomes a dash.
 
         Raises:
-            RunError: `path` is not empty, or cannot be made.
+            RunError: `path` is not empty, cannot be made, or another process has just taken it.
         """
         try:
-            if path is not None:
-                if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                    what = "already holds a run" if (path / "run.json").exists() else "is not empty"
-                    raise RunError(f"--run-dir {path} {what}; name another, or `pggan-kit resume {path}`")
-                path.mkdir(parents=True, exist_ok=True)
-                return cls(path)
-            ROOT.mkdir(exist_ok=True)
-            while True:
-                numbers = [int(m[1]) for entry in ROOT.iterdir() if (m := re.match(r"(\d{5})-", entry.name))]
-                path = ROOT / f"{max(numbers, default=-1) + 1:05d}-{name}"
-                try:
-                    path.mkdir()
-                except FileExistsError:
-                    continue
-                return cls(path)
+            files = cls(_next_number(name) if path is None else path)
+            if path is not None and path.exists() and not path.is_dir():
+                raise RunError(f"--run-dir {path} is not empty; name another")
+            files.path.mkdir(parents=True, exist_ok=True)
+            # Looked at before, so that a full folder is not written to; and after, since another may have been faster.
+            files._require_empty()
+            files.lock()
+            try:
+                files._require_empty()
+            except RunError:
+                files.unlock()
+                raise
         except OSError as error:
             raise RunError(f"cannot make a run directory at {path or ROOT}: {error.strerror}") from error
+        return files
+
+    def _require_empty(self) -> None:
+        if any(entry.name != LOCK for entry in self.path.iterdir()):
+            what = "already holds a run" if (self.path / "run.json").exists() else "is not empty"
+            raise RunError(f"--run-dir {self.path} {what}; name another, or `pggan-kit resume {self.path}`")
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """An existing run's directory.
+        """An existing run's directory, not locked.
 
         Raises:
             RunError: there is no run in it.
@@ -75,9 +90,31 @@ class RunDirectory:
             raise RunError(f"{path} holds no run (it has no run.json)")
         return cls(path)
 
-    def record(self, plugins: list[dict[str, Any]], config_text: str, operative_text: str, command: str) -> None:
-        """Write what the run consists of, once, before it starts."""
-        about = {
+    def lock(self) -> None:
+        """Keep other processes from training here, until `unlock` or the end of this one.
+
+        Raises:
+            RunError: another one trains here.
+        """
+        if self._lock is None:
+            self._lock = RunLock(self.path)
+
+    def unlock(self) -> None:
+        """Let other processes train here. Does nothing where it is not locked."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def record(
+        self,
+        plugins: list[dict[str, Any]],
+        config_text: str,
+        operative_text: str,
+        command: str,
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write what the run consists of, once, before it starts; of a branch also its `origin`."""
+        about: dict[str, Any] = {
             "command": command,
             "plugins": plugins,
             "environment": {
@@ -89,41 +126,135 @@ class RunDirectory:
             },
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+        if origin is not None:
+            about["from"] = dict(origin)
         write_atomically(self.path / "config.gin", config_text.encode())
         write_atomically(self.path / "operative.gin", operative_text.encode())
         write_atomically(self.path / "run.json", (json.dumps(about, indent=1) + "\n").encode())
 
     def about(self) -> dict[str, Any]:
-        """What `record` wrote in `run.json`.
+        """What `record` wrote in `run.json`; `plugins` are rows with `name`, `origin` and `sha256`.
 
         Raises:
             RunError: the file is damaged.
         """
         try:
-            found: dict[str, Any] = json.loads((self.path / "run.json").read_text())
-        except ValueError as error:
-            raise RunError(f"{self.path / 'run.json'} is damaged: {error}") from error
+            found: dict[str, Any] = json.loads(self._text("run.json"))
+            good = all(isinstance(row[key], str) for row in found["plugins"] for key in ("name", "origin")) and all(
+                row["sha256"] is None or isinstance(row["sha256"], str) for row in found["plugins"]
+            )
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RunError(f"{self.path / 'run.json'} is damaged: {type(error).__name__}: {error}") from error
+        if not good:
+            raise RunError(f"{self.path / 'run.json'} is damaged: its plugins are no rows of name, origin and sha256")
         return found
 
+    def config_text(self) -> str:
+        """`config.gin`: includes and overrides resolved.
+
+        Raises:
+            RunError: the file is missing or no text.
+        """
+        return self._text("config.gin")
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"cannot read {self.path / name}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RunError(f"{self.path / name} is damaged: it is no UTF-8 text") from error
+
     def log(self, line: str) -> None:
-        """Add a dated line to `log.txt`."""
-        with (self.path / "log.txt").open("a") as file:
+        """Add a dated line to `log.txt`. That it cannot be written ends no run: what fails then says so itself."""
+        with suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
+    def warn(self, line: str) -> None:
+        """Warn, and log it too. Only rank 0 does."""
+        if distributed.rank() == 0:
+            self.log(f"warning: {line}")
+            warnings.warn(line, stacklevel=2)
+
     def append_stats(self, row: Mapping[str, Any]) -> None:
-        """Add a tick's row to `stats.jsonl`."""
-        with (self.path / "stats.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Add a tick's row to `stats.jsonl`, safely on the disk: the checkpoint that follows may not outlive it.
+
+        Raises:
+            TrainingError: it cannot be written.
+        """
+        path = self.path / "stats.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {path}: {error.strerror}. The checkpoints saved before are untouched"
+            ) from error
 
     def stats(self) -> list[dict[str, Any]]:
-        """All ticks' rows."""
-        file = self.path / "stats.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        """All ticks' rows that are whole; a process that dies may leave a half-written last one.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        return self._stats()[0]
+
+    def _stats(self) -> tuple[list[dict[str, Any]], list[int]]:
+        """The rows, and the numbers of lines that are none."""
+        path = self.path / "stats.jsonl"
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return [], []
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror}") from error
+        rows, damaged = [], []
+        for number, line in enumerate(lines, start=1):
+            row = _stats_row(line)
+            if row is not None:
+                rows.append(row)
+            elif line:
+                damaged.append(number)
+        if lines[-1]:
+            damaged = [number for number in damaged if number != len(lines)]
+        return rows, damaged
 
     def cut_stats(self, images: int) -> None:
-        """Drop the rows past `images`: a resumed run writes them again."""
-        rows = [row for row in self.stats() if row["images"] <= images]
+        """Drop the rows past `images`, which a resumed run writes again, and lines that are no rows.
+
+        Raises:
+            RunError: the file cannot be read or written.
+        """
+        rows, damaged = self._stats()
+        if damaged:
+            listed = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
+            self.warn(f"{self.path / 'stats.jsonl'} was damaged; dropped {len(damaged)} of its lines: {listed}")
+        rows = [row for row in rows if row["images"] <= images]
         write_atomically(self.path / "stats.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def _next_number(name: str) -> Path:
+    """A new folder under `runs/`."""
+    safe = re.sub(r"[^\w.-]+", "-", name)[:LONGEST_NAME]
+    ROOT.mkdir(exist_ok=True)
+    while True:
+        numbers = [int(m[1]) for entry in ROOT.iterdir() if (m := re.match(r"(\d{5})-", entry.name))]
+        path = ROOT / f"{max(numbers, default=-1) + 1:05d}-{safe}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+
+
+def _stats_row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and type(row.get("images")) is int else None
 
 
 class Run:
@@ -137,6 +268,7 @@ class Run:
         device: where the networks live.
         resumed: whether an earlier process began it.
         alpha: of the last step, by path (`generator`, `discriminator`, `reals`); 1 where nothing fades.
+        identity: what checkpoints say they belong to.
     """
 
     def __init__(
@@ -151,6 +283,7 @@ class Run:
         self.device = state.device
         self.resumed = False
         self.alpha: dict[str, float] = {}
+        self.identity: Identity = {}
         self.checkpoints = Checkpoints(files.path / "checkpoints", experiment.keep)
 
     @property

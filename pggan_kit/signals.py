@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
+
+
+class StoppedAtOnce(KeyboardInterrupt):
+    """A signal that is not waited for. Like Ctrl-C, no plugin's `except Exception` stops it.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.strsignal(number))
+        self.exit_code = 128 + number
 
 
 class StopSignals:
@@ -27,5 +41,25 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            raise SystemExit(128 + number)
+            raise StoppedAtOnce(number)
         self.received = number
+
+
+@contextlib.contextmanager
+def leaving_in_order() -> Iterator[None]:
+    """While entered, SIGTERM ends the program as Ctrl-C does, so that files are closed and temporary ones removed.
+
+    Training has its own way (`StopSignals`). Does nothing outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise StoppedAtOnce(number)

@@ -57,6 +57,9 @@ class TrainState:
         ema: the generator's exponential moving average; it grows along and lives through all stages.
         optimizers: by the names that the update gave them.
         means: what the running tick has gathered.
+        dropped: steps that were left out because a loss or gradient was not finite.
+        rewinds: how often the run went back for the same reason; each time gets other latents.
+        warned_stage: the last stage of which it was said that it may have collapsed; -1 for none.
     """
 
     def __init__(self, experiment: Experiment, schedule: Schedule, device: torch.device) -> None:
@@ -69,6 +72,8 @@ class TrainState:
         self.last_tick = 0
         self.phase = STABLE
         self.means = TickMeans()
+        self.dropped = self.rewinds = 0
+        self.warned_stage = -1
         if any(True for _ in experiment.image_resampling.up(1, 2).parameters()):
             raise ValueError("train.image_resampling must have no parameters: it also resamples reals")
         base = schedule.stages[0]
@@ -89,6 +94,11 @@ class TrainState:
         """Whether a network has its old path beside the new one."""
         return self.generator.bridge is not None or self.discriminator.bridge is not None
 
+    def stream(self, drawn: int = 0) -> tuple[int | str, ...]:
+        """What seeds the random numbers of a place on the clock, besides their purpose."""
+        place: tuple[int | str, ...] = (self.images + drawn,)
+        return (*place, "rewind", self.rewinds) if self.rewinds else place
+
     def network(self, name: str) -> Generator | Discriminator:
         """`generator` or `discriminator`."""
         return self.generator if name == "generator" else self.discriminator
@@ -105,7 +115,7 @@ class TrainState:
             net.end_fade()
 
     def renew_optimizers(self, reset: bool) -> None:
-        """Ask the update for optimizers that fit the networks; parameters that stayed keep their state unless `reset`."""
+        """Ask the update for optimizers that fit the networks; what stayed keeps its state unless `reset`."""
         old = self.optimizers
         self.optimizers = self.experiment.update.optimizers(
             self.experiment, self.stage, self.generator, self.discriminator
@@ -143,33 +153,76 @@ class TrainState:
             "ema": self.ema.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "means": {"sums": self.means.sums, "counts": self.means.counts},
+            "optimizer_classes": {name: type(optimizer).__qualname__ for name, optimizer in self.optimizers.items()},
+            "means": {"sums": self.means.sums, "counts": dict(self.means.counts)},
+            "dropped": self.dropped,
+            "rewinds": self.rewinds,
+            "warned_stage": self.warned_stage,
         }
 
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Any], other_optimizers: bool = False) -> dict[str, str]:
         """Become what was saved. Only on a new state of the same experiment.
+
+        Args:
+            saved: what `state_dict` returned.
+            other_optimizers: the experiment is another one, whose optimizers keep their own settings; those of other
+                classes or parameters begin anew.
+
+        Returns:
+            Optimizers that began anew, and why.
 
         Raises:
             RunError: a checkpoint of another format, or of other networks.
         """
-        if saved.get("format") != FORMAT:
-            raise RunError(f"the checkpoint has format {saved.get('format')}; this version reads format {FORMAT}")
+        require_format(saved)
+        try:
+            return self._load(saved, other_optimizers)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = (str(error).strip() or "?").splitlines()[0]
+            raise RunError(f"the checkpoint does not fit this experiment: {type(error).__name__}: {reason}") from error
+
+    def _load(self, saved: Mapping[str, Any], other_optimizers: bool) -> dict[str, str]:
         last = len(saved["starts"]) - 1
         if last >= len(self.schedule.stages):
             raise RunError(f"the checkpoint stands in stage {last} of a schedule of {len(self.schedule.stages)} stages")
+        require_clock(saved)
         for index in range(1, last + 1):
             self.starts = [0] * (index + 1)
             self._grow_networks(saved["bridged"] if index == last else {})
         self.starts = list(saved["starts"])
         self.images, self.steps = saved["images"], saved["steps"]
         self.last_tick, self.phase = saved["last_tick"], saved["phase"]
+        self.dropped, self.rewinds, self.warned_stage = saved["dropped"], saved["rewinds"], saved["warned_stage"]
         for name in ("generator", "ema", "discriminator"):
             load_weights(getattr(self, name), saved[name], name)
         self.renew_optimizers(reset=True)
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(saved["optimizers"][name])
-        self.means.sums = {name: value.to(self.device) for name, value in saved["means"]["sums"].items()}
+        anew = self._load_optimizers(saved, other_optimizers)
+        self.means.sums = {name: value.to(self.device, copy=True) for name, value in saved["means"]["sums"].items()}
         self.means.counts = dict(saved["means"]["counts"])
+        return anew
+
+    def _load_optimizers(self, saved: Mapping[str, Any], others: bool) -> dict[str, str]:
+        anew: dict[str, str] = {}
+        for name, optimizer in self.optimizers.items():
+            own, there = type(optimizer).__qualname__, saved["optimizer_classes"].get(name)
+            if there != own:
+                if not others:
+                    raise RunError(f"the checkpoint's optimizer {name} is {there}, and this config's is {own}")
+                anew[name] = f"{there} there, {own} now"
+                continue
+            settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+            try:
+                # A copy: torch would go on working in the tensors that it is given.
+                optimizer.load_state_dict(on_cpu(saved["optimizers"][name]))
+            except ValueError as error:
+                if not others:
+                    raise RunError(f"the checkpoint's optimizer {name} does not fit: {error}") from error
+                anew[name] = "it has other parameters"
+                continue
+            if others:
+                for group, kept in zip(optimizer.param_groups, settings, strict=True):
+                    group.update(kept)
+        return anew
 
     def _grow_networks(self, bridged: Mapping[str, bool]) -> None:
         pairs = ((self.generator, "generator"), (self.ema, "generator"), (self.discriminator, "discriminator"))
@@ -186,6 +239,56 @@ class TrainState:
                 if param.dim() == 4:
                     param.data = param.data.contiguous(memory_format=torch.channels_last)
         return net
+
+
+def on_cpu(content: Any) -> Any:
+    """A copy of a checkpoint's content of which nothing changes any more, and nothing takes a GPU's memory."""
+    if isinstance(content, Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, Mapping):
+        return {key: on_cpu(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return type(content)(on_cpu(value) for value in content)
+    return content
+
+
+def require_format(saved: Mapping[str, Any]) -> None:
+    """Check that this version can read a checkpoint.
+
+    Raises:
+        RunError: it cannot; the message says which format it has.
+    """
+    found = saved.get("format")
+    if type(found) is not int:
+        raise RunError("the checkpoint does not say of which format it is: it is none of a run")
+    if found > FORMAT:
+        raise RunError(
+            f"the checkpoint is of a newer pggan_kit: it has format {found}, and this version reads up to format "
+            f"{FORMAT}; install the newer version"
+        )
+    if found < FORMAT:
+        raise RunError(f"the checkpoint has format {found}; this version reads format {FORMAT}")
+
+
+def require_clock(saved: Mapping[str, Any]) -> None:
+    """Check what a checkpoint says of where the run stood.
+
+    Raises:
+        RunError: it cannot be so; the message names the entry.
+    """
+    starts, images = saved["starts"], saved["images"]
+    counts = [saved[name] for name in ("images", "steps", "last_tick", "dropped", "rewinds")]
+    good = {
+        "clock": all(type(count) is int and count >= 0 for count in counts),
+        "starts": isinstance(starts, list)
+        and all(type(start) is int for start in [*starts, images])
+        and starts[:1] == [0]
+        and [*starts, images] == sorted([*starts, images]),
+        "phase": isinstance(saved["phase"], str) and saved["phase"] in (FADE, STABLE),
+    }
+    wrong = [name for name, holds in good.items() if not holds]
+    if wrong:
+        raise RunError(f"the checkpoint does not fit this experiment: its {' and '.join(wrong)} cannot be")
 
 
 def load_weights(net: nn.Module, saved: Mapping[str, Tensor], name: str) -> None:

@@ -15,6 +15,7 @@ from pggan_kit.seeding import torch_generator
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
+    from pggan_kit.guards import Guard
     from pggan_kit.schedule import Stage
     from pggan_kit.state import TrainState
 
@@ -66,7 +67,13 @@ class StepContext:
     """
 
     def __init__(
-        self, experiment: Experiment, state: TrainState, stage: Stage, sampler: Source, alpha: Mapping[str, Tensor]
+        self,
+        experiment: Experiment,
+        state: TrainState,
+        stage: Stage,
+        sampler: Source,
+        alpha: Mapping[str, Tensor],
+        guard: Guard | None = None,
     ) -> None:
         self.experiment = experiment
         self.stage = stage
@@ -75,6 +82,7 @@ class StepContext:
         self._state = state
         self._sampler = sampler
         self._alpha = alpha
+        self._guard = guard
 
     @property
     def images(self) -> int:
@@ -109,13 +117,13 @@ class StepContext:
             count: how many, over all ranks; None: the stage's batch size. Of a multiple k of it, this rank's first
                 k-th belongs to the first k-th of the whole batch.
         """
-        generator = torch_generator(self.experiment.seed, "latents", stream, self.images)
+        generator = torch_generator(self.experiment.seed, "latents", stream, *self._state.stream(self.drawn))
         rows = self.stage.batch_size if count is None else count
         return self._local(torch.randn(rows, self.experiment.latent_size, generator=generator))
 
     def uniform(self, stream: str) -> Tensor:
         """(N,) uniform in [0, 1), drawn like latents: mixing weights of penalties."""
-        generator = torch_generator(self.experiment.seed, "uniform", stream, self.images)
+        generator = torch_generator(self.experiment.seed, "uniform", stream, *self._state.stream(self.drawn))
         return self._local(torch.rand(self.stage.batch_size, generator=generator))
 
     def due(self, penalties: Sequence[Penalty]) -> tuple[Penalty, ...]:
@@ -149,10 +157,13 @@ class StepContext:
             still.eval()
         with self.experiment.autocast(state.device):
             losses, kept = terms(self._generator, self._discriminator, part)
-        torch.stack(list(losses.values())).sum().backward()
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
         distributed.average_gradients(moving.parameters())
         if inference:
             still.train()
+        if self._guard is not None:
+            self._guard.check(net, losses, total, moving)
         chosen.step()
         return _detached(losses), _detached(kept)
 

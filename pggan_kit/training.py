@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import resource
-import sys
 import time
 from typing import Any
 
@@ -12,12 +9,18 @@ import torch
 from torch import Tensor
 
 from pggan_kit import distributed
+from pggan_kit.branching import part_classes
 from pggan_kit.data import Data
 from pggan_kit.errors import Interrupted, TrainingError, UserError
+from pggan_kit.guards import NonFiniteError
+from pggan_kit.identity import KEY
+from pggan_kit.meters import Meter, diversity
+from pggan_kit.recovery import Recovery
 from pggan_kit.runs import Run
 from pggan_kit.schedule import FADE, STABLE, Stage
 from pggan_kit.seeding import derive
 from pggan_kit.signals import StopSignals
+from pggan_kit.state import on_cpu
 from pggan_kit.steps import PATHS, StepContext
 
 
@@ -27,25 +30,27 @@ def train(run: Run, data: Data, saved: dict[str, Any] | None = None) -> dict[str
     Args:
         run: a run whose state is new, or was loaded from `saved`.
         data: the data set at all stages' sizes.
-        saved: the checkpoint that a resumed run goes on from.
+        saved: the checkpoint that a resumed run, or a branch of another, goes on from.
 
     Returns:
         What `after_run` is given.
 
     Raises:
         TrainingError: a loss became non-finite, or a plugin failed.
-        Interrupted: a signal asked to stop; a checkpoint was written first.
+        Interrupted: a signal or `train.time_limit` asked to stop; a checkpoint was written first.
     """
     try:
         with StopSignals() as stop:
-            return _Loop(run, data, stop).to_end(saved)
+            return Loop(run, data, stop).to_end(saved)
     except BaseException as error:
         for failure in run.hooks.call_all("on_error", run=run, error=error):
             run.files.log(f"while the run was failing: {failure}")
         raise
 
 
-class _Loop:
+class Loop:
+    """One process's way through a run. Its methods are for this module and `recovery.py`."""
+
     def __init__(self, run: Run, data: Data, stop: StopSignals) -> None:
         self.run = run
         self.data = data
@@ -55,58 +60,80 @@ class _Loop:
         self.hooks = run.hooks
         self.experiment = run.experiment
         self.alpha_tensors = {path: torch.ones((), device=run.device) for path in PATHS}
-        self.started = self.tick_started = time.perf_counter()
-        self.update_seconds = self.tick_update_seconds = 0.0
-        self.tick_steps_from = self.state.images
+        self.meter = Meter(self.state.images)
+        self.recovery = Recovery(self)
         self.checkpoint = run.checkpoints.last()
 
     def to_end(self, saved: dict[str, Any] | None) -> dict[str, Any]:
         self.hooks.call("before_run", run=self.run)
-        for name, value in (saved or {}).get("components", {}).items():
-            self.hooks.tell(name, "load_state", run=self.run, saved=value)
-        self.enter_stage()
-        running = self.move_on(self.stage_over() if saved is not None else self.passes_through())
+        resumed = self.run.resumed and saved is not None
+        if resumed:
+            self.recovery.snapshot = on_cpu(saved)
+        running = self.stand(saved)
+        if running and not resumed:
+            self.save()  # so that a run can be resumed from before its first tick, and a branch without its trunk
         while running:
-            self.obey_signals()
-            self.step()
-            over = self.stage_over()
-            phase_over = over or (self.state.phase == FADE and self.position().phase == STABLE)
-            tick = self.experiment.tick
-            if phase_over or self.state.images // tick > self.state.last_tick // tick:
-                self.tick(over)
-            running = self.move_on(over)
+            running = self.advance()
         result = {
             "images": self.state.images,
             "steps": self.state.steps,
-            "seconds": time.perf_counter() - self.started,
-            "update_seconds": self.update_seconds,
+            "seconds": self.meter.seconds,
+            "update_seconds": self.meter.update_seconds,
             "checkpoint": str(self.checkpoint),
         }
         self.hooks.call("after_run", run=self.run, result=result)
         return result
 
+    def stand(self, saved: dict[str, Any] | None) -> bool:
+        """Begin, or go on from what the state was loaded from. Returns whether there is more to train."""
+        for name, value in (saved or {}).get("components", {}).items():
+            self.hooks.tell(name, "load_state", run=self.run, saved=value)
+        self.enter_stage()
+        begun = self.state.images > self.state.starts[-1]
+        return self.move_on(self.stage_over() if begun else self.passes_through())
+
+    def advance(self) -> bool:
+        """Take one step, and do what follows from it. Returns whether there is more to train."""
+        try:
+            self.obey_stops()
+            self.step()
+            over = self.stage_over()
+            phase_over = over or (self.state.phase == FADE and self.position().phase == STABLE)
+            tick = self.experiment.tick
+            if phase_over or self.state.images // tick > self.state.last_tick // tick:
+                # Just before a fade ends both paths are there: from this one any alpha can be drawn.
+                self.tick(over, forever=over or (phase_over and self.state.fading))
+        except NonFiniteError as death:
+            return self.recovery.after(death)
+        return self.move_on(over)
+
     def position(self) -> Any:
         return self.schedule.at(self.state.images, self.state.starts)
 
     def step(self) -> None:
-        state = self.state
+        state, seed = self.state, self.experiment.seed
         self.set_alpha()
-        torch.manual_seed(derive(self.experiment.seed, "step", state.images, distributed.rank()))
+        torch.manual_seed(derive(seed, "step", *state.stream(), distributed.rank()))
         faded = {path: self.alpha_tensors[path] for path in PATHS if self.run.alpha[path] != 1.0}
-        ctx = StepContext(self.experiment, state, state.stage, self.sampler, faded)
+        ctx = StepContext(self.experiment, state, state.stage, self.sampler, faded, self.recovery.guard)
+        self.recovery.before_step()
         began = time.perf_counter()
-        losses = self.updated(ctx)
+        try:
+            losses = self.updated(ctx)
+        except NonFiniteError as death:
+            self.recovery.drop(death, ctx)
+            return
         state.images += ctx.drawn
         state.steps += 1
         state.follow()
-        self.tick_update_seconds += time.perf_counter() - began
+        self.meter.updated(time.perf_counter() - began)
         state.means.add(losses)
         self.hooks.call("after_step", run=self.run, stage=state.stage, state=state, losses=losses)
 
     def updated(self, ctx: StepContext) -> dict[str, Tensor]:
         try:
             return self.experiment.update.step(ctx)
-        except (UserError, TrainingError):
+        except (UserError, TrainingError, NonFiniteError):
             raise
         except Exception as error:
             raise TrainingError(
@@ -194,59 +221,59 @@ class _Loop:
     def tell(self, hook: str) -> None:
         self.hooks.call(hook, run=self.run, stage=self.state.stage, state=self.state)
 
-    def tick(self, stage_over: bool) -> None:
+    def tick(self, stage_over: bool, forever: bool) -> None:
         state = self.state
-        stats = state.means.read()
-        wrong = [name for name, value in stats.items() if not math.isfinite(value)]
-        if wrong:
-            raise TrainingError(
-                f"{', '.join(wrong)} became non-finite before images {state.images} (stage {state.stage.size}, "
-                f"{state.phase}, alpha {self.run.alpha['generator']:.3f}); the checkpoint before it is kept"
-            )
-        stats |= self.progress()
+        self.recovery.settle()
+        stats = state.means.read() | self.progress() | self.meter.tick(self.run)
         state.last_tick = state.images
         if distributed.rank() == 0:
             row = {"images": state.images, "steps": state.steps, "phase": state.phase, **stats}
             self.run.files.append_stats(row)
         self.hooks.call("after_tick", run=self.run, stage=state.stage, state=state, stats=stats)
-        self.save(forever=stage_over)
+        self.save(stage_over, forever)
 
     def progress(self) -> dict[str, float]:
-        now, state = time.perf_counter(), self.state
-        seconds = now - self.tick_started
-        images = state.images - self.tick_steps_from
+        state, experiment = self.state, self.experiment
         stats = {
             "Progress/alpha": self.run.alpha["generator"],
             "Progress/stage": state.stage.index,
             "Progress/size": state.stage.height,
-            "Timing/seconds": seconds,
-            "Timing/update_seconds": self.tick_update_seconds,
-            "Timing/images_per_second": images / seconds if seconds > 0 else 0.0,
-            "Resources/memory_mib": peak_memory_mib(),
         }
-        if self.run.device.type == "cuda":
-            stats["Resources/gpu_memory_mib"] = torch.cuda.max_memory_allocated(self.run.device) / 2**20
-        self.update_seconds += self.tick_update_seconds
-        self.tick_started, self.tick_update_seconds, self.tick_steps_from = now, 0.0, state.images
+        if experiment.non_finite != "stop":
+            stats |= {"Progress/dropped_steps": state.dropped, "Progress/rewinds": state.rewinds}
+        if experiment.collapse_below > 0 and distributed.rank() == 0:
+            stats |= self.diversity()
         return stats
 
-    def save(self, forever: bool = False) -> None:
-        components = self.hooks.collect("save_state", run=self.run)
-        if distributed.rank() == 0:
-            saved = {**self.state.state_dict(), "components": components}
-            self.checkpoint = self.run.checkpoints.save(saved, self.state.images, forever)
+    def diversity(self) -> dict[str, float]:
+        found, state = diversity(self.run, self.sampler), self.state
+        if found is None:
+            return {}
+        if found < self.experiment.collapse_below and state.warned_stage != state.stage.index:
+            state.warned_stage = state.stage.index
+            self.run.files.warn(
+                f"at images {state.images} (stage {state.stage.size}) the generator's images vary {found:.3f} times as "
+                f"much as the data, less than train.collapse_below ({self.experiment.collapse_below}): has it "
+                "collapsed?"
+            )
+        return {"Progress/diversity": found}
 
-    def obey_signals(self) -> None:
-        if self.stop.received is None:
+    def save(self, stage_over: bool = False, forever: bool = False) -> None:
+        components = self.hooks.collect("save_state", run=self.run)
+        marks = {KEY: self.run.identity, "stage_over": stage_over, "components": components}
+        marks["component_classes"] = part_classes(self.hooks, "save_state")
+        self.recovery.snapshot = on_cpu({**self.state.state_dict(), **marks})
+        if distributed.rank() == 0:
+            self.checkpoint = self.run.checkpoints.save(self.recovery.snapshot, self.state.images, forever)
+
+    def obey_stops(self) -> None:
+        limit = self.experiment.time_limit
+        timed_out = limit is not None and self.meter.seconds >= limit
+        if self.stop.received is None and not timed_out:
             return
+        self.recovery.settle()
         self.save()
         raise Interrupted(
             self.stop.received,
             f"stopped at images {self.state.images} and saved; go on with: pggan-kit resume {self.run.directory}",
         )
-
-
-def peak_memory_mib() -> float:
-    """The most memory this process has held, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

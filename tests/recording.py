@@ -127,6 +127,8 @@ def expected(sizes: Sequence[int], fade: int, stable: int, batch: int, tick: int
         if fading and soft:
             yield ("before_fade", size, images)
         over = end == start and not last
+        if images == 0 and not over:
+            yield ("save_state", 0)
         while not over:
             images += batch
             yield ("after_step", size, images)

@@ -14,8 +14,8 @@ from recording import Recorder, expected, expected_alphas
 
 from pggan_kit import Component, api, hookimpl, hookspecs
 from pggan_kit.checkpoint import Checkpoints
+from pggan_kit.contracts import HOOKS
 from pggan_kit.errors import Interrupted, TrainingError
-from pggan_kit.plugins import HOOKS
 
 SIZES = (4, 8, 16)
 CASES = {

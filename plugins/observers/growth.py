@@ -50,6 +50,8 @@ class Growth:
             60000, `frames` below 2.
     """
 
+    critical = False
+
     def __init__(
         self, count: int = 16, frame_ms: int = 200, hold_ms: int = 2000, frames: int = 200, fresh: bool = False
     ) -> None:

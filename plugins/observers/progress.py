@@ -32,6 +32,8 @@ class Progress:
     a tick. At the end it says what there is to look at.
     """
 
+    critical = False
+
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._live: Live | None = None

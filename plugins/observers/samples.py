@@ -24,6 +24,8 @@ class Samples:
         ValueError: `count` below 1.
     """
 
+    critical = False
+
     def __init__(self, count: int = 64, fresh: bool = False) -> None:
         require_count("count", count, 1)
         self.count = count

@@ -28,6 +28,8 @@ class TensorBoard:
         ValueError: `count` below 0.
     """
 
+    critical = False
+
     def __init__(self, count: int = 64) -> None:
         require_count("count", count, 0)
         # Slow to import: only those pay who chose it, and before the run starts.

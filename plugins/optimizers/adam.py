@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -53,13 +54,14 @@ class Adam:
         self.decay_images = decay_images
         self.decay_to = decay_to
         self._share = 1.0
-        self._built: list[torch.optim.Optimizer] = []
+        # Weak: those of stages that are over hold all of their gradients and moments.
+        self._built: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
 
     def build(self, params: Iterable[nn.Parameter], stage: Stage) -> torch.optim.Optimizer:
         """A new Adam at this stage's learning rate; one fused kernel for all parameters."""
         lr = at_height(self.lr, stage.height) * self._share
         built = torch.optim.Adam(params, lr, self.betas, self.eps, fused=True)
-        self._built.append(built)
+        self._built.add(built)
         return built
 
     @hookimpl
@@ -77,7 +79,6 @@ class Adam:
         if self.decay_images == 0 or left >= self.decay_images:
             return
         self._share = self.decay_to + (1 - self.decay_to) * max(0, left) / self.decay_images
-        self._built = [mine for mine in self._built if any(mine is used for used in state.optimizers.values())]
         for optimizer in self._built:
             for group in optimizer.param_groups:
                 group["lr"] = at_height(self.lr, stage.height) * self._share

@@ -58,7 +58,10 @@ def test_shared_counter_goes_on_for_parameters_that_join_late() -> None:
 
 
 class TestAdam(OptimizerSuite):
-    bad_arguments = ({"lr": 0.0}, {"lr": {4: -1.0}}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": 0.0}, {"decay_images": -1}, {"decay_to": 2.0})
+    bad_arguments = (
+        *({"lr": 0.0}, {"lr": {4: -1.0}}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": 0.0}),
+        *({"decay_images": -1}, {"decay_to": 2.0}),
+    )
 
     def make(self) -> Adam:
         return Adam()

@@ -1,0 +1,193 @@
+"""Branches: a new run that begins from another run's state, at the end of a stage or at its last checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pggan_kit.checkpoint import Checkpoints
+from pggan_kit.errors import RunError
+from pggan_kit.identity import KEY, Identity
+from pggan_kit.runs import RunDirectory
+from pggan_kit.schedule import FADE, STABLE, Schedule
+from pggan_kit.state import TrainState
+
+if TYPE_CHECKING:
+    from pggan_kit.plugins import Hooks
+
+ARCHITECTURE = "train.architecture"
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Where a branch begins.
+
+    Attributes:
+        content: the checkpoint's.
+        origin: what the new run's `run.json` records: `run`, `checkpoint`, `sha256`, `images`, `size`.
+    """
+
+    content: dict[str, Any]
+    origin: dict[str, Any]
+
+
+def find(text: str | Path) -> Trunk:
+    """The checkpoint that `RUN` (its last) or `RUN@STAGE` (the stage's end) names.
+
+    Args:
+        text: the run's folder, and after an @ the stage's number from 0, or its size: `2` or `28x28`.
+
+    Raises:
+        RunError: no such run, stage or checkpoint.
+    """
+    folder, stage = _parted(str(text))
+    files = RunDirectory.open(folder)
+    checkpoints = Checkpoints(files.path / "checkpoints")
+    entries = checkpoints.entries(files.warn)
+    if stage is None:
+        content = checkpoints.load_last(files.warn)
+        # The last whole one may not be the last entry; its clock and weights are what was loaded.
+        entry = next(e for e in reversed(entries) if e["images"] == content.get("images"))
+    else:
+        entry, content = _stage_end(checkpoints, entries, stage, folder)
+    origin = {
+        "run": str(folder.resolve()),
+        "checkpoint": entry["file"],
+        "sha256": entry["sha256"],
+        "images": content["images"],
+        "size": _sizes(content)[len(content["starts"]) - 1],
+    }
+    return Trunk(content, origin)
+
+
+def _parted(text: str) -> tuple[Path, str | None]:
+    if "@" not in text or Path(text).is_dir():
+        return Path(text), None
+    folder, _, stage = text.rpartition("@")
+    if not folder or not stage:
+        raise RunError(f"--from {text}: write RUN, or RUN@STAGE with the stage's number from 0 or its size, as 28x28")
+    return Path(folder), stage
+
+
+def _stage_end(
+    checkpoints: Checkpoints, entries: list[dict[str, Any]], stage: str, folder: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    ends: list[str] = []
+    for entry in entries:
+        if not entry["forever"]:
+            continue
+        content = checkpoints.load(entry)
+        index = len(content["starts"]) - 1
+        size = _sizes(content)[index]
+        if content.get("stage_over"):
+            if stage in (str(index), size):
+                return entry, content
+            ends.append(f"{index} ({size})")
+    raise RunError(f"--from {folder}@{stage}: no such stage has ended there; ended are: {', '.join(ends) or 'none'}")
+
+
+def _sizes(content: Mapping[str, Any]) -> list[str]:
+    """The sizes of a run's stages, as its checkpoint notes them."""
+    try:
+        sizes: str = content[KEY]["schedule"]["sizes"]
+    except (KeyError, TypeError):
+        raise RunError("the checkpoint does not say of which run it is: it was written by an older version") from None
+    return sizes.split(", ")
+
+
+def _require_fit(content: Mapping[str, Any], own: Identity, schedule: Schedule) -> None:
+    there, grown = content[KEY], len(content["starts"])
+    for name in (ARCHITECTURE, "train.latent_size"):
+        if there["architecture"].get(name) != own["architecture"].get(name):
+            raise RunError(
+                f"--from: {name} is {there['architecture'].get(name)} there, and {own['architecture'].get(name)} in "
+                "this config"
+            )
+    if there["dataset"]["channels"] != own["dataset"]["channels"]:
+        raise RunError(
+            f"--from: images have {there['dataset']['channels']} channels there, and {own['dataset']['channels']} in "
+            "this config's data set"
+        )
+    before, now = _sizes(content)[:grown], [stage.size for stage in schedule.stages]
+    if now[:grown] != before:
+        raise RunError(
+            f"--from: stages up to the branch have the sizes {', '.join(before)} there, and {', '.join(now[:grown])} "
+            "in this config: bind schedule.sizes so that it begins like that"
+        )
+    _require_room(content, schedule)
+
+
+def _require_room(content: Mapping[str, Any], schedule: Schedule) -> None:
+    images, starts = content["images"], content["starts"]
+    stage = schedule.stages[len(starts) - 1]
+    if images >= schedule.total:
+        raise RunError(
+            f"--from: the branch begins at images {images}, where this config's schedule (total {schedule.total}) has "
+            "ended: raise schedule.stable_images or schedule.total_images"
+        )
+    spent = images - starts[-1]
+    if content["phase"] == STABLE and spent < stage.fade_images:
+        raise RunError(
+            f"--from: the fade of stage {stage.size} is over there after {spent} images of the stage, and takes "
+            f"{stage.fade_images} in this config: bind schedule.fade_images to at most {spent} for this stage"
+        )
+
+
+def take(trunk: Trunk, own: Identity, state: TrainState, hooks: Hooks) -> list[str]:
+    """Let a new state go on from a checkpoint.
+
+    Clock, starts, weights, average and bridges are taken. So is what optimizers remember, where they are of the same
+    classes, under the new config's settings; and what parts saved, where the same place holds the same class. Counters
+    and the running tick begin anew.
+
+    Args:
+        trunk: its content is changed, so that the hooks `load_state` hear only what is theirs.
+        own: the new experiment's identity.
+        state: of the new experiment, not yet trained.
+        hooks: the new experiment's.
+
+    Returns:
+        What was not taken, in words.
+
+    Raises:
+        RunError: another architecture, other sizes before the branch, no images left, or a fade that cannot go on.
+    """
+    content = trunk.content
+    _require_fit(content, own, state.schedule)
+    content.update(dropped=0, rewinds=0, warned_stage=-1, last_tick=content["images"], means={"sums": {}, "counts": {}})
+    anew = state.load_state_dict(content, other_optimizers=True)
+    _require_bridges(state, hooks)
+    left = [f"the optimizer {name} begins anew: {why}" for name, why in anew.items()]
+    now, there = part_classes(hooks, "load_state"), content["component_classes"]
+    for name in list(content["components"]):
+        if now.get(name) != there.get(name):
+            del content["components"][name]
+            left.append(f"what {name} ({there.get(name)}) had saved is not taken: it is {now.get(name)} now")
+    return left
+
+
+def part_classes(hooks: Hooks, hook: str) -> dict[str, str]:
+    """The classes of those that implement a hook, by their names."""
+    found = {}
+    for implementation in hooks.implementations(hook):
+        owner = getattr(implementation.function, "__self__", None)  # None: a function of a plugin module
+        found[implementation.plugin_name] = "a module" if owner is None else type(owner).__qualname__
+    return found
+
+
+def _require_bridges(state: TrainState, hooks: Hooks) -> None:
+    """A branch amid a fade must have the old paths that its switch fades from."""
+    position = state.schedule.at(state.images, state.starts)
+    if position.phase != FADE or state.phase != FADE:
+        return
+    for path in ("generator", "discriminator"):
+        alpha = hooks.ask(
+            "fade_alpha", stage=state.stage, progress=position.progress, images=state.images, path=path
+        )
+        if (position.progress if alpha is None else alpha) != 1.0 and state.network(path).bridge is None:
+            raise RunError(
+                f"--from: stage {state.stage.size} began with a hard switch there, and this config's train.switch is "
+                "amid a fade: choose the same switch, or begin at the stage's end"
+            )

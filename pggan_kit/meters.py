@@ -1,0 +1,77 @@
+"""What the loop measures of itself at ticks: time, memory, and how different the generator's images are."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pggan_kit.runs import Run
+
+DIVERSITY_IMAGES = 32
+"""So many images of each kind are compared."""
+
+
+class Meter:
+    """Seconds in all and since the last tick, and the share of them that updates took."""
+
+    def __init__(self, images: int) -> None:
+        self.started = self._tick_started = time.perf_counter()
+        self.update_seconds = self._tick_update_seconds = 0.0
+        self._images = images
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began in this process."""
+        return time.perf_counter() - self.started
+
+    def updated(self, seconds: float) -> None:
+        """An update took so long."""
+        self.update_seconds += seconds
+        self._tick_update_seconds += seconds
+
+    def tick(self, run: Run) -> dict[str, float]:
+        """The tick's `Timing/*` and `Resources/*`; starts anew."""
+        now, images = time.perf_counter(), run.state.images
+        seconds = now - self._tick_started
+        stats = {
+            "Timing/seconds": seconds,
+            "Timing/update_seconds": self._tick_update_seconds,
+            "Timing/images_per_second": max(0, images - self._images) / seconds if seconds > 0 else 0.0,
+            "Resources/memory_mib": peak_memory_mib(),
+        }
+        if run.device.type == "cuda":
+            stats["Resources/gpu_memory_mib"] = torch.cuda.max_memory_allocated(run.device) / 2**20
+        self._tick_started, self._tick_update_seconds, self._images = now, 0.0, images
+        return stats
+
+
+def peak_memory_mib() -> float:
+    """The most memory this process has held, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def diversity(run: Run, sampler: Any) -> float | None:
+    """How much the averaged generator's images differ from each other, in units of how much the data's do.
+
+    `std` over 32 images at each pixel and channel, averaged over those: of images of fixed latents, divided by the same
+    of reals from the clock on. 1 where images vary as the data does, 0 where all latents give one image.
+
+    Returns:
+        None where the data does not vary either.
+    """
+    reals, _ = sampler.batch(run.state.images, DIVERSITY_IMAGES)
+    spread = _spread(reals.float() / 127.5 - 1.0)
+    if spread == 0.0:
+        return None
+    images = run.generate(run.fixed_latents(DIVERSITY_IMAGES), run.fixed_labels(DIVERSITY_IMAGES))
+    return _spread(images.clamp(-1.0, 1.0)) / spread
+
+
+def _spread(images: Tensor) -> float:
+    return float(images.std(dim=0, unbiased=False).mean())

@@ -1,0 +1,261 @@
+"""Checkpoints while they are written: the process dies, the disk fills up, the folder cannot be written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+
+from pggan_kit.checkpoint import MANIFEST, Checkpoints
+from pggan_kit.errors import RunError, TrainingError
+
+DIED = 77
+CALLS = ("open", "fsync", "chmod", "replace", "unlink")
+"""What touches the disk while a checkpoint is written, by its name in `os`."""
+
+
+def state(value: int) -> dict[str, Any]:
+    return {"images": value, "weights": torch.arange(4.0) + value}
+
+
+def die_at(which: int, torn: bool) -> None:
+    """Let this process die just before its `which`-th call, as by SIGKILL; `torn`: what was written last is cut."""
+    count = 0
+
+    def watch(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == which:
+                if torn and name == "fsync" and stat.S_ISREG(os.fstat(args[0]).st_mode):
+                    os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
+                os._exit(DIED)
+            return real(*args, **options)
+
+        setattr(os, name, call)
+
+    for name in CALLS:
+        watch(name)
+
+
+def in_a_child(action: Callable[[], None]) -> int:
+    """The exit status of a forked process that does this."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("forever", [True, False])
+@pytest.mark.parametrize("torn", [False, True])
+def test_whenever_the_process_dies_the_last_checkpoint_or_the_new_one_is_whole(
+    tmp_path: Path, torn: bool, forever: bool
+) -> None:
+    """At every call that touches the disk, one after the other, until a whole save is reached."""
+    points = 0
+    for which in range(1, 100):
+        folder = tmp_path / str(which)
+        Checkpoints(folder, keep=1).save(state(1), 1, forever)
+        before = {path: path.read_bytes() for path in folder.glob("*.pt")}
+
+        def saves(folder: Path = folder, which: int = which) -> None:
+            die_at(which, torn)
+            Checkpoints(folder, keep=1).save(state(2), 2)
+
+        status = in_a_child(saves)
+        assert status in (0, DIED)
+        said: list[str] = []
+        images = Checkpoints(folder).load_last(said.append)["images"]
+        assert images in (1, 2) and not said, said
+        # Dropped is only what a later whole one stands for.
+        assert images == 2 or all(path.read_bytes() == content for path, content in before.items())
+        Checkpoints(folder, keep=1).save(state(3), 3)
+        assert Checkpoints(folder).load_last()["images"] == 3
+        assert not list(folder.glob(".*")), "what the dead process left is removed"
+        if forever:
+            assert all(path.read_bytes() == content for path, content in before.items())
+        if status == 0:
+            break
+        points += 1
+    assert points >= 8, "two files: opened, synced, renamed; folders synced"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_manifest_is_written_after_the_checkpoint_and_before_anything_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    if not first:
+        checkpoints.save(state(1), 1)
+    events: list[str] = []
+
+    def note(module: Any, name: str, told: Callable[..., str]) -> None:
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args: (events.append(told(*args)), real(*args))[1])
+
+    def synced(descriptor: int) -> str:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        return "sync folder" if path.is_dir() else f"sync {path.suffix}"
+
+    note(os, "replace", lambda source, target: f"rename {Path(target).suffix}")
+    note(os, "fsync", synced)
+    note(Path, "unlink", lambda path: f"remove {path.suffix}")
+    checkpoints.save(state(2), 2)
+    wanted = ["sync .part", "rename .pt", "sync folder", "sync .part", "rename .json", "sync folder"]
+    assert events == wanted + ([] if first else ["remove .pt"])
+
+
+@contextmanager
+def small_disk(most: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, kept)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.7, 0.99])
+def test_a_disk_that_fills_up_is_a_clear_error_and_touches_nothing(tmp_path: Path, part: float) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    path = checkpoints.save(state(1), 1)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with small_disk(int(part * path.stat().st_size)), pytest.raises(TrainingError) as raised:
+        checkpoints.save(state(2), 2)
+    assert str(raised.value).startswith(f"cannot write {tmp_path}")
+    assert str(raised.value).endswith(": File too large. What was saved before is untouched")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    checkpoints.save(state(2), 2)
+    assert checkpoints.load_last()["images"] == 2
+
+
+def test_a_disk_that_is_full_at_the_manifest_leaves_the_last_one(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=100)
+    size = max(checkpoints.save(state(images), images).stat().st_size for images in range(30))
+    assert (tmp_path / MANIFEST).stat().st_size > size, "the manifest is larger than a checkpoint here"
+    with small_disk(size + 10), pytest.raises(TrainingError, match=r"manifest\.json: File too large"):
+        checkpoints.save(state(30), 30)
+    assert checkpoints.load_last()["images"] == 29
+    checkpoints.save(state(30), 30)
+    assert checkpoints.load_last()["images"] == 30
+
+
+UNWRITABLE = {"read-only file system": errno.EROFS, "no permission": errno.EACCES, "disk error": errno.EIO}
+
+
+@pytest.mark.parametrize("reason", UNWRITABLE)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_folder_that_cannot_be_written_is_a_clear_error_and_touches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, reason: str
+) -> None:
+    """Root may write anywhere, so the calls themselves refuse."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(state(1), 1)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    number = UNWRITABLE[reason]
+
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, refuse)
+    if call == "unlink":  # nothing is lost if a file too many stays
+        checkpoints.save(state(2), 2)
+    else:
+        with pytest.raises(TrainingError, match=rf"cannot write .*: {os.strerror(number)}.*untouched"):
+            checkpoints.save(state(2), 2)
+    monkeypatch.undo()
+    if call != "unlink":
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert Checkpoints(tmp_path).load_last()["images"] in (1, 2)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_a_clear_error(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), 1)
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(TrainingError, match=r"cannot write .*Permission denied.*untouched"):
+            checkpoints.save(state(2), 2)
+        assert checkpoints.load_last()["images"] == 1
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_unfinished_files_of_a_dead_process_are_removed_on_the_next_save(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), 1)
+    for name in (".000000000002-01234567.pt.abc123.part", f".{MANIFEST}.xyz.part"):
+        (tmp_path / name).write_bytes(b"half")
+    assert Checkpoints(tmp_path).load_last()["images"] == 1
+    Checkpoints(tmp_path).save(state(2), 2)
+    assert not list(tmp_path.glob(".*"))
+
+
+FULL_DISK = """
+import resource
+from pggan_kit import Component, hookimpl
+
+class Full:
+    @hookimpl
+    def after_tick(self, state):
+        if state.images >= 24:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+@hookimpl
+def components():
+    return [Component("observers", "Full", Full)]
+"""
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_run_ends_it_with_1_and_it_can_be_resumed(
+    tiny: Callable[..., str], cli: Callable[..., Result], stub: str
+) -> None:
+    config = tiny("train.observers = [@observers.Full()]")
+    Path("full.py").write_text(FULL_DISK)
+    command = [sys.executable, "-m", "pggan_kit", "train", config, "--run-dir", "run"]
+    command += ["--plugin", stub, "--plugin", "full.py"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1, ended.stderr
+    message = ended.stderr.strip()
+    assert message.startswith("error: cannot write run/checkpoints/") and "\n" not in message, message
+    assert message.endswith("File too large. What was saved before is untouched")
+    Path("full.py").write_text(FULL_DISK.replace("24", "2400"))
+    result = cli("resume", "run", "--plugin", stub, "--plugin", "full.py")
+    assert result.exit_code == 0, result.output
+    stats = [json.loads(line)["images"] for line in Path("run/stats.jsonl").read_text().splitlines()]
+    assert stats == sorted(set(stats)) and stats[-1] == 40
+
+
+def test_a_row_that_cannot_be_written_is_a_failed_run_and_not_wrong_input(train: Callable[..., Any]) -> None:
+    run = train(run_dir="run")
+    with small_disk(10), pytest.raises(TrainingError, match=r"cannot write run/stats\.jsonl: File too large"):
+        run.files.append_stats({"images": 48})
+    assert [row["images"] for row in run.files.stats()][-1] == 40, "a half-written row is none"
+    with small_disk(10):
+        run.files.log("this does not fit, and ends nothing")
+    with small_disk(10), pytest.raises(RunError, match=r"cannot write run/stats\.jsonl"):
+        run.files.cut_stats(8)
+    assert run.files.stats()[-1]["images"] == 40

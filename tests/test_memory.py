@@ -1,0 +1,103 @@
+"""What a stage leaves behind: nothing. `benchmarks/test_memory.py` prints memory over thousands of steps."""
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+
+from pggan_kit import Component, hookimpl
+from pggan_kit.guards import NonFiniteError
+from pggan_plugins.losses import Hinge
+
+
+class Watch:
+    """Holds weak references to what should go as stages give way to each other."""
+
+    def __init__(self) -> None:
+        self.gone: dict[str, weakref.ref[Any]] = {}
+        self.alive: list[tuple[str, str]] = []
+        self.tensors: dict[int, int] = {}
+
+    @hookimpl
+    def before_fade(self, run: Any, stage: Any, state: Any) -> None:
+        for net in ("generator", "discriminator", "ema"):
+            bridge = getattr(state, net).bridge
+            self.gone[f"bridge of the {net} at {stage.size}"] = weakref.ref(bridge)
+            for name, param in bridge.named_parameters():
+                self.gone[f"{name} of the {net}'s bridge at {stage.size}"] = weakref.ref(param)
+
+    @hookimpl
+    def after_step(self, stage: Any, state: Any, losses: Any) -> None:
+        for name, optimizer in state.optimizers.items():
+            self.gone[f"optimizer {name} of {state.phase} {stage.size}"] = weakref.ref(optimizer)
+        self.gone[f"losses at {state.images}"] = weakref.ref(next(iter(losses.values())))
+
+    @hookimpl
+    def after_fade(self, stage: Any) -> None:
+        self.check(f"after the fade of {stage.size}", ("bridge", f"optimizer generator of fade {stage.size}"))
+
+    @hookimpl
+    def before_stage(self, run: Any, stage: Any) -> None:
+        if stage.previous is not None:
+            self.check(f"at {stage.size}", ("bridge", "losses", f"of stable {stage.previous.size}"))
+
+    @hookimpl
+    def after_tick(self, stage: Any, state: Any) -> None:
+        if state.phase == "stable":
+            gc.collect()
+            self.tensors[state.images] = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    def check(self, when: str, kinds: tuple[str, ...]) -> None:
+        gc.collect()
+        left = [name for name, ref in self.gone.items() if ref() is not None]
+        self.alive += [(when, name) for name in left if any(kind in name for kind in kinds)]
+
+
+RICH = [
+    "losses.Hinge.penalties = [@penalties.R1()]",
+    "train.augmentation = @augmentations.ADA()",
+    "optimizers.Adam.decay_images = 24",
+    "train.observers = [@observers.TensorBoard(), @observers.Samples(), @observers.Growth(), @observers.Progress()]",
+]
+
+
+def test_old_bridges_optimizers_and_graphs_are_freed(train: Callable[..., Any]) -> None:
+    watch = Watch()
+    train(*RICH, plugins=(watch,))
+    assert {name.partition(" ")[0] for name in watch.gone} >= {"bridge", "optimizer", "losses"}
+    assert not watch.alive
+
+
+class DyingLoss(Hinge):
+    """Dies three times at one clock."""
+
+    states: ClassVar[list[weakref.ref[Any]]] = []
+
+    @hookimpl
+    def before_stage(self, run: Any, state: Any) -> None:
+        self.run = run
+        self.states.append(weakref.ref(state))
+
+    def generator(self, fake: Any, real: Any) -> Any:
+        if self.run.state.images == 12 and self.run.state.rewinds < 3:
+            raise NonFiniteError("generator", ("hinge",))
+        return super().generator(fake, real)
+
+
+def test_going_back_leaves_nothing_behind(train: Callable[..., Any]) -> None:
+    """The states that died are freed."""
+    lines = ["train.loss = @losses.Dying()", "train.non_finite = 'rewind'"]
+    run = train(*lines, plugins=(Component("losses", "Dying", DyingLoss),))
+    assert run.state.rewinds == 3
+    gc.collect()
+    assert {id(ref()) for ref in DyingLoss.states if ref() is not None} == {id(run.state)}
+    assert [ref() for ref in DyingLoss.states].count(None) >= 3
+
+
+def test_the_number_of_tensors_does_not_grow_within_a_stage(train: Callable[..., Any]) -> None:
+    watch = Watch()
+    train(*RICH, "schedule.stable_images = 40", plugins=(watch,))
+    last = [count for images, count in sorted(watch.tensors.items()) if images > 112]
+    assert len(last) >= 3 and max(last) - min(last) <= 2, watch.tensors
