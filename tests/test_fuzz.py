@@ -1,0 +1,371 @@
+"""Arbitrary and mutated input to everything that reads files: only the documented errors come out.
+
+A few hundred inputs each by default, thousands with `-m slow`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+import json
+import struct
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import STUB, TINY
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pggan_kit import api
+from pggan_kit import config as configs
+from pggan_kit.checkpoint import MANIFEST, Checkpoints
+from pggan_kit.errors import DataError, UserError
+from pggan_kit.identity import KEY, require_same
+from pggan_kit.plugins import load
+from pggan_kit.runs import RunDirectory
+from pggan_plugins.datasets import ImageFolder
+
+Test = Callable[..., None]
+
+
+def fuzz(few: int, many: int, **strategies: st.SearchStrategy[Any]) -> Callable[[Test], Test]:
+    """Run a test with a few inputs, and with many where slow tests are asked for."""
+    counts = [pytest.param(few, id="few"), pytest.param(many, id="many", marks=pytest.mark.slow)]
+
+    def decorate(test: Test) -> Test:
+        @pytest.mark.parametrize("count", counts)
+        def fuzzed(count: int) -> None:
+            options = settings(
+                max_examples=count,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                derandomize=count == few,
+                database=None,
+            )
+            options(given(**strategies)(test))()
+
+        fuzzed.__doc__ = test.__doc__
+        return fuzzed
+
+    return decorate
+
+
+@contextlib.contextmanager
+def only_documented() -> Iterator[None]:
+    """Let the errors pass that users may see; warnings are none of them."""
+    with warnings.catch_warnings(), contextlib.suppress(UserError):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def mutated(content: bytes, changes: list[tuple[float, bytes, int]]) -> bytes:
+    """With some bytes overwritten, some inserted, some removed: (place in [0, 1], new bytes, removed bytes)."""
+    for where, new, removed in changes:
+        start = int(where * len(content))
+        content = content[:start] + new + content[start + removed :]
+    return content
+
+
+CHANGES = st.lists(
+    st.tuples(st.floats(0, 1), st.binary(max_size=8), st.sampled_from([0, 1, 2, 4, 8, 100, 10**6])), max_size=4
+)
+
+# The gin front end
+
+MEANING = """
+    train schedule data seed sizes fade_images stable_images batch_size loss architectures.PGGAN losses.Hinge
+    architecture update optimizers.Adam lr @ % / . , = ( ) [ ] { } : ' " \\ # include import from as gin.singleton None
+    True False 0 1 -1 1e999 0x1f 10**9 '3 steps' @losses.Hinge() %SIZE SIZE a/b @g/optimizers.Adam é ... 1j b'' f''
+    9999999999999999999999 lambda not in __import__('os')
+"""
+"""What means something in a config, or elsewhere in Python."""
+
+WORDS = [*MEANING.split(), "\n", "\t", "\0", "\u2028", "\x0c", "\ufeff", "\r", "'''"]
+STATEMENTS = st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=5)), max_size=25).map(" ".join)
+VALUES = st.recursive(
+    st.one_of(
+        st.integers(), st.floats(), st.booleans(), st.none(), st.text(max_size=8), st.sampled_from(["4 steps", "x"])
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+        st.dictionaries(st.one_of(st.integers(-1, 40), st.text(max_size=3)), inner, max_size=3),
+    ),
+    max_leaves=5,
+)
+BOUND = [line.split(" = ")[0] for line in TINY.splitlines()]
+NAMES = st.sampled_from([*BOUND, "train.seed", "train.keep", "data.cache"])
+BINDINGS = st.tuples(NAMES, VALUES).map(lambda pair: f"{pair[0]} = {pair[1]!r}")
+
+
+def build_config(text: str) -> None:
+    with only_documented(), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "fuzzed.gin")
+        path.write_bytes(text.encode("utf-8", "surrogatepass"))
+        configs.build(configs.read(path), load([STUB]))
+
+
+@fuzz(200, 5000, text=STATEMENTS)
+def test_gin_statements_of_any_words(text: str) -> None:
+    build_config(TINY + text)
+
+
+@fuzz(60, 3000, lines=st.lists(BINDINGS, min_size=1, max_size=3))
+def test_gin_values_of_any_kind(lines: list[str]) -> None:
+    build_config(TINY + "\n".join(lines))
+
+
+@fuzz(100, 3000, changes=CHANGES)
+def test_gin_files_of_any_bytes(changes: list[tuple[float, bytes, int]]) -> None:
+    content = mutated(TINY.encode(), changes)
+    build_config(content.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode())
+    with only_documented(), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "fuzzed.gin")
+        path.write_bytes(content)
+        configs.read(path)
+
+
+@fuzz(100, 3000, text=STATEMENTS)
+def test_overrides_of_any_words(text: str) -> None:
+    with only_documented(), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "fuzzed.gin")
+        path.write_text(TINY)
+        configs.read(path, [text])
+
+
+# The checkpoint reader
+
+
+class Trained:
+    """A trained run's last checkpoint, and new states to load it into; made when first needed."""
+
+    content: bytes = b""
+    saved: dict[str, Any]
+    prepared: Any
+    own: Any
+
+    @classmethod
+    def get(cls) -> type[Trained]:
+        if not cls.content:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "tiny.gin")
+                path.write_text(TINY)
+                run = api.train(path, run_dir=Path(folder, "run"), plugins=[STUB])
+                last = run.checkpoints.last()
+                assert last is not None
+                cls.content, cls.saved, cls.own = last.read_bytes(), run.checkpoints.load_last(), run.identity
+                cls.prepared = api.prepare(path, plugins=[STUB])
+        return cls
+
+    @classmethod
+    def load(cls, saved: dict[str, Any]) -> None:
+        require_same(saved, cls.own)
+        state = cls.prepared.state(cls.prepared.schedule())
+        state.load_state_dict(saved)
+        assert type(state.images) is int and 0 <= state.starts[-1] <= state.images
+        assert state.phase in ("fade", "stable")
+
+
+def read_checkpoint(content: bytes) -> None:
+    """As a run's last one, with the SHA-256 that it should have."""
+    known = Trained.get()
+    with only_documented(), tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent)
+        sha256 = hashlib.sha256(content).hexdigest()
+        row = {"file": f"{1:012d}-{sha256[:8]}.pt", "images": 1, "sha256": sha256, "forever": False}
+        (folder / row["file"]).write_bytes(content)
+        (folder / MANIFEST).write_text(json.dumps([row]))
+        known.load(Checkpoints(folder).load_last())
+
+
+@fuzz(200, 5000, content=st.binary(max_size=300))
+def test_checkpoints_of_any_bytes(content: bytes) -> None:
+    read_checkpoint(content)
+
+
+@fuzz(200, 5000, changes=CHANGES)
+def test_checkpoints_with_any_damage_that_the_sha256_hides(changes: list[tuple[float, bytes, int]]) -> None:
+    read_checkpoint(mutated(Trained.get().content, changes))
+
+
+@fuzz(200, 5000, changes=CHANGES)
+def test_pickles_with_any_damage(changes: list[tuple[float, bytes, int]]) -> None:
+    """In the older format the pickle lies at the file's beginning, where no checksum hides it."""
+    buffer = io.BytesIO()
+    torch.save({"format": 1, "images": 3, "x": torch.ones(2)}, buffer, _use_new_zipfile_serialization=False)
+    read_checkpoint(mutated(buffer.getvalue(), changes))
+
+
+LEAVES = st.one_of(
+    st.none(), st.integers(), st.floats(), st.text(max_size=5), st.booleans(), st.just(torch.ones(2)),
+    st.just([]), st.just({}), st.just([[0]]), st.just((1, 2)), st.just("fade"), st.just([0, 8, 16, 24, 32]),
+)  # fmt: skip
+PATHS = st.lists(st.integers(0, 50), min_size=1, max_size=4)
+
+
+def replaced(tree: Any, path: list[int], value: Any, remove: bool) -> None:
+    """Replace or remove what lies at this path, whose numbers choose among what there is."""
+    keys = list(tree) if isinstance(tree, dict) else list(range(len(tree))) if isinstance(tree, list) else []
+    if not keys:
+        return
+    key = keys[path[0] % len(keys)]
+    inner = tree[key]
+    if len(path) > 1 and isinstance(inner, (dict, list)) and inner:
+        replaced(inner, path[1:], value, remove)
+    elif remove:
+        del tree[key]
+    else:
+        tree[key] = value
+
+
+@fuzz(60, 3000, changes=st.lists(st.tuples(PATHS, LEAVES, st.booleans()), min_size=1, max_size=3))
+def test_checkpoints_of_any_structure(changes: list[tuple[list[int], Any, bool]]) -> None:
+    saved = copy.deepcopy(Trained.get().saved)
+    for path, value, remove in changes:
+        replaced(saved, path, value, remove)
+    with only_documented():
+        Trained.load(saved)
+
+
+@fuzz(100, 3000, value=st.one_of(LEAVES, st.dictionaries(st.sampled_from(["schedule", "dataset", "x"]), LEAVES)))
+def test_identities_of_any_structure(value: Any) -> None:
+    with only_documented():
+        require_same({KEY: value}, Trained.get().own)
+
+
+@fuzz(200, 5000, content=st.one_of(st.binary(max_size=100), st.text(max_size=50).map(str.encode)))
+def test_manifests_of_any_bytes(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as parent, only_documented():
+        (Path(parent) / MANIFEST).write_bytes(content)
+        assert Checkpoints(Path(parent)).entries() == []
+
+
+ROW = st.dictionaries(
+    st.sampled_from(["file", "images", "sha256", "forever"]),
+    st.one_of(st.none(), st.integers(), st.text(max_size=30), st.booleans(), st.just("a" * 64), st.just([])),
+    max_size=4,
+)
+
+
+@fuzz(200, 5000, rows=st.one_of(st.lists(st.one_of(ROW, LEAVES.filter(lambda leaf: leaf is None)), max_size=3), ROW))
+def test_manifests_of_any_structure(rows: Any) -> None:
+    with tempfile.TemporaryDirectory() as parent, only_documented():
+        (Path(parent) / MANIFEST).write_text(json.dumps(rows))
+        entries = Checkpoints(Path(parent)).entries()
+        assert all(row["file"].endswith(".pt") and "/" not in row["file"] for row in entries)
+
+
+# The image reader
+
+
+def encoded() -> dict[str, bytes]:
+    """A small picture in each format that is read."""
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    found = {}
+    for format, suffix in (("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp"), ("BMP", "bmp"), ("TIFF", "tif")):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format)
+        found[suffix] = buffer.getvalue()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0]).quantize(8).save(buffer, "PNG", transparency=0)
+    found["palette.png"] = buffer.getvalue()
+    return found
+
+
+ENCODED = encoded()
+
+
+def read_picture(suffix: str, content: bytes) -> None:
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        Path(folder, f"a.{suffix}").write_bytes(content)
+        for fit in ("crop", "pad"):
+            with contextlib.suppress(DataError):
+                image = ImageFolder(folder, fit=fit, max_pixels=10_000).image(0)
+                assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+
+
+@fuzz(300, 10_000, suffix=st.sampled_from(sorted(ENCODED)), changes=CHANGES)
+def test_pictures_with_any_damage(suffix: str, changes: list[tuple[float, bytes, int]]) -> None:
+    read_picture(suffix, mutated(ENCODED[suffix], changes))
+
+
+@fuzz(100, 3000, suffix=st.sampled_from(sorted(ENCODED)), content=st.binary(max_size=200))
+def test_pictures_of_any_bytes(suffix: str, content: bytes) -> None:
+    read_picture(suffix, content)
+
+
+CHUNK_NAMES = st.sampled_from(b"IDAT PLTE tRNS iCCP eXIf tEXt zTXt gAMA acTL fcTL IEND".split())
+CHUNKS = st.lists(st.tuples(CHUNK_NAMES, st.binary(max_size=40), st.booleans()), max_size=5)
+
+
+@fuzz(200, 5000, chunks=CHUNKS, depth=st.sampled_from([1, 2, 4, 8, 16, 3]), kind=st.sampled_from([0, 2, 3, 4, 6, 1]))
+def test_png_chunks_of_any_content(chunks: list[tuple[bytes, bytes, bool]], depth: int, kind: int) -> None:
+    """With correct checksums, so that the damage reaches the decoders."""
+    header = struct.pack(">IIBBBBB", 3, 3, depth, kind, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    packed = [(name, zlib.compress(body) if deflated else body) for name, body, deflated in chunks]
+    for name, body in [(b"IHDR", header), *packed]:
+        content += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    read_picture("png", content)
+
+
+# Records of a run
+
+
+def directory(folder: str, **files: bytes) -> RunDirectory:
+    for name, content in files.items():
+        Path(folder, name.replace("_", ".")).write_bytes(content)
+    return RunDirectory(Path(folder))
+
+
+ROWS = b'{"images": 8, "Loss/a": 0.5}\n{"images": 16, "Loss/a": NaN}\n{"images": 24}\n'
+
+
+@fuzz(100, 5000, changes=CHANGES)
+def test_stats_with_any_damage(changes: list[tuple[float, bytes, int]]) -> None:
+    """They never keep a run from being resumed, and are whole afterwards."""
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        files = directory(folder, stats_jsonl=mutated(ROWS, changes))
+        before = files.stats()
+        files.cut_stats(16)
+        assert [row for row in before if row["images"] <= 16].__repr__() == files.stats().__repr__()
+        files.append_stats({"images": 32})
+        assert files.stats()[-1] == {"images": 32}
+
+
+@fuzz(200, 5000, changes=CHANGES)
+def test_run_json_with_any_damage(changes: list[tuple[float, bytes, int]]) -> None:
+    about = {"plugins": [{"name": "a", "origin": "/tmp/a.py", "sha256": "0" * 64}], "environment": {}}
+    with only_documented(), tempfile.TemporaryDirectory() as folder:
+        found = directory(folder, run_json=mutated(json.dumps(about).encode(), changes)).about()
+        assert all(isinstance(row["origin"], str) for row in found["plugins"])
+
+
+@pytest.mark.parametrize("length", range(1, 30))
+def test_a_last_row_that_is_half_written_is_dropped_without_a_word(tmp_path: Path, length: int) -> None:
+    files = directory(str(tmp_path), stats_jsonl=ROWS[:-1] + b"\n" + ROWS[:length])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        files.cut_stats(24)
+    wanted = [8, 16, 24] + ([8] if length == 28 else [])
+    assert [row["images"] for row in files.stats()] == (wanted if length < 29 else [8, 16, 24, 8])
+
+
+def test_damaged_rows_are_counted(tmp_path: Path) -> None:
+    files = directory(str(tmp_path), stats_jsonl=b"x\n" + ROWS + b'{"images": "8"}\n[1]\n' + ROWS[:10])
+    with pytest.warns(UserWarning, match=r"stats\.jsonl was damaged; dropped 3 of its lines: 1, 5, 6"):
+        files.cut_stats(16)
+    assert [row["images"] for row in files.stats()] == [8, 16]
+    assert "dropped 3 of its lines" in (tmp_path / "log.txt").read_text()

@@ -1,0 +1,170 @@
+"""Two at once: a run directory belongs to one process at a time, and a process that dies gives it back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from pggan_kit import api, hookimpl, locks
+from pggan_kit.errors import RunError
+from pggan_kit.locks import LOCK, RunLock
+from pggan_kit.runs import RunDirectory
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pggan_kit.locks import RunLock
+lock = RunLock(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def hold() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """`hold(folder)` starts another process that holds the folder's lock."""
+    started = []
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_second_process_is_refused_and_told_which_one_holds_it(
+    tmp_path: Path, hold: Callable[[Path], subprocess.Popen[str]]
+) -> None:
+    other = hold(tmp_path)
+    with pytest.raises(RunError, match=rf"in use by process {other.pid} on .*; wait until it ends, or stop it"):
+        RunLock(tmp_path)
+
+
+def test_a_process_that_is_killed_gives_the_lock_back(
+    tmp_path: Path, hold: Callable[[Path], subprocess.Popen[str]]
+) -> None:
+    other = hold(tmp_path)
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    with RunLock(tmp_path):
+        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_a_run_that_another_process_trains_is_not_resumed(
+    train: Callable[..., Any], cli: Callable[..., Result], stub: str, hold: Callable[[Path], subprocess.Popen[str]]
+) -> None:
+    train(run_dir="run")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file() and path.name != LOCK}
+    other = hold(Path("run"))
+    result = cli("resume", "run", "--plugin", stub)
+    assert result.exit_code == 2
+    assert f"run is in use by process {other.pid}" in result.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert cli("sample", "run", "--count", "1", "--out", "x.npz").exit_code == 0, "reading needs no lock"
+    other.kill()
+    other.wait()
+    assert cli("resume", "run", "--plugin", stub).exit_code == 0
+
+
+def test_a_folder_that_another_process_has_just_taken_is_refused_and_not_touched(
+    tiny: Callable[..., str], cli: Callable[..., Result], stub: str, hold: Callable[[Path], subprocess.Popen[str]]
+) -> None:
+    """Both found it empty, and the other was faster."""
+    Path("run").mkdir()
+    hold(Path("run"))
+    result = cli("train", tiny(), "--run-dir", "run", "--plugin", stub)
+    assert result.exit_code == 2 and "run is in use by process" in result.stderr
+    assert [path.name for path in Path("run").iterdir()] == [LOCK]
+
+
+class Intruder:
+    """Tries to resume the run while it is trained, from each hook of a stage's start."""
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+
+    @hookimpl
+    def before_stage(self, run: Any) -> None:
+        with pytest.raises(RunError) as raised:
+            RunDirectory.open(run.directory).lock()
+        self.refused.append(str(raised.value))
+
+
+def test_the_lock_is_held_from_the_first_stage_to_the_last_and_no_longer(
+    train: Callable[..., Any], stub: str
+) -> None:
+    intruder = Intruder()
+    train(plugins=(intruder,), run_dir="run")
+    assert len(intruder.refused) == 3 and all(f"process {os.getpid()}" in text for text in intruder.refused)
+    with RunLock(Path("run")):
+        pass
+    api.resume("run", plugins=[stub, intruder])
+    assert len(intruder.refused) == 4
+    with RunLock(Path("run")):
+        pass
+
+
+class Failing:
+    """An observer that fails."""
+
+    @hookimpl
+    def before_stage(self) -> None:
+        raise RuntimeError("broken")
+
+
+def test_a_run_that_fails_gives_the_lock_back(train: Callable[..., Any], stub: str) -> None:
+    for _ in range(2):
+        with pytest.raises(Exception, match="broken"):
+            train(plugins=(Failing(),), run_dir=None)
+    assert len(list(Path("runs").iterdir())) == 2
+    for path in Path("runs").iterdir():
+        with RunLock(path):
+            pass
+
+
+def test_without_file_locks_a_run_still_trains(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "fcntl", None)
+    assert train().state.images == 40
+
+
+def test_a_file_system_without_locks_refuses_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*args: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(locks.fcntl, "flock", none)
+    with RunLock(tmp_path), RunLock(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot write .*missing/\.lock: No such file"):
+        RunLock(tmp_path / "missing")
+
+
+def test_what_a_lock_file_says_cannot_steer_a_terminal_and_a_link_is_not_followed(tmp_path: Path) -> None:
+    with RunLock(tmp_path):
+        (tmp_path / LOCK).write_text("\x1b[2J evil\r\n" + "x" * 10_000)
+        with pytest.raises(RunError) as raised:
+            RunLock(tmp_path)
+    message = str(raised.value)
+    assert message.isprintable() and len(message) < 600 + len(str(tmp_path))
+    (tmp_path / LOCK).unlink()
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / LOCK).symlink_to(victim)
+    with pytest.raises(RunError, match="cannot write"):
+        RunLock(tmp_path)
+    assert victim.read_text() == "precious"
