@@ -256,7 +256,8 @@ def test_discriminator_infers_for_the_generator_and_then_learns_from_one_joint_b
         monkeypatch.setattr(net, "forward", spy)
     run = train(config, run_dir=tmp_path / "run", plugins=[NOISE])
     once = [("generator", True, 64), ("discriminator", False, 64), ("discriminator", True, 64)]
-    assert calls == once * 12
+    # At ticks the averaged generator draws images, in inference mode.
+    assert [call for call in calls if call[:2] != ("generator", False)] == once * 12
     assert run.state.discriminator.training and run.state.discriminator.blocks.training
 
 
