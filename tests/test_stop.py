@@ -45,7 +45,9 @@ def interrupted(tiny: Callable[..., str]) -> Callable[..., tuple[int, str]]:
         body = AT_LOAD if place == "load" else IN_A_HOOK.format(hook=place)
         Path("slow.py").write_text(SLOW.format(place=place, seconds=seconds, body=body))
         args = ["train", tiny(), "--plugin", STUB, "--plugin", "slow.py", "--run-dir", "run"]
-        process = subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, text=True)
+        # A shell's background jobs ignore SIGINT, and hand that down.
+        hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        process = subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, text=True, preexec_fn=hear)
         until = time.monotonic() + 60
         while not Path("here").exists():
             assert time.monotonic() < until and process.poll() is None
