@@ -228,13 +228,17 @@ class TrainedGenerator(nn.Module):
         return images
 
 
-def load_generator(run_dir: str | Path, *, plugins: Sequence[Any] = ()) -> TrainedGenerator:
+def load_generator(run: str | Path | Run, *, plugins: Sequence[Any] = ()) -> TrainedGenerator:
     """The averaged generator of a run's last checkpoint, on the CPU.
+
+    Args:
+        run: a run or its directory.
+        plugins: instead of the plugin files that the run used.
 
     Raises:
         RunError: there is no run, no checkpoint, or one that does not fit.
     """
-    prepared, files = _recorded(run_dir, plugins)
+    prepared, files = _recorded(run, plugins)
     schedule = prepared.schedule()
     prepared.built.experiment.device = "cpu"
     state = prepared.state(schedule)
@@ -283,8 +287,8 @@ def _new_directory(prepared: Prepared, path: Path | None, origin: dict[str, Any]
     return files if distributed.rank() == 0 else RunDirectory(Path(made[0]))
 
 
-def _recorded(run_dir: str | Path, plugins: Sequence[Any]) -> tuple[Prepared, RunDirectory]:
-    files = RunDirectory.open(Path(run_dir))
+def _recorded(run: str | Path | Run, plugins: Sequence[Any]) -> tuple[Prepared, RunDirectory]:
+    files = RunDirectory.open(run.directory if isinstance(run, Run) else Path(run))
     loaded = load([*plugins]) if plugins else load_recorded(files.about()["plugins"])
     config = configs.parse_text(files.config_text(), str(files.path / "config.gin"))
     return Prepared(config, loaded, configs.build(config, loaded)), files

@@ -139,3 +139,12 @@ def test_a_run_with_parts_of_a_notebook_is_resumed_with_them(tiny: Callable[...,
     assert again.state.images == run.state.images
     with pytest.raises(ConfigError, match=r"config\.gin:\d+: unknown component losses\.Mine"):
         api.resume(run.directory)
+
+
+def test_a_generator_is_loaded_from_a_run_or_its_directory(train: Callable[..., Any], stub: str) -> None:
+    run = train()
+    latents = torch.randn(3, 8)
+    images = [api.load_generator(given, plugins=[stub])(latents) for given in (run, run.directory)]
+    assert images[0].shape == (3, 1, 16, 16)
+    assert torch.equal(*images)
+    assert torch.equal(images[0], run.generate(latents))
