@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit.resampling import Downsample, Upsample
-from pggan_kit.schedule import Stage
+from pggan_kit.schedule import PerStage, Stage
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
@@ -121,11 +121,11 @@ class Penalty(Protocol):
     """A term on the discriminator that may look at its gradients.
 
     Attributes:
-        weight: factor of the term.
+        weight: factor of the term; may be per stage.
         every: the term is added at each `every`-th update of D, multiplied by `every` (lazy regularisation).
     """
 
-    weight: float
+    weight: PerStage[float]
     every: int
 
     def __call__(

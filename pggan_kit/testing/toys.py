@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pggan_kit.components import Penalty, Resampling, Scores
 from pggan_kit.experiment import Experiment
-from pggan_kit.schedule import Stage
+from pggan_kit.schedule import Stage, at_height
 from pggan_kit.seeding import numpy_generator
 from pggan_kit.steps import DiscriminatorCall, GeneratorCall, Part, StepContext
 
@@ -143,7 +143,8 @@ class ToyUpdate:
             terms = loss.discriminator(scores, fake_scores)
             for index, penalty in enumerate(due):
                 value = penalty(lambda x: D(x, labels), images, fake, scores, fake_scores, mix)
-                terms[f"penalty{index}"] = penalty.weight * penalty.every * value
+                weight: float = at_height(penalty.weight, images.shape[-2])
+                terms[f"penalty{index}"] = weight * penalty.every * value
             return terms, {"real": scores.score, "fake": fake_scores.score}
 
         def make(G: GeneratorCall, D: DiscriminatorCall, part: Part) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

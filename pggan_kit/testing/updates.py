@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit.components import Scores
-from pggan_kit.schedule import Stage
+from pggan_kit.schedule import PerStage, Stage
 from pggan_kit.state import TrainState
 from pggan_kit.steps import Part, Reals, StepContext, Terms
 from pggan_kit.testing.base import TrainedSuite, new_run
@@ -229,7 +229,8 @@ class CountingPenalty:
     """The mean square of reals' scores; counts how often it is asked."""
 
     def __init__(self, every: int = 1, weight: float = 1.0) -> None:
-        self.weight, self.every, self.calls = weight, every, 0
+        self.weight: PerStage[float] = weight
+        self.every, self.calls = every, 0
 
     def __call__(
         self, critic: Any, real: Tensor, fake: Tensor, real_scores: Scores, fake_scores: Scores, mix: Tensor

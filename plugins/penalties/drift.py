@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pggan_kit import Critic, Scores
+from pggan_kit import Critic, PerStage, Scores
 from pggan_plugins.penalties.base import Weighted
 
 
 class Drift(Weighted):
     """The mean of D(x)^2 over reals: keeps a critic's output near 0 (Karras et al. 2018, appendix A.1)."""
 
-    def __init__(self, weight: float = 1e-3, every: int = 1) -> None:
+    def __init__(self, weight: PerStage[float] = 1e-3, every: int = 1) -> None:
         super().__init__(weight, every)
 
     def __call__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pggan_kit import Critic, Scores, image_gradients
+from pggan_kit import Critic, PerStage, Scores, image_gradients
 from pggan_plugins.penalties.base import Weighted
 
 
@@ -20,7 +20,7 @@ class GradientPenalty(Weighted):
         every: see `Weighted`.
     """
 
-    def __init__(self, weight: float = 10.0, target: float = 1.0, every: int = 1) -> None:
+    def __init__(self, weight: PerStage[float] = 10.0, target: float = 1.0, every: int = 1) -> None:
         super().__init__(weight, every)
         if not target > 0:
             raise ValueError(f"target must be above 0, and is {target}")
@@ -39,7 +39,7 @@ class GradientPenalty(Weighted):
 class R1(Weighted):
     """Half the mean of `|grad D(x)|^2` at the reals (Mescheder et al. 2018), so that weight is their gamma."""
 
-    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+    def __init__(self, weight: PerStage[float] = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
     def __call__(
@@ -52,7 +52,7 @@ class R1(Weighted):
 class R2(Weighted):
     """R1 at the fakes (Mescheder et al. 2018); R3GAN (Huang et al. 2024) uses both, with one weight."""
 
-    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+    def __init__(self, weight: PerStage[float] = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
     def __call__(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pggan_kit import at_height
 from pggan_kit.components import Critic, Loss, Penalty, Scores
 from pggan_kit.steps import DiscriminatorCall
 
@@ -26,7 +27,8 @@ def add_penalties(
     """
     for penalty in penalties:
         name = type(penalty).__name__
-        weighted = penalty.weight * penalty.every * penalty(critic, *images, *scores, mix)
+        weight: float = at_height(penalty.weight, images[0].shape[-2])
+        weighted = weight * penalty.every * penalty(critic, *images, *scores, mix)
         terms[name] = terms[name] + weighted if name in terms else weighted
 
 

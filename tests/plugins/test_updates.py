@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from pggan_kit import hookimpl
 from pggan_kit.seeding import torch_generator
 from pggan_kit.state import TrainState
 from pggan_kit.steps import StepContext
@@ -106,3 +108,26 @@ class TestJointBatch(UpdateSuite):
 
     def chosen(self, part: Any) -> dict[str, Any]:
         return {"update": part, "generator_optimizer": None, "discriminator_optimizer": None}
+
+
+def test_a_penalty_weighs_by_the_stage(train: Callable[..., Any]) -> None:
+    """`{4: 0, 8: 2, 16: 6}`: the reported term over what a weight of 1 gives, in the first step of each stage."""
+
+    class First:
+        """The term of each size's first step; with frozen networks it depends on the weight alone."""
+
+        def __init__(self) -> None:
+            self.terms: dict[int, float] = {}
+
+        @hookimpl
+        def after_step(self, stage: Any, losses: dict[str, torch.Tensor]) -> None:
+            self.terms.setdefault(stage.height, float(losses["Loss/discriminator/R1"]))
+
+    loss = ("train.loss = @losses.Hinge()", "losses.Hinge.penalties = [@penalties.R1()]")
+    frozen = (*loss, "optimizers.Adam.lr = 1e-30")
+    one, staged = First(), First()
+    train(*frozen, "penalties.R1.weight = 1.0", plugins=(one,), run_dir="one")
+    train(*frozen, "penalties.R1.weight = {4: 0.0, 8: 2.0, 16: 6.0}", plugins=(staged,), run_dir="staged")
+    assert all(one.terms.values())
+    ratios = {size: staged.terms[size] / one.terms[size] for size in one.terms}
+    assert ratios == pytest.approx({4: 0.0, 8: 2.0, 16: 6.0})
