@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,8 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         `stage`, `size`, `batch_size`, `fade_images`, `stable_images`, `steps`, `generator_parameters`,
         `discriminator_parameters`, `weights_mib` (weights, gradients, average and Adam's moments),
         `activations_mib` (what one update keeps for its backward pass; None where not measured), `gflops` (one image
-        forward through both networks), `images_per_second`, `hours`, `measured`.
+        forward through both networks), `images_per_second`, `hours`, `measured`, `fits` (whether weights and
+        activations are less than the device's memory; None where not measured).
 
     Raises:
         UserError: the config is wrong.
@@ -56,6 +58,8 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         row["images_per_second"] = rate / row["gflops"]
         row["hours"] = (row["fade_images"] + row["stable_images"]) / row["images_per_second"] / 3600
         row["measured"] = measured
+        if measured:
+            row["fits"] = row["weights_mib"] + row["activations_mib"] <= memory_mib(state.device)
         rows.append(row)
     return rows
 
@@ -63,7 +67,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows of `plan` for people."""
     shown = Table(
-        *("stage", "size", "batch", "fade", "stable", "steps", "G", "D", "weights", "act.", "img/s", "time")
+        *("stage", "size", "batch", "fade", "stable", "steps", "G", "D", "weights", "act.", "fits", "img/s", "time")
     )
     for column in shown.columns[2:]:
         column.justify = "right"
@@ -77,6 +81,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
             *(compact(row[name]) for name in ("generator_parameters", "discriminator_parameters")),
             f"{row['weights_mib']:.0f}",
             "?" if activations is None else f"{activations:.0f}",
+            {True: "yes", False: "no", None: "?"}[row["fits"]],
             f"{row['images_per_second']:.3g}",
             duration(row["hours"] * 3600) + ("" if row["measured"] else " (extrapolated)"),
         )
@@ -85,6 +90,13 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
     images = sum(row["fade_images"] + row["stable_images"] for row in rows)
     shown.caption = f"{images:,} images, about {duration(total)} on this machine without fades and observers"
     return shown
+
+
+def memory_mib(device: torch.device) -> float:
+    """All memory of a GPU, or of this machine, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2**20
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
 
 
 def compact(count: int) -> str:
@@ -119,6 +131,7 @@ def _row(stage: Stage, schedule: Schedule, state: TrainState) -> dict[str, Any]:
         "discriminator_parameters": sizes["discriminator"],
         "weights_mib": (5 * sizes["generator"] + 4 * sizes["discriminator"]) * 4 / 2**20,
         "activations_mib": None,
+        "fits": None,
         "gflops": _forward_gflops(state, stage),
     }
 

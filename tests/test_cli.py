@@ -15,7 +15,7 @@ from click.testing import Result
 from PIL import Image
 from torch import nn
 
-from pggan_kit import api
+from pggan_kit import api, planning
 
 Cli = Callable[..., Result]
 
@@ -233,9 +233,17 @@ def test_plan_shows_each_stage_and_trains_nothing(
     net = final.state(final.schedule()).generator
     assert rows[0]["generator_parameters"] == sum(p.numel() for p in net.parameters())
     assert rows[1]["generator_parameters"] > rows[0]["generator_parameters"]
+    assert [row["fits"] for row in rows] == [True] * 3
     table = cli("plan", tiny(), "--plugin", stub)
     assert table.exit_code == 0 and "16x16" in table.stdout
     assert not (tmp_path / "runs").exists()
+
+
+def test_plan_says_what_does_not_fit(tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = [row["weights_mib"] + row["activations_mib"] for row in planning.plan(tiny(), plugins=[stub])]
+    monkeypatch.setattr(planning, "memory_mib", lambda device: (needs[0] + needs[2]) / 2)
+    fits = [row["fits"] for row in planning.plan(tiny(), plugins=[stub])]
+    assert (fits[0], fits[2]) == (True, False), needs
 
 
 def test_plan_refuses_wrong_input(tiny: Callable[..., str], cli: Cli, stub: str, refused: Callable[..., str]) -> None:
