@@ -56,6 +56,14 @@ def test_data(benchmark: Any) -> None:
     benchmark(lambda: StepContext(prepared.built.experiment, state, schedule.stages[-1], sampler, {}).reals())
 
 
+def test_sampler(benchmark: Any) -> None:
+    """The rows of a batch, from memory."""
+    prepared = prepare(DEMO)
+    schedule = prepared.schedule()
+    sampler = prepared.data(schedule).sampler(schedule.stages[-1])
+    benchmark(sampler.batch, 640, 64)
+
+
 def test_latents(benchmark: Any) -> None:
     """A batch of latents."""
     prepared = prepare(DEMO)

@@ -504,20 +504,6 @@ def test_large_levels_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert torch.equal(resident.batch(20, 30)[0], mapped.batch(20, 30)[0])
 
 
-def test_sampling_is_fast() -> None:
-    """A generous bound, against a sampler that opens files or permutes for each batch; see the benchmarks."""
-    sampler = Sampler(Level(np.zeros((10_000, 1, 28, 28), np.uint8), np.zeros(10_000, np.int64)), 0)
-    sampler.batch(0, 64)
-    best = min(timed(lambda: sampler.batch(640, 64)) for _ in range(200))
-    assert best < 100e-6
-
-
-def timed(call: object) -> float:
-    start = time.perf_counter()
-    call()  # type: ignore[operator]
-    return time.perf_counter() - start
-
-
 # Settings
 
 

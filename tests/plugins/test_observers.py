@@ -518,7 +518,7 @@ def test_progress_renews_the_display_at_most_four_times_a_second(
 
 def test_an_error_before_the_start_is_survived() -> None:
     for observer in (Progress(), TensorBoard()):
-        heard(observer).hook.on_error(run=None, error=ValueError())
+        assert heard(observer).hook.on_error(run=None, error=ValueError()) == []
 
 
 def test_pace_is_that_of_the_last_seconds() -> None:
@@ -571,20 +571,6 @@ def test_no_observer_touches_tensors_between_ticks(
     run.move(600)
     heard(observer).hook.after_step(run=run, stage=run.state.stage, state=run.state, losses={"Loss/generator": secret})
     heard(observer).hook.on_error(run=run, error=ValueError())
-
-
-def test_a_step_costs_progress_microseconds(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
-    observer = Progress()
-    in_terminal(observer)
-    begin(observer, run)
-    observer.after_step(run, run.state)
-    observer._next += 3600
-    started = time.process_time()
-    for _ in range(10_000):
-        observer.after_step(run, run.state)
-    seconds = time.process_time() - started
-    observer.on_error()
-    assert seconds / 10_000 < 10e-6
 
 
 @pytest.mark.parametrize(

@@ -95,11 +95,10 @@ class TestAlternating(UpdateSuite):
 
 
 class TestAlternatingWithFiveCritics(UpdateSuite):
+    batches = 5
+
     def make(self) -> Alternating:
         return Alternating(n_critic=5)
-
-    def test_trains_through_a_fade(self) -> None:
-        """An iteration draws 20 reals, so that stages end past their budgets: the schedule's total is overdrawn."""
 
 
 class TestJointBatch(UpdateSuite):
