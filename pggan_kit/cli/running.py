@@ -1,0 +1,62 @@
+"""Commands that train, and that draw from what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pggan_kit.cli.base import DataProgress, err, experiment_options, main
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--run-dir", type=click.Path(path_type=Path), help="The run's folder; default: the next under runs/.")
+@click.option(
+    "--from",
+    "start_from",
+    metavar="RUN[@STAGE]",
+    help="Go on from another run's last checkpoint, or from a stage's end: its number from 0, or its size.",
+)
+@experiment_options
+def train(
+    config: Path,
+    run_dir: Path | None,
+    start_from: str | None,
+    bindings: tuple[str, ...],
+    plugins: tuple[str, ...],
+) -> None:
+    """Train the experiment of a gin file."""
+    from pggan_kit import api
+
+    with DataProgress() as progress:
+        api.train(config, bindings, run_dir=run_dir, plugins=plugins, data_progress=progress, start_from=start_from)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Instead of the plugin files the run used.")
+def resume(run: Path, plugins: tuple[str, ...]) -> None:
+    """Go on with a run from its last checkpoint."""
+    from pggan_kit import api
+
+    with DataProgress() as progress:
+        api.resume(run, plugins=plugins, data_progress=progress)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--count", default=64, show_default=True, type=click.IntRange(min=1), help="How many images.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the latents.")
+@click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="FILE.npz, FILE.png or a folder.")
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Instead of the plugin files the run used.")
+def sample(run: Path, count: int, seed: int, target: Path, plugins: tuple[str, ...]) -> None:
+    """Draw images from a run's averaged generator.
+
+    An .npz file holds one array `images`, uint8, N x H x W x C; a .png file shows a grid; anything else is a folder of
+    PNGs.
+    """
+    from pggan_kit import sampling
+
+    sampling.sample(run, count, seed, target, plugins)
+    err.print(f"wrote {count} images to {target}")
