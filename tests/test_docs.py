@@ -1,0 +1,148 @@
+"""What the documentation says is so: its code runs, its commands exist, its references are whole, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+import pggan_kit
+from pggan_kit import hookspecs
+from pggan_kit.cli import main
+from pggan_kit.components import KINDS
+from pggan_kit.plugins import load
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("guides/*.md"))]
+SHORT = ["schedule.fade_images = '1 steps'", "schedule.stable_images = '1 steps'", "schedule.total_images = None"]
+
+sys.path.insert(0, str(DOCS))
+import reference  # noqa: E402  (it lies beside the pages)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    for block in blocks(text, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["pggan-kit"]:
+                yield words[1:]
+
+
+def recipes() -> list[tuple[str, str]]:
+    """The cookbook's sections with a configuration or code."""
+    sections = re.split(r"^## ", (DOCS / "cookbook.md").read_text(), flags=re.MULTILINE)[1:]
+    named = [(section.splitlines()[0], section) for section in sections]
+    return [(name, section) for name, section in named if blocks(section, "gin") or blocks(section, "python")]
+
+
+def test_hook_reference_names_every_hook_and_argument() -> None:
+    text = reference.hooks()
+    specs = [name for name, value in vars(hookspecs).items() if hasattr(value, "pggan_kit_spec")]
+    assert len(specs) > 10
+    for name in specs:
+        section = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        for argument in getattr(hookspecs, name).__annotations__:
+            assert argument == "return" or argument in section
+
+
+def test_part_reference_names_every_part_and_setting() -> None:
+    text = reference.parts()
+    for selector, row in load().rows.items():
+        if row.plugin.origin.startswith("pggan_kit "):
+            section = text.split(f"\n### {selector}\n")[1].split("\n##")[0]
+            for name in reference.inspect.signature(row.component.factory).parameters:
+                assert f"{selector}.{name} = " in section
+
+
+def test_each_kind_has_a_guide() -> None:
+    assert {page.stem for page in DOCS.glob("guides/*.md")} == {*KINDS, "hooks", "index"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    for words in commands(page.read_text()):
+        command, context = main, click.Context(main)
+        while isinstance(command, click.Group):
+            assert words and words[0] in command.commands, f"pggan-kit {' '.join(words)}"
+            command, words = command.commands[words[0]], words[1:]
+            context = click.Context(command, context)
+        command.make_parser(context).parse_args(words)
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        told = {found for block in blocks(page.read_text(), "sh") for found in re.findall(r"^make ([\w-]+)", block, re.M)}
+        assert told <= targets, page
+
+
+@pytest.mark.parametrize("name, section", recipes(), ids=[name for name, _ in recipes()])
+def test_cookbook(name: str, section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    (tmp_path / "pictures").mkdir()
+    for i in range(4):
+        Image.fromarray(np.full((32, 32, 3), 50 * i, np.uint8)).save(f"pictures/{i}.png")
+    plugins = []
+    for block in blocks(section, "python"):
+        if "def components" in block:
+            plugins.append(tmp_path / "mine.py")
+            plugins[-1].write_text(block)
+        else:
+            exec(compile(block, name, "exec"), {})
+    for block in blocks(section, "gin"):
+        (tmp_path / "mine.gin").write_text(block.replace("include '", "include 'experiments/"))
+        own = ["FOLDER = 'pictures'", "schedule.sizes = (4, 8)"] if "my_images" in block else []
+        run = pggan_kit.train("mine.gin", [*SHORT, *own], plugins=plugins, run_dir="run")
+        assert run.state.steps == 2 * len(run.schedule.stages) - 1
+
+
+def test_both_tutorials_tell_the_same() -> None:
+    english, chinese = ((DOCS / f"tutorial{suffix}.md").read_text() for suffix in ("", ".zh"))
+    for language in ("sh", "python", r"\{literalinclude\} \S+"):
+        assert blocks(english, language) == blocks(chinese, language) != []
+    assert len(re.findall("^## ", english, re.MULTILINE)) == len(re.findall("^## ", chinese, re.MULTILINE))
+
+
+def test_every_command_of_the_tutorial_works(
+    cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    text = (DOCS / "tutorial.md").read_text()
+    (tmp_path / "cosine.py").write_text(blocks(text, "python")[0])
+    few = ["observers.Samples.count = 4", "observers.Growth.count = 4"]
+    for words in commands(text):
+        if words[0] == "train":
+            words += [word for binding in (*SHORT, *few) for word in ("-b", binding)]
+        result = cli(*words)
+        assert result.exit_code == 0, (words, result.output, result.stderr)
+    assert (tmp_path / "stairs-or-ramp.html").exists() and (tmp_path / "runs/tutorial/growth.gif").exists()
+
+
+def test_picture_is_sound_and_described() -> None:
+    picture = ET.parse(DOCS / "run.svg").getroot()
+    assert picture.find("{http://www.w3.org/2000/svg}desc") is not None
+
+
+def test_pages_build_without_a_warning(tmp_path: Path) -> None:
+    """Links, includes and cross-references among them: Sphinx turns each that leads nowhere into an error here."""
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-n", "-b", "html", DOCS, tmp_path / "html"]
+    built = subprocess.run([*map(str, command), "-d", str(tmp_path / "trees")], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert "Staircase" in (tmp_path / "html/reference/parts.html").read_text()
