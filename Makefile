@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slow test-soak lint bench clean
+.PHONY: demo test test-slow test-soak test-browser lint docs bench clean
 
 demo: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pggan-kit train experiments/mnist.gin
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m 'not slow and not browser'
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
@@ -17,12 +17,22 @@ test-slow: $(READY)
 test-soak: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests/test_soak.py
 
+# The report in a headless Chromium, which has to be installed.
+test-browser: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(READY)
+	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build
+	@echo docs/_build/index.html
+
 bench: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pytest benchmarks -s
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pggan-kit bench benchmarks/ladder.gin --plugin benchmarks/noise.py \
+		--against benchmarks/reference.py:make --variant "pool first=architectures.PGGAN.pool = 'before_activation'"
 
 # The link lets mypy see plugins/ under the name that it is imported by.
 $(READY): setup.cfg pyproject.toml constraints.txt
@@ -32,4 +42,4 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build docs/_build docs/reference *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -5,13 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+from conftest import DEMO, HERE, LADDER
+from PIL import Image
+
 from pggan_kit import hookimpl
 from pggan_kit.api import prepare, train
+from pggan_kit.benchmarking.rig import Rig
+from pggan_kit.benchmarking.shares import seconds_around
 from pggan_kit.checkpoint import Checkpoints
-from pggan_kit.planning import Noise
+from pggan_kit.planning import plan
+from pggan_kit.pyramid import resize
 from pggan_kit.steps import StepContext
 
-DEMO = Path(__file__).parent.parent / "experiments" / "mnist.gin"
+OVERHEAD = ["schedule.sizes = (4, 8, 16, 32)"]
 
 
 class Listener:
@@ -32,6 +40,20 @@ def test_share_outside_the_update(tmp_path: Path) -> None:
     share = 1 - listener.result["update_seconds"] / listener.result["seconds"]
     print(f"\noutside the update: {share:.2%} of {listener.result['seconds']:.0f} s")
     assert share <= 0.03
+
+
+def test_share_around_the_step() -> None:
+    """Of the yardstick from 16 pixels up: what the loop asks and tells at each step, and does at ticks."""
+    print()
+    for row in plan(LADDER, OVERHEAD, [str(HERE / "noise.py")]):
+        prepared = prepare(LADDER, OVERHEAD, [str(HERE / "noise.py")])
+        tick = prepared.built.experiment.tick
+        rig = Rig(prepared, prepared.schedule(), row["stage"], fading=row["fade_images"] > 0, compiles=False)
+        rig.step()
+        step = row["batch_size"] / row["images_per_second"]
+        around = seconds_around(rig) + row["tick_seconds"] * row["batch_size"] / tick
+        print(f"{row['size']}: {around / (step + around):.2%} of {1000 * step:.0f} ms are outside the update")
+        assert row["stage"] < 2 or around / (step + around) < 0.01
 
 
 def test_hook_call(benchmark: Any) -> None:
@@ -64,12 +86,23 @@ def test_sampler(benchmark: Any) -> None:
     benchmark(sampler.batch, 640, 64)
 
 
-def test_latents(benchmark: Any) -> None:
+@pytest.mark.parametrize("way", ["pyramid", "resizing on the fly"])
+def test_data_path(benchmark: Any, way: str) -> None:
+    """32 colour images of 128x128 as a batch of 32x32: rows of the pyramid, and what there would be without it."""
+    bindings, plugins = ["schedule.sizes = (32, 64, 128)"], [str(HERE / "noise.py")]
+    prepared = prepare(LADDER, bindings, plugins)
+    schedule, dataset = prepared.schedule(), prepared.built.experiment.dataset
+    if way == "pyramid":
+        benchmark(prepared.data(schedule).sampler(schedule.stages[0]).batch, 0, 32)
+        return
+    images = [dataset.image(i) for i in range(32)]
+    benchmark(lambda: np.stack([resize(Image.fromarray(image), (32, 32), "area") for image in images]))
+
+
+def test_latents(benchmark: Any, demo: Any) -> None:
     """A batch of latents."""
-    prepared = prepare(DEMO)
-    schedule = prepared.schedule()
-    state = prepared.state(schedule)
-    ctx = StepContext(prepared.built.experiment, state, state.stage, Noise(state.stage), {})
+    rig = demo(0)
+    ctx = StepContext(rig.experiment, rig.state, rig.stage, rig.sampler, {})
     benchmark(ctx.latents, "generator")
 
 

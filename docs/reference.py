@@ -40,7 +40,16 @@ def parts() -> str:
             kind = selector.split(".")[0]
             lines += [f"## {kind}", ""]
         factory, defaults = row.component.factory, row.component.defaults
-        lines += [f"### {selector}", "", "```gin", *_bindings(selector, factory, defaults), "```", "", *_text(factory), ""]
+        lines += [
+            f"### {selector}",
+            "",
+            "```gin",
+            *_bindings(selector, factory, defaults),
+            "```",
+            "",
+            *_text(factory),
+            "",
+        ]
     return "\n".join(lines)
 
 

@@ -2,8 +2,9 @@
 
 from pggan_kit.api import TrainedGenerator, load_generator, resume, train
 from pggan_kit.components import Component, Critic, Scores
+from pggan_kit.evaluation import evaluate
 from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs import Run
+from pggan_kit.runs import Run, Stats
 from pggan_kit.schedule import PerStage, Stage, at_height
 from pggan_kit.steps import Reals, StepContext, image_gradients
 
@@ -17,9 +18,11 @@ __all__ = [
     "Run",
     "Scores",
     "Stage",
+    "Stats",
     "StepContext",
     "TrainedGenerator",
     "at_height",
+    "evaluate",
     "hookimpl",
     "image_gradients",
     "load_generator",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import RunError
-from pggan_kit.identity import KEY, Identity
+from pggan_kit.generators import stage_end
+from pggan_kit.identity import KEY, Identity, noted_sizes
 from pggan_kit.runs import RunDirectory
 from pggan_kit.schedule import FADE, STABLE, Schedule
 from pggan_kit.state import TrainState
@@ -45,19 +46,22 @@ def find(text: str | Path) -> Trunk:
     folder, stage = _parted(str(text))
     files = RunDirectory.open(folder)
     checkpoints = Checkpoints(files.path / "checkpoints")
-    entries = checkpoints.entries(files.warn)
     if stage is None:
+        entries = checkpoints.entries(files.warn)
         content = checkpoints.load_last(files.warn)
         # The last whole one may not be the last entry; its clock and weights are what was loaded.
         entry = next(e for e in reversed(entries) if e["images"] == content.get("images"))
     else:
-        entry, content = _stage_end(checkpoints, entries, stage, folder)
+        try:
+            entry, content = stage_end(checkpoints, stage, files.warn)
+        except RunError as error:
+            raise RunError(f"--from {folder}@{stage}: {error}") from None
     origin = {
         "run": str(folder.resolve()),
         "checkpoint": entry["file"],
         "sha256": entry["sha256"],
         "images": content["images"],
-        "size": _sizes(content)[len(content["starts"]) - 1],
+        "size": noted_sizes(content)[len(content["starts"]) - 1],
     }
     return Trunk(content, origin)
 
@@ -69,32 +73,6 @@ def _parted(text: str) -> tuple[Path, str | None]:
     if not folder or not stage:
         raise RunError(f"--from {text}: write RUN, or RUN@STAGE with the stage's number from 0 or its size, as 28x28")
     return Path(folder), stage
-
-
-def _stage_end(
-    checkpoints: Checkpoints, entries: list[dict[str, Any]], stage: str, folder: Path
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    ends: list[str] = []
-    for entry in entries:
-        if not entry["forever"]:
-            continue
-        content = checkpoints.load(entry)
-        index = len(content["starts"]) - 1
-        size = _sizes(content)[index]
-        if content.get("stage_over"):
-            if stage in (str(index), size):
-                return entry, content
-            ends.append(f"{index} ({size})")
-    raise RunError(f"--from {folder}@{stage}: no such stage has ended there; ended are: {', '.join(ends) or 'none'}")
-
-
-def _sizes(content: Mapping[str, Any]) -> list[str]:
-    """The sizes of a run's stages, as its checkpoint notes them."""
-    try:
-        sizes: str = content[KEY]["schedule"]["sizes"]
-    except (KeyError, TypeError):
-        raise RunError("the checkpoint does not say of which run it is: it was written by an older version") from None
-    return sizes.split(", ")
 
 
 def _require_fit(content: Mapping[str, Any], own: Identity, schedule: Schedule) -> None:
@@ -110,7 +88,7 @@ def _require_fit(content: Mapping[str, Any], own: Identity, schedule: Schedule) 
             f"--from: images have {there['dataset']['channels']} channels there, and {own['dataset']['channels']} in "
             "this config's data set"
         )
-    before, now = _sizes(content)[:grown], [stage.size for stage in schedule.stages]
+    before, now = noted_sizes(content)[:grown], [stage.size for stage in schedule.stages]
     if now[:grown] != before:
         raise RunError(
             f"--from: stages up to the branch have the sizes {', '.join(before)} there, and {', '.join(now[:grown])} "
@@ -183,9 +161,7 @@ def _require_bridges(state: TrainState, hooks: Hooks) -> None:
     if position.phase != FADE or state.phase != FADE:
         return
     for path in ("generator", "discriminator"):
-        alpha = hooks.ask(
-            "fade_alpha", stage=state.stage, progress=position.progress, images=state.images, path=path
-        )
+        alpha = hooks.ask("fade_alpha", stage=state.stage, progress=position.progress, images=state.images, path=path)
         if (position.progress if alpha is None else alpha) != 1.0 and state.network(path).bridge is None:
             raise RunError(
                 f"--from: stage {state.stage.size} began with a hard switch there, and this config's train.switch is "

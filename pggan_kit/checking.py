@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pggan_kit.components import KINDS
+from pggan_kit.contracts import nearest
 from pggan_kit.errors import ConfigError
-from pggan_kit.plugins import nearest
 from pggan_kit.schedule import at_height
 
 MACRO = "gin.macro"

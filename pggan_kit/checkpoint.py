@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}. What was saved before is untouched"
-        ) from error
+        raise RunError(f"cannot write {path}: {error.strerror or error}. What was saved before is untouched") from error
     finally:
         if temporary is not None:
             with suppress(OSError):  # it is gone where all went well
@@ -175,6 +173,22 @@ class Checkpoints:
             RunError: it is damaged, or holds something else than data.
         """
         return self._decoded(entry, self._content(entry))
+
+    def kept(self, say: Say = warnings.warn) -> Iterator[dict[str, Any]]:
+        """The contents of those saved with `forever` and of the last, oldest first, one at a time.
+
+        Args:
+            say: told in one sentence of each that is damaged; it is left out.
+        """
+        entries = self.entries(say)
+        for entry in entries:
+            if entry["forever"] or entry is entries[-1]:
+                try:
+                    content = self.load(entry)
+                except RunError as error:
+                    say(str(error))
+                    continue
+                yield content
 
     def _content(self, entry: Mapping[str, Any]) -> bytes:
         path = self.folder / entry["file"]

@@ -10,6 +10,8 @@ architecture's own. Only images and `Scores` are read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -230,13 +232,23 @@ class Switch(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    """A number for how far fakes are from reals, at whatever size they have."""
+    """How far fakes are from reals, at whatever size they have.
 
-    def update(self, real: Tensor, fake: Tensor) -> None:
-        """Take in a batch: (N, C, h, w) each, in [-1, 1]."""
+    The core keeps what `describe` says of each batch, of reals and fakes alike, and compares all of it once: fakes with
+    reals, and, for the noise floor, one half of the reals with the other.
+    """
 
-    def compute(self) -> dict[str, float]:
-        """Values by name for what was taken in; starts anew."""
+    def describe(self, images: Tensor) -> Tensor | None:
+        """What a comparison needs of images: (N, C, h, w) in [-1, 1] -> (N, ...), one row for each image.
+
+        Called on the run's device, with torch's generator seeded. None: the metric is not defined at this size.
+        """
+
+    def fingerprint(self) -> str:
+        """Equal where `describe` is: such metrics share what it says, and that of reals is kept on disk under it."""
+
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        """Values by name, e.g. `{"FID": 12.3}`, of descriptions (M, ...) and (N, ...), on the CPU. torch is seeded."""
 
 
 @runtime_checkable
@@ -244,7 +256,10 @@ class FeatureExtractor(Protocol):
     """Features of images, for metrics."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, C, h, w) in [-1, 1] -> (N, F)."""
+        """(N, C, h, w) in [-1, 1], on any device -> (N, F) there, image by image."""
+
+    def fingerprint(self) -> str:
+        """Equal if and only if the features of equal images are equal; names those that are kept on disk."""
 
 
 @runtime_checkable
@@ -257,12 +272,44 @@ class Observer(Protocol):
     """
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A process that a launcher is to run: a command that, run again after a death, goes on where it stopped.
+
+    Args:
+        name: for people, e.g. `hard-3`.
+        command: program and arguments.
+        log: where its output is added, in a folder that exists; None: it is thrown away.
+        folder: its working directory; None: the caller's.
+    """
+
+    name: str
+    command: Sequence[str]
+    log: Path | None = None
+    folder: Path | None = None
+
+
 @runtime_checkable
 class Launcher(Protocol):
-    """Runs trials somewhere and survives their deaths."""
+    """Runs trials somewhere, many at once, each on its share of the hardware, and survives their deaths.
 
-    def launch(self, trials: Sequence[Sequence[str]]) -> list[int]:
-        """Run each trial (a command line) to its end and return their exit codes."""
+    How many at once, and on how many cores and GPUs, is the launcher's own to know. The exit codes of a trial: 0, it is
+    done; 2, its input was wrong; anything else is a death.
+    """
+
+    def launch(self, trials: Sequence[Trial], ended: Callable[[Trial, int], None] | None = None) -> list[int]:
+        """Run each trial to its end; one that dies is run again, as often as the launcher allows.
+
+        A KeyboardInterrupt (which is how signals arrive here) is handed on: each running trial is sent SIGTERM, so that
+        it saves what it has, none is started any more, and when all have ended it is raised again.
+
+        Args:
+            trials: what to run, in about this order.
+            ended: told of each trial that runs no more, and its exit code, in the calling thread.
+
+        Returns:
+            The last exit code of each trial, in the order of the trials; a signal's number negative.
+        """
 
 
 KINDS: dict[str, type] = {

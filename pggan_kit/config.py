@@ -23,14 +23,24 @@ import gin
 from gin import config_parser
 
 from pggan_kit.checking import SINGLETON, Binding, Macro, Place, Reference, Walk, check_arguments, require_known
+from pggan_kit.contracts import require_protocol
 from pggan_kit.data import DataSettings
 from pggan_kit.errors import ConfigError, PluginError, UserError
+from pggan_kit.evaluating import EvaluationSettings
 from pggan_kit.experiment import Experiment
-from pggan_kit.plugins import Plugins, Row, require_protocol
+from pggan_kit.plugins import Plugins, Row
 from pggan_kit.schedule import ScheduleSettings, checked_sizes
 
-ROOTS: dict[str, Callable[..., Any]] = {"train": Experiment, "schedule": ScheduleSettings, "data": DataSettings}
-"""The names of a config that are no components."""
+Roots = Mapping[str, Callable[..., Any]]
+"""Names of a config that are no components: what the first makes is given what the others make, under their names."""
+
+ROOTS: Roots = {
+    "train": Experiment,
+    "schedule": ScheduleSettings,
+    "data": DataSettings,
+    "evaluation": EvaluationSettings,
+}
+"""Those of an experiment."""
 
 OVERRIDE = "-b"
 _LOCK = threading.Lock()  # gin's configuration is one per process.
@@ -59,17 +69,17 @@ class Config:
 
 @dataclass(frozen=True)
 class Built:
-    """A built experiment.
+    """What a config describes, built.
 
     Attributes:
-        experiment: the components and settings.
+        experiment: the components and settings; of another config than an experiment's, what its first root makes.
         parts: the chosen components by their path (`train.loss.penalties.0`), each with its row, in config order.
         config: the bindings that it uses, and no others: what a run archives.
         operative: all parameters in effect, defaults included, as gin text.
         idle: bindings that nothing uses, of included files, or displaced by an override.
     """
 
-    experiment: Experiment
+    experiment: Any
     parts: dict[str, tuple[Row, Any]]
     config: Config
     operative: str
@@ -87,7 +97,10 @@ def read(file: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: a file is missing, a statement is broken, or a file imports something.
     """
     path = Path(file)
-    found = _read_file(path, included_from=None, chain=())
+    return _overridden(path.stem, _read_file(path, included_from=None, chain=()), overrides)
+
+
+def _overridden(name: str, found: list[Binding], overrides: Sequence[str]) -> Config:
     before = _last_of_each(found)
     for text in overrides:
         place = Place(f"{OVERRIDE} '{text}'", None, included=False)
@@ -95,33 +108,33 @@ def read(file: str | Path, overrides: Sequence[str] = ()) -> Config:
         if not bound:
             raise ConfigError(f"{place}: binds nothing; write it like {OVERRIDE} 'train.seed = 1'")
         found += bound
-    return Config(path.stem, _last_of_each(found), before)
+    return Config(name, _last_of_each(found), before)
 
 
-def parse_text(text: str, name: str) -> Config:
-    """Read an archived config from its text."""
+def parse_text(text: str, name: str, overrides: Sequence[str] = ()) -> Config:
+    """Read an archived config from its text, and overrides as in `read`."""
     found = _parse(text, Place(name, 1, included=False))
-    return Config(name, _last_of_each(found))
+    return _overridden(name, found, overrides)
 
 
 def _last_of_each(bindings: Sequence[Binding]) -> tuple[Binding, ...]:
     return tuple({binding.key: binding for binding in bindings}.values())
 
 
-def build(config: Config, plugins: Plugins) -> Built:
-    """Check a config as a whole, then build its experiment.
+def build(config: Config, plugins: Plugins, roots: Roots = ROOTS) -> Built:
+    """Check a config as a whole, then build its experiment, or what other roots describe.
 
     Raises:
         ConfigError: an unknown component, parameter or macro, a binding that nothing uses, a value of the wrong type
             or out of range; the message says where.
         UserError: what a component says of its own input.
     """
-    signatures = _signatures(plugins)
+    signatures = _signatures(plugins, roots)
     bindings = _with_defaults(config, plugins)
-    require_known(bindings, signatures, {"train", "schedule", "data"})
-    walk = Walk(bindings, ROOTS, signatures)
+    require_known(bindings, signatures, roots)
+    walk = Walk(bindings, roots, signatures)
     unused = [b for b in bindings if b.key not in walk.used and not b.place.default]
-    idle = tuple(b for b in unused if b.place.included or _displaced(b, config, signatures))
+    idle = tuple(b for b in unused if b.place.included or _displaced(b, config, plugins, roots, signatures))
     for binding in unused:
         if binding not in idle:
             raise ConfigError(
@@ -130,13 +143,16 @@ def build(config: Config, plugins: Plugins) -> Built:
             )
     used = Config(config.name, tuple(b for b in bindings if b.key in walk.used))
     with _LOCK, _gin_of_our_own():
-        experiment, parts, operative = _Builder(plugins, walk).build(used)
+        experiment, parts, operative = _Builder(plugins, walk, roots).build(used)
     return Built(experiment, parts, used, operative, idle)
 
 
-def _displaced(binding: Binding, config: Config, signatures: Mapping[str, inspect.Signature]) -> bool:
+def _displaced(
+    binding: Binding, config: Config, plugins: Plugins, roots: Roots, signatures: Mapping[str, inspect.Signature]
+) -> bool:
     """Whether the main file's own experiment uses a binding, and only an override made it useless."""
-    return binding.place.line is not None and binding.key in Walk(config.before, ROOTS, signatures).used
+    before = _with_defaults(Config(config.name, config.before), plugins)
+    return binding.place.line is not None and binding.key in Walk(before, roots, signatures).used
 
 
 _GIN_STATE = (
@@ -249,11 +265,10 @@ class _Delegate(config_parser.ParserDelegate):
         return Macro(macro_name)
 
 
-def _signatures(plugins: Plugins) -> dict[str, inspect.Signature]:
-    found = {name: _signature(factory) for name, factory in ROOTS.items()}
-    found["train"] = found["train"].replace(
-        parameters=[p for name, p in found["train"].parameters.items() if name not in ROOTS]
-    )
+def _signatures(plugins: Plugins, roots: Roots) -> dict[str, inspect.Signature]:
+    found = {name: _signature(factory) for name, factory in roots.items()}
+    main = next(iter(roots))
+    found[main] = found[main].replace(parameters=[p for name, p in found[main].parameters.items() if name not in roots])
     for selector, row in plugins.rows.items():
         found[selector] = _signature(row.component.factory)
     found[SINGLETON] = inspect.Signature([inspect.Parameter("constructor", inspect.Parameter.KEYWORD_ONLY)])
@@ -281,31 +296,35 @@ def _with_defaults(config: Config, plugins: Plugins) -> list[Binding]:
 
 
 class _Builder:
-    """Lets gin build an experiment, and remembers which component each call made and from which arguments."""
+    """Lets gin build what the roots describe; remembers which component each call made and from which arguments."""
 
-    def __init__(self, plugins: Plugins, walk: Walk) -> None:
+    def __init__(self, plugins: Plugins, walk: Walk, roots: Roots) -> None:
         self.plugins = plugins
         self.walk = walk
+        self.roots = roots
+        self.main = next(iter(roots))
         self.made: dict[int, tuple[Row, Any, Mapping[str, Any]]] = {}
+        self.arguments: dict[str, Mapping[str, Any]] = {}  # of each root
         self.base_height: int | None = None  # known once the schedule is made, which is first
         self.error: UserError | None = None
 
-    def build(self, config: Config) -> tuple[Experiment, dict[str, tuple[Row, Any]], str]:
+    def build(self, config: Config) -> tuple[Any, dict[str, tuple[Row, Any]], str]:
         makers: dict[str, Any] = {}
-        for name, factory in ROOTS.items():
+        for name, factory in self.roots.items():
             makers[name] = gin.external_configurable(self._maker(name, factory), name)
-        for selector in self.walk.selectors - set(ROOTS):
+        for selector in self.walk.selectors - set(self.roots):
             component = self.plugins.rows[selector].component
             maker = self._maker(selector, component.factory)
             gin.external_configurable(maker, component.name, component.kind)
         gin.parse_config(config.text())
         gin.finalize()
         try:
-            experiment = makers["train"](schedule=makers["schedule"](), data=makers["data"]())
+            experiment = makers[self.main](**{name: makers[name]() for name in self.roots if name != self.main})
         except Exception as error:
             # gin rewrites the exceptions that pass through it; the one raised first is the one to show.
             raise self.error or error from None
-        return experiment, dict(self._paths("train", self.arguments_of_train)), gin.operative_config_str()
+        parts = {path: part for root in self.roots for path, part in self._paths(root, self.arguments[root])}
+        return experiment, parts, gin.operative_config_str()
 
     def _maker(self, selector: str, factory: Callable[..., Any]) -> Callable[..., Any]:
         signature = _signature(factory)
@@ -317,9 +336,9 @@ class _Builder:
                 if row is not None:
                     require_protocol(made, row.component.kind, selector)
                     self.made[id(made)] = (row, made, kwargs)
-                elif selector == "train":
-                    self.arguments_of_train = kwargs
-                elif selector == "schedule":
+                else:
+                    self.arguments[selector] = kwargs
+                if selector == "schedule":
                     self.base_height = checked_sizes(made.sizes)[0][0]
                 return made
             except UserError as error:

@@ -88,9 +88,7 @@ def require_protocol(thing: Any, kind: str, selector: str) -> None:
         if found is None or (name == "__call__" and isinstance(thing, type) and "__call__" not in dir(thing)):
             raise PluginError(f"{selector} is no {protocol.__name__}: it has no {name}()")
         if not _accepts(thing, name, member):
-            raise PluginError(
-                f"{selector} is no {protocol.__name__}: {name}() must take {_arguments(member)}"
-            )
+            raise PluginError(f"{selector} is no {protocol.__name__}: {name}() must take {_arguments(member)}")
     if not isinstance(thing, type):
         for name in getattr(protocol, "__annotations__", {}):
             if not hasattr(thing, name):

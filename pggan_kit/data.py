@@ -48,6 +48,8 @@ class DataSettings:
         cache: the folder that keeps resized images. None: `$PGGAN_KIT_CACHE`, or else `~/.cache/pggan_kit`.
         workers: threads that read and resize. None: one for each core that this process may use. 1: the data set
             is read by the calling thread alone.
+        device_memory: MiB of a GPU's memory that a stage's images may take, as bytes. Those of a stage that needs more
+            are copied batch by batch, one ahead. None: a quarter of what is free; 0: always copied.
 
     Raises:
         ValueError: a setting out of range; the message begins with its name.
@@ -57,6 +59,7 @@ class DataSettings:
     mirror: bool = False
     cache: str | None = None
     workers: int | None = None
+    device_memory: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("filter", self.filter, tuple(FILTERS))
@@ -66,6 +69,8 @@ class DataSettings:
             raise ValueError(f"cache must name a folder, or be None, not {self.cache!r}")
         if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 1):
             raise ValueError(f"workers must be at least 1, or None for one a core, not {self.workers!r}")
+        if self.device_memory is not None and self.device_memory < 0:
+            raise ValueError(f"device_memory must not be negative, and is {self.device_memory}")
 
     def cache_folder(self) -> Path:
         """The folder that `cache` stands for.
@@ -98,11 +103,15 @@ class Sampler:
         level: the images.
         seed: of order and flips.
         mirror: whether images are flipped, each with probability 1/2, decided by (seed, position).
+
+    Attributes:
+        images: uint8 (n, C, h, w), in the data set's order.
+        labels: int64 (n,), or None where there are none.
     """
 
     def __init__(self, level: Level, seed: int, mirror: bool = False) -> None:
-        self._images = np.array(level.images) if level.images.nbytes <= RESIDENT_BYTES else level.images
-        self._labels = level.labels
+        self.images = np.array(level.images) if level.images.nbytes <= RESIDENT_BYTES else level.images
+        self.labels = level.labels
         self._seed, self._mirror = seed, mirror
         self._epoch = -1
         self._order = np.empty(0, np.int64)
@@ -114,28 +123,34 @@ class Sampler:
         Returns:
             uint8 (count, C, h, w), a copy of its own, and int64 labels (count,) or None where there are none.
         """
-        rows, flips = self._rows(position, count)
-        images = torch.from_numpy(self._images.take(rows, axis=0))
-        if self._mirror:
+        rows, flips = self.rows(position, count)
+        images = torch.from_numpy(self.images.take(rows, axis=0))
+        if flips is not None:
             flipped = torch.from_numpy(np.flatnonzero(flips))
             images[flipped] = images[flipped].flip(3)
-        return images, None if self._labels is None else torch.from_numpy(self._labels.take(rows))
+        return images, None if self.labels is None else torch.from_numpy(self.labels.take(rows))
 
-    def _rows(self, position: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def nbytes(self) -> int:
+        """Of the images."""
+        return int(self.images.nbytes)
+
+    def rows(self, position: int, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Which images a batch has, int64 (count,), and which of them are flipped, bool (count,); None: none ever."""
         orders, flips = [], []
         while count > 0:
-            epoch, start = divmod(position, len(self._images))
+            epoch, start = divmod(position, len(self.images))
             self._turn_to(epoch)
             orders.append(self._order[start : start + count])
             flips.append(self._flips[start : start + count])
             position += len(orders[-1])
             count -= len(orders[-1])
-        return np.concatenate(orders), np.concatenate(flips)
+        return np.concatenate(orders), np.concatenate(flips) if self._mirror else None
 
     def _turn_to(self, epoch: int) -> None:
         if epoch == self._epoch:
             return
-        n = len(self._images)
+        n = len(self.images)
         self._order = numpy_generator(self._seed, "order", epoch).permutation(n)
         if self._mirror:
             self._flips = numpy_generator(self._seed, "mirror", epoch).random(n, np.float32) < 0.5
@@ -162,6 +177,10 @@ class Data:
 
     def __len__(self) -> int:
         return self._length
+
+    def level(self, size: Size) -> Level:
+        """All images of one size, in the data set's order."""
+        return self._levels[size]
 
     def sampler(self, stage: Stage | Size) -> Sampler:
         """A sampler of the stage's images. It holds them in memory where they are small: drop it after the stage."""

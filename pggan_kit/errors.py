@@ -1,6 +1,5 @@
 """The errors a user may see. Anything else that escapes is a bug of ours or of a plugin."""
 
-
 TIME_LIMIT_REACHED = 75
 
 
@@ -26,6 +25,10 @@ class RunError(UserError):
 
 class TrainingError(Exception):
     """The run started and then failed: a loss became non-finite, or a plugin's hook raised. Exit code 1."""
+
+
+class DivergedError(TrainingError):
+    """A loss or gradient became non-finite, and `train.non_finite` knows no further: it would come so again."""
 
 
 class Interrupted(Exception):

@@ -12,6 +12,7 @@ from pggan_kit.components import (
     Augmentation,
     Dataset,
     Loss,
+    Metric,
     Observer,
     Optimizer,
     Resampling,
@@ -19,10 +20,12 @@ from pggan_kit.components import (
     Update,
 )
 from pggan_kit.data import DataSettings
+from pggan_kit.evaluating import EvaluationSettings
 from pggan_kit.resampling import Area
-from pggan_kit.schedule import PerStage, ScheduleSettings, at_height, checked_sizes
+from pggan_kit.schedule import PerStage, ScheduleSettings, Stage, at_height, checked_sizes
 
-PRECISIONS = ("float32", "bfloat16", "auto")
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+COMPILE = ("never", "auto", "always", "graphs")
 MEMORY_FORMATS = ("channels_last", "contiguous")
 NON_FINITE = ("stop", "skip", "rewind")
 RESETS = ("never", "stage", "phase")
@@ -30,16 +33,17 @@ RESETS = ("never", "stage", "phase")
 
 @dataclass
 class Experiment:
-    """What `train.*` binds in a config, together with `schedule.*` and `data.*`.
+    """What `train.*` binds in a config, together with `schedule.*`, `data.*` and `evaluation.*`.
 
     Args:
-        schedule, data: the settings bound under these names.
+        schedule, data, evaluation: the settings bound under these names.
         architecture, resampling, loss, update, dataset: the parts without which nothing trains.
         generator_optimizer, discriminator_optimizer: for updates with one optimizer for each network.
         switch: how stages give way to each other; None: a linear fade.
         image_resampling: the pair for images (bridges, faded reals); parameter-free. None: nearest up, area down.
         augmentation: what D sees of reals and fakes; None: the images themselves.
         observers: watch the run.
+        metrics: measured of the averaged generator as `evaluation` says, at ticks and by `pggan-kit evaluate`.
         latent_size: Z.
         seed: of everything random; two experiments with one seed see the same images and latents.
         tick: images between two ticks (logs, grids, checkpoints).
@@ -48,10 +52,19 @@ class Experiment:
         reset_optimizer: when the optimizers forget their state: `never`, each `stage`, or each `phase` (the start and
             the end of each fade).
         keep: how many of the last checkpoints are kept, besides one for each finished stage.
+        micro_batch: rows of a batch that a process works on at once, at least 1; may be per stage. Gradients are summed
+            over the slices before the optimizer steps, with less memory and the whole batch's result; what that needs,
+            and where it cannot be so, is in docs/distributed.md. None, or no less than the batch: the whole.
         precision: of convolutions and matrix products: `float32`, `bfloat16` (autocast; weights, losses, statistics and
-            the average stay float32), or `auto`: bfloat16 where the device computes it natively, else float32.
+            the average stay float32), `float16` (the same, with scaled losses; needs optimizers that take `found_inf`,
+            such as torch's fused ones), or `auto`: bfloat16 where the device computes it natively, else float32.
+        tf32: whether a CUDA device may round the inputs of float32 convolutions and products to TensorFloat-32 (10 bits
+            of mantissa), which is faster. Other devices know nothing of it.
         memory_format: of features in memory, `channels_last` or `contiguous`: the same results up to rounding, and
             another speed.
+        compile: whether whole steps are compiled, which takes a C++ compiler, and a minute for each stage and fade:
+            `never`; `always`; `auto`: where a stage's fade, or the rest of it, has enough steps to pay (`plan` says
+            where); or `graphs`: like `auto`, and on a GPU replayed as CUDA graphs at small sizes.
         non_finite: what happens when a loss or gradient is not finite, see docs/reliability.md: `stop` with the state
             before the step saved, `skip` the step, or `rewind` to the last checkpoint and take other latents.
         non_finite_limit: steps that may be skipped, or rewinds, in the whole run before it stops.
@@ -68,6 +81,7 @@ class Experiment:
     _: KW_ONLY
     schedule: ScheduleSettings
     data: DataSettings
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     architecture: Architecture
     resampling: Resampling
     loss: Loss
@@ -79,6 +93,7 @@ class Experiment:
     image_resampling: Resampling = field(default_factory=Area)
     augmentation: Augmentation | None = None
     observers: Sequence[Observer] = ()
+    metrics: Sequence[Metric] = ()
     latent_size: int = 512
     seed: int = 0
     tick: int = 10_000
@@ -86,8 +101,11 @@ class Experiment:
     fade_reals: bool = True
     reset_optimizer: str = "never"
     keep: int = 2
+    micro_batch: PerStage[int] | None = None
     precision: str = "float32"
+    tf32: bool = False
     memory_format: str = "channels_last"
+    compile: str = "never"
     non_finite: str = "stop"
     non_finite_limit: int = 10
     collapse_below: float = 0.05
@@ -102,6 +120,8 @@ class Experiment:
             decay: float = at_height(self.ema_decay, height)
             if not 0 <= decay < 1:
                 raise ValueError(f"ema_decay must be in [0, 1), and is {decay}")
+            if self.micro_batch is not None and at_height(self.micro_batch, height) < 1:
+                raise ValueError(f"micro_batch must be at least 1, and is {at_height(self.micro_batch, height)}")
         if not 0 <= self.collapse_below < 1:
             raise ValueError(f"collapse_below must be in [0, 1), and is {self.collapse_below}")
         if self.time_limit is not None and not self.time_limit > 0:
@@ -110,6 +130,7 @@ class Experiment:
             "reset_optimizer": RESETS,
             "precision": PRECISIONS,
             "memory_format": MEMORY_FORMATS,
+            "compile": COMPILE,
             "non_finite": NON_FINITE,
         }
         for name, allowed in choices.items():
@@ -118,9 +139,22 @@ class Experiment:
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """A context in which networks compute in the experiment's precision."""
+        if self.precision == "float16":
+            return torch.autocast(device.type, torch.float16)
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bfloat16()
         low = self.precision == "bfloat16" or (self.precision == "auto" and native)
         return torch.autocast(device.type, torch.bfloat16, enabled=low)
+
+    def micro_batches(self, stage: Stage, rows: int) -> int:
+        """Into how many slices a process cuts its `rows` of a stage's batch.
+
+        Raises:
+            ValueError: `micro_batch` does not divide them.
+        """
+        size = rows if self.micro_batch is None else min(rows, at_height(self.micro_batch, stage.height))
+        if rows % size:
+            raise ValueError(f"micro_batch {size} does not divide a process's {rows} images a batch at {stage.size}")
+        return rows // size
 
 
 def has_bfloat16() -> bool:

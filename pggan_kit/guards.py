@@ -8,14 +8,11 @@ checked. See `recovery.py` for what happens then.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-
-from pggan_kit import distributed
 
 MOST_NAMED = 3
 """So many parameters are named in a message; the others are counted."""
@@ -67,25 +64,35 @@ class Guard:
         self._found = torch.zeros((), dtype=torch.float32, device=device)
         self._one = torch.ones((), dtype=torch.float32, device=device)
 
-    def check(self, net: str, losses: Mapping[str, Tensor], total: Tensor, moving: nn.Module) -> None:
+    def check(
+        self,
+        net: str,
+        losses: Mapping[str, Tensor],
+        total: Tensor,
+        moving: nn.Module,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
         """Look at a minimisation after its backward pass.
 
         Args:
             net: which network it moves.
-            losses: the terms, by name.
+            losses: the terms, by name, averaged over the ranks.
             total: their sum.
-            moving: the network, with its gradients.
+            moving: the network, with its gradients, averaged over the ranks and no longer scaled.
+            scaler: of the losses. While it still scales them up, gradients may overflow: its next scale is smaller.
 
         Raises:
             NonFiniteError: something is not finite, and each step is checked. The same on all ranks.
         """
-        by_type: dict[torch.dtype, list[Tensor]] = {total.dtype: [total.detach()]}
-        for param in moving.parameters():
-            if param.grad is not None:
-                by_type.setdefault(param.grad.dtype, []).append(param.grad)
-        for tensors in by_type.values():
-            # What mixed precision uses: one pass over all tensors; multiplying by 1 changes no bit.
-            torch._amp_foreach_non_finite_check_and_unscale_(tensors, self._found, self._one)
+        gradients = [param.grad for param in moving.parameters() if param.grad is not None]
+        scale = scaler._get_scale_async() if scaler is not None and scaler.is_enabled() else None
+        if scale is None:
+            self._note([total.detach(), *gradients], self._found)
+        else:
+            overflow = torch.zeros_like(self._found)
+            self._note(gradients, overflow)
+            self._note([total.detach()], self._found)
+            torch.maximum(self._found, overflow * (scale < 1.0), out=self._found)
         if self.each_step and self.read():
             raise NonFiniteError(
                 net,
@@ -93,10 +100,17 @@ class Guard:
                 tuple(n for n, p in moving.named_parameters() if p.grad is not None and not p.grad.isfinite().all()),
             )
 
+    def _note(self, tensors: Iterable[Tensor], found: Tensor) -> None:
+        """Set a flag where one of them is not finite."""
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            by_type.setdefault(tensor.dtype, []).append(tensor)
+        for alike in by_type.values():
+            # What mixed precision uses: one pass over all tensors; multiplying by 1 changes no bit.
+            torch._amp_foreach_non_finite_check_and_unscale_(alike, found, self._one)
+
     def read(self) -> bool:
-        """Whether a check since the last reading found something, on any rank. Waits for the device."""
-        if distributed.world_size() > 1:
-            dist.all_reduce(self._found, op=dist.ReduceOp.MAX)
+        """Whether a check since the last reading found something; the same on all ranks. Waits for the device."""
         found = bool(self._found.item())
         if found:
             self._found.zero_()

@@ -16,7 +16,8 @@ A run fires them in this order:
     after_run          or, if anything raised, on_error
 
 A resumed run fires `before_run` (with `run.resumed` true), then `load_state`, then `before_stage` for the stage it
-stands in and, mid-fade, `before_fade`.
+stands in and, mid-fade, `before_fade`. With `train.compile`, `before_compile` fires before the first steps of a stage
+and of what follows its fade.
 """
 
 from __future__ import annotations
@@ -146,6 +147,18 @@ def should_advance(run: Run, stage: Stage, state: TrainState) -> bool | None:
 
 
 @hookspec
+def before_compile(run: Run, stage: Stage, state: TrainState, net: str) -> None:
+    """A kind of step is new and is to be compiled (`train.compile`), which takes up to a minute; its step follows.
+
+    Args:
+        run: the run.
+        stage: the stage.
+        state: as for `before_stage`.
+        net: `generator` or `discriminator`, whose step it is.
+    """
+
+
+@hookspec
 def after_step(run: Run, stage: Stage, state: TrainState, losses: Mapping[str, Tensor]) -> None:
     """One iteration is done, and the average has followed. Not fired for a step that was left out, and again for steps
     that a run takes again (`train.non_finite`).
@@ -170,7 +183,8 @@ def after_tick(run: Run, stage: Stage, state: TrainState, stats: Mapping[str, fl
         stage: the stage.
         state: as for `before_stage`.
         stats: plain numbers by tag: means over the tick of what the update returned, `Progress/*`, `Timing/*`,
-            `Resources/*`.
+            `Resources/*`, and where an evaluation was due, `Metrics/*`: `Metrics/FID` and its noise floor
+            `Metrics/FID_floor`.
     """
 
 

@@ -78,6 +78,19 @@ def require_same(saved: Mapping[str, Any], own: Identity) -> None:
         )
 
 
+def noted_sizes(content: Mapping[str, Any]) -> list[str]:
+    """The sizes of a run's stages (`7x7`, ...), as its checkpoint notes them.
+
+    Raises:
+        RunError: it does not.
+    """
+    try:
+        sizes: str = content[KEY]["schedule"]["sizes"]
+    except (KeyError, TypeError):
+        raise RunError("the checkpoint does not say of which run it is: it was written by an older version") from None
+    return sizes.split(", ")
+
+
 def _difference(there: Any, here: Mapping[str, str]) -> str:
     if not isinstance(there, Mapping):
         return "it holds no description of it"

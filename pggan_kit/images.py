@@ -41,6 +41,31 @@ def tile(images: np.ndarray, columns: int, scale: int = 1, background: int = BAC
     return np.pad(sheet, ((0, GAP), (0, GAP), (0, 0)), constant_values=background)
 
 
+def untiled(sheet: np.ndarray, height: int, width: int, background: int = BACKGROUND) -> np.ndarray | None:
+    """The images that `tile` laid out, small again.
+
+    Args:
+        sheet: uint8 (rows, columns, C) of pixels, as `tile` returns.
+        height, width: of each image.
+        background: value of the gaps; cells at the end that have no other are taken for missing ones.
+
+    Returns:
+        uint8 (N, height, width, C); None where it is no such sheet.
+    """
+    for scale in range(1, max(1, (sheet.shape[0] - GAP) // height) + 1):
+        steps = scale * height + GAP, scale * width + GAP
+        if any((side - GAP) % step for side, step in zip(sheet.shape, steps, strict=False)):
+            continue
+        cells = sheet[GAP:, GAP:].reshape(-1, steps[0], sheet.shape[1] // steps[1], steps[1], sheet.shape[2])
+        cells = cells.swapaxes(1, 2).reshape(-1, *steps, sheet.shape[2])
+        if (cells[:, -GAP:] != background).any() or (cells[:, :, -GAP:] != background).any():
+            continue
+        images = cells[:, :-GAP:scale, :-GAP:scale]
+        there = (images != background).any(axis=(1, 2, 3)).nonzero()[0]
+        return images[: there[-1] + 1] if len(there) else None
+    return None
+
+
 def image_grid(images: np.ndarray, columns: int, cell: int = 56) -> Image.Image:
     """One picture of many images, row by row.
 

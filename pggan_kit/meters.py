@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pggan_kit.evaluating import Evaluator, fakes
+from pggan_kit.generators import drawn
 from pggan_kit.runs import Run
 
 DIVERSITY_IMAGES = 32
@@ -71,6 +73,27 @@ def diversity(run: Run, sampler: Any) -> float | None:
         return None
     images = run.generate(run.fixed_latents(DIVERSITY_IMAGES), run.fixed_labels(DIVERSITY_IMAGES))
     return _spread(images.clamp(-1.0, 1.0)) / spread
+
+
+def metrics(run: Run, evaluator: Evaluator) -> dict[str, float]:
+    """What `train.metrics` say of a run's averaged generator as it is now: `Metrics/FID`, `Metrics/FID_floor`, ..."""
+    stage, net = run.state.stage, run.state.ema
+    alpha = run.alpha.get("generator", 1.0) if net.bridge is not None else 1.0
+    filled = None if alpha == 1.0 else torch.tensor(alpha, device=run.device)
+
+    def draw(latents: Tensor, labels: Tensor | None, seed: int) -> Tensor:
+        return drawn(net, latents, labels, filled, seed, run.device)
+
+    evaluator.say = run.files.warn
+    size, experiment = (stage.height, stage.width), run.experiment
+    labels = evaluator.labels(size) if experiment.architecture.conditional and stage.classes else None
+    batches = fakes(draw, experiment.latent_size, evaluator.settings, experiment.seed, labels)
+    stats: dict[str, float] = {}
+    for value in evaluator.measure(size, batches):
+        stats[f"Metrics/{value.name}"] = value.value
+        if value.floor is not None:
+            stats[f"Metrics/{value.name}_floor"] = value.floor
+    return stats
 
 
 def _spread(images: Tensor) -> float:

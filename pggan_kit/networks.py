@@ -13,9 +13,14 @@ from pggan_kit.seeding import derive
 
 
 class Growing(nn.Module):
-    """What both networks share: blocks keyed by stage, and the bridge that is there only while a stage fades in."""
+    """What both networks share: blocks keyed by stage, and the bridge that is there only while a stage fades in.
+
+    Attributes:
+        channels_last: whether its weights have that memory format; images are then brought into it.
+    """
 
     kind = ""
+    channels_last = False
 
     def __init__(
         self, architecture: Architecture, resampling: Resampling, image_resampling: Resampling, seed: int
@@ -27,6 +32,13 @@ class Growing(nn.Module):
         self.seed = seed
         self.blocks = nn.ModuleDict()
         self.bridge: nn.Module | None = None
+        self._weights: tuple[nn.Parameter, ...] | None = None
+
+    def weights(self) -> tuple[nn.Parameter, ...]:
+        """All parameters, looked for once after each growth: at 4x4 such searches are a twentieth of a step."""
+        if self._weights is None:
+            self._weights = tuple(self.parameters())
+        return self._weights
 
     def seed_piece(self, piece: str, stage: Stage) -> None:
         """Make the next piece's initial weights depend on nothing but the seed and the piece's place."""
@@ -34,7 +46,7 @@ class Growing(nn.Module):
 
     def end_fade(self) -> None:
         """Drop the old path. A no-op without one."""
-        self.bridge = None
+        self.bridge = self._weights = None
 
 
 class Generator(Growing):
@@ -61,6 +73,7 @@ class Generator(Growing):
     def grow(self, stage: Stage, bridged: bool) -> None:
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
         assert stage.previous is not None and self.bridge is None
+        self._weights = None
         architecture, old_to_image = self.architecture, self.to_image
         self.seed_piece("block", stage)
         self.blocks[str(stage.index)] = architecture.generator_block(stage.previous, stage, self.resampling)
@@ -105,6 +118,7 @@ class Discriminator(Growing):
     def grow(self, stage: Stage, bridged: bool) -> None:
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
         assert stage.previous is not None and self.bridge is None
+        self._weights = None
         architecture, old_from_image = self.architecture, self.from_image
         self.seed_piece("block", stage)
         self.blocks[str(stage.index)] = architecture.discriminator_block(stage, stage.previous, self.resampling)
@@ -119,6 +133,8 @@ class Discriminator(Growing):
     def forward(self, images: Tensor, labels: Tensor | None = None, alpha: Tensor | None = None) -> Scores:
         """Scores of images (N, C, h, w). `alpha`: 0-dim, the new path's share; None for all of it."""
         newest_first: list[Any] = list(self.blocks.values())[::-1]
+        if self.channels_last:
+            images = as_channels_last(images)
         features = new = self.from_image(images)
         for index, block in enumerate(newest_first):
             features = block(features)
@@ -128,6 +144,17 @@ class Discriminator(Growing):
                 features = torch.lerp(old.to(features.dtype), features, alpha.to(features.dtype))
         scores: Scores = self.head(features, labels)
         return scores._replace(score=at_least_float32(scores.score))
+
+
+def as_channels_last(images: Tensor) -> Tensor:
+    """The same images (N, C, h, w) in this memory format, which convolutions then keep.
+
+    The strides of gray images would do for both formats, and torch would take the other one.
+    """
+    n, c, h, w = images.shape
+    if c == 1:
+        return images.reshape(n, h, w, 1).permute(0, 3, 1, 2)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

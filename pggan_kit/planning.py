@@ -2,77 +2,125 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from pggan_kit.api import prepare
-from pggan_kit.experiment import Experiment
-from pggan_kit.schedule import Schedule, Stage
-from pggan_kit.state import TrainState
-from pggan_kit.steps import StepContext
+from pggan_kit import meters
+from pggan_kit.api import Prepared, prepare
+from pggan_kit.benchmarking.counting import flops_of, forward_calls
+from pggan_kit.benchmarking.memory import peak_mib, reset_peak
+from pggan_kit.benchmarking.rig import Rig, fades
+from pggan_kit.benchmarking.shares import seconds_around
+from pggan_kit.benchmarking.timing import seconds
+from pggan_kit.compiled import pays, steps_of
+from pggan_kit.microbatches import largest_that_fits
+from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
+from pggan_kit.state import TrainState, on_cpu
 
-MEASURING_SECONDS = 20.0
-"""Once the measured stages have taken this long, the larger ones are extrapolated."""
+MEASURING_SECONDS = 60.0
+"""Stages that would take longer, all together, are extrapolated."""
+
+TIMED = 3
+"""Iterations of a kind, of which the median counts."""
 
 
 def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any] = ()) -> list[dict[str, Any]]:
     """One row per stage; nothing is trained and no run directory is made.
 
-    Times are of real iterations on noise, on this machine and device. Stages too large to be measured in
-    `MEASURING_SECONDS` are extrapolated from the largest measured one by the floating-point operations of both
-    networks' forward passes; their rows say so.
+    Times are of real iterations on noise, on this machine and device, steady and mid-fade, not compiled; and of what
+    the loop does around them and at ticks, without observers and metrics. Stages too large to be measured in
+    `MEASURING_SECONDS` are extrapolated from the largest measured one, as if they took as long for each floating-point
+    operation of both networks' forward passes; their rows say so.
 
     Returns:
         `stage`, `size`, `batch_size`, `fade_images`, `stable_images`, `steps`, `generator_parameters`,
         `discriminator_parameters`, `weights_mib` (weights, gradients, average and Adam's moments),
-        `activations_mib` (what one update keeps for its backward pass; None where not measured), `gflops` (one image
-        forward through both networks), `images_per_second`, `hours`, `measured`, `fits` (whether weights and
-        activations are less than the device's memory; None where not measured).
+        `activations_mib` (what one update keeps for its backward pass, or on a GPU takes in all; None where not
+        measured), `gflops` (one image forward through both networks), `images_per_second` (steady) and
+        `fade_images_per_second`, `tick_seconds`, `hours`, `measured`, `fits` (whether weights and activations are less
+        than the device's memory; None where not measured), `micro_batch` (what to bind `train.micro_batch` to where
+        they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile`
+        compiles).
 
     Raises:
         UserError: the config is wrong.
     """
     prepared = prepare(config, bindings, plugins)
     schedule = prepared.schedule()
-    state = prepared.state(schedule)
+    budget = Budget(MEASURING_SECONDS)
     rows: list[dict[str, Any]] = []
-    began = time.perf_counter()
-    rate = 0.0
+    largest: tuple[Cost, dict[str, Any]] | None = None
     for stage in schedule.stages:
-        if stage.index:
-            state.grow({})
-            state.renew_optimizers(reset=True)
-        row = _row(stage, schedule, state)
-        measured = time.perf_counter() - began < MEASURING_SECONDS
-        if measured:
-            images_per_second, row["activations_mib"] = _measure(prepared.built.experiment, state, stage)
-            rate = images_per_second * row["gflops"]
-        row["images_per_second"] = rate / row["gflops"]
-        row["hours"] = (row["fade_images"] + row["stable_images"]) / row["images_per_second"] / 3600
-        row["measured"] = measured
-        if measured:
-            row["fits"] = row["weights_mib"] + row["activations_mib"] <= memory_mib(state.device)
+        rig = Rig(prepared, schedule, stage.index, fading=False, compiles=False)
+        row = _row(stage, schedule, rig.state)
+        row["compiled"] = _compiled(prepared, stage, schedule)
         rows.append(row)
+        row["measured"] = largest is None or budget.allows(stage.batch_size * row["gflops"])
+        if row["measured"]:
+            cost = _measured(prepared, rig, budget, stage.batch_size * row["gflops"])
+            largest = cost, row
+            _fit(row, cost.activations_mib, rig)
+        else:
+            assert largest is not None
+            cost = largest[0].times(
+                row["gflops"] / largest[1]["gflops"], row["weights_mib"] / largest[1]["weights_mib"]
+            )
+        _tell(row, cost, prepared.built.experiment.tick)
     return rows
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of an image in the stage's fade and after it, and of a tick; MiB of activations."""
+
+    fading: float
+    steady: float
+    tick: float
+    activations_mib: float | None
+
+    def times(self, operations: float, weights: float) -> Cost:
+        """That of a stage with so many times as many operations an image, and weights."""
+        return Cost(self.fading * operations, self.steady * operations, self.tick * weights, None)
+
+
+class Budget:
+    """Seconds that are left for measuring, and what they have bought so far."""
+
+    def __init__(self, left: float) -> None:
+        self.left = left
+        self.per_work = 0.0
+
+    def allows(self, work: float) -> bool:
+        """Whether a stage of so much work can be measured as well, at the price of the last."""
+        return self.per_work * work <= self.left
+
+    def spend(self, taken: float, work: float) -> None:
+        """Measuring a stage of so much work took so long."""
+        self.left -= taken
+        self.per_work = taken / work
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows of `plan` for people."""
     shown = Table(
-        *("stage", "size", "batch", "fade", "stable", "steps", "G", "D", "weights", "act.", "fits", "img/s", "time")
+        *("stage", "size", "batch", "fade", "stable", "steps", "G", "D", "weights", "act.", "fits"),
+        *("img/s fading", "img/s", "time"),
     )
     for column in shown.columns[2:]:
         column.justify = "right"
     for row in rows:
         activations = row["activations_mib"]
+        fits = {True: "yes", False: "no", None: "?"}[row["fits"]]
         shown.add_row(
             str(row["stage"]),
             row["size"],
@@ -81,15 +129,22 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
             *(compact(row[name]) for name in ("generator_parameters", "discriminator_parameters")),
             f"{row['weights_mib']:.0f}",
             "?" if activations is None else f"{activations:.0f}",
-            {True: "yes", False: "no", None: "?"}[row["fits"]],
+            fits if row["micro_batch"] is None else f"with micro_batch {row['micro_batch']}",
+            f"{row['fade_images_per_second']:.3g}" if row["fade_images"] else "",
             f"{row['images_per_second']:.3g}",
             duration(row["hours"] * 3600) + ("" if row["measured"] else " (extrapolated)"),
         )
     shown.title = "G, D: parameters; weights: with gradients, average and moments; act.: kept for backward (MiB)"
+    shown.caption = _caption(rows)
+    return shown
+
+
+def _caption(rows: Sequence[dict[str, Any]]) -> str:
     total = sum(row["hours"] for row in rows) * 3600
     images = sum(row["fade_images"] + row["stable_images"] for row in rows)
-    shown.caption = f"{images:,} images, about {duration(total)} on this machine without fades and observers"
-    return shown
+    caption = f"{images:,} images, about {duration(total)} on this machine without observers and metrics"
+    compiled = ", ".join(f"{row['size']} ({' and '.join(row['compiled'])})" for row in rows if row["compiled"])
+    return caption + (f"; less, as train.compile compiles {compiled}" if compiled else "")
 
 
 def memory_mib(device: torch.device) -> float:
@@ -132,33 +187,59 @@ def _row(stage: Stage, schedule: Schedule, state: TrainState) -> dict[str, Any]:
         "weights_mib": (5 * sizes["generator"] + 4 * sizes["discriminator"]) * 4 / 2**20,
         "activations_mib": None,
         "fits": None,
-        "gflops": _forward_gflops(state, stage),
+        "micro_batch": None,
+        "gflops": flops_of(forward_calls(state, stage)) / 1e9,
     }
 
 
-def _forward_gflops(state: TrainState, stage: Stage) -> float:
-    counter = FlopCounterMode(display=False)
-    labels = torch.zeros(4, dtype=torch.int64, device=state.device) if stage.classes else None
-    with torch.no_grad(), counter:
-        images = state.generator(torch.zeros(4, state.generator.latent_size, device=state.device), labels)
-        state.discriminator(images, labels)
-    return counter.get_total_flops() / 4 / 1e9
+def _compiled(prepared: Prepared, stage: Stage, schedule: Schedule) -> list[str]:
+    start = schedule.planned_starts()[: stage.index + 1]
+    images, setting = schedule.end(start) - start[-1], prepared.built.experiment.compile
+    steps = {phase: steps_of(stage, phase, images) for phase in (FADE, STABLE)}
+    return [phase for phase, count in steps.items() if count and pays(setting, count)]
 
 
-class Noise:
-    """Stands in for the data."""
+def _measured(prepared: Prepared, steady: Rig, budget: Budget, work: float) -> Cost:
+    began = time.perf_counter()
+    activations = _activations_mib(steady)
+    steady_seconds = _seconds_an_image(steady)
+    fading_seconds = steady_seconds
+    if fades(prepared, steady.stage):
+        fading = Rig(prepared, steady.schedule, steady.stage.index, fading=True, compiles=False)
+        fading.step()
+        fading_seconds = _seconds_an_image(fading)
+    cost = Cost(fading_seconds, steady_seconds, _tick_seconds(steady), activations)
+    budget.spend(time.perf_counter() - began, work)
+    return cost
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
 
-    def batch(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
-        shape = (count, self.stage.image_channels, self.stage.height, self.stage.width)
-        labels = torch.zeros(count, dtype=torch.int64) if self.stage.classes else None
-        return torch.randint(0, 256, shape, dtype=torch.uint8), labels
+def _seconds_an_image(rig: Rig) -> float:
+    """A mean over the kinds of iteration that lazy penalties make; with what the loop does around each."""
+    total = seconds_around(rig)
+    for share, update in rig.kinds():
+        step = functools.partial(rig.step, update)
+        total += share * statistics.median(seconds(step, rig.state.device) for _ in range(TIMED))
+    return total / rig.batch
 
 
-def _measure(experiment: Experiment, state: TrainState, stage: Stage) -> tuple[float, float]:
-    """Images per second of an iteration, and the MiB that one keeps for backward passes."""
+def _tick_seconds(rig: Rig) -> float:
+    """Of what the loop itself does at a tick: a look at the images' diversity, and a checkpoint."""
+    with rig.run() as run:
+        began = time.perf_counter()
+        if rig.experiment.collapse_below > 0:
+            meters.diversity(run, rig.sampler)
+        run.checkpoints.save(on_cpu(rig.state.state_dict()), rig.state.images)
+        return time.perf_counter() - began
+
+
+def _activations_mib(rig: Rig) -> float:
+    """MiB of the first iteration: on a GPU beyond what was allocated before, else what is kept for backward passes."""
+    device = rig.state.device
+    if device.type == "cuda":
+        reset_peak(device)
+        before = peak_mib(device)
+        rig.step()
+        return peak_mib(device) - before
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -166,17 +247,23 @@ def _measure(experiment: Experiment, state: TrainState, stage: Stage) -> tuple[f
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    def iterate() -> tuple[float, int]:
-        ctx = StepContext(experiment, state, stage, Noise(stage), {})
-        began = time.perf_counter()
-        experiment.update.step(ctx)
-        state.follow()
-        if state.device.type == "cuda":
-            torch.cuda.synchronize(state.device)
-        return time.perf_counter() - began, ctx.drawn
-
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        iterate()
-    timings = [iterate() for _ in range(3)]
-    seconds, drawn = sorted(timings)[1]
-    return drawn / seconds, sum(kept.values()) / 2**20
+        rig.step()
+    return sum(kept.values()) / 2**20
+
+
+def _fit(row: dict[str, Any], activations: float | None, rig: Rig) -> None:
+    assert activations is not None
+    room = memory_mib(rig.state.device) - row["weights_mib"]
+    row["activations_mib"], row["fits"] = activations, activations <= room
+    if not row["fits"]:
+        rows = rig.stage.batch_size // rig.experiment.micro_batches(rig.stage, rig.stage.batch_size)
+        row["micro_batch"] = largest_that_fits(rows, activations, room)
+
+
+def _tell(row: dict[str, Any], cost: Cost, tick: int) -> None:
+    fade, stable = row["fade_images"], row["stable_images"]
+    ticks = (fade + stable) / tick + (fade > 0) + (stable > 0)  # each phase ends with one
+    row["fade_images_per_second"], row["images_per_second"] = 1 / cost.fading, 1 / cost.steady
+    row["tick_seconds"] = cost.tick
+    row["hours"] = (fade * cost.fading + stable * cost.steady + ticks * cost.tick) / 3600

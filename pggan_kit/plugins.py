@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,27 @@ BLOCK_VARIABLE = "PGGAN_KIT_NO_PLUGINS"
 
 @dataclass(frozen=True)
 class Plugin:
-    """A loaded plugin: its name, the distribution and version it came in (or its file), and the object itself."""
+    """A plugin: its name, the distribution and version it came in (or its file), and the object itself.
+
+    Attributes:
+        name: of its entry point, file or object.
+        origin: for people: `DISTRIBUTION VERSION`, the file's path, or who gave it.
+        object: what has the hooks; None of a blocked one.
+        sha256: of a file.
+        distribution, version: of an installed one.
+    """
 
     name: str
     origin: str
     object: Any
     sha256: str | None = None
+    distribution: str | None = None
+    version: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others: two distributions may have plugins of one name."""
+        return f"{self.distribution}:{self.name}" if self.distribution else self.name
 
 
 @dataclass(frozen=True)
@@ -54,13 +69,13 @@ class Plugins:
 
     Attributes:
         loaded: in load order.
-        blocked: names that were left out.
+        blocked: installed ones that were left out.
         rows: components by selector.
     """
 
     def __init__(self) -> None:
         self.loaded: list[Plugin] = []
-        self.blocked: list[str] = []
+        self.blocked: list[Plugin] = []
         self.rows: dict[str, Row] = {}
         self._manager = new_manager()
 
@@ -70,13 +85,22 @@ class Plugins:
         Raises:
             PluginError: it misspells a hook, repeats a name, or returns something else than components.
         """
-        if not register(self._manager, plugin.object, plugin.name, plugin.origin):
+        if not register(self._manager, plugin.object, plugin.key, plugin.origin):
             raise PluginError(f"plugin {plugin.name} ({plugin.origin}) implements no hook; mark one with {MARK}")
         self.loaded.append(plugin)
         for implementation in self._manager.hook.components.get_hookimpls():
-            if implementation.plugin_name == plugin.name:
+            if implementation.plugin_name == plugin.key:
                 for component in _called(implementation.function, plugin):
                     self._take(component, plugin)
+
+    def take(self, components: Iterable[Component]) -> None:
+        """Take in components that no plugin brings.
+
+        Raises:
+            PluginError: one that is none, or whose name is taken.
+        """
+        for component in components:
+            self._take(component, Plugin("caller", "given by the caller", None))
 
     def _take(self, component: Component, plugin: Plugin) -> None:
         if not isinstance(component, Component):
@@ -96,21 +120,20 @@ class Plugins:
         if taken is not None:
             raise PluginError(
                 f"plugin {plugin.name} ({plugin.origin}) registers {row.selector}, which {taken.plugin.name} "
-                f"({taken.plugin.origin}) already brings; rename one, or block a plugin with ${BLOCK_VARIABLE}"
+                f"({taken.plugin.origin}) already brings; rename one, or block one: --no-plugin {plugin.key}"
             )
         if isinstance(component.factory, type):
             require_protocol(component.factory, component.kind, row.selector)
         self.rows[row.selector] = row
 
 
-def load(
-    extra: Sequence[Any] = (), blocked: Iterable[str] = (), sha256: Mapping[str, str] | None = None
-) -> Plugins:
+def load(extra: Sequence[Any] = (), blocked: Iterable[str] = (), sha256: Mapping[str, str] | None = None) -> Plugins:
     """The plugins of all installed distributions, then `extra` ones.
 
     Args:
         extra: paths of Python files, modules or objects with hooks, or `Component` rows.
-        blocked: names to leave out, besides those in the environment variable PGGAN_KIT_NO_PLUGINS (comma-separated).
+        blocked: installed plugins to leave out, besides those in the environment variable PGGAN_KIT_NO_PLUGINS
+            (comma-separated): NAME, or DISTRIBUTION:NAME where two distributions have one of that name.
         sha256: what files among `extra` must have, by path; those that are not in it are trusted, since they were
             named by whoever runs this.
 
@@ -118,14 +141,14 @@ def load(
         PluginError: a plugin that cannot be imported or breaks the contract; the message names it.
     """
     plugins, known = Plugins(), sha256 or {}
-    left_out = {*blocked, *(name.strip() for name in os.environ.get(BLOCK_VARIABLE, "").split(","))}
-    for entry in importlib.metadata.entry_points(group=GROUP):
-        if entry.name in left_out:
-            plugins.blocked.append(entry.name)
+    left_out = {*blocked, *blocked_by_environment()}
+    for plugin, entry in installed():
+        if left_out & {plugin.name, plugin.key}:
+            plugins.blocked.append(plugin)
             continue
-        origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value
-        remedy = f"mend it, or leave it out with {BLOCK_VARIABLE}={entry.name}"
-        plugins.add(Plugin(entry.name, origin, imported(entry.load, f"{entry.name} ({origin})", remedy)))
+        remedy = f"mend it, or leave it out with --no-plugin {plugin.key}, or {BLOCK_VARIABLE}={plugin.key}"
+        module = imported(entry.load, f"{plugin.name} ({plugin.origin})", remedy)
+        plugins.add(replace(plugin, object=module))
     rows = [item for item in extra if isinstance(item, Component)]
     for item in extra:
         if isinstance(item, (str, os.PathLike)):
@@ -137,22 +160,57 @@ def load(
         elif not isinstance(item, Component):
             name = getattr(item, "__name__", type(item).__name__)
             plugins.add(Plugin(name, f"given by the caller ({name})", item))
-    for component in rows:
-        plugins._take(component, Plugin("caller", "given by the caller", None))
+    plugins.take(rows)
     return plugins
 
 
-def load_recorded(rows: Sequence[Mapping[str, Any]]) -> Plugins:
+def installed() -> list[tuple[Plugin, importlib.metadata.EntryPoint]]:
+    """The plugins of all installed distributions, not imported, and their entry points."""
+    found = []
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        if entry.dist is None:
+            found.append((Plugin(entry.name, entry.value, None), entry))
+        else:
+            name, version = entry.dist.name, entry.dist.version
+            found.append((Plugin(entry.name, f"{name} {version}", None, None, name, version), entry))
+    return found
+
+
+def blocked_by_environment() -> list[str]:
+    """What PGGAN_KIT_NO_PLUGINS names."""
+    return [name.strip() for name in os.environ.get(BLOCK_VARIABLE, "").split(",") if name.strip()]
+
+
+def require_installed(names: Iterable[str]) -> None:
+    """Check that plugins that are to be left out are there.
+
+    Args:
+        names: NAME or DISTRIBUTION:NAME.
+
+    Raises:
+        PluginError: one is not; the message has the nearest name.
+    """
+    known = dict.fromkeys(word for plugin, _ in installed() for word in (plugin.name, plugin.key))
+    for name in names:
+        if name not in known:
+            raise PluginError(
+                f"--no-plugin {name}: no installed plugin has this name{nearest(name, known)}; "
+                "see `pggan-kit plugins list`"
+            )
+
+
+def load_recorded(rows: Sequence[Mapping[str, Any]], blocked: Iterable[str] = ()) -> Plugins:
     """The plugins of a run: all installed ones, and the files that it used, if they still are what they were.
 
     Args:
         rows: of the run's `run.json`.
+        blocked: the installed ones that the run left out.
 
     Raises:
         PluginError: besides what `load` raises: a file is gone, has changed, or was never named on this machine.
     """
     files = {row["origin"]: row["sha256"] for row in rows if row["sha256"]}
-    return load(list(files), sha256=files)
+    return load(list(files), blocked, files)
 
 
 def _called(function: Callable[[], Any], plugin: Plugin) -> list[Component]:
@@ -203,7 +261,7 @@ class Hooks:
     def __init__(self, plugins: Plugins, parts: Mapping[str, tuple[Row, Any]], silent: Iterable[str] = ()) -> None:
         self._manager = new_manager()
         self._expendable: set[str] = set()
-        names: list[tuple[Any, str, str]] = [(p.object, p.name, p.origin) for p in plugins.loaded]
+        names: list[tuple[Any, str, str]] = [(p.object, p.key, p.origin) for p in plugins.loaded]
         for path, (row, part) in parts.items():
             if row.component.kind in silent:
                 continue

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit import distributed
-from pggan_kit.errors import TrainingError
+from pggan_kit.errors import DivergedError, TrainingError
 from pggan_kit.guards import Guard, NonFiniteError, float_buffers, watched_layers
 from pggan_kit.state import TrainState, on_cpu
 
@@ -104,13 +104,14 @@ class Recovery:
         while loop.state.images < clock:
             loop.advance()
         loop.save()
+        loop.compiler.rest()  # compiled code knows no layers
         with watched_layers({"generator": loop.state.generator, "discriminator": loop.state.discriminator}) as layers:
             try:
                 loop.step()
                 again = "It did not come again when the step was repeated. "
             except NonFiniteError:
                 again = f"First seen in the output of {layers[0]}. " if layers else ""
-        raise TrainingError(
+        raise DivergedError(
             f"{death} became non-finite {where}{tried}. {again}The state before this step is saved; "
             f"train.non_finite says what else could be done"
         )

@@ -9,7 +9,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,16 @@ from torch import Tensor
 
 from pggan_kit import distributed
 from pggan_kit.checkpoint import Checkpoints, write_atomically
-from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.contracts import nearest
+from pggan_kit.errors import RunError
+from pggan_kit.generators import TrainedGenerator, drawn, restored, stage_end, trained
 from pggan_kit.identity import Identity
 from pggan_kit.locks import LOCK, RunLock
+from pggan_kit.rows import Rows
 from pggan_kit.seeding import torch_generator
 
 if TYPE_CHECKING:
+    from pggan_kit.evaluating import Evaluator
     from pggan_kit.experiment import Experiment
     from pggan_kit.plugins import Hooks
     from pggan_kit.schedule import Schedule
@@ -44,6 +48,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._rows = Rows(path / "stats.jsonl")
         self._lock: RunLock | None = None
 
     @classmethod
@@ -112,11 +117,16 @@ class RunDirectory:
         operative_text: str,
         command: str,
         origin: Mapping[str, Any] | None = None,
+        *,
+        blocked: Sequence[str] = (),
+        objects: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Write what the run consists of, once, before it starts; of a branch also its `origin`."""
         about: dict[str, Any] = {
             "command": command,
             "plugins": plugins,
+            "blocked": list(blocked),
+            "objects": dict(objects or {}),
             "environment": {
                 "python": platform.python_version(),
                 "torch": torch.__version__,
@@ -133,7 +143,10 @@ class RunDirectory:
         write_atomically(self.path / "run.json", (json.dumps(about, indent=1) + "\n").encode())
 
     def about(self) -> dict[str, Any]:
-        """What `record` wrote in `run.json`; `plugins` are rows with `name`, `origin` and `sha256`.
+        """What `record` wrote in `run.json`.
+
+        Its `plugins` are rows with `name`, `origin` and `sha256`, `blocked` the installed plugins that were left out,
+        `objects` the selectors of parts that were given as objects, by their places.
 
         Raises:
             RunError: the file is damaged.
@@ -143,10 +156,14 @@ class RunDirectory:
             good = all(isinstance(row[key], str) for row in found["plugins"] for key in ("name", "origin")) and all(
                 row["sha256"] is None or isinstance(row["sha256"], str) for row in found["plugins"]
             )
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            found = {"blocked": [], "objects": {}, **found}  # an older version noted neither
+            listed = _texts(found["blocked"]) and all(_texts(names) for names in found["objects"].values())
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise RunError(f"{self.path / 'run.json'} is damaged: {type(error).__name__}: {error}") from error
         if not good:
             raise RunError(f"{self.path / 'run.json'} is damaged: its plugins are no rows of name, origin and sha256")
+        if not listed:
+            raise RunError(f"{self.path / 'run.json'} is damaged: its blocked or objects are no lists of names")
         return found
 
     def config_text(self) -> str:
@@ -177,62 +194,16 @@ class RunDirectory:
             warnings.warn(line, stacklevel=2)
 
     def append_stats(self, row: Mapping[str, Any]) -> None:
-        """Add a tick's row to `stats.jsonl`, safely on the disk: the checkpoint that follows may not outlive it.
-
-        Raises:
-            TrainingError: it cannot be written.
-        """
-        path = self.path / "stats.jsonl"
-        try:
-            with path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise TrainingError(
-                f"cannot write {path}: {error.strerror}. The checkpoints saved before are untouched"
-            ) from error
+        """Add a tick's row to `stats.jsonl`; see `Rows.append`."""
+        self._rows.append(row)
 
     def stats(self) -> list[dict[str, Any]]:
-        """All ticks' rows that are whole; a process that dies may leave a half-written last one.
-
-        Raises:
-            RunError: the file cannot be read.
-        """
-        return self._stats()[0]
-
-    def _stats(self) -> tuple[list[dict[str, Any]], list[int]]:
-        """The rows, and the numbers of lines that are none."""
-        path = self.path / "stats.jsonl"
-        try:
-            lines = path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return [], []
-        except OSError as error:
-            raise RunError(f"cannot read {path}: {error.strerror}") from error
-        rows, damaged = [], []
-        for number, line in enumerate(lines, start=1):
-            row = _stats_row(line)
-            if row is not None:
-                rows.append(row)
-            elif line:
-                damaged.append(number)
-        if lines[-1]:
-            damaged = [number for number in damaged if number != len(lines)]
-        return rows, damaged
+        """All ticks' rows that are whole; see `Rows.read`."""
+        return self._rows.read()
 
     def cut_stats(self, images: int) -> None:
-        """Drop the rows past `images`, which a resumed run writes again, and lines that are no rows.
-
-        Raises:
-            RunError: the file cannot be read or written.
-        """
-        rows, damaged = self._stats()
-        if damaged:
-            listed = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
-            self.warn(f"{self.path / 'stats.jsonl'} was damaged; dropped {len(damaged)} of its lines: {listed}")
-        rows = [row for row in rows if row["images"] <= images]
-        write_atomically(self.path / "stats.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+        """Drop the rows past `images`; see `Rows.cut`."""
+        self._rows.cut(images, self.warn)
 
 
 def _next_number(name: str) -> Path:
@@ -249,12 +220,8 @@ def _next_number(name: str) -> Path:
         return path
 
 
-def _stats_row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) and type(row.get("images")) is int else None
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 class Run:
@@ -269,6 +236,7 @@ class Run:
         resumed: whether an earlier process began it.
         alpha: of the last step, by path (`generator`, `discriminator`, `reals`); 1 where nothing fades.
         identity: what checkpoints say they belong to.
+        evaluator: measures `train.metrics` at ticks; None where there are none.
     """
 
     def __init__(
@@ -284,6 +252,7 @@ class Run:
         self.resumed = False
         self.alpha: dict[str, float] = {}
         self.identity: Identity = {}
+        self.evaluator: Evaluator | None = None
         self.checkpoints = Checkpoints(files.path / "checkpoints", experiment.keep)
 
     @property
@@ -301,7 +270,6 @@ class Run:
         classes = self.state.stage.classes if self.experiment.architecture.conditional else 0
         return torch.arange(count) % classes if classes else None
 
-    @torch.no_grad()
     def generate(self, latents: Tensor, labels: Tensor | None = None, average: bool = True) -> Tensor:
         """Images (N, C, h, w), float32 on the CPU, nominally in [-1, 1], at the current size and alpha.
 
@@ -312,21 +280,71 @@ class Run:
         """
         net = self.state.ema if average else self.state.generator
         alpha = self.alpha.get("generator", 1.0) if net.bridge is not None else 1.0
-        was_training = net.training
-        net.eval()
+        filled = None if alpha == 1.0 else torch.tensor(alpha, device=self.device)
         # Networks that draw noise must neither disturb training nor differ between calls.
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.experiment.seed)
-            chunks = [
-                net(
-                    part.to(self.device),
-                    None if labels is None else labels[start : start + len(part)].to(self.device),
-                    None if alpha == 1.0 else torch.tensor(alpha, device=self.device),
-                ).float().cpu()
-                for start, part in zip(range(0, len(latents), 256), latents.split(256), strict=True)
-            ]
-        net.train(was_training)
-        return torch.cat(chunks)
+        return drawn(net, latents, labels, filled, self.experiment.seed, self.device)
+
+    def generator(self) -> TrainedGenerator:
+        """A copy of the averaged generator as it is now, on the CPU, in inference mode."""
+        return trained(self.state, self.hooks)
+
+    def samples(self, stage: str | int | None = None, count: int = 64) -> Tensor:
+        """Images (count, C, h, w), float32 on the CPU, nominally in [-1, 1], from the averaged generator.
+
+        They are drawn from `fixed_latents` (and `fixed_labels`), so the images of two stages, and of two runs with one
+        seed, may be laid side by side.
+
+        Args:
+            stage: as it was when this stage ended: its number from 0, or its size (`14x14`); None: as it is now.
+            count: how many, at least 1.
+
+        Raises:
+            RunError: no such stage has ended yet, or its checkpoint cannot be read.
+            ValueError: `count` is below 1.
+        """
+        if count < 1:
+            raise ValueError(f"count must be at least 1, and is {count}")
+        generator = self.generator()
+        if stage is not None:
+            try:
+                _, content = stage_end(self.checkpoints, stage, self.files.warn)
+            except RunError as error:
+                raise RunError(f"{self.directory}, stage {stage!r}: {error}") from None
+            generator = restored(self.experiment, self.schedule, self.hooks, content)
+        latents, labels = self.fixed_latents(count), self.fixed_labels(count)
+        return drawn(generator, latents, labels, None, self.experiment.seed, torch.device("cpu"))
+
+    @property
+    def stats(self) -> Stats:
+        """The ticks' numbers so far, as a table: a row for each tick, `run.stats.column("Loss/generator")` for a
+        column.
+
+        Raises:
+            RunError: `stats.jsonl` cannot be read.
+        """
+        return Stats(self.files.stats())
+
+
+class Stats(list[dict[str, Any]]):
+    """A list of rows (dicts of plain numbers and texts by tag) that also gives columns by their names.
+
+    `pandas.DataFrame(stats)` makes a data frame of it.
+    """
+
+    @property
+    def columns(self) -> list[str]:
+        """The names that any row has, in the order in which they first appear."""
+        return list(dict.fromkeys(name for row in self for name in row))
+
+    def column(self, name: str) -> list[Any]:
+        """One value for each row; None where a row has none.
+
+        Raises:
+            KeyError: no row has this name; the message has the nearest one.
+        """
+        if name not in self.columns:
+            raise KeyError(f"no column {name!r}{nearest(name, self.columns)}; there are {', '.join(self.columns)}")
+        return [row.get(name) for row in self]
 
 
 def environment_command() -> str:

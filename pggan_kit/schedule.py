@@ -174,9 +174,7 @@ class ScheduleSettings:
             )
             previous = stages[-1] if stages else None
             fade = 0 if previous is None else fade
-            stages.append(
-                Stage(index, height, width, image_channels, fade, stable, batch_size, previous, classes)
-            )
+            stages.append(Stage(index, height, width, image_channels, fade, stable, batch_size, previous, classes))
         total = sum(stage.budget for stage in stages)
         if self.total_images is not None:
             total = in_images("total_images", self.total_images, stages[-1].batch_size, dataset_length)

@@ -8,14 +8,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pggan_kit import distributed
 from pggan_kit.errors import RunError
 from pggan_kit.experiment import Experiment
-from pggan_kit.networks import Discriminator, Generator
+from pggan_kit.networks import Discriminator, Generator, Growing
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage, at_height
 
 FORMAT = 1
 
-N = TypeVar("N", bound=nn.Module)
+N = TypeVar("N", bound=Growing)
 
 
 class TickMeans:
@@ -35,9 +36,14 @@ class TickMeans:
                 self.sums[name] = value.detach().to(torch.float32, copy=True)
                 self.counts[name] = 1
 
+    def gather(self) -> None:
+        """Replace each rank's sums by their mean over all ranks: what rank 0 saves holds for all."""
+        distributed.average(list(self.sums.values()))
+
     def read(self) -> dict[str, float]:
-        """The means as plain numbers; starts anew. Waits for the device."""
+        """The means over steps and ranks, as plain numbers; starts anew. Waits for the device."""
         names = list(self.sums)
+        self.gather()
         values = torch.stack([self.sums[name] for name in names]).tolist() if names else []
         means = {name: value / self.counts[name] for name, value in zip(names, values, strict=True)}
         self.sums, self.counts = {}, {}
@@ -56,6 +62,7 @@ class TrainState:
         generator, discriminator: the networks, at the size they have grown to.
         ema: the generator's exponential moving average; it grows along and lives through all stages.
         optimizers: by the names that the update gave them.
+        scalers: of losses, by the network they move; they do nothing unless `train.precision` is `float16`.
         means: what the running tick has gathered.
         dropped: steps that were left out because a loss or gradient was not finite.
         rewinds: how often the run went back for the same reason; each time gets other latents.
@@ -81,6 +88,10 @@ class TrainState:
         self.generator = self._place(Generator(*pair, experiment.latent_size, base))
         self.ema = self._place(Generator(*pair, experiment.latent_size, base)).requires_grad_(False)
         self.discriminator = self._place(Discriminator(*pair, base))
+        half = experiment.precision == "float16"
+        self.scalers = {
+            name: torch.amp.GradScaler(device.type, enabled=half) for name in ("generator", "discriminator")
+        }
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.renew_optimizers(reset=True)
 
@@ -120,6 +131,7 @@ class TrainState:
         self.optimizers = self.experiment.update.optimizers(
             self.experiment, self.stage, self.generator, self.discriminator
         )
+        self._require_scalable()
         if reset:
             return
         for name, optimizer in self.optimizers.items():
@@ -129,12 +141,21 @@ class TrainState:
                     if param in kept:
                         optimizer.state[param] = kept[param]
 
+    def _require_scalable(self) -> None:
+        """With float16 the optimizer itself leaves out a step whose gradients overflowed, so that nobody waits."""
+        for name, optimizer in self.optimizers.items():
+            if self.experiment.precision == "float16" and not getattr(optimizer, "_step_supports_amp_scaling", False):
+                raise ValueError(
+                    f"train.precision 'float16' needs optimizers that take `found_inf`, as fused ones of torch do, and "
+                    f"the optimizer {name} is a {type(optimizer).__name__} that does not: choose another, or 'bfloat16'"
+                )
+
     @torch.no_grad()
     def follow(self) -> None:
         """Let the average follow the generator by one step: `ema = decay * ema + (1 - decay) * generator`."""
         decay: float = at_height(self.experiment.ema_decay, self.stage.height)
-        averages: list[Tensor] = list(self.ema.parameters())
-        currents: list[Tensor] = list(self.generator.parameters())
+        averages: list[Tensor] = list(self.ema.weights())
+        currents: list[Tensor] = list(self.generator.weights())
         torch._foreach_lerp_(averages, currents, 1.0 - decay)
         for average, current in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
             average.copy_(current)
@@ -154,6 +175,7 @@ class TrainState:
             "discriminator": self.discriminator.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "optimizer_classes": {name: type(optimizer).__qualname__ for name, optimizer in self.optimizers.items()},
+            "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items() if scaler.is_enabled()},
             "means": {"sums": self.means.sums, "counts": dict(self.means.counts)},
             "dropped": self.dropped,
             "rewinds": self.rewinds,
@@ -197,6 +219,8 @@ class TrainState:
             load_weights(getattr(self, name), saved[name], name)
         self.renew_optimizers(reset=True)
         anew = self._load_optimizers(saved, other_optimizers)
+        for name, scaler in saved.get("scalers", {}).items():  # not in checkpoints of before there were any
+            self.scalers[name].load_state_dict(scaler)
         self.means.sums = {name: value.to(self.device, copy=True) for name, value in saved["means"]["sums"].items()}
         self.means.counts = dict(saved["means"]["counts"])
         return anew
@@ -219,6 +243,7 @@ class TrainState:
                     raise RunError(f"the checkpoint's optimizer {name} does not fit: {error}") from error
                 anew[name] = "it has other parameters"
                 continue
+            lay_out(optimizer)
             if others:
                 for group, kept in zip(optimizer.param_groups, settings, strict=True):
                     group.update(kept)
@@ -235,10 +260,20 @@ class TrainState:
         """On the device, with convolutions' weights in the memory format that features shall have."""
         net.to(self.device)
         if self.experiment.memory_format == "channels_last":
+            net.channels_last = True
             for param in net.parameters():
                 if param.dim() == 4:
                     param.data = param.data.contiguous(memory_format=torch.channels_last)
         return net
+
+
+def lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give what an optimizer keeps of a parameter that parameter's strides: fused ones look at no strides, and the
+    checkpoint may be of a run with another memory format."""
+    for param, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == param.shape and value.stride() != param.stride():
+                kept[name] = torch.empty_like(param, dtype=value.dtype).copy_(value)
 
 
 def on_cpu(content: Any) -> Any:

@@ -6,16 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pggan_kit import distributed
+from pggan_kit import distributed, microbatches
 from pggan_kit.components import Critic, Penalty, Scores
+from pggan_kit.derivatives import differentiated_twice
+from pggan_kit.guards import float_buffers
 from pggan_kit.resampling import fade_reals
 from pggan_kit.seeding import torch_generator
 
 if TYPE_CHECKING:
+    from pggan_kit.compiled import Compiler
     from pggan_kit.experiment import Experiment
     from pggan_kit.guards import Guard
+    from pggan_kit.networks import Growing
     from pggan_kit.schedule import Stage
     from pggan_kit.state import TrainState
 
@@ -31,6 +35,31 @@ Terms = Callable[[GeneratorCall, DiscriminatorCall, Part], tuple[dict[str, Tenso
 update wants back (scores to log, fakes to use again)."""
 
 
+Differentiated = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""What `terms` returned, detached."""
+
+
+class Work(NamedTuple):
+    """One backward pass: of a batch, or of a micro-batch.
+
+    Attributes:
+        net: `generator` or `discriminator`, whose parameters get gradients.
+        terms, part: see `StepContext.minimise`.
+        alpha: by path; without those that do not fade.
+        factor: 0-dim, of the terms' sum before it is differentiated; None for 1.
+    """
+
+    net: str
+    terms: Terms
+    part: Part
+    alpha: Mapping[str, Tensor]
+    factor: Tensor | None
+
+
+Backward = Callable[[Work], Differentiated]
+"""Adds the gradients to those of the parameters."""
+
+
 class Reals(NamedTuple):
     """A batch of the data: images (N, C, h, w) in [-1, 1], and labels (N,) int64 or None."""
 
@@ -44,7 +73,8 @@ def image_gradients(critic: Critic, images: Tensor) -> Tensor:
     Every penalty takes its gradients here, so that the core can change how they are computed for all of them.
     """
     images = images.detach().requires_grad_(True)
-    score = critic(images).score
+    with differentiated_twice():
+        score = critic(images).score
     (gradient,) = torch.autograd.grad(score.sum(), images, create_graph=True)
     return gradient
 
@@ -74,6 +104,7 @@ class StepContext:
         sampler: Source,
         alpha: Mapping[str, Tensor],
         guard: Guard | None = None,
+        compiler: Compiler | None = None,
     ) -> None:
         self.experiment = experiment
         self.stage = stage
@@ -83,6 +114,7 @@ class StepContext:
         self._sampler = sampler
         self._alpha = alpha
         self._guard = guard
+        self._compiler = compiler
 
     @property
     def images(self) -> int:
@@ -151,40 +183,79 @@ class StepContext:
         moving, still = state.network(net), state.network("discriminator" if net == "generator" else "generator")
         _require_grad(still, False)
         _require_grad(moving, True)
-        chosen = state.optimizers[optimizer]
+        chosen, scaler = state.optimizers[optimizer], state.scalers[net]
         chosen.zero_grad(set_to_none=True)
         if inference:
             still.eval()
-        with self.experiment.autocast(state.device):
-            losses, kept = terms(self._generator, self._discriminator, part)
-        total = torch.stack(list(losses.values())).sum()
-        total.backward()
-        distributed.average_gradients(moving.parameters())
+        losses, kept = self._differentiated(net, terms, part, scaler)
         if inference:
             still.train()
-        if self._guard is not None:
-            self._guard.check(net, losses, total, moving)
-        chosen.step()
+        if distributed.world_size() > 1:
+            gradients = [param.grad for param in moving.parameters() if param.grad is not None]
+            distributed.average([*gradients, *losses.values(), *float_buffers(moving, still)])
+        scaler.unscale_(chosen)
+        try:
+            if self._guard is not None:
+                self._guard.check(net, losses, total(losses), moving, scaler)
+            scaler.step(chosen)
+        finally:
+            scaler.update()
+        return losses, kept
+
+    def _differentiated(self, net: str, terms: Terms, part: Part, scaler: torch.amp.GradScaler) -> Differentiated:
+        """Leave the gradient of the terms' (scaled) sum in the parameters; what `minimise` returns."""
+        count = self.experiment.micro_batches(self.stage, self.local_batch)
+        factor = None
+        if count > 1 or scaler.is_enabled():
+            factor = scaler.scale(torch.full((), 1 / count, device=self._state.device))
+        losses, kept = [], []
+        for piece in microbatches.sliced(part, count):
+            work = Work(net, terms, piece, self._alpha, factor)
+            compiler = self._compiler
+            its_losses, its_kept = self._backward(work) if compiler is None else compiler(work, self._backward)
+            losses.append(its_losses)
+            kept.append(its_kept)
+        if count == 1:
+            return losses[0], kept[0]
+        return microbatches.averaged(losses), microbatches.joined(kept)
+
+    def _backward(self, work: Work) -> Differentiated:
+        with self.experiment.autocast(self._state.device):
+            losses, kept = work.terms(*players(self.experiment, self._state, work.alpha), work.part)
+        torch.autograd.backward(total(losses) if work.factor is None else total(losses) * work.factor)
         return _detached(losses), _detached(kept)
-
-    def _generator(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        images: Tensor = self._state.generator(latents, labels, self._alpha.get("generator"))
-        return images
-
-    def _discriminator(self, images: Tensor, labels: Tensor | None = None) -> Scores:
-        if self.experiment.augmentation is not None:
-            images = self.experiment.augmentation(images)
-        scores: Scores = self._state.discriminator(images, labels, self._alpha.get("discriminator"))
-        return scores
 
     def _local(self, batch: Tensor) -> Tensor:
         own = batch[distributed.rank() :: distributed.world_size()]
         return own.to(self._state.device, non_blocking=True)
 
 
-def _require_grad(net: nn.Module, value: bool) -> None:
-    for param in net.parameters():
+def players(
+    experiment: Experiment, state: TrainState, alpha: Mapping[str, Tensor]
+) -> tuple[GeneratorCall, DiscriminatorCall]:
+    """Both networks as `terms` know them: at an alpha, and the discriminator behind the augmentation."""
+
+    def generator(latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        images: Tensor = state.generator(latents, labels, alpha.get("generator"))
+        return images
+
+    def discriminator(images: Tensor, labels: Tensor | None = None) -> Scores:
+        if experiment.augmentation is not None:
+            images = experiment.augmentation(images)
+        scores: Scores = state.discriminator(images, labels, alpha.get("discriminator"))
+        return scores
+
+    return generator, discriminator
+
+
+def _require_grad(net: Growing, value: bool) -> None:
+    for param in net.weights():
         param.requires_grad_(value)
+
+
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    """The sum of 0-dim tensors."""
+    return torch.stack(list(losses.values())).sum()
 
 
 def _detached(tensors: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from pggan_kit import distributed
 from pggan_kit.branching import part_classes
+from pggan_kit.compiled import Compiler
 from pggan_kit.data import Data
 from pggan_kit.errors import Interrupted, TrainingError, UserError
+from pggan_kit.feeding import fed
 from pggan_kit.guards import NonFiniteError
 from pggan_kit.identity import KEY
-from pggan_kit.meters import Meter, diversity
+from pggan_kit.meters import Meter, diversity, metrics
 from pggan_kit.recovery import Recovery
 from pggan_kit.runs import Run
 from pggan_kit.schedule import FADE, STABLE, Stage
@@ -22,6 +24,9 @@ from pggan_kit.seeding import derive
 from pggan_kit.signals import StopSignals
 from pggan_kit.state import on_cpu
 from pggan_kit.steps import PATHS, StepContext
+
+TIMED_OUT = 1
+"""Stands for the time limit among the numbers of signals, of which it must be the smallest."""
 
 
 def train(run: Run, data: Data, saved: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -61,7 +66,9 @@ class Loop:
         self.experiment = run.experiment
         self.alpha_tensors = {path: torch.ones((), device=run.device) for path in PATHS}
         self.meter = Meter(self.state.images)
+        self.agreement = distributed.Agreement()
         self.recovery = Recovery(self)
+        self.compiler = Compiler(run.experiment, run.device, run.files.log, run.files.warn, self.tell_compiling)
         self.checkpoint = run.checkpoints.last()
 
     def to_end(self, saved: dict[str, Any] | None) -> dict[str, Any]:
@@ -88,7 +95,7 @@ class Loop:
         """Begin, or go on from what the state was loaded from. Returns whether there is more to train."""
         for name, value in (saved or {}).get("components", {}).items():
             self.hooks.tell(name, "load_state", run=self.run, saved=value)
-        self.enter_stage()
+        self.enter_stage((saved or {}).get("compiled"))
         begun = self.state.images > self.state.starts[-1]
         return self.move_on(self.stage_over() if begun else self.passes_through())
 
@@ -115,7 +122,7 @@ class Loop:
         self.set_alpha()
         torch.manual_seed(derive(seed, "step", *state.stream(), distributed.rank()))
         faded = {path: self.alpha_tensors[path] for path in PATHS if self.run.alpha[path] != 1.0}
-        ctx = StepContext(self.experiment, state, state.stage, self.sampler, faded, self.recovery.guard)
+        ctx = StepContext(self.experiment, state, state.stage, self.sampler, faded, self.recovery.guard, self.compiler)
         self.recovery.before_step()
         began = time.perf_counter()
         try:
@@ -197,6 +204,7 @@ class Loop:
         state.end_fade()
         state.phase = STABLE
         state.renew_optimizers(reset=self.experiment.reset_optimizer == "phase")
+        self.compiler.enter(state, self.schedule)
         if faded:
             self.tell("after_fade")
 
@@ -211,8 +219,10 @@ class Loop:
         state.renew_optimizers(reset=self.experiment.reset_optimizer != "never")
         self.enter_stage()
 
-    def enter_stage(self) -> None:
-        self.sampler = self.data.sampler(self.state.stage)
+    def enter_stage(self, compiled: dict[str, str] | None = None) -> None:
+        self.compiler.enter(self.state, self.schedule, compiled)
+        source = self.data.sampler(self.state.stage)
+        self.sampler = fed(source, self.run.device, self.experiment.data.device_memory)
         self.set_alpha()
         self.tell("before_stage")
         if self.state.fading:
@@ -221,10 +231,15 @@ class Loop:
     def tell(self, hook: str) -> None:
         self.hooks.call(hook, run=self.run, stage=self.state.stage, state=self.state)
 
+    def tell_compiling(self, net: str) -> None:
+        self.hooks.call("before_compile", run=self.run, stage=self.state.stage, state=self.state, net=net)
+
     def tick(self, stage_over: bool, forever: bool) -> None:
         state = self.state
         self.recovery.settle()
-        stats = state.means.read() | self.progress() | self.meter.tick(self.run)
+        shared = [state.means.read() | self.progress() | self.metrics(forever) | self.meter.tick(self.run)]
+        distributed.share(shared)  # hooks may decide by them, and all ranks must decide alike
+        (stats,) = shared
         state.last_tick = state.images
         if distributed.rank() == 0:
             row = {"images": state.images, "steps": state.steps, "phase": state.phase, **stats}
@@ -245,6 +260,13 @@ class Loop:
             stats |= self.diversity()
         return stats
 
+    def metrics(self, forever: bool) -> dict[str, float]:
+        evaluator, state = self.run.evaluator, self.state
+        due = evaluator and (forever or evaluator.due(state.images, state.last_tick, self.experiment.tick))
+        if evaluator is None or not due or distributed.rank() != 0:
+            return {}
+        return metrics(self.run, evaluator)
+
     def diversity(self) -> dict[str, float]:
         found, state = diversity(self.run, self.sampler), self.state
         if found is None:
@@ -261,7 +283,9 @@ class Loop:
     def save(self, stage_over: bool = False, forever: bool = False) -> None:
         components = self.hooks.collect("save_state", run=self.run)
         marks = {KEY: self.run.identity, "stage_over": stage_over, "components": components}
+        marks["compiled"] = self.compiler.outcome
         marks["component_classes"] = part_classes(self.hooks, "save_state")
+        self.state.means.gather()
         self.recovery.snapshot = on_cpu({**self.state.state_dict(), **marks})
         if distributed.rank() == 0:
             self.checkpoint = self.run.checkpoints.save(self.recovery.snapshot, self.state.images, forever)
@@ -269,11 +293,13 @@ class Loop:
     def obey_stops(self) -> None:
         limit = self.experiment.time_limit
         timed_out = limit is not None and self.meter.seconds >= limit
-        if self.stop.received is None and not timed_out:
+        asked = self.agreement.largest(self.stop.received or (TIMED_OUT if timed_out else 0))
+        if asked == 0:
             return
         self.recovery.settle()
         self.save()
+        distributed.barrier()  # a rank that leaves before rank 0 has written gets it killed
         raise Interrupted(
-            self.stop.received,
+            None if asked == TIMED_OUT else asked,
             f"stopped at images {self.state.images} and saved; go on with: pggan-kit resume {self.run.directory}",
         )

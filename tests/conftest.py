@@ -4,6 +4,7 @@
 process. All three work in `tmp_path`, where `runs/` then lies.
 """
 
+import logging
 import os
 import re
 
@@ -17,6 +18,7 @@ import torch
 from click.testing import CliRunner, Result
 
 torch.set_num_threads(1)
+logging.getLogger("torch.__trace").propagate = False  # a line for each tensor of a recorded step
 
 STUB = Path(__file__).with_name("stub_plugin.py")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import pggan_kit.testing as suites
 from pggan_kit import Scores, hookimpl
+from pggan_kit.components import Trial
 from pggan_kit.resampling import Area
 from pggan_kit.steps import image_gradients
 from pggan_kit.testing.toys import ToyArchitecture, ToyDataset, ToyLoss, ToyOptimizer, ToyUpdate
@@ -53,15 +54,14 @@ class Ramp:
 class MeanGap:
     """A sound metric."""
 
-    def __init__(self) -> None:
-        self.gaps: list[Tensor] = []
+    def describe(self, images: Tensor) -> Tensor:
+        return images.flatten(1).mean(1)
 
-    def update(self, real: Tensor, fake: Tensor) -> None:
-        self.gaps.append((real.mean() - fake.mean()).abs())
+    def fingerprint(self) -> str:
+        return "means"
 
-    def compute(self) -> dict[str, float]:
-        gaps, self.gaps = self.gaps, []
-        return {"gap": float(torch.stack(gaps).mean())}
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        return {"gap": float((real.mean() - fake.mean()).abs())}
 
 
 class Moments:
@@ -71,18 +71,37 @@ class Moments:
         flat = images.flatten(1)
         return torch.stack([flat.mean(1), flat.std(1)], 1)
 
+    def fingerprint(self) -> str:
+        return "moments"
+
 
 class InTurn:
     """A sound launcher."""
 
-    def launch(self, trials: Sequence[Sequence[str]]) -> list[int]:
-        return [self.run(trial) for trial in trials]
+    def launch(self, trials: Sequence[Trial], ended: Callable[[Trial, int], None] | None = None) -> list[int]:
+        codes = []
+        for trial in trials:
+            codes.append(self.run(trial))
+            if ended is not None:
+                ended(trial, codes[-1])
+        return codes
 
-    def run(self, trial: Sequence[str]) -> int:
+    def run(self, trial: Trial) -> int:
+        code = self.once(trial)
+        return code if code in (0, 2) else self.once(trial)
+
+    def once(self, trial: Trial) -> int:
         try:
-            return subprocess.run(trial, check=False).returncode
+            with open(trial.log or "/dev/null", "a") as log:
+                process = subprocess.Popen(trial.command, cwd=trial.folder, stdout=log, stderr=log)
         except OSError:
             return 127
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
 
 
 SOUND: dict[type[suites.Suite], Callable[[], Any]] = {

@@ -26,10 +26,18 @@ CHOSEN_BY = {
     "datasets": "train.dataset = @{}()",
     "switches": "train.switch = @{}()",
     "observers": "train.observers = [@{}()]",
+    "metrics": "train.metrics = [@{}()]",
+    "features": "train.metrics = [@metrics.FrechetDistance()]\nmetrics.FrechetDistance.features = @{}()",
 }
 """A line that brings a part of each kind into the tiny experiment."""
 
-NEEDED = {"datasets.Torch.dataset": "[1, 2]"}
+NEEDED = {
+    "datasets.Torch.dataset": "[1, 2]",
+    "metrics.FrechetDistance.features": "@features.Digits()",
+    "metrics.KernelDistance.features": "@features.Digits()",
+    "metrics.PrecisionRecall.features": "@features.Digits()",
+    "metrics.ClassCoverage.features": "@features.DigitClasses()",
+}
 """Values for parameters that have no default and are no text or number."""
 
 ANY_NUMBER = {
@@ -38,6 +46,7 @@ ANY_NUMBER = {
     "losses.LeastSquares.real_target": "scores are unbounded",
     "losses.LeastSquares.generator_target": "scores are unbounded",
 }
+METRICS = [selector.partition(".")[2] for selector in load().rows if selector.startswith("metrics.")]
 ANY_TEXT = {
     "train.device": "has a test of its own below",
     "data.cache": "names a folder",
@@ -47,6 +56,8 @@ ANY_TEXT = {
     "datasets.HuggingFace.path": "names a data set",
     "datasets.Torch.name": "names the contents",
     "switches.Plateau.watch": "names a tag",
+    "features.Inception.weights": "names a file",
+    **{f"metrics.{name}.suffix": "ends a value's name" for name in METRICS},
     "datasets.HuggingFace.split": "the data set knows its splits",
     "datasets.HuggingFace.image_column": "the data set knows its columns",
     "datasets.HuggingFace.label_column": "the data set knows its columns",
@@ -60,7 +71,8 @@ NO_CHOICE = "'no such choice'"
 
 def parameters() -> Iterator[tuple[str, str, typing.Any]]:
     """(what is bound, its parameter, its annotation)."""
-    parts = {selector: row.component.factory for selector, row in load().rows.items()}
+    # Launchers are chosen in ablations: see test_ablation.py.
+    parts = {s: row.component.factory for s, row in load().rows.items() if row.component.kind != "launchers"}
     for selector, factory in {**ROOTS, **parts}.items():
         hints = typing.get_type_hints(factory.__init__ if isinstance(factory, type) else factory)
         for name in inspect.signature(factory).parameters:
@@ -105,7 +117,7 @@ def config_with(selector: str, name: str, value: str) -> tuple[list[str], str]:
 @pytest.mark.parametrize(("selector", "name", "value"), list(cases()))
 def test_a_wrong_value_is_refused(selector: str, name: str, value: str, rejected: Callable[..., str]) -> None:
     lines, base = config_with(selector, name, value)
-    line = len(base.splitlines()) + len(lines)
+    line = len((base + "\n".join(lines)).splitlines())
     rejected(rf"tiny\.gin:{line}: {selector}\.{name}\b", *lines, base=base)
 
 
@@ -137,6 +149,13 @@ RANGES = [
     ("train.latent_size", "0", "must be at least 1, and is 0"),
     ("train.seed", "1.0", "must be a whole number, not 1.0"),
     ("train.seed", "None", "must be a whole number, not None"),
+    ("train.micro_batch", "0", "must be at least 1, and is 0"),
+    ("train.micro_batch", "{8: 2}", "no value for height 4"),
+    ("train.micro_batch", "2.5", "must be a whole number"),
+    ("train.precision", "'float8'", "must be one of float32, bfloat16, float16, auto, not 'float8'"),
+    ("train.tf32", "1", "must be True or False, not 1"),
+    ("data.device_memory", "-1", "must not be negative, and is -1"),
+    ("data.device_memory", "'auto'", "must be a whole number or None"),
     ("train.fade_reals", "1", "must be True or False, not 1"),
     ("train.reset_optimizer", "'sometimes'", "must be one of never, stage, phase, not 'sometimes'"),
     ("train.observers", "@observers.Samples()", "must be a list"),
@@ -146,6 +165,11 @@ RANGES = [
     ("train.collapse_below", "-0.1", "must be in [0, 1), and is -0.1"),
     ("train.time_limit", "0", "must be above 0 seconds, or None, and is 0"),
     ("train.time_limit", "'1h'", "must be a number"),
+    ("evaluation.count", "1", "must be at least 2, and is 1"),
+    ("evaluation.every", "0", "must be at least 1, and is 0"),
+    ("evaluation.batch_size", "0", "must be at least 1, and is 0"),
+    ("evaluation.dataset", "'held out'", "must be a component, as @datasets.NAME() or None"),
+    ("train.metrics", "[@datasets.MNIST()]", "must be a list of (a component, as @metrics.NAME())"),
     ("optimizers.Adam.lr", "0", "must be above 0, and is 0"),
     ("optimizers.Adam.lr", "-1.0", "must be above 0, and is -1.0"),
     ("optimizers.Adam.lr", "{4: 1e-3, 8: -1}", "must be above 0, and is -1"),

@@ -498,9 +498,9 @@ def test_large_levels_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     resident = data.sampler((6, 6))
     monkeypatch.setattr("pggan_kit.data.RESIDENT_BYTES", 0)
     mapped = data.sampler(Stage(0, 6, 6, 1, 0, 10, 4))
-    assert mapped._images.base is not None
-    assert not mapped._images.flags.writeable
-    assert resident._images.base is None
+    assert mapped.images.base is not None
+    assert not mapped.images.flags.writeable
+    assert resident.images.base is None
     assert torch.equal(resident.batch(20, 30)[0], mapped.batch(20, 30)[0])
 
 

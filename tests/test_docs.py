@@ -1,4 +1,4 @@
-"""What the documentation says is so: its code runs, its commands exist, its references are whole, its links lead somewhere."""
+"""What the documentation says is so: code runs, commands exist, references are whole, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -87,11 +87,13 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
-        told = {found for block in blocks(page.read_text(), "sh") for found in re.findall(r"^make ([\w-]+)", block, re.M)}
+        told = {
+            found for block in blocks(page.read_text(), "sh") for found in re.findall(r"^make ([\w-]+)", block, re.M)
+        }
         assert told <= targets, page
 
 
-@pytest.mark.parametrize("name, section", recipes(), ids=[name for name, _ in recipes()])
+@pytest.mark.parametrize(("name", "section"), recipes(), ids=[name for name, _ in recipes()])
 def test_cookbook(name: str, section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")

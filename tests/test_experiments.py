@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from syncing import watched
 
 from pggan_kit import config as configs
 from pggan_kit import hookimpl
@@ -14,7 +15,9 @@ from pggan_kit.api import prepare, train
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 FILES = sorted(
-    path for path in EXPERIMENTS.rglob("*.gin") if not {"base", "base.gin"} & set(path.relative_to(EXPERIMENTS).parts)
+    path
+    for path in EXPERIMENTS.rglob("*.gin")
+    if not {"base", "base.gin", "ablations"} & set(path.relative_to(EXPERIMENTS).parts)
 )
 SMALL = [
     "schedule.fade_images = '2 steps'",
@@ -69,7 +72,10 @@ def test_it_checks_as_it_is(path: Path, pictures: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_it_trains_two_steps_in_each_phase(path: Path, pictures: Path, tmp_path: Path) -> None:
+def test_it_trains_two_steps_in_each_phase_and_no_step_waits(
+    path: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = watched(monkeypatch)
     bindings = list(SMALL)
     if uses_a_folder(path):
         bindings += [f"FOLDER = {str(pictures)!r}", *FOR_A_GPU]
@@ -79,6 +85,7 @@ def test_it_trains_two_steps_in_each_phase(path: Path, pictures: Path, tmp_path:
     grown = {(stage, phase): 2 for stage in range(1, stages) for phase in ("fade", "stable")}
     assert phases.steps == {(0, "stable"): 2, **grown}
     assert (run.directory / "growth.gif").stat().st_size > 0
+    assert waits == []
     assert len(run.files.stats()) >= 2 * stages - 1
 
 

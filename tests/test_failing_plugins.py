@@ -77,9 +77,7 @@ def test_an_observer_that_is_not_critical_is_switched_off_and_the_run_goes_on(
 
 @pytest.mark.parametrize("critical", [True, None])
 @pytest.mark.parametrize("hook", FIRED)
-def test_other_observers_end_the_run_and_are_named(
-    train: Callable[..., Any], hook: str, critical: bool | None
-) -> None:
+def test_other_observers_end_the_run_and_are_named(train: Callable[..., Any], hook: str, critical: bool | None) -> None:
     observer: Any = failing(hook, ValueError("broken"), critical)
     with pytest.raises(TrainingError, match=rf"train\.observers\.0 failed in its hook {hook}.*ValueError: broken"):
         train(WATCH, plugins=(row(observer),))
@@ -173,4 +171,4 @@ def test_a_plugin_that_hangs_in_after_run_loses_nothing(
 
 def test_every_hook_that_a_run_tells_was_tried() -> None:
     questions = {"components", "fade_alpha", "should_advance"}
-    assert set(HOOKS) - questions - {"load_state", "on_error"} == set(FIRED)
+    assert set(HOOKS) - questions - {"load_state", "on_error", "before_compile"} == set(FIRED)

@@ -1,5 +1,4 @@
-"""What comes from somebody else: checkpoints, run directories, configs. Nothing in them runs, and what differs is said.
-"""
+"""What comes from somebody else: checkpoints, run directories, configs. Nothing in them runs; differences are said."""
 
 from __future__ import annotations
 

@@ -103,9 +103,7 @@ class Intruder:
         self.refused.append(str(raised.value))
 
 
-def test_the_lock_is_held_from_the_first_stage_to_the_last_and_no_longer(
-    train: Callable[..., Any], stub: str
-) -> None:
+def test_the_lock_is_held_from_the_first_stage_to_the_last_and_no_longer(train: Callable[..., Any], stub: str) -> None:
     intruder = Intruder()
     train(plugins=(intruder,), run_dir="run")
     assert len(intruder.refused) == 3 and all(f"process {os.getpid()}" in text for text in intruder.refused)

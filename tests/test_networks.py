@@ -11,11 +11,14 @@ from torch import Tensor
 
 from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.resampling import Area
-from pggan_kit.schedule import Stage
+from pggan_kit.schedule import ScheduleSettings, Stage
+from pggan_kit.state import TrainState
 from pggan_kit.testing import make_stages
+from pggan_kit.testing.base import tiny_experiment
 from pggan_kit.testing.support import equal, noise, shake, weights
 from pggan_kit.testing.toys import ToyArchitecture
 from pggan_plugins.architectures import PGGAN
+from pggan_plugins.architectures.layers import EqualizedConv2d
 from pggan_plugins.resampling import Nearest
 
 GEOMETRIES: dict[str, Sequence[Any]] = {
@@ -43,6 +46,45 @@ def downsampled(x: Tensor, factor: int) -> Tensor:
     """Means of squares."""
     n, c, h, w = x.shape
     return x.view(n, c, h // factor, factor, w // factor, factor).mean((3, 5))
+
+
+def test_weights_are_those_that_are_there() -> None:
+    """They are looked for once; growth and the end of a fade are noticed."""
+    base, grown = make_stages((4, 8))
+    for net in networks(base):
+
+        def check(net: Any = net) -> int:
+            found = net.weights()
+            assert [id(one) for one in found] == [id(param) for _, param in net.named_parameters()]
+            return len(found)
+
+        before = check()
+        net.grow(grown, bridged=True)
+        bridged = check()
+        net.end_fade()
+        assert before < check() < bridged
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("alpha", [None, torch.tensor(0.5)])
+@torch.no_grad()
+def test_channels_last_from_the_first_layer_on(channels: int, alpha: Tensor | None) -> None:
+    """D's features have the format of its weights from the images on, so that none is copied between layers."""
+    chosen = {"architecture": PGGAN(channels=6), "resampling": Nearest()}
+    experiment = tiny_experiment({**chosen, "schedule": ScheduleSettings((8, 16), 8, 8, 4)})
+    state = TrainState(experiment, experiment.schedule.resolve(16, channels, 0), torch.device("cpu"))
+    state.grow({"generator": True, "discriminator": True})
+    formats: list[bool] = []
+    for module in state.discriminator.modules():
+        if isinstance(module, EqualizedConv2d):
+            module.register_forward_hook(
+                lambda module, given, out: formats.append(out.is_contiguous(memory_format=torch.channels_last))
+            )
+    images = noise(4, channels, 16, 16)
+    found = state.discriminator(images, alpha=alpha).score
+    assert len(formats) >= 4 and all(formats)
+    state.discriminator.channels_last = False
+    torch.testing.assert_close(state.discriminator(images, alpha=alpha).score, found)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

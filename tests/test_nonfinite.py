@@ -222,9 +222,7 @@ def test_skipping_has_a_limit(each_step: bool, dying: Dying, mode: Callable[[boo
 
 
 @MODES
-def test_a_run_may_go_back_and_take_other_latents(
-    each_step: bool, dying: Dying, mode: Callable[[bool], None]
-) -> None:
+def test_a_run_may_go_back_and_take_other_latents(each_step: bool, dying: Dying, mode: Callable[[bool], None]) -> None:
     mode(each_step)
     rewind = ["train.non_finite = 'rewind'", "train.tick = 16"]
     run = dying(Poison("loss", (12,), tries=2), *rewind)

@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from torch import Tensor
 
 import pggan_kit.testing as suites
 from pggan_kit import Scores, hookimpl
-from pggan_kit.components import KINDS
+from pggan_kit.components import KINDS, Trial
 from pggan_kit.plugins import load
+from pggan_kit.resampling import Area, AreaDownsample
 from pggan_kit.testing.toys import ToyLoss
 
 DEFECTS = Defects()
@@ -146,16 +148,96 @@ class AsksTheDevice:
         return progress
 
 
-@defect(suites.MetricSuite, "test_values", "returns 'gap' as tensor")
+@defect(suites.LossSuite, "test_step_does_not_wait", r"a step with losses\.ReadsScores waits for the device: .* item")
+class ReadsScores(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        self.last = fake.score.mean().item()
+        return super().generator(fake, real)
+
+
+class AsItLies(AreaDownsample):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.as_strided(x.shape, torch.empty(x.shape).stride()))
+
+
+@defect(suites.ResamplingSuite, "test_memory_formats_agree", "after two steps depends on the memory format")
+class ReadsMemory(Area):
+    def down(self, channels: int, factor: int) -> Any:
+        return AsItLies(factor)
+
+
+@defect(
+    suites.AugmentationSuite, "test_trains_in_bfloat16", "under bfloat16 autocast a step with .*Blends fails: RuntimeEr"
+)
+class Blends(Flip):
+    def __call__(self, images: Tensor) -> Tensor:
+        result, some = images.clone(), torch.rand(len(images)) < 0.9
+        result[some] = F.conv2d(images, torch.ones(1, 1, 1, 1))[some]  # bfloat16 into float32
+        return result
+
+
+@defect(suites.MetricSuite, "test_descriptions", r"describe\(\) of 16 images .* returns no tensor \(16, ...\)")
+class DescribesTheBatch(MeanGap):
+    def describe(self, images: Tensor) -> Tensor:
+        return images.mean()[None]
+
+
+@defect(suites.MetricSuite, "test_descriptions", "returns what is not finite")
+class DividesByZero(MeanGap):
+    def describe(self, images: Tensor) -> Tensor:
+        return super().describe(images) / 0
+
+
+@defect(suites.MetricSuite, "test_values", "returns 'gap' as Tensor")
 class ReturnsTensors(MeanGap):
-    def compute(self) -> dict[str, Any]:
-        return {"gap": torch.stack(self.gaps).mean()}
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, Any]:
+        return {"gap": (real.mean() - fake.mean()).abs()}
 
 
-@defect(suites.MetricSuite, "test_starts_anew", "must start anew")
+@defect(suites.MetricSuite, "test_values", "not defined at any of the sizes")
+class NeverDefined(MeanGap):
+    def describe(self, images: Tensor) -> Any:
+        return None
+
+
+@defect(suites.MetricSuite, "test_remembers_nothing", "must remember nothing")
 class NeverForgets(MeanGap):
-    def compute(self) -> dict[str, float]:
-        return {"gap": float(torch.stack(self.gaps).mean())}
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        self.found.append(float((real.mean() - fake.mean()).abs()))
+        return {"gap": sum(self.found)}
+
+
+@defect(suites.MetricSuite, "test_order_of_images", "with the images in another order")
+class LooksAtTheFirst(MeanGap):
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        return {"gap": float((real[0] - fake[0]).abs())}
+
+
+@defect(suites.MetricSuite, "test_leaves_images_alone", r"describe\(\) changes its images in place")
+class ShiftsImages(MeanGap):
+    def describe(self, images: Tensor) -> Tensor:
+        return super().describe(images.add_(1))
+
+
+@defect(suites.MetricSuite, "test_leaves_images_alone", r"compare\(\) changes its descriptions in place")
+class ShiftsDescriptions(MeanGap):
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        return super().compare(real.add_(1), fake)
+
+
+@defect(suites.MetricSuite, "test_fingerprint", r"fingerprint\(\) differs")
+class NamedByItsPlace(MeanGap):
+    def fingerprint(self) -> str:
+        return str(id(self))
+
+
+@defect(suites.FeatureExtractorSuite, "test_fingerprint", r"fingerprint\(\) is no text")
+class NamedByANumber(Moments):
+    def fingerprint(self) -> Any:
+        return 7
 
 
 @defect(suites.FeatureExtractorSuite, "test_features", r"images of different sizes or channels have .* features")
@@ -179,28 +261,78 @@ class Meddles:
             state.generator.to_image.bias.mul_(0.9)
 
 
-@defect(suites.LauncherSuite, "test_exit_codes", r"exit with 0, 3 and 0 are reported as \[0, 1, 0\]")
+@defect(suites.LauncherSuite, "test_exit_codes", r"exit with 0, 2 and 0 are reported as \[0, 1, 0\]")
 class YesOrNo(InTurn):
-    def run(self, trial: Sequence[str]) -> int:
+    def run(self, trial: Trial) -> int:
         return int(super().run(trial) != 0)
 
 
 @defect(suites.LauncherSuite, "test_exit_codes", "are reported as")
 class AsTheyEnd(InTurn):
-    def launch(self, trials: Sequence[Sequence[str]]) -> list[int]:
-        return [*super().launch(trials)[::-1][1:], 0]
+    def launch(self, trials: Sequence[Trial], ended: Any = None) -> list[int]:
+        return [*super().launch(trials, ended)[::-1][1:], 0]
 
 
-@defect(suites.LauncherSuite, "test_survives_a_death", "makes launch.. raise CalledProcessError")
+@defect(suites.LauncherSuite, "test_exit_codes", r"`ended` is told \{\}")
+class TellsNothing(InTurn):
+    def launch(self, trials: Sequence[Trial], ended: Any = None) -> list[int]:
+        return super().launch(trials)
+
+
+@defect(suites.LauncherSuite, "test_exit_codes", "returns 2 exit codes for 3 trials")
+class LosesOne(InTurn):
+    def launch(self, trials: Sequence[Trial], ended: Any = None) -> list[int]:
+        return super().launch(trials[1:], ended)
+
+
+@defect(suites.LauncherSuite, "test_place", "the log of a trial in")
+class StaysHere(InTurn):
+    def once(self, trial: Trial) -> int:
+        return super().once(replace(trial, folder=None))
+
+
+@defect(suites.LauncherSuite, "test_dead_trials_run_again", "it is not run again")
+class LetsThemLie(InTurn):
+    def run(self, trial: Trial) -> int:
+        return self.once(trial)
+
+
+@defect(suites.LauncherSuite, "test_dead_trials_run_again", "is run 2 times")
+class NeverLearns(InTurn):
+    def run(self, trial: Trial) -> int:
+        return self.once(trial) and self.once(trial)
+
+
+@defect(suites.LauncherSuite, "test_dead_trials_run_again", r"launch.. raises CalledProcessError")
 class GivesUp(InTurn):
-    def run(self, trial: Sequence[str]) -> int:
-        return subprocess.run(trial, check=True).returncode
+    def once(self, trial: Trial) -> int:
+        return subprocess.run(trial.command, check=True, cwd=trial.folder).returncode
 
 
-@defect(suites.LauncherSuite, "test_missing_program", "makes launch.. raise FileNotFoundError")
+@defect(suites.LauncherSuite, "test_missing_program", r"launch.. raises FileNotFoundError")
 class TrustsCommands(InTurn):
-    def run(self, trial: Sequence[str]) -> int:
-        return subprocess.run(trial, check=False).returncode
+    def once(self, trial: Trial) -> int:
+        return subprocess.run(trial.command, check=False).returncode
+
+
+@defect(suites.LauncherSuite, "test_stops_in_order", "does not wait for a trial")
+class RunsAway(InTurn):
+    def once(self, trial: Trial) -> int:
+        process = subprocess.Popen(trial.command, cwd=trial.folder)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.kill()
+            raise
+
+
+@defect(suites.LauncherSuite, "test_stops_in_order", "is not raised again")
+class SwallowsIt(InTurn):
+    def once(self, trial: Trial) -> int:
+        try:
+            return super().once(trial)
+        except KeyboardInterrupt:
+            return 143
 
 
 @pytest.mark.parametrize("case", DEFECTS, ids=name_of)

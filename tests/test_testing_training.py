@@ -166,7 +166,7 @@ class PlainNames(ToyUpdate):
         return {"loss": super().step(ctx)["Loss/generator"]}
 
 
-@update_defect("test_does_not_wait", "the step waits for the device: it calls item on a tensor")
+@update_defect("test_step_does_not_wait", "a step with updates.ReadsItsLoss waits for the device: it calls item")
 class ReadsItsLoss(ToyUpdate):
     def step(self, ctx: Any) -> dict[str, Tensor]:
         result = super().step(ctx)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import site
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from fresh import fresh_python
 
 SOURCE = '''\
 """A loss, a switch and an observer of somebody else's."""
@@ -101,13 +101,8 @@ def run(*command: str | Path, environment: dict[str, str] | None = None) -> str:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Path:
-    """The Python of a new virtual environment that sees this one's packages, and of itself has none."""
-    run(sys.executable, "-m", "venv", "--system-site-packages", "--without-pip", tmp_path / "fresh")
-    packages = next((tmp_path / "fresh" / "lib").glob("python*")) / "site-packages"
-    # Where this is itself a virtual environment, --system-site-packages means those of the Python below it.
-    here = "".join(f"import site; site.addsitedir({folder!r})\n" for folder in site.getsitepackages())
-    (packages / "outer.pth").write_text(here)
-    return tmp_path / "fresh" / "bin" / "python"
+    """See `fresh_python`."""
+    return fresh_python(tmp_path)
 
 
 def test_an_installed_wheel_supplies_a_loss_a_switch_and_an_observer(
@@ -128,8 +123,12 @@ def test_an_installed_wheel_supplies_a_loss_a_switch_and_an_observer(
     shown = json.loads(run(*kit, "plugins", "list", "--json", environment=environment))
     assert {
         "plugin": "elsewhere",
+        "distribution": "somebody-elses-parts",
+        "version": "3.1",
         "origin": "somebody-elses-parts 3.1",
         "parts": ["losses.Margin", "switches.Stairs", "observers.Diary"],
+        "hooks": {"fade_alpha": ["switches.Stairs"], "after_tick": ["observers.Diary"]},
+        "blocked": False,
     } in shown["plugins"]
     run(*kit, "train", tiny(*LINES), "--plugin", stub, "--run-dir", "run", environment=environment)
     assert Path("run/diary.txt").read_text().splitlines() == DIARY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import warnings
@@ -68,9 +69,39 @@ def experiment_options(command: Any) -> Any:
     for option in (
         click.option("-b", "bindings", multiple=True, metavar="BINDING", help="Override, e.g. -b 'train.seed = 1'."),
         click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Load a plugin from a Python file."),
+        no_plugin_option,
     ):
         command = option(command)
     return command
+
+
+def _leave_out(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -> None:
+    """Block plugins for the time of one command, by the environment, so that processes which it starts block them."""
+    from pggan_kit.plugins import BLOCK_VARIABLE, blocked_by_environment, require_installed
+
+    if names:
+        require_installed(names)
+        before = os.environ.get(BLOCK_VARIABLE)
+        os.environ[BLOCK_VARIABLE] = ",".join([*blocked_by_environment(), *names])
+        ctx.call_on_close(lambda: _put_back(BLOCK_VARIABLE, before))
+
+
+def _put_back(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value
+
+
+no_plugin_option = click.option(
+    "--no-plugin",
+    multiple=True,
+    metavar="NAME",
+    expose_value=False,
+    callback=_leave_out,
+    help="Leave out an installed plugin; DISTRIBUTION:NAME where two have one name.",
+)
+"""For every command that loads plugins; the command itself need not know of it."""
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -81,7 +112,7 @@ def main(debug: bool) -> None:
 
 
 class DataProgress:
-    """A bar on stderr while resized copies of the data are made; nothing where they are there already."""
+    """A bar on a terminal while resized copies of the data are made; nothing where they are there already."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None
@@ -93,6 +124,8 @@ class DataProgress:
         self.stop()
 
     def __call__(self, done: int, total: int, what: str) -> None:
+        if not err.is_terminal:  # a bar that erases itself leaves an empty line in a file
+            return
         if self.bar is None:
             self.bar = Progress(console=err, transient=True)
             self.bar.start()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import DataProgress, err, experiment_options, main
+from pggan_kit.cli.base import DataProgress, err, experiment_options, main, no_plugin_option
 
 
 @main.command()
@@ -36,6 +36,7 @@ def train(
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Instead of the plugin files the run used.")
+@no_plugin_option
 def resume(run: Path, plugins: tuple[str, ...]) -> None:
     """Go on with a run from its last checkpoint."""
     from pggan_kit import api
@@ -50,6 +51,7 @@ def resume(run: Path, plugins: tuple[str, ...]) -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the latents.")
 @click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="FILE.npz, FILE.png or a folder.")
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Instead of the plugin files the run used.")
+@no_plugin_option
 def sample(run: Path, count: int, seed: int, target: Path, plugins: tuple[str, ...]) -> None:
     """Draw images from a run's averaged generator.
 

@@ -223,8 +223,9 @@ class ArchitectureSuite(TrainedSuite):
             require(not shared, f"two {one.kind}s share weights: the architecture must make new modules at each call")
 
     @torch.no_grad()
-    def test_memory_format_and_autocast(self) -> None:
-        """channels_last gives the same numbers, and bfloat16 finite ones."""
+    def test_memory_formats_agree(self) -> None:
+        """channels_last gives the same numbers, and bfloat16 finite ones; in inference mode, since what dropout leaves
+        out goes by the place in memory."""
         stages = make_stages(self.geometries[0], self.image_channels[0], self.classes)[:2]
         generator, discriminator = self.grown(stages, bridged=True)
         images = noise(4, stages[-1].image_channels, stages[-1].height, stages[-1].width)

@@ -83,7 +83,8 @@ class AugmentationSuite(TrainedSuite):
 
         def fixed(images: torch.Tensor) -> torch.Tensor:
             torch.manual_seed(0)
-            return part(images)
+            result: torch.Tensor = part(images)
+            return result
 
         images = noise(2, 3, 4, 4, dtype=torch.float64).requires_grad_(True)
         try:

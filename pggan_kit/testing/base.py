@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pggan_kit.compiled import Compiler, as_recorded
 from pggan_kit.components import Component
+from pggan_kit.contracts import marked_hooks, require_protocol
 from pggan_kit.data import DataSettings
 from pggan_kit.errors import PluginError
-from pggan_kit.experiment import Experiment
-from pggan_kit.plugins import Hooks, Plugin, Plugins, Row, marked_hooks, require_protocol
+from pggan_kit.experiment import MEMORY_FORMATS, Experiment
+from pggan_kit.plugins import Hooks, Plugin, Plugins, Row
 from pggan_kit.resampling import Area
 from pggan_kit.runs import Run, RunDirectory
 from pggan_kit.schedule import FADE, ScheduleSettings
 from pggan_kit.state import TrainState
-from pggan_kit.testing.support import SyncWatch, equal, first_lines, require, through_a_file, weights
-from pggan_kit.testing.toys import ToyArchitecture, ToyData, ToyDataset, ToyLoss, ToyOptimizer, ToyUpdate
+from pggan_kit.steps import PATHS, StepContext
+from pggan_kit.testing.support import SyncWatch, difference, equal, first_lines, require, through_a_file, weights
+from pggan_kit.testing.toys import (
+    ToyArchitecture,
+    ToyData,
+    ToyDataset,
+    ToyLoss,
+    ToyOptimizer,
+    ToySampler,
+    ToyUpdate,
+)
 from pggan_kit.training import train
 
 HOT_HOOKS = ("after_step", "fade_alpha", "should_advance")
@@ -93,9 +105,11 @@ class TrainedSuite(Suite):
 
     Attributes:
         batches: of reals that one iteration with the part draws.
+        format_tolerance: between weights after two steps in the two memory formats, relative to the largest.
     """
 
     batches = 1
+    format_tolerance = 1e-3
 
     def chosen(self, part: Any) -> dict[str, Any]:
         """The arguments of `Experiment` that put the part in its place."""
@@ -176,6 +190,91 @@ class TrainedSuite(Suite):
                 f"{name} waits for the device in {hook}: it calls {', '.join(sorted(set(calls)))} on a tensor in every "
                 "step; keep tensors as they are, and read them in after_tick",
             )
+
+    def test_step_does_not_wait(self) -> None:
+        """Nothing that a step computes with it makes the device finish its queue, in a stage and in a fade."""
+        part, name = self.part()
+        for fading in (False, True):
+            watch = SyncWatch()
+            self.stepped(part, name, fading, count=1, watch=watch)
+            require(
+                not watch.found,
+                f"a step with {name} waits for the device: it calls {', '.join(sorted(set(watch.found)))} on a tensor",
+            )
+
+    def test_memory_formats_agree(self) -> None:
+        """With features in `channels_last` and in `contiguous` memory, weights become the same up to rounding."""
+        ends = []
+        for memory_format in MEMORY_FORMATS:
+            part, name = self.part()
+            ends.append(self.stepped(part, name, fading=True, count=2, memory_format=memory_format))
+        for net, found in ends[0].items():
+            for key, value in found.items():
+                change = difference(value.float(), ends[1][net][key].float())
+                require(
+                    change <= self.format_tolerance,
+                    f"with {name} the {net}'s {key} after two steps depends on the memory format, by {change:.2g}: is "
+                    "memory reinterpreted (`as_strided`, `untyped_storage`) where dimensions are meant?",
+                )
+
+    def test_trains_in_bfloat16(self) -> None:
+        """Under bfloat16 autocast two steps work, and end in finite float32 weights."""
+        part, name = self.part()
+        try:
+            ends = self.stepped(part, name, fading=True, count=2, precision="bfloat16")
+        except Exception as error:
+            raise AssertionError(f"under bfloat16 autocast a step with {name} fails: {first_lines(error)}") from error
+        for net, found in ends.items():
+            for key, value in found.items():
+                require(
+                    bool(value.isfinite().all()),
+                    f"under bfloat16 autocast with {name} the {net}'s {key} becomes non-finite",
+                )
+
+    def test_recorded_steps_agree(self) -> None:
+        """A step that `train.compile` can record takes the weights where the step without it takes them."""
+        ends: list[dict[str, dict[str, Tensor]]] = []
+        warned: list[str] = []
+        for setting in ("never", "always"):
+            part, name = self.part()
+            ends.append(self.stepped(part, name, fading=True, count=2, warn=warned.append, compile=setting))
+        require(not warned, f"with {name}, {'; '.join(warned)}")
+        for net, found in ends[0].items():
+            for key, value in found.items():
+                change = difference(ends[1][net][key].float(), value.float())
+                require(
+                    change <= self.format_tolerance,
+                    f"with {name} the {net}'s {key} after two compiled steps is off by {change:.2g}: does a step "
+                    "depend on something that changes, and is neither a number in a public part nor in the batch?",
+                )
+
+    def stepped(
+        self,
+        part: Any,
+        name: str,
+        fading: bool,
+        count: int,
+        watch: SyncWatch | None = None,
+        warn: Callable[[str], None] = print,
+        **settings: Any,
+    ) -> dict[str, dict[str, Tensor]]:
+        """The weights of both networks after some steps of the base stage, or of the next one's fade."""
+        with tempfile.TemporaryDirectory() as folder:
+            state = new_run(part, name, Path(folder), {**self.chosen(part), **settings}).state
+        alpha: dict[str, Tensor] = {}
+        if fading:
+            state.grow({"generator": True, "discriminator": True})
+            state.renew_optimizers(reset=False)
+            alpha = {path: torch.tensor(0.5) for path in PATHS}
+        compiler = Compiler(state.experiment, state.device, print, warn, lambda net: None, as_recorded)
+        compiler.enter(state, state.schedule)
+        for number in range(count):
+            torch.manual_seed(number)
+            ctx = StepContext(state.experiment, state, state.stage, ToySampler(state.stage), alpha, compiler=compiler)
+            with watch or nullcontext():
+                state.experiment.update.step(ctx)
+            state.images += ctx.drawn
+        return {net: weights(state.network(net)) for net in ("generator", "discriminator")}
 
 
 class WatchedHooks(Hooks):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,59 +17,100 @@ class MetricSuite(Suite):
     """How far fakes are from reals.
 
     Attributes:
-        sizes: (height, width) of images.
+        sizes: (height, width) of images; the metric must be defined at one of them at least.
         image_channels: gray and colour.
-        count, batch: how many images are taken in, and how many at once.
+        count: how many images are described at once.
+        tolerance: of a value, relative to itself (at least 1), when images come in another order.
     """
 
     kind = "metrics"
     sizes: Sequence[tuple[int, int]] = ((16, 16), (28, 28))
     image_channels: Sequence[int] = (1, 3)
     count = 16
-    batch = 8
+    tolerance = 1e-4
 
-    def measure(self, metric: object, size: tuple[int, int], channels: int, seed: int = 0) -> object:
-        """What the metric says of noise."""
-        torch.manual_seed(0)
-        for start in range(0, self.count, self.batch):
-            shape = (self.batch, channels, *size)
-            batches = (noise(*shape, seed=1000 * seed + 10 * start + i).tanh() for i in (0, 1))
-            metric.update(*batches)  # type: ignore[attr-defined]
-        return metric.compute()  # type: ignore[attr-defined]
+    def described(self, metric: object, size: tuple[int, int], channels: int, seed: int = 0) -> Tensor | None:
+        """What the metric keeps of noise."""
+        torch.manual_seed(seed)
+        images = noise(self.count, channels, *size, seed=seed).tanh()
+        found: Tensor | None = metric.describe(images)  # type: ignore[attr-defined]
+        return found
 
-    def test_values(self) -> None:
-        """Finite plain numbers by name, at every size, in gray and colour."""
+    def sides(self, metric: object) -> tuple[Tensor, Tensor]:
+        """Descriptions of reals and fakes at the first size at which there are any."""
+        for size in self.sizes:
+            sides = [self.described(metric, size, self.image_channels[0], seed) for seed in (0, 1)]
+            if sides[0] is not None and sides[1] is not None:
+                return sides[0], sides[1]
+        raise AssertionError(f"the metric is not defined at any of the sizes {list(self.sizes)}")
+
+    def test_descriptions(self) -> None:
+        """One finite row for each image, at every size, in gray and colour; or None."""
         for size in self.sizes:
             for channels in self.image_channels:
-                values = self.measure(self.make(), size, channels)
-                where = f"at {size[0]}x{size[1]} with {channels} channels"
-                require(isinstance(values, dict) and bool(values), f"compute() {where} returns no dict of values")
-                assert isinstance(values, dict)
-                for name, value in values.items():
-                    require(
-                        isinstance(value, float) and math.isfinite(value),
-                        f"compute() {where} returns {name!r} as {value!r}, no finite float",
-                    )
+                found = self.described(self.make(), size, channels)
+                where = f"describe() of {self.count} images at {size[0]}x{size[1]} with {channels} channels"
+                if found is None:
+                    continue
+                require(
+                    isinstance(found, Tensor) and found.dim() > 0 and len(found) == self.count,
+                    f"{where} returns no tensor ({self.count}, ...)",
+                )
+                require(bool(found.isfinite().all()), f"{where} returns what is not finite")
 
-    def test_starts_anew(self) -> None:
-        """After `compute`, nothing is left of what was taken in before; a second use gives the same values."""
-        metric, size, channels = self.make(), self.sizes[0], self.image_channels[0]
-        first = self.measure(metric, size, channels)
-        self.measure(metric, size, channels, seed=1)
-        again = self.measure(metric, size, channels)
-        require(
-            equal(again, first),
-            f"the same images are measured as {first} and, after others, as {again}: compute() must start anew, and "
-            "draw random numbers from torch's generator alone",
-        )
+    def test_values(self) -> None:
+        """Finite plain numbers by name."""
+        metric = self.make()
+        values = metric.compare(*self.sides(metric))
+        require(isinstance(values, dict) and bool(values), "compare() returns no dict of values")
+        for name, value in values.items():
+            require(isinstance(name, str), f"compare() names a value {name!r}, which is no text")
+            require(
+                isinstance(value, float) and math.isfinite(value),
+                f"compare() returns {name!r} as {type(value).__name__} {value!r}, no finite float",
+            )
+
+    def test_remembers_nothing(self) -> None:
+        """The same images give the same values to the bit, whatever was measured before, with any object."""
+        metric, other = self.make(), self.make()
+        sides = self.sides(metric)
+        first = metric.compare(*sides)
+        metric.compare(*reversed(sides))
+        for again in (metric, other):
+            sides = self.sides(again)
+            found = again.compare(*sides)
+            require(
+                equal(found, first),
+                f"the same images are measured as {first} and, after others, as {found}: describe() and compare() must "
+                "remember nothing, and draw random numbers from torch's generator alone",
+            )
+
+    def test_order_of_images(self) -> None:
+        """Which image comes first says nothing."""
+        metric = self.make()
+        real, fake = self.sides(metric)
+        values, turned = metric.compare(real, fake), metric.compare(real.flip(0), fake.flip(0))
+        for name, value in values.items():
+            require(
+                abs(turned[name] - value) <= self.tolerance * max(1.0, abs(value)),
+                f"{name!r} is {value} and, with the images in another order, {turned[name]}",
+            )
 
     def test_leaves_images_alone(self) -> None:
-        """Images are not changed in place."""
-        shape = (self.batch, self.image_channels[0], *self.sizes[0])
-        real, fake = noise(*shape), noise(*shape, seed=1)
-        self.make().update(real, fake)
-        unchanged = torch.equal(real, noise(*shape)) and torch.equal(fake, noise(*shape, seed=1))
-        require(unchanged, "update() changes its images in place")
+        """Images and descriptions are not changed in place."""
+        metric = self.make()
+        shape = (self.count, self.image_channels[0], *self.sizes[-1])
+        images = noise(*shape)
+        metric.describe(images)
+        require(torch.equal(images, noise(*shape)), "describe() changes its images in place")
+        sides = self.sides(metric)
+        kept = [side.clone() for side in sides]
+        metric.compare(*sides)
+        require(all(map(torch.equal, sides, kept)), "compare() changes its descriptions in place")
+
+    def test_fingerprint(self) -> None:
+        """A text that is the same for the same descriptions."""
+        require_fingerprint(self.make(), self.make())
 
 
 class FeatureExtractorSuite(Suite):
@@ -111,3 +153,18 @@ class FeatureExtractorSuite(Suite):
             difference(alone, together) <= self.tolerance,
             "an image's features depend on the others in its batch: is a network in training mode?",
         )
+
+    def test_fingerprint(self) -> None:
+        """A text that is the same for the same features."""
+        require_fingerprint(self.make(), self.make())
+
+
+def require_fingerprint(part: Any, other: Any) -> None:
+    """Fail unless `fingerprint` gives the same text at each call and in two objects."""
+    prints = [part.fingerprint(), part.fingerprint(), other.fingerprint()]
+    require(all(isinstance(text, str) and text for text in prints), "fingerprint() is no text, or an empty one")
+    require(
+        len(set(prints)) == 1,
+        "fingerprint() differs from call to call, or object to object: what is said of reals would be made anew in "
+        "each run",
+    )

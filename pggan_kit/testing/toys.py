@@ -69,7 +69,8 @@ class _Stem(nn.Module):
         self.dense = nn.Linear(latent_size, WIDTH * stage.height * stage.width)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.dense(latents).view(-1, *self.shape).tanh()
+        features: Tensor = self.dense(latents).view(-1, *self.shape)
+        return features.tanh()
 
 
 class _Head(nn.Module):

@@ -17,7 +17,7 @@ from pggan_kit.schedule import PerStage, Stage
 from pggan_kit.state import TrainState
 from pggan_kit.steps import Part, Reals, StepContext, Terms
 from pggan_kit.testing.base import TrainedSuite, new_run
-from pggan_kit.testing.support import SyncWatch, equal, require, weights
+from pggan_kit.testing.support import equal, require, weights
 from pggan_kit.testing.toys import ToyLoss, ToySampler
 
 NETS = ("generator", "discriminator")
@@ -181,17 +181,6 @@ class UpdateSuite(TrainedSuite):
             self.step(state)
             ends.append({net: weights(state.network(net)) for net in NETS})
         require(equal(*ends), "two steps at the same place of the clock differ: random numbers come from elsewhere")
-
-    def test_does_not_wait(self) -> None:
-        """Nothing in a step makes the device finish its queue."""
-        state = self.state()
-        ctx = StepContext(state.experiment, state, state.stage, ToySampler(state.stage), {})
-        with SyncWatch() as watch:
-            state.experiment.update.step(ctx)
-        require(
-            not watch.found,
-            f"the step waits for the device: it calls {', '.join(sorted(set(watch.found)))} on a tensor",
-        )
 
     def test_penalties(self) -> None:
         """The loss's penalties are added, at their turns only, with `weight` times `every`."""

@@ -117,9 +117,7 @@ class StyleGAN2(ImageSpaceFade):
             layers.conv(new, old, down=resampling.down(old, stage.factor)),
             layers.activation(),
         )
-        shortcut = nn.Sequential(
-            resampling.down(new, stage.factor), layers.conv(new, old, 1, gain=1.0, bias=False)
-        )
+        shortcut = nn.Sequential(resampling.down(new, stage.factor), layers.conv(new, old, 1, gain=1.0, bias=False))
         return Residual(branch, shortcut, gain=math.sqrt(0.5))
 
     def discriminator_head(self, stage: Stage) -> nn.Module:
@@ -247,9 +245,7 @@ class Stem(nn.Module):
 class Block(nn.Module):
     """Two styled layers, the first of which makes maps larger; their image is added to the one so far."""
 
-    def __init__(
-        self, old: int, new: int, style_size: int, stage: Stage, noise: bool, resampling: Resampling
-    ) -> None:
+    def __init__(self, old: int, new: int, style_size: int, stage: Stage, noise: bool, resampling: Resampling) -> None:
         super().__init__()
         self.first = StyledLayer(old, new, style_size, noise, up=resampling.up(old, stage.factor))
         self.second = StyledLayer(new, new, style_size, noise)

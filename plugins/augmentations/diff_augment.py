@@ -51,9 +51,7 @@ class DiffAugment:
 
 def colour(images: Tensor) -> Tensor:
     """Random brightness, saturation and contrast."""
-    brightness, saturation, contrast = torch.rand(
-        3, images.shape[0], 1, 1, 1, dtype=images.dtype, device=images.device
-    )
+    brightness, saturation, contrast = torch.rand(3, images.shape[0], 1, 1, 1, dtype=images.dtype, device=images.device)
     images = images + (brightness - 0.5)
     if images.shape[1] > 1:
         gray = images.mean(1, keepdim=True)

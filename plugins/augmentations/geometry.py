@@ -99,9 +99,7 @@ def warp(images: Tensor, source: Affine) -> Tensor:
     n, c, h, w = images.shape
     dtype = torch.promote_types(images.dtype, torch.float32)
     y, x = (torch.arange(size, device=images.device, dtype=dtype) - (size - 1) / 2 for size in (h, w))
-    xx, xy, x0, yx, yy, y0 = (
-        field.to(dtype).view(n, 1, 1) if isinstance(field, Tensor) else field for field in source
-    )
+    xx, xy, x0, yx, yy, y0 = (field.to(dtype).view(n, 1, 1) if isinstance(field, Tensor) else field for field in source)
     columns = (xx * x + xy * y[:, None] + x0 + (w - 1) / 2).expand(n, h, w)
     rows = (yx * x + yy * y[:, None] + y0 + (h - 1) / 2).expand(n, h, w)
     left, top = columns.floor(), rows.floor()

@@ -16,6 +16,17 @@ from pggan_kit.errors import DataError
 
 BUNDLED = Path(__file__).with_name("mnist")
 PREFIXES = {"train": "train", "test": "t10k"}
+FIRST = 50_000
+"""Of the training digits, those before this one are for learning, those from it on for tuning."""
+
+SPLITS = {
+    "train": ("train", slice(None)),
+    "learning": ("train", slice(FIRST)),
+    "tuning": ("train", slice(FIRST, None)),
+    "test": ("test", slice(None)),
+}
+"""By name: the files, and which of their digits."""
+
 IMAGES_MAGIC, LABELS_MAGIC = 0x803, 0x801
 SIDE = 28
 MAX_COUNT = 10_000_000
@@ -28,7 +39,8 @@ class MNIST:
     Args:
         folder: one with the full IDX files (`train-images-idx3-ubyte`, ...), gzipped or not. None: the bundled 10,000
             training digits, 1,000 of each class.
-        split: `train` or `test`; `test` needs a folder.
+        split: `train` (all 60,000 training digits), `learning` (the first 50,000 of them), `tuning` (the last 10,000)
+            or `test` (the 10,000 test digits). The bundled digits are all of `learning`; the others need a folder.
         pad: black pixels added on each side: 2 makes 32x32.
         limit: only the first so many. None: all.
 
@@ -40,14 +52,16 @@ class MNIST:
     classes = 10
 
     def __init__(self, folder: str | None = None, split: str = "train", pad: int = 0, limit: int | None = None) -> None:
-        check_choice("split", split, tuple(PREFIXES))
+        check_choice("split", split, tuple(SPLITS))
         if not isinstance(pad, int) or not 0 <= pad <= 1000:
             raise ValueError(f"pad must be a whole number of pixels in [0, 1000], not {pad!r}")
         if limit is not None and (not isinstance(limit, int) or limit < 1):
             raise ValueError(f"limit must be at least 1, or None for all, not {limit!r}")
-        if folder is None and split == "test":
-            raise ValueError("split 'test' needs a folder with the full IDX files: only training digits are bundled")
-        images, labels = read_split(BUNDLED if folder is None else Path(folder).expanduser(), split)
+        if folder is None and split in ("tuning", "test"):
+            raise ValueError(
+                f"split {split!r} needs a folder with the full IDX files: the bundled digits are all of 'learning'"
+            )
+        images, labels = _read_part(BUNDLED if folder is None else Path(folder).expanduser(), split)
         self._images = np.pad(images[:limit], ((0, 0), (pad, pad), (pad, pad)))[..., None]
         self._labels = labels[:limit]
 
@@ -69,6 +83,14 @@ class MNIST:
         content.update(np.ascontiguousarray(self._images).data)
         content.update(np.ascontiguousarray(self._labels).data)
         return f"mnist {content.hexdigest()}"
+
+
+def _read_part(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    files, part = SPLITS[split]
+    images, labels = (values[part] for values in read_split(folder, files))
+    if not len(images):
+        raise DataError(f"{folder} has no digits after the first {FIRST:,}, which split {split!r} is made of")
+    return images, labels
 
 
 def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:

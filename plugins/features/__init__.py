@@ -1,9 +1,17 @@
 """Features of images, for metrics."""
 
-from pggan_kit import Component, hookimpl
+from __future__ import annotations
+
+from pggan_kit.components import Component
+from pggan_kit.hookspecs import hookimpl
+
+from .digits import DigitClasses, Digits
+from .inception import Inception
+
+__all__ = ["DigitClasses", "Digits", "Inception"]
 
 
 @hookimpl
 def components() -> list[Component]:
-    """The features of this folder."""
-    return []
+    """The features of this package, as `features.<name>`."""
+    return [Component("features", cls.__name__, cls) for cls in (Digits, DigitClasses, Inception)]

@@ -1,9 +1,13 @@
 """Where trials run."""
 
 from pggan_kit import Component, hookimpl
+from pggan_plugins.launchers.local import Local
+from pggan_plugins.launchers.ray_cluster import Ray
+
+__all__ = ["Local", "Ray"]
 
 
 @hookimpl
 def components() -> list[Component]:
     """The launchers of this folder."""
-    return []
+    return [Component("launchers", cls.__name__, cls) for cls in (Local, Ray)]

@@ -1,9 +1,22 @@
 """How far fakes are from reals."""
 
-from pggan_kit import Component, hookimpl
+from __future__ import annotations
+
+from pggan_kit.components import Component
+from pggan_kit.hookspecs import hookimpl
+
+from .classes import ClassCoverage
+from .frechet import FrechetDistance
+from .kernel import KernelDistance
+from .precision_recall import PrecisionRecall
+from .similarity import MSSSIM
+from .wasserstein import SlicedWasserstein
+
+__all__ = ["MSSSIM", "ClassCoverage", "FrechetDistance", "KernelDistance", "PrecisionRecall", "SlicedWasserstein"]
 
 
 @hookimpl
 def components() -> list[Component]:
-    """The metrics of this folder."""
-    return []
+    """The metrics of this package, as `metrics.<name>`."""
+    metrics = (FrechetDistance, KernelDistance, PrecisionRecall, SlicedWasserstein, MSSSIM, ClassCoverage)
+    return [Component("metrics", cls.__name__, cls) for cls in metrics]

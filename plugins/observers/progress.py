@@ -61,6 +61,15 @@ class Progress:
         self._pace.mark(time.perf_counter(), state.images)
 
     @hookimpl
+    def before_compile(self, run: Run, net: str) -> None:
+        """Say what takes so long."""
+        told = f"compiling the {net}'s step, once for this size ..."
+        if self._live is not None:
+            self._live.update(display(run, self._pace, self._started, told), refresh=True)
+        else:
+            self._say(f"{where(run)}  {told}")
+
+    @hookimpl
     def after_step(self, run: Run, state: TrainState) -> None:
         """Renew the display where it is due; costs a look at the clock where it is not."""
         now = time.perf_counter()

@@ -13,8 +13,9 @@ from pggan_plugins.observers.shared import require_count
 
 
 class Samples:
-    """At each tick, a grid of the averaged generator's images: `samples/000012800-14x14.png`,
-    named by the clock and the size. Where the data set has labels, each row is one class.
+    """At each tick, and right after each growth, a grid of the averaged generator's images:
+    `samples/000012800-14x14.png`, named by the clock and the size. Where the data set has labels, each row is one
+    class.
 
     Args:
         count: images in the grid; fewer where they are so large that the grid would be wider than 2048 pixels.
@@ -40,6 +41,12 @@ class Samples:
             images = file.name.partition("-")[0]
             if images.isdecimal() and int(images) > run.state.images:
                 file.unlink()
+
+    @hookimpl
+    def before_stage(self, run: Run, stage: Stage, state: TrainState) -> None:
+        """Draw what the growth has done: the grid before it was drawn at the tick that ended the stage."""
+        if stage.previous is not None and state.images == state.starts[-1]:
+            self.after_tick(run, stage, state)
 
     @hookimpl
     def after_tick(self, run: Run, stage: Stage, state: TrainState) -> None:

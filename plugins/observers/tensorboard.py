@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import math
+import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pggan_kit.hookspecs import hookimpl
+from pggan_kit.rows import Rows
 from pggan_kit.runs import Run
 from pggan_kit.state import TrainState
 from pggan_plugins.observers.grid import draw_grid
@@ -16,10 +20,32 @@ from pggan_plugins.observers.shared import require_count
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+LAYOUT = {
+    "Game": {"losses": ["Multiline", ["Loss/.*"]], "scores": ["Multiline", ["Scores/.*"]]},
+    "Quality": {"metrics": ["Multiline", ["Metrics/.*"]], "diversity": ["Multiline", ["Progress/diversity"]]},
+    "Growth": {
+        "alpha": ["Multiline", ["Progress/alpha"]],
+        "size": ["Multiline", ["Progress/size"]],
+        "jump of images at switches": ["Multiline", ["Transition/rms/.*"]],
+        "jump of features at switches": ["Multiline", ["Transition/features/.*"]],
+    },
+    "Cost": {
+        "images per second": ["Multiline", ["Timing/images_per_second"]],
+        "memory": ["Multiline", ["Resources/.*"]],
+    },
+}
+"""The charts of the page *Custom Scalars*: by category and title, tags as regular expressions."""
+
+LONGEST_VALUE = 200
+"""Characters of a setting among the hyperparameters."""
+
 
 class TensorBoard:
-    """TensorBoard events in the run's directory: every number of each tick under its tag, a grid of samples, and the
-    operative config as text. The x-axis is the clock, in images.
+    """TensorBoard events in the run's directory. The x-axis is the clock, in images.
+
+    Every number of each tick under its tag, and those of `transitions.jsonl` where `observers.TransitionShock` writes
+    it; a grid of samples; charts that show what belongs together; the operative config as text; and as hyperparameters
+    what the config binds, with the metrics (without any, the losses) as what runs are compared by.
 
     Args:
         count: images in the grid `Samples`, laid out as by `observers.Samples`; 0 draws none.
@@ -41,14 +67,19 @@ class TensorBoard:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Open the event file; log the operative config once per run."""
+        """Open the event file; log the operative config and the charts once per run."""
         # What was logged after the checkpoint comes again: readers drop the old events from `purge_step` on.
         purge_step = run.state.images + 1 if run.resumed else None
         self._writer = self._new_writer(str(run.directory), purge_step=purge_step)
-        operative = run.directory / "operative.gin"
-        if not run.resumed and operative.exists():
-            indented = "".join(f"    {line}\n" for line in operative.read_text().splitlines())
-            self._writer.add_text("operative.gin", indented, 0)
+        self._transitions = Rows(run.directory / "transitions.jsonl")
+        self._logged = run.state.images - 1.0 if run.resumed else -1.0
+        self._compared = run.resumed and run.state.last_tick > 0
+        if not run.resumed:
+            self._writer.add_custom_scalars(LAYOUT)
+            operative = run.directory / "operative.gin"
+            if operative.exists():
+                indented = "".join(f"    {line}\n" for line in operative.read_text().splitlines())
+                self._writer.add_text("operative.gin", indented, 0)
         self._writer.flush()
 
     @hookimpl
@@ -56,8 +87,13 @@ class TensorBoard:
         """Log all numbers and the grid."""
         writer = self._writer
         assert writer is not None, "before_run comes first"
+        if not self._compared:
+            self._add_hyperparameters(run, stats)
+            self._compared = True
         for tag, value in stats.items():
             writer.add_scalar(tag, value, state.images)
+        # Those of this tick may be written before or after this hook: they are for the next.
+        self._add_transitions(state.images - 1)
         if self.count:
             grid = np.asarray(draw_grid(run, self.count))
             writer.add_image("Samples", grid, state.images, dataformats="HW" if grid.ndim == 2 else "HWC")
@@ -66,6 +102,8 @@ class TensorBoard:
     @hookimpl
     def after_run(self) -> None:
         """Close the event file."""
+        if self._writer is not None:
+            self._add_transitions(math.inf)
         self._close()
 
     @hookimpl
@@ -73,7 +111,44 @@ class TensorBoard:
         """Close the event file."""
         self._close()
 
+    def _add_transitions(self, until: float) -> None:
+        """Log the rows up to a clock that were not logged yet, one image later: they are written after their tick's
+        checkpoint, and one who resumes from it must drop them."""
+        assert self._writer is not None
+        for row in self._transitions.read():
+            if self._logged < row["images"] <= until:
+                for tag, value in row.items():
+                    if tag.startswith("Transition/"):
+                        self._writer.add_scalar(tag, value, row["images"] + 1)
+        self._logged = until
+
+    def _add_hyperparameters(self, run: Run, stats: Mapping[str, float]) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        config = run.directory / "config.gin"
+        if not config.exists():
+            return
+        compared = [tag for tag in stats if tag.startswith("Metrics/")] or [
+            tag for tag in stats if tag.startswith("Loss/")
+        ]
+        assert self._writer is not None
+        for summary in hparams(hyperparameters(config.read_text()), dict.fromkeys(compared, 0.0)):
+            self._writer._get_file_writer().add_summary(summary, 0)
+
     def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def hyperparameters(config: str) -> dict[str, Any]:
+    """The bindings of a self-contained gin text: numbers and truth values as such, all else as text."""
+    found: dict[str, Any] = {}
+    for name, text in re.findall(r"^([\w./]+) = (.+)$", config, re.MULTILINE):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = None
+        plain = isinstance(value, (bool, int, float, str))
+        found[name] = value if plain else text[:LONGEST_VALUE]
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,18 @@ from torch import nn
 from pggan_kit import Run, hookimpl
 from pggan_kit.schedule import PerStage, Stage, at_height
 from pggan_kit.state import TrainState
+
+
+def lay_out_gradients(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Give each gradient the strides of its parameter: the fused kernel walks through memory and looks at no strides.
+
+    Those of a backward pass have them already; those that somebody else put there may not.
+    """
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            grad = param.grad
+            if grad is not None and grad.stride() != param.stride():
+                param.grad = torch.empty_like(param, dtype=grad.dtype).copy_(grad)
 
 
 class Adam:
@@ -61,6 +74,7 @@ class Adam:
         """A new Adam at this stage's learning rate; one fused kernel for all parameters."""
         lr = at_height(self.lr, stage.height) * self._share
         built = torch.optim.Adam(params, lr, self.betas, self.eps, fused=True)
+        built.register_step_pre_hook(lay_out_gradients)
         self._built.add(built)
         return built
 

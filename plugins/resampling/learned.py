@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pggan_kit.derivatives import conv2d
 from pggan_kit.resampling import Downsample, Upsample
 
 
@@ -46,7 +47,7 @@ class StridedConvolution(Downsample):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, factor * h, factor * w) -> (N, C, h, w)."""
-        return F.conv2d(x, self.weight * self.scale, stride=self.factor, padding=1)
+        return conv2d(x, self.weight * self.scale, stride=self.factor, padding=1)
 
 
 class Learned:
@@ -96,7 +97,7 @@ class PixelUnshuffle(Downsample):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, factor * h, factor * w) -> (N, C, h, w)."""
-        return F.conv2d(F.pixel_unshuffle(x, self.factor), self.weight * self.scale)
+        return conv2d(F.pixel_unshuffle(x, self.factor), self.weight * self.scale)
 
 
 class PixelShuffle:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from pggan_kit.derivatives import conv2d
 from pggan_kit.resampling import Area, AreaDownsample, NearestUpsample
 
 
@@ -27,7 +28,7 @@ class FusedAreaDownsample(AreaDownsample):
     def conv2d(self, x: Tensor, weight: Tensor) -> Tensor:
         """See `Downsample.conv2d`; equal to it up to rounding."""
         kernel = smear(weight, self.factor) / self.factor**2
-        return F.conv2d(x, kernel, stride=self.factor, padding=weight.shape[-1] // 2)
+        return conv2d(x, kernel, stride=self.factor, padding=weight.shape[-1] // 2)
 
 
 def smear(weight: Tensor, factor: int) -> Tensor:

@@ -2,13 +2,14 @@
 
 from pggan_kit import Component, hookimpl
 from pggan_plugins.switches.fades import Cosine, GeneratorFirst, Hard, Linear, Smoothstep, Staircase
+from pggan_plugins.switches.nudged import Nudged
 from pggan_plugins.switches.plateau import Plateau
 
-__all__ = ["Cosine", "GeneratorFirst", "Hard", "Linear", "Plateau", "Smoothstep", "Staircase"]
+__all__ = ["Cosine", "GeneratorFirst", "Hard", "Linear", "Nudged", "Plateau", "Smoothstep", "Staircase"]
 
 
 @hookimpl
 def components() -> list[Component]:
     """The switches of this folder."""
-    parts = (Hard, Linear, Cosine, Smoothstep, Staircase, GeneratorFirst, Plateau)
+    parts = (Hard, Linear, Cosine, Smoothstep, Staircase, GeneratorFirst, Plateau, Nudged)
     return [Component("switches", cls.__name__, cls) for cls in parts]

@@ -17,12 +17,20 @@ class Linear:
 
 
 class Hard:
-    """The new layers take over at once. The fade's images are spent all the same, and no old path is kept."""
+    """The new layers take over at once. The fade's images are spent all the same, and no old path is kept.
+
+    Args:
+        fade_reals: whether the reals still fade in linearly, to tell what fading them does from what fading the
+            networks does.
+    """
+
+    def __init__(self, fade_reals: bool = False) -> None:
+        self.fade_reals = fade_reals
 
     @hookimpl
-    def fade_alpha(self) -> float:
-        """alpha = 1."""
-        return 1.0
+    def fade_alpha(self, progress: float, path: str) -> float:
+        """alpha = 1; of `reals` progress, where they fade."""
+        return progress if self.fade_reals and path == "reals" else 1.0
 
 
 class Cosine:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pggan_kit import PerStage, Stage, at_height, distributed, hookimpl
+from pggan_kit.contracts import nearest
 from pggan_kit.errors import ConfigError, TrainingError
-from pggan_kit.plugins import nearest
 from pggan_kit.runs import Run
 from pggan_kit.schedule import STABLE
 from pggan_kit.state import TrainState

@@ -74,9 +74,7 @@ def discriminator_terms(
         fake = G(latents, labels)
     real_scores, fake_scores = D(real, labels), D(fake, labels)
     terms = loss.discriminator(real_scores, fake_scores)
-    add_penalties(
-        terms, penalties, lambda images: D(images, labels), (real, fake), (real_scores, fake_scores), mix
-    )
+    add_penalties(terms, penalties, lambda images: D(images, labels), (real, fake), (real_scores, fake_scores), mix)
     return terms, {"real": real_scores.score, "fake": fake_scores.score}
 
 

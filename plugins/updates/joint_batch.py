@@ -89,9 +89,7 @@ def discriminator_terms(
     both = D(torch.cat([real, fake]), twice(labels))
     real_scores, fake_scores = rows_of(both, slice(len(real))), rows_of(both, slice(len(real), None))
     terms = loss.discriminator(real_scores, fake_scores)
-    add_penalties(
-        terms, penalties, lambda images: D(images, labels), (real, fake), (real_scores, fake_scores), mix
-    )
+    add_penalties(terms, penalties, lambda images: D(images, labels), (real, fake), (real_scores, fake_scores), mix)
     return terms, {"real": real_scores.score, "fake": fake_scores.score}
 
 

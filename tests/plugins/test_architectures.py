@@ -37,6 +37,24 @@ def test_pixel_norm(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(PixelNorm()(x).numpy(), wanted, rtol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (2, 4, 3, 2)])
+def test_derivatives_of_pixel_norm(shape: tuple[int, ...]) -> None:
+    """First and second, against differences in float64."""
+    x = noise(*shape, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(PixelNorm(), (x,)) and torch.autograd.gradgradcheck(PixelNorm(), (x,))
+
+
+def test_pixel_norm_in_half_precision() -> None:
+    """It keeps the type, and neither its sums nor those of its derivative overflow."""
+    x = (noise(2, 64, 2, 2) * 400).half().requires_grad_()
+    out = PixelNorm()(x)
+    out.backward(noise(2, 64, 2, 2, seed=1).half())
+    wide = x.detach().double().requires_grad_()
+    PixelNorm()(wide).backward(noise(2, 64, 2, 2, seed=1).double())
+    assert out.dtype is x.grad.dtype is torch.float16
+    torch.testing.assert_close(x.grad.double(), wide.grad, rtol=0, atol=2e-3 * float(wide.grad.abs().max()))
+
+
 def test_pixel_norm_of_nothing_is_nothing() -> None:
     x = torch.zeros(2, 3, 1, 1, requires_grad=True)
     PixelNorm()(x).sum().backward()

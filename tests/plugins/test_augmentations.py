@@ -121,9 +121,7 @@ def test_translation_shifts_by_all_whole_pixels_up_to_its_share(
         fits = [
             (dy, dx)
             for dy, dx in itertools.product(range(-rows, rows + 1), range(-columns, columns + 1))
-            if np.array_equal(
-                padded[:, rows - dy : rows - dy + height, columns - dx : columns - dx + width], moved
-            )
+            if np.array_equal(padded[:, rows - dy : rows - dy + height, columns - dx : columns - dx + width], moved)
         ]
         assert len(fits) == 1
         seen.add(fits[0])

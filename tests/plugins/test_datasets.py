@@ -88,6 +88,26 @@ def test_mnist_from_a_folder(tmp_path: Path, suffix: str, split: str) -> None:
     assert digits.label(13) == 3
 
 
+def test_mnist_splits(tmp_path: Path) -> None:
+    """The first 50,000 training digits, and the others; all bundled digits are among the former."""
+    images = np.zeros((50_003, 28, 28), np.uint8)
+    images[:, 0, 0], images[:, 0, 1] = np.divmod(np.arange(50_003) // 2, 256)
+    write_idx(tmp_path / IMAGES, images)
+    write_idx(tmp_path / LABELS, np.arange(50_003) % 10)
+    learning, tuning = (MNIST(str(tmp_path), split) for split in ("learning", "tuning"))
+    assert (len(learning), len(tuning), len(MNIST(str(tmp_path)))) == (50_000, 3, 50_003)
+    np.testing.assert_array_equal(learning.image(49_999)[..., 0], images[49_999])
+    np.testing.assert_array_equal(tuning.image(2)[..., 0], images[50_002])
+    assert (learning.label(49_999), tuning.label(2), MNIST(str(tmp_path), "tuning", limit=2).label(1)) == (9, 2, 1)
+    assert MNIST(split="learning").fingerprint() == MNIST().fingerprint()
+
+
+def test_a_folder_without_digits_for_tuning(tmp_path: Path) -> None:
+    mnist_folder(tmp_path)
+    with pytest.raises(DataError, match=r"has no digits after the first 50,000, which split 'tuning' is made of"):
+        MNIST(str(tmp_path), "tuning")
+
+
 def test_mnist_fingerprints_tell_what_differs(tmp_path: Path) -> None:
     mnist_folder(tmp_path)
     choices: list[dict[str, Any]] = [{}, {"pad": 2}, {"limit": 5}, {"limit": 20}]
@@ -101,8 +121,9 @@ def test_mnist_fingerprints_tell_what_differs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "tset"}, r"^split must be 'train' or 'test', not 'tset' \(did you mean 'test'\?\)"),
+        ({"split": "tset"}, r"^split must be 'train', 'learning', 'tuning' or 'test', not 'tset' \(did you mean"),
         ({"split": "test"}, r"^split 'test' needs a folder"),
+        ({"split": "tuning"}, r"^split 'tuning' needs a folder with the full IDX files"),
         ({"pad": -1}, r"^pad must be a whole number of pixels"),
         ({"pad": 1.5}, r"^pad must be"),
         ({"limit": 0}, r"^limit must be at least 1, or None for all, not 0"),

@@ -17,13 +17,16 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+from pggan_kit import gif
+from pggan_kit.frames import Caption, cell_size, draw_caption, draw_frame
 from pggan_kit.images import BACKGROUND, GAP, image_grid, tile, to_uint8
 from pggan_kit.plugins import new_manager, register
+from pggan_kit.rows import Rows
 from pggan_kit.schedule import ScheduleSettings
 from pggan_plugins import observers
-from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard, gif, progress
+from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard, TransitionShock, progress
 from pggan_plugins.observers.grid import arrange, crop, latents_of
-from pggan_plugins.observers.growth import Caption, cell_size, draw_caption, draw_frame, thinned
+from pggan_plugins.observers.growth import thinned
 
 STATS = {"Loss/generator": 0.5, "Scores/real": 1.25, "Progress/alpha": 0.5, "Timing/seconds": 2.0, "Metrics/fid": 9.0}
 
@@ -45,7 +48,12 @@ class FakeRun:
         fading = position.phase == "fade"
         self.alpha["generator"] = position.progress if fading else 1.0
         self.state.__dict__.update(
-            images=images, starts=starts, stage=position.stage, phase=position.phase, fading=fading
+            images=images,
+            starts=starts,
+            stage=position.stage,
+            phase=position.phase,
+            fading=fading,
+            last_tick=images,
         )
         return self
 
@@ -184,6 +192,19 @@ def test_grids_arrange_few_latents_in_a_square_and_crop_large_images() -> None:
     assert crop(full, 4096, 4096) == [[0]]
 
 
+def test_samples_show_what_a_growth_has_done(run: FakeRun) -> None:
+    """Right after it, beside the grid of the tick before it; not where a run goes on within the stage."""
+    observer = Samples(count=1)
+    begin(observer, run)
+    tick(observer, run, 400)
+    run.state.__dict__.update(starts=[0, 400], stage=run.schedule.stages[1], phase="fade", fading=True)
+    heard(observer).hook.before_stage(run=run, stage=run.state.stage, state=run.state)
+    names = sorted(path.name for path in (run.directory / "samples").iterdir())
+    assert names == ["000000400-14x14.png", "000000400-7x7.png"]
+    begin(Samples(count=1), run, images=600)
+    assert len(list((run.directory / "samples").iterdir())) == 2
+
+
 def test_samples_past_the_checkpoint_go_on_resume(run: FakeRun) -> None:
     observer = Samples(count=1)
     begin(observer, run)
@@ -275,7 +296,7 @@ def test_growth_alpha_bar_fills_in_proportion(channels: int) -> None:
 def test_growth_is_named_stable_where_the_switch_is_hard(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
-        "pggan_plugins.observers.growth.draw_caption",
+        "pggan_kit.frames.draw_caption",
         lambda caption, width: seen.append(caption) or Image.new("L", (width, 20)),
     )
     observer = Growth(count=1)
@@ -418,6 +439,10 @@ def test_tensorboard_has_every_number_the_grid_and_the_config(run: FakeRun, monk
 
 def test_tensorboard_events_appear_once_after_a_resume(run: FakeRun) -> None:
     (run.directory / "operative.gin").write_text("a.b = 1\n")
+    (run.directory / "config.gin").write_text("a.b = 1\n")
+    transitions = Rows(run.directory / "transitions.jsonl")
+    for images in (400, 600, 700):
+        transitions.append({"images": images, "Transition/rms/ema": images / 1000})
     observer = TensorBoard(count=1)
     begin(observer, run)
     for images in (200, 400, 600, 800):
@@ -431,7 +456,9 @@ def test_tensorboard_events_appear_once_after_a_resume(run: FakeRun) -> None:
     found = events(run.directory)
     assert [e.step for e in found.Scalars("Loss/generator")] == [200, 400, 600, 700]
     assert [e.step for e in found.Images("Samples")] == [200, 400, 600, 700]
-    assert [len(found.Tensors(tag)) for tag in found.Tags()["tensors"]] == [1]
+    jumps = [(e.step, e.value) for e in found.Scalars("Transition/rms/ema")]
+    assert jumps == [(step + 1, pytest.approx(step / 1000)) for step in (400, 600, 700)]
+    assert {len(found.Tensors(tag)) for tag in found.Tags()["tensors"]} == {1}
 
 
 def test_tensorboard_without_a_grid_generates_nothing(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,6 +525,23 @@ def test_progress_in_a_terminal_shows_and_leaves_it_clean(
     assert "generator 0.500" in err
     assert err.count("\x1b[?25l") == err.count("\x1b[?25h") == 1, "the cursor was hidden and not shown again"
     assert err.rindex("\x1b[?25h") > err.rindex("stage 2/2")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_says_that_it_compiles(
+    run: FakeRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    observer = Progress()
+    if terminal:
+        in_terminal(observer)
+    begin(observer, run, 600)
+    told = {"run": run, "stage": run.state.stage, "state": run.state, "net": "generator"}
+    heard(observer).hook.before_compile(**told)
+    heard(observer).hook.on_error(run=run, error=KeyboardInterrupt())
+    err = capsys.readouterr().err
+    assert "stage 2/2 14x14" in err and "compiling the generator's step" in err
 
 
 def test_progress_renews_the_display_at_most_four_times_a_second(
@@ -591,7 +635,13 @@ def test_wrong_arguments_name_themselves(factory: type, arguments: dict[str, int
 
 def test_all_observers_are_registered() -> None:
     rows = {row.name: row.factory for row in observers.components()}
-    assert rows == {"Samples": Samples, "Growth": Growth, "TensorBoard": TensorBoard, "Progress": Progress}
+    assert rows == {
+        "Samples": Samples,
+        "Growth": Growth,
+        "TensorBoard": TensorBoard,
+        "Progress": Progress,
+        "TransitionShock": TransitionShock,
+    }
     assert {row.kind for row in observers.components()} == {"observers"}
 
 

@@ -12,8 +12,16 @@ from torch import nn
 
 from pggan_kit import hookimpl
 from pggan_kit.state import TrainState
+from pggan_kit.steps import StepContext
 from pggan_kit.testing import OptimizerSuite, make_stages
+from pggan_kit.testing.base import tiny_experiment
+from pggan_kit.testing.support import noise
+from pggan_kit.testing.toys import ToyLoss, ToySampler
+from pggan_plugins.architectures import PGGAN
 from pggan_plugins.optimizers import Adam, SharedAdam
+from pggan_plugins.penalties import GradientPenalty
+from pggan_plugins.resampling import Nearest
+from pggan_plugins.updates import Alternating
 
 STAGE = make_stages()[0]
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 3))
@@ -31,6 +39,57 @@ def test_adam_against_its_formula() -> None:
         param.grad = torch.from_numpy(gradient.copy())
         optimizer.step()
         np.testing.assert_allclose(param.detach().numpy(), theta, rtol=1e-9)
+
+
+def test_gradients_of_another_memory_format() -> None:
+    """The fused kernel would take them in the order in which they lie in memory."""
+    start, gradient = noise(4, 3, 3, 3), noise(4, 3, 3, 3, seed=1)
+    moved = []
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        param = nn.Parameter(start.clone().contiguous(memory_format=memory_format))
+        optimizer = Adam(lr=0.1).build([param], STAGE)
+        for factor in (1.0, -3.0):
+            param.grad = factor * gradient
+            optimizer.step()
+        moved.append(param)
+    torch.testing.assert_close(*moved, rtol=0, atol=0)
+
+
+def test_a_backward_pass_makes_gradients_in_their_parameters_format() -> None:
+    """So none is copied, in D under a penalty and in G."""
+    chosen = {"architecture": PGGAN(channels=8), "resampling": Nearest(), "loss": ToyLoss([GradientPenalty()])}
+    experiment = tiny_experiment({**chosen, "update": Alternating(), "generator_optimizer": Adam()})
+    state = TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu"))
+    state.grow({"generator": True, "discriminator": True})
+    state.renew_optimizers(reset=True)
+    alphas = dict.fromkeys(("generator", "discriminator", "reals"), torch.tensor(0.3))
+    experiment.update.step(StepContext(experiment, state, state.stage, ToySampler(state.stage), alphas))
+    for net in (state.generator, state.discriminator):
+        for name, param in net.named_parameters():
+            assert param.grad is not None and param.grad.stride() == param.stride(), name
+    assert any(param.stride(1) == 1 for param in state.generator.parameters() if param.dim() == 4)
+
+
+def test_moments_of_another_memory_format() -> None:
+    """A run from the checkpoint of a `contiguous` one goes on as that one does."""
+    chosen = {"architecture": PGGAN(channels=8), "generator_optimizer": Adam(), "discriminator_optimizer": Adam()}
+    runs = []
+    for memory_format in ("contiguous", "channels_last"):
+        experiment = tiny_experiment({**chosen, "update": Alternating(), "memory_format": memory_format})
+        runs.append(TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu")))
+    step(runs[0])
+    runs[1].load_state_dict(runs[0].state_dict(), other_optimizers=True)
+    for state in runs:
+        step(state)
+    for name in ("generator", "discriminator"):
+        for one, two in zip(*(state.network(name).parameters() for state in runs), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def step(state: TrainState) -> None:
+    ctx = StepContext(state.experiment, state, state.stage, ToySampler(state.stage), {})
+    state.experiment.update.step(ctx)
+    state.images += ctx.drawn
 
 
 def test_the_papers_defaults() -> None:

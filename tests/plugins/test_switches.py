@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from conftest import STUB
 
+from pggan_kit import api, hookimpl
+from pggan_kit.errors import Interrupted
 from pggan_kit.testing import SwitchSuite
 from pggan_plugins import switches
 
@@ -17,7 +25,13 @@ def test_linear_is_the_progress() -> None:
 
 
 def test_hard_is_1_throughout() -> None:
-    assert switches.Hard().fade_alpha() == 1.0
+    for path in ("generator", "discriminator", "reals"):
+        assert switches.Hard().fade_alpha(0.25, path) == 1.0
+
+
+def test_hard_may_leave_the_reals_their_fade() -> None:
+    alpha = switches.Hard(fade_reals=True).fade_alpha
+    assert [alpha(0.25, path) for path in ("generator", "discriminator", "reals")] == [1.0, 1.0, 0.25]
 
 
 def test_smooth_curves_are_symmetric_and_flat_at_the_ends() -> None:
@@ -50,6 +64,16 @@ class TestLinear(SwitchSuite):
 class TestHard(SwitchSuite):
     def make(self) -> switches.Hard:
         return switches.Hard()
+
+
+class TestHardWithFadedReals(SwitchSuite):
+    def make(self) -> switches.Hard:
+        return switches.Hard(fade_reals=True)
+
+
+class TestNudged(SwitchSuite):
+    def make(self) -> switches.Nudged:
+        return switches.Nudged()
 
 
 class TestCosine(SwitchSuite):
@@ -87,3 +111,32 @@ class TestPlateau(SwitchSuite):
     def chosen(self, part: Any) -> dict[str, Any]:
         """With a tick at each step, so that the first stage ends early and the last one spends what it saved."""
         return {"switch": part, "tick": 4}
+
+
+def test_nudged_moves_one_weight_by_one_ulp_once(train: Callable[..., Any]) -> None:
+    """At the first growth, of the generator alone; a run that was saved just then and goes on is not nudged again."""
+    seen: dict[str, list[torch.Tensor]] = {}
+
+    class Look:
+        def __init__(self, name: str, stop: bool = False) -> None:
+            self.name, self.stop = name, stop
+
+        @hookimpl
+        def before_fade(self, run: Any, stage: Any, state: Any) -> None:
+            if stage.index == 1:
+                nets = (*state.generator.parameters(), *state.ema.parameters(), *state.discriminator.parameters())
+                seen[self.name] = [param.detach().clone() for param in nets]
+                if self.stop:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+    nudged = "train.switch = @switches.Nudged()"
+    train(run_dir="linear", plugins=(Look("linear"),))
+    with pytest.raises(Interrupted):
+        train(nudged, run_dir="nudged", plugins=(Look("nudged", stop=True),))
+    api.resume("nudged", plugins=[str(STUB), Look("again")])
+    moved = [(a, b) for a, b in zip(seen["linear"], seen["nudged"], strict=True) if not torch.equal(a, b)]
+    assert len(moved) == 1 and int((moved[0][0] != moved[0][1]).sum()) == 1
+    index = tuple(int(i) for i in (moved[0][0] != moved[0][1]).nonzero()[0])
+    before, after = (np.float32(side[index].item()) for side in moved[0])
+    assert after == np.nextafter(before, np.float32(np.inf))
+    assert all(torch.equal(a, b) for a, b in zip(seen["nudged"], seen["again"], strict=True))

@@ -45,15 +45,14 @@ def encode(image: Image.Image, images: int) -> Frame:
     return Frame(images, descriptor + table + block[_DESCRIPTOR.size :])
 
 
-def assemble(frames: Sequence[Frame], frame_ms: int, hold_ms: int) -> bytes:
-    """A GIF of equal-sized frames that loops, each shown for `frame_ms` and the last for `hold_ms` milliseconds."""
+def assemble(frames: Sequence[Frame], shown_ms: Sequence[int]) -> bytes:
+    """A GIF of equal-sized frames that loops, each shown for so many milliseconds."""
     _, _, _, width, height, _ = _DESCRIPTOR.unpack_from(frames[0].data)
     parts = [_HEADER.pack(b"GIF89a", width, height, 0x70, 0, 0), _LOOP_FOREVER]
-    for number, frame in enumerate(frames, start=1):
-        shown_ms = hold_ms if number == len(frames) else frame_ms
+    for frame, milliseconds in zip(frames, shown_ms, strict=True):
         comment = str(frame.images).encode()
         parts += [
-            struct.pack("<BBBBHBB", _EXTENSION, _CONTROL, 4, 0, round(shown_ms / 10), 0, 0),
+            struct.pack("<BBBBHBB", _EXTENSION, _CONTROL, 4, 0, round(milliseconds / 10), 0, 0),
             bytes([_EXTENSION, _COMMENT, len(comment)]) + comment + b"\x00",
             frame.data,
         ]

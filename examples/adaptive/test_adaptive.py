@@ -1,0 +1,67 @@
+"""The adaptive switch passes the conformance suites, waits when it should, and trains with its gin file."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from adaptive import Adaptive, Diary
+
+import pggan_kit
+from pggan_kit.testing import ObserverSuite, SwitchSuite, make_stages
+
+HERE = Path(__file__).parent
+
+
+class TestAdaptive(SwitchSuite):
+    bad_arguments = ({"patience": 1.0}, {"latest": 1.0})
+
+    def make(self) -> Adaptive:
+        return Adaptive(patience=0.0)
+
+
+class TestDiary(ObserverSuite):
+    def make(self) -> Diary:
+        return Diary()
+
+
+def tick(switch: Adaptive, stage: Any, images: int, sign: float) -> None:
+    run: Any = SimpleNamespace(state=SimpleNamespace(images=1000 + images, starts=[0, 1000]))
+    switch.after_tick(run, stage, {"Scores/real_sign": sign})
+
+
+def test_it_waits_and_then_makes_up_for_it() -> None:
+    stage = make_stages((4, 8), fade_images=100)[1]
+    switch = Adaptive(patience=0.5, latest=0.75)
+    assert switch.fade_alpha(stage, 0.2) == pytest.approx(0.2)
+    tick(switch, stage, 20, sign=0.9)
+    assert switch.fade_alpha(stage, 0.3) == pytest.approx(0.2)
+    tick(switch, stage, 40, sign=0.1)
+    assert switch.fade_alpha(stage, 0.7) == pytest.approx(0.2 + 0.8 * 0.3 / 0.6)
+    tick(switch, stage, 80, sign=0.9)  # too late to wait
+    assert switch.fade_alpha(stage, 1.0) == pytest.approx(1.0)
+
+
+def test_each_fade_begins_anew() -> None:
+    first, second = make_stages((4, 8, 16), fade_images=100)[1:]
+    switch = Adaptive(patience=0.5)
+    tick(switch, first, 50, sign=0.9)
+    assert switch.fade_alpha(first, 0.6) == pytest.approx(0.5)
+    assert switch.fade_alpha(second, 0.1) == pytest.approx(0.1)
+
+
+def test_its_experiment_trains(tmp_path: Path) -> None:
+    short = [
+        "schedule.sizes = (7, 14)",
+        "schedule.fade_images = 128",
+        "schedule.stable_images = 32",
+        "train.tick = 32",
+        "switches.Adaptive.patience = -0.999",
+        "train.observers = [@observers.Diary()]",
+    ]
+    config, plugin = HERE / "adaptive.gin", HERE / "adaptive.py"
+    run = pggan_kit.train(config, short, plugins=[plugin], run_dir=tmp_path / "run")
+    rows = [line.split(",") for line in (run.directory / "fades.csv").read_text().splitlines()]
+    assert [int(row[0]) for row in rows] == run.stats.column("images")
+    alphas = [float(row[2]) for row in rows if row[1] == "14x14"]
+    assert alphas == sorted(alphas) and alphas[-1] == 1.0

@@ -1,0 +1,268 @@
+"""The plan of an ablation: read from its gin file, fixed at the first start, compared at each later one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pggan_kit import config as configs
+from pggan_kit.ablation.settings import TRUNK, Ablation
+from pggan_kit.ablation.trunk import first_difference
+from pggan_kit.api import Prepared, prepare
+from pggan_kit.checkpoint import write_atomically
+from pggan_kit.components import Launcher
+from pggan_kit.errors import ConfigError, RunError, UserError
+from pggan_kit.plugins import load
+from pggan_kit.seeding import torch_generator
+
+PLAN = "plan.json"
+ROOT = {"ablate": Ablation}
+
+_OF_THE_PLAN = re.compile(r"\s*(\w+/)*(ablate|launchers)\b")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the runs and their comparison depend on.
+
+    Attributes:
+        name: the gin file's stem.
+        base: the experiment's file, as written.
+        variants: the bindings of each, those of all variants included.
+        seeds: of the confirmatory analysis, fixed at the first start.
+        controls: variants that are controls, with their numbers of seeds.
+        contrasts, primary, margin, evaluation: see `Ablation`.
+        shared: the variants that begin from one trunk for each seed, with the trunk's own config first.
+        branch: the stage whose end they begin from; None where each is trained from the start.
+        configs: of each variant its whole experiment as gin text, but for the seed.
+        plugins: files beside the installed plugins, with their SHA-256.
+        exploratory: seeds added after the first start.
+    """
+
+    name: str
+    base: str
+    variants: dict[str, list[str]]
+    seeds: list[int]
+    controls: dict[str, int]
+    contrasts: list[list[str]]
+    primary: str
+    margin: float
+    evaluation: list[str]
+    shared: list[str]
+    branch: int | None
+    configs: dict[str, str]
+    plugins: dict[str, str]
+    exploratory: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What may not change once a run has begun, by name."""
+        found = dataclasses.asdict(self)
+        del found["exploratory"]
+        return found
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of `fixed`."""
+        return hashlib.sha256(json.dumps(self.fixed, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def confirmatory(self) -> list[list[str]]:
+        """The contrasts without a control."""
+        return [pair for pair in self.contrasts if not set(pair) & set(self.controls)]
+
+    def seeds_of(self, variant: str) -> list[int]:
+        """The seeds that a variant is trained with, those added later last."""
+        if variant in self.controls:
+            return self.seeds[: self.controls[variant]]
+        return [*self.seeds, *self.exploratory]
+
+    def trunks(self) -> Iterator[tuple[str, int]]:
+        """Runs up to the first difference, as (TRUNK, seed)."""
+        if self.branch is not None:
+            wanted = {seed for variant in self.shared for seed in self.seeds_of(variant)}
+            yield from ((TRUNK, seed) for seed in [*self.seeds, *self.exploratory] if seed in wanted)
+
+    def runs(self) -> Iterator[tuple[str, int]]:
+        """Runs of variants as (name, seed): seed by seed, so that pairs are complete early."""
+        for seed in [*self.seeds, *self.exploratory]:
+            yield from ((variant, seed) for variant in self.variants if seed in self.seeds_of(variant))
+
+
+def split(bindings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides of a command line: those of the plan (`ablate.*`, `launchers.*`), and those of all its experiments."""
+    of_plan = [text for text in bindings if _OF_THE_PLAN.match(text)]
+    return of_plan, [text for text in bindings if text not in of_plan]
+
+
+def read(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str | Path] = ()) -> tuple[Plan, Launcher]:
+    """Read and check an ablation's gin file and the experiment of each variant; train nothing.
+
+    Args:
+        file: binds `ablate.*`.
+        bindings: overrides of the plan, and of the experiments of all variants.
+        plugins: files of plugins beside the installed ones.
+
+    Raises:
+        UserError: something is wrong; the message says what and where, and of which variant.
+    """
+    of_plan, of_all = split(bindings)
+    loaded = load(plugins)
+    settings: Ablation = configs.build(configs.read(file, of_plan), loaded, ROOT).experiment
+    base = Path(file).parent / settings.base
+    variants = {name: [*settings.bindings, *of_all, *own] for name, own in settings.variants.items()}
+    experiments = {name: _prepared(name, base, own, plugins) for name, own in variants.items()}
+    _require_different(experiments)
+    _require_primary(settings, base, variants, plugins)
+    branch, shared = _trunk(experiments)
+    plan = Plan(
+        name=Path(file).stem,
+        base=settings.base,
+        variants=variants,
+        seeds=list(settings.seeds),
+        controls=dict(settings.controls),
+        contrasts=[list(pair) for pair in settings.contrasts],
+        primary=settings.primary,
+        margin=float(settings.margin),
+        evaluation=list(settings.evaluation),
+        shared=shared,
+        branch=branch,
+        configs={name: experiment.built.config.text() for name, experiment in experiments.items()},
+        plugins={str(Path(p.origin)): p.sha256 for p in loaded.loaded if p.sha256 is not None},
+    )
+    return plan, settings.launcher
+
+
+def _prepared(name: str, base: Path, bindings: Sequence[str], plugins: Sequence[str | Path]) -> Prepared:
+    if any(re.match(r"\s*train\.seed\b", text) for text in bindings):
+        raise ConfigError(f"variant {name} of ablate.variants binds train.seed; bind ablate.seeds instead")
+    try:
+        found = prepare(base, bindings, plugins)
+        found.schedule()
+    except UserError as error:
+        raise type(error)(f"variant {name} of ablate.variants: {error}") from error
+    return found
+
+
+def _require_primary(
+    settings: Ablation, base: Path, variants: Mapping[str, Sequence[str]], plugins: Sequence[str | Path]
+) -> None:
+    """Ask the metrics for their names before runs are trained for them: they compare noise."""
+    try:
+        prepared = prepare(base, [*next(iter(variants.values())), *settings.evaluation], plugins)
+    except UserError as error:
+        raise type(error)(f"ablate.evaluation: {error}") from error
+    stage, metrics = prepared.schedule().stages[-1], prepared.built.experiment.metrics
+    noise = torch_generator(0, "noise")
+    images = torch.rand(16, stage.image_channels, stage.height, stage.width, generator=noise) * 2 - 1
+    described = [(metric, metric.describe(images)) for metric in metrics]
+    names = [name for metric, rows in described if rows is not None for name in metric.compare(rows[:8], rows[8:])]
+    if settings.primary not in names:
+        raise ConfigError(
+            f"ablate.primary is {settings.primary!r}, and the metrics at {stage.size} give "
+            f"{', '.join(names) or 'nothing'}: bind train.metrics in ablate.evaluation"
+        )
+
+
+def _require_different(experiments: Mapping[str, Prepared]) -> None:
+    for one, other in combinations(experiments, 2):
+        if first_difference(experiments[one], experiments[other]) is None:
+            raise ConfigError(f"ablate.variants: {one} and {other} are the same experiment")
+
+
+def _trunk(experiments: Mapping[str, Prepared]) -> tuple[int | None, list[str]]:
+    """The stage at whose end variants part from the first one, and those that are one run with it until then."""
+    first, *others = experiments
+    parting = {name: first_difference(experiments[first], experiments[name]) or 0 for name in others}
+    shared = [name for name in others if parting[name]]
+    if not shared:
+        return None, []
+    return min(parting[name] for name in shared) - 1, [first, *shared]
+
+
+def opened(plan: Plan, folder: Path) -> Plan:
+    """The plan as it was fixed at the first start in a folder; writes it there if this is the first.
+
+    Returns:
+        The plan, with the seeds that were added since.
+
+    Raises:
+        RunError: another plan was begun there; the message names what differs.
+    """
+    path = folder / PLAN
+    if not path.exists():
+        write(plan, folder)
+        return plan
+    there = load_plan(folder)
+    added = [seed for seed in plan.seeds if seed not in there.seeds]
+    here = dataclasses.replace(plan, seeds=[seed for seed in plan.seeds if seed in there.seeds], exploratory=added)
+    missing = set(there.exploratory) - set(added)
+    if missing:
+        raise RunError(f"{path}: seeds {sorted(missing)} were run there and are missing in ablate.seeds now")
+    if here.hash != there.hash:
+        raise RunError(
+            f"{folder} was begun with another plan ({_difference(there.fixed, here.fixed)}). Change it back, or begin "
+            "anew in another folder with --out"
+        )
+    write(here, folder)
+    return here
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    name = next(name for name in there if there[name] != here[name])
+    old, new = there[name], here[name]
+    if isinstance(old, Mapping):
+        key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
+        name, old, new = f"{name}: {key}", old.get(key), new.get(key)
+    if isinstance(old, str) and isinstance(new, str) and "\n" in old:  # a config: its first line that differs
+        lines = old.splitlines(), new.splitlines()
+        old, new = (next((line for line in own if line not in other), None) for own, other in (lines, lines[::-1]))
+    return f"{name} was {_short(old)} and is {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = "not there" if value is None else str(value)
+    return text if len(text) <= 120 else f"{text[:120]}..."
+
+
+def write(plan: Plan, folder: Path) -> None:
+    """Write `plan.json`, and each variant's config beside it for `train` and for people."""
+    (folder / "configs").mkdir(parents=True, exist_ok=True)
+    for name, text in plan.configs.items():
+        write_atomically(config_path(folder, name), text.encode())
+    content = {**dataclasses.asdict(plan), "hash": plan.hash}
+    write_atomically(folder / PLAN, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def config_path(folder: Path, variant: str) -> Path:
+    """Where a variant's config lies."""
+    return folder / "configs" / f"{variant}.gin"
+
+
+def load_plan(folder: Path) -> Plan:
+    """Read `plan.json`.
+
+    Raises:
+        RunError: there is none, or it is not what was written.
+    """
+    path = folder / PLAN
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        told = content.pop("hash")
+        plan = Plan(**content)
+    except FileNotFoundError:
+        raise RunError(f"{folder} holds no ablation (it has no {PLAN})") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    if plan.hash != told:
+        raise RunError(f"{path} was changed by hand: its hash is not that of its content")
+    return plan

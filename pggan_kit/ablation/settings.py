@@ -1,0 +1,83 @@
+"""What an ablation's gin file binds as `ablate.*`, checked."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+
+from pggan_kit.components import Launcher
+
+TRUNK = "trunk"
+"""No variant's name: the run before the first difference."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+
+
+@dataclass
+class Ablation:
+    """Variants of one experiment, trained with the same seeds, and what is asked of them.
+
+    Args:
+        base: the gin file of the experiment, relative to this one.
+        variants: by name the bindings in which each differs from the base, e.g. `{'linear': [], 'hard':
+            ['train.switch = @switches.Hard()']}`. The first one's config is also what is trained up to the first
+            difference.
+        seeds: of the runs of each variant; variants with one seed see the same images and latents.
+        contrasts: pairs (variant, against) whose difference is asked for. Those without a control are confirmatory:
+            Holm's correction goes over them.
+        primary: the one metric that answers, as `evaluate` names it: of the averaged generator at the last checkpoint.
+            Its values are above 0, since their logarithms are compared.
+        margin: differences of the primary's logarithm below this count as none in the test of equivalence, above 0;
+            0.1 is about 10 %.
+        launcher: where trials run.
+        controls: variants that only help to read the others, each with the number of seeds (the first ones) that it
+            is trained with.
+        bindings: of all variants, before their own.
+        evaluation: bindings with which finished runs are evaluated, e.g. of the held-out data.
+
+    Raises:
+        ValueError: a value out of range; the message begins with its name.
+    """
+
+    _: KW_ONLY
+    base: str
+    variants: Mapping[str, Sequence[str]]
+    seeds: Sequence[int]
+    contrasts: Sequence[tuple[str, str]]
+    primary: str
+    margin: float
+    launcher: Launcher
+    controls: Mapping[str, int] = field(default_factory=dict)
+    bindings: Sequence[str] = ()
+    evaluation: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.variants) < 2:
+            raise ValueError(f"variants must name at least two, not {list(self.variants)}")
+        for name in self.variants:
+            if not _NAME.fullmatch(name) or name == TRUNK:
+                raise ValueError(
+                    f"variants names folders: {name!r} must begin with a letter or digit, go on with these and . - _, "
+                    f"and not be {TRUNK!r}"
+                )
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be at least one, each once, not {list(self.seeds)}")
+        for name, count in self.controls.items():
+            self._require_variant("controls", name)
+            if not 1 <= count <= len(self.seeds):
+                raise ValueError(f"controls: {name} must have 1 to {len(self.seeds)} of the seeds, not {count}")
+        for pair in self.contrasts:
+            for name in pair:
+                self._require_variant("contrasts", name)
+            if pair[0] == pair[1] or self.contrasts.count(pair) > 1:
+                raise ValueError(f"contrasts compares two variants once, not {tuple(pair)}")
+        if not self.contrasts:
+            raise ValueError("contrasts must hold at least one pair (variant, against)")
+        if not (self.margin > 0 and math.isfinite(self.margin)):
+            raise ValueError(f"margin must be above 0, and is {self.margin}")
+
+    def _require_variant(self, setting: str, name: str) -> None:
+        if name not in self.variants:
+            raise ValueError(f"{setting} names {name!r}, which is no variant; they are {', '.join(self.variants)}")

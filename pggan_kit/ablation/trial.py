@@ -1,0 +1,152 @@
+"""One trial: a variant with one seed, or a trunk. Trained or resumed, evaluated, and its result written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pggan_kit
+from pggan_kit import api, hookimpl
+from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation.plan import Plan
+from pggan_kit.ablation.provenance import hardware, revision
+from pggan_kit.ablation.settings import TRUNK
+from pggan_kit.checkpoint import Checkpoints, write_atomically
+from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError
+from pggan_kit.locks import RunLock
+from pggan_kit.schedule import Stage
+
+RESULT = "result.json"
+"""In the folder of a trial that has ended, well or dead."""
+
+
+class TrunkEnd(Interrupted):
+    """The last stage that the variants have in common is over."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "the trunk ends here")
+
+
+class StopAfter:
+    """A plugin that ends a run when a stage is over, where branches begin.
+
+    Args:
+        stage: its number, from 0.
+    """
+
+    def __init__(self, stage: int) -> None:
+        self.stage = stage
+
+    @hookimpl
+    def after_stage(self, stage: Stage) -> None:
+        """End there. The stage's last checkpoint is written."""
+        if stage.index == self.stage:
+            raise TrunkEnd
+
+
+def folder_of(out: Path, name: str, seed: int) -> Path:
+    """The run directory of a variant with a seed, or of a seed's trunk."""
+    return out / "trunks" / str(seed) if name == TRUNK else out / "runs" / name / str(seed)
+
+
+def run(out: Path, name: str, seed: int) -> dict[str, Any]:
+    """Bring a trial to its end, from wherever an earlier process left it.
+
+    Args:
+        out: the ablation's folder, in which its plan lies.
+        name: a variant, or TRUNK.
+        seed: one of the plan's.
+
+    Returns:
+        `failed` (why it died, or None), `rows` as `pggan_kit.evaluate` gives them, `images`, `revision`, `hardware`:
+        what is written to the run directory's `result.json`.
+
+    Raises:
+        UserError, TrainingError, Interrupted: the trial has not ended; it can be run again.
+    """
+    plan = plans.load_plan(out)
+    _require_planned(plan, name, seed)
+    folder = folder_of(out, name, seed)
+    ended = result(folder)
+    if ended is not None:
+        return ended
+    trunk = result(folder_of(out, TRUNK, seed)) if name in plan.shared else None
+    if trunk is not None and trunk["failed"]:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {**trunk, "failed": f"trunk: {trunk['failed']}"}
+    else:
+        failed = _trained(plan, out, name, seed)
+        found = {
+            "failed": failed,
+            "images": Checkpoints(folder / "checkpoints").entries()[-1]["images"],
+            "rows": [] if failed or name == TRUNK else _evaluated(plan, folder),
+            "revision": revision(),
+            "hardware": hardware(),
+        }
+    write_atomically(folder / RESULT, (json.dumps(found, indent=1) + "\n").encode())
+    return found
+
+
+def result(folder: Path) -> dict[str, Any] | None:
+    """What a trial that has ended left; None where it has not.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = folder / RESULT
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not {"failed", "images", "rows", "revision", "hardware"} <= set(found):
+            raise ValueError("an entry is missing")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error}); remove it, and the trial is evaluated again") from error
+    return dict(found)
+
+
+def _require_planned(plan: Plan, name: str, seed: int) -> None:
+    if (name, seed) not in [*plan.trunks(), *plan.runs()]:
+        raise ConfigError(f"trial {name} {seed}: the plan has no such trial")
+
+
+def _trained(plan: Plan, out: Path, name: str, seed: int) -> str | None:
+    """Train to the end, or go on with it. Returns why the run died, None where it did not."""
+    folder, start_from, stops = folder_of(out, name, seed), None, []
+    if name == TRUNK:
+        config, stops = plans.config_path(out, plan.shared[0]), [StopAfter(plan.branch or 0)]
+    else:
+        config = plans.config_path(out, name)
+        if name in plan.shared:
+            start_from = f"{folder_of(out, TRUNK, seed)}@{plan.branch}"
+    try:
+        _go_on(folder, config, seed, [*plan.plugins, *stops], start_from)
+    except TrunkEnd:
+        return None
+    except DivergedError as error:
+        return str(error)
+    return None
+
+
+def _go_on(folder: Path, config: Path, seed: int, plugins: Sequence[Any], start_from: str | None) -> None:
+    if folder.exists():
+        with RunLock(folder):
+            begun = (folder / "run.json").exists() and bool(Checkpoints(folder / "checkpoints").entries())
+            if not begun:
+                shutil.rmtree(folder)
+        if begun:
+            api.resume(folder, plugins=plugins)
+            return
+    api.train(config, [f"train.seed = {seed}"], run_dir=folder, plugins=plugins, start_from=start_from)
+
+
+def _evaluated(plan: Plan, folder: Path) -> list[dict[str, Any]]:
+    rows = pggan_kit.evaluate(folder, bindings=plan.evaluation, plugins=list(plan.plugins))
+    if plan.primary not in {row["metric"] for row in rows}:
+        raise ConfigError(
+            f"ablate.primary is {plan.primary!r}, and the evaluation gives {', '.join(row['metric'] for row in rows)}"
+        )
+    return rows

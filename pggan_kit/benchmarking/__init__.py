@@ -1,0 +1,6 @@
+"""How fast a stage trains, what it costs, and how near that is to what the machine could do."""
+
+from pggan_kit.benchmarking.bench import bench
+from pggan_kit.benchmarking.comparing import compare
+
+__all__ = ["bench", "compare"]

@@ -1,0 +1,58 @@
+"""The command that measures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from pggan_kit.cli.base import experiment_options, main, out
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("against", type=click.Path(path_type=Path), required=False)
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Instead of the run's train.metrics.")
+@click.option("--count", type=click.IntRange(min=2), help="How many images; default: evaluation.count.")
+@click.option("--stage", metavar="STAGE", help="As it was when this stage ended: its number from 0, or its size.")
+@click.option("--json", "as_json", is_flag=True, help="Print for machines.")
+@experiment_options
+def evaluate(
+    run: Path,
+    against: Path | None,
+    metrics: tuple[str, ...],
+    count: int | None,
+    stage: str | None,
+    as_json: bool,
+    bindings: tuple[str, ...],
+    plugins: tuple[str, ...],
+) -> None:
+    """Measure a run's averaged generator, or the images of one folder (or .npz file) AGAINST those of another.
+
+    Bindings may choose and set metrics, features, the evaluation and its data set:
+
+    -b 'train.metrics = [@metrics.FrechetDistance()]' -b 'metrics.FrechetDistance.features = @features.Digits()'
+    """
+    from pggan_kit import evaluation
+
+    rows = evaluation.evaluate(
+        run, against, metrics=metrics, bindings=bindings, plugins=plugins, stage=stage, count=count
+    )
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        out.print(_table(rows))
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    shown = Table("metric", "value", "noise floor", "size", "fakes", "reals a half")
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        floor = "" if row["floor"] is None else f"{row['floor']:.4g}"
+        half = f"{row['floor_count']:,}"
+        shown.add_row(row["metric"], f"{row['value']:.4g}", floor, row["size"], f"{row['count']:,}", half)
+    return shown

@@ -1,0 +1,300 @@
+"""The sections about an ablation: its table, every seed, all variants' images for the same latents."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pggan_kit.errors import RunError
+from pggan_kit.report import plots
+from pggan_kit.report.page import Block, Figure, Group, Section, Table, plot
+from pggan_kit.report.pictures import Pictures
+from pggan_kit.report.records import Curve, RunRecord, read_run
+from pggan_kit.report.runs import grids_section, is_metric, tags_of, usual_stages
+
+COLUMNS = ("variant", "seed", "stage", "images", "metric", "value", "failed", "revision", "hardware")
+"""What `results.csv` has at least."""
+
+NUMBERS = ("equivalence", "smallest_effect", "correlation")
+"""Entries of a contrast that the table shows beside the mean and its test."""
+
+
+@dataclass(frozen=True)
+class AblationRecord:
+    """An ablation's folder.
+
+    Attributes:
+        name: for people.
+        plan: `plan.json`: `variants`, `seeds`, `controls`, `contrasts`, `primary`, `margin`.
+        results: the rows of `results.csv`, as text.
+        table: `table.txt`; empty where it is not yet there.
+        runs: by variant and seed those that left numbers; none where only the results were kept.
+    """
+
+    name: str
+    folder: Path
+    plan: dict[str, Any]
+    results: list[dict[str, str]]
+    table: str
+    runs: dict[tuple[str, int], RunRecord]
+
+    @property
+    def variants(self) -> list[str]:
+        """Their names, in the plan's order."""
+        return list(self.plan["variants"])
+
+    @property
+    def primary(self) -> str:
+        """The endpoint's name."""
+        return str(self.plan["primary"])
+
+    def final(self) -> dict[str, dict[int, float]]:
+        """The primary endpoint above 0 of each run that did not die, by variant and seed, at the last stage."""
+        found: dict[str, dict[int, float]] = {name: {} for name in self.variants}
+        last: dict[tuple[str, int], int] = {}
+        for row in self.results:
+            value, key = number(row["value"]), (row["variant"], int(row["seed"]))
+            if row["metric"] != self.primary or value is None or value <= 0 or row["variant"] not in found:
+                continue
+            if int(row["images"]) >= last.get(key, 0):
+                found[row["variant"]][int(row["seed"])] = value
+                last[key] = int(row["images"])
+        return found
+
+    def one_of_each(self) -> list[RunRecord]:
+        """A run of each variant, all of the first seed that most of them have."""
+        seeds = sorted({seed for _, seed in self.runs})
+        if not seeds:
+            return []
+        best = max(seeds, key=lambda seed: sum((name, seed) in self.runs for name in self.variants))
+        return [self.runs[name, best] for name in self.variants if (name, best) in self.runs]
+
+    def contrasted(self) -> list[RunRecord]:
+        """Two runs of one seed: the first contrast's that are there, what is compared with on the right."""
+        for one, other in self.plan["contrasts"]:
+            for seed in sorted({seed for _, seed in self.runs}):
+                if (one, seed) in self.runs and (other, seed) in self.runs:
+                    return [self.runs[one, seed], self.runs[other, seed]]
+        return []
+
+
+def is_ablation(folder: Path) -> bool:
+    """Whether a folder is one of `pggan-kit ablate`."""
+    return (folder / "plan.json").is_file()
+
+
+def read_ablation(folder: Path) -> AblationRecord:
+    """Read an ablation.
+
+    Raises:
+        RunError: its plan or results are damaged, or nothing has run yet.
+    """
+    plan = _plan(folder / "plan.json")
+    results = _results(folder / "results.csv")
+    table = folder / "table.txt"
+    try:
+        text = table.read_text(encoding="utf-8") if table.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read {table}: {error}") from error
+    runs = {}
+    for variant in plan["variants"]:
+        for path in sorted((folder / "runs" / variant).glob("*")):
+            if path.name.isdecimal() and (path / "run.json").is_file():
+                try:
+                    runs[variant, int(path.name)] = read_run(path, f"{variant}, seed {path.name}")
+                except RunError as error:
+                    if "has no tick yet" not in str(error):
+                        raise
+    if not runs and not results:
+        raise RunError(f"{folder} has no results yet: go on with `pggan-kit ablate`")
+    name = str(plan.get("name") or folder.resolve().name)
+    return AblationRecord(name, folder, plan, results, text, runs)
+
+
+def _plan(path: Path) -> dict[str, Any]:
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        good = (
+            isinstance(plan["variants"], dict)
+            and not any("/" in name or name in ("", ".", "..") for name in plan["variants"])
+            and isinstance(plan["primary"], str)
+            and all(len(pair) == 2 and set(pair) <= set(plan["variants"]) for pair in plan["contrasts"])
+        )
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    if not good:
+        raise RunError(f"{path} is damaged: it does not name variants, contrasts and a primary endpoint")
+    return dict(plan)
+
+
+def _results(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+    for line, row in enumerate(rows, start=2):
+        wrong = [name for name in COLUMNS if not isinstance(row.get(name), str)]
+        if wrong or not row["seed"].isdecimal() or (row["images"] and not row["images"].isdecimal()):
+            raise RunError(f"{path} is damaged: line {line} has no good {', '.join(wrong) or 'seed or images'}")
+    return rows
+
+
+def number(text: str) -> float | None:
+    """A finite number, None for other text."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def result_sections(ablation: AblationRecord) -> list[Section]:
+    """The table, each seed's result, and the plan."""
+    result = Section(f"Result: {ablation.primary}")
+    if ablation.table:
+        result.blocks.append(Block("Table", ablation.table, open=True))
+    result.tables.append(summary(ablation))
+    contrasts = contrasts_of(ablation)
+    if contrasts:
+        result.tables.append(contrasts_table(contrasts))
+    intervals = contrasts_figure(ablation, contrasts)
+    figures = [intervals] if intervals else []
+    values = ablation.final()
+    if any(values.values()):
+        words = "; ".join(f"{name}: {mean:.4g}" for name, own in values.items() if (mean := geometric(own.values())))
+        each = plot(
+            f"{ablation.primary} of each seed",
+            plots.paired(values, ablation.primary),
+            f"{ablation.primary} of each run by variant, on a logarithmic axis; gray lines join runs of one seed. "
+            f"Geometric means: {words}.",
+            "Each dot is a run, gray lines join runs of one seed; bars are geometric means. Dead runs are left out.",
+        )
+        figures.append(each)
+    result.groups += [Group("", "plots", figures)] if figures else []
+    return [result, seeds_section(ablation), plan_section(ablation)]
+
+
+def summary(ablation: AblationRecord) -> Table:
+    """Each variant's runs: how many, how many died, and the geometric mean and spread of the endpoint."""
+    values, rows = ablation.final(), []
+    controls = ablation.plan.get("controls") or {}
+    for name in ablation.variants:
+        seeds = {row["seed"] for row in ablation.results if row["variant"] == name}
+        dead = {row["seed"] for row in ablation.results if row["variant"] == name and is_failed(row["failed"])}
+        own = list(values[name].values())
+        spread = float(np.std(np.log(own), ddof=1)) if len(own) > 1 else None
+        kind = "control" if name in controls else "variant"
+        rows.append([name, kind, len(seeds), len(dead), geometric(own), spread])
+    head = ["variant", "kind", "runs", "dead", f"{ablation.primary}, geometric mean", "sd of its logarithm"]
+    return Table(head, rows, "variants")
+
+
+def is_failed(text: str) -> bool:
+    """Whether a row's `failed` says so: it is empty, 0 or false where the run did not die."""
+    return text.strip().lower() not in ("", "0", "false", "no")
+
+
+def geometric(values: Any) -> float | None:
+    """The geometric mean of numbers above 0; None of none."""
+    logs = [math.log(value) for value in values]
+    return math.exp(math.fsum(logs) / len(logs)) if logs else None
+
+
+def seeds_section(ablation: AblationRecord) -> Section:
+    """Every seed as a thin line."""
+    section = Section("Every seed", ["Thin lines are runs, thick ones the median of a variant's seeds."])
+    runs = list(ablation.runs.values())
+    if not runs:
+        return section
+    groups: dict[str, list[RunRecord]] = {}
+    for (variant, _), run in ablation.runs.items():
+        groups.setdefault(variant, []).append(run)
+    shared = usual_stages(runs)
+    wanted = [tag for tag in tags_of(runs) if is_metric(tag)] + [t for t in tags_of(runs) if t.startswith("Loss/")]
+    figures = []
+    for tag in wanted[:8]:
+        named: dict[str, list[Curve]] = {name: [run.curve(tag) for run in own] for name, own in groups.items()}
+        named = {name: [curve for curve in own if curve] for name, own in named.items()}
+        label = tag.removeprefix("Metrics/")
+        medians = {name: np.median([curve[-1][1] for curve in own]) for name, own in named.items() if own}
+        ends = "; ".join(f"{name}: {median:.4g} in the median" for name, median in medians.items())
+        alt = f"Line chart of {label} over images, every seed as a thin line, by variant. At the end: {ends}."
+        figures.append(plot(f"{label} every seed", plots.seeds(named, label, shared), alt, label))
+    section.groups.append(Group("", "plots", figures))
+    return section
+
+
+def plan_section(ablation: AblationRecord) -> Section:
+    """What was planned."""
+    plan, controls = ablation.plan, ablation.plan.get("controls") or {}
+    rows = [[name, "control" if name in controls else "", "\n".join(own)] for name, own in plan["variants"].items()]
+    contrasts = ", ".join(f"{one} against {other}" for one, other in plan["contrasts"])
+    text = (
+        f"Contrasts: {contrasts}. Primary endpoint: {ablation.primary}. Margin of equivalence, in its logarithm: "
+        f"{plan.get('margin', '-')}. Seeds: {plan.get('seeds', '-')}; added later: {plan.get('exploratory') or 'none'}."
+    )
+    return Section("Plan", [text], tables=[Table(["variant", "", "bindings"], rows)])
+
+
+def variants_section(runs: Sequence[RunRecord], pictures: Sequence[Pictures]) -> Section:
+    """Grids of all variants."""
+    section = grids_section(runs, pictures)
+    section.title = "All variants, the same latents"
+    return section
+
+
+def contrasts_of(ablation: AblationRecord) -> list[Mapping[str, Any]]:
+    """The contrasts of `analysis.json`; none before there is one.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = ablation.folder / "analysis.json"
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["contrasts"]
+        for entry in entries:
+            if not {"variant", "against", "role", "n", "mean", "interval", "p", *NUMBERS} <= set(entry):
+                raise ValueError("a contrast lacks an entry")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    return list(entries)
+
+
+def contrasts_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each contrast."""
+    rows = []
+    for entry in entries:
+        low, high = entry["interval"] or (None, None)
+        tests = [entry["p"], entry.get("holm"), *(entry[name] for name in NUMBERS), entry.get("verdict", "")]
+        rows.append([named(entry), entry["role"], entry["n"], entry["mean"], low, high, *tests])
+    head = ["contrast", "role", "n", "mean", "95 % from", "to", "p", "Holm", "TOST", "could see", "r", "verdict"]
+    return Table(head, rows, "contrasts")
+
+
+def contrasts_figure(ablation: AblationRecord, entries: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Means and intervals, against the margin of equivalence."""
+    whole = {f"{named(entry)} ({entry['role']})": entry for entry in entries if entry["interval"]}
+    if not whole:
+        return None
+    found = {name: (entry["mean"], *entry["interval"]) for name, entry in whole.items()}
+    margin, label = number(str(ablation.plan.get("margin"))) or 0.0, f"paired difference in log {ablation.primary}"
+    words = "; ".join(f"{name}: {m:+.3f}, from {low:+.3f} to {high:+.3f}" for name, (m, low, high) in found.items())
+    caption = f"Means with 95 % intervals; the gray ground is the margin of equivalence, +-{margin:g}."
+    return plot("contrasts", plots.intervals(found, margin, label), f"Chart of each {label}. {words}.", caption)
+
+
+def named(entry: Mapping[str, Any]) -> str:
+    """A contrast for people."""
+    return f"{entry['variant']} - {entry['against']}"

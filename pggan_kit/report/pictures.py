@@ -1,0 +1,104 @@
+"""Pictures of a run's checkpoints: the same latents at the end of each stage, and along each fade."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from pggan_kit.api import TrainedGenerator, restorer
+from pggan_kit.checkpoint import Checkpoints
+from pggan_kit.errors import UserError
+from pggan_kit.report.records import RunRecord
+from pggan_kit.sampling import draw
+
+GRID = 16
+"""Images in a grid."""
+
+STRIP = 9
+"""Latents in the strip through a fade."""
+
+ALPHAS = tuple(i / 8 for i in range(9))
+
+Say = Callable[[str], None]
+Restore = Callable[..., TrainedGenerator]
+
+
+@dataclass
+class Pictures:
+    """Images of the latents that `sampling.draw` makes of `seed`; equal for runs with one latent size.
+
+    Attributes:
+        ends: by stage, `GRID` images (N, h, w, C), uint8, at its end, or at the run's last checkpoint.
+        clocks, alphas: by stage, where those stand.
+        begins: by stage, alpha and such images right after the growth, before anything was trained.
+        fades: by stage, for each of `ALPHAS` images of the first latents from the last checkpoint before the fade's
+            end.
+        latent_size: Z; 0 where nothing could be drawn.
+    """
+
+    ends: dict[int, np.ndarray] = field(default_factory=dict)
+    clocks: dict[int, int] = field(default_factory=dict)
+    alphas: dict[int, float] = field(default_factory=dict)
+    begins: dict[int, tuple[float, np.ndarray]] = field(default_factory=dict)
+    fades: dict[int, list[np.ndarray]] = field(default_factory=dict)
+    latent_size: int = 0
+
+
+def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 0) -> Pictures:
+    """Draw from all checkpoints that were kept, those of the trunk included.
+
+    Args:
+        run: the run.
+        say: told in one sentence of what could not be drawn; the rest is.
+        plugins: instead of the plugin files that the run used.
+        seed: of the latents.
+    """
+    pictures, chain = Pictures(), list(run.lineage())
+    try:
+        restore = [restorer(ancestor.folder, plugins=plugins) for ancestor in chain]
+        with torch.random.fork_rng(devices=[]):
+            for place, ancestor in enumerate(chain):
+                heir = min(place + 1, len(chain) - 1)
+                limit = chain[heir].about["from"]["images"] if heir > place else math.inf
+                for content in Checkpoints(ancestor.folder / "checkpoints").kept(say):
+                    if content["images"] > limit:
+                        continue
+                    _draw(pictures, content, restore[place], seed)
+                    index = len(content["starts"]) - 1
+                    if content.get("stage_over") and index < run.stages[-1].index:
+                        grew = restore[heir if content["images"] == limit else place](content, grown=True)
+                        pictures.begins[index + 1] = _alpha(grew), draw(grew, GRID, seed)
+    except UserError as error:
+        say(f"{run.folder}: not all pictures can be drawn: {error}")
+    return pictures
+
+
+def _draw(pictures: Pictures, content: Mapping[str, Any], restore: Restore, seed: int) -> None:
+    """What one checkpoint shows; a later one of the same stage takes its place."""
+    generator, stage = restore(content), len(content["starts"]) - 1
+    pictures.latent_size = generator.latent_size
+    if generator.alpha is not None and not content.get("stage_over"):
+        pictures.fades[stage] = along_fade(generator, seed)
+    pictures.ends[stage] = draw(generator, GRID, seed)
+    pictures.clocks[stage], pictures.alphas[stage] = content["images"], _alpha(generator)
+
+
+def _alpha(generator: TrainedGenerator) -> float:
+    return 1.0 if generator.alpha is None else float(generator.alpha)
+
+
+def along_fade(generator: TrainedGenerator, seed: int) -> list[np.ndarray]:
+    """Images of the first latents at each of `ALPHAS`. Changes the generator's alpha and puts it back."""
+    assert generator.alpha is not None
+    own = generator.alpha.clone()
+    strips = []
+    for alpha in ALPHAS:
+        generator.alpha.fill_(alpha)
+        strips.append(draw(generator, GRID, seed)[:STRIP])
+    generator.alpha.copy_(own)
+    return strips

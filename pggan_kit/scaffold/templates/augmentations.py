@@ -1,0 +1,33 @@
+"""An augmentation of your own: here images are turned upside down at random."""
+
+import torch
+from torch import Tensor
+
+from pggan_kit import Component, hookimpl
+
+
+class Mine:
+    """Turns each image upside down with a probability, for D alone: reals and fakes alike.
+
+    Args:
+        p: the probability, in [0, 1].
+
+    Raises:
+        ValueError: a probability outside [0, 1].
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"p must be in [0, 1], and is {p}")
+        self.p = p
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, C, h, w) in [-1, 1] -> the same shape. Differentiable; draws from torch's generator alone."""
+        turned = torch.rand(len(images), device=images.device) < self.p
+        return torch.where(turned.view(-1, 1, 1, 1), images.flip(2), images)
+
+
+@hookimpl
+def components() -> list[Component]:
+    """What configs may name: `@augmentations.Mine()`."""
+    return [Component("augmentations", "Mine", Mine)]

@@ -1,0 +1,53 @@
+"""A data set of your own: here discs, drawn and not read, so that it needs no file."""
+
+import numpy as np
+
+from pggan_kit import Component, hookimpl
+
+
+class Mine:
+    """Gray images, each of one bright disc on black; the label says whether it is small (0) or large (1).
+
+    Args:
+        count: how many images, at least 1.
+        size: of an image, in pixels; at least 8.
+
+    Raises:
+        ValueError: a value below its least.
+    """
+
+    classes = 2
+
+    def __init__(self, count: int = 2000, size: int = 28) -> None:
+        if count < 1:
+            raise ValueError(f"count must be at least 1, and is {count}")
+        if size < 8:
+            raise ValueError(f"size must be at least 8, and is {size}")
+        self.count = count
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.count
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 (H, W, C) at full size, the same for the same i; called from several threads at once."""
+        rng = np.random.default_rng(i)
+        radius = self.size * (0.15 + 0.15 * self.label(i))
+        y, x = rng.uniform(radius, self.size - radius, 2)
+        rows, columns = np.ogrid[: self.size, : self.size]
+        inside = (rows + 0.5 - y) ** 2 + (columns + 0.5 - x) ** 2 <= radius**2
+        return np.where(inside, 255, 0).astype(np.uint8)[:, :, None]
+
+    def label(self, i: int) -> int:
+        """In [0, classes)."""
+        return i % self.classes
+
+    def fingerprint(self) -> str:
+        """Equal if and only if images and labels are equal; names their resized copies on disk."""
+        return f"discs 1 {self.count} {self.size}"
+
+
+@hookimpl
+def components() -> list[Component]:
+    """What configs may name: `@datasets.Mine()`."""
+    return [Component("datasets", "Mine", Mine)]

@@ -1,0 +1,39 @@
+"""A penalty of your own: here the squared gradient of D at mixtures of reals and fakes."""
+
+from torch import Tensor
+
+from pggan_kit import Component, Critic, PerStage, Scores, hookimpl, image_gradients
+
+
+class Mine:
+    """mean over samples of |grad D(x)|^2 at x = mix * real + (1 - mix) * fake.
+
+    Args:
+        weight: the update multiplies by it; may be per stage. Not negative.
+        every: the term is added at each `every`-th update of D, times `every`. At least 1.
+
+    Raises:
+        ValueError: a weight below 0, or an `every` below 1.
+    """
+
+    def __init__(self, weight: PerStage[float] = 1.0, every: int = 1) -> None:
+        if min(weight.values() if isinstance(weight, dict) else [weight]) < 0:
+            raise ValueError(f"weight must not be negative, and is {weight}")
+        if every < 1:
+            raise ValueError(f"every must be at least 1, and is {every}")
+        self.weight = weight
+        self.every = every
+
+    def __call__(
+        self, critic: Critic, real: Tensor, fake: Tensor, real_scores: Scores, fake_scores: Scores, mix: Tensor
+    ) -> Tensor:
+        """0-dim and unweighted; `mix` is (N,) uniform in [0, 1), images are (N, C, h, w)."""
+        share = mix.view(-1, 1, 1, 1)
+        gradients = image_gradients(critic, share * real + (1 - share) * fake)
+        return gradients.square().sum((1, 2, 3)).mean()
+
+
+@hookimpl
+def components() -> list[Component]:
+    """What configs may name: `@penalties.Mine()`."""
+    return [Component("penalties", "Mine", Mine)]

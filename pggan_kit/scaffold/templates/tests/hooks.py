@@ -1,0 +1,19 @@
+"""The plugin's hooks, called as a run calls them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import mine
+
+from pggan_kit.plugins import Hooks, Plugin, Plugins
+
+
+def test_it_keeps_a_diary(tmp_path: Path) -> None:
+    plugins = Plugins()
+    plugins.add(Plugin("mine", "this test", mine))  # refuses misspelt hooks and arguments that there are not
+    hooks = Hooks(plugins, {})
+    run = SimpleNamespace(directory=tmp_path, resumed=False)
+    hooks.call("before_run", run=run)
+    hooks.call("before_stage", run=run, stage=SimpleNamespace(size="4x4"), state=None)
+    hooks.call("after_run", run=run, result={"images": 40})
+    assert (tmp_path / "mine.txt").read_text().splitlines() == ["begun", "stage 4x4", "done after 40 images"]

@@ -1,0 +1,80 @@
+"""An update of your own: here D and G take turns, and G's terms may be taken several times."""
+
+import torch
+from torch import Tensor, nn
+
+from pggan_kit import Component, Stage, StepContext, at_height, hookimpl
+from pggan_kit.experiment import Experiment
+from pggan_kit.steps import DiscriminatorCall, GeneratorCall, Part
+
+Terms = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""Losses to be summed and minimised; and what is wanted back, with N rows each."""
+
+
+class Mine:
+    """One update of D, then `generator_updates` of G, with fresh latents for each.
+
+    Args:
+        generator_updates: at least 1.
+
+    Raises:
+        ValueError: a number below 1; no optimizer given for one of the networks.
+    """
+
+    def __init__(self, generator_updates: int = 1) -> None:
+        if generator_updates < 1:
+            raise ValueError(f"generator_updates must be at least 1, and is {generator_updates}")
+        self.generator_updates = generator_updates
+
+    def optimizers(
+        self, experiment: Experiment, stage: Stage, generator: nn.Module, discriminator: nn.Module
+    ) -> dict[str, torch.optim.Optimizer]:
+        """Asked for after each growth; `step` names them in `minimise`."""
+        if experiment.generator_optimizer is None or experiment.discriminator_optimizer is None:
+            raise ValueError("updates.Mine needs train.generator_optimizer and train.discriminator_optimizer")
+        return {
+            "generator": experiment.generator_optimizer.build(generator.parameters(), stage),
+            "discriminator": experiment.discriminator_optimizer.build(discriminator.parameters(), stage),
+        }
+
+    def step(self, ctx: StepContext) -> dict[str, Tensor]:
+        """Draws through `ctx`, changes weights through `ctx.minimise` alone; returns what is logged, by tag."""
+        real, loss, due = ctx.reals(), ctx.loss, ctx.due(ctx.loss.penalties)
+
+        def judge(G: GeneratorCall, D: DiscriminatorCall, part: Part) -> Terms:
+            images, labels, latents, mix = (part[name] for name in ("real", "labels", "latents", "mix"))
+            assert images is not None and latents is not None and mix is not None
+            with torch.no_grad():
+                fake = G(latents, labels)
+            real_scores, fake_scores = D(images, labels), D(fake, labels)
+            terms = loss.discriminator(real_scores, fake_scores)
+            for number, penalty in enumerate(due):
+                value = penalty(lambda x: D(x, labels), images, fake, real_scores, fake_scores, mix)
+                weight: float = at_height(penalty.weight, images.shape[-2])
+                terms[f"penalty{number}"] = weight * penalty.every * value
+            return terms, {"real": real_scores.score, "fake": fake_scores.score}
+
+        def make(G: GeneratorCall, D: DiscriminatorCall, part: Part) -> Terms:
+            images, labels, latents = (part[name] for name in ("real", "labels", "latents"))
+            assert images is not None and latents is not None
+            real_scores = D(images, labels) if loss.needs_real else None
+            return loss.generator(D(G(latents, labels), labels), real_scores), {}
+
+        batch: dict[str, Tensor | None] = {"real": real.images, "labels": real.labels, "mix": ctx.uniform("mix")}
+        part = {**batch, "latents": ctx.latents("discriminator")}
+        d_terms, scores = ctx.minimise("discriminator", "discriminator", judge, part)
+        for number in range(self.generator_updates):
+            part = {**batch, "latents": ctx.latents(f"generator {number}")}
+            g_terms, _ = ctx.minimise("generator", "generator", make, part)
+        return {
+            "Loss/discriminator": torch.stack(list(d_terms.values())).sum(),
+            "Loss/generator": torch.stack(list(g_terms.values())).sum(),
+            "Scores/real": scores["real"].mean(),
+            "Scores/fake": scores["fake"].mean(),
+        }
+
+
+@hookimpl
+def components() -> list[Component]:
+    """What configs may name: `@updates.Mine()`."""
+    return [Component("updates", "Mine", Mine)]

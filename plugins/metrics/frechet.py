@@ -1,0 +1,36 @@
+"""The Fréchet distance between Gaussians that fit features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .shared import OfFeatures
+
+
+class FrechetDistance(OfFeatures):
+    """FID (Heusel et al. 2017), of whatever features: |m - n|^2 + tr(A + B - 2 (A B)^(1/2)), with means m, n and
+    covariances A, B (divided by N - 1) of the features of reals and fakes.
+
+    Args:
+        features: the extractor.
+        suffix: of the value's name, `FID`.
+    """
+
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        """`FID`, at least 0; in float64."""
+        (m, a), (n, b) = _moments(real), _moments(fake)
+        # tr((A B)^(1/2)) is the sum of the roots of the eigenvalues of A^(1/2) B A^(1/2), which is symmetric.
+        values, vectors = torch.linalg.eigh(a)
+        root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+        cross = torch.linalg.eigvalsh(root @ b @ root).clamp(min=0).sqrt().sum()
+        distance = (m - n).square().sum() + a.trace() + b.trace() - 2 * cross
+        return {f"FID{self.suffix}": max(0.0, float(distance))}
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (F,) and covariance (F, F) of (N, F)."""
+    values = features.double()
+    mean = values.mean(0)
+    centred = values - mean
+    return mean, centred.T @ centred / (len(values) - 1)

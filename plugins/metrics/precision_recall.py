@@ -1,0 +1,49 @@
+"""How many fakes look real, and how much of what is real is covered."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pggan_kit.components import FeatureExtractor
+
+from .shared import OfFeatures
+
+ROWS = 2048
+
+
+class PrecisionRecall(OfFeatures):
+    """Improved precision and recall (Kynkäänniemi et al. 2019, section 2).
+
+    Each image's features stand for the ball that reaches to its `neighbours`-th nearest neighbour among its own kind.
+    Precision is the share of fakes within some ball of a real, recall the share of reals within some ball of a fake.
+
+    Args:
+        features: the extractor.
+        neighbours: k, at least 1.
+        suffix: of the values' names, `Precision` and `Recall`.
+
+    Raises:
+        ValueError: `neighbours` below 1.
+    """
+
+    def __init__(self, features: FeatureExtractor, neighbours: int = 3, suffix: str = "") -> None:
+        super().__init__(features, suffix)
+        if neighbours < 1:
+            raise ValueError(f"neighbours must be at least 1, and is {neighbours}")
+        self.neighbours = neighbours
+
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        """`Precision` and `Recall`, in [0, 1]."""
+        real, fake = real.double(), fake.double()
+        return {
+            f"Precision{self.suffix}": self._covered(fake, real),
+            f"Recall{self.suffix}": self._covered(real, fake),
+        }
+
+    def _covered(self, points: Tensor, centres: Tensor) -> float:
+        """The share of points within some centre's ball."""
+        k = min(self.neighbours, len(centres) - 1) + 1  # the nearest is the centre itself
+        radii = torch.cat([torch.cdist(rows, centres).kthvalue(k, dim=1).values for rows in centres.split(ROWS)])
+        within = [(torch.cdist(rows, centres) <= radii).any(1) for rows in points.split(ROWS)]
+        return float(torch.cat(within).double().mean())

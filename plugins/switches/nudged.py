@@ -1,0 +1,43 @@
+"""A control for comparisons of switches: how far apart chance alone takes two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from pggan_kit import Stage, hookimpl
+from pggan_kit.state import TrainState
+from pggan_plugins.switches.fades import Linear
+
+
+class Nudged(Linear):
+    """The linear fade; at the first growth one weight of the generator moves to the next larger float.
+
+    Training is chaotic: after some thousand steps such a run is another one than that with `Linear`, by chance alone. A
+    variant that differs from `Linear` no more than this one does has shown nothing.
+    """
+
+    def __init__(self) -> None:
+        self._done = False
+
+    @hookimpl
+    def before_stage(self, stage: Stage, state: TrainState) -> None:
+        """Nudge, once: a run that is resumed here was nudged before."""
+        if stage.index == 1 and state.images == state.starts[-1] and not self._done:
+            with torch.no_grad():
+                whole = next(state.generator.parameters())
+                weight = whole[(0,) * whole.dim()]
+                weight.copy_(torch.nextafter(weight, torch.full_like(weight, torch.inf)))
+            self._done = True
+
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        """Whether it is done."""
+        return {"done": self._done}
+
+    @hookimpl
+    def load_state(self, saved: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._done = bool(saved["done"])

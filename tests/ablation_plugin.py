@@ -1,0 +1,69 @@
+"""What tests of ablations choose: a metric, a launcher that runs trials in this process, and losses that die."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+
+from pggan_kit import Component, Scores, hookimpl
+from pggan_kit.components import Trial
+from pggan_plugins.losses import Hinge
+
+
+class Gap:
+    """How far apart the mean gray values are, above 0."""
+
+    def describe(self, images: Tensor) -> Tensor:
+        return images.flatten(1).mean(1)
+
+    def fingerprint(self) -> str:
+        return "means"
+
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        return {"gap": float((real.mean() - fake.mean()).abs()) + 1e-3, "signed": float(real.mean() - fake.mean())}
+
+
+class Here:
+    """Runs trials in turn. After `stop_after` of them it is interrupted."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+
+    def launch(self, trials: Sequence[Trial], ended: Callable[[Trial, int], None] | None = None) -> list[int]:
+        from pggan_kit.cli import main
+
+        codes = []
+        for number, trial in enumerate(trials):
+            if number == self.stop_after:
+                raise KeyboardInterrupt
+            result = CliRunner().invoke(main, list(trial.command)[3:])
+            assert trial.log is not None
+            trial.log.write_text(result.output)
+            codes.append(result.exit_code)
+            if ended is not None:
+                ended(trial, result.exit_code)
+        return codes
+
+
+class Dies(Hinge):
+    """Becomes NaN at one size."""
+
+    def __init__(self, height: int, seed: int) -> None:
+        super().__init__()
+        self.height, self.seed, self.now = height, seed, False
+
+    @hookimpl
+    def before_stage(self, run: object, stage: object) -> None:
+        self.now = stage.height == self.height and run.experiment.seed == self.seed  # type: ignore[attr-defined]
+
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        terms = super().generator(fake, real)
+        return {name: term * torch.nan for name, term in terms.items()} if self.now else terms
+
+
+@hookimpl
+def components() -> list[Component]:
+    return [Component("metrics", "Gap", Gap), Component("launchers", "Here", Here), Component("losses", "Dies", Dies)]

@@ -1,0 +1,316 @@
+"""The shipped metrics against independent formulas in float64, and their conformance suites."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.ndimage
+import scipy.signal
+import scipy.stats
+import torch
+from torch import Tensor
+
+from pggan_kit.errors import ConfigError
+from pggan_kit.testing import MetricSuite
+from pggan_plugins.metrics import (
+    MSSSIM,
+    ClassCoverage,
+    FrechetDistance,
+    KernelDistance,
+    PrecisionRecall,
+    SlicedWasserstein,
+)
+from pggan_plugins.metrics.similarity import ms_ssim
+from pggan_plugins.metrics.wasserstein import laplacian_pyramid
+
+
+class Means:
+    """Features that need no weights: the images' rows' means."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.mean((1, 3))[:, :8]
+
+    def fingerprint(self) -> str:
+        return "means of rows"
+
+
+class Odds:
+    """Probabilities of three classes."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, :3].softmax(1)
+
+    def fingerprint(self) -> str:
+        return "odds"
+
+
+class TestFrechetDistance(MetricSuite):
+    def make(self) -> FrechetDistance:
+        return FrechetDistance(Means())
+
+
+class TestKernelDistance(MetricSuite):
+    def make(self) -> KernelDistance:
+        return KernelDistance(Means())
+
+
+class TestPrecisionRecall(MetricSuite):
+    def make(self) -> PrecisionRecall:
+        return PrecisionRecall(Means())
+
+    def test_bad_neighbours(self) -> None:
+        with pytest.raises(ValueError, match=r"^neighbours must be at least 1, and is 0"):
+            PrecisionRecall(Means(), 0)
+
+
+class TestSlicedWasserstein(MetricSuite):
+    def make(self) -> SlicedWasserstein:
+        return SlicedWasserstein()
+
+
+class TestMSSSIM(MetricSuite):
+    sizes = ((176, 180),)
+    count = 4
+
+    def make(self) -> MSSSIM:
+        return MSSSIM()
+
+
+class TestClassCoverage(MetricSuite):
+    def make(self) -> ClassCoverage:
+        return ClassCoverage(Odds())
+
+    @pytest.mark.parametrize("rare", [0, 1.5, math.nan])
+    def test_bad_shares(self, rare: float) -> None:
+        with pytest.raises(ValueError, match=r"^rare must be in \(0, 1\], and is"):
+            ClassCoverage(Odds(), rare)
+
+
+@pytest.fixture
+def sides() -> tuple[np.ndarray, np.ndarray]:
+    """Features (120, 6) and (90, 6), correlated, of unlike means and spreads."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(6, 6))
+    return rng.normal(size=(120, 6)) @ mixing + 1, rng.normal(size=(90, 6)) @ mixing.T * 1.3
+
+
+def close(found: float, wanted: float) -> bool:
+    return abs(found - wanted) <= 1e-4 * max(1e-3, abs(wanted))
+
+
+def test_frechet_distance(sides: tuple[np.ndarray, np.ndarray]) -> None:
+    (x, y), means = sides, [side.mean(0) for side in sides]
+    a, b = (np.cov(side, rowvar=False) for side in sides)
+    wanted = ((means[0] - means[1]) ** 2).sum() + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real)
+    found = FrechetDistance(Means(), suffix="_x").compare(torch.tensor(x).float(), torch.tensor(y).float())
+    assert found.keys() == {"FID_x"}
+    assert close(found["FID_x"], wanted)
+
+
+def test_frechet_distance_of_fewer_images_than_features(sides: tuple[np.ndarray, np.ndarray]) -> None:
+    """Singular covariances: along one direction each, the distance of two normal distributions is known."""
+    real, fake = torch.zeros(2, 6).double(), torch.zeros(2, 6).double()
+    real[:, 0], fake[:, 0] = torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 5.0])  # variances 2 and 8
+    found = FrechetDistance(Means()).compare(real, fake)["FID"]
+    assert close(found, 3**2 + (math.sqrt(8) - math.sqrt(2)) ** 2)
+    assert FrechetDistance(Means()).compare(real, real)["FID"] == pytest.approx(0, abs=1e-9)
+
+
+def test_kernel_distance(sides: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = sides
+
+    def kernel(one: np.ndarray, other: np.ndarray) -> float:
+        return (one @ other / 6 + 1) ** 3
+
+    within = [np.mean([kernel(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j]) for s in (x, y)]
+    wanted = sum(within) - 2 * np.mean([kernel(one, other) for one in x for other in y])
+    assert close(KernelDistance(Means()).compare(torch.tensor(x), torch.tensor(y))["KID"], wanted)
+
+
+def test_kernel_distance_in_pieces(sides: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    real, fake = map(torch.tensor, sides)
+    whole = KernelDistance(Means()).compare(real, fake)["KID"]
+    monkeypatch.setattr("pggan_plugins.metrics.kernel.ROWS", 7)
+    assert KernelDistance(Means()).compare(real, fake)["KID"] == pytest.approx(whole, rel=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_precision_and_recall(sides: tuple[np.ndarray, np.ndarray], k: int) -> None:
+    x, y = sides
+
+    def covered(points: np.ndarray, centres: np.ndarray) -> float:
+        radii = [sorted(np.linalg.norm(centre - centres, axis=1))[k] for centre in centres]
+        inside = [any(np.linalg.norm(p - c) <= r for c, r in zip(centres, radii, strict=True)) for p in points]
+        return float(np.mean(inside))
+
+    found = PrecisionRecall(Means(), k).compare(torch.tensor(x), torch.tensor(y))
+    assert found == {"Precision": covered(y, x), "Recall": covered(x, y)}
+    assert 0 < found["Precision"] < 1
+
+
+def test_a_collapsed_generator_recalls_nothing() -> None:
+    real = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    assert PrecisionRecall(Means()).compare(real, real[:1].expand(50, -1)) == {"Precision": 1.0, "Recall": 1 / 50}
+
+
+def burt_adelson(image: np.ndarray) -> list[np.ndarray]:
+    """The Laplacian pyramid of one channel (h, w), by scipy."""
+    taps = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
+    levels = [image]
+    while min(-(-n // 2) for n in levels[-1].shape) >= 16:
+        levels.append(scipy.ndimage.convolve(levels[-1], taps, mode="mirror")[::2, ::2])
+    for index, (larger, smaller) in enumerate(pairwise(levels)):
+        spread = np.zeros_like(larger)
+        spread[::2, ::2] = smaller
+        levels[index] = larger - scipy.ndimage.convolve(spread, 4 * taps, mode="mirror")
+    return levels
+
+
+@pytest.mark.parametrize(("size", "levels"), [((16, 16), 1), ((28, 28), 1), ((31, 45), 2), ((64, 80), 3)])
+def test_laplacian_pyramid(size: tuple[int, int], levels: int) -> None:
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).double()
+    found = laplacian_pyramid(images)
+    wanted = burt_adelson(images[1, 2].numpy())
+    assert len(found) == len(wanted) == levels
+    for level, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(level[1, 2].numpy(), other, atol=1e-12)
+
+
+def test_patches_are_cut_from_the_image() -> None:
+    """At 28x28 there is one level, the image itself; each pixel here says where it comes from."""
+    places = torch.arange(28.0)[:, None] * 28 + torch.arange(28.0)
+    images = torch.stack([places, places + 1000]).expand(2, 2, 28, 28) + torch.tensor([0.0, 5000.0]).view(2, 1, 1, 1)
+    patches = SlicedWasserstein().describe(images)
+    assert patches is not None and patches.shape == (2, 1, 128, 2, 7, 7)
+    corner = patches[..., :1, :1, :1]
+    offsets = (torch.arange(7.0)[:, None] * 28 + torch.arange(7.0)) + torch.tensor([0.0, 1000.0]).view(2, 1, 1)
+    assert torch.equal(patches, corner + offsets)
+    tops = ((corner - 5000 * torch.arange(2).view(2, 1, 1, 1, 1, 1)) // 28).unique()
+    assert tops.tolist() == list(range(22))
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, (28, 28)), (3, (40, 33))])
+def test_sliced_wasserstein(channels: int, size: tuple[int, int]) -> None:
+    """Against scipy's distance in one dimension, over other directions: equal up to their choice."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    metric = SlicedWasserstein()
+    sides = []
+    for power in (1, 3):
+        described = metric.describe(torch.randn(12, channels, *size, generator=generator) ** power)
+        assert described is not None
+        sides.append(described)
+    means = []
+    rng = np.random.default_rng(1)
+    for level in range(sides[0].shape[1]):
+        flat = [side[:, level].double().numpy().reshape(-1, channels, 49) for side in sides]
+        flat = [(s - s.mean((0, 2), keepdims=True)) / s.std((0, 2), keepdims=True) for s in flat]
+        directions = rng.normal(size=(512, channels * 49))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        one, other = (s.reshape(len(s), -1) @ directions.T for s in flat)
+        means.append(np.mean([scipy.stats.wasserstein_distance(one[:, i], other[:, i]) for i in range(512)]))
+    assert metric.compare(*sides)["SWD"] == pytest.approx(1000 * np.mean(means), rel=0.03)
+
+
+def test_sliced_wasserstein_to_the_last_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With given directions it is scipy's distance to 1e-4."""
+    directions = torch.randn(128, 49, generator=torch.Generator().manual_seed(5))
+    monkeypatch.setattr(torch, "randn", lambda *shape, generator: directions.clone())
+    generator = torch.Generator().manual_seed(1)
+    real, fake = (torch.rand(3, 1, 128, 1, 7, 7, generator=generator) ** power for power in (1, 2))
+    flat = [side.double().numpy().reshape(-1, 49) for side in (real, fake)]
+    flat = [(side - side.mean()) / side.std() for side in flat]
+    unit = directions.double().numpy() / np.linalg.norm(directions.double().numpy(), axis=1, keepdims=True)
+    one, other = (side @ unit.T for side in flat)
+    wanted = np.mean([scipy.stats.wasserstein_distance(one[:, i], other[:, i]) for i in range(128)])
+    assert close(SlicedWasserstein().compare(real, fake)["SWD"], 1000 * wanted)
+
+
+def test_sliced_wasserstein_is_not_defined_below_16_pixels() -> None:
+    assert SlicedWasserstein().describe(torch.zeros(2, 1, 15, 64)) is None
+
+
+def ms_ssim_by_scipy(x: np.ndarray, y: np.ndarray) -> float:
+    """One channel (h, w) in [0, 1], after Wang, Simoncelli and Bovik 2003."""
+    places = np.arange(-5, 6)
+    window = np.exp(-(places[:, None] ** 2 + places**2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return scipy.signal.convolve2d(values, window, mode="valid")
+
+    result = 1.0
+    weights = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]
+    for scale, weight in enumerate(weights):
+        mx, my = mean(x), mean(y)
+        vx, vy, cov = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
+        structure = (2 * cov + 9e-4) / (vx + vy + 9e-4)
+        luminance = (2 * mx * my + 1e-4) / (mx**2 + my**2 + 1e-4)
+        result *= max(0.0, float((structure * luminance if scale == 4 else structure).mean())) ** weight
+        height, width = (2 * (n // 2) for n in x.shape)
+        x, y = (v[:height, :width].reshape(height // 2, 2, width // 2, 2).mean((1, 3)) for v in (x, y))
+    return result
+
+
+def test_ms_ssim() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 2, 177, 200, generator=generator).double()
+    y = (0.7 * x + 0.3 * torch.rand(x.shape, generator=generator)).double()
+    wanted = [np.mean([ms_ssim_by_scipy(x[i, c].numpy(), y[i, c].numpy()) for c in range(2)]) for i in range(2)]
+    np.testing.assert_allclose(ms_ssim(x, y).numpy(), wanted, rtol=1e-6)
+    assert all(0.1 < value < 0.95 for value in wanted)
+
+
+def test_ms_ssim_is_of_pairs() -> None:
+    images = torch.rand(5, 1, 176, 176, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images[1] = images[0]
+    found = MSSSIM().describe(images)
+    assert found is not None and found.shape == (5,)
+    assert found[0] == found[1] == pytest.approx(1.0, abs=1e-5)
+    assert float(found[2]) == pytest.approx(float(found[3]), abs=1e-6)
+    assert found[2] < 0.5
+    shares = (images + 1) / 2
+    assert found[4] == pytest.approx(float(ms_ssim(shares[4:], shares[3:4])), abs=1e-6)
+    assert MSSSIM().describe(torch.zeros(2, 1, 175, 300)) is None
+
+
+def one_hot(*counts: int) -> Tensor:
+    """Probabilities that name class i `counts[i]` times, with 0.8."""
+    labels = torch.cat([torch.full((n,), i) for i, n in enumerate(counts)])
+    return torch.nn.functional.one_hot(labels, len(counts)) * 0.7 + 0.1
+
+
+def test_class_coverage() -> None:
+    real, fake = one_hot(50, 30, 20), one_hot(70, 29, 1)
+    found = ClassCoverage(Odds(), suffix="_x").compare(real, fake)
+    shares = np.array([71, 30, 2]) / 103
+    wanted = {
+        "ClassesCovered_x": 2 / 3,
+        "ClassDivergence_x": scipy.stats.entropy(shares, np.array([51, 31, 21]) / 103),
+        "ClassEntropy_x": scipy.stats.entropy([0.7, 0.29, 0.01], base=3),
+        "Confidence_x": 0.8,
+    }
+    assert found == pytest.approx(wanted, rel=1e-6)
+    assert ClassCoverage(Odds(), rare=0.04).compare(real, fake)["ClassesCovered"] == 1
+
+
+def test_class_coverage_of_one_class() -> None:
+    found = ClassCoverage(Odds()).compare(one_hot(50, 50, 0), one_hot(100, 0, 0))
+    assert found["ClassesCovered"] == 0.5  # the reals have two classes
+    assert found["ClassEntropy"] == 0
+
+
+def test_class_coverage_needs_probabilities() -> None:
+    with pytest.raises(ConfigError, match=r"^metrics.ClassCoverage.features must give probabilities"):
+        ClassCoverage(Means()).describe(torch.randn(4, 1, 8, 8))
+
+
+@pytest.mark.parametrize("make", [FrechetDistance, KernelDistance, PrecisionRecall])
+def test_metrics_of_the_same_features_share_them(make: Callable[..., FrechetDistance]) -> None:
+    assert make(Means()).fingerprint() == FrechetDistance(Means(), suffix="_x").fingerprint()
+    assert make(Means()).fingerprint() != make(Odds()).fingerprint()

@@ -1,0 +1,61 @@
+"""Watching a run's steps for what would make a GPU's queue run empty."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pggan_kit import guards
+from pggan_kit.testing.support import SyncWatch
+from pggan_kit.training import Loop
+
+WAITING = frozenset(
+    {
+        *("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim"),
+        *("unique_consecutive", "repeat_interleave", "bincount", "histc"),
+    }
+)
+"""Operators whose result, or its size, the host needs."""
+
+
+class DispatchWatch(TorchDispatchMode):
+    """While entered, notes operators that wait, also those that torch itself calls in others.
+
+    Attributes:
+        found: their names so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        name = func.overloadpacket.__name__
+        masks = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
+            isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1]
+        )
+        if name in WAITING or masks:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let what happens in each step be watched from now on; what waits is added to the returned list."""
+    monkeypatch.setattr(guards, "checks_each_step", lambda device: False)
+    found: list[str] = []
+
+    def watching(method: Any) -> Any:
+        def call(*args: Any) -> Any:
+            with SyncWatch() as calls, DispatchWatch() as operators:
+                result = method(*args)
+            found.extend(calls.found + operators.found)
+            return result
+
+        return call
+
+    for name in ("obey_stops", "step", "stage_over"):
+        monkeypatch.setattr(Loop, name, watching(getattr(Loop, name)))
+    return found

@@ -1,0 +1,145 @@
+"""What the results of an ablation are said to say: from made-up values, whose answer is known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pggan_kit.ablation import statistics as st
+from pggan_kit.ablation.analysis import analyse
+from pggan_kit.ablation.plan import Plan
+from pggan_kit.ablation.table import text
+from pggan_kit.errors import RunError
+
+SEEDS = list(range(10))
+BASE = np.random.default_rng(0).normal(3.0, 0.3, len(SEEDS))
+NOISE = np.random.default_rng(1).normal(0.0, 0.02, len(SEEDS))
+
+
+def plan(**changes: Any) -> Plan:
+    given: dict[str, Any] = {
+        "name": "made_up",
+        "base": "base.gin",
+        "variants": {name: [] for name in ("a", "b", "c")},
+        "seeds": SEEDS,
+        "controls": {},
+        "contrasts": [["b", "a"], ["c", "a"]],
+        "primary": "FID",
+        "margin": 0.1,
+        "evaluation": [],
+        "shared": [],
+        "branch": None,
+        "configs": {},
+        "plugins": {},
+    }
+    return Plan(**{**given, **changes})
+
+
+def results(shifts: dict[str, Any], dead: set[tuple[str, int]] = frozenset()) -> dict[tuple[str, int], dict[str, Any]]:  # type: ignore[assignment]
+    """Values whose logarithm is that of the seed plus the variant's shift."""
+    found = {}
+    for name, shift in shifts.items():
+        for seed, log in zip(SEEDS, BASE + shift, strict=True):
+            rows = [
+                {"metric": "FID", "value": math.exp(log), "floor": 0.5},
+                {"metric": "signed", "value": -1.0, "floor": None},
+            ]
+            failed = "NaN" if (name, seed) in dead else None
+            trial = {"failed": failed, "rows": [] if failed else rows, "images": 1, "revision": "r", "hardware": "h"}
+            found[name, seed] = trial
+    return found
+
+
+def test_each_contrast_gets_its_answer() -> None:
+    found = analyse(plan(), results({"a": 0.0, "b": 0.3 + NOISE, "c": NOISE / 4}))
+    b, c = found["contrasts"]
+    d = 0.3 + NOISE
+    assert b["mean"] == pytest.approx(d.mean()) and b["sd"] == pytest.approx(d.std(ddof=1))
+    assert b["interval"] == pytest.approx(list(stats.ttest_1samp(d, 0).confidence_interval()))
+    assert b["correlation"] == pytest.approx(np.corrcoef(BASE + d, BASE)[0, 1])
+    assert b["sign_flip"] == {"p": 2 / 2**10, "patterns": 2**10, "exact": True} and b["ranks"] is None
+    assert b["verdict"] == "different" and c["verdict"] == "equivalent"
+    assert b["holm"] == pytest.approx(min(1, 2 * b["p"])) and c["holm"] == pytest.approx(max(b["holm"], c["p"]))
+    assert b["smallest_effect"] == pytest.approx(st.smallest_effect(list(d), 0.025)), "at Holm's first level"
+    assert found["variants"]["a"] == {
+        "trials": 10,
+        "died": 0,
+        "geometric_mean": pytest.approx(stats.gmean(np.exp(BASE))),
+        "floor": 0.5,
+    }
+
+
+def test_a_difference_below_the_margin_is_both() -> None:
+    (b, _) = analyse(plan(), results({"a": 0.0, "b": 0.05 + NOISE / 10, "c": NOISE}))["contrasts"]
+    assert b["verdict"] == "different, by less than the margin"
+
+
+def test_too_few_pairs_are_undecided_and_say_what_they_could_not_see() -> None:
+    few = {key: value for key, value in results({"a": 0.0, "b": 0.3 + 10 * NOISE, "c": 0.0}).items() if key[1] < 4}
+    b, c = analyse(plan(seeds=SEEDS[:4]), few)["contrasts"]
+    assert b["verdict"] == "undecided" and b["n"] == 4 and b["smallest_effect"] > 0.1 and b["bootstrap"] is None
+    assert c["mean"] == 0.0 and c["interval"] == [0.0, 0.0] and c["smallest_effect"] == 0.0 and c["p"] == 1.0
+
+
+def test_dead_runs_rank_worst() -> None:
+    """Five of ten die, the others are a little better: by the survivors alone the variant would win."""
+    dead = {("b", seed) for seed in range(5)}
+    shift = np.where(np.arange(10) < 5, 0.0, -0.2) + NOISE
+    b, _ = analyse(plan(), results({"a": 0.0, "b": shift, "c": NOISE}, dead))["contrasts"]
+    assert b["n"] == 5 and b["mean"] < -0.15 and b["sign_flip"]["p"] == 2 / 2**5
+    ranks = [8.0] * 5 + [-1.0, -2.0, -3.0, -4.0, -5.0]
+    assert b["ranks"]["p"] == pytest.approx(st.sign_flip(ranks).p) and b["p"] == b["ranks"]["p"]
+    assert b["failures"] == {"variant": 5, "against": 0, "variant_alone": 5, "against_alone": 0, "p": 2 / 2**5}
+    assert b["verdict"] == "undecided"
+
+
+def test_survivors_alone_make_nothing_equivalent() -> None:
+    shifts = {"a": 0.0, "b": NOISE / 10, "c": NOISE / 10}
+    b, c = analyse(plan(), results(shifts, {("b", 0)}))["contrasts"]
+    assert b["equivalence"] < 1e-3 and b["verdict"] == "undecided" and c["verdict"] == "equivalent"
+
+
+def test_where_all_die_there_is_no_mean() -> None:
+    dead = {(name, seed) for name in "ab" for seed in SEEDS}
+    found = analyse(plan(contrasts=[["b", "a"]]), results({"a": 0.0, "b": 0.0, "c": 0.0}, dead))
+    (b,) = found["contrasts"]
+    assert (b["n"], b["mean"], b["interval"], b["sign_flip"], b["correlation"]) == (0, None, None, None, None)
+    assert b["p"] == 1.0 and b["failures"]["p"] == 1.0 and found["variants"]["a"]["geometric_mean"] is None
+    assert "10:10" in text(found)
+
+
+def test_metrics_without_logarithm_are_compared_as_they_are_and_never_answer() -> None:
+    found = analyse(plan(), results({"a": 0.0, "b": NOISE, "c": NOISE}))
+    assert [(e["metric"], e["scale"], e["role"], e["mean"]) for e in found["secondary"]] == [
+        ("signed", "plain", "secondary", 0.0)
+    ] * 2
+    with pytest.raises(RunError, match=r"ablate\.primary: signed of a with seed 0 is -1\.0, whose logarithm"):
+        analyse(plan(primary="signed"), results({"a": 0.0, "b": 0.0, "c": 0.0}))
+
+
+def test_controls_are_not_among_what_holm_corrects() -> None:
+    found = analyse(plan(controls={"c": 10}), results({"a": 0.0, "b": 0.3 + NOISE, "c": NOISE}))
+    b, c = found["contrasts"]
+    assert b["holm"] == b["p"] and c["role"] == "control" and "verdict" not in c
+    assert b["smallest_effect"] == pytest.approx(st.smallest_effect(list(0.3 + NOISE), 0.05))
+
+
+def test_the_table_says_it_all() -> None:
+    shown = text(analyse(plan(), results({"a": 0.0, "b": 0.3 + NOISE, "c": NOISE}, {("c", 3)})))
+    for words in (
+        "b - a",
+        "confirmatory",
+        "different",
+        "(ranks)",
+        "1:0",
+        "TOST",
+        "+-0.1",
+        "bootstrap (BCa) of b - a",
+        "0.5",
+    ):
+        assert words in shown, words
+    assert all(line == line.rstrip() for line in shown.splitlines())

@@ -1,0 +1,63 @@
+"""Every ablation under experiments/ablations/ reads, and each of its variants trains two steps in each phase."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pggan_kit import api
+from pggan_kit.ablation import plan as plans
+
+FOLDER = Path(__file__).parent.parent / "experiments" / "ablations"
+FILES = sorted(path for path in FOLDER.glob("*.gin") if path.stem not in ("base", "common"))
+SMALL = ["schedule.batch_size = 4", "WIDTH = 4", "train.latent_size = 8", "train.device = 'cpu'"]
+SHORT = [
+    "schedule.fade_images = '2 steps'",
+    "schedule.stable_images = '2 steps'",
+    "schedule.total_images = None",
+]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as that of the original files, with a few pictures of noise."""
+    folder = tmp_path_factory.mktemp("digits")
+    rng = np.random.default_rng(0)
+    for name in ("train", "t10k"):
+        images = rng.integers(0, 256, (40, 28, 28), dtype=np.uint8)
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 0x803, *images.shape) + images.tobytes())
+        labels = np.arange(40, dtype=np.uint8) % 10
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, 40) + labels.tobytes())
+    return folder
+
+
+def test_there_are_ablations() -> None:
+    wanted = {"switch", "fade_length", "fade_paths", "growing", "optimizer_reset", "loss", "resampling"}
+    assert wanted <= {path.stem for path in FILES}
+
+
+APART = {"growing": {"growing", "whole_equal_compute", "whole_equal_images"}, "switch": {"no_growing"}}
+"""Variants that are trained from the start; of `loss` all are."""
+
+MORE_IMAGES_OR_FEWER = {"no_growing", "whole_equal_compute"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_ablation(path: Path, digits: Path, tmp_path: Path) -> None:
+    """It reads; variants that differ only later share a trunk; all see equal images unless they say so, and train."""
+    plan = plans.read(path, [*SMALL, f"datasets.MNIST.folder = {str(digits)!r}"])[0]
+    assert plan.primary == "FID" and plan.confirmatory
+    apart = set(plan.variants) if path.stem == "loss" else APART.get(path.stem, set())
+    assert set(plan.variants) - set(plan.shared) == apart
+    totals = set()
+    for name, text in plan.configs.items():
+        config = tmp_path / f"{name}.gin"
+        config.write_text(text)
+        if name not in MORE_IMAGES_OR_FEWER:
+            totals.add(api.prepare(config).schedule().total)
+        run = api.train(config, SHORT, run_dir=tmp_path / name)
+        assert run.state.images == run.schedule.total == 40
+    assert len(totals) == 1

@@ -1,0 +1,347 @@
+"""`pggan-kit bench`: what is measured, counted and compared, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import Result
+
+from pggan_kit.api import prepare
+from pggan_kit.benchmarking import ceiling, counting, timing
+from pggan_kit.benchmarking.rig import Rig, fades
+from pggan_kit.benchmarking.shares import PIECES, shares
+from pggan_kit.steps import StepContext
+
+Cli = Callable[..., Result]
+Refused = Callable[[Result, str], str]
+
+CONTENDER = """\
+import torch
+
+def make(size, alpha, width, batch, colours):
+    assert width == {s: 4 for s in (4, 8, 16) if s <= size} and batch == 4 and colours == 1
+    assert alpha in (None, 0.5)
+    weight = torch.zeros(7)
+    return (lambda: torch.ones(64, 64) @ torch.ones(64, 64)), [weight], [weight, weight]
+"""
+
+SQUARE = ("train.latent_size = 4",)
+"""As many latents as maps at the base, as contenders have them."""
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One iteration a turn, and a small matrix product."""
+    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(ceiling, "SIDE", {"cpu": 64})
+
+
+@pytest.fixture
+def contender(tmp_path: Path) -> str:
+    (tmp_path / "theirs.py").write_text(CONTENDER)
+    return "theirs.py:make"
+
+
+@pytest.fixture
+def rig(tiny: Callable[..., str], stub: str) -> Callable[..., Rig]:
+    """`rig("binding", ..., index=1, fading=True)`."""
+
+    def build(*lines: str, index: int = 0, fading: bool = False) -> Rig:
+        prepared = prepare(tiny(*lines), plugins=[stub])
+        return Rig(prepared, prepared.schedule(), index, fading)
+
+    return build
+
+
+@pytest.mark.usefixtures("quick")
+def test_it_measures_each_stage_and_phase_of_each_contender(
+    tiny: Callable[..., str], cli: Cli, stub: str, contender: str, tmp_path: Path
+) -> None:
+    variant = "hinge=train.seed = 3; train.precision = 'bfloat16'"
+    options = ("--against", contender, "--variant", variant, "--stages", "16x16,0", "--json", "report.json")
+    result = cli("bench", tiny("losses.Hinge.penalties = [@penalties.R1()]", *SQUARE), "--plugin", stub, *options)
+    assert result.exit_code == 0, result.output
+    assert "16x16" in result.stdout and "theirs" in result.stdout
+    rows = json.loads(Path("report.json").read_text())["rows"]
+    cases = [("4x4", "steady"), ("16x16", "steady"), ("16x16", "fading")]
+    assert [(row["size"], row["phase"], row["contender"]) for row in rows] == [
+        (*case, name) for case in cases for name in ("tiny", "hinge", "theirs")
+    ]
+    for row in rows:
+        assert 0 < row["p10"] <= row["images_per_second"] <= row["p90"]
+        assert 0 < row["ratio_p10"] <= row["ratio"] <= row["ratio_p90"]
+        assert row["first_call_seconds"] >= 0 and row["peak_memory_mib"] > 10
+        if row["contender"] == "theirs":
+            assert row["ratio"] == 1.0 and row["parameters"] == 21
+        else:
+            assert row["ratio"] < 1  # it does next to nothing
+            assert sum(row["shares"].values()) == pytest.approx(1.0) and list(row["shares"]) == list(PIECES)
+            assert row["gflops_per_image"] > 0 and set(row["alone_images_per_second"]) == {"float32", "bfloat16"}
+            own = row["alone_images_per_second"]["bfloat16" if row["contender"] == "hinge" else "float32"]
+            assert row["of_ceiling"] == pytest.approx(row["images_per_second"] / own)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_hard_switch_has_no_fade_to_measure(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
+    config = tiny("train.switch = @switches.Hard()")
+    result = cli("bench", "--stages", "1", config, "--plugin", stub)
+    assert result.exit_code == 0, result.output
+    assert "steady" in result.stdout and "fading" not in result.stdout
+
+
+def test_wrong_options_are_refused(tiny: Callable[..., str], cli: Cli, stub: str, refused: Refused) -> None:
+    Path("broken.py").write_text("1 / 0")
+    Path("other.py").write_text("def make(size): ...\nnumber = 1\n")
+    config = tiny(*SQUARE)
+    for options, pattern in (
+        (["--stages", "8x8,9"], r"--stages 9: there is no such stage; the stages are 4x4, 8x8, 16x16"),
+        (["--rounds", "5"], "--rounds must be at least 6, and is 5"),
+        (["--json", "no/such.json"], r"--json no/such\.json: there is no folder no"),
+        (["--against", "other.py"], r"--against 'other\.py': write FILE\.py:FUNCTION"),
+        (["--against", "none.py:make"], r"--against: there is no file none\.py"),
+        (["--against", "broken.py:make"], r"broken\.py cannot be loaded: ZeroDivisionError"),
+        (["--against", "other.py:number"], "has no function number"),
+        (["--against", "other.py:make"], "make must take size, alpha, width, batch, colours"),
+        (["--variant", "x"], r"--variant 'x': write NAME=BINDING\[;BINDING\]"),
+        (["--variant", "x= ;"], "--variant 'x= ;': write NAME"),
+        (["--variant", "x=train.seed=1", "--variant", "x=train.seed=2"], "two have the same name"),
+        (["--variant", "tiny=train.seed=1"], "contenders need different names, and these are tiny, tiny"),
+        (["--variant", "x=schedule.batch_size=8"], "--variant x: it must have the stages, batch sizes and colours"),
+        (["--variant", "x=train.tf32=True"], "--variant x: train.tf32 is one for all"),
+        (["--variant", "x=train.sed=1"], "train has no parameter sed"),
+    ):
+        refused(cli("bench", config, "--plugin", stub, *options), pattern)
+    refused(cli("bench", "none.gin"), r"none\.gin")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "lines"),
+    [
+        ("as many latents as maps at the base, and train.latent_size is 8, not 4", []),
+        ("needs square images that double in size", ["schedule.sizes = (4, 12)", *SQUARE]),
+        ("needs square images that double in size", ["schedule.sizes = ((4, 8), (8, 16))", *SQUARE]),
+    ],
+)
+def test_an_experiment_must_fit_contenders(
+    pattern: str, lines: list[str], tiny: Callable[..., str], cli: Cli, stub: str, contender: str, quick: None
+) -> None:
+    result = cli("bench", tiny(*lines), "--plugin", stub, "--against", contender, "--stages", "1")
+    assert result.exit_code == 2
+    assert pattern in result.stderr and "Traceback" not in result.stderr
+
+
+def test_operations_are_counted_through_a_second_backward_pass() -> None:
+    n, channels, outputs, size = 2, 3, 5, 8
+    once = 2 * n * outputs * channels * 9 * size * size
+    x = torch.randn(n, channels, size, size, requires_grad=True)
+    weight = torch.randn(outputs, channels, 3, 3, requires_grad=True)
+    with counting.Operations() as operations:
+        y = F.conv2d(x, weight, padding=1)
+        assert counting.flops_of(operations.calls) == once
+        (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        assert counting.flops_of(operations.calls) == 2 * once
+        gradient.square().sum().backward()
+    # The gradient of x is a convolution of (y, weight): twice as much again. y's own gradient is one of (x, weight).
+    assert counting.flops_of(operations.calls) == 6 * once
+
+
+@pytest.mark.parametrize("fading", [False, True])
+def test_fake_tensors_count_what_real_ones_do(rig: Callable[..., Rig], fading: bool) -> None:
+    lines = ("losses.Hinge.penalties = [@penalties.R1()]", "penalties.R1.every = 2")
+    fake = counting.mean_calls(lambda: rig(*lines, index=2, fading=fading))
+    real: dict[counting.Call, float] = {}
+    for share, update in ((0.5, 0), (0.5, 1)):
+        with counting.Operations() as operations:
+            rig(*lines, index=2, fading=fading).step(update)
+        for call, count in operations.calls.items():
+            real[call] = real.get(call, 0) + share * count
+    assert counting.flops_of(fake) == pytest.approx(counting.flops_of(real))
+    assert fake == pytest.approx(real)
+
+
+def test_counting_runs_in_earnest_what_fake_tensors_cannot(rig: Callable[..., Rig]) -> None:
+    def stubborn() -> Rig:
+        found = rig()
+        loss, plain = found.experiment.loss, type(found.experiment.loss).generator
+        loss.generator = lambda *scores: {
+            "x": plain(loss, *scores)["hinge"] * float(scores[0].score.mean().item() > -9)
+        }
+        return found
+
+    assert counting.flops_of(counting.mean_calls(stubborn)) == counting.flops_of(counting.mean_calls(rig))
+
+
+@pytest.mark.parametrize(("every", "critics"), [(1, 1), (4, 1), (3, 2), (4, 2), (2, 3)])
+def test_lazy_penalties_make_kinds_of_iterations(rig: Callable[..., Rig], every: int, critics: int) -> None:
+    lines = ("losses.Hinge.penalties = [@penalties.R1(), @penalties.Drift()]", f"penalties.R1.every = {every}")
+    one = rig(*lines, f"updates.Alternating.n_critic = {critics}")
+    seen: list[int] = []
+
+    class Noting(StepContext):
+        def due(self, penalties: Any) -> Any:
+            seen.append(len(super().due(penalties)))
+            return ()
+
+    def due(update: int) -> tuple[int, ...]:
+        seen.clear()
+        one.place(update)
+        one.experiment.update.step(Noting(one.experiment, one.state, one.stage, one.sampler, {}))
+        return tuple(seen)
+
+    one.step()
+    kinds = {due(update): share for share, update in one.kinds()}
+    iterations = [due(critics * iteration) for iteration in range(every)]
+    assert len(kinds) == len(one.kinds())
+    assert kinds == pytest.approx({each: iterations.count(each) / every for each in iterations})
+
+
+def test_a_rig_stands_in_the_middle_of_its_fade(rig: Callable[..., Rig]) -> None:
+    soft = rig(index=1, fading=True)
+    assert {path: float(alpha) for path, alpha in soft.alphas.items()} == dict.fromkeys(
+        ("generator", "discriminator", "reals"), 0.5
+    )
+    assert soft.state.generator.bridge is not None and soft.state.discriminator.bridge is not None
+    first = rig("train.switch = @switches.GeneratorFirst()", index=1, fading=True)
+    assert first.alphas["discriminator"] == 0 and "generator" not in first.alphas
+    steady = rig(index=2)
+    assert steady.alphas == {} and not steady.state.fading and steady.state.stage.height == 16
+    before = [p.clone() for p in steady.state.ema.parameters()]
+    steady.step()
+    assert steady.batch == 4
+    assert not all(torch.equal(p, old) for p, old in zip(steady.state.ema.parameters(), before, strict=True))
+
+
+def test_only_soft_switches_have_a_fade(tiny: Callable[..., str], stub: str) -> None:
+    for switch, expected in (
+        ("Linear", [False, True, True]),
+        ("Hard", [False] * 3),
+        ("GeneratorFirst", [False, True, True]),
+    ):
+        prepared = prepare(tiny(f"train.switch = @switches.{switch}()"), plugins=[stub])
+        assert [fades(prepared, stage) for stage in prepared.schedule().stages] == expected
+
+
+def test_shares(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, penalised = rig(), rig("losses.Hinge.penalties = [@penalties.R1()]")
+    for one in (plain, penalised):
+        one.step()
+    for found in (shares(plain), shares(penalised)):
+        assert sum(found.values()) == pytest.approx(1.0) and all(0 <= share < 1 for share in found.values())
+        assert min(found[piece] for piece in ("data", "discriminator", "generator", "optimizer", "hooks")) > 0
+    assert "step" not in vars(plain.state.optimizers["generator"])
+    # A penalty's share is what the update of D takes longer with it.
+    from pggan_kit.benchmarking import shares as module
+
+    monkeypatch.setattr(
+        module,
+        "_pieces",
+        lambda rig, update, penalised: (
+            dict.fromkeys(PIECES, 1.0) | {"discriminator": 3.0 if penalised else 1.0, "penalty": 0.0, "hooks": 0.0}
+        ),
+    )
+    monkeypatch.setattr(module, "seconds_around", lambda rig: 2.0)
+    found = shares(penalised)
+    assert found == pytest.approx(
+        {
+            "data": 1 / 8,
+            "discriminator": 1 / 8,
+            "penalty": 2 / 8,
+            "generator": 1 / 8,
+            "optimizer": 1 / 8,
+            "hooks": 2 / 8,
+        }
+    )
+
+
+def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    cost = {"a": 1.0, "b": 0.05, "b lazy": 0.25}
+
+    def spent(work: Callable[[], object], device: torch.device, repeats: int = 1) -> float:
+        for _ in range(repeats):
+            work()
+        return cost[order[-1]]
+
+    monkeypatch.setattr(timing, "seconds", spent)
+    work = {name: (lambda name=name: order.append(name)) for name in cost}
+    turns = timing.Turns(
+        {"a": [(1.0, work["a"])], "b": [(0.75, work["b"]), (0.25, work["b lazy"])]}, torch.device("cpu"), 6
+    )
+    # Two warm-ups; then what takes less than 0.2 s is repeated, and every second round the other begins.
+    assert order[:6] == ["a", "a", "b", "b lazy", "b", "b lazy"]
+    mine, theirs = ["a"], ["b"] * 4 + ["b lazy"]
+    assert order[6:] == 3 * (mine + theirs + theirs + mine)
+    assert turns.first == {"a": 1.0, "b": pytest.approx(0.3)}
+    assert turns.rounds["b"] == pytest.approx([0.75 * 0.05 + 0.25 * 0.25] * 6)
+    assert turns.ratios("b", "a") == pytest.approx([10.0] * 6)
+
+
+def test_spread() -> None:
+    values = np.random.default_rng(0).random(7).tolist()
+    assert timing.spread(values) == pytest.approx(np.quantile(values, [0.5, 0.1, 0.9]))
+
+
+def test_the_ceiling_is_what_the_operations_take_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Any] = []
+    like = counting.Like((2, 3), (3, 1), torch.float32), counting.Like((3, 4), (0, 1), torch.float32)
+    product = counting.Call(lambda a, b: ran.append((a.dtype, a.shape, b.stride())), like, 48, torch.float32)
+    tiny = counting.Call(lambda a, b: None, like, 7, torch.bfloat16)
+    monkeypatch.setattr(ceiling, "seconds", lambda work, device: work() or 0.5)
+    assert ceiling.alone({product: 2.5, tiny: 2.0}, torch.bfloat16, torch.device("cpu")) == 0.5 * 4.5
+    assert ran[0] == (torch.bfloat16, (2, 3), (0, 1))
+    assert ceiling.main_dtype({product: 1.0, tiny: 2.0}) == torch.float32
+    assert ceiling.main_dtype({product: 1.0, tiny: 9.0}) == torch.bfloat16
+
+
+def report(path: str, **ratios: float | None) -> str:
+    """A report with one contender, 100 images/s at each size, and a ratio where one is given."""
+    rows = [
+        {"contender": "mine", "size": size[1:], "phase": "steady", "images_per_second": rate}
+        | ({} if ratio is None else {"ratio": ratio})
+        for (size, ratio), rate in zip(ratios.items(), (100.0, 200.0), strict=False)
+    ]
+    Path(path).write_text(json.dumps({"format": 1, "rows": rows}))
+    return path
+
+
+def test_compare_fails_on_a_slower_stage(cli: Cli) -> None:
+    before = report("before.json", _4x4=1.2, _8x8=2.0)
+    better = cli("bench", "compare", before, report("after.json", _4x4=1.19, _8x8=2.5))
+    assert better.exit_code == 0 and "mine at 8x8 (steady): ratio 2 -> 2.5 (+25.0%)" in better.stdout
+    worse = cli("bench", "compare", before, report("after.json", _4x4=1.2, _8x8=1.8))
+    assert worse.exit_code == 1
+    assert [line for line in worse.stdout.splitlines() if line.startswith("slower")] == [
+        "slower: mine at 8x8 (steady): ratio 2 -> 1.8 (-10.0%)"
+    ]
+    assert cli("bench", "compare", before, "after.json", "--threshold", "0.11").exit_code == 0
+    # Without a yardstick in both, images per second are compared.
+    swapped = cli("bench", "compare", before, report("after.json", _8x8=None, _4x4=None))
+    assert swapped.exit_code == 1 and "8x8 (steady): images per second 200 -> 100 (-50.0%)" in swapped.stdout
+
+
+def test_compare_refuses_what_is_no_report(cli: Cli, refused: Refused) -> None:
+    good = report("good.json", _4x4=1.0)
+    Path("text.json").write_text("{")
+    Path("list.json").write_text("[]")
+    Path("newer.json").write_text('{"format": 2, "rows": []}')
+    Path("rows.json").write_text('{"format": 1, "rows": [{}]}')
+    for path, pattern in (
+        ("none.json", r"none\.json cannot be read: No such file"),
+        ("text.json", r"text\.json is no report of"),
+        ("list.json", r"list\.json is no report of"),
+        ("rows.json", r"rows\.json is no report of"),
+        ("newer.json", "has format 2; this version reads format 1"),
+        (report("other.json", _5x5=1.0), "have no contender, stage and phase in common"),
+        (report("zero.json", _4x4=0.0), r"zero\.json holds a figure that is not above 0"),
+    ):
+        refused(cli("bench", "compare", good, path), pattern)
+    for threshold in ("0", "1", "nan"):
+        refused(cli("bench", "compare", good, good, "--threshold", threshold), "--threshold must lie between 0 and 1")

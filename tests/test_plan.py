@@ -1,0 +1,106 @@
+"""`pggan-kit plan`: how it comes to its times, and what it does where not all can be measured or fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from pggan_kit import planning
+from pggan_kit.benchmarking.rig import Rig
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stage measured costs 0.1 s an image in its fade, 0.02 s after it, and 3 s a tick. Finding that out takes a
+    second for each GFLOP of a batch."""
+    cost = planning.Cost(0.1, 0.02, 3.0, 1.0)
+    monkeypatch.setattr(planning, "_measured", lambda prepared, rig, budget, work: budget.spend(work, work) or cost)
+
+
+def rows_of(config: str, stub: str) -> list[dict[str, Any]]:
+    return planning.plan(config, plugins=[stub])
+
+
+def test_a_stage_takes_what_its_images_and_ticks_take(tiny: Callable[..., str], stub: str, costs: None) -> None:
+    config = tiny("schedule.fade_images = 40", "schedule.stable_images = 100", "train.tick = 20")
+    rows = rows_of(config, stub)
+    first, second, last = (row["hours"] * 3600 for row in rows)
+    assert first == pytest.approx(100 * 0.02 + (100 / 20 + 1) * 3)
+    assert second == last == pytest.approx(40 * 0.1 + 100 * 0.02 + (140 / 20 + 2) * 3)
+    assert [row["measured"] for row in rows] == [True] * 3
+    for row in rows:
+        rates = [row["fade_images_per_second"], row["images_per_second"], row["tick_seconds"]]
+        assert rates == pytest.approx([10, 50, 3])
+
+
+def test_what_takes_too_long_is_extrapolated_by_operations(
+    tiny: Callable[..., str], cli: Cli, stub: str, costs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny("schedule.sizes = (4, 8, 16, 32)")
+    everything = rows_of(config, stub)
+    work = [row["gflops"] for row in everything]
+    assert work == sorted(work)
+    monkeypatch.setattr(planning, "MEASURING_SECONDS", 4 * (work[0] + work[1]) * 1.01)
+    rows = rows_of(config, stub)
+    assert [row["measured"] for row in rows] == [True, True, False, False]
+    for row in rows[2:]:
+        more = row["gflops"] / rows[1]["gflops"]
+        assert more > 2
+        assert row["images_per_second"] == pytest.approx(50 / more)
+        assert row["fade_images_per_second"] == pytest.approx(10 / more)
+        assert row["activations_mib"] is None and row["fits"] is None and row["micro_batch"] is None
+    shown = cli("plan", config, "--plugin", stub)
+    assert shown.exit_code == 0 and shown.stdout.count("(extrapolated)") == 2
+
+
+def test_operations_are_those_of_an_image_through_both_networks(tiny: Callable[..., str], stub: str) -> None:
+    config = tiny("schedule.sizes = (4,)", "architectures.PGGAN.minibatch = 'none'")
+    (row,) = rows_of(config, stub)
+    pixels, maps, latents = 16, 4, 8
+    generator = latents * maps * pixels + 9 * maps * maps * pixels + maps * pixels
+    discriminator = maps * pixels + 9 * maps * maps * pixels + maps * maps * pixels + maps
+    assert row["gflops"] == pytest.approx(2 * (generator + discriminator) / 1e9)
+
+
+def test_a_measured_cost_weighs_lazy_penalties(
+    tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny("losses.Hinge.penalties = [@penalties.R1()]", "penalties.R1.every = 4", "schedule.sizes = (4, 8)")
+    prepared = planning.prepare(config, plugins=[stub])
+    rig = Rig(prepared, prepared.schedule(), 1, fading=False, compiles=False)
+    rig.step()
+    monkeypatch.setattr(planning, "seconds_around", lambda rig: 0.5)
+    monkeypatch.setattr(planning, "seconds", lambda step, device: 9.0 if step.args == (0,) else 1.0)
+    assert planning._seconds_an_image(rig) == pytest.approx((0.25 * 9 + 0.75 * 1 + 0.5) / 4)
+
+
+def test_it_measures_the_fade_apart(tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_seconds_an_image", lambda rig: 0.5 if rig.alphas else 0.125)
+    for switch, fading in (("Linear", 2.0), ("Hard", 8.0)):
+        rows = rows_of(tiny(f"train.switch = @switches.{switch}()"), stub)
+        assert [row["images_per_second"] for row in rows] == [8.0] * 3
+        assert [row["fade_images_per_second"] for row in rows[1:]] == [fading] * 2
+        assert all(row["tick_seconds"] > 0 for row in rows)
+
+
+def test_it_recommends_a_micro_batch(
+    tiny: Callable[..., str], cli: Cli, stub: str, costs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = rows_of(tiny(), stub)[0]["weights_mib"] + 0.6  # of the 1 MiB that the batch of 4 takes
+    monkeypatch.setattr(planning, "memory_mib", lambda device: need)
+    row = rows_of(tiny("schedule.sizes = (4,)"), stub)[0]
+    assert (row["fits"], row["micro_batch"]) == (False, 2)
+    assert "with micro_batch 2" in " ".join(cli("plan", tiny("schedule.sizes = (4,)"), "--plugin", stub).stdout.split())
+
+
+def test_it_says_what_is_compiled(tiny: Callable[..., str], cli: Cli, stub: str, costs: None) -> None:
+    assert [row["compiled"] for row in rows_of(tiny(), stub)] == [[], [], []]
+    config = tiny("train.compile = 'always'")
+    assert [row["compiled"] for row in rows_of(config, stub)] == [["stable"], ["fade", "stable"], ["fade", "stable"]]
+    shown = " ".join(cli("plan", config, "--plugin", stub).stdout.split())
+    assert "less, as train.compile compiles 4x4 (stable), 8x8 (fade and stable), 16x16 (fade and stable)" in shown

@@ -1,0 +1,199 @@
+"""`train.precision` and `train.tf32`: what is computed in which type, and losses that are scaled for float16."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pggan_kit import api, hookimpl
+from pggan_kit.guards import Guard, NonFiniteError
+from pggan_kit.state import TrainState
+from pggan_kit.steps import StepContext
+from pggan_kit.testing.base import mid_fade, new_run, summary, tiny_experiment, train_tiny
+from pggan_kit.testing.support import equal, weights
+from pggan_kit.testing.toys import ToySampler
+from pggan_plugins.architectures import PGGAN
+from pggan_plugins.losses import WGANGP
+from pggan_plugins.optimizers import Adam
+from pggan_plugins.penalties import Drift, GradientPenalty
+from pggan_plugins.updates import Alternating
+
+HUGE = 2.0**120
+"""A scale with which any gradient overflows."""
+
+
+def chosen(precision: str = "float16") -> dict[str, Any]:
+    return {
+        "architecture": PGGAN(channels=4),
+        "loss": WGANGP([GradientPenalty(), Drift()]),
+        "update": Alternating(),
+        "generator_optimizer": Adam(),
+        "discriminator_optimizer": Adam(),
+        "precision": precision,
+    }
+
+
+def new_state(precision: str = "float16") -> TrainState:
+    experiment = tiny_experiment(chosen(precision))
+    return TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu"))
+
+
+def set_scale(state: TrainState, net: str, scale: float, growth_interval: int = 2000) -> None:
+    saved = torch.amp.GradScaler("cpu").state_dict()
+    state.scalers[net].load_state_dict({**saved, "scale": scale, "growth_interval": growth_interval})
+
+
+def step(state: TrainState, guard: Guard | None = None) -> dict[str, Tensor]:
+    ctx = StepContext(state.experiment, state, state.stage, ToySampler(state.stage), {}, guard)
+    losses = state.experiment.update.step(ctx)
+    state.images += ctx.drawn
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("float32", None), ("bfloat16", torch.bfloat16), ("float16", torch.float16)]
+)
+def test_networks_compute_in_the_chosen_type(precision: str, dtype: torch.dtype | None) -> None:
+    state = new_state(precision)
+    seen = []
+    state.generator.to_image.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    step(state)
+    assert set(seen) == {dtype or torch.float32}
+    assert all(param.dtype == torch.float32 for param in state.generator.parameters())
+    assert [scaler.is_enabled() for scaler in state.scalers.values()] == [precision == "float16"] * 2
+
+
+@pytest.mark.parametrize("scale", [2.0**4, 2.0**10])
+def test_a_step_with_scaled_losses_is_that_of_float32_to_rounding(scale: float) -> None:
+    """The first steps of Adam would hide a wrong factor, so gradients are looked at, no longer scaled."""
+    half, full = new_state(), new_state("float32")
+    for net in ("generator", "discriminator"):
+        set_scale(half, net, scale)
+    ours, theirs = step(half), step(full)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=0.02, atol=0.01)
+    for net in ("generator", "discriminator"):
+        found, wanted = (flat_gradient(state.network(net)) for state in (half, full))
+        assert float((found - wanted).norm() / wanted.norm()) < 0.02, net
+
+
+def flat_gradient(net: torch.nn.Module) -> Tensor:
+    return torch.cat([param.grad.flatten() for param in net.parameters() if param.grad is not None])
+
+
+@pytest.mark.parametrize("net", ["generator", "discriminator"])
+def test_an_overflow_leaves_the_step_out_and_halves_the_scale(net: str) -> None:
+    """That is no death: no weight, no moment and no counter moves, and the run goes on."""
+    state, guard = new_state(), Guard(torch.device("cpu"))
+    for name in state.scalers:
+        set_scale(state, name, 16.0)
+    step(state, guard)
+    before = weights(state.network(net)), on_copy(state.optimizers[net].state_dict())
+    set_scale(state, net, HUGE)
+    step(state, guard)
+    assert equal(weights(state.network(net)), before[0])
+    assert equal(on_copy(state.optimizers[net].state_dict()), before[1])
+    assert state.scalers[net].get_scale() == HUGE / 2
+    other = "discriminator" if net == "generator" else "generator"
+    assert state.scalers[other].get_scale() == 16.0
+
+
+def on_copy(saved: dict[str, Any]) -> dict[str, Any]:
+    return {"state": {key: {k: v.clone() for k, v in entry.items()} for key, entry in saved["state"].items()}}
+
+
+def test_the_scale_grows_where_nothing_overflows() -> None:
+    state = new_state()
+    for net in ("generator", "discriminator"):
+        set_scale(state, net, 4.0, growth_interval=2)
+    for _ in range(4):
+        step(state)
+    assert [scaler.get_scale() for scaler in state.scalers.values()] == [16.0, 16.0]
+
+
+@pytest.mark.parametrize(("scale", "dies"), [(1.0, False), (0.5, True)])
+def test_gradients_that_overflow_without_a_scale_are_a_death(scale: float, dies: bool) -> None:
+    state, guard = new_state(), Guard(torch.device("cpu"))
+    set_scale(state, "generator", scale)
+    for param in state.generator.parameters():
+        param.register_hook(lambda gradient: gradient * math.inf)
+    if dies:
+        with pytest.raises(NonFiniteError, match=r"^the gradient of the generator's"):
+            step(state, guard)
+    else:
+        step(state, guard)
+    assert state.scalers["generator"].get_scale() == scale / 2
+
+
+def test_a_loss_that_is_no_number_is_a_death_at_any_scale() -> None:
+    state, guard = new_state(), Guard(torch.device("cpu"))
+    with torch.no_grad():
+        next(state.generator.to_image.parameters()).fill_(math.nan)
+    before = weights(state.discriminator)
+    with pytest.raises(NonFiniteError, match=r"^the discriminator's"):
+        step(state, guard)
+    assert equal(weights(state.discriminator), before)
+    with torch.no_grad():
+        next(state.generator.to_image.parameters()).fill_(0.1)
+    step(state, guard)  # a step that was dropped leaves nothing behind that forbids the next
+
+
+class Growing:
+    """Lets the scale change every second step, from a beginning of its own."""
+
+    @hookimpl
+    def before_run(self, run: Any) -> None:
+        if not run.resumed:
+            for net in ("generator", "discriminator"):
+                set_scale(run.state, net, 32.0, growth_interval=2)
+
+
+def test_a_resumed_run_goes_on_with_the_scale_to_the_bit(tmp_path: Path) -> None:
+    run = train_tiny(Growing(), "growing", tmp_path, chosen())
+    saved = mid_fade(tmp_path)
+    assert saved["scalers"]["generator"]["scale"] > 32.0
+    wanted, scales = summary(run), [scaler.state_dict() for scaler in run.state.scalers.values()]
+    again = train_tiny(Growing(), "growing", tmp_path, chosen(), saved)
+    assert equal(summary(again), wanted)
+    assert [scaler.state_dict() for scaler in again.state.scalers.values()] == scales
+
+
+def test_a_checkpoint_of_before_there_were_scales_still_loads(tmp_path: Path) -> None:
+    run = new_run(object(), "nobody", tmp_path, chosen("float32"))
+    saved = run.state.state_dict()
+    del saved["scalers"]
+    new_state("float32").load_state_dict(saved)
+
+
+def test_float16_needs_an_optimizer_that_can_leave_a_step_out(rejected: Callable[..., str]) -> None:
+    rejected(
+        r"train\.precision 'float16' needs optimizers that take `found_inf`.* both is a SharedCounterAdam that does",
+        "train.update = @updates.JointBatch()",
+        "updates.JointBatch.optimizer = @optimizers.SharedAdam()",
+        "train.generator_optimizer = None",
+        "train.discriminator_optimizer = None",
+        "train.precision = 'float16'",
+    )
+
+
+@pytest.fixture
+def flags() -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_is_set_on_a_gpu_alone(tf32: bool, flags: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not tf32
+    api.prepared_device("cpu", tf32)
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (not tf32, not tf32)
+    monkeypatch.setattr(api, "device_of", torch.device)
+    api.prepared_device("cuda:0", tf32)
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (tf32, tf32)
