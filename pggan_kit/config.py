@@ -23,7 +23,7 @@ import gin
 from gin import config_parser
 
 from pggan_kit.checking import SINGLETON, Binding, Macro, Place, Reference, Walk, check_arguments, require_known
-from pggan_kit.contracts import require_protocol
+from pggan_kit.contracts import leaves, require_protocol, signature_of
 from pggan_kit.data import DataSettings
 from pggan_kit.errors import ConfigError, PluginError, UserError
 from pggan_kit.evaluating import EvaluationSettings
@@ -266,20 +266,13 @@ class _Delegate(config_parser.ParserDelegate):
 
 
 def _signatures(plugins: Plugins, roots: Roots) -> dict[str, inspect.Signature]:
-    found = {name: _signature(factory) for name, factory in roots.items()}
+    found = {name: signature_of(factory) for name, factory in roots.items()}
     main = next(iter(roots))
     found[main] = found[main].replace(parameters=[p for name, p in found[main].parameters.items() if name not in roots])
     for selector, row in plugins.rows.items():
-        found[selector] = _signature(row.component.factory)
+        found[selector] = signature_of(row.component.factory)
     found[SINGLETON] = inspect.Signature([inspect.Parameter("constructor", inspect.Parameter.KEYWORD_ONLY)])
     return found
-
-
-def _signature(factory: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(factory)
-    except (TypeError, ValueError):
-        return inspect.Signature([])
 
 
 def _with_defaults(config: Config, plugins: Plugins) -> list[Binding]:
@@ -327,7 +320,7 @@ class _Builder:
         return experiment, parts, gin.operative_config_str()
 
     def _maker(self, selector: str, factory: Callable[..., Any]) -> Callable[..., Any]:
-        signature = _signature(factory)
+        signature = signature_of(factory)
         row = self.plugins.rows.get(selector)
 
         def make(*args: Any, **kwargs: Any) -> Any:
@@ -391,22 +384,11 @@ class _Builder:
 
     def _paths(self, path: str, arguments: Mapping[str, Any]) -> Any:
         for name, value in arguments.items():
-            for inner, part in _leaves(f"{path}.{name}", value):
+            for inner, part in leaves(f"{path}.{name}", value):
                 if id(part) in self.made:
                     row, made, kwargs = self.made.pop(id(part))
                     yield inner, (row, made)
                     yield from self._paths(inner, kwargs)
-
-
-def _leaves(path: str, value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _leaves(f"{path}.{index}", item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves(f"{path}.{key}", item)
-    else:
-        yield path, value
 
 
 def describe(config: Config) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -113,3 +113,23 @@ def _accepts(thing: Any, name: str, wanted: Callable[..., Any]) -> bool:
 
 def _arguments(function: Callable[..., Any]) -> str:
     return ", ".join(name for name in inspect.signature(function).parameters if name != "self") or "nothing"
+
+
+def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
+    """A factory's parameters; none where Python does not know them."""
+    try:
+        return inspect.signature(factory)
+    except (TypeError, ValueError):
+        return inspect.Signature([])
+
+
+def leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What lists, tuples and dicts hold in the end, each with its path: `path.0.key`."""
+    if isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from leaves(f"{path}.{index}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(f"{path}.{key}", item)
+    else:
+        yield path, value

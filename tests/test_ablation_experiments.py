@@ -35,11 +35,15 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_ablations() -> None:
-    wanted = {"switch", "fade_length", "fade_paths", "growing", "optimizer_reset", "loss", "resampling"}
+    wanted = {"switch", "fade_length", "fade_paths", "growing", "optimizer_reset", "loss", "resampling", "preserving"}
     assert wanted <= {path.stem for path in FILES}
 
 
-APART = {"growing": {"growing", "whole_equal_compute", "whole_equal_images"}, "switch": {"no_growing"}}
+APART = {
+    "growing": {"growing", "whole_equal_compute", "whole_equal_images"},
+    "preserving": {"hard_preserving", "skip_linear"},
+    "switch": {"hard_preserving", "no_growing"},
+}
 """Variants that are trained from the start; of `loss` all are."""
 
 MORE_IMAGES_OR_FEWER = {"no_growing", "whole_equal_compute"}

@@ -110,6 +110,7 @@ def test_cookbook(name: str, section: str, tmp_path: Path, monkeypatch: pytest.M
     for block in blocks(section, "gin"):
         (tmp_path / "mine.gin").write_text(block.replace("include '", "include 'experiments/"))
         own = ["FOLDER = 'pictures'", "schedule.sizes = (4, 8)"] if "my_images" in block else []
+        own += ["switches.Plateau.least = 0"] if "Plateau" in block else []
         run = pggan_kit.train("mine.gin", [*SHORT, *own], plugins=plugins, run_dir="run")
         assert run.state.steps == 2 * len(run.schedule.stages) - 1
 
