@@ -315,7 +315,11 @@ class TrustsCommands(InTurn):
         return subprocess.run(trial.command, check=False).returncode
 
 
-@defect(suites.LauncherSuite, "test_stops_in_order", "does not wait for a trial")
+class Impatient(suites.LauncherSuite):
+    patience = 5.0  # the trials of these two are left behind, and somebody waits for them
+
+
+@defect(Impatient, "test_stops_in_order", "does not wait for a trial")
 class RunsAway(InTurn):
     def once(self, trial: Trial) -> int:
         process = subprocess.Popen(trial.command, cwd=trial.folder)
@@ -326,7 +330,7 @@ class RunsAway(InTurn):
             raise
 
 
-@defect(suites.LauncherSuite, "test_stops_in_order", "is not raised again")
+@defect(Impatient, "test_stops_in_order", "is not raised again")
 class SwallowsIt(InTurn):
     def once(self, trial: Trial) -> int:
         try:
@@ -357,7 +361,7 @@ def test_every_kind_has_a_suite_and_a_defect() -> None:
     modules = [importlib.import_module(f"test_testing_{name}") for name in ("losses", "networks", "training")]
     defects = [*DEFECTS, *(case for module in modules for case in module.DEFECTS)]
     assert {suite.kind for suite in SOUND} == set(KINDS)
-    assert {case.suite for case in defects} == set(SOUND)
+    assert {case.suite.kind for case in defects} == set(KINDS)
 
 
 def test_the_installed_package_does_not_need_pytest() -> None:

@@ -13,7 +13,7 @@ from pggan_plugins.observers.shared import require_count
 
 
 class Samples:
-    """At each tick, and right after each growth, a grid of the averaged generator's images:
+    """At each tick, and of the same latents also right after each growth, a grid of the averaged generator's images:
     `samples/000012800-14x14.png`, named by the clock and the size. Where the data set has labels, each row is one
     class.
 
@@ -45,7 +45,7 @@ class Samples:
     @hookimpl
     def before_stage(self, run: Run, stage: Stage, state: TrainState) -> None:
         """Draw what the growth has done: the grid before it was drawn at the tick that ended the stage."""
-        if stage.previous is not None and state.images == state.starts[-1]:
+        if not self.fresh and stage.previous is not None and state.images == state.starts[-1]:
             self.after_tick(run, stage, state)
 
     @hookimpl
