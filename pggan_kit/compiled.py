@@ -30,9 +30,10 @@ from pggan_kit.state import TrainState
 from pggan_kit.steps import Backward, Differentiated, Work
 from pggan_kit.tracing import Recording, record, varying
 
-PAYS_FROM_STEPS = 5_000
-"""What a region must have, at least, for `auto` to compile it. On two CPU cores a step of the paper's networks saves 5
-to 100 ms, and compiling one region takes 30 to 70 s the first time."""
+PAYS_FROM_STEPS = 3_000
+"""What a region must have, at least, for `auto` to compile it. Of benchmarks/ladder.gin's networks a step in bfloat16
+saves 10 ms at 4 pixels, 30 at 16, 240 at 128, and compiling a region takes 10 to 70 s, of one core of a CPU: it pays
+from half so many steps on."""
 
 GRAPHS_UP_TO = 32
 """Image height up to which launching a GPU's kernels takes longer than running them."""
