@@ -13,7 +13,7 @@ import torch
 
 from pggan_kit import branching, distributed, training
 from pggan_kit import config as configs
-from pggan_kit.checkpoint import Checkpoints
+from pggan_kit.checkpoint import Checkpoints, Say
 from pggan_kit.config import Built, Config
 from pggan_kit.data import Data, open_data
 from pggan_kit.errors import ConfigError, DataError, TrainingError, UserError
@@ -155,6 +155,7 @@ def train(
     parts: Mapping[str, object] | None = None,
     data_progress: DataProgress | None = None,
     start_from: str | Path | None = None,
+    say: Say | None = None,
 ) -> Run:
     """Train an experiment to its end.
 
@@ -164,6 +165,7 @@ def train(
         data_progress: told `(done, total, what)` while resized copies of the data are made.
         start_from: another run's folder, from whose last checkpoint this run goes on, under its own config; or
             `RUN@STAGE` for the end of a stage, by its number from 0 or its size (`runs/00007-mnist@14x14`).
+        say: told in one line where a run with `start_from` begins.
 
     Returns:
         The finished run.
@@ -175,6 +177,8 @@ def train(
     """
     distributed.start()
     run, data, saved = _begun(prepare(config, bindings, plugins, parts), run_dir, start_from, data_progress)
+    if start_from is not None:
+        run.files.tell(branching.beginning(start_from, run), say)
     begun = run.state.steps
     try:
         training.train(run, data, saved)
@@ -213,6 +217,7 @@ def resume(
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
     data_progress: DataProgress | None = None,
+    say: Say | None = None,
 ) -> Run:
     """Go on with a run from its last whole checkpoint, as if it had never stopped.
 
@@ -220,10 +225,11 @@ def resume(
         run_dir: the run's folder.
         plugins: instead of the plugin files that the run used, which must not have changed since.
         parts: where the run was begun with objects: such objects again, made with the same arguments.
+        data_progress: see `train`.
+        say: told in one line where the run was complete already.
 
     Returns:
         The finished run.
-        data_progress: see `train`.
 
     Raises:
         RunError: there is no run, no checkpoint, or one that does not fit; or another process trains there.
@@ -232,12 +238,12 @@ def resume(
     prepared, files = recorded(run_dir, plugins, parts)
     distributed.on_rank_0(files.lock)
     try:
-        return _resumed(prepared, files, data_progress)
+        return _resumed(prepared, files, data_progress, say)
     finally:
         files.unlock()
 
 
-def _resumed(prepared: Prepared, files: RunDirectory, data_progress: DataProgress | None) -> Run:
+def _resumed(prepared: Prepared, files: RunDirectory, data_progress: DataProgress | None, say: Say | None) -> Run:
     schedule, hooks = prepared.schedule(), prepared.hooks()
     saved = _last(files)
     data = prepared.data(schedule, data_progress)
@@ -252,6 +258,8 @@ def _resumed(prepared: Prepared, files: RunDirectory, data_progress: DataProgres
     if distributed.rank() == 0:
         files.cut_stats(state.images)
         files.log(f"resumed at images {state.images}")
+    if state.images >= schedule.total:
+        files.tell(f"{files.path} was complete already, at images {state.images:,}", say)
     training.train(run, data, saved)
     return run
 

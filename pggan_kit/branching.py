@@ -17,6 +17,7 @@ from pggan_kit.state import TrainState
 
 if TYPE_CHECKING:
     from pggan_kit.plugins import Hooks
+    from pggan_kit.runs import Run
 
 ARCHITECTURE = "train.architecture"
 
@@ -144,6 +145,22 @@ def take(trunk: Trunk, own: Identity, state: TrainState, hooks: Hooks) -> list[s
             del content["components"][name]
             left.append(f"what {name} ({there.get(name)}) had saved is not taken: it is {now.get(name)} now")
     return left
+
+
+def beginning(text: str | Path, run: Run) -> str:
+    """Where a branch begins and what comes next, in one line: of what `find` was given, and the run before its start.
+
+    The line names no end where a hook may say when the stage is over.
+    """
+    state, schedule = run.state, run.schedule
+    begun = f"from {text} at images {state.images:,} of stage {state.stage.size}"
+    last = len(state.starts) == len(schedule.stages)
+    if not last and run.hooks.implementations("should_advance"):
+        return begun
+    end = schedule.end(state.starts)
+    if state.images < end:
+        return f"{begun}, which goes on until images {end:,}"
+    return f"{begun}, which is over; stage {schedule.stages[len(state.starts)].size} is next"
 
 
 def part_classes(hooks: Hooks, hook: str) -> dict[str, str]:

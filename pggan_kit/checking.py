@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pggan_kit.components import KINDS
-from pggan_kit.contracts import nearest
+from pggan_kit.contracts import annotations_of, kind_of, nearest, required_by
 from pggan_kit.errors import ConfigError
 from pggan_kit.schedule import at_height
 
@@ -258,6 +257,22 @@ def _no_component(value: Any) -> str | None:
     return None
 
 
+def require_arguments(
+    selector: str, factory: Callable[..., Any], arguments: Mapping[str, Any], selectors: Iterable[str]
+) -> None:
+    """Refuse to leave out a parameter that has no default.
+
+    Raises:
+        ConfigError: one is left out; where it takes a component, the message has those of `selectors` that would do.
+    """
+    missing = [name for name in required_by(factory) if name not in arguments]
+    if missing:
+        kind = kind_of(annotations_of(factory).get(missing[0]))
+        choices = " or ".join(f"@{name}()" for name in selectors if kind is not None and name.startswith(f"{kind}."))
+        binding = f"{selector}.{missing[0]} = {choices}" if choices else f"{selector}.{missing[0]}"
+        raise ConfigError(f"{selector} needs a value for {', '.join(missing)}: bind {binding}")
+
+
 def check_arguments(
     factory: Callable[..., Any],
     arguments: Mapping[str, Any],
@@ -275,11 +290,7 @@ def check_arguments(
     Raises:
         ValueError: a value of another type, or none for the first stage; the message begins with the parameter's name.
     """
-    function = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # a third party's annotations may name what is not importable at run time: then none are checked
-        hints = {}
+    hints = annotations_of(factory)
     for name, value in arguments.items():
         if name in hints and not fits(value, hints[name], selector_of):
             raise ValueError(f"{name} must be {readable(hints[name])}, not {shown(value, selector_of)}")
@@ -335,16 +346,12 @@ def _fits_container(value: Any, origin: Any, args: tuple[Any, ...], selector_of:
 def _is_part(value: Any, protocol: type, selector_of: SelectorOf) -> bool:
     """Whether a value is a component of the kind that a Protocol describes, and not only what would make one."""
     selector = selector_of(value) or ""
-    kind = _kind_of(protocol)
+    kind = kind_of(protocol)
     if kind is not None:
         return selector.startswith(f"{kind}.")
     return not selector.startswith("@") and not isinstance(
         value, (int, float, str, bytes, bool, list, tuple, dict, type(None))
     )
-
-
-def _kind_of(protocol: Any) -> str | None:
-    return next((kind for kind, contract in KINDS.items() if contract is protocol), None)
 
 
 LONGEST = 60
@@ -386,5 +393,5 @@ def readable(hint: Any) -> str:
         return f"a list of ({', '.join(dict.fromkeys(inner))})"
     if origin in (dict, collections.abc.Mapping):
         return f"a dict of {readable(args[0])} to {readable(args[1])}"
-    kind = _kind_of(hint)
+    kind = kind_of(hint)
     return f"a component, as @{kind}.NAME()" if kind else f"a {getattr(hint, '__name__', hint)}"

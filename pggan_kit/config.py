@@ -22,7 +22,17 @@ from typing import Any
 import gin
 from gin import config_parser
 
-from pggan_kit.checking import SINGLETON, Binding, Macro, Place, Reference, Walk, check_arguments, require_known
+from pggan_kit.checking import (
+    SINGLETON,
+    Binding,
+    Macro,
+    Place,
+    Reference,
+    Walk,
+    check_arguments,
+    require_arguments,
+    require_known,
+)
 from pggan_kit.contracts import leaves, require_protocol, signature_of
 from pggan_kit.data import DataSettings
 from pggan_kit.errors import ConfigError, PluginError, UserError
@@ -325,7 +335,9 @@ class _Builder:
 
         def make(*args: Any, **kwargs: Any) -> Any:
             try:
-                made = factory(**self._checked(selector, factory, signature, kwargs))
+                require_arguments(selector, factory, kwargs, self.plugins.rows)
+                check_arguments(factory, kwargs, self._selector_of, self.base_height)
+                made = factory(**kwargs)
                 if row is not None:
                     require_protocol(made, row.component.kind, selector)
                     self.made[id(made)] = (row, made, kwargs)
@@ -358,19 +370,6 @@ class _Builder:
             return self.made[id(value)][0].selector
         selector = getattr(value, "selector", None) if inspect.isfunction(value) else None
         return selector if isinstance(selector, str) else None
-
-    def _checked(
-        self, selector: str, factory: Callable[..., Any], signature: inspect.Signature, kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
-        missing = [
-            p.name
-            for p in signature.parameters.values()
-            if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in kwargs
-        ]
-        if missing:
-            raise ConfigError(f"{selector} needs a value for {', '.join(missing)}: bind {selector}.{missing[0]}")
-        check_arguments(factory, kwargs, self._selector_of, self.base_height)
-        return kwargs
 
     def _explained(self, selector: str, message: str) -> str:
         """A component's complaint, with the place of the binding that its first word names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -121,6 +122,29 @@ def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
         return inspect.signature(factory)
     except (TypeError, ValueError):
         return inspect.Signature([])
+
+
+def required_by(factory: Callable[..., Any]) -> list[str]:
+    """The parameters of a factory that have no default."""
+    return [
+        p.name
+        for p in signature_of(factory).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+
+
+def annotations_of(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a factory's parameters; none where a third party's name what cannot be had at run time."""
+    function = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
+    try:
+        return typing.get_type_hints(function)
+    except Exception:
+        return {}
+
+
+def kind_of(annotation: Any) -> str | None:
+    """The kind of component that an annotation asks for: `losses` for `Loss`."""
+    return next((kind for kind, protocol in KINDS.items() if protocol is annotation), None)
 
 
 def leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:

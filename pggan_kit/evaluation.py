@@ -54,7 +54,7 @@ def evaluate(
         run_or_folder: a run or its directory, whose averaged generator is measured at the size and alpha it has
             reached; or, with `against`, a folder of images or an .npz file as `pggan-kit sample` writes it.
         against: real images, in such a folder or file.
-        metrics: instead of the config's `train.metrics`, e.g. `["FrechetDistance"]`.
+        metrics: instead of the config's `train.metrics`, e.g. `["FrechetDistance"]` or `["metrics.FrechetDistance"]`.
         bindings: over those of the run's config, of metrics, features, evaluation and (in a scope of their own) data
             sets: `["evaluation.dataset = @test/datasets.MNIST()", "test/datasets.MNIST.split = 'test'"]`.
         plugins: beside the installed ones; of a run, instead of the plugin files that it used.
@@ -68,12 +68,12 @@ def evaluate(
         `stage` and `images` (the clock), else None.
 
     Raises:
-        UserError: the input was wrong: a message says what to do.
+        UserError: the input was wrong, or no metric is defined at this size: a message says what to do.
         TrainingError: a metric failed, or the generator's images are not finite.
     """
     wanted = [*bindings]
     if metrics:
-        wanted.append(f"train.metrics = [{', '.join(f'@metrics.{name}()' for name in metrics)}]")
+        wanted.append(f"train.metrics = [{', '.join(f'@{_selector(name)}()' for name in metrics)}]")
     if count is not None:
         wanted.append(f"evaluation.count = {count}")
     if against is None:
@@ -81,6 +81,10 @@ def evaluate(
     if isinstance(run_or_folder, Run) or stage is not None:
         raise RunError("to compare two folders, name folders of images or .npz files, and no run and no stage")
     return _of_folders(Path(run_or_folder), Path(against), wanted, plugins)
+
+
+def _selector(name: str) -> str:
+    return f"metrics.{name.removeprefix('metrics.')}"
 
 
 def _of_run(
@@ -103,7 +107,7 @@ def _of_run(
     device = device_of("auto")
     evaluator = prepared.evaluator([stage], device)
     assert evaluator is not None, "there are metrics"
-    values = _measured(generator.to(device), evaluator, stage, experiment.seed, device)
+    values = _some(_measured(generator.to(device), evaluator, stage, experiment.seed, device), evaluator, stage.size)
     return [_row(value, evaluator.settings.count, stage.size, stage.index, content["images"]) for value in values]
 
 
@@ -116,6 +120,13 @@ def _measured(
     size = (stage.height, stage.width)
     labels = evaluator.labels(size) if generator.classes else None
     return evaluator.measure(size, fakes(draw, generator.latent_size, evaluator.settings, seed, labels))
+
+
+def _some(values: list[Value], evaluator: Evaluator, size: str) -> list[Value]:
+    if not values:
+        names = ", ".join(f"metrics.{type(metric).__name__}" for metric in evaluator.metrics)
+        raise ConfigError(f"train.metrics: none of {names} is defined at {size}; choose others, or another size")
+    return values
 
 
 def _require_changeable(config: Config) -> None:
@@ -168,7 +179,8 @@ def _of_folders(fake: Path, real: Path, bindings: Sequence[str], plugins: Sequen
         for start in range(0, min(settings.count, len(images)), settings.batch_size)
     )
     evaluator = Evaluator(comparison.metrics, settings, lambda _: Reals(reals, None, None), None, device_of("auto"))
-    return [_row(value, settings.count, f"{size[0]}x{size[1]}") for value in evaluator.measure(size, batches)]
+    shown = f"{size[0]}x{size[1]}"
+    return [_row(value, settings.count, shown) for value in _some(evaluator.measure(size, batches), evaluator, shown)]
 
 
 def read_images(path: Path) -> np.ndarray:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit import distributed
-from pggan_kit.checkpoint import Checkpoints, write_atomically
+from pggan_kit.checkpoint import Checkpoints, Say, write_atomically
 from pggan_kit.contracts import nearest
 from pggan_kit.errors import RunError
 from pggan_kit.generators import TrainedGenerator, drawn, restored, stage_end, trained
@@ -186,6 +186,13 @@ class RunDirectory:
         """Add a dated line to `log.txt`. That it cannot be written ends no run: what fails then says so itself."""
         with suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def tell(self, line: str, say: Say | None) -> None:
+        """Log a line, and say it to whoever listens. Only rank 0 does."""
+        if distributed.rank() == 0:
+            self.log(line)
+            if say is not None:
+                say(line)
 
     def warn(self, line: str) -> None:
         """Warn, and log it too. Only rank 0 does."""

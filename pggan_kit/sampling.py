@@ -18,7 +18,9 @@ from pggan_kit.images import image_grid, to_uint8
 from pggan_kit.seeding import torch_generator
 
 
-def sample(run_dir: Path, count: int, seed: int, target: Path, plugins: Sequence[Any] = ()) -> None:
+def sample(
+    run_dir: Path, count: int, seed: int, target: Path, plugins: Sequence[Any] = (), stage: str | int | None = None
+) -> None:
     """Write `count` images of a run's averaged generator.
 
     Args:
@@ -26,11 +28,12 @@ def sample(run_dir: Path, count: int, seed: int, target: Path, plugins: Sequence
         count: how many; labels, where there are any, go round 0, 1, ..., K - 1.
         seed: of the latents; the same seed and count give the same images.
         target: `.npz` (one array `images`, uint8, N x H x W x C), `.png` (a grid), else a folder of PNGs.
+        plugins, stage: see `load_generator`.
 
     Raises:
-        RunError: the run cannot be read, or the target cannot be written.
+        RunError: the run cannot be read, no such stage has ended, or the target cannot be written.
     """
-    images = draw(load_generator(run_dir, plugins=plugins), count, seed)
+    images = draw(load_generator(run_dir, stage=stage, plugins=plugins), count, seed)
     if target.suffix == ".npz":
         buffer = io.BytesIO()
         np.savez_compressed(buffer, images=images)

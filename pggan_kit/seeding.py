@@ -25,3 +25,15 @@ def torch_generator(seed: int, *names: str | int) -> torch.Generator:
 def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
     """A NumPy generator seeded for one purpose."""
     return np.random.Generator(np.random.PCG64(derive(seed, *names)))
+
+
+def seed_step(device: torch.device, seed: int) -> None:
+    """Seed torch's own generators, of the CPU and of a GPU in use, for one step.
+
+    `torch.manual_seed` does the same, and for each kind of device that is not there notes the stack, which takes as long
+    as several layers of a small stage.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)

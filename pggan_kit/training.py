@@ -20,7 +20,7 @@ from pggan_kit.meters import Meter, diversity, metrics
 from pggan_kit.recovery import Recovery
 from pggan_kit.runs import Run
 from pggan_kit.schedule import FADE, STABLE, Stage
-from pggan_kit.seeding import derive
+from pggan_kit.seeding import derive, seed_step
 from pggan_kit.signals import StopSignals
 from pggan_kit.state import on_cpu
 from pggan_kit.steps import PATHS, StepContext
@@ -120,7 +120,7 @@ class Loop:
     def step(self) -> None:
         state, seed = self.state, self.experiment.seed
         self.set_alpha()
-        torch.manual_seed(derive(seed, "step", *state.stream(), distributed.rank()))
+        seed_step(state.device, derive(seed, "step", *state.stream(), distributed.rank()))
         faded = {path: self.alpha_tensors[path] for path in PATHS if self.run.alpha[path] != 1.0}
         ctx = StepContext(self.experiment, state, state.stage, self.sampler, faded, self.recovery.guard, self.compiler)
         self.recovery.before_step()

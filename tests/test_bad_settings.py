@@ -5,6 +5,7 @@ far below any range, and a text that is no choice. A parameter that takes any nu
 """
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterator
 
@@ -218,6 +219,14 @@ def test_an_optimizer_that_is_missing_is_named(name: str, rejected: Callable[...
 
 def test_a_parameter_without_default_is_named(rejected: Callable[..., str]) -> None:
     rejected(r"datasets\.ImageFolder needs a value for folder: bind", "train.dataset = @datasets.ImageFolder()")
+
+
+def test_a_part_that_is_left_out_is_explained_by_those_that_there_are(rejected: Callable[..., str]) -> None:
+    message = rejected(
+        r"metrics\.FrechetDistance needs a value for features: bind metrics\.FrechetDistance\.features = @features\.",
+        "train.metrics = [@metrics.FrechetDistance()]",
+    )
+    assert set(re.findall(r"@(\S+)\(\)", message)) == {name for name in load().rows if name.startswith("features.")}
 
 
 def test_a_schedule_without_images_is_refused(rejected: Callable[..., str]) -> None:

@@ -97,6 +97,12 @@ def test_a_hard_switch_has_no_fade_to_measure(tiny: Callable[..., str], cli: Cli
     assert "steady" in result.stdout and "fading" not in result.stdout
 
 
+def test_its_help_shows_the_options_of_a_measurement_and_the_comparison(cli: Cli) -> None:
+    text = cli("bench", "--help").stdout
+    assert "bench CONFIG [OPTIONS]" in text
+    assert "--stages SIZES" in text and "--rounds" in text and "compare" in text
+
+
 def test_wrong_options_are_refused(tiny: Callable[..., str], cli: Cli, stub: str, refused: Refused) -> None:
     Path("broken.py").write_text("1 / 0")
     Path("other.py").write_text("def make(size): ...\nnumber = 1\n")

@@ -49,6 +49,19 @@ def test_a_branch_that_changes_nothing_ends_as_its_trunk(stage: str, trunk: Path
     assert rows(Path("branch")) == [row for row in rows(trunk) if row["images"] > begun]
 
 
+def test_it_is_said_where_a_branch_begins(
+    trunk: Path, tiny: Callable[..., str], cli: Callable[..., Result], stub: str
+) -> None:
+    options = ["--plugin", stub, "--from", "trunk@0", "-b", "schedule.sizes = (4, 8)"]
+    longer = ["-b", "schedule.stable_images = {4: 1008, 8: 4}", "-b", "schedule.batch_size = 100"]
+    result = cli("train", tiny(), *options, "--run-dir", "longer", *longer)
+    said = "from trunk@0 at images 8 of stage 4x4, which goes on until images 1,008"
+    assert result.stderr.splitlines() == [said], result.output
+    assert said in Path("longer/log.txt").read_text()
+    result = cli("train", tiny(), *options, "--run-dir", "same")
+    assert result.stderr.splitlines() == ["from trunk@0 at images 8 of stage 4x4, which is over; stage 8x8 is next"]
+
+
 def test_a_branch_records_where_it_came_from_and_needs_its_trunk_no_more(trunk: Path, branch: Branch) -> None:
     with pytest.raises(Interrupted):
         branch("trunk@1", "schedule.stable_images = 24", plugins=(StopAt(28),))

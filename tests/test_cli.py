@@ -134,7 +134,9 @@ def test_a_run_is_resumed_from_anywhere_even_with_idle_bindings(
     monkeypatch.chdir(elsewhere)
     result = cli("resume", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    assert "resumed at images 40" in (tmp_path / "run" / "log.txt").read_text()
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "resumed at images 40" in log and "was complete already, at images 40" in log
+    assert result.stderr == f"{tmp_path / 'run'} was complete already, at images 40\n"
 
 
 def test_a_run_directory_that_is_taken_is_refused(
@@ -207,6 +209,13 @@ def test_samples_depend_on_the_seed(finished: Path, cli: Cli) -> None:
     for seed in (0, 1):
         assert cli("sample", finished, "--count", 3, "--seed", seed, "--out", f"{seed}.npz").exit_code == 0
     assert not np.array_equal(np.load("0.npz")["images"], np.load("1.npz")["images"])
+
+
+def test_sample_draws_from_the_end_of_a_stage(finished: Path, cli: Cli, refused: Callable[..., str]) -> None:
+    for stage in ("0", "4x4"):
+        assert cli("sample", finished, "--stage", stage, "--count", 3, "--out", "x.npz").exit_code == 0
+        assert np.load("x.npz")["images"].shape == (3, 4, 4, 3)
+    refused(cli("sample", finished, "--stage", "16x16", "--out", "x.npz"), r"no such stage has ended there")
 
 
 def test_sample_refuses_what_it_cannot_write(finished: Path, cli: Cli, refused: Callable[..., str]) -> None:

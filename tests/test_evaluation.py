@@ -417,6 +417,13 @@ def test_of_an_earlier_stage(run: Any) -> None:
         pggan_kit.evaluate(run, stage="32x32", plugins=[STUB, PARTS])
 
 
+def test_a_metric_is_named_with_or_without_its_kind(run: Any) -> None:
+    short, long = (
+        pggan_kit.evaluate(run, metrics=[name], plugins=[STUB, PARTS]) for name in ("Pixels", "metrics.Pixels")
+    )
+    assert short == long
+
+
 def test_no_run() -> None:
     with pytest.raises(RunError, match="nowhere holds no run"):
         pggan_kit.evaluate("nowhere")
@@ -477,6 +484,9 @@ def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
     refused(fakes, tmp_path / "floats.npz", r"floats.npz: images must be uint8 .* are float64 \(3, 8, 8, 1\)")
     refused(fakes, reals, "there is nothing to measure", ConfigError, metrics=[])
     refused(fakes, reals, "no run and no", RunError, stage="8x8")
+    small = ["metrics.Pixels.smallest = 16"]
+    with pytest.warns(UserWarning, match="not defined"):
+        refused(fakes, reals, "none of metrics.Pixels is defined at 8x8", ConfigError, bindings=small)
     held = ["evaluation.dataset = @datasets.MNIST()"]
     refused(fakes, reals, "evaluation.dataset has no use where two folders", ConfigError, bindings=held)
 
@@ -489,6 +499,10 @@ def test_the_command(run: Any, cli: Callable[..., Any], tmp_path: Path, stub: st
     assert (row["metric"], row["count"], row["size"]) == ("Pixels", 4, "4x4")
     shown = cli(*command, "--plugin", stub, "--plugin", command_plugin(tmp_path))
     assert "noise floor" in shown.stdout and "Pixels" in shown.stdout and "4x4" in shown.stdout
+    undefined = [*command, "-b", "metrics.Pixels.smallest = 8", "--plugin", stub, "--plugin", command_plugin(tmp_path)]
+    refused_at_4 = cli(*undefined)
+    assert refused_at_4.exit_code == 2 and not refused_at_4.stdout
+    assert "error: train.metrics: none of metrics.Pixels is defined at 4x4; choose others" in refused_at_4.stderr
     wrong = cli("evaluate", "nowhere")
     assert (wrong.exit_code, wrong.stderr.strip()) == (2, "error: nowhere holds no run (it has no run.json)")
 

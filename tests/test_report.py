@@ -17,17 +17,20 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import STUB
+from matplotlib.figure import Figure
 from PIL import Image
 from reporting import Page, latents, train_pair
 
-from pggan_kit import api
+from pggan_kit import api, hookimpl
 from pggan_kit.errors import UserError
 from pggan_kit.report import write_report
 from pggan_kit.report.latex import latex
 from pggan_kit.report.page import Section, Table, shown
 from pggan_kit.report.pictures import ALPHAS, GRID, STRIP, draw_run
 from pggan_kit.report.records import named_apart, read_run
+from pggan_kit.report.runs import curves_section
 from pggan_kit.sampling import draw
+from pggan_plugins.switches import Linear
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,7 @@ def test_several_runs_beside_each_other(pair: SimpleNamespace) -> None:
     (film,) = [alt for alt in alts if alt.startswith("Animation of ")]
     assert "soft | hard side by side" in film
     (alpha,) = [alt for alt in alts if alt.startswith("Line chart of alpha ")]
-    assert "soft goes from 1 at 8 images" in alpha and "hard goes from 1 at 8" in alpha
+    assert "soft goes from 1 at 0 images" in alpha and "hard goes from 1 at 0" in alpha
     assert sum("images of soft at" in alt for alt in alts) == sum("images of hard at" in alt for alt in alts) == 3
     assert "train.switch @switches.Linear() @switches.Hard()" in page.text
     assert "train.seed 0" not in page.text, "what is the same in both is no difference"
@@ -163,6 +166,56 @@ def test_a_branch_is_shown_with_its_trunk(pair: SimpleNamespace, tmp_path: Path,
     for stage in (1, 2):
         assert ours.begins[stage][0] == 1.0
         assert (ours.begins[stage][1] == theirs.begins[stage][1]).all()
+
+
+def drawn_alpha(run: Path, said: list[str]) -> list[tuple[list[float], list[float], str]]:
+    """x, y and style of the lines in the plot of alpha, without the marks of stages."""
+    record = read_run(run)
+    section = curves_section([record], [draw_run(record, said.append)])
+    (figure,) = [figure for figure in section.groups[0].figures if figure.name == "alpha"]
+    assert figure.draw is not None
+    axes = Figure().add_subplot()
+    figure.draw(axes)
+    own = axes.lines[len(record.stages) :]
+    return [(list(line.get_xdata()), list(line.get_ydata()), line.get_linestyle()) for line in own]
+
+
+def test_alpha_is_what_the_switch_gives_between_ticks_too(
+    pair: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two fades of 8 images, from 8 and from 24 on, each followed by 8 stable ones; a gap where a stage begins."""
+    monkeypatch.chdir(pair.folder)
+    stairs, half = ["train.switch = @switches.Staircase()"], tmp_path / "half"
+    api.train("tiny.gin", stairs, run_dir=half, plugins=[str(STUB)], start_from="soft@1")
+    eighths, quarters, ones = [i / 8 for i in range(8)], [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75], [1] * 8
+    for run, fades in (
+        (pair.folder / "soft", (eighths, eighths)),
+        (pair.folder / "hard", (ones, ones)),
+        (half, (eighths, quarters)),  # the first fade is the trunk's
+    ):
+        said: list[str] = []
+        assert drawn_alpha(run, said) == [
+            ([0, 8], [1, 1], "-"),
+            ([*range(8, 17), 24], [*fades[0], 1, 1], "-"),
+            ([*range(24, 33), 40], [*fades[1], 1, 1], "-"),
+        ]
+        assert said == []
+
+
+def test_a_switch_that_cannot_be_asked_again_leaves_dots(
+    copied: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers otherwise than in training, or fails without its run: what the ticks tell is all that is known."""
+    run, said = copied("soft"), []
+    rows = (run / "stats.jsonl").read_text()
+    (run / "stats.jsonl").write_text(rows.replace('"Progress/alpha": 0.5', '"Progress/alpha": 0.25', 1))
+    assert drawn_alpha(run, said) == [([8, 16, 24, 32, 40], [1, 0.25, 1, 0.5, 1], "None")]
+    (sentence,) = said
+    assert "alpha is drawn at ticks only: the switch answers otherwise than it did before images 16" in sentence
+    (run / "stats.jsonl").write_text(rows)
+    monkeypatch.setattr(Linear, "fade_alpha", hookimpl(lambda self, progress: self.there_is_none))
+    assert drawn_alpha(run, said)[0][1] == [1, 0.5, 1, 0.5, 1]
+    assert "alpha is drawn at ticks only: " in said[1] and "no attribute 'there_is_none'" in said[1]
 
 
 def test_stages_and_curves_are_read_from_the_ticks(pair: SimpleNamespace) -> None:
@@ -225,6 +278,7 @@ def test_without_its_plugin_a_run_is_shown_without_pictures(copied: Callable[...
     assert len(said) == 1 and "not all pictures can be drawn" in said[0]
     page = Page(tmp_path / "a.html")
     assert "Curves" in page.texts and "Stages" not in page.texts
+    assert "alpha of the generator; dots, at ticks only: the switch of soft cannot be asked again" in page.texts
     assert draw_run(read_run(run), pytest.fail, [str(STUB)]).ends
 
 
@@ -270,7 +324,7 @@ def test_bad_runs_are_refused(
 def test_the_command_writes_both(
     copied: Callable[..., Path], cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pggan_kit.report.runs.curves_section", lambda runs: Section("Curves"))
+    monkeypatch.setattr("pggan_kit.report.runs.curves_section", lambda *_: Section("Curves"))
     done = cli("report", copied("hard"), "--out", "deep/page.html", "--figures", "deep/figures")
     assert (done.exit_code, done.stderr) == (0, "wrote deep/page.html and deep/figures\n")
     Page(tmp_path / "deep/page.html").require_self_contained()

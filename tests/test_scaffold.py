@@ -137,6 +137,7 @@ WRONG = {
     ("lambda", "losses"): "NAME lambda: Python itself has something called lambda",
     ("json", "losses"): "NAME json: Python itself has something called json",
     ("torch", "losses"): "NAME torch: a module of this name is installed already",
+    ("losses", "losses"): r"NAME losses: a plugin of this name is installed \(pggan_kit .*\); choose another",
     ("hinge", "losses"): r"NAME: losses\.Hinge comes with losses \(pggan_kit .*\); choose another",
 }
 

@@ -21,7 +21,7 @@ from pggan_kit.plugins import Hooks
 from pggan_kit.pyramid import Level
 from pggan_kit.runs import Run, RunDirectory
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
-from pggan_kit.seeding import derive
+from pggan_kit.seeding import derive, seed_step
 from pggan_kit.steps import PATHS, StepContext
 
 NETS = ("generator", "discriminator")
@@ -81,7 +81,7 @@ class Rig:
         """Stand on the clock where the stage has had so many updates of D, and seed as the loop does."""
         state = self.state
         state.images = state.starts[-1] + update * self.stage.batch_size
-        torch.manual_seed(derive(self.experiment.seed, "step", *state.stream()))
+        seed_step(state.device, derive(self.experiment.seed, "step", *state.stream()))
 
     def step(self, update: int = 0) -> None:
         """One iteration, as the loop takes it: seeds, update, average. `update`: the stage's updates of D before it."""

@@ -93,6 +93,15 @@ def _put_back(variable: str, value: str | None) -> None:
         os.environ[variable] = value
 
 
+def say(line: str) -> None:
+    """Tell people one line, beside what a command prints."""
+    err.print(escaped(line), highlight=False, soft_wrap=True)
+
+
+stage_option = click.option(
+    "--stage", metavar="STAGE", help="As it was when this stage ended: its number from 0, or its size."
+)
+
 no_plugin_option = click.option(
     "--no-plugin",
     multiple=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import FAILED, err, escaped, experiment_options, main, out
+from pggan_kit.cli.base import FAILED, escaped, experiment_options, main, out, say
 from pggan_kit.errors import UserError
 
 
@@ -19,8 +19,13 @@ class Bench(click.Group):
         ours = not args or args[0] in (*self.commands, *ctx.help_option_names)
         return super().parse_args(ctx, args if ours else ["run", *args])
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those of `run`, which are ours where no command is named."""
+        self.commands["run"].format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
 
-@main.group(cls=Bench)
+
+@main.group(cls=Bench, options_metavar="CONFIG", subcommand_metavar="[OPTIONS]")
 def bench() -> None:
     """Measure an experiment's stages (bench CONFIG), or compare two such reports (bench compare A.json B.json)."""
 
@@ -65,7 +70,7 @@ def bench_run(
         others=dict(others),
         against=against,
         rounds=rounds,
-        progress=lambda what: err.print(escaped(what), highlight=False, soft_wrap=True),
+        progress=say,
     )
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

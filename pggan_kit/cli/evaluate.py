@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from pggan_kit.cli.base import experiment_options, main, out
+from pggan_kit.cli.base import experiment_options, main, out, stage_option
 
 
 @main.command()
@@ -17,7 +17,7 @@ from pggan_kit.cli.base import experiment_options, main, out
 @click.argument("against", type=click.Path(path_type=Path), required=False)
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Instead of the run's train.metrics.")
 @click.option("--count", type=click.IntRange(min=2), help="How many images; default: evaluation.count.")
-@click.option("--stage", metavar="STAGE", help="As it was when this stage ended: its number from 0, or its size.")
+@stage_option
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 @experiment_options
 def evaluate(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import DataProgress, err, experiment_options, main, no_plugin_option
+from pggan_kit.cli.base import DataProgress, err, experiment_options, main, no_plugin_option, say, stage_option
 
 
 @main.command()
@@ -30,7 +30,9 @@ def train(
     from pggan_kit import api
 
     with DataProgress() as progress:
-        api.train(config, bindings, run_dir=run_dir, plugins=plugins, data_progress=progress, start_from=start_from)
+        api.train(
+            config, bindings, run_dir=run_dir, plugins=plugins, data_progress=progress, start_from=start_from, say=say
+        )
 
 
 @main.command()
@@ -42,7 +44,7 @@ def resume(run: Path, plugins: tuple[str, ...]) -> None:
     from pggan_kit import api
 
     with DataProgress() as progress:
-        api.resume(run, plugins=plugins, data_progress=progress)
+        api.resume(run, plugins=plugins, data_progress=progress, say=say)
 
 
 @main.command()
@@ -50,9 +52,10 @@ def resume(run: Path, plugins: tuple[str, ...]) -> None:
 @click.option("--count", default=64, show_default=True, type=click.IntRange(min=1), help="How many images.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the latents.")
 @click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="FILE.npz, FILE.png or a folder.")
+@stage_option
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Instead of the plugin files the run used.")
 @no_plugin_option
-def sample(run: Path, count: int, seed: int, target: Path, plugins: tuple[str, ...]) -> None:
+def sample(run: Path, count: int, seed: int, target: Path, stage: str | None, plugins: tuple[str, ...]) -> None:
     """Draw images from a run's averaged generator.
 
     An .npz file holds one array `images`, uint8, N x H x W x C; a .png file shows a grid; anything else is a folder of
@@ -60,5 +63,5 @@ def sample(run: Path, count: int, seed: int, target: Path, plugins: tuple[str, .
     """
     from pggan_kit import sampling
 
-    sampling.sample(run, count, seed, target, plugins)
+    sampling.sample(run, count, seed, target, plugins, stage)
     err.print(f"wrote {count} images to {target}")

@@ -69,7 +69,7 @@ def _of_runs(records: Sequence[RunRecord], say: Say, plugins: Sequence[Any]) -> 
         runs.film_section(pair, records[:2]),
         runs.grids_section(records, pictures),
         runs.fades_section(records, pictures),
-        runs.curves_section(records),
+        runs.curves_section(records, pictures),
         runs.cost_section(records),
         runs.transitions_section(records),
         runs.configuration_section(records),

@@ -1,19 +1,22 @@
-"""Pictures of a run's checkpoints: the same latents at the end of each stage, and along each fade."""
+"""What a run's parts, built anew, have to show: images of the same latents, and alpha."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from pggan_kit.api import TrainedGenerator, restorer
+from pggan_kit.api import TrainedGenerator, recorded
 from pggan_kit.checkpoint import Checkpoints
-from pggan_kit.errors import UserError
-from pggan_kit.report.records import RunRecord
+from pggan_kit.errors import TrainingError, UserError
+from pggan_kit.generators import restored
+from pggan_kit.report.alphas import Trained, alpha_lines
+from pggan_kit.report.records import Curve, RunRecord
 from pggan_kit.sampling import draw
 
 GRID = 16
@@ -39,6 +42,7 @@ class Pictures:
         fades: by stage, for each of `ALPHAS` images of the first latents from the last checkpoint before the fade's
             end.
         latent_size: Z; 0 where nothing could be drawn.
+        alpha_lines: see `alphas.alpha_lines`; None where only ticks tell of alpha.
     """
 
     ends: dict[int, np.ndarray] = field(default_factory=dict)
@@ -47,6 +51,7 @@ class Pictures:
     begins: dict[int, tuple[float, np.ndarray]] = field(default_factory=dict)
     fades: dict[int, list[np.ndarray]] = field(default_factory=dict)
     latent_size: int = 0
+    alpha_lines: list[Curve] | None = None
 
 
 def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 0) -> Pictures:
@@ -60,7 +65,10 @@ def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 
     """
     pictures, chain = Pictures(), list(run.lineage())
     try:
-        restore = [restorer(ancestor.folder, plugins=plugins) for ancestor in chain]
+        built = [recorded(ancestor.folder, plugins)[0] for ancestor in chain]
+        trained = [(prepared.schedule(), prepared.hooks()) for prepared in built]
+        pictures.alpha_lines = _alpha_lines(run, trained, say)
+        restore = [partial(restored, old.built.experiment, *had) for old, had in zip(built, trained, strict=True)]
         with torch.random.fork_rng(devices=[]):
             for place, ancestor in enumerate(chain):
                 heir = min(place + 1, len(chain) - 1)
@@ -73,9 +81,17 @@ def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 
                     if content.get("stage_over") and index < run.stages[-1].index:
                         grew = restore[heir if content["images"] == limit else place](content, grown=True)
                         pictures.begins[index + 1] = _alpha(grew), draw(grew, GRID, seed)
-    except UserError as error:
+    except (UserError, TrainingError) as error:
         say(f"{run.folder}: not all pictures can be drawn: {error}")
     return pictures
+
+
+def _alpha_lines(run: RunRecord, trained: Trained, say: Say) -> list[Curve] | None:
+    try:
+        return alpha_lines(run, trained)
+    except (UserError, TrainingError) as error:
+        say(f"{run.folder}: alpha is drawn at ticks only: {error}")
+        return None
 
 
 def _draw(pictures: Pictures, content: Mapping[str, Any], restore: Restore, seed: int) -> None:

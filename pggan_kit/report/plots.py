@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,6 +93,27 @@ def curves(
         if log and every and min(every) > 0:
             logarithmic(axes)
         finish(axes, label, len(named) + len(floors or {}) > 1)
+
+    return draw
+
+
+def alphas(named: Mapping[str, Sequence[Curve]], dotted: Collection[str], stages: Sequence[StageRecord] = ()) -> Draw:
+    """Alpha over the clock, with a gap where a stage begins.
+
+    Args:
+        named: a line for each stage, by what the legend says.
+        dotted: those of which only the points are known, not what lies between them.
+        stages: as for `curves`.
+    """
+
+    def draw(axes: Axes) -> None:
+        mark_stages(axes, stages)
+        for number, (name, lines) in enumerate(named.items()):
+            form: Any = {"linestyle": "none", "marker": "."} if name in dotted else {}
+            for place, line in enumerate(lines):
+                label = "_" if place else name  # once in the legend
+                axes.plot(*zip(*line, strict=True), color=colour(number), label=label, **form)
+        finish(axes, "alpha", len(named) > 1)
 
     return draw
 

@@ -89,9 +89,10 @@ def fades_section(runs: Sequence[RunRecord], pictures: Sequence[Pictures]) -> Se
     return section
 
 
-def curves_section(runs: Sequence[RunRecord]) -> Section:
+def curves_section(runs: Sequence[RunRecord], pictures: Sequence[Pictures]) -> Section:
     """Losses, scores, metrics and alpha over images."""
     figures = single_curves(runs[0]) if len(runs) == 1 else compared_curves(runs)
+    figures.append(alpha_figure(runs, [drawn.alpha_lines for drawn in pictures]))
     return Section(
         "Curves",
         ["Vertical lines are the beginnings of stages, gray grounds are fades (of most runs, where they differ)."],
@@ -100,14 +101,14 @@ def curves_section(runs: Sequence[RunRecord]) -> Section:
 
 
 def single_curves(run: RunRecord) -> list[Figure]:
-    """One plot for losses, one for scores, one for each metric with its noise floor, one for alpha."""
+    """One plot for losses, one for scores, one for each metric with its noise floor."""
     figures = []
     for what, prefix in (("losses", "Loss/"), ("scores", "Scores/")):
         named = {tag.removeprefix(prefix): run.curve(tag) for tag in run.tags if tag.startswith(prefix)}
         if named:
             alt, draw = plots.described(named, what, run), plots.curves(named, what, run.stages)
             figures.append(plot(what, draw, alt, what.capitalize()))
-    for tag in [*filter(is_metric, run.tags), "Progress/diversity", "Progress/alpha"]:
+    for tag in [*filter(is_metric, run.tags), "Progress/diversity"]:
         figures += curve_figures([run], tag, run.stages)
     return figures
 
@@ -117,7 +118,7 @@ def compared_curves(runs: Sequence[RunRecord]) -> list[Figure]:
     wanted = [t for t in tags_of(runs) if t.startswith(("Loss/", "Scores/")) or is_metric(t)]
     shared = usual_stages(runs)
     figures: list[Figure] = []
-    for tag in [*sorted(wanted, key=lambda tag: not is_metric(tag)), "Progress/diversity", "Progress/alpha"]:
+    for tag in [*sorted(wanted, key=lambda tag: not is_metric(tag)), "Progress/diversity"]:
         figures += curve_figures(runs, tag, shared)
     return figures
 
@@ -134,6 +135,21 @@ def curve_figures(runs: Sequence[RunRecord], tag: str, stages: Sequence[StageRec
     caption = f"{label}; dashed: its noise floor, the same between two halves of the data" if floors else label
     alone = runs[0] if len(runs) == 1 else None
     return [plot(label, draw, plots.described({label: named[runs[0].name]} if alone else named, label, alone), caption)]
+
+
+def alpha_figure(runs: Sequence[RunRecord], exact: Sequence[list[Curve] | None]) -> Figure:
+    """The generator's alpha: a line through each stage, or dots at the ticks of runs whose switch cannot be asked."""
+    pairs = list(zip(runs, exact, strict=True))
+    lines = {run.name: own or [run.curve("Progress/alpha")] for run, own in pairs}
+    dotted = [run.name for run, own in pairs if not own]
+    caption = "alpha of the generator"
+    if dotted:
+        caption += f"; dots, at ticks only: the switch of {', '.join(dotted)} cannot be asked again"
+    named = {name: [point for line in own for point in line] for name, own in lines.items()}
+    alone = runs[0] if len(runs) == 1 else None
+    alt = plots.described({"alpha": named[runs[0].name]} if alone else named, "alpha", alone)
+    stages = alone.stages if alone else usual_stages(runs)
+    return plot("alpha", plots.alphas(lines, dotted, stages), alt, caption)
 
 
 def cost_section(runs: Sequence[RunRecord]) -> Section:

@@ -17,7 +17,7 @@ from string import Template
 from pggan_kit.components import KINDS
 from pggan_kit.contracts import nearest
 from pggan_kit.errors import PluginError
-from pggan_kit.plugins import load
+from pggan_kit.plugins import installed, load
 
 HOOKS = "hooks"
 """The kind of a plugin that brings no part."""
@@ -109,6 +109,9 @@ def _require_free(module: str, selector: str) -> None:
     """Check that no installed plugin or module has the name, and no part."""
     if importlib.util.find_spec(module) is not None:
         raise PluginError(f"NAME {module}: a module of this name is installed already; choose another")
+    for plugin, _ in installed():
+        if plugin.name == module:
+            raise PluginError(f"NAME {module}: a plugin of this name is installed ({plugin.origin}); choose another")
     row = load().rows.get(selector)
     if row is not None:
         raise PluginError(f"NAME: {selector} comes with {row.plugin.name} ({row.plugin.origin}); choose another")
