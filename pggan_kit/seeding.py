@@ -30,8 +30,8 @@ def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
 def seed_step(device: torch.device, seed: int) -> None:
     """Seed torch's own generators, of the CPU and of a GPU in use, for one step.
 
-    `torch.manual_seed` does the same, and for each kind of device that is not there notes the stack, which takes as long
-    as several layers of a small stage.
+    `torch.manual_seed` does the same, and for each kind of device that is not there notes the stack, which takes as
+    long as several layers of a small stage.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
