@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two distributions, each with a plugin named `extras` that listens to `before_run` and keeps state."""
     for name, part in (("acme-parts", "Acme"), ("zenith-parts", "Zenith")):
         module = name.replace("-", "_")
+        monkeypatch.delitem(sys.modules, module, raising=False)  # that of the test before
         source = HEAD + (
             f"class {part}:\n    @hookimpl\n    def fade_alpha(self, progress): return progress\n"
             f"@hookimpl\ndef components(): return [Component('switches', '{part}', {part})]\n"
@@ -36,7 +38,9 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def listed(cli: Callable[..., Result], *options: object) -> dict[str, dict[str, Any]]:
-    rows = json.loads(cli("plugins", "list", "--json", *options).stdout)["plugins"]
+    result = cli("plugins", "list", "--json", *options)
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads(result.stdout)["plugins"]
     return {f"{row['distribution']}:{row['plugin']}" if row["distribution"] else row["plugin"]: row for row in rows}
 
 
@@ -187,7 +191,5 @@ def test_two_parts_of_one_name_are_refused_with_the_way_out(twins: None, tmp_pat
         HEAD + "@hookimpl\ndef components(): return [Component('observers', 'Z', object)]\n"
     )
     (tmp_path / "site" / "zenith_parts.py").write_text((tmp_path / "site" / "acme_parts.py").read_text())
-    for module in ("acme_parts", "zenith_parts"):
-        __import__("sys").modules.pop(module, None)
     with pytest.raises(PluginError, match=r"observers\.Z, .*block one: --no-plugin (acme|zenith)-parts:extras"):
         load()
