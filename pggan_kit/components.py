@@ -58,6 +58,10 @@ class Scores(NamedTuple):
     class_logits: Tensor | None = None
     labels: Tensor | None = None
 
+    def rows(self, rows: slice) -> Scores:
+        """Those of some of the batch's samples."""
+        return Scores(*(None if values is None else values[rows] for values in self))
+
 
 Critic = Callable[[Tensor], Scores]
 """A discriminator with its labels, alpha and augmentation bound: images (N, C, h, w) -> Scores."""
@@ -81,6 +85,10 @@ class Architecture(Protocol):
     Each call is made with torch's generator seeded for that piece, so variants share their initial weights.
     `preserves_function` says whether, at alpha 0, a grown network computes what it computed before; `conditional`,
     whether the networks look at labels.
+
+    It may have `separates_batches`, for the discriminator: several batches in one call get the scores that each would
+    get alone, and layers that look across samples ask `pggan_kit.networks.batches()` how many there are. An
+    architecture without it is called once for each batch.
     """
 
     preserves_function: bool

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -144,6 +147,28 @@ class Discriminator(Growing):
                 features = torch.lerp(old.to(features.dtype), features, alpha.to(features.dtype))
         scores: Scores = self.head(features, labels)
         return scores._replace(score=at_least_float32(scores.score))
+
+
+class _Batches(threading.local):
+    count = 1
+
+
+_batches = _Batches()
+
+
+@contextlib.contextmanager
+def side_by_side(count: int) -> Iterator[None]:
+    """What a discriminator is given inside is so many batches of equal size, one behind the other."""
+    before, _batches.count = _batches.count, count
+    try:
+        yield
+    finally:
+        _batches.count = before
+
+
+def batches() -> int:
+    """How many batches are side by side: what an architecture that `separates_batches` has to keep apart."""
+    return _batches.count
 
 
 def as_channels_last(images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from pggan_kit import distributed, microbatches
 from pggan_kit.components import Critic, Penalty, Scores
 from pggan_kit.derivatives import differentiated_twice
 from pggan_kit.guards import float_buffers
+from pggan_kit.networks import side_by_side
 from pggan_kit.resampling import fade_reals
 from pggan_kit.seeding import torch_generator
 
@@ -29,7 +30,18 @@ Part = Mapping[str, Tensor | None]
 """A batch as named tensors with N rows each."""
 
 GeneratorCall = Callable[[Tensor, Tensor | None], Tensor]
-DiscriminatorCall = Callable[[Tensor, Tensor | None], Scores]
+
+
+class DiscriminatorCall(Protocol):
+    """The discriminator, behind the augmentation.
+
+    It may have `separates_batches`, see `scores_of_each`.
+    """
+
+    def __call__(self, images: Tensor, labels: Tensor | None = None) -> Scores:
+        """Scores of images (N, C, h, w) with labels (N,)."""
+
+
 Terms = Callable[[GeneratorCall, DiscriminatorCall, Part], tuple[dict[str, Tensor], dict[str, Tensor]]]
 """`terms(G, D, part) -> (losses, kept)`: 0-dim terms to be summed and minimised, and tensors with N rows each that the
 update wants back (scores to log, fakes to use again)."""
@@ -77,6 +89,23 @@ def image_gradients(critic: Critic, images: Tensor) -> Tensor:
         score = critic(images).score
     (gradient,) = torch.autograd.grad(score.sum(), images, create_graph=True)
     return gradient
+
+
+def scores_of_each(D: DiscriminatorCall, batches: Sequence[Tensor], labels: Tensor | None) -> list[Scores]:
+    """The discriminator's scores of several batches (N, C, h, w), each as if it came alone.
+
+    Where the architecture says that it `separates_batches`, and nothing else looks at or changes the batch before it,
+    all go through in one call: small stages spend more time on operations' overhead than on numbers.
+
+    Args:
+        labels: (N,), the same for each batch.
+    """
+    if not getattr(D, "separates_batches", False):
+        return [D(images, labels) for images in batches]
+    with side_by_side(len(batches)):
+        scores = D(torch.cat(list(batches)), None if labels is None else labels.repeat(len(batches)))
+    rows = len(batches[0])
+    return [scores.rows(slice(start, start + rows)) for start in range(0, rows * len(batches), rows)]
 
 
 class Source(Protocol):
@@ -239,13 +268,23 @@ def players(
         images: Tensor = state.generator(latents, labels, alpha.get("generator"))
         return images
 
-    def discriminator(images: Tensor, labels: Tensor | None = None) -> Scores:
-        if experiment.augmentation is not None:
-            images = experiment.augmentation(images)
-        scores: Scores = state.discriminator(images, labels, alpha.get("discriminator"))
-        return scores
+    return generator, _Discriminator(experiment, state, alpha.get("discriminator"))
 
-    return generator, discriminator
+
+class _Discriminator:
+    def __init__(self, experiment: Experiment, state: TrainState, alpha: Tensor | None) -> None:
+        self._augmentation = experiment.augmentation
+        self._net = state.discriminator
+        self._alpha = alpha
+        # An augmentation's random numbers would not be those that each batch alone would have drawn.
+        apart = getattr(experiment.architecture, "separates_batches", False)
+        self.separates_batches = apart and self._augmentation is None
+
+    def __call__(self, images: Tensor, labels: Tensor | None = None) -> Scores:
+        if self._augmentation is not None:
+            images = self._augmentation(images)
+        scores: Scores = self._net(images, labels, self._alpha)
+        return scores
 
 
 def _require_grad(net: Growing, value: bool) -> None:

@@ -181,6 +181,11 @@ class Layers:
         """Whether a convolution before a normalisation has a bias: batch norm would take it out again."""
         return self.norm != "batch"
 
+    @property
+    def by_sample(self) -> bool:
+        """Whether a sample's features depend on no other sample, nor on how often the layers have run."""
+        return self.norm not in ("batch", "spectral")
+
     def conv(
         self,
         in_channels: int,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.networks import at_least_float32
+from pggan_kit.networks import at_least_float32, batches
 from pggan_plugins.architectures.layers import EPSILON
 
 MINIBATCH = ("stddev", "discrimination", "none")
@@ -18,7 +18,7 @@ class MinibatchStddev(nn.Module):
 
     Samples are grouped with a stride: with G in a group and M groups, sample g * M + m is in group m. G is the largest
     divisor of the batch that is not above `group_size`. The statistic is the biased standard deviation over the group,
-    `sqrt(var + 1e-8)`, averaged over channels and pixels.
+    `sqrt(var + 1e-8)`, averaged over channels and pixels. Batches that are side by side have groups of their own.
     """
 
     def __init__(self, group_size: int = 4) -> None:
@@ -28,11 +28,13 @@ class MinibatchStddev(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C + 1, h, w)."""
         n, c, h, w = x.shape
-        group = next(size for size in range(min(self.group_size, n), 0, -1) if n % size == 0)
-        groups = at_least_float32(x).view(group, n // group, c, h, w)
-        # torch's var over the first dimension takes ten times as long on a CPU.
-        deviation = (groups - groups.mean(0)).square().mean(0).add(EPSILON).sqrt()
-        statistic = deviation.mean((1, 2, 3)).repeat(group).view(n, 1, 1, 1).expand(n, 1, h, w)
+        count = batches()
+        alone = n // count
+        group = next(size for size in range(min(self.group_size, alone), 0, -1) if alone % size == 0)
+        groups = at_least_float32(x).view(count, group, alone // group, c, h, w)
+        # torch's var over an outer dimension takes ten times as long on a CPU.
+        deviation = (groups - groups.mean(1, keepdim=True)).square().mean(1).add(EPSILON).sqrt()
+        statistic = deviation.mean((2, 3, 4)).repeat(1, group).view(n, 1, 1, 1).expand(n, 1, h, w)
         return torch.cat([x, statistic.to(x.dtype)], 1)
 
 

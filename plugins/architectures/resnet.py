@@ -57,6 +57,7 @@ class ResNet(ImageSpaceFade):
         self.output = output
         self.conditioning = Conditioning(conditioning, label_size)
         self.conditional = conditioning != "none"
+        self.separates_batches = self.discriminator_layers.by_sample
 
     def width(self, stage: Stage) -> int:
         """Maps of a stage's blocks."""

@@ -84,6 +84,7 @@ class StyleGAN2(ImageSpaceFade):
         self.discriminator_layers = Layers("leaky_relu", "none", equalized_lr=True)
         self.conditioning = Conditioning(conditioning, label_size)
         self.conditional = conditioning != "none"
+        self.separates_batches = True
 
     def width(self, stage: Stage) -> int:
         """Maps of a stage's blocks."""

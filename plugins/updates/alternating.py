@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pggan_kit.components import Loss, Penalty
 from pggan_kit.experiment import Experiment
 from pggan_kit.schedule import PerStage, Stage, at_height
-from pggan_kit.steps import DiscriminatorCall, GeneratorCall, Part, StepContext
+from pggan_kit.steps import DiscriminatorCall, GeneratorCall, Part, StepContext, scores_of_each
 from pggan_plugins.updates.shared import add_penalties, report, scores_of_reals
 
 
@@ -72,7 +72,7 @@ def discriminator_terms(
     assert real is not None and latents is not None and mix is not None
     with torch.no_grad():
         fake = G(latents, labels)
-    real_scores, fake_scores = D(real, labels), D(fake, labels)
+    real_scores, fake_scores = scores_of_each(D, (real, fake), labels)
     terms = loss.discriminator(real_scores, fake_scores)
     add_penalties(terms, penalties, lambda images: D(images, labels), (real, fake), (real_scores, fake_scores), mix)
     return terms, {"real": real_scores.score, "fake": fake_scores.score}

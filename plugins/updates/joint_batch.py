@@ -87,18 +87,10 @@ def discriminator_terms(
     real, fake, labels, mix = part["real"], part["fake"], part["labels"], part["mix"]
     assert real is not None and fake is not None and mix is not None
     both = D(torch.cat([real, fake]), twice(labels))
-    real_scores, fake_scores = rows_of(both, slice(len(real))), rows_of(both, slice(len(real), None))
+    real_scores, fake_scores = both.rows(slice(len(real))), both.rows(slice(len(real), None))
     terms = loss.discriminator(real_scores, fake_scores)
     add_penalties(terms, penalties, lambda images: D(images, labels), (real, fake), (real_scores, fake_scores), mix)
     return terms, {"real": real_scores.score, "fake": fake_scores.score}
-
-
-def rows_of(scores: Scores, rows: slice) -> Scores:
-    """Some of a batch's scores."""
-    logits, labels = scores.class_logits, scores.labels
-    return Scores(
-        scores.score[rows], None if logits is None else logits[rows], None if labels is None else labels[rows]
-    )
 
 
 def twice(rows: Tensor | None) -> Tensor | None:
