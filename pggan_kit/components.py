@@ -60,7 +60,10 @@ class Scores(NamedTuple):
 
     def rows(self, rows: slice) -> Scores:
         """Those of some of the batch's samples."""
-        return Scores(*(None if values is None else values[rows] for values in self))
+        logits, labels = self.class_logits, self.labels
+        return Scores(
+            self.score[rows], None if logits is None else logits[rows], None if labels is None else labels[rows]
+        )
 
 
 Critic = Callable[[Tensor], Scores]

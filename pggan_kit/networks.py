@@ -36,6 +36,7 @@ class Growing(nn.Module):
         self.blocks = nn.ModuleDict()
         self.bridge: nn.Module | None = None
         self._weights: tuple[nn.Parameter, ...] | None = None
+        self._has_buffers: bool | None = None
 
     def weights(self) -> tuple[nn.Parameter, ...]:
         """All parameters, looked for once after each growth: at 4x4 such searches are a twentieth of a step."""
@@ -43,13 +44,19 @@ class Growing(nn.Module):
             self._weights = tuple(self.parameters())
         return self._weights
 
+    def has_buffers(self) -> bool:
+        """Whether it has any, looked for once after each growth likewise."""
+        if self._has_buffers is None:
+            self._has_buffers = next(self.buffers(), None) is not None
+        return self._has_buffers
+
     def seed_piece(self, piece: str, stage: Stage) -> None:
         """Make the next piece's initial weights depend on nothing but the seed and the piece's place."""
         torch.manual_seed(derive(self.seed, self.kind, piece, stage.index))
 
     def end_fade(self) -> None:
         """Drop the old path. A no-op without one."""
-        self.bridge = self._weights = None
+        self.bridge = self._weights = self._has_buffers = None
 
 
 class Generator(Growing):
@@ -76,7 +83,7 @@ class Generator(Growing):
     def grow(self, stage: Stage, bridged: bool) -> None:
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
         assert stage.previous is not None and self.bridge is None
-        self._weights = None
+        self._weights = self._has_buffers = None
         architecture, old_to_image = self.architecture, self.to_image
         self.seed_piece("block", stage)
         self.blocks[str(stage.index)] = architecture.generator_block(stage.previous, stage, self.resampling)
@@ -121,7 +128,7 @@ class Discriminator(Growing):
     def grow(self, stage: Stage, bridged: bool) -> None:
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
         assert stage.previous is not None and self.bridge is None
-        self._weights = None
+        self._weights = self._has_buffers = None
         architecture, old_from_image = self.architecture, self.from_image
         self.seed_piece("block", stage)
         self.blocks[str(stage.index)] = architecture.discriminator_block(stage, stage.previous, self.resampling)

@@ -157,8 +157,9 @@ class TrainState:
         averages: list[Tensor] = list(self.ema.weights())
         currents: list[Tensor] = list(self.generator.weights())
         torch._foreach_lerp_(averages, currents, 1.0 - decay)
-        for average, current in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
-            average.copy_(current)
+        if self.generator.has_buffers():
+            for average, current in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
+                average.copy_(current)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, as data that `torch.load(weights_only=True)` reads back."""

@@ -213,7 +213,7 @@ class StepContext:
         _require_grad(still, False)
         _require_grad(moving, True)
         chosen, scaler = state.optimizers[optimizer], state.scalers[net]
-        chosen.zero_grad(set_to_none=True)
+        _forget_gradients(chosen)
         if inference:
             still.eval()
         losses, kept = self._differentiated(net, terms, part, scaler)
@@ -290,6 +290,13 @@ class _Discriminator:
 def _require_grad(net: Growing, value: bool) -> None:
     for param in net.weights():
         param.requires_grad_(value)
+
+
+def _forget_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """`optimizer.zero_grad()`, without the profiler's marks, which take longer than the rest."""
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            param.grad = None
 
 
 def total(losses: Mapping[str, Tensor]) -> Tensor:

@@ -60,6 +60,14 @@ def house_networks(fading: bool) -> tuple[Generator, Discriminator]:
     return G, D
 
 
+def as_theirs(values: Tensor, like: Tensor) -> Tensor:
+    """Our weights, or their gradient, in the reference's order: D's full-size layer reads features pixel by pixel in
+    the one, map by map in the other."""
+    if like.shape != (WIDTH[4], WIDTH[4] * 16):
+        return values
+    return values.view(WIDTH[4], 4, 4, WIDTH[4]).permute(0, 3, 1, 2).flatten(1)
+
+
 def twins(theirs: nn.Module, ours: Generator | Discriminator) -> list[tuple[nn.Parameter, nn.Parameter]]:
     """The same parameters of both; ours are copied into theirs."""
     convs = lambda block: [m for m in block.modules() if getattr(m, "weight", None) is not None]  # noqa: E731
@@ -87,13 +95,13 @@ def twins(theirs: nn.Module, ours: Generator | Discriminator) -> list[tuple[nn.P
     assert len(pairs) == len(list(theirs.parameters())) == len(list(ours.parameters()))
     with torch.no_grad():
         for mine, yours in pairs:
-            mine.copy_(yours)
+            mine.copy_(as_theirs(yours, mine))
     return pairs
 
 
 def require_equal_gradients(pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> None:
     for mine, yours in pairs:
-        torch.testing.assert_close(mine.grad, yours.grad, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(mine.grad, as_theirs(yours.grad, mine), rtol=1e-9, atol=1e-11)
         assert mine.grad.abs().max() > 0
 
 

@@ -91,6 +91,19 @@ class CountsBridges(ToyArchitecture):
         return self.block
 
 
+class Centred(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+@defect(suites.ArchitectureSuite, "test_batches_stay_apart", "beside another batch the scores of one change")
+class MixesBatches(ToyArchitecture):
+    separates_batches = True
+
+    def from_image(self, stage: Any) -> nn.Module:
+        return nn.Sequential(super().from_image(stage), Centred())
+
+
 @defect(suites.ArchitectureSuite, "test_initial_weights", "differ under the same seed")
 class NumPyWeights(ToyArchitecture):
     def to_image(self, stage: Any) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit.components import Resampling, Scores
-from pggan_kit.networks import Discriminator, Generator
+from pggan_kit.networks import Discriminator, Generator, side_by_side
 from pggan_kit.resampling import Area
 from pggan_kit.schedule import Stage
 from pggan_kit.testing.base import TrainedSuite
@@ -210,6 +210,26 @@ class ArchitectureSuite(TrainedSuite):
                     "on whether there is a bridge, or something of the bridge stays behind",
                 )
 
+    @torch.no_grad()
+    def test_batches_stay_apart(self) -> None:
+        """What an architecture that `separates_batches` says of two batches in one call is what it says of each."""
+        if not getattr(self.make(), "separates_batches", False):
+            return
+        stages = make_stages(self.geometries[0], self.image_channels[0], self.classes)[:2]
+        discriminator = self.grown(stages, bridged=True)[1]
+        for count in self.batch_sizes:
+            pair = [(i + 1) * noise(count, *_shape(stages[-1]), seed=i) for i in range(2)]
+            labels = labels_for(self.classes, count)
+            with side_by_side(2):
+                both = discriminator(torch.cat(pair), None if labels is None else labels.repeat(2), HALF)
+            for images, rows in zip(pair, (slice(count), slice(count, None)), strict=True):
+                change = difference(both.rows(rows).score, discriminator(images, labels, HALF).score)
+                require(
+                    change <= self.tolerance,
+                    "separates_batches is True, but beside another batch the scores of one change, "
+                    f"by {change:.2g} with {count} samples in each",
+                )
+
     def test_initial_weights(self) -> None:
         """The same seed gives the same weights, another seed others; and two networks share none."""
         stages = make_stages(self.geometries[0], self.image_channels[0], self.classes)
@@ -228,7 +248,7 @@ class ArchitectureSuite(TrainedSuite):
         out goes by the place in memory."""
         stages = make_stages(self.geometries[0], self.image_channels[0], self.classes)[:2]
         generator, discriminator = self.grown(stages, bridged=True)
-        images = noise(4, stages[-1].image_channels, stages[-1].height, stages[-1].width)
+        images = noise(4, *_shape(stages[-1]))
         for net, given in ((generator, self.latents(4)[0]), (discriminator, images)):
             net.eval()
             outputs = []
@@ -247,6 +267,10 @@ class ArchitectureSuite(TrainedSuite):
 def _to_format(net: Any, memory_format: torch.memory_format) -> None:
     """Typed loosely, because `Module.to` has no overload for it."""
     net.to(memory_format=memory_format)
+
+
+def _shape(stage: Stage) -> tuple[int, int, int]:
+    return stage.image_channels, stage.height, stage.width
 
 
 def _type(values: Sequence[Any]) -> str:

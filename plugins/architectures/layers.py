@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pggan_kit.data import check_choice
-from pggan_kit.derivatives import conv2d, known, leaky_relu
+from pggan_kit.derivatives import conv2d, leaky_relu
 from pggan_kit.networks import at_least_float32
 from pggan_kit.resampling import Downsample, Upsample
 
@@ -92,7 +92,8 @@ class EqualizedLinear(nn.Module):
         bias: Tensor | None = self.bias
         if bias is not None and self.bias_scale != 1.0:
             bias = bias * self.bias_scale
-        return F.linear(x, self.weight * self.scale, bias)
+        # Not the weights: there are more of them than of inputs, and their gradients would be scaled as well.
+        return F.linear(x * self.scale, self.weight, bias)
 
 
 class LeakyReLU(nn.Module):
@@ -119,13 +120,9 @@ class _PixelNorm(torch.autograd.Function):
     channels_last, where a factor for each pixel is spread over neighbours in memory."""
 
     @staticmethod
-    @known
-    def forward(x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
         return x * inverse_size(x).to(x.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from pggan_kit.networks import at_least_float32, batches
 from pggan_plugins.architectures.layers import EPSILON
@@ -32,10 +34,52 @@ class MinibatchStddev(nn.Module):
         alone = n // count
         group = next(size for size in range(min(self.group_size, alone), 0, -1) if alone % size == 0)
         groups = at_least_float32(x).view(count, group, alone // group, c, h, w)
-        # torch's var over an outer dimension takes ten times as long on a CPU.
-        deviation = (groups - groups.mean(1, keepdim=True)).square().mean(1).add(EPSILON).sqrt()
-        statistic = deviation.mean((2, 3, 4)).repeat(1, group).view(n, 1, 1, 1).expand(n, 1, h, w)
+        deviation: Tensor = _MeanDeviation.apply(groups)
+        statistic = deviation.repeat(1, group).view(n, 1, 1, 1).expand(n, 1, h, w)
         return torch.cat([x, statistic.to(x.dtype)], 1)
+
+
+class _MeanDeviation(torch.autograd.Function):
+    """(K, G, M, C, h, w) -> (K, M): the standard deviation over G, averaged over C, h and w.
+
+    With its derivatives written out: torch takes three times as many operations for the second one, which is a
+    twentieth of a step at 4x4 pixels. With the deviations d from a group's mean and `r = 1 / sqrt(mean d^2 + 1e-8)`,
+    the first one is `d r / (G C h w)`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, groups: Tensor) -> Tensor:
+        # torch's var over an outer dimension takes ten times as long on a CPU.
+        deviations = groups - groups.mean(1, keepdim=True)
+        inverse = deviations.square().mean(1, keepdim=True).add_(EPSILON).rsqrt_()
+        ctx.save_for_backward(groups, deviations, inverse)
+        return inverse.reciprocal().mean((1, 3, 4, 5))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        slope: Tensor = _MeanDeviationSlope.apply(*ctx.saved_tensors, grad)
+        return slope
+
+
+class _MeanDeviationSlope(torch.autograd.Function):
+    """The first derivative, as a function of the groups (their d and r come along) and of the gradient (K, M)."""
+
+    @staticmethod
+    def forward(ctx: Any, groups: Tensor, deviations: Tensor, inverse: Tensor, grad: Tensor) -> Tensor:
+        # What of the gradient of a mean over (G, C, h, w) falls to each.
+        share = (grad * (grad.numel() / groups.numel()))[:, None, :, None, None, None]
+        scaled = share * inverse
+        ctx.save_for_backward(deviations, inverse, scaled)
+        return deviations * scaled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None, Tensor]:
+        deviations, inverse, scaled = ctx.saved_tensors
+        along = (outer * deviations).mean(1, keepdim=True).mul_(inverse)
+        straight = outer - outer.mean(1, keepdim=True)
+        to_groups = straight.addcmul_(deviations, along * inverse, value=-1).mul_(scaled)
+        return to_groups, None, None, along.mean((1, 3, 4, 5))
 
 
 class MinibatchDiscrimination(nn.Module):

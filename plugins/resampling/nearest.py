@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pggan_kit.derivatives import conv2d, known
+from pggan_kit.derivatives import conv2d
 from pggan_kit.resampling import Area, AreaDownsample, NearestUpsample
 
 
@@ -25,9 +25,7 @@ class FusedNearestUpsample(NearestUpsample):
         if x.is_contiguous(memory_format=torch.channels_last):
             # Else the convolution would do the same with the larger, fused kernel.
             kernel = kernel.contiguous(memory_format=torch.channels_last)
-        return F.conv_transpose2d(
-            x, smear(kernel, self.factor), stride=self.factor, padding=weight.shape[-1] // 2
-        )
+        return F.conv_transpose2d(x, smear(kernel, self.factor), stride=self.factor, padding=weight.shape[-1] // 2)
 
 
 class FusedAreaDownsample(AreaDownsample):
@@ -54,13 +52,9 @@ class _Smear(torch.autograd.Function):
     """Its derivative is the same sum over windows, which torch's derivative of a pool is ten times as slow at."""
 
     @staticmethod
-    @known
-    def forward(weight: Tensor, factor: int) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, factor: int) -> Tensor:
+        ctx.factor = factor
         return sums(F.pad(weight, (factor - 1, factor - 1, factor - 1, factor - 1)), factor)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.factor = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

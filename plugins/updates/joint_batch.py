@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pggan_kit import Scores
 from pggan_kit.components import Loss, Optimizer, Penalty
 from pggan_kit.experiment import Experiment
 from pggan_kit.schedule import Stage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pggan_kit.networks import Discriminator, Generator
+from pggan_kit.networks import Discriminator, Generator, batches, side_by_side
 from pggan_kit.resampling import Area
 from pggan_kit.testing import ArchitectureSuite, make_stages
 from pggan_kit.testing.support import noise
@@ -81,6 +82,33 @@ def test_minibatch_stddev(batch: int) -> None:
     assert found.shape == (batch, 4, 2, 5)
     np.testing.assert_array_equal(found[:, :3].numpy(), array)
     np.testing.assert_allclose(found[:, 3].numpy(), np.broadcast_to(wanted[:, None, None], (batch, 2, 5)), rtol=1e-10)
+
+
+def test_minibatch_stddev_has_both_derivatives() -> None:
+    """Against the composed formula, which torch differentiates, and against differences."""
+    x = noise(8, 3, 2, 2, dtype=torch.float64).requires_grad_()
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        groups = x.view(4, 2, 3, 2, 2)
+        spread = ((groups - groups.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3))
+        return torch.cat([x, spread.repeat(4).view(8, 1, 1, 1).expand(8, 1, 2, 2)], 1)
+
+    def derivatives(statistic: Any) -> list[torch.Tensor]:
+        (first,) = torch.autograd.grad(statistic(x).tanh().sum(), x, create_graph=True)
+        return [first, *torch.autograd.grad(first.square().sum(), x)]
+
+    for found, wanted in zip(derivatives(MinibatchStddev()), derivatives(plain), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
+    assert torch.autograd.gradgradcheck(lambda x: MinibatchStddev()(x)[:, 3], (x,))
+
+
+@pytest.mark.parametrize("batch", [3, 4, 6, 16])
+def test_minibatch_stddev_keeps_batches_apart_that_are_side_by_side(batch: int) -> None:
+    first, second = noise(batch, 3, 4, 4), 5 * noise(batch, 3, 4, 4, seed=1)
+    with side_by_side(2):
+        found = MinibatchStddev()(torch.cat([first, second]))
+    torch.testing.assert_close(found, torch.cat([MinibatchStddev()(first), MinibatchStddev()(second)]))
+    assert batches() == 1
 
 
 def test_minibatch_stddev_sees_a_collapsed_batch() -> None:

@@ -61,6 +61,25 @@ def test_fused_convolutions_against_loops(factor: int, kernel: int) -> None:
     np.testing.assert_allclose(down, wanted, atol=1e-12)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("factor", [2, 3])
+def test_fused_convolutions_have_the_derivatives_of_plain_ones(factor: int, memory_format: torch.memory_format) -> None:
+    """First and second, with respect to features and weights."""
+    fused, plain = resampling.Nearest(), Area()
+    weight = noise(3, 2, 3, 3, seed=1, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
+    for way, size in (("up", 4), ("down", 2 * factor)):
+        x = noise(2, 2, size, size, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
+
+        def derivatives(pair: Area, way: str = way, x: torch.Tensor = x) -> list[torch.Tensor]:
+            out = getattr(pair, way)(2, factor).conv2d(x, weight)
+            first = torch.autograd.grad(out.tanh().sum(), (x, weight), create_graph=True)
+            total = torch.stack([each.square().sum() for each in first]).sum()
+            return [out, *first, *torch.autograd.grad(total, (x, weight))]
+
+        for one, two in zip(derivatives(fused), derivatives(plain), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-11)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(2, 5), st.integers(1, 4), st.integers(1, 4), st.integers(1, 12))
 def test_down_undoes_up(factor: int, height: int, width: int, channels: int) -> None:

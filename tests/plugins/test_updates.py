@@ -10,12 +10,16 @@ import torch
 import torch.nn.functional as F
 
 from pggan_kit import hookimpl
+from pggan_kit.components import Scores
+from pggan_kit.networks import batches
 from pggan_kit.seeding import torch_generator
 from pggan_kit.state import TrainState
-from pggan_kit.steps import StepContext
+from pggan_kit.steps import StepContext, scores_of_each
 from pggan_kit.testing import UpdateSuite
 from pggan_kit.testing.base import tiny_experiment
 from pggan_kit.testing.toys import ToyLoss, ToySampler
+from pggan_plugins.architectures import PGGAN
+from pggan_plugins.augmentations import DiffAugment
 from pggan_plugins.optimizers import SharedAdam
 from pggan_plugins.penalties import R1
 from pggan_plugins.updates import Alternating, JointBatch
@@ -70,6 +74,58 @@ def test_alternating_against_a_step_by_hand(n_critic: int) -> None:
     for net in ("generator", "discriminator"):
         for found, wanted in zip(state.network(net).parameters(), plain.network(net).parameters(), strict=True):
             torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+class Counted(PGGAN):
+    """Counts D's calls, and how many batches are side by side in each."""
+
+    def from_image(self, stage: Any) -> torch.nn.Module:
+        self.seen: list[int] = []
+        layer = super().from_image(stage)
+        layer.register_forward_pre_hook(lambda module, given: self.seen.append(batches()))
+        return layer
+
+
+@pytest.mark.parametrize(
+    ("options", "augmentation", "seen"),
+    [
+        ({}, None, [2, 1]),
+        ({"minibatch": "discrimination"}, None, [1, 1, 1]),
+        ({"discriminator_norm": "batch"}, None, [1, 1, 1]),
+        ({"discriminator_norm": "spectral"}, None, [1, 1, 1]),
+        ({}, DiffAugment(), [1, 1, 1]),
+    ],
+)
+def test_reals_and_fakes_share_a_call_where_nothing_mixes_them(
+    options: dict[str, str], augmentation: Any, seen: list[int]
+) -> None:
+    """And the steps are those of one call for each."""
+    joint, apart = Counted(channels=6, **options), Counted(channels=6, **options)
+    apart.separates_batches = False
+    states = [new_state(Alternating(), architecture=a, augmentation=augmentation) for a in (joint, apart)]
+    for _ in range(2):
+        joint.seen.clear()
+        losses = []
+        for state in states:
+            torch.manual_seed(state.images)  # of the augmentation's numbers
+            losses.append(step(state))
+        assert joint.seen == seen
+        for name, value in losses[1].items():
+            torch.testing.assert_close(losses[0][name], value, rtol=1e-4, atol=1e-6)
+    for found, wanted in zip(*(state.discriminator.parameters() for state in states), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_each_batch_keeps_its_labels() -> None:
+    first, second, labels = torch.arange(3.0), torch.arange(3.0) + 10, torch.tensor([2, 0, 1])
+
+    def D(images: torch.Tensor, labels: torch.Tensor | None = None) -> Scores:
+        return Scores(images, images[:, None] * torch.ones(1, 3), labels)
+
+    D.separates_batches = True
+    for images, found in zip((first, second), scores_of_each(D, (first, second), labels), strict=True):
+        assert torch.equal(found.score, images) and torch.equal(found.labels, labels)
+        assert torch.equal(found.class_logits, images[:, None].expand(3, 3))
 
 
 def test_n_critic_may_depend_on_the_stage() -> None:
