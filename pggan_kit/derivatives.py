@@ -54,13 +54,13 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
     return out
 
 
-def leaky_relu(x: Tensor, slope: float) -> Tensor:
-    """`torch.nn.functional.leaky_relu`.
+def leaky_relu(x: Tensor, slope: float, inplace: bool = False) -> Tensor:
+    """`torch.nn.functional.leaky_relu`; `inplace` may be ignored.
 
     Its second derivative is zero, which torch writes out, pixel by pixel, and sends back through all layers before.
     """
     if not _mode.twice:
-        return F.leaky_relu(x, slope)
+        return F.leaky_relu(x, slope, inplace)
     out: Tensor = _LeakyReLU.apply(x, slope)
     return out
 

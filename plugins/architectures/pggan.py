@@ -109,7 +109,7 @@ class PGGAN(ImageSpaceFade):
     def from_image(self, stage: Stage) -> nn.Module:
         """1x1 and activation."""
         layers = self.discriminator_layers
-        return nn.Sequential(layers.conv(stage.image_channels, self.width(stage), 1), layers.activation())
+        return nn.Sequential(layers.conv(stage.image_channels, self.width(stage), 1), layers.activation(inplace=True))
 
     def discriminator_block(self, stage: Stage, previous: Stage, resampling: Resampling) -> nn.Module:
         """3x3, 3x3, down."""

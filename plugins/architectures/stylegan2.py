@@ -107,16 +107,16 @@ class StyleGAN2(ImageSpaceFade):
     def from_image(self, stage: Stage) -> nn.Module:
         """1x1 and activation."""
         layers = self.discriminator_layers
-        return nn.Sequential(layers.conv(stage.image_channels, self.width(stage), 1), layers.activation())
+        return nn.Sequential(layers.conv(stage.image_channels, self.width(stage), 1), layers.activation(inplace=True))
 
     def discriminator_block(self, stage: Stage, previous: Stage, resampling: Resampling) -> nn.Module:
         """3x3, 3x3, down; beside them down, 1x1; their sum over sqrt(2), so that its variance stays."""
         new, old, layers = self.width(stage), self.width(previous), self.discriminator_layers
         branch = nn.Sequential(
             layers.conv(new, new),
-            layers.activation(),
+            layers.activation(inplace=True),
             layers.conv(new, old, down=resampling.down(old, stage.factor)),
-            layers.activation(),
+            layers.activation(inplace=True),
         )
         shortcut = nn.Sequential(resampling.down(new, stage.factor), layers.conv(new, old, 1, gain=1.0, bias=False))
         return Residual(branch, shortcut, gain=math.sqrt(0.5))

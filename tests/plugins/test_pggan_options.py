@@ -152,7 +152,7 @@ def discriminator_by_hand(net: Discriminator, images: Tensor, options: dict[str,
         spread = ((groups - groups.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3)).repeat(len(groups))
         x = torch.cat([x, spread.view(-1, 1, 1, 1).expand(-1, 1, 4, 4)], 1)
     x = hand.layer(x, "head.conv", "head.after_conv")
-    x = hand.after(hand.linear(x.flatten(1), "head.dense", math.sqrt(2)), "head.after_dense")
+    x = hand.after(hand.linear(x.permute(0, 2, 3, 1).flatten(1), "head.dense", math.sqrt(2)), "head.after_dense")
     if minibatch == "discrimination":
         points = hand.linear(x, "head.discrimination.project", 1.0)
         x = torch.cat([x, closeness(points.view(len(x), 100, 5))], 1)

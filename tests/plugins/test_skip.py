@@ -125,7 +125,9 @@ def test_discriminator_against_a_transcription(alpha: float | None) -> None:
     x = lrelu(linear(image, w, "head.entry.layer.0")) + maps
     spread = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
     x = lrelu(linear(torch.cat([x, spread.expand(4, 1, 4, 4)], 1), w, "head.head.conv"))
-    score = linear(lrelu(linear(x.flatten(1), w, "head.head.dense")), w, "head.head.score", 1.0)[:, 0]
+    score = linear(lrelu(linear(x.permute(0, 2, 3, 1).flatten(1), w, "head.head.dense")), w, "head.head.score", 1.0)[
+        :, 0
+    ]
     found = discriminator(images, None, None if alpha is None else torch.tensor(alpha)).score
     torch.testing.assert_close(found, score, rtol=1e-9, atol=1e-9)
 

@@ -147,7 +147,7 @@ def test_discriminator_against_a_transcription() -> None:
     x = (branch + linear(F.avg_pool2d(x, 2), "blocks.1.shortcut.1", 1.0)) / math.sqrt(2)
     spread = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
     x = lrelu(linear(torch.cat([x, spread.expand(4, 1, 4, 4)], 1), "head.conv"))
-    score = linear(lrelu(linear(x.flatten(1), "head.dense")), "head.score", 1.0)[:, 0]
+    score = linear(lrelu(linear(x.permute(0, 2, 3, 1).flatten(1), "head.dense")), "head.score", 1.0)[:, 0]
     torch.testing.assert_close(discriminator(images).score, score, rtol=1e-10, atol=1e-10)
 
 
