@@ -90,8 +90,8 @@ class Architecture(Protocol):
     whether the networks look at labels.
 
     It may have `separates_batches`, for the discriminator: several batches in one call get the scores that each would
-    get alone, and layers that look across samples ask `pggan_kit.networks.batches()` how many there are. An
-    architecture without it is called once for each batch.
+    get alone. Its layers draw no random numbers, keep no state, and where they look across samples they ask
+    `pggan_kit.networks.batches()` how many there are. `steps.scores_of_each` then makes one call of several.
     """
 
     preserves_function: bool

@@ -1,7 +1,8 @@
 """Operations whose second derivatives are as fast as their first: what networks under a gradient penalty are made of.
 
 They are torch's own operations with the same numbers and derivatives. Only inside `differentiated_twice`, where
-`image_gradients` runs the discriminator, do their derivatives take another way; elsewhere torch's own is the fastest.
+`image_gradients` runs the discriminator, may their derivatives take another way; elsewhere torch's own is the fastest.
+`torch.func`'s transforms do not go through that other way.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TORCH_UP_TO = 8
-"""Image width up to which torch's own second derivative of a convolution is the faster one."""
+"""Larger side of an image up to which torch's own second derivative of a convolution is the faster one."""
 
 
 class _Mode(threading.local):
@@ -40,11 +41,11 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
     """`torch.nn.functional.conv2d`, without groups or dilation.
 
     torch differentiates the gradient to the features with respect to the weight by a convolution with a kernel as
-    large as the image: on a CPU, from 16 pixels up, 2 to 7 times as slow as the gradient to the weight of a
-    convolution, which it equals.
+    large as the image: for images that are not small, 2 to 7 times as slow on a CPU as the gradient to the weight of
+    a convolution, which it equals.
     Where that gradient to the features is a transposed convolution instead, torch finds the fast way by itself.
     """
-    if not _mode.twice or x.shape[-1] <= TORCH_UP_TO:
+    if not _mode.twice or max(x.shape[-2:]) <= TORCH_UP_TO:
         return F.conv2d(x, weight, bias, stride, padding)
     if torch.is_autocast_enabled(x.device.type):
         # As autocast would, but before what is kept for the derivatives.

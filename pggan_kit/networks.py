@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from pggan_kit.components import Architecture, Resampling, Scores
 from pggan_kit.schedule import Stage
@@ -35,8 +36,13 @@ class Growing(nn.Module):
         self.seed = seed
         self.blocks = nn.ModuleDict()
         self.bridge: nn.Module | None = None
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Its modules have changed: forget what was looked for among them."""
         self._weights: tuple[nn.Parameter, ...] | None = None
         self._has_buffers: bool | None = None
+        self._separates: bool | None = None
 
     def weights(self) -> tuple[nn.Parameter, ...]:
         """All parameters, looked for once after each growth: at 4x4 such searches are a twentieth of a step."""
@@ -56,7 +62,8 @@ class Growing(nn.Module):
 
     def end_fade(self) -> None:
         """Drop the old path. A no-op without one."""
-        self.bridge = self._weights = self._has_buffers = None
+        self.bridge = None
+        self._look_again()
 
 
 class Generator(Growing):
@@ -83,7 +90,7 @@ class Generator(Growing):
     def grow(self, stage: Stage, bridged: bool) -> None:
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
         assert stage.previous is not None and self.bridge is None
-        self._weights = self._has_buffers = None
+        self._look_again()
         architecture, old_to_image = self.architecture, self.to_image
         self.seed_piece("block", stage)
         self.blocks[str(stage.index)] = architecture.generator_block(stage.previous, stage, self.resampling)
@@ -128,7 +135,7 @@ class Discriminator(Growing):
     def grow(self, stage: Stage, bridged: bool) -> None:
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
         assert stage.previous is not None and self.bridge is None
-        self._weights = self._has_buffers = None
+        self._look_again()
         architecture, old_from_image = self.architecture, self.from_image
         self.seed_piece("block", stage)
         self.blocks[str(stage.index)] = architecture.discriminator_block(stage, stage.previous, self.resampling)
@@ -139,6 +146,15 @@ class Discriminator(Growing):
             self.bridge = architecture.discriminator_bridge(
                 stage.previous, stage, self.image_resampling, old_from_image
             )
+
+    def separates_batches(self) -> bool:
+        """Whether several batches may go through in one call: the architecture says so, and there is no batch norm, no
+        dropout and no parametrized weight (spectral norm), whoever brought it. Looked for once after each growth."""
+        if self._separates is None:
+            mixing = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, ParametrizationList)
+            said = getattr(self.architecture, "separates_batches", False)
+            self._separates = said and not any(isinstance(module, mixing) for module in self.modules())
+        return self._separates
 
     def forward(self, images: Tensor, labels: Tensor | None = None, alpha: Tensor | None = None) -> Scores:
         """Scores of images (N, C, h, w). `alpha`: 0-dim, the new path's share; None for all of it."""

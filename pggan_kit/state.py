@@ -14,7 +14,7 @@ from pggan_kit.experiment import Experiment
 from pggan_kit.networks import Discriminator, Generator, Growing
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage, at_height
 
-FORMAT = 1
+FORMAT = 2
 
 N = TypeVar("N", bound=Growing)
 

@@ -94,13 +94,14 @@ def image_gradients(critic: Critic, images: Tensor) -> Tensor:
 def scores_of_each(D: DiscriminatorCall, batches: Sequence[Tensor], labels: Tensor | None) -> list[Scores]:
     """The discriminator's scores of several batches (N, C, h, w), each as if it came alone.
 
-    Where the architecture says that it `separates_batches`, and nothing else looks at or changes the batch before it,
-    all go through in one call: small stages spend more time on operations' overhead than on numbers.
+    Where the architecture `separates_batches`, and no augmentation is before it, batches of equal size go through in
+    one call: small stages spend more time on operations' overhead than on numbers.
 
     Args:
         labels: (N,), the same for each batch.
     """
-    if not getattr(D, "separates_batches", False):
+    alike = len({(images.shape, images.dtype) for images in batches}) == 1
+    if not (alike and getattr(D, "separates_batches", False)):
         return [D(images, labels) for images in batches]
     with side_by_side(len(batches)):
         scores = D(torch.cat(list(batches)), None if labels is None else labels.repeat(len(batches)))
@@ -277,8 +278,7 @@ class _Discriminator:
         self._net = state.discriminator
         self._alpha = alpha
         # An augmentation's random numbers would not be those that each batch alone would have drawn.
-        apart = getattr(experiment.architecture, "separates_batches", False)
-        self.separates_batches = apart and self._augmentation is None
+        self.separates_batches = self._augmentation is None and self._net.separates_batches()
 
     def __call__(self, images: Tensor, labels: Tensor | None = None) -> Scores:
         if self._augmentation is not None:
@@ -293,7 +293,9 @@ def _require_grad(net: Growing, value: bool) -> None:
 
 
 def _forget_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """`optimizer.zero_grad()`, without the profiler's marks, which take longer than the rest."""
+    """`optimizer.zero_grad()`; torch's own without the profiler's marks, which take longer than the rest."""
+    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+        return optimizer.zero_grad()
     for group in optimizer.param_groups:
         for param in group["params"]:
             param.grad = None

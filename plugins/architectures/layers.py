@@ -92,7 +92,9 @@ class EqualizedLinear(nn.Module):
         bias: Tensor | None = self.bias
         if bias is not None and self.bias_scale != 1.0:
             bias = bias * self.bias_scale
-        # Not the weights: there are more of them than of inputs, and their gradients would be scaled as well.
+        if self.bias_scale != 1.0:  # weights so large that low precision would lose their gradients
+            return F.linear(x, self.weight * self.scale, bias)
+        # The inputs, which are mostly fewer than the weights; and the weights' gradients need no scaling then.
         return F.linear(x * self.scale, self.weight, bias)
 
 
@@ -185,11 +187,6 @@ class Layers:
     def biased(self) -> bool:
         """Whether a convolution before a normalisation has a bias: batch norm would take it out again."""
         return self.norm != "batch"
-
-    @property
-    def by_sample(self) -> bool:
-        """Whether a sample's features depend on no other sample, nor on how often the layers have run."""
-        return self.norm not in ("batch", "spectral")
 
     def conv(
         self,

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from pggan_kit.networks import at_least_float32, batches
 from pggan_plugins.architectures.layers import EPSILON
@@ -39,19 +38,23 @@ class MinibatchStddev(nn.Module):
         return torch.cat([x, statistic.to(x.dtype)], 1)
 
 
+def centred(groups: Tensor) -> tuple[Tensor, Tensor]:
+    """The groups' (K, G, M, C, h, w) deviations d from their mean over G, and `r = 1 / sqrt(mean d^2 + 1e-8)`."""
+    # torch's var over an outer dimension takes ten times as long on a CPU.
+    deviations = groups - groups.mean(1, keepdim=True)
+    return deviations, deviations.square().mean(1, keepdim=True).add(EPSILON).rsqrt()
+
+
 class _MeanDeviation(torch.autograd.Function):
     """(K, G, M, C, h, w) -> (K, M): the standard deviation over G, averaged over C, h and w.
 
     With its derivatives written out: torch takes three times as many operations for the second one, which is a
-    twentieth of a step at 4x4 pixels. With the deviations d from a group's mean and `r = 1 / sqrt(mean d^2 + 1e-8)`,
-    the first one is `d r / (G C h w)`.
+    twentieth of a step at 4x4 pixels. The first one is `d r / (G C h w)`, see `centred`.
     """
 
     @staticmethod
     def forward(ctx: Any, groups: Tensor) -> Tensor:
-        # torch's var over an outer dimension takes ten times as long on a CPU.
-        deviations = groups - groups.mean(1, keepdim=True)
-        inverse = deviations.square().mean(1, keepdim=True).add_(EPSILON).rsqrt_()
+        deviations, inverse = centred(groups)
         ctx.save_for_backward(groups, deviations, inverse)
         return inverse.reciprocal().mean((1, 3, 4, 5))
 
@@ -66,20 +69,23 @@ class _MeanDeviationSlope(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, groups: Tensor, deviations: Tensor, inverse: Tensor, grad: Tensor) -> Tensor:
-        # What of the gradient of a mean over (G, C, h, w) falls to each.
-        share = (grad * (grad.numel() / groups.numel()))[:, None, :, None, None, None]
-        scaled = share * inverse
-        ctx.save_for_backward(deviations, inverse, scaled)
-        return deviations * scaled
+        ctx.save_for_backward(groups, deviations, inverse, grad)
+        return deviations * (inverse * _share(groups, grad))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None, Tensor]:
-        deviations, inverse, scaled = ctx.saved_tensors
-        along = (outer * deviations).mean(1, keepdim=True).mul_(inverse)
+        groups, deviations, inverse, grad = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for whoever differentiates a third time
+            deviations, inverse = centred(groups)
+        along = (outer * deviations).mean(1, keepdim=True) * inverse
         straight = outer - outer.mean(1, keepdim=True)
-        to_groups = straight.addcmul_(deviations, along * inverse, value=-1).mul_(scaled)
+        to_groups = (straight - deviations * (along * inverse)) * (inverse * _share(groups, grad))
         return to_groups, None, None, along.mean((1, 3, 4, 5))
+
+
+def _share(groups: Tensor, grad: Tensor) -> Tensor:
+    """What of the gradient (K, M) of a mean over (G, C, h, w) falls to each: (K, 1, M, 1, 1, 1)."""
+    return (grad * (grad.numel() / groups.numel()))[:, None, :, None, None, None]
 
 
 class MinibatchDiscrimination(nn.Module):

@@ -79,7 +79,7 @@ class PGGAN(ImageSpaceFade):
         self.pool_first = pool == "before_activation"
         self.conditioning = Conditioning(conditioning, label_size)
         self.conditional = conditioning != "none"
-        self.separates_batches = self.discriminator_layers.by_sample and minibatch != "discrimination"
+        self.separates_batches = minibatch != "discrimination"
 
     def width(self, stage: Stage) -> int:
         """Maps of a stage's blocks."""

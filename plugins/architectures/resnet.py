@@ -36,6 +36,8 @@ class ResNet(ImageSpaceFade):
         ValueError: a value out of range.
     """
 
+    separates_batches = True
+
     def __init__(
         self,
         channels: PerStage[int] | None = None,
@@ -57,7 +59,6 @@ class ResNet(ImageSpaceFade):
         self.output = output
         self.conditioning = Conditioning(conditioning, label_size)
         self.conditional = conditioning != "none"
-        self.separates_batches = self.discriminator_layers.by_sample
 
     def width(self, stage: Stage) -> int:
         """Maps of a stage's blocks."""

@@ -83,7 +83,7 @@ class Head(nn.Module):
         if self.stddev is not None:
             x = self.stddev(x)
         x = self.after_conv(self.conv(x))
-        # Pixel by pixel, as channels_last has them in memory: no copy, and gradients come in the features' layout.
+        # Pixel by pixel, as channels_last has them in memory: no copy then, and gradients in the features' layout.
         x = self.after_dense(self.dense(x.permute(0, 2, 3, 1).flatten(1)))
         if self.discrimination is not None:
             x = self.discrimination(x)

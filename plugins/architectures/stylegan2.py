@@ -57,6 +57,8 @@ class StyleGAN2(ImageSpaceFade):
         ValueError: a value out of range.
     """
 
+    separates_batches = True
+
     def __init__(
         self,
         channels: PerStage[int] | None = None,
@@ -84,7 +86,6 @@ class StyleGAN2(ImageSpaceFade):
         self.discriminator_layers = Layers("leaky_relu", "none", equalized_lr=True)
         self.conditioning = Conditioning(conditioning, label_size)
         self.conditional = conditioning != "none"
-        self.separates_batches = True
 
     def width(self, stage: Stage) -> int:
         """Maps of a stage's blocks."""

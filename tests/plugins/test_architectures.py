@@ -84,8 +84,8 @@ def test_minibatch_stddev(batch: int) -> None:
     np.testing.assert_allclose(found[:, 3].numpy(), np.broadcast_to(wanted[:, None, None], (batch, 2, 5)), rtol=1e-10)
 
 
-def test_minibatch_stddev_has_both_derivatives() -> None:
-    """Against the composed formula, which torch differentiates, and against differences."""
+def test_derivatives_of_minibatch_stddev() -> None:
+    """First, second and third, against the composed formula, which torch differentiates, and against differences."""
     x = noise(8, 3, 2, 2, dtype=torch.float64).requires_grad_()
 
     def plain(x: torch.Tensor) -> torch.Tensor:
@@ -95,7 +95,8 @@ def test_minibatch_stddev_has_both_derivatives() -> None:
 
     def derivatives(statistic: Any) -> list[torch.Tensor]:
         (first,) = torch.autograd.grad(statistic(x).tanh().sum(), x, create_graph=True)
-        return [first, *torch.autograd.grad(first.square().sum(), x)]
+        (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
+        return [first, second, *torch.autograd.grad(second.square().sum(), x)]
 
     for found, wanted in zip(derivatives(MinibatchStddev()), derivatives(plain), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)

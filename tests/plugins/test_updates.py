@@ -86,10 +86,20 @@ class Counted(PGGAN):
         return layer
 
 
+class Normalised(Counted):
+    """Says nothing of the batch norm that it brings."""
+
+    def discriminator_head(self, stage: Any) -> torch.nn.Module:
+        head = super().discriminator_head(stage)
+        head.conv = torch.nn.Sequential(torch.nn.BatchNorm2d(7), head.conv)
+        return head
+
+
 @pytest.mark.parametrize(
     ("options", "augmentation", "seen"),
     [
         ({}, None, [2, 1]),
+        ({"kind": Normalised}, None, [1, 1, 1]),
         ({"minibatch": "discrimination"}, None, [1, 1, 1]),
         ({"discriminator_norm": "batch"}, None, [1, 1, 1]),
         ({"discriminator_norm": "spectral"}, None, [1, 1, 1]),
@@ -97,10 +107,11 @@ class Counted(PGGAN):
     ],
 )
 def test_reals_and_fakes_share_a_call_where_nothing_mixes_them(
-    options: dict[str, str], augmentation: Any, seen: list[int]
+    options: dict[str, Any], augmentation: Any, seen: list[int]
 ) -> None:
     """And the steps are those of one call for each."""
-    joint, apart = Counted(channels=6, **options), Counted(channels=6, **options)
+    kind = options.get("kind", Counted)
+    joint, apart = (kind(channels=6, **{k: v for k, v in options.items() if k != "kind"}) for _ in range(2))
     apart.separates_batches = False
     states = [new_state(Alternating(), architecture=a, augmentation=augmentation) for a in (joint, apart)]
     for _ in range(2):
@@ -126,6 +137,18 @@ def test_each_batch_keeps_its_labels() -> None:
     for images, found in zip((first, second), scores_of_each(D, (first, second), labels), strict=True):
         assert torch.equal(found.score, images) and torch.equal(found.labels, labels)
         assert torch.equal(found.class_logits, images[:, None].expand(3, 3))
+
+
+def test_batches_of_unequal_size_are_not_put_together() -> None:
+    calls: list[int] = []
+
+    def D(images: torch.Tensor, labels: torch.Tensor | None = None) -> Scores:
+        calls.append(len(images))
+        return Scores(images)
+
+    D.separates_batches = True
+    found = scores_of_each(D, (torch.zeros(3), torch.ones(5)), None)
+    assert calls == [3, 5] and [len(scores.score) for scores in found] == [3, 5]
 
 
 def test_n_critic_may_depend_on_the_stage() -> None:
