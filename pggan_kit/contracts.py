@@ -134,11 +134,11 @@ def required_by(factory: Callable[..., Any]) -> list[str]:
 
 
 def annotations_of(factory: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a factory's parameters; none where a third party's name what cannot be had at run time."""
+    """The annotations of a factory's parameters; none where a third party's cannot be evaluated at run time."""
     function = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
     try:
         return typing.get_type_hints(function)
-    except Exception:
+    except (NameError, AttributeError, TypeError, SyntaxError):  # a name for type checkers alone, or no annotation
         return {}
 
 

@@ -42,7 +42,6 @@ class Growing(nn.Module):
         """Its modules have changed: forget what was looked for among them."""
         self._weights: tuple[nn.Parameter, ...] | None = None
         self._has_buffers: bool | None = None
-        self._separates: bool | None = None
 
     def weights(self) -> tuple[nn.Parameter, ...]:
         """All parameters, looked for once after each growth: at 4x4 such searches are a twentieth of a step."""
@@ -146,6 +145,10 @@ class Discriminator(Growing):
             self.bridge = architecture.discriminator_bridge(
                 stage.previous, stage, self.image_resampling, old_from_image
             )
+
+    def _look_again(self) -> None:
+        super()._look_again()
+        self._separates: bool | None = None
 
     def separates_batches(self) -> bool:
         """Whether several batches may go through in one call: the architecture says so, and there is no batch norm, no

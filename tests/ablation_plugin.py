@@ -12,6 +12,17 @@ from pggan_kit import Component, Scores, hookimpl
 from pggan_kit.components import Trial
 from pggan_plugins.losses import Hinge
 
+SWITCH = """\
+ablate.base = 'tiny.gin'
+ablate.variants = {'linear': [], 'hard': ['train.switch = @switches.Hard()']}
+ablate.seeds = (0, 1)
+ablate.contrasts = [('hard', 'linear')]
+ablate.primary = 'gap'
+ablate.margin = 0.5
+ablate.evaluation = ['train.metrics = [@metrics.Gap()]', 'evaluation.count = 4']
+ablate.launcher = @launchers.Here()
+"""
+
 
 class Gap:
     """How far apart the mean gray values are, above 0."""

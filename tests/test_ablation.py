@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ablation_plugin import SWITCH
 from click.testing import Result
 from conftest import STUB, TINY
 from killing import assert_same_run
@@ -27,16 +28,6 @@ from pggan_kit.errors import ConfigError, Interrupted, RunError, TrainingError
 PLUGIN = Path(__file__).with_name("ablation_plugin.py")
 PLUGINS = [str(STUB), str(PLUGIN)]
 
-FILE = """\
-ablate.base = 'tiny.gin'
-ablate.variants = {'linear': [], 'hard': ['train.switch = @switches.Hard()']}
-ablate.seeds = (0, 1)
-ablate.contrasts = [('hard', 'linear')]
-ablate.primary = 'gap'
-ablate.margin = 0.5
-ablate.evaluation = ['train.metrics = [@metrics.Gap()]', 'evaluation.count = 4']
-ablate.launcher = @launchers.Here()
-"""
 Ablate = Callable[..., dict[str, Any]]
 
 
@@ -44,7 +35,7 @@ Ablate = Callable[..., dict[str, Any]]
 def ablate(tiny: Callable[..., str]) -> Ablate:
     """`ablate("ablate.seeds = (0,)", ..., out="out")` runs a hard and a linear variant of the tiny experiment."""
     tiny()
-    Path("switch.gin").write_text(FILE)
+    Path("switch.gin").write_text(SWITCH)
 
     def run(*bindings: str, out: str = "out", said: list[str] | None = None) -> dict[str, Any]:
         say = [].append if said is None else said.append
@@ -58,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ablation that was never stopped; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.gin").write_text(TINY)
-    (folder / "switch.gin").write_text(FILE)
+    (folder / "switch.gin").write_text(SWITCH)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         ablation.ablate("switch.gin", out="out", plugins=PLUGINS, say=[].append)

@@ -74,12 +74,7 @@ def bench(
     report: dict[str, Any] = {"format": FORMAT, "config": str(config), "machine": machine(device), "rows": []}
     for stage in chosen_stages(first.schedule, stages):
         for phase in (STEADY, FADING) if fades(first.prepared, stage) else (STEADY,):
-            progress(f"measuring {stage.size} {phase}")
-            rows = case(own, foreigners, stage, phase, device, rounds)
-            for row in rows:
-                for note in row.get("notes", ()):
-                    progress(f"{row['contender']}: {note}")
-            report["rows"] += rows
+            report["rows"] += case(own, foreigners, stage, phase, device, rounds, progress)
     return report
 
 
@@ -147,9 +142,16 @@ def first_call(work: Callable[[], object], device: torch.device) -> tuple[float,
 
 
 def case(
-    own: Sequence[Variant], others: Sequence[Foreign], stage: Stage, phase: str, device: torch.device, rounds: int
+    own: Sequence[Variant],
+    others: Sequence[Foreign],
+    stage: Stage,
+    phase: str,
+    device: torch.device,
+    rounds: int,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """The report's rows of all contenders at one stage, steady or mid-fade."""
+    progress(f"measuring {stage.size} {phase}")
     fading = phase == FADING
     contenders = [own_contender(variant, stage, fading) for variant in own]
     contenders += [foreign_contender(who, own[0], stage, fading, device) for who in others]
@@ -172,6 +174,8 @@ def case(
         row |= costs(variant, stage, fading, contender.images, row["images_per_second"], device)
         row["shares"] = shares(contender.rig)
         row["notes"] = contender.rig.log
+        for note in contender.rig.log:
+            progress(f"{variant.name}: {note}")
     return rows
 
 

@@ -126,12 +126,15 @@ class LauncherSuite(Suite):
             interrupter = threading.Thread(target=self._interrupt, args=(Path(folder) / "begun",))
             interrupter.start()
             raised = False
+            # A shell's background jobs ignore SIGINT, and hand that down.
+            before = signal.signal(signal.SIGINT, signal.default_int_handler)
             try:
                 self.make().launch([self.trial("saves", code, folder)])
             except KeyboardInterrupt:
                 raised = True
             finally:
                 interrupter.join()
+                signal.signal(signal.SIGINT, before)
             saved = (Path(folder) / "saved").exists()
         require(raised, "a KeyboardInterrupt in launch() is not raised again")
         require(saved, "a KeyboardInterrupt in launch() does not wait for a trial that saves after SIGTERM")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ablation_plugin import SWITCH
 from conftest import STUB
 from killing import assert_same_run
 
@@ -30,17 +31,6 @@ from pggan_kit import hookimpl
 @hookimpl
 def after_step():
     time.sleep(0.25)
-"""
-
-FILE = """\
-ablate.base = 'tiny.gin'
-ablate.variants = {'linear': [], 'hard': ['train.switch = @switches.Hard()']}
-ablate.seeds = (0, 1)
-ablate.contrasts = [('hard', 'linear')]
-ablate.primary = 'gap'
-ablate.margin = 0.5
-ablate.evaluation = ['train.metrics = [@metrics.Gap()]', 'evaluation.count = 4']
-ablate.launcher = @launchers.Local()
 """
 
 
@@ -75,7 +65,7 @@ def test_a_node_dies_and_every_trial_ends_as_if_it_had_not(
 ) -> None:
     doomed = cluster.add_node(num_cpus=1)
     tiny("train.tick = 4")
-    Path("switch.gin").write_text(FILE)
+    Path("switch.gin").write_text(SWITCH.replace("launchers.Here", "launchers.Local"))
     Path("slow.py").write_text(SLOW)
 
     def run(launcher: Launcher, out: str) -> Path:
