@@ -13,6 +13,7 @@ import torch
 
 from pggan_kit import branching, distributed, training
 from pggan_kit import config as configs
+from pggan_kit.batch_statistics import list_batch_statistics, list_trained_stages, list_warnings
 from pggan_kit.checkpoint import Checkpoints, Say
 from pggan_kit.config import Built, Config
 from pggan_kit.data import Data, open_data
@@ -50,7 +51,7 @@ class Prepared:
         """The stages for this experiment's data set.
 
         Raises:
-            ConfigError: a schedule that does not fit the data or the number of processes.
+            ConfigError: a schedule that does not fit the data, the networks or the number of processes.
         """
         experiment = self.built.experiment
         channels = experiment.dataset.image(0).shape[2]
@@ -67,7 +68,19 @@ class Prepared:
                 experiment.micro_batches(stage, stage.batch_size // world)
             except ValueError as error:
                 raise ConfigError(f"train.{error}") from None
+        for stage in list_trained_stages(schedule):
+            try:
+                list_batch_statistics(experiment, stage, stage.batch_size // world)
+            except ValueError as error:
+                raise ConfigError(
+                    f"at {stage.size} {error}; change schedule.batch_size, train.micro_batch or the number of processes"
+                ) from None
         return schedule
+
+    def batch_warnings(self, schedule: Schedule, first: int = 0) -> list[str]:
+        """Return the warnings about statistics of a batch that are computed over one sample, from a stage on."""
+        stages = [stage for stage in list_trained_stages(schedule) if stage.index >= first]
+        return list_warnings(self.built.experiment, stages, distributed.world_size())
 
     def hooks(self) -> Hooks:
         """The hooks of all plugins and parts; observers only on rank 0."""
@@ -206,7 +219,7 @@ def _begun(
     files = _new_directory(prepared, path, trunk.origin if trunk else None)
     run = Run(files, prepared.built.experiment, schedule, state, hooks)
     run.identity, run.evaluator = own, evaluator
-    for line in left:
+    for line in [*left, *prepared.batch_warnings(schedule)]:
         files.warn(line)
     return run, data, trunk.content if trunk else None
 
@@ -260,6 +273,9 @@ def _resumed(prepared: Prepared, files: RunDirectory, data_progress: DataProgres
         files.log(f"resumed at images {state.images}")
     if state.images >= schedule.total:
         files.tell(f"{files.path} was complete already, at images {state.images:,}", say)
+    # Again, as the number of processes may be another one now.
+    for line in prepared.batch_warnings(schedule, state.stage.index):
+        files.warn(line)
     training.train(run, data, saved)
     return run
 

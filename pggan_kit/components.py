@@ -66,6 +66,22 @@ class Scores(NamedTuple):
         )
 
 
+class BatchStatistic(NamedTuple):
+    """Something that a network computes over several samples of a call.
+
+    Attributes:
+        net: `generator` or `discriminator`.
+        name: for people, e.g. `minibatch stddev`.
+        group: how many samples it is computed over, at least 1.
+        alone: what it is where `group` is 1, e.g. `a constant`: the end of a sentence that begins with its name.
+    """
+
+    net: str
+    name: str
+    group: int
+    alone: str
+
+
 Critic = Callable[[Tensor], Scores]
 """A discriminator with its labels, alpha and augmentation bound: images (N, C, h, w) -> Scores."""
 
@@ -92,6 +108,11 @@ class Architecture(Protocol):
     It may have `separates_batches`, for the discriminator: several batches in one call get the scores that each would
     get alone. Its layers draw no random numbers, keep no state, and where they look across samples they ask
     `pggan_kit.networks.batches()` how many there are. `steps.scores_of_each` then makes one call of several.
+
+    It may have `batch_statistics(stage, samples) -> Sequence[BatchStatistic]`: what the networks of that stage compute
+    over the samples of a call in training, where a call has so many. `pggan-kit plan` and `train` say where a
+    statistic is computed over one sample alone. It raises a ValueError where the networks cannot be trained with so
+    few samples.
     """
 
     preserves_function: bool
@@ -191,7 +212,11 @@ class Optimizer(Protocol):
 
 @runtime_checkable
 class Update(Protocol):
-    """One training iteration."""
+    """One training iteration.
+
+    It may have `batches_in_a_call`: how many batches a network sees at once, as 2 where reals and fakes go through the
+    discriminator together and are compared with each other. Without it a call has one batch.
+    """
 
     def optimizers(
         self, experiment: Experiment, stage: Stage, generator: nn.Module, discriminator: nn.Module

@@ -6,6 +6,7 @@ import functools
 import os
 import statistics
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from pggan_kit import meters
+from pggan_kit import distributed, meters
 from pggan_kit.api import Prepared, prepare
+from pggan_kit.batch_statistics import list_batch_statistics, list_trained_stages
 from pggan_kit.benchmarking.counting import flops_of, forward_calls
 from pggan_kit.benchmarking.memory import peak_mib, reset_peak
 from pggan_kit.benchmarking.rig import Rig, fades
@@ -50,7 +52,8 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         `fade_images_per_second`, `tick_seconds`, `hours`, `measured`, `fits` (whether weights and activations are less
         than the device's memory; None where not measured), `micro_batch` (what to bind `train.micro_batch` to where
         they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile`
-        compiles).
+        compiles), `batch_statistics` (over how many samples each statistic of a batch is computed, by its name).
+        Statistics over one sample are warned of.
 
     Raises:
         UserError: the config is wrong.
@@ -60,10 +63,13 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
     budget = Budget(MEASURING_SECONDS)
     rows: list[dict[str, Any]] = []
     largest: tuple[Cost, dict[str, Any]] | None = None
+    for line in prepared.batch_warnings(schedule):
+        warnings.warn(line, stacklevel=2)
     for stage in schedule.stages:
         rig = Rig(prepared, schedule, stage.index, fading=False, compiles=False)
         row = _row(stage, schedule, rig.state)
         row["compiled"] = _compiled(prepared, stage, schedule)
+        row["batch_statistics"] = _group_sizes(prepared, stage, schedule)
         rows.append(row)
         row["measured"] = largest is None or budget.allows(stage.batch_size * row["gflops"])
         if row["measured"]:
@@ -144,7 +150,22 @@ def _caption(rows: Sequence[dict[str, Any]]) -> str:
     images = sum(row["fade_images"] + row["stable_images"] for row in rows)
     caption = f"{images:,} images, about {duration(total)} on this machine without observers and metrics"
     compiled = ", ".join(f"{row['size']} ({' and '.join(row['compiled'])})" for row in rows if row["compiled"])
-    return caption + (f"; less, as train.compile compiles {compiled}" if compiled else "")
+    caption += f"; less, as train.compile compiles {compiled}" if compiled else ""
+    return "\n".join([caption, *_describe_groups(rows)])
+
+
+def _describe_groups(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line for each statistic of a batch: `... compares 4 samples (4x4, 8x8), 2 (16x16)`."""
+    sizes: dict[str, dict[int, list[str]]] = {}
+    for row in rows:
+        for name, group in row["batch_statistics"].items():
+            sizes.setdefault(name, {}).setdefault(group, []).append(row["size"])
+    lines = []
+    for name, groups in sizes.items():
+        parts = [f"{group} ({', '.join(where)})" for group, where in groups.items()]
+        parts[0] = parts[0].replace(" (", " samples (", 1)
+        lines.append(f"{name} compares {', '.join(parts)}")
+    return lines
 
 
 def memory_mib(device: torch.device) -> float:
@@ -190,6 +211,14 @@ def _row(stage: Stage, schedule: Schedule, state: TrainState) -> dict[str, Any]:
         "micro_batch": None,
         "gflops": flops_of(forward_calls(state, stage)) / 1e9,
     }
+
+
+def _group_sizes(prepared: Prepared, stage: Stage, schedule: Schedule) -> dict[str, int]:
+    if stage not in list_trained_stages(schedule):
+        return {}
+    rows = stage.batch_size // distributed.world_size()
+    statistics = list_batch_statistics(prepared.built.experiment, stage, rows)
+    return {f"the {statistic.net}'s {statistic.name}": statistic.group for statistic in statistics}
 
 
 def _compiled(prepared: Prepared, stage: Stage, schedule: Schedule) -> list[str]:

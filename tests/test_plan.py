@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
+from torch import Tensor
 
-from pggan_kit import planning
+from pggan_kit import api, planning
+from pggan_kit.batch_statistics import count_samples, list_warnings
 from pggan_kit.benchmarking.rig import Rig
+from pggan_kit.networks import Discriminator, batches
 
 Cli = Callable[..., Result]
 
@@ -104,3 +108,105 @@ def test_it_says_what_is_compiled(tiny: Callable[..., str], cli: Cli, stub: str,
     assert [row["compiled"] for row in rows_of(config, stub)] == [["stable"], ["fade", "stable"], ["fade", "stable"]]
     shown = " ".join(cli("plan", config, "--plugin", stub).stdout.split())
     assert "less, as train.compile compiles 4x4 (stable), 8x8 (fade and stable), 16x16 (fade and stable)" in shown
+
+
+JOINT = (
+    "train.update = @updates.JointBatch()",
+    "updates.JointBatch.optimizer = @optimizers.SharedAdam()",
+    "train.generator_optimizer = None",
+    "train.discriminator_optimizer = None",
+)
+
+GROUPS = {4: 4, 5: 1, 7: 1, 14: 2, 16: 4}
+"""The largest divisor of each batch size that is not above 4."""
+
+
+@pytest.mark.parametrize("batch", GROUPS)
+def test_it_says_in_which_groups_a_batch_is_compared(
+    tiny: Callable[..., str], cli: Cli, stub: str, costs: None, batch: int
+) -> None:
+    config = tiny(f"schedule.batch_size = {{4: 4, 8: {batch}}}")
+    rows = rows_of(config, stub)
+    groups = [row["batch_statistics"] for row in rows]
+    assert groups == [{"the discriminator's minibatch stddev": n} for n in (4, GROUPS[batch], GROUPS[batch])]
+    shown = cli("plan", config, "--plugin", stub)
+    told = " ".join(shown.stdout.split())
+    if GROUPS[batch] == 4:
+        assert "the discriminator's minibatch stddev compares 4 samples (4x4, 8x8, 16x16)" in told
+    else:
+        assert f"minibatch stddev compares 4 samples (4x4), {GROUPS[batch]} (8x8, 16x16)" in told
+    warned = " ".join(shown.stderr.split())
+    if GROUPS[batch] == 1:
+        assert "warning: at 8x8, 16x16 the discriminator's minibatch stddev is a constant" in warned
+        assert f"each sample of the {batch} in a call is a group of its own" in warned
+        assert "4x4" not in warned
+    else:
+        assert warned == ""
+
+
+def test_it_counts_the_samples_of_a_call_and_not_of_the_batch(tiny: Callable[..., str], stub: str, costs: None) -> None:
+    """A micro-batch has fewer; an update that shows reals and fakes to D as one batch, more."""
+    config = tiny("schedule.batch_size = {4: 14, 8: 16}", "train.micro_batch = {4: 7, 8: 2}")
+    groups = [list(row["batch_statistics"].values()) for row in rows_of(config, stub)]
+    assert groups == [[1], [2], [2]]
+    joint = tiny(*JOINT, "schedule.batch_size = 7")
+    assert [list(row["batch_statistics"].values()) for row in rows_of(joint, stub)] == [[2]] * 3
+
+
+def test_stages_that_are_only_passed_through_are_left_out(tiny: Callable[..., str], stub: str, costs: None) -> None:
+    config = tiny(
+        "schedule.batch_size = {4: 5, 16: 8}", "schedule.fade_images = 0", "schedule.stable_images = {4: 0, 16: 8}"
+    )
+    assert [row["batch_statistics"] for row in rows_of(config, stub)] == [
+        {},
+        {},
+        {"the discriminator's minibatch stddev": 4},
+    ]
+
+
+def test_training_warns_once_in_log_and_terminal(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
+    config = tiny("schedule.batch_size = {4: 4, 8: 5, 16: 7}")
+    done = cli("train", config, "--plugin", stub, "--run-dir", "run")
+    assert done.exit_code == 0, done.stderr
+    for place in (done.stderr, Path("run/log.txt").read_text()):
+        told = " ".join(place.split())
+        assert told.count("warning: at 8x8 the discriminator's minibatch stddev is a constant") == 1
+        assert told.count("warning: at 16x16 the discriminator's minibatch stddev is a constant") == 1
+        assert "at 4x4 the" not in told
+
+
+def test_processes_share_a_batch(tiny: Callable[..., str], stub: str) -> None:
+    prepared = planning.prepare(tiny("schedule.batch_size = {4: 16, 8: 14}"), plugins=[stub])
+    stages = prepared.schedule().stages
+    assert list_warnings(prepared.built.experiment, stages, 1) == []
+    (line,) = list_warnings(prepared.built.experiment, stages, 2)
+    assert line.startswith("at 8x8, 16x16 ") and "of the 7 in a call" in line
+    (line,) = list_warnings(prepared.built.experiment, stages[:1], 16)
+    assert line.startswith("at 4x4 ") and "of the 1 in a call" in line
+
+
+def test_a_joint_batch_is_counted_as_discriminators_see_it(
+    tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+    forward = Discriminator.forward
+
+    def watched(self: Discriminator, images: Tensor, *rest: Any, **named: Any) -> Any:
+        seen.add(len(images) // batches())
+        return forward(self, images, *rest, **named)
+
+    monkeypatch.setattr(Discriminator, "forward", watched)
+    config = tiny(*JOINT, "schedule.batch_size = 6", "train.micro_batch = 3", "train.collapse_below = 0")
+    prepared = planning.prepare(config, plugins=[stub])
+    api.train(config, plugins=[stub])
+    samples = {count_samples(prepared.built.experiment, stage, 6) for stage in prepared.schedule().stages}
+    assert samples == seen == {6}
+
+
+def test_too_few_samples_to_train_are_refused(rejected: Callable[..., str]) -> None:
+    alone = ["schedule.batch_size = {4: 4, 8: 1}", "architectures.PGGAN.discriminator_norm = 'batch'"]
+    rejected(
+        "at 8x8 discriminator_norm = 'batch' needs at least 2 samples in a call: .*; change schedule.batch_size", *alone
+    )
+    micro = ["schedule.batch_size = 4", "train.micro_batch = 1", "architectures.PGGAN.discriminator_norm = 'batch'"]
+    rejected("at 4x4 discriminator_norm = 'batch' needs at least 2 samples", *micro)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import pggan_kit.testing as suites
 from pggan_kit import Scores
+from pggan_kit.components import BatchStatistic
 from pggan_kit.resampling import Area, AreaDownsample, NearestUpsample
 from pggan_kit.testing.toys import ToyArchitecture
 
@@ -102,6 +103,32 @@ class MixesBatches(ToyArchitecture):
 
     def from_image(self, stage: Any) -> nn.Module:
         return nn.Sequential(super().from_image(stage), Centred())
+
+
+@defect(suites.ArchitectureSuite, "test_batch_statistics", "discriminator's output .* depends .* declares nothing")
+class KeepsQuietOfItsBatch(MixesBatches):
+    separates_batches = False
+
+    def batch_statistics(self, stage: Any, samples: int) -> list[BatchStatistic]:
+        return [BatchStatistic("generator", "mean", 1, "0")]
+
+
+@defect(suites.ArchitectureSuite, "test_batch_statistics", "declares mean of several samples for the generator")
+class MixesNothing(ToyArchitecture):
+    def batch_statistics(self, stage: Any, samples: int) -> list[BatchStatistic]:
+        return [BatchStatistic("generator", "mean", samples, "0")]
+
+
+@defect(suites.ArchitectureSuite, "test_batch_statistics", "with 1 samples gives mean a group of 2")
+class LargerThanTheBatch(ToyArchitecture):
+    def batch_statistics(self, stage: Any, samples: int) -> list[BatchStatistic]:
+        return [BatchStatistic("generator", "mean", 2, "0")]
+
+
+@defect(suites.ArchitectureSuite, "test_batch_statistics", r"gives \('critic', .*, not a BatchStatistic of the")
+class OfNoNetwork(ToyArchitecture):
+    def batch_statistics(self, stage: Any, samples: int) -> list[Any]:
+        return [("critic", "mean", 1, "0")]
 
 
 @defect(suites.ArchitectureSuite, "test_initial_weights", "differ under the same seed")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_kit.components import Resampling, Scores
+from pggan_kit.components import BatchStatistic, Resampling, Scores
 from pggan_kit.networks import Discriminator, Generator, side_by_side
 from pggan_kit.resampling import Area
 from pggan_kit.schedule import Stage
@@ -232,6 +232,53 @@ class ArchitectureSuite(TrainedSuite):
                     f"by {change:.2g} with {count} samples in each",
                 )
 
+    @torch.no_grad()
+    def test_batch_statistics(self) -> None:
+        """What `batch_statistics` declares is so: a sample's output depends on others of its batch where a statistic
+        is computed over several, and nowhere else."""
+        declare = getattr(self.make(), "batch_statistics", None)
+        if declare is None:
+            return
+        for stages in self.growths():
+            generator, discriminator = self.grown(stages, bridged=True)
+            for count in self.batch_sizes:
+                try:
+                    statistics = declare(stages[-1], count)
+                except ValueError:
+                    continue
+                where = f"at {stages[-1].size} with {count} samples"
+                _check_statistics(statistics, count, where)
+                images = noise(count, *_shape(stages[-1]))
+                for net, given in ((generator, self.latents(count)[0]), (discriminator, images)):
+                    self._check_dependence(net, given, statistics, where)
+
+    def _check_dependence(
+        self, net: Generator | Discriminator, given: Tensor, statistics: Sequence[BatchStatistic], where: str
+    ) -> None:
+        """Change all samples but the first, and see whether the first one's output changes."""
+        shake(net)
+        before = weights(net)
+        others = torch.cat([given[:1], 3 * noise(*given.shape, seed=1)[1:]])
+        labels = labels_for(self.classes, len(given))
+        alpha = HALF if net.bridge is not None else None
+        outputs = []
+        for batch in (given, others):
+            net.load_state_dict(before)  # running statistics and spectral norm's estimate move with each call
+            torch.manual_seed(0)
+            outputs.append(_first(net(batch, labels, alpha))[:1])
+        depends = difference(*outputs) > self.tolerance
+        several = [statistic.name for statistic in statistics if statistic.net == net.kind and statistic.group > 1]
+        require(
+            several != [] or not depends,
+            f"{where} the {net.kind}'s output of a sample depends on the others of its batch, and batch_statistics "
+            "declares nothing that is computed over several",
+        )
+        require(
+            several == [] or depends,
+            f"{where} batch_statistics declares {', '.join(several)} of several samples for the {net.kind}, and no "
+            "sample's output depends on the others",
+        )
+
     def test_initial_weights(self) -> None:
         """The same seed gives the same weights, another seed others; and two networks share none."""
         stages = make_stages(self.geometries[0], self.image_channels[0], self.classes)
@@ -264,6 +311,18 @@ class ArchitectureSuite(TrainedSuite):
             with torch.autocast("cpu", torch.bfloat16):
                 low = _first(net(given, labels_for(self.classes, 4), HALF))
             require(bool(low.isfinite().all()), f"under bfloat16 autocast the {net.kind}'s output is not finite")
+
+
+def _check_statistics(statistics: Sequence[Any], samples: int, where: str) -> None:
+    for statistic in statistics:
+        require(
+            isinstance(statistic, BatchStatistic) and statistic.net in ("generator", "discriminator"),
+            f"batch_statistics {where} gives {statistic!r}, not a BatchStatistic of the generator or discriminator",
+        )
+        require(
+            1 <= statistic.group <= samples,
+            f"batch_statistics {where} gives {statistic.name} a group of {statistic.group}",
+        )
 
 
 def _to_format(net: Any, memory_format: torch.memory_format) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from pggan_kit.components import BatchStatistic
 from pggan_kit.data import check_choice
 from pggan_kit.derivatives import conv2d, leaky_relu
 from pggan_kit.networks import at_least_float32
@@ -22,6 +23,9 @@ ACTIVATIONS = ("leaky_relu", "relu")
 GENERATOR_NORMS = ("pixel", "batch", "layer", "none")
 DISCRIMINATOR_NORMS = ("none", "layer", "spectral", "batch")
 OUTPUTS = ("linear", "tanh")
+
+ALONE = "over the pixels of each image alone"
+"""What batch norm of maps is with one sample in a call."""
 
 
 class EqualizedConv2d(nn.Module):
@@ -235,6 +239,13 @@ class Layers:
             layer.weight.mul_(layer.scale)
         layer.scale = 1.0
         return spectral_norm(layer) if self.norm == "spectral" else layer
+
+
+def describe_batch_norm(net: str, layers: Layers, samples: int) -> list[BatchStatistic]:
+    """Return the batch norm of a network's layers, where they have one."""
+    if layers.norm != "batch":
+        return []
+    return [BatchStatistic(net, "batch norm", samples, ALONE)]
 
 
 def to_image_layer(conv: nn.Module, output: str) -> nn.Module:

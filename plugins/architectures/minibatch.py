@@ -8,10 +8,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pggan_kit.components import BatchStatistic
 from pggan_kit.networks import at_least_float32, batches
 from pggan_plugins.architectures.layers import EPSILON
 
 MINIBATCH = ("stddev", "discrimination", "none")
+
+
+def stddev_group_size(largest: int, samples: int) -> int:
+    """Return the largest divisor of the number of samples that is not above `largest`."""
+    return next(size for size in range(min(largest, samples), 0, -1) if samples % size == 0)
+
+
+def describe_minibatch(minibatch: str, stddev_group: int, samples: int) -> list[BatchStatistic]:
+    """Return the statistic of D's head for a batch of so many samples, where it has one.
+
+    Args:
+        minibatch: one of `MINIBATCH`.
+        stddev_group: see `MinibatchStddev`.
+        samples: of a batch.
+    """
+    if minibatch == "stddev":
+        group = stddev_group_size(stddev_group, samples)
+        return [BatchStatistic("discriminator", "minibatch stddev", group, "a constant, whatever the images")]
+    if minibatch == "discrimination":
+        alone = "a constant, whatever the images"
+        return [BatchStatistic("discriminator", "minibatch discrimination", samples, alone)]
+    return []
 
 
 class MinibatchStddev(nn.Module):
@@ -31,7 +54,7 @@ class MinibatchStddev(nn.Module):
         n, c, h, w = x.shape
         count = batches()
         alone = n // count
-        group = next(size for size in range(min(self.group_size, alone), 0, -1) if alone % size == 0)
+        group = stddev_group_size(self.group_size, alone)
         groups = at_least_float32(x).view(count, group, alone // group, c, h, w)
         deviation: Tensor = _MeanDeviation.apply(groups)
         statistic = deviation.repeat(1, group).view(n, 1, 1, 1).expand(n, 1, h, w)

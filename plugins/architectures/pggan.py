@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import Resampling
+from pggan_kit.components import BatchStatistic, Resampling
 from pggan_kit.data import check_choice
 from pggan_kit.schedule import PerStage, Stage
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
-from pggan_plugins.architectures.layers import Layers, check_layers, to_image_layer
-from pggan_plugins.architectures.minibatch import MINIBATCH
+from pggan_plugins.architectures.layers import Layers, check_layers, describe_batch_norm, to_image_layer
+from pggan_plugins.architectures.minibatch import MINIBATCH, describe_minibatch
 from pggan_plugins.architectures.shared import Head, ImageSpaceFade, check_channels, width_at
 
 POOLS = ("after_activation", "before_activation")
@@ -124,6 +124,23 @@ class PGGAN(ImageSpaceFade):
         """Minibatch statistic, 3x3, full-size convolution, one score."""
         layers = self.discriminator_layers
         return Head(self.width(stage), stage, layers, self.conditioning, self.minibatch, self.stddev_group)
+
+    def batch_statistics(self, stage: Stage, samples: int) -> list[BatchStatistic]:
+        """Return batch norm in either network, and what D is told of the batch.
+
+        Raises:
+            ValueError: D's dense layer has batch norm, and there is one sample.
+        """
+        if samples == 1 and self.discriminator_layers.norm == "batch":
+            raise ValueError(
+                "discriminator_norm = 'batch' needs at least 2 samples in a call: after a dense layer a sample has "
+                "one value of a kind"
+            )
+        return [
+            *describe_batch_norm("generator", self.generator_layers, samples),
+            *describe_batch_norm("discriminator", self.discriminator_layers, samples),
+            *describe_minibatch(self.minibatch, self.stddev_group, samples),
+        ]
 
 
 class Stem(nn.Module):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pggan_kit.components import Resampling, Scores
+from pggan_kit.components import BatchStatistic, Resampling, Scores
 from pggan_kit.schedule import PerStage, Stage
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
-from pggan_plugins.architectures.layers import Layers, Residual, check_layers, to_image_layer
+from pggan_plugins.architectures.layers import Layers, Residual, check_layers, describe_batch_norm, to_image_layer
 from pggan_plugins.architectures.shared import ImageSpaceFade, check_channels, width_at
 
 
@@ -108,6 +108,13 @@ class ResNet(ImageSpaceFade):
     def discriminator_head(self, stage: Stage) -> nn.Module:
         """A residual block, activation, sum over pixels, one score."""
         return SumHead(self.width(stage), stage, self.discriminator_layers, self.conditioning)
+
+    def batch_statistics(self, stage: Stage, samples: int) -> list[BatchStatistic]:
+        """Return batch norm in either network."""
+        return [
+            *describe_batch_norm("generator", self.generator_layers, samples),
+            *describe_batch_norm("discriminator", self.discriminator_layers, samples),
+        ]
 
 
 class DenseStem(nn.Module):

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pggan_kit.components import Resampling
+from pggan_kit.components import BatchStatistic, Resampling
 from pggan_kit.resampling import Upsample
 from pggan_kit.schedule import PerStage, Stage
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
 from pggan_plugins.architectures.layers import EPSILON, LEAK, EqualizedLinear, Layers, Residual
+from pggan_plugins.architectures.minibatch import describe_minibatch
 from pggan_plugins.architectures.shared import Head, ImageSpaceFade, check_channels, width_at
 
 
@@ -127,6 +128,10 @@ class StyleGAN2(ImageSpaceFade):
         return Head(
             self.width(stage), stage, self.discriminator_layers, self.conditioning, stddev_group=self.stddev_group
         )
+
+    def batch_statistics(self, stage: Stage, samples: int) -> list[BatchStatistic]:
+        """Return D's minibatch stddev."""
+        return describe_minibatch("stddev", self.stddev_group, samples)
 
 
 class MappingNetwork(nn.Module):

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pggan_kit import Scores
-from pggan_kit.components import Resampling
+from pggan_kit.components import BatchStatistic, Resampling
 from pggan_kit.resampling import NearestUpsample
 from pggan_kit.schedule import PerStage, Stage, at_height
+from pggan_plugins.architectures.layers import ALONE
 from pggan_plugins.architectures.shared import LargerImage, SmallerImage
 
 GENERATOR_CHANNELS: Mapping[int, int] = {1: 128, 14: 32, 28: 16}
@@ -108,6 +109,20 @@ class Tutorial:
     def discriminator_head(self, stage: Stage) -> nn.Module:
         """Dense to one score."""
         return Head(self._d(stage) * stage.height * stage.width)
+
+    def batch_statistics(self, stage: Stage, samples: int) -> list[BatchStatistic]:
+        """Return G's batch norm, and D's, which the base stage has not.
+
+        Raises:
+            ValueError: there is one sample.
+        """
+        if samples == 1:
+            raise ValueError(
+                "architectures.Tutorial needs at least 2 samples in a call: the batch norm of G's dense layer has one "
+                "value a sample"
+            )
+        nets = ("generator",) if stage.previous is None else ("generator", "discriminator")
+        return [BatchStatistic(net, "batch norm", samples, ALONE) for net in nets]
 
     def discriminator_bridge(
         self, previous: Stage, stage: Stage, resampling: Resampling, old_from_image: nn.Module

@@ -31,6 +31,8 @@ class JointBatch:
         ValueError: an optimizer was also given for one of the networks.
     """
 
+    batches_in_a_call = 2
+
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
 

@@ -18,7 +18,7 @@ from pggan_kit.resampling import Area
 from pggan_kit.testing import ArchitectureSuite, make_stages
 from pggan_kit.testing.support import noise
 from pggan_kit.testing.toys import ToyDataset
-from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2, Tutorial
+from pggan_plugins.architectures import PGGAN, ResNet, SkipPGGAN, StyleGAN2, Tutorial
 from pggan_plugins.architectures.layers import EqualizedConv2d, EqualizedLinear, PixelNorm
 from pggan_plugins.architectures.minibatch import MinibatchDiscrimination, MinibatchStddev
 
@@ -82,6 +82,39 @@ def test_minibatch_stddev(batch: int) -> None:
     assert found.shape == (batch, 4, 2, 5)
     np.testing.assert_array_equal(found[:, :3].numpy(), array)
     np.testing.assert_allclose(found[:, 3].numpy(), np.broadcast_to(wanted[:, None, None], (batch, 2, 5)), rtol=1e-10)
+
+
+@pytest.mark.parametrize(("batch", "group"), [(4, 4), (5, 1), (7, 1), (14, 2), (16, 4)])
+def test_minibatch_stddev_is_declared_as_it_is(batch: int, group: int) -> None:
+    """Where it is declared as computed over one sample, it is the root of 1e-8 for any images; elsewhere it is not."""
+    for architecture in (PGGAN(channels=4), SkipPGGAN(channels=4), StyleGAN2(channels=4)):
+        (declared,) = architecture.batch_statistics(make_stages()[0], batch)
+        assert (declared.net, declared.name, declared.group) == ("discriminator", "minibatch stddev", group)
+    statistic = MinibatchStddev(4)(noise(batch, 3, 2, 5, dtype=torch.float64))[:, 3]
+    assert bool(((statistic - 1e-4).abs() < 1e-12).all()) == (group == 1)
+    assert len(statistic[:, 0, 0].unique()) == (1 if group == 1 else batch // group)
+
+
+def test_other_statistics_of_a_batch_are_declared() -> None:
+    stage = make_stages()[-1]
+
+    def declared(architecture: Any, samples: int) -> set[tuple[str, str, int]]:
+        return {tuple(statistic[:3]) for statistic in architecture.batch_statistics(stage, samples)}
+
+    options = {"channels": 4, "generator_norm": "batch", "minibatch": "discrimination"}
+    both = {("generator", "batch norm", 1), ("discriminator", "minibatch discrimination", 1)}
+    assert declared(PGGAN(**options), 1) == both
+    assert declared(PGGAN(channels=4, minibatch="none"), 1) == set()
+    assert declared(PGGAN(channels=4, stddev_group=16), 14) == {("discriminator", "minibatch stddev", 14)}
+    assert declared(ResNet(channels=4), 1) == {("generator", "batch norm", 1)}
+    assert declared(ResNet(channels=4, discriminator_norm="batch"), 3) == {
+        ("generator", "batch norm", 3),
+        ("discriminator", "batch norm", 3),
+    }
+    assert declared(Tutorial(), 2) == {("generator", "batch norm", 2), ("discriminator", "batch norm", 2)}
+    for part in (Tutorial(), PGGAN(channels=4, discriminator_norm="batch")):
+        with pytest.raises(ValueError, match="needs at least 2 samples in a call"):
+            part.batch_statistics(stage, 1)
 
 
 def test_derivatives_of_minibatch_stddev() -> None:

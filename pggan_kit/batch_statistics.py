@@ -1,0 +1,54 @@
+"""What networks compute over the samples of a call, and the warnings where a call has too few of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pggan_kit.components import BatchStatistic
+from pggan_kit.experiment import Experiment
+from pggan_kit.schedule import Schedule, Stage
+
+
+def count_samples(experiment: Experiment, stage: Stage, rows: int) -> int:
+    """Return how many samples a network sees in one call, where a process has `rows` of the stage's batch."""
+    batches = getattr(experiment.update, "batches_in_a_call", 1)
+    return int(batches * (rows // experiment.micro_batches(stage, rows)))
+
+
+def list_batch_statistics(experiment: Experiment, stage: Stage, rows: int) -> Sequence[BatchStatistic]:
+    """Return what the architecture declares; nothing where it declares nothing.
+
+    Raises:
+        ValueError: the networks cannot be trained with so few samples.
+    """
+    declare = getattr(experiment.architecture, "batch_statistics", None)
+    if declare is None:
+        return ()
+    statistics: Sequence[BatchStatistic] = declare(stage, count_samples(experiment, stage, rows))
+    return statistics
+
+
+def list_trained_stages(schedule: Schedule) -> list[Stage]:
+    """Return the stages that spend images; the others are grown through at once."""
+    last = len(schedule.stages) - 1
+    return [stage for stage in schedule.stages if stage.budget > 0 or stage.index == last]
+
+
+def list_warnings(experiment: Experiment, stages: Iterable[Stage], processes: int) -> list[str]:
+    """Return a line for each statistic that is computed over one sample alone, naming all stages where it is so."""
+    sizes: dict[str, list[str]] = {}
+    for stage in stages:
+        rows = stage.batch_size // processes
+        samples = count_samples(experiment, stage, rows)
+        for statistic in list_batch_statistics(experiment, stage, rows):
+            if statistic.group == 1:
+                sizes.setdefault(describe_lone_statistic(statistic, samples), []).append(stage.size)
+    return [f"at {', '.join(where)} {text}" for text, where in sizes.items()]
+
+
+def describe_lone_statistic(statistic: BatchStatistic, samples: int) -> str:
+    """Return what is wrong with a statistic over one sample, and what to change."""
+    return (
+        f"the {statistic.net}'s {statistic.name} is {statistic.alone}: each sample of the {samples} in a call is a "
+        "group of its own. Change schedule.batch_size, train.micro_batch or the number of processes"
+    )
