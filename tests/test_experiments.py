@@ -12,6 +12,7 @@ from syncing import watched
 from pggan_kit import config as configs
 from pggan_kit import hookimpl
 from pggan_kit.api import prepare, train
+from pggan_kit.batch_statistics import list_batch_statistics
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 FILES = sorted(
@@ -91,6 +92,35 @@ def test_it_trains_two_steps_in_each_phase_and_no_step_waits(
 
 def uses_a_folder(path: Path) -> bool:
     return any(binding.name == "FOLDER" for binding in configs.read(path).bindings)
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("celebahq_paper.gin", [16] * 6 + [14, 6, 3]),
+        ("celebahq_released.gin", [4] * 9),
+        ("lsun_256.gin", [16] * 7),
+        ("cifar10.gin", [16] * 4),
+        ("table1/h.gin", [16] * 6),
+        ("my_images.gin", [4] * 6),
+    ],
+)
+def test_the_minibatch_stddev_is_computed_over_the_groups_of_its_source(
+    name: str, groups: list[int], pictures: Path
+) -> None:
+    """The whole batch, as in the released code for Theano; groups of 4, as in that for TensorFlow."""
+    prepared = prepare(EXPERIMENTS / name, [f"FOLDER = {str(pictures)!r}"])
+    experiment = prepared.built.experiment
+    found = [list_batch_statistics(experiment, stage, stage.batch_size) for stage in prepared.schedule().stages]
+    assert [[(statistic.name, statistic.group) for statistic in each] for each in found] == [
+        [("minibatch stddev", group)] for group in groups
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_no_statistic_of_a_batch_is_computed_over_one_sample(path: Path, pictures: Path) -> None:
+    prepared = prepare(path, [f"FOLDER = {str(pictures)!r}"] if uses_a_folder(path) else [])
+    assert prepared.batch_warnings(prepared.schedule()) == []
 
 
 @pytest.mark.parametrize("path", sorted((EXPERIMENTS / "base").glob("*.gin")), ids=named)
