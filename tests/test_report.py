@@ -22,7 +22,7 @@ from PIL import Image
 from reporting import Page, latents, train_pair
 
 from pggan_kit import api, hookimpl
-from pggan_kit.errors import UserError
+from pggan_kit.errors import RunError, UserError
 from pggan_kit.report import write_report
 from pggan_kit.report.latex import latex
 from pggan_kit.report.page import Section, Table, shown
