@@ -395,7 +395,7 @@ def recorded(
     about, objects = files.about(), given(parts or {})
     require_same_places(about["objects"], objects)
     blocked = about["blocked"]
-    loaded = load(plugins, blocked) if plugins else load_recorded(about["plugins"], blocked)
+    loaded = load(plugins, blocked) if plugins else load_recorded(files.path / "run.json", about["plugins"], blocked)
     loaded.take(objects.rows)
     config = configs.parse_text(files.config_text(), str(files.path / "config.gin"), bindings)
     return Prepared(config, loaded, configs.build(config, loaded), objects.names), files

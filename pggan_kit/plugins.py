@@ -17,7 +17,7 @@ from pggan_kit import hookspecs
 from pggan_kit.components import KINDS, Component
 from pggan_kit.contracts import MARK, marked_hooks, nearest, require_protocol
 from pggan_kit.errors import Interrupted, PluginError, TrainingError, UserError
-from pggan_kit.plugin_files import imported, load_file
+from pggan_kit.plugin_files import RecordedFile, imported, load_file
 
 if TYPE_CHECKING:
     from pggan_kit.runs import Run
@@ -127,20 +127,19 @@ class Plugins:
         self.rows[row.selector] = row
 
 
-def load(extra: Sequence[Any] = (), blocked: Iterable[str] = (), sha256: Mapping[str, str] | None = None) -> Plugins:
+def load(extra: Sequence[Any] = (), blocked: Iterable[str] = ()) -> Plugins:
     """The plugins of all installed distributions, then `extra` ones.
 
     Args:
-        extra: paths of Python files, modules or objects with hooks, or `Component` rows.
+        extra: paths of Python files, which are trusted, since whoever runs this named them; a `RecordedFile` for each
+            that a file on the disk names; modules or objects with hooks; or `Component` rows.
         blocked: installed plugins to leave out, besides those in the environment variable PGGAN_KIT_NO_PLUGINS
             (comma-separated): NAME, or DISTRIBUTION:NAME where two distributions have one of that name.
-        sha256: what files among `extra` must have, by path; those that are not in it are trusted, since they were
-            named by whoever runs this.
 
     Raises:
         PluginError: a plugin that cannot be imported or breaks the contract; the message names it.
     """
-    plugins, known = Plugins(), sha256 or {}
+    plugins = Plugins()
     left_out = {*blocked, *blocked_by_environment()}
     for plugin, entry in installed():
         if left_out & {plugin.name, plugin.key}:
@@ -152,9 +151,9 @@ def load(extra: Sequence[Any] = (), blocked: Iterable[str] = (), sha256: Mapping
     rows = [item for item in extra if isinstance(item, Component)]
     for item in extra:
         if isinstance(item, (str, os.PathLike)):
-            path = Path(item)
-            module, digest = load_file(path, known.get(str(path)))
-            plugins.add(Plugin(path.name, str(path.resolve()), module, digest))
+            plugins.add(_of_file(Path(item), Path(item)))
+        elif isinstance(item, RecordedFile):
+            plugins.add(_of_file(item.path, item))
         elif isinstance(item, type):
             raise PluginError(f"the plugin {item.__name__} is a class: give an instance of it, {item.__name__}()")
         elif not isinstance(item, Component):
@@ -162,6 +161,11 @@ def load(extra: Sequence[Any] = (), blocked: Iterable[str] = (), sha256: Mapping
             plugins.add(Plugin(name, f"given by the caller ({name})", item))
     plugins.take(rows)
     return plugins
+
+
+def _of_file(path: Path, file: Path | RecordedFile) -> Plugin:
+    module, digest = load_file(file)
+    return Plugin(path.name, str(path.resolve()), module, digest)
 
 
 def installed() -> list[tuple[Plugin, importlib.metadata.EntryPoint]]:
@@ -199,18 +203,27 @@ def require_installed(names: Iterable[str]) -> None:
             )
 
 
-def load_recorded(rows: Sequence[Mapping[str, Any]], blocked: Iterable[str] = ()) -> Plugins:
-    """The plugins of a run: all installed ones, and the files that it used, if they still are what they were.
+def load_recorded(record: Path, rows: Sequence[Mapping[str, Any]], blocked: Iterable[str] = ()) -> Plugins:
+    """Load the plugins of a run: all installed ones, and the files that it used, if they still are what they were.
 
     Args:
-        rows: of the run's `run.json`.
+        record: the run's `run.json`.
+        rows: its plugins. Those that are no files (installed plugins and objects) have no SHA-256, and nothing is
+            loaded from their rows.
         blocked: the installed ones that the run left out.
 
     Raises:
-        PluginError: besides what `load` raises: a file is gone, has changed, or was never named on this machine.
+        PluginError: besides what `load` raises: a file is gone, has changed, was never named on this machine, or is
+            recorded by a relative path or without its SHA-256.
     """
-    files = {row["origin"]: row["sha256"] for row in rows if row["sha256"]}
-    return load(list(files), blocked, files)
+    files = []
+    for row in rows:
+        origin: str = row["origin"]
+        sha256: Any = row.get("sha256")
+        if sha256 is not None or origin.endswith(".py"):
+            change = f"name it to go on with the new one: --plugin {origin}"
+            files.append(RecordedFile(Path(origin), sha256, record, change))
+    return load(files, blocked)
 
 
 def _called(function: Callable[[], Any], plugin: Plugin) -> list[Component]:

@@ -145,8 +145,8 @@ class RunDirectory:
     def about(self) -> dict[str, Any]:
         """What `record` wrote in `run.json`.
 
-        Its `plugins` are rows with `name`, `origin` and `sha256`, `blocked` the installed plugins that were left out,
-        `objects` the selectors of parts that were given as objects, by their places.
+        Its `plugins` are rows with `name`, `origin` and, of files, `sha256`; `blocked` the installed plugins that were
+        left out, `objects` the selectors of parts that were given as objects, by their places.
 
         Raises:
             RunError: the file is damaged.
@@ -154,7 +154,7 @@ class RunDirectory:
         try:
             found: dict[str, Any] = json.loads(self._text("run.json"))
             good = all(isinstance(row[key], str) for row in found["plugins"] for key in ("name", "origin")) and all(
-                row["sha256"] is None or isinstance(row["sha256"], str) for row in found["plugins"]
+                row.get("sha256") is None or isinstance(row["sha256"], str) for row in found["plugins"]
             )
             found = {"blocked": [], "objects": {}, **found}  # an older version noted neither
             listed = _texts(found["blocked"]) and all(_texts(names) for names in found["objects"].values())

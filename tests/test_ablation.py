@@ -19,11 +19,11 @@ from killing import assert_same_run
 
 from pggan_kit import ablation, api, hookimpl
 from pggan_kit.ablation import plan as plans
-from pggan_kit.ablation import provenance
+from pggan_kit.ablation import provenance, running
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.trunk import first_difference
 from pggan_kit.checkpoint import Checkpoints
-from pggan_kit.errors import ConfigError, Interrupted, RunError, TrainingError
+from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, TrainingError
 
 PLUGIN = Path(__file__).with_name("ablation_plugin.py")
 PLUGINS = [str(STUB), str(PLUGIN)]
@@ -257,6 +257,97 @@ def test_trials_are_processes(ablate: Ablate, cli: Callable[..., Result]) -> Non
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["contrasts"][0]["seeds"] == [3]
     assert "2/2" in result.stderr and "done" in Path("out/logs/hard-3.log").read_text()
+
+
+OBSERVED = """
+from pggan_kit import hookimpl
+
+@hookimpl
+def before_run(run): ...
+"""
+
+
+def test_a_plugin_edited_while_trials_run_never_mixes_two_codes(ablate: Ablate, cli: Callable[..., Result]) -> None:
+    """Trials that begin after the edit fail, and so does the ablation; their logs name the file."""
+    mine = Path("mine.py").resolve()
+    mine.write_text(OBSERVED)
+    said: list[str] = []
+
+    def edit_after_the_first(line: str) -> None:
+        said.append(line)
+        mine.write_text(OBSERVED + "# edited\n")
+
+    again = {"out": "out", "plugins": [*PLUGINS, mine], "say": said.append}
+    with pytest.raises(TrainingError, match=r"4 of 4 trials have not ended.*see the logs in out/logs"):
+        ablation.ablate("switch.gin", **{**again, "say": edit_after_the_first})
+    assert [line.partition(",")[0] for line in said[:2]] == ["1/2 trunk 0: done", "2/2 trunk 1: not done (exit code 2)"]
+    log = Path("out/logs/trunk-1.log").read_text()
+    assert f"the plugin file {mine} has changed since" in log and "plan.json recorded it" in log
+    assert not Path("out/trunks/1").exists() and not Path("out/analysis.json").exists()
+
+    with pytest.raises(RunError, match=rf"was begun with another plan \(plugins: {mine} was"):
+        ablation.ablate("switch.gin", **again)
+    mine.write_text(OBSERVED)
+    assert ablation.ablate("switch.gin", **again)["contrasts"][0]["n"] == 2
+
+
+def test_a_plugin_edited_between_training_and_evaluation_is_refused(
+    ablate: Ablate, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Path("mine.py").resolve()
+    mine.write_text(OBSERVED)
+    plan, _ = plans.read("switch.gin", plugins=[*PLUGINS, mine])
+    plans.write(plan, Path("out"))
+    trained = trials.api.train
+
+    def train_and_edit(*args: Any, **kwargs: Any) -> Any:
+        run = trained(*args, **kwargs)
+        mine.write_text(OBSERVED + "# edited\n")
+        return run
+
+    trials.run(Path("out"), "trunk", 0)
+    monkeypatch.setattr(trials.api, "train", train_and_edit)
+    with pytest.raises(PluginError, match=rf"{mine} has changed since out/plan\.json recorded it.*ablate --out FOLDER"):
+        trials.run(Path("out"), "hard", 0)
+    assert not Path("out/runs/hard/0/result.json").exists()
+
+
+def test_a_plugin_edited_while_a_plan_is_read_is_refused(
+    ablate: Ablate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.py"
+    # Each import edits the file: what the first variant is built with is not what was noted.
+    mine.write_text(
+        OBSERVED + "from pathlib import Path\nwith Path(__file__).open('a') as file:\n    file.write('#')\n"
+    )
+    with pytest.raises(PluginError, match=rf"variant linear .*{mine} has changed since switch\.gin recorded it"):
+        plans.read("switch.gin", plugins=[*PLUGINS, mine])
+
+
+def test_a_trial_runs_on_a_machine_that_does_not_know_the_plugins(
+    ablate: Ablate, cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command names them, as whoever runs the ablation did. Without that, the plan's files are only recorded."""
+    plan, _ = plans.read("switch.gin", plugins=PLUGINS)
+    plans.write(plan, Path("out"))
+    line = running.command(plan, Path("out"), "trunk", 0).command[3:]
+    monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "other-cache"))
+    unnamed = cli(*line[: line.index("--plugin")])
+    assert unnamed.exit_code == 2 and "was never named on this machine" in unnamed.stderr
+    assert not Path("out/trunks/0").exists()
+    foreign = cli(*line, "--plugin", "tiny.gin")
+    assert foreign.exit_code == 2 and "plan.json names no such plugin file" in foreign.stderr
+    assert cli(*line).exit_code == 0
+
+
+def test_a_config_edited_beside_the_plan_is_refused(ablate: Ablate) -> None:
+    """A variant's file in `configs/` is what its trials train."""
+    plan, _ = plans.read("switch.gin", plugins=PLUGINS)
+    plans.write(plan, Path("out"))
+    path = Path("out/configs/linear.gin")
+    path.write_text(path.read_text() + "train.ema_decay = 0.5\n")
+    with pytest.raises(RunError, match=r"out/configs/linear\.gin is not what plan\.json holds"):
+        trials.run(Path("out"), "trunk", 0)
 
 
 def test_a_dry_run_shows_trials_and_cost(ablate: Ablate, cli: Callable[..., Result]) -> None:

@@ -17,8 +17,12 @@ import torch
 from click.testing import Result
 
 from pggan_kit import api
+from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation.plan import Plan
 from pggan_kit.checkpoint import MANIFEST, Checkpoints
-from pggan_kit.errors import RunError
+from pggan_kit.errors import PluginError, RunError
+from pggan_kit.plugin_files import trusted
+from pggan_kit.plugins import load
 from pggan_kit.runs import RunDirectory
 
 Cli = Callable[..., Result]
@@ -199,7 +203,7 @@ def test_a_changed_plugin_file_is_refused_unless_it_is_named(train: Callable[...
     os.unlink("ran")
     plugin.write_text(PLUGIN.replace("touch", "touch "))
     message = message_of(cli("resume", "run"))
-    assert f"the plugin file {plugin} has changed since the run used it" in message
+    assert f"the plugin file {plugin} has changed since run/run.json recorded it" in message
     assert f"--plugin {plugin}" in message and not Path("ran").exists()
     assert "has changed" in message_of(cli("sample", "run", "--out", "x.npz")) and not Path("ran").exists()
     assert cli("resume", "run", "--plugin", stub, "--plugin", plugin).exit_code == 0
@@ -209,28 +213,197 @@ def test_a_changed_plugin_file_is_refused_unless_it_is_named(train: Callable[...
 def test_a_run_of_somebody_else_cannot_bring_code_along(
     run: Path, cli: Cli, stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its run.json points to a file beside it. Named by hand, the file runs, and from then on without its name."""
+    """Its run.json points to a file beside it. Named by hand, the file runs, and then also where it is recorded."""
     evil = tmp_path / "run" / "evil.py"
     evil.write_text(PLUGIN)
     about = json.loads((run / "run.json").read_text())
-    for origin in (str(evil), "run/evil.py"):
-        row = {"name": "evil.py", "origin": origin, "sha256": hashlib.sha256(evil.read_bytes()).hexdigest()}
-        (run / "run.json").write_text(json.dumps({**about, "plugins": [*about["plugins"], row]}))
-        monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "cache"))
-        for command in (["resume", "run"], ["sample", "run", "--out", "x.npz"]):
-            message = message_of(cli(*command))
-            assert "was never named on this machine" in message and "--plugin" in message
-        assert not Path("ran").exists()
+    row = {"name": "evil.py", "origin": str(evil), "sha256": hashlib.sha256(evil.read_bytes()).hexdigest()}
+    (run / "run.json").write_text(json.dumps({**about, "plugins": [*about["plugins"], row]}))
+    monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "cache"))
+    for command in (["resume", "run"], ["sample", "run", "--out", "x.npz"]):
+        message = message_of(cli(*command))
+        assert "was never named on this machine" in message and "--plugin" in message
+    assert not Path("ran").exists()
     assert cli("resume", "run", "--plugin", stub, "--plugin", evil).exit_code == 0
     os.unlink("ran")
     assert cli("resume", "run").exit_code == 0
     assert Path("ran").exists()
 
 
+EVIL = """
+from pathlib import Path
+from pggan_kit import hookimpl
+
+Path("evil ran").touch()
+
+@hookimpl
+def before_run(run): ...
+"""
+SHA256 = hashlib.sha256(EVIL.encode()).hexdigest()
+
+MISSING = object()
+HASHES = {
+    "right": SHA256,
+    "wrong": "0" * 64,
+    "missing": MISSING,
+    "null": None,
+    "empty": "",
+    "cut": SHA256[:63],
+    "upper case": SHA256.upper(),
+    "with a line end": SHA256 + "\n",
+    "no hex": "g" * 64,
+}
+
+SPELLINGS = [
+    "./run/evil.py",
+    "run/evil.py",
+    "run//evil.py",
+    "run/./evil.py",
+    "run/checkpoints/../evil.py",
+    "link.py",
+    "~/evil.py",
+    "{here}/run/evil.py",
+    "{here}/./run//evil.py",
+    "{here}/run/checkpoints/../evil.py",
+    "{here}/link.py",
+]
+
+
+def draw_for_report(folder: str) -> None:
+    """Draw what a report shows of a run, and raise what could not be drawn: the report says it and goes on."""
+    from pggan_kit.report.pictures import draw_run
+    from pggan_kit.report.records import read_run
+
+    said: list[str] = []
+    draw_run(read_run(Path(folder)), said.append)
+    if said:
+        raise RunError(said[0])
+
+
+def plan_with(plugins: dict[str, Any]) -> Plan:
+    """The plan of an ablation of the run's own config, as somebody else may have written it."""
+    return Plan(
+        name="switch",
+        base="tiny.gin",
+        variants={"linear": [], "hard": []},
+        seeds=[0],
+        controls={},
+        contrasts=[["hard", "linear"]],
+        primary="gap",
+        margin=0.5,
+        evaluation=[],
+        shared=[],
+        branch=None,
+        configs={name: Path("run/config.gin").read_text() for name in ("linear", "hard")},
+        plugins=plugins,
+    )
+
+
+OPENERS: dict[str, Callable[[Cli], Any]] = {
+    "sample": lambda cli: cli("sample", "run", "--out", "x.npz"),
+    "resume": lambda cli: cli("resume", "run"),
+    "evaluate": lambda cli: cli("evaluate", "run"),
+    "load_generator": lambda cli: api.load_generator("run"),
+    "report": lambda cli: draw_for_report("run"),
+    "trial": lambda cli: cli("trial", "out", "hard", "0"),
+}
+"""All that reads the paths of plugin files from a folder."""
+
+
+@pytest.fixture
+def refused_plugin(run: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`refused_plugin(opener, origin, sha256)`: a folder with this record runs nothing; the message."""
+    monkeypatch.setenv("HOME", str(run.resolve()))
+    (run / "evil.py").write_text(EVIL)
+    Path("link.py").symlink_to(run.resolve() / "evil.py")
+    about = json.loads((run / "run.json").read_text())
+
+    def check(opener: str, origin: str, sha256: object) -> str:
+        row = {"name": "evil.py", "origin": origin, "sha256": sha256}
+        if sha256 is MISSING:
+            del row["sha256"]
+        (run / "run.json").write_text(json.dumps({**about, "plugins": [row, *about["plugins"]]}))
+        plans.write(plan_with({origin: None if sha256 is MISSING else sha256}), Path("out"))
+        try:
+            result = OPENERS[opener](cli)
+            message = message_of(result)
+        except (PluginError, RunError) as error:
+            message = str(error)
+        assert not Path("evil ran").exists(), f"{origin} with the SHA-256 {sha256!r} ran"
+        assert SHA256 not in trusted(), f"{origin} with the SHA-256 {sha256!r} is trusted from now on"
+        assert "evil.py" in message or "link.py" in message
+        return message
+
+    return check
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("opener", OPENERS)
+def test_a_recorded_plugin_file_runs_under_no_spelling_of_its_path(
+    opener: str, spelling: str, refused_plugin: Callable[..., str], tmp_path: Path
+) -> None:
+    """Whatever hash stands beside it."""
+    origin = spelling.format(here=tmp_path)
+    record = "out/plan.json" if opener == "trial" else "run/run.json"
+    for name, sha256 in HASHES.items():
+        message = refused_plugin(opener, origin, sha256)
+        assert record in message, name
+        if not origin.startswith("/"):
+            assert "by a relative path" in message, name
+        elif name == "right":
+            assert "was never named on this machine" in message
+        elif name == "wrong":
+            assert "has changed" in message
+        else:
+            assert "without its SHA-256" in message, name
+
+
+def test_a_branch_runs_no_plugin_of_its_trunk(run: Path, cli: Cli, stub: str, tiny: Callable[..., str]) -> None:
+    """It runs under the plugins that it was begun with."""
+    (run / "evil.py").write_text(EVIL)
+    about = json.loads((run / "run.json").read_text())
+    config = tiny("schedule.stable_images = {4: 8, 16: 12}")
+    for number, origin in enumerate(("./run/evil.py", "run/evil.py", str(run.resolve() / "evil.py"))):
+        row = {"name": "evil.py", "origin": origin, "sha256": "0" * 64}
+        (run / "run.json").write_text(json.dumps({**about, "plugins": [row]}))
+        result = cli("train", config, "--from", "run", "--plugin", stub, "--run-dir", f"branch-{number}")
+        assert result.exit_code == 0, result.output
+        assert not Path("evil ran").exists() and SHA256 not in trusted()
+
+
+def test_what_a_run_records_of_other_plugins_needs_no_hash(run: Path) -> None:
+    """Installed ones are found by their names, and objects of the caller's are given again."""
+    rows = json.loads((run / "run.json").read_text())["plugins"]
+    assert [row["name"] for row in rows if row["sha256"] is not None] == ["stub_plugin.py"] and len(rows) > 1
+    api.load_generator(run)
+
+
+def test_the_path_of_a_plugin_file_is_recorded_whole_however_it_was_named(
+    train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the run can be opened from another working directory."""
+    Path("a").mkdir()
+    Path("mine.py").write_text(PLUGIN)
+    Path("link.py").symlink_to("mine.py")
+    for named in ("./mine.py", "a/../mine.py", ".//mine.py", "link.py", Path("mine.py").resolve()):
+        assert load([named]).loaded[-1].origin == str(tmp_path.resolve() / "mine.py"), named
+    train(plugins=("a/../mine.py",), run_dir="run")
+    monkeypatch.chdir("a")
+    api.load_generator("../run")
+
+
+def test_a_line_that_is_no_hash_trusts_nothing(
+    run: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's log may be a link to the list."""
+    monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "cache"))
+    Path("cache").mkdir()
+    Path("cache/trusted_plugins").write_text(f"2026-01-01 00:00:00 warning: {SHA256} is damaged\n{'0' * 64}\n")
+    assert trusted() == {"0" * 64}
+
+
 def test_what_was_hashed_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not a cached .pyc of another content with the same size and time."""
-    from pggan_kit.plugins import load
-
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "mine.py"
     path.write_text(PLUGIN)

@@ -22,7 +22,7 @@ from PIL import Image
 from reporting import Page, latents, train_pair
 
 from pggan_kit import api, hookimpl
-from pggan_kit.errors import UserError
+from pggan_kit.errors import RunError, UserError
 from pggan_kit.report import write_report
 from pggan_kit.report.latex import latex
 from pggan_kit.report.page import Section, Table, shown
@@ -166,6 +166,19 @@ def test_a_branch_is_shown_with_its_trunk(pair: SimpleNamespace, tmp_path: Path,
     for stage in (1, 2):
         assert ours.begins[stage][0] == 1.0
         assert (ours.begins[stage][1] == theirs.begins[stage][1]).all()
+
+
+def test_a_trunk_that_is_named_by_a_relative_path_is_refused(
+    pair: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would lead to whatever run lies in the working directory."""
+    monkeypatch.chdir(pair.folder)
+    folder = tmp_path / "branch"
+    shutil.copytree(pair.folder / "hard", folder)
+    about = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**about, "from": {"run": "soft", "images": 8}}))
+    with pytest.raises(RunError, match=r"run\.json is damaged: .* by a relative path, soft"):
+        read_run(folder)
 
 
 def drawn_alpha(run: Path, said: list[str]) -> list[tuple[list[float], list[float], str]]:

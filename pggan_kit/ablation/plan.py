@@ -20,7 +20,8 @@ from pggan_kit.ablation.trunk import first_difference
 from pggan_kit.api import Prepared, prepare
 from pggan_kit.checkpoint import write_atomically
 from pggan_kit.components import Launcher
-from pggan_kit.errors import ConfigError, RunError, UserError
+from pggan_kit.errors import ConfigError, PluginError, RunError, UserError
+from pggan_kit.plugin_files import RecordedFile
 from pggan_kit.plugins import load
 from pggan_kit.seeding import torch_generator
 
@@ -44,7 +45,7 @@ class Plan:
         shared: the variants that begin from one trunk for each seed, with the trunk's own config first.
         branch: the stage whose end they begin from; None where each is trained from the start.
         configs: of each variant its whole experiment as gin text, but for the seed.
-        plugins: files beside the installed plugins, with their SHA-256.
+        plugins: the absolute paths of files beside the installed plugins, with their SHA-256.
         exploratory: seeds added after the first start.
     """
 
@@ -117,12 +118,15 @@ def read(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str |
     """
     of_plan, of_all = split(bindings)
     loaded = load(plugins)
+    # All variants are built by the code whose SHA-256 is noted, also where a file is edited meanwhile.
+    sha256 = {p.origin: p.sha256 for p in loaded.loaded if p.sha256 is not None}
+    files = recorded_files(Path(file), sha256, named=plugins)
     settings: Ablation = configs.build(configs.read(file, of_plan), loaded, ROOT).experiment
     base = Path(file).parent / settings.base
     variants = {name: [*settings.bindings, *of_all, *own] for name, own in settings.variants.items()}
-    experiments = {name: _prepared(name, base, own, plugins) for name, own in variants.items()}
+    experiments = {name: _prepared(name, base, own, files) for name, own in variants.items()}
     _require_different(experiments)
-    _require_primary(settings, base, variants, plugins)
+    _require_primary(settings, base, variants, files)
     branch, shared = _trunk(experiments)
     plan = Plan(
         name=Path(file).stem,
@@ -137,12 +141,31 @@ def read(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str |
         shared=shared,
         branch=branch,
         configs={name: experiment.built.config.text() for name, experiment in experiments.items()},
-        plugins={str(Path(p.origin)): p.sha256 for p in loaded.loaded if p.sha256 is not None},
+        plugins=sha256,
     )
     return plan, settings.launcher
 
 
-def _prepared(name: str, base: Path, bindings: Sequence[str], plugins: Sequence[str | Path]) -> Prepared:
+def recorded_files(record: Path, sha256: Mapping[str, str], named: Sequence[str | Path]) -> list[RecordedFile]:
+    """Return the plugin files of a plan, each with the content that it must have.
+
+    Args:
+        record: the file that the plan comes from, for errors.
+        sha256: of each file, by its path.
+        named: those that whoever runs this named.
+
+    Raises:
+        PluginError: a path is relative, or has no SHA-256; or a named file is none of the plan's.
+    """
+    by_hand = {Path(path).resolve() for path in named}
+    change = "begin another ablation with the new one: ablate --out FOLDER"
+    files = [RecordedFile(Path(p), value, record, change, Path(p) in by_hand) for p, value in sha256.items()]
+    for path in sorted(by_hand - {file.path for file in files}):
+        raise PluginError(f"--plugin {path}: {record} names no such plugin file")
+    return files
+
+
+def _prepared(name: str, base: Path, bindings: Sequence[str], plugins: Sequence[RecordedFile]) -> Prepared:
     if any(re.match(r"\s*train\.seed\b", text) for text in bindings):
         raise ConfigError(f"variant {name} of ablate.variants binds train.seed; bind ablate.seeds instead")
     try:
@@ -154,7 +177,7 @@ def _prepared(name: str, base: Path, bindings: Sequence[str], plugins: Sequence[
 
 
 def _require_primary(
-    settings: Ablation, base: Path, variants: Mapping[str, Sequence[str]], plugins: Sequence[str | Path]
+    settings: Ablation, base: Path, variants: Mapping[str, Sequence[str]], plugins: Sequence[RecordedFile]
 ) -> None:
     """Ask the metrics for their names before runs are trained for them: they compare noise."""
     try:
@@ -248,6 +271,22 @@ def config_path(folder: Path, variant: str) -> Path:
     return folder / "configs" / f"{variant}.gin"
 
 
+def checked_config(plan: Plan, folder: Path, variant: str) -> Path:
+    """Return where a variant's config lies.
+
+    Raises:
+        RunError: it is not the plan's.
+    """
+    path = config_path(folder, variant)
+    try:
+        same = path.read_text(encoding="utf-8") == plan.configs[variant]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+    if not same:
+        raise RunError(f"{path} is not what {PLAN} holds: it was changed by hand; `pggan-kit ablate` writes it again")
+    return path
+
+
 def load_plan(folder: Path) -> Plan:
     """Read `plan.json`.
 
@@ -259,6 +298,8 @@ def load_plan(folder: Path) -> Plan:
         content = json.loads(path.read_text(encoding="utf-8"))
         told = content.pop("hash")
         plan = Plan(**content)
+        if not isinstance(plan.plugins, dict):
+            raise TypeError("its plugins are no SHA-256 by path")
     except FileNotFoundError:
         raise RunError(f"{folder} holds no ablation (it has no {PLAN})") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

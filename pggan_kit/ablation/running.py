@@ -55,9 +55,9 @@ def run(plan: Plan, launcher: Launcher, out: Path, say: Say = print) -> dict[str
     with RunLock(out):
         plan = plans.opened(plan, out)
         try:
-            _launch(out, list(plan.trunks()), launcher, say)
+            _launch(plan, out, list(plan.trunks()), launcher, say)
             ready = [key for key in plan.runs() if _has_trunk(plan, out, key)]
-            _launch(out, ready, launcher, say)
+            _launch(plan, out, ready, launcher, say)
         except KeyboardInterrupt as error:
             number = error.exit_code - 128 if isinstance(error, StoppedAtOnce) else signal.SIGINT
             raise Interrupted(number, "stopped; what has ended is kept, go on with the same command") from None
@@ -69,7 +69,7 @@ def _has_trunk(plan: Plan, out: Path, key: Key) -> bool:
     return name not in plan.shared or trials.result(trials.folder_of(out, TRUNK, seed)) is not None
 
 
-def _launch(out: Path, keys: Sequence[Key], launcher: Launcher, say: Say) -> None:
+def _launch(plan: Plan, out: Path, keys: Sequence[Key], launcher: Launcher, say: Say) -> None:
     waiting = [key for key in keys if trials.result(trials.folder_of(out, *key)) is None]
     done = len(keys) - len(waiting)
 
@@ -79,12 +79,17 @@ def _launch(out: Path, keys: Sequence[Key], launcher: Launcher, say: Say) -> Non
         told = "done" if code == 0 else f"not done (exit code {code}), see {trial.log}"
         say(f"{done}/{len(keys)} {trial.name}: {told}")
 
-    launcher.launch([command(out, *key) for key in waiting], ended)
+    launcher.launch([command(plan, out, *key) for key in waiting], ended)
 
 
-def command(out: Path, name: str, seed: int) -> Trial:
-    """A trial as a launcher runs it: `pggan-kit trial` in a new process."""
+def command(plan: Plan, out: Path, name: str, seed: int) -> Trial:
+    """Return a trial as a launcher runs it: `pggan-kit trial` in a new process, on this machine or another.
+
+    It names the plugin files, as whoever runs the ablation did; the trial compares them with the plan.
+    """
     line = [sys.executable, "-m", "pggan_kit", "trial", str(out.resolve()), name, str(seed)]
+    for path in plan.plugins:
+        line += ["--plugin", path]
     return Trial(f"{name} {seed}", line, out.resolve() / "logs" / f"{name}-{seed}.log", Path.cwd())
 
 

@@ -17,6 +17,7 @@ from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.checkpoint import Checkpoints, write_atomically
 from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError
 from pggan_kit.locks import RunLock
+from pggan_kit.plugin_files import RecordedFile
 from pggan_kit.schedule import Stage
 
 RESULT = "result.json"
@@ -52,13 +53,15 @@ def folder_of(out: Path, name: str, seed: int) -> Path:
     return out / "trunks" / str(seed) if name == TRUNK else out / "runs" / name / str(seed)
 
 
-def run(out: Path, name: str, seed: int) -> dict[str, Any]:
+def run(out: Path, name: str, seed: int, plugins: Sequence[str | Path] = ()) -> dict[str, Any]:
     """Bring a trial to its end, from wherever an earlier process left it.
 
     Args:
         out: the ablation's folder, in which its plan lies.
         name: a variant, or TRUNK.
         seed: one of the plan's.
+        plugins: those of the plan's plugin files that whoever runs this named; others run only if a file of their
+            content was named on this machine before. All must have the content that the plan records.
 
     Returns:
         `failed` (why it died, or None), `rows` as `pggan_kit.evaluate` gives them, `images`, `revision`, `hardware`:
@@ -69,6 +72,7 @@ def run(out: Path, name: str, seed: int) -> dict[str, Any]:
     """
     plan = plans.load_plan(out)
     _require_planned(plan, name, seed)
+    files = plans.recorded_files(out / plans.PLAN, plan.plugins, plugins)
     folder = folder_of(out, name, seed)
     ended = result(folder)
     if ended is not None:
@@ -78,11 +82,11 @@ def run(out: Path, name: str, seed: int) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         found = {**trunk, "failed": f"trunk: {trunk['failed']}"}
     else:
-        failed = _trained(plan, out, name, seed)
+        failed = _trained(plan, out, name, seed, files)
         found = {
             "failed": failed,
             "images": Checkpoints(folder / "checkpoints").entries()[-1]["images"],
-            "rows": [] if failed or name == TRUNK else _evaluated(plan, folder),
+            "rows": [] if failed or name == TRUNK else _evaluated(plan, folder, files),
             "revision": revision(),
             "hardware": hardware(),
         }
@@ -113,17 +117,17 @@ def _require_planned(plan: Plan, name: str, seed: int) -> None:
         raise ConfigError(f"trial {name} {seed}: the plan has no such trial")
 
 
-def _trained(plan: Plan, out: Path, name: str, seed: int) -> str | None:
+def _trained(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence[RecordedFile]) -> str | None:
     """Train to the end, or go on with it. Returns why the run died, None where it did not."""
     folder, start_from, stops = folder_of(out, name, seed), None, []
     if name == TRUNK:
-        config, stops = plans.config_path(out, plan.shared[0]), [StopAfter(plan.branch or 0)]
+        config, stops = plans.checked_config(plan, out, plan.shared[0]), [StopAfter(plan.branch or 0)]
     else:
-        config = plans.config_path(out, name)
+        config = plans.checked_config(plan, out, name)
         if name in plan.shared:
             start_from = f"{folder_of(out, TRUNK, seed)}@{plan.branch}"
     try:
-        _go_on(folder, config, seed, [*plan.plugins, *stops], start_from)
+        _go_on(folder, config, seed, [*plugins, *stops], start_from)
     except TrunkEnd:
         return None
     except DivergedError as error:
@@ -143,8 +147,8 @@ def _go_on(folder: Path, config: Path, seed: int, plugins: Sequence[Any], start_
     api.train(config, [f"train.seed = {seed}"], run_dir=folder, plugins=plugins, start_from=start_from)
 
 
-def _evaluated(plan: Plan, folder: Path) -> list[dict[str, Any]]:
-    rows = pggan_kit.evaluate(folder, bindings=plan.evaluation, plugins=list(plan.plugins))
+def _evaluated(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:
+    rows = pggan_kit.evaluate(folder, bindings=plan.evaluation, plugins=plugins)
     if plan.primary not in {row["metric"] for row in rows}:
         raise ConfigError(
             f"ablate.primary is {plan.primary!r}, and the evaluation gives {', '.join(row['metric'] for row in rows)}"

@@ -55,9 +55,10 @@ def ablate(
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("variant")
 @click.argument("seed", type=int)
-def trial(folder: Path, variant: str, seed: int) -> None:
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="A plugin file of the plan that you trust.")
+def trial(folder: Path, variant: str, seed: int, plugins: tuple[str, ...]) -> None:
     """Bring one trial of an ablation to its end: what launchers run."""
     from pggan_kit.ablation import trial as trials
 
-    result = trials.run(folder, variant, seed)
+    result = trials.run(folder, variant, seed, plugins)
     err.print(escaped(f"{variant} {seed}: {result['failed'] or 'done'}"), soft_wrap=True, highlight=False)

@@ -139,6 +139,10 @@ def _trunk(about: Mapping[str, Any], folder: Path, seen: set[Path]) -> RunRecord
     if not isinstance(origin, dict) or not isinstance(origin.get("run"), str) or type(origin.get("images")) is not int:
         return None
     path = Path(origin["run"])
+    if not path.is_absolute():
+        raise RunError(
+            f"{folder / 'run.json'} is damaged: it names the run that it began from by a relative path, {path}"
+        )
     if path.resolve() in seen or not (path / "run.json").is_file():
         return None
     return _read(path, None, seen)
