@@ -2,14 +2,25 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+OLDEST ?= python3.10
+NEWEST ?= python3.13
+TESTS ?= -n 2 --dist loadfile -m 'not slow and not browser'
 
-.PHONY: demo test test-slow test-soak test-browser lint docs bench clean
+.PHONY: demo test test-oldest test-newest test-slow test-soak test-browser lint docs bench clean
 
 demo: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pggan-kit train experiments/mnist.gin
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow and not browser'
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(TESTS)
+
+# The installed wheel, on the oldest Python with the lowest versions that setup.cfg allows, and on the newest with the
+# newest; each in an environment of its own. TESTS holds arguments of pytest.
+test-oldest:
+	scripts/test_wheel.sh $(OLDEST) constraints-oldest.txt $(TESTS)
+
+test-newest:
+	scripts/test_wheel.sh $(NEWEST) newest $(TESTS)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow

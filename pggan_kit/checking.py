@@ -324,7 +324,7 @@ def fits(value: Any, hint: Any, selector_of: SelectorOf = _no_component) -> bool
         return any(fits(value, arg, selector_of) for arg in args)
     if origin is typing.Literal:
         return value in args
-    if isinstance(hint, type):
+    if origin is None and isinstance(hint, type):  # on Python 3.10 `list[int]` passes for a type as well
         return _is_part(value, hint, selector_of) if getattr(hint, "_is_protocol", False) else isinstance(value, hint)
     return _fits_container(value, origin, args, selector_of)
 

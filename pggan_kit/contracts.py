@@ -134,12 +134,20 @@ def required_by(factory: Callable[..., Any]) -> list[str]:
 
 
 def annotations_of(factory: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a factory's parameters; none where a third party's cannot be evaluated at run time."""
+    """Return the annotations of a factory's parameters; none where a third party's cannot be evaluated at run time.
+
+    They are the same on every Python: a default of None admits None, which `typing` says on 3.10 alone; and those of a
+    dataclass are read from its `__init__`, because its body may hold a `KW_ONLY`, which 3.10 does not take for a type.
+    """
     function = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
     try:
-        return typing.get_type_hints(function)
+        hints = typing.get_type_hints(function)
+        for parameter in signature_of(factory).parameters.values():
+            if parameter.default is None and parameter.name in hints:
+                hints[parameter.name] |= None
     except (NameError, AttributeError, TypeError, SyntaxError):  # a name for type checkers alone, or no annotation
         return {}
+    return hints
 
 
 def kind_of(annotation: Any) -> str | None:

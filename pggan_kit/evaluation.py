@@ -218,7 +218,8 @@ def _from_npz(path: Path) -> np.ndarray:
         raise DataError(f"{path} cannot be read as an .npz file with an array `images` ({error})") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or len(images) < 2:
         raise DataError(f"{path}: images must be uint8 (N, h, w, 1 or 3), and are {images.dtype} {images.shape}")
-    return images.transpose(0, 3, 1, 2)
+    channels_first: np.ndarray = images.transpose(0, 3, 1, 2)
+    return channels_first
 
 
 def _shape(images: np.ndarray) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pggan_kit.components import KINDS, Component
-from pggan_kit.contracts import nearest
+from pggan_kit.contracts import annotations_of, nearest
 from pggan_kit.errors import ConfigError, RunError
 from pggan_kit.experiment import Experiment
 
@@ -84,7 +84,7 @@ def _places() -> dict[str, tuple[str, bool]]:
     """Kind, and whether there are many, by place."""
     kinds: dict[object, str] = {protocol: kind for kind, protocol in KINDS.items()}
     places = {}
-    for name, hint in typing.get_type_hints(Experiment).items():
+    for name, hint in annotations_of(Experiment).items():
         many = typing.get_origin(hint) is Sequence
         for inner in (hint, *typing.get_args(hint)):
             if inner in kinds:

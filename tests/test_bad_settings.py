@@ -14,6 +14,7 @@ from conftest import TINY
 
 from pggan_kit.checking import fits
 from pggan_kit.config import ROOTS
+from pggan_kit.contracts import annotations_of
 from pggan_kit.plugins import load
 
 CHOSEN_BY = {
@@ -75,13 +76,13 @@ def parameters() -> Iterator[tuple[str, str, typing.Any]]:
     # Launchers are chosen in ablations: see test_ablation.py.
     parts = {s: row.component.factory for s, row in load().rows.items() if row.component.kind != "launchers"}
     for selector, factory in {**ROOTS, **parts}.items():
-        hints = typing.get_type_hints(factory.__init__ if isinstance(factory, type) else factory)
+        hints = annotations_of(factory)
         for name in inspect.signature(factory).parameters:
             if not (selector == "train" and name in ROOTS):
                 yield selector, name, hints.get(name, typing.Any)
 
 
-def cases() -> Iterator[pytest.ParameterSet]:
+def cases() -> Iterator[typing.Any]:
     for selector, name, hint in parameters():
         target = f"{selector}.{name}"
         if target not in ANYTHING:
@@ -95,7 +96,7 @@ def cases() -> Iterator[pytest.ParameterSet]:
 def needs(selector: str) -> dict[str, str]:
     """Values for a part's parameters that have no default."""
     _, _, factory, defaults = load().rows[selector].component
-    hints = typing.get_type_hints(factory.__init__ if isinstance(factory, type) else factory)
+    hints = annotations_of(factory)
     found = {}
     for name, parameter in inspect.signature(factory).parameters.items():
         target = f"{selector}.{name}"

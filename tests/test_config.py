@@ -1,6 +1,8 @@
 """What a gin file means: scopes, macros, singletons, blocks, order; the archived and the operative text."""
 
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import pytest
 from conftest import TINY
 
 from pggan_kit import Component, config
+from pggan_kit.checking import check_arguments, fits
 from pggan_kit.config import Built
+from pggan_kit.contracts import annotations_of
 from pggan_kit.plugins import Plugins, load
 from pggan_kit.schedule import at_height
 
@@ -277,3 +281,48 @@ def test_gin_of_a_user_survives_a_failed_build(build: Build) -> None:
         build("optimizers.Adam.lr = -1")
     assert not gin.config_is_locked()
     assert gin.config_str() == ""
+
+
+@dataclass
+class Settings:
+    """Has a marker among its annotations, which Python 3.10 does not take for a type."""
+
+    first: int
+    _: KW_ONLY
+    second: "list[int] | None" = None
+
+
+def test_annotations_are_those_of_parameters() -> None:
+    assert annotations_of(Settings) == {"first": int, "second": list[int] | None, "return": type(None)}
+
+
+@pytest.mark.parametrize("hint", [int, "int", int | None])
+def test_a_default_of_none_admits_none_on_every_python(hint: Any) -> None:
+    def factory(x=None, y=1): ...
+
+    factory.__annotations__ = {"x": hint, "y": hint}
+    assert annotations_of(factory)["x"] == int | None
+    check_arguments(factory, {"x": None, "y": 2})
+    with pytest.raises(ValueError, match=r"^x must be a whole number or None, not 'a'$"):
+        check_arguments(factory, {"x": "a"})
+
+
+class OldAlias(types.GenericAlias):
+    """`list[int]` as it is on Python 3.10, where it passes for a class."""
+
+    __class__ = property(lambda self: type)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("alias", [types.GenericAlias, OldAlias])
+def test_containers_are_no_classes_on_any_python(alias: Any) -> None:
+    cases = [
+        (alias(list, (int,)), [1, 2], [1, "a"]),
+        (alias(tuple, (int, str)), (1, "a"), ("a", 1)),
+        (alias(dict, (str, int)), {"a": 1}, {"a": "b"}),
+        (Sequence[alias(tuple, (int, int))], [(1, 2)], [(1, 2, 3)]),
+        (Mapping[int, alias(list, (int,))] | None, {4: [1]}, {4: [1.5]}),
+    ]
+    for hint, good, bad in cases:
+        assert fits(good, hint), hint
+        assert not fits(bad, hint), hint
+        assert not fits(1, hint), hint

@@ -35,14 +35,14 @@ from pggan_kit.plugins import load
 from pggan_kit.runs import RunDirectory
 from pggan_plugins.datasets import ImageFolder
 
-Test = Callable[..., None]
+Checks = Callable[..., None]
 
 
-def fuzz(few: int, many: int, **strategies: st.SearchStrategy[Any]) -> Callable[[Test], Test]:
+def fuzz(few: int, many: int, **strategies: st.SearchStrategy[Any]) -> Callable[[Checks], Checks]:
     """Run a test with a few inputs, and with many where slow tests are asked for."""
     counts = [pytest.param(few, id="few"), pytest.param(many, id="many", marks=pytest.mark.slow)]
 
-    def decorate(test: Test) -> Test:
+    def decorate(test: Checks) -> Checks:
         @pytest.mark.parametrize("count", counts)
         def fuzzed(count: int) -> None:
             options = settings(

@@ -1,0 +1,52 @@
+"""What is promised of Pythons and dependencies, and how the promise is tested."""
+
+import configparser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+OLDEST = SETUP["options"]["python_requires"].removeprefix(">=")
+
+
+def test_the_oldest_constraints_are_the_lower_bounds() -> None:
+    requirements = [SETUP["options"]["install_requires"], *SETUP["options.extras_require"].values()]
+    bounds = {line for text in requirements for line in text.split("\n") if line}
+    wanted = {re.sub(r"^([\w-]+)>=([\d.]+)(,<[\d.]+)?$", r"\1==\2", bound) for bound in bounds}
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    constraints = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+", line) for line in wanted), wanted
+    assert sorted(constraints) == sorted(wanted)
+
+
+def test_the_oldest_python_is_the_one_that_is_tested_and_checked() -> None:
+    assert f"OLDEST ?= python{OLDEST}\n" in (ROOT / "Makefile").read_text()
+    assert SETUP["mypy"]["python_version"] == OLDEST  # refuses what the library of that Python does not have
+    assert f'target-version = "py{OLDEST.replace(".", "")}"' in (ROOT / "ruff.toml").read_text()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize(("target", "variable"), [("test-oldest", "OLDEST"), ("test-newest", "NEWEST")])
+def test_a_python_that_is_missing_is_named(target: str, variable: str) -> None:
+    command = ["make", "--silent", target, f"{variable}=python0.0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    message = done.stderr.splitlines()[0]
+    assert message.startswith("error: python0.0 does not run; put it on the PATH"), done.stderr
+    assert f"{variable}=... for {target}" in message
+
+
+def test_annotations_are_evaluated_in_one_place() -> None:
+    """Python 3.10 evaluates other annotations than later ones; `annotations_of` makes them the same."""
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("pggan_kit", "plugins")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"get_type_hints|get_annotations", path.read_text(encoding="utf-8"))
+    }
+    assert users == {"pggan_kit/contracts.py"}
