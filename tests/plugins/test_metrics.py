@@ -275,7 +275,7 @@ def ms_ssim_by_scipy(x: np.ndarray, y: np.ndarray) -> float:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_ms_ssim(channels: int) -> None:
-    """In colour one channel differs in its pixels and one in its large shapes: it matters where channels are averaged."""
+    """In colour one channel differs in its large shapes, so that it matters where channels are averaged."""
     generator = torch.Generator().manual_seed(0)
     x, other = (torch.rand(2, channels, 177, 200, generator=generator).double() for _ in range(2))
     other[:, 2:] = other[:, 2:, ::16, ::16].repeat_interleave(16, 2).repeat_interleave(16, 3)[:, :, :177, :200]
