@@ -131,7 +131,7 @@ class ToyUpdate:
         }
 
     def step(self, ctx: StepContext) -> dict[str, Tensor]:
-        """`Loss/discriminator` (without penalties), `Loss/generator`, and the scores that augmentations and observers may want."""
+        """`Loss/discriminator` without penalties, `Loss/generator`, and the scores that other parts may want."""
         real = ctx.reals()
         due, loss = ctx.due(ctx.loss.penalties), ctx.loss
 
