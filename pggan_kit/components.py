@@ -227,7 +227,8 @@ class Update(Protocol):
         """Draw through `ctx.reals()` and `ctx.latents()`, change weights through `ctx.minimise()` alone.
 
         Returns:
-            Detached 0-dim tensors by tag (`Loss/...`, `Scores/...`); they are averaged over each tick.
+            Detached tensors by tag (`Loss/...`, `Scores/...`), which are averaged over each tick: 0-dim, or (k,) where
+            the step computes a number k times. What it did not compute it leaves out: a 0 would count as a value.
         """
 
 

@@ -50,6 +50,9 @@ def components() -> list[Component]:  # type: ignore[empty-body]
 def before_run(run: Run) -> None:
     """The run directory exists, the data set is open, nothing is trained yet.
 
+    A part that keeps state on itself must begin here as a new object would: given as an object (`parts`), it may have
+    been through another run of this process. What a resumed run goes on from comes after, in `load_state`.
+
     Args:
         run: the run: its directory, experiment, schedule and device. `run.resumed` tells a resumed run.
     """
@@ -169,7 +172,8 @@ def after_step(run: Run, stage: Stage, state: TrainState, losses: Mapping[str, T
         run: the run.
         stage: the stage.
         state: as for `before_stage`; `state.images` counts this step.
-        losses: what the update returned: detached 0-dim tensors by tag.
+        losses: what the update returned: detached 0-dim tensors by tag; of what the step computed several times, the
+            mean.
     """
 
 

@@ -14,34 +14,36 @@ from pggan_kit.experiment import Experiment
 from pggan_kit.networks import Discriminator, Generator, Growing
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage, at_height
 
-FORMAT = 2
+FORMAT = 3
 
 N = TypeVar("N", bound=Growing)
 
 
 class TickMeans:
-    """Running means of 0-dim tensors, kept on their device and read once a tick."""
+    """Running means of numbers, kept as 0-dim tensors on their device and read once a tick."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Take in one step's values; a name that is missing in some steps is averaged over those that have it."""
+        """Take in one step's values: 0-dim, or (k,) of what the step computed k times, each of which counts alike. A
+        name that is missing in some steps is averaged over those that have it."""
         for name, value in values.items():
+            summed = value if value.dim() == 0 else value.sum()
             if name in self.sums:
-                self.sums[name] += value
-                self.counts[name] += 1
+                self.sums[name] += summed
+                self.counts[name] += value.numel()
             else:
-                self.sums[name] = value.detach().to(torch.float32, copy=True)
-                self.counts[name] = 1
+                self.sums[name] = summed.detach().to(torch.float32, copy=True)
+                self.counts[name] = value.numel()
 
     def gather(self) -> None:
         """Replace each rank's sums by their mean over all ranks: what rank 0 saves holds for all."""
         distributed.average(list(self.sums.values()))
 
     def read(self) -> dict[str, float]:
-        """The means over steps and ranks, as plain numbers; starts anew. Waits for the device."""
+        """The means over all values and ranks, as plain numbers; starts anew. Waits for the device."""
         names = list(self.sums)
         self.gather()
         values = torch.stack([self.sums[name] for name in names]).tolist() if names else []
@@ -57,6 +59,7 @@ class TrainState:
         images: reals drawn so far, over all ranks: the one clock.
         steps: iterations so far.
         starts: the clock at which each stage so far began.
+        discriminator_updates: updates of D in this stage so far; `StepContext.minimise` counts them.
         last_tick: the clock at the last tick.
         phase: `fade` or `stable`: what the stage is in; it changes when the loop acts on it, not by the clock alone.
         generator, discriminator: the networks, at the size they have grown to.
@@ -76,6 +79,7 @@ class TrainState:
         self.images = 0
         self.steps = 0
         self.starts = [0]
+        self.discriminator_updates = 0
         self.last_tick = 0
         self.phase = STABLE
         self.means = TickMeans()
@@ -117,6 +121,7 @@ class TrainState:
     def grow(self, bridged: Mapping[str, bool]) -> None:
         """Begin the next stage here: grow all networks, with bridges for those named in `bridged`."""
         self.starts.append(self.images)
+        self.discriminator_updates = 0
         self.phase = FADE if self.stage.fade_images > 0 else STABLE
         self._grow_networks(bridged)
 
@@ -168,6 +173,7 @@ class TrainState:
             "images": self.images,
             "steps": self.steps,
             "starts": list(self.starts),
+            "discriminator_updates": self.discriminator_updates,
             "last_tick": self.last_tick,
             "phase": self.phase,
             "bridged": {name: self.network(name).bridge is not None for name in ("generator", "discriminator")},
@@ -214,6 +220,7 @@ class TrainState:
             self._grow_networks(saved["bridged"] if index == last else {})
         self.starts = list(saved["starts"])
         self.images, self.steps = saved["images"], saved["steps"]
+        self.discriminator_updates = saved["discriminator_updates"]
         self.last_tick, self.phase = saved["last_tick"], saved["phase"]
         self.dropped, self.rewinds, self.warned_stage = saved["dropped"], saved["rewinds"], saved["warned_stage"]
         for name in ("generator", "ema", "discriminator"):
@@ -313,7 +320,8 @@ def require_clock(saved: Mapping[str, Any]) -> None:
         RunError: it cannot be so; the message names the entry.
     """
     starts, images = saved["starts"], saved["images"]
-    counts = [saved[name] for name in ("images", "steps", "last_tick", "dropped", "rewinds")]
+    names = ("images", "steps", "discriminator_updates", "last_tick", "dropped", "rewinds")
+    counts = [saved[name] for name in names]
     good = {
         "clock": all(type(count) is int and count >= 0 for count in counts),
         "starts": isinstance(starts, list)

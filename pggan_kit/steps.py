@@ -189,8 +189,11 @@ class StepContext:
         return self._local(torch.rand(self.stage.batch_size, generator=generator))
 
     def due(self, penalties: Sequence[Penalty]) -> tuple[Penalty, ...]:
-        """Those of the penalties that this update of D adds: each at its every-th update of the stage."""
-        update = (self.images - self._state.starts[-1]) // self.stage.batch_size - 1
+        """Return those of the penalties that the next update of D adds: each at its every-th update of the stage.
+
+        What counts is how often `minimise` has moved D since the stage began, however many reals that took.
+        """
+        update = self._state.discriminator_updates
         return tuple(penalty for penalty in penalties if update % penalty.every == 0)
 
     def minimise(
@@ -210,6 +213,9 @@ class StepContext:
             The detached terms, and what `terms` wanted kept, detached.
         """
         state = self._state
+        if net == "discriminator":
+            # Before anything can fail: an update that is dropped has had its turn.
+            state.discriminator_updates += 1
         moving, still = state.network(net), state.network("discriminator" if net == "generator" else "generator")
         _require_grad(still, False)
         _require_grad(moving, True)
@@ -304,6 +310,11 @@ def _forget_gradients(optimizer: torch.optim.Optimizer) -> None:
 def total(losses: Mapping[str, Tensor]) -> Tensor:
     """The sum of 0-dim tensors."""
     return torch.stack(list(losses.values())).sum()
+
+
+def mean_of_each(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what an update's `step` returned as 0-dim tensors: of what it computed several times, the mean."""
+    return {tag: value if value.dim() == 0 else value.mean() for tag, value in losses.items()}
 
 
 def _detached(tensors: Mapping[str, Any]) -> dict[str, Tensor]:

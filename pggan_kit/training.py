@@ -23,7 +23,7 @@ from pggan_kit.schedule import FADE, STABLE, Stage
 from pggan_kit.seeding import derive, seed_step
 from pggan_kit.signals import StopSignals
 from pggan_kit.state import on_cpu
-from pggan_kit.steps import PATHS, StepContext
+from pggan_kit.steps import PATHS, StepContext, mean_of_each
 
 TIMED_OUT = 1
 """Stands for the time limit among the numbers of signals, of which it must be the smallest."""
@@ -135,7 +135,8 @@ class Loop:
         state.follow()
         self.meter.updated(time.perf_counter() - began)
         state.means.add(losses)
-        self.hooks.call("after_step", run=self.run, stage=state.stage, state=state, losses=losses)
+        means = mean_of_each(losses)
+        self.hooks.call("after_step", run=self.run, stage=state.stage, state=state, losses=means)
 
     def updated(self, ctx: StepContext) -> dict[str, Tensor]:
         try:

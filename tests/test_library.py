@@ -152,6 +152,37 @@ def test_objects_give_what_names_give(tiny: Tiny, stub: str) -> None:
     assert torch.equal(named.samples(count=4), given.samples(count=4))
 
 
+def test_objects_begin_each_run_as_new_ones_would(tiny: Tiny, stub: str) -> None:
+    """Adam's rate has fallen and ADA's p has moved at the end of the first run: the second begins with neither."""
+    from pggan_plugins.augmentations import ADA
+    from pggan_plugins.losses import NonSaturating
+    from pggan_plugins.observers import TransitionShock
+    from pggan_plugins.optimizers import Adam
+    from pggan_plugins.switches import Nudged
+
+    def parts() -> dict[str, object]:
+        return {
+            "train.loss": NonSaturating(),
+            "train.switch": Nudged(),
+            "train.augmentation": ADA(p=0.2, target=-0.9, interval=4, adjust_images=20),
+            "train.observers": [TransitionShock(count=4)],
+            "train.generator_optimizer": Adam(decay_images=40, decay_to=0.0),
+            "train.discriminator_optimizer": Adam(decay_images=40, decay_to=0.0),
+        }
+
+    used = parts()
+    first, second = (pggan_kit.train(tiny(), plugins=[stub], parts=used) for _ in range(2))
+    fresh = pggan_kit.train(tiny(), plugins=[stub], parts=parts())
+    tags = [tag for tag in fresh.stats.columns if tag.startswith(("Loss/", "Scores/", "Progress/"))]
+    for run in (first, second):
+        assert torch.equal(run.samples(count=4), fresh.samples(count=4))
+        for tag in tags:
+            assert run.stats.column(tag) == fresh.stats.column(tag), tag
+        rows = [(each.directory / "transitions.jsonl").read_text() for each in (run, fresh)]
+        assert rows[0] == rows[1]
+    assert len(set(fresh.stats.column("Progress/augmentation"))) > 1, "p must have moved"
+
+
 def test_a_run_with_objects_goes_on_with_such_objects_alone(tiny: Tiny, stub: str) -> None:
     def parts(**other: object) -> dict[str, object]:
         return {"train.loss": Margin(2.0), **other}

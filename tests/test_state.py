@@ -218,6 +218,9 @@ def test_tick_means() -> None:
     assert means.read() == {}
     means.add({"a": torch.tensor(4.0)})
     assert means.read() == {"a": 4.0}
+    means.add({"a": torch.tensor([1.0, 2.0, 6.0]), "b": torch.tensor([5.0])})
+    means.add({"a": torch.tensor(11.0), "b": torch.tensor([7.0, 9.0])})
+    assert means.read() == {"a": 5.0, "b": 7.0}, "a step's values count one by one"
 
 
 def test_reals_become_images_and_move_the_clock() -> None:
@@ -301,28 +304,46 @@ class Due:
         self.every = every
 
 
-def test_lazy_penalties_are_due_at_every_kth_update_of_each_stage() -> None:
-    state = new_state(schedule=ScheduleSettings((4, 8), 12, 20, {4: 4, 8: 2}))
+def score(G: Any, D: Any, part: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """D's terms, whatever they are."""
+    return {"score": D(part["real"]).score.mean()}, {}
+
+
+def take_turns(state: TrainState, steps: int, updates: int, draws: int) -> list[list[int]]:
+    """Take steps of some updates of D, for each of which so many batches are drawn; who is due in each update."""
     penalties = [Due(1), Due(3), Due(4)]
+    told = []
+    for _ in range(steps):
+        ctx = context(state)
+        for _ in range(updates):
+            reals = [ctx.reals() for _ in range(draws)]
+            told.append([penalty.every for penalty in ctx.due(penalties)])  # type: ignore[arg-type]
+            ctx.minimise("D", "discriminator", score, {"real": reals[0].images})
+        state.images += ctx.drawn
+    return told
 
-    def turns(steps: int, draws: int) -> list[list[int]]:
-        told = []
-        for _ in range(steps):
-            ctx = context(state)
-            for _ in range(draws):
-                ctx.reals()
-                told.append([penalty.every for penalty in ctx.due(penalties)])  # type: ignore[arg-type]
-            state.images += ctx.drawn
-        return told
 
-    wanted = [[every for every in (1, 3, 4) if update % every == 0] for update in range(8)]
-    assert turns(8, 1) == wanted
+@pytest.mark.parametrize("chosen", [{}, {"micro_batch": 1}])
+@pytest.mark.parametrize(("updates", "draws"), [(1, 1), (2, 1), (1, 2), (2, 3)])
+def test_lazy_penalties_are_due_at_every_kth_update_of_each_stage(
+    updates: int, draws: int, chosen: dict[str, int]
+) -> None:
+    """What counts is updates of D: not iterations, nor the batches that an update draws, nor micro-batches."""
+    schedule = ScheduleSettings((4, 8), 12, 20, {4: 4, 8: 2})
+    state = new_state(schedule=schedule, **chosen)
+    wanted = [[every for every in (1, 3, 4) if update % every == 0] for update in range(12)]
+    assert take_turns(state, 12 // updates, updates, draws) == wanted
     state.grow(BOTH)
-    assert turns(4, 2) == wanted, "the count starts anew with the stage, and counts updates of D, not iterations"
+    state.renew_optimizers(reset=True)
+    assert take_turns(state, 4 // updates, updates, draws) == wanted[:4], "the count starts anew with the stage"
+    resumed = new_state(schedule=schedule, **chosen)
+    resumed.load_state_dict(state.state_dict())
+    assert take_turns(resumed, 8 // updates, updates, draws) == wanted[4:], "a resumed run goes on counting"
 
 
 def test_lazy_penalties_are_rescaled() -> None:
-    """One update at which a penalty with every=k is due equals one with k times the weight."""
+    """One update at which a penalty with every=k is due equals one with k times the weight. The log has the weight,
+    and not k, which stands for the updates that leave the penalty out."""
     ends = []
     for penalty in (Drift(weight=0.6), Drift(weight=0.2, every=3)):
         state = new_state(loss=ToyLoss([penalty]), update=Alternating(), architecture=PGGAN(channels=4))
@@ -332,7 +353,7 @@ def test_lazy_penalties_are_rescaled() -> None:
         }
         terms = state.experiment.update.step(ctx)
         ends.append((terms["Loss/discriminator/Drift"], state.discriminator.state_dict()))
-    torch.testing.assert_close(ends[0][0], ends[1][0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(ends[0][0], 3 * ends[1][0], rtol=1e-6, atol=0)
     for name, value in ends[0][1].items():
         torch.testing.assert_close(ends[1][1][name], value, rtol=1e-6, atol=1e-7)
 

@@ -261,6 +261,28 @@ class Meddles:
             state.generator.to_image.bias.mul_(0.9)
 
 
+@defect(suites.ObserverSuite, "test_leaves_the_same_files_in_each_run", r"ticks\.txt is not what a new one leaves")
+class CountsOn:
+    def __init__(self) -> None:
+        self.count = 0
+
+    @hookimpl
+    def after_tick(self, run: Any) -> None:
+        self.count += 1
+        (run.directory / "ticks.txt").write_text(str(self.count))
+
+
+@defect(suites.ObserverSuite, "test_begins_each_run_afresh", "begin it in before_run, not in __init__ alone")
+class CountsOnAndSaves(CountsOn):
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    @hookimpl
+    def load_state(self, saved: Mapping[str, Any]) -> None:
+        self.count = saved["count"]
+
+
 @defect(suites.LauncherSuite, "test_exit_codes", r"exit with 0, 2 and 0 are reported as \[0, 1, 0\]")
 class YesOrNo(InTurn):
     def run(self, trial: Trial) -> int:
@@ -307,6 +329,19 @@ class NeverLearns(InTurn):
 class GivesUp(InTurn):
     def once(self, trial: Trial) -> int:
         return subprocess.run(trial.command, check=True, cwd=trial.folder).returncode
+
+
+@defect(suites.LauncherSuite, "test_launches_again", "in the second launch a trial that is killed once ends in")
+class RunsOutOfTries(InTurn):
+    def __init__(self) -> None:
+        self.left = 1
+
+    def run(self, trial: Trial) -> int:
+        code = self.once(trial)
+        if code and self.left:
+            self.left -= 1
+            code = self.once(trial)
+        return code
 
 
 @defect(suites.LauncherSuite, "test_missing_program", r"launch.. raises FileNotFoundError")

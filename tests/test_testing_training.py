@@ -63,6 +63,16 @@ class FirstRateOnly(ToyOptimizer):
 TURNS = itertools.count()
 
 
+@optimizer_defect("test_begins_each_run_afresh", "a second run with one optimizers.FallsForEver does not end where")
+class FallsForEver(ToyOptimizer):
+    def __init__(self) -> None:
+        self.lr = 0.05
+
+    def build(self, params: Iterable[nn.Parameter], stage: Any) -> torch.optim.Optimizer:
+        self.lr /= 2
+        return torch.optim.SGD(params, lr=self.lr)
+
+
 def switch(alpha: Callable[[float], Any], method: str, says: str) -> None:
     class Broken:
         @hookimpl

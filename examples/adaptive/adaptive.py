@@ -20,6 +20,11 @@ class Adaptive:
         if not 0 <= latest < 1:
             raise ValueError(f"latest must be in [0, 1), and is {latest}")
         self.patience, self.latest = patience, latest
+        self.before_run()
+
+    @hookimpl
+    def before_run(self) -> None:
+        """What is kept from tick to tick begins with each run: this object may have been through another one."""
         self.last: dict[str, Any] = {"stage": 0, "progress": 0.0, "alpha": 0.0, "waits": False}
 
     @hookimpl

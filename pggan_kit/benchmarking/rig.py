@@ -51,6 +51,7 @@ class Rig:
         losses: what the last iteration returned.
         log: what the compiler had to say.
         batch: reals that an iteration draws; known after the first.
+        critics: updates of D in an iteration; known after the first.
     """
 
     def __init__(self, prepared: Prepared, schedule: Schedule, index: int, fading: bool, compiles: bool = True) -> None:
@@ -75,12 +76,14 @@ class Rig:
         self.sampler = fed(noise(self.stage), self.state.device, self.experiment.data.device_memory)
         self.alphas = {path: torch.tensor(alpha, device=self.state.device) for path, alpha in alphas.items()}
         self.batch = 0
+        self.critics = 1
         self.losses: dict[str, Tensor] = {}
 
     def place(self, update: int) -> None:
         """Stand on the clock where the stage has had so many updates of D, and seed as the loop does."""
         state = self.state
         state.images = state.starts[-1] + update * self.stage.batch_size
+        state.discriminator_updates = update
         seed_step(state.device, derive(self.experiment.seed, "step", *state.stream()))
 
     def step(self, update: int = 0) -> None:
@@ -90,6 +93,7 @@ class Rig:
         self.losses = self.experiment.update.step(ctx)
         self.state.follow()
         self.batch = ctx.drawn
+        self.critics = max(1, self.state.discriminator_updates - update)
 
     @contextlib.contextmanager
     def run(self) -> Iterator[Run]:
@@ -104,12 +108,11 @@ class Rig:
     def kinds(self) -> list[tuple[float, int]]:
         """The kinds of iteration that lazy penalties make: (share of all, `update` to begin at). Shares sum to 1."""
         every = [penalty.every for penalty in self.experiment.loss.penalties]
-        critics = max(1, self.batch // self.stage.batch_size)
-        period = lcm(*every) // gcd(lcm(*every), critics)
+        period = lcm(*every) // gcd(lcm(*every), self.critics)
         dues: dict[tuple[bool, ...], int] = {}
         counts: Counter[tuple[bool, ...]] = Counter()
         for iteration in range(period):
-            updates = range(iteration * critics, (iteration + 1) * critics)
+            updates = range(iteration * self.critics, (iteration + 1) * self.critics)
             due = tuple(update % each == 0 for update in updates for each in every)
             dues.setdefault(due, updates[0])
             counts[due] += 1

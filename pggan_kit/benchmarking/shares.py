@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pggan_kit.benchmarking.rig import Rig
 from pggan_kit.components import Penalty
-from pggan_kit.steps import PATHS, Reals, StepContext
+from pggan_kit.steps import PATHS, Reals, StepContext, mean_of_each
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ def seconds_around(rig: Rig) -> float:
                 images = rig.state.images
                 run.hooks.ask("fade_alpha", stage=rig.stage, progress=0.5, images=images, path=path)
             rig.state.means.add(rig.losses)
-            run.hooks.call("after_step", losses=rig.losses, **told)
+            run.hooks.call("after_step", losses=mean_of_each(rig.losses), **told)
             run.hooks.ask("should_advance", **told)
             taken.append(time.perf_counter() - began)
     return statistics.median(taken[1:])

@@ -158,6 +158,21 @@ class TrainedSuite(Suite):
             "does not save in save_state and take back in load_state",
         )
 
+    def test_begins_each_run_afresh(self) -> None:
+        """One object in two runs: the second ends as a run with a new object does, bit for bit."""
+        used, name = self.part()
+        ends: list[dict[str, Any]] = []
+        for part in (used, used, self.make()):
+            with tempfile.TemporaryDirectory() as folder:
+                run = train_tiny(part, name, Path(folder), self.chosen(part))
+                ends.append({**summary(run), "saved": run.hooks.collect("save_state", run=run)})
+        _, second, fresh = ends
+        require(
+            equal(second, fresh),
+            f"a second run with one {name} does not end where a run with a new one does: {name} keeps something from "
+            "run to run; begin it in before_run, not in __init__ alone",
+        )
+
     def test_state_survives_a_checkpoint(self) -> None:
         """What `save_state` returns can be saved as data, and `load_state` takes it back."""
         part, name = self.part()

@@ -36,6 +36,24 @@ class ObserverSuite(TrainedSuite):
             equal(with_it, without), f"a run with {name} ends in other weights than one without: it disturbs training"
         )
 
+    def test_leaves_the_same_files_in_each_run(self) -> None:
+        """One object in two runs: in the second it leaves the files that a new object leaves."""
+        used, name = self.part()
+        left: list[dict[str, bytes]] = []
+        for part in (used, used, self.make(), self.make()):
+            with tempfile.TemporaryDirectory() as folder:
+                train_tiny(part, name, Path(folder), self.chosen(part))
+                files = [path for path in Path(folder).rglob("*") if path.is_file()]
+                left.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
+        _, second, fresh, other = left
+        for path, content in fresh.items():
+            if other.get(path) == content:  # else it has the time in it
+                require(
+                    second.get(path) == content,
+                    f"in a second run with one {name}, {path} is not what a new one leaves: {name} keeps something "
+                    "from run to run; begin it in before_run, not in __init__ alone",
+                )
+
 
 class LauncherSuite(Suite):
     """Runs trials somewhere and survives their deaths.
@@ -106,6 +124,15 @@ class LauncherSuite(Suite):
         require(found[2] == 0, f"beside a trial that was killed, a good one ends in {found[2]}")
         require(found[0] == 0, f"a trial that is killed once ends in {found[0]}: it is not run again")
         require(tries == 1, f"a trial whose input is wrong (exit code 2) is run {tries} times")
+
+    def test_launches_again(self) -> None:
+        """One object in two launches: in the second a trial that dies is run again as often as in the first."""
+        dies = "import pathlib; p = pathlib.Path('d'); p.exists() or (p.touch(), os.kill(os.getpid(), 9))"
+        part = self.make()
+        for count in ("first", "second"):
+            with tempfile.TemporaryDirectory() as folder:
+                found = list(part.launch([self.trial("dies", f"import os; {dies}", folder)], None))
+            require(found == [0], f"in the {count} launch a trial that is killed once ends in {found}")
 
     def test_missing_program(self) -> None:
         """A command that is not there is a failed trial, not an exception."""

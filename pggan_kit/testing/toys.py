@@ -131,7 +131,7 @@ class ToyUpdate:
         }
 
     def step(self, ctx: StepContext) -> dict[str, Tensor]:
-        """`Loss/discriminator`, `Loss/generator`, and the scores that augmentations and observers may want."""
+        """`Loss/discriminator` without penalties, `Loss/generator`, and the scores that other parts may want."""
         real = ctx.reals()
         due, loss = ctx.due(ctx.loss.penalties), ctx.loss
 
@@ -158,7 +158,7 @@ class ToyUpdate:
         d_terms, scores = ctx.minimise("D", "discriminator", judge, {**batch, "latents": ctx.latents("D")})
         g_terms, _ = ctx.minimise("G", "generator", make, {**batch, "latents": ctx.latents("G")})
         return {
-            "Loss/discriminator": summed(d_terms),
+            "Loss/discriminator": summed({k: v for k, v in d_terms.items() if not k.startswith("penalty")}),
             "Loss/generator": summed(g_terms),
             "Scores/real": scores["real"].mean(),
             "Scores/fake": scores["fake"].mean(),

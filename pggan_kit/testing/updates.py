@@ -160,15 +160,18 @@ class UpdateSuite(TrainedSuite):
         )
 
     def test_returns(self) -> None:
-        """Detached, finite 0-dim tensors by tag."""
+        """Detached, finite tensors by tag: 0-dim, or (k,)."""
         _, returned = self.step(self.state())
         require(isinstance(returned, dict) and bool(returned), "step() returns no dict of what is to be logged")
         for tag, value in returned.items():
-            require(isinstance(value, Tensor) and value.dim() == 0, f"step() returns {tag!r}, which is no 0-dim tensor")
+            require(
+                isinstance(value, Tensor) and value.dim() <= 1 and value.numel() > 0,
+                f"step() returns {tag!r}, which is no 0-dim tensor, and no (k,) of what was computed k times",
+            )
             require(
                 not value.requires_grad, f"step() returns {tag!r} with its graph, which would be kept for a whole tick"
             )
-            require(bool(value.isfinite()), f"step() returns {tag!r}, which is not finite")
+            require(bool(value.isfinite().all()), f"step() returns {tag!r}, which is not finite")
             require("/" in tag, f"step() returns the tag {tag!r}; tags begin with Loss/ or Scores/")
 
     def test_same_position_same_step(self) -> None:

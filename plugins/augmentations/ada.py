@@ -66,10 +66,15 @@ class ADA:
                 raise ValueError(f"{name} must be at least 1, and is {value}")
         self.policy = checked_policy(policy, GROUPS)
         self.target = target
+        self.first_p = float(p)
         self.interval = interval
         self.adjust_images = adjust_images
-        self.p = torch.tensor(float(p), dtype=torch.float32)
-        self.sign_sum = torch.tensor(0.0, dtype=torch.float32)
+        self._begin(torch.device("cpu"))
+
+    def _begin(self, device: torch.device) -> None:
+        """Begin as at the start of a run."""
+        self.p = torch.tensor(self.first_p, dtype=torch.float32, device=device)
+        self.sign_sum = torch.tensor(0.0, dtype=torch.float32, device=device)
         self.gathered = 0
         self.clock = 0
 
@@ -86,8 +91,8 @@ class ADA:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """p lives with the networks, so that no step has to wait for it."""
-        self.p, self.sign_sum = self.p.to(run.device), self.sign_sum.to(run.device)
+        """Begin anew, with p where the networks are, so that no step has to wait for it."""
+        self._begin(run.device)
 
     @hookimpl
     def before_stage(self, state: TrainState) -> None:

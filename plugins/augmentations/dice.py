@@ -21,7 +21,7 @@ class Dice:
         self.dtype = dtype
 
     def strike(self, values: Tensor, p: Tensor | None = None) -> Tensor:
-        """The values (N,) where they strike, 0 elsewhere."""
+        """Return the values (..., N) of the samples that are struck, 0 elsewhere: one coin for each sample."""
         return torch.where(self._rand() < (self.p if p is None else p), values, torch.zeros_like(values))
 
     def whole(self, count: int) -> Tensor:
@@ -34,7 +34,18 @@ class Dice:
 
     def normal(self, deviation: float) -> Tensor:
         """N(0, deviation^2)."""
-        return self.strike(torch.randn(self.count, dtype=self.dtype, device=self.p.device) * deviation)
+        return self.strike(self._randn() * deviation)
 
-    def _rand(self) -> Tensor:
-        return torch.rand(self.count, dtype=self.dtype, device=self.p.device)
+    def draw_uniform_pair(self, most: float) -> Tensor:
+        """Return (2, N): as `uniform`, both numbers of a sample struck or neither."""
+        return self.strike((2 * self._rand(2) - 1) * most)
+
+    def draw_normal_pair(self, deviation: float) -> Tensor:
+        """Return (2, N): as `normal`, both numbers of a sample struck or neither."""
+        return self.strike(self._randn(2) * deviation)
+
+    def _rand(self, *rows: int) -> Tensor:
+        return torch.rand(*rows, self.count, dtype=self.dtype, device=self.p.device)
+
+    def _randn(self, *rows: int) -> Tensor:
+        return torch.randn(*rows, self.count, dtype=self.dtype, device=self.p.device)

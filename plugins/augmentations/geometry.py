@@ -61,10 +61,12 @@ def blits(dice: Dice, h: int, w: int) -> list[Affine]:
     whole pixels. They move pixels and change none: coordinates stay exact."""
     turns = dice.whole(4) if h == w else 2 * dice.whole(2)
     cos, sin = (turns - 2).abs() - 1, 1 - (turns - 1).abs()
+    flip = dice.whole(2)
+    x, y = dice.draw_uniform_pair(1 / 8)
     return [
-        Affine(xx=1 - 2 * dice.whole(2)),
+        Affine(xx=1 - 2 * flip),
         Affine(xx=cos, xy=-sin, yx=sin, yy=cos),
-        shift((dice.uniform(1 / 8) * w).round(), (dice.uniform(1 / 8) * h).round()),
+        shift((x * w).round(), (y * h).round()),
     ]
 
 
@@ -72,13 +74,17 @@ def deformations(dice: Dice, h: int, w: int) -> list[Affine]:
     """The inverses of a scaling, a rotation, a stretching (axes by s and 1 / s), a rotation and a shift."""
     # Two rotations, each with such a chance that at least one of them strikes with chance p.
     either = 1 - (1 - dice.p).sqrt()
-    size, stretch = torch.exp2(dice.normal(0.2)), torch.exp2(dice.normal(0.2))
+    size = torch.exp2(dice.normal(0.2))
+    stretch = torch.exp2(dice.normal(0.2))
+    before = dice.uniform(math.pi, either)
+    after = dice.uniform(math.pi, either)
+    x, y = dice.draw_normal_pair(1 / 8)
     return [
         Affine(xx=1 / size, yy=1 / size),
-        rotation(dice.uniform(math.pi, either)),
+        rotation(before),
         Affine(xx=1 / stretch, yy=stretch),
-        rotation(dice.uniform(math.pi, either)),
-        shift(dice.normal(1 / 8) * w, dice.normal(1 / 8) * h),
+        rotation(after),
+        shift(x * w, y * h),
     ]
 
 

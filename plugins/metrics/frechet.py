@@ -18,7 +18,12 @@ class FrechetDistance(OfFeatures):
     """
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        """`FID`, at least 0; in float64."""
+        """`FID`, at least 0; in float64.
+
+        Raises:
+            ConfigError: fewer than 2 images of one kind.
+        """
+        self.require_images(2, real, fake)
         (m, a), (n, b) = _moments(real), _moments(fake)
         # tr((A B)^(1/2)) is the sum of the roots of the eigenvalues of A^(1/2) B A^(1/2), which is symmetric.
         values, vectors = torch.linalg.eigh(a)

@@ -21,7 +21,12 @@ class KernelDistance(OfFeatures):
     """
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        """`KID`; in float64."""
+        """`KID`; in float64.
+
+        Raises:
+            ConfigError: fewer than 2 images of one kind.
+        """
+        self.require_images(2, real, fake)
         x, y = real.double(), fake.double()
         m, n = len(x), len(y)
         within = (_sum(x, x) - _diagonal(x)) / (m * (m - 1)) + (_sum(y, y) - _diagonal(y)) / (n * (n - 1))

@@ -34,7 +34,12 @@ class PrecisionRecall(OfFeatures):
         self.neighbours = neighbours
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        """`Precision` and `Recall`, in [0, 1]."""
+        """`Precision` and `Recall`, in [0, 1].
+
+        Raises:
+            ConfigError: no more than `neighbours` images of one kind.
+        """
+        self.require_images(self.neighbours + 1, real, fake)
         real, fake = real.double(), fake.double()
         return {
             f"Precision{self.suffix}": self._covered(fake, real),
@@ -43,7 +48,7 @@ class PrecisionRecall(OfFeatures):
 
     def _covered(self, points: Tensor, centres: Tensor) -> float:
         """The share of points within some centre's ball."""
-        k = min(self.neighbours, len(centres) - 1) + 1  # the nearest is the centre itself
+        k = self.neighbours + 1  # the nearest is the centre itself
         radii = torch.cat([torch.cdist(rows, centres).kthvalue(k, dim=1).values for rows in centres.split(ROWS)])
         within = [(torch.cdist(rows, centres) <= radii).any(1) for rows in points.split(ROWS)]
         return float(torch.cat(within).double().mean())

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from pggan_kit.errors import ConfigError
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the five scales, full size first (Wang et al. 2003)."""
@@ -21,6 +25,9 @@ class MSSSIM:
     generator draws one image again and again. Read it beside its floor, which is that of the reals. Not defined where
     images are smaller than 176 pixels.
 
+    Each image is compared with the next one of its batch (`evaluation.batch_size`), and the last with the first. An
+    image that is alone in its batch has nothing to be compared with: it is left out of the mean.
+
     Args:
         suffix: of the value's name, `MSSSIM`.
     """
@@ -29,37 +36,47 @@ class MSSSIM:
         self.suffix = suffix
 
     def describe(self, images: Tensor) -> Tensor | None:
-        """(N, C, h, w) -> (N,): of each image and its neighbour in the batch, in pairs; None below 176 pixels."""
+        """(N, C, h, w) -> (N,): of each image and the next one; NaN of an image alone; None below 176 pixels."""
         if min(images.shape[2:]) < SMALLEST:
             return None
-        count = len(images)
-        partner = torch.arange(count, device=images.device) ^ 1  # 0 with 1, 2 with 3, ...
-        partner[-1] = max(0, count - 2)  # the last of an odd number, with the one before
+        if len(images) == 1:
+            return images.new_full((1,), math.nan)
         shares = (images + 1) / 2  # luminance is compared, so 0 must be black
-        return ms_ssim(shares, shares[partner])
+        return ms_ssim(shares, shares.roll(-1, 0))
 
     def fingerprint(self) -> str:
         """Names what is said of pairs."""
-        return "ms-ssim of pairs"
+        return "ms-ssim of neighbours, channels averaged at each scale"
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        """`MSSSIM` of the fakes alone, at most 1."""
-        return {f"MSSSIM{self.suffix}": float(fake.double().mean())}
+        """`MSSSIM` of the fakes alone, in [0, 1].
+
+        Raises:
+            ConfigError: each fake was alone in its batch.
+        """
+        pairs = fake[~fake.isnan()]
+        if len(pairs) == 0:
+            raise ConfigError(
+                "metrics.MSSSIM compares images of one batch with each other, and each was alone in its batch: set "
+                "evaluation.batch_size to 2 or more"
+            )
+        return {f"MSSSIM{self.suffix}": float(pairs.double().mean())}
 
 
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """(N, C, h, w) in [0, 1], at least 176 pixels -> (N,), the mean over channels.
+    """(N, C, h, w) in [0, 1], at least 176 pixels -> (N,).
 
-    Contrast and structure at all scales, luminance at the last; what is below 0 counts as 0.
+    Contrast and structure at all scales, luminance at the last; what is below 0 counts as 0. Each scale's factor is a
+    mean over pixels and channels, as in the code of Karras et al. 2018; their product comes after.
     """
-    found = torch.ones(x.shape[:2], dtype=x.dtype, device=x.device)
+    found = torch.ones(len(x), dtype=x.dtype, device=x.device)
     for scale, weight in enumerate(WEIGHTS):
         luminance, structure = _ssim(x, y)
         last = scale == len(WEIGHTS) - 1
-        factor = (luminance * structure if last else structure).mean((2, 3))
+        factor = (luminance * structure if last else structure).mean((1, 2, 3))
         found = found * factor.clamp(min=0) ** weight
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
-    return found.mean(1)
+    return found
 
 
 def _ssim(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

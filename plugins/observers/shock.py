@@ -90,7 +90,8 @@ class TransitionShock:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Cut the rows of a resumed run back to its checkpoint."""
+        """Forget an earlier run; cut the rows of a resumed one back to its checkpoint."""
+        self._forget()
         self._rows = Rows(run.directory / "transitions.jsonl")
         if run.resumed and self._rows.path.exists():
             self._rows.cut(run.state.images, run.files.warn)

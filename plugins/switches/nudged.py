@@ -23,6 +23,11 @@ class Nudged(Linear):
         self._done = False
 
     @hookimpl
+    def before_run(self) -> None:
+        """Forget an earlier run."""
+        self._done = False
+
+    @hookimpl
     def before_stage(self, stage: Stage, state: TrainState) -> None:
         """Nudge, once: a run that is resumed here was nudged before."""
         if stage.index == 1 and state.images == state.starts[-1] and not self._done:

@@ -65,11 +65,12 @@ class Plateau:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Check what only the run knows.
+        """Forget an earlier run, and check what only this one knows.
 
         Raises:
             ConfigError: a window shorter than two ticks; limits that leave a stage no room.
         """
+        self.points = []
         if self.window < 2 * run.experiment.tick:
             raise ConfigError(
                 f"switches.Plateau.window must span at least two ticks ({2 * run.experiment.tick} images, as "

@@ -47,7 +47,9 @@ class Alternating:
         return built
 
     def step(self, ctx: StepContext) -> dict[str, Tensor]:
-        """Returns the mean scores, the mean sign of those of reals, and both networks' terms."""
+        """Returns the mean scores, the mean sign of those of reals, and both networks' terms; see `report`."""
+        d_losses: list[dict[str, Tensor]] = []
+        scores: list[dict[str, Tensor]] = []
         for _ in range(at_height(self.n_critic, ctx.stage.height)):
             real = ctx.reals()
             part: dict[str, Tensor | None] = {
@@ -56,25 +58,28 @@ class Alternating:
                 "latents": ctx.latents("discriminator"),
                 "mix": ctx.uniform("mix"),
             }
-            terms = functools.partial(discriminator_terms, loss=ctx.loss, penalties=ctx.due(ctx.loss.penalties))
-            d_losses, scores = ctx.minimise("discriminator", "discriminator", terms, part)
+            terms = functools.partial(discriminator_terms, loss=ctx.loss, due=ctx.due(ctx.loss.penalties))
+            its_losses, its_scores = ctx.minimise("discriminator", "discriminator", terms, part)
+            d_losses.append(its_losses)
+            scores.append(its_scores)
         part = {"real": real.images if ctx.loss.needs_real else None, "labels": real.labels}
         part["latents"] = ctx.latents("generator")
         g_losses, _ = ctx.minimise("generator", "generator", functools.partial(generator_terms, loss=ctx.loss), part)
-        return report(d_losses, g_losses, scores)
+        return report(d_losses, g_losses, scores, ctx.loss.penalties)
 
 
 def discriminator_terms(
-    G: GeneratorCall, D: DiscriminatorCall, part: Part, loss: Loss, penalties: Sequence[Penalty]
+    G: GeneratorCall, D: DiscriminatorCall, part: Part, loss: Loss, due: Sequence[Penalty]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The loss's terms and the weighted penalties; keeps the scores `real` and `fake`, (N,) each."""
+    """The loss's terms and the weighted penalties that are due; keeps the scores `real` and `fake`, (N,) each."""
     real, labels, latents, mix = part["real"], part["labels"], part["latents"], part["mix"]
     assert real is not None and latents is not None and mix is not None
     with torch.no_grad():
         fake = G(latents, labels)
     real_scores, fake_scores = scores_of_each(D, (real, fake), labels)
     terms = loss.discriminator(real_scores, fake_scores)
-    add_penalties(terms, penalties, lambda images: D(images, labels), (real, fake), (real_scores, fake_scores), mix)
+    seen = (real, fake), (real_scores, fake_scores)
+    add_penalties(terms, loss.penalties, due, lambda images: D(images, labels), *seen, mix)
     return terms, {"real": real_scores.score, "fake": fake_scores.score}
 
 

@@ -63,9 +63,9 @@ class JointBatch:
             "labels": real.labels,
             "mix": ctx.uniform("mix"),
         }
-        d_terms = functools.partial(discriminator_terms, loss=ctx.loss, penalties=ctx.due(ctx.loss.penalties))
+        d_terms = functools.partial(discriminator_terms, loss=ctx.loss, due=ctx.due(ctx.loss.penalties))
         d_losses, scores = ctx.minimise(SHARED, "discriminator", d_terms, part)
-        return report(d_losses, g_losses, scores)
+        return report([d_losses], g_losses, [scores], ctx.loss.penalties)
 
 
 def generator_terms(
@@ -79,9 +79,9 @@ def generator_terms(
 
 
 def discriminator_terms(
-    G: GeneratorCall, D: DiscriminatorCall, part: Part, loss: Loss, penalties: Sequence[Penalty]
+    G: GeneratorCall, D: DiscriminatorCall, part: Part, loss: Loss, due: Sequence[Penalty]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The loss's terms and the weighted penalties; keeps the scores `real` and `fake`, (N,) each.
+    """The loss's terms and the weighted penalties that are due; keeps the scores `real` and `fake`, (N,) each.
 
     Reals and fakes go through D in one call; penalties run it again, on what images they choose.
     """
@@ -90,7 +90,8 @@ def discriminator_terms(
     both = D(torch.cat([real, fake]), twice(labels))
     real_scores, fake_scores = both.rows(slice(len(real))), both.rows(slice(len(real), None))
     terms = loss.discriminator(real_scores, fake_scores)
-    add_penalties(terms, penalties, lambda images: D(images, labels), (real, fake), (real_scores, fake_scores), mix)
+    seen = (real, fake), (real_scores, fake_scores)
+    add_penalties(terms, loss.penalties, due, lambda images: D(images, labels), *seen, mix)
     return terms, {"real": real_scores.score, "fake": fake_scores.score}
 
 

@@ -133,7 +133,7 @@ def test_map_is_the_inverse_of_the_papers_transforms_in_order(h: int, w: int) ->
         for field in geometry.random_map(dice, ("blit", "geometry"), h, w)
     ]
     for n in range(50):
-        turns, flip, tx, ty, size, stretch, before, after, fx, fy = (given[n].item() for given in dice.given)
+        turns, flip, (tx, ty), size, stretch, before, after, (fx, fy) = (given[..., n].tolist() for given in dice.given)
         quarter = turns * (1 if h == w else 2) * math.pi / 2
         forward = [
             scaling(1 - 2 * flip, 1),
@@ -199,7 +199,7 @@ def test_sizes_of_the_draws_are_the_papers() -> None:
     torch.manual_seed(0)
     dice = Listed(40_000, torch.tensor(1.0), torch.float64)
     geometry.random_map(dice, ("blit", "geometry"), 8, 8)
-    turn, flip, tx, ty, size, stretch, before, after, fx, fy = dice.given
+    turn, flip, (tx, ty), size, stretch, before, after, (fx, fy) = dice.given
     dice.given = []
     recolour(torch.zeros(40_000, 3, 1, 1, dtype=torch.float64), dice)
     brightness, contrast, luma, hue, saturation = dice.given
@@ -221,6 +221,40 @@ def test_one_of_the_two_rotations_strikes_with_chance_p() -> None:
     geometry.random_map(dice, ("geometry",), 8, 8)
     before, after = dice.given[2], dice.given[3]
     assert ((before != 0) | (after != 0)).double().mean().item() == pytest.approx(0.4, abs=0.01)
+
+
+def test_each_transform_tosses_as_many_coins_as_in_the_paper() -> None:
+    """Karras et al. 2020, appendix B: each transform tosses one coin, a shift too. Of `count` whole values, 0 among
+    them, the coin shows `1 - 1 / count`; each of the two rotations has a coin of its own, with 1 - sqrt(1 - p)."""
+    torch.manual_seed(0)
+    p = 0.5
+    dice = Listed(40_000, torch.tensor(p), torch.float64)
+    geometry.random_map(dice, ("blit", "geometry"), 8, 8)
+    recolour(torch.zeros(40_000, 3, 1, 1, dtype=torch.float64), dice)
+    names = ["turn", "flip", "shift", "size", "stretch", "before", "after", "fraction"]
+    names += ["brightness", "contrast", "luma", "hue", "saturation"]
+    struck = {name: draws != 0 for name, draws in zip(names, dice.given, strict=True)}
+    for name in ("shift", "fraction"):
+        assert torch.equal(*struck[name]), f"the {name} strikes one axis alone"
+        struck[name] = struck[name][0]
+    either = 1 - math.sqrt(1 - p)
+    wanted = {"turn": p * 3 / 4, "flip": p / 2, "luma": p / 2, "before": either, "after": either}
+    for name, samples in struck.items():
+        assert samples.double().mean().item() == pytest.approx(wanted.get(name, p), abs=0.012), name
+    for one, two in itertools.combinations(struck, 2):
+        both = (struck[one] & struck[two]).double().mean().item()
+        assert both == pytest.approx(wanted.get(one, p) * wanted.get(two, p), abs=0.012), (one, two)
+
+
+def test_as_many_images_stay_as_by_the_papers_chances() -> None:
+    """Of 16x16 pixels with p = 0.5, blits leave those that are neither flipped, nor turned, nor shifted: a shift of
+    U(-2, 2) pixels on each axis rounds to 0 with a chance of 1/4 each."""
+    count, p = 20_000, 0.5
+    images = noise(1, 1, 16, 16).float().expand(count, 1, 16, 16)
+    torch.manual_seed(0)
+    stay = (ADA(["blit"], p=p)(images) == images).flatten(1).all(1)
+    wanted = (1 - p / 2) * (1 - p * 3 / 4) * (1 - p + p / 4 / 4)
+    assert stay.double().mean().item() == pytest.approx(wanted, abs=0.01)
 
 
 def test_ada_keeps_coordinates_under_autocast() -> None:

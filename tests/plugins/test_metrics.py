@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +102,20 @@ def sides() -> tuple[np.ndarray, np.ndarray]:
 
 def close(found: float, wanted: float) -> bool:
     return abs(found - wanted) <= 1e-4 * max(1e-3, abs(wanted))
+
+
+@pytest.mark.parametrize(
+    ("metric", "least"),
+    [(FrechetDistance(Means()), 2), (KernelDistance(Means()), 2), (PrecisionRecall(Means(), neighbours=2), 3)],
+)
+def test_too_few_images_are_refused(metric: Any, least: int) -> None:
+    """Of one image there is no covariance and no pair, and of `neighbours` images no ball: 0 or NaN would be said."""
+    generator = torch.Generator().manual_seed(0)
+    enough, few = (torch.randn(count, 3, generator=generator) for count in (least, least - 1))
+    for side, given in (("real", (few, enough)), ("fake", (enough, few))):
+        with pytest.raises(ConfigError, match=f"needs at least {least} {side} images, and there .* {least - 1}"):
+            metric.compare(*given)
+    assert all(map(math.isfinite, metric.compare(enough, enough.flip(0)).values()))
 
 
 def test_frechet_distance(sides: tuple[np.ndarray, np.ndarray]) -> None:
@@ -236,13 +251,13 @@ def test_sliced_wasserstein_is_not_defined_below_16_pixels() -> None:
 
 
 def ms_ssim_by_scipy(x: np.ndarray, y: np.ndarray) -> float:
-    """One channel (h, w) in [0, 1], after Wang, Simoncelli and Bovik 2003."""
+    """Images (C, h, w) in [0, 1], after Wang, Simoncelli and Bovik 2003; each scale's mean is one over channels too."""
     places = np.arange(-5, 6)
     window = np.exp(-(places[:, None] ** 2 + places**2) / (2 * 1.5**2))
     window /= window.sum()
 
     def mean(values: np.ndarray) -> np.ndarray:
-        return scipy.signal.convolve2d(values, window, mode="valid")
+        return np.stack([scipy.signal.convolve2d(channel, window, mode="valid") for channel in values])
 
     result = 1.0
     weights = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]
@@ -252,31 +267,54 @@ def ms_ssim_by_scipy(x: np.ndarray, y: np.ndarray) -> float:
         structure = (2 * cov + 9e-4) / (vx + vy + 9e-4)
         luminance = (2 * mx * my + 1e-4) / (mx**2 + my**2 + 1e-4)
         result *= max(0.0, float((structure * luminance if scale == 4 else structure).mean())) ** weight
-        height, width = (2 * (n // 2) for n in x.shape)
-        x, y = (v[:height, :width].reshape(height // 2, 2, width // 2, 2).mean((1, 3)) for v in (x, y))
+        count = len(x)
+        height, width = (2 * (n // 2) for n in x.shape[1:])
+        x, y = (v[:, :height, :width].reshape(count, height // 2, 2, width // 2, 2).mean((2, 4)) for v in (x, y))
     return result
 
 
-def test_ms_ssim() -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ms_ssim(channels: int) -> None:
+    """In colour one channel differs in its large shapes, so that it matters where channels are averaged."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(2, 2, 177, 200, generator=generator).double()
-    y = (0.7 * x + 0.3 * torch.rand(x.shape, generator=generator)).double()
-    wanted = [np.mean([ms_ssim_by_scipy(x[i, c].numpy(), y[i, c].numpy()) for c in range(2)]) for i in range(2)]
+    x, other = (torch.rand(2, channels, 177, 200, generator=generator).double() for _ in range(2))
+    other[:, 2:] = other[:, 2:, ::16, ::16].repeat_interleave(16, 2).repeat_interleave(16, 3)[:, :, :177, :200]
+    y = 0.4 * x + 0.6 * other
+    wanted = [ms_ssim_by_scipy(x[i].numpy(), y[i].numpy()) for i in range(2)]
     np.testing.assert_allclose(ms_ssim(x, y).numpy(), wanted, rtol=1e-6)
-    assert all(0.1 < value < 0.95 for value in wanted)
+    assert all(0.1 < value < 0.999 for value in wanted)
+    if channels == 3:
+        one_by_one = [ms_ssim_by_scipy(x[0, [c]].numpy(), y[0, [c]].numpy()) for c in range(3)]
+        assert abs(np.mean(one_by_one) - wanted[0]) > 0.02, "the images cannot tell the two means apart"
 
 
-def test_ms_ssim_is_of_pairs() -> None:
-    images = torch.rand(5, 1, 176, 176, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    images[1] = images[0]
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_ms_ssim_is_of_neighbours_round_the_batch(count: int) -> None:
+    """Whether the batch is even or odd, each image is compared with another one, and never with itself."""
+    images = torch.rand(count, 1, 176, 176, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    shares = ((images + 1) / 2).double().numpy()
+    wanted = [ms_ssim_by_scipy(shares[i], shares[(i + 1) % count]) for i in range(count)]
     found = MSSSIM().describe(images)
-    assert found is not None and found.shape == (5,)
-    assert found[0] == found[1] == pytest.approx(1.0, abs=1e-5)
-    assert float(found[2]) == pytest.approx(float(found[3]), abs=1e-6)
-    assert found[2] < 0.5
-    shares = (images + 1) / 2
-    assert found[4] == pytest.approx(float(ms_ssim(shares[4:], shares[3:4])), abs=1e-6)
+    assert found is not None
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-3)
+    assert all(value < 0.5 for value in wanted)
+
+
+def test_ms_ssim_is_near_1_of_one_image_again_and_again() -> None:
+    images = (torch.rand(1, 3, 176, 176, generator=torch.Generator().manual_seed(0)) * 2 - 1).repeat(3, 1, 1, 1)
+    found = MSSSIM().describe(images)
+    assert found is not None and found.tolist() == pytest.approx([1.0] * 3, abs=1e-5)
     assert MSSSIM().describe(torch.zeros(2, 1, 175, 300)) is None
+
+
+def test_ms_ssim_of_an_image_alone_in_its_batch_counts_for_nothing() -> None:
+    images = torch.rand(3, 1, 176, 176, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    pair, alone = MSSSIM().describe(images[:2]), MSSSIM().describe(images[2:])
+    assert pair is not None and alone is not None and alone.isnan().tolist() == [True]
+    found = MSSSIM().compare(pair, torch.cat([pair, alone]))
+    assert found == {"MSSSIM": pytest.approx(float(pair.double().mean()))}
+    with pytest.raises(ConfigError, match=r"each was alone in its batch: set evaluation.batch_size to 2 or more"):
+        MSSSIM().compare(pair, alone)
 
 
 def one_hot(*counts: int) -> Tensor:

@@ -116,14 +116,43 @@ def test_shared_counter_goes_on_for_parameters_that_join_late() -> None:
         np.testing.assert_allclose(late.detach().numpy(), theta[1], rtol=1e-9)
 
 
+@pytest.mark.parametrize(("interval", "share"), [(16, 16 / 17), (1, 1 / 2)])
+def test_a_lazy_interval_adapts_rate_and_betas(interval: int, share: float) -> None:
+    """Karras et al. 2020 (StyleGAN2), appendix B: c = k / (k + 1), lr * c, beta ** c; in Adam's formula, float64."""
+    param = nn.Parameter(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
+    optimizer = Adam(lr={4: 0.1, 8: 0.2}, beta1=0.3, beta2=0.9, eps=1e-4, lazy_interval=interval).build([param], STAGE)
+    theta, m, v = np.array([1.0, -2.0, 3.0]), np.zeros(3), np.zeros(3)
+    beta1, beta2 = 0.3**share, 0.9**share
+    for t, gradient in enumerate(GRADIENTS, start=1):
+        m = beta1 * m + (1 - beta1) * gradient
+        v = beta2 * v + (1 - beta2) * gradient**2
+        theta = theta - 0.1 * share * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + 1e-4)
+        param.grad = torch.from_numpy(gradient.copy())
+        optimizer.step()
+        np.testing.assert_allclose(param.detach().numpy(), theta, rtol=1e-9)
+
+
+def test_stylegan2s_numbers() -> None:
+    """lr 0.002, betas 0 and 0.99, R1 every 16th time: as their code has them, lr 0.00188 and beta2 0.9906."""
+    built = Adam(lr=2e-3, beta1=0.0, beta2=0.99, lazy_interval=16).build([nn.Parameter(torch.ones(1))], STAGE)
+    group = built.param_groups[0]
+    assert (group["lr"], *group["betas"]) == pytest.approx((0.0018823529, 0.0, 0.990585639), rel=1e-8)
+
+
 class TestAdam(OptimizerSuite):
     bad_arguments = (
         *({"lr": 0.0}, {"lr": {4: -1.0}}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": 0.0}),
         *({"decay_images": -1}, {"decay_to": 2.0}),
+        *({"lazy_interval": 0}, {"lazy_interval": -16}),
     )
 
     def make(self) -> Adam:
         return Adam()
+
+
+class TestDecayingAdam(OptimizerSuite):
+    def make(self) -> Adam:
+        return Adam(decay_images=16, decay_to=0.1)
 
 
 class TestSharedAdam(OptimizerSuite):
@@ -140,8 +169,9 @@ def test_the_learning_rate_falls_at_the_end(train: Callable[..., Any]) -> None:
         def after_step(self, state: TrainState) -> None:
             seen[state.images] = state.optimizers["generator"].param_groups[0]["lr"]
 
-    lines = ("optimizers.Adam.lr = {4: 1e-3, 16: 4e-3}", "optimizers.Adam.decay_images = 24")
-    train(*lines, "optimizers.Adam.decay_to = 0.5", plugins=(Watch(),))
+    lines = ("optimizers.Adam.lr = {4: 2e-3, 16: 8e-3}", "optimizers.Adam.decay_images = 24")
+    more = ("optimizers.Adam.decay_to = 0.5", "optimizers.Adam.lazy_interval = 1")  # which halves the rate
+    train(*lines, *more, plugins=(Watch(),))
     total = 40
     for images, lr in seen.items():
         began = images - 4  # a plugin hears of a step before Adam sets the next one's rate

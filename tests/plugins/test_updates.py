@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,16 +14,18 @@ import torch.nn.functional as F
 from pggan_kit import hookimpl
 from pggan_kit.components import Scores
 from pggan_kit.networks import batches
+from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.seeding import torch_generator
 from pggan_kit.state import TrainState
 from pggan_kit.steps import StepContext, scores_of_each
 from pggan_kit.testing import UpdateSuite
-from pggan_kit.testing.base import tiny_experiment
+from pggan_kit.testing.base import mid_fade, summary, tiny_experiment, train_tiny
+from pggan_kit.testing.support import equal
 from pggan_kit.testing.toys import ToyLoss, ToySampler
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.augmentations import DiffAugment
 from pggan_plugins.optimizers import SharedAdam
-from pggan_plugins.penalties import R1
+from pggan_plugins.penalties import R1, Drift
 from pggan_plugins.updates import Alternating, JointBatch
 
 
@@ -164,6 +168,109 @@ def test_n_critic_may_depend_on_the_stage() -> None:
 def test_an_update_says_which_optimizer_it_lacks() -> None:
     with pytest.raises(ValueError, match="discriminator_optimizer"):
         new_state(Alternating(), discriminator_optimizer=None)
+
+
+class Noted(Drift):
+    """Notes its values, with the weight."""
+
+    def __init__(self, weight: float, every: int) -> None:
+        super().__init__(weight, every)
+        self.values: list[torch.Tensor] = []
+
+    def __call__(self, *given: Any) -> torch.Tensor:
+        value = super().__call__(*given)
+        self.values.append(float(self.weight) * value.detach())
+        return value
+
+
+class Ticks:
+    """The noted values since the last tick, at each."""
+
+    def __init__(self, penalties: list[Noted]) -> None:
+        self.penalties = penalties
+        self.seen: list[list[list[float]]] = []
+
+    @hookimpl
+    def after_tick(self) -> None:
+        self.seen.append([[float(value) for value in penalty.values] for penalty in self.penalties])
+        for penalty in self.penalties:
+            penalty.values.clear()
+
+
+@pytest.mark.parametrize("n_critic", [1, 2, 3])
+def test_the_log_has_the_mean_of_a_lazy_penalty_over_the_times_it_was_computed(n_critic: int, tmp_path: Path) -> None:
+    """Unscaled, of each of D's updates in a step, and missing at a tick in which it was never computed."""
+    penalties = [Noted(0.03, every=2), Noted(0.05, every=1), Noted(0.07, every=4)]
+    ticks = Ticks(penalties)
+    chosen = {"update": Alternating(n_critic), "loss": ToyLoss(penalties), "tick": 8, "collapse_below": 0.0}
+    run = train_tiny(ticks, "ticks", tmp_path, chosen)
+    rows = run.files.stats()
+    tags = [f"Loss/discriminator/{name}" for name in ("Noted", "Noted_2", "Noted_3")]
+    assert len(rows) == len(ticks.seen) > 1
+    for row, seen in zip(rows, ticks.seen, strict=True):
+        wanted = {tag: np.mean(values) for tag, values in zip(tags, seen, strict=True) if values}
+        found = {tag: value for tag, value in row.items() if "Noted" in tag}
+        assert found == pytest.approx(wanted, rel=1e-5)
+    assert sum(len(seen[0]) for seen in ticks.seen) > 2
+
+
+def test_hooks_get_the_mean_of_what_a_step_computed_several_times(tmp_path: Path) -> None:
+    class Watch:
+        @hookimpl
+        def after_step(self, losses: dict[str, torch.Tensor]) -> None:
+            means = losses["Scores/real"], losses["Loss/discriminator/logistic"]
+            assert [mean.dim() for mean in means] == [0, 0]
+            for mean, values in zip(means, update.last, strict=True):
+                torch.testing.assert_close(mean, values.sum() / 3)
+
+    class Kept(Alternating):
+        def step(self, ctx: StepContext) -> dict[str, torch.Tensor]:
+            losses = super().step(ctx)
+            self.last = losses["Scores/real"], losses["Loss/discriminator/logistic"]
+            assert [len(values) for values in self.last] == [3, 3]
+            return losses
+
+    update = Kept(n_critic=3)
+    train_tiny(Watch(), "watch", tmp_path, {"update": update})
+
+
+class Greedy(Alternating):
+    """Draws one batch more than it uses."""
+
+    def step(self, ctx: StepContext) -> dict[str, torch.Tensor]:
+        ctx.reals()
+        return super().step(ctx)
+
+
+@pytest.mark.parametrize("n_critic", [1, 3])
+@pytest.mark.parametrize("chosen", [{}, {"micro_batch": 2}, {"compile": "always"}])
+def test_a_lazy_penalty_is_computed_every_kth_time_whatever_is_drawn(
+    chosen: dict[str, Any], n_critic: int, tmp_path: Path
+) -> None:
+    """In a run, and in one that is resumed between two turns, which ends in the same weights bit for bit."""
+    drawn = 4 * (n_critic + 1)
+    schedule = ScheduleSettings((4, 8), fade_images=5 * drawn, stable_images=4 * drawn, batch_size=4)
+    chosen = {"update": Greedy(n_critic), "schedule": schedule, "tick": drawn, **chosen}
+    eager = "compile" not in chosen
+    whole, again = (Noted(0.1, every=2) if eager else Drift(0.1, every=2) for _ in range(2))
+    run = train_tiny(object(), "nobody", tmp_path, {**chosen, "loss": ToyLoss([whole])})
+    saved = mid_fade(tmp_path)
+    assert saved["discriminator_updates"] % 2 == 1, "the run must break between two turns"
+    assert run.state.starts == [0, 4 * drawn] and run.state.images == 13 * drawn
+    slices = 4 // chosen.get("micro_batch", 4)
+    if isinstance(whole, Noted):  # a compiled step calls no Python
+        assert len(whole.values) == slices * (-(-4 * n_critic // 2) + -(-9 * n_critic // 2))
+    resumed = train_tiny(object(), "nobody", tmp_path, {**chosen, "loss": ToyLoss([again])}, saved)
+    assert equal(summary(resumed), summary(run))
+
+
+def test_a_loss_with_a_term_named_like_its_penalty_is_refused() -> None:
+    class Clash(ToyLoss):
+        def discriminator(self, real: Scores, fake: Scores) -> dict[str, torch.Tensor]:
+            return {"R1": real.score.mean()}
+
+    with pytest.raises(ValueError, match="the loss has a term R1, which is the name of its penalty's term"):
+        step(new_state(Alternating(), loss=Clash([R1()])))
 
 
 class TestAlternating(UpdateSuite):

@@ -48,10 +48,11 @@ class Mine:
                 fake = G(latents, labels)
             real_scores, fake_scores = D(images, labels), D(fake, labels)
             terms = loss.discriminator(real_scores, fake_scores)
-            for number, penalty in enumerate(due):
-                value = penalty(lambda x: D(x, labels), images, fake, real_scores, fake_scores, mix)
-                weight: float = at_height(penalty.weight, images.shape[-2])
-                terms[f"penalty{number}"] = weight * penalty.every * value
+            for number, penalty in enumerate(loss.penalties):
+                if penalty in due:
+                    value = penalty(lambda x: D(x, labels), images, fake, real_scores, fake_scores, mix)
+                    weight: float = at_height(penalty.weight, images.shape[-2])
+                    terms[f"penalty{number}"] = weight * penalty.every * value
             return terms, {"real": real_scores.score, "fake": fake_scores.score}
 
         def make(G: GeneratorCall, D: DiscriminatorCall, part: Part) -> Terms:
@@ -66,9 +67,13 @@ class Mine:
         for number in range(self.generator_updates):
             part = {**batch, "latents": ctx.latents(f"generator {number}")}
             g_terms, _ = ctx.minimise("generator", "generator", make, part)
+        for number, penalty in enumerate(loss.penalties):
+            name = f"penalty{number}"
+            if name in d_terms:  # in the log as large as it is on average; left out where it was not due
+                d_terms[name] = d_terms[name] / penalty.every
         return {
-            "Loss/discriminator": torch.stack(list(d_terms.values())).sum(),
-            "Loss/generator": torch.stack(list(g_terms.values())).sum(),
+            **{f"Loss/discriminator/{name}": value for name, value in d_terms.items()},
+            **{f"Loss/generator/{name}": value for name, value in g_terms.items()},
             "Scores/real": scores["real"].mean(),
             "Scores/fake": scores["fake"].mean(),
         }
