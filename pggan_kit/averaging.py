@@ -40,12 +40,23 @@ def decay_of_update(experiment: Experiment, stage: Stage, age: int, images: int)
     """
     if experiment.ema_decay is not None:
         return at_height(experiment.ema_decay, stage.height)
-    half_life: float = HALF_LIFE
-    if experiment.ema_half_life is not None:
-        half_life = at_height(experiment.ema_half_life, stage.height)
+    half_life = _half_life(experiment, stage)
     if experiment.ema_ramp_up is not None:
         half_life = min(half_life, experiment.ema_ramp_up * age)
     return float(0.5 ** (images / half_life)) if half_life > 0 else 0.0
+
+
+def is_copy(experiment: Experiment, stage: Stage) -> bool:
+    """Return whether the settings ask for no average in a stage, but for a copy of G."""
+    if experiment.ema_decay is not None:
+        return at_height(experiment.ema_decay, stage.height) == 0
+    return _half_life(experiment, stage) == 0
+
+
+def _half_life(experiment: Experiment, stage: Stage) -> float:
+    if experiment.ema_half_life is None:
+        return HALF_LIFE
+    return at_height(experiment.ema_half_life, stage.height)
 
 
 class AverageAge(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
@@ -155,8 +154,8 @@ class Experiment:
                 raise ValueError(f"ema_decay must be in [0, 1), and is {decay}")
         if self.ema_half_life is not None:
             half_life: float = at_height(self.ema_half_life, height)
-            if not 0 <= half_life < math.inf:
-                raise ValueError(f"ema_half_life must be at least 0 images, and finite, and is {half_life}")
+            if not half_life >= 0:
+                raise ValueError(f"ema_half_life must be at least 0 images, and is {half_life}")
         if self.ema_ramp_up is not None and not 0 < self.ema_ramp_up <= 1:
             raise ValueError(f"ema_ramp_up must be in (0, 1], or None, and is {self.ema_ramp_up}")
 

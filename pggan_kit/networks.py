@@ -16,9 +16,6 @@ from pggan_kit.components import Architecture, Resampling, Scores
 from pggan_kit.schedule import Stage
 from pggan_kit.seeding import derive
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Buffers in which a `BatchNorm` keeps running statistics of batches."""
-
 
 class Growing(nn.Module):
     """What both networks share: blocks keyed by stage, and the bridge that is there only while a stage fades in.
@@ -108,7 +105,7 @@ class Generator(Growing):
         super()._look_again()
         self._weights_by_birth: dict[int, list[Tensor]] | None = None
         self._batch_norms: tuple[BatchNorm, ...] | None = None
-        self._has_other_buffers: bool | None = None
+        self._has_buffers: bool | None = None
 
     def _note_births(self, stage: Stage) -> None:
         """Note that all parameters that were not there before came with `stage`."""
@@ -129,18 +126,21 @@ class Generator(Growing):
             self._batch_norms = tuple(module for module in found if module.running_mean is not None)
         return self._batch_norms
 
-    def other_buffers(self) -> list[Tensor]:
-        """Return all buffers but the running statistics of batches. Whether there are any is looked for once."""
-        if self._has_other_buffers is False:
+    def followed_buffers(self, statistics: bool) -> list[Tensor]:
+        """Return the buffers that an average takes over as they are. Whether there are any is looked for once.
+
+        Args:
+            statistics: whether the running statistics of batches are among them.
+        """
+        if self._has_buffers is False:
             return []
-        found = [
-            buffer
-            for module in self.modules()
-            for name, buffer in module.named_buffers(recurse=False)
-            if not (isinstance(module, BatchNorm) and name in STATISTICS)
-        ]
-        self._has_other_buffers = bool(found)
-        return found
+        found = list(self.buffers())
+        self._has_buffers = bool(found)
+        left_out: set[int] = set()
+        if not statistics:
+            for norm in self.batch_norms():
+                left_out |= {id(norm.running_mean), id(norm.running_var), id(norm.num_batches_tracked)}
+        return [buffer for buffer in found if id(buffer) not in left_out]
 
     def forward(self, latents: Tensor, labels: Tensor | None = None, alpha: Tensor | None = None) -> Tensor:
         """Images (N, C, h, w) from latents (N, Z). `alpha`: 0-dim, the new path's share; None for all of it."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit import distributed
-from pggan_kit.averaging import calibrate_batch_norm, calibration_labels, decay_of_update
+from pggan_kit.averaging import calibrate_batch_norm, calibration_labels, decay_of_update, is_copy
 from pggan_kit.errors import RunError
 from pggan_kit.experiment import Experiment
 from pggan_kit.networks import Discriminator, Generator, Growing
@@ -87,6 +87,7 @@ class TrainState:
         pair = (experiment.architecture, experiment.resampling, experiment.image_resampling, experiment.seed)
         self.generator = self._place(Generator(*pair, experiment.latent_size, base))
         self._average = self._place(Generator(*pair, experiment.latent_size, base)).requires_grad_(False)
+        self._is_copy = is_copy(experiment, base)
         self._calibrated = False
         self._calibration_labels: Tensor | None = None
         self.discriminator = self._place(Discriminator(*pair, base))
@@ -158,8 +159,9 @@ class TrainState:
         """The generator's exponential moving average; it grows along and lives through all stages.
 
         Its batch normalisation fits its own features, not those of the generator; that is seen to when somebody asks.
+        Where it is no average but a copy, it has the generator's.
         """
-        if not self._calibrated and self._average.batch_norms():
+        if not (self._calibrated or self._is_copy) and self._average.batch_norms():
             if self._calibration_labels is None:
                 self._calibration_labels = calibration_labels(self.experiment, self.stage)
             calibrate_batch_norm(self._average, self._calibration_labels, self.experiment.seed, self.device)
@@ -173,13 +175,15 @@ class TrainState:
         Args:
             images: reals that the update drew, over all ranks; the clock counts them already.
         """
+        self._is_copy = is_copy(self.experiment, self.stage)
         self._calibrated = False
         before = self.images - images
         currents = self.generator.weights_by_birth()
         for birth, averages in self._average.weights_by_birth().items():
             decay = decay_of_update(self.experiment, self.stage, before - self.starts[birth], images)
             torch._foreach_lerp_(averages, currents[birth], 1.0 - decay)
-        for average, current in zip(self._average.other_buffers(), self.generator.other_buffers(), strict=True):
+        buffers = (net.followed_buffers(statistics=self._is_copy) for net in (self._average, self.generator))
+        for average, current in zip(*buffers, strict=True):
             average.copy_(current)
 
     def state_dict(self) -> dict[str, Any]:
@@ -240,6 +244,7 @@ class TrainState:
         nets = {"generator": self.generator, "ema": self._average, "discriminator": self.discriminator}
         for name, net in nets.items():
             load_weights(net, saved[name], name)
+        self._is_copy = is_copy(self.experiment, self.stage)
         self._calibrated = True  # what was saved is
         self.renew_optimizers(reset=True)
         anew = self._load_optimizers(saved, other_optimizers)
