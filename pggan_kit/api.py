@@ -13,6 +13,7 @@ import torch
 
 from pggan_kit import branching, distributed, training
 from pggan_kit import config as configs
+from pggan_kit.averaging import ages_of_average
 from pggan_kit.batch_statistics import list_batch_statistics, list_trained_stages, list_warnings
 from pggan_kit.checkpoint import Checkpoints, Say
 from pggan_kit.config import Built, Config
@@ -221,7 +222,17 @@ def _begun(
     run.identity, run.evaluator = own, evaluator
     for line in [*left, *prepared.batch_warnings(schedule)]:
         files.warn(line)
+    _tell_age_of_average(run)
     return run, data, trunk.content if trunk else None
+
+
+def _tell_age_of_average(run: Run) -> None:
+    """Log how old the average of G will be at each stage's end, and warn where that is too old."""
+    ages = ages_of_average(run.experiment, run.schedule, run.state.starts)
+    run.files.tell(f"the generator's average at each stage's end: {'; '.join(age.text for age in ages)}", None)
+    for age in ages:
+        if age.warning is not None:
+            run.files.warn(age.warning)
 
 
 def resume(

@@ -47,7 +47,12 @@ class Experiment:
         latent_size: Z.
         seed: of everything random; two experiments with one seed see the same images and latents.
         tick: images between two ticks (logs, grids, checkpoints).
-        ema_decay: of the generator's average, per update, in [0, 1); 0 makes it a copy.
+        ema_half_life: of the generator's average: images after which half of it is new, at least 0; 0 makes it a copy.
+            None: 10,000, where no `ema_decay` is bound.
+        ema_decay: instead of a half-life, the share of the average that stays at each update, in [0, 1), whatever the
+            update's batch size; it has no ramp-up.
+        ema_ramp_up: the half-life of each piece of G is at most this share of its age in images (those since its stage
+            began), in (0, 1]: so the average of a new block is not its random start for long. None: no such bound.
         fade_reals: whether the data is faded like the networks.
         reset_optimizer: when the optimizers forget their state: `never`, each `stage`, or each `phase` (the start and
             the end of each fade).
@@ -97,7 +102,9 @@ class Experiment:
     latent_size: int = 512
     seed: int = 0
     tick: int = 10_000
-    ema_decay: PerStage[float] = 0.999
+    ema_half_life: PerStage[float] | None = None
+    ema_decay: PerStage[float] | None = None
+    ema_ramp_up: float | None = 0.05
     fade_reals: bool = True
     reset_optimizer: str = "never"
     keep: int = 2
@@ -117,9 +124,7 @@ class Experiment:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, and is {getattr(self, name)}")
         for height, _ in checked_sizes(self.schedule.sizes):
-            decay: float = at_height(self.ema_decay, height)
-            if not 0 <= decay < 1:
-                raise ValueError(f"ema_decay must be in [0, 1), and is {decay}")
+            self._check_average(height)
             if self.micro_batch is not None and at_height(self.micro_batch, height) < 1:
                 raise ValueError(f"micro_batch must be at least 1, and is {at_height(self.micro_batch, height)}")
         if not 0 <= self.collapse_below < 1:
@@ -136,6 +141,23 @@ class Experiment:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+
+    def _check_average(self, height: int) -> None:
+        if self.ema_half_life is not None and self.ema_decay is not None:
+            raise ValueError(
+                "ema_half_life and ema_decay are both bound, and either of them says how fast the average follows: "
+                "bind the other to None"
+            )
+        if self.ema_decay is not None:
+            decay: float = at_height(self.ema_decay, height)
+            if not 0 <= decay < 1:
+                raise ValueError(f"ema_decay must be in [0, 1), and is {decay}")
+        if self.ema_half_life is not None:
+            half_life: float = at_height(self.ema_half_life, height)
+            if not half_life >= 0:
+                raise ValueError(f"ema_half_life must be at least 0 images, and is {half_life}")
+        if self.ema_ramp_up is not None and not 0 < self.ema_ramp_up <= 1:
+            raise ValueError(f"ema_ramp_up must be in (0, 1], or None, and is {self.ema_ramp_up}")
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """A context in which networks compute in the experiment's precision."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
 from pggan_kit.components import Architecture, Resampling, Scores
@@ -41,19 +42,12 @@ class Growing(nn.Module):
     def _look_again(self) -> None:
         """Its modules have changed: forget what was looked for among them."""
         self._weights: tuple[nn.Parameter, ...] | None = None
-        self._has_buffers: bool | None = None
 
     def weights(self) -> tuple[nn.Parameter, ...]:
         """All parameters, looked for once after each growth: at 4x4 such searches are a twentieth of a step."""
         if self._weights is None:
             self._weights = tuple(self.parameters())
         return self._weights
-
-    def has_buffers(self) -> bool:
-        """Whether it has any, looked for once after each growth likewise."""
-        if self._has_buffers is None:
-            self._has_buffers = next(self.buffers(), None) is not None
-        return self._has_buffers
 
     def seed_piece(self, piece: str, stage: Stage) -> None:
         """Make the next piece's initial weights depend on nothing but the seed and the piece's place."""
@@ -85,6 +79,8 @@ class Generator(Growing):
         self.stem = architecture.generator_stem(latent_size, base)
         self.seed_piece("to_image", base)
         self.to_image = architecture.to_image(base)
+        self._births: dict[nn.Parameter, int] = {}
+        self._note_births(base)
 
     def grow(self, stage: Stage, bridged: bool) -> None:
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
@@ -98,6 +94,53 @@ class Generator(Growing):
         if bridged:
             self.seed_piece("bridge", stage)
             self.bridge = architecture.generator_bridge(stage.previous, stage, self.image_resampling, old_to_image)
+        self._note_births(stage)
+
+    def end_fade(self) -> None:
+        """Drop the old path. A no-op without one."""
+        super().end_fade()
+        self._births = {param: self._births[param] for param in self.parameters()}
+
+    def _look_again(self) -> None:
+        super()._look_again()
+        self._weights_by_birth: dict[int, list[Tensor]] | None = None
+        self._batch_norms: tuple[BatchNorm, ...] | None = None
+        self._has_buffers: bool | None = None
+
+    def _note_births(self, stage: Stage) -> None:
+        """Note that all parameters that were not there before came with `stage`."""
+        self._births = {param: self._births.get(param, stage.index) for param in self.parameters()}
+
+    def weights_by_birth(self) -> Mapping[int, list[Tensor]]:
+        """Return all parameters by the index of the stage with which they came, looked for once after each growth."""
+        if self._weights_by_birth is None:
+            self._weights_by_birth = {}
+            for param in self.weights():
+                self._weights_by_birth.setdefault(self._births[param], []).append(param)
+        return self._weights_by_birth
+
+    def batch_norms(self) -> tuple[BatchNorm, ...]:
+        """Return the layers that keep running statistics of batches, looked for once after each growth."""
+        if self._batch_norms is None:
+            found = (module for module in self.modules() if isinstance(module, BatchNorm))
+            self._batch_norms = tuple(module for module in found if module.running_mean is not None)
+        return self._batch_norms
+
+    def followed_buffers(self, statistics: bool) -> list[Tensor]:
+        """Return the buffers that an average takes over as they are. Whether there are any is looked for once.
+
+        Args:
+            statistics: whether the running statistics of batches are among them.
+        """
+        if self._has_buffers is False:
+            return []
+        found = list(self.buffers())
+        self._has_buffers = bool(found)
+        left_out: set[int] = set()
+        if not statistics:
+            for norm in self.batch_norms():
+                left_out |= {id(norm.running_mean), id(norm.running_var), id(norm.num_batches_tracked)}
+        return [buffer for buffer in found if id(buffer) not in left_out]
 
     def forward(self, latents: Tensor, labels: Tensor | None = None, alpha: Tensor | None = None) -> Tensor:
         """Images (N, C, h, w) from latents (N, Z). `alpha`: 0-dim, the new path's share; None for all of it."""
@@ -154,7 +197,7 @@ class Discriminator(Growing):
         """Whether several batches may go through in one call: the architecture says so, and there is no batch norm, no
         dropout and no parametrized weight (spectral norm), whoever brought it. Looked for once after each growth."""
         if self._separates is None:
-            mixing = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, ParametrizationList)
+            mixing = (BatchNorm, nn.modules.dropout._DropoutNd, ParametrizationList)
             said = getattr(self.architecture, "separates_batches", False)
             self._separates = said and not any(isinstance(module, mixing) for module in self.modules())
         return self._separates

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pggan_kit import distributed, meters
 from pggan_kit.api import Prepared, prepare
+from pggan_kit.averaging import AverageAge, ages_of_average, percent
 from pggan_kit.batch_statistics import list_batch_statistics, list_trained_stages
 from pggan_kit.benchmarking.counting import flops_of, forward_calls
 from pggan_kit.benchmarking.memory import peak_mib, reset_peak
@@ -52,8 +53,10 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         `fade_images_per_second`, `tick_seconds`, `hours`, `measured`, `fits` (whether weights and activations are less
         than the device's memory; None where not measured), `micro_batch` (what to bind `train.micro_batch` to where
         they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile`
-        compiles), `batch_statistics` (over how many samples each statistic of a batch is computed, by its name).
-        Statistics over one sample are warned of.
+        compiles), `batch_statistics` (over how many samples each statistic of a batch is computed, by its name),
+        `average_before_stage` and `average_before_fade_end` (the share of the averaged generator's weight, at the
+        stage's end, that stems from before the stage and from before its fade's end; None where the stage spends no
+        images or has no fade). Warnings name statistics over one sample, and averages that remember too much.
 
     Raises:
         UserError: the config is wrong.
@@ -61,6 +64,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
     prepared = prepare(config, bindings, plugins)
     schedule = prepared.schedule()
     budget = Budget(MEASURING_SECONDS)
+    ages = {age.stage.index: age for age in ages_of_average(prepared.built.experiment, schedule, [0])}
     rows: list[dict[str, Any]] = []
     largest: tuple[Cost, dict[str, Any]] | None = None
     for line in prepared.batch_warnings(schedule):
@@ -70,6 +74,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         row = _row(stage, schedule, rig.state)
         row["compiled"] = _compiled(prepared, stage, schedule)
         row["batch_statistics"] = _group_sizes(prepared, stage, schedule)
+        row |= _average_age(ages.get(stage.index))
         rows.append(row)
         row["measured"] = largest is None or budget.allows(stage.batch_size * row["gflops"])
         if row["measured"]:
@@ -151,7 +156,10 @@ def _caption(rows: Sequence[dict[str, Any]]) -> str:
     caption = f"{images:,} images, about {duration(total)} on this machine without observers and metrics"
     compiled = ", ".join(f"{row['size']} ({' and '.join(row['compiled'])})" for row in rows if row["compiled"])
     caption += f"; less, as train.compile compiles {compiled}" if compiled else ""
-    return "\n".join([caption, *_describe_groups(rows)])
+    ages = {row["size"]: row["average_before_stage"] for row in rows if row["average_before_stage"] is not None}
+    old = ", ".join(f"{percent(share)} at {size}" for size, share in ages.items())
+    average = f"of G's average, at the stage's end, from before the stage: {old}"
+    return "\n".join([caption, average, *_describe_groups(rows)])
 
 
 def _describe_groups(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -226,6 +234,15 @@ def _compiled(prepared: Prepared, stage: Stage, schedule: Schedule) -> list[str]
     images, setting = schedule.end(start) - start[-1], prepared.built.experiment.compile
     steps = {phase: steps_of(stage, phase, images) for phase in (FADE, STABLE)}
     return [phase for phase, count in steps.items() if count and pays(setting, count)]
+
+
+def _average_age(age: AverageAge | None) -> dict[str, Any]:
+    if age is not None and age.warning is not None:
+        warnings.warn(age.warning, stacklevel=3)
+    return {
+        "average_before_stage": None if age is None else age.before_stage,
+        "average_before_fade_end": None if age is None else age.before_fade_end,
+    }
 
 
 def _measured(prepared: Prepared, steady: Rig, budget: Budget, work: float) -> Cost:

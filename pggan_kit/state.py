@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit import distributed
+from pggan_kit.averaging import calibrate_batch_norm, calibration_labels, decay_of_update, is_copy
 from pggan_kit.errors import RunError
 from pggan_kit.experiment import Experiment
 from pggan_kit.networks import Discriminator, Generator, Growing
-from pggan_kit.schedule import FADE, STABLE, Schedule, Stage, at_height
+from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 
 FORMAT = 3
 
@@ -63,7 +64,6 @@ class TrainState:
         last_tick: the clock at the last tick.
         phase: `fade` or `stable`: what the stage is in; it changes when the loop acts on it, not by the clock alone.
         generator, discriminator: the networks, at the size they have grown to.
-        ema: the generator's exponential moving average; it grows along and lives through all stages.
         optimizers: by the names that the update gave them.
         scalers: of losses, by the network they move; they do nothing unless `train.precision` is `float16`.
         means: what the running tick has gathered.
@@ -90,7 +90,10 @@ class TrainState:
         base = schedule.stages[0]
         pair = (experiment.architecture, experiment.resampling, experiment.image_resampling, experiment.seed)
         self.generator = self._place(Generator(*pair, experiment.latent_size, base))
-        self.ema = self._place(Generator(*pair, experiment.latent_size, base)).requires_grad_(False)
+        self._average = self._place(Generator(*pair, experiment.latent_size, base)).requires_grad_(False)
+        self._is_copy = is_copy(experiment, base)
+        self._calibrated = False
+        self._calibration_labels: Tensor | None = None
         self.discriminator = self._place(Discriminator(*pair, base))
         half = experiment.precision == "float16"
         self.scalers = {
@@ -127,8 +130,9 @@ class TrainState:
 
     def end_fade(self) -> None:
         """Drop the bridges."""
-        for net in (self.generator, self.ema, self.discriminator):
+        for net in (self.generator, self._average, self.discriminator):
             net.end_fade()
+        self._calibrated = False
 
     def renew_optimizers(self, reset: bool) -> None:
         """Ask the update for optimizers that fit the networks; what stayed keeps its state unless `reset`."""
@@ -155,16 +159,37 @@ class TrainState:
                     f"the optimizer {name} is a {type(optimizer).__name__} that does not: choose another, or 'bfloat16'"
                 )
 
+    @property
+    def ema(self) -> Generator:
+        """The generator's exponential moving average; it grows along and lives through all stages.
+
+        Its batch normalisation fits its own features, not those of the generator; that is seen to when somebody asks.
+        Where it is no average but a copy, it has the generator's.
+        """
+        if not (self._calibrated or self._is_copy) and self._average.batch_norms():
+            if self._calibration_labels is None:
+                self._calibration_labels = calibration_labels(self.experiment, self.stage)
+            calibrate_batch_norm(self._average, self._calibration_labels, self.experiment.seed, self.device)
+        self._calibrated = True
+        return self._average
+
     @torch.no_grad()
-    def follow(self) -> None:
-        """Let the average follow the generator by one step: `ema = decay * ema + (1 - decay) * generator`."""
-        decay: float = at_height(self.experiment.ema_decay, self.stage.height)
-        averages: list[Tensor] = list(self.ema.weights())
-        currents: list[Tensor] = list(self.generator.weights())
-        torch._foreach_lerp_(averages, currents, 1.0 - decay)
-        if self.generator.has_buffers():
-            for average, current in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
-                average.copy_(current)
+    def follow(self, images: int) -> None:
+        """Let the average follow the generator by one update: `ema = decay * ema + (1 - decay) * generator`.
+
+        Args:
+            images: reals that the update drew, over all ranks; the clock counts them already.
+        """
+        self._is_copy = is_copy(self.experiment, self.stage)
+        self._calibrated = False
+        before = self.images - images
+        currents = self.generator.weights_by_birth()
+        for birth, averages in self._average.weights_by_birth().items():
+            decay = decay_of_update(self.experiment, self.stage, before - self.starts[birth], images)
+            torch._foreach_lerp_(averages, currents[birth], 1.0 - decay)
+        buffers = (net.followed_buffers(statistics=self._is_copy) for net in (self._average, self.generator))
+        for average, current in zip(*buffers, strict=True):
+            average.copy_(current)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, as data that `torch.load(weights_only=True)` reads back."""
@@ -223,8 +248,11 @@ class TrainState:
         self.discriminator_updates = saved["discriminator_updates"]
         self.last_tick, self.phase = saved["last_tick"], saved["phase"]
         self.dropped, self.rewinds, self.warned_stage = saved["dropped"], saved["rewinds"], saved["warned_stage"]
-        for name in ("generator", "ema", "discriminator"):
-            load_weights(getattr(self, name), saved[name], name)
+        nets = {"generator": self.generator, "ema": self._average, "discriminator": self.discriminator}
+        for name, net in nets.items():
+            load_weights(net, saved[name], name)
+        self._is_copy = is_copy(self.experiment, self.stage)
+        self._calibrated = True  # what was saved is
         self.renew_optimizers(reset=True)
         anew = self._load_optimizers(saved, other_optimizers)
         for name, scaler in saved.get("scalers", {}).items():  # not in checkpoints of before there were any
@@ -258,11 +286,12 @@ class TrainState:
         return anew
 
     def _grow_networks(self, bridged: Mapping[str, bool]) -> None:
-        pairs = ((self.generator, "generator"), (self.ema, "generator"), (self.discriminator, "discriminator"))
+        pairs = ((self.generator, "generator"), (self._average, "generator"), (self.discriminator, "discriminator"))
         for net, name in pairs:
             net.grow(self.stage, bridged.get(name, False))
             self._place(net)
-        self.ema.requires_grad_(False)
+        self._average.requires_grad_(False)
+        self._calibrated = False
 
     def _place(self, net: N) -> N:
         """On the device, with convolutions' weights in the memory format that features shall have."""

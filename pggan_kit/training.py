@@ -132,7 +132,7 @@ class Loop:
             return
         state.images += ctx.drawn
         state.steps += 1
-        state.follow()
+        state.follow(ctx.drawn)
         self.meter.updated(time.perf_counter() - began)
         state.means.add(losses)
         means = mean_of_each(losses)

@@ -10,6 +10,7 @@ import pytest
 
 from pggan_kit import api
 from pggan_kit.ablation import plan as plans
+from pggan_kit.averaging import ages_of_average
 
 FOLDER = Path(__file__).parent.parent / "experiments" / "ablations"
 FILES = sorted(path for path in FOLDER.glob("*.gin") if path.stem not in ("base", "common"))
@@ -60,8 +61,13 @@ def test_an_ablation(path: Path, digits: Path, tmp_path: Path) -> None:
     for name, text in plan.configs.items():
         config = tmp_path / f"{name}.gin"
         config.write_text(text)
+        prepared = api.prepare(config, ["schedule.batch_size = 32"])
+        schedule = prepared.schedule()
         if name not in MORE_IMAGES_OR_FEWER:
-            totals.add(api.prepare(config).schedule().total)
+            totals.add(schedule.total)
+        # What is measured at a stage's end must be a generator of this stage, in each variant.
+        ages = ages_of_average(prepared.built.experiment, schedule, [0])
+        assert ages and all(age.before_stage <= 0.05 for age in ages), f"{name}: {'; '.join(a.text for a in ages)}"
         run = api.train(config, SHORT, run_dir=tmp_path / name)
         assert run.state.images == run.schedule.total == 40
     assert len(totals) == 1

@@ -145,6 +145,12 @@ RANGES = [
     ("train.ema_decay", "1", "must be in [0, 1), and is 1"),
     ("train.ema_decay", "{4: 0.9, 16: -0.1}", "must be in [0, 1), and is -0.1"),
     ("train.ema_decay", "{8: 0.9}", "no value for height 4"),
+    ("train.ema_half_life", "-1", "must be at least 0 images, and is -1"),
+    ("train.ema_half_life", "{4: 100, 16: -0.5}", "must be at least 0 images, and is -0.5"),
+    ("train.ema_half_life", "{8: 100}", "no value for height 4"),
+    ("train.ema_half_life", "'10k'", "train.ema_half_life must be"),
+    ("train.ema_ramp_up", "0", "must be in (0, 1], or None, and is 0"),
+    ("train.ema_ramp_up", "1.5", "must be in (0, 1], or None, and is 1.5"),
     ("train.tick", "0", "must be at least 1, and is 0"),
     ("train.keep", "True", "must be a whole number, not True"),
     ("train.keep", "0", "must be at least 1, and is 0"),
@@ -189,6 +195,13 @@ def test_a_value_out_of_range_is_refused(target: str, value: str, complaint: str
     message = rejected(r"tiny\.gin:17: ", f"{target} = {value}")
     assert complaint in message
     assert target in message or "too large" in message
+
+
+def test_an_average_follows_by_images_or_by_updates(rejected: Callable[..., str]) -> None:
+    both = ("train.ema_decay = 0.9", "train.ema_half_life = 100")
+    message = rejected(r"train\.ema_half_life and ema_decay are both bound", *both)
+    assert "bind the other to None" in message
+    rejected("both bound", *both, args=["-b", "train.ema_decay = 0.5"])
 
 
 @pytest.mark.parametrize("name", ["cudaa", "cuda:99", "meta gpu"])

@@ -12,6 +12,7 @@ from syncing import watched
 from pggan_kit import config as configs
 from pggan_kit import hookimpl
 from pggan_kit.api import prepare, train
+from pggan_kit.averaging import ages_of_average
 from pggan_kit.batch_statistics import list_batch_statistics
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -70,6 +71,9 @@ def test_it_checks_as_it_is(path: Path, pictures: Path) -> None:
     schedule = prepared.schedule()
     assert schedule.total >= schedule.stages[-1].batch_size
     assert prepared.hooks().implementations("after_tick")
+    # At each stage's end, the averaged generator must be one of this stage.
+    ages = ages_of_average(prepared.built.experiment, schedule, [0])
+    assert ages and all(age.before_stage <= 0.05 for age in ages), "; ".join(age.text for age in ages)
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)

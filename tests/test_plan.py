@@ -210,3 +210,19 @@ def test_too_few_samples_to_train_are_refused(rejected: Callable[..., str]) -> N
     )
     micro = ["schedule.batch_size = 4", "train.micro_batch = 1", "architectures.PGGAN.discriminator_norm = 'batch'"]
     rejected("at 4x4 discriminator_norm = 'batch' needs at least 2 samples", *micro)
+
+
+def test_it_says_how_old_the_average_will_be(tiny: Callable[..., str], cli: Cli, stub: str, costs: None) -> None:
+    rows = rows_of(tiny(), stub)
+    assert [row["average_before_stage"] for row in rows] == pytest.approx([0.0, 0.0, 0.0], abs=1e-3)
+    # Stages of 8, 8 + 8 and 8 + 8 images.
+    config = tiny("train.ema_half_life = {4: 2, 16: 8}", "train.ema_ramp_up = None")
+    with pytest.warns(UserWarning, match="at the end of stage 4x4, 6.2 % of the generator's average is its") as caught:
+        rows = rows_of(config, stub)
+    assert [row["average_before_stage"] for row in rows] == pytest.approx([2**-4, 2**-8, 2**-2])
+    assert [row["average_before_fade_end"] for row in rows] == [None, pytest.approx(2**-4), pytest.approx(2**-1)]
+    told = [str(warning.message) for warning in caught]
+    assert len(told) == 2 and "at the end of stage 16x16, 25 % of the generator's average stems from" in told[1]
+    result = cli("plan", config, "--plugin", stub)
+    assert "from before the stage: 6.2 % at 4x4, 0.4 % at 8x8, 25 % at 16x16" in " ".join(result.stdout.split())
+    assert result.stderr.count("warning: at the end of stage") == 2 and "train.ema_half_life = 1 (" in result.stderr

@@ -19,7 +19,7 @@ from pggan_kit.steps import StepContext, image_gradients
 from pggan_kit.testing.base import summary, tiny_experiment, train_tiny
 from pggan_kit.testing.support import equal, noise
 from pggan_kit.testing.toys import ToyDataset, ToyLoss, ToySampler
-from pggan_plugins.architectures import PGGAN
+from pggan_plugins.architectures import PGGAN, ResNet
 from pggan_plugins.losses import WGANGP, Hinge
 from pggan_plugins.optimizers import Adam
 from pggan_plugins.penalties import Drift, GradientPenalty
@@ -44,7 +44,7 @@ def step(state: TrainState, **alpha: float) -> None:
     ctx = context(state, **alpha)
     state.experiment.update.step(ctx)
     state.images += ctx.drawn
-    state.follow()
+    state.follow(ctx.drawn)
 
 
 def momenta(state: TrainState) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def test_ema_against_its_formula() -> None:
     with torch.no_grad():
         for param in state.generator.parameters():
             param += 1.0
-    state.follow()
+    state.follow(4)
     for old, found, current in zip(before, state.ema.parameters(), state.generator.parameters(), strict=True):
         torch.testing.assert_close(found, (old + current.detach()) / 2)
 
@@ -148,6 +148,11 @@ CHOICES: dict[str, dict[str, Any]] = {
         "reset_optimizer": "never",
     },
     "hinge, hard, reset": {"loss": Hinge(), "switch": Hard(), "reset_optimizer": "phase"},
+    "batch norm, slow average": {
+        "architecture": ResNet(channels=4),
+        "ema_half_life": {4: 7, 8: 30},
+        "ema_ramp_up": 0.5,
+    },
 }
 
 

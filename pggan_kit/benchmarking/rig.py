@@ -91,7 +91,8 @@ class Rig:
         self.place(update)
         ctx = StepContext(self.experiment, self.state, self.stage, self.sampler, self.alphas, compiler=self.compiler)
         self.losses = self.experiment.update.step(ctx)
-        self.state.follow()
+        self.state.images += ctx.drawn
+        self.state.follow(ctx.drawn)
         self.batch = ctx.drawn
         self.critics = max(1, self.state.discriminator_updates - update)
 

@@ -336,7 +336,6 @@ def tiny_experiment(chosen: Mapping[str, Any]) -> Experiment:
         "discriminator_optimizer": ToyOptimizer(),
         "latent_size": 8,
         "tick": 16,
-        "ema_decay": 0.9,
         "keep": 100,
         "device": "cpu",
     }

@@ -1,0 +1,201 @@
+"""The moving average of G's weights: how fast it forgets, how old it becomes, and its batch normalisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pggan_kit.schedule import Schedule, Stage, at_height
+from pggan_kit.seeding import derive, numpy_generator, torch_generator
+
+if TYPE_CHECKING:
+    from pggan_kit.experiment import Experiment
+    from pggan_kit.networks import Generator
+
+HALF_LIFE = 10_000
+"""Images of `train.ema_half_life` where nothing is bound, as in StyleGAN2."""
+
+LARGEST_SHARE = 0.05
+"""Largest share of the average's weight that may stem from before a stage when the stage ends."""
+
+NEGLIGIBLE = 1e-9
+"""Share of the weight below which nobody needs to know it more exactly."""
+
+CALIBRATION_BATCHES = 16
+CALIBRATION_BATCH_SIZE = 64
+
+
+def decay_of_update(experiment: Experiment, stage: Stage, age: int, images: int) -> float:
+    """Return the factor by which one update shrinks what the average of a piece held before.
+
+    Args:
+        experiment: the settings.
+        stage: the current stage.
+        age: images since the birth of the piece (block, layer to the image, bridge), before the update.
+        images: reals that the update drew, over all ranks.
+    """
+    if experiment.ema_decay is not None:
+        return at_height(experiment.ema_decay, stage.height)
+    half_life = _half_life(experiment, stage)
+    if experiment.ema_ramp_up is not None:
+        half_life = min(half_life, experiment.ema_ramp_up * age)
+    return float(0.5 ** (images / half_life)) if half_life > 0 else 0.0
+
+
+def is_copy(experiment: Experiment, stage: Stage) -> bool:
+    """Return whether the settings ask for no average in a stage, but for a copy of G."""
+    if experiment.ema_decay is not None:
+        return at_height(experiment.ema_decay, stage.height) == 0
+    return _half_life(experiment, stage) == 0
+
+
+def _half_life(experiment: Experiment, stage: Stage) -> float:
+    if experiment.ema_half_life is None:
+        return HALF_LIFE
+    return at_height(experiment.ema_half_life, stage.height)
+
+
+class AverageAge(NamedTuple):
+    """How old the average of G is at a stage's end. Its oldest pieces count: younger ones remember no longer.
+
+    Attributes:
+        stage: the stage.
+        before_stage: the share of its weight that stems from before the stage; at the base stage, from random weights.
+        before_fade_end: the share that stems from before the end of the stage's fade; None where there is no fade.
+        fitting_half_life: images of the longest `train.ema_half_life` with which `before_stage` is small enough.
+    """
+
+    stage: Stage
+    before_stage: float
+    before_fade_end: float | None
+    fitting_half_life: int
+
+    @property
+    def text(self) -> str:
+        """The shares in words, as `28x28: 0.1 % from before the stage, 0.4 % from before its fade's end`."""
+        base = self.stage.previous is None
+        shares = f"{percent(self.before_stage)} {'random weights' if base else 'from before the stage'}"
+        if self.before_fade_end is not None:
+            shares += f", {percent(self.before_fade_end)} from before its fade's end"
+        return f"{self.stage.size}: {shares}"
+
+    @property
+    def warning(self) -> str | None:
+        """A warning where the average is too old; None where it is not."""
+        if self.before_stage <= LARGEST_SHARE:
+            return None
+        base = self.stage.previous is None
+        return (
+            f"at the end of stage {self.stage.size}, {percent(self.before_stage)} of the generator's average "
+            f"{'is its random start' if base else 'stems from before that stage'}, so that its images and metrics show "
+            f"networks of long ago: train.ema_half_life = {self.fitting_half_life} (images; with train.ema_decay = "
+            f"None), or less, leaves at most {percent(LARGEST_SHARE)}"
+        )
+
+
+def ages_of_average(experiment: Experiment, schedule: Schedule, starts: Sequence[int]) -> list[AverageAge]:
+    """Return how old the average will be at the end of each stage that spends images, from the current stage on.
+
+    It assumes that each update draws one batch, and that each stage spends just its budget.
+
+    Args:
+        experiment: the settings.
+        schedule: the stages.
+        starts: the clock at which each stage so far began; `[0]` for a new run.
+    """
+    begun = list(starts)
+    found: list[AverageAge] = []
+    for stage in schedule.stages[len(starts) - 1 :]:
+        begin = begun[stage.index]
+        end = schedule.end(begun)
+        if end > begin:
+            before_fade_end = None
+            if stage.fade_images > 0:
+                before_fade_end = share_from_before(experiment, stage, min(end, begin + stage.fade_images), end)
+            before_stage = share_from_before(experiment, stage, begin, end)
+            found.append(AverageAge(stage, before_stage, before_fade_end, _fitting_half_life(end - begin)))
+        begun.append(end)
+    return found
+
+
+def share_from_before(experiment: Experiment, stage: Stage, moment: int, end: int) -> float:
+    """Return the share of the average's weight, at the clock `end`, that stems from before `moment`.
+
+    Both lie within the stage. The piece is one of the run's first, born at 0.
+    """
+    share = 1.0
+    images = moment
+    while images < end and share > NEGLIGIBLE:
+        share *= decay_of_update(experiment, stage, images, stage.batch_size)
+        images += stage.batch_size
+    return share
+
+
+def _fitting_half_life(length: int) -> int:
+    """Images, rounded down to two digits, after which a stage of `length` images leaves `LARGEST_SHARE`."""
+    longest = length * math.log(2) / -math.log(LARGEST_SHARE)
+    digit = 10 ** max(0, math.floor(math.log10(max(1.0, longest))) - 1)
+    return math.floor(longest / digit) * digit
+
+
+def percent(share: float) -> str:
+    """Return a share as text, `22 %` or `0.3 %`."""
+    return f"{100 * share:.{0 if share >= 0.1 else 1}f} %"
+
+
+def calibration_labels(experiment: Experiment, stage: Stage) -> Tensor | None:
+    """Return labels of reals drawn at random, which are as frequent as in training; None for unconditional networks."""
+    if not experiment.architecture.conditional or not stage.classes:
+        return None
+    dataset = experiment.dataset
+    count = CALIBRATION_BATCHES * CALIBRATION_BATCH_SIZE
+    rows = numpy_generator(experiment.seed, "calibration labels").integers(0, len(dataset), count)
+    return torch.tensor([dataset.label(int(row)) for row in rows])
+
+
+@torch.no_grad()
+def calibrate_batch_norm(net: Generator, labels: Tensor | None, seed: int, device: torch.device) -> None:
+    """Set the running statistics of a generator's batch normalisation to those of its own features.
+
+    An average of weights makes other features than the network that it averages, and neither that network's running
+    statistics nor an average of them fit. These are means over the statistics of batches of latents. They depend on
+    weights and seed alone: the latents are always the same, alpha changes no features (it blends images, behind all
+    normalisation), and other random numbers are not disturbed.
+
+    Args:
+        net: on `device`; all else about it stays as it was.
+        labels: of `calibration_labels`.
+        seed: of the experiment.
+        device: of the network.
+    """
+    training = net.training
+    net.train()
+    # Where an author keeps a normalisation in inference mode for good, training does not move its statistics either.
+    moving = [module for module in net.batch_norms() if module.training]
+    momenta = [module.momentum for module in moving]
+    net.eval()
+    for module in moving:
+        module.reset_running_stats()
+        module.momentum = None  # torch then takes the mean over all batches
+        module.train()
+
+    size = CALIBRATION_BATCH_SIZE
+    latents = torch.randn(
+        CALIBRATION_BATCHES * size, net.latent_size, generator=torch_generator(seed, "calibration latents")
+    )
+    # Both paths of a fade are computed, whatever alpha is.
+    alpha = None if net.bridge is None else torch.full((), 0.5, device=device)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive(seed, "calibration noise"))
+            for start in range(0, len(latents), size):
+                rows = slice(start, start + size)
+                net(latents[rows].to(device), None if labels is None else labels[rows].to(device), alpha)
+    finally:
+        for module, momentum in zip(moving, momenta, strict=True):
+            module.momentum = momentum
+        net.train(training)
