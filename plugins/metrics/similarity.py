@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pggan_kit.components import Quantity
+
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the five scales, full size first (Wang et al. 2003)."""
 
@@ -27,6 +29,7 @@ class MSSSIM:
 
     def __init__(self, suffix: str = "") -> None:
         self.suffix = suffix
+        self.quantities = {f"MSSSIM{suffix}": Quantity("lower", (0.0, 1.0))}
 
     def describe(self, images: Tensor) -> Tensor | None:
         """(N, C, h, w) -> (N,): of each image and its neighbour in the batch, in pairs; None below 176 pixels."""
