@@ -49,8 +49,8 @@ class Experiment:
         tick: images between two ticks (logs, grids, checkpoints).
         ema_decay: of the generator's average, per update, in [0, 1); 0 makes it a copy.
         fade_reals: whether the data is faded like the networks.
-        reset_optimizer: when the optimizers forget their state: `never`, each `stage`, or each `phase` (the start and
-            the end of each fade).
+        reset_optimizer: when the optimizers forget their state: `never`, each `stage`, or each `phase` (the start of
+            each stage and the end of each fade; a hard switch has no fade that ends).
         keep: how many of the last checkpoints are kept, besides one for each finished stage.
         micro_batch: rows of a batch that a process works on at once, at least 1; may be per stage. Gradients are summed
             over the slices before the optimizer steps, with less memory and the whole batch's result; what that needs,
