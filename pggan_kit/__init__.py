@@ -1,7 +1,7 @@
 """pggan_kit: a plugin-based experiment framework for progressive growing of GANs."""
 
 from pggan_kit.api import TrainedGenerator, load_generator, resume, train
-from pggan_kit.components import Component, Critic, Scores
+from pggan_kit.components import Component, Critic, Quantity, Scores
 from pggan_kit.evaluation import evaluate
 from pggan_kit.hookspecs import hookimpl
 from pggan_kit.runs import Run, Stats
@@ -14,6 +14,7 @@ __all__ = [
     "Component",
     "Critic",
     "PerStage",
+    "Quantity",
     "Reals",
     "Run",
     "Scores",

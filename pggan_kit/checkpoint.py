@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.json_text import json_text
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".part"
@@ -247,7 +248,7 @@ class Checkpoints:
         return whole
 
     def _list(self, entries: list[dict[str, Any]]) -> None:
-        write_atomically(self.folder / MANIFEST, json.dumps(entries, indent=1).encode())
+        write_atomically(self.folder / MANIFEST, json_text(entries, indent=1).encode())
 
 
 class _DamagedError(RunError):

@@ -9,10 +9,11 @@ architecture's own. Only images and `Scores` are read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -267,13 +268,48 @@ class Switch(Protocol):
         """See `hookspecs.fade_alpha`."""
 
 
+@dataclass(frozen=True)
+class Quantity:
+    """What a metric states of one of its values, so that runs can be ranked and compared.
+
+    Args:
+        direction: which values are better, `"lower"` or `"higher"` ones. A run that failed ranks worst.
+        range: the smallest and the largest possible value, ends included; infinite where there is no bound.
+        scale: on which runs are compared: `"log"` for differences of logarithms (of distances, whose spread grows with
+            their size, and which are 0 only where nothing differs at all), or `"plain"` for those of the values.
+
+    Raises:
+        ValueError: an unknown direction or scale, an empty range, or the scale `"log"` of values that may be negative.
+    """
+
+    direction: Literal["lower", "higher"]
+    range: tuple[float, float] = (-math.inf, math.inf)
+    scale: Literal["log", "plain"] = "plain"
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("lower", "higher"):
+            raise ValueError(f"direction must be 'lower' or 'higher', not {self.direction!r}")
+        if self.scale not in ("log", "plain"):
+            raise ValueError(f"scale must be 'log' or 'plain', not {self.scale!r}")
+        low, high = self.range
+        if not low < high:
+            raise ValueError(f"range must be (smallest, largest), not {self.range}")
+        if self.scale == "log" and low < 0:
+            raise ValueError(f"scale 'log' needs a range from 0 or above, not {self.range}: take 'plain'")
+
+
 @runtime_checkable
 class Metric(Protocol):
     """How far fakes are from reals, at whatever size they have.
 
     The core keeps what `describe` says of each batch, of reals and fakes alike, and compares all of it once: fakes with
     reals, and, for the noise floor, one half of the reals with the other.
+
+    Attributes:
+        quantities: for each name that `compare` may return, what is known of its values beforehand.
     """
+
+    quantities: Mapping[str, Quantity]
 
     def describe(self, images: Tensor) -> Tensor | None:
         """What a comparison needs of images: (N, C, h, w) in [-1, 1] -> (N, ...), one row for each image.

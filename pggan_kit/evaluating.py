@@ -219,7 +219,14 @@ class Evaluator:
     def _compared(self, metric: Metric, real: Tensor, fake: Tensor) -> dict[str, float]:
         torch.manual_seed(derive(0, "compare"))
         with _blamed(metric, fake):
-            return {name: float(value) for name, value in metric.compare(real, fake).items()}
+            values = {name: float(value) for name, value in metric.compare(real, fake).items()}
+        unstated = sorted(values.keys() - metric.quantities.keys())
+        if unstated:
+            raise ConfigError(
+                f"metrics.{type(metric).__name__} gives a value {unstated[0]} and states nothing about it: add a "
+                f"Quantity for this name to its `quantities`, which names {', '.join(metric.quantities) or 'nothing'}"
+            )
+        return values
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from pggan_kit.identity import KEY
 from pggan_kit.plugins import load
 from pggan_kit.runs import Run
 from pggan_kit.schedule import Stage
+from pggan_kit.seeding import numpy_generator
 
 CHANGEABLE = ("metrics", "features", "datasets", "evaluation")
 """What bindings may begin with; and `train.metrics`."""
@@ -60,7 +61,7 @@ def evaluate(
         plugins: beside the installed ones; of a run, instead of the plugin files that it used.
         parts: where a run was begun with objects: such objects again.
         stage: of a run, as it was when this stage ended: its number from 0, or its size; None: the last.
-        count: instead of `evaluation.count`.
+        count: instead of `evaluation.count`; of two folders, so many images of each are drawn, always the same.
 
     Returns:
         A row for each value: `metric`, `value`, `floor` (the same metric between two halves of the reals, or None),
@@ -174,9 +175,11 @@ def _of_folders(fake: Path, real: Path, bindings: Sequence[str], plugins: Sequen
         raise DataError(f"{fake} has images of {_shape(images)}, {real} of {_shape(reals)}: make them alike first")
     size: tuple[int, int] = (images.shape[2], images.shape[3])
     settings = replace(comparison.evaluation, count=max(2, min(comparison.evaluation.count, len(images))))
+    # Drawn, since files are often sorted by class; in another order than the reals, which may be the same images.
+    rows = numpy_generator(0, "evaluation fakes").permutation(len(images))[: settings.count]
     batches = (
-        torch.from_numpy(images[start : min(start + settings.batch_size, settings.count)]).float() / 127.5 - 1.0
-        for start in range(0, min(settings.count, len(images)), settings.batch_size)
+        torch.from_numpy(images[rows[start : start + settings.batch_size]]).float() / 127.5 - 1.0
+        for start in range(0, len(rows), settings.batch_size)
     )
     evaluator = Evaluator(comparison.metrics, settings, lambda _: Reals(reals, None, None), None, device_of("auto"))
     shown = f"{size[0]}x{size[1]}"

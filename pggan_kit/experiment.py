@@ -54,8 +54,8 @@ class Experiment:
         ema_ramp_up: the half-life of each piece of G is at most this share of its age in images (those since its stage
             began), in (0, 1]: so the average of a new block is not its random start for long. None: no such bound.
         fade_reals: whether the data is faded like the networks.
-        reset_optimizer: when the optimizers forget their state: `never`, each `stage`, or each `phase` (the start and
-            the end of each fade).
+        reset_optimizer: when the optimizers forget their state: `never`, each `stage`, or each `phase` (the start of
+            each stage and the end of each fade; a hard switch has no fade that ends).
         keep: how many of the last checkpoints are kept, besides one for each finished stage.
         micro_batch: rows of a batch that a process works on at once, at least 1; may be per stage. Gradients are summed
             over the slices before the optimizer steps, with less memory and the whole batch's result; what that needs,

@@ -37,7 +37,8 @@ class Keeper:
 
     def get(self, key: tuple[str | int, ...], make: Callable[[], Tensor | None]) -> Tensor | None:
         """The tensor that was kept under `key`; where there is none, or its file is damaged, what `make` returns."""
-        path = self.folder / f"{hashlib.sha256(json.dumps((FORMAT, *key)).encode()).hexdigest()[:32]}.npy"
+        named = json.dumps((FORMAT, *key), allow_nan=False)
+        path = self.folder / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.npy"
         found = _read(path)
         if found is None:
             found = make()

@@ -326,4 +326,4 @@ def _in_order(work: Callable[[range], _Rows], chunks: Iterator[range], threads: 
 
 
 def _digest(*parts: str | int) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()[:32]

@@ -10,6 +10,7 @@ from typing import Any
 
 from pggan_kit.checkpoint import write_atomically
 from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.json_text import json_text
 
 
 class Rows:
@@ -30,7 +31,7 @@ class Rows:
         """
         try:
             with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json_text(row) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -80,7 +81,7 @@ class Rows:
             listed = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
             say(f"{self.path} was damaged; dropped {len(damaged)} of its lines: {listed}")
         rows = [row for row in rows if row["images"] <= images]
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        write_atomically(self.path, "".join(json_text(row) + "\n" for row in rows).encode())
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from pggan_kit.contracts import nearest
 from pggan_kit.errors import RunError
 from pggan_kit.generators import TrainedGenerator, drawn, restored, stage_end, trained
 from pggan_kit.identity import Identity
+from pggan_kit.json_text import json_text
 from pggan_kit.locks import LOCK, RunLock
 from pggan_kit.rows import Rows
 from pggan_kit.seeding import torch_generator
@@ -140,7 +141,7 @@ class RunDirectory:
             about["from"] = dict(origin)
         write_atomically(self.path / "config.gin", config_text.encode())
         write_atomically(self.path / "operative.gin", operative_text.encode())
-        write_atomically(self.path / "run.json", (json.dumps(about, indent=1) + "\n").encode())
+        write_atomically(self.path / "run.json", (json_text(about, indent=1) + "\n").encode())
 
     def about(self) -> dict[str, Any]:
         """What `record` wrote in `run.json`.

@@ -204,7 +204,8 @@ class Loop:
         state, faded = self.state, self.state.fading
         state.end_fade()
         state.phase = STABLE
-        state.renew_optimizers(reset=self.experiment.reset_optimizer == "phase")
+        # A hard switch has no old path whose end could be a reason to forget.
+        state.renew_optimizers(reset=faded and self.experiment.reset_optimizer == "phase")
         self.compiler.enter(state, self.schedule)
         if faded:
             self.tell("after_fade")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pggan_kit.data import DataSettings
+from pggan_kit.json_text import json_text
 from pggan_kit.pyramid import Pyramid
 from pggan_kit.seeding import derive
 from pggan_plugins.datasets import MNIST
@@ -107,11 +107,11 @@ def main() -> None:
         found["test_accuracy"][str(size)] = accuracy(net, test[size])
         kept = {key: value for key, value in net.state_dict().items() if value.is_floating_point()}
         weights |= {f"{size}.{key}": value.half() for key, value in kept.items()}
-    about = {name: json.dumps(values) for name, values in found.items()}
+    about = {name: json_text(values) for name, values in found.items()}
     about["license"] = "CC BY-SA 3.0, as MNIST by Yann LeCun, Corinna Cortes and Christopher J. C. Burges"
     given.out.mkdir(parents=True, exist_ok=True)
     save_file(weights, given.out / f"{given.variant}.safetensors", about)
-    print(json.dumps(found))
+    print(json_text(found))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 
 import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from pggan_kit import Component, Scores, hookimpl
+from pggan_kit import Component, Quantity, Scores, hookimpl
 from pggan_kit.components import Trial
 from pggan_plugins.losses import Hinge
 
@@ -26,6 +28,10 @@ ablate.launcher = @launchers.Here()
 
 class Gap:
     """How far apart the mean gray values are, above 0."""
+
+    quantities = MappingProxyType(
+        {"gap": Quantity("lower", (0.0, math.inf), "log"), "signed": Quantity("higher", (-2.0, 2.0))}
+    )
 
     def describe(self, images: Tensor) -> Tensor:
         return images.flatten(1).mean(1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 import pggan_kit.testing as suites
-from pggan_kit import Scores, hookimpl
+from pggan_kit import Quantity, Scores, hookimpl
 from pggan_kit.components import Trial
 from pggan_kit.resampling import Area
 from pggan_kit.steps import image_gradients
@@ -53,6 +55,8 @@ class Ramp:
 
 class MeanGap:
     """A sound metric."""
+
+    quantities: Mapping[str, Quantity] = MappingProxyType({"gap": Quantity("lower", (0.0, math.inf), "log")})
 
     def describe(self, images: Tensor) -> Tensor:
         return images.flatten(1).mean(1)

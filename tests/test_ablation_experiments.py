@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 
@@ -38,6 +39,20 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_there_are_ablations() -> None:
     wanted = {"switch", "fade_length", "fade_paths", "growing", "optimizer_reset", "loss", "resampling", "preserving"}
     assert wanted <= {path.stem for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_variants_reset_their_optimizers_alike(path: Path, digits: Path) -> None:
+    """Resets at the ends of fades would differ with the fades, which are what the variants are about: a second
+    difference beside the one that they name. `optimizer_reset` is about the resets."""
+    plan = plans.read(path, [*SMALL, f"datasets.MNIST.folder = {str(digits)!r}"])[0]
+    found = {}
+    for name, text in plan.configs.items():
+        (found[name],) = re.findall(r"^train\.reset_optimizer = '(\w+)'$", text, re.MULTILINE)
+    if path.stem == "optimizer_reset":
+        assert found == {name: name for name in ("phase", "stage", "never")}
+    else:
+        assert set(found.values()) == {"stage"}
 
 
 APART = {

@@ -83,6 +83,25 @@ def test_optimizers_forget_when_they_are_told_to(reset: str, train: Callable[...
     assert kept["fade 1"] == kept["fade 2"] == (reset != "phase")
 
 
+@pytest.mark.parametrize("lines", [[], ["switches.Hard.fade_reals = True"]], ids=["hard", "reals alone"])
+def test_without_a_fade_optimizers_forget_at_no_fades_end(lines: list[str], train: Callable[..., Any]) -> None:
+    """A hard switch has no old path that ends: only growth resets, though the schedule has images for a fade."""
+    from pggan_kit import hookimpl
+
+    updates: dict[str, int] = {}
+
+    class Watch:
+        @hookimpl
+        def after_stage(self, stage: Any, state: Any) -> None:
+            (adam,) = [o for name, o in state.optimizers.items() if name == "generator"]
+            updates[stage.size] = max(int(own["step"]) for own in adam.state.values())
+
+    run = train("train.reset_optimizer = 'phase'", "train.switch = @switches.Hard()", *lines, plugins=(Watch(),))
+    assert all(stage.fade_images > 0 for stage in run.schedule.stages[1:])
+    wanted = {stage.size: stage.budget // stage.batch_size for stage in run.schedule.stages}
+    assert updates == wanted
+
+
 def test_runs_are_numbered_and_named_by_their_config(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
     args = ["--plugin", stub, "-b", "schedule.sizes = (4,)"]
     for _ in range(2):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 import pggan_kit
-from pggan_kit import Component, api, hookimpl
+from pggan_kit import Component, Quantity, api, hookimpl
 from pggan_kit.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from pggan_kit.evaluating import EvaluationSettings, Evaluator, Reals
 from pggan_kit.keeping import Keeper
@@ -37,6 +39,7 @@ class Pixels:
 
     def __init__(self, suffix: str = "", smallest: int = 0) -> None:
         self.suffix = suffix
+        self.quantities = {f"Pixels{suffix}": Quantity("lower", (0.0, 2.0))}
         self.smallest = smallest
         self.compared: list[tuple[Tensor, Tensor]] = []
 
@@ -54,6 +57,8 @@ class Pixels:
 
 class Draws:
     """Draws from torch's generator at each occasion."""
+
+    quantities = MappingProxyType({"Draws": Quantity("lower")})
 
     def describe(self, images: Tensor) -> Tensor:
         return torch.rand(len(images))
@@ -328,8 +333,9 @@ def test_a_held_out_data_set_hears_hooks(train: Callable[..., Any]) -> None:
 def test_held_out_images_of_another_kind(rejected: Callable[..., str], tmp_path: Path) -> None:
     plugin = tmp_path / "pixels.py"
     plugin.write_text(
-        "from pggan_kit import Component, hookimpl\n"
+        "from pggan_kit import Component, Quantity, hookimpl\n"
         "class Mean:\n"
+        "    quantities = {'Mean': Quantity('lower')}\n"
         "    def describe(self, images): return images.mean((1, 2, 3))\n"
         "    def fingerprint(self): return 'mean'\n"
         "    def compare(self, real, fake): return {'Mean': 0.0}\n"
@@ -373,6 +379,31 @@ def test_a_metric_that_is_not_defined_is_told_of_once(train: Callable[..., Any])
 def test_a_metric_that_fails_is_named(train: Callable[..., Any]) -> None:
     with pytest.raises(TrainingError, match=r"metrics.Breaks failed on \(3, 1, 8, 8\): ZeroDivisionError: eight"):
         train(*METRICS, "train.metrics = [@metrics.Breaks()]", plugins=(PARTS,))
+
+
+def test_a_value_without_a_statement_is_refused() -> None:
+    metric = Pixels()
+    metric.quantities = {"Pixel": Quantity("lower")}
+    with pytest.raises(ConfigError, match=r"metrics\.Pixels gives a value Pixels and states nothing about it:"):
+        measured(EvaluationSettings(count=2), Reals(grays(1, 2, 3, 4), None, None), [torch.zeros(2, 1, 4, 4)], metric)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("down",), "direction must be 'lower' or 'higher', not 'down'"),
+        (("lower", (0.0, 1.0), "logarithmic"), "scale must be 'log' or 'plain', not 'logarithmic'"),
+        (("lower", (1.0, 0.0)), r"range must be \(smallest, largest\), not \(1\.0, 0\.0\)"),
+        (("lower", (math.nan, 1.0)), r"range must be \(smallest, largest\), not \(nan, 1\.0\)"),
+        (
+            ("lower", (-1.0, 1.0), "log"),
+            r"scale 'log' needs a range from 0 or above, not \(-1\.0, 1\.0\): take 'plain'",
+        ),
+    ],
+)
+def test_bad_statements(arguments: tuple[Any, ...], complaint: str) -> None:
+    with pytest.raises(ValueError, match=f"^{complaint}$"):
+        Quantity(*arguments)
 
 
 def test_two_values_of_one_name_are_refused(train: Callable[..., Any]) -> None:
@@ -457,6 +488,34 @@ def test_two_folders(folders: tuple[Path, Path]) -> None:
     assert row.items() >= wanted.items()
     (few,) = pggan_kit.evaluate(fakes, reals, metrics=["Pixels"], plugins=[PARTS], count=2)
     assert (few["count"], few["floor_count"]) == (2, 2)
+
+
+class FirstPixel(Pixels):
+    """Describes an image by its first pixel, so that a test can tell which images were compared."""
+
+    def describe(self, images: Tensor) -> Tensor:
+        return ((images[:, 0, 0, 0] + 1) * 127.5).round()
+
+
+def test_fewer_fakes_than_a_folder_holds_are_drawn(tmp_path: Path) -> None:
+    """Folders are often sorted by class, so that the first files are of few classes. The draw is always the same."""
+    images = grays(*range(200)).transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "fakes.npz", images=images)
+    np.savez(tmp_path / "reals.npz", images=images)
+    metric, seen = FirstPixel(), []
+    plugin = Component("metrics", "FirstPixel", lambda: metric)
+    for count in (40, 40, 200, 500):
+        metric.compared.clear()
+        pggan_kit.evaluate(
+            tmp_path / "fakes.npz", tmp_path / "reals.npz", metrics=["FirstPixel"], plugins=[plugin], count=count
+        )
+        seen.append(metric.compared[-1][1].int().tolist())
+    assert seen[0] == seen[1] and len(set(seen[0])) == 40
+    assert 70 < sum(seen[0]) / 40 < 130, "about as many of each part of the file"
+    assert sorted(seen[2]) == sorted(seen[3]) == list(range(200))
+    assert seen[2] != sorted(seen[2]), "metrics of neighbours (MSSSIM) see no order either"
+    real = metric.compared[-1][0].int().tolist()
+    assert real[:40] != seen[2][:40], "a folder against itself compares other images"
 
 
 def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:

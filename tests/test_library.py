@@ -1,7 +1,9 @@
 """The library without the command line: what a `Run` gives, and parts as objects."""
 
+import ast
 import inspect
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import torch
 import pggan_kit
 from pggan_kit import Run, Scores, Stats, api, hookimpl
 from pggan_kit.errors import ConfigError, PluginError, RunError
+from pggan_kit.json_text import json_text
 from pggan_kit.objects import _places
+from pggan_kit.rows import Rows
 
 Tiny = Callable[..., str]
 
@@ -256,3 +260,31 @@ def test_every_public_name_is_typed_and_documented() -> None:
                 wanted = {p for p in inspect.signature(function).parameters if p not in ("self", "cls")} | {"return"}
                 assert wanted <= set(function.__annotations__), f"{name}.{member}"
                 assert member == "__init__" or inspect.getdoc(function), f"{name}.{member}"
+
+
+def test_json_has_no_numbers_that_json_does_not_have(tmp_path: Path) -> None:
+    """NaN and infinite numbers become null, at any depth; a file of rows reads them as None."""
+    value = {"a": [1.5, math.nan], "b": {"c": -math.inf}, "d": (math.inf, 2, "NaN", None, True)}
+    wanted = {"a": [1.5, None], "b": {"c": None}, "d": [None, 2, "NaN", None, True]}
+
+    def refuse(literal: str) -> None:
+        raise AssertionError(f"{literal} is no JSON")
+
+    assert json.loads(json_text(value), parse_constant=refuse) == wanted
+    rows = Rows(tmp_path / "rows.jsonl")
+    rows.append({"images": 3, "Loss/D": math.nan})
+    assert json.loads(rows.path.read_text(), parse_constant=refuse) == {"images": 3, "Loss/D": None} == rows.read()[0]
+
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("pggan_kit", "plugins", "scripts", "benchmarks")
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_all_json_is_valid_json(path: Path) -> None:
+    """Whoever writes JSON does so by `json_text`, or asks json to refuse what is none."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dumps", "json.dump"):
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert options.get("allow_nan") == "False", f"line {node.lineno}: write JSON with pggan_kit.json_text"

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from defects import (
 from torch import Tensor
 
 import pggan_kit.testing as suites
-from pggan_kit import Scores, hookimpl
+from pggan_kit import Quantity, Scores, hookimpl
 from pggan_kit.components import KINDS, Trial
 from pggan_kit.plugins import load
 from pggan_kit.resampling import Area, AreaDownsample
@@ -198,6 +199,21 @@ class ReturnsTensors(MeanGap):
 class NeverDefined(MeanGap):
     def describe(self, images: Tensor) -> Any:
         return None
+
+
+@defect(suites.MetricSuite, "test_quantities", r"'gap' is 0\.\d+, and quantities states that it lies in \[1\.0, 2\.0\]")
+class StatesAnotherRange(MeanGap):
+    quantities = MappingProxyType({"gap": Quantity("lower", (1.0, 2.0))})
+
+
+@defect(suites.MetricSuite, "test_quantities", r"compare\(\) gives 'gap', and quantities names gaps: add it there")
+class StatesAnotherName(MeanGap):
+    quantities = MappingProxyType({"gaps": Quantity("lower")})
+
+
+@defect(suites.MetricSuite, "test_quantities", r"quantities states 'gap' as str, no pggan_kit\.Quantity")
+class StatesADirectionAlone(MeanGap):
+    quantities: Any = MappingProxyType({"gap": "lower"})
 
 
 @defect(suites.MetricSuite, "test_remembers_nothing", "must remember nothing")

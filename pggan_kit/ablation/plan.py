@@ -21,6 +21,7 @@ from pggan_kit.api import Prepared, prepare
 from pggan_kit.checkpoint import write_atomically
 from pggan_kit.components import Launcher
 from pggan_kit.errors import ConfigError, PluginError, RunError, UserError
+from pggan_kit.json_text import json_text
 from pggan_kit.plugin_files import RecordedFile
 from pggan_kit.plugins import load
 from pggan_kit.seeding import torch_generator
@@ -74,7 +75,7 @@ class Plan:
     @property
     def hash(self) -> str:
         """SHA-256 of `fixed`."""
-        return hashlib.sha256(json.dumps(self.fixed, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.fixed, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
     @property
     def confirmatory(self) -> list[list[str]]:
@@ -263,7 +264,7 @@ def write(plan: Plan, folder: Path) -> None:
     for name, text in plan.configs.items():
         write_atomically(config_path(folder, name), text.encode())
     content = {**dataclasses.asdict(plan), "hash": plan.hash}
-    write_atomically(folder / PLAN, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(folder / PLAN, (json_text(content, indent=1) + "\n").encode())
 
 
 def config_path(folder: Path, variant: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from pggan_kit.ablation.table import text
 from pggan_kit.checkpoint import write_atomically
 from pggan_kit.components import Launcher, Trial
 from pggan_kit.errors import Interrupted, RunError, TrainingError
+from pggan_kit.json_text import json_text
 from pggan_kit.locks import RunLock
 from pggan_kit.signals import StoppedAtOnce
 
@@ -110,7 +110,7 @@ def conclude(plan: Plan, out: Path) -> dict[str, Any]:
             f"{out / 'logs'}; the same command tries them again. There is no analysis before all have ended"
         )
     analysis = analyse(plan, results)
-    write_atomically(out / "analysis.json", (json.dumps(analysis, indent=1) + "\n").encode())
+    write_atomically(out / "analysis.json", (json_text(analysis, indent=1) + "\n").encode())
     write_atomically(out / "table.txt", text(analysis).encode())
     return analysis
 

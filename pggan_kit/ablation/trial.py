@@ -16,6 +16,7 @@ from pggan_kit.ablation.provenance import hardware, revision
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.checkpoint import Checkpoints, write_atomically
 from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError
+from pggan_kit.json_text import json_text
 from pggan_kit.locks import RunLock
 from pggan_kit.plugin_files import RecordedFile
 from pggan_kit.schedule import Stage
@@ -90,7 +91,7 @@ def run(out: Path, name: str, seed: int, plugins: Sequence[str | Path] = ()) -> 
             "revision": revision(),
             "hardware": hardware(),
         }
-    write_atomically(folder / RESULT, (json.dumps(found, indent=1) + "\n").encode())
+    write_atomically(folder / RESULT, (json_text(found, indent=1) + "\n").encode())
     return found
 
 

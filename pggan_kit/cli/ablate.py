@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from pggan_kit.cli.base import err, escaped, experiment_options, main, out
+from pggan_kit.json_text import json_text
 
 
 @main.command()
@@ -39,7 +39,7 @@ def ablate(
     if dry_run:
         plan, rows = budget.cost(config, bindings, plugins)
         if as_json:
-            click.echo(json.dumps(rows, indent=1))
+            click.echo(json_text(rows, indent=1))
         else:
             out.print(budget.table(plan, rows))
         return
@@ -48,7 +48,7 @@ def ablate(
         err.print(escaped(line), soft_wrap=True, highlight=False)
 
     found = ablation.ablate(config, bindings, out=folder, plugins=plugins, say=say)
-    click.echo(json.dumps(found, indent=1) if as_json else ablation.text(found), nl=as_json)
+    click.echo(json_text(found, indent=1) if as_json else ablation.text(found), nl=as_json)
 
 
 @main.command(hidden=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from pggan_kit.cli.base import FAILED, escaped, experiment_options, main, out, say
 from pggan_kit.errors import UserError
+from pggan_kit.json_text import json_text
 
 
 class Bench(click.Group):
@@ -73,7 +73,7 @@ def bench_run(
         progress=say,
     )
     if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        json_file.write_text(json_text(report, indent=1) + "\n", encoding="utf-8")
     out.print(tables.table(report))
 
 

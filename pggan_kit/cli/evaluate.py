@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 from rich.table import Table
 
 from pggan_kit.cli.base import experiment_options, main, out, stage_option
+from pggan_kit.json_text import json_text
 
 
 @main.command()
@@ -42,7 +42,7 @@ def evaluate(
         run, against, metrics=metrics, bindings=bindings, plugins=plugins, stage=stage, count=count
     )
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(json_text(rows, indent=1))
     else:
         out.print(_table(rows))
 

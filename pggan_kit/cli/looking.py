@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from pggan_kit.cli.base import DataProgress, escaped, experiment_options, main, out
+from pggan_kit.json_text import json_text
 
 
 @main.command()
@@ -20,7 +20,7 @@ def plan(config: Path, as_json: bool, bindings: tuple[str, ...], plugins: tuple[
 
     rows = planning.plan(config, bindings, plugins)
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(json_text(rows, indent=1))
     else:
         out.print(planning.table(rows))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pggan_kit.cli.base import main, no_plugin_option, out
+from pggan_kit.json_text import json_text
 from pggan_kit.scaffold import KINDS_TO_WRITE
 
 
@@ -33,7 +33,7 @@ def plugins_list(files: tuple[str, ...], as_json: bool) -> None:
     rows = describing.listing(loaded)
     if as_json:
         blocked = [row["plugin"] for row in rows if row["blocked"]]
-        click.echo(json.dumps({"plugins": rows, "blocked": blocked}, indent=1))
+        click.echo(json_text({"plugins": rows, "blocked": blocked}, indent=1))
         return
     table = Table("plugin", "distribution", "version", "parts", "hooks")
     for row in rows:
@@ -66,7 +66,7 @@ def plugins_show(part: str, files: tuple[str, ...], as_json: bool) -> None:
 
     found = describing.part(load(files), part)
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        click.echo(json_text(found, indent=1))
         return
     out.print(Text(found["signature"] or found["part"], style="bold"))
     out.print(Text(f"of plugin {found['plugin']} ({found['origin']})\n"))

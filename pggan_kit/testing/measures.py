@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pggan_kit.components import Quantity
 from pggan_kit.testing.base import Suite
 from pggan_kit.testing.support import difference, equal, noise, require
 
@@ -69,6 +70,22 @@ class MetricSuite(Suite):
                 isinstance(value, float) and math.isfinite(value),
                 f"compare() returns {name!r} as {type(value).__name__} {value!r}, no finite float",
             )
+
+    def test_quantities(self) -> None:
+        """Each value is stated beforehand, by the name that `compare` gives it, and lies in its stated range."""
+        metric = self.make()
+        stated = metric.quantities
+        require(isinstance(stated, Mapping) and bool(stated), "quantities is no dict of quantities by name")
+        for name, quantity in stated.items():
+            require(
+                isinstance(quantity, Quantity),
+                f"quantities states {name!r} as {type(quantity).__name__}, no pggan_kit.Quantity",
+            )
+        values = metric.compare(*self.sides(metric))
+        for name, value in values.items():
+            require(name in stated, f"compare() gives {name!r}, and quantities names {', '.join(stated)}: add it there")
+            low, high = stated[name].range
+            require(low <= value <= high, f"{name!r} is {value}, and quantities states that it lies in [{low}, {high}]")
 
     def test_remembers_nothing(self) -> None:
         """The same images give the same values to the bit, whatever was measured before, with any object."""

@@ -110,7 +110,7 @@ class ImageFolder:
         the folder with its times (`cp -a`, `rsync -a`) keeps the fingerprint; touching a file changes it.
         """
         settings = [*self._read, self._size, self._fit, self._skip, self.classes]
-        content = json.dumps([settings, self._files]).encode()
+        content = json.dumps([settings, self._files], allow_nan=False).encode()
         return f"folder {hashlib.sha256(content).hexdigest()}"
 
     def _fitted(self, image: np.ndarray, path: Path) -> np.ndarray:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pggan_kit.components import FeatureExtractor
+from pggan_kit.components import FeatureExtractor, Quantity
 from pggan_kit.errors import ConfigError
 
 from .shared import OfFeatures
@@ -19,7 +21,8 @@ class ClassCoverage(OfFeatures):
     `ClassesCovered`: the share of the reals' classes that the fakes have too, at least `rare` times as often.
     `ClassDivergence`: the Kullback-Leibler divergence of the fakes' class shares from the reals', in nats, 0 where they
     are equal; shares are counted with one image more in each class. `ClassEntropy`: the entropy of the fakes' class
-    shares over that of equal shares, in [0, 1]. `Confidence`: the mean of the largest probability.
+    shares over that of equal shares, in [0, 1]; 1 where there is but one class. `Confidence`: the mean of the
+    largest probability.
 
     Args:
         features: gives probabilities (N, K), each row with the sum 1: `features.DigitClasses`.
@@ -29,6 +32,13 @@ class ClassCoverage(OfFeatures):
     Raises:
         ValueError: `rare` outside (0, 1].
     """
+
+    unsuffixed: ClassVar[Mapping[str, Quantity]] = {
+        "ClassesCovered": Quantity("higher", (0.0, 1.0)),
+        "ClassDivergence": Quantity("lower", (0.0, math.inf)),
+        "ClassEntropy": Quantity("higher", (0.0, 1.0)),
+        "Confidence": Quantity("higher", (0.0, 1.0)),
+    }
 
     def __init__(self, features: FeatureExtractor, rare: float = 0.1, suffix: str = "") -> None:
         super().__init__(features, suffix)
@@ -56,7 +66,7 @@ class ClassCoverage(OfFeatures):
         there = shares_real > 0
         covered = (shares_fake >= self.rare * shares_real)[there].double().mean()
         p, q = ((count + 1) / (count + 1).sum() for count in reversed(counts))
-        entropy = torch.special.entr(shares_fake).sum() / math.log(len(q))
+        entropy = torch.special.entr(shares_fake).sum() / math.log(len(q)) if len(q) > 1 else 1.0
         values = {
             "ClassesCovered": covered,
             "ClassDivergence": (p * (p / q).log()).sum(),

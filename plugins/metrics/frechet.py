@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
+
+from pggan_kit.components import Quantity
 
 from .shared import OfFeatures
 
@@ -16,6 +22,8 @@ class FrechetDistance(OfFeatures):
         features: the extractor.
         suffix: of the value's name, `FID`.
     """
+
+    unsuffixed: ClassVar[Mapping[str, Quantity]] = {"FID": Quantity("lower", (0.0, math.inf), "log")}
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
         """`FID`, at least 0; in float64.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor
+
+from pggan_kit.components import Quantity
 
 from .shared import OfFeatures
 
@@ -19,6 +24,8 @@ class KernelDistance(OfFeatures):
         features: the extractor.
         suffix: of the value's name, `KID`.
     """
+
+    unsuffixed: ClassVar[Mapping[str, Quantity]] = {"KID": Quantity("lower")}
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
         """`KID`; in float64.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from pggan_kit.components import FeatureExtractor
+from pggan_kit.components import FeatureExtractor, Quantity
 
 from .shared import OfFeatures
 
@@ -26,6 +29,11 @@ class PrecisionRecall(OfFeatures):
     Raises:
         ValueError: `neighbours` below 1.
     """
+
+    unsuffixed: ClassVar[Mapping[str, Quantity]] = {
+        "Precision": Quantity("higher", (0.0, 1.0)),
+        "Recall": Quantity("higher", (0.0, 1.0)),
+    }
 
     def __init__(self, features: FeatureExtractor, neighbours: int = 3, suffix: str = "") -> None:
         super().__init__(features, suffix)

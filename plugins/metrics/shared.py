@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor
 
-from pggan_kit.components import FeatureExtractor
+from pggan_kit.components import FeatureExtractor, Quantity
 from pggan_kit.errors import ConfigError
 
 
@@ -14,11 +17,21 @@ class OfFeatures:
     Args:
         features: the extractor.
         suffix: added to the names of the values, so that two of a kind can be told apart.
+
+    Attributes:
+        unsuffixed: the quantities of all such metrics, by their names without a suffix.
     """
+
+    unsuffixed: ClassVar[Mapping[str, Quantity]]
 
     def __init__(self, features: FeatureExtractor, suffix: str = "") -> None:
         self.features = features
         self.suffix = suffix
+
+    @property
+    def quantities(self) -> dict[str, Quantity]:
+        """The statements, by the names that `compare` gives."""
+        return {f"{name}{self.suffix}": quantity for name, quantity in self.unsuffixed.items()}
 
     def describe(self, images: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, F)."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pggan_kit.components import Quantity
 from pggan_kit.errors import ConfigError
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -34,6 +35,7 @@ class MSSSIM:
 
     def __init__(self, suffix: str = "") -> None:
         self.suffix = suffix
+        self.quantities = {f"MSSSIM{suffix}": Quantity("lower", (0.0, 1.0))}
 
     def describe(self, images: Tensor) -> Tensor | None:
         """(N, C, h, w) -> (N,): of each image and the next one; NaN of an image alone; None below 176 pixels."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pggan_kit.components import Quantity
 from pggan_kit.seeding import torch_generator
 
 SMALLEST = 16
@@ -32,6 +35,7 @@ class SlicedWasserstein:
 
     def __init__(self, suffix: str = "") -> None:
         self.suffix = suffix
+        self.quantities = {f"SWD{suffix}": Quantity("lower", (0.0, math.inf), "log")}
 
     def describe(self, images: Tensor) -> Tensor | None:
         """(N, C, h, w) -> patches (N, levels, 128, C, 7, 7) at random places; None below 16 pixels."""

@@ -118,7 +118,7 @@ class TensorBoard:
         for row in self._transitions.read():
             if self._logged < row["images"] <= until:
                 for tag, value in row.items():
-                    if tag.startswith("Transition/"):
+                    if tag.startswith("Transition/") and value is not None:  # it was not finite
                         self._writer.add_scalar(tag, value, row["images"] + 1)
         self._logged = until
 

@@ -16,6 +16,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from pggan_kit.components import Metric
 from pggan_kit.errors import ConfigError
 from pggan_kit.testing import MetricSuite
 from pggan_plugins.metrics import (
@@ -341,6 +342,28 @@ def test_class_coverage_of_one_class() -> None:
     found = ClassCoverage(Odds()).compare(one_hot(50, 50, 0), one_hot(100, 0, 0))
     assert found["ClassesCovered"] == 0.5  # the reals have two classes
     assert found["ClassEntropy"] == 0
+
+
+def test_class_coverage_of_a_classifier_with_one_class() -> None:
+    """The entropy of equal shares is 0 there, which may not divide."""
+    found = ClassCoverage(Odds()).compare(torch.ones(7, 1), torch.ones(9, 1))
+    assert found == {"ClassesCovered": 1.0, "ClassDivergence": 0.0, "ClassEntropy": 1.0, "Confidence": 1.0}
+
+
+def test_what_metrics_state() -> None:
+    """Distances are compared by logarithms, except for KID, which is unbiased and so may be negative."""
+    metrics: list[Metric] = [make(Means(), suffix="_x") for make in (FrechetDistance, KernelDistance, PrecisionRecall)]
+    metrics += [ClassCoverage(Odds(), suffix="_x"), MSSSIM("_x"), SlicedWasserstein("_x")]
+    stated = {name: quantity for metric in metrics for name, quantity in metric.quantities.items()}
+    assert {name for name, quantity in stated.items() if quantity.scale == "log"} == {"FID_x", "SWD_x"}
+    assert {name for name, quantity in stated.items() if quantity.direction == "higher"} == {
+        "Precision_x",
+        "Recall_x",
+        "ClassesCovered_x",
+        "ClassEntropy_x",
+        "Confidence_x",
+    }
+    assert stated["KID_x"].range == (-math.inf, math.inf) and stated["Recall_x"].range == (0.0, 1.0)
 
 
 def test_class_coverage_needs_probabilities() -> None:

@@ -1,9 +1,11 @@
 """A metric of your own: here how far fakes are from reals in the statistics of their pixels."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from pggan_kit import Component, hookimpl
+from pggan_kit import Component, Quantity, hookimpl
 
 
 class Mine:
@@ -20,6 +22,9 @@ class Mine:
         if not scale > 0:
             raise ValueError(f"scale must be above 0, and is {scale}")
         self.scale = scale
+        # Both are distances: less is better, and none is negative.
+        distance = Quantity("lower", range=(0.0, math.inf), scale="log")
+        self.quantities = {"brightness": distance, "contrast": distance}
 
     def describe(self, images: Tensor) -> Tensor | None:
         """(N, C, h, w) in [-1, 1] -> (N, 2): each image's mean and standard deviation. None: not defined there."""
