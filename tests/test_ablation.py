@@ -20,6 +20,7 @@ from killing import assert_same_run
 from pggan_kit import ablation, api, hookimpl
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import provenance, running
+from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.trunk import first_difference
 from pggan_kit.checkpoint import Checkpoints
@@ -29,6 +30,15 @@ PLUGIN = Path(__file__).with_name("ablation_plugin.py")
 PLUGINS = [str(STUB), str(PLUGIN)]
 
 Ablate = Callable[..., dict[str, Any]]
+
+
+FEW = "pggan_kit.ablation.settings.pairs_needed"
+"""Two seeds are enough to see how an ablation goes on; that plans with so few are refused has a test of its own."""
+
+
+@pytest.fixture(autouse=True)
+def _few_seeds_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FEW, lambda contrasts: 1)
 
 
 @pytest.fixture
@@ -52,6 +62,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "switch.gin").write_text(SWITCH)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(FEW, lambda contrasts: 1)
         ablation.ablate("switch.gin", out="out", plugins=PLUGINS, say=[].append)
     return folder / "out"
 
@@ -365,6 +376,90 @@ def test_a_dry_run_shows_trials_and_cost(ablate: Ablate, cli: Callable[..., Resu
     assert not Path("out").exists() and not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("bindings", "complaint"),
+    [
+        (
+            ["ablate.seeds = (0, 1, 2, 3, 4)"],
+            r"ablate\.seeds must be at least 6 for 1 confirmatory contrast, and are 5: with so few, the corrected p "
+            r"is at least 0\.0625, and never below 0\.05\. Name variants in `controls`",
+        ),
+        (
+            ["ablate.seeds = (0, 1, 2, 3, 4, 5)", "ablate.contrasts = [('hard', 'linear'), ('linear', 'hard')]"],
+            r"ablate\.seeds must be at least 7 for 2 confirmatory contrasts, and are 6: .* at least 0\.0625",
+        ),
+    ],
+)
+def test_a_plan_that_cannot_reach_its_level_is_refused(
+    bindings: list[str],
+    complaint: str,
+    ablate: Ablate,
+    cli: Callable[..., Result],
+    refused: Callable[[Result, str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    options += [option for binding in bindings for option in ("-b", binding)]
+    refused(cli("ablate", "switch.gin", "--dry-run", *options), complaint)
+    assert not Path("out").exists() and not Path("runs").exists()
+    control = ["-b", "ablate.controls = {'hard': 2}"]
+    assert cli("ablate", "switch.gin", "--dry-run", "--json", *options, *control).exit_code == 0, "it asks nothing"
+
+
+def test_a_dry_run_tells_what_could_be_seen(ablate: Ablate, cli: Callable[..., Result]) -> None:
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    shown = cli("ablate", "switch.gin", "--dry-run", "-b", f"ablate.seeds = {tuple(range(8))}", *options).stdout
+    deviations = st.detectable(8)
+    assert deviations is not None
+    told = f"8 pairs, 1 confirmatory contrast: sign flips find a mean of {deviations:.2g} standard deviations"
+    assert told in " ".join(shown.split())
+
+
+def test_what_metrics_state_is_part_of_the_plan(begun: Ablate, cli: Callable[..., Result]) -> None:
+    wanted = {
+        "gap": {"direction": "lower", "scale": "log"},
+        "signed": {"direction": "higher", "scale": "plain"},
+    }
+    assert json.loads(Path("out/plan.json").read_text())["quantities"] == wanted
+    found = json.loads(Path("out/analysis.json").read_text())
+    assert (found["scale"], found["direction"]) == ("log", "lower")
+    assert {entry["scale"] for entry in found["secondary"]} == {"plain"}
+
+
+def test_a_value_that_is_not_finite_is_a_result(ablate: Ablate) -> None:
+    """A run whose metric gives NaN ranks worst; every file stays valid JSON."""
+    path = Path("unlucky.py")
+    path.write_text(
+        "import math\n"
+        "from pggan_kit import Component, Quantity, hookimpl\n"
+        "class Unlucky:\n"
+        "    quantities = {'luck': Quantity('higher')}\n"
+        "    def describe(self, images): return images.mean((1, 2, 3))\n"
+        "    def fingerprint(self): return 'luck'\n"
+        "    def compare(self, real, fake): return {'luck': math.nan}\n"
+        "@hookimpl\n"
+        "def components(): return [Component('metrics', 'Unlucky', Unlucky)]\n"
+    )
+    found = ablation.ablate(
+        "switch.gin",
+        ["ablate.primary = 'luck'", "ablate.evaluation = ['train.metrics = [@metrics.Unlucky()]']"],
+        out="out",
+        plugins=[*PLUGINS, path],
+        say=[].append,
+    )
+
+    def refuse(literal: str) -> None:
+        raise AssertionError(f"{literal} is no JSON")
+
+    for file in Path("out").rglob("*.json*"):
+        for text in file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]:
+            json.loads(text, parse_constant=refuse)
+    (entry,) = found["contrasts"]
+    assert (entry["p"], entry["n"], entry["failures"]["variant"], entry["mean"]) == (1.0, 0, 2, None)
+    assert {row["value"] for row in lines() if row["metric"] == "luck"} == {""}
+
+
 WRONG = {
     "ablate.base = 'nope.gin'": r"variant linear of ablate\.variants: config nope\.gin: no such file",
     "ablate.base = 1": r"ablate\.base must be a text",
@@ -385,6 +480,7 @@ WRONG = {
     "ablate.controls = {'soft': 1}": r"ablate\.controls names 'soft', which is no variant",
     "ablate.controls = {'hard': 3}": r"ablate\.controls: hard must have 1 to 2 of the seeds, not 3",
     "ablate.primary = 'gapp'": r"ablate\.primary is 'gapp', and the metrics at 16x16 give gap, signed",
+    "ablate.evaluation = ['train.metrics = [@metrics.Gap(), @b/metrics.Gap()]']": r"two metrics give a value gap; give",
     "ablate.primary = 1": r"ablate\.primary must be a text",
     "ablate.margin = 0": r"ablate\.margin must be above 0, and is 0",
     "ablate.margin = 'small'": r"ablate\.margin must be a number",

@@ -10,10 +10,9 @@ import pytest
 from scipy import stats
 
 from pggan_kit.ablation import statistics as st
-from pggan_kit.ablation.analysis import analyse
+from pggan_kit.ablation.analysis import analyse, correct
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.table import text
-from pggan_kit.errors import RunError
 
 SEEDS = list(range(10))
 BASE = np.random.default_rng(0).normal(3.0, 0.3, len(SEEDS))
@@ -31,6 +30,11 @@ def plan(**changes: Any) -> Plan:
         "primary": "FID",
         "margin": 0.1,
         "evaluation": [],
+        "quantities": {
+            "FID": {"direction": "lower", "scale": "log"},
+            "signed": {"direction": "lower", "scale": "plain"},
+            "Precision": {"direction": "higher", "scale": "plain"},
+        },
         "shared": [],
         "branch": None,
         "configs": {},
@@ -68,7 +72,7 @@ def test_each_contrast_gets_its_answer() -> None:
     assert found["variants"]["a"] == {
         "trials": 10,
         "died": 0,
-        "geometric_mean": pytest.approx(stats.gmean(np.exp(BASE))),
+        "mean": pytest.approx(stats.gmean(np.exp(BASE))),
         "floor": 0.5,
     }
 
@@ -78,11 +82,11 @@ def test_a_difference_below_the_margin_is_both() -> None:
     assert b["verdict"] == "different, by less than the margin"
 
 
-def test_too_few_pairs_are_undecided_and_say_what_they_could_not_see() -> None:
+def test_too_few_pairs_are_undecided_and_could_see_nothing() -> None:
     few = {key: value for key, value in results({"a": 0.0, "b": 0.3 + 10 * NOISE, "c": 0.0}).items() if key[1] < 4}
     b, c = analyse(plan(seeds=SEEDS[:4]), few)["contrasts"]
-    assert b["verdict"] == "undecided" and b["n"] == 4 and b["smallest_effect"] > 0.1 and b["bootstrap"] is None
-    assert c["mean"] == 0.0 and c["interval"] == [0.0, 0.0] and c["smallest_effect"] == 0.0 and c["p"] == 1.0
+    assert b["verdict"] == "undecided" and b["n"] == 4 and b["smallest_effect"] is None and b["bootstrap"] is None
+    assert c["mean"] == 0.0 and c["interval"] == [0.0, 0.0] and c["smallest_effect"] is None and c["p"] == 1.0
 
 
 def test_dead_runs_rank_worst() -> None:
@@ -95,12 +99,74 @@ def test_dead_runs_rank_worst() -> None:
     assert b["ranks"]["p"] == pytest.approx(st.sign_flip(ranks).p) and b["p"] == b["ranks"]["p"]
     assert b["failures"] == {"variant": 5, "against": 0, "variant_alone": 5, "against_alone": 0, "p": 2 / 2**5}
     assert b["verdict"] == "undecided"
+    assert b["smallest_effect"] is None, "signed ranks decide, and not the mean"
+
+
+def precision(values: dict[str, list[Any]], died: set[tuple[str, int]] = frozenset()) -> Any:  # type: ignore[assignment]
+    """Runs with these values of Precision; those that died have none."""
+    return {
+        (name, seed): {
+            "failed": "NaN" if (name, seed) in died else None,
+            "rows": [] if (name, seed) in died else [{"metric": "Precision", "value": value, "floor": None}],
+            "images": 1,
+            "revision": "r",
+            "hardware": "h",
+        }
+        for name, own in values.items()
+        for seed, value in enumerate(own)
+    }
+
+
+@pytest.mark.parametrize("lost", ["died", "null", "nan"])
+def test_where_higher_is_better_a_run_without_a_value_ranks_lowest(lost: str) -> None:
+    """One of eight has none, the others are higher: were it the highest, all eight would have one sign."""
+    ours: list[Any] = [0.81, 0.82, 0.83, 0.84, 0.85, 0.86, 0.87, 0.88]
+    ours[0] = {"died": 0.0, "null": None, "nan": math.nan}[lost]
+    found = analyse(
+        plan(primary="Precision", seeds=list(range(8)), contrasts=[["b", "a"]], variants={"a": [], "b": []}),
+        precision({"a": [0.5] * 8, "b": ours}, {("b", 0)} if lost == "died" else set()),
+    )
+    (b,) = found["contrasts"]
+    ranks = [-8.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    assert b["ranks"]["p"] == b["p"] == st.sign_flip(ranks).p > 2 / 2**8
+    assert (b["n"], b["scale"], b["direction"], b["failures"]["variant"]) == (7, "plain", "higher", 1)
+    assert found["variants"]["b"] == {"trials": 8, "died": 1, "mean": pytest.approx(0.85), "floor": None}
+
+
+def test_a_perfect_value_is_the_best_and_refused_by_nobody() -> None:
+    """0 has no logarithm; it was refused when all trials had run, and the plan could not be changed any more."""
+    found = results({"a": 0.0, "b": -0.2 + NOISE, "c": NOISE})
+    found["b", 3]["rows"][0]["value"] = 0.0
+    whole = analyse(plan(), found)
+    b = whole["contrasts"][0]
+    d = -0.2 + NOISE
+    ranks = np.sign(d) * stats.rankdata(np.where(np.arange(10) == 3, np.inf, abs(d)))
+    assert b["n"] == 9 and b["p"] == st.sign_flip(list(ranks)).p == 2 / 2**10 and b["failures"]["variant"] == 0
+    assert whole["variants"]["b"]["mean"] == 0.0 and b["scale"] == "log"
+
+
+def test_equivalence_is_corrected_for_the_number_of_contrasts() -> None:
+    """Four variants that differ by the margin exactly: no more than 5 % of plans may call any of them equivalent."""
+    rng, margin, wrong, alone = np.random.default_rng(0), 0.1, 0, 0
+    for _ in range(600):
+        p = [st.equivalence(d, margin) for d in rng.normal(margin, 0.05, (4, 10)).tolist()]
+        entries = [
+            {"variant": str(i), "against": "a", "role": "confirmatory", "p": 1.0, "equivalence": own, "ranks": None}
+            for i, own in enumerate(p)
+        ]
+        correct(entries)
+        wrong += any(entry["verdict"] == "equivalent" for entry in entries)
+        alone += min(p) < st.ALPHA
+    assert alone / 600 == pytest.approx(1 - 0.95**4, abs=0.05), "without a correction"
+    assert 0.02 < wrong / 600 < 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5
 
 
 def test_survivors_alone_make_nothing_equivalent() -> None:
     shifts = {"a": 0.0, "b": NOISE / 10, "c": NOISE / 10}
     b, c = analyse(plan(), results(shifts, {("b", 0)}))["contrasts"]
-    assert b["equivalence"] < 1e-3 and b["verdict"] == "undecided" and c["verdict"] == "equivalent"
+    assert b["equivalence"] < 1e-3 and b["equivalence_holm"] is None and b["verdict"] == "undecided"
+    assert c["verdict"] == "equivalent"
+    assert c["equivalence_holm"] == pytest.approx(2 * c["equivalence"]), "the other test counts, made or not"
 
 
 def test_where_all_die_there_is_no_mean() -> None:
@@ -108,7 +174,7 @@ def test_where_all_die_there_is_no_mean() -> None:
     found = analyse(plan(contrasts=[["b", "a"]]), results({"a": 0.0, "b": 0.0, "c": 0.0}, dead))
     (b,) = found["contrasts"]
     assert (b["n"], b["mean"], b["interval"], b["sign_flip"], b["correlation"]) == (0, None, None, None, None)
-    assert b["p"] == 1.0 and b["failures"]["p"] == 1.0 and found["variants"]["a"]["geometric_mean"] is None
+    assert b["p"] == 1.0 and b["failures"]["p"] == 1.0 and found["variants"]["a"]["mean"] is None
     assert "10:10" in text(found)
 
 
@@ -117,8 +183,9 @@ def test_metrics_without_logarithm_are_compared_as_they_are_and_never_answer() -
     assert [(e["metric"], e["scale"], e["role"], e["mean"]) for e in found["secondary"]] == [
         ("signed", "plain", "secondary", 0.0)
     ] * 2
-    with pytest.raises(RunError, match=r"ablate\.primary: signed of a with seed 0 is -1\.0, whose logarithm"):
-        analyse(plan(primary="signed"), results({"a": 0.0, "b": 0.0, "c": 0.0}))
+    found = analyse(plan(primary="signed"), results({"a": 0.0, "b": 0.0, "c": 0.0}))
+    assert found["contrasts"][0]["mean"] == 0.0 and found["variants"]["a"]["mean"] == -1.0
+    assert "log" not in text(found).split("other metrics")[0]
 
 
 def test_controls_are_not_among_what_holm_corrects() -> None:

@@ -129,6 +129,32 @@ def test_dead_runs_are_counted_and_the_last_value_is_taken(tmp_path: Path) -> No
     assert [row[:4] for row in summary(ablation).rows] == [["soft", "variant", 2, 0], ["hard", "variant", 3, 1]]
 
 
+def test_an_endpoint_without_logarithm(results: Path) -> None:
+    """As the plan notes its scale: values below 0 are kept, means are arithmetic; a run without a value is counted."""
+    plan = json.loads((results / "plan.json").read_text())
+    stated = {"FID": {"direction": "lower", "scale": "plain"}}
+    (results / "plan.json").write_text(json.dumps({**plan, "quantities": stated}))
+    table = (results / "results.csv").read_text().replace("FID,8.0,0", "FID,-8.0,0")
+    (results / "results.csv").write_text(f"{table}hard,2,2,40,FID,,0,abc,a CPU,0\n")
+    ablation = read_ablation(results)
+    assert ablation.final()["hard"] == {0: -8.0, 1: 18.0}
+    shown = summary(ablation)
+    assert shown.head[4:] == ["FID, mean", "sd"] and shown.rows[1][1:5] == ["variant", 3, 1, 5.0]
+    write_report([results], results / "a.html")
+    page = Page(results / "a.html")
+    assert "paired difference in FID" in " ".join(image["alt"] for image in page.images)
+    assert not any("logarithm" in image["alt"] for image in page.images)
+
+
+def test_the_committed_ablation_is_still_read(tmp_path: Path) -> None:
+    """Its plan is from before plans noted scales: all were logarithmic."""
+    committed = Path(__file__).parent.parent / "experiments" / "results" / "switch"
+    assert "quantities" not in json.loads((committed / "plan.json").read_text())
+    write_report([committed], tmp_path / "a.html")
+    page = Page(tmp_path / "a.html")
+    assert "FID, geometric mean" in page.text and any("log FID" in image["alt"] for image in page.images)
+
+
 def test_no_analysis_is_no_contrast(results: Path) -> None:
     (results / "analysis.json").unlink()
     assert contrasts_of(read_ablation(results)) == []
@@ -140,6 +166,12 @@ def test_no_analysis_is_no_contrast(results: Path) -> None:
         ("plan.json", "{", r"plan\.json is damaged"),
         ("plan.json", '{"variants": {"../x": []}, "primary": "F", "contrasts": []}', "does not name variants"),
         ("plan.json", '{"variants": {"a": []}, "primary": "F", "contrasts": [["a", "b"]]}', "does not name variants"),
+        (
+            "plan.json",
+            '{"variants": {}, "primary": "F", "contrasts": [], "quantities": {"F": {"scale": "cubic"}}}',
+            "does not name variants",
+        ),
+        ("plan.json", '{"variants": {}, "primary": "F", "contrasts": [], "quantities": [1]}', r"plan\.json is damaged"),
         ("results.csv", "variant,seed\na,0\n", r"results\.csv is damaged: line 2 has no good stage"),
         ("results.csv", ",".join(COLUMNS) + "\nsoft,x,2,40,FID,1,0,a,b,0\n", "line 2 has no good seed or images"),
         ("results.csv", "", "has no results yet"),

@@ -183,7 +183,7 @@ def test_curves_mark_stages_fades_and_floors() -> None:
 def test_numbers_on_axes_are_plain() -> None:
     """Names may hold a $, so that nothing on a plot is read as a formula."""
     for values in ([0.0017, 0.0023], [1e-5, 1e5]):
-        axes = axes_of(plots.paired({"a": dict(enumerate(values))}, "FID"))
+        axes = axes_of(plots.paired({"a": dict(enumerate(values))}, "FID", log=True))
         axes.figure.canvas.draw()
         labels = [text.get_text() for text in axes.get_yticklabels(minor=False) + axes.get_yticklabels(minor=True)]
         told = [float(label) for label in labels if label]
@@ -200,9 +200,14 @@ def test_every_seed_is_a_thin_line_and_the_median_a_thick_one() -> None:
 
 
 def test_pairs_are_joined_and_means_are_geometric() -> None:
-    axes = axes_of(plots.paired({"a": {0: 2.0, 1: 8.0}, "b": {0: 3.0}}, "FID"))
+    axes = axes_of(plots.paired({"a": {0: 2.0, 1: 8.0}, "b": {0: 3.0}}, "FID", log=True))
     assert lines_of(axes)[:2] == [([0, 1], [2, 3]), ([0], [8])]
     assert lines_of(axes)[2][1] == pytest.approx([4, 4])
+
+
+def test_without_logarithms_means_are_arithmetic() -> None:
+    axes = axes_of(plots.paired({"a": {0: -2.0, 1: 8.0}}, "KID", log=False))
+    assert axes.get_yscale() == "linear" and lines_of(axes)[-1][1] == pytest.approx([3, 3])
 
 
 def test_intervals_stand_against_the_margin() -> None:

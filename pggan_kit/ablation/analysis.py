@@ -11,7 +11,6 @@ import numpy as np
 
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation.plan import Plan
-from pggan_kit.errors import RunError
 
 Results = Mapping[tuple[str, int], Mapping[str, Any]]
 """What `trial.result` gives, by (variant, seed)."""
@@ -22,15 +21,12 @@ def analyse(plan: Plan, results: Results) -> dict[str, Any]:
 
     Returns:
         `contrasts`, one entry each as `contrast` gives it, those over seeds that were added later after the others;
-        `secondary`, the same of all other metrics; `variants`, by name `trials`, `died`, `geometric_mean` and `floor`
-        of the primary; `metric`, `margin`, `alpha`, `hash`, `revisions`, `hardware`.
-
-    Raises:
-        RunError: a value of the primary metric that has no logarithm.
+        `secondary`, the same of all other metrics; `variants`, by name `trials`, `died`, `mean` (the geometric one
+        where the scale is `log`) and `floor` of the primary; `metric`, with its `direction` and `scale`; `margin`,
+        `alpha`, `hash`, `revisions`, `hardware`.
     """
-    _require_positive(plan, results)
     planned = [contrast(plan, results, pair, plan.primary, plan.seeds) for pair in plan.contrasts]
-    _correct(plan, planned)
+    correct(planned)
     later = []
     if plan.exploratory:
         everyone = [*plan.seeds, *plan.exploratory]
@@ -46,6 +42,7 @@ def analyse(plan: Plan, results: Results) -> dict[str, Any]:
         "name": plan.name,
         "hash": plan.hash,
         "metric": plan.primary,
+        **plan.quantities[plan.primary],
         "margin": plan.margin,
         "alpha": st.ALPHA,
         "contrasts": [*planned, *later],
@@ -59,26 +56,28 @@ def analyse(plan: Plan, results: Results) -> dict[str, Any]:
 def contrast(plan: Plan, results: Results, pair: Sequence[str], metric: str, seeds: Sequence[int]) -> dict[str, Any]:
     """How one variant differs from another, in pairs of runs with the same seed.
 
-    Differences are `log variant - log against`, or without logarithms where a metric has values that are not above 0
-    (`scale`). Interval, TOST and bootstrap are of pairs in which both live. Where a run died, the test is that of
-    signed ranks over all pairs, in which it ranks worst.
+    Differences are `log variant - log against`, or without logarithms, as the metric states its `scale`. Interval,
+    TOST and bootstrap are of pairs in which both have a finite one. Where a run has none, the test is that of signed
+    ranks over all pairs: a run that failed or gave no finite value ranks worst, by the metric's `direction`, and a
+    value of 0 on a logarithmic scale ranks below all others.
     """
     variant, against = pair
     seeds = [seed for seed in seeds if (variant, seed) in results and (against, seed) in results]
     values = [(_value(results, variant, seed, metric), _value(results, against, seed, metric)) for seed in seeds]
-    alive = [(one, other) for one, other in values if one is not None and other is not None]
-    scale = "log" if all(one > 0 and other > 0 for one, other in alive) else "plain"
-    ours, theirs = ([math.log(v) if scale == "log" else v for v in side] for side in _sides(alive))
-    d = [one - other for one, other in zip(ours, theirs, strict=True)]
-    died = [
-        (results[variant, seed]["failed"] is not None, results[against, seed]["failed"] is not None) for seed in seeds
-    ]
+    scale, direction = plan.quantities[metric]["scale"], plan.quantities[metric]["direction"]
+    worst = math.inf if direction == "lower" else -math.inf
+    scaled = [(_on_scale(one, scale, worst), _on_scale(other, scale, worst)) for one, other in values]
+    finite = [(one, other) for one, other in scaled if math.isfinite(one) and math.isfinite(other)]
+    ours, theirs = [one for one, _ in finite], [other for _, other in finite]
+    d = [one - other for one, other in finite]
+    died = [(one is None, other is None) for one, other in values]
     controls = set(pair) & set(plan.controls)
     found: dict[str, Any] = {
         "variant": variant,
         "against": against,
         "role": "control" if controls else "confirmatory",
         "metric": metric,
+        "direction": direction,
         "scale": scale,
         "seeds": seeds,
         "n": len(d),
@@ -87,8 +86,11 @@ def contrast(plan: Plan, results: Results, pair: Sequence[str], metric: str, see
         **_of_differences(d, plan.margin, len(plan.confirmatory)),
         "ranks": None,
     }
-    if any(map(any, died)):
-        found["ranks"] = st.sign_flip(st.signed_ranks(_with_dead(values)))._asdict()
+    if len(finite) < len(scaled):
+        # Two runs that are alike without a finite value do not differ; their difference would be NaN.
+        of_all = [0.0 if one == other else one - other for one, other in scaled]
+        found["ranks"] = st.sign_flip(st.signed_ranks(of_all))._asdict()
+        found["smallest_effect"] = None  # it is that of sign flips of the differences, which do not decide here
     test = found["ranks"] or found["sign_flip"]
     found["p"] = test["p"] if test else None
     return found
@@ -109,35 +111,36 @@ def _of_differences(d: Sequence[float], margin: float, confirmatory: int) -> dic
     }
 
 
-def _sides(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [one for one, _ in pairs], [other for _, other in pairs]
+def _on_scale(value: float | None, scale: str, worst: float) -> float:
+    """A value as runs are compared by it, perhaps infinite; `worst` where a run has none."""
+    if value is None:
+        return worst
+    if scale == "plain":
+        return value
+    return math.log(value) if value > 0 else -math.inf
 
 
-def _with_dead(values: Sequence[tuple[float | None, float | None]]) -> list[float]:
-    """Differences in which a run that died is infinitely bad; two that died do not differ."""
-    found = []
-    for one, other in values:
-        if one is None and other is None:
-            found.append(0.0)
-        elif one is None or other is None:
-            found.append(math.inf if one is None else -math.inf)
-        else:
-            found.append(math.log(one) - math.log(other) if min(one, other) > 0 else one - other)
-    return found
+def correct(entries: Sequence[dict[str, Any]]) -> None:
+    """Add `holm`, `equivalence_holm` and `verdict` to the entries that are confirmatory.
 
-
-def _correct(plan: Plan, entries: Sequence[dict[str, Any]]) -> None:
-    """Adds `holm` and `verdict` to what is confirmatory."""
-    asked = {(e["variant"], e["against"]): e for e in entries if e["role"] == "confirmatory"}
-    adjusted = st.holm({"\0".join(pair): e["p"] for pair, e in asked.items() if e["p"] is not None})
-    for pair, entry in asked.items():
-        entry["holm"] = adjusted.get("\0".join(pair))
+    Both tests are corrected for the number of these contrasts. Where a run has no value, no equivalence is claimed, and
+    `equivalence_holm` is None.
+    """
+    asked = [entry for entry in entries if entry["role"] == "confirmatory"]
+    differs = {str(place): entry["p"] for place, entry in enumerate(asked)}
+    same = {str(place): None if entry["ranks"] else entry["equivalence"] for place, entry in enumerate(asked)}
+    for name, found in (("holm", differs), ("equivalence_holm", same)):
+        # A test that cannot be made still counts in the number of tests.
+        adjusted = st.holm({place: 1.0 if p is None else p for place, p in found.items()})
+        for place, entry in enumerate(asked):
+            entry[name] = None if found[str(place)] is None else adjusted[str(place)]
+    for entry in asked:
         entry["verdict"] = _verdict(entry)
 
 
 def _verdict(entry: Mapping[str, Any]) -> str:
     differs = entry["holm"] is not None and entry["holm"] < st.ALPHA
-    same = entry["equivalence"] is not None and entry["equivalence"] < st.ALPHA and not entry["ranks"]
+    same = entry["equivalence_holm"] is not None and entry["equivalence_holm"] < st.ALPHA
     words = {
         (True, False): "different",
         (True, True): "different, by less than the margin",
@@ -148,28 +151,30 @@ def _verdict(entry: Mapping[str, Any]) -> str:
 
 
 def _value(results: Results, variant: str, seed: int, metric: str) -> float | None:
-    """A run's value; None where it died."""
+    """A run's value; None where it failed, or where the value is not finite."""
     rows = results[variant, seed]["rows"]
-    return next((row["value"] for row in rows if row["metric"] == metric), None)
+    value = next((row["value"] for row in rows if row["metric"] == metric), None)
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _variant(plan: Plan, results: Results, name: str) -> dict[str, Any]:
-    found = [results[name, seed] for seed in plan.seeds if (name, seed) in results]
-    rows = [row for trial in found for row in trial["rows"] if row["metric"] == plan.primary]
+    seeds = [seed for seed in plan.seeds if (name, seed) in results]
+    found = [_value(results, name, seed, plan.primary) for seed in seeds]
+    values = [value for value in found if value is not None]
+    rows = [row for seed in seeds for row in results[name, seed]["rows"] if row["metric"] == plan.primary]
     floors = [row["floor"] for row in rows if row["floor"] is not None]
     return {
         "trials": len(found),
-        "died": sum(trial["failed"] is not None for trial in found),
-        "geometric_mean": math.exp(np.mean([math.log(row["value"]) for row in rows])) if rows else None,
+        "died": len(found) - len(values),
+        "mean": _mean(values, plan.quantities[plan.primary]["scale"]),
         "floor": float(np.mean(floors)) if floors else None,
     }
 
 
-def _require_positive(plan: Plan, results: Results) -> None:
-    for (variant, seed), found in results.items():
-        for row in found["rows"]:
-            if row["metric"] == plan.primary and not 0 < row["value"] < math.inf:
-                raise RunError(
-                    f"ablate.primary: {plan.primary} of {variant} with seed {seed} is {row['value']}, whose logarithm "
-                    "cannot be compared; choose a metric that is above 0"
-                )
+def _mean(values: Sequence[float], scale: str) -> float | None:
+    """The geometric mean on a logarithmic scale, else the arithmetic one; None of none."""
+    if not values:
+        return None
+    if scale == "plain":
+        return float(np.mean(values))
+    return math.exp(np.mean([math.log(value) for value in values])) if min(values) > 0 else 0.0

@@ -12,6 +12,7 @@ from pggan_kit import planning
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
+from pggan_kit.ablation.statistics import ALPHA, POWER, detectable
 
 
 def cost(
@@ -57,6 +58,17 @@ def _images(stage: dict[str, Any]) -> int:
     return int(stage["fade_images"] + stage["stable_images"])
 
 
+def could_see(plan: Plan) -> str:
+    """Say how large a difference must be so that the plan finds it."""
+    pairs, contrasts = len(plan.seeds), len(plan.confirmatory)
+    deviations = detectable(pairs, ALPHA / contrasts)
+    assert deviations is not None, "a plan with fewer seeds is refused"
+    return (
+        f"{pairs} pairs, {contrasts} confirmatory contrast{'' if contrasts == 1 else 's'}: sign flips find a mean of "
+        f"{deviations:.2g} standard deviations of the pairs' differences in {POWER:.0%} of cases"
+    )
+
+
 def table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:
     """The rows of `cost` for people."""
     shown = Table("trial", "role", "trials", "from", "images", "TFLOP", "time", "all", title=plan.name)
@@ -79,4 +91,6 @@ def table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:
         f"{trials} trials, {planning.duration(total * 3600)} one after another on this machine, without fades, "
         "observers and evaluation"
     )
+    if plan.confirmatory:
+        shown.caption += f"\n{could_see(plan)}"
     return shown

@@ -43,6 +43,7 @@ class Plan:
         seeds: of the confirmatory analysis, fixed at the first start.
         controls: variants that are controls, with their numbers of seeds.
         contrasts, primary, margin, evaluation: see `Ablation`.
+        quantities: `direction` and `scale` of each value of the evaluation's metrics, as they state them.
         shared: the variants that begin from one trunk for each seed, with the trunk's own config first.
         branch: the stage whose end they begin from; None where each is trained from the start.
         configs: of each variant its whole experiment as gin text, but for the seed.
@@ -59,6 +60,7 @@ class Plan:
     primary: str
     margin: float
     evaluation: list[str]
+    quantities: dict[str, dict[str, str]]
     shared: list[str]
     branch: int | None
     configs: dict[str, str]
@@ -127,7 +129,11 @@ def read(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str |
     variants = {name: [*settings.bindings, *of_all, *own] for name, own in settings.variants.items()}
     experiments = {name: _prepared(name, base, own, files) for name, own in variants.items()}
     _require_different(experiments)
+<<<<<<< HEAD
     _require_primary(settings, base, variants, files)
+=======
+    quantities = _stated_quantities(settings, base, variants, plugins)
+>>>>>>> statistics
     branch, shared = _trunk(experiments)
     plan = Plan(
         name=Path(file).stem,
@@ -139,6 +145,7 @@ def read(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str |
         primary=settings.primary,
         margin=float(settings.margin),
         evaluation=list(settings.evaluation),
+        quantities=quantities,
         shared=shared,
         branch=branch,
         configs={name: experiment.built.config.text() for name, experiment in experiments.items()},
@@ -177,10 +184,21 @@ def _prepared(name: str, base: Path, bindings: Sequence[str], plugins: Sequence[
     return found
 
 
+<<<<<<< HEAD
 def _require_primary(
     settings: Ablation, base: Path, variants: Mapping[str, Sequence[str]], plugins: Sequence[RecordedFile]
 ) -> None:
     """Ask the metrics for their names before runs are trained for them: they compare noise."""
+=======
+def _stated_quantities(
+    settings: Ablation, base: Path, variants: Mapping[str, Sequence[str]], plugins: Sequence[str | Path]
+) -> dict[str, dict[str, str]]:
+    """Ask the metrics what they state, before runs are trained for them. They compare noise, to see that they can.
+
+    Raises:
+        ConfigError: the primary is not among their values, or two values have one name.
+    """
+>>>>>>> statistics
     try:
         prepared = prepare(base, [*next(iter(variants.values())), *settings.evaluation], plugins)
     except UserError as error:
@@ -195,6 +213,15 @@ def _require_primary(
             f"ablate.primary is {settings.primary!r}, and the metrics at {stage.size} give "
             f"{', '.join(names) or 'nothing'}: bind train.metrics in ablate.evaluation"
         )
+    quantities: dict[str, dict[str, str]] = {}
+    for metric in metrics:
+        for name, quantity in metric.quantities.items():
+            if name in quantities:
+                raise ConfigError(f"ablate.evaluation: two metrics give a value {name}; give one of them a `suffix`")
+            quantities[name] = {"direction": quantity.direction, "scale": quantity.scale}
+    if settings.primary not in quantities:
+        raise ConfigError(f"ablate.primary is {settings.primary!r}, about which its metric states no `quantities`")
+    return quantities
 
 
 def _require_different(experiments: Mapping[str, Prepared]) -> None:

@@ -116,7 +116,7 @@ def conclude(plan: Plan, out: Path) -> dict[str, Any]:
 
 
 def _csv(plan: Plan, results: dict[Key, dict[str, Any]]) -> str:
-    """A line for each value and noise floor; of a trial that died, one without a value."""
+    """A line for each value and noise floor; without a number where a trial failed, or the value is not finite."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -134,7 +134,7 @@ def _lines(plan: Plan, name: str, seed: int, result: dict[str, Any]) -> list[lis
     lines = []
     for row in result["rows"]:
         place = [name, seed, row["stage"], row["images"]]
-        lines.append([*place, row["metric"], repr(row["value"]), *after])
+        lines.append([*place, row["metric"], "" if row["value"] is None else repr(row["value"]), *after])
         if row["floor"] is not None:
             lines.append([*place, f"{row['metric']}_floor", repr(row["floor"]), *after])
     return lines

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
+from pggan_kit.ablation.statistics import ALPHA, pairs_needed, smallest_p
 from pggan_kit.components import Launcher
 
 TRUNK = "trunk"
@@ -24,13 +25,15 @@ class Ablation:
         variants: by name the bindings in which each differs from the base, e.g. `{'linear': [], 'hard':
             ['train.switch = @switches.Hard()']}`. The first one's config is also what is trained up to the first
             difference.
-        seeds: of the runs of each variant; variants with one seed see the same images and latents.
+        seeds: of the runs of each variant; variants with one seed see the same images and latents. At least
+            as many as it takes to find a difference at all: 6 for one confirmatory contrast, 7 for two or three, 8 for
+            four to six.
         contrasts: pairs (variant, against) whose difference is asked for. Those without a control are confirmatory:
             Holm's correction goes over them.
         primary: the one metric that answers, as `evaluate` names it: of the averaged generator at the last checkpoint.
-            Its values are above 0, since their logarithms are compared.
-        margin: differences of the primary's logarithm below this count as none in the test of equivalence, above 0;
-            0.1 is about 10 %.
+            Its metric states whether the values or their logarithms are compared, and which are better.
+        margin: differences of the primary (of its logarithm, where these are compared: 0.1 is about 10 %) below this
+            count as none in the test of equivalence; above 0.
         launcher: where trials run.
         controls: variants that only help to read the others, each with the number of seeds (the first ones) that it
             is trained with.
@@ -75,8 +78,22 @@ class Ablation:
                 raise ValueError(f"contrasts compares two variants once, not {tuple(pair)}")
         if not self.contrasts:
             raise ValueError("contrasts must hold at least one pair (variant, against)")
+        self._require_enough_seeds()
         if not (self.margin > 0 and math.isfinite(self.margin)):
             raise ValueError(f"margin must be above 0, and is {self.margin}")
+
+    def _require_enough_seeds(self) -> None:
+        confirmatory = sum(not set(pair) & set(self.controls) for pair in self.contrasts)
+        if not confirmatory:
+            return
+        pairs, needed = len(self.seeds), pairs_needed(confirmatory)
+        if pairs < needed:
+            several = "contrast" if confirmatory == 1 else "contrasts"
+            raise ValueError(
+                f"seeds must be at least {needed} for {confirmatory} confirmatory {several}, and are {pairs}: with so "
+                f"few, the corrected p is at least {confirmatory * smallest_p(pairs):.3g}, and never below {ALPHA:g}. "
+                "Name variants in `controls` to compare them without a verdict"
+            )
 
     def _require_variant(self, setting: str, name: str) -> None:
         if name not in self.variants:

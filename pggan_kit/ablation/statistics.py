@@ -1,12 +1,14 @@
 """Statistics of paired differences. Pure functions of numbers; scipy does the distributions.
 
-A pair is one seed trained in two variants. `d` are the differences of the pairs, here always of logarithms.
+A pair is one seed trained in two variants. `d` are the differences of the pairs, on the scale of the metric.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,12 @@ EXACT_UP_TO = 16
 """Pairs: with more than 2^16 sign patterns, so many are drawn instead."""
 
 DRAWN = 100_000
+SIMULATED = 2_000
+"""Samples of pairs of which the power of a test is counted."""
+
+SIMULATED_EXACTLY = 12
+"""Pairs: with more, the power is that over 2^12 drawn patterns."""
+
 BOOTSTRAP_FROM = 8
 """Pairs: below, resampling them says too little of the spread."""
 
@@ -39,9 +47,16 @@ class SignFlip(NamedTuple):
 
 def t_interval(d: Sequence[float], level: float = 1 - ALPHA) -> Interval:
     """Student's interval of the mean of at least two differences."""
-    values = np.asarray(d, float)
+    values = _finite(d)
     half = stats.t.ppf((1 + level) / 2, len(values) - 1) * _standard_error(values)
     return Interval(float(values.mean() - half), float(values.mean() + half))
+
+
+def _finite(d: Sequence[float]) -> np.ndarray:
+    values = np.asarray(d, float)
+    if not np.isfinite(values).all():
+        raise ValueError(f"differences must be finite numbers, not {list(d)}")
+    return values
 
 
 def _standard_error(values: np.ndarray) -> float:
@@ -51,28 +66,61 @@ def _standard_error(values: np.ndarray) -> float:
 
 
 def sign_flip(d: Sequence[float], seed: int = 0) -> SignFlip:
-    """Two-sided test of no difference: how often flipped signs of the differences give so large a |mean|.
+    """Test for a difference, two-sided: how often do flipped signs of the differences give as large a |mean|?
 
-    All 2^n patterns up to `EXACT_UP_TO` pairs; else `DRAWN` of them and the observed one, so p is never 0.
+    Over all 2^n patterns up to `EXACT_UP_TO` pairs; else over `DRAWN` of them and the observed one, so p is never 0.
+
+    Raises:
+        ValueError: a difference is not finite.
     """
-    values = np.asarray(d, float)
-    n = len(values)
-    exact = n <= EXACT_UP_TO
-    if exact:
-        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    else:
-        signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(DRAWN, n))
-    observed = abs(values.sum())
-    # A pattern that is equal but for rounding counts as equal.
-    as_large = int((np.abs(signs @ values) >= observed * (1 - 1e-9) - 1e-300).sum())
-    if exact:
-        return SignFlip(as_large / 2**n, 2**n, True)
-    return SignFlip((as_large + 1) / (DRAWN + 1), DRAWN, False)
+    values = _finite(d)
+    if len(values) < 2:
+        return SignFlip(1.0, 2, True)  # scipy asks for two, and both patterns of one pair are as large
+    whole = float(np.abs(values).sum()) or 1.0
+
+    def share(flipped: np.ndarray, axis: int) -> np.ndarray:
+        """Rounded, so that patterns whose sums are equal but for rounding count as equal."""
+        return np.round(np.abs(flipped.sum(axis=axis)) / whole, 12)
+
+    found = stats.permutation_test(
+        (values,),
+        share,
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=DRAWN,
+        batch=10_000,
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    return SignFlip(float(found.pvalue), len(found.null_distribution), len(values) <= EXACT_UP_TO)
+
+
+def smallest_p(pairs: int) -> float:
+    """Return the smallest p-value that `sign_flip` can give: all signs alike, or all the other way round."""
+    return 2 / 2**pairs if pairs <= EXACT_UP_TO else 1 / (DRAWN + 1)
+
+
+def pairs_needed(contrasts: int) -> int:
+    """Return how many pairs a contrast needs at the least, so that Holm's correction can leave it below `ALPHA`.
+
+    Args:
+        contrasts: the number of those that are corrected together, at least 1.
+    """
+    pairs = 1
+    while contrasts * 2 / 2**pairs >= ALPHA:
+        pairs += 1
+    return pairs
 
 
 def signed_ranks(d: Sequence[float]) -> list[float]:
-    """The ranks of the |differences|, ties shared, with their signs (Wilcoxon); a dead run gives an infinite one."""
+    """The ranks of the |differences|, ties shared, with their signs (Wilcoxon). A difference may be infinite.
+
+    Raises:
+        ValueError: one is NaN.
+    """
     values = np.asarray(d, float)
+    if np.isnan(values).any():
+        raise ValueError(f"differences must be numbers, not {list(d)}")
     ranks: list[float] = (np.sign(values) * stats.rankdata(np.abs(values))).tolist()
     return ranks
 
@@ -95,7 +143,7 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 def equivalence(d: Sequence[float], margin: float) -> float:
     """The p-value of two one-sided t-tests (TOST; Schuirmann 1987): small where the mean lies within +-margin."""
-    values = np.asarray(d, float)
+    values = _finite(d)
     if _standard_error(values) == 0:
         return 0.0 if abs(values.mean()) < margin else 1.0
     above = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
@@ -103,27 +151,58 @@ def equivalence(d: Sequence[float], margin: float) -> float:
     return float(max(above, below))
 
 
-def smallest_effect(d: Sequence[float], alpha: float = ALPHA, power: float = POWER) -> float:
-    """The mean difference that a two-sided t-test of so many pairs with this spread finds with a chance of `power`."""
-    values = np.asarray(d, float)
-    freedom, error = len(values) - 1, _standard_error(values)
-    if error == 0:
-        return 0.0
-    critical = stats.f.ppf(1 - alpha, 1, freedom)
+@cache
+def detectable(pairs: int, alpha: float = ALPHA, power: float = POWER) -> float | None:
+    """Return the mean, in standard deviations, that `sign_flip` finds below `alpha` with a chance of `power`.
 
-    def lacking(shift: float) -> float:
-        """The square of t is noncentral F, whose tail is computed well for few pairs too."""
-        return float(stats.ncf.sf(critical, 1, freedom, shift**2) - power)
+    Of normal differences, by simulation with a seed of its own: within about 1 %.
 
-    highest = float(np.sqrt(critical)) + 4.0
-    while lacking(highest) < 0:
+    Returns:
+        None where so few pairs never get below `alpha`.
+    """
+    if smallest_p(pairs) >= alpha:
+        return None
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(pairs, SIMULATED))
+    if pairs <= SIMULATED_EXACTLY:
+        # A pattern and its opposite give the same |mean|: half of them are enough.
+        signs = 1.0 - 2.0 * ((np.arange(2 ** (pairs - 1))[:, None] >> np.arange(pairs)) & 1)
+        others = 0
+    else:
+        wanted = max(2**SIMULATED_EXACTLY, math.ceil(10 / alpha))
+        signs = rng.choice((-1.0, 1.0), size=(wanted, pairs))
+        others = 1  # the observed one
+    of_noise = signs @ noise
+    of_mean = signs.sum(1)[:, None]
+
+    def excess(mean: float) -> float:
+        """Return the power at a mean, less the wanted one."""
+        observed = np.abs(noise.sum(0) + mean * pairs)
+        as_large = (np.abs(of_noise + mean * of_mean) >= observed * (1 - 1e-9)).sum(0)
+        p = (as_large + others) / (len(signs) + others)
+        return float((p < alpha).mean() - power)
+
+    highest = 1.0
+    while excess(highest) < 0:
         highest *= 2
-    return float(optimize.brentq(lacking, 0.0, highest) * error)
+    return float(optimize.bisect(excess, 0.0, highest, xtol=1e-3))
+
+
+def smallest_effect(d: Sequence[float], alpha: float = ALPHA, power: float = POWER) -> float | None:
+    """Return the mean difference that `sign_flip` of so many pairs with this spread finds with a chance of `power`.
+
+    None where so few pairs never get below `alpha`.
+    """
+    values = _finite(d)
+    deviations = detectable(len(values), alpha, power)
+    if deviations is None or np.ptp(values) == 0:
+        return None if deviations is None else 0.0
+    return deviations * float(values.std(ddof=1))
 
 
 def bootstrap_interval(d: Sequence[float], level: float = 1 - ALPHA, seed: int = 0) -> Interval | None:
     """BCa bootstrap interval of the mean (10,000 resamples); None below `BOOTSTRAP_FROM` pairs or without spread."""
-    values = np.asarray(d, float)
+    values = _finite(d)
     if len(values) < BOOTSTRAP_FROM or np.ptp(values) == 0:
         return None
     found = stats.bootstrap(

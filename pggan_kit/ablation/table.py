@@ -27,7 +27,8 @@ def text(analysis: Mapping[str, Any]) -> str:
 def tables(analysis: Mapping[str, Any]) -> list[Table]:
     """The variants, the contrasts, and those of the other metrics."""
     metric = analysis["metric"]
-    found = [_variants(analysis), _contrasts(f"paired differences in log {metric}", analysis["contrasts"])]
+    title = f"paired differences in {'log ' if analysis['scale'] == 'log' else ''}{metric}"
+    found = [_variants(analysis), _contrasts(title, analysis["contrasts"])]
     if analysis["secondary"]:
         found.append(_contrasts("other metrics, not corrected for their number", analysis["secondary"]))
     return found
@@ -37,7 +38,7 @@ def _variants(analysis: Mapping[str, Any]) -> Table:
     shown = Table("variant", "runs", "died", analysis["metric"], "floor", title=analysis["name"])
     _right(shown)
     for name, entry in analysis["variants"].items():
-        numbers = (_number(entry[key]) for key in ("geometric_mean", "floor"))
+        numbers = (_number(entry[key]) for key in ("mean", "floor"))
         shown.add_row(name, str(entry["trials"]), str(entry["died"]), *numbers)
     return shown
 
@@ -60,7 +61,7 @@ def _contrasts(title: str, entries: list[Mapping[str, Any]]) -> Table:
             _mean(entry),
             _p(entry["p"]) + (" (ranks)" if entry["ranks"] else ""),
             _p(entry.get("holm")),
-            "" if secondary else _p(entry["equivalence"]),
+            "" if secondary else _p(entry.get("equivalence_holm", entry["equivalence"])),
             _number(entry["smallest_effect"]),
             "" if entry["correlation"] is None else f"{entry['correlation']:.2f}",
             f"{died['variant']}:{died['against']}" + (f" (p {_p(died['p'])})" if died["p"] < 1 else ""),
@@ -74,13 +75,20 @@ def notes(analysis: Mapping[str, Any]) -> list[str]:
     tests = [entry["sign_flip"] for entry in analysis["contrasts"] if entry["sign_flip"]]
     drawn = sorted({test["patterns"] for test in tests if not test["exact"]})
     flips = f"all patterns up to {EXACT_UP_TO} pairs" + (f", else {drawn[0]:,} drawn ones" if drawn else "")
+    means, differences = "means", "differences, with Student's interval."
+    if analysis["scale"] == "log":
+        means, differences = "geometric means", "log differences, with Student's interval; 0.1 is about 10 %."
     found = [
-        f"{analysis['metric']}: geometric means; floor: the same between halves of the real data.",
-        "mean [95 %]: of the pairs' log differences, with Student's interval; 0.1 is about 10 %.",
-        f"p: sign flips ({flips}); signed ranks, a dead run the worst, where one died.",
-        f"Holm: over the confirmatory contrasts. TOST: equivalence within +-{analysis['margin']:g}.",
-        f"could see: the smallest mean that so many pairs find in 80 % of cases ({ALPHA:g} over the confirmatory).",
-        "r: correlation between the runs of a pair. died: runs that became non-finite, with McNemar's exact test.",
+        f"{analysis['metric']}: {means}; {analysis['direction']} is better; floor: the same between halves of the real "
+        "data.",
+        f"mean [95 %]: of the pairs' {differences}",
+        f"p: sign flips ({flips}); signed ranks, a run without a value the worst, where there is one.",
+        "Holm: p corrected over the confirmatory contrasts. "
+        f"TOST: equivalence within +-{analysis['margin']:g}, corrected likewise.",
+        "could see: the smallest mean that sign flips of so many pairs find in 80 % of cases, "
+        f"at {ALPHA:g} over the confirmatory contrasts.",
+        "r: correlation between the runs of a pair. "
+        "died: runs that failed or gave no finite value, with McNemar's exact test.",
         f"revision: {', '.join(analysis['revisions'])}. hardware: {'; '.join(analysis['hardware'])}.",
     ]
     for entry in analysis["contrasts"]:

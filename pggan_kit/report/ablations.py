@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class AblationRecord:
 
     Attributes:
         name: for people.
-        plan: `plan.json`: `variants`, `seeds`, `controls`, `contrasts`, `primary`, `margin`.
+        plan: `plan.json`: `variants`, `seeds`, `controls`, `contrasts`, `primary`, `margin`, `quantities`.
         results: the rows of `results.csv`, as text.
         table: `table.txt`; empty where it is not yet there.
         runs: by variant and seed those that left numbers; none where only the results were kept.
@@ -55,13 +55,22 @@ class AblationRecord:
         """The endpoint's name."""
         return str(self.plan["primary"])
 
+    @property
+    def logarithmic(self) -> bool:
+        """Whether runs are compared by the logarithm of the endpoint, as all were before plans noted it."""
+        stated = self.plan.get("quantities", {}).get(self.primary, {"scale": "log"})
+        return bool(stated["scale"] == "log")
+
     def final(self) -> dict[str, dict[int, float]]:
-        """The primary endpoint above 0 of each run that did not die, by variant and seed, at the last stage."""
+        """The primary endpoint of each run that gave one, by variant and seed, at the last stage; where it is compared
+        by its logarithm, only what has one."""
         found: dict[str, dict[int, float]] = {name: {} for name in self.variants}
         last: dict[tuple[str, int], int] = {}
         for row in self.results:
             value, key = number(row["value"]), (row["variant"], int(row["seed"]))
-            if row["metric"] != self.primary or value is None or value <= 0 or row["variant"] not in found:
+            if row["metric"] != self.primary or value is None or row["variant"] not in found:
+                continue
+            if self.logarithmic and value <= 0:
                 continue
             if int(row["images"]) >= last.get(key, 0):
                 found[row["variant"]][int(row["seed"])] = value
@@ -126,8 +135,9 @@ def _plan(path: Path) -> dict[str, Any]:
             and not any("/" in name or name in ("", ".", "..") for name in plan["variants"])
             and isinstance(plan["primary"], str)
             and all(len(pair) == 2 and set(pair) <= set(plan["variants"]) for pair in plan["contrasts"])
+            and all(stated["scale"] in ("log", "plain") for stated in plan.get("quantities", {}).values())
         )
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     if not good:
         raise RunError(f"{path} is damaged: it does not name variants, contrasts and a primary endpoint")
@@ -171,13 +181,15 @@ def result_sections(ablation: AblationRecord) -> list[Section]:
     figures = [intervals] if intervals else []
     values = ablation.final()
     if any(values.values()):
-        words = "; ".join(f"{name}: {mean:.4g}" for name, own in values.items() if (mean := geometric(own.values())))
+        means = {name: mean_of(own.values(), ablation.logarithmic) for name, own in values.items()}
+        words = "; ".join(f"{name}: {mean:.4g}" for name, mean in means.items() if mean is not None)
+        axis, kind = (", on a logarithmic axis", "geometric means") if ablation.logarithmic else ("", "means")
         each = plot(
             f"{ablation.primary} of each seed",
-            plots.paired(values, ablation.primary),
-            f"{ablation.primary} of each run by variant, on a logarithmic axis; gray lines join runs of one seed. "
-            f"Geometric means: {words}.",
-            "Each dot is a run, gray lines join runs of one seed; bars are geometric means. Dead runs are left out.",
+            plots.paired(values, ablation.primary, ablation.logarithmic),
+            f"{ablation.primary} of each run by variant{axis}; gray lines join runs of one seed. "
+            f"{kind.capitalize()}: {words}.",
+            f"Each dot is a run, gray lines join runs of one seed; bars are {kind}. Runs without a value are left out.",
         )
         figures.append(each)
     result.groups += [Group("", "plots", figures)] if figures else []
@@ -185,17 +197,24 @@ def result_sections(ablation: AblationRecord) -> list[Section]:
 
 
 def summary(ablation: AblationRecord) -> Table:
-    """Each variant's runs: how many, how many died, and the geometric mean and spread of the endpoint."""
+    """Each variant's runs: how many, how many died or gave no value, and the mean and spread of the endpoint."""
     values, rows = ablation.final(), []
     controls = ablation.plan.get("controls") or {}
     for name in ablation.variants:
         seeds = {row["seed"] for row in ablation.results if row["variant"] == name}
-        dead = {row["seed"] for row in ablation.results if row["variant"] == name and is_failed(row["failed"])}
+        dead = {
+            row["seed"]
+            for row in ablation.results
+            if row["variant"] == name and (is_failed(row["failed"]) or lacks_value(row, ablation.primary))
+        }
         own = list(values[name].values())
-        spread = float(np.std(np.log(own), ddof=1)) if len(own) > 1 else None
+        spread = None
+        if len(own) > 1:
+            spread = float(np.std(np.log(own) if ablation.logarithmic else own, ddof=1))
         kind = "control" if name in controls else "variant"
-        rows.append([name, kind, len(seeds), len(dead), geometric(own), spread])
-    head = ["variant", "kind", "runs", "dead", f"{ablation.primary}, geometric mean", "sd of its logarithm"]
+        rows.append([name, kind, len(seeds), len(dead), mean_of(own, ablation.logarithmic), spread])
+    mean, deviation = ("geometric mean", "sd of its logarithm") if ablation.logarithmic else ("mean", "sd")
+    head = ["variant", "kind", "runs", "dead", f"{ablation.primary}, {mean}", deviation]
     return Table(head, rows, "variants")
 
 
@@ -204,10 +223,18 @@ def is_failed(text: str) -> bool:
     return text.strip().lower() not in ("", "0", "false", "no")
 
 
-def geometric(values: Any) -> float | None:
-    """The geometric mean of numbers above 0; None of none."""
-    logs = [math.log(value) for value in values]
-    return math.exp(math.fsum(logs) / len(logs)) if logs else None
+def lacks_value(row: Mapping[str, str], metric: str) -> bool:
+    """Whether a row of a metric has no finite value."""
+    return row["metric"] == metric and number(row["value"]) is None
+
+
+def mean_of(values: Iterable[float], logarithmic: bool) -> float | None:
+    """The mean, or the geometric mean of numbers above 0; None of none."""
+    numbers = [math.log(value) if logarithmic else value for value in values]
+    if not numbers:
+        return None
+    mean = math.fsum(numbers) / len(numbers)
+    return math.exp(mean) if logarithmic else mean
 
 
 def seeds_section(ablation: AblationRecord) -> Section:
@@ -239,8 +266,9 @@ def plan_section(ablation: AblationRecord) -> Section:
     plan, controls = ablation.plan, ablation.plan.get("controls") or {}
     rows = [[name, "control" if name in controls else "", "\n".join(own)] for name, own in plan["variants"].items()]
     contrasts = ", ".join(f"{one} against {other}" for one, other in plan["contrasts"])
+    logarithm = ", in its logarithm" if ablation.logarithmic else ""
     text = (
-        f"Contrasts: {contrasts}. Primary endpoint: {ablation.primary}. Margin of equivalence, in its logarithm: "
+        f"Contrasts: {contrasts}. Primary endpoint: {ablation.primary}. Margin of equivalence{logarithm}: "
         f"{plan.get('margin', '-')}. Seeds: {plan.get('seeds', '-')}; added later: {plan.get('exploratory') or 'none'}."
     )
     return Section("Plan", [text], tables=[Table(["variant", "", "bindings"], rows)])
@@ -277,7 +305,10 @@ def contrasts_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for entry in entries:
         low, high = entry["interval"] or (None, None)
-        tests = [entry["p"], entry.get("holm"), *(entry[name] for name in NUMBERS), entry.get("verdict", "")]
+        # As in `table.txt`: corrected where it is.
+        same = entry.get("equivalence_holm", entry["equivalence"])
+        others = [entry[name] for name in NUMBERS if name != "equivalence"]
+        tests = [entry["p"], entry.get("holm"), same, *others, entry.get("verdict", "")]
         rows.append([named(entry), entry["role"], entry["n"], entry["mean"], low, high, *tests])
     head = ["contrast", "role", "n", "mean", "95 % from", "to", "p", "Holm", "TOST", "could see", "r", "verdict"]
     return Table(head, rows, "contrasts")
@@ -289,7 +320,8 @@ def contrasts_figure(ablation: AblationRecord, entries: Sequence[Mapping[str, An
     if not whole:
         return None
     found = {name: (entry["mean"], *entry["interval"]) for name, entry in whole.items()}
-    margin, label = number(str(ablation.plan.get("margin"))) or 0.0, f"paired difference in log {ablation.primary}"
+    margin = number(str(ablation.plan.get("margin"))) or 0.0
+    label = f"paired difference in {'log ' if ablation.logarithmic else ''}{ablation.primary}"
     words = "; ".join(f"{name}: {m:+.3f}, from {low:+.3f} to {high:+.3f}" for name, (m, low, high) in found.items())
     caption = f"Means with 95 % intervals; the gray ground is the margin of equivalence, +-{margin:g}."
     return plot("contrasts", plots.intervals(found, margin, label), f"Chart of each {label}. {words}.", caption)

@@ -136,12 +136,13 @@ def seeds(groups: Mapping[str, Sequence[Curve]], label: str, stages: Sequence[St
     return draw
 
 
-def paired(values: Mapping[str, Mapping[int, float]], label: str) -> Draw:
-    """One number for each variant and seed: a thin line joins those of a seed, a bar shows the geometric mean.
+def paired(values: Mapping[str, Mapping[int, float]], label: str, log: bool) -> Draw:
+    """One number for each variant and seed: a thin line joins those of a seed, a bar shows the mean.
 
     Args:
-        values: by variant and seed, above 0.
+        values: by variant and seed.
         label: of the y-axis.
+        log: a logarithmic y-axis and geometric means, of values above 0.
     """
 
     def draw(axes: Axes) -> None:
@@ -151,9 +152,11 @@ def paired(values: Mapping[str, Mapping[int, float]], label: str) -> Draw:
             axes.plot(*zip(*points, strict=True), color="#999999", linewidth=0.6, marker=".", markersize=4)
         for place, name in enumerate(names):
             if values[name]:
-                mean = float(np.exp(np.mean(np.log(list(values[name].values())))))
+                own = list(values[name].values())
+                mean = float(np.exp(np.mean(np.log(own))) if log else np.mean(own))
                 axes.plot([place - 0.2, place + 0.2], [mean, mean], color=colour(place), linewidth=2.5)
-        logarithmic(axes)
+        if log:
+            logarithmic(axes)
         axes.set_xticks(range(len(names)), names, rotation=20 if len(names) > 3 else 0)
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylabel(label)

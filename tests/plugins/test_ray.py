@@ -65,7 +65,9 @@ def test_a_node_dies_and_every_trial_ends_as_if_it_had_not(
 ) -> None:
     doomed = cluster.add_node(num_cpus=1)
     tiny("train.tick = 4")
-    Path("switch.gin").write_text(SWITCH.replace("launchers.Here", "launchers.Local"))
+    # Two seeds are too few for a verdict, which only controls go without.
+    controls = "ablate.controls = {'hard': 2}\n"
+    Path("switch.gin").write_text(SWITCH.replace("launchers.Here", "launchers.Local") + controls)
     Path("slow.py").write_text(SLOW)
 
     def run(launcher: Launcher, out: str) -> Path:
