@@ -129,11 +129,7 @@ def read(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str |
     variants = {name: [*settings.bindings, *of_all, *own] for name, own in settings.variants.items()}
     experiments = {name: _prepared(name, base, own, files) for name, own in variants.items()}
     _require_different(experiments)
-<<<<<<< HEAD
-    _require_primary(settings, base, variants, files)
-=======
-    quantities = _stated_quantities(settings, base, variants, plugins)
->>>>>>> statistics
+    quantities = _stated_quantities(settings, base, variants, files)
     branch, shared = _trunk(experiments)
     plan = Plan(
         name=Path(file).stem,
@@ -184,21 +180,14 @@ def _prepared(name: str, base: Path, bindings: Sequence[str], plugins: Sequence[
     return found
 
 
-<<<<<<< HEAD
-def _require_primary(
-    settings: Ablation, base: Path, variants: Mapping[str, Sequence[str]], plugins: Sequence[RecordedFile]
-) -> None:
-    """Ask the metrics for their names before runs are trained for them: they compare noise."""
-=======
 def _stated_quantities(
-    settings: Ablation, base: Path, variants: Mapping[str, Sequence[str]], plugins: Sequence[str | Path]
+    settings: Ablation, base: Path, variants: Mapping[str, Sequence[str]], plugins: Sequence[RecordedFile]
 ) -> dict[str, dict[str, str]]:
     """Ask the metrics what they state, before runs are trained for them. They compare noise, to see that they can.
 
     Raises:
         ConfigError: the primary is not among their values, or two values have one name.
     """
->>>>>>> statistics
     try:
         prepared = prepare(base, [*next(iter(variants.values())), *settings.evaluation], plugins)
     except UserError as error:
