@@ -1,8 +1,9 @@
 """pggan_kit: a plugin-based experiment framework for progressive growing of GANs."""
 
-from pggan_kit.api import TrainedGenerator, load_generator, resume, train
+from pggan_kit.api import load_generator, resume, train
 from pggan_kit.components import Component, Critic, Quantity, Scores
 from pggan_kit.evaluation import evaluate
+from pggan_kit.generators import TrainedGenerator
 from pggan_kit.hookspecs import hookimpl
 from pggan_kit.runs import Run, Stats
 from pggan_kit.schedule import PerStage, Stage, at_height

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from pggan_kit import branching, distributed, training
+from pggan_kit import branching, training
 from pggan_kit import config as configs
 from pggan_kit.averaging import ages_of_average
 from pggan_kit.batch_statistics import list_batch_statistics, list_trained_stages, list_warnings
 from pggan_kit.checkpoint import Checkpoints, Say
 from pggan_kit.config import Built, Config
 from pggan_kit.data import Data, open_data
-from pggan_kit.errors import ConfigError, DataError, TrainingError, UserError
+from pggan_kit.errors import ConfigError, DataError, UserError
 from pggan_kit.evaluating import Evaluator, Reals
 from pggan_kit.generators import TrainedGenerator, restored, stage_end
 from pggan_kit.identity import identity, require_same
@@ -28,6 +28,8 @@ from pggan_kit.plugins import Hooks, Plugins, load, load_recorded
 from pggan_kit.runs import Run, RunDirectory, environment_command
 from pggan_kit.schedule import Schedule, Stage
 from pggan_kit.state import TrainState
+from pggan_kit.system import distributed
+from pggan_kit.system.devices import prepared_device
 
 DataProgress = Callable[[int, int, str], None]
 
@@ -341,36 +343,6 @@ def restorer(run: str | Path | Run, *, plugins: Sequence[Any] = ()) -> Callable[
     return partial(restored, prepared.built.experiment, prepared.schedule(), prepared.hooks())
 
 
-def device_of(name: str) -> torch.device:
-    """The device of `train.device`; `auto` is a GPU where there is one.
-
-    Raises:
-        ConfigError: no such device.
-    """
-    if name == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", distributed.local_device())
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"train.device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return device
-
-
-def prepared_device(name: str, tf32: bool) -> torch.device:
-    """The device of `train.device`, with float32 as exact as `train.tf32` wants it; that holds for the process.
-
-    Raises:
-        ConfigError: no such device.
-    """
-    device = device_of(name)
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    return device
-
-
 def _new_directory(prepared: Prepared, path: Path | None, origin: dict[str, Any] | None) -> RunDirectory:
     """Made on rank 0, known to all."""
     made: list[RunDirectory] = []
@@ -410,14 +382,3 @@ def recorded(
     loaded.take(objects.rows)
     config = configs.parse_text(files.config_text(), str(files.path / "config.gin"), bindings)
     return Prepared(config, loaded, configs.build(config, loaded), objects.names), files
-
-
-__all__ = [
-    "Prepared",
-    "TrainedGenerator",
-    "TrainingError",
-    "load_generator",
-    "prepare",
-    "resume",
-    "train",
-]

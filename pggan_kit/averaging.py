@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit.schedule import Schedule, Stage, at_height
-from pggan_kit.seeding import derive, numpy_generator, torch_generator
+from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment

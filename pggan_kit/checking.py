@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pggan_kit.contracts import annotations_of, kind_of, nearest, required_by
-from pggan_kit.errors import ConfigError
+from pggan_kit.contracts import annotations_of, kind_of, required_by
+from pggan_kit.errors import ConfigError, did_you_mean
 from pggan_kit.schedule import at_height
 
 MACRO = "gin.macro"
@@ -218,7 +218,7 @@ def require_known(
         for used in references(binding.value):
             if isinstance(used, Macro):
                 if used.name not in macros:
-                    raise ConfigError(f"{binding.place}: unknown macro {used}{nearest(used.name, macros)}")
+                    raise ConfigError(f"{binding.place}: unknown macro {used}{did_you_mean(used.name, macros)}")
             elif used.selector not in components:
                 raise ConfigError(
                     f"{binding.place}: unknown component {used.selector}{_hint(used.selector, components)}"
@@ -235,16 +235,16 @@ def _require_parameter(binding: Binding, signatures: Mapping[str, inspect.Signat
     if binding.parameter not in parameters:
         raise ConfigError(
             f"{binding.place}: {binding.selector} has no parameter {binding.parameter}"
-            f"{nearest(binding.parameter, parameters)}; it has {', '.join(parameters) or 'none'}"
+            f"{did_you_mean(binding.parameter, parameters)}; it has {', '.join(parameters) or 'none'}"
         )
 
 
 def _hint(selector: str, known: Iterable[str]) -> str:
     known = list(known)
-    found = nearest(selector, known)
+    found = did_you_mean(selector, known)
     if not found:
         by_name = {name.rpartition(".")[2]: name for name in known}
-        near = nearest(selector.rpartition(".")[2], by_name)
+        near = did_you_mean(selector.rpartition(".")[2], by_name)
         found = next((f" (did you mean {by_name[name]}?)" for name in by_name if f" {name}?" in near), "")
     return found or "; `pggan-kit plugins list` shows what there is"
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -17,11 +15,10 @@ from typing import Any
 import torch
 
 from pggan_kit.errors import RunError, TrainingError
-from pggan_kit.json_text import json_text
+from pggan_kit.system.files import UNFINISHED, write_atomically
+from pggan_kit.system.json_text import json_text
 
 MANIFEST = "manifest.json"
-UNFINISHED = ".part"
-"""How temporary files end. Only those of a process that died are ever seen."""
 
 DAMAGED = ".damaged"
 """What the next save adds to the name of a file that is not what was written, so that nobody takes it for one."""
@@ -30,32 +27,6 @@ _NAME = re.compile(r"(\d{12,})-([0-9a-f]{8})\.pt")
 _CHUNK = 1 << 24
 
 Say = Callable[[str], None]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put a file in place so that a crash leaves the old one or the new one, never a part.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written; what was there before is untouched.
-    """
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED, delete=False
-        ) as file:
-            temporary = file.name
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}. What was saved before is untouched") from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):  # it is gone where all went well
-                os.unlink(temporary)
 
 
 class Checkpoints:
@@ -293,17 +264,3 @@ def _age(path: Path) -> tuple[int, int, str]:
     except OSError:
         written = 0
     return int(named[1]) if named else -1, written, path.name
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

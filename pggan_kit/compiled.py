@@ -21,10 +21,10 @@ from typing import Any
 import torch
 import torch._inductor
 
-from pggan_kit.errors import ConfigError
+from pggan_kit.errors import ConfigError, first_line
 from pggan_kit.experiment import Experiment
 from pggan_kit.guards import float_buffers
-from pggan_kit.parity import TOLERANCE, Result, differing, first_sentence, identity, made_of, named_parts, settings_of
+from pggan_kit.parity import TOLERANCE, Result, differing, identity, made_of, named_parts, settings_of
 from pggan_kit.schedule import FADE, Schedule, Stage
 from pggan_kit.state import TrainState
 from pggan_kit.steps import Backward, Differentiated, Work
@@ -140,14 +140,14 @@ class Compiler:
         try:
             recording = record(self.experiment, self._state, work)
         except Exception as error:  # whatever a part's code raises when it is run without numbers
-            return self._give_up(work, eager, first_sentence(error))
+            return self._give_up(work, eager, first_line(error))
         if self._settings(work) != settings:
             return self._give_up(work, eager, "the loss, a penalty or the augmentation changes when it is called")
         made = _Pass(work, recording, settings, recording.graph)
         try:
             wrong = self._translated(made, work, eager)
         except Exception as error:  # whatever a compiler raises
-            wrong = f"it cannot be compiled ({first_sentence(error)})"
+            wrong = f"it cannot be compiled ({first_line(error)})"
         if wrong is not None:
             return self._give_up(work, eager, wrong, warn=True)
         self._passes[self._kind(work)], self._outcome[work.net] = made, COMPILED

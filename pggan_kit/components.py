@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.resampling import Downsample, Upsample
+from pggan_kit.layers.resampling import Downsample, Upsample
 from pggan_kit.schedule import PerStage, Stage
 
 if TYPE_CHECKING:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pggan_kit import hookspecs
 from pggan_kit.components import KINDS
-from pggan_kit.errors import PluginError
+from pggan_kit.errors import PluginError, did_you_mean
 
 MARK = "@pggan_kit.hookimpl"
 
@@ -48,7 +47,7 @@ HOOKS: dict[str, inspect.Signature] = {
 def _check_hook(name: str, function: Callable[..., Any], options: Mapping[str, Any], owner: str) -> None:
     hook = options["specname"] or name
     if hook not in HOOKS:
-        raise PluginError(f"{owner}: {hook} is no hook{nearest(hook, HOOKS)}")
+        raise PluginError(f"{owner}: {hook} is no hook{did_you_mean(hook, HOOKS)}")
     if options["hookwrapper"] or options["wrapper"]:
         raise PluginError(
             f"{owner}: {hook} is a wrapper; hooks here have no order that matters, so they cannot wrap each other"
@@ -58,18 +57,8 @@ def _check_hook(name: str, function: Callable[..., Any], options: Mapping[str, A
         if parameter.name not in (*given, "self", "cls") and parameter.default is parameter.empty:
             raise PluginError(
                 f"{owner}: {hook}() takes {parameter.name}, which this hook does not give"
-                f"{nearest(parameter.name, given)}; it gives {', '.join(given) or 'nothing'}"
+                f"{did_you_mean(parameter.name, given)}; it gives {', '.join(given) or 'nothing'}"
             )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """` (did you mean X?)`, or nothing where no known word is near."""
-    candidates = list(known)
-    found = get_close_matches(word, candidates, 1, 0.6)
-    if not found:
-        by_lower = {candidate.lower(): candidate for candidate in candidates}
-        found = [by_lower[near] for near in get_close_matches(word.lower(), by_lower, 1, 0.6)]
-    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def require_protocol(thing: Any, kind: str, selector: str) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,29 +12,13 @@ import torch
 from torch import Tensor
 
 from pggan_kit.components import Dataset
-from pggan_kit.errors import DataError
-from pggan_kit.pyramid import FILTERS, Level, Progress, Pyramid, Size, SkipImage, image_channels
-from pggan_kit.schedule import Stage
-from pggan_kit.seeding import numpy_generator
-
-__all__ = ["Data", "DataSettings", "Sampler", "SkipImage", "check_choice", "image_channels", "open_data"]
+from pggan_kit.errors import DataError, check_choice
+from pggan_kit.pyramid import FILTERS, Level, Progress, Pyramid
+from pggan_kit.schedule import Size, Stage
+from pggan_kit.system.seeding import numpy_generator
 
 RESIDENT_BYTES = 1 << 30
 """A level up to this size is read into memory; a larger one stays a memory map."""
-
-
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Check that a setting has one of the values that it may have.
-
-    Raises:
-        ValueError: it has not; the message begins with `name` and tells the nearest choice.
-    """
-    if value in choices:
-        return
-    listed = ", ".join(repr(choice) for choice in choices[:-1]) + f" or {choices[-1]!r}"
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"{name} must be {listed}, not {value!r}{hint}")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,13 @@
 """The errors a user may see. Anything else that escapes is a bug of ours or of a plugin."""
 
+import difflib
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
 TIME_LIMIT_REACHED = 75
 
 
@@ -46,3 +54,36 @@ class Interrupted(Exception):
         super().__init__(message)
         self.signal = signal
         self.exit_code = TIME_LIMIT_REACHED if signal is None else 128 + signal
+
+
+class SkipImage(DataError):
+    """Raised by a data set's `image(i)` for an image that is to be left out and counted, not to stop the run."""
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Check that a setting has one of the values that it may have.
+
+    Raises:
+        ValueError: it has not; the message begins with `name` and tells the nearest choice.
+    """
+    if value in choices:
+        return
+    listed = ", ".join(repr(choice) for choice in choices[:-1]) + f" or {choices[-1]!r}"
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ValueError(f"{name} must be {listed}, not {value!r}{hint}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)`, or nothing where no known word is near."""
+    candidates = list(known)
+    found = get_close_matches(word, candidates, 1, 0.6)
+    if not found:
+        by_lower = {candidate.lower(): candidate for candidate in candidates}
+        found = [by_lower[near] for near in get_close_matches(word.lower(), by_lower, 1, 0.6)]
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, with its type."""
+    return f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}"

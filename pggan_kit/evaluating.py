@@ -19,8 +19,8 @@ from torch import Tensor
 from pggan_kit.components import Dataset, Metric
 from pggan_kit.errors import ConfigError, DataError, TrainingError, UserError
 from pggan_kit.keeping import Keeper
-from pggan_kit.pyramid import Size
-from pggan_kit.seeding import derive, numpy_generator, torch_generator
+from pggan_kit.schedule import Size
+from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
 
 FEWEST = 4
 """Reals that an evaluation needs: two for each half."""

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from pggan_kit import config as configs
-from pggan_kit.api import device_of, recorded
+from pggan_kit.api import recorded
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.components import Metric
 from pggan_kit.config import Config
@@ -25,7 +25,8 @@ from pggan_kit.identity import KEY
 from pggan_kit.plugins import load
 from pggan_kit.runs import Run
 from pggan_kit.schedule import Stage
-from pggan_kit.seeding import numpy_generator
+from pggan_kit.system.devices import device_of
+from pggan_kit.system.seeding import numpy_generator
 
 CHANGEABLE = ("metrics", "features", "datasets", "evaluation")
 """What bindings may begin with; and `train.metrics`."""

@@ -21,8 +21,9 @@ from pggan_kit.components import (
 )
 from pggan_kit.data import DataSettings
 from pggan_kit.evaluating import EvaluationSettings
-from pggan_kit.resampling import Area
+from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import PerStage, ScheduleSettings, Stage, at_height, checked_sizes
+from pggan_kit.system.devices import has_bfloat16
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 COMPILE = ("never", "auto", "always", "graphs")
@@ -177,8 +178,3 @@ class Experiment:
         if rows % size:
             raise ValueError(f"micro_batch {size} does not divide a process's {rows} images a batch at {stage.size}")
         return rows // size
-
-
-def has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices natively."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

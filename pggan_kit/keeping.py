@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.checkpoint import write_atomically
 from pggan_kit.errors import RunError
+from pggan_kit.system.files import write_atomically
 
 FORMAT = 1
 """Part of every key: raise it when the same key would stand for other numbers than before."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import Tensor
 from pggan_kit.evaluating import Evaluator, fakes
 from pggan_kit.generators import drawn
 from pggan_kit.runs import Run
+from pggan_kit.system.devices import peak_memory_mib
 
 DIVERSITY_IMAGES = 32
 """So many images of each kind are compared."""
@@ -50,12 +49,6 @@ class Meter:
             stats["Resources/gpu_memory_mib"] = torch.cuda.max_memory_allocated(run.device) / 2**20
         self._tick_started, self._tick_update_seconds, self._images = now, 0.0, images
         return stats
-
-
-def peak_memory_mib() -> float:
-    """The most memory this process has held, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def diversity(run: Run, sampler: Any) -> float | None:

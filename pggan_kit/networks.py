@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,8 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
 from pggan_kit.components import Architecture, Resampling, Scores
+from pggan_kit.layers.tensors import as_channels_last, at_least_float32
 from pggan_kit.schedule import Stage
-from pggan_kit.seeding import derive
+from pggan_kit.system.seeding import derive
 
 
 class Growing(nn.Module):
@@ -216,41 +215,3 @@ class Discriminator(Growing):
                 features = torch.lerp(old.to(features.dtype), features, alpha.to(features.dtype))
         scores: Scores = self.head(features, labels)
         return scores._replace(score=at_least_float32(scores.score))
-
-
-class _Batches(threading.local):
-    count = 1
-
-
-_batches = _Batches()
-
-
-@contextlib.contextmanager
-def side_by_side(count: int) -> Iterator[None]:
-    """What a discriminator is given inside is so many batches of equal size, one behind the other."""
-    before, _batches.count = _batches.count, count
-    try:
-        yield
-    finally:
-        _batches.count = before
-
-
-def batches() -> int:
-    """How many batches are side by side: what an architecture that `separates_batches` has to keep apart."""
-    return _batches.count
-
-
-def as_channels_last(images: Tensor) -> Tensor:
-    """The same images (N, C, h, w) in this memory format, which convolutions then keep.
-
-    The strides of gray images would do for both formats, and torch would take the other one.
-    """
-    n, c, h, w = images.shape
-    if c == 1:
-        return images.reshape(n, h, w, 1).permute(0, 3, 1, 2)
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """What leaves a network is read by losses, metrics and people: low precision ends here."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pggan_kit.components import KINDS, Component
-from pggan_kit.contracts import annotations_of, nearest
-from pggan_kit.errors import ConfigError, RunError
+from pggan_kit.contracts import annotations_of
+from pggan_kit.errors import ConfigError, RunError, did_you_mean
 from pggan_kit.experiment import Experiment
 
 SUFFIX = "_object"
@@ -44,7 +44,7 @@ def given(parts: Mapping[str, object]) -> Given:
     for place, value in parts.items():
         if place not in places:
             raise ConfigError(
-                f"parts: {place} is no place of a part{nearest(place, places)}; places are {', '.join(places)}"
+                f"parts: {place} is no place of a part{did_you_mean(place, places)}; places are {', '.join(places)}"
             )
         kind, many = places[place]
         if many and not isinstance(value, (list, tuple)):

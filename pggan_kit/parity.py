@@ -103,8 +103,3 @@ def named_parts(terms: Any) -> str:
     for value in made_of(terms)[1]:
         named += [type(part).__name__ for part in (value if isinstance(value, (tuple, list)) else [value])]
     return ", ".join(named)
-
-
-def first_sentence(error: BaseException) -> str:
-    """The first line of an error, with its type."""
-    return f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}"

@@ -16,12 +16,11 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from pggan_kit import distributed, meters
+from pggan_kit import meters
 from pggan_kit.api import Prepared, prepare
 from pggan_kit.averaging import AverageAge, ages_of_average, percent
 from pggan_kit.batch_statistics import list_batch_statistics, list_trained_stages
 from pggan_kit.benchmarking.counting import flops_of, forward_calls
-from pggan_kit.benchmarking.memory import peak_mib, reset_peak
 from pggan_kit.benchmarking.rig import Rig, fades
 from pggan_kit.benchmarking.shares import seconds_around
 from pggan_kit.benchmarking.timing import seconds
@@ -29,6 +28,8 @@ from pggan_kit.compiled import pays, steps_of
 from pggan_kit.microbatches import largest_that_fits
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.state import TrainState, on_cpu
+from pggan_kit.system import distributed
+from pggan_kit.system.devices import peak_mib, reset_peak
 
 MEASURING_SECONDS = 60.0
 """Stages that would take longer, all together, are extrapolated."""

@@ -15,8 +15,8 @@ import pluggy
 
 from pggan_kit import hookspecs
 from pggan_kit.components import KINDS, Component
-from pggan_kit.contracts import MARK, marked_hooks, nearest, require_protocol
-from pggan_kit.errors import Interrupted, PluginError, TrainingError, UserError
+from pggan_kit.contracts import MARK, marked_hooks, require_protocol
+from pggan_kit.errors import Interrupted, PluginError, TrainingError, UserError, did_you_mean
 from pggan_kit.plugin_files import RecordedFile, imported, load_file
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Plugins:
         if component.kind not in KINDS:
             raise PluginError(
                 f"plugin {plugin.name}: {component.name} is of an unknown kind {component.kind!r}"
-                f"{nearest(component.kind, KINDS)}; kinds are {', '.join(KINDS)}"
+                f"{did_you_mean(component.kind, KINDS)}; kinds are {', '.join(KINDS)}"
             )
         row = Row(component, plugin)
         taken = self.rows.get(row.selector)
@@ -198,7 +198,7 @@ def require_installed(names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise PluginError(
-                f"--no-plugin {name}: no installed plugin has this name{nearest(name, known)}; "
+                f"--no-plugin {name}: no installed plugin has this name{did_you_mean(name, known)}; "
                 "see `pggan-kit plugins list`"
             )
 

@@ -20,7 +20,8 @@ from PIL import Image
 
 from pggan_kit.arrayfile import ArrayWriter, disk_errors, file_lock, open_array
 from pggan_kit.components import Dataset
-from pggan_kit.errors import DataError
+from pggan_kit.errors import DataError, SkipImage
+from pggan_kit.schedule import Size
 
 if TYPE_CHECKING:
     from pggan_kit.data import DataSettings
@@ -34,15 +35,8 @@ FILTERS = {"area": None, "lanczos": Image.Resampling.LANCZOS, "nearest": Image.R
 CHUNK_BYTES = 8 << 20
 CHUNK_IMAGES = 64
 
-Size = tuple[int, int]
-"""(height, width) in pixels."""
-
 Progress = Callable[[int, int, str], None]
 """`progress(done, total, what)`, called from the thread that builds."""
-
-
-class SkipImage(DataError):
-    """Raised by a data set's `image(i)` for an image that is to be left out and counted, not to stop the run."""
 
 
 class Level(NamedTuple):

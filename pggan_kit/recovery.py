@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pggan_kit import distributed
 from pggan_kit.errors import DivergedError, TrainingError
 from pggan_kit.guards import Guard, NonFiniteError, float_buffers, watched_layers
 from pggan_kit.state import TrainState, on_cpu
+from pggan_kit.system import distributed
 
 if TYPE_CHECKING:
     from pggan_kit.steps import StepContext

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pggan_kit import distributed
-from pggan_kit.checkpoint import Checkpoints, Say, write_atomically
-from pggan_kit.contracts import nearest
-from pggan_kit.errors import RunError
+from pggan_kit.checkpoint import Checkpoints, Say
+from pggan_kit.errors import RunError, did_you_mean
 from pggan_kit.generators import TrainedGenerator, drawn, restored, stage_end, trained
 from pggan_kit.identity import Identity
-from pggan_kit.json_text import json_text
-from pggan_kit.locks import LOCK, RunLock
-from pggan_kit.rows import Rows
-from pggan_kit.seeding import torch_generator
+from pggan_kit.system import distributed
+from pggan_kit.system.files import write_atomically
+from pggan_kit.system.json_lines import JsonLines
+from pggan_kit.system.json_text import json_text
+from pggan_kit.system.locks import LOCK, RunLock
+from pggan_kit.system.seeding import torch_generator
 
 if TYPE_CHECKING:
     from pggan_kit.evaluating import Evaluator
@@ -49,7 +49,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows = Rows(path / "stats.jsonl")
+        self._rows = JsonLines(path / "stats.jsonl")
         self._lock: RunLock | None = None
 
     @classmethod
@@ -351,7 +351,7 @@ class Stats(list[dict[str, Any]]):
             KeyError: no row has this name; the message has the nearest one.
         """
         if name not in self.columns:
-            raise KeyError(f"no column {name!r}{nearest(name, self.columns)}; there are {', '.join(self.columns)}")
+            raise KeyError(f"no column {name!r}{did_you_mean(name, self.columns)}; there are {', '.join(self.columns)}")
         return [row.get(name) for row in self]
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pggan_kit.api import TrainedGenerator, load_generator
-from pggan_kit.checkpoint import write_atomically
+from pggan_kit.api import load_generator
 from pggan_kit.errors import RunError
-from pggan_kit.images import image_grid, to_uint8
-from pggan_kit.seeding import torch_generator
+from pggan_kit.generators import TrainedGenerator
+from pggan_kit.pictures.grid import image_grid, to_uint8
+from pggan_kit.system.files import write_atomically
+from pggan_kit.system.seeding import torch_generator
 
 
 def sample(

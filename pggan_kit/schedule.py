@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeAlias, TypeVar
@@ -224,3 +230,7 @@ def checked_sizes(sizes: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]
                 f"{new[0]}x{new[1]} does not (next would be {2 * old[0]}x{2 * old[1]})"
             )
     return pairs
+
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""

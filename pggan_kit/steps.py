@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pggan_kit import distributed, microbatches
+from pggan_kit import microbatches
 from pggan_kit.components import Critic, Penalty, Scores
-from pggan_kit.derivatives import differentiated_twice
+from pggan_kit.growth.fade import fade_reals
 from pggan_kit.guards import float_buffers
-from pggan_kit.networks import side_by_side
-from pggan_kit.resampling import fade_reals
-from pggan_kit.seeding import torch_generator
+from pggan_kit.layers.batches import side_by_side
+from pggan_kit.layers.derivatives import differentiated_twice
+from pggan_kit.system import distributed
+from pggan_kit.system.seeding import torch_generator
 
 if TYPE_CHECKING:
     from pggan_kit.compiled import Compiler

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_kit import distributed
 from pggan_kit.branching import part_classes
 from pggan_kit.compiled import Compiler
 from pggan_kit.data import Data
@@ -20,10 +19,11 @@ from pggan_kit.meters import Meter, diversity, metrics
 from pggan_kit.recovery import Recovery
 from pggan_kit.runs import Run
 from pggan_kit.schedule import FADE, STABLE, Stage
-from pggan_kit.seeding import derive, seed_step
-from pggan_kit.signals import StopSignals
 from pggan_kit.state import on_cpu
 from pggan_kit.steps import PATHS, StepContext, mean_of_each
+from pggan_kit.system import distributed
+from pggan_kit.system.seeding import derive, seed_step
+from pggan_kit.system.signals import StopSignals
 
 TIMED_OUT = 1
 """Stands for the time limit among the numbers of signals, of which it must be the smallest."""

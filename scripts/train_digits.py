@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pggan_kit.data import DataSettings
-from pggan_kit.json_text import json_text
 from pggan_kit.pyramid import Pyramid
-from pggan_kit.seeding import derive
+from pggan_kit.system.json_text import json_text
+from pggan_kit.system.seeding import derive
 from pggan_plugins.datasets import MNIST
 from pggan_plugins.features.digits import SIZES, VARIANTS, WEIGHTS, Classifier
 

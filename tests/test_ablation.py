@@ -19,12 +19,13 @@ from killing import assert_same_run
 
 from pggan_kit import ablation, api, hookimpl
 from pggan_kit.ablation import plan as plans
-from pggan_kit.ablation import provenance, running
+from pggan_kit.ablation import running
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.trunk import first_difference
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, TrainingError
+from pggan_kit.system import provenance
 
 PLUGIN = Path(__file__).with_name("ablation_plugin.py")
 PLUGINS = [str(STUB), str(PLUGIN)]
@@ -546,7 +547,7 @@ def test_a_damaged_result_is_told(begun: Ablate) -> None:
 
 
 def test_two_processes_do_not_work_in_one_folder(ablate: Ablate) -> None:
-    from pggan_kit.locks import RunLock
+    from pggan_kit.system.locks import RunLock
 
     Path("out").mkdir()
     with RunLock(Path("out")), pytest.raises(RunError, match="out is in use"):

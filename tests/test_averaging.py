@@ -20,8 +20,8 @@ from pggan_kit import api, averaging, hookimpl, load_generator
 from pggan_kit.averaging import ages_of_average, calibration_labels, decay_of_update
 from pggan_kit.experiment import Experiment
 from pggan_kit.schedule import Schedule, ScheduleSettings
-from pggan_kit.seeding import torch_generator
 from pggan_kit.state import TrainState
+from pggan_kit.system.seeding import torch_generator
 from pggan_kit.testing.base import new_run, tiny_experiment, train_tiny
 from pggan_kit.testing.support import equal
 from pggan_kit.testing.toys import ToyDataset

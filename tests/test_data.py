@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from pggan_kit import arrayfile, pyramid
-from pggan_kit.data import Data, DataSettings, Sampler, SkipImage, image_channels, open_data
-from pggan_kit.errors import DataError
-from pggan_kit.pyramid import Level, resize
+from pggan_kit.data import Data, DataSettings, Sampler, open_data
+from pggan_kit.errors import DataError, SkipImage
+from pggan_kit.pyramid import Level, image_channels, resize
 from pggan_kit.schedule import Stage
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pggan_kit.derivatives import conv2d, differentiated_twice, leaky_relu
+from pggan_kit.layers.derivatives import conv2d, differentiated_twice, leaky_relu
 from pggan_kit.state import TrainState
 from pggan_kit.steps import StepContext, image_gradients
 from pggan_kit.testing.base import tiny_experiment
@@ -35,7 +35,7 @@ def operands(kernel: int, height: int, width: int) -> tuple[Tensor, Tensor, Tens
 @pytest.fixture(autouse=True)
 def _of_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small images show all that there is to see."""
-    monkeypatch.setattr("pggan_kit.derivatives.TORCH_UP_TO", 0)
+    monkeypatch.setattr("pggan_kit.layers.derivatives.TORCH_UP_TO", 0)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding", "height", "width"), SHAPES)
@@ -178,7 +178,7 @@ def test_training_steps_are_those_of_torchs_own_operations(pool: str, double: No
 
 @pytest.mark.parametrize(("largest_for_torch", "taken"), [(3, "_ConvolutionBackward"), (4, "ConvolutionBackward0")])
 def test_penalties_take_the_fast_way(monkeypatch: pytest.MonkeyPatch, largest_for_torch: int, taken: str) -> None:
-    monkeypatch.setattr("pggan_kit.derivatives.TORCH_UP_TO", largest_for_torch)
+    monkeypatch.setattr("pggan_kit.layers.derivatives.TORCH_UP_TO", largest_for_torch)
     x, weight = noise(2, 3, 4, 4), noise(1, 3, 4, 4, seed=1).requires_grad_()
     seen: list[str] = []
 

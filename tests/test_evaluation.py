@@ -219,7 +219,7 @@ def test_value_by_hand(run: Any) -> None:
     """The mean of the generator's images of the documented latents, against that of the reals at that size."""
     generator = pggan_kit.load_generator(run, plugins=[STUB, PARTS])
     reals = api.prepare("tiny.gin", plugins=[STUB, PARTS]).data(run.schedule).level((16, 16)).images
-    from pggan_kit.seeding import numpy_generator, torch_generator
+    from pggan_kit.system.seeding import numpy_generator, torch_generator
 
     latents = torch.randn(5, 8, generator=torch_generator(0, "evaluation latents"))
     fakes = ((generator(latents) + 1) * 127.5).round().clamp(0, 255).double().mean()

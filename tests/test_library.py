@@ -14,9 +14,9 @@ import torch
 import pggan_kit
 from pggan_kit import Run, Scores, Stats, api, hookimpl
 from pggan_kit.errors import ConfigError, PluginError, RunError
-from pggan_kit.json_text import json_text
 from pggan_kit.objects import _places
-from pggan_kit.rows import Rows
+from pggan_kit.system.json_lines import JsonLines
+from pggan_kit.system.json_text import json_text
 
 Tiny = Callable[..., str]
 
@@ -271,7 +271,7 @@ def test_json_has_no_numbers_that_json_does_not_have(tmp_path: Path) -> None:
         raise AssertionError(f"{literal} is no JSON")
 
     assert json.loads(json_text(value), parse_constant=refuse) == wanted
-    rows = Rows(tmp_path / "rows.jsonl")
+    rows = JsonLines(tmp_path / "rows.jsonl")
     rows.append({"images": 3, "Loss/D": math.nan})
     assert json.loads(rows.path.read_text(), parse_constant=refuse) == {"images": 3, "Loss/D": None} == rows.read()[0]
 

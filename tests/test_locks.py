@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from pggan_kit import api, hookimpl, locks
+from pggan_kit import api, hookimpl
 from pggan_kit.errors import RunError
-from pggan_kit.locks import LOCK, RunLock
 from pggan_kit.runs import RunDirectory
+from pggan_kit.system import locks
+from pggan_kit.system.locks import LOCK, RunLock
 
 HOLD = """
 import sys, time

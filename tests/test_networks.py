@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pggan_kit.layers.resampling import Area
 from pggan_kit.networks import Discriminator, Generator
-from pggan_kit.resampling import Area
 from pggan_kit.schedule import ScheduleSettings, Stage
 from pggan_kit.state import TrainState
 from pggan_kit.testing import make_stages

@@ -13,7 +13,8 @@ from torch import Tensor
 from pggan_kit import api, planning
 from pggan_kit.batch_statistics import count_samples, list_warnings
 from pggan_kit.benchmarking.rig import Rig
-from pggan_kit.networks import Discriminator, batches
+from pggan_kit.layers.batches import batches
+from pggan_kit.networks import Discriminator
 
 Cli = Callable[..., Result]
 

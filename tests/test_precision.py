@@ -15,6 +15,7 @@ from pggan_kit import api, hookimpl
 from pggan_kit.guards import Guard, NonFiniteError
 from pggan_kit.state import TrainState
 from pggan_kit.steps import StepContext
+from pggan_kit.system.devices import prepared_device
 from pggan_kit.testing.base import mid_fade, new_run, summary, tiny_experiment, train_tiny
 from pggan_kit.testing.support import equal, weights
 from pggan_kit.testing.toys import ToySampler
@@ -192,8 +193,8 @@ def flags() -> Iterator[None]:
 @pytest.mark.parametrize("tf32", [True, False])
 def test_tf32_is_set_on_a_gpu_alone(tf32: bool, flags: None, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not tf32
-    api.prepared_device("cpu", tf32)
+    prepared_device("cpu", tf32)
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (not tf32, not tf32)
     monkeypatch.setattr(api, "device_of", torch.device)
-    api.prepared_device("cuda:0", tf32)
+    prepared_device("cuda:0", tf32)
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (tf32, tf32)

@@ -22,6 +22,7 @@ from PIL import Image
 from reporting import Page, latents, train_pair
 
 from pggan_kit import api, hookimpl
+from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import RunError, UserError
 from pggan_kit.report import write_report
 from pggan_kit.report.latex import latex
@@ -142,7 +143,7 @@ def test_a_strip_goes_from_the_old_path_to_the_new_one(pair: SimpleNamespace) ->
 @pytest.mark.parametrize("run", ["soft", "hard"])
 def test_beginnings_are_what_the_run_drew_when_it_grew(pair: SimpleNamespace, run: str) -> None:
     restore = api.restorer(pair.folder / run)
-    contents = [c for c in api.Checkpoints(pair.folder / run / "checkpoints").kept() if c["stage_over"]]
+    contents = [c for c in Checkpoints(pair.folder / run / "checkpoints").kept() if c["stage_over"]]
     for stage, content in enumerate(contents[:-1], start=1):
         generator = restore(content, grown=True)
         images = generator(latents(generator.latent_size))

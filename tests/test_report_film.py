@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pggan_kit.images import image_grid, tile, untiled
+from pggan_kit.pictures.grid import image_grid, tile, untiled
 from pggan_kit.report import film, plots
 from pggan_kit.report.film import FADING_MS, LAST_MS, SWITCH_MS, USUAL_MS, Still, chosen_moments, side_by_side
 from pggan_kit.report.pictures import ALPHAS, Pictures

@@ -13,9 +13,9 @@ import torch
 from pggan_kit import Scores, hookimpl
 from pggan_kit.errors import RunError
 from pggan_kit.schedule import ScheduleSettings
-from pggan_kit.seeding import derive, numpy_generator, torch_generator
 from pggan_kit.state import TickMeans, TrainState
 from pggan_kit.steps import StepContext, image_gradients
+from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
 from pggan_kit.testing.base import summary, tiny_experiment, train_tiny
 from pggan_kit.testing.support import equal, noise
 from pggan_kit.testing.toys import ToyDataset, ToyLoss, ToySampler
@@ -285,8 +285,8 @@ def test_ranks_share_out_the_global_batch(monkeypatch: pytest.MonkeyPatch, world
     wanted = {"reals": whole.reals().images, "latents": whole.latents("x"), "uniform": whole.uniform("x")}
     found: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
     for rank in range(world):
-        monkeypatch.setattr("pggan_kit.distributed.world_size", lambda: world)
-        monkeypatch.setattr("pggan_kit.distributed.rank", lambda rank=rank: rank)
+        monkeypatch.setattr("pggan_kit.system.distributed.world_size", lambda: world)
+        monkeypatch.setattr("pggan_kit.system.distributed.rank", lambda rank=rank: rank)
         ctx = context(state)
         assert ctx.local_batch == 12 // world
         own = {"reals": ctx.reals().images, "latents": ctx.latents("x"), "uniform": ctx.uniform("x")}

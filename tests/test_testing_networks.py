@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import pggan_kit.testing as suites
 from pggan_kit import Scores
 from pggan_kit.components import BatchStatistic
-from pggan_kit.resampling import Area, AreaDownsample, NearestUpsample
+from pggan_kit.layers.resampling import Area, AreaDownsample, NearestUpsample
 from pggan_kit.testing.toys import ToyArchitecture
 
 DEFECTS = Defects()

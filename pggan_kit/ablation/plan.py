@@ -18,13 +18,13 @@ from pggan_kit import config as configs
 from pggan_kit.ablation.settings import TRUNK, Ablation
 from pggan_kit.ablation.trunk import first_difference
 from pggan_kit.api import Prepared, prepare
-from pggan_kit.checkpoint import write_atomically
 from pggan_kit.components import Launcher
 from pggan_kit.errors import ConfigError, PluginError, RunError, UserError
-from pggan_kit.json_text import json_text
 from pggan_kit.plugin_files import RecordedFile
 from pggan_kit.plugins import load
-from pggan_kit.seeding import torch_generator
+from pggan_kit.system.files import write_atomically
+from pggan_kit.system.json_text import json_text
+from pggan_kit.system.seeding import torch_generator
 
 PLAN = "plan.json"
 ROOT = {"ablate": Ablation}

@@ -16,12 +16,12 @@ from pggan_kit.ablation.analysis import analyse
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.table import text
-from pggan_kit.checkpoint import write_atomically
 from pggan_kit.components import Launcher, Trial
 from pggan_kit.errors import Interrupted, RunError, TrainingError
-from pggan_kit.json_text import json_text
-from pggan_kit.locks import RunLock
-from pggan_kit.signals import StoppedAtOnce
+from pggan_kit.system.files import write_atomically
+from pggan_kit.system.json_text import json_text
+from pggan_kit.system.locks import RunLock
+from pggan_kit.system.signals import StoppedAtOnce
 
 COLUMNS = (
     *("variant", "seed", "stage", "images", "metric", "value", "failed", "revision", "hardware"),

@@ -12,14 +12,15 @@ import pggan_kit
 from pggan_kit import api, hookimpl
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation.plan import Plan
-from pggan_kit.ablation.provenance import hardware, revision
 from pggan_kit.ablation.settings import TRUNK
-from pggan_kit.checkpoint import Checkpoints, write_atomically
+from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError
-from pggan_kit.json_text import json_text
-from pggan_kit.locks import RunLock
 from pggan_kit.plugin_files import RecordedFile
 from pggan_kit.schedule import Stage
+from pggan_kit.system.files import write_atomically
+from pggan_kit.system.json_text import json_text
+from pggan_kit.system.locks import RunLock
+from pggan_kit.system.provenance import hardware, revision
 
 RESULT = "result.json"
 """In the folder of a trial that has ended, well or dead."""

@@ -11,17 +11,15 @@ from typing import Any
 import torch
 
 import pggan_kit
-from pggan_kit.api import prepared_device
 from pggan_kit.benchmarking import ceiling
 from pggan_kit.benchmarking.contenders import Foreign, Variant, foreign, variants
 from pggan_kit.benchmarking.counting import flops_of, mean_calls
-from pggan_kit.benchmarking.memory import peak_mib, reset_peak
 from pggan_kit.benchmarking.rig import Rig, fades
 from pggan_kit.benchmarking.shares import shares
 from pggan_kit.benchmarking.timing import ROUNDS, Kinds, Turns, seconds, spread
 from pggan_kit.errors import UserError
-from pggan_kit.experiment import has_bfloat16
 from pggan_kit.schedule import Schedule, Stage
+from pggan_kit.system.devices import has_bfloat16, peak_mib, prepared_device, reset_peak
 
 FORMAT = 1
 STEADY, FADING = "steady", "fading"

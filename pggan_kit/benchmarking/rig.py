@@ -21,8 +21,8 @@ from pggan_kit.plugins import Hooks
 from pggan_kit.pyramid import Level
 from pggan_kit.runs import Run, RunDirectory
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
-from pggan_kit.seeding import derive, seed_step
 from pggan_kit.steps import PATHS, StepContext
+from pggan_kit.system.seeding import derive, seed_step
 
 NETS = ("generator", "discriminator")
 MIDDLE = 0.5

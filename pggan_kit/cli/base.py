@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 import pggan_kit
 from pggan_kit.errors import Interrupted, TrainingError, UserError
-from pggan_kit.signals import StoppedAtOnce, leaving_in_order
+from pggan_kit.system.signals import StoppedAtOnce, leaving_in_order
 
 out = Console(width=None if sys.stdout.isatty() else 160)  # tables in a file or pipe are not cut to 80 columns
 err = Console(stderr=True)

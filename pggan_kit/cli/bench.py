@@ -8,7 +8,7 @@ import click
 
 from pggan_kit.cli.base import FAILED, escaped, experiment_options, main, out, say
 from pggan_kit.errors import UserError
-from pggan_kit.json_text import json_text
+from pggan_kit.system.json_text import json_text
 
 
 class Bench(click.Group):

@@ -9,7 +9,7 @@ import click
 from rich.table import Table
 
 from pggan_kit.cli.base import experiment_options, main, out, stage_option
-from pggan_kit.json_text import json_text
+from pggan_kit.system.json_text import json_text
 
 
 @main.command()

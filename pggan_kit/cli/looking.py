@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pggan_kit.cli.base import DataProgress, escaped, experiment_options, main, out
-from pggan_kit.json_text import json_text
+from pggan_kit.system.json_text import json_text
 
 
 @main.command()

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pggan_kit.cli.base import main, no_plugin_option, out
-from pggan_kit.json_text import json_text
 from pggan_kit.scaffold import KINDS_TO_WRITE
+from pggan_kit.system.json_text import json_text
 
 
 @main.group()

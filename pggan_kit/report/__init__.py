@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit import __version__
-from pggan_kit.checkpoint import write_atomically
 from pggan_kit.errors import RunError
 from pggan_kit.report import ablations, film, runs
 from pggan_kit.report.latex import latex
@@ -16,6 +15,7 @@ from pggan_kit.report.page import Section, render, require_libraries
 from pggan_kit.report.pictures import draw_run
 from pggan_kit.report.plots import COLUMN, rendered
 from pggan_kit.report.records import RunRecord, named_apart, read_run
+from pggan_kit.system.files import write_atomically
 
 __all__ = ["write_report"]
 

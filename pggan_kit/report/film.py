@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pggan_kit import gif
-from pggan_kit.frames import Caption, draw_frame, fitted
-from pggan_kit.images import BACKGROUND, untiled
+from pggan_kit.pictures import gif
+from pggan_kit.pictures.frames import Caption, draw_frame, fitted
+from pggan_kit.pictures.grid import BACKGROUND, untiled
 from pggan_kit.report.pictures import ALPHAS, Pictures
 from pggan_kit.report.records import RunRecord, StageRecord
 from pggan_kit.schedule import FADE, STABLE

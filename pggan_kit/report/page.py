@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from pggan_kit.errors import UserError
-from pggan_kit.frames import reduced
-from pggan_kit.images import image_grid
+from pggan_kit.pictures.frames import reduced
+from pggan_kit.pictures.grid import image_grid
 from pggan_kit.report.plots import Draw, rendered
 
 PNG_LIMIT = 150_000

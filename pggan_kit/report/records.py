@@ -10,8 +10,8 @@ from typing import Any
 
 from pggan_kit import config as configs
 from pggan_kit.errors import RunError, UserError
-from pggan_kit.rows import Rows
 from pggan_kit.runs import RunDirectory
+from pggan_kit.system.json_lines import JsonLines
 
 Curve = list[tuple[int, float]]
 """(clock, value), both finite, by rising clock."""
@@ -118,7 +118,7 @@ def read_run(folder: Path, name: str | None = None) -> RunRecord:
 def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
     files = RunDirectory.open(folder)
     about = files.about()
-    rows, transitions = files.stats(), Rows(folder / "transitions.jsonl").read()
+    rows, transitions = files.stats(), JsonLines(folder / "transitions.jsonl").read()
     trunk = _trunk(about, folder, seen | {folder.resolve()})
     if trunk is not None:
         clock = about["from"]["images"]

@@ -19,8 +19,8 @@ from pggan_kit.contracts import marked_hooks, require_protocol
 from pggan_kit.data import DataSettings
 from pggan_kit.errors import PluginError
 from pggan_kit.experiment import MEMORY_FORMATS, Experiment
+from pggan_kit.layers.resampling import Area
 from pggan_kit.plugins import Hooks, Plugin, Plugins, Row
-from pggan_kit.resampling import Area
 from pggan_kit.runs import Run, RunDirectory
 from pggan_kit.schedule import FADE, ScheduleSettings
 from pggan_kit.state import TrainState

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit.components import Scores
-from pggan_kit.data import check_choice
+from pggan_kit.errors import check_choice
 from pggan_kit.schedule import Stage
 from pggan_plugins.architectures.layers import PixelNorm
 

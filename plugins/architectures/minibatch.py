@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit.components import BatchStatistic
-from pggan_kit.networks import at_least_float32, batches
+from pggan_kit.layers.batches import batches
+from pggan_kit.layers.tensors import at_least_float32
 from pggan_plugins.architectures.layers import EPSILON
 
 MINIBATCH = ("stddev", "discrimination", "none")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pggan_kit.components import BatchStatistic, Resampling
-from pggan_kit.resampling import Upsample
+from pggan_kit.layers.resampling import Upsample
 from pggan_kit.schedule import PerStage, Stage
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
 from pggan_plugins.architectures.layers import EPSILON, LEAK, EqualizedLinear, Layers, Residual

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pggan_kit import Scores
 from pggan_kit.components import BatchStatistic, Resampling
-from pggan_kit.resampling import NearestUpsample
+from pggan_kit.layers.resampling import NearestUpsample
 from pggan_kit.schedule import PerStage, Stage, at_height
 from pggan_plugins.architectures.layers import ALONE
 from pggan_plugins.architectures.shared import LargerImage, SmallerImage

@@ -10,10 +10,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pggan_kit import hookimpl
-from pggan_kit.distributed import world_size
 from pggan_kit.errors import ConfigError
 from pggan_kit.runs import Run
 from pggan_kit.state import TrainState
+from pggan_kit.system.distributed import world_size
 from pggan_plugins.augmentations import colour, geometry
 from pggan_plugins.augmentations.dice import Dice
 from pggan_plugins.augmentations.policy import checked_policy

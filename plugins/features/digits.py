@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.data import check_choice
-from pggan_kit.errors import DataError
+from pggan_kit.errors import DataError, check_choice
 from pggan_kit.hookspecs import hookimpl
 from pggan_kit.runs import Run
 

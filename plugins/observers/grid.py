@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pggan_kit.images import GAP, image_grid, to_uint8
+from pggan_kit.pictures.grid import GAP, image_grid, to_uint8
 from pggan_kit.runs import Run
-from pggan_kit.seeding import torch_generator
+from pggan_kit.system.seeding import torch_generator
 
 LIMIT = 2048
 """No grid is wider or higher, in pixels, unless a single image is."""

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from pggan_kit.components import FeatureExtractor
 from pggan_kit.hookspecs import hookimpl
-from pggan_kit.rows import Rows
 from pggan_kit.runs import Run
 from pggan_kit.schedule import STABLE, Stage
 from pggan_kit.state import TrainState
+from pggan_kit.system.json_lines import JsonLines
 from pggan_plugins.observers.shared import require_count
 
 GROWTH, FADE_END = "growth", "fade_end"
@@ -92,7 +92,7 @@ class TransitionShock:
     def before_run(self, run: Run) -> None:
         """Forget an earlier run; cut the rows of a resumed one back to its checkpoint."""
         self._forget()
-        self._rows = Rows(run.directory / "transitions.jsonl")
+        self._rows = JsonLines(run.directory / "transitions.jsonl")
         if run.resumed and self._rows.path.exists():
             self._rows.cut(run.state.images, run.files.warn)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pggan_kit.hookspecs import hookimpl
-from pggan_kit.rows import Rows
 from pggan_kit.runs import Run
 from pggan_kit.state import TrainState
+from pggan_kit.system.json_lines import JsonLines
 from pggan_plugins.observers.grid import draw_grid
 from pggan_plugins.observers.shared import require_count
 
@@ -71,7 +71,7 @@ class TensorBoard:
         # What was logged after the checkpoint comes again: readers drop the old events from `purge_step` on.
         purge_step = run.state.images + 1 if run.resumed else None
         self._writer = self._new_writer(str(run.directory), purge_step=purge_step)
-        self._transitions = Rows(run.directory / "transitions.jsonl")
+        self._transitions = JsonLines(run.directory / "transitions.jsonl")
         self._logged = run.state.images - 1.0 if run.resumed else -1.0
         self._compared = run.resumed and run.state.last_tick > 0
         if not run.resumed:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pggan_kit.derivatives import conv2d
-from pggan_kit.resampling import Area, AreaDownsample, NearestUpsample
+from pggan_kit.layers.derivatives import conv2d
+from pggan_kit.layers.resampling import Area, AreaDownsample, NearestUpsample
 
 
 class FusedNearestUpsample(NearestUpsample):

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pggan_kit import PerStage, Stage, at_height, distributed, hookimpl
-from pggan_kit.contracts import nearest
-from pggan_kit.errors import ConfigError, TrainingError
+from pggan_kit import PerStage, Stage, at_height, hookimpl
+from pggan_kit.errors import ConfigError, TrainingError, did_you_mean
 from pggan_kit.runs import Run
 from pggan_kit.schedule import STABLE
 from pggan_kit.state import TrainState
+from pggan_kit.system import distributed
 
 LATE = "Metrics/"
 """Tags that begin like this need not be there at each tick."""
@@ -122,7 +122,7 @@ class Plateau:
         value = shared[0]
         if value is None and not self.watch.startswith(LATE):
             raise ConfigError(
-                f"switches.Plateau.watch: no tick brings {self.watch}{nearest(self.watch, stats)}; there are "
+                f"switches.Plateau.watch: no tick brings {self.watch}{did_you_mean(self.watch, stats)}; there are "
                 f"{', '.join(stats)}"
             )
         self.points = [point for point in self.points if point[0] > state.starts[-1]]

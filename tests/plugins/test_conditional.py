@@ -15,8 +15,8 @@ from conftest import TINY
 
 from pggan_kit import Component, Scores, api
 from pggan_kit.errors import ConfigError
+from pggan_kit.layers.resampling import Area
 from pggan_kit.networks import Discriminator, Generator
-from pggan_kit.resampling import Area
 from pggan_kit.schedule import Stage
 from pggan_kit.testing import ArchitectureSuite, LossSuite, make_stages
 from pggan_kit.testing.support import noise, shake

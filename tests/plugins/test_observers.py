@@ -17,12 +17,12 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from pggan_kit import gif
-from pggan_kit.frames import Caption, cell_size, draw_caption, draw_frame
-from pggan_kit.images import BACKGROUND, GAP, image_grid, tile, to_uint8
+from pggan_kit.pictures import gif
+from pggan_kit.pictures.frames import Caption, cell_size, draw_caption, draw_frame
+from pggan_kit.pictures.grid import BACKGROUND, GAP, image_grid, tile, to_uint8
 from pggan_kit.plugins import new_manager, register
-from pggan_kit.rows import Rows
 from pggan_kit.schedule import ScheduleSettings
+from pggan_kit.system.json_lines import JsonLines
 from pggan_plugins import observers
 from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard, TransitionShock, progress
 from pggan_plugins.observers.grid import arrange, crop, latents_of
@@ -296,7 +296,7 @@ def test_growth_alpha_bar_fills_in_proportion(channels: int) -> None:
 def test_growth_is_named_stable_where_the_switch_is_hard(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
-        "pggan_kit.frames.draw_caption",
+        "pggan_kit.pictures.frames.draw_caption",
         lambda caption, width: seen.append(caption) or Image.new("L", (width, 20)),
     )
     observer = Growth(count=1)
@@ -440,7 +440,7 @@ def test_tensorboard_has_every_number_the_grid_and_the_config(run: FakeRun, monk
 def test_tensorboard_events_appear_once_after_a_resume(run: FakeRun) -> None:
     (run.directory / "operative.gin").write_text("a.b = 1\n")
     (run.directory / "config.gin").write_text("a.b = 1\n")
-    transitions = Rows(run.directory / "transitions.jsonl")
+    transitions = JsonLines(run.directory / "transitions.jsonl")
     for images in (400, 600, 700):
         transitions.append({"images": images, "Transition/rms/ema": images / 1000})
     observer = TensorBoard(count=1)

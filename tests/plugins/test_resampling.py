@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import correlate2d
 
-from pggan_kit.resampling import Area, fade_reals
+from pggan_kit.growth.fade import fade_reals
+from pggan_kit.layers.resampling import Area
 from pggan_kit.testing import ResamplingSuite
 from pggan_kit.testing.support import noise
 from pggan_plugins import resampling

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.resampling import Area, fade_reals
+from pggan_kit.growth.fade import fade_reals
+from pggan_kit.layers.resampling import Area
 from pggan_plugins.resampling import Bilinear, Blur, Learned, PixelShuffle
 
 FACTORS = (2, 3, 4)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit import api, hookimpl
-from pggan_kit.resampling import Area
+from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Stage
 from pggan_kit.testing import ObserverSuite
 from pggan_plugins.observers import TransitionShock

@@ -16,8 +16,9 @@ import torch
 
 from pggan_kit import Component, api, hookimpl
 from pggan_kit.errors import ConfigError, TrainingError
+from pggan_kit.growth.fade import fade_reals
+from pggan_kit.layers.resampling import Area
 from pggan_kit.networks import Discriminator
-from pggan_kit.resampling import Area, fade_reals
 from pggan_kit.testing import make_stages
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.switches import Cosine, GeneratorFirst, Plateau, Smoothstep, Staircase

@@ -19,7 +19,7 @@ from pggan_kit.api import prepare, resume, train
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import ConfigError
 from pggan_kit.networks import Discriminator, Generator
-from pggan_kit.seeding import derive
+from pggan_kit.system.seeding import derive
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 STAGES = (7, 14, 28)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pggan_kit.images import BACKGROUND, GAP, tile
+from pggan_kit.pictures.grid import BACKGROUND, GAP, tile
 from pggan_kit.schedule import FADE, STABLE, Schedule
 
 GRID_WIDTH = 512

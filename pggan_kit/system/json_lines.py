@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.checkpoint import write_atomically
 from pggan_kit.errors import RunError, TrainingError
-from pggan_kit.json_text import json_text
+from pggan_kit.system.files import write_atomically
+from pggan_kit.system.json_text import json_text
 
 
-class Rows:
+class JsonLines:
     """Rows that go along with checkpoints: written before the checkpoint, cut back to it when a run resumes.
 
     Args:

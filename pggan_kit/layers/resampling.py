@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pggan_kit.derivatives import conv2d
+from pggan_kit.layers.derivatives import conv2d
 
 
 class Upsample(nn.Module):
@@ -65,8 +64,3 @@ class Area:
     def down(self, channels: int, factor: int) -> Downsample:
         """A module that downsamples `channels` maps by `factor`."""
         return AreaDownsample(factor)
-
-
-def fade_reals(images: Tensor, factor: int, alpha: Tensor, up: nn.Module, down: nn.Module) -> Tensor:
-    """Reals as detailed as a half-grown network: `lerp(up(down(x)), x, alpha)` (Karras et al. 2018, released code)."""
-    return torch.lerp(up(down(images)), images, alpha.to(images.dtype))

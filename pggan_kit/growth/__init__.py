@@ -1,0 +1,1 @@
+"""Networks that grow, and the fade between two stages."""

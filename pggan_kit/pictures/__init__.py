@@ -1,0 +1,1 @@
+"""Draw images: grids, frames with captions, and GIFs."""
