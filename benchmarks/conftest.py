@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pggan_kit.api import prepare
+from pggan_kit.api.prepare import prepare
 from pggan_kit.benchmarking.rig import Rig
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pggan_kit import hookimpl
-from pggan_kit.api import train
+from pggan_kit.api.train import train
 
 STUB = Path(__file__).parent.parent / "tests" / "stub_plugin.py"
 STEPS_A_STAGE = 520

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import HERE, LADDER
 
-from pggan_kit.api import train
+from pggan_kit.api.train import train
 from pggan_kit.planning import plan
 
 STEPS = {4: 400, 8: 200, 16: 100, 32: 40, 64: 16, 128: 8}

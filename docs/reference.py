@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit import hookspecs
-from pggan_kit.plugins import load
+from pggan_kit.plugin_host.loading import load
 
 
 def write(folder: Path) -> None:

@@ -1,8 +1,9 @@
 """pggan_kit: a plugin-based experiment framework for progressive growing of GANs."""
 
-from pggan_kit.api import load_generator, resume, train
+from pggan_kit.api.evaluate import evaluate
+from pggan_kit.api.generator import load_generator
+from pggan_kit.api.train import resume, train
 from pggan_kit.components import Component, Critic, Quantity, Scores
-from pggan_kit.evaluation import evaluate
 from pggan_kit.generators import TrainedGenerator
 from pggan_kit.hookspecs import hookimpl
 from pggan_kit.runs import Run, Stats

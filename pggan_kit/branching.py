@@ -11,12 +11,13 @@ from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import RunError
 from pggan_kit.generators import stage_end
 from pggan_kit.identity import KEY, Identity, noted_sizes
+from pggan_kit.plugin_host.hooks import part_classes
 from pggan_kit.runs import RunDirectory
 from pggan_kit.schedule import FADE, STABLE, Schedule
 from pggan_kit.state import TrainState
 
 if TYPE_CHECKING:
-    from pggan_kit.plugins import Hooks
+    from pggan_kit.plugin_host.hooks import Hooks
     from pggan_kit.runs import Run
 
 ARCHITECTURE = "train.architecture"
@@ -161,15 +162,6 @@ def beginning(text: str | Path, run: Run) -> str:
     if state.images < end:
         return f"{begun}, which goes on until images {end:,}"
     return f"{begun}, which is over; stage {schedule.stages[len(state.starts)].size} is next"
-
-
-def part_classes(hooks: Hooks, hook: str) -> dict[str, str]:
-    """The classes of those that implement a hook, by their names."""
-    found = {}
-    for implementation in hooks.implementations(hook):
-        owner = getattr(implementation.function, "__self__", None)  # None: a function of a plugin module
-        found[implementation.plugin_name] = "a module" if owner is None else type(owner).__qualname__
-    return found
 
 
 def _require_bridges(state: TrainState, hooks: Hooks) -> None:

@@ -19,8 +19,8 @@ from pggan_kit.components import (
     Switch,
     Update,
 )
-from pggan_kit.data import DataSettings
-from pggan_kit.evaluating import EvaluationSettings
+from pggan_kit.data.settings import DataSettings
+from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import PerStage, ScheduleSettings, Stage, at_height, checked_sizes
 from pggan_kit.system.devices import has_bfloat16

@@ -19,7 +19,7 @@ from pggan_kit.state import TrainState
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
     from pggan_kit.networks import Generator
-    from pggan_kit.plugins import Hooks
+    from pggan_kit.plugin_host.hooks import Hooks
     from pggan_kit.schedule import Schedule, Stage
 
 CHUNK = 256

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pggan_kit.errors import RunError
 
 if TYPE_CHECKING:
-    from pggan_kit.data import Data
+    from pggan_kit.data.sampler import Data
     from pggan_kit.experiment import Experiment
     from pggan_kit.schedule import Schedule
 

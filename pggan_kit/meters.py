@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_kit.evaluating import Evaluator, fakes
+from pggan_kit.evaluation.evaluator import Evaluator, fakes
 from pggan_kit.generators import drawn
 from pggan_kit.runs import Run
 from pggan_kit.system.devices import peak_memory_mib

@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from pggan_kit import meters
-from pggan_kit.api import Prepared, prepare
+from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.averaging import AverageAge, ages_of_average, percent
 from pggan_kit.batch_statistics import list_batch_statistics, list_trained_stages
 from pggan_kit.benchmarking.counting import flops_of, forward_calls

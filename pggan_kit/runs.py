@@ -29,9 +29,9 @@ from pggan_kit.system.locks import LOCK, RunLock
 from pggan_kit.system.seeding import torch_generator
 
 if TYPE_CHECKING:
-    from pggan_kit.evaluating import Evaluator
+    from pggan_kit.evaluation.evaluator import Evaluator
     from pggan_kit.experiment import Experiment
-    from pggan_kit.plugins import Hooks
+    from pggan_kit.plugin_host.hooks import Hooks
     from pggan_kit.schedule import Schedule
     from pggan_kit.state import TrainState
 

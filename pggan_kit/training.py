@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_kit.branching import part_classes
 from pggan_kit.compiled import Compiler
-from pggan_kit.data import Data
+from pggan_kit.data.device_feed import fed
+from pggan_kit.data.sampler import Data
 from pggan_kit.errors import Interrupted, TrainingError, UserError
-from pggan_kit.feeding import fed
 from pggan_kit.guards import NonFiniteError
 from pggan_kit.identity import KEY
 from pggan_kit.meters import Meter, diversity, metrics
+from pggan_kit.plugin_host.hooks import part_classes
 from pggan_kit.recovery import Recovery
 from pggan_kit.runs import Run
 from pggan_kit.schedule import FADE, STABLE, Stage

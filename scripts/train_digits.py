@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pggan_kit.data import DataSettings
-from pggan_kit.pyramid import Pyramid
+from pggan_kit.data.pyramid import Pyramid
+from pggan_kit.data.settings import DataSettings
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.seeding import derive
 from pggan_plugins.datasets import MNIST

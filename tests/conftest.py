@@ -73,10 +73,10 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 @pytest.fixture
 def train(tiny: Callable[..., str]) -> Callable[..., object]:
     """`train("train.seed = 1", ..., plugins=[...], run_dir=...)` trains the tiny experiment and returns its run."""
-    from pggan_kit import api
+    from pggan_kit.api import train as train_module
 
     def run(*lines: str, plugins: tuple[object, ...] = (), run_dir: str | None = None) -> object:
-        return api.train(tiny(*lines), run_dir=run_dir, plugins=[str(STUB), *plugins])
+        return train_module.train(tiny(*lines), run_dir=run_dir, plugins=[str(STUB), *plugins])
 
     return run
 

@@ -16,7 +16,8 @@ from conftest import STUB, TINY
 from PIL import Image
 from torch import Tensor
 
-from pggan_kit import api, hookimpl
+from pggan_kit import hookimpl
+from pggan_kit.api.train import train
 
 OBSERVED = """\
 train.observers = [@observers.Samples(), @observers.TransitionShock()]
@@ -48,7 +49,7 @@ def train_pair(folder: Path) -> dict[str, dict[int, Tensor]]:
     try:
         for name, switch in (("soft", "Linear"), ("hard", "Hard")):
             binding = f"train.switch = @switches.{switch}()"
-            api.train("tiny.gin", [binding], run_dir=name, plugins=[str(STUB), grown[name]])
+            train("tiny.gin", [binding], run_dir=name, plugins=[str(STUB), grown[name]])
     finally:
         os.chdir(before)
     return {name: part.images for name, part in grown.items()}

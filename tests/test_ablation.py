@@ -17,12 +17,14 @@ from click.testing import Result
 from conftest import STUB, TINY
 from killing import assert_same_run
 
-from pggan_kit import ablation, api, hookimpl
+from pggan_kit import ablation, hookimpl
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import running
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.trunk import first_difference
+from pggan_kit.api import prepare as api
+from pggan_kit.api.train import train
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, TrainingError
 from pggan_kit.system import provenance
@@ -113,7 +115,7 @@ def test_the_trunk_is_trained_once_and_changes_nothing(begun: Ablate, finished: 
     for name in ("linear", "hard"):
         origin = json.loads(Path(f"out/runs/{name}/1/run.json").read_text())["from"]
         assert origin["run"] == str((finished / "trunks/1").resolve()) and origin["images"] == 8
-        api.train(f"out/configs/{name}.gin", ["train.seed = 1"], run_dir=f"alone-{name}", plugins=PLUGINS)
+        train(f"out/configs/{name}.gin", ["train.seed = 1"], run_dir=f"alone-{name}", plugins=PLUGINS)
         branch, alone = (
             Checkpoints(Path(run) / "checkpoints").load_last() for run in (f"out/runs/{name}/1", f"alone-{name}")
         )
@@ -150,7 +152,7 @@ def test_a_half_done_trial_is_resumed(ablate: Ablate, finished: Path) -> None:
         ablate("launchers.Here.stop_after = 0")
     folder = Path("out/trunks/0")
     with pytest.raises(Interrupted):
-        api.train("out/configs/linear.gin", run_dir=folder, plugins=[*PLUGINS, Stop()])
+        train("out/configs/linear.gin", run_dir=folder, plugins=[*PLUGINS, Stop()])
     with pytest.raises(Interrupted):
         ablate("launchers.Here.stop_after = 1")
     assert "resumed at images 4" in (folder / "log.txt").read_text()

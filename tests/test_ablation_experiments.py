@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pggan_kit import api
 from pggan_kit.ablation import plan as plans
+from pggan_kit.api import prepare as api
+from pggan_kit.api.train import train
 from pggan_kit.averaging import ages_of_average
 
 FOLDER = Path(__file__).parent.parent / "experiments" / "ablations"
@@ -83,6 +84,6 @@ def test_an_ablation(path: Path, digits: Path, tmp_path: Path) -> None:
         # What is measured at a stage's end must be a generator of this stage, in each variant.
         ages = ages_of_average(prepared.built.experiment, schedule, [0])
         assert ages and all(age.before_stage <= 0.05 for age in ages), f"{name}: {'; '.join(a.text for a in ages)}"
-        run = api.train(config, SHORT, run_dir=tmp_path / name)
+        run = train(config, SHORT, run_dir=tmp_path / name)
         assert run.state.images == run.schedule.total == 40
     assert len(totals) == 1

@@ -16,7 +16,8 @@ from conftest import TINY
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pggan_kit import api, averaging, hookimpl, load_generator
+from pggan_kit import averaging, hookimpl, load_generator
+from pggan_kit.api import train as train_module
 from pggan_kit.averaging import ages_of_average, calibration_labels, decay_of_update
 from pggan_kit.experiment import Experiment
 from pggan_kit.schedule import Schedule, ScheduleSettings
@@ -355,7 +356,7 @@ def test_a_resumed_run_draws_the_same_grids(tmp_path: Path) -> None:
 
 def test_all_who_use_the_average_use_its_own_statistics(tiny: Callable[..., str], stub: str) -> None:
     config = tiny("train.ema_half_life = 100", "train.ema_ramp_up = 0.9", base=TINY.replace("PGGAN", "ResNet"))
-    run = api.train(config, plugins=[stub])
+    run = train_module.train(config, plugins=[stub])
     average, live = run.state.ema.state_dict(), run.state.generator.state_dict()
     running = [name for name in average if name.endswith(("running_mean", "running_var"))]
     assert len(running) >= 8 and not any(torch.equal(average[name], live[name]) for name in running)

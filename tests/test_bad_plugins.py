@@ -8,7 +8,7 @@ from click.testing import Result
 
 from pggan_kit import Component, hookimpl
 from pggan_kit.errors import PluginError
-from pggan_kit.plugins import load
+from pggan_kit.plugin_host.loading import load
 
 HEAD = "from pggan_kit import Component, hookimpl\n"
 

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from conftest import TINY
 
-from pggan_kit.checking import fits
-from pggan_kit.config import ROOTS
-from pggan_kit.contracts import annotations_of
-from pggan_kit.plugins import load
+from pggan_kit.config.arguments import annotations_of, fits
+from pggan_kit.config.builder import ROOTS
+from pggan_kit.plugin_host.loading import load
 
 CHOSEN_BY = {
     "architectures": "train.architecture = @{}()",

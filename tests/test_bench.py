@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from click.testing import Result
 
-from pggan_kit.api import prepare
+from pggan_kit.api.prepare import prepare
 from pggan_kit.benchmarking import ceiling, counting, timing
 from pggan_kit.benchmarking.rig import Rig, fades
 from pggan_kit.benchmarking.shares import PIECES, shares

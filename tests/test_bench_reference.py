@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.api import prepare
+from pggan_kit.api.prepare import prepare
 from pggan_kit.layers.resampling import Area
 from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.schedule import ScheduleSettings

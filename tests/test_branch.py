@@ -15,7 +15,9 @@ from click.testing import Result
 from conftest import STUB, TINY
 from killing import last, rows
 
-from pggan_kit import api, hookimpl
+from pggan_kit import hookimpl
+from pggan_kit.api import train as train_module
+from pggan_kit.api.train import resume
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import Interrupted, RunError, TrainingError
 from pggan_kit.testing.support import equal
@@ -35,7 +37,7 @@ def branch(tiny: Callable[..., str]) -> Branch:
     """`branch("trunk@1", "train.seed = 1", ..., plugins=...)` starts `branch/` from there."""
 
     def run(start: str, *lines: str, run_dir: str = "branch", plugins: tuple[Any, ...] = (), base: str = TINY) -> Any:
-        return api.train(tiny(*lines, base=base), run_dir=run_dir, plugins=[str(STUB), *plugins], start_from=start)
+        return train_module.train(tiny(*lines, base=base), run_dir=run_dir, plugins=[str(STUB), *plugins], start_from=start)
 
     return run
 
@@ -44,7 +46,7 @@ def branch(tiny: Callable[..., str]) -> Branch:
 def test_a_branch_that_changes_nothing_ends_as_its_trunk(stage: str, trunk: Path, branch: Branch) -> None:
     """From a stage's end, with the same config: the same weights and optimizers to the bit."""
     run = branch(f"trunk{stage}")
-    assert not run.resumed and equal(run.state.state_dict(), api.resume("trunk", plugins=[STUB]).state.state_dict())
+    assert not run.resumed and equal(run.state.state_dict(), resume("trunk", plugins=[STUB]).state.state_dict())
     begun = 8 if stage in ("@0", "@4x4") else 24
     assert rows(Path("branch")) == [row for row in rows(trunk) if row["images"] > begun]
 
@@ -76,7 +78,7 @@ def test_a_branch_records_where_it_came_from_and_needs_its_trunk_no_more(trunk: 
     }
     assert "from" not in json.loads((trunk / "run.json").read_text())
     shutil.rmtree(trunk)
-    assert api.resume("branch", plugins=[STUB]).state.images == 88
+    assert resume("branch", plugins=[STUB]).state.images == 88
 
 
 class StopAt:
@@ -98,7 +100,7 @@ def test_a_stage_is_lengthened(trunk: Path, branch: Branch) -> None:
 
 def branch_free(branch: Branch) -> Any:
     file = Path("tiny.gin")
-    return api.train(file, run_dir="whole", plugins=[str(STUB)])
+    return train_module.train(file, run_dir="whole", plugins=[str(STUB)])
 
 
 def test_a_finished_run_is_lengthened_from_its_last_checkpoint(trunk: Path, branch: Branch) -> None:
@@ -277,4 +279,4 @@ def test_a_branch_that_fails_can_be_resumed(trunk: Path, branch: Branch) -> None
 
     with pytest.raises(TrainingError):
         branch("trunk@1", "schedule.stable_images = 16", plugins=(Fail(),))
-    assert api.resume("branch", plugins=[STUB]).state.images == 64
+    assert resume("branch", plugins=[STUB]).state.images == 64

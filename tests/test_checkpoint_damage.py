@@ -16,7 +16,7 @@ from click.testing import Result
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pggan_kit import api
+from pggan_kit.api.generator import load_generator
 from pggan_kit.checkpoint import DAMAGED, MANIFEST, Checkpoints
 from pggan_kit.errors import RunError, UserError
 
@@ -251,7 +251,7 @@ def test_images_can_be_drawn_from_a_run_whose_last_checkpoint_is_damaged(train: 
     path = run.checkpoints.last()
     flip(path, 5000)
     with pytest.warns(UserWarning, match="Using the one before"):
-        generator = api.load_generator(run.directory)
+        generator = load_generator(run.directory)
     assert generator.images < run.state.images
     assert issubclass(RunError, UserError)
 

@@ -15,7 +15,9 @@ from click.testing import Result
 from PIL import Image
 from torch import nn
 
-from pggan_kit import api, planning
+from pggan_kit import planning
+from pggan_kit.api import prepare as api
+from pggan_kit.api import train as train_module
 
 Cli = Callable[..., Result]
 
@@ -203,7 +205,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
 
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.gin").write_text(TINY + "datasets.Stub.channels = 3\nschedule.total_images = 12\n")
-    api.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub])
+    train_module.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub])
     return folder / "run"
 
 

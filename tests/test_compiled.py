@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
 
-from pggan_kit import api, hookimpl, image_gradients, training
+from pggan_kit import hookimpl, image_gradients, training
+from pggan_kit.api.train import resume
 from pggan_kit.compiled import (
     PAYS_FROM_STEPS,
     Compiler,
@@ -347,7 +348,7 @@ def test_a_run_compiles_each_phase_once_and_resumes_to_the_bit(train: Callable[.
     saved = torch.load(sorted(Path("run/checkpoints").glob("*.pt"))[-1], weights_only=True)
     assert (saved["images"], saved["compiled"]) == (12, dict.fromkeys(NETS, "compiled"))
     watch = Compiling()
-    resumed = api.resume("run", plugins=[str(Path(__file__).with_name("stub_plugin.py")), watch])
+    resumed = resume("run", plugins=[str(Path(__file__).with_name("stub_plugin.py")), watch])
     assert watch.heard[0] == ("discriminator", "8x8", 12)
     eager = train(*RUN, "train.compile = 'never'", run_dir="eager")
     for net in (*NETS, "ema"):

@@ -10,11 +10,13 @@ import gin
 import pytest
 from conftest import TINY
 
-from pggan_kit import Component, config
-from pggan_kit.checking import check_arguments, fits
-from pggan_kit.config import Built
-from pggan_kit.contracts import annotations_of
-from pggan_kit.plugins import Plugins, load
+from pggan_kit import Component
+from pggan_kit.config import builder
+from pggan_kit.config import gin_files as config
+from pggan_kit.config.arguments import annotations_of, check_arguments, fits
+from pggan_kit.config.builder import Built, describe
+from pggan_kit.errors import ConfigError
+from pggan_kit.plugin_host.loading import Plugins, load
 from pggan_kit.schedule import at_height
 
 Build = Callable[..., Built]
@@ -36,7 +38,7 @@ def plugins(stub: str) -> Plugins:
 @pytest.fixture
 def build(tiny: Callable[..., str], plugins: Plugins) -> Build:
     """Builds the tiny experiment with more lines, and overrides."""
-    return lambda *lines, b=(): config.build(config.read(tiny(*lines), b), plugins)
+    return lambda *lines, b=(): builder.build(config.read(tiny(*lines), b), plugins)
 
 
 def observers(built: Built) -> list[Any]:
@@ -87,32 +89,32 @@ def test_the_main_file_overrides_a_macro_of_an_included_one(tiny: Callable[..., 
         ("include 'parts/base.gin'\nSEED = 2\n", ["train.seed = 4", "train.seed = 5"], 5),
     ):
         Path("main.gin").write_text(text)
-        built = config.build(config.read("main.gin", b), plugins)
+        built = builder.build(config.read("main.gin", b), plugins)
         assert built.experiment.seed == seed
 
 
 def test_what_an_override_displaces_is_idle_and_not_archived(tiny: Callable[..., str], plugins: Plugins) -> None:
     file = tiny("losses.Hinge.penalties = [@penalties.R1()]", "penalties.R1.weight = 2.0")
-    built = config.build(config.read(file, ["train.loss = @losses.NonSaturating()"]), plugins)
+    built = builder.build(config.read(file, ["train.loss = @losses.NonSaturating()"]), plugins)
     assert [binding.name for binding in built.idle] == ["losses.Hinge.penalties", "penalties.R1.weight"]
     Path("archived.gin").write_text(built.config.text())
-    again = config.build(config.read("archived.gin"), plugins)
+    again = builder.build(config.read("archived.gin"), plugins)
     assert again.operative == built.operative and not again.idle
-    with pytest.raises(config.ConfigError, match=r"^-b 'penalties.R1.weight = 3.0': nothing"):
-        config.build(config.read(file, ["train.loss = @losses.NonSaturating()", "penalties.R1.weight = 3.0"]), plugins)
+    with pytest.raises(ConfigError, match=r"^-b 'penalties.R1.weight = 3.0': nothing"):
+        builder.build(config.read(file, ["train.loss = @losses.NonSaturating()", "penalties.R1.weight = 3.0"]), plugins)
 
 
 def test_a_binding_before_an_include_loses_to_the_included_file(tiny: Callable[..., str], plugins: Plugins) -> None:
     tiny()
     Path("base.gin").write_text(TINY + "train.seed = 1\n")
     Path("main.gin").write_text("train.seed = 2\ninclude 'base.gin'\n")
-    assert config.build(config.read("main.gin"), plugins).experiment.seed == 1
+    assert builder.build(config.read("main.gin"), plugins).experiment.seed == 1
 
 
 def test_the_last_binding_wins_and_keeps_its_place_for_errors(build: Build) -> None:
     built = build("train.seed = 1", "train.seed = 2", "train.seed = 3")
     assert built.experiment.seed == 3
-    lines = config.describe(config.read("tiny.gin"))
+    lines = describe(config.read("tiny.gin"))
     assert [line for line in lines if line.startswith("train.seed")] == ["train.seed = 3    # tiny.gin:19"]
 
 
@@ -195,7 +197,7 @@ def test_two_builds_in_one_process_share_nothing(build: Build) -> None:
 
 
 def test_a_failed_build_leaves_nothing_for_the_next(build: Build) -> None:
-    with pytest.raises(config.ConfigError):
+    with pytest.raises(ConfigError):
         build("optimizers.Adam.lr = -1", "train.seed = 5")
     assert build().experiment.seed == 0
 
@@ -226,7 +228,7 @@ SHOWY = [
 def test_the_archived_text_gives_the_same_experiment(build: Build, plugins: Plugins) -> None:
     built = build(*SHOWY)
     text = built.config.text()
-    again = config.build(config.parse_text(text, "config.gin"), plugins)
+    again = builder.build(config.parse_text(text, "config.gin"), plugins)
     assert settings(again) == settings(built)
     assert again.operative == built.operative
     assert observers(again)[1].x == observers(built)[1].x
@@ -239,7 +241,7 @@ def test_the_operative_text_holds_defaults_and_is_a_config_itself(build: Build, 
     assert "train.latent_size = 8" in built.operative
     assert "train.reset_optimizer = 'never'" in built.operative  # a default
     assert "g/optimizers.Adam.beta2 = 0.99" in built.operative  # a part's default
-    again = config.build(config.parse_text(built.operative, "operative.gin"), plugins)
+    again = builder.build(config.parse_text(built.operative, "operative.gin"), plugins)
     assert again.operative == built.operative
     assert settings(again)["schedule"] == settings(built)["schedule"]
 
@@ -277,7 +279,7 @@ def test_a_users_own_gin_is_set_aside_and_put_back(build: Build) -> None:
 
 def test_gin_of_a_user_survives_a_failed_build(build: Build) -> None:
     gin.clear_config()
-    with pytest.raises(config.ConfigError):
+    with pytest.raises(ConfigError):
         build("optimizers.Adam.lr = -1")
     assert not gin.config_is_locked()
     assert gin.config_str() == ""

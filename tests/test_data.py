@@ -17,10 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pggan_kit import arrayfile, pyramid
-from pggan_kit.data import Data, DataSettings, Sampler, open_data
+from pggan_kit.data import array_files as arrayfile
+from pggan_kit.data import pyramid
+from pggan_kit.data.pyramid import Level, image_channels, resize
+from pggan_kit.data.sampler import Data, Sampler, open_data
+from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError, SkipImage
-from pggan_kit.pyramid import Level, image_channels, resize
 from pggan_kit.schedule import Stage
 
 
@@ -496,7 +498,7 @@ def test_a_batch_is_the_callers_own() -> None:
 def test_large_levels_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = open_data(pictures(30), settings(tmp_path), [(6, 6)], 0)
     resident = data.sampler((6, 6))
-    monkeypatch.setattr("pggan_kit.data.RESIDENT_BYTES", 0)
+    monkeypatch.setattr("pggan_kit.data.sampler.RESIDENT_BYTES", 0)
     mapped = data.sampler(Stage(0, 6, 6, 1, 0, 10, 4))
     assert mapped.images.base is not None
     assert not mapped.images.flags.writeable

@@ -20,7 +20,7 @@ import pggan_kit
 from pggan_kit import hookspecs
 from pggan_kit.cli import main
 from pggan_kit.components import KINDS
-from pggan_kit.plugins import load
+from pggan_kit.plugin_host.loading import load
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

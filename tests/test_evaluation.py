@@ -19,10 +19,13 @@ from PIL import Image
 from torch import Tensor
 
 import pggan_kit
-from pggan_kit import Component, Quantity, api, hookimpl
+from pggan_kit import Component, Quantity, hookimpl
+from pggan_kit.api import prepare as api
+from pggan_kit.api.train import resume
 from pggan_kit.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
-from pggan_kit.evaluating import EvaluationSettings, Evaluator, Reals
-from pggan_kit.keeping import Keeper
+from pggan_kit.evaluation.description_cache import Keeper
+from pggan_kit.evaluation.evaluator import Evaluator, Reals
+from pggan_kit.evaluation.settings import EvaluationSettings
 
 STUB = os.path.join(os.path.dirname(__file__), "stub_plugin.py")
 
@@ -271,7 +274,7 @@ class StopAt:
 def test_a_resumed_run_writes_the_same(images: int, run: Any, train: Callable[..., Any]) -> None:
     with pytest.raises(Interrupted):
         train(*METRICS, plugins=(PARTS, StopAt(images)), run_dir="stopped")
-    api.resume("stopped", plugins=[STUB, PARTS])
+    resume("stopped", plugins=[STUB, PARTS])
     assert_same_run(Path("stopped"), Path("run"))
     assert metrics_of(run) == {
         row["images"]: {k: v for k, v in row.items() if k.startswith("Metrics/")}

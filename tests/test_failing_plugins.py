@@ -15,10 +15,11 @@ import pytest
 import torch
 from click.testing import Result
 
-from pggan_kit import Component, api, hookimpl
+from pggan_kit import Component, hookimpl
+from pggan_kit.api.generator import load_generator
 from pggan_kit.checkpoint import Checkpoints
-from pggan_kit.contracts import HOOKS
 from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.plugin_host.contracts import HOOKS
 from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard
 
 FIRED = ["before_run", "before_stage", "before_fade", "after_fade", "after_step", "after_tick", "after_stage"]
@@ -134,7 +135,7 @@ def test_a_plugin_that_fails_in_after_run_loses_nothing(train: Callable[..., Any
 
     with pytest.raises(TrainingError, match="Last failed in its hook after_run"):
         train(plugins=(Last(),), run_dir="run")
-    generator = api.load_generator("run", plugins=[stub])
+    generator = load_generator("run", plugins=[stub])
     assert generator.images == 40
     for name, value in plain.state.ema.state_dict().items():
         assert torch.equal(value, generator.generator.state_dict()[name])

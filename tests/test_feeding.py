@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pggan_kit import feeding
-from pggan_kit.data import Sampler
-from pggan_kit.feeding import Ahead, Batch, Resident, fed
-from pggan_kit.pyramid import Level
+from pggan_kit.data import device_feed as feeding
+from pggan_kit.data.device_feed import Ahead, Batch, Resident, fed
+from pggan_kit.data.pyramid import Level
+from pggan_kit.data.sampler import Sampler
 from pggan_kit.testing.support import equal
 
 PLACES = [(0, 4), (4, 4), (8, 4), (12, 4), (12, 9), (21, 3), (0, 4), (4, 4)]

@@ -26,12 +26,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pggan_kit import api
-from pggan_kit import config as configs
+from pggan_kit.api import prepare as api
+from pggan_kit.api.train import train
 from pggan_kit.checkpoint import MANIFEST, Checkpoints
+from pggan_kit.config import gin_files as configs
+from pggan_kit.config.builder import build
 from pggan_kit.errors import DataError, UserError
 from pggan_kit.identity import KEY, require_same
-from pggan_kit.plugins import load
+from pggan_kit.plugin_host.loading import load
 from pggan_kit.runs import RunDirectory
 from pggan_plugins.datasets import ImageFolder
 
@@ -112,7 +114,7 @@ def build_config(text: str) -> None:
     with only_documented(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fuzzed.gin")
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        configs.build(configs.read(path), load([STUB]))
+        build(configs.read(path), load([STUB]))
 
 
 @fuzz(200, 5000, text=STATEMENTS)
@@ -160,7 +162,7 @@ class Trained:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, "tiny.gin")
                 path.write_text(TINY)
-                run = api.train(path, run_dir=Path(folder, "run"), plugins=[STUB])
+                run = train(path, run_dir=Path(folder, "run"), plugins=[STUB])
                 last = run.checkpoints.last()
                 assert last is not None
                 cls.content, cls.saved, cls.own = last.read_bytes(), run.checkpoints.load_last(), run.identity

@@ -13,11 +13,12 @@ import torch
 from conftest import STUB
 from killing import last, rows
 
-from pggan_kit import api, hookimpl
-from pggan_kit.data import Sampler
+from pggan_kit import hookimpl
+from pggan_kit.api.train import resume
+from pggan_kit.data.device_feed import Ahead, Resident, SideStream
+from pggan_kit.data.pyramid import Level
+from pggan_kit.data.sampler import Sampler
 from pggan_kit.errors import Interrupted, TrainingError
-from pggan_kit.feeding import Ahead, Resident, SideStream
-from pggan_kit.pyramid import Level
 from pggan_kit.testing.support import equal
 from pggan_kit.training import Loop
 
@@ -76,7 +77,7 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
     lines = [f"train.precision = '{precision}'", *ON_GPU]
     with pytest.raises(Interrupted):
         train(*lines, run_dir="run", plugins=(Stop(),))
-    api.resume("run", plugins=[STUB])
+    resume("run", plugins=[STUB])
     train(*lines, run_dir="whole")
     ours, theirs = last(Path("run")), last(Path("whole"))
     for key in ("generator", "discriminator", "ema", "scalers", "images"):

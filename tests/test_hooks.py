@@ -12,10 +12,11 @@ import pytest
 import torch
 from recording import Recorder, expected, expected_alphas
 
-from pggan_kit import Component, api, hookimpl, hookspecs
+from pggan_kit import Component, hookimpl, hookspecs
+from pggan_kit.api.train import resume
 from pggan_kit.checkpoint import Checkpoints
-from pggan_kit.contracts import HOOKS
 from pggan_kit.errors import Interrupted, TrainingError
+from pggan_kit.plugin_host.contracts import HOOKS
 
 SIZES = (4, 8, 16)
 CASES = {
@@ -77,7 +78,7 @@ def test_every_hook_is_fired_by_a_run_that_fails_and_is_resumed(train: Callable[
     recorder = Recorder()
     with pytest.raises(TrainingError):
         train(plugins=(recorder, Stop("after_fade", 16)), run_dir="run")
-    api.resume("run", plugins=[STUB, recorder])
+    resume("run", plugins=[STUB, recorder])
     fired = set(recorder.calls) | {"before_compile"}  # which tests/test_compiled.py has fired
     assert fired == set(HOOKS), "a hook that no run fires, or that this suite's Recorder does not know"
 
@@ -144,7 +145,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(case: str, train: Call
     if stop.by_signal:
         assert caught.value.signal == signal.SIGTERM
     recorder = Recorder()
-    resumed = api.resume("stopped", plugins=[STUB, recorder])
+    resumed = resume("stopped", plugins=[STUB, recorder])
     assert recorder.resumed and recorder.loaded == {"at": clock, "nested": [(1, "two")]}
 
     whole = list(expected(SIZES, 8, 8, 4, 8))
@@ -295,6 +296,6 @@ def test_nested_parts_hear_hooks_and_each_gets_its_own_state_back(train: Callabl
         "train.observers.1",
         "train.observers.1.inner.0",
     }
-    first, second = api.resume("run", plugins=[STUB, counter]).experiment.observers
+    first, second = resume("run", plugins=[STUB, counter]).experiment.observers
     assert [part.loaded for part in (first, second, second.inner[0])] == [3, 103, 203]
     assert [part.steps for part in (first, second, second.inner[0])] == [10, 110, 210]

@@ -16,13 +16,15 @@ import pytest
 import torch
 from click.testing import Result
 
-from pggan_kit import api
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation.plan import Plan
+from pggan_kit.api import train as train_module
+from pggan_kit.api.generator import load_generator
+from pggan_kit.api.train import resume
 from pggan_kit.checkpoint import MANIFEST, Checkpoints
 from pggan_kit.errors import PluginError, RunError
-from pggan_kit.plugin_files import trusted
-from pggan_kit.plugins import load
+from pggan_kit.plugin_host.files import trusted
+from pggan_kit.plugin_host.loading import load
 from pggan_kit.runs import RunDirectory
 
 Cli = Callable[..., Result]
@@ -62,7 +64,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
 
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.gin").write_text(TINY)
-    api.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub])
+    train_module.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub])
     return folder / "run"
 
 
@@ -124,7 +126,7 @@ def test_a_checkpoint_of_another_form_says_what_is_wrong(run: Path, cli: Cli, st
     change, message = WRONG[case]
     changed(run, lambda saved: None if not isinstance(found := change(saved), (list, torch.Tensor)) else found)
     with pytest.raises(RunError, match=message):
-        api.resume(run, plugins=[stub])
+        resume(run, plugins=[stub])
     message_of(cli("sample", "run", "--out", "x.npz", "--plugin", stub))
 
 
@@ -157,11 +159,11 @@ def test_a_checkpoint_of_another_experiment_says_which_and_how_they_differ(
 ) -> None:
     """A finished run's checkpoints, put into the directory of another one."""
     line, message = OTHERS[case]
-    api.train(tiny(*line.splitlines()), run_dir="other", plugins=[stub])
+    train_module.train(tiny(*line.splitlines()), run_dir="other", plugins=[stub])
     shutil.rmtree("other/checkpoints")
     shutil.copytree("run/checkpoints", "other/checkpoints")
     with pytest.raises(RunError, match=message):
-        api.resume("other", plugins=[stub])
+        resume("other", plugins=[stub])
     assert len(message_of(cli("resume", "other", "--plugin", stub))) < 600
 
 
@@ -303,7 +305,7 @@ OPENERS: dict[str, Callable[[Cli], Any]] = {
     "sample": lambda cli: cli("sample", "run", "--out", "x.npz"),
     "resume": lambda cli: cli("resume", "run"),
     "evaluate": lambda cli: cli("evaluate", "run"),
-    "load_generator": lambda cli: api.load_generator("run"),
+    "load_generator": lambda cli: load_generator("run"),
     "report": lambda cli: draw_for_report("run"),
     "trial": lambda cli: cli("trial", "out", "hard", "0"),
 }
@@ -375,7 +377,7 @@ def test_what_a_run_records_of_other_plugins_needs_no_hash(run: Path) -> None:
     """Installed ones are found by their names, and objects of the caller's are given again."""
     rows = json.loads((run / "run.json").read_text())["plugins"]
     assert [row["name"] for row in rows if row["sha256"] is not None] == ["stub_plugin.py"] and len(rows) > 1
-    api.load_generator(run)
+    load_generator(run)
 
 
 def test_the_path_of_a_plugin_file_is_recorded_whole_however_it_was_named(
@@ -389,7 +391,7 @@ def test_the_path_of_a_plugin_file_is_recorded_whole_however_it_was_named(
         assert load([named]).loaded[-1].origin == str(tmp_path.resolve() / "mine.py"), named
     train(plugins=("a/../mine.py",), run_dir="run")
     monkeypatch.chdir("a")
-    api.load_generator("../run")
+    load_generator("../run")
 
 
 def test_a_line_that_is_no_hash_trusts_nothing(

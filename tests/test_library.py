@@ -12,9 +12,11 @@ import pytest
 import torch
 
 import pggan_kit
-from pggan_kit import Run, Scores, Stats, api, hookimpl
+from pggan_kit import Run, Scores, Stats, hookimpl
+from pggan_kit.api import prepare as api
+from pggan_kit.api.generator import load_generator
+from pggan_kit.config.objects import _places
 from pggan_kit.errors import ConfigError, PluginError, RunError
-from pggan_kit.objects import _places
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.json_text import json_text
 
@@ -91,7 +93,7 @@ def test_samples_of_each_stage_are_those_of_its_end(tiny: Tiny, stub: str) -> No
     for index, (size, images) in enumerate(keeps.images.items()):
         torch.testing.assert_close(run.samples(size, 3), images)
         assert torch.equal(run.samples(index, 3), run.samples(size, 3))
-        loaded = api.load_generator(run.directory, stage=size, plugins=[stub], parts={"train.observers": [Keeps()]})
+        loaded = load_generator(run.directory, stage=size, plugins=[stub], parts={"train.observers": [Keeps()]})
         torch.testing.assert_close(loaded(run.fixed_latents(3)), images)
     assert torch.equal(run.samples(count=3), run.samples("16x16", 3))
     assert run.samples().shape == (64, 1, 16, 16)
@@ -103,7 +105,7 @@ def test_samples_of_what_has_not_ended_are_refused(done: Run) -> None:
     with pytest.raises(ValueError, match="count must be at least 1, and is 0"):
         done.samples(count=0)
     with pytest.raises(RunError, match="no such stage"):
-        api.load_generator(done.directory, stage=7)
+        load_generator(done.directory, stage=7)
 
 
 def test_drawing_samples_in_a_hook_changes_nothing(tiny: Tiny, stub: str) -> None:

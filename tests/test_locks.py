@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from pggan_kit import api, hookimpl
+from pggan_kit import hookimpl
+from pggan_kit.api.train import resume
 from pggan_kit.errors import RunError
 from pggan_kit.runs import RunDirectory
 from pggan_kit.system import locks
@@ -110,7 +111,7 @@ def test_the_lock_is_held_from_the_first_stage_to_the_last_and_no_longer(train: 
     assert len(intruder.refused) == 3 and all(f"process {os.getpid()}" in text for text in intruder.refused)
     with RunLock(Path("run")):
         pass
-    api.resume("run", plugins=[stub, intruder])
+    resume("run", plugins=[stub, intruder])
     assert len(intruder.refused) == 4
     with RunLock(Path("run")):
         pass

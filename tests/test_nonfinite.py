@@ -15,7 +15,9 @@ from conftest import TINY
 from killing import assert_same_run, last, rows
 from torch import nn
 
-from pggan_kit import Component, Scores, api, guards, hookimpl
+from pggan_kit import Component, Scores, guards, hookimpl
+from pggan_kit.api import train as train_module
+from pggan_kit.api.train import resume
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import TrainingError
 from pggan_kit.guards import Guard, NonFiniteError
@@ -103,7 +105,7 @@ def dying(tiny: Callable[..., str]) -> Dying:
     def run(poison: Poison, *lines: str, run_dir: str = "run", plugins: tuple[Any, ...] = ()) -> Any:
         chosen = ["train.loss = @losses.Dying()", "train.architecture = @architectures.Frail()"]
         file = tiny(*chosen, *lines, base=base)
-        return api.train(file, run_dir=run_dir, plugins=[STUB, *poisoned(poison), *plugins])
+        return train_module.train(file, run_dir=run_dir, plugins=[STUB, *poisoned(poison), *plugins])
 
     return run
 
@@ -258,7 +260,7 @@ def test_a_run_that_stopped_dying_can_be_resumed_under_another_policy(dying: Dyi
         dying(Poison("loss", (12,)))
     config = Path("run/config.gin")
     config.write_text(config.read_text() + "train.non_finite = 'skip'\n")
-    assert api.resume("run", plugins=[STUB, *poisoned(Poison("loss", (12,)))]).state.dropped == 1
+    assert resume("run", plugins=[STUB, *poisoned(Poison("loss", (12,)))]).state.dropped == 1
 
 
 def test_the_guard_sees_every_kind_of_bad_number_and_changes_none() -> None:

@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from pggan_kit import Component, Scores, api, hookimpl
+from pggan_kit import Component, Scores, hookimpl
+from pggan_kit.api import prepare as api
+from pggan_kit.api import train as train_module
+from pggan_kit.api.generator import load_generator
+from pggan_kit.api.train import resume
 from pggan_kit.errors import ConfigError
 
 LINES = ["train.loss = @losses.Mine()", "train.switch = @switches.Mine()", "schedule.sizes = (4, 8)"]
@@ -79,7 +83,7 @@ def test_a_part_that_is_defined_again_replaces_the_first_one(tiny: Callable[...,
 
     watcher = Watcher()
     rows = [stub, Component("losses", "Mine", first_loss(trace)), switch, watcher]
-    api.train(tiny(*LINES, "losses.Mine.old_parameter = 3.5"), plugins=rows)
+    train_module.train(tiny(*LINES, "losses.Mine.old_parameter = 3.5"), plugins=rows)
     assert trace == ["first 3.5"]
     assert watcher.stages == ["4x4", "8x8"]
     assert watcher.tags == {"Loss/generator/first", "Loss/discriminator/first"}
@@ -87,7 +91,7 @@ def test_a_part_that_is_defined_again_replaces_the_first_one(tiny: Callable[...,
 
     watcher = Watcher()
     rows = [stub, Component("losses", "Mine", second_loss(trace)), switch, watcher]
-    run = api.train(tiny(*LINES, "losses.Mine.new_parameter = 7"), plugins=rows)
+    run = train_module.train(tiny(*LINES, "losses.Mine.new_parameter = 7"), plugins=rows)
     assert trace == ["first 3.5", "second 7"]
     assert watcher.tags == {"Loss/generator/second", "Loss/discriminator/second"}
     assert "losses.Mine.new_parameter = 7" in (run.directory / "operative.gin").read_text()
@@ -105,9 +109,9 @@ def test_a_part_of_one_call_is_unknown_to_the_next(tiny: Callable[..., str], stu
 
 
 def test_two_runs_in_one_process_number_their_directories_and_load(tiny: Callable[..., str], stub: str) -> None:
-    runs = [api.train(tiny("schedule.sizes = (4, 8)"), ["train.seed = 1"], plugins=[stub]) for _ in range(2)]
+    runs = [train_module.train(tiny("schedule.sizes = (4, 8)"), ["train.seed = 1"], plugins=[stub]) for _ in range(2)]
     assert [run.name for run in runs] == ["00000-tiny", "00001-tiny"]
-    generators = [api.load_generator(run.directory) for run in runs]
+    generators = [load_generator(run.directory) for run in runs]
     latents = torch.randn(3, generators[0].latent_size)
     images = [generator(latents) for generator in generators]
     assert images[0].shape == (3, 1, 8, 8) and not images[0].requires_grad
@@ -126,25 +130,25 @@ def test_a_generator_loaded_within_a_fade_has_its_alpha(tiny: Callable[..., str]
                 self.images = run.generate(run.fixed_latents(2))
 
     stop = Stop()
-    run = api.train(tiny(*lines, "train.tick = 4"), plugins=[stub, switch, stop])
-    generator = api.load_generator(run.directory, plugins=[stub, switch])
+    run = train_module.train(tiny(*lines, "train.tick = 4"), plugins=[stub, switch, stop])
+    generator = load_generator(run.directory, plugins=[stub, switch])
     assert generator(run.fixed_latents(2)).shape == (2, 1, 8, 8)
     assert torch.isfinite(stop.images).all()
 
 
 def test_a_run_with_parts_of_a_notebook_is_resumed_with_them(tiny: Callable[..., str], stub: str) -> None:
     rows = [stub, Component("losses", "Mine", first_loss([])), Component("switches", "Mine", Switch)]
-    run = api.train(tiny(*LINES), plugins=rows)
-    again = api.resume(run.directory, plugins=rows)
+    run = train_module.train(tiny(*LINES), plugins=rows)
+    again = resume(run.directory, plugins=rows)
     assert again.state.images == run.state.images
     with pytest.raises(ConfigError, match=r"config\.gin:\d+: unknown component losses\.Mine"):
-        api.resume(run.directory)
+        resume(run.directory)
 
 
 def test_a_generator_is_loaded_from_a_run_or_its_directory(train: Callable[..., Any], stub: str) -> None:
     run = train()
     latents = torch.randn(3, 8)
-    images = [api.load_generator(given, plugins=[stub])(latents) for given in (run, run.directory)]
+    images = [load_generator(given, plugins=[stub])(latents) for given in (run, run.directory)]
     assert images[0].shape == (3, 1, 16, 16)
     assert torch.equal(*images)
     assert torch.equal(images[0], run.generate(latents))

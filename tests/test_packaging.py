@@ -49,4 +49,4 @@ def test_annotations_are_evaluated_in_one_place() -> None:
         for path in (ROOT / package).rglob("*.py")
         if re.search(r"get_type_hints|get_annotations", path.read_text(encoding="utf-8"))
     }
-    assert users == {"pggan_kit/contracts.py"}
+    assert users == {"pggan_kit/plugin_host/contracts.py"}

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from pggan_kit import api
+from pggan_kit.api.train import train
 from pggan_kit.errors import ConfigError
-from pggan_kit.plugins import load
+from pggan_kit.plugin_host.loading import load
 
 KINDS = ("architectures", "resampling", "losses", "switches")
 
@@ -141,7 +141,7 @@ def test_every_registered_part_is_there() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(name.partition(".")[2] for name in case))
 def test_pair_trains_through_a_transition(case: Case, tiny: Callable[..., str], stub: str) -> None:
-    state: Any = api.train(tiny(*lines(case), base=TINY), plugins=[stub]).state
+    state: Any = train(tiny(*lines(case), base=TINY), plugins=[stub]).state
     assert state.steps >= 20 and state.images == state.schedule.total
     assert len(state.starts) == 2 and state.stage.height == 8
     for net in (state.generator, state.discriminator, state.ema):
@@ -155,4 +155,4 @@ def test_refused_pairs_say_why(tiny: Callable[..., str], stub: str) -> None:
     for architecture, loss in REFUSED:
         config = tiny(*lines((architecture, "resampling.Nearest", loss, "switches.Linear")), base=TINY)
         with pytest.raises(ConfigError, match="conditioning"):
-            api.train(config, plugins=[stub])
+            train(config, plugins=[stub])

@@ -10,7 +10,8 @@ import pytest
 from click.testing import Result
 from torch import Tensor
 
-from pggan_kit import api, planning
+from pggan_kit import planning
+from pggan_kit.api.train import train
 from pggan_kit.batch_statistics import count_samples, list_warnings
 from pggan_kit.benchmarking.rig import Rig
 from pggan_kit.layers.batches import batches
@@ -199,7 +200,7 @@ def test_a_joint_batch_is_counted_as_discriminators_see_it(
     monkeypatch.setattr(Discriminator, "forward", watched)
     config = tiny(*JOINT, "schedule.batch_size = 6", "train.micro_batch = 3", "train.collapse_below = 0")
     prepared = planning.prepare(config, plugins=[stub])
-    api.train(config, plugins=[stub])
+    train(config, plugins=[stub])
     samples = {count_samples(prepared.built.experiment, stage, 6) for stage in prepared.schedule().stages}
     assert samples == seen == {6}
 

@@ -11,9 +11,10 @@ import pytest
 from click.testing import Result
 from conftest import STUB
 
-from pggan_kit import api, describing
+from pggan_kit.api import prepare as api
 from pggan_kit.errors import PluginError
-from pggan_kit.plugins import load
+from pggan_kit.plugin_host import catalogue as describing
+from pggan_kit.plugin_host.loading import load
 
 HEAD = "from pggan_kit import Component, hookimpl\n"
 

@@ -12,7 +12,9 @@ import torch
 from pggan_kit import Component, hookimpl
 from pggan_kit.components import KINDS
 from pggan_kit.errors import PluginError
-from pggan_kit.plugins import Hooks, Plugins, load, require_protocol
+from pggan_kit.plugin_host.contracts import require_protocol
+from pggan_kit.plugin_host.hooks import Hooks
+from pggan_kit.plugin_host.loading import Plugins, load
 
 
 def test_the_projects_own_parts_come_in_through_entry_points_under_the_name_of_their_folder() -> None:
@@ -178,7 +180,7 @@ def test_parts_of_silent_kinds_hear_nothing() -> None:
 
 
 def test_a_singleton_part_hears_once(tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pggan_kit import api
+    from pggan_kit.api import prepare as api
 
     heard: list[str] = []
     lines = [

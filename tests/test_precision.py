@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pggan_kit import api, hookimpl
+from pggan_kit import hookimpl
+from pggan_kit.api import prepare as api
 from pggan_kit.guards import Guard, NonFiniteError
 from pggan_kit.state import TrainState
 from pggan_kit.steps import StepContext

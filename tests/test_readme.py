@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pggan_kit.api import train
+from pggan_kit.api.train import train
 from pggan_kit.cli import main
-from pggan_kit.plugins import load
+from pggan_kit.plugin_host.loading import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -21,7 +21,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from reporting import Page, latents, train_pair
 
-from pggan_kit import api, hookimpl
+from pggan_kit import hookimpl
+from pggan_kit.api import prepare as api
+from pggan_kit.api.generator import load_generator
+from pggan_kit.api.sample import draw
+from pggan_kit.api.train import train
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import RunError, UserError
 from pggan_kit.report import write_report
@@ -30,7 +34,6 @@ from pggan_kit.report.page import Section, Table, shown
 from pggan_kit.report.pictures import ALPHAS, GRID, STRIP, draw_run
 from pggan_kit.report.records import named_apart, read_run
 from pggan_kit.report.runs import curves_section
-from pggan_kit.sampling import draw
 from pggan_plugins.switches import Linear
 
 
@@ -120,7 +123,7 @@ def test_ends_of_stages_are_what_load_generator_draws(pair: SimpleNamespace) -> 
     found = draw_run(read_run(pair.folder / "hard"), pytest.fail)
     assert sorted(found.ends) == [0, 1, 2]
     for stage, images in found.ends.items():
-        assert (images == draw(api.load_generator(pair.folder / "hard", stage=stage), GRID, 0)).all()
+        assert (images == draw(load_generator(pair.folder / "hard", stage=stage), GRID, 0)).all()
     assert found.fades == {}
     assert [found.clocks[stage] for stage in range(3)] == [8, 24, 40]
 
@@ -156,7 +159,7 @@ def test_a_branch_is_shown_with_its_trunk(pair: SimpleNamespace, tmp_path: Path,
     """What the trunk has up to the branch, and then what the branch has: its own switch too."""
     monkeypatch.chdir(pair.folder)
     binding = ["train.switch = @switches.Hard()"]
-    api.train("tiny.gin", binding, run_dir=tmp_path / "branch", plugins=[str(STUB)], start_from="soft@0")
+    train("tiny.gin", binding, run_dir=tmp_path / "branch", plugins=[str(STUB)], start_from="soft@0")
     branch, hard = read_run(tmp_path / "branch"), read_run(pair.folder / "hard")
     assert [row["images"] for row in branch.rows] == [row["images"] for row in hard.rows]
     assert branch.curve("Loss/generator/hinge") == hard.curve("Loss/generator/hinge")
@@ -200,7 +203,7 @@ def test_alpha_is_what_the_switch_gives_between_ticks_too(
     """Two fades of 8 images, from 8 and from 24 on, each followed by 8 stable ones; a gap where a stage begins."""
     monkeypatch.chdir(pair.folder)
     stairs, half = ["train.switch = @switches.Staircase()"], tmp_path / "half"
-    api.train("tiny.gin", stairs, run_dir=half, plugins=[str(STUB)], start_from="soft@1")
+    train("tiny.gin", stairs, run_dir=half, plugins=[str(STUB)], start_from="soft@1")
     eighths, quarters, ones = [i / 8 for i in range(8)], [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75], [1] * 8
     for run, fades in (
         (pair.folder / "soft", (eighths, eighths)),

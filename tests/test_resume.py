@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from killing import assert_same_run, events, in_a_child, killed_at, last, pictures, rows
 
-from pggan_kit import Component, api, hookimpl
+from pggan_kit import Component, hookimpl
+from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted
 
 STUB = os.path.join(os.path.dirname(__file__), "stub_plugin.py")
@@ -60,9 +61,9 @@ def test_a_run_that_stops_after_every_single_step(choice: str, train: Callable[.
         train(*CHOICES[choice], run_dir="run", plugins=(StopAt(4),))
     for images in range(8, whole.schedule.total, 4):
         with pytest.raises(Interrupted):
-            api.resume("run", plugins=[STUB, StopAt(images)])
+            resume("run", plugins=[STUB, StopAt(images)])
         assert last(Path("run"))["images"] == images
-    api.resume("run", plugins=[STUB])
+    resume("run", plugins=[STUB])
     assert_same_run(Path("run"), Path("whole"))
 
 
@@ -89,7 +90,7 @@ def test_a_run_that_is_killed_in_every_write(train: Callable[..., Any]) -> None:
             continue
         if status:
             killed.add(name)
-            api.resume(folder, plugins=[STUB])
+            resume(folder, plugins=[STUB])
         assert_same_run(folder, Path("whole"))
     assert killed == {"fsync", "replace", "unlink"}
 
@@ -147,8 +148,8 @@ def test_a_run_that_is_killed_at_every_boundary_one_after_the_other(train: Calla
     assert in_a_child(lambda: train(*lines, run_dir="run", plugins=(KillAt(*first),))) == -signal.SIGKILL
     for place in others:
         part = KillAt(*place)
-        assert in_a_child(lambda part=part: api.resume("run", plugins=[STUB, part])) == -signal.SIGKILL, place
-    api.resume("run", plugins=[STUB])
+        assert in_a_child(lambda part=part: resume("run", plugins=[STUB, part])) == -signal.SIGKILL, place
+    resume("run", plugins=[STUB])
     assert_same_run(Path("run"), Path("whole"))
     assert events(Path("run")) == events(Path("whole"))
     assert pictures(Path("run")) == pictures(Path("whole"))
@@ -174,7 +175,7 @@ def test_a_stage_that_has_not_begun_is_not_asked_whether_it_is_over(train: Calla
     with pytest.raises(Interrupted):
         train(*lines, run_dir="run", plugins=(switch, StopInStage()))
     assert last(Path("run"))["starts"] == [0, 4] and last(Path("run"))["images"] == 4
-    api.resume("run", plugins=[STUB, switch])
+    resume("run", plugins=[STUB, switch])
     assert_same_run(Path("run"), Path("whole"))
 
 
@@ -191,7 +192,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_goes_on_from_its_star
     train(run_dir="whole")
     assert in_a_child(lambda: train(run_dir="run", plugins=(KillAt("before_stage", 0),))) == -signal.SIGKILL
     assert not Path("run/checkpoints").exists()
-    api.resume("run", plugins=[STUB])
+    resume("run", plugins=[STUB])
     assert_same_run(Path("run"), Path("whole"))
 
 

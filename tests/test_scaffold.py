@@ -11,7 +11,9 @@ import pytest
 from click.testing import Result
 from fresh import fresh_python
 
-from pggan_kit import api, scaffold
+from pggan_kit import scaffold
+from pggan_kit.api import prepare as api
+from pggan_kit.api.train import train
 from pggan_kit.components import KINDS
 from pggan_kit.errors import PluginError
 
@@ -62,7 +64,7 @@ def test_a_plugin_of_hooks_alone_is_heard(written: Path, tmp_path: Path) -> None
     package = written / named("hooks")
     short = [f"schedule.{name} = '1 steps'" for name in ("stable_images", "fade_images")]
     lines = [*short, "schedule.sizes = (7,)", "train.observers = []"]
-    api.train(package / "try.gin", lines, plugins=[package / "my_hooks.py"], run_dir=tmp_path / "run")
+    train(package / "try.gin", lines, plugins=[package / "my_hooks.py"], run_dir=tmp_path / "run")
     lines = (tmp_path / "run" / "my_hooks.txt").read_text().splitlines()
     assert lines == ["begun", "stage 7x7", "done after 32 images"]
 

@@ -13,7 +13,8 @@ from click.testing import Result
 from conftest import STUB
 from killing import assert_same_run, last
 
-from pggan_kit import api, hookimpl
+from pggan_kit import hookimpl
+from pggan_kit.api.train import resume
 from pggan_kit.errors import TIME_LIMIT_REACHED, Interrupted
 
 COMMAND = [sys.executable, "-m", "pggan_kit"]
@@ -83,7 +84,7 @@ def test_a_signal_before_the_first_step_leaves_a_run_that_goes_on_from_there(
 ) -> None:
     code, told = interrupted("before_run", signal.SIGTERM, seconds=1.0)
     assert code == 143 and "stopped at images 0 and saved; go on with: pggan-kit resume run" in told
-    api.resume("run", plugins=[STUB])
+    resume("run", plugins=[STUB])
     train(run_dir="whole")
     assert_same_run(Path("run"), Path("whole"))
 
@@ -96,7 +97,7 @@ def test_a_second_signal_stops_at_once(second: int, interrupted: Callable[..., t
     assert (code, told) == (128 + second, "") and time.monotonic() - began < 20
     assert last(Path("run"))["images"] == 0
     assert not list(Path("run").rglob("*.part"))
-    assert api.resume("run", plugins=[STUB]).state.images == 40
+    assert resume("run", plugins=[STUB]).state.images == 40
 
 
 def test_a_time_limit_stops_and_saves_by_itself(train: Callable[..., Any]) -> None:
@@ -114,7 +115,7 @@ def test_a_time_limit_stops_and_saves_by_itself(train: Callable[..., Any]) -> No
     stops = 1
     for _ in range(20):
         try:
-            api.resume("run", plugins=[STUB, Slow()])
+            resume("run", plugins=[STUB, Slow()])
         except Interrupted:
             stops += 1
         else:

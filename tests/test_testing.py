@@ -34,7 +34,7 @@ import pggan_kit.testing as suites
 from pggan_kit import Quantity, Scores, hookimpl
 from pggan_kit.components import KINDS, Trial
 from pggan_kit.layers.resampling import Area, AreaDownsample
-from pggan_kit.plugins import load
+from pggan_kit.plugin_host.loading import load
 from pggan_kit.testing.toys import ToyLoss
 
 DEFECTS = Defects()

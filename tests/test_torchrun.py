@@ -14,7 +14,7 @@ import pytest
 from conftest import STUB
 from killing import last
 
-from pggan_kit import api
+from pggan_kit.api.train import resume
 
 SECONDS = 120
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -64,7 +64,7 @@ def torchrun(tiny: Callable[..., str]) -> Torchrun:
 
 def resumed() -> int:
     """Where the run ends when one process goes on with it."""
-    return api.resume("run", plugins=[STUB]).state.images
+    return resume("run", plugins=[STUB]).state.images
 
 
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(torchrun: Torchrun) -> None:

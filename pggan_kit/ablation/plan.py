@@ -14,14 +14,15 @@ from typing import Any
 
 import torch
 
-from pggan_kit import config as configs
 from pggan_kit.ablation.settings import TRUNK, Ablation
 from pggan_kit.ablation.trunk import first_difference
-from pggan_kit.api import Prepared, prepare
+from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.components import Launcher
+from pggan_kit.config import gin_files as configs
+from pggan_kit.config.builder import build
 from pggan_kit.errors import ConfigError, PluginError, RunError, UserError
-from pggan_kit.plugin_files import RecordedFile
-from pggan_kit.plugins import load
+from pggan_kit.plugin_host.files import RecordedFile
+from pggan_kit.plugin_host.loading import load
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.seeding import torch_generator
@@ -124,7 +125,7 @@ def read(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str |
     # All variants are built by the code whose SHA-256 is noted, also where a file is edited meanwhile.
     sha256 = {p.origin: p.sha256 for p in loaded.loaded if p.sha256 is not None}
     files = recorded_files(Path(file), sha256, named=plugins)
-    settings: Ablation = configs.build(configs.read(file, of_plan), loaded, ROOT).experiment
+    settings: Ablation = build(configs.read(file, of_plan), loaded, ROOT).experiment
     base = Path(file).parent / settings.base
     variants = {name: [*settings.bindings, *of_all, *own] for name, own in settings.variants.items()}
     experiments = {name: _prepared(name, base, own, files) for name, own in variants.items()}

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pggan_kit
-from pggan_kit import api, hookimpl
+from pggan_kit import hookimpl
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
+from pggan_kit.api.train import resume, train
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError
-from pggan_kit.plugin_files import RecordedFile
+from pggan_kit.plugin_host.files import RecordedFile
 from pggan_kit.schedule import Stage
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_text import json_text
@@ -144,9 +145,9 @@ def _go_on(folder: Path, config: Path, seed: int, plugins: Sequence[Any], start_
             if not begun:
                 shutil.rmtree(folder)
         if begun:
-            api.resume(folder, plugins=plugins)
+            resume(folder, plugins=plugins)
             return
-    api.train(config, [f"train.seed = {seed}"], run_dir=folder, plugins=plugins, start_from=start_from)
+    train(config, [f"train.seed = {seed}"], run_dir=folder, plugins=plugins, start_from=start_from)
 
 
 def _evaluated(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pggan_kit import config as configs
-from pggan_kit.api import Prepared
-from pggan_kit.checking import Macro
-from pggan_kit.contracts import marked_hooks
+from pggan_kit.api.prepare import Prepared
+from pggan_kit.config import gin_files as configs
+from pggan_kit.config.bindings import Macro
+from pggan_kit.plugin_host.contracts import marked_hooks
 
 LATE = ("switch", "resampling", "image_resampling", "fade_reals", "reset_optimizer")
 """Settings of `train` that have no say before the first growth."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pggan_kit.api import Prepared, prepare
+from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.errors import UserError
 from pggan_kit.schedule import Schedule, Stage
 

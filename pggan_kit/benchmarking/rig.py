@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.api import Prepared
+from pggan_kit.api.prepare import Prepared
 from pggan_kit.compiled import Compiler
-from pggan_kit.data import Sampler
-from pggan_kit.feeding import fed
-from pggan_kit.plugins import Hooks
-from pggan_kit.pyramid import Level
+from pggan_kit.data.device_feed import fed
+from pggan_kit.data.pyramid import Level
+from pggan_kit.data.sampler import Sampler
+from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.runs import Run, RunDirectory
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.steps import PATHS, StepContext

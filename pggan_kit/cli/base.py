@@ -77,7 +77,7 @@ def experiment_options(command: Any) -> Any:
 
 def _leave_out(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -> None:
     """Block plugins for the time of one command, by the environment, so that processes which it starts block them."""
-    from pggan_kit.plugins import BLOCK_VARIABLE, blocked_by_environment, require_installed
+    from pggan_kit.plugin_host.loading import BLOCK_VARIABLE, blocked_by_environment, require_installed
 
     if names:
         require_installed(names)

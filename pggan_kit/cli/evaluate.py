@@ -36,7 +36,7 @@ def evaluate(
 
     -b 'train.metrics = [@metrics.FrechetDistance()]' -b 'metrics.FrechetDistance.features = @features.Digits()'
     """
-    from pggan_kit import evaluation
+    from pggan_kit.api import evaluate as evaluation
 
     rows = evaluation.evaluate(
         run, against, metrics=metrics, bindings=bindings, plugins=plugins, stage=stage, count=count

@@ -35,7 +35,7 @@ def data() -> None:
 @experiment_options
 def data_build(config: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
     """Make the data set's copies at all of an experiment's sizes ahead of time."""
-    from pggan_kit import api
+    from pggan_kit.api import prepare as api
 
     prepared = api.prepare(config, bindings, plugins)
     schedule = prepared.schedule()
@@ -57,7 +57,7 @@ def config() -> None:
 @experiment_options
 def config_check(file: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
     """Build the experiment of a gin file, and say what is wrong or idle in it."""
-    from pggan_kit import api
+    from pggan_kit.api import prepare as api
 
     prepared = api.prepare(file, bindings, plugins)
     schedule = prepared.schedule()
@@ -75,8 +75,8 @@ def config_check(file: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]
 @experiment_options
 def config_show(file: Path, operative: bool, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
     """Show the bindings in effect and where each stands, includes and overrides resolved."""
-    from pggan_kit import api
-    from pggan_kit import config as configs
+    from pggan_kit.api import prepare as api
+    from pggan_kit.config.builder import describe
 
     prepared = api.prepare(file, bindings, plugins)
-    click.echo(prepared.built.operative if operative else "\n".join(configs.describe(prepared.config)))
+    click.echo(prepared.built.operative if operative else "\n".join(describe(prepared.config)))

@@ -26,8 +26,8 @@ def plugins() -> None:
 @no_plugin_option
 def plugins_list(files: tuple[str, ...], as_json: bool) -> None:
     """List plugins, where they come from, the parts they bring, and the hooks they implement."""
-    from pggan_kit import describing
-    from pggan_kit.plugins import load
+    from pggan_kit.plugin_host import catalogue as describing
+    from pggan_kit.plugin_host.loading import load
 
     loaded = load(files)
     rows = describing.listing(loaded)
@@ -61,8 +61,8 @@ def _short(selector: str) -> str:
 @no_plugin_option
 def plugins_show(part: str, files: tuple[str, ...], as_json: bool) -> None:
     """Show a part: its signature, what it says of itself, its defaults, and its source."""
-    from pggan_kit import describing
-    from pggan_kit.plugins import load
+    from pggan_kit.plugin_host import catalogue as describing
+    from pggan_kit.plugin_host.loading import load
 
     found = describing.part(load(files), part)
     if as_json:

@@ -27,10 +27,10 @@ def train(
     plugins: tuple[str, ...],
 ) -> None:
     """Train the experiment of a gin file."""
-    from pggan_kit import api
+    from pggan_kit.api import train as train_module
 
     with DataProgress() as progress:
-        api.train(
+        train_module.train(
             config, bindings, run_dir=run_dir, plugins=plugins, data_progress=progress, start_from=start_from, say=say
         )
 
@@ -41,10 +41,10 @@ def train(
 @no_plugin_option
 def resume(run: Path, plugins: tuple[str, ...]) -> None:
     """Go on with a run from its last checkpoint."""
-    from pggan_kit import api
+    from pggan_kit.api import train as train_module
 
     with DataProgress() as progress:
-        api.resume(run, plugins=plugins, data_progress=progress, say=say)
+        train_module.resume(run, plugins=plugins, data_progress=progress, say=say)
 
 
 @main.command()
@@ -61,7 +61,7 @@ def sample(run: Path, count: int, seed: int, target: Path, stage: str | None, pl
     An .npz file holds one array `images`, uint8, N x H x W x C; a .png file shows a grid; anything else is a folder of
     PNGs.
     """
-    from pggan_kit import sampling
+    from pggan_kit.api import sample as sampling
 
     sampling.sample(run, count, seed, target, plugins, stage)
     err.print(f"wrote {count} images to {target}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pggan_kit.errors import RunError
-from pggan_kit.plugins import Hooks
+from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.report.records import Curve, RunRecord, StageRecord
 from pggan_kit.schedule import Schedule, Stage
 

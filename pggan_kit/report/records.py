@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pggan_kit import config as configs
+from pggan_kit.config import gin_files as configs
 from pggan_kit.errors import RunError, UserError
 from pggan_kit.runs import RunDirectory
 from pggan_kit.system.json_lines import JsonLines

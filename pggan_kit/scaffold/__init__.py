@@ -16,7 +16,7 @@ from string import Template
 
 from pggan_kit.components import KINDS
 from pggan_kit.errors import PluginError, did_you_mean
-from pggan_kit.plugins import installed, load
+from pggan_kit.plugin_host.loading import installed, load
 
 HOOKS = "hooks"
 """The kind of a plugin that brings no part."""

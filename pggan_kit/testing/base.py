@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from pggan_kit.compiled import Compiler, as_recorded
 from pggan_kit.components import Component
-from pggan_kit.contracts import marked_hooks, require_protocol
-from pggan_kit.data import DataSettings
+from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import PluginError
 from pggan_kit.experiment import MEMORY_FORMATS, Experiment
 from pggan_kit.layers.resampling import Area
-from pggan_kit.plugins import Hooks, Plugin, Plugins, Row
+from pggan_kit.plugin_host.contracts import marked_hooks, require_protocol
+from pggan_kit.plugin_host.hooks import Hooks
+from pggan_kit.plugin_host.loading import Plugin, Plugins, Row
 from pggan_kit.runs import Run, RunDirectory
 from pggan_kit.schedule import FADE, ScheduleSettings
 from pggan_kit.state import TrainState

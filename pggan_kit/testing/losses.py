@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit.components import Loss, Penalty, Scores
-from pggan_kit.contracts import require_protocol
+from pggan_kit.plugin_host.contracts import require_protocol
 from pggan_kit.testing.base import TrainedSuite
 from pggan_kit.testing.support import checked, difference, labels_for, noise, require
 from pggan_kit.testing.toys import ToyLoss, summed

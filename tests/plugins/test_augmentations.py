@@ -17,7 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pggan_kit import Component, Scores, api, image_gradients
+from pggan_kit import Component, Scores, image_gradients
+from pggan_kit.api.train import resume
 from pggan_kit.errors import ConfigError
 from pggan_kit.state import TickMeans
 from pggan_kit.testing import AugmentationSuite
@@ -302,7 +303,7 @@ def test_a_resumed_run_adapts_as_if_it_had_never_stopped(train: Callable[..., An
         shutil.copytree("whole", folder)
         manifest = folder / "checkpoints" / "manifest.json"
         manifest.write_text(json.dumps(json.loads(manifest.read_text())[:count]))
-        again = api.resume(folder, plugins=[stub])
+        again = resume(folder, plugins=[stub])
         for name, value in run.state.generator.state_dict().items():
             assert torch.equal(value, again.state.generator.state_dict()[name])
         for row, other in zip(wanted, again.files.stats(), strict=True):

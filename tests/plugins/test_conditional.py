@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from conftest import TINY
 
-from pggan_kit import Component, Scores, api
+from pggan_kit import Component, Scores
+from pggan_kit.api import prepare as api
+from pggan_kit.api.train import train
 from pggan_kit.errors import ConfigError
 from pggan_kit.layers.resampling import Area
 from pggan_kit.networks import Discriminator, Generator
@@ -257,7 +259,7 @@ def test_trains_with_a_gradient_penalty(name: str, conditioning: str, tiny: Call
         lines += ["train.loss = @losses.WGANGP()"]
     if name == "StyleGAN2":
         lines += ["architectures.StyleGAN2.style_size = 8", "architectures.StyleGAN2.mapping_layers = 2"]
-    run = api.train(tiny(*lines, base=TINY.replace("PGGAN", name)), plugins=[stub, ROW])
+    run = train(tiny(*lines, base=TINY.replace("PGGAN", name)), plugins=[stub, ROW])
     assert run.state.steps == 24
     for net in (run.state.generator, run.state.ema, run.state.discriminator):
         assert all(bool(value.isfinite().all()) for value in net.state_dict().values())
@@ -303,10 +305,10 @@ def test_the_classifier_learns_the_classes() -> None:
 
 def test_errors_of_a_config(tiny: Callable[..., str], stub: str) -> None:
     with pytest.raises(ConfigError, match=r"conditioning 'projection' needs a data set with labels"):
-        api.train(tiny("architectures.PGGAN.conditioning = 'projection'"), plugins=[stub])
+        train(tiny("architectures.PGGAN.conditioning = 'projection'"), plugins=[stub])
     lines = ["datasets.Stub.classes = 3", "train.loss = @losses.Classifying()"]
     with pytest.raises(ConfigError, match=r"losses.AuxiliaryClassifier needs a data set with labels and an arch"):
-        api.train(tiny(*lines), plugins=[stub, ROW])
+        train(tiny(*lines), plugins=[stub, ROW])
 
 
 def test_the_experiment_with_digits(tmp_path: Path) -> None:
@@ -314,7 +316,7 @@ def test_the_experiment_with_digits(tmp_path: Path) -> None:
     file = Path(__file__).parents[2] / "experiments" / "mnist_conditional.gin"
     cut = ["schedule.fade_images = 8", "schedule.stable_images = 8", "schedule.batch_size = 4", "train.tick = 8"]
     wanted: list[list[int]] = []
-    run = api.train(file, [*cut, "train.device = 'cpu'"], run_dir=tmp_path / "run")
+    run = train(file, [*cut, "train.device = 'cpu'"], run_dir=tmp_path / "run")
     architecture: Any = run.experiment.architecture
     assert architecture.conditioning.kind == "projection"
     assert run.state.images == 40

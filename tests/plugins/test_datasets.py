@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from pggan_kit.components import Dataset
-from pggan_kit.data import DataSettings, open_data
+from pggan_kit.data.sampler import open_data
+from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError, SkipImage
 from pggan_plugins import datasets as plugin
 from pggan_plugins.datasets import MNIST, Arrays, HuggingFace, ImageFolder, Torch

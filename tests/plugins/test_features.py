@@ -18,8 +18,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from pggan_kit.data.pyramid import resize
 from pggan_kit.errors import DataError
-from pggan_kit.pyramid import resize
 from pggan_kit.testing import FeatureExtractorSuite
 from pggan_plugins.datasets import MNIST
 from pggan_plugins.features import DigitClasses, Digits, Inception

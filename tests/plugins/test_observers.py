@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from pggan_kit.pictures import gif
 from pggan_kit.pictures.frames import Caption, cell_size, draw_caption, draw_frame
 from pggan_kit.pictures.grid import BACKGROUND, GAP, image_grid, tile, to_uint8
-from pggan_kit.plugins import new_manager, register
+from pggan_kit.plugin_host.manager import new_manager, register
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.json_lines import JsonLines
 from pggan_plugins import observers

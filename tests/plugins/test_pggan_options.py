@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from pggan_kit import api
+from pggan_kit.api import prepare as api
+from pggan_kit.api import train as train_module
 from pggan_kit.layers.resampling import Area
 from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.testing import ArchitectureSuite, make_stages
@@ -343,7 +344,7 @@ def test_rows_of_table_1_train(row: str, folder: str, tmp_path: Path) -> None:
         "train.latent_size = 8",
         "train.device = 'cpu'",
     ]
-    run = api.train(TABLE1 / f"{row}.gin", small, run_dir=tmp_path / "run")
+    run = train_module.train(TABLE1 / f"{row}.gin", small, run_dir=tmp_path / "run")
     assert run.state.images == 40
     if row == "a":
         assert run.state.starts == [0, 0]

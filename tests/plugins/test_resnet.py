@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from conftest import TINY
 from torch import Tensor, nn
 
-from pggan_kit import api
+from pggan_kit.api.train import train
 from pggan_kit.layers.resampling import Area
 from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.testing import ArchitectureSuite, make_stages
@@ -171,7 +171,7 @@ LINES = (
 @pytest.mark.parametrize("norm", ["spectral", "batch", "layer", "none"])
 def test_trains_with_a_gradient_penalty(norm: str, tiny: Callable[..., str], stub: str) -> None:
     line = f"architectures.ResNet.discriminator_norm = {norm!r}"
-    run = api.train(tiny(*LINES, line, base=CONFIG), plugins=[stub])
+    run = train(tiny(*LINES, line, base=CONFIG), plugins=[stub])
     assert run.state.steps == 24
     nets: list[nn.Module] = [run.state.generator, run.state.ema, run.state.discriminator]
     assert all(bool(value.isfinite().all()) for net in nets for value in net.state_dict().values())

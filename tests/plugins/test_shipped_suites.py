@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pggan_kit.plugins import load
+from pggan_kit.plugin_host.loading import load
 from pggan_kit.testing import DatasetSuite, ObserverSuite
 from pggan_plugins.datasets import MNIST, Arrays, ImageFolder, Torch
 from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pggan_kit import api, hookimpl
+from pggan_kit import hookimpl
+from pggan_kit.api.train import resume
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Stage
 from pggan_kit.testing import ObserverSuite
@@ -265,5 +266,5 @@ def test_a_resumed_run_writes_the_same_file(train: Callable[..., Any], stub: str
     whole = (train(*TINY_SHOCK, run_dir="whole").directory / "transitions.jsonl").read_text()
     with pytest.raises(KeyboardInterrupt):
         train(*TINY_SHOCK, plugins=(Dies(at),), run_dir="cut")
-    resumed = api.resume("cut", plugins=[stub])
+    resumed = resume("cut", plugins=[stub])
     assert (resumed.directory / "transitions.jsonl").read_text() == whole

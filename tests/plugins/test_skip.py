@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from conftest import TINY
 from torch import Tensor, nn
 
-from pggan_kit import api
+from pggan_kit.api.train import train
 from pggan_kit.layers.resampling import Area
 from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.schedule import Stage
@@ -208,7 +208,7 @@ LINES = ("train.loss = @losses.WGANGP()", "schedule.sizes = (4, 8)", "schedule.s
 
 @pytest.mark.parametrize("switch", ["Hard", "Linear"])
 def test_trains_with_a_gradient_penalty(switch: str, tiny: Callable[..., str], stub: str) -> None:
-    run = api.train(tiny(*LINES, f"train.switch = @switches.{switch}()", base=CONFIG), plugins=[stub])
+    run = train(tiny(*LINES, f"train.switch = @switches.{switch}()", base=CONFIG), plugins=[stub])
     nets: list[nn.Module] = [run.state.generator, run.state.ema, run.state.discriminator]
     for net in nets:
         assert all(bool(value.isfinite().all()) for value in net.state_dict().values())

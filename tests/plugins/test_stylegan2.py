@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from conftest import TINY
 from torch import Tensor
 
-from pggan_kit import api
+from pggan_kit.api.train import train
 from pggan_kit.layers.resampling import Area
 from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.testing import ArchitectureSuite, make_stages
@@ -219,7 +219,7 @@ LINES = (
 
 
 def test_trains_with_a_gradient_penalty(tiny: Callable[..., str], stub: str) -> None:
-    run = api.train(tiny(*LINES, base=CONFIG), plugins=[stub])
+    run = train(tiny(*LINES, base=CONFIG), plugins=[stub])
     assert run.state.steps == 24
     for net in (run.state.generator, run.state.ema, run.state.discriminator):
         assert all(bool(value.isfinite().all()) for value in net.state_dict().values())

@@ -12,7 +12,8 @@ import pytest
 import torch
 from conftest import STUB
 
-from pggan_kit import api, hookimpl
+from pggan_kit import hookimpl
+from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted
 from pggan_kit.testing import SwitchSuite
 from pggan_plugins import switches
@@ -133,7 +134,7 @@ def test_nudged_moves_one_weight_by_one_ulp_once(train: Callable[..., Any]) -> N
     train(run_dir="linear", plugins=(Look("linear"),))
     with pytest.raises(Interrupted):
         train(nudged, run_dir="nudged", plugins=(Look("nudged", stop=True),))
-    api.resume("nudged", plugins=[str(STUB), Look("again")])
+    resume("nudged", plugins=[str(STUB), Look("again")])
     moved = [(a, b) for a, b in zip(seen["linear"], seen["nudged"], strict=True) if not torch.equal(a, b)]
     assert len(moved) == 1 and int((moved[0][0] != moved[0][1]).sum()) == 1
     index = tuple(int(i) for i in (moved[0][0] != moved[0][1]).nonzero()[0])

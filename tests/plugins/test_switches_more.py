@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from pggan_kit import Component, api, hookimpl
+from pggan_kit import Component, hookimpl
+from pggan_kit.api.train import resume
 from pggan_kit.errors import ConfigError, TrainingError
 from pggan_kit.growth.fade import fade_reals
 from pggan_kit.layers.resampling import Area
@@ -238,7 +239,7 @@ def test_resumed_at_any_tick_it_grows_at_the_same_clock(train: Callable[..., Any
     entries = run.checkpoints.entries()
     assert len(entries) == 13
     for count in range(1, len(entries)):
-        again = api.resume(cut(Path("whole"), Path(f"cut{count}"), count), plugins=[stub])
+        again = resume(cut(Path("whole"), Path(f"cut{count}"), count), plugins=[stub])
         assert again.state.starts == run.state.starts, f"resumed at images {entries[count - 1]['images']}"
         for name, value in run.state.generator.state_dict().items():
             assert torch.equal(value, again.state.generator.state_dict()[name])

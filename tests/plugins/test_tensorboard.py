@@ -19,7 +19,7 @@ import pytest
 from conftest import STUB, TINY
 from PIL import Image
 
-from pggan_kit import api
+from pggan_kit.api.train import train
 from pggan_plugins.observers.tensorboard import LAYOUT, hyperparameters
 
 OBSERVED = """\
@@ -38,8 +38,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> Path:
     os.chdir(folder)
     try:
         Path("tiny.gin").write_text(TINY + OBSERVED)
-        api.train("tiny.gin", run_dir="soft", plugins=[str(STUB)])
-        api.train("tiny.gin", ["train.switch = @switches.Hard()"], run_dir="hard", plugins=[str(STUB)])
+        train("tiny.gin", run_dir="soft", plugins=[str(STUB)])
+        train("tiny.gin", ["train.switch = @switches.Hard()"], run_dir="hard", plugins=[str(STUB)])
     finally:
         os.chdir(before)
     return folder

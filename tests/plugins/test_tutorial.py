@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pggan_kit import Component, StepContext, hookimpl
-from pggan_kit.api import prepare, resume, train
+from pggan_kit.api.prepare import prepare
+from pggan_kit.api.train import resume, train
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import ConfigError
 from pggan_kit.networks import Discriminator, Generator

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import mine
 
-from pggan_kit.plugins import Hooks, Plugin, Plugins
+from pggan_kit.plugin_host.hooks import Hooks
+from pggan_kit.plugin_host.loading import Plugin, Plugins
 
 
 def test_it_keeps_a_diary(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -103,45 +102,6 @@ def _accepts(thing: Any, name: str, wanted: Callable[..., Any]) -> bool:
 
 def _arguments(function: Callable[..., Any]) -> str:
     return ", ".join(name for name in inspect.signature(function).parameters if name != "self") or "nothing"
-
-
-def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
-    """A factory's parameters; none where Python does not know them."""
-    try:
-        return inspect.signature(factory)
-    except (TypeError, ValueError):
-        return inspect.Signature([])
-
-
-def required_by(factory: Callable[..., Any]) -> list[str]:
-    """The parameters of a factory that have no default."""
-    return [
-        p.name
-        for p in signature_of(factory).parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-
-
-def annotations_of(factory: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of a factory's parameters; none where a third party's cannot be evaluated at run time.
-
-    They are the same on every Python: a default of None admits None, which `typing` says on 3.10 alone; and those of a
-    dataclass are read from its `__init__`, because its body may hold a `KW_ONLY`, which 3.10 does not take for a type.
-    """
-    function = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
-    try:
-        hints = typing.get_type_hints(function)
-        for parameter in signature_of(factory).parameters.values():
-            if parameter.default is None and parameter.name in hints:
-                hints[parameter.name] |= None
-    except (NameError, AttributeError, TypeError, SyntaxError):  # a name for type checkers alone, or no annotation
-        return {}
-    return hints
-
-
-def kind_of(annotation: Any) -> str | None:
-    """The kind of component that an annotation asks for: `losses` for `Loss`."""
-    return next((kind for kind, protocol in KINDS.items() if protocol is annotation), None)
 
 
 def leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:

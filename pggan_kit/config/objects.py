@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pggan_kit.components import KINDS, Component
-from pggan_kit.contracts import annotations_of
+from pggan_kit.config.arguments import annotations_of
 from pggan_kit.errors import ConfigError, RunError, did_you_mean
 from pggan_kit.experiment import Experiment
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pggan_kit.api import load_generator
+from pggan_kit.api.generator import load_generator
 from pggan_kit.errors import RunError
 from pggan_kit.generators import TrainedGenerator
 from pggan_kit.pictures.grid import image_grid, to_uint8

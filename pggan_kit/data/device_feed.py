@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.data import Sampler
+from pggan_kit.data.sampler import Sampler
 
 if TYPE_CHECKING:
     from pggan_kit.steps import Source

@@ -12,17 +12,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pggan_kit import config as configs
-from pggan_kit.api import recorded
+from pggan_kit.api.prepare import recorded
 from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.components import Metric
-from pggan_kit.config import Config
+from pggan_kit.config import gin_files as configs
+from pggan_kit.config.builder import build
+from pggan_kit.config.gin_files import Config
 from pggan_kit.errors import ConfigError, DataError, RunError
-from pggan_kit.evaluating import EvaluationSettings, Evaluator, Reals, Value, fakes
+from pggan_kit.evaluation.evaluator import Evaluator, Reals, Value, fakes
+from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
 from pggan_kit.generators import TrainedGenerator, drawn, restored, stage_end
 from pggan_kit.identity import KEY
-from pggan_kit.plugins import load
+from pggan_kit.plugin_host.loading import load
 from pggan_kit.runs import Run
 from pggan_kit.schedule import Stage
 from pggan_kit.system.devices import device_of
@@ -166,7 +168,7 @@ COMPARISON = {"train": Comparison, "evaluation": EvaluationSettings}
 
 def _of_folders(fake: Path, real: Path, bindings: Sequence[str], plugins: Sequence[Any]) -> list[dict[str, Any]]:
     config = configs.parse_text("", "evaluate", bindings)
-    comparison: Comparison = configs.build(config, load(plugins), COMPARISON).experiment
+    comparison: Comparison = build(config, load(plugins), COMPARISON).experiment
     if not comparison.metrics:
         raise ConfigError(NO_METRICS)
     if comparison.evaluation.dataset is not None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pggan_kit.data import DataSettings
+from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import PluginError
 
 TRUSTED = "trusted_plugins"

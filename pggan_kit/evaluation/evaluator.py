@@ -9,46 +9,18 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.components import Dataset, Metric
+from pggan_kit.components import Metric
 from pggan_kit.errors import ConfigError, DataError, TrainingError, UserError
-from pggan_kit.keeping import Keeper
+from pggan_kit.evaluation.description_cache import Keeper
+from pggan_kit.evaluation.settings import FEWEST, EvaluationSettings
 from pggan_kit.schedule import Size
 from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
-
-FEWEST = 4
-"""Reals that an evaluation needs: two for each half."""
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How `train.metrics` are measured (`evaluation.*`).
-
-    Args:
-        dataset: held-out images to compare with; None: those of the training.
-        count: fakes, and reals, that are compared; where the data set has twice as many, the floor compares as many.
-        every: at each so manieth tick, and at the end of each fade and stage.
-        batch_size: images that are described at once.
-
-    Raises:
-        ValueError: a setting out of range; the message begins with its name.
-    """
-
-    dataset: Dataset | None = None
-    count: int = 5_000
-    every: int = 1
-    batch_size: int = 100
-
-    def __post_init__(self) -> None:
-        for name, least in (("count", 2), ("every", 1), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, and is {getattr(self, name)}")
 
 
 class Reals(NamedTuple):

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from pggan_kit.arrayfile import ArrayWriter, disk_errors, file_lock, open_array
 from pggan_kit.components import Dataset
+from pggan_kit.data.array_files import ArrayWriter, disk_errors, file_lock, open_array
 from pggan_kit.errors import DataError, SkipImage
 from pggan_kit.schedule import Size
 
 if TYPE_CHECKING:
-    from pggan_kit.data import DataSettings
+    from pggan_kit.data.settings import DataSettings
 
 FORMAT = 1
 """Part of every key: raise it when the same source, filter and size would give other bytes than before."""

@@ -1,48 +1,31 @@
-"""The only module that talks to gin: parse with file and line, check, build, archive.
-
-gin 0.5 neither checks types nor remembers where a binding stood, and its registry is global. So files are read here
-statement by statement (with gin's own parser), checked as a whole (`checking.py`), and only then handed to gin, which
-builds the components.
-"""
+"""Build the experiment that a config describes, and archive its bindings."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import inspect
-import math
-import re
 import threading
-import tokenize
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gin
-from gin import config_parser
 
-from pggan_kit.checking import (
-    SINGLETON,
-    Binding,
-    Macro,
-    Place,
-    Reference,
-    Walk,
-    check_arguments,
-    require_arguments,
-    require_known,
-)
-from pggan_kit.contracts import leaves, require_protocol, signature_of
-from pggan_kit.data import DataSettings
+from pggan_kit.config.arguments import check_arguments, require_arguments, signature_of
+from pggan_kit.config.bindings import SINGLETON, Binding, Macro, Place, Walk, require_known
+from pggan_kit.config.gin_files import Config, _parse
+from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import ConfigError, PluginError, UserError
-from pggan_kit.evaluating import EvaluationSettings
+from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
-from pggan_kit.plugins import Plugins, Row
+from pggan_kit.plugin_host.contracts import leaves, require_protocol
+from pggan_kit.plugin_host.loading import Plugins, Row
 from pggan_kit.schedule import ScheduleSettings, checked_sizes
 
 Roots = Mapping[str, Callable[..., Any]]
 """Names of a config that are no components: what the first makes is given what the others make, under their names."""
+
 
 ROOTS: Roots = {
     "train": Experiment,
@@ -52,29 +35,8 @@ ROOTS: Roots = {
 }
 """Those of an experiment."""
 
-OVERRIDE = "-b"
+
 _LOCK = threading.Lock()  # gin's configuration is one per process.
-
-
-@dataclass(frozen=True)
-class Config:
-    """A config as read: its bindings in effect, by what they bind.
-
-    Attributes:
-        name: the main file's stem.
-        bindings: the last one for each (scope, selector, parameter), in file order.
-        before: the same without the overrides.
-    """
-
-    name: str
-    bindings: tuple[Binding, ...]
-    before: tuple[Binding, ...] = ()
-
-    def text(self) -> str:
-        """The config as one self-contained gin file: includes and overrides resolved, macros first."""
-        macros = [b for b in self.bindings if b.is_macro]
-        others = [b for b in self.bindings if not b.is_macro]
-        return "\n".join([*(b.text() for b in macros), "", *(b.text() for b in others), ""])
 
 
 @dataclass(frozen=True)
@@ -94,41 +56,6 @@ class Built:
     config: Config
     operative: str
     idle: tuple[Binding, ...]
-
-
-def read(file: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a gin file, its includes (relative to the including file), and overrides.
-
-    Args:
-        file: the main file.
-        overrides: bindings that win over the files, e.g. `penalties.R1.weight = 5`.
-
-    Raises:
-        ConfigError: a file is missing, a statement is broken, or a file imports something.
-    """
-    path = Path(file)
-    return _overridden(path.stem, _read_file(path, included_from=None, chain=()), overrides)
-
-
-def _overridden(name: str, found: list[Binding], overrides: Sequence[str]) -> Config:
-    before = _last_of_each(found)
-    for text in overrides:
-        place = Place(f"{OVERRIDE} '{text}'", None, included=False)
-        bound = _parse(text, place)
-        if not bound:
-            raise ConfigError(f"{place}: binds nothing; write it like {OVERRIDE} 'train.seed = 1'")
-        found += bound
-    return Config(name, _last_of_each(found), before)
-
-
-def parse_text(text: str, name: str, overrides: Sequence[str] = ()) -> Config:
-    """Read an archived config from its text, and overrides as in `read`."""
-    found = _parse(text, Place(name, 1, included=False))
-    return _overridden(name, found, overrides)
-
-
-def _last_of_each(bindings: Sequence[Binding]) -> tuple[Binding, ...]:
-    return tuple({binding.key: binding for binding in bindings}.values())
 
 
 def build(config: Config, plugins: Plugins, roots: Roots = ROOTS) -> Built:
@@ -200,79 +127,6 @@ def _gin_of_our_own() -> Iterator[None]:
     finally:
         for name, value in kept.items():
             setattr(gin.config, name, value)
-
-
-def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...]) -> list[Binding]:
-    where = f"{included_from}: includes" if included_from else "config"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{where} {path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where} {path}: cannot be read ({error})") from None
-    if path.resolve() in chain:
-        raise ConfigError(f"{where} {path}: includes itself")
-    return _parse(text, Place(str(path), 1, included_from is not None), path, (*chain, path.resolve()))
-
-
-def _parse(text: str, start: Place, path: Path | None = None, chain: tuple[Path, ...] = ()) -> list[Binding]:
-    found: list[Binding] = []
-    place = start
-    try:
-        for statement in config_parser.ConfigParser(text, _Delegate()):
-            place = start.at(statement.location.line_num)
-            if isinstance(statement, config_parser.ImportStatement):
-                raise ConfigError(f"{place}: a config may not import; load a plugin with --plugin FILE instead")
-            if isinstance(statement, config_parser.IncludeStatement):
-                if path is None:
-                    raise ConfigError(f"{place}: an override cannot include a file")
-                found += _read_file(path.parent / statement.filename, place, chain)
-            elif isinstance(statement, config_parser.BindingStatement):
-                _check_finite(statement.value, place)
-                found.append(Binding(statement.scope, statement.selector, statement.arg_name, statement.value, place))
-    except SyntaxError as error:
-        raise ConfigError(f"{start.at(_line_of(error))}: broken gin syntax: {_reason(error)}") from None
-    except tokenize.TokenError as error:
-        reason = str(error.args[0])
-        if "EOF" in reason or "unterminated" in reason:
-            reason = "a bracket or text is opened and never closed"
-            reason += f"; look after the statement at {place}" if found else ""
-        raise ConfigError(f"{start.at(error.args[1][0])}: broken gin syntax: {reason}") from None
-    except (ValueError, TypeError, RecursionError, MemoryError) as error:
-        reason = str(error) or type(error).__name__
-        raise ConfigError(f"{place}: broken gin syntax here or in the statement after it: {reason}") from None
-    return found
-
-
-def _line_of(error: SyntaxError) -> int | None:
-    location = error.args[1] if len(error.args) > 1 else None
-    return location[1] if location else error.lineno
-
-
-def _reason(error: SyntaxError) -> str:
-    lines = str(error.msg).strip().splitlines()
-    token = re.search(r"Failed to parse token '(.*)'", lines[-1])
-    if token:
-        return f"{token[1]} is no value; a text needs quotes, a macro %, a component @"
-    return lines[0]
-
-
-def _check_finite(value: Any, place: Place) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{place}: a number is too large to be kept")
-    if isinstance(value, dict):
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            _check_finite(item, place)
-
-
-class _Delegate(config_parser.ParserDelegate):
-    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
-        return Reference(scoped_configurable_name, evaluate)
-
-    def macro(self, macro_name: str) -> Macro:
-        return Macro(macro_name)
 
 
 def _signatures(plugins: Plugins, roots: Roots) -> dict[str, inspect.Signature]:
@@ -393,6 +247,3 @@ class _Builder:
 def describe(config: Config) -> list[str]:
     """One line for each binding in effect, with its place, for `config show`."""
     return [f"{binding.text()}    # {binding.place}" for binding in config.bindings]
-
-
-__all__ = ["Built", "Config", "build", "describe", "parse_text", "read"]

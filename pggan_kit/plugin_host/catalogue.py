@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pggan_kit.components import KINDS
-from pggan_kit.contracts import marked_hooks
 from pggan_kit.errors import PluginError, did_you_mean
-from pggan_kit.plugins import Plugin, Plugins, Row
+from pggan_kit.plugin_host.contracts import marked_hooks
+from pggan_kit.plugin_host.loading import Plugin, Plugins, Row
 
 BRINGS_COMPONENTS = "components"
 

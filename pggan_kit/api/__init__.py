@@ -1,0 +1,1 @@
+"""The verbs of users: prepare, train, resume, evaluate, sample, and load a generator."""

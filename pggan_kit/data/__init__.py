@@ -1,0 +1,1 @@
+"""Resize, cache and draw a data set's images."""

@@ -1,0 +1,1 @@
+"""Measure how far fakes are from reals."""
