@@ -12,7 +12,7 @@ import pytest
 from conftest import HERE, LADDER
 
 from pggan_kit.api.train import train
-from pggan_kit.planning import plan
+from pggan_kit.benchmarking.plan import plan
 
 STEPS = {4: 400, 8: 200, 16: 100, 32: 40, 64: 16, 128: 8}
 IMAGES = {size: 16 * steps for size, steps in STEPS.items()}

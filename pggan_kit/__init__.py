@@ -4,11 +4,11 @@ from pggan_kit.api.evaluate import evaluate
 from pggan_kit.api.generator import load_generator
 from pggan_kit.api.train import resume, train
 from pggan_kit.components import Component, Critic, Quantity, Scores
-from pggan_kit.generators import TrainedGenerator
 from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs import Run, Stats
+from pggan_kit.runs.generators import TrainedGenerator
+from pggan_kit.runs.run import Run, Stats
 from pggan_kit.schedule import PerStage, Stage, at_height
-from pggan_kit.steps import Reals, StepContext, image_gradients
+from pggan_kit.training.step import Reals, StepContext, image_gradients
 
 __version__ = "0.1.0"
 

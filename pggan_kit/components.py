@@ -24,7 +24,7 @@ from pggan_kit.schedule import PerStage, Stage
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
-    from pggan_kit.steps import StepContext
+    from pggan_kit.training.step import StepContext
 
 Features = Any
 

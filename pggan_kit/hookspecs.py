@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pggan_kit.components import Component
-    from pggan_kit.runs import Run
+    from pggan_kit.runs.run import Run
+    from pggan_kit.runs.state import TrainState
     from pggan_kit.schedule import Stage
-    from pggan_kit.state import TrainState
 
 PROJECT = "pggan_kit"
 hookspec = pluggy.HookspecMarker(PROJECT)

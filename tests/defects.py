@@ -17,8 +17,8 @@ import pggan_kit.testing as suites
 from pggan_kit import Quantity, Scores, hookimpl
 from pggan_kit.components import Trial
 from pggan_kit.layers.resampling import Area
-from pggan_kit.steps import image_gradients
 from pggan_kit.testing.toys import ToyArchitecture, ToyDataset, ToyLoss, ToyOptimizer, ToyUpdate
+from pggan_kit.training.step import image_gradients
 
 
 class Quiet:

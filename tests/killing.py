@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pggan_kit.checkpoint import Checkpoints
+from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.testing.support import equal
 
 OWN = ("Timing/", "Resources/")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pggan_kit import guards
 from pggan_kit.testing.support import SyncWatch
-from pggan_kit.training import Loop
+from pggan_kit.training import non_finite as guards
+from pggan_kit.training.loop import Loop
 
 WAITING = frozenset(
     {

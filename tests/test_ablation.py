@@ -25,8 +25,8 @@ from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.trunk import first_difference
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
-from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, TrainingError
+from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.system import provenance
 
 PLUGIN = Path(__file__).with_name("ablation_plugin.py")

@@ -12,7 +12,7 @@ import pytest
 from pggan_kit.ablation import plan as plans
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
-from pggan_kit.averaging import ages_of_average
+from pggan_kit.runs.average import ages_of_average
 
 FOLDER = Path(__file__).parent.parent / "experiments" / "ablations"
 FILES = sorted(path for path in FOLDER.glob("*.gin") if path.stem not in ("base", "common"))

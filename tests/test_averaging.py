@@ -16,12 +16,13 @@ from conftest import TINY
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pggan_kit import averaging, hookimpl, load_generator
+from pggan_kit import hookimpl, load_generator
 from pggan_kit.api import train as train_module
-from pggan_kit.averaging import ages_of_average, calibration_labels, decay_of_update
 from pggan_kit.experiment import Experiment
+from pggan_kit.runs import average as averaging
+from pggan_kit.runs.average import ages_of_average, calibration_labels, decay_of_update
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Schedule, ScheduleSettings
-from pggan_kit.state import TrainState
 from pggan_kit.system.seeding import torch_generator
 from pggan_kit.testing.base import new_run, tiny_experiment, train_tiny
 from pggan_kit.testing.support import equal
@@ -384,7 +385,7 @@ def test_networks_without_batch_norm_pay_nothing(tmp_path: Path, monkeypatch: py
 def test_statistics_are_made_once_for_a_place_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = new_run(Asker(asks=True), "asker", tmp_path, {"architecture": ResNet(channels=4)})
     calls: list[int] = []
-    monkeypatch.setattr("pggan_kit.state.calibrate_batch_norm", lambda *_: calls.append(run.state.images))
+    monkeypatch.setattr("pggan_kit.runs.average.calibrate_batch_norm", lambda *_: calls.append(run.state.images))
     for images in (0, 4, 4):
         run.state.images += images
         if images:

@@ -17,7 +17,7 @@ from pggan_kit.api.prepare import prepare
 from pggan_kit.benchmarking import ceiling, counting, timing
 from pggan_kit.benchmarking.rig import Rig, fades
 from pggan_kit.benchmarking.shares import PIECES, shares
-from pggan_kit.steps import StepContext
+from pggan_kit.training.step import StepContext
 
 Cli = Callable[..., Result]
 Refused = Callable[[Result, str], str]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit.api.prepare import prepare
+from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
-from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.schedule import ScheduleSettings
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.losses import WGANGP

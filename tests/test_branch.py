@@ -18,8 +18,8 @@ from killing import last, rows
 from pggan_kit import hookimpl
 from pggan_kit.api import train as train_module
 from pggan_kit.api.train import resume
-from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import Interrupted, RunError, TrainingError
+from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.testing.support import equal
 
 Branch = Callable[..., Any]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from pggan_kit.checkpoint import MANIFEST, Checkpoints
 from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
 from pggan_kit.system.files import write_atomically
 
 

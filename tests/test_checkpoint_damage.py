@@ -17,8 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pggan_kit.api.generator import load_generator
-from pggan_kit.checkpoint import DAMAGED, MANIFEST, Checkpoints
 from pggan_kit.errors import RunError, UserError
+from pggan_kit.runs.checkpoints import DAMAGED, MANIFEST, Checkpoints
 
 
 def state(value: int) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import pytest
 import torch
 from click.testing import Result
 
-from pggan_kit.checkpoint import MANIFEST, Checkpoints
 from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
 
 DIED = 77
 CALLS = ("open", "fsync", "chmod", "replace", "unlink")

@@ -15,9 +15,9 @@ from click.testing import Result
 from PIL import Image
 from torch import nn
 
-from pggan_kit import planning
 from pggan_kit.api import prepare as api
 from pggan_kit.api import train as train_module
+from pggan_kit.benchmarking import plan as planning
 
 Cli = Callable[..., Result]
 

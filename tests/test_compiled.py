@@ -19,9 +19,17 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
 
-from pggan_kit import hookimpl, image_gradients, training
+from pggan_kit import hookimpl, image_gradients
 from pggan_kit.api.train import resume
-from pggan_kit.compiled import (
+from pggan_kit.errors import Interrupted
+from pggan_kit.experiment import COMPILE
+from pggan_kit.runs.state import TrainState
+from pggan_kit.schedule import FADE, STABLE, ScheduleSettings
+from pggan_kit.testing.base import tiny_experiment
+from pggan_kit.testing.support import equal, make_stages, weights
+from pggan_kit.testing.toys import ToyLoss, ToyOptimizer, ToySampler
+from pggan_kit.training import loop as training
+from pggan_kit.training.compiler import (
     PAYS_FROM_STEPS,
     Compiler,
     as_recorded,
@@ -31,15 +39,8 @@ from pggan_kit.compiled import (
     replays_graphs,
     steps_of,
 )
-from pggan_kit.errors import Interrupted
-from pggan_kit.experiment import COMPILE
-from pggan_kit.parity import differing
-from pggan_kit.schedule import FADE, STABLE, ScheduleSettings
-from pggan_kit.state import TrainState
-from pggan_kit.steps import StepContext
-from pggan_kit.testing.base import tiny_experiment
-from pggan_kit.testing.support import equal, make_stages, weights
-from pggan_kit.testing.toys import ToyLoss, ToyOptimizer, ToySampler
+from pggan_kit.training.parity import differing
+from pggan_kit.training.step import StepContext
 from pggan_plugins.architectures import PGGAN, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
 from pggan_plugins.losses import WGANGP, Relativistic

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pggan_kit.layers.derivatives import conv2d, differentiated_twice, leaky_relu
-from pggan_kit.state import TrainState
-from pggan_kit.steps import StepContext, image_gradients
+from pggan_kit.runs.state import TrainState
 from pggan_kit.testing.base import tiny_experiment
 from pggan_kit.testing.support import noise
 from pggan_kit.testing.toys import ToyLoss, ToySampler
+from pggan_kit.training.step import StepContext, image_gradients
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.penalties import GradientPenalty
 from pggan_plugins.resampling import Nearest
@@ -165,7 +165,7 @@ def test_training_steps_are_those_of_torchs_own_operations(pool: str, double: No
     for _ in range(5):
         found = iterate(fast)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pggan_kit.steps.differentiated_twice", contextlib.nullcontext)
+            patch.setattr("pggan_kit.layers.derivatives.differentiated_twice", contextlib.nullcontext)
             wanted = iterate(plain)
         assert found["Loss/discriminator/GradientPenalty"] > 0
         for name, value in wanted.items():

@@ -12,9 +12,9 @@ from syncing import watched
 from pggan_kit import hookimpl
 from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import train
-from pggan_kit.averaging import ages_of_average
-from pggan_kit.batch_statistics import list_batch_statistics
 from pggan_kit.config import gin_files as configs
+from pggan_kit.runs.average import ages_of_average
+from pggan_kit.training.batch_statistics import list_batch_statistics
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 FILES = sorted(

@@ -17,9 +17,9 @@ from click.testing import Result
 
 from pggan_kit import Component, hookimpl
 from pggan_kit.api.generator import load_generator
-from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.plugin_host.contracts import HOOKS
+from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard
 
 FIRED = ["before_run", "before_stage", "before_fade", "after_fade", "after_step", "after_tick", "after_stage"]

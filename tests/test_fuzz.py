@@ -28,13 +28,13 @@ from PIL import Image
 
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
-from pggan_kit.checkpoint import MANIFEST, Checkpoints
 from pggan_kit.config import gin_files as configs
 from pggan_kit.config.builder import build
 from pggan_kit.errors import DataError, UserError
-from pggan_kit.identity import KEY, require_same
 from pggan_kit.plugin_host.loading import load
-from pggan_kit.runs import RunDirectory
+from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.identity import KEY, require_same
 from pggan_plugins.datasets import ImageFolder
 
 Checks = Callable[..., None]

@@ -20,7 +20,7 @@ from pggan_kit.data.pyramid import Level
 from pggan_kit.data.sampler import Sampler
 from pggan_kit.errors import Interrupted, TrainingError
 from pggan_kit.testing.support import equal
-from pggan_kit.training import Loop
+from pggan_kit.training.loop import Loop
 
 pytestmark = [
     pytest.mark.gpu,

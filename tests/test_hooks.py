@@ -14,9 +14,9 @@ from recording import Recorder, expected, expected_alphas
 
 from pggan_kit import Component, hookimpl, hookspecs
 from pggan_kit.api.train import resume
-from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import Interrupted, TrainingError
 from pggan_kit.plugin_host.contracts import HOOKS
+from pggan_kit.runs.checkpoints import Checkpoints
 
 SIZES = (4, 8, 16)
 CASES = {

@@ -21,11 +21,11 @@ from pggan_kit.ablation.plan import Plan
 from pggan_kit.api import train as train_module
 from pggan_kit.api.generator import load_generator
 from pggan_kit.api.train import resume
-from pggan_kit.checkpoint import MANIFEST, Checkpoints
 from pggan_kit.errors import PluginError, RunError
 from pggan_kit.plugin_host.files import trusted
 from pggan_kit.plugin_host.loading import load
-from pggan_kit.runs import RunDirectory
+from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
+from pggan_kit.runs.directory import RunDirectory
 
 Cli = Callable[..., Result]
 

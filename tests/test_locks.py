@@ -16,7 +16,7 @@ from click.testing import Result
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import RunError
-from pggan_kit.runs import RunDirectory
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.system import locks
 from pggan_kit.system.locks import LOCK, RunLock
 

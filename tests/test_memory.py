@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from pggan_kit import Component, hookimpl
-from pggan_kit.guards import NonFiniteError
+from pggan_kit.training.non_finite import NonFiniteError
 from pggan_plugins.losses import Hinge
 
 

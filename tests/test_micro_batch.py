@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pggan_kit.microbatches import averaged, joined, largest_that_fits, sliced
+from pggan_kit.benchmarking.plan import largest_that_fits
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.testing.base import summary, train_tiny
 from pggan_kit.testing.support import noise
 from pggan_kit.testing.toys import ToyDataset
+from pggan_kit.training.micro_batches import averaged, joined, sliced
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.losses import WGANGP, BinaryCrossEntropy, Relativistic
 from pggan_plugins.optimizers import Adam, SharedAdam

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
-from pggan_kit.networks import Discriminator, Generator
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import ScheduleSettings, Stage
-from pggan_kit.state import TrainState
 from pggan_kit.testing import make_stages
 from pggan_kit.testing.base import tiny_experiment
 from pggan_kit.testing.support import equal, noise, shake, weights

@@ -15,13 +15,14 @@ from conftest import TINY
 from killing import assert_same_run, last, rows
 from torch import nn
 
-from pggan_kit import Component, Scores, guards, hookimpl
+from pggan_kit import Component, Scores, hookimpl
 from pggan_kit.api import train as train_module
 from pggan_kit.api.train import resume
-from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import TrainingError
-from pggan_kit.guards import Guard, NonFiniteError
+from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.testing.support import equal
+from pggan_kit.training import non_finite as guards
+from pggan_kit.training.non_finite import Guard, NonFiniteError
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.losses import Hinge
 
@@ -308,7 +309,7 @@ def test_a_collapse_is_told_once_a_stage(train: Callable[..., Any]) -> None:
 
 def test_diversity_of_known_images(train: Callable[..., Any]) -> None:
     """A generator whose images are the data's has diversity 1; half of their contrast, 0.5."""
-    from pggan_kit.meters import DIVERSITY_IMAGES, diversity
+    from pggan_kit.training.measures import DIVERSITY_IMAGES, diversity
 
     run = train("datasets.Stub.n = 64")
 

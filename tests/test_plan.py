@@ -10,12 +10,13 @@ import pytest
 from click.testing import Result
 from torch import Tensor
 
-from pggan_kit import planning
+from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import train
-from pggan_kit.batch_statistics import count_samples, list_warnings
+from pggan_kit.benchmarking import plan as planning
 from pggan_kit.benchmarking.rig import Rig
+from pggan_kit.growth.networks import Discriminator
 from pggan_kit.layers.batches import batches
-from pggan_kit.networks import Discriminator
+from pggan_kit.training.batch_statistics import count_samples, list_warnings
 
 Cli = Callable[..., Result]
 
@@ -77,7 +78,7 @@ def test_a_measured_cost_weighs_lazy_penalties(
     tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny("losses.Hinge.penalties = [@penalties.R1()]", "penalties.R1.every = 4", "schedule.sizes = (4, 8)")
-    prepared = planning.prepare(config, plugins=[stub])
+    prepared = prepare(config, plugins=[stub])
     rig = Rig(prepared, prepared.schedule(), 1, fading=False, compiles=False)
     rig.step()
     monkeypatch.setattr(planning, "seconds_around", lambda rig: 0.5)
@@ -178,7 +179,7 @@ def test_training_warns_once_in_log_and_terminal(tiny: Callable[..., str], cli: 
 
 
 def test_processes_share_a_batch(tiny: Callable[..., str], stub: str) -> None:
-    prepared = planning.prepare(tiny("schedule.batch_size = {4: 16, 8: 14}"), plugins=[stub])
+    prepared = prepare(tiny("schedule.batch_size = {4: 16, 8: 14}"), plugins=[stub])
     stages = prepared.schedule().stages
     assert list_warnings(prepared.built.experiment, stages, 1) == []
     (line,) = list_warnings(prepared.built.experiment, stages, 2)
@@ -199,7 +200,7 @@ def test_a_joint_batch_is_counted_as_discriminators_see_it(
 
     monkeypatch.setattr(Discriminator, "forward", watched)
     config = tiny(*JOINT, "schedule.batch_size = 6", "train.micro_batch = 3", "train.collapse_below = 0")
-    prepared = planning.prepare(config, plugins=[stub])
+    prepared = prepare(config, plugins=[stub])
     train(config, plugins=[stub])
     samples = {count_samples(prepared.built.experiment, stage, 6) for stage in prepared.schedule().stages}
     assert samples == seen == {6}

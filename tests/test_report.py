@@ -26,7 +26,6 @@ from pggan_kit.api import prepare as api
 from pggan_kit.api.generator import load_generator
 from pggan_kit.api.sample import draw
 from pggan_kit.api.train import train
-from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import RunError, UserError
 from pggan_kit.report import write_report
 from pggan_kit.report.latex import latex
@@ -34,6 +33,7 @@ from pggan_kit.report.page import Section, Table, shown
 from pggan_kit.report.pictures import ALPHAS, GRID, STRIP, draw_run
 from pggan_kit.report.records import named_apart, read_run
 from pggan_kit.report.runs import curves_section
+from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_plugins.switches import Linear
 
 

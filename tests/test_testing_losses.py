@@ -14,8 +14,8 @@ from torch import Tensor
 
 import pggan_kit.testing as suites
 from pggan_kit import Scores
-from pggan_kit.steps import image_gradients
 from pggan_kit.testing.toys import ToyDataset, ToyLoss
+from pggan_kit.training.step import image_gradients
 
 DEFECTS = Defects()
 defect = DEFECTS.of

@@ -24,7 +24,7 @@ from pggan_kit.ablation import running
 from pggan_kit.ablation.budget import cost
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.table import text
-from pggan_kit.runs import ROOT
+from pggan_kit.runs.directory import ROOT
 
 
 def ablate(

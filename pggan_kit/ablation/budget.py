@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.table import Table
 
-from pggan_kit import planning
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.statistics import ALPHA, POWER, detectable
+from pggan_kit.benchmarking import plan as planning
 
 
 def cost(

@@ -14,9 +14,9 @@ from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.api.train import resume, train
-from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError
 from pggan_kit.plugin_host.files import RecordedFile
+from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.schedule import Stage
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_text import json_text

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from pggan_kit.api.prepare import recorded
-from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.components import Metric
 from pggan_kit.config import gin_files as configs
 from pggan_kit.config.builder import build
@@ -22,10 +21,11 @@ from pggan_kit.errors import ConfigError, DataError, RunError
 from pggan_kit.evaluation.evaluator import Evaluator, Reals, Value, fakes
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
-from pggan_kit.generators import TrainedGenerator, drawn, restored, stage_end
-from pggan_kit.identity import KEY
 from pggan_kit.plugin_host.loading import load
-from pggan_kit.runs import Run
+from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.runs.generators import TrainedGenerator, drawn, restored, stage_end
+from pggan_kit.runs.identity import KEY
+from pggan_kit.runs.run import Run
 from pggan_kit.schedule import Stage
 from pggan_kit.system.devices import device_of
 from pggan_kit.system.seeding import numpy_generator

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.prepare import recorded
-from pggan_kit.checkpoint import Checkpoints
-from pggan_kit.generators import TrainedGenerator, restored, stage_end
-from pggan_kit.runs import Run
+from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.runs.generators import TrainedGenerator, restored, stage_end
+from pggan_kit.runs.run import Run
 
 
 def load_generator(

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-from pggan_kit.averaging import ages_of_average
-from pggan_kit.batch_statistics import list_batch_statistics, list_trained_stages, list_warnings
 from pggan_kit.config import gin_files as configs
 from pggan_kit.config.builder import Built, build
 from pggan_kit.config.gin_files import Config
@@ -20,14 +18,17 @@ from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.errors import ConfigError, DataError
 from pggan_kit.evaluation.description_cache import Keeper
 from pggan_kit.evaluation.evaluator import Evaluator, Reals
-from pggan_kit.generators import TrainedGenerator, restored
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugins, load, load_recorded
-from pggan_kit.runs import Run, RunDirectory
+from pggan_kit.runs.average import ages_of_average
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.generators import TrainedGenerator, restored
+from pggan_kit.runs.run import Run
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Schedule, Stage
-from pggan_kit.state import TrainState
 from pggan_kit.system import distributed
 from pggan_kit.system.devices import prepared_device
+from pggan_kit.training.batch_statistics import list_batch_statistics, list_trained_stages, list_warnings
 
 DataProgress = Callable[[int, int, str], None]
 

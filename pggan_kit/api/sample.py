@@ -13,8 +13,8 @@ from PIL import Image
 
 from pggan_kit.api.generator import load_generator
 from pggan_kit.errors import RunError
-from pggan_kit.generators import TrainedGenerator
 from pggan_kit.pictures.grid import image_grid, to_uint8
+from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.seeding import torch_generator
 

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pggan_kit import branching, training
 from pggan_kit.api.prepare import DataProgress, Prepared, _tell_age_of_average, prepare, recorded
-from pggan_kit.checkpoint import Checkpoints, Say
 from pggan_kit.data.sampler import Data
 from pggan_kit.errors import UserError
-from pggan_kit.identity import identity, require_same
-from pggan_kit.runs import Run, RunDirectory, environment_command
+from pggan_kit.runs import branches as branching
+from pggan_kit.runs.checkpoints import Checkpoints, Say
+from pggan_kit.runs.directory import RunDirectory, environment_command
+from pggan_kit.runs.identity import identity, require_same
+from pggan_kit.runs.run import Run
 from pggan_kit.system import distributed
+from pggan_kit.training import loop as training
 
 
 def train(

@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
 from pggan_kit.benchmarking.rig import Rig
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Stage
-from pggan_kit.state import TrainState
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from pggan_kit.api.prepare import Prepared
-from pggan_kit.compiled import Compiler
 from pggan_kit.data.device_feed import fed
 from pggan_kit.data.pyramid import Level
 from pggan_kit.data.sampler import Sampler
 from pggan_kit.plugin_host.hooks import Hooks
-from pggan_kit.runs import Run, RunDirectory
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.run import Run
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
-from pggan_kit.steps import PATHS, StepContext
 from pggan_kit.system.seeding import derive, seed_step
+from pggan_kit.training.compiler import Compiler
+from pggan_kit.training.step import PATHS, StepContext
 
 NETS = ("generator", "discriminator")
 MIDDLE = 0.5

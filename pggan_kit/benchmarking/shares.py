@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pggan_kit.benchmarking.rig import Rig
 from pggan_kit.components import Penalty
-from pggan_kit.steps import PATHS, Reals, StepContext, mean_of_each
+from pggan_kit.training.step import PATHS, Reals, StepContext, mean_of_each
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from pggan_kit.system.json_text import json_text
 @experiment_options
 def plan(config: Path, as_json: bool, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
     """Show stages, parameters, images, memory and time of an experiment; train nothing."""
-    from pggan_kit import planning
+    from pggan_kit.benchmarking import plan as planning
 
     rows = planning.plan(config, bindings, plugins)
     if as_json:

@@ -15,7 +15,7 @@ from torch import Tensor
 from pggan_kit.data.sampler import Sampler
 
 if TYPE_CHECKING:
-    from pggan_kit.steps import Source
+    from pggan_kit.training.step import Source
 
 FREE_SHARE = 0.25
 """Of a GPU's free memory, what a stage's images may take unless `data.device_memory` says otherwise."""

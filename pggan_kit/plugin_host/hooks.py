@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pggan_kit.runs import Run
+    from pggan_kit.runs.run import Run
 
 import warnings
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ import pluggy
 from pggan_kit.errors import Interrupted, TrainingError, UserError
 
 if TYPE_CHECKING:
-    from pggan_kit.runs import Run
+    from pggan_kit.runs.run import Run
 from pggan_kit.plugin_host.loading import Plugins, Row
 from pggan_kit.plugin_host.manager import new_manager, register
 

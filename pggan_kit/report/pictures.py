@@ -13,11 +13,11 @@ import torch
 
 from pggan_kit.api.prepare import recorded
 from pggan_kit.api.sample import draw
-from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import TrainingError, UserError
-from pggan_kit.generators import TrainedGenerator, restored
 from pggan_kit.report.alphas import Trained, alpha_lines
 from pggan_kit.report.records import Curve, RunRecord
+from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.runs.generators import TrainedGenerator, restored
 
 GRID = 16
 """Images in a grid."""

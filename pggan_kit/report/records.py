@@ -10,7 +10,7 @@ from typing import Any
 
 from pggan_kit.config import gin_files as configs
 from pggan_kit.errors import RunError, UserError
-from pggan_kit.runs import RunDirectory
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.system.json_lines import JsonLines
 
 Curve = list[tuple[int, float]]

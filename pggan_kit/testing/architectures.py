@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pggan_kit.components import BatchStatistic, Resampling, Scores
+from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.batches import side_by_side
 from pggan_kit.layers.resampling import Area
-from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.schedule import Stage
 from pggan_kit.testing.base import TrainedSuite
 from pggan_kit.testing.support import (

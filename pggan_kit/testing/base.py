@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.compiled import Compiler, as_recorded
 from pggan_kit.components import Component
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import PluginError
@@ -22,10 +21,10 @@ from pggan_kit.layers.resampling import Area
 from pggan_kit.plugin_host.contracts import marked_hooks, require_protocol
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugin, Plugins, Row
-from pggan_kit.runs import Run, RunDirectory
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.run import Run
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, ScheduleSettings
-from pggan_kit.state import TrainState
-from pggan_kit.steps import PATHS, StepContext
 from pggan_kit.testing.support import SyncWatch, difference, equal, first_lines, require, through_a_file, weights
 from pggan_kit.testing.toys import (
     ToyArchitecture,
@@ -36,7 +35,9 @@ from pggan_kit.testing.toys import (
     ToySampler,
     ToyUpdate,
 )
-from pggan_kit.training import train
+from pggan_kit.training.compiler import Compiler, as_recorded
+from pggan_kit.training.loop import train
+from pggan_kit.training.step import PATHS, StepContext
 
 HOT_HOOKS = ("after_step", "fade_alpha", "should_advance")
 """Hooks that are called in every step."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from pggan_kit.components import Penalty, Resampling, Scores
 from pggan_kit.experiment import Experiment
 from pggan_kit.schedule import Stage, at_height
-from pggan_kit.steps import DiscriminatorCall, GeneratorCall, Part, StepContext
 from pggan_kit.system.seeding import numpy_generator
+from pggan_kit.training.step import DiscriminatorCall, GeneratorCall, Part, StepContext
 
 WIDTH = 6
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pggan_kit.errors import DataError, check_choice
 from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs import Run
+from pggan_kit.runs.run import Run
 
 WEIGHTS = Path(__file__).with_name("digits")
 SIZES = (7, 14, 28)

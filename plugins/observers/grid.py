@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pggan_kit.pictures.grid import GAP, image_grid, to_uint8
-from pggan_kit.runs import Run
+from pggan_kit.runs.run import Run
 from pggan_kit.system.seeding import torch_generator
 
 LIMIT = 2048

@@ -8,9 +8,9 @@ from pggan_kit.hookspecs import hookimpl
 from pggan_kit.pictures.frames import Caption, cell_size, draw_frame
 from pggan_kit.pictures.gif import Frame, assemble, disassemble, encode
 from pggan_kit.pictures.grid import to_uint8
-from pggan_kit.runs import Run
+from pggan_kit.runs.run import Run
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Stage
-from pggan_kit.state import TrainState
 from pggan_kit.system.files import write_atomically
 from pggan_plugins.observers.grid import latents_of
 from pggan_plugins.observers.shared import phase_shown, require_count

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from pggan_kit import Run, hookimpl
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import PerStage, Stage, at_height
-from pggan_kit.state import TrainState
 
 
 def lay_out_gradients(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:

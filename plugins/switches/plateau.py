@@ -10,9 +10,9 @@ import numpy as np
 
 from pggan_kit import PerStage, Stage, at_height, hookimpl
 from pggan_kit.errors import ConfigError, TrainingError, did_you_mean
-from pggan_kit.runs import Run
+from pggan_kit.runs.run import Run
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import STABLE
-from pggan_kit.state import TrainState
 from pggan_kit.system import distributed
 
 LATE = "Metrics/"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pggan_kit.components import Loss, Optimizer, Penalty
 from pggan_kit.experiment import Experiment
 from pggan_kit.schedule import Stage
-from pggan_kit.steps import DiscriminatorCall, GeneratorCall, Part, StepContext
+from pggan_kit.training.step import DiscriminatorCall, GeneratorCall, Part, StepContext
 from pggan_plugins.updates.shared import add_penalties, report, scores_of_reals
 
 SHARED = "both"

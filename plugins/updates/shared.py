@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pggan_kit import at_height
 from pggan_kit.components import Critic, Loss, Penalty, Scores
-from pggan_kit.steps import DiscriminatorCall
+from pggan_kit.training.step import DiscriminatorCall
 
 
 def name_penalties(penalties: Sequence[Penalty]) -> list[str]:

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.batches import batches, side_by_side
 from pggan_kit.layers.resampling import Area
-from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.testing import ArchitectureSuite, make_stages
 from pggan_kit.testing.support import noise
 from pggan_kit.testing.toys import ToyDataset

@@ -17,8 +17,8 @@ from pggan_kit import Component, Scores
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
 from pggan_kit.errors import ConfigError
+from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
-from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.schedule import Stage
 from pggan_kit.testing import ArchitectureSuite, LossSuite, make_stages
 from pggan_kit.testing.support import noise, shake

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from pggan_kit import hookimpl
-from pggan_kit.state import TrainState
-from pggan_kit.steps import StepContext
+from pggan_kit.runs.state import TrainState
 from pggan_kit.testing import OptimizerSuite, make_stages
 from pggan_kit.testing.base import tiny_experiment
 from pggan_kit.testing.support import noise
 from pggan_kit.testing.toys import ToyLoss, ToySampler
+from pggan_kit.training.step import StepContext
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.optimizers import Adam, SharedAdam
 from pggan_plugins.penalties import GradientPenalty

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from pggan_kit.api import prepare as api
 from pggan_kit.api import train as train_module
+from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
-from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.testing import ArchitectureSuite, make_stages
 from pggan_kit.testing.support import noise, shake
 from pggan_plugins.architectures import PGGAN

@@ -14,8 +14,8 @@ from conftest import TINY
 from torch import Tensor, nn
 
 from pggan_kit.api.train import train
+from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
-from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.testing import ArchitectureSuite, make_stages
 from pggan_kit.testing.support import noise, shake
 from pggan_plugins.architectures import ResNet

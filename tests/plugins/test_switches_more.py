@@ -18,8 +18,8 @@ from pggan_kit import Component, hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import ConfigError, TrainingError
 from pggan_kit.growth.fade import fade_reals
+from pggan_kit.growth.networks import Discriminator
 from pggan_kit.layers.resampling import Area
-from pggan_kit.networks import Discriminator
 from pggan_kit.testing import make_stages
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.switches import Cosine, GeneratorFirst, Plateau, Smoothstep, Staircase

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from pggan_kit import Component, StepContext, hookimpl
 from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import resume, train
-from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import ConfigError
-from pggan_kit.networks import Discriminator, Generator
+from pggan_kit.growth.networks import Discriminator, Generator
+from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.system.seeding import derive
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

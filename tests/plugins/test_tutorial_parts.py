@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pggan_kit import Reals, Scores
+from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
-from pggan_kit.networks import Discriminator, Generator
 from pggan_kit.schedule import ScheduleSettings
 from pggan_plugins.architectures import tutorial
 from pggan_plugins.architectures.tutorial import Tutorial

@@ -23,12 +23,12 @@ import torch._inductor
 
 from pggan_kit.errors import ConfigError, first_line
 from pggan_kit.experiment import Experiment
-from pggan_kit.guards import float_buffers
-from pggan_kit.parity import TOLERANCE, Result, differing, identity, made_of, named_parts, settings_of
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, Schedule, Stage
-from pggan_kit.state import TrainState
-from pggan_kit.steps import Backward, Differentiated, Work
-from pggan_kit.tracing import Recording, record, varying
+from pggan_kit.training.non_finite import float_buffers
+from pggan_kit.training.parity import TOLERANCE, Result, differing, identity, made_of, named_parts, settings_of
+from pggan_kit.training.recording import Recording, record, varying
+from pggan_kit.training.step import Backward, Differentiated, Work
 
 PAYS_FROM_STEPS = 3_000
 """What a region must have, at least, for `auto` to compile it. Of benchmarks/ladder.gin's networks a step in bfloat16

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from pggan_kit.errors import DivergedError, TrainingError
-from pggan_kit.guards import Guard, NonFiniteError, float_buffers, watched_layers
-from pggan_kit.state import TrainState, on_cpu
+from pggan_kit.runs.state import TrainState, on_cpu
 from pggan_kit.system import distributed
+from pggan_kit.training.non_finite import Guard, NonFiniteError, float_buffers, watched_layers
 
 if TYPE_CHECKING:
-    from pggan_kit.steps import StepContext
-    from pggan_kit.training import Loop
+    from pggan_kit.training.loop import Loop
+    from pggan_kit.training.step import StepContext
 
 
 class Recovery:

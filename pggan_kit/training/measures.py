@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pggan_kit.evaluation.evaluator import Evaluator, fakes
-from pggan_kit.generators import drawn
-from pggan_kit.runs import Run
+from pggan_kit.runs.generators import drawn
+from pggan_kit.runs.run import Run
 from pggan_kit.system.devices import peak_memory_mib
 
 DIVERSITY_IMAGES = 32

@@ -14,7 +14,7 @@ from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
-    from pggan_kit.networks import Generator
+    from pggan_kit.growth.networks import Generator
 
 HALF_LIFE = 10_000
 """Images of `train.ema_half_life` where nothing is bound, as in StyleGAN2."""

@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_kit.compiled import Compiler
 from pggan_kit.data.device_feed import fed
 from pggan_kit.data.sampler import Data
 from pggan_kit.errors import Interrupted, TrainingError, UserError
-from pggan_kit.guards import NonFiniteError
-from pggan_kit.identity import KEY
-from pggan_kit.meters import Meter, diversity, metrics
 from pggan_kit.plugin_host.hooks import part_classes
-from pggan_kit.recovery import Recovery
-from pggan_kit.runs import Run
+from pggan_kit.runs.identity import KEY
+from pggan_kit.runs.run import Run
+from pggan_kit.runs.state import on_cpu
 from pggan_kit.schedule import FADE, STABLE, Stage
-from pggan_kit.state import on_cpu
-from pggan_kit.steps import PATHS, StepContext, mean_of_each
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
+from pggan_kit.training.compiler import Compiler
+from pggan_kit.training.measures import Meter, diversity, metrics
+from pggan_kit.training.non_finite import NonFiniteError
+from pggan_kit.training.recovery import Recovery
+from pggan_kit.training.step import PATHS, StepContext, mean_of_each
 
 TIMED_OUT = 1
 """Stands for the time limit among the numbers of signals, of which it must be the smallest."""

@@ -16,20 +16,19 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from pggan_kit import meters
 from pggan_kit.api.prepare import Prepared, prepare
-from pggan_kit.averaging import AverageAge, ages_of_average, percent
-from pggan_kit.batch_statistics import list_batch_statistics, list_trained_stages
 from pggan_kit.benchmarking.counting import flops_of, forward_calls
 from pggan_kit.benchmarking.rig import Rig, fades
 from pggan_kit.benchmarking.shares import seconds_around
 from pggan_kit.benchmarking.timing import seconds
-from pggan_kit.compiled import pays, steps_of
-from pggan_kit.microbatches import largest_that_fits
+from pggan_kit.runs.average import AverageAge, ages_of_average, percent
+from pggan_kit.runs.state import TrainState, on_cpu
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
-from pggan_kit.state import TrainState, on_cpu
 from pggan_kit.system import distributed
 from pggan_kit.system.devices import peak_mib, reset_peak
+from pggan_kit.training import measures as meters
+from pggan_kit.training.batch_statistics import list_batch_statistics, list_trained_stages
+from pggan_kit.training.compiler import pays, steps_of
 
 MEASURING_SECONDS = 60.0
 """Stages that would take longer, all together, are extrapolated."""
@@ -314,3 +313,17 @@ def _tell(row: dict[str, Any], cost: Cost, tick: int) -> None:
     row["fade_images_per_second"], row["images_per_second"] = 1 / cost.fading, 1 / cost.steady
     row["tick_seconds"] = cost.tick
     row["hours"] = (fade * cost.fading + stable * cost.steady + ticks * cost.tick) / 3600
+
+
+def largest_that_fits(rows: int, activations: float, room: float) -> int | None:
+    """The `micro_batch` to recommend: the largest that divides a batch, and whose activations fit.
+
+    Args:
+        rows: of the batch in one process.
+        activations: what a whole batch keeps for its backward pass.
+        room: what there is for it, in the same unit.
+
+    Returns:
+        Rows; `rows` where the whole batch fits, None where not even one row does.
+    """
+    return next((size for size in range(rows, 0, -1) if rows % size == 0 and activations * size / rows <= room), None)

@@ -36,17 +36,3 @@ def joined(slices: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def averaged(slices: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The means of each slice's 0-dim tensors: those of the whole batch, where they are means over its rows."""
     return {name: torch.stack([values[name] for values in slices]).mean(0) for name in slices[0]}
-
-
-def largest_that_fits(rows: int, activations: float, room: float) -> int | None:
-    """The `micro_batch` to recommend: the largest that divides a batch, and whose activations fit.
-
-    Args:
-        rows: of the batch in one process.
-        activations: what a whole batch keeps for its backward pass.
-        room: what there is for it, in the same unit.
-
-    Returns:
-        Rows; `rows` where the whole batch fits, None where not even one row does.
-    """
-    return next((size for size in range(rows, 0, -1) if rows % size == 0 and activations * size / rows <= room), None)

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pggan_kit.checkpoint import Checkpoints
 from pggan_kit.errors import RunError
-from pggan_kit.generators import stage_end
-from pggan_kit.identity import KEY, Identity, noted_sizes
 from pggan_kit.plugin_host.hooks import part_classes
-from pggan_kit.runs import RunDirectory
+from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.generators import stage_end
+from pggan_kit.runs.identity import KEY, Identity, noted_sizes
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule
-from pggan_kit.state import TrainState
 
 if TYPE_CHECKING:
     from pggan_kit.plugin_host.hooks import Hooks
-    from pggan_kit.runs import Run
+    from pggan_kit.runs.run import Run
 
 ARCHITECTURE = "train.architecture"
 

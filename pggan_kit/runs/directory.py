@@ -15,25 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from pggan_kit.checkpoint import Checkpoints, Say
-from pggan_kit.errors import RunError, did_you_mean
-from pggan_kit.generators import TrainedGenerator, drawn, restored, stage_end, trained
-from pggan_kit.identity import Identity
+from pggan_kit.errors import RunError
+from pggan_kit.runs.checkpoints import Say
 from pggan_kit.system import distributed
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import LOCK, RunLock
-from pggan_kit.system.seeding import torch_generator
 
 if TYPE_CHECKING:
-    from pggan_kit.evaluation.evaluator import Evaluator
-    from pggan_kit.experiment import Experiment
-    from pggan_kit.plugin_host.hooks import Hooks
-    from pggan_kit.schedule import Schedule
-    from pggan_kit.state import TrainState
+    pass
 
 ROOT = Path("runs")
 LONGEST_NAME = 60
@@ -230,129 +222,6 @@ def _next_number(name: str) -> Path:
 
 def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-class Run:
-    """What hooks are given of a run.
-
-    Attributes:
-        directory: the run's folder.
-        experiment, schedule: what is trained, and when it grows.
-        state: networks and clock.
-        hooks: those of this run.
-        device: where the networks live.
-        resumed: whether an earlier process began it.
-        alpha: of the last step, by path (`generator`, `discriminator`, `reals`); 1 where nothing fades.
-        identity: what checkpoints say they belong to.
-        evaluator: measures `train.metrics` at ticks; None where there are none.
-    """
-
-    def __init__(
-        self, files: RunDirectory, experiment: Experiment, schedule: Schedule, state: TrainState, hooks: Hooks
-    ) -> None:
-        self.files = files
-        self.directory = files.path
-        self.experiment = experiment
-        self.schedule = schedule
-        self.state = state
-        self.hooks = hooks
-        self.device = state.device
-        self.resumed = False
-        self.alpha: dict[str, float] = {}
-        self.identity: Identity = {}
-        self.evaluator: Evaluator | None = None
-        self.checkpoints = Checkpoints(files.path / "checkpoints", experiment.keep)
-
-    @property
-    def name(self) -> str:
-        """The directory's own name."""
-        return self.directory.resolve().name
-
-    def fixed_latents(self, count: int) -> Tensor:
-        """(count, Z) latents that are the same at every call and in every run with this seed."""
-        generator = torch_generator(self.experiment.seed, "fixed latents")
-        return torch.randn(count, self.experiment.latent_size, generator=generator)
-
-    def fixed_labels(self, count: int) -> Tensor | None:
-        """(count,) labels 0, 1, ..., K - 1, 0, ...; None where the generator does not look at labels."""
-        classes = self.state.stage.classes if self.experiment.architecture.conditional else 0
-        return torch.arange(count) % classes if classes else None
-
-    def generate(self, latents: Tensor, labels: Tensor | None = None, average: bool = True) -> Tensor:
-        """Images (N, C, h, w), float32 on the CPU, nominally in [-1, 1], at the current size and alpha.
-
-        Args:
-            latents: (N, Z).
-            labels: (N,), where the generator is conditional.
-            average: from the average of G's weights; else from G itself.
-        """
-        net = self.state.ema if average else self.state.generator
-        alpha = self.alpha.get("generator", 1.0) if net.bridge is not None else 1.0
-        filled = None if alpha == 1.0 else torch.tensor(alpha, device=self.device)
-        # Networks that draw noise must neither disturb training nor differ between calls.
-        return drawn(net, latents, labels, filled, self.experiment.seed, self.device)
-
-    def generator(self) -> TrainedGenerator:
-        """A copy of the averaged generator as it is now, on the CPU, in inference mode."""
-        return trained(self.state, self.hooks)
-
-    def samples(self, stage: str | int | None = None, count: int = 64) -> Tensor:
-        """Images (count, C, h, w), float32 on the CPU, nominally in [-1, 1], from the averaged generator.
-
-        They are drawn from `fixed_latents` (and `fixed_labels`), so the images of two stages, and of two runs with one
-        seed, may be laid side by side.
-
-        Args:
-            stage: as it was when this stage ended: its number from 0, or its size (`14x14`); None: as it is now.
-            count: how many, at least 1.
-
-        Raises:
-            RunError: no such stage has ended yet, or its checkpoint cannot be read.
-            ValueError: `count` is below 1.
-        """
-        if count < 1:
-            raise ValueError(f"count must be at least 1, and is {count}")
-        generator = self.generator()
-        if stage is not None:
-            try:
-                _, content = stage_end(self.checkpoints, stage, self.files.warn)
-            except RunError as error:
-                raise RunError(f"{self.directory}, stage {stage!r}: {error}") from None
-            generator = restored(self.experiment, self.schedule, self.hooks, content)
-        latents, labels = self.fixed_latents(count), self.fixed_labels(count)
-        return drawn(generator, latents, labels, None, self.experiment.seed, torch.device("cpu"))
-
-    @property
-    def stats(self) -> Stats:
-        """The ticks' numbers so far, as a table: a row for each tick, `run.stats.column("Loss/generator")` for a
-        column.
-
-        Raises:
-            RunError: `stats.jsonl` cannot be read.
-        """
-        return Stats(self.files.stats())
-
-
-class Stats(list[dict[str, Any]]):
-    """A list of rows (dicts of plain numbers and texts by tag) that also gives columns by their names.
-
-    `pandas.DataFrame(stats)` makes a data frame of it.
-    """
-
-    @property
-    def columns(self) -> list[str]:
-        """The names that any row has, in the order in which they first appear."""
-        return list(dict.fromkeys(name for row in self for name in row))
-
-    def column(self, name: str) -> list[Any]:
-        """One value for each row; None where a row has none.
-
-        Raises:
-            KeyError: no row has this name; the message has the nearest one.
-        """
-        if name not in self.columns:
-            raise KeyError(f"no column {name!r}{did_you_mean(name, self.columns)}; there are {', '.join(self.columns)}")
-        return [row.get(name) for row in self]
 
 
 def environment_command() -> str:

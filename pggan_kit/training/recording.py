@@ -17,8 +17,8 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pggan_kit.experiment import Experiment
-from pggan_kit.state import TrainState
-from pggan_kit.steps import Differentiated, Work, players, total
+from pggan_kit.runs.state import TrainState
+from pggan_kit.training.step import Differentiated, Work, players, total
 
 LITERALS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
 """What reads a tensor that was made from numbers within the pass."""

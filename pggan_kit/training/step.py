@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pggan_kit import microbatches
 from pggan_kit.components import Critic, Penalty, Scores
 from pggan_kit.growth.fade import fade_reals
-from pggan_kit.guards import float_buffers
 from pggan_kit.layers.batches import side_by_side
 from pggan_kit.layers.derivatives import differentiated_twice
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import torch_generator
+from pggan_kit.training import micro_batches as microbatches
+from pggan_kit.training.non_finite import float_buffers
 
 if TYPE_CHECKING:
-    from pggan_kit.compiled import Compiler
     from pggan_kit.experiment import Experiment
-    from pggan_kit.guards import Guard
-    from pggan_kit.networks import Growing
+    from pggan_kit.growth.networks import Growing
+    from pggan_kit.runs.state import TrainState
     from pggan_kit.schedule import Stage
-    from pggan_kit.state import TrainState
+    from pggan_kit.training.compiler import Compiler
+    from pggan_kit.training.non_finite import Guard
 
 PATHS = ("generator", "discriminator", "reals")
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.checkpoint import Checkpoints, Say
 from pggan_kit.errors import RunError
-from pggan_kit.identity import noted_sizes
+from pggan_kit.runs.checkpoints import Checkpoints, Say
+from pggan_kit.runs.identity import noted_sizes
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE
-from pggan_kit.state import TrainState
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
-    from pggan_kit.networks import Generator
+    from pggan_kit.growth.networks import Generator
     from pggan_kit.plugin_host.hooks import Hooks
     from pggan_kit.schedule import Schedule, Stage
 

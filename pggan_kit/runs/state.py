@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.averaging import calibrate_batch_norm, calibration_labels, decay_of_update, is_copy
 from pggan_kit.errors import RunError
 from pggan_kit.experiment import Experiment
-from pggan_kit.networks import Discriminator, Generator, Growing
+from pggan_kit.growth.networks import Discriminator, Generator, Growing
+from pggan_kit.runs.average import calibrate_batch_norm, calibration_labels, decay_of_update, is_copy
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.system import distributed
 

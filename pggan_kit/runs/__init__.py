@@ -1,0 +1,1 @@
+"""Runs: their directory, state, checkpoints, identity and branches."""

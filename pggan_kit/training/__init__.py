@@ -1,0 +1,1 @@
+"""Every way to take a training step, and the loop around it."""
