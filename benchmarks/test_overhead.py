@@ -13,9 +13,9 @@ from PIL import Image
 from pggan_kit import hookimpl
 from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import train
+from pggan_kit.benchmarking.breakdown import seconds_around
 from pggan_kit.benchmarking.plan import plan
 from pggan_kit.benchmarking.rig import Rig
-from pggan_kit.benchmarking.shares import seconds_around
 from pggan_kit.data.pyramid import resize
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.training.step import StepContext

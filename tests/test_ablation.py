@@ -18,11 +18,11 @@ from conftest import STUB, TINY
 from killing import assert_same_run
 
 from pggan_kit import ablation, hookimpl
+from pggan_kit.ablation import conduct as running
 from pggan_kit.ablation import plan as plans
-from pggan_kit.ablation import running
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation import trial as trials
-from pggan_kit.ablation.trunk import first_difference
+from pggan_kit.ablation.first_difference import first_difference
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
 from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, TrainingError

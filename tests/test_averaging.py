@@ -24,8 +24,8 @@ from pggan_kit.runs.average import ages_of_average, calibration_labels, decay_of
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Schedule, ScheduleSettings
 from pggan_kit.system.seeding import torch_generator
-from pggan_kit.testing.base import new_run, tiny_experiment, train_tiny
 from pggan_kit.testing.support import equal
+from pggan_kit.testing.tiny_runs import new_run, tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyDataset
 from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2, Tutorial
 from pggan_plugins.switches import Linear

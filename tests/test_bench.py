@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from click.testing import Result
 
 from pggan_kit.api.prepare import prepare
-from pggan_kit.benchmarking import ceiling, counting, timing
+from pggan_kit.benchmarking import ceiling, timing
+from pggan_kit.benchmarking import flops as counting
+from pggan_kit.benchmarking.breakdown import PIECES, shares
 from pggan_kit.benchmarking.rig import Rig, fades
-from pggan_kit.benchmarking.shares import PIECES, shares
 from pggan_kit.training.step import StepContext
 
 Cli = Callable[..., Result]
@@ -244,7 +245,7 @@ def test_shares(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> Non
         assert min(found[piece] for piece in ("data", "discriminator", "generator", "optimizer", "hooks")) > 0
     assert "step" not in vars(plain.state.optimizers["generator"])
     # A penalty's share is what the update of D takes longer with it.
-    from pggan_kit.benchmarking import shares as module
+    from pggan_kit.benchmarking import breakdown as module
 
     monkeypatch.setattr(
         module,

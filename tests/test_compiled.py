@@ -25,8 +25,8 @@ from pggan_kit.errors import Interrupted
 from pggan_kit.experiment import COMPILE
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, ScheduleSettings
-from pggan_kit.testing.base import tiny_experiment
 from pggan_kit.testing.support import equal, make_stages, weights
+from pggan_kit.testing.tiny_runs import tiny_experiment
 from pggan_kit.testing.toys import ToyLoss, ToyOptimizer, ToySampler
 from pggan_kit.training import loop as training
 from pggan_kit.training.compiler import (

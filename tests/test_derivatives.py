@@ -14,8 +14,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pggan_kit.layers.derivatives import conv2d, differentiated_twice, leaky_relu
 from pggan_kit.runs.state import TrainState
-from pggan_kit.testing.base import tiny_experiment
 from pggan_kit.testing.support import noise
+from pggan_kit.testing.tiny_runs import tiny_experiment
 from pggan_kit.testing.toys import ToyLoss, ToySampler
 from pggan_kit.training.step import StepContext, image_gradients
 from pggan_plugins.architectures import PGGAN

@@ -21,8 +21,8 @@ from pggan_kit.errors import RunError
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system import distributed
-from pggan_kit.testing.base import mid_fade, summary, tiny_experiment, train_tiny
 from pggan_kit.testing.support import equal, noise
+from pggan_kit.testing.tiny_runs import mid_fade, summary, tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyLoss, ToySampler
 from pggan_kit.training.non_finite import Guard, NonFiniteError
 from pggan_kit.training.step import StepContext

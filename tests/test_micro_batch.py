@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pggan_kit.benchmarking.plan import largest_that_fits
 from pggan_kit.schedule import ScheduleSettings
-from pggan_kit.testing.base import summary, train_tiny
 from pggan_kit.testing.support import noise
+from pggan_kit.testing.tiny_runs import summary, train_tiny
 from pggan_kit.testing.toys import ToyDataset
 from pggan_kit.training.micro_batches import averaged, joined, sliced
 from pggan_plugins.architectures import PGGAN

@@ -14,8 +14,8 @@ from pggan_kit.layers.resampling import Area
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import ScheduleSettings, Stage
 from pggan_kit.testing import make_stages
-from pggan_kit.testing.base import tiny_experiment
 from pggan_kit.testing.support import equal, noise, shake, weights
+from pggan_kit.testing.tiny_runs import tiny_experiment
 from pggan_kit.testing.toys import ToyArchitecture
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.architectures.layers import EqualizedConv2d

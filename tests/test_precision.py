@@ -15,8 +15,8 @@ from pggan_kit import hookimpl
 from pggan_kit.api import prepare as api
 from pggan_kit.runs.state import TrainState
 from pggan_kit.system.devices import prepared_device
-from pggan_kit.testing.base import mid_fade, new_run, summary, tiny_experiment, train_tiny
 from pggan_kit.testing.support import equal, weights
+from pggan_kit.testing.tiny_runs import mid_fade, new_run, summary, tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToySampler
 from pggan_kit.training.non_finite import Guard, NonFiniteError
 from pggan_kit.training.step import StepContext

@@ -32,7 +32,7 @@ from pggan_kit.report.latex import latex
 from pggan_kit.report.page import Section, Table, shown
 from pggan_kit.report.pictures import ALPHAS, GRID, STRIP, draw_run
 from pggan_kit.report.records import named_apart, read_run
-from pggan_kit.report.runs import curves_section
+from pggan_kit.report.run_sections import curves_section
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_plugins.switches import Linear
 
@@ -341,7 +341,7 @@ def test_bad_runs_are_refused(
 def test_the_command_writes_both(
     copied: Callable[..., Path], cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pggan_kit.report.runs.curves_section", lambda *_: Section("Curves"))
+    monkeypatch.setattr("pggan_kit.report.run_sections.curves_section", lambda *_: Section("Curves"))
     done = cli("report", copied("hard"), "--out", "deep/page.html", "--figures", "deep/figures")
     assert (done.exit_code, done.stderr) == (0, "wrote deep/page.html and deep/figures\n")
     Page(tmp_path / "deep/page.html").require_self_contained()

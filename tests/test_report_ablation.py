@@ -16,7 +16,8 @@ from click.testing import Result
 from reporting import Page, train_pair
 
 from pggan_kit.report import write_report
-from pggan_kit.report.ablations import contrasts_of, read_ablation, seeds_section, summary
+from pggan_kit.report.ablation_record import read_ablation
+from pggan_kit.report.ablation_sections import contrasts_of, seeds_section, summary
 
 VALUES = {("soft", 0): 4.0, ("soft", 1): 9.0, ("hard", 0): 8.0, ("hard", 1): 18.0}
 COLUMNS = ("variant", "seed", "stage", "images", "metric", "value", "failed", "revision", "hardware", "exploratory")

@@ -15,8 +15,8 @@ from pggan_kit.errors import RunError
 from pggan_kit.runs.state import TickMeans, TrainState
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
-from pggan_kit.testing.base import summary, tiny_experiment, train_tiny
 from pggan_kit.testing.support import equal, noise
+from pggan_kit.testing.tiny_runs import summary, tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyDataset, ToyLoss, ToySampler
 from pggan_kit.training.step import StepContext, image_gradients
 from pggan_plugins.architectures import PGGAN, ResNet

@@ -15,8 +15,8 @@ import torch
 from syncing import DispatchWatch, watched
 
 from pggan_kit import Scores
-from pggan_kit.testing.base import train_tiny
 from pggan_kit.testing.support import SyncWatch
+from pggan_kit.testing.tiny_runs import train_tiny
 from pggan_kit.testing.toys import ToyDataset, ToyLoss
 from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment

@@ -19,9 +19,9 @@ try:
 except ModuleNotFoundError:
     raise ConfigError("ablations need scipy: pip install 'pggan_kit[ablation]'") from None
 
+from pggan_kit.ablation import conduct as running
 from pggan_kit.ablation import plan as plans
-from pggan_kit.ablation import running
-from pggan_kit.ablation.budget import cost
+from pggan_kit.ablation.cost import cost
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.table import text
 from pggan_kit.runs.directory import ROOT

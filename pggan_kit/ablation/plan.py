@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from pggan_kit.ablation.first_difference import first_difference
 from pggan_kit.ablation.settings import TRUNK, Ablation
-from pggan_kit.ablation.trunk import first_difference
 from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.components import Launcher
 from pggan_kit.config import gin_files as configs

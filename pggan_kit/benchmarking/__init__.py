@@ -1,6 +1,6 @@
 """How fast a stage trains, what it costs, and how near that is to what the machine could do."""
 
 from pggan_kit.benchmarking.bench import bench
-from pggan_kit.benchmarking.comparing import compare
+from pggan_kit.benchmarking.compare import compare
 
 __all__ = ["bench", "compare"]

@@ -12,10 +12,10 @@ import torch
 
 import pggan_kit
 from pggan_kit.benchmarking import ceiling
+from pggan_kit.benchmarking.breakdown import shares
 from pggan_kit.benchmarking.contenders import Foreign, Variant, foreign, variants
-from pggan_kit.benchmarking.counting import flops_of, mean_calls
+from pggan_kit.benchmarking.flops import flops_of, mean_calls
 from pggan_kit.benchmarking.rig import Rig, fades
-from pggan_kit.benchmarking.shares import shares
 from pggan_kit.benchmarking.timing import ROUNDS, Kinds, Turns, seconds, spread
 from pggan_kit.errors import UserError
 from pggan_kit.schedule import Schedule, Stage

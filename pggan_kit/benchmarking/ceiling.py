@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pggan_kit.benchmarking.counting import Call, Like
+from pggan_kit.benchmarking.flops import Call, Like
 from pggan_kit.benchmarking.timing import seconds
 
 DTYPES = (torch.float32, torch.bfloat16)

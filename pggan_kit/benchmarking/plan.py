@@ -17,9 +17,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from pggan_kit.api.prepare import Prepared, prepare
-from pggan_kit.benchmarking.counting import flops_of, forward_calls
+from pggan_kit.benchmarking.breakdown import seconds_around
+from pggan_kit.benchmarking.flops import flops_of, forward_calls
 from pggan_kit.benchmarking.rig import Rig, fades
-from pggan_kit.benchmarking.shares import seconds_around
 from pggan_kit.benchmarking.timing import seconds
 from pggan_kit.runs.average import AverageAge, ages_of_average, percent
 from pggan_kit.runs.state import TrainState, on_cpu

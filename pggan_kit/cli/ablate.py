@@ -32,7 +32,7 @@ def ablate(
     goes to the experiments of all variants.
     """
     from pggan_kit import ablation
-    from pggan_kit.ablation import budget
+    from pggan_kit.ablation import cost as budget
 
     if launcher is not None:
         bindings = (*bindings, f"ablate.launcher = @launchers.{launcher}()")

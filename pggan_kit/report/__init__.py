@@ -9,7 +9,10 @@ from typing import Any
 
 from pggan_kit import __version__
 from pggan_kit.errors import RunError
-from pggan_kit.report import ablations, film, runs
+from pggan_kit.report import ablation_sections as ablations
+from pggan_kit.report import film
+from pggan_kit.report import run_sections as runs
+from pggan_kit.report.ablation_record import is_ablation, read_ablation
 from pggan_kit.report.latex import latex
 from pggan_kit.report.page import Section, render, require_libraries
 from pggan_kit.report.pictures import draw_run
@@ -48,7 +51,7 @@ def write_report(
     for place, path in enumerate(paths):
         if path.resolve() in [other.resolve() for other in paths[:place]]:
             raise RunError(f"report: {path} is named twice")
-    if any(map(ablations.is_ablation, paths)):
+    if any(map(is_ablation, paths)):
         if len(paths) > 1:
             raise RunError("report: name one ablation, or runs")
         title, lead, sections = _of_ablation(paths[0], say, plugins)
@@ -79,7 +82,7 @@ def _of_runs(records: Sequence[RunRecord], say: Say, plugins: Sequence[Any]) -> 
 
 
 def _of_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> tuple[str, str, list[Section]]:
-    ablation = ablations.read_ablation(folder)
+    ablation = read_ablation(folder)
     shown, pair = ablation.one_of_each(), ablation.contrasted()
     pictures = {run.name: draw_run(run, say, plugins) for run in [*shown, *pair]}
     moving = film.side_by_side(pair, [pictures[run.name] for run in pair]) if pair else None

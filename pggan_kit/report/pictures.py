@@ -14,7 +14,7 @@ import torch
 from pggan_kit.api.prepare import recorded
 from pggan_kit.api.sample import draw
 from pggan_kit.errors import TrainingError, UserError
-from pggan_kit.report.alphas import Trained, alpha_lines
+from pggan_kit.report.alpha_lines import Trained, alpha_lines
 from pggan_kit.report.records import Curve, RunRecord
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.runs.generators import TrainedGenerator, restored

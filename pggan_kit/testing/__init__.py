@@ -13,11 +13,14 @@ from pggan_kit.testing.architectures import ArchitectureSuite
 from pggan_kit.testing.augmentations import AugmentationSuite
 from pggan_kit.testing.base import Suite, TrainedSuite
 from pggan_kit.testing.datasets import DatasetSuite
-from pggan_kit.testing.losses import LossSuite, PenaltySuite
-from pggan_kit.testing.measures import FeatureExtractorSuite, MetricSuite
+from pggan_kit.testing.features import FeatureExtractorSuite
+from pggan_kit.testing.launchers import LauncherSuite
+from pggan_kit.testing.losses import LossSuite
+from pggan_kit.testing.metrics import MetricSuite
+from pggan_kit.testing.observers import ObserverSuite
 from pggan_kit.testing.optimizers import OptimizerSuite
+from pggan_kit.testing.penalties import PenaltySuite
 from pggan_kit.testing.resampling import ResamplingSuite
-from pggan_kit.testing.running import LauncherSuite, ObserverSuite
 from pggan_kit.testing.support import SyncWatch, make_stages
 from pggan_kit.testing.switches import SwitchSuite
 from pggan_kit.testing.updates import UpdateSuite

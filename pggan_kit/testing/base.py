@@ -11,36 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pggan_kit.components import Component
-from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import PluginError
-from pggan_kit.experiment import MEMORY_FORMATS, Experiment
-from pggan_kit.layers.resampling import Area
+from pggan_kit.experiment import MEMORY_FORMATS
 from pggan_kit.plugin_host.contracts import marked_hooks, require_protocol
-from pggan_kit.plugin_host.hooks import Hooks
-from pggan_kit.plugin_host.loading import Plugin, Plugins, Row
-from pggan_kit.runs.directory import RunDirectory
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import FADE, ScheduleSettings
 from pggan_kit.testing.support import SyncWatch, difference, equal, first_lines, require, through_a_file, weights
+from pggan_kit.testing.tiny_runs import HOT_HOOKS, WatchedHooks, hears, mid_fade, new_run, summary, train_tiny
 from pggan_kit.testing.toys import (
-    ToyArchitecture,
-    ToyData,
-    ToyDataset,
-    ToyLoss,
-    ToyOptimizer,
     ToySampler,
-    ToyUpdate,
 )
 from pggan_kit.training.compiler import Compiler, as_recorded
-from pggan_kit.training.loop import train
 from pggan_kit.training.step import PATHS, StepContext
-
-HOT_HOOKS = ("after_step", "fade_alpha", "should_advance")
-"""Hooks that are called in every step."""
 
 
 class Suite:
@@ -292,104 +274,3 @@ class TrainedSuite(Suite):
                 state.experiment.update.step(ctx)
             state.images += ctx.drawn
         return {net: weights(state.network(net)) for net in ("generator", "discriminator")}
-
-
-class WatchedHooks(Hooks):
-    """Hooks that note what waits for the device in those that are called in every step."""
-
-    def __init__(self, parts: Mapping[str, tuple[Row, Any]]) -> None:
-        super().__init__(Plugins(), parts)
-        self.waits: dict[str, list[str]] = {hook: [] for hook in HOT_HOOKS}
-
-    def call(self, hook: str, **arguments: Any) -> None:
-        """See `Hooks.call`."""
-        with SyncWatch() as watch:
-            super().call(hook, **arguments)
-        self._note(hook, watch)
-
-    def ask(self, hook: str, **arguments: Any) -> Any:
-        """See `Hooks.ask`."""
-        with SyncWatch() as watch:
-            answer = super().ask(hook, **arguments)
-        self._note(hook, watch)
-        return answer
-
-    def _note(self, hook: str, watch: SyncWatch) -> None:
-        if hook in self.waits:
-            self.waits[hook] += watch.found
-
-
-def hears(part: Any, hook: str) -> bool:
-    """Whether the part implements a hook."""
-    return hook in marked_hooks(part, type(part).__name__)
-
-
-def tiny_experiment(chosen: Mapping[str, Any]) -> Experiment:
-    """Toys for everything that is not chosen: 4x4, then 8x8 with a fade; seven steps of four images."""
-    defaults: dict[str, Any] = {
-        "schedule": ScheduleSettings((4, 8), fade_images=12, stable_images=8, batch_size=4),
-        "data": DataSettings(),
-        "architecture": ToyArchitecture(),
-        "resampling": Area(),
-        "loss": ToyLoss(),
-        "update": ToyUpdate(),
-        "dataset": ToyDataset(),
-        "generator_optimizer": ToyOptimizer(),
-        "discriminator_optimizer": ToyOptimizer(),
-        "latent_size": 8,
-        "tick": 16,
-        "keep": 100,
-        "device": "cpu",
-    }
-    return Experiment(**{**defaults, **chosen})
-
-
-def new_run(part: Any, name: str, folder: Path, chosen: Mapping[str, Any]) -> Run:
-    """A run in a folder, not yet trained, whose hooks the part hears."""
-    experiment = tiny_experiment(chosen)
-    dataset = experiment.dataset
-    schedule = experiment.schedule.resolve(len(dataset), dataset.image(0).shape[2], dataset.classes)
-    state = TrainState(experiment, schedule, torch.device("cpu"))
-    row = Row(Component("suite", name, type(part)), Plugin("suite", "pggan_kit.testing", None))
-    return Run(RunDirectory(folder), experiment, schedule, state, WatchedHooks({name: (row, part)}))
-
-
-def train_tiny(
-    part: Any, name: str, folder: Path, chosen: Mapping[str, Any], saved: dict[str, Any] | None = None
-) -> Run:
-    """Train a tiny run to its end, from its beginning or from a checkpoint's content.
-
-    Raises:
-        AssertionError: it fails; the message names the part.
-    """
-    try:
-        run = new_run(part, name, folder, chosen)
-        if saved is not None:
-            run.state.load_state_dict(saved)
-            run.resumed = True
-            run.files.cut_stats(run.state.images)
-        data: Any = ToyData(run.experiment.dataset.classes)
-        train(run, data, saved)
-    except Exception as error:
-        doing = "resuming" if saved is not None else "training"
-        raise AssertionError(f"{doing} a tiny run with {name} fails: {first_lines(error)}") from error
-    return run
-
-
-def mid_fade(folder: Path) -> dict[str, Any]:
-    """The content of a run's first checkpoint within a fade; of the first at all where there is none."""
-    contents = [torch.load(path, weights_only=True) for path in sorted((folder / "checkpoints").glob("*.pt"))]
-    require(bool(contents), "the run left no checkpoint")
-    fading = [saved for saved in contents if saved["phase"] == FADE]
-    chosen: dict[str, Any] = (fading or contents)[0]
-    return chosen
-
-
-def summary(run: Run) -> dict[str, Any]:
-    """Where a run ended: clock and weights."""
-    nets: dict[str, nn.Module] = {name: getattr(run.state, name) for name in ("generator", "ema", "discriminator")}
-    return {
-        "images": run.state.images,
-        "starts": list(run.state.starts),
-        **{name: weights(net) for name, net in nets.items()},
-    }

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.plugin_host.hooks import Hooks
-from pggan_kit.testing.base import TrainedSuite, new_run
+from pggan_kit.testing.base import TrainedSuite
 from pggan_kit.testing.support import make_stages, require
+from pggan_kit.testing.tiny_runs import new_run
 from pggan_kit.training.step import PATHS
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from pggan_kit.components import Scores
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import PerStage, Stage
-from pggan_kit.testing.base import TrainedSuite, new_run
+from pggan_kit.testing.base import TrainedSuite
 from pggan_kit.testing.support import equal, require, weights
+from pggan_kit.testing.tiny_runs import new_run
 from pggan_kit.testing.toys import ToyLoss, ToySampler
 from pggan_kit.training.step import Part, Reals, StepContext, Terms
 

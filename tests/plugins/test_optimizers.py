@@ -13,8 +13,8 @@ from torch import nn
 from pggan_kit import hookimpl
 from pggan_kit.runs.state import TrainState
 from pggan_kit.testing import OptimizerSuite, make_stages
-from pggan_kit.testing.base import tiny_experiment
 from pggan_kit.testing.support import noise
+from pggan_kit.testing.tiny_runs import tiny_experiment
 from pggan_kit.testing.toys import ToyLoss, ToySampler
 from pggan_kit.training.step import StepContext
 from pggan_plugins.architectures import PGGAN

@@ -13,8 +13,8 @@ from ablation_plugin import SWITCH
 from conftest import STUB
 from killing import assert_same_run
 
+from pggan_kit.ablation import conduct as running
 from pggan_kit.ablation import plan as plans
-from pggan_kit.ablation import running
 from pggan_kit.components import Launcher
 from pggan_kit.errors import ConfigError
 from pggan_kit.testing import LauncherSuite

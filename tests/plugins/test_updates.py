@@ -18,8 +18,8 @@ from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.seeding import torch_generator
 from pggan_kit.testing import UpdateSuite
-from pggan_kit.testing.base import mid_fade, summary, tiny_experiment, train_tiny
 from pggan_kit.testing.support import equal
+from pggan_kit.testing.tiny_runs import mid_fade, summary, tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyLoss, ToySampler
 from pggan_kit.training.step import StepContext, scores_of_each
 from pggan_plugins.architectures import PGGAN

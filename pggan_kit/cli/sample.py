@@ -1,0 +1,29 @@
+"""The command `sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pggan_kit.cli.base import err, main, no_plugin_option, stage_option
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--count", default=64, show_default=True, type=click.IntRange(min=1), help="How many images.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the latents.")
+@click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="FILE.npz, FILE.png or a folder.")
+@stage_option
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Instead of the plugin files the run used.")
+@no_plugin_option
+def sample(run: Path, count: int, seed: int, target: Path, stage: str | None, plugins: tuple[str, ...]) -> None:
+    """Draw images from a run's averaged generator.
+
+    An .npz file holds one array `images`, uint8, N x H x W x C; a .png file shows a grid; anything else is a folder of
+    PNGs.
+    """
+    from pggan_kit.api import sample as sampling
+
+    sampling.sample(run, count, seed, target, plugins, stage)
+    err.print(f"wrote {count} images to {target}")
