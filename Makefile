@@ -26,7 +26,7 @@ test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 test-soak: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests/test_soak.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests/runs/test_soak.py
 
 # The report in a headless Chromium, which has to be installed.
 test-browser: $(READY)

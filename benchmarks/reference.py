@@ -1,6 +1,6 @@
 """The yardstick: the paper's networks and training iteration in plain eager PyTorch (Karras et al. 2018, appendix A.1).
 
-It shares no code with pggan_kit; tests/test_bench_reference.py holds it to the same losses and gradients.
+It shares no code with pggan_kit; tests/benchmarking/test_reference.py holds it to the same losses and gradients.
 """
 
 from __future__ import annotations

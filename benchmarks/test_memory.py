@@ -13,7 +13,7 @@ import torch
 from pggan_kit import hookimpl
 from pggan_kit.api.train import train
 
-STUB = Path(__file__).parent.parent / "tests" / "stub_plugin.py"
+STUB = Path(__file__).parent.parent / "tests" / "helpers" / "stub_plugin.py"
 STEPS_A_STAGE = 520
 BATCH = 4
 MOST_MIB_PER_THOUSAND_STEPS = 4.0

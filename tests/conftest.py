@@ -8,6 +8,8 @@ import logging
 import os
 import re
 
+from helpers.paths import STUB_PLUGIN
+
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +22,7 @@ from click.testing import CliRunner, Result
 torch.set_num_threads(1)
 logging.getLogger("torch.__trace").propagate = False  # a line for each tensor of a recorded step
 
-STUB = Path(__file__).with_name("stub_plugin.py")
+STUB = STUB_PLUGIN
 
 TINY = """\
 schedule.sizes = (4, 8, 16)
@@ -73,10 +75,10 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 @pytest.fixture
 def train(tiny: Callable[..., str]) -> Callable[..., object]:
     """`train("train.seed = 1", ..., plugins=[...], run_dir=...)` trains the tiny experiment and returns its run."""
-    from pggan_kit.api import train as train_module
+    import pggan_kit
 
     def run(*lines: str, plugins: tuple[object, ...] = (), run_dir: str | None = None) -> object:
-        return train_module.train(tiny(*lines), run_dir=run_dir, plugins=[str(STUB), *plugins])
+        return pggan_kit.train(tiny(*lines), run_dir=run_dir, plugins=[str(STUB), *plugins])
 
     return run
 

@@ -14,6 +14,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import Result
+from helpers.paths import ROOT
 from PIL import Image
 
 import pggan_kit
@@ -22,7 +23,6 @@ from pggan_kit.cli import main
 from pggan_kit.components import KINDS
 from pggan_kit.plugin_host.loading import load
 
-ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("guides/*.md"))]
 SHORT = ["schedule.fade_images = '1 steps'", "schedule.stable_images = '1 steps'", "schedule.total_images = None"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
+from helpers.syncing import watched
 from PIL import Image
-from syncing import watched
 
 from pggan_kit import hookimpl
 from pggan_kit.api.prepare import prepare
@@ -16,7 +17,7 @@ from pggan_kit.config import gin_files as configs
 from pggan_kit.runs.average import ages_of_average
 from pggan_kit.training.batch_statistics import list_batch_statistics
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+EXPERIMENTS = ROOT / "experiments"
 FILES = sorted(
     path
     for path in EXPERIMENTS.rglob("*.gin")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import STUB
-from killing import last, rows
+from helpers.killing import last, rows
 
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+import pggan_kit
 from pggan_kit import Component, Scores, hookimpl
 from pggan_kit.api import prepare as api
-from pggan_kit.api import train as train_module
 from pggan_kit.api.generator import load_generator
 from pggan_kit.api.train import resume
 from pggan_kit.errors import ConfigError
@@ -83,7 +83,7 @@ def test_a_part_that_is_defined_again_replaces_the_first_one(tiny: Callable[...,
 
     watcher = Watcher()
     rows = [stub, Component("losses", "Mine", first_loss(trace)), switch, watcher]
-    train_module.train(tiny(*LINES, "losses.Mine.old_parameter = 3.5"), plugins=rows)
+    pggan_kit.train(tiny(*LINES, "losses.Mine.old_parameter = 3.5"), plugins=rows)
     assert trace == ["first 3.5"]
     assert watcher.stages == ["4x4", "8x8"]
     assert watcher.tags == {"Loss/generator/first", "Loss/discriminator/first"}
@@ -91,7 +91,7 @@ def test_a_part_that_is_defined_again_replaces_the_first_one(tiny: Callable[...,
 
     watcher = Watcher()
     rows = [stub, Component("losses", "Mine", second_loss(trace)), switch, watcher]
-    run = train_module.train(tiny(*LINES, "losses.Mine.new_parameter = 7"), plugins=rows)
+    run = pggan_kit.train(tiny(*LINES, "losses.Mine.new_parameter = 7"), plugins=rows)
     assert trace == ["first 3.5", "second 7"]
     assert watcher.tags == {"Loss/generator/second", "Loss/discriminator/second"}
     assert "losses.Mine.new_parameter = 7" in (run.directory / "operative.gin").read_text()
@@ -109,7 +109,7 @@ def test_a_part_of_one_call_is_unknown_to_the_next(tiny: Callable[..., str], stu
 
 
 def test_two_runs_in_one_process_number_their_directories_and_load(tiny: Callable[..., str], stub: str) -> None:
-    runs = [train_module.train(tiny("schedule.sizes = (4, 8)"), ["train.seed = 1"], plugins=[stub]) for _ in range(2)]
+    runs = [pggan_kit.train(tiny("schedule.sizes = (4, 8)"), ["train.seed = 1"], plugins=[stub]) for _ in range(2)]
     assert [run.name for run in runs] == ["00000-tiny", "00001-tiny"]
     generators = [load_generator(run.directory) for run in runs]
     latents = torch.randn(3, generators[0].latent_size)
@@ -130,7 +130,7 @@ def test_a_generator_loaded_within_a_fade_has_its_alpha(tiny: Callable[..., str]
                 self.images = run.generate(run.fixed_latents(2))
 
     stop = Stop()
-    run = train_module.train(tiny(*lines, "train.tick = 4"), plugins=[stub, switch, stop])
+    run = pggan_kit.train(tiny(*lines, "train.tick = 4"), plugins=[stub, switch, stop])
     generator = load_generator(run.directory, plugins=[stub, switch])
     assert generator(run.fixed_latents(2)).shape == (2, 1, 8, 8)
     assert torch.isfinite(stop.images).all()
@@ -138,7 +138,7 @@ def test_a_generator_loaded_within_a_fade_has_its_alpha(tiny: Callable[..., str]
 
 def test_a_run_with_parts_of_a_notebook_is_resumed_with_them(tiny: Callable[..., str], stub: str) -> None:
     rows = [stub, Component("losses", "Mine", first_loss([])), Component("switches", "Mine", Switch)]
-    run = train_module.train(tiny(*LINES), plugins=rows)
+    run = pggan_kit.train(tiny(*LINES), plugins=rows)
     again = resume(run.directory, plugins=rows)
     assert again.state.images == run.state.images
     with pytest.raises(ConfigError, match=r"config\.gin:\d+: unknown component losses\.Mine"):

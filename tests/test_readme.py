@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 from pggan_kit.api.train import train
 from pggan_kit.cli import main
 from pggan_kit.plugin_host.loading import load
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 

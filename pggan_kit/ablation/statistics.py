@@ -80,7 +80,8 @@ def sign_flip(d: Sequence[float], seed: int = 0) -> SignFlip:
 
     def share(flipped: np.ndarray, axis: int) -> np.ndarray:
         """Rounded, so that patterns whose sums are equal but for rounding count as equal."""
-        return np.round(np.abs(flipped.sum(axis=axis)) / whole, 12)
+        means: np.ndarray = np.round(np.abs(flipped.sum(axis=axis)) / whole, 12)
+        return means
 
     found = stats.permutation_test(
         (values,),

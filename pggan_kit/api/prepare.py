@@ -20,7 +20,6 @@ from pggan_kit.evaluation.description_cache import Keeper
 from pggan_kit.evaluation.evaluator import Evaluator, Reals
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugins, load, load_recorded
-from pggan_kit.runs.average import ages_of_average
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator, restored
 from pggan_kit.runs.run import Run
@@ -160,14 +159,6 @@ def prepare(
     found = configs.read(config, [*bindings, *objects.bindings])
     return Prepared(found, loaded, build(found, loaded), objects.names)
 
-
-def _tell_age_of_average(run: Run) -> None:
-    """Log how old the average of G will be at each stage's end, and warn where that is too old."""
-    ages = ages_of_average(run.experiment, run.schedule, run.state.starts)
-    run.files.tell(f"the generator's average at each stage's end: {'; '.join(age.text for age in ages)}", None)
-    for age in ages:
-        if age.warning is not None:
-            run.files.warn(age.warning)
 
 
 def restorer(run: str | Path | Run, *, plugins: Sequence[Any] = ()) -> Callable[..., TrainedGenerator]:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.api.prepare import DataProgress, Prepared, _tell_age_of_average, prepare, recorded
+from pggan_kit.api.prepare import DataProgress, Prepared, prepare, recorded
 from pggan_kit.data.sampler import Data
 from pggan_kit.errors import UserError
 from pggan_kit.runs import branches as branching
+from pggan_kit.runs.average import ages_of_average
 from pggan_kit.runs.checkpoints import Checkpoints, Say
 from pggan_kit.runs.directory import RunDirectory, environment_command
 from pggan_kit.runs.identity import identity, require_same
@@ -172,3 +173,12 @@ def _new_directory(prepared: Prepared, path: Path | None, origin: dict[str, Any]
 
     folder = distributed.on_rank_0(make)
     return made[0] if made else RunDirectory(Path(folder))
+
+
+def _tell_age_of_average(run: Run) -> None:
+    """Log how old the average of G will be at each stage's end, and warn where that is too old."""
+    ages = ages_of_average(run.experiment, run.schedule, run.state.starts)
+    run.files.tell(f"the generator's average at each stage's end: {'; '.join(age.text for age in ages)}", None)
+    for age in ages:
+        if age.warning is not None:
+            run.files.warn(age.warning)

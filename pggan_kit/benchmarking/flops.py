@@ -54,7 +54,7 @@ class Operations(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: Counter[Call] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -114,7 +114,8 @@ def _mean_calls(rig: Rig, mode: contextlib.AbstractContextManager[object]) -> di
 def _calls(rig: Rig, mode: contextlib.AbstractContextManager[object], update: int) -> Counter[Call]:
     with mode, Operations() as operations:
         rig.step(update)
-    return operations.calls
+    calls: Counter[Call] = operations.calls
+    return calls
 
 
 def _look(value: Any) -> Any:

@@ -32,16 +32,16 @@ def ablate(
     goes to the experiments of all variants.
     """
     from pggan_kit import ablation
-    from pggan_kit.ablation import cost as budget
+    from pggan_kit.ablation.cost import cost, table
 
     if launcher is not None:
         bindings = (*bindings, f"ablate.launcher = @launchers.{launcher}()")
     if dry_run:
-        plan, rows = budget.cost(config, bindings, plugins)
+        plan, rows = cost(config, bindings, plugins)
         if as_json:
             click.echo(json_text(rows, indent=1))
         else:
-            out.print(budget.table(plan, rows))
+            out.print(table(plan, rows))
         return
 
     def say(line: str) -> None:

@@ -14,7 +14,7 @@ import gin
 
 from pggan_kit.config.arguments import check_arguments, require_arguments, signature_of
 from pggan_kit.config.bindings import SINGLETON, Binding, Macro, Place, Walk, require_known
-from pggan_kit.config.gin_files import Config, _parse
+from pggan_kit.config.gin_files import Config, parse_statements
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import ConfigError, PluginError, UserError
 from pggan_kit.evaluation.settings import EvaluationSettings
@@ -147,7 +147,9 @@ def _with_defaults(config: Config, plugins: Plugins) -> list[Binding]:
         for selector, row in plugins.rows.items()
         for parameter, value in row.component.defaults.items()
         if (selector, parameter) not in bound
-        for binding in _parse(f"{selector}.{parameter} = {value}", Place(f"defaults of {selector}", None, True, True))
+        for binding in parse_statements(
+            f"{selector}.{parameter} = {value}", Place(f"defaults of {selector}", None, True, True)
+        )
     ]
     return [*defaults, *config.bindings]
 

@@ -62,7 +62,7 @@ def _overridden(name: str, found: list[Binding], overrides: Sequence[str]) -> Co
     before = _last_of_each(found)
     for text in overrides:
         place = Place(f"{OVERRIDE} '{text}'", None, included=False)
-        bound = _parse(text, place)
+        bound = parse_statements(text, place)
         if not bound:
             raise ConfigError(f"{place}: binds nothing; write it like {OVERRIDE} 'train.seed = 1'")
         found += bound
@@ -71,7 +71,7 @@ def _overridden(name: str, found: list[Binding], overrides: Sequence[str]) -> Co
 
 def parse_text(text: str, name: str, overrides: Sequence[str] = ()) -> Config:
     """Read an archived config from its text, and overrides as in `read`."""
-    found = _parse(text, Place(name, 1, included=False))
+    found = parse_statements(text, Place(name, 1, included=False))
     return _overridden(name, found, overrides)
 
 
@@ -89,10 +89,10 @@ def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...])
         raise ConfigError(f"{where} {path}: cannot be read ({error})") from None
     if path.resolve() in chain:
         raise ConfigError(f"{where} {path}: includes itself")
-    return _parse(text, Place(str(path), 1, included_from is not None), path, (*chain, path.resolve()))
+    return parse_statements(text, Place(str(path), 1, included_from is not None), path, (*chain, path.resolve()))
 
 
-def _parse(text: str, start: Place, path: Path | None = None, chain: tuple[Path, ...] = ()) -> list[Binding]:
+def parse_statements(text: str, start: Place, path: Path | None = None, chain: tuple[Path, ...] = ()) -> list[Binding]:
     found: list[Binding] = []
     place = start
     try:
@@ -144,7 +144,7 @@ def _check_finite(value: Any, place: Place) -> None:
             _check_finite(item, place)
 
 
-class _Delegate(config_parser.ParserDelegate):
+class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
         return Reference(scoped_configurable_name, evaluate)
 

@@ -211,8 +211,11 @@ def resize(picture: Image.Image, size: Size, filter: str) -> np.ndarray:
     pixels = np.asarray(picture.crop(box), np.float32).reshape(crop_height, crop_width, -1)
     rows = _means(pixels.reshape(crop_height, -1), height).reshape(height, crop_width, -1)
     columns = _means(rows.swapaxes(0, 1).reshape(crop_width, -1), width).reshape(width, height, -1)
-    means = np.floor(columns.swapaxes(0, 1) + 0.5).astype(np.uint8)
-    return means if picture.mode == "RGB" else means[..., 0]
+    means: np.ndarray = np.floor(columns.swapaxes(0, 1) + 0.5).astype(np.uint8)
+    if picture.mode == "RGB":
+        return means
+    gray: np.ndarray = means[..., 0]
+    return gray
 
 
 def _means(values: np.ndarray, length: int) -> np.ndarray:

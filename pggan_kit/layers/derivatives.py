@@ -51,7 +51,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
         # As autocast would, but before what is kept for the derivatives.
         low = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(low), weight.to(low), None if bias is None else bias.to(low)
-    out: Tensor = _Convolution.apply(x, weight, bias, stride, padding)
+    out: Tensor = _Convolution.apply(x, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -62,7 +62,7 @@ def leaky_relu(x: Tensor, slope: float, inplace: bool = False) -> Tensor:
     """
     if not _mode.twice:
         return F.leaky_relu(x, slope, inplace)
-    out: Tensor = _LeakyReLU.apply(x, slope)
+    out: Tensor = _LeakyReLU.apply(x, slope)  # type: ignore[no-untyped-call]
     return out
 
 

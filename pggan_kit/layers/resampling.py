@@ -35,7 +35,8 @@ class Downsample(nn.Module):
 
         A subclass may do both in one operation, as long as the result is the same.
         """
-        return self(conv2d(x, weight, padding=weight.shape[-1] // 2))
+        features: Tensor = self(conv2d(x, weight, padding=weight.shape[-1] // 2))
+        return features
 
 
 class NearestUpsample(Upsample):

@@ -139,7 +139,7 @@ def _fitting_half_life(length: int) -> int:
     """Images, rounded down to two digits, after which a stage of `length` images leaves `LARGEST_SHARE`."""
     longest = length * math.log(2) / -math.log(LARGEST_SHARE)
     digit = 10 ** max(0, math.floor(math.log10(max(1.0, longest))) - 1)
-    return math.floor(longest / digit) * digit
+    return int(math.floor(longest / digit) * digit)
 
 
 def percent(share: float) -> str:

@@ -163,7 +163,7 @@ class Checkpoints:
                 yield content
 
     def _content(self, entry: Mapping[str, Any]) -> bytes:
-        path = self.folder / entry["file"]
+        path: Path = self.folder / entry["file"]
         try:
             if not path.is_file():  # a pipe in its place would be waited for
                 raise FileNotFoundError(2, "no such file")
@@ -175,7 +175,7 @@ class Checkpoints:
         return content
 
     def _decoded(self, entry: Mapping[str, Any], content: bytes) -> dict[str, Any]:
-        path = self.folder / entry["file"]
+        path: Path = self.folder / entry["file"]
         try:
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except (Exception, RecursionError, MemoryError) as error:  # torch.load documents none of what it raises

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.paths import TESTS
 from PIL import Image
 
 from pggan_kit.plugin_host.loading import load
@@ -89,7 +90,7 @@ class TestProgress(ObserverSuite):
 def test_every_shipped_part_passes_a_suite() -> None:
     """Some class in tests/ inherits a suite and makes the part."""
     made: set[str] = set()
-    for file in Path(__file__).parent.parent.rglob("test_*.py"):
+    for file in TESTS.rglob("test_*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ClassDef) and node.name.startswith(("Test", "Small")):
                 made |= {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}

@@ -21,7 +21,7 @@ class Mine:
     @hookimpl
     def fade_alpha(self, progress: float) -> float:
         """The new layers' share, in [0, 1], for a progress in [0, 1). It may also take `stage`, `images` and `path`."""
-        return progress**self.power
+        return float(progress**self.power)
 
 
 @hookimpl

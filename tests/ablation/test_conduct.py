@@ -1,0 +1,610 @@
+"""`pggan-kit ablate` from plan to table: trunks, restarts, changed plans, deaths."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from conftest import STUB, TINY
+from helpers.ablation_plugin import SWITCH
+from helpers.killing import assert_same_run
+from helpers.paths import ABLATION_PLUGIN
+
+from pggan_kit import ablation, hookimpl
+from pggan_kit.ablation import conduct as running
+from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import statistics as st
+from pggan_kit.ablation import trial as trials
+from pggan_kit.ablation.first_difference import first_difference
+from pggan_kit.api import prepare as api
+from pggan_kit.api.train import train
+from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, TrainingError
+from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.system import provenance
+
+PLUGIN = ABLATION_PLUGIN
+PLUGINS = [str(STUB), str(PLUGIN)]
+
+Ablate = Callable[..., dict[str, Any]]
+
+
+FEW = "pggan_kit.ablation.settings.pairs_needed"
+"""Two seeds are enough to see how an ablation goes on; that plans with so few are refused has a test of its own."""
+
+
+@pytest.fixture(autouse=True)
+def _few_seeds_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FEW, lambda contrasts: 1)
+
+
+@pytest.fixture
+def ablate(tiny: Callable[..., str]) -> Ablate:
+    """`ablate("ablate.seeds = (0,)", ..., out="out")` runs a hard and a linear variant of the tiny experiment."""
+    tiny()
+    Path("switch.gin").write_text(SWITCH)
+
+    def run(*bindings: str, out: str = "out", said: list[str] | None = None) -> dict[str, Any]:
+        say = [].append if said is None else said.append
+        return ablation.ablate("switch.gin", bindings, out=out, plugins=PLUGINS, say=say)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ablation that was never stopped; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.gin").write_text(TINY)
+    (folder / "switch.gin").write_text(SWITCH)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(FEW, lambda contrasts: 1)
+        ablation.ablate("switch.gin", out="out", plugins=PLUGINS, say=[].append)
+    return folder / "out"
+
+
+@pytest.fixture
+def begun(finished: Path, ablate: Ablate) -> Ablate:
+    """`ablate`, for which `out/` holds a finished ablation."""
+    shutil.copytree(finished, "out")
+    return ablate
+
+
+def lines(out: str = "out") -> list[dict[str, str]]:
+    with open(f"{out}/results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_ends_in_a_table(ablate: Ablate) -> None:
+    said: list[str] = []
+    found = ablate(said=said)
+    assert said == ["1/2 trunk 0: done", "2/2 trunk 1: done", *said[2:]] and said[-1] == "4/4 hard 1: done"
+    rows = lines()
+    header = "variant seed stage images metric value failed revision hardware exploratory"
+    assert list(rows[0]) == header.split()
+    gaps = {(row["variant"], row["seed"]): float(row["value"]) for row in rows if row["metric"] == "gap"}
+    assert len(gaps) == 4 and len(rows) == 4 * 4, "two values and their floors for each run"
+    assert {(row["stage"], row["images"], row["failed"], row["exploratory"]) for row in rows} == {("2", "40", "0", "0")}
+    written = pggan_rows("runs/hard/1")
+    assert gaps["hard", "1"] == written["gap"]
+    assert json.loads(Path("out/analysis.json").read_text()) == json.loads(json.dumps(found))
+    (entry,) = found["contrasts"]
+    assert (entry["variant"], entry["against"], entry["n"], entry["role"]) == ("hard", "linear", 2, "confirmatory")
+    table = Path("out/table.txt").read_text()
+    assert "hard - linear" in table and f"{entry['mean']:+.3f}" in table and "gap: geometric means" in table
+
+
+def pggan_rows(run: str) -> dict[str, float]:
+    from pggan_kit import evaluate
+
+    bindings = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 4"]
+    return {row["metric"]: row["value"] for row in evaluate(f"out/{run}", bindings=bindings, plugins=PLUGINS)}
+
+
+def test_the_trunk_is_trained_once_and_changes_nothing(begun: Ablate, finished: Path) -> None:
+    """A variant that begins from it ends as one trained by itself, to the bit."""
+    plan = plans.load_plan(Path("out"))
+    assert plan.branch == 0 and plan.shared == ["linear", "hard"]
+    for name in ("linear", "hard"):
+        origin = json.loads(Path(f"out/runs/{name}/1/run.json").read_text())["from"]
+        assert origin["run"] == str((finished / "trunks/1").resolve()) and origin["images"] == 8
+        train(f"out/configs/{name}.gin", ["train.seed = 1"], run_dir=f"alone-{name}", plugins=PLUGINS)
+        branch, alone = (
+            Checkpoints(Path(run) / "checkpoints").load_last() for run in (f"out/runs/{name}/1", f"alone-{name}")
+        )
+        for part in ("generator", "ema", "discriminator", "optimizers", "images", "starts"):
+            assert trials_equal(branch[part], alone[part]), part
+
+
+def trials_equal(one: Any, other: Any) -> bool:
+    from pggan_kit.testing.support import equal
+
+    return equal(one, other)
+
+
+def test_stopped_and_started_again_it_ends_the_same(ablate: Ablate, finished: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(Interrupted, match="what has ended is kept") as stopped:
+            ablate("launchers.Here.stop_after = 1")
+        assert stopped.value.exit_code == 130
+    kept = {path: path.stat().st_mtime_ns for path in Path("out").rglob("result.json")}
+    assert len(kept) == 3 and not Path("out/results.csv").exists()
+    assert ablate() == json.loads((finished / "analysis.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what had ended was not run again"
+    assert Path("out/results.csv").read_text() == (finished / "results.csv").read_text()
+
+
+class Stop:
+    @hookimpl
+    def after_step(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_half_done_trial_is_resumed(ablate: Ablate, finished: Path) -> None:
+    with pytest.raises(Interrupted):
+        ablate("launchers.Here.stop_after = 0")
+    folder = Path("out/trunks/0")
+    with pytest.raises(Interrupted):
+        train("out/configs/linear.gin", run_dir=folder, plugins=[*PLUGINS, Stop()])
+    with pytest.raises(Interrupted):
+        ablate("launchers.Here.stop_after = 1")
+    assert "resumed at images 4" in (folder / "log.txt").read_text()
+    assert_same_run(folder, finished / "trunks/0")
+
+
+def test_a_trial_that_died_before_its_first_checkpoint_begins_anew(ablate: Ablate, finished: Path) -> None:
+    for seed, left in enumerate(("run.json", "other")):
+        Path(f"out/trunks/{seed}").mkdir(parents=True)
+        Path(f"out/trunks/{seed}/{left}").write_text("{}")
+    with pytest.raises(Interrupted):
+        ablate("launchers.Here.stop_after = 2")
+    for seed in (0, 1):
+        assert_same_run(Path(f"out/trunks/{seed}"), finished / f"trunks/{seed}")
+
+
+def test_a_trial_that_cannot_end_is_told_and_tried_again(ablate: Ablate) -> None:
+    said: list[str] = []
+    Path("out/runs/hard").mkdir(parents=True)
+    Path("out/runs/hard/1").write_text("in the way")
+    with pytest.raises(
+        TrainingError, match=r"1 of 4 trials have not ended, among them hard 1: see the logs in out/logs"
+    ):
+        ablate(said=said)
+    assert any("hard 1: not done (exit code" in line for line in said)
+    assert len(lines()) == 3 * 4 and not Path("out/analysis.json").exists()
+    Path("out/runs/hard/1").unlink()
+    assert ablate()["contrasts"][0]["n"] == 2
+
+
+CHANGES = {
+    "ablate.margin = 0.2": r"margin was 0\.5 and is 0\.2",
+    "ablate.primary = 'signed'": r"primary was gap and is signed",
+    "ablate.seeds = (0,)": r"seeds was \[0, 1\] and is \[0\]",
+    "ablate.contrasts = [('linear', 'hard')]": r"contrasts was \[\['hard', 'linear'\]\]",
+    "ablate.variants = {'linear': [], 'hard': ['train.switch = @switches.Cosine()']}": r"variants: hard was \['train",
+    "train.ema_decay = 0.5": r"variants: linear was \[\] and is \['train\.ema_decay = 0\.5'\]",
+}
+
+
+@pytest.mark.parametrize("binding", CHANGES)
+def test_a_changed_plan_is_refused_by_name(binding: str, begun: Ablate) -> None:
+    with pytest.raises(RunError, match=f"^out was begun with another plan .{CHANGES[binding]}"):
+        begun(binding)
+
+
+def test_a_base_that_changed_is_refused_by_its_line(begun: Ablate, tiny: Callable[..., str]) -> None:
+    tiny("train.ema_decay = 0.5")
+    with pytest.raises(RunError, match=r"configs: linear was .* and is train\.ema_decay = 0\.5"):
+        begun()
+
+
+def test_a_plan_changed_by_hand_is_refused(begun: Ablate) -> None:
+    path = Path("out/plan.json")
+    path.write_text(path.read_text().replace('"margin": 0.5', '"margin": 5.0'))
+    with pytest.raises(RunError, match="was changed by hand"):
+        begun("ablate.margin = 5.0")
+    path.write_text("[]")
+    with pytest.raises(RunError, match=r"plan\.json is damaged"):
+        begun()
+
+
+def test_seeds_added_later_are_exploratory(begun: Ablate, finished: Path) -> None:
+    first = json.loads((finished / "analysis.json").read_text())
+    found = begun("ablate.seeds = (0, 1, 2)")
+    assert {row["seed"]: row["exploratory"] for row in lines()} == {"0": "0", "1": "0", "2": "1"}
+    planned, later = found["contrasts"]
+    assert planned == first["contrasts"][0], "what was planned is as it was"
+    assert later["role"] == "exploratory" and later["seeds"] == [0, 1, 2] and "verdict" not in later
+    with pytest.raises(RunError, match=r"seeds \[2\] were run there and are missing"):
+        begun()
+
+
+DIES = "{'linear': [], 'dead': ['train.loss = @losses.Dies()', 'losses.Dies.height = 16', 'losses.Dies.seed = 1']}"
+
+
+def test_a_run_that_dies_is_a_result(ablate: Ablate) -> None:
+    found = ablate(f"ablate.variants = {DIES}", "ablate.contrasts = [('dead', 'linear')]")
+    (dead,) = [row for row in lines() if row["failed"] == "1"]
+    assert (dead["variant"], dead["seed"], dead["metric"], dead["value"], dead["images"]) == (
+        "dead",
+        "1",
+        "gap",
+        "",
+        "24",
+    )
+    (entry,) = found["contrasts"]
+    assert entry["n"] == 1 and entry["failures"]["variant"] == 1 and entry["p"] == entry["ranks"]["p"]
+    assert found["variants"]["dead"]["died"] == 1
+    assert "became non-finite" in json.loads(Path("out/runs/dead/1/result.json").read_text())["failed"]
+
+
+def test_with_its_trunk_all_variants_die(ablate: Ablate) -> None:
+    found = ablate("train.loss = @losses.Dies()", "losses.Dies.height = 4", "losses.Dies.seed = 1")
+    assert [row["seed"] for row in lines() if row["failed"] == "1"] == ["1", "1"]
+    assert {name: entry["died"] for name, entry in found["variants"].items()} == {"linear": 1, "hard": 1}
+
+
+def test_controls_have_fewer_seeds(ablate: Ablate) -> None:
+    variants = (
+        "{'linear': [], 'hard': ['train.switch = @switches.Hard()'], 'a_a': ['train.switch = @switches.Nudged()']}"
+    )
+    pairs = "ablate.contrasts = [('hard', 'linear'), ('a_a', 'linear')]"
+    found = ablate(f"ablate.variants = {variants}", "ablate.controls = {'a_a': 1}", pairs)
+    assert {row["seed"] for row in lines() if row["variant"] == "a_a"} == {"0"}
+    hard, control = found["contrasts"]
+    assert hard["holm"] == hard["p"], "the control is none of the tests that are corrected for"
+    assert control["role"] == "control" and control["n"] == 1 and "holm" not in control
+
+
+def test_trials_are_processes(ablate: Ablate, cli: Callable[..., Result]) -> None:
+    """The command line, with the shipped launcher: `python -m pggan_kit trial` for each."""
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    options += ["-b", "ablate.seeds = (3,)", "--launcher", "Local", "--out", "out", "--json"]
+    result = cli("ablate", "switch.gin", *options)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["contrasts"][0]["seeds"] == [3]
+    assert "2/2" in result.stderr and "done" in Path("out/logs/hard-3.log").read_text()
+
+
+OBSERVED = """
+from pggan_kit import hookimpl
+
+@hookimpl
+def before_run(run): ...
+"""
+
+
+def test_a_plugin_edited_while_trials_run_never_mixes_two_codes(ablate: Ablate, cli: Callable[..., Result]) -> None:
+    """Trials that begin after the edit fail, and so does the ablation; their logs name the file."""
+    mine = Path("mine.py").resolve()
+    mine.write_text(OBSERVED)
+    said: list[str] = []
+
+    def edit_after_the_first(line: str) -> None:
+        said.append(line)
+        mine.write_text(OBSERVED + "# edited\n")
+
+    again = {"out": "out", "plugins": [*PLUGINS, mine], "say": said.append}
+    with pytest.raises(TrainingError, match=r"4 of 4 trials have not ended.*see the logs in out/logs"):
+        ablation.ablate("switch.gin", **{**again, "say": edit_after_the_first})
+    assert [line.partition(",")[0] for line in said[:2]] == ["1/2 trunk 0: done", "2/2 trunk 1: not done (exit code 2)"]
+    log = Path("out/logs/trunk-1.log").read_text()
+    assert f"the plugin file {mine} has changed since" in log and "plan.json recorded it" in log
+    assert not Path("out/trunks/1").exists() and not Path("out/analysis.json").exists()
+
+    with pytest.raises(RunError, match=rf"was begun with another plan \(plugins: {mine} was"):
+        ablation.ablate("switch.gin", **again)
+    mine.write_text(OBSERVED)
+    assert ablation.ablate("switch.gin", **again)["contrasts"][0]["n"] == 2
+
+
+def test_a_plugin_edited_between_training_and_evaluation_is_refused(
+    ablate: Ablate, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Path("mine.py").resolve()
+    mine.write_text(OBSERVED)
+    plan, _ = plans.read("switch.gin", plugins=[*PLUGINS, mine])
+    plans.write(plan, Path("out"))
+    trained = trials.api.train
+
+    def train_and_edit(*args: Any, **kwargs: Any) -> Any:
+        run = trained(*args, **kwargs)
+        mine.write_text(OBSERVED + "# edited\n")
+        return run
+
+    trials.run(Path("out"), "trunk", 0)
+    monkeypatch.setattr(trials.api, "train", train_and_edit)
+    with pytest.raises(PluginError, match=rf"{mine} has changed since out/plan\.json recorded it.*ablate --out FOLDER"):
+        trials.run(Path("out"), "hard", 0)
+    assert not Path("out/runs/hard/0/result.json").exists()
+
+
+def test_a_plugin_edited_while_a_plan_is_read_is_refused(
+    ablate: Ablate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.py"
+    # Each import edits the file: what the first variant is built with is not what was noted.
+    mine.write_text(
+        OBSERVED + "from pathlib import Path\nwith Path(__file__).open('a') as file:\n    file.write('#')\n"
+    )
+    with pytest.raises(PluginError, match=rf"variant linear .*{mine} has changed since switch\.gin recorded it"):
+        plans.read("switch.gin", plugins=[*PLUGINS, mine])
+
+
+def test_a_trial_runs_on_a_machine_that_does_not_know_the_plugins(
+    ablate: Ablate, cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command names them, as whoever runs the ablation did. Without that, the plan's files are only recorded."""
+    plan, _ = plans.read("switch.gin", plugins=PLUGINS)
+    plans.write(plan, Path("out"))
+    line = running.command(plan, Path("out"), "trunk", 0).command[3:]
+    monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "other-cache"))
+    unnamed = cli(*line[: line.index("--plugin")])
+    assert unnamed.exit_code == 2 and "was never named on this machine" in unnamed.stderr
+    assert not Path("out/trunks/0").exists()
+    foreign = cli(*line, "--plugin", "tiny.gin")
+    assert foreign.exit_code == 2 and "plan.json names no such plugin file" in foreign.stderr
+    assert cli(*line).exit_code == 0
+
+
+def test_a_config_edited_beside_the_plan_is_refused(ablate: Ablate) -> None:
+    """A variant's file in `configs/` is what its trials train."""
+    plan, _ = plans.read("switch.gin", plugins=PLUGINS)
+    plans.write(plan, Path("out"))
+    path = Path("out/configs/linear.gin")
+    path.write_text(path.read_text() + "train.ema_decay = 0.5\n")
+    with pytest.raises(RunError, match=r"out/configs/linear\.gin is not what plan\.json holds"):
+        trials.run(Path("out"), "trunk", 0)
+
+
+def test_a_dry_run_shows_trials_and_cost(ablate: Ablate, cli: Callable[..., Result]) -> None:
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    rows = json.loads(cli("ablate", "switch.gin", "--dry-run", "--json", *options).stdout)
+    told = [(row["trial"], row["role"], row["seeds"], row["from"], row["images"]) for row in rows]
+    assert told == [
+        ("trunk", "trunk", 2, None, 8),
+        ("linear", "variant", 2, 0, 32),
+        ("hard", "variant", 2, 0, 32),
+    ]
+    assert all(row["hours"] > 0 and row["teraflops"] > 0 for row in rows)
+    table = cli("ablate", "switch.gin", "--dry-run", *options).stdout
+    assert "trunk@0" in table and "6 trials" in table
+    assert not Path("out").exists() and not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("bindings", "complaint"),
+    [
+        (
+            ["ablate.seeds = (0, 1, 2, 3, 4)"],
+            r"ablate\.seeds must be at least 6 for 1 confirmatory contrast, and are 5: with so few, the corrected p "
+            r"is at least 0\.0625, and never below 0\.05\. Name variants in `controls`",
+        ),
+        (
+            ["ablate.seeds = (0, 1, 2, 3, 4, 5)", "ablate.contrasts = [('hard', 'linear'), ('linear', 'hard')]"],
+            r"ablate\.seeds must be at least 7 for 2 confirmatory contrasts, and are 6: .* at least 0\.0625",
+        ),
+    ],
+)
+def test_a_plan_that_cannot_reach_its_level_is_refused(
+    bindings: list[str],
+    complaint: str,
+    ablate: Ablate,
+    cli: Callable[..., Result],
+    refused: Callable[[Result, str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    options += [option for binding in bindings for option in ("-b", binding)]
+    refused(cli("ablate", "switch.gin", "--dry-run", *options), complaint)
+    assert not Path("out").exists() and not Path("runs").exists()
+    control = ["-b", "ablate.controls = {'hard': 2}"]
+    assert cli("ablate", "switch.gin", "--dry-run", "--json", *options, *control).exit_code == 0, "it asks nothing"
+
+
+def test_a_dry_run_tells_what_could_be_seen(ablate: Ablate, cli: Callable[..., Result]) -> None:
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    shown = cli("ablate", "switch.gin", "--dry-run", "-b", f"ablate.seeds = {tuple(range(8))}", *options).stdout
+    deviations = st.detectable(8)
+    assert deviations is not None
+    told = f"8 pairs, 1 confirmatory contrast: sign flips find a mean of {deviations:.2g} standard deviations"
+    assert told in " ".join(shown.split())
+
+
+def test_what_metrics_state_is_part_of_the_plan(begun: Ablate, cli: Callable[..., Result]) -> None:
+    wanted = {
+        "gap": {"direction": "lower", "scale": "log"},
+        "signed": {"direction": "higher", "scale": "plain"},
+    }
+    assert json.loads(Path("out/plan.json").read_text())["quantities"] == wanted
+    found = json.loads(Path("out/analysis.json").read_text())
+    assert (found["scale"], found["direction"]) == ("log", "lower")
+    assert {entry["scale"] for entry in found["secondary"]} == {"plain"}
+
+
+def test_a_value_that_is_not_finite_is_a_result(ablate: Ablate) -> None:
+    """A run whose metric gives NaN ranks worst; every file stays valid JSON."""
+    path = Path("unlucky.py")
+    path.write_text(
+        "import math\n"
+        "from pggan_kit import Component, Quantity, hookimpl\n"
+        "class Unlucky:\n"
+        "    quantities = {'luck': Quantity('higher')}\n"
+        "    def describe(self, images): return images.mean((1, 2, 3))\n"
+        "    def fingerprint(self): return 'luck'\n"
+        "    def compare(self, real, fake): return {'luck': math.nan}\n"
+        "@hookimpl\n"
+        "def components(): return [Component('metrics', 'Unlucky', Unlucky)]\n"
+    )
+    found = ablation.ablate(
+        "switch.gin",
+        ["ablate.primary = 'luck'", "ablate.evaluation = ['train.metrics = [@metrics.Unlucky()]']"],
+        out="out",
+        plugins=[*PLUGINS, path],
+        say=[].append,
+    )
+
+    def refuse(literal: str) -> None:
+        raise AssertionError(f"{literal} is no JSON")
+
+    for file in Path("out").rglob("*.json*"):
+        for text in file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]:
+            json.loads(text, parse_constant=refuse)
+    (entry,) = found["contrasts"]
+    assert (entry["p"], entry["n"], entry["failures"]["variant"], entry["mean"]) == (1.0, 0, 2, None)
+    assert {row["value"] for row in lines() if row["metric"] == "luck"} == {""}
+
+
+WRONG = {
+    "ablate.base = 'nope.gin'": r"variant linear of ablate\.variants: config nope\.gin: no such file",
+    "ablate.base = 1": r"ablate\.base must be a text",
+    "ablate.variants = {'linear': []}": r"ablate\.variants must name at least two",
+    "ablate.variants = {'linear': [], 'a/b': []}": r"ablate\.variants names folders: 'a/b' must begin with",
+    "ablate.variants = {'linear': [], 'trunk': []}": r"ablate\.variants names folders: 'trunk' must",
+    "ablate.variants = {'linear': [], 'hard': 'x'}": r"ablate\.variants must be a dict",
+    "ablate.variants = {'linear': [], 'hard': ['train.seed = 3']}": r"variant hard .* binds train\.seed; bind",
+    "ablate.variants = {'linear': [], 'hard': ['train.swich = 3']}": r"variant hard of .*did you mean switch",
+    "ablate.variants = {'linear': [], 'hard': ['train.switch = @switches.Linear()']}": r"linear and hard are the same",
+    "ablate.seeds = ()": r"ablate\.seeds must be at least one",
+    "ablate.seeds = (1, 1)": r"ablate\.seeds must be at least one, each once",
+    "ablate.seeds = (0.5,)": r"ablate\.seeds must be a list of \(a whole number\)",
+    "ablate.contrasts = []": r"ablate\.contrasts must hold at least one pair",
+    "ablate.contrasts = [('hard', 'soft')]": r"ablate\.contrasts names 'soft', .* are linear, hard",
+    "ablate.contrasts = [('hard', 'hard')]": r"ablate\.contrasts compares two variants once",
+    "ablate.contrasts = [('hard', 'linear'), ('hard', 'linear')]": r"ablate\.contrasts compares two variants once",
+    "ablate.controls = {'soft': 1}": r"ablate\.controls names 'soft', which is no variant",
+    "ablate.controls = {'hard': 3}": r"ablate\.controls: hard must have 1 to 2 of the seeds, not 3",
+    "ablate.primary = 'gapp'": r"ablate\.primary is 'gapp', and the metrics at 16x16 give gap, signed",
+    "ablate.evaluation = ['train.metrics = [@metrics.Gap(), @b/metrics.Gap()]']": r"two metrics give a value gap; give",
+    "ablate.primary = 1": r"ablate\.primary must be a text",
+    "ablate.margin = 0": r"ablate\.margin must be above 0, and is 0",
+    "ablate.margin = 'small'": r"ablate\.margin must be a number",
+    "ablate.evaluation = []": r"the metrics at 16x16 give nothing: bind train\.metrics in ablate\.evaluation",
+    "ablate.evaluation = ['train.metrics = [@metrics.Gpa()]']": r"ablate\.evaluation: .*did you mean metrics\.Gap",
+    "ablate.bindings = ['train.loss = @losses.Hing()']": r"variant linear .*did you mean losses\.Hinge",
+    "ablate.bindings = 3": r"ablate\.bindings must be a list",
+    "ablate.launcher = @switches.Hard()": r"ablate\.launcher must be a component, as @launchers\.NAME\(\)",
+    "ablate.lancher = 3": r"ablate has no parameter lancher \(did you mean launcher\?\)",
+    "launchers.Local.jobs = 2": r"nothing in this experiment uses launchers\.Local\.jobs",
+}
+
+
+@pytest.mark.parametrize("binding", WRONG)
+def test_wrong_input_is_refused(
+    binding: str, ablate: Ablate, cli: Callable[..., Result], refused: Callable[[Result, str], str]
+) -> None:
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    refused(cli("ablate", "switch.gin", "-b", binding, *options), WRONG[binding])
+
+
+LAUNCHER = {
+    "jobs = 0": "must be at least 1, or None, and is 0",
+    "jobs = 'all'": "must be a whole number or None",
+    "cores = 0": "must be at least 1, and is 0",
+    "trials_per_gpu = 0": "must be at least 1, and is 0",
+    "retries = -1": "must be at least 0, and is -1",
+    "retries = None": "must be a whole number",
+}
+
+
+@pytest.mark.parametrize("setting", LAUNCHER)
+def test_wrong_settings_of_the_launcher_are_refused(
+    setting: str, ablate: Ablate, cli: Callable[..., Result], refused: Callable[[Result, str], str]
+) -> None:
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    options += ["--launcher", "Local", "-b", f"launchers.Local.{setting}"]
+    name = setting.partition(" ")[0]
+    refused(cli("ablate", "switch.gin", *options), rf"launchers\.Local\.{name} {LAUNCHER[setting]}")
+
+
+def test_wrong_options_are_refused(
+    ablate: Ablate, cli: Callable[..., Result], refused: Callable[[Result, str], str]
+) -> None:
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    refused(cli("ablate", "nope.gin"), r"config nope\.gin: no such file")
+    refused(cli("ablate", "switch.gin", "--launcher", "Lokal", *options), r"did you mean launchers\.Local")
+    Path("taken").write_text("")
+    refused(cli("ablate", "switch.gin", "--out", "taken", *options), r"--out taken: ")
+    refused(cli("trial", ".", "hard", "0"), r"holds no ablation \(it has no plan\.json\)")
+
+
+def test_a_trial_that_is_not_planned_is_refused(begun: Ablate) -> None:
+    for name, seed in (("soft", 0), ("hard", 7)):
+        with pytest.raises(ConfigError, match=f"trial {name} {seed}: the plan has no such trial"):
+            trials.run(Path("out"), name, seed)
+
+
+def test_a_damaged_result_is_told(begun: Ablate) -> None:
+    Path("out/runs/hard/1/result.json").write_text('{"failed": null}')
+    with pytest.raises(RunError, match=r"hard/1/result\.json is damaged .*remove it"):
+        begun()
+
+
+def test_two_processes_do_not_work_in_one_folder(ablate: Ablate) -> None:
+    from pggan_kit.system.locks import RunLock
+
+    Path("out").mkdir()
+    with RunLock(Path("out")), pytest.raises(RunError, match="out is in use"):
+        ablate()
+
+
+DIFFERENCES = {
+    ("train.switch = @switches.Hard()",): 1,
+    ("train.switch = @switches.Staircase()", "switches.Staircase.steps = 3"): 1,
+    ("train.switch = @switches.Nudged()",): 1,
+    ("train.fade_reals = False",): 1,
+    ("train.reset_optimizer = 'stage'",): 1,
+    ("train.resampling = @resampling.Blur()",): 1,
+    ("schedule.fade_images = {4: 8, 16: 4}", "schedule.stable_images = {4: 8, 16: 12}"): 2,
+    ("schedule.fade_images = 4", "schedule.stable_images = {4: 8, 8: 12}"): 1,
+    ("schedule.stable_images = {4: 8, 16: 12}",): 0,
+    ("schedule.batch_size = {4: 4, 16: 2}",): 2,
+    ("schedule.batch_size = 2",): 0,
+    ("train.loss = @losses.WGANGP()",): 0,
+    ("d/optimizers.Adam.lr = 1e-4",): 0,
+    ("architectures.PGGAN.pool = 'before_activation'",): 0,
+    ("train.ema_decay = 0.5",): 0,
+    (
+        "train.switch = @switches.Plateau()",
+        "switches.Plateau.watch = 'Loss/D'",
+        "switches.Plateau.window = 2",
+        "switches.Plateau.tolerance = 0.1",
+    ): 0,
+    ("train.switch = @switches.Linear()", "train.fade_reals = True", "optimizers.Adam.lr = 1e-3"): None,
+}
+
+
+@pytest.mark.parametrize("bindings", DIFFERENCES, ids=lambda bindings: bindings[0])
+def test_the_first_difference(bindings: tuple[str, ...], tiny: Callable[..., str], stub: str) -> None:
+    """0: from the start; 1: from the first growth; a switch that decides when to grow may do so in the first stage."""
+    file = tiny()
+    one, other = api.prepare(file, plugins=[stub]), api.prepare(file, bindings, plugins=[stub])
+    assert first_difference(one, other) == DIFFERENCES[bindings]
+
+
+def test_macros_are_looked_through(tiny: Callable[..., str], stub: str) -> None:
+    file = tiny("RATE = 1e-3", "optimizers.Adam.lr = %RATE")
+    same, other = (api.prepare(file, [text], [stub]) for text in ("optimizers.Adam.lr = 1e-3", "RATE = 2e-3"))
+    assert first_difference(api.prepare(file, plugins=[stub]), same) is None
+    assert first_difference(same, other) == 0
+
+
+def test_overrides_go_to_the_plan_or_to_all_experiments() -> None:
+    of_plan = ["ablate.seeds = (1,)", " launchers.Local.jobs = 2", "x/launchers.Local.jobs = 2"]
+    of_all = ["train.tick = 3", "SIZES = (4, 8)", "a/datasets.MNIST.folder = 'ablate.seeds'"]
+    assert plans.split([of_all[0], *of_plan, *of_all[1:]]) == (of_plan, of_all)
+
+
+def test_revision_and_hardware_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert provenance.hardware().endswith(", 1 thread")
+    monkeypatch.setattr("pggan_kit.__file__", str(tmp_path / "__init__.py"))
+    assert provenance.revision() == "0.1.0", "outside a checkout, the version"

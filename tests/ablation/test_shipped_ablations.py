@@ -1,0 +1,90 @@
+"""Every ablation under experiments/ablations/ reads, and each of its variants trains two steps in each phase."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.paths import ROOT
+
+from pggan_kit.ablation import plan as plans
+from pggan_kit.api import prepare as api
+from pggan_kit.api.train import train
+from pggan_kit.runs.average import ages_of_average
+
+FOLDER = ROOT / "experiments" / "ablations"
+FILES = sorted(path for path in FOLDER.glob("*.gin") if path.stem not in ("base", "common"))
+SMALL = ["schedule.batch_size = 4", "WIDTH = 4", "train.latent_size = 8", "train.device = 'cpu'"]
+SHORT = [
+    "schedule.fade_images = '2 steps'",
+    "schedule.stable_images = '2 steps'",
+    "schedule.total_images = None",
+]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as that of the original files, with a few pictures of noise."""
+    folder = tmp_path_factory.mktemp("digits")
+    rng = np.random.default_rng(0)
+    for name in ("train", "t10k"):
+        images = rng.integers(0, 256, (40, 28, 28), dtype=np.uint8)
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 0x803, *images.shape) + images.tobytes())
+        labels = np.arange(40, dtype=np.uint8) % 10
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, 40) + labels.tobytes())
+    return folder
+
+
+def test_there_are_ablations() -> None:
+    wanted = {"switch", "fade_length", "fade_paths", "growing", "optimizer_reset", "loss", "resampling", "preserving"}
+    assert wanted <= {path.stem for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_variants_reset_their_optimizers_alike(path: Path, digits: Path) -> None:
+    """Resets at the ends of fades would differ with the fades, which are what the variants are about: a second
+    difference beside the one that they name. `optimizer_reset` is about the resets."""
+    plan = plans.read(path, [*SMALL, f"datasets.MNIST.folder = {str(digits)!r}"])[0]
+    found = {}
+    for name, text in plan.configs.items():
+        (found[name],) = re.findall(r"^train\.reset_optimizer = '(\w+)'$", text, re.MULTILINE)
+    if path.stem == "optimizer_reset":
+        assert found == {name: name for name in ("phase", "stage", "never")}
+    else:
+        assert set(found.values()) == {"stage"}
+
+
+APART = {
+    "growing": {"growing", "whole_equal_compute", "whole_equal_images"},
+    "preserving": {"hard_preserving", "skip_linear"},
+    "switch": {"hard_preserving", "no_growing"},
+}
+"""Variants that are trained from the start; of `loss` all are."""
+
+MORE_IMAGES_OR_FEWER = {"no_growing", "whole_equal_compute"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_ablation(path: Path, digits: Path, tmp_path: Path) -> None:
+    """It reads; variants that differ only later share a trunk; all see equal images unless they say so, and train."""
+    plan = plans.read(path, [*SMALL, f"datasets.MNIST.folder = {str(digits)!r}"])[0]
+    assert plan.primary == "FID" and plan.confirmatory
+    apart = set(plan.variants) if path.stem == "loss" else APART.get(path.stem, set())
+    assert set(plan.variants) - set(plan.shared) == apart
+    totals = set()
+    for name, text in plan.configs.items():
+        config = tmp_path / f"{name}.gin"
+        config.write_text(text)
+        prepared = api.prepare(config, ["schedule.batch_size = 32"])
+        schedule = prepared.schedule()
+        if name not in MORE_IMAGES_OR_FEWER:
+            totals.add(schedule.total)
+        # What is measured at a stage's end must be a generator of this stage, in each variant.
+        ages = ages_of_average(prepared.built.experiment, schedule, [0])
+        assert ages and all(age.before_stage <= 0.05 for age in ages), f"{name}: {'; '.join(a.text for a in ages)}"
+        run = train(config, SHORT, run_dir=tmp_path / name)
+        assert run.state.images == run.schedule.total == 40
+    assert len(totals) == 1

@@ -1,0 +1,292 @@
+"""The library without the command line: what a `Run` gives, and parts as objects."""
+
+import ast
+import inspect
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.paths import ROOT
+
+import pggan_kit
+from pggan_kit import Run, Scores, Stats, hookimpl
+from pggan_kit.api import prepare as api
+from pggan_kit.api.generator import load_generator
+from pggan_kit.config.objects import _places
+from pggan_kit.errors import ConfigError, PluginError, RunError
+from pggan_kit.system.json_lines import JsonLines
+from pggan_kit.system.json_text import json_text
+
+Tiny = Callable[..., str]
+
+
+class Watcher:
+    """Notes each tick's clock."""
+
+    def __init__(self) -> None:
+        self.ticks: list[int] = []
+
+    @hookimpl
+    def after_tick(self, state: Any) -> None:
+        self.ticks.append(state.images)
+
+
+class Margin:
+    needs_real = False
+    penalties = ()
+
+    def __init__(self, margin: float = 1.0) -> None:
+        self.margin = margin
+        self.stages: list[str] = []
+
+    def discriminator(self, real: Scores, fake: Scores) -> dict[str, torch.Tensor]:
+        return {"mine": (self.margin - real.score).relu().mean() + (self.margin + fake.score).relu().mean()}
+
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, torch.Tensor]:
+        return {"mine": -fake.score.mean()}
+
+    @hookimpl
+    def before_stage(self, stage: Any) -> None:
+        self.stages.append(stage.size)
+
+
+@pytest.fixture
+def done(train: Callable[..., Run]) -> Run:
+    return train()
+
+
+def test_stats_are_a_table(done: Run) -> None:
+    stats = done.stats
+    assert isinstance(stats, Stats) and stats == done.files.stats() and len(stats) == 5
+    assert stats[0]["images"] == 8 and stats.column("images") == [8, 16, 24, 32, 40]
+    assert stats.columns[:3] == ["images", "steps", "phase"]
+    assert Stats([{"a": 1}, {"b": 2, "a": 3}]).column("b") == [None, 2]
+    with pytest.raises(KeyError, match=r"no column 'imagse' \(did you mean images\?\)"):
+        stats.column("imagse")
+
+
+def test_the_generator_is_a_copy_in_inference_mode(done: Run) -> None:
+    generator, latents = done.generator(), torch.randn(3, 8)
+    images = generator(latents)
+    assert images.shape == (3, 1, 16, 16) and not generator.training and not images.requires_grad
+    assert torch.equal(images, done.generate(latents))
+    with torch.no_grad():
+        next(generator.parameters()).zero_()
+    assert torch.equal(done.generate(latents), images)
+
+
+def test_samples_of_each_stage_are_those_of_its_end(tiny: Tiny, stub: str) -> None:
+    class Keeps:
+        def __init__(self) -> None:
+            self.images: dict[str, torch.Tensor] = {}
+
+        @hookimpl
+        def after_stage(self, run: Run, stage: Any) -> None:
+            self.images[stage.size] = run.generate(run.fixed_latents(3))
+
+    keeps = Keeps()
+    run = pggan_kit.train(tiny(), plugins=[stub], parts={"train.observers": [keeps]})
+    assert list(keeps.images) == ["4x4", "8x8", "16x16"]
+    for index, (size, images) in enumerate(keeps.images.items()):
+        torch.testing.assert_close(run.samples(size, 3), images)
+        assert torch.equal(run.samples(index, 3), run.samples(size, 3))
+        loaded = load_generator(run.directory, stage=size, plugins=[stub], parts={"train.observers": [Keeps()]})
+        torch.testing.assert_close(loaded(run.fixed_latents(3)), images)
+    assert torch.equal(run.samples(count=3), run.samples("16x16", 3))
+    assert run.samples().shape == (64, 1, 16, 16)
+
+
+def test_samples_of_what_has_not_ended_are_refused(done: Run) -> None:
+    with pytest.raises(RunError, match=r"stage '32x32': no such stage has ended there; ended are: 0 \(4x4\), 1 "):
+        done.samples("32x32")
+    with pytest.raises(ValueError, match="count must be at least 1, and is 0"):
+        done.samples(count=0)
+    with pytest.raises(RunError, match="no such stage"):
+        load_generator(done.directory, stage=7)
+
+
+def test_drawing_samples_in_a_hook_changes_nothing(tiny: Tiny, stub: str) -> None:
+    class Draws:
+        @hookimpl
+        def before_fade(self, run: Run) -> None:
+            run.generator()
+            run.samples(0, 2)
+
+    ends = []
+    for observers in ([], [Draws()]):
+        run = pggan_kit.train(tiny(), plugins=[stub], parts={"train.observers": observers})
+        ends.append(run.samples(count=2))
+    assert torch.equal(*ends)
+
+
+def test_objects_take_the_places_of_a_configs_parts(tiny: Tiny, stub: str) -> None:
+    loss, watcher = Margin(2.0), Watcher()
+    parts = {"train.loss": loss, "train.observers": [watcher, Watcher()]}
+    prepared = api.prepare(tiny(), plugins=[stub], parts=parts)
+    assert prepared.built.experiment.loss is loss
+    run = pggan_kit.train(tiny(), plugins=[stub], parts=parts)
+    assert run.experiment.loss is loss
+    assert loss.stages == ["4x4", "8x8", "16x16"] and watcher.ticks == [8, 16, 24, 32, 40]
+    assert "Loss/generator/mine" in run.stats.columns
+    about = json.loads((run.directory / "run.json").read_text())
+    assert about["objects"] == {
+        "train.loss": ["losses.Margin_object"],
+        "train.observers": ["observers.Watcher_object", "observers.Watcher2_object"],
+    }
+    assert "train.loss = @losses.Margin_object()" in (run.directory / "config.gin").read_text()
+
+
+def test_a_shipped_part_may_be_given_as_an_object(tiny: Tiny, stub: str) -> None:
+    from pggan_plugins.losses import Hinge
+    from pggan_plugins.penalties import R1
+
+    lines = ("train.loss = @losses.WGANGP()", "penalties.GradientPenalty.weight = 3.0")  # gives way: idle, no error
+    given = {"train.loss": Hinge([R1(weight=2.0)])}
+    prepared = api.prepare(tiny(*lines), plugins=[stub], parts=given)
+    assert prepared.built.experiment.loss is given["train.loss"]
+    assert [binding.name for binding in prepared.built.idle] == ["penalties.GradientPenalty.weight"]
+
+
+def test_objects_give_what_names_give(tiny: Tiny, stub: str) -> None:
+    from pggan_plugins.losses import NonSaturating
+
+    named = pggan_kit.train(tiny("train.loss = @losses.NonSaturating()"), plugins=[stub])
+    given = pggan_kit.train(tiny(), plugins=[stub], parts={"train.loss": NonSaturating()})
+    assert torch.equal(named.samples(count=4), given.samples(count=4))
+
+
+def test_objects_begin_each_run_as_new_ones_would(tiny: Tiny, stub: str) -> None:
+    """Adam's rate has fallen and ADA's p has moved at the end of the first run: the second begins with neither."""
+    from pggan_plugins.augmentations import ADA
+    from pggan_plugins.losses import NonSaturating
+    from pggan_plugins.observers import TransitionShock
+    from pggan_plugins.optimizers import Adam
+    from pggan_plugins.switches import Nudged
+
+    def parts() -> dict[str, object]:
+        return {
+            "train.loss": NonSaturating(),
+            "train.switch": Nudged(),
+            "train.augmentation": ADA(p=0.2, target=-0.9, interval=4, adjust_images=20),
+            "train.observers": [TransitionShock(count=4)],
+            "train.generator_optimizer": Adam(decay_images=40, decay_to=0.0),
+            "train.discriminator_optimizer": Adam(decay_images=40, decay_to=0.0),
+        }
+
+    used = parts()
+    first, second = (pggan_kit.train(tiny(), plugins=[stub], parts=used) for _ in range(2))
+    fresh = pggan_kit.train(tiny(), plugins=[stub], parts=parts())
+    tags = [tag for tag in fresh.stats.columns if tag.startswith(("Loss/", "Scores/", "Progress/"))]
+    for run in (first, second):
+        assert torch.equal(run.samples(count=4), fresh.samples(count=4))
+        for tag in tags:
+            assert run.stats.column(tag) == fresh.stats.column(tag), tag
+        rows = [(each.directory / "transitions.jsonl").read_text() for each in (run, fresh)]
+        assert rows[0] == rows[1]
+    assert len(set(fresh.stats.column("Progress/augmentation"))) > 1, "p must have moved"
+
+
+def test_a_run_with_objects_goes_on_with_such_objects_alone(tiny: Tiny, stub: str) -> None:
+    def parts(**other: object) -> dict[str, object]:
+        return {"train.loss": Margin(2.0), **other}
+
+    class Stops:
+        @hookimpl
+        def after_tick(self, state: Any) -> None:
+            if state.images == 24:
+                raise KeyboardInterrupt
+
+    whole = pggan_kit.train(tiny(), plugins=[stub], parts=parts())
+    with pytest.raises(KeyboardInterrupt):
+        pggan_kit.train(tiny(), plugins=[stub, Stops()], parts=parts(), run_dir="run")
+    for wrong, told in (
+        (None, r"parts: .*it was begun with train\.loss: Margin$"),
+        ({"train.loss": Watcher()}, "it was begun with train.loss: Margin$"),
+        (parts(**{"train.observers": [Watcher()]}), "it was begun with train.loss: Margin$"),
+    ):
+        with pytest.raises(RunError, match=told):
+            pggan_kit.resume("run", plugins=[stub], parts=wrong)
+    resumed = pggan_kit.resume("run", plugins=[stub], parts=parts())
+    assert torch.equal(resumed.samples(count=4), whole.samples(count=4))
+    with pytest.raises(RunError, match="it was begun with"):
+        pggan_kit.load_generator("run", plugins=[stub])
+    assert pggan_kit.load_generator("run", plugins=[stub], parts=parts()).images == 40
+
+
+def test_a_run_without_objects_takes_none(done: Run, stub: str) -> None:
+    with pytest.raises(RunError, match="this one was begun without any"):
+        pggan_kit.resume(done.directory, parts={"train.loss": Margin()})
+
+
+WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "place": ({"train.los": Margin()}, ConfigError, r"train\.los is no place of a part \(did you mean train\.loss\?\)"),
+    "setting": ({"train.seed": 3}, ConfigError, r"parts: train\.seed is no place of a part"),
+    "class": ({"train.loss": Margin}, ConfigError, r"Margin is a class; give an object, Margin\(\.\.\.\)"),
+    "no list": ({"train.observers": Watcher()}, ConfigError, r"parts: train\.observers takes a list of objects"),
+    "list": ({"train.loss": [Margin()]}, PluginError, r"losses\.list_object is no Loss: it has no discriminator\(\)"),
+    "other kind": ({"train.loss": Watcher()}, PluginError, r"losses\.Watcher_object is no Loss"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_objects_are_refused(case: str, tiny: Tiny, stub: str) -> None:
+    parts, error, told = WRONG[case]
+    with pytest.raises(error, match=told):
+        pggan_kit.train(tiny(), plugins=[stub], parts=parts)
+    assert not Path("runs").exists()
+
+
+def test_places_are_the_parts_of_an_experiment() -> None:
+    places = _places()
+    assert places["train.loss"] == ("losses", False)
+    assert places["train.switch"] == ("switches", False)
+    assert places["train.observers"] == ("observers", True)
+    assert places["train.metrics"] == ("metrics", True)
+    assert places["train.discriminator_optimizer"] == ("optimizers", False)
+    assert "train.seed" not in places
+
+
+def test_every_public_name_is_typed_and_documented() -> None:
+    assert (Path(pggan_kit.__file__).parent / "py.typed").exists()
+    for name in pggan_kit.__all__:
+        thing = getattr(pggan_kit, name)
+        if name in ("Critic", "PerStage", "hookimpl"):  # type aliases, and pluggy's marker
+            continue
+        assert inspect.getdoc(thing), name
+        functions = {name: thing} if inspect.isfunction(thing) else vars(thing)
+        for member, function in functions.items():
+            if inspect.isfunction(function) and (not member.startswith("_") or member == "__init__"):
+                wanted = {p for p in inspect.signature(function).parameters if p not in ("self", "cls")} | {"return"}
+                assert wanted <= set(function.__annotations__), f"{name}.{member}"
+                assert member == "__init__" or inspect.getdoc(function), f"{name}.{member}"
+
+
+def test_json_has_no_numbers_that_json_does_not_have(tmp_path: Path) -> None:
+    """NaN and infinite numbers become null, at any depth; a file of rows reads them as None."""
+    value = {"a": [1.5, math.nan], "b": {"c": -math.inf}, "d": (math.inf, 2, "NaN", None, True)}
+    wanted = {"a": [1.5, None], "b": {"c": None}, "d": [None, 2, "NaN", None, True]}
+
+    def refuse(literal: str) -> None:
+        raise AssertionError(f"{literal} is no JSON")
+
+    assert json.loads(json_text(value), parse_constant=refuse) == wanted
+    rows = JsonLines(tmp_path / "rows.jsonl")
+    rows.append({"images": 3, "Loss/D": math.nan})
+    assert json.loads(rows.path.read_text(), parse_constant=refuse) == {"images": 3, "Loss/D": None} == rows.read()[0]
+
+
+FOLDERS = ("pggan_kit", "plugins", "scripts", "benchmarks")
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_all_json_is_valid_json(path: Path) -> None:
+    """Whoever writes JSON does so by `json_text`, or asks json to refuse what is none."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dumps", "json.dump"):
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert options.get("allow_nan") == "False", f"line {node.lineno}: write JSON with pggan_kit.json_text"

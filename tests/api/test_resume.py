@@ -1,0 +1,205 @@
+"""A run that was stopped at any moment and resumed is the run that was never stopped, to the bit."""
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.killing import assert_same_run, events, in_a_child, killed_at, last, pictures, rows
+from helpers.paths import ROOT, STUB_PLUGIN
+
+from pggan_kit import Component, hookimpl
+from pggan_kit.api.train import resume
+from pggan_kit.errors import Interrupted
+
+STUB = str(STUB_PLUGIN)
+
+RICH = [
+    "train.augmentation = @augmentations.ADA()",
+    "augmentations.ADA.p = 0.5",
+    "augmentations.ADA.interval = 12",
+    "augmentations.ADA.adjust_images = 100",
+    "losses.Hinge.penalties = [@penalties.R1()]",
+    "penalties.R1.every = 3",
+    "optimizers.Adam.decay_images = 24",
+]
+"""Adaptive augmentation, a lazy penalty and a falling learning rate: all that remembers something."""
+
+SHARED = [
+    "train.update = @updates.JointBatch()",
+    "updates.JointBatch.optimizer = @optimizers.SharedAdam()",
+    "train.generator_optimizer = None",
+    "train.discriminator_optimizer = None",
+]
+"""One optimizer with one counter for both networks."""
+
+PHASES = ["train.reset_optimizer = 'phase'", "train.tick = 1000", "schedule.stable_images = {4: 8, 8: 16}"]
+"""Ticks of up to four steps, whose means are gathered over as many processes."""
+
+CHOICES = {"rich": RICH, "shared": SHARED, "phases": PHASES}
+
+
+class StopAt:
+    """Asks to stop after the step that brings the clock to a place."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        if state.images == self.images:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_run_that_stops_after_every_single_step(choice: str, train: Callable[..., Any]) -> None:
+    """As many processes as steps: mid-fade, at a fade's end, at a stage's end, within a tick."""
+    whole = train(*CHOICES[choice], run_dir="whole")
+    with pytest.raises(Interrupted):
+        train(*CHOICES[choice], run_dir="run", plugins=(StopAt(4),))
+    for images in range(8, whole.schedule.total, 4):
+        with pytest.raises(Interrupted):
+            resume("run", plugins=[STUB, StopAt(images)])
+        assert last(Path("run"))["images"] == images
+    resume("run", plugins=[STUB])
+    assert_same_run(Path("run"), Path("whole"))
+
+
+CALLS = {"fsync": range(5, 12), "replace": range(3, 8), "unlink": range(5, 10)}
+WRITES = [(name, count) for name, counts in CALLS.items() for count in counts]
+
+
+@pytest.mark.filterwarnings("ignore:.*manifest.json is missing")
+def test_a_run_that_is_killed_in_every_write(train: Callable[..., Any]) -> None:
+    """Before each of the first fsyncs, renames and removals: of stats, of the checkpoint, of the manifest."""
+    lines = ["schedule.sizes = (4, 8)", "train.tick = 4", "train.keep = 1"]
+    train(*lines, run_dir="whole")
+    killed = set()
+    for name, count in WRITES:
+        folder = Path(f"{name}{count}")
+
+        def work(folder: Path = folder, name: str = name, count: int = count) -> None:
+            with killed_at(name, count):
+                train(*lines, run_dir=str(folder))
+
+        status = in_a_child(work)
+        assert status in (0, -signal.SIGKILL)
+        if not (folder / "run.json").exists():
+            continue
+        if status:
+            killed.add(name)
+            resume(folder, plugins=[STUB])
+        assert_same_run(folder, Path("whole"))
+    assert killed == {"fsync", "replace", "unlink"}
+
+
+class KillAt:
+    """Kills the process in a hook at a clock."""
+
+    def __init__(self, hook: str, images: int) -> None:
+        self.at = (hook, images)
+
+    def _maybe(self, hook: str, state: Any) -> None:
+        if self.at == (hook, state.images):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @hookimpl
+    def before_stage(self, state: Any) -> None:
+        self._maybe("before_stage", state)
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        self._maybe("after_step", state)
+
+    @hookimpl
+    def after_tick(self, state: Any) -> None:
+        self._maybe("after_tick", state)
+
+    @hookimpl
+    def after_fade(self, state: Any) -> None:
+        self._maybe("after_fade", state)
+
+    @hookimpl
+    def after_stage(self, state: Any) -> None:
+        self._maybe("after_stage", state)
+
+
+KILLS = [
+    ("before_stage", 0),
+    ("after_step", 4),
+    ("after_tick", 8),
+    ("after_stage", 8),
+    ("before_stage", 8),
+    ("after_step", 12),
+    ("after_tick", 16),
+    ("after_fade", 16),
+    ("after_stage", 40),
+]
+WATCHED = ["train.observers = [@observers.TensorBoard(), @observers.Samples(), @observers.Growth()]"]
+
+
+def test_a_run_that_is_killed_at_every_boundary_one_after_the_other(train: Callable[..., Any]) -> None:
+    """What observers wrote after the checkpoint is taken back too: nothing appears twice."""
+    lines = [*RICH, *WATCHED, "observers.TensorBoard.count = 4", "observers.Samples.count = 4"]
+    train(*lines, run_dir="whole")
+    first, *others = KILLS
+    assert in_a_child(lambda: train(*lines, run_dir="run", plugins=(KillAt(*first),))) == -signal.SIGKILL
+    for place in others:
+        part = KillAt(*place)
+        assert in_a_child(lambda part=part: resume("run", plugins=[STUB, part])) == -signal.SIGKILL, place
+    resume("run", plugins=[STUB])
+    assert_same_run(Path("run"), Path("whole"))
+    assert events(Path("run")) == events(Path("whole"))
+    assert pictures(Path("run")) == pictures(Path("whole"))
+    steps = [step for step, _ in events(Path("run"))["Progress/alpha"]]
+    assert steps == [row["images"] for row in rows(Path("run"))] == [8, 16, 24, 32, 40]
+
+
+class Advance:
+    """Ends each stage at its first chance."""
+
+    @hookimpl
+    def fade_alpha(self, progress: float) -> float:
+        return progress
+
+    @hookimpl
+    def should_advance(self) -> bool:
+        return True
+
+
+def test_a_stage_that_has_not_begun_is_not_asked_whether_it_is_over(train: Callable[..., Any]) -> None:
+    lines, switch = ["train.switch = @switches.Advance()"], Component("switches", "Advance", Advance)
+    train(*lines, run_dir="whole", plugins=(switch,))
+    with pytest.raises(Interrupted):
+        train(*lines, run_dir="run", plugins=(switch, StopInStage()))
+    assert last(Path("run"))["starts"] == [0, 4] and last(Path("run"))["images"] == 4
+    resume("run", plugins=[STUB, switch])
+    assert_same_run(Path("run"), Path("whole"))
+
+
+class StopInStage:
+    """Asks to stop as the second stage begins."""
+
+    @hookimpl
+    def before_stage(self, stage: Any) -> None:
+        if stage.index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_goes_on_from_its_start(train: Callable[..., Any]) -> None:
+    train(run_dir="whole")
+    assert in_a_child(lambda: train(run_dir="run", plugins=(KillAt("before_stage", 0),))) == -signal.SIGKILL
+    assert not Path("run/checkpoints").exists()
+    resume("run", plugins=[STUB])
+    assert_same_run(Path("run"), Path("whole"))
+
+
+def test_each_promise_of_the_documentation_names_a_test_that_is_there() -> None:
+    root = ROOT
+    named = re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)::(\w+)`", (root / "docs/reliability.md").read_text())
+    assert len(named) > 25
+    for file, test in named:
+        assert f"def {test}(" in (root / file).read_text(), f"{file}::{test}"

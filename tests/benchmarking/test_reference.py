@@ -1,0 +1,178 @@
+"""The yardstick under benchmarks/ computes the same mathematics as the project's own PGGAN with WGAN-GP."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from helpers.paths import ROOT
+from torch import Tensor, nn
+
+from pggan_kit.api.prepare import prepare
+from pggan_kit.growth.networks import Discriminator, Generator
+from pggan_kit.layers.resampling import Area
+from pggan_kit.schedule import ScheduleSettings
+from pggan_plugins.architectures import PGGAN
+from pggan_plugins.losses import WGANGP
+from pggan_plugins.penalties import Drift, GradientPenalty
+from pggan_plugins.resampling import Nearest
+from pggan_plugins.updates.alternating import discriminator_terms, generator_terms
+
+FILE = ROOT / "benchmarks" / "reference.py"
+WIDTH = {4: 6, 8: 5, 16: 4}
+BATCH = 8
+
+
+def loaded(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    return loaded(FILE)
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def house_networks(fading: bool) -> tuple[Generator, Discriminator]:
+    schedule = ScheduleSettings(tuple(WIDTH), 8, 8, BATCH).resolve(100, 3, 0)
+    parts: tuple[Any, ...] = (PGGAN(channels=WIDTH), Nearest(), Area(), 0)
+    G, D = Generator(*parts, WIDTH[4], schedule.stages[0]), Discriminator(*parts, schedule.stages[0])
+    for stage in schedule.stages[1:]:
+        for net in (G, D):
+            net.grow(stage, fading and stage is schedule.stages[-1])
+    with torch.no_grad():
+        for net in (G, D):
+            for param in net.parameters():
+                param.normal_()
+    return G, D
+
+
+def as_theirs(values: Tensor, like: Tensor) -> Tensor:
+    """Our weights, or their gradient, in the reference's order: D's full-size layer reads features pixel by pixel in
+    the one, map by map in the other."""
+    if like.shape != (WIDTH[4], WIDTH[4] * 16):
+        return values
+    return values.view(WIDTH[4], 4, 4, WIDTH[4]).permute(0, 3, 1, 2).flatten(1)
+
+
+def twins(theirs: nn.Module, ours: Generator | Discriminator) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """The same parameters of both; ours are copied into theirs."""
+    convs = lambda block: [m for m in block.modules() if getattr(m, "weight", None) is not None]  # noqa: E731
+    blocks = list(ours.blocks.values())
+    if isinstance(ours, Generator):
+        first = [ours.stem.dense, ours.stem.conv]
+        own = [theirs.dense, theirs.conv]
+        own_ends, ends = (
+            [theirs.to_image, theirs.old_to_image],
+            [ours.to_image, getattr(ours.bridge, "old_to_image", 0)],
+        )
+    else:
+        first = [ours.head.conv, ours.head.dense, ours.head.score]
+        own = [theirs.conv, theirs.dense, theirs.score]
+        blocks = blocks[::-1]
+        own_ends = [theirs.from_image, theirs.old_from_image]
+        ends = [ours.from_image, getattr(ours.bridge, "old_from_image", 0)]
+    layers = list(zip(own, first, strict=True))
+    for mine, yours in zip(theirs.blocks, blocks, strict=True):
+        layers += zip(mine, convs(yours), strict=True)
+    layers += [(mine, convs(yours)[0]) for mine, yours in zip(own_ends, ends, strict=True) if mine is not None]
+    pairs = [(a.weight, b.weight) for a, b in layers] + [(a.bias, b.bias) for a, b in layers if a.bias is not None]
+    if isinstance(ours, Generator):
+        pairs.append((theirs.bias, ours.stem.bias))
+    assert len(pairs) == len(list(theirs.parameters())) == len(list(ours.parameters()))
+    with torch.no_grad():
+        for mine, yours in pairs:
+            mine.copy_(as_theirs(yours, mine))
+    return pairs
+
+
+def require_equal_gradients(pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> None:
+    for mine, yours in pairs:
+        torch.testing.assert_close(mine.grad, as_theirs(yours.grad, mine), rtol=1e-9, atol=1e-11)
+        assert mine.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("alpha", [None, 0.3])
+def test_same_losses_and_gradients(reference: ModuleType, alpha: float | None) -> None:
+    torch.manual_seed(0)
+    G, D = house_networks(alpha is not None)
+    nets = [net(list(WIDTH.values()), 3, alpha is not None) for net in (reference.Generator, reference.Discriminator)]
+    g_pairs, d_pairs = twins(nets[0], G), twins(nets[1], D)
+    share = None if alpha is None else torch.tensor(alpha)
+    part = {
+        "real": torch.rand(BATCH, 3, 16, 16) * 2 - 1,
+        "latents": torch.randn(BATCH, WIDTH[4]),
+        "mix": torch.rand(BATCH),
+        "labels": None,
+    }
+    loss = WGANGP([GradientPenalty(), Drift()])
+    calls: Any = (lambda z, y=None: G(z, y, share), lambda x, y=None: D(x, y, share), part)
+
+    expected = sum(discriminator_terms(*calls, loss, loss.penalties)[0].values())
+    fake: Tensor = nets[0](part["latents"], alpha).detach()
+    found = reference.critic_loss(nets[1], part["real"], fake, part["mix"], alpha)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    expected.backward()
+    found.backward()
+    require_equal_gradients([pair for pair in d_pairs if pair[1] is not D.head.score.bias])
+    # The score's bias moves only the drift: its gradient is small, and all of it.
+    torch.testing.assert_close(nets[1].score.bias.grad, D.head.score.bias.grad)
+
+    expected = sum(generator_terms(*calls, loss)[0].values())
+    found = -nets[1](nets[0](part["latents"], alpha), alpha).mean()
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    expected.backward()
+    found.backward()
+    require_equal_gradients(g_pairs)
+
+
+def test_an_iteration_moves_both_networks(reference: ModuleType) -> None:
+    torch.set_default_dtype(torch.float32)
+    step, g_params, d_params = reference.make(8, 0.5, WIDTH, 4, 3)
+    before = [p.detach().clone() for p in [*g_params, *d_params]]
+    step()
+    moved = [not torch.equal(p, old) for p, old in zip([*g_params, *d_params], before, strict=True)]
+    assert all(moved)
+
+
+def test_the_ladder_fits_the_yardstick(reference: ModuleType) -> None:
+    torch.set_default_dtype(torch.float32)
+    prepared = prepare(FILE.with_name("ladder.gin"), plugins=[str(FILE.with_name("noise.py"))])
+    schedule, experiment = prepared.schedule(), prepared.built.experiment
+    width = {stage.height: experiment.architecture.width(stage) for stage in schedule.stages}
+    assert list(width.values()) == [64, 64, 64, 64, 32, 16] and experiment.latent_size == width[4]
+    assert {stage.batch_size for stage in schedule.stages} == {16}
+    assert [(type(penalty).__name__, penalty.every) for penalty in experiment.loss.penalties] == [
+        ("GradientPenalty", 1),
+        ("Drift", 1),
+    ]
+    _, *networks = reference.make(8, None, width, 16, 3)
+    state = prepared.state(schedule)
+    state.grow({})
+    for theirs, ours in zip(networks, (state.generator, state.discriminator), strict=True):
+        assert sum(p.numel() for p in theirs) == sum(p.numel() for p in ours.parameters())
+
+
+def test_the_readmes_tables() -> None:
+    tables = loaded(FILE.with_name("tables.py"))
+    figures = {"images_per_second": 20.0, "gflops_per_image": 2.0, "of_ceiling": 0.5, "shares": {"hooks": 0.0012}}
+    rows = [
+        {"contender": "mine", "size": "4x4", "phase": "steady", "ratio": 1.25, **figures},
+        {"contender": "theirs", "size": "4x4", "phase": "steady", "ratio": 1.0, "images_per_second": 16.0},
+    ]
+    assert tables.speeds({"rows": rows}).splitlines()[2] == "| 4x4 | steady | 20 (1.25) | 16 (1.00) |"
+    assert tables.costs({"rows": rows}, "mine").splitlines()[2] == "| 4x4 | 50 | 2 | 25 | 50% | 0.12% |"

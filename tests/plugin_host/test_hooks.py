@@ -1,0 +1,302 @@
+"""Each hook fires at its documented moment with its documented arguments, also after a resume; and what goes wrong."""
+
+import inspect
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.paths import STUB_PLUGIN
+from helpers.recording import Recorder, expected, expected_alphas
+
+from pggan_kit import Component, hookimpl, hookspecs
+from pggan_kit.api.train import resume
+from pggan_kit.errors import Interrupted, TrainingError
+from pggan_kit.plugin_host.contracts import HOOKS
+from pggan_kit.runs.checkpoints import Checkpoints
+
+SIZES = (4, 8, 16)
+CASES = {
+    "plain": (8, 8, 4, 8),
+    "ticks within phases": (8, 8, 4, 4),
+    "few ticks": (8, 8, 4, 1000),
+    "budgets that no batch divides": (8, 7, 3, 5),
+    "no fade": (0, 8, 4, 8),
+    "nothing but fades": (8, 0, 4, 8),
+    "batches larger than phases": (3, 2, 8, 8),
+}
+
+
+def lines(fade: int, stable: int, batch: int, tick: int) -> list[str]:
+    return [
+        f"schedule.fade_images = {fade}",
+        f"schedule.stable_images = {stable}",
+        f"schedule.batch_size = {batch}",
+        f"train.tick = {tick}",
+    ]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_whole_run_fires_its_hooks_in_the_documented_order(case: str, train: Callable[..., Any]) -> None:
+    recorder = Recorder()
+    train(*lines(*CASES[case]), plugins=(recorder,))
+    assert recorder.events == list(expected(SIZES, *CASES[case]))
+    assert not recorder.resumed
+
+
+def test_a_hard_switch_fires_no_hook_of_a_fade(train: Callable[..., Any]) -> None:
+    recorder = Recorder()
+    train("train.switch = @switches.Hard()", plugins=(recorder,))
+    assert recorder.events == list(expected(SIZES, 8, 8, 4, 8, soft=False))
+    assert not {"before_fade", "after_fade"} & recorder.calls.keys()
+
+
+def test_alpha_is_asked_for_each_path_before_each_step_of_a_fade(train: Callable[..., Any]) -> None:
+    recorder = Recorder()
+    train(*lines(12, 8, 4, 8), plugins=(recorder,))
+    assert recorder.alphas == expected_alphas(SIZES, 12, 8, 4)
+    recorder = Recorder()
+    train(*lines(12, 8, 4, 8), "train.fade_reals = False", plugins=(recorder,))
+    assert recorder.alphas == [a for a in expected_alphas(SIZES, 12, 8, 4) if a[-1] != "reals"]
+
+
+def test_every_hook_has_documentation_for_each_of_its_arguments() -> None:
+    for hook, signature in HOOKS.items():
+        text = inspect.getdoc(getattr(hookspecs, hook)) or ""
+        assert len(text.splitlines()[0]) > 20, f"{hook} says nothing"
+        documented = text.partition("Args:")[2].partition("Returns:")[0]
+        names = {name for row in re.findall(r"^    ([\w, ]+):", documented, re.MULTILINE) for name in row.split(", ")}
+        assert names == set(signature.parameters), hook
+        if signature.return_annotation not in ("None", None):
+            assert "Returns:" in text or hook == "components", hook
+
+
+def test_every_hook_is_fired_by_a_run_that_fails_and_is_resumed(train: Callable[..., Any]) -> None:
+    recorder = Recorder()
+    with pytest.raises(TrainingError):
+        train(plugins=(recorder, Stop("after_fade", 16)), run_dir="run")
+    resume("run", plugins=[STUB, recorder])
+    fired = set(recorder.calls) | {"before_compile"}  # which tests/training/test_compiler.py has fired
+    assert fired == set(HOOKS), "a hook that no run fires, or that this suite's Recorder does not know"
+
+
+STUB = str(STUB_PLUGIN)
+
+
+class Stop:
+    """Stops a run in a hook at a clock: by a signal, which saves first, or by an error, which does not."""
+
+    def __init__(self, hook: str, images: int, by_signal: bool = False) -> None:
+        self.at, self.by_signal = (hook, images), by_signal
+
+    def _maybe(self, hook: str, state: Any) -> None:
+        if self.at == (hook, state.images):
+            if not self.by_signal:
+                raise RuntimeError("stopped here")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        self._maybe("after_step", state)
+
+    @hookimpl
+    def after_fade(self, state: Any) -> None:
+        self._maybe("after_fade", state)
+
+    @hookimpl
+    def after_stage(self, state: Any) -> None:
+        self._maybe("after_stage", state)
+
+
+RESUMED = {
+    "mid-fade": (
+        Stop("after_step", 12, by_signal=True),
+        12,
+        [("before_stage", "8x8", 12), ("before_fade", "8x8", 12), ("should_advance", "8x8", 12)],
+    ),
+    "mid-stage": (
+        Stop("after_step", 20, by_signal=True),
+        20,
+        [("before_stage", "8x8", 20), ("should_advance", "8x8", 20)],
+    ),
+    "at a fade's end": (
+        Stop("after_fade", 16),
+        16,
+        [("before_stage", "8x8", 16), ("before_fade", "8x8", 16), ("should_advance", "8x8", 16)],
+    ),
+    "at a stage's end": (Stop("after_stage", 24), 24, [("before_stage", "8x8", 24), ("should_advance", "8x8", 24)]),
+    "in the last fade": (
+        Stop("after_step", 28, by_signal=True),
+        28,
+        [("before_stage", "16x16", 28), ("before_fade", "16x16", 28)],
+    ),
+    "at the end of all": (Stop("after_stage", 40), 40, [("before_stage", "16x16", 40)]),
+}
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(case: str, train: Callable[..., Any]) -> None:
+    stop, clock, opening = RESUMED[case]
+    with pytest.raises(Interrupted if stop.by_signal else TrainingError) as caught:
+        train(plugins=(Recorder(), stop), run_dir="stopped")
+    if stop.by_signal:
+        assert caught.value.signal == signal.SIGTERM
+    recorder = Recorder()
+    resumed = resume("stopped", plugins=[STUB, recorder])
+    assert recorder.resumed and recorder.loaded == {"at": clock, "nested": [(1, "two")]}
+
+    whole = list(expected(SIZES, 8, 8, 4, 8))
+    # The last event of the clock at which the run stopped that a checkpoint may follow: what is after it is to come.
+    done = max(
+        i for i, e in enumerate(whole) if e[-1] == clock and e[0] in ("after_step", "should_advance", "save_state")
+    )
+    assert recorder.events == [("before_run",), ("load_state", clock), *opening, *whole[done + 1 :]]
+
+    never_stopped = train(run_dir="whole")
+    for net in ("generator", "discriminator", "ema"):
+        ours, theirs = (getattr(run.state, net).state_dict() for run in (resumed, never_stopped))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+class Answer:
+    """Answers the questions by functions."""
+
+    def __init__(self, alpha: Any = None, advance: Any = None) -> None:
+        self.alpha, self.advance = alpha, advance
+
+    @hookimpl
+    def fade_alpha(self, stage: Any, progress: float, images: int, path: str) -> Any:
+        return self.alpha(stage, progress, images, path) if self.alpha else None
+
+    @hookimpl
+    def should_advance(self, stage: Any, state: Any) -> Any:
+        return self.advance(stage, state) if self.advance else None
+
+
+def row(name: str, part: Any, kind: str = "switches") -> Component:
+    return Component(kind, name, lambda: part)
+
+
+def test_two_answers_to_a_question_are_an_error_that_names_both(train: Callable[..., Any]) -> None:
+    with pytest.raises(
+        TrainingError, match=r"fade_alpha has two answers, of Answer \(0\.5\) and train\.switch \(0\.0\)"
+    ):
+        train(plugins=(Answer(alpha=lambda *_: 0.5),))
+    twice = ["train.switch = @switches.A()", "train.observers = [@observers.B()]"]
+    parts = (row("A", Answer(advance=lambda *_: False)), row("B", Answer(advance=lambda *_: True), "observers"))
+    with pytest.raises(
+        TrainingError,
+        match=r"should_advance has two answers, of train\.switch \(False\) and train\.observers\.0 \(True\)",
+    ):
+        train(*twice, plugins=parts)
+
+
+def test_where_nobody_answers_alpha_is_the_progress(train: Callable[..., Any]) -> None:
+    alphas: list[float] = []
+
+    class Watch:
+        @hookimpl
+        def after_step(self, run: Any) -> None:
+            assert set(run.alpha) == {"generator", "discriminator", "reals"}
+            alphas.append(run.alpha["generator"])
+
+    train("train.switch = @switches.A()", plugins=(row("A", Answer()), Watch()))
+    assert alphas == [1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0]
+
+
+def test_a_data_driven_switch_hands_what_it_saves_to_the_last_stage(train: Callable[..., Any]) -> None:
+    early = Answer(advance=lambda stage, state: state.images - state.starts[-1] >= 4)
+    run = train("train.switch = @switches.A()", plugins=(row("A", early),))
+    assert run.state.starts == [0, 4, 8]
+    assert run.state.images == run.schedule.total == 40
+
+
+def test_a_data_driven_switch_that_never_advances_ends_with_the_total(train: Callable[..., Any]) -> None:
+    recorder = Recorder()
+    never = Answer(advance=lambda *_: False)
+    run = train("train.switch = @switches.A()", plugins=(row("A", never), recorder))
+    assert (run.state.starts, run.state.images) == ([0], 40)
+    assert recorder.events[-2:] == [("after_stage", "4x4", 40), ("after_run",)]
+
+
+@pytest.mark.parametrize("wrong", [1.5, -0.1, float("nan")])
+def test_alpha_outside_its_range_is_an_error(wrong: float, train: Callable[..., Any]) -> None:
+    switch = Answer(alpha=lambda stage, progress, images, path: wrong if images == 12 else progress)
+    with pytest.raises(TrainingError, match=rf"alpha {wrong} for the generator at images 12; it lies in \[0, 1\]"):
+        train("train.switch = @switches.A()", plugins=(row("A", switch),))
+
+
+def test_alpha_below_1_after_a_start_at_1_is_an_error(train: Callable[..., Any]) -> None:
+    switch = Answer(alpha=lambda stage, progress, images, path: 1.0 if progress == 0 else 0.5)
+    with pytest.raises(
+        TrainingError, match=r"alpha 0\.5 for the generator at images 12, after 1 at the start of stage 8x8"
+    ):
+        train("train.switch = @switches.A()", plugins=(row("A", switch),))
+
+
+def test_one_network_may_fade_while_the_other_switches_at_once(train: Callable[..., Any]) -> None:
+    recorder = Recorder()
+    half = Answer(alpha=lambda stage, progress, images, path: 1.0 if path == "discriminator" else progress)
+    train("train.switch = @switches.A()", plugins=(row("A", half), recorder))
+    assert recorder.events == list(expected(SIZES, 8, 8, 4, 8))
+
+
+def test_an_error_in_a_hook_names_plugin_hook_stage_and_clock_and_is_told(train: Callable[..., Any]) -> None:
+    recorder = Recorder()
+    text = r"^Stop failed in its hook after_step \(stage 8x8, images 20\): RuntimeError: stopped here$"
+    with pytest.raises(TrainingError, match=text) as caught:
+        train(plugins=(recorder, Stop("after_step", 20)))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert recorder.events[-2:] == [("after_step", "8x8", 20), ("on_error", "TrainingError")]
+
+
+def test_an_error_in_a_question_names_path_and_clock(train: Callable[..., Any]) -> None:
+    broken = Answer(alpha=lambda stage, progress, images, path: 1 / 0)
+    text = r"train\.switch failed in its hook fade_alpha \(.*8.*images 8, path generator\): ZeroDivisionError"
+    with pytest.raises(TrainingError, match=text):
+        train("train.switch = @switches.A()", plugins=(row("A", broken),))
+
+
+class Counter:
+    """Counts steps and keeps the count through a resume; holds other parts."""
+
+    def __init__(self, start: int = 0, inner: Any = None) -> None:
+        self.inner, self.steps, self.loaded = inner, start, None
+
+    @hookimpl
+    def after_step(self) -> None:
+        self.steps += 1
+
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        return {"steps": self.steps, "as tensor": torch.tensor(self.steps)}
+
+    @hookimpl
+    def load_state(self, saved: Any) -> None:
+        assert saved["as tensor"].item() == saved["steps"]
+        self.steps = self.loaded = saved["steps"]
+
+
+def test_nested_parts_hear_hooks_and_each_gets_its_own_state_back(train: Callable[..., Any]) -> None:
+    nested = [
+        "train.observers = [@observers.Counter(), @a/observers.Counter()]",
+        "a/observers.Counter.inner = [@b/observers.Counter()]",
+        "a/observers.Counter.start = 100",
+        "b/observers.Counter.start = 200",
+    ]
+    counter = Component("observers", "Counter", Counter)
+    with pytest.raises(Interrupted):
+        train(*nested, plugins=(counter, Stop("after_step", 12, by_signal=True)), run_dir="run")
+    saved = Checkpoints(Path("run/checkpoints")).load_last()["components"]
+    assert {name for name in saved if name.startswith("train.")} == {
+        "train.observers.0",
+        "train.observers.1",
+        "train.observers.1.inner.0",
+    }
+    first, second = resume("run", plugins=[STUB, counter]).experiment.observers
+    assert [part.loaded for part in (first, second, second.inner[0])] == [3, 103, 203]
+    assert [part.steps for part in (first, second, second.inner[0])] == [10, 110, 210]

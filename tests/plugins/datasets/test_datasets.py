@@ -1,0 +1,833 @@
+"""The data sets: every kind of input they take, and every message they give."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import io
+import os
+import struct
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.paths import ROOT
+from PIL import Image
+
+from pggan_kit.components import Dataset
+from pggan_kit.data.sampler import open_data
+from pggan_kit.data.settings import DataSettings
+from pggan_kit.errors import DataError, SkipImage
+from pggan_plugins import datasets as plugin
+from pggan_plugins.datasets import MNIST, Arrays, HuggingFace, ImageFolder, Torch
+from pggan_plugins.datasets.images import read_picture
+
+SCRIPT = ROOT / "scripts" / "draw_mnist_subset.py"
+
+
+def test_each_is_a_component_and_a_data_set(tmp_path: Path) -> None:
+    rows = {row.name: row for row in plugin.components()}
+    assert set(rows) == {"MNIST", "ImageFolder", "Arrays", "Torch", "HuggingFace"}
+    assert {row.kind for row in rows.values()} == {"datasets"}
+    save(tmp_path / "a.png", gradient())
+    np.save(tmp_path / "a.npy", np.zeros((2, 4, 4), np.uint8))
+    for dataset in (
+        MNIST(limit=3),
+        ImageFolder(str(tmp_path)),
+        Arrays(str(tmp_path / "a.npy")),
+        Torch([torch.zeros(1, 4, 4)]),
+    ):
+        assert isinstance(dataset, Dataset)
+        assert dataset.image(0).dtype == np.uint8
+        assert dataset.image(0).ndim == 3
+        assert dataset.label(0) in range(max(1, dataset.classes))
+
+
+# MNIST
+
+
+def write_idx(path: Path, values: np.ndarray, magic: int | None = None, count: int | None = None) -> None:
+    magic = 0x800 + values.ndim if magic is None else magic
+    shape = (len(values) if count is None else count, *values.shape[1:])
+    content = struct.pack(f">{1 + values.ndim}I", magic, *shape) + values.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def mnist_folder(folder: Path, count: int = 20, suffix: str = "", prefix: str = "train") -> np.ndarray:
+    images = np.random.default_rng(0).integers(0, 256, (count, 28, 28), np.uint8)
+    write_idx(folder / f"{prefix}-images-idx3-ubyte{suffix}", images)
+    write_idx(folder / f"{prefix}-labels-idx1-ubyte{suffix}", np.arange(count) % 10)
+    return images
+
+
+def test_the_bundled_digits() -> None:
+    digits = MNIST()
+    assert (len(digits), digits.classes, digits.image(0).shape) == (10_000, 10, (28, 28, 1))
+    labels = np.array([digits.label(i) for i in range(10_000)])
+    assert np.bincount(labels).tolist() == [1000] * 10
+    assert labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4], "as the original training set begins"
+    # Bright ink on black: the borders are empty, and ones have the least ink.
+    images = np.stack([digits.image(i) for i in range(10_000)])
+    assert images[:, :2].mean() < 0.5
+    assert 30 < images.mean() < 36
+    assert np.argmin([images[labels == digit].mean() for digit in range(10)]) == 1
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_mnist_from_a_folder(tmp_path: Path, suffix: str, split: str) -> None:
+    images = mnist_folder(tmp_path, suffix=suffix, prefix={"train": "train", "test": "t10k"}[split])
+    digits = MNIST(str(tmp_path), split=split, pad=2, limit=15)
+    assert len(digits) == 15
+    assert digits.image(7).shape == (32, 32, 1)
+    np.testing.assert_array_equal(digits.image(7)[2:-2, 2:-2, 0], images[7])
+    assert digits.image(7).sum() == images[7].sum(), "padded with black"
+    assert digits.label(13) == 3
+
+
+def test_mnist_splits(tmp_path: Path) -> None:
+    """The first 50,000 training digits, and the others; all bundled digits are among the former."""
+    images = np.zeros((50_003, 28, 28), np.uint8)
+    images[:, 0, 0], images[:, 0, 1] = np.divmod(np.arange(50_003) // 2, 256)
+    write_idx(tmp_path / IMAGES, images)
+    write_idx(tmp_path / LABELS, np.arange(50_003) % 10)
+    learning, tuning = (MNIST(str(tmp_path), split) for split in ("learning", "tuning"))
+    assert (len(learning), len(tuning), len(MNIST(str(tmp_path)))) == (50_000, 3, 50_003)
+    np.testing.assert_array_equal(learning.image(49_999)[..., 0], images[49_999])
+    np.testing.assert_array_equal(tuning.image(2)[..., 0], images[50_002])
+    assert (learning.label(49_999), tuning.label(2), MNIST(str(tmp_path), "tuning", limit=2).label(1)) == (9, 2, 1)
+    assert MNIST(split="learning").fingerprint() == MNIST().fingerprint()
+
+
+def test_a_folder_without_digits_for_tuning(tmp_path: Path) -> None:
+    mnist_folder(tmp_path)
+    with pytest.raises(DataError, match=r"has no digits after the first 50,000, which split 'tuning' is made of"):
+        MNIST(str(tmp_path), "tuning")
+
+
+def test_mnist_fingerprints_tell_what_differs(tmp_path: Path) -> None:
+    mnist_folder(tmp_path)
+    choices: list[dict[str, Any]] = [{}, {"pad": 2}, {"limit": 5}, {"limit": 20}]
+    prints = [MNIST(str(tmp_path), **options).fingerprint() for options in choices]
+    assert len(set(prints)) == 3
+    assert prints[0] == prints[3], "the same digits"
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.arange(20) % 9)
+    assert MNIST(str(tmp_path)).fingerprint() not in prints
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "tset"}, r"^split must be 'train', 'learning', 'tuning' or 'test', not 'tset' \(did you mean"),
+        ({"split": "test"}, r"^split 'test' needs a folder"),
+        ({"split": "tuning"}, r"^split 'tuning' needs a folder with the full IDX files"),
+        ({"pad": -1}, r"^pad must be a whole number of pixels"),
+        ({"pad": 1.5}, r"^pad must be"),
+        ({"limit": 0}, r"^limit must be at least 1, or None for all, not 0"),
+    ],
+)
+def test_wrong_mnist_arguments(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MNIST(**options)
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+BLANK = np.zeros((20, 28, 28), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / IMAGES).unlink(), f"lacks {IMAGES}.*put the original IDX file there"),
+        (lambda f: (f / LABELS).unlink(), f"lacks {LABELS}"),
+        (lambda f: write_idx(f / IMAGES, BLANK, magic=7), f"{IMAGES} is no such IDX file: it begins with 0x00000007"),
+        (lambda f: write_idx(f / IMAGES, BLANK[:, :14]), f"{IMAGES} announces 20x14x28 values"),
+        (lambda f: write_idx(f / IMAGES, BLANK, count=21), f"{IMAGES} is cut short: it announces 16464 bytes"),
+        (lambda f: write_idx(f / IMAGES, BLANK, count=19), f"{IMAGES} goes on after its last value"),
+        (lambda f: write_idx(f / IMAGES, BLANK, count=2**32 - 1), "announces 4294967295x28x28"),
+        (lambda f: write_idx(f / IMAGES, BLANK[:19]), f"{LABELS} has 20 labels for 19 images"),
+        (lambda f: write_idx(f / LABELS, np.full(20, 10)), f"{LABELS} has a label 10; digits are 0 to 9"),
+        (lambda f: (f / IMAGES).write_bytes(b"\0\0\x08"), f"{IMAGES} is cut short: it ends within its header"),
+    ],
+)
+def test_damaged_mnist_files_are_named(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    mnist_folder(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(DataError, match=message):
+        MNIST(str(tmp_path))
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_a_cut_gzip_file_is_named(tmp_path: Path, keep: int) -> None:
+    mnist_folder(tmp_path, suffix=".gz")
+    path = tmp_path / f"{IMAGES}.gz"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=rf"{IMAGES}\.gz is (damaged or )?cut short"):
+        MNIST(str(tmp_path))
+
+
+def test_no_mnist_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no folder .*nowhere: name one with the MNIST files"):
+        MNIST(str(tmp_path / "nowhere"))
+
+
+def test_the_script_draws_the_first_of_each_class_the_same_each_time(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 1010))
+    images = np.zeros((len(labels), 28, 28), np.uint8)
+    images[:, 0, :2] = np.stack([np.arange(len(labels)) // 256, np.arange(len(labels)) % 256], 1)
+    write_idx(tmp_path / IMAGES, images)
+    write_idx(tmp_path / LABELS, labels)
+    spec = importlib.util.spec_from_file_location("draw_mnist_subset", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for out in ("a", "b"):
+        script.main(tmp_path, tmp_path / out)
+    for name in (IMAGES, LABELS):
+        assert (tmp_path / "a" / f"{name}.gz").read_bytes() == (tmp_path / "b" / f"{name}.gz").read_bytes()
+    drawn = MNIST(str(tmp_path / "a"))
+    corner = np.stack([drawn.image(i)[0, :2, 0] for i in range(len(drawn))]).astype(int) @ [256, 1]
+    expected = [i for i, label in enumerate(labels) if (labels[:i] == label).sum() < 1000]
+    assert corner.tolist() == expected
+
+
+# ImageFolder
+
+
+def gradient(height: int = 8, width: int = 12) -> np.ndarray:
+    """A colour picture in which each corner differs."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([y * 20, x * 15, (x + y) * 10], 2).astype(np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray | Image.Image, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    picture.save(path, **options)
+
+
+def only(folder: Path, **options: Any) -> np.ndarray:
+    dataset = ImageFolder(str(folder), **options)
+    assert len(dataset) == 1
+    return dataset.image(0)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.BMP", "a.tif", "a.tiff"])
+def test_lossless_formats(tmp_path: Path, name: str) -> None:
+    save(tmp_path / name, gradient())
+    np.testing.assert_array_equal(only(tmp_path), gradient())
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.webp"])
+def test_lossy_formats(tmp_path: Path, name: str) -> None:
+    save(tmp_path / name, gradient(), quality=95)
+    assert np.abs(only(tmp_path).astype(int) - gradient()).mean() < 4
+
+
+def test_gray_from_colour_is_its_luma(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", gradient())
+    gray = only(tmp_path, channels=1)
+    assert gray.shape == (8, 12, 1)
+    assert np.abs(gray[..., 0] - gradient() @ [0.299, 0.587, 0.114]).max() < 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_gray_files_in_either_kind(tmp_path: Path, mode: str) -> None:
+    pixels = np.where(gradient()[..., 0] > 60, 255, 0).astype(np.uint8)
+    save(tmp_path / "a.png", Image.fromarray(pixels).convert(mode))
+    np.testing.assert_array_equal(only(tmp_path, channels=1)[..., 0], pixels)
+    np.testing.assert_array_equal(only(tmp_path), np.repeat(pixels[..., None], 3, 2))
+
+
+def test_transparency_goes_on_the_stated_colour(tmp_path: Path) -> None:
+    alpha = np.tile(np.linspace(0, 255, 12).astype(np.uint8), (8, 1))
+    save(tmp_path / "a.png", np.dstack([gradient(), alpha]))
+    share = alpha[..., None] / 255
+    for background, colour in (("white", (255, 255, 255)), ("#ff8000", (255, 128, 0))):
+        expected = gradient() * share + np.array(colour) * (1 - share)
+        assert np.abs(only(tmp_path, background=background) - expected).max() <= 1
+
+
+def test_gray_with_transparency(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", Image.fromarray(np.array([[[40, 0], [40, 255]]], np.uint8), "LA"))
+    assert only(tmp_path, channels=1, background="black").ravel().tolist() == [0, 40]
+    assert only(tmp_path, channels=1, background="red").ravel().tolist() == [76, 40]
+
+
+def test_palettes_with_and_without_transparency(tmp_path: Path) -> None:
+    picture = Image.new("P", (3, 1))
+    picture.putpalette([10, 20, 30, 200, 100, 50, 0, 0, 0])
+    picture.putdata([0, 1, 0])
+    save(tmp_path / "plain" / "a.png", picture)
+    save(tmp_path / "clear" / "a.png", picture, transparency=0)
+    assert only(tmp_path / "plain").tolist() == [[[10, 20, 30], [200, 100, 50], [10, 20, 30]]]
+    assert only(tmp_path / "clear").tolist() == [[[255] * 3, [200, 100, 50], [255] * 3]]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bit_gray_is_scaled(tmp_path: Path, name: str) -> None:
+    values = np.array([[0, 128, 257, 4096, 32768, 65535]], np.uint16)
+    save(tmp_path / name, Image.fromarray(values))
+    assert only(tmp_path, channels=1).ravel().tolist() == np.rint(values / 257.0).astype(int).ravel().tolist()
+    assert only(tmp_path).shape == (1, 6, 3)
+
+
+def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
+    """A PNG file by hand: also what Pillow cannot write, and what is a lie."""
+    import zlib
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_sixteen_bit_colour_is_scaled(tmp_path: Path) -> None:
+    values = np.array([0, 257, 65535, 32768, 4112, 60000], ">u2")
+    (tmp_path / "a.png").write_bytes(png(2, 1, 16, 2, b"\0" + values.tobytes()))
+    # Pillow keeps the high byte: within a level of the exact quotient.
+    assert np.abs(only(tmp_path).ravel() - values / 257).max() < 1
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    ink = np.zeros((8, 8, 4), np.uint8)
+    ink[:, :4, 0] = 255  # cyan on the left, white on the right
+    save(tmp_path / "a.tif", Image.fromarray(ink, "CMYK"))
+    pixels = only(tmp_path)
+    assert pixels[0, 0].tolist() == [0, 255, 255]
+    assert pixels[0, 7].tolist() == [255, 255, 255]
+    save(tmp_path / "b.jpg", Image.fromarray(ink, "CMYK"), quality=100)
+    assert np.abs(ImageFolder(str(tmp_path)).image(1).astype(int) - pixels).max() < 12
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
+    upright = gradient()
+    # What a camera held that way stores, by the EXIF specification's table of where row 0 and column 0 are.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: np.rot90(upright),
+        7: np.rot90(upright, 2).swapaxes(0, 1),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save(tmp_path / "a.png", np.ascontiguousarray(stored), exif=exif)
+    np.testing.assert_array_equal(only(tmp_path), upright)
+
+
+def test_odd_sizes(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", gradient(8, 12))
+    assert only(tmp_path).shape == (8, 12, 3)
+    np.testing.assert_array_equal(only(tmp_path, size=(6, 4)), gradient(8, 12)[1:7, 4:8])
+    square = only(tmp_path, fit="pad", background="#010203")
+    assert square.shape == (12, 12, 3)
+    np.testing.assert_array_equal(square[2:10], gradient(8, 12))
+    assert (square[:2] == (1, 2, 3)).all()
+    assert (square[10:] == (1, 2, 3)).all()
+    larger = only(tmp_path, fit="pad", size=16, channels=1, background="white")
+    assert larger.shape == (16, 16, 1)
+    assert (larger[:4] == 255).all()
+    with pytest.raises(DataError, match=r"a\.png: is 8x12 pixels, too small to be cropped to 10x10"):
+        only(tmp_path, size=10)
+    with pytest.raises(DataError, match=r"a\.png: is 8x12 pixels, too large to be padded to 10x10"):
+        only(tmp_path, size=10, fit="pad")
+
+
+def test_sub_folders_are_sorted_and_may_be_classes(tmp_path: Path) -> None:
+    for number, name in enumerate(["cat/b.png", "cat/a.png", "ant/deep/z.png", "dog/a.png"]):
+        save(tmp_path / name, np.full((4, 4, 3), number, np.uint8))
+    save(tmp_path / ".hidden" / "a.png", gradient())
+    save(tmp_path / "cat" / ".a.png", gradient())
+    (tmp_path / "notes.txt").write_text("not a picture")
+    folder = ImageFolder(str(tmp_path), labels=True)
+    assert [folder.image(i)[0, 0, 0] for i in range(len(folder))] == [2, 1, 0, 3]
+    assert folder.class_names == ["ant", "cat", "dog"]
+    assert folder.classes == 3
+    assert [folder.label(i) for i in range(4)] == [0, 1, 1, 2]
+    plain = ImageFolder(str(tmp_path))
+    assert plain.classes == 0
+    assert plain.label(2) == 0
+    save(tmp_path / "loose.png", gradient())
+    with pytest.raises(DataError, match=r"loose\.png is in no sub-folder, and with labels = True each is a class"):
+        ImageFolder(str(tmp_path), labels=True)
+
+
+def test_folders_without_pictures(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no folder .*gone: set datasets\.ImageFolder\.folder"):
+        ImageFolder(str(tmp_path / "gone"))
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(DataError, match=r"holds no pictures \(\.png, .*\), nor do its sub-folders"):
+        ImageFolder(str(tmp_path))
+
+
+def broken_folder(folder: Path) -> None:
+    for name in "abcd":
+        save(folder / f"{name}.png", gradient(32, 32))
+    whole = (folder / "b.png").read_bytes()
+    (folder / "b.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "d.png").write_text("no picture")
+
+
+def test_a_broken_picture_stops_with_its_name(tmp_path: Path) -> None:
+    broken_folder(tmp_path)
+    folder = ImageFolder(str(tmp_path))
+    for i, name in ((1, "b"), (3, "d")):
+        with pytest.raises(
+            DataError, match=rf"{name}\.png: cannot be read as an image .*set on_error = 'skip'"
+        ) as caught:
+            folder.image(i)
+        assert not isinstance(caught.value, SkipImage)
+    with pytest.raises(DataError, match=r"b\.png"):
+        open_data(folder, DataSettings(cache=str(tmp_path / "cache")), [(8, 8)], 0)
+
+
+def test_or_is_skipped_and_counted(tmp_path: Path) -> None:
+    broken_folder(tmp_path / "pictures")
+    folder = ImageFolder(str(tmp_path / "pictures"), on_error="skip")
+    with pytest.warns(UserWarning, match=r"2 of 4 images are left out:\n.*b\.png.*\n.*d\.png"):
+        data = open_data(folder, DataSettings(cache=str(tmp_path / "cache")), [(8, 8)], 0)
+    assert (len(data), data.skipped) == (2, 2)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_cut_anywhere_is_an_error(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    save(path, np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    whole = path.read_bytes()
+    for length in range(0, int(len(whole) * 0.9), max(1, len(whole) // 40)):
+        with pytest.raises(DataError, match=r"^name: "):
+            read_picture(io.BytesIO(whole[:length]), "name", 10_000, 3, "white")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif"])
+@pytest.mark.filterwarnings("ignore")
+def test_only_the_documented_error_comes_out(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    save(path, np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        content = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            content[rng.integers(0, min(len(content), 200))] = rng.integers(0, 256)
+        try:
+            pixels = read_picture(io.BytesIO(bytes(content)), "name", 10_000, 3, "white")
+        except DataError:
+            continue
+        assert pixels.dtype == np.uint8
+        assert pixels.shape[2] == 3
+        assert pixels.shape[0] * pixels.shape[1] <= 10_000
+
+
+@pytest.mark.filterwarnings("ignore:.*decompression bomb")
+def test_bombs_are_refused_by_their_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoded(*args: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoded)
+    for width, height in ((50_000, 50_000), (50_000, 1), (12_000, 12_000), (9_000, 9_000)):
+        (tmp_path / "a.png").write_bytes(png(width, height, 8, 2, b""))
+        with pytest.raises(DataError, match=r"a\.png: .*pixels.*max_pixels"):
+            only(tmp_path, max_pixels=80_000_000)
+    (tmp_path / "a.png").write_bytes(png(11, 10, 8, 2, b""))
+    with pytest.raises(DataError, match=r"is 10x11 pixels, above the limit of 100 in all \(max_pixels\)"):
+        only(tmp_path, max_pixels=100)
+
+
+def test_a_file_of_another_format_does_not_reach_its_decoder(tmp_path: Path) -> None:
+    with (tmp_path / "a.png").open("wb") as file:
+        Image.fromarray(gradient()).save(file, format="GIF")  # whole, and Pillow could read it
+    with pytest.raises(DataError, match=r"a\.png: cannot be read as an image"):
+        only(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_of_no_stated_range_are_refused(tmp_path: Path, mode: str) -> None:
+    save(tmp_path / "a.tif", Image.new(mode, (4, 4)))
+    with pytest.raises(DataError, match=r"a\.tif: has 32-bit pixels .*save it with 8 or 16 bit"):
+        only(tmp_path)
+
+
+def test_folder_fingerprints(tmp_path: Path) -> None:
+    save(tmp_path / "x" / "a.png", gradient())
+    first = ImageFolder(str(tmp_path / "x")).fingerprint()
+    assert ImageFolder(str(tmp_path / "x")).fingerprint() == first
+    for options in ({"channels": 1}, {"size": 4}, {"fit": "pad"}, {"background": "red"}, {"on_error": "skip"}):
+        assert ImageFolder(str(tmp_path / "x"), **options).fingerprint() != first, options
+    os.rename(tmp_path / "x", tmp_path / "y")
+    assert ImageFolder(str(tmp_path / "y")).fingerprint() == first, "moved with its times"
+    os.utime(tmp_path / "y" / "a.png", ns=(1, 1))
+    assert ImageFolder(str(tmp_path / "y")).fingerprint() != first, "changed"
+    before = ImageFolder(str(tmp_path)).fingerprint()
+    assert ImageFolder(str(tmp_path), labels=True).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 2}, r"^channels must be 1 \(gray\) or 3 \(colour\), not 2"),
+        ({"channels": True}, r"^channels must be"),
+        ({"size": 0}, r"^size must be a side or \(height, width\) of at least 1, or None, not 0"),
+        ({"size": (1, 2, 3)}, r"^size must be"),
+        ({"size": "big"}, r"^size must be"),
+        ({"fit": "padd"}, r"^fit must be 'crop' or 'pad', not 'padd' \(did you mean 'pad'\?\)"),
+        ({"background": "whit"}, r"^background must be a colour like 'white' or '#ffcc00', not 'whit'"),
+        ({"background": 3}, r"^background must be"),
+        ({"on_error": "ignore"}, r"^on_error must be 'stop' or 'skip', not 'ignore'"),
+        ({"max_pixels": 0}, r"^max_pixels must be a whole number in \[1, 178956970\], not 0"),
+        ({"max_pixels": 10**9}, r"^max_pixels must be"),
+    ],
+)
+def test_wrong_folder_arguments(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(str(tmp_path), **options)
+
+
+# Arrays
+
+COLOUR = np.random.default_rng(5).integers(0, 256, (6, 5, 7, 3), np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "auto"])
+@pytest.mark.parametrize("first", [False, True])
+def test_arrays_in_either_layout(tmp_path: Path, suffix: str, layout: str, first: bool) -> None:
+    stored = COLOUR.transpose(0, 3, 1, 2) if first else COLOUR
+    path = tmp_path / f"a.{suffix}"
+    np.save(path, stored) if suffix == "npy" else np.savez(path, images=stored, labels=np.arange(6) % 4)
+    if layout != "auto" and (layout == "NCHW") != first:
+        with pytest.raises(ValueError, match=rf"^layout {layout} does not fit .* there must be 1 or 3 channels"):
+            Arrays(str(path), layout=layout)
+        return
+    arrays = Arrays(str(path), layout=layout)
+    assert len(arrays) == 6
+    np.testing.assert_array_equal(np.stack([arrays.image(i) for i in range(6)]), COLOUR)
+    assert arrays.classes == (4 if suffix == "npz" else 0)
+    assert arrays.label(5) == (1 if suffix == "npz" else 0)
+    data = open_data(arrays, DataSettings(cache=str(tmp_path / "cache")), [(5, 7)], 0)
+    np.testing.assert_array_equal(data._levels[(5, 7)].images, COLOUR.transpose(0, 3, 1, 2))
+
+
+def test_gray_arrays_need_no_layout(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", COLOUR[..., 0])
+    np.testing.assert_array_equal(Arrays(str(tmp_path / "a.npy")).image(2), COLOUR[2, ..., :1])
+
+
+def test_an_npy_file_is_mapped(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", COLOUR)
+    assert isinstance(Arrays(str(tmp_path / "a.npy"))._images, np.memmap)
+
+
+FLOATS = [
+    (dtype, low, high)
+    for dtype in (np.float16, np.float32, np.float64)
+    for low, high in ((0, 1), (-1, 1), (0, 255))
+    if (dtype, high) != (np.float16, 255)  # too coarse to come back exactly
+]
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), FLOATS)
+def test_floats_are_scaled_and_rounded(tmp_path: Path, dtype: type, low: float, high: float) -> None:
+    np.save(tmp_path / "a.npy", (COLOUR / 255 * (high - low) + low).astype(dtype))
+    arrays = Arrays(str(tmp_path / "a.npy"), value_range=(low, high))
+    np.testing.assert_array_equal(arrays.image(3), COLOUR[3])
+
+
+@pytest.mark.parametrize("value", [-0.5, 1.5, np.nan, np.inf])
+def test_floats_out_of_range_are_refused(tmp_path: Path, value: float) -> None:
+    images = np.zeros((3, 4, 4), np.float32)
+    images[1, 2, 3] = value
+    np.save(tmp_path / "a.npy", images)
+    arrays = Arrays(str(tmp_path / "a.npy"))
+    arrays.image(0)
+    with pytest.raises(DataError, match=r"a\.npy, image 1, holds values from .* and value_range is \(0, 1\): set"):
+        arrays.image(1)
+
+
+class Payload:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("executed"),))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: None, r"no file .*: set datasets\.Arrays\.file"),
+        (lambda p: p.write_bytes(b"junk"), "cannot be read as an .npy or .npz file of plain arrays"),
+        (lambda p: p.write_bytes(b""), "cannot be read"),
+        (lambda p: p.write_bytes(b"PK\x03\x04junk"), "cannot be read"),
+        (lambda p: save_array(p, np.zeros((2, 4, 4), np.int64)), "holds int64; images must be uint8 or float"),
+        (lambda p: save_array(p, np.zeros((4, 4), np.uint8)), r"holds \(4, 4\); images must be \(n, H, W\)"),
+        (lambda p: save_array(p, np.zeros((0, 4, 4), np.uint8)), r"holds \(0, 4, 4\)"),
+        (lambda p: save_arrays(p, pictures=COLOUR), "has no array 'images', but 'pictures'"),
+        (lambda p: save_arrays(p, images=COLOUR, labels=np.zeros(5, int)), "'labels' must be 6 whole numbers"),
+        (lambda p: save_arrays(p, images=COLOUR, labels=np.zeros(6)), "'labels' must be 6 whole numbers from 0 up"),
+        (lambda p: save_arrays(p, images=COLOUR, labels=np.full(6, -1)), "'labels' must be 6 whole numbers from 0 up"),
+        (lambda p: save_array(p, np.array([Payload()], dtype=object), allow_pickle=True), "cannot be read"),
+        (lambda p: save_arrays(p, images=np.array([Payload()], dtype=object)), "cannot be read"),
+    ],
+)
+def test_wrong_array_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "a.npy")
+    with pytest.raises(DataError, match=message):
+        Arrays(str(tmp_path / "a.npy"))
+    assert not Path("executed").exists()
+
+
+def save_array(path: Path, array: np.ndarray, **options: Any) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, **options)
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 3), (2, 5, 5, 5)])
+def test_a_layout_that_the_shape_does_not_tell(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match=r"^layout must be 'NCHW' or 'NHWC': the shape .* does not tell it"):
+        Arrays(str(tmp_path / "a.npy"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layout": "nhwc"}, r"^layout must be 'auto', 'NCHW' or 'NHWC', not 'nhwc'"),
+        ({"value_range": (1, 0)}, r"^value_range must be \(low, high\), e\.g\. \(0, 1\) or \(-1, 1\), not \(1, 0\)"),
+        ({"value_range": 1}, r"^value_range must be"),
+        ({"value_range": (0, 1, 2)}, r"^value_range must be"),
+    ],
+)
+def test_wrong_array_arguments(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Arrays("a.npy", **options)
+
+
+def test_array_fingerprints(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", COLOUR)
+    np.save(tmp_path / "b.npy", COLOUR)
+    first = Arrays(str(tmp_path / "a.npy")).fingerprint()
+    assert Arrays(str(tmp_path / "b.npy")).fingerprint() == first
+    assert Arrays(str(tmp_path / "a.npy"), value_range=(-1, 1)).fingerprint() != first
+    changed = COLOUR.copy()
+    changed[0, 0, 0, 0] ^= 1
+    np.save(tmp_path / "b.npy", changed)
+    assert Arrays(str(tmp_path / "b.npy")).fingerprint() != first
+
+
+# Torch
+
+
+class Items(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    def __init__(self, *items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.items[i]
+
+
+def test_torch_items_of_each_kind() -> None:
+    pixels = gradient()
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    clear = Image.fromarray(np.dstack([pixels, np.zeros((8, 12), np.uint8)]))
+    wrapped = Torch(
+        Items(
+            tensor, (tensor / 255, 1), Image.fromarray(pixels), [Image.fromarray(pixels[..., 0]), 2], tensor[0], clear
+        )
+    )
+    for i in range(3):
+        np.testing.assert_array_equal(wrapped.image(i), pixels)
+    for i in range(3, 5):
+        np.testing.assert_array_equal(wrapped.image(i), pixels[..., :1])
+    assert (wrapped.image(5) == 255).all()
+    np.testing.assert_array_equal(Torch(Items(tensor / 127.5 - 1), value_range=(-1, 1)).image(0), pixels)
+    assert Torch(Items((tensor, 3))).label(0) == 0, "ignored unless classes are stated"
+
+
+@pytest.mark.parametrize("label", [2, torch.tensor(2), np.int64(2)])
+def test_torch_labels(label: Any) -> None:
+    assert Torch(Items((torch.zeros(1, 2, 2), label, "more")), classes=3).label(0) == 2
+
+
+@pytest.mark.parametrize("item", [torch.zeros(1, 2, 2), (torch.zeros(1, 2, 2), None), (torch.zeros(1, 2, 2), [1, 2])])
+def test_torch_items_without_a_label(item: Any) -> None:
+    with pytest.raises(DataError, match="item 0 has no whole number as its label"):
+        Torch(Items(item), classes=3).label(0)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (torch.zeros(2, 4, 4), r"item 0: an image must be .* not \(2, 4, 4\)"),
+        (np.zeros((4, 4, 3)), "item 0: an image must be a Pillow image or a tensor .* not ndarray"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), r"item 0: image tensors must be uint8 or float, not torch\.int64"),
+        (torch.full((3, 4, 4), 2.0), r"item 0 holds values from 2\.0 to 2\.0, and value_range is \(0, 1\)"),
+    ],
+)
+def test_wrong_torch_items(item: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Torch(Items(item)).image(0)
+
+
+def test_torch_fingerprints() -> None:
+    a, b = torch.zeros(1, 4, 4), torch.ones(1, 4, 4)
+    assert Torch(Items(a, b)).fingerprint() == Torch(Items(a, b)).fingerprint()
+    assert Torch(Items(a, b)).fingerprint() != Torch(Items(b, a)).fingerprint()
+    labelled = [Torch(Items((a, label)), classes=2).fingerprint() for label in (0, 1)]
+    assert labelled[0] != labelled[1]
+    assert Torch(Items(a), name="x").fingerprint() == Torch(Items(b), name="x").fingerprint()
+    assert Torch(Items(a), name="x").fingerprint() != Torch(Items(a), name="y").fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": 3}, r"^dataset must be map-style, with a length and items by index, not int"),
+        ({"dataset": iter([])}, r"^dataset must be map-style"),
+        ({"classes": -1}, r"^classes must be a whole number from 0 up, not -1"),
+        ({"value_range": "ab"}, r"^value_range must be"),
+    ],
+)
+def test_wrong_torch_arguments(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Torch(**{"dataset": Items(), **options})
+
+
+def test_torch_items_are_fetched_one_at_a_time(tmp_path: Path) -> None:
+    import threading
+    import time
+
+    class Shy(Items):
+        busy = threading.Lock()
+
+        def __getitem__(self, i: int) -> Any:
+            assert self.busy.acquire(blocking=False), "two at once"
+            time.sleep(0.0005)
+            self.busy.release()
+            return self.items[i]
+
+    shy = Torch(Shy(*[torch.zeros(1, 4, 4)] * 200), name="shy")
+    assert len(open_data(shy, DataSettings(cache=str(tmp_path), workers=4), [(4, 4)], 0)) == 200
+
+
+# HuggingFace, against a stand-in for its library
+
+
+class Rows:
+    """What the plugin uses of a `datasets.Dataset`."""
+
+    _fingerprint = "abc"
+
+    def __init__(self, cells: list[Any], labels: list[int], features: dict[str, Any]) -> None:
+        self.cells, self.labels, self.features = cells, labels, features
+        self.column_names = ["image", "label"]
+        self.decoded = True
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, key: Any) -> Any:
+        if key == "label":
+            return self.labels
+        assert not self.decoded, "the library would decode without a limit"
+        return {"image": self.cells[key]}
+
+    def select_columns(self, names: list[str]) -> Rows:
+        assert names == ["image"]
+        return self
+
+    def cast_column(self, name: str, feature: Any) -> Rows:
+        assert (name, feature) == ("image", ("Image", False))
+        self.decoded = False
+        return self
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rows:
+    save(tmp_path / "a.png", gradient())
+    content = (tmp_path / "a.png").read_bytes()
+    cells = [
+        {"bytes": content, "path": None},
+        {"bytes": None, "path": str(tmp_path / "a.png")},
+        None,
+        {"bytes": b"junk"},
+    ]
+    rows = Rows(cells, [0, 2, 1, 0], {"label": types.SimpleNamespace(num_classes=5)})
+
+    def load_dataset(path: str, split: str) -> Rows:
+        if path == "missing":
+            raise FileNotFoundError("no such data set")
+        assert (path, split) == ("some/set", "train")
+        return rows
+
+    library = types.ModuleType("datasets")
+    library.load_dataset = load_dataset  # type: ignore[attr-defined]
+    library.Image = lambda decode: ("Image", decode)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    return rows
+
+
+def test_hugging_face(hub: Rows) -> None:
+    dataset = HuggingFace("some/set", label_column="label")
+    assert isinstance(dataset, Dataset)
+    assert (len(dataset), dataset.classes, dataset.label(1)) == (4, 5, 2)
+    for i in range(2):
+        np.testing.assert_array_equal(dataset.image(i), gradient())
+    with pytest.raises(DataError, match="some/set train, row 2 has no image in column 'image'"):
+        dataset.image(2)
+    with pytest.raises(DataError, match="some/set train, row 3: cannot be read as an image"):
+        dataset.image(3)
+    assert dataset.fingerprint() != HuggingFace("some/set", label_column="label", channels=1).fingerprint()
+
+
+def test_hugging_face_labels(hub: Rows) -> None:
+    assert HuggingFace("some/set").classes == 0
+    assert HuggingFace("some/set").label(1) == 0
+    hub.features["label"] = object()
+    assert HuggingFace("some/set", label_column="label").classes == 3, "one more than the largest"
+    hub.labels = [0.5, 1.0, 0.0, 0.0]  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"^label_column must hold class numbers from 0 up, and 'label' does not"):
+        HuggingFace("some/set", label_column="label")
+
+
+def test_hugging_face_refuses_large_images(hub: Rows) -> None:
+    with pytest.raises(DataError, match="row 0: is 8x12 pixels, above the limit of 50 in all"):
+        HuggingFace("some/set", max_pixels=50).image(0)
+
+
+def test_wrong_hugging_face_arguments(hub: Rows) -> None:
+    with pytest.raises(DataError, match="cannot load the data set 'missing', split 'train': no such data set"):
+        HuggingFace("missing")
+    with pytest.raises(ValueError, match=r"^image_column must be one of image, label, not 'picture'"):
+        HuggingFace("some/set", image_column="picture")
+    with pytest.raises(ValueError, match=r"^label_column must be one of image, label, not 'class'"):
+        HuggingFace("some/set", label_column="class")
+    with pytest.raises(ValueError, match=r"^channels must be"):
+        HuggingFace("some/set", channels=4)
+
+
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"needs the library `datasets` \(.*\): pip install 'pggan_kit\[huggingface\]'"):
+        HuggingFace("some/set")

@@ -1,0 +1,117 @@
+"""Trials on real Ray, on a cluster of two nodes of which one is killed. Starting Ray takes long: `make test-slow`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import STUB
+from helpers.ablation_plugin import SWITCH
+from helpers.killing import assert_same_run
+from helpers.paths import ABLATION_PLUGIN
+
+from pggan_kit.ablation import conduct as running
+from pggan_kit.ablation import plan as plans
+from pggan_kit.components import Launcher
+from pggan_kit.errors import ConfigError
+from pggan_kit.testing import LauncherSuite
+from pggan_plugins.launchers import Local, Ray, ray_cluster
+
+ray = pytest.importorskip("ray", reason="`make` installs the extra ray")
+
+PLUGIN = ABLATION_PLUGIN
+
+SLOW = """\
+import time
+from pggan_kit import hookimpl
+
+@hookimpl
+def after_step():
+    time.sleep(0.25)
+"""
+
+
+@pytest.mark.slow
+class TestRay(LauncherSuite):
+    bad_arguments = ({"cores": 0}, {"gpus": -0.5}, {"gpus": 1.5}, {"retries": -1})
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _started(cls) -> Iterator[None]:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+    def make(self) -> Ray:
+        return Ray()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.mark.slow
+def test_a_node_dies_and_every_trial_ends_as_if_it_had_not(
+    cluster: Any, tiny: Callable[..., str], tmp_path: Path
+) -> None:
+    doomed = cluster.add_node(num_cpus=1)
+    tiny("train.tick = 4")
+    # Two seeds are too few for a verdict, which only controls go without.
+    controls = "ablate.controls = {'hard': 2}\n"
+    Path("switch.gin").write_text(SWITCH.replace("launchers.Here", "launchers.Local") + controls)
+    Path("slow.py").write_text(SLOW)
+
+    def run(launcher: Launcher, out: str) -> Path:
+        plan, _ = plans.read("switch.gin", [], [str(STUB), str(PLUGIN), str(tmp_path / "slow.py")])
+        running.run(plan, launcher, tmp_path / out, [].append)
+        return tmp_path / out
+
+    killed: list[int] = []
+
+    def kill() -> None:
+        begun = tmp_path / "there" / "runs"
+        while len({path.parents[1] for path in begun.glob("*/*/checkpoints/manifest.json")}) < 2:
+            time.sleep(0.05)
+        killed.append(len(list(begun.glob("*/*/result.json"))))
+        cluster.remove_node(doomed, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    there = run(Ray(address=cluster.address), "there")
+    killer.join()
+    assert killed == [0], "two trials were half-way, one on each node"
+    logs = [path.read_text() for path in there.glob("runs/*/*/log.txt")]
+    assert any("resumed at images" in log for log in logs), "the trial of the dead node went on elsewhere"
+    here = run(Local(jobs=2), "here")
+    for variant in ("linear", "hard"):
+        for seed in ("0", "1"):
+            assert_same_run(there / "runs" / variant / seed, here / "runs" / variant / seed)
+
+
+def test_wrong_settings_are_told() -> None:
+    for settings in TestRay.bad_arguments:
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            Ray(**settings)
+
+
+def test_ray_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'pggan_kit\[ray\]'"):
+        Ray()
+
+
+def test_a_trial_gets_its_share_of_cores() -> None:
+    assert ray_cluster._environment({"CUDA_VISIBLE_DEVICES": "3"}, 2) == {
+        "CUDA_VISIBLE_DEVICES": "3",
+        "OMP_NUM_THREADS": "2",
+    }

@@ -1,0 +1,283 @@
+"""Branches: a new run from another's state, at a stage's end or its last; and what does not fit."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from conftest import STUB, TINY
+from helpers.killing import last, rows
+
+import pggan_kit
+from pggan_kit import hookimpl
+from pggan_kit.api.train import resume
+from pggan_kit.errors import Interrupted, RunError, TrainingError
+from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.testing.support import equal
+
+Branch = Callable[..., Any]
+
+
+@pytest.fixture
+def trunk(train: Callable[..., Any]) -> Path:
+    """A finished run of 4x4, 8x8 and 16x16: stages end at 8, 24 and 40."""
+    train(run_dir="trunk")
+    return Path("trunk")
+
+
+@pytest.fixture
+def branch(tiny: Callable[..., str]) -> Branch:
+    """`branch("trunk@1", "train.seed = 1", ..., plugins=...)` starts `branch/` from there."""
+
+    def run(start: str, *lines: str, run_dir: str = "branch", plugins: tuple[Any, ...] = (), base: str = TINY) -> Any:
+        config = tiny(*lines, base=base)
+        return pggan_kit.train(config, run_dir=run_dir, plugins=[str(STUB), *plugins], start_from=start)
+
+    return run
+
+
+@pytest.mark.parametrize("stage", ["@0", "@4x4", "@1", "@8x8"])
+def test_a_branch_that_changes_nothing_ends_as_its_trunk(stage: str, trunk: Path, branch: Branch) -> None:
+    """From a stage's end, with the same config: the same weights and optimizers to the bit."""
+    run = branch(f"trunk{stage}")
+    assert not run.resumed and equal(run.state.state_dict(), resume("trunk", plugins=[STUB]).state.state_dict())
+    begun = 8 if stage in ("@0", "@4x4") else 24
+    assert rows(Path("branch")) == [row for row in rows(trunk) if row["images"] > begun]
+
+
+def test_it_is_said_where_a_branch_begins(
+    trunk: Path, tiny: Callable[..., str], cli: Callable[..., Result], stub: str
+) -> None:
+    options = ["--plugin", stub, "--from", "trunk@0", "-b", "schedule.sizes = (4, 8)"]
+    longer = ["-b", "schedule.stable_images = {4: 1008, 8: 4}", "-b", "schedule.batch_size = 100"]
+    result = cli("train", tiny(), *options, "--run-dir", "longer", *longer)
+    said = "from trunk@0 at images 8 of stage 4x4, which goes on until images 1,008"
+    assert result.stderr.splitlines() == [said], result.output
+    assert said in Path("longer/log.txt").read_text()
+    result = cli("train", tiny(), *options, "--run-dir", "same")
+    assert result.stderr.splitlines() == ["from trunk@0 at images 8 of stage 4x4, which is over; stage 8x8 is next"]
+
+
+def test_a_branch_records_where_it_came_from_and_needs_its_trunk_no_more(trunk: Path, branch: Branch) -> None:
+    with pytest.raises(Interrupted):
+        branch("trunk@1", "schedule.stable_images = 24", plugins=(StopAt(28),))
+    origin = json.loads(Path("branch/run.json").read_text())["from"]
+    file = trunk / "checkpoints" / origin["checkpoint"]
+    assert origin == {
+        "run": str(trunk.resolve()),
+        "checkpoint": file.name,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "images": 24,
+        "size": "8x8",
+    }
+    assert "from" not in json.loads((trunk / "run.json").read_text())
+    shutil.rmtree(trunk)
+    assert resume("branch", plugins=[STUB]).state.images == 88
+
+
+class StopAt:
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        if state.images == self.images:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_stage_is_lengthened(trunk: Path, branch: Branch) -> None:
+    run = branch("trunk@1", "schedule.stable_images = {4: 8, 8: 24, 16: 8}")
+    assert run.state.starts == [0, 8, 40] and run.state.images == 56
+    whole = branch_free(branch)
+    assert equal(run.state.generator.state_dict(), whole.state.generator.state_dict()), "the same as in one run"
+
+
+def branch_free(branch: Branch) -> Any:
+    file = Path("tiny.gin")
+    return pggan_kit.train(file, run_dir="whole", plugins=[str(STUB)])
+
+
+def test_a_finished_run_is_lengthened_from_its_last_checkpoint(trunk: Path, branch: Branch) -> None:
+    run = branch("trunk", "schedule.total_images = 60")
+    assert run.state.starts == [0, 8, 24] and run.state.images == 60
+
+
+def test_a_branch_is_tuned_on_other_data_with_other_settings(trunk: Path, branch: Branch) -> None:
+    rates: list[float] = []
+
+    class Look:
+        @hookimpl
+        def before_stage(self, state: Any) -> None:
+            group = state.optimizers["generator"].param_groups[0]
+            rates.append(group["lr"])
+            assert state.optimizers["generator"].state, "what the optimizer remembers is taken"
+
+    lines = ["datasets.Stub.n = 20", "optimizers.Adam.lr = 0.5e-3", "schedule.total_images = 48", "train.seed = 7"]
+    run = branch("trunk", *lines, plugins=(Look(),))
+    assert rates == [0.5e-3] and run.state.images == 48
+    assert run.identity["dataset"]["images"] == "20"
+
+
+def test_a_branch_amid_a_fade_goes_on_with_it(branch: Branch, train: Callable[..., Any]) -> None:
+    with pytest.raises(Interrupted):
+        train(run_dir="trunk", plugins=(StopAt(12),))
+    alphas: list[float] = []
+
+    class Look:
+        @hookimpl
+        def after_step(self, run: Any) -> None:
+            alphas.append(run.alpha["generator"])
+
+    branch("trunk", "schedule.fade_images = 16", plugins=(Look(),))
+    assert alphas[:4] == [0.25, 0.5, 0.75, 1.0], "the new schedule governs from there"
+
+
+def test_what_parts_saved_is_taken_where_the_same_part_stands(branch: Branch, train: Callable[..., Any]) -> None:
+    ada = ["train.augmentation = @augmentations.ADA()", "augmentations.ADA.p = {}", "augmentations.ADA.target = None"]
+    train(*[line.format(0.25) for line in ada], run_dir="trunk")
+    run = branch("trunk", *[line.format(0.0) for line in ada], "schedule.total_images = 48")
+    assert run.experiment.augmentation.p == 0.25
+    with pytest.warns(UserWarning, match=r"what train\.augmentation \(ADA\) had saved is not taken: it is None now"):
+        branch("trunk", "train.augmentation = @augmentations.Noise()", "schedule.total_images = 48", run_dir="other")
+
+
+def test_other_optimizers_begin_anew_and_it_is_said(trunk: Path, branch: Branch) -> None:
+    joint = [
+        "train.update = @updates.JointBatch()",
+        "updates.JointBatch.optimizer = @optimizers.SharedAdam()",
+        "train.generator_optimizer = None",
+        "train.discriminator_optimizer = None",
+        "schedule.total_images = 48",
+    ]
+    with pytest.warns(UserWarning, match="the optimizer both begins anew: None there, SharedCounterAdam now"):
+        branch("trunk", *joint)
+    assert "the optimizer both begins anew" in Path("branch/log.txt").read_text()
+
+
+def test_a_size_is_added(trunk: Path, branch: Branch) -> None:
+    lines = ["schedule.sizes = (4, 8, 16, 32)", "datasets.Stub.height = 32", "datasets.Stub.width = 32"]
+    run = branch("trunk@16x16", *lines)
+    assert run.state.starts == [0, 8, 24, 40] and run.state.images == 56
+    assert run.generate(run.fixed_latents(1)).shape == (1, 1, 32, 32)
+
+
+REFUSED = {
+    "schedule.sizes = (8, 16)": r"sizes 4x4, 8x8, 16x16 there, and 8x8, 16x16 in this config",
+    "schedule.sizes = (4, 16)": r"sizes 4x4, 8x8, 16x16 there, and 4x4, 16x16 in this config",
+    "train.latent_size = 9": r"train\.latent_size is 8 there, and 9 in this config",
+    "architectures.PGGAN.channels = 5": r"generator is of another architecture: .* is \(4, .* there and \(5, ",
+    "train.architecture = @architectures.ResNet()": r"train\.architecture is PGGAN there, and ResNet in this config",
+    "datasets.Stub.channels = 3": r"images have 1 channels there, and 3 in this config",
+    "schedule.total_images = 40": r"begins at images 40, where this config's schedule \(total 40\) has ended",
+    "schedule.fade_images = 20": r"fade of stage 16x16 is over there after 16 images of the stage, and takes 20 in",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_does_not_fit_is_refused_by_name(
+    line: str, trunk: Path, tiny: Callable[..., str], cli: Callable[..., Result], refused: Callable[..., str]
+) -> None:
+    base = TINY.replace("architectures.PGGAN.channels = 4\n", "") if "ResNet" in line else TINY
+    more = [] if "total" in line or "fade" in line else ["schedule.total_images = 48"]
+    args = ["train", tiny(line, *more, base=base), "--plugin", STUB, "--from", "trunk"]
+    refused(cli(*args, "--run-dir", "branch"), REFUSED[line])
+    assert not Path("branch").exists()
+
+
+NO_SUCH = {
+    "nope": "nope holds no run",
+    "trunk@7": r"trunk@7: no such stage has ended there; ended are: 0 \(4x4\), 1 \(8x8\), 2 \(16x16\)",
+    "trunk@28x28": "no such stage has ended there",
+    "trunk@": r"--from trunk@: write RUN, or RUN@STAGE",
+    "@1": r"--from @1: write RUN, or RUN@STAGE",
+}
+
+
+@pytest.mark.parametrize("start", NO_SUCH)
+def test_what_is_not_there_is_refused(
+    start: str, trunk: Path, tiny: Callable[..., str], cli: Callable[..., Result], refused: Callable[..., str]
+) -> None:
+    refused(cli("train", tiny(), "--plugin", STUB, "--from", start), NO_SUCH[start])
+
+
+def test_a_stage_that_has_not_ended_is_no_place_to_branch_from(branch: Branch, train: Callable[..., Any]) -> None:
+    """Its fade's end is kept forever too, and is no stage's end."""
+    with pytest.raises(Interrupted):
+        train(run_dir="trunk", plugins=(StopAt(20),))
+    with pytest.raises(RunError, match=r"ended are: 0 \(4x4\)$"):
+        branch("trunk@1")
+
+
+def test_a_damaged_place_is_refused_and_the_last_whole_one_is_used(trunk: Path, branch: Branch) -> None:
+    entries = Checkpoints(trunk / "checkpoints").entries()
+    for images in (24, 40):
+        (trunk / "checkpoints" / next(e["file"] for e in entries if e["images"] == images)).write_bytes(b"damaged")
+    with pytest.raises(RunError, match="damaged"):
+        branch("trunk@1")
+    with pytest.warns(UserWarning, match="Using the one before: images 32"):
+        run = branch("trunk")
+    origin = json.loads((run.directory / "run.json").read_text())["from"]
+    assert origin["images"] == 32 and origin["checkpoint"].startswith("000000000032")
+
+
+def test_a_soft_switch_cannot_go_on_amid_a_hard_one(branch: Branch, train: Callable[..., Any]) -> None:
+    with pytest.raises(Interrupted):
+        train("train.switch = @switches.Hard()", run_dir="trunk", plugins=(StopAt(12),))
+    with pytest.raises(RunError, match=r"stage 8x8 began with a hard switch there, and this config's train\.switch is"):
+        branch("trunk")
+    assert not Path("branch").exists()
+    assert branch("trunk", "train.switch = @switches.Hard()").state.images == 40
+
+
+def test_a_part_that_does_not_fit_leaves_no_branch_behind(trunk: Path, branch: Branch) -> None:
+    class Unhappy:
+        @hookimpl
+        def before_run(self) -> None:
+            raise RunError("not with me")
+
+    with pytest.raises(RunError, match="not with me"):
+        branch("trunk@1", plugins=(Unhappy(),))
+    assert not Path("branch").exists()
+
+
+def test_the_trunk_is_left_as_it_was(trunk: Path, branch: Branch) -> None:
+    before = {path: path.read_bytes() for path in trunk.rglob("*") if path.is_file()}
+    content = last(trunk)
+    branch("trunk@1", "schedule.stable_images = 16")
+    assert {path: path.read_bytes() for path in trunk.rglob("*") if path.is_file()} == before
+    assert equal(last(trunk), content)
+
+
+def test_variants_leave_from_one_trunk(trunk: Path, branch: Branch) -> None:
+    """Hard and soft, from one 4x4: the new pieces begin with the same weights."""
+    starts = []
+    for name, switch in (("soft", "Linear"), ("hard", "Hard")):
+        seen: dict[str, torch.Tensor] = {}
+
+        class Look:
+            @hookimpl
+            def before_stage(self, state: Any, seen: dict[str, torch.Tensor] = seen) -> None:
+                if state.images == 8 and state.stage.index == 1:
+                    seen.update({k: v.clone() for k, v in state.generator.blocks.state_dict().items()})
+
+        branch("trunk@0", f"train.switch = @switches.{switch}()", run_dir=name, plugins=(Look(),))
+        starts.append(seen)
+    assert starts[0] and equal(*starts)
+
+
+def test_a_branch_that_fails_can_be_resumed(trunk: Path, branch: Branch) -> None:
+    class Fail:
+        @hookimpl
+        def after_step(self) -> None:
+            raise RuntimeError("broken")
+
+    with pytest.raises(TrainingError):
+        branch("trunk@1", "schedule.stable_images = 16", plugins=(Fail(),))
+    assert resume("branch", plugins=[STUB]).state.images == 64

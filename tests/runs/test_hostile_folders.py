@@ -1,0 +1,490 @@
+"""What comes from somebody else: checkpoints, run directories, configs. Nothing in them runs; differences are said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import py_compile
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+
+import pggan_kit
+from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation.plan import Plan
+from pggan_kit.api.generator import load_generator
+from pggan_kit.api.train import resume
+from pggan_kit.errors import PluginError, RunError
+from pggan_kit.plugin_host.files import trusted
+from pggan_kit.plugin_host.loading import load
+from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
+from pggan_kit.runs.directory import RunDirectory
+
+Cli = Callable[..., Result]
+
+
+def message_of(result: Result) -> str:
+    """Wrong input, said in one line."""
+    assert result.exit_code == 2, result.output
+    message = result.stderr.strip()
+    assert "Traceback" not in message and message.splitlines()[-1].startswith("error: ")
+    return message.splitlines()[-1]
+
+
+def plant(run: Path, content: bytes) -> None:
+    """Make this the run's last checkpoint, with the right SHA-256 in the manifest."""
+    folder = run / "checkpoints"
+    rows = json.loads((folder / MANIFEST).read_text())
+    sha256 = hashlib.sha256(content).hexdigest()
+    name = f"{10**9:012d}-{sha256[:8]}.pt"
+    (folder / name).write_bytes(content)
+    rows.append({"file": name, "images": 10**9, "sha256": sha256, "forever": False})
+    (folder / MANIFEST).write_text(json.dumps(rows))
+
+
+def changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Make a changed copy of the run's last checkpoint its last."""
+    saved = Checkpoints(run / "checkpoints").load_last()
+    result = change(saved)
+    torch.save(saved if result is None else result, run / "new.pt")
+    plant(run, (run / "new.pt").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
+    """A finished run; tests change copies of it."""
+    from conftest import TINY
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.gin").write_text(TINY)
+    pggan_kit.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub])
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a finished run, as `run` in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished, "run")
+    return Path("run")
+
+
+class Payload:
+    """Pickled code that makes a folder when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("proof",)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize("command", [["resume", "run"], ["sample", "run", "--out", "x.npz"]])
+def test_a_checkpoint_with_code_is_refused_and_runs_nothing(
+    run: Path, cli: Cli, command: list[str], forced: bool, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the environment asks torch to run such code."""
+    if forced:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    if form == "pickle":
+        plant(run, pickle.dumps({"format": 1, "images": Payload()}, protocol=2))
+    else:
+        torch.save({"images": Payload()}, "bad.pt", _use_new_zipfile_serialization=form == "zip")
+        plant(run, Path("bad.pt").read_bytes())
+    assert "a checkpoint is data, never code" in message_of(cli(*command))
+    assert not Path("proof").exists()
+    with pytest.raises(FileExistsError):
+        pickle.loads(pickle.dumps((Payload(), Payload())))
+    assert Path("proof").exists(), "the payload would have worked"
+
+
+WRONG = {
+    "a newer format": (lambda saved: saved.update(format=99), r"of a newer pggan_kit: it has format 99.*up to format"),
+    "an older format": (lambda saved: saved.update(format=0), r"has format 0; this version reads format"),
+    "no format": (lambda saved: saved.pop("format"), r"does not say of which format it is"),
+    "a list": (lambda saved: [1, 2], r"holds a list and not a run's state"),
+    "a tensor": (lambda saved: torch.ones(2), r"holds a Tensor and not a run's state"),
+    "no networks": (lambda saved: saved.pop("ema"), r"does not fit this experiment: KeyError: 'ema'"),
+    "no starts": (lambda saved: saved.update(starts=None), r"does not fit this experiment: TypeError"),
+    "too many stages": (lambda saved: saved.update(starts=[0] * 9), r"stands in stage 8 of a schedule of 3 stages"),
+    "a clock of text": (lambda saved: saved.update(images="8"), r"its clock and starts cannot be"),
+    "texts as weights": (
+        lambda saved: saved.update(generator={name: "x" for name in saved["generator"]}),
+        r"does not fit this experiment: AttributeError",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_checkpoint_of_another_form_says_what_is_wrong(run: Path, cli: Cli, stub: str, case: str) -> None:
+    change, message = WRONG[case]
+    changed(run, lambda saved: None if not isinstance(found := change(saved), (list, torch.Tensor)) else found)
+    with pytest.raises(RunError, match=message):
+        resume(run, plugins=[stub])
+    message_of(cli("sample", "run", "--out", "x.npz", "--plugin", stub))
+
+
+OTHERS = {
+    "architecture": (
+        "architectures.PGGAN.channels = 8",
+        r"checkpoint is of another architecture \(PGGAN.channels: 4 there, 8 here\)\..*--from RUN",
+    ),
+    "latents": (
+        "train.latent_size = 4",
+        r"another architecture \(train\.latent_size: 8 there, 4 here\)",
+    ),
+    "schedule": (
+        "schedule.stable_images = 12",
+        r"another schedule \(total_images: 40 there, 52 here; stable_images at 4x4: 8 there, 12 here; .*and 1 more\)",
+    ),
+    "sizes": ("schedule.sizes = (4, 8)", r"another schedule \(sizes: 4x4, 8x8, 16x16 there, 4x4, 8x8 here; "),
+    "data set": ("datasets.Stub.n = 13", r"another data set \(images: 12 there, 13 here; content: [0-9a-f]+ there, "),
+    "classes": ("datasets.Stub.classes = 2", r"another data set \(.*classes: 0 there, 2 here"),
+    "several": (
+        "train.latent_size = 4\ndatasets.Stub.n = 13",
+        r"of another architecture \(.*\) and of another data set \(",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_checkpoint_of_another_experiment_says_which_and_how_they_differ(
+    run: Path, cli: Cli, stub: str, tiny: Callable[..., str], case: str
+) -> None:
+    """A finished run's checkpoints, put into the directory of another one."""
+    line, message = OTHERS[case]
+    pggan_kit.train(tiny(*line.splitlines()), run_dir="other", plugins=[stub])
+    shutil.rmtree("other/checkpoints")
+    shutil.copytree("run/checkpoints", "other/checkpoints")
+    with pytest.raises(RunError, match=message):
+        resume("other", plugins=[stub])
+    assert len(message_of(cli("resume", "other", "--plugin", stub))) < 600
+
+
+def test_the_names_and_numbers_in_a_checkpoint_cannot_steer_a_terminal(run: Path, cli: Cli, stub: str) -> None:
+    def steering(saved: dict[str, Any]) -> None:
+        saved["identity"]["dataset"]["images"] = "\x1b[2J" + "x" * 10_000
+
+    changed(run, steering)
+    message = message_of(cli("resume", "run", "--plugin", stub))
+    assert "another data set" in message and message.isprintable() and len(message) < 600
+
+    def nameless(saved: dict[str, Any]) -> None:
+        saved["identity"] = {}
+        saved["generator"]["\x1b[2J"] = torch.ones(1)
+
+    changed(run, nameless)
+    message = message_of(cli("resume", "run", "--plugin", stub))
+    assert "generator is of another architecture" in message and message.isprintable()
+    changed(run, lambda saved: saved.update(identity={"schedule": 3}))
+    assert "another schedule (it holds no description of it)" in message_of(cli("resume", "run", "--plugin", stub))
+
+
+PLUGIN = """
+from pathlib import Path
+from pggan_kit import Component, hookimpl
+
+Path("ran").touch()
+
+@hookimpl
+def before_run(run): ...
+"""
+
+
+def test_a_changed_plugin_file_is_refused_unless_it_is_named(train: Callable[..., Any], cli: Cli, stub: str) -> None:
+    plugin = Path("mine.py").resolve()
+    plugin.write_text(PLUGIN)
+    train(plugins=(str(plugin),), run_dir="run")
+    assert cli("resume", "run").exit_code == 0, "unchanged"
+    os.unlink("ran")
+    plugin.write_text(PLUGIN.replace("touch", "touch "))
+    message = message_of(cli("resume", "run"))
+    assert f"the plugin file {plugin} has changed since run/run.json recorded it" in message
+    assert f"--plugin {plugin}" in message and not Path("ran").exists()
+    assert "has changed" in message_of(cli("sample", "run", "--out", "x.npz")) and not Path("ran").exists()
+    assert cli("resume", "run", "--plugin", stub, "--plugin", plugin).exit_code == 0
+    assert Path("ran").exists()
+
+
+def test_a_run_of_somebody_else_cannot_bring_code_along(
+    run: Path, cli: Cli, stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run.json points to a file beside it. Named by hand, the file runs, and then also where it is recorded."""
+    evil = tmp_path / "run" / "evil.py"
+    evil.write_text(PLUGIN)
+    about = json.loads((run / "run.json").read_text())
+    row = {"name": "evil.py", "origin": str(evil), "sha256": hashlib.sha256(evil.read_bytes()).hexdigest()}
+    (run / "run.json").write_text(json.dumps({**about, "plugins": [*about["plugins"], row]}))
+    monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "cache"))
+    for command in (["resume", "run"], ["sample", "run", "--out", "x.npz"]):
+        message = message_of(cli(*command))
+        assert "was never named on this machine" in message and "--plugin" in message
+    assert not Path("ran").exists()
+    assert cli("resume", "run", "--plugin", stub, "--plugin", evil).exit_code == 0
+    os.unlink("ran")
+    assert cli("resume", "run").exit_code == 0
+    assert Path("ran").exists()
+
+
+EVIL = """
+from pathlib import Path
+from pggan_kit import hookimpl
+
+Path("evil ran").touch()
+
+@hookimpl
+def before_run(run): ...
+"""
+SHA256 = hashlib.sha256(EVIL.encode()).hexdigest()
+
+MISSING = object()
+HASHES = {
+    "right": SHA256,
+    "wrong": "0" * 64,
+    "missing": MISSING,
+    "null": None,
+    "empty": "",
+    "cut": SHA256[:63],
+    "upper case": SHA256.upper(),
+    "with a line end": SHA256 + "\n",
+    "no hex": "g" * 64,
+}
+
+SPELLINGS = [
+    "./run/evil.py",
+    "run/evil.py",
+    "run//evil.py",
+    "run/./evil.py",
+    "run/checkpoints/../evil.py",
+    "link.py",
+    "~/evil.py",
+    "{here}/run/evil.py",
+    "{here}/./run//evil.py",
+    "{here}/run/checkpoints/../evil.py",
+    "{here}/link.py",
+]
+
+
+def draw_for_report(folder: str) -> None:
+    """Draw what a report shows of a run, and raise what could not be drawn: the report says it and goes on."""
+    from pggan_kit.report.pictures import draw_run
+    from pggan_kit.report.records import read_run
+
+    said: list[str] = []
+    draw_run(read_run(Path(folder)), said.append)
+    if said:
+        raise RunError(said[0])
+
+
+def plan_with(plugins: dict[str, Any]) -> Plan:
+    """The plan of an ablation of the run's own config, as somebody else may have written it."""
+    return Plan(
+        name="switch",
+        base="tiny.gin",
+        variants={"linear": [], "hard": []},
+        seeds=[0],
+        controls={},
+        contrasts=[["hard", "linear"]],
+        primary="gap",
+        margin=0.5,
+        evaluation=[],
+        shared=[],
+        branch=None,
+        configs={name: Path("run/config.gin").read_text() for name in ("linear", "hard")},
+        plugins=plugins,
+    )
+
+
+OPENERS: dict[str, Callable[[Cli], Any]] = {
+    "sample": lambda cli: cli("sample", "run", "--out", "x.npz"),
+    "resume": lambda cli: cli("resume", "run"),
+    "evaluate": lambda cli: cli("evaluate", "run"),
+    "load_generator": lambda cli: load_generator("run"),
+    "report": lambda cli: draw_for_report("run"),
+    "trial": lambda cli: cli("trial", "out", "hard", "0"),
+}
+"""All that reads the paths of plugin files from a folder."""
+
+
+@pytest.fixture
+def refused_plugin(run: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`refused_plugin(opener, origin, sha256)`: a folder with this record runs nothing; the message."""
+    monkeypatch.setenv("HOME", str(run.resolve()))
+    (run / "evil.py").write_text(EVIL)
+    Path("link.py").symlink_to(run.resolve() / "evil.py")
+    about = json.loads((run / "run.json").read_text())
+
+    def check(opener: str, origin: str, sha256: object) -> str:
+        row = {"name": "evil.py", "origin": origin, "sha256": sha256}
+        if sha256 is MISSING:
+            del row["sha256"]
+        (run / "run.json").write_text(json.dumps({**about, "plugins": [row, *about["plugins"]]}))
+        plans.write(plan_with({origin: None if sha256 is MISSING else sha256}), Path("out"))
+        try:
+            result = OPENERS[opener](cli)
+            message = message_of(result)
+        except (PluginError, RunError) as error:
+            message = str(error)
+        assert not Path("evil ran").exists(), f"{origin} with the SHA-256 {sha256!r} ran"
+        assert SHA256 not in trusted(), f"{origin} with the SHA-256 {sha256!r} is trusted from now on"
+        assert "evil.py" in message or "link.py" in message
+        return message
+
+    return check
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("opener", OPENERS)
+def test_a_recorded_plugin_file_runs_under_no_spelling_of_its_path(
+    opener: str, spelling: str, refused_plugin: Callable[..., str], tmp_path: Path
+) -> None:
+    """Whatever hash stands beside it."""
+    origin = spelling.format(here=tmp_path)
+    record = "out/plan.json" if opener == "trial" else "run/run.json"
+    for name, sha256 in HASHES.items():
+        message = refused_plugin(opener, origin, sha256)
+        assert record in message, name
+        if not origin.startswith("/"):
+            assert "by a relative path" in message, name
+        elif name == "right":
+            assert "was never named on this machine" in message
+        elif name == "wrong":
+            assert "has changed" in message
+        else:
+            assert "without its SHA-256" in message, name
+
+
+def test_a_branch_runs_no_plugin_of_its_trunk(run: Path, cli: Cli, stub: str, tiny: Callable[..., str]) -> None:
+    """It runs under the plugins that it was begun with."""
+    (run / "evil.py").write_text(EVIL)
+    about = json.loads((run / "run.json").read_text())
+    config = tiny("schedule.stable_images = {4: 8, 16: 12}")
+    for number, origin in enumerate(("./run/evil.py", "run/evil.py", str(run.resolve() / "evil.py"))):
+        row = {"name": "evil.py", "origin": origin, "sha256": "0" * 64}
+        (run / "run.json").write_text(json.dumps({**about, "plugins": [row]}))
+        result = cli("train", config, "--from", "run", "--plugin", stub, "--run-dir", f"branch-{number}")
+        assert result.exit_code == 0, result.output
+        assert not Path("evil ran").exists() and SHA256 not in trusted()
+
+
+def test_what_a_run_records_of_other_plugins_needs_no_hash(run: Path) -> None:
+    """Installed ones are found by their names, and objects of the caller's are given again."""
+    rows = json.loads((run / "run.json").read_text())["plugins"]
+    assert [row["name"] for row in rows if row["sha256"] is not None] == ["stub_plugin.py"] and len(rows) > 1
+    load_generator(run)
+
+
+def test_the_path_of_a_plugin_file_is_recorded_whole_however_it_was_named(
+    train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the run can be opened from another working directory."""
+    Path("a").mkdir()
+    Path("mine.py").write_text(PLUGIN)
+    Path("link.py").symlink_to("mine.py")
+    for named in ("./mine.py", "a/../mine.py", ".//mine.py", "link.py", Path("mine.py").resolve()):
+        assert load([named]).loaded[-1].origin == str(tmp_path.resolve() / "mine.py"), named
+    train(plugins=("a/../mine.py",), run_dir="run")
+    monkeypatch.chdir("a")
+    load_generator("../run")
+
+
+def test_a_line_that_is_no_hash_trusts_nothing(
+    run: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's log may be a link to the list."""
+    monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "cache"))
+    Path("cache").mkdir()
+    Path("cache/trusted_plugins").write_text(f"2026-01-01 00:00:00 warning: {SHA256} is damaged\n{'0' * 64}\n")
+    assert trusted() == {"0" * 64}
+
+
+def test_what_was_hashed_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not a cached .pyc of another content with the same size and time."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    os.utime(path, (1, 1))
+    py_compile.compile(str(path))
+    path.write_text(PLUGIN.replace("ran", "new"))
+    os.utime(path, (1, 1))
+    load([path])
+    assert Path("new").exists()
+
+
+RECORDS = {
+    "empty": b"",
+    "cut": b'{"plugins": [',
+    "a list": b"[]",
+    "no plugins": b"{}",
+    "plugins of text": b'{"plugins": "ab"}',
+    "a number as path": b'{"plugins": [{"name": "a", "origin": 3, "sha256": "x"}]}',
+    "a number as hash": b'{"plugins": [{"name": "a", "origin": "a", "sha256": 3}]}',
+    "no UTF-8": b"\xff\xfe",
+    "nested": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("case", RECORDS)
+def test_a_damaged_run_json_is_named(run: Path, cli: Cli, case: str) -> None:
+    (run / "run.json").write_bytes(RECORDS[case])
+    assert "run/run.json is damaged" in message_of(cli("resume", "run"))
+
+
+def test_a_damaged_config_is_named(run: Path, cli: Cli, stub: str) -> None:
+    for content, message in (
+        (b"\xff", "config.gin is damaged: it is no UTF-8 text"),
+        (b"include '/etc/hostname'\n", "an override cannot include a file"),
+        (b"import os\n", "a config may not import"),
+    ):
+        (run / "config.gin").write_bytes(content)
+        assert message in message_of(cli("resume", "run", "--plugin", stub))
+    (run / "config.gin").unlink()
+    assert "cannot read run/config.gin" in message_of(cli("resume", "run", "--plugin", stub))
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "../up", "a/b", "a\\b", "x\ny", "\x1b[2J", "-rf", "a" * 500, "ü" * 200, "", " ", "CON:", "~"]
+)
+def test_a_runs_folder_lies_right_under_runs_whatever_its_config_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = RunDirectory.create(None, name)
+    files.unlock()
+    assert files.path.resolve().parent == tmp_path / "runs"
+    assert files.path.name.startswith("00000-") and files.path.name.isprintable()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+CODE = [
+    "import os",
+    "from os import system",
+    "import os.path as p",
+    "from __gin__ import dynamic_registration",
+    "train.seed = __import__('os').mkdir('proof')",
+    "train.seed = @os.mkdir()",
+    "train.seed = @builtins.exec()",
+    "train.seed = @open()",
+    "train.seed = (lambda: 3)()",
+    "train.seed = [x for x in (1,)][0]",
+    "train.seed = open('/etc/hostname').read()",
+    "train.seed = f'{1}'",
+    "train.seed = %os.environ",
+    "train.dataset = @gin.config.external_configurable()",
+    "os.mkdir.path = 'proof'",
+    "gin.config.parse_config.bindings = 'import os'",
+    "include 'https://example.org/x.gin'",
+    "include '/dev/null\\0'",
+]
+
+
+@pytest.mark.parametrize("line", CODE)
+def test_a_config_cannot_import_read_or_run_anything(line: str, rejected: Callable[..., str], tmp_path: Path) -> None:
+    rejected("", line)
+    assert not (tmp_path / "proof").exists()

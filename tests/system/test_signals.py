@@ -1,0 +1,133 @@
+"""Asked to stop, by a signal or by `train.time_limit`: real processes, their exit codes, and what can be resumed."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from conftest import STUB
+from helpers.killing import assert_same_run, last
+
+from pggan_kit import hookimpl
+from pggan_kit.api.train import resume
+from pggan_kit.errors import TIME_LIMIT_REACHED, Interrupted
+
+COMMAND = [sys.executable, "-m", "pggan_kit"]
+
+SLOW = """\
+import sys, time
+from pathlib import Path
+from pggan_kit import hookimpl
+
+def at(place):
+    if "{place}" == place:
+        Path("here").touch()
+        time.sleep({seconds})
+
+{body}
+"""
+AT_LOAD = "at('load')"
+IN_A_HOOK = "@hookimpl\ndef {hook}(): at('{hook}')"
+
+
+@pytest.fixture
+def interrupted(tiny: Callable[..., str]) -> Callable[..., tuple[int, str]]:
+    """`interrupted(place, numbers)`: a process that lingers at a place for 2 s, and gets these signals there.
+
+    Returns its exit code and what it wrote to stderr.
+    """
+
+    def run(place: str, *numbers: int, seconds: float = 2.0) -> tuple[int, str]:
+        body = AT_LOAD if place == "load" else IN_A_HOOK.format(hook=place)
+        Path("slow.py").write_text(SLOW.format(place=place, seconds=seconds, body=body))
+        args = ["train", tiny(), "--plugin", STUB, "--plugin", "slow.py", "--run-dir", "run"]
+        # A shell's background jobs ignore SIGINT, and hand that down.
+        hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        process = subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, text=True, preexec_fn=hear)
+        until = time.monotonic() + 60
+        while not Path("here").exists():
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.02)
+        for number in numbers:
+            time.sleep(0.3)
+            process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+        Path("slow.py").write_text("")
+        return process.returncode, told
+
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_amid_a_tick_is_obeyed_after_it(number: int, interrupted: Callable[..., tuple[int, str]]) -> None:
+    code, told = interrupted("after_tick", number, seconds=1.0)
+    assert code == 128 + number
+    assert told.strip() == "error: stopped at images 8 and saved; go on with: pggan-kit resume run"
+    assert last(Path("run"))["images"] == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_training_starts_leaves_nothing(
+    number: int, interrupted: Callable[..., tuple[int, str]]
+) -> None:
+    assert interrupted("load", number, seconds=10.0) == (128 + number, "")
+    assert not Path("run").exists()
+
+
+def test_a_signal_before_the_first_step_leaves_a_run_that_goes_on_from_there(
+    interrupted: Callable[..., tuple[int, str]], train: Callable[..., Any]
+) -> None:
+    code, told = interrupted("before_run", signal.SIGTERM, seconds=1.0)
+    assert code == 143 and "stopped at images 0 and saved; go on with: pggan-kit resume run" in told
+    resume("run", plugins=[STUB])
+    train(run_dir="whole")
+    assert_same_run(Path("run"), Path("whole"))
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_stops_at_once(second: int, interrupted: Callable[..., tuple[int, str]]) -> None:
+    """Without the step's end and without a message; what was saved before is whole."""
+    began = time.monotonic()
+    code, told = interrupted("after_step", signal.SIGTERM, second, seconds=30.0)
+    assert (code, told) == (128 + second, "") and time.monotonic() - began < 20
+    assert last(Path("run"))["images"] == 0
+    assert not list(Path("run").rglob("*.part"))
+    assert resume("run", plugins=[STUB]).state.images == 40
+
+
+def test_a_time_limit_stops_and_saves_by_itself(train: Callable[..., Any]) -> None:
+    """Each process takes one step, as the first already takes too long; the run ends as one that never stopped."""
+
+    class Slow:
+        @hookimpl
+        def after_step(self) -> None:
+            time.sleep(0.06)
+
+    limit = ["train.time_limit = 0.05"]
+    with pytest.raises(Interrupted, match=r"^stopped at images 4 and saved; go on with: pggan-kit resume run$") as told:
+        train(*limit, run_dir="run", plugins=(Slow(),))
+    assert told.value.signal is None and told.value.exit_code == TIME_LIMIT_REACHED == 75
+    stops = 1
+    for _ in range(20):
+        try:
+            resume("run", plugins=[STUB, Slow()])
+        except Interrupted:
+            stops += 1
+        else:
+            break
+    assert stops == 9
+    train(run_dir="whole")
+    ours, theirs = last(Path("run")), last(Path("whole"))
+    assert ours["images"] == theirs["images"] == 40
+    assert_same_run(Path("run"), Path("whole"))
+
+
+def test_a_time_limit_has_an_exit_code_of_its_own(tiny: Callable[..., str], cli: Callable[..., Result]) -> None:
+    result = cli("train", tiny("train.time_limit = 1e-6"), "--plugin", STUB, "--run-dir", "run")
+    assert result.exit_code == 75
+    assert result.stderr.strip() == "error: stopped at images 0 and saved; go on with: pggan-kit resume run"

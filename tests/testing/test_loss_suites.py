@@ -1,0 +1,191 @@
+"""Broken losses, penalties and data sets fail their suites, and are told what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.defects import Defect, Defects, HalfGradient, SquaredScores, check_told, name_of
+from torch import Tensor
+
+import pggan_kit.testing as suites
+from pggan_kit import Scores
+from pggan_kit.testing.toys import ToyDataset, ToyLoss
+from pggan_kit.training.step import image_gradients
+
+DEFECTS = Defects()
+defect = DEFECTS.of
+
+
+def loss_defect(method: str, says: str) -> Callable[[Any], Any]:
+    return defect(suites.LossSuite, method, says)
+
+
+@loss_defect("test_terms", r"generator\(\)'s term 'logistic' for a batch of 1 is no 0-dim tensor")
+class NoMean(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        return {"logistic": F.softplus(-fake.score)}
+
+
+@loss_defect("test_gradients_flow", r"no gradient flows from discriminator\(\) to the fake scores")
+class LooksAtRealsOnly(ToyLoss):
+    def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        return {"logistic": F.softplus(-real.score).mean()}
+
+
+@loss_defect("test_directions", r"generator\(\) does not fall as the fakes' scores rise: the sign is wrong")
+class WrongSign(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        return {"logistic": F.softplus(fake.score).mean()}
+
+
+@loss_defect("test_is_a_mean", "must be means over samples, not sums")
+class Sums(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        return {"logistic": F.softplus(-fake.score).sum()}
+
+
+@loss_defect("test_gradcheck", r"generator\(\): its gradient is not its derivative")
+class WrongGradient(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        return {"logistic": F.softplus(-HalfGradient.apply(fake.score)).mean()}
+
+
+class FrozenSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * 3 * x.detach() ** 2
+
+
+@loss_defect("test_gradcheck", r"discriminator\(\): the derivative of its gradient is wrong")
+class WrongSecondOrder(ToyLoss):
+    def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        return {"cubic": FrozenSlope.apply(fake.score - real.score).mean()}
+
+
+@loss_defect("test_extreme_scores", "use softplus or logsigmoid")
+class Overflows(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        return {"logistic": torch.log(1 + torch.exp(-fake.score)).mean()}
+
+
+@loss_defect("test_leaves_scores_alone", "changes the scores in place")
+class InPlace(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        return {"logistic": F.softplus(-fake.score.mul_(2)).mean()}
+
+
+@loss_defect("test_penalties", r"penalties\[0\] \(object\) is no Penalty")
+class BadPenalties(ToyLoss):
+    def __init__(self) -> None:
+        self.penalties = (object(),)  # type: ignore[assignment]
+
+
+def penalty_defect(method: str, says: str) -> Callable[[Any], Any]:
+    return defect(suites.PenaltySuite, method, says)
+
+
+@penalty_defect("test_value", "is no 0-dim tensor")
+class OnePerSample(SquaredScores):
+    def __call__(self, critic: Any, real: Tensor, fake: Tensor, rs: Scores, fs: Scores, mix: Tensor) -> Tensor:
+        return rs.score.square()
+
+
+@penalty_defect("test_gradients_flow", "nothing is penalised")
+class Detached(SquaredScores):
+    def __call__(self, *args: Any) -> Tensor:
+        return super().__call__(*args).detach()
+
+
+@penalty_defect("test_gradcheck", "as a function of the critic's weights: its gradient is not its derivative")
+class FirstOrderOnly(SquaredScores):
+    """The classic: gradients taken without create_graph."""
+
+    def __call__(self, critic: Any, real: Tensor, fake: Tensor, rs: Scores, fs: Scores, mix: Tensor) -> Tensor:
+        x = real.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(critic(x).score.sum(), x)
+        return gradient.square().sum((1, 2, 3)).mean() + 0 * rs.score.sum()
+
+
+@penalty_defect("test_is_a_mean", "it must be a mean over samples")
+class SumOverBatch(SquaredScores):
+    def __call__(self, critic: Any, real: Tensor, fake: Tensor, rs: Scores, fs: Scores, mix: Tensor) -> Tensor:
+        return rs.score.square().sum()
+
+
+@penalty_defect("test_leaves_weight_to_the_update", "so they count twice")
+class WeighsItself(SquaredScores):
+    def __call__(self, *args: Any) -> Tensor:
+        return self.weight * super().__call__(*args)
+
+
+@penalty_defect("test_flat_critic", "a norm has no derivative at 0")
+class RootOfZero(SquaredScores):
+    def __call__(self, critic: Any, real: Tensor, fake: Tensor, rs: Scores, fs: Scores, mix: Tensor) -> Tensor:
+        return (image_gradients(critic, real).square().sum((1, 2, 3)).sqrt() - 1).square().mean()
+
+
+def dataset_defect(method: str, says: str) -> Callable[[Any], Any]:
+    return defect(suites.DatasetSuite, method, says)
+
+
+@dataset_defect("test_length", "the data set is empty")
+class Empty(ToyDataset):
+    def __len__(self) -> int:
+        return 0
+
+
+@dataset_defect("test_images", r"image\(0\) is float64, not uint8")
+class Floats(ToyDataset):
+    def image(self, i: int) -> np.ndarray:
+        return super().image(i) / 255
+
+
+@dataset_defect("test_images", r"has shape \(1, 8, 8\), not \(H, W, 1\)")
+class ChannelsFirst(ToyDataset):
+    def image(self, i: int) -> np.ndarray:
+        return super().image(i).transpose(2, 0, 1)
+
+
+@dataset_defect("test_images", "some images have 1 channels and some 3")
+class SomeColour(ToyDataset):
+    def image(self, i: int) -> np.ndarray:
+        return super().image(i).repeat(3 if i % 2 else 1, 2)
+
+
+@dataset_defect("test_labels", r"label\(15\) is 15, outside \[0, 3\)")
+class LabelsTooLarge(ToyDataset):
+    classes = 3
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+    def label(self, i: int) -> int:
+        return i if i == 15 else 0
+
+
+@dataset_defect("test_same_image_each_time", "not the same each time it is read")
+class RandomlyFlipped(ToyDataset):
+    def image(self, i: int) -> np.ndarray:
+        return np.random.default_rng().permutation(super().image(i))
+
+
+@dataset_defect("test_fingerprint", "made anew in each run")
+class NewFingerprint(ToyDataset):
+    def fingerprint(self) -> str:
+        return str(id(self))
+
+
+@pytest.mark.parametrize("case", DEFECTS, ids=name_of)
+def test_a_defect_is_told(case: Defect) -> None:
+    check_told(case)

@@ -1,0 +1,252 @@
+"""Broken architectures, resampling pairs and augmentations fail their suites, and are told what is wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.defects import Defect, Defects, Flip, HalfGradient, check_told, name_of
+from torch import Tensor, nn
+
+import pggan_kit.testing as suites
+from pggan_kit import Scores
+from pggan_kit.components import BatchStatistic
+from pggan_kit.layers.resampling import Area, AreaDownsample, NearestUpsample
+from pggan_kit.testing.toys import ToyArchitecture
+
+DEFECTS = Defects()
+defect = DEFECTS.of
+
+
+@defect(suites.ArchitectureSuite, "test_shapes", r"G's images at 4x4 .* \(1, 2, 4, 4\), not float32 \(1, 1, 4, 4\)")
+class OneChannelTooMany(ToyArchitecture):
+    def to_image(self, stage: Any) -> nn.Module:
+        return nn.Conv2d(6, stage.image_channels + 1, 1)
+
+
+@defect(suites.ArchitectureSuite, "test_shapes", "D's head returns Tensor, not Scores")
+class BareScores(ToyArchitecture):
+    def discriminator_head(self, stage: Any) -> nn.Module:
+        return TakesLabels(nn.Flatten(), nn.Linear(6 * stage.height * stage.width, 1))
+
+
+class TakesLabels(nn.Sequential):
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
+        return super().forward(x)
+
+
+class ScoresWithShape(TakesLabels):
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Scores:
+        return Scores(super().forward(x))
+
+
+@defect(suites.ArchitectureSuite, "test_shapes", r"D's scores at 4x4 .* have shape \(1, 1\), not \(1,\)")
+class TwoDimensionalScores(ToyArchitecture):
+    def discriminator_head(self, stage: Any) -> nn.Module:
+        return ScoresWithShape(nn.Flatten(), nn.Linear(6 * stage.height * stage.width, 1))
+
+
+class Unused(nn.Sequential):
+    """Holds a parameter that it does not use."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__(*modules)
+        self.forgotten = nn.Parameter(torch.ones(2))
+
+
+@defect(
+    suites.ArchitectureSuite, "test_gradients_flow", "no gradient flows to the generator at 8x8's parameter .*forgotten"
+)
+class Forgetful(ToyArchitecture):
+    def generator_block(self, *args: Any) -> nn.Module:
+        return Unused(super().generator_block(*args))
+
+
+@defect(suites.ArchitectureSuite, "test_function_at_alpha_0", "preserves_function is True, but .* the discriminator's")
+class JumpsAtGrowth(ToyArchitecture):
+    def discriminator_bridge(self, previous: Any, stage: Any, resampling: Any, old_from_image: nn.Module) -> nn.Module:
+        fresh = self.from_image(previous)
+        return super().discriminator_bridge(previous, stage, resampling, fresh)
+
+
+@defect(suites.ArchitectureSuite, "test_function_at_alpha_0", "preserves_function is False, but .* did before")
+class TooModest(ToyArchitecture):
+    preserves_function = False
+
+
+@defect(suites.ArchitectureSuite, "test_function_at_alpha_1", "initial weights depend on whether there is a bridge")
+class CountsBridges(ToyArchitecture):
+    def discriminator_bridge(self, previous: Any, stage: Any, resampling: Any, old_from_image: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            for param in self.block.parameters():
+                param += 1
+        return super().discriminator_bridge(previous, stage, resampling, old_from_image)
+
+    def discriminator_block(self, *args: Any) -> nn.Module:
+        self.block = super().discriminator_block(*args)
+        return self.block
+
+
+class Centred(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+@defect(suites.ArchitectureSuite, "test_batches_stay_apart", "beside another batch the scores of one change")
+class MixesBatches(ToyArchitecture):
+    separates_batches = True
+
+    def from_image(self, stage: Any) -> nn.Module:
+        return nn.Sequential(super().from_image(stage), Centred())
+
+
+@defect(suites.ArchitectureSuite, "test_batch_statistics", "discriminator's output .* depends .* declares nothing")
+class KeepsQuietOfItsBatch(MixesBatches):
+    separates_batches = False
+
+    def batch_statistics(self, stage: Any, samples: int) -> list[BatchStatistic]:
+        return [BatchStatistic("generator", "mean", 1, "0")]
+
+
+@defect(suites.ArchitectureSuite, "test_batch_statistics", "declares mean of several samples for the generator")
+class MixesNothing(ToyArchitecture):
+    def batch_statistics(self, stage: Any, samples: int) -> list[BatchStatistic]:
+        return [BatchStatistic("generator", "mean", samples, "0")]
+
+
+@defect(suites.ArchitectureSuite, "test_batch_statistics", "with 1 samples gives mean a group of 2")
+class LargerThanTheBatch(ToyArchitecture):
+    def batch_statistics(self, stage: Any, samples: int) -> list[BatchStatistic]:
+        return [BatchStatistic("generator", "mean", 2, "0")]
+
+
+@defect(suites.ArchitectureSuite, "test_batch_statistics", r"gives \('critic', .*, not a BatchStatistic of the")
+class OfNoNetwork(ToyArchitecture):
+    def batch_statistics(self, stage: Any, samples: int) -> list[Any]:
+        return [("critic", "mean", 1, "0")]
+
+
+@defect(suites.ArchitectureSuite, "test_initial_weights", "differ under the same seed")
+class NumPyWeights(ToyArchitecture):
+    def to_image(self, stage: Any) -> nn.Module:
+        conv = nn.Conv2d(6, stage.image_channels, 1)
+        nn.init.constant_(conv.weight, np.random.rand())
+        return conv
+
+
+SHARED_MODULE = nn.Conv2d(6, 1, 1)
+
+
+@defect(suites.ArchitectureSuite, "test_initial_weights", "share weights", image_channels=(1,))
+class SharesModules(ToyArchitecture):
+    def to_image(self, stage: Any) -> nn.Module:
+        return SHARED_MODULE
+
+
+class TwiceAsLarge(NearestUpsample):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2)
+
+
+@defect(
+    suites.ResamplingSuite,
+    "test_sizes",
+    r"up with factor 3 and 1 channels makes .*\(1, 1, 2, 2\) where .*\(1, 1, 3, 3\)",
+)
+class OnlyFactorTwo(Area):
+    def up(self, channels: int, factor: int) -> Any:
+        return TwiceAsLarge(factor)
+
+
+@defect(suites.ResamplingSuite, "test_is_a_module_with_conv2d", "builds no pggan_kit.resampling.Downsample")
+class PlainPooling(Area):
+    def down(self, channels: int, factor: int) -> Any:
+        return nn.AvgPool2d(factor)
+
+
+class Dropping(AreaDownsample):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(super().forward(x), 0.5)
+
+
+@defect(suites.ResamplingSuite, "test_same_input_same_output", "down with factor 2 and 1 channels gives two outputs")
+class RandomDown(Area):
+    def down(self, channels: int, factor: int) -> Any:
+        return Dropping(factor)
+
+
+class WrongFusion(NearestUpsample):
+    def conv2d(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self(F.conv2d(x, weight, padding=weight.shape[-1] // 2))
+
+
+@defect(
+    suites.ResamplingSuite, "test_fused_convolution", "a 3x3 kernel differs from up and convolution one after the other"
+)
+class FusedInTheWrongOrder(Area):
+    def up(self, channels: int, factor: int) -> Any:
+        return WrongFusion(factor)
+
+
+@defect(suites.ResamplingSuite, "test_fused_convolution", "in its gradient to the weight")
+class FusedWithoutItsWeight(Area):
+    def down(self, channels: int, factor: int) -> Any:
+        return HalfCut(factor)
+
+
+class HalfCut(AreaDownsample):
+    def conv2d(self, x: Tensor, weight: Tensor) -> Tensor:
+        return super().conv2d(x, (weight + weight.detach()) / 2)
+
+
+def augmentation_defect(method: str, says: str) -> Callable[[Any], Any]:
+    return defect(suites.AugmentationSuite, method, says)
+
+
+@augmentation_defect("test_shapes", r"of 1 images 4x4 with 1 channels returns .*\(1, 3, 4, 4\)")
+class Colours(Flip):
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.expand(-1, 3, -1, -1)
+
+
+@augmentation_defect("test_shapes", "changes its input in place")
+class Inverts(Flip):
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.mul_(-1)
+
+
+@augmentation_defect("test_differentiable", "not differentiable: its output is cut off")
+class ThroughNumPy(Flip):
+    def __call__(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(images.detach().numpy()[..., ::-1].copy())
+
+
+@augmentation_defect("test_random_by_torch_alone", "under the same torch seed are augmented in two ways")
+class PythonRandom(Flip):
+    def __call__(self, images: Tensor) -> Tensor:
+        return images * (1 + random.random())
+
+
+@augmentation_defect("test_random_by_torch_alone", "reals and fakes would not be treated alike")
+class EveryOther(Flip):
+    calls = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return images * self.calls
+
+
+@augmentation_defect("test_gradcheck", "is not its derivative")
+class HalvesGradients(Flip):
+    def __call__(self, images: Tensor) -> Tensor:
+        return HalfGradient.apply(images)
+
+
+@pytest.mark.parametrize("case", DEFECTS, ids=name_of)
+def test_a_defect_is_told(case: Defect) -> None:
+    check_told(case)

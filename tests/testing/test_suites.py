@@ -1,0 +1,480 @@
+"""The conformance suites: a sound part of each kind passes, and each defect fails with the sentence that names it."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.defects import (
+    SOUND,
+    Defect,
+    Defects,
+    Flip,
+    InTurn,
+    MeanGap,
+    Moments,
+    SquaredScores,
+    check_told,
+    name_of,
+    suite_for,
+)
+from helpers.paths import TESTS
+from torch import Tensor
+
+import pggan_kit.testing as suites
+from pggan_kit import Quantity, Scores, hookimpl
+from pggan_kit.components import KINDS, Trial
+from pggan_kit.layers.resampling import Area, AreaDownsample
+from pggan_kit.plugin_host.loading import load
+from pggan_kit.testing.toys import ToyLoss
+
+DEFECTS = Defects()
+defect = DEFECTS.of
+
+
+@defect(suites.LossSuite, "test_keeps_its_protocol", "it has no generator")
+class LossWithoutGenerator:
+    needs_real = False
+    penalties = ()
+
+    def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        return {}
+
+
+@defect(suites.ObserverSuite, "test_hooks_are_known", r"after_stp is no hook \(did you mean after_step\?\)")
+class MisspeltHook:
+    @hookimpl
+    def after_stp(self) -> None: ...
+
+
+@defect(suites.ObserverSuite, "test_hooks_are_known", "named like a hook, so mark it")
+class UnmarkedHook:
+    def after_step(self) -> None: ...
+
+
+@defect(suites.PenaltySuite, "test_bad_arguments_are_refused", "taken without a word", bad_arguments=[{"every": 0}])
+class TakesAnything(SquaredScores): ...
+
+
+@defect(suites.PenaltySuite, "test_bad_arguments_are_refused", "must begin with 'every'", bad_arguments=[{"every": 0}])
+class SaysNothing(SquaredScores):
+    def __init__(self, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError("bad value")
+        super().__init__(1.0, every)
+
+
+@defect(suites.LossSuite, "test_trains_through_a_fade", "training a tiny run with losses.Raises fails: .*TypeError: oh")
+class Raises(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        raise TypeError("oh")
+
+
+@defect(suites.LossSuite, "test_same_seed_same_weights", "draws random numbers from elsewhere")
+class NumPyNoise(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        return {"noisy": F.softplus(-fake.score).mean() * (1 + np.random.rand())}
+
+
+@defect(suites.LossSuite, "test_resumes_exactly", "keeps something that it does not save")
+class Remembers(ToyLoss):
+    calls = 0
+
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        self.calls += 1
+        return {"growing": F.softplus(-fake.score).mean() * self.calls}
+
+
+@defect(suites.AugmentationSuite, "test_state_survives_a_checkpoint", "has save_state but no load_state")
+class SavesInVain(Flip):
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        return {"p": 0.5}
+
+
+@defect(suites.AugmentationSuite, "test_state_survives_a_checkpoint", "does not take back in load_state")
+class LoadsNothing(Flip):
+    p = 0.0
+
+    @hookimpl
+    def after_step(self) -> None:
+        self.p += 1.0
+
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        return {"p": self.p}
+
+    @hookimpl
+    def load_state(self, saved: Mapping[str, Any]) -> None: ...
+
+
+@defect(suites.AugmentationSuite, "test_state_survives_a_checkpoint", "weights_only=True")
+class SavesAnObject(Flip):
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        return {"rng": np.random.get_state()}
+
+    @hookimpl
+    def load_state(self, saved: Mapping[str, Any]) -> None: ...
+
+
+@defect(suites.ObserverSuite, "test_hot_hooks_do_not_wait", r"waits for the device in after_step: it calls item on")
+class ReadsEachLoss:
+    @hookimpl
+    def after_step(self, losses: Mapping[str, Tensor]) -> None:
+        self.last = {name: value.item() for name, value in losses.items()}
+
+
+@defect(suites.ObserverSuite, "test_hot_hooks_do_not_wait", "it calls __float__ on")
+class FloatsEachLoss:
+    @hookimpl
+    def after_step(self, losses: Mapping[str, Tensor]) -> None:
+        self.last = {name: float(value) for name, value in losses.items()}
+
+
+@defect(suites.SwitchSuite, "test_hot_hooks_do_not_wait", "waits for the device in fade_alpha: it calls cpu on")
+class AsksTheDevice:
+    @hookimpl
+    def fade_alpha(self, progress: float) -> float:
+        torch.zeros(3).cpu()
+        return progress
+
+
+@defect(suites.LossSuite, "test_step_does_not_wait", r"a step with losses\.ReadsScores waits for the device: .* item")
+class ReadsScores(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        self.last = fake.score.mean().item()
+        return super().generator(fake, real)
+
+
+class AsItLies(AreaDownsample):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.as_strided(x.shape, torch.empty(x.shape).stride()))
+
+
+@defect(suites.ResamplingSuite, "test_memory_formats_agree", "after two steps depends on the memory format")
+class ReadsMemory(Area):
+    def down(self, channels: int, factor: int) -> Any:
+        return AsItLies(factor)
+
+
+@defect(
+    suites.AugmentationSuite, "test_trains_in_bfloat16", "under bfloat16 autocast a step with .*Blends fails: RuntimeEr"
+)
+class Blends(Flip):
+    def __call__(self, images: Tensor) -> Tensor:
+        result, some = images.clone(), torch.rand(len(images)) < 0.9
+        result[some] = F.conv2d(images, torch.ones(1, 1, 1, 1))[some]  # bfloat16 into float32
+        return result
+
+
+@defect(suites.MetricSuite, "test_descriptions", r"describe\(\) of 16 images .* returns no tensor \(16, ...\)")
+class DescribesTheBatch(MeanGap):
+    def describe(self, images: Tensor) -> Tensor:
+        return images.mean()[None]
+
+
+@defect(suites.MetricSuite, "test_descriptions", "returns what is not finite")
+class DividesByZero(MeanGap):
+    def describe(self, images: Tensor) -> Tensor:
+        return super().describe(images) / 0
+
+
+@defect(suites.MetricSuite, "test_values", "returns 'gap' as Tensor")
+class ReturnsTensors(MeanGap):
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, Any]:
+        return {"gap": (real.mean() - fake.mean()).abs()}
+
+
+@defect(suites.MetricSuite, "test_values", "not defined at any of the sizes")
+class NeverDefined(MeanGap):
+    def describe(self, images: Tensor) -> Any:
+        return None
+
+
+@defect(suites.MetricSuite, "test_quantities", r"'gap' is 0\.\d+, and quantities states that it lies in \[1\.0, 2\.0\]")
+class StatesAnotherRange(MeanGap):
+    quantities = MappingProxyType({"gap": Quantity("lower", (1.0, 2.0))})
+
+
+@defect(suites.MetricSuite, "test_quantities", r"compare\(\) gives 'gap', and quantities names gaps: add it there")
+class StatesAnotherName(MeanGap):
+    quantities = MappingProxyType({"gaps": Quantity("lower")})
+
+
+@defect(suites.MetricSuite, "test_quantities", r"quantities states 'gap' as str, no pggan_kit\.Quantity")
+class StatesADirectionAlone(MeanGap):
+    quantities: Any = MappingProxyType({"gap": "lower"})
+
+
+@defect(suites.MetricSuite, "test_remembers_nothing", "must remember nothing")
+class NeverForgets(MeanGap):
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        self.found.append(float((real.mean() - fake.mean()).abs()))
+        return {"gap": sum(self.found)}
+
+
+@defect(suites.MetricSuite, "test_order_of_images", "with the images in another order")
+class LooksAtTheFirst(MeanGap):
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        return {"gap": float((real[0] - fake[0]).abs())}
+
+
+@defect(suites.MetricSuite, "test_leaves_images_alone", r"describe\(\) changes its images in place")
+class ShiftsImages(MeanGap):
+    def describe(self, images: Tensor) -> Tensor:
+        return super().describe(images.add_(1))
+
+
+@defect(suites.MetricSuite, "test_leaves_images_alone", r"compare\(\) changes its descriptions in place")
+class ShiftsDescriptions(MeanGap):
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        return super().compare(real.add_(1), fake)
+
+
+@defect(suites.MetricSuite, "test_fingerprint", r"fingerprint\(\) differs")
+class NamedByItsPlace(MeanGap):
+    def fingerprint(self) -> str:
+        return str(id(self))
+
+
+@defect(suites.FeatureExtractorSuite, "test_fingerprint", r"fingerprint\(\) is no text")
+class NamedByANumber(Moments):
+    def fingerprint(self) -> Any:
+        return 7
+
+
+@defect(suites.FeatureExtractorSuite, "test_features", r"images of different sizes or channels have .* features")
+class Pixels(Moments):
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+
+@defect(suites.FeatureExtractorSuite, "test_image_by_image", "is a network in training mode")
+class BatchNormalised(Moments):
+    def __call__(self, images: Tensor) -> Tensor:
+        features = super().__call__(images)
+        return (features - features.mean(0)) / (features.std(0, unbiased=False) + 1e-3)
+
+
+@defect(suites.ObserverSuite, "test_changes_nothing", "it disturbs training")
+class Meddles:
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        with torch.no_grad():
+            state.generator.to_image.bias.mul_(0.9)
+
+
+@defect(suites.ObserverSuite, "test_leaves_the_same_files_in_each_run", r"ticks\.txt is not what a new one leaves")
+class CountsOn:
+    def __init__(self) -> None:
+        self.count = 0
+
+    @hookimpl
+    def after_tick(self, run: Any) -> None:
+        self.count += 1
+        (run.directory / "ticks.txt").write_text(str(self.count))
+
+
+@defect(suites.ObserverSuite, "test_begins_each_run_afresh", "begin it in before_run, not in __init__ alone")
+class CountsOnAndSaves(CountsOn):
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    @hookimpl
+    def load_state(self, saved: Mapping[str, Any]) -> None:
+        self.count = saved["count"]
+
+
+@defect(suites.LauncherSuite, "test_exit_codes", r"exit with 0, 2 and 0 are reported as \[0, 1, 0\]")
+class YesOrNo(InTurn):
+    def run(self, trial: Trial) -> int:
+        return int(super().run(trial) != 0)
+
+
+@defect(suites.LauncherSuite, "test_exit_codes", "are reported as")
+class AsTheyEnd(InTurn):
+    def launch(self, trials: Sequence[Trial], ended: Any = None) -> list[int]:
+        return [*super().launch(trials, ended)[::-1][1:], 0]
+
+
+@defect(suites.LauncherSuite, "test_exit_codes", r"`ended` is told \{\}")
+class TellsNothing(InTurn):
+    def launch(self, trials: Sequence[Trial], ended: Any = None) -> list[int]:
+        return super().launch(trials)
+
+
+@defect(suites.LauncherSuite, "test_exit_codes", "returns 2 exit codes for 3 trials")
+class LosesOne(InTurn):
+    def launch(self, trials: Sequence[Trial], ended: Any = None) -> list[int]:
+        return super().launch(trials[1:], ended)
+
+
+@defect(suites.LauncherSuite, "test_place", "the log of a trial in")
+class StaysHere(InTurn):
+    def once(self, trial: Trial) -> int:
+        return super().once(replace(trial, folder=None))
+
+
+@defect(suites.LauncherSuite, "test_dead_trials_run_again", "it is not run again")
+class LetsThemLie(InTurn):
+    def run(self, trial: Trial) -> int:
+        return self.once(trial)
+
+
+@defect(suites.LauncherSuite, "test_dead_trials_run_again", "is run 2 times")
+class NeverLearns(InTurn):
+    def run(self, trial: Trial) -> int:
+        return self.once(trial) and self.once(trial)
+
+
+@defect(suites.LauncherSuite, "test_dead_trials_run_again", r"launch.. raises CalledProcessError")
+class GivesUp(InTurn):
+    def once(self, trial: Trial) -> int:
+        return subprocess.run(trial.command, check=True, cwd=trial.folder).returncode
+
+
+@defect(suites.LauncherSuite, "test_launches_again", "in the second launch a trial that is killed once ends in")
+class RunsOutOfTries(InTurn):
+    def __init__(self) -> None:
+        self.left = 1
+
+    def run(self, trial: Trial) -> int:
+        code = self.once(trial)
+        if code and self.left:
+            self.left -= 1
+            code = self.once(trial)
+        return code
+
+
+@defect(suites.LauncherSuite, "test_missing_program", r"launch.. raises FileNotFoundError")
+class TrustsCommands(InTurn):
+    def once(self, trial: Trial) -> int:
+        return subprocess.run(trial.command, check=False).returncode
+
+
+class Impatient(suites.LauncherSuite):
+    patience = 5.0  # the trials of these two are left behind, and somebody waits for them
+
+
+@defect(Impatient, "test_stops_in_order", "does not wait for a trial")
+class RunsAway(InTurn):
+    def once(self, trial: Trial) -> int:
+        process = subprocess.Popen(trial.command, cwd=trial.folder)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.kill()
+            raise
+
+
+@defect(Impatient, "test_stops_in_order", "is not raised again")
+class SwallowsIt(InTurn):
+    def once(self, trial: Trial) -> int:
+        try:
+            return super().once(trial)
+        except KeyboardInterrupt:
+            return 143
+
+
+@pytest.mark.parametrize("case", DEFECTS, ids=name_of)
+def test_a_defect_is_told(case: Defect) -> None:
+    check_told(case)
+
+
+@pytest.mark.parametrize("suite", SOUND, ids=lambda suite: suite.kind)
+def test_a_sound_part_passes(suite: type[suites.Suite]) -> None:
+    attributes: dict[str, Any] = {}
+    if suite is suites.OptimizerSuite:
+        attributes["lr_name"] = ""
+    if suite is suites.ArchitectureSuite:
+        attributes["geometries"] = ((4, 8),)
+    instance = suite_for(suite, SOUND[suite], **attributes)
+    for name in dir(instance):
+        if name.startswith("test_"):
+            getattr(instance, name)()
+
+
+def test_every_kind_has_a_suite_and_a_defect() -> None:
+    here = TESTS / "testing"
+    others = [runpy.run_path(str(here / f"test_{name}_suites.py")) for name in ("loss", "network", "training")]
+    defects = [*DEFECTS, *(case for other in others for case in other["DEFECTS"])]
+    assert {suite.kind for suite in SOUND} == set(KINDS)
+    assert {case.suite.kind for case in defects} == set(KINDS)
+
+
+def test_the_installed_package_does_not_need_pytest() -> None:
+    code = "import sys, pggan_kit.testing; sys.exit('pytest' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_waits_for_the_device_is_noticed() -> None:
+    value, other = torch.tensor(1.5), torch.zeros(2)
+    waits: dict[str, Callable[[], Any]] = {
+        "item": value.item,
+        "tolist": value.tolist,
+        "cpu": value.cpu,
+        "numpy": value.numpy,
+        "to": lambda: value.to("cpu"),
+        "float": lambda: float(value),
+        "int": lambda: int(value),
+        "if": lambda: 1 if value > 0 else 2,
+        "format": lambda: f"{value:.2f}",
+        "print": lambda: str(value),
+        "array": lambda: np.asarray(value),
+        "equal": lambda: torch.equal(value, value),
+    }
+    for name, action in waits.items():
+        with suites.SyncWatch() as watch:
+            action()
+        assert watch.found, name
+    with suites.SyncWatch() as watch:
+        other += value * 2
+        torch.stack([value, value]).mean().detach().to(torch.float64)
+        other.clone().clamp_(0, 1).copy_(other, non_blocking=True)
+    assert watch.found == []
+
+
+TESTED_HERE = ("architectures", "resampling", "losses", "penalties", "updates", "optimizers", "switches")
+
+
+def test_every_shipped_part_inherits_its_suite() -> None:
+    """Somewhere in tests/plugins, a class whose `make` makes the part."""
+    made: set[type] = set()
+    for path in (TESTS / "plugins").rglob("test_*.py"):
+        if "Suite" not in path.read_text():
+            continue
+        spec = importlib.util.spec_from_file_location(f"shipped_{path.stem}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for thing in vars(module).values():
+            inherits = isinstance(thing, type) and issubclass(thing, suites.Suite)
+            if inherits and thing.__name__.startswith("Test") and thing.kind in TESTED_HERE:
+                made.add(type(thing().make()))
+    shipped = [
+        row.component
+        for row in load().rows.values()
+        if row.component.kind in TESTED_HERE and ours(row.component.factory)
+    ]
+    missing = [f"{row.kind}.{row.name}" for row in shipped if row.factory not in made]
+    assert shipped
+    assert not missing, f"no conformance suite for {', '.join(missing)}"
+
+
+def ours(factory: Callable[..., Any]) -> bool:
+    """Whether it comes from this project's own plugins."""
+    return factory.__module__.startswith("pggan_plugins.")

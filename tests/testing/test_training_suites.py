@@ -1,0 +1,215 @@
+"""Broken optimizers, switches and updates fail their suites, and are told what is wrong."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.defects import Defect, Defects, Ramp, check_told, name_of
+from torch import Tensor, nn
+
+import pggan_kit.testing as suites
+from pggan_kit import hookimpl
+from pggan_kit.testing.toys import ToyOptimizer, ToyUpdate
+
+DEFECTS = Defects()
+defect = DEFECTS.of
+
+
+def optimizer_defect(method: str, says: str) -> Callable[[Any], Any]:
+    return defect(suites.OptimizerSuite, method, says)
+
+
+@optimizer_defect("test_holds_all_parameters", "some would never learn")
+class ForgetsTheLast(ToyOptimizer):
+    def build(self, params: Iterable[nn.Parameter], stage: Any) -> torch.optim.Optimizer:
+        return super().build(list(params)[:-1], stage)
+
+
+@optimizer_defect("test_descends", "has not become smaller")
+class Climbs(ToyOptimizer):
+    def build(self, params: Iterable[nn.Parameter], stage: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(params, lr=0.01, maximize=True)
+
+
+class CountsElsewhere(torch.optim.SGD):
+    count = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.count += 1
+        self.param_groups[0]["lr"] = 0.1 / self.count
+        return super().step(closure)
+
+
+@optimizer_defect("test_state_can_be_carried_over", "it keeps state elsewhere, which is lost when a network grows")
+class HiddenState(ToyOptimizer):
+    def build(self, params: Iterable[nn.Parameter], stage: Any) -> torch.optim.Optimizer:
+        return CountsElsewhere(params, lr=0.1)
+
+
+@optimizer_defect("test_learning_rate_per_stage", "the learning rate at 8x8 is 0.001")
+class FirstRateOnly(ToyOptimizer):
+    def __init__(self, lr: Any = 0.1) -> None:
+        self.lr = lr[4] if isinstance(lr, Mapping) else lr
+
+    def build(self, params: Iterable[nn.Parameter], stage: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(params, lr=self.lr)
+
+
+TURNS = itertools.count()
+
+
+@optimizer_defect("test_begins_each_run_afresh", "a second run with one optimizers.FallsForEver does not end where")
+class FallsForEver(ToyOptimizer):
+    def __init__(self) -> None:
+        self.lr = 0.05
+
+    def build(self, params: Iterable[nn.Parameter], stage: Any) -> torch.optim.Optimizer:
+        self.lr /= 2
+        return torch.optim.SGD(params, lr=self.lr)
+
+
+def switch(alpha: Callable[[float], Any], method: str, says: str) -> None:
+    class Broken:
+        @hookimpl
+        def fade_alpha(self, progress: float) -> Any:
+            return alpha(progress)
+
+    DEFECTS.append(Defect(suites.SwitchSuite, Broken, method, says))
+
+
+switch(
+    lambda p: 1.2 * p, "test_stays_between_0_and_1", r"alpha of the generator is 1\.0\d* at progress 0\.8\d*; it lies"
+)
+switch(lambda p: 0.9 * p, "test_ends_at_1", r"alpha of the generator ends at 0\.9, not 1: the network jumps")
+switch(lambda p: 1 - p if p < 1 else 1.0, "test_never_goes_back", "alpha of the generator falls after progress 0")
+switch(lambda p: next(TURNS) % 2, "test_ends_at_1", "for the same question")
+switch(torch.tensor, "test_stays_between_0_and_1", "fade_alpha answers with a Tensor; it must be a plain number")
+
+
+@defect(suites.SwitchSuite, "test_trains_through_a_fade", "never grows")
+class NeverGrows(Ramp):
+    @hookimpl
+    def should_advance(self) -> bool:
+        return False
+
+
+def update_defect(method: str, says: str) -> Callable[[Any], Any]:
+    return defect(suites.UpdateSuite, method, says)
+
+
+@update_defect("test_optimizers", "no optimizer holds the generator's")
+class OnlyDiscriminator(ToyUpdate):
+    def optimizers(self, experiment: Any, stage: Any, generator: Any, discriminator: Any) -> dict[str, Any]:
+        return {"D": super().optimizers(experiment, stage, generator, discriminator)["D"]}
+
+
+@update_defect("test_changes_weights_in_minimise_alone", "changes the generator's weights outside ctx.minimise")
+class BehindItsBack(ToyUpdate):
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        result = super().step(ctx)
+        with torch.no_grad():
+            ctx._state.generator.to_image.bias += 0.1
+        return result
+
+
+@update_defect("test_changes_weights_in_minimise_alone", "'G' changes nothing of the discriminator")
+class WrongOptimizer(ToyUpdate):
+    def optimizers(self, *args: Any) -> dict[str, Any]:
+        right = super().optimizers(*args)
+        return {"G": right["G"], "D": right["G"], "unused": right["D"]}
+
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        real = ctx.reals()
+        latents = ctx.latents("x")
+
+        def judge(G: Any, D: Any, part: Any) -> Any:
+            return {"x": D(part["real"], None).score.mean()}, {}
+
+        ctx.minimise("G", "discriminator", judge, {"real": real.images, "latents": latents})
+        return {}
+
+
+@update_defect("test_changes_weights_in_minimise_alone", "ctx.minimise is never called for it")
+class OneSided(ToyUpdate):
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        real = ctx.reals()
+        terms, _ = ctx.minimise(
+            "D", "discriminator", lambda G, D, part: ({"x": D(part["real"], None).score.mean()}, {}), {"real": real[0]}
+        )
+        return {"Loss/x": terms["x"]}
+
+
+class OwnLatents:
+    """Stands before a context and draws latents elsewhere."""
+
+    def __init__(self, ctx: Any) -> None:
+        self._ctx = ctx
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)
+
+    def latents(self, stream: str) -> Tensor:
+        return torch.from_numpy(np.random.randn(4, 8)).float()
+
+
+@update_defect("test_draws_through_the_context", r"no latents through ctx.latents\(\)")
+@update_defect("test_same_position_same_step", "random numbers come from elsewhere")
+class DrawsLatentsItself(ToyUpdate):
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        return super().step(OwnLatents(ctx))
+
+
+@update_defect("test_returns", "'Loss/discriminator' with its graph")
+class KeepsTheGraph(ToyUpdate):
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        return {tag: value.requires_grad_(True) for tag, value in super().step(ctx).items()}
+
+
+@update_defect("test_returns", "tags begin with Loss/ or Scores/")
+class PlainNames(ToyUpdate):
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        return {"loss": super().step(ctx)["Loss/generator"]}
+
+
+@update_defect("test_step_does_not_wait", "a step with updates.ReadsItsLoss waits for the device: it calls item")
+class ReadsItsLoss(ToyUpdate):
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        result = super().step(ctx)
+        self.last = result["Loss/generator"].item()
+        return result
+
+
+class WithoutDue(OwnLatents):
+    answer: Callable[[Sequence[Any]], Sequence[Any]] = staticmethod(lambda penalties: penalties)
+
+    def latents(self, stream: str) -> Tensor:
+        return self._ctx.latents(stream)
+
+    def due(self, penalties: Sequence[Any]) -> Sequence[Any]:
+        return self.answer(penalties)
+
+
+class NoneDue(WithoutDue):
+    answer = staticmethod(lambda penalties: ())
+
+
+@update_defect("test_penalties", "ask ctx.due")
+class AlwaysDue(ToyUpdate):
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        return super().step(WithoutDue(ctx))
+
+
+@update_defect("test_penalties", "leaves out the loss's penalties")
+class NeverDue(ToyUpdate):
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        return super().step(NoneDue(ctx))
+
+
+@pytest.mark.parametrize("case", DEFECTS, ids=name_of)
+def test_a_defect_is_told(case: Defect) -> None:
+    check_told(case)

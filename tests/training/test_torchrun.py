@@ -1,0 +1,132 @@
+"""A whole run under torchrun: asked to stop, a rank that dies, one that hangs; and going on afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import STUB
+from helpers.killing import last
+
+from pggan_kit.api.train import resume
+
+SECONDS = 120
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+ACT = """\
+import os, signal, time
+from pggan_kit import hookimpl
+
+@hookimpl
+def after_step(state):
+    if os.environ.get("RANK") == "1" and state.images == 12:
+        {what}
+"""
+
+IMPATIENT = """\
+from datetime import timedelta
+from pggan_kit import distributed
+from pggan_kit.cli import main
+distributed.TIMEOUT = timedelta(seconds=5)
+main()
+"""
+"""The command line, for processes that do not wait long for each other."""
+
+Torchrun = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def torchrun(tiny: Callable[..., str]) -> Torchrun:
+    """`torchrun(what)`: trains the tiny experiment in two processes, of which rank 1 does this after its third step."""
+
+    def run(what: str, *lines: str, ranks: int = 2, program: tuple[str, ...] = ("-m", "pggan_kit")) -> object:
+        Path("act.py").write_text(ACT.format(what=what))
+        args = ["train", tiny(*lines), "--plugin", STUB, "--plugin", "act.py", "--run-dir", "run"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        ended = subprocess.run(
+            [*LAUNCH, str(ranks), *program, *map(str, args)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        Path("act.py").write_text(ACT.format(what="pass"))
+        return ended
+
+    return run  # type: ignore[return-value]
+
+
+def resumed() -> int:
+    """Where the run ends when one process goes on with it."""
+    return resume("run", plugins=[STUB]).state.images
+
+
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(torchrun: Torchrun) -> None:
+    ended = torchrun("os.kill(os.getpid(), signal.SIGTERM)")
+    assert ended.returncode != 0
+    assert "stopped at images 16 and saved; go on with: pggan-kit resume run" in ended.stderr
+    assert last(Path("run"))["images"] == 16
+    assert re.search(r"exitcode\s*: 143", ended.stderr)
+    assert resumed() == 40
+
+
+def test_a_rank_that_dies_ends_all_with_a_message(torchrun: Torchrun) -> None:
+    began = time.monotonic()
+    ended = torchrun("os._exit(3)")
+    assert ended.returncode != 0 and time.monotonic() - began < SECONDS / 2
+    assert "error: process 0 of 2 lost the others: one of them has ended" in ended.stderr
+    assert last(Path("run"))["images"] == 8, "the last tick's"
+    assert resumed() == 40
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_not_waited_for_forever(torchrun: Torchrun) -> None:
+    Path("impatient.py").write_text(IMPATIENT)
+    ended = torchrun("time.sleep(1000)", program=("impatient.py",))
+    assert ended.returncode != 0
+    assert "error: process 0 of 2 lost the others" in ended.stderr and "does not answer" in ended.stderr
+    assert last(Path("run"))["images"] == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "lines", "told"),
+    [
+        ("pass", ["schedule.batch_size = 5"], "schedule.batch_size 5 does not divide over 2 processes"),
+        ("raise ValueError('no')", [], "after_step"),
+    ],
+)
+def test_what_is_wrong_is_told(what: str, lines: list[str], told: str, torchrun: Torchrun) -> None:
+    ended = torchrun(what, *lines)
+    assert ended.returncode != 0 and told in ended.stderr and "error: " in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_to_torchrun_stops_all(number: str, torchrun: Torchrun) -> None:
+    ended = torchrun(f"os.kill(os.getppid(), signal.{number}); time.sleep(2)")
+    assert ended.returncode != 0 and "and saved; go on with: pggan-kit resume run" in ended.stderr
+    assert last(Path("run"))["images"] in (12, 16, 20)
+    assert resumed() == 40
+
+
+def test_ranks_that_find_nobody_say_so(rejected: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    rejected(r"WORLD_SIZE is 2 in the environment, and the other processes cannot be found: start all .* torchrun")
+
+
+@pytest.mark.slow
+def test_two_stop_and_four_go_on(torchrun: Torchrun) -> None:
+    torchrun("os.kill(os.getpid(), signal.SIGTERM)")
+    command = ["-m", "pggan_kit", "resume", "run", "--plugin", STUB]
+    ended = subprocess.run([*LAUNCH, "4", *map(str, command)], capture_output=True, text=True, timeout=SECONDS)
+    assert ended.returncode == 0, ended.stderr
+    assert last(Path("run"))["images"] == 40
