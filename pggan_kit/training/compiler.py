@@ -287,7 +287,8 @@ def machine_code(recording: Recording, work: Work, graphs: bool) -> Callable[...
     on_cpu = recording.fixed[0].device.type == "cpu"
     options = {"fallback_random": True, "triton.cudagraphs": graphs, "cpp_wrapper": on_cpu}
     with torch.no_grad():
-        function: Callable[..., Any] = torch._inductor.compile(recording.graph, [*recording.inputs(work)], options=options)
+        inputs = [*recording.inputs(work)]
+        function: Callable[..., Any] = torch._inductor.compile(recording.graph, inputs, options=options)
     if not graphs:
         return function
     # A CUDA graph's outputs lie where its next replay writes.
