@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from helpers.paths import ROOT
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -27,9 +28,11 @@ from pggan_kit.system.seeding import torch_generator
 from pggan_kit.testing.support import equal
 from pggan_kit.testing.tiny_runs import new_run, tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyDataset
+from pggan_kit.training.measures import metrics
 from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2, Tutorial
 from pggan_plugins.switches import Linear
 
+EXPERIMENTS = ROOT / "experiments"
 GROWING = ScheduleSettings((4, 8, 16), fade_images=24, stable_images=24, batch_size={4: 4, 8: 2, 16: 8})
 
 
@@ -158,6 +161,45 @@ def test_a_fade_begins_with_the_averaged_images_of_the_stage_before(tmp_path: Pa
     for before, after in seam.seams:
         assert before.std() > 0.01
         torch.testing.assert_close(after, before.repeat_interleave(2, 2).repeat_interleave(2, 3), rtol=1e-4, atol=1e-5)
+
+
+class Judge:
+    """Measures the averaged images as the last stage begins, which are those of the stage before, and at its end."""
+
+    def __init__(self) -> None:
+        self.distances: list[float] = []
+
+    @hookimpl
+    def before_stage(self, run: Any, stage: Any) -> None:
+        if stage.index == 1:
+            self.distances.append(metrics(run, run.evaluator)["Metrics/FID"])
+
+    @hookimpl
+    def after_stage(self, run: Any, stage: Any) -> None:
+        if stage.index == 1:
+            self.distances.append(metrics(run, run.evaluator)["Metrics/FID"])
+
+
+def test_a_fade_brings_the_averaged_images_nearer_to_the_digits(tmp_path: Path) -> None:
+    """The demo, smaller. With new blocks averaged from their random start the distance grows by half or more."""
+    judge = Judge()
+    bindings = [
+        "SIZES = (7, 14)",
+        "schedule.fade_images = 3_200",
+        "schedule.stable_images = {7: 4_800, 14: 0}",
+        "architectures.PGGAN.channels = {7: 32, 14: 16}",
+        "optimizers.Adam.decay_images = 0",
+        "datasets.MNIST.limit = 2_000",
+        "train.metrics = [@metrics.FrechetDistance()]",
+        "metrics.FrechetDistance.features = @features.Digits()",
+        "evaluation.count = 500",
+        "evaluation.every = 1_000",
+        "train.observers = []",
+        "train.device = 'cpu'",
+    ]
+    api.train(EXPERIMENTS / "mnist.gin", bindings, run_dir=tmp_path / "run", plugins=[judge])
+    begin, end = judge.distances
+    assert end < begin
 
 
 # Its age
