@@ -102,7 +102,8 @@ class Adam:
     @hookimpl
     def after_step(self, run: Run, stage: Stage, state: TrainState) -> None:
         """Set the next step's learning rate."""
-        if run.schedule.total - state.images < self.decay_images:
+        # The last step may go past the schedule's end, with no images left and no decay asked for.
+        if self.decay_images > 0 and run.schedule.total - state.images < self.decay_images:
             self._set_rate(run, stage, state)
 
     def _set_rate(self, run: Run, stage: Stage, state: TrainState) -> None:

@@ -42,9 +42,13 @@ def add_penalties(
     Raises:
         ValueError: the loss itself has a term with a penalty's name.
     """
-    for name, penalty in zip(name_penalties(penalties), penalties, strict=True):
-        if not any(penalty is each for each in due):
-            continue
+    named = [
+        (name, penalty)
+        for name, penalty in zip(name_penalties(penalties), penalties, strict=True)
+        if any(penalty is each for each in due)
+    ]
+    assert len(named) == len(due), "no other penalties than the loss's are due"
+    for name, penalty in named:
         if name in terms:
             raise ValueError(f"the loss has a term {name}, which is the name of its penalty's term: rename one of them")
         weight: float = at_height(penalty.weight, images[0].shape[-2])

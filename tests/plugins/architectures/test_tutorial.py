@@ -133,8 +133,9 @@ def test_joint_terms_hand_losses_their_halves_with_labels_and_add_penalties() ->
     part = {"real": torch.tensor([1.0, 2.0]), "fake": torch.tensor([3.0, 4.0])}
     part = {name: values.reshape(2, 1, 1, 1) for name, values in part.items()}
     part |= {"mix": torch.zeros(2), "labels": torch.tensor([5, 6])}
+    penalties = [Constant()]
     terms, kept = joint_batch.discriminator_terms(
-        None, lambda x, labels: Scores(x.flatten(), labels=labels), part, Seen(), [Constant()]
+        None, lambda x, labels: Scores(x.flatten(), labels=labels), part, Seen(penalties), penalties
     )
     assert terms == {"seen": 3.0, "Constant": 24.0} and kept["fake"].tolist() == [3, 4]
 

@@ -95,7 +95,8 @@ def test_r1_and_r2_stand_side_by_side_in_an_update() -> None:
         return Scores(critic(x).flatten(1).sum(1))
 
     images = {"real": REALS.view(4, 1, 1, 1), "latents": LATENTS.view(4, 1, 1, 1)}
-    terms, _ = discriminator_terms(generator, D, part(**images), Relativistic(), [R1(weight=2.0), R2(weight=3.0)])
+    penalties = [R1(weight=2.0), R2(weight=3.0)]
+    terms, _ = discriminator_terms(generator, D, part(**images), Relativistic(penalties), penalties)
     assert terms["R1"].item() == pytest.approx(2.0 * B**2 / 2)
     assert terms["R2"].item() == pytest.approx(3.0 * B**2 / 2)
     torch.stack([terms["R1"], terms["R2"]]).sum().backward()
