@@ -20,17 +20,17 @@ git ls-files -z --cached --others --exclude-standard |
     while IFS= read -r -d '' file; do if [ -e "$file" ]; then printf '%s\0' "$file"; fi; done |
     tar --null -T - -cf - | tar -xf - -C "$copy"
 
-# A requirement with its constraints first, and then the wheel again, as its version does not change with its content.
+# First what the wheel requires, then the wheel again: pip takes an older build of the same version for installed.
 test -x "$environment/bin/python" || "$python" -m venv "$environment"
-pip="$environment/bin/python -m pip --disable-pip-version-check --quiet"
-$pip wheel --no-deps --wheel-dir "$copy/dist" "$copy"
+pip() { "$environment/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
+pip wheel --no-deps --wheel-dir "$copy/dist" "$copy"
 wheel=$(echo "$copy"/dist/*.whl)
 if [ "$constraints" = newest ]; then
-    $pip install --upgrade --upgrade-strategy eager "${wheel}[dev]"
+    pip install --upgrade --upgrade-strategy eager "${wheel}[dev]"
 else
-    $pip install --constraint "$constraints" "${wheel}[dev]"
+    pip install --constraint "$constraints" "${wheel}[dev]"
 fi
-$pip install --no-deps --force-reinstall "$wheel"
+pip install --no-deps --force-reinstall "$wheel"
 
 # Where documentation includes sources, it finds the installed ones.
 rm -rf "$copy"/build "$copy"/*.egg-info "$copy/pggan_kit" "$copy/plugins"
