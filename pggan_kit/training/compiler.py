@@ -287,7 +287,7 @@ def machine_code(recording: Recording, work: Work, graphs: bool) -> Callable[...
     on_cpu = recording.fixed[0].device.type == "cpu"
     options = {"fallback_random": True, "triton.cudagraphs": graphs, "cpp_wrapper": on_cpu}
     with torch.no_grad():
-        inputs = [*recording.inputs(work)]
+        inputs: list[Any] = [*recording.inputs(work)]
         function: Callable[..., Any] = torch._inductor.compile(recording.graph, inputs, options=options)
     if not graphs:
         return function

@@ -197,7 +197,7 @@ def test_a_fade_brings_the_averaged_images_nearer_to_the_digits(tmp_path: Path) 
         "train.observers = []",
         "train.device = 'cpu'",
     ]
-    api.train(EXPERIMENTS / "mnist.gin", bindings, run_dir=tmp_path / "run", plugins=[judge])
+    pggan_kit.train(EXPERIMENTS / "mnist.gin", bindings, run_dir=tmp_path / "run", plugins=[judge])
     begin, end = judge.distances
     assert end < begin
 
