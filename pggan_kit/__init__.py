@@ -3,14 +3,13 @@
 from pggan_kit.api.evaluate import evaluate
 from pggan_kit.api.generator import load_generator
 from pggan_kit.api.train import resume, train
-from pggan_kit.components import Component, Critic, Quantity, Scores
+from pggan_kit.components import Component, Critic, Quantity, Reals, Scores, StepContext
 from pggan_kit.hookspecs import hookimpl
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.run import Run, Stats
 from pggan_kit.schedule import PerStage, Stage, at_height
-from pggan_kit.training.step import Reals, StepContext, image_gradients
-
-__version__ = "0.1.0"
+from pggan_kit.training.step import image_gradients
+from pggan_kit.version import __version__ as __version__
 
 __all__ = [
     "Component",

@@ -160,12 +160,13 @@ class Experiment:
         if self.ema_ramp_up is not None and not 0 < self.ema_ramp_up <= 1:
             raise ValueError(f"ema_ramp_up must be in (0, 1], or None, and is {self.ema_ramp_up}")
 
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """A context in which networks compute in the experiment's precision."""
-        if self.precision == "float16":
+    def autocast(self, device: torch.device, precision: str | None = None) -> torch.autocast:
+        """Return a context in which networks compute in a precision; None: the experiment's."""
+        precision = precision or self.precision
+        if precision == "float16":
             return torch.autocast(device.type, torch.float16)
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bfloat16()
-        low = self.precision == "bfloat16" or (self.precision == "auto" and native)
+        low = precision == "bfloat16" or (precision == "auto" and native)
         return torch.autocast(device.type, torch.bfloat16, enabled=low)
 
     def micro_batches(self, stage: Stage, rows: int) -> int:

@@ -250,7 +250,7 @@ def _measured(prepared: Prepared, steady: Rig, budget: Budget, work: float) -> C
     activations = _activations_mib(steady)
     steady_seconds = _seconds_an_image(steady)
     fading_seconds = steady_seconds
-    if fades(prepared, steady.stage):
+    if fades(prepared, steady.schedule, steady.stage):
         fading = Rig(prepared, steady.schedule, steady.stage.index, fading=True, compiles=False)
         fading.step()
         fading_seconds = _seconds_an_image(fading)

@@ -6,8 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pggan_kit.data.pyramid import FILTERS
+from PIL import Image
+
 from pggan_kit.errors import DataError, check_choice
+
+FILTERS = {"area": None, "lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
+"""Pillow's filter by name; None for the area mean, which Pillow has for whole factors only."""
 
 
 @dataclass(frozen=True)

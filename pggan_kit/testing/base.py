@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pggan_kit.errors import PluginError
 from pggan_kit.experiment import MEMORY_FORMATS
+from pggan_kit.growth.fade import NETS, PATHS
 from pggan_kit.plugin_host.contracts import marked_hooks, require_protocol
 from pggan_kit.testing.support import SyncWatch, difference, equal, first_lines, require, through_a_file, weights
 from pggan_kit.testing.tiny_runs import HOT_HOOKS, WatchedHooks, hears, mid_fade, new_run, summary, train_tiny
@@ -22,7 +23,7 @@ from pggan_kit.testing.toys import (
     ToySampler,
 )
 from pggan_kit.training.compiler import Compiler, as_recorded
-from pggan_kit.training.step import PATHS, StepContext
+from pggan_kit.training.step import TrainingStep
 
 
 class Suite:
@@ -269,8 +270,8 @@ class TrainedSuite(Suite):
         compiler.enter(state, state.schedule)
         for number in range(count):
             torch.manual_seed(number)
-            ctx = StepContext(state.experiment, state, state.stage, ToySampler(state.stage), alpha, compiler=compiler)
+            ctx = TrainingStep(state.experiment, state, state.stage, ToySampler(state.stage), alpha, compiler=compiler)
             with watch or nullcontext():
                 state.experiment.update.step(ctx)
             state.images += ctx.drawn
-        return {net: weights(state.network(net)) for net in ("generator", "discriminator")}
+        return {net: weights(state.network(net)) for net in NETS}

@@ -171,22 +171,14 @@ class Compiler:
             buffer.copy_(value)
         if changed:
             return "it changes a network's buffers"
-        exact, tolerance = self._exact(eager, work), TOLERANCE[self._computed_in()]
+        exact = self._tried(eager, work._replace(precision="float32"))
+        tolerance = TOLERANCE[self._computed_in()]
         wrong = differing(wanted, self._tried(made, work), tolerance, exact)
         if wrong is None:
             graphs = replays_graphs(self.experiment.compile, self._device, self._stage)
             made.function = self._translate(made.recording, work, graphs)
             wrong = differing(wanted, self._tried(made, work), tolerance, exact)
         return wrong
-
-    def _exact(self, eager: Backward, work: Work) -> Result:
-        """The eager result without autocast."""
-        precision = self.experiment.precision
-        self.experiment.precision = "float32"
-        try:
-            return self._tried(eager, work)
-        finally:
-            self.experiment.precision = precision
 
     def _tried(self, run: Backward, work: Work) -> Result:
         """What a pass gives; leaves gradients and random numbers as they were."""

@@ -71,11 +71,10 @@ def diversity(run: Run, sampler: Any) -> float | None:
 def metrics(run: Run, evaluator: Evaluator) -> dict[str, float]:
     """What `train.metrics` say of a run's averaged generator as it is now: `Metrics/FID`, `Metrics/FID_floor`, ..."""
     stage, net = run.state.stage, run.state.ema
-    alpha = run.alpha.get("generator", 1.0) if net.bridge is not None else 1.0
-    filled = None if alpha == 1.0 else torch.tensor(alpha, device=run.device)
+    alpha = run.make_alpha(net)
 
     def draw(latents: Tensor, labels: Tensor | None, seed: int) -> Tensor:
-        return drawn(net, latents, labels, filled, seed, run.device)
+        return drawn(net, latents, labels, alpha, seed, run.device)
 
     evaluator.say = run.files.warn
     size, experiment = (stage.height, stage.width), run.experiment

@@ -169,13 +169,10 @@ class TransitionShock:
         self._last_alpha = saved["last_alpha"]
 
     def _drawn(self, run: Run, alpha: float | None = None) -> dict[str, Tensor]:
-        """Images of G and of its average, at the run's alpha or at another."""
-        latents, labels, now = run.fixed_latents(self.count), run.fixed_labels(self.count), run.alpha["generator"]
-        run.alpha["generator"] = now if alpha is None else alpha
-        try:
-            return {net: run.generate(latents, labels, average=net == "ema") for net in ("generator", "ema")}
-        finally:
-            run.alpha["generator"] = now
+        """Return images of G and of its average, at an alpha; None: that of the last step."""
+        latents = run.fixed_latents(self.count)
+        labels = run.fixed_labels(self.count)
+        return {net: run.generate(latents, labels, net == "ema", alpha) for net in ("generator", "ema")}
 
     def _measure(self, run: Run, event: str, old: Stage) -> None:
         """Open a row for the switch from the images kept to those drawn now."""

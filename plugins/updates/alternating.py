@@ -8,10 +8,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import Loss, Penalty
-from pggan_kit.experiment import Experiment
+from pggan_kit.components import (
+    ChosenOptimizers,
+    DiscriminatorCall,
+    GeneratorCall,
+    Loss,
+    Part,
+    Penalty,
+    StepContext,
+)
 from pggan_kit.schedule import PerStage, Stage, at_height
-from pggan_kit.training.step import DiscriminatorCall, GeneratorCall, Part, StepContext, scores_of_each
+from pggan_kit.training.step import scores_of_each
 from pggan_plugins.updates.shared import add_penalties, report, scores_of_reals
 
 
@@ -32,7 +39,7 @@ class Alternating:
         self.n_critic = n_critic
 
     def optimizers(
-        self, experiment: Experiment, stage: Stage, generator: nn.Module, discriminator: nn.Module
+        self, experiment: ChosenOptimizers, stage: Stage, generator: nn.Module, discriminator: nn.Module
     ) -> dict[str, torch.optim.Optimizer]:
         """`generator` and `discriminator`, from the experiment's two."""
         chosen = {

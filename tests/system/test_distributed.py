@@ -25,7 +25,7 @@ from pggan_kit.testing.support import equal, noise
 from pggan_kit.testing.tiny_runs import mid_fade, summary, tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyLoss, ToySampler
 from pggan_kit.training.non_finite import Guard, NonFiniteError
-from pggan_kit.training.step import StepContext
+from pggan_kit.training.step import TrainingStep
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.losses import WGANGP, NonSaturating
 from pggan_plugins.optimizers import Adam
@@ -95,7 +95,7 @@ def death() -> str:
     state = TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu"))
     guard = Guard(state.device)
     try:
-        experiment.update.step(StepContext(experiment, state, state.stage, ToySampler(state.stage), {}, guard))
+        experiment.update.step(TrainingStep(experiment, state, state.stage, ToySampler(state.stage), {}, guard))
     except NonFiniteError as error:
         return str(error)
     return ""

@@ -41,7 +41,7 @@ from pggan_kit.training.compiler import (
     steps_of,
 )
 from pggan_kit.training.parity import differing
-from pggan_kit.training.step import StepContext
+from pggan_kit.training.step import TrainingStep
 from pggan_plugins.architectures import PGGAN, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
 from pggan_plugins.losses import WGANGP, Relativistic
@@ -91,7 +91,7 @@ class Steps:
             paths = ("generator", "discriminator", "reals") if alpha is not None else ()
             alphas = {path: torch.tensor((alpha or 0.0) + 0.1 * number) for path in paths}
             sampler = ToySampler(self.state.stage)
-            ctx = StepContext(self.experiment, self.state, self.state.stage, sampler, alphas, compiler=self.compiler)
+            ctx = TrainingStep(self.experiment, self.state, self.state.stage, sampler, alphas, compiler=self.compiler)
             returned.append(self.experiment.update.step(ctx))
             self.state.images += ctx.drawn
             self.state.follow()

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit import Component, Stage, StepContext, at_height, hookimpl
-from pggan_kit.experiment import Experiment
-from pggan_kit.training.step import DiscriminatorCall, GeneratorCall, Part
+from pggan_kit.components import ChosenOptimizers, DiscriminatorCall, GeneratorCall, Part
 
 Terms = tuple[dict[str, Tensor], dict[str, Tensor]]
 """Losses to be summed and minimised; and what is wanted back, with N rows each."""
@@ -27,7 +26,7 @@ class Mine:
         self.generator_updates = generator_updates
 
     def optimizers(
-        self, experiment: Experiment, stage: Stage, generator: nn.Module, discriminator: nn.Module
+        self, experiment: ChosenOptimizers, stage: Stage, generator: nn.Module, discriminator: nn.Module
     ) -> dict[str, torch.optim.Optimizer]:
         """Asked for after each growth; `step` names them in `minimise`."""
         if experiment.generator_optimizer is None or experiment.discriminator_optimizer is None:

@@ -77,7 +77,9 @@ class Scripted:
     def fixed_labels(self, count: int) -> None:
         return None
 
-    def generate(self, latents: Tensor, labels: None = None, average: bool = True) -> Tensor:
+    def generate(
+        self, latents: Tensor, labels: None = None, average: bool = True, alpha: float | None = None
+    ) -> Tensor:
         return self.images[average][: len(latents)]
 
     def step(self, observer: TransitionShock, loss: float, gradient: float = 0.0) -> None:
