@@ -13,14 +13,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    # torch takes seconds: who names a component, or lists the kinds, does not wait for it.
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
 
-from pggan_kit.layers.resampling import Downsample, Upsample
-from pggan_kit.schedule import PerStage, Stage
+    from pggan_kit.layers.resampling import Downsample, Upsample
+    from pggan_kit.schedule import PerStage, Stage
 
 Features = Any
 
@@ -79,7 +81,7 @@ class BatchStatistic(NamedTuple):
     alone: str
 
 
-Critic = Callable[[Tensor], Scores]
+Critic = Callable[["Tensor"], Scores]
 """A discriminator with its labels, alpha and augmentation bound: images (N, C, h, w) -> Scores."""
 
 
@@ -104,7 +106,7 @@ class Architecture(Protocol):
 
     It may have `separates_batches`, for the discriminator: several batches in one call get the scores that each would
     get alone. Its layers draw no random numbers, keep no state, and where they look across samples they ask
-    `pggan_kit.networks.batches()` how many there are. `scores_of_each` then makes one call of several.
+    `pggan_kit.count_batches()` how many there are. `pggan_kit.scores_of_each` then makes one call of several.
 
     It may have `batch_statistics(stage, samples) -> Sequence[BatchStatistic]`: what the networks of that stage compute
     over the samples of a call in training, where a call has so many. `pggan-kit plan` and `train` say where a
@@ -214,10 +216,10 @@ class Reals(NamedTuple):
     labels: Tensor | None
 
 
-Part = Mapping[str, Tensor | None]
+Part = Mapping[str, "Tensor | None"]
 """A batch as named tensors with N rows each."""
 
-GeneratorCall = Callable[[Tensor, Tensor | None], Tensor]
+GeneratorCall = Callable[["Tensor", "Tensor | None"], "Tensor"]
 """The generator: (latents (N, Z), labels (N,) or None) -> images (N, C, h, w)."""
 
 
@@ -231,7 +233,7 @@ class DiscriminatorCall(Protocol):
         """Scores of images (N, C, h, w) with labels (N,)."""
 
 
-Terms = Callable[[GeneratorCall, DiscriminatorCall, Part], tuple[dict[str, Tensor], dict[str, Tensor]]]
+Terms = Callable[[GeneratorCall, DiscriminatorCall, Part], "tuple[dict[str, Tensor], dict[str, Tensor]]"]
 """`terms(G, D, part) -> (losses, kept)`: 0-dim terms to be summed and minimised, and tensors with N rows each that the
 update wants back (scores to log, fakes to use again)."""
 

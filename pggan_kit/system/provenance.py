@@ -13,10 +13,10 @@ from pggan_kit.version import __version__
 
 def revision() -> str:
     """The commit of this package in a git checkout, with `-dirty` where files differ; elsewhere its version."""
-    here = Path(__file__).parents[1]
+    here = Path(__file__).parent
     try:
         # A virtual environment may lie inside the checkout of something else.
-        _git(here, "ls-files", "--error-unmatch", "__init__.py")
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
         return _git(here, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return __version__

@@ -8,17 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import (
-    ChosenOptimizers,
-    DiscriminatorCall,
-    GeneratorCall,
-    Loss,
-    Optimizer,
-    Part,
-    Penalty,
-    StepContext,
-)
-from pggan_kit.schedule import Stage
+from pggan_kit import ChosenOptimizers, DiscriminatorCall, GeneratorCall, Loss, Part, Penalty, Stage, StepContext
+from pggan_kit.components import Optimizer
 from pggan_plugins.updates.shared import add_penalties, report, scores_of_reals
 
 SHARED = "both"

@@ -3,8 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from pggan_kit import Component, Stage, StepContext, at_height, hookimpl
-from pggan_kit.components import ChosenOptimizers, DiscriminatorCall, GeneratorCall, Part
+from pggan_kit import (
+    ChosenOptimizers,
+    Component,
+    DiscriminatorCall,
+    GeneratorCall,
+    Part,
+    Stage,
+    StepContext,
+    at_height,
+    hookimpl,
+)
 
 Terms = tuple[dict[str, Tensor], dict[str, Tensor]]
 """Losses to be summed and minimised; and what is wanted back, with N rows each."""
