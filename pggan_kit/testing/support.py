@@ -107,7 +107,7 @@ def through_a_file(saved: Any, what: str) -> Any:
     except Exception as error:
         raise AssertionError(
             f"{what} saves what torch.load(weights_only=True) does not give back; save tensors, numbers, strings, and "
-            f"lists, tuples and dicts of those ({str(error).splitlines()[0]})"
+            f"lists, tuples and dicts of those ({first_line(error)})"
         ) from error
 
 

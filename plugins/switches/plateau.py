@@ -122,7 +122,7 @@ class Plateau:
         value = shared[0]
         if value is None and not self.watch.startswith(LATE):
             raise ConfigError(
-                f"switches.Plateau.watch: no tick brings {self.watch}{did_you_mean(self.watch, stats)}; there are "
+                f"switches.Plateau.watch: no tick brings {self.watch}{suggest(did_you_mean(self.watch, stats))}; there are "
                 f"{', '.join(stats)}"
             )
         self.points = [point for point in self.points if point[0] > state.starts[-1]]
