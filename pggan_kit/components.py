@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-
-from pggan_kit.layers.resampling import Downsample, Upsample
-from pggan_kit.schedule import PerStage, Stage
-
 if TYPE_CHECKING:
+    # torch takes seconds: who names a component, or lists the kinds, does not wait for it.
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
     from pggan_kit.experiment import Experiment
+    from pggan_kit.layers.resampling import Downsample, Upsample
+    from pggan_kit.schedule import PerStage, Stage
     from pggan_kit.training.step import StepContext
 
 Features = Any
@@ -83,7 +83,7 @@ class BatchStatistic(NamedTuple):
     alone: str
 
 
-Critic = Callable[[Tensor], Scores]
+Critic = Callable[["Tensor"], Scores]
 """A discriminator with its labels, alpha and augmentation bound: images (N, C, h, w) -> Scores."""
 
 
@@ -108,7 +108,7 @@ class Architecture(Protocol):
 
     It may have `separates_batches`, for the discriminator: several batches in one call get the scores that each would
     get alone. Its layers draw no random numbers, keep no state, and where they look across samples they ask
-    `pggan_kit.networks.batches()` how many there are. `steps.scores_of_each` then makes one call of several.
+    `pggan_kit.count_batches()` how many there are. `pggan_kit.scores_of_each` then makes one call of several.
 
     It may have `batch_statistics(stage, samples) -> Sequence[BatchStatistic]`: what the networks of that stage compute
     over the samples of a call in training, where a call has so many. `pggan-kit plan` and `train` say where a

@@ -87,8 +87,8 @@ def average(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(mean.view_as(tensor))
 
 
-def share(values: list[Any]) -> None:
-    """Replace a list's items by those of rank 0.
+def share_from_rank_0(values: list[Any]) -> None:
+    """Replace a list's items by those of rank 0, on all ranks.
 
     Raises:
         TrainingError: another rank has ended, or does not answer.
@@ -110,7 +110,7 @@ def on_rank_0(action: Callable[[], T]) -> T:
             told[0] = action()
         except UserError as error:
             told[1] = error
-    share(told)
+    share_from_rank_0(told)
     if told[1] is not None:
         raise told[1]
     result: T = told[0]

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch._inductor
 
 from pggan_kit.errors import ConfigError, first_line
 from pggan_kit.experiment import Experiment
@@ -281,6 +280,9 @@ def as_recorded(recording: Recording, work: Work, graphs: bool) -> Callable[...,
 
 def machine_code(recording: Recording, work: Work, graphs: bool) -> Callable[..., Any]:
     """The recording compiled by torch's inductor, which keeps what it has compiled in a cache on disk."""
+    # Takes seconds to import: who compiles nothing does not wait for it.
+    from torch import _inductor
+
     # torch.compile would first have to find the graph that is here already, and look in each step whether it holds.
     # Random numbers are eager's, so that the two can be compared, and resuming needs no other state.
     # On a CPU the kernels are called from C++: at 4x4 pixels, calling them from Python takes a sixth of the step.
@@ -288,7 +290,7 @@ def machine_code(recording: Recording, work: Work, graphs: bool) -> Callable[...
     options = {"fallback_random": True, "triton.cudagraphs": graphs, "cpp_wrapper": on_cpu}
     with torch.no_grad():
         inputs: list[Any] = [*recording.inputs(work)]
-        function: Callable[..., Any] = torch._inductor.compile(recording.graph, inputs, options=options)
+        function: Callable[..., Any] = _inductor.compile(recording.graph, inputs, options=options)
     if not graphs:
         return function
     # A CUDA graph's outputs lie where its next replay writes.

@@ -240,7 +240,7 @@ class Loop:
         state = self.state
         self.recovery.settle()
         shared = [state.means.read() | self.progress() | self.metrics(forever) | self.meter.tick(self.run)]
-        distributed.share(shared)  # hooks may decide by them, and all ranks must decide alike
+        distributed.share_from_rank_0(shared)  # hooks may decide by them, and all ranks must decide alike
         (stats,) = shared
         state.last_tick = state.images
         if distributed.rank() == 0:

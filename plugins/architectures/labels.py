@@ -7,9 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import Scores
-from pggan_kit.errors import check_choice
-from pggan_kit.schedule import Stage
+from pggan_kit import Scores, Stage, check_choice
 from pggan_plugins.architectures.layers import PixelNorm
 
 CONDITIONING = ("none", "projection", "auxiliary")

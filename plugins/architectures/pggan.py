@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import BatchStatistic, Resampling
-from pggan_kit.errors import check_choice
-from pggan_kit.schedule import PerStage, Stage
+from pggan_kit import PerStage, Resampling, Stage, check_choice
+from pggan_kit.components import BatchStatistic
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
 from pggan_plugins.architectures.layers import Layers, check_layers, describe_batch_norm, to_image_layer
 from pggan_plugins.architectures.minibatch import MINIBATCH, describe_minibatch

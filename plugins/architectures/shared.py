@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from pggan_kit.components import Resampling, Scores
-from pggan_kit.schedule import PerStage, Stage, at_height
+from pggan_kit import PerStage, Resampling, Scores, Stage, at_height
 from pggan_plugins.architectures.labels import Conditioning
 from pggan_plugins.architectures.layers import Layers
 from pggan_plugins.architectures.minibatch import MinibatchDiscrimination, MinibatchStddev

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pggan_kit.components import BatchStatistic, Resampling
-from pggan_kit.layers.resampling import Upsample
-from pggan_kit.schedule import PerStage, Stage
+from pggan_kit import PerStage, Resampling, Stage, Upsample
+from pggan_kit.components import BatchStatistic
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
 from pggan_plugins.architectures.layers import EPSILON, LEAK, EqualizedLinear, Layers, Residual
 from pggan_plugins.architectures.minibatch import describe_minibatch

@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pggan_kit import Scores
-from pggan_kit.components import BatchStatistic, Resampling
-from pggan_kit.layers.resampling import NearestUpsample
-from pggan_kit.schedule import PerStage, Stage, at_height
+from pggan_kit import NearestUpsample, PerStage, Resampling, Scores, Stage, at_height
+from pggan_kit.components import BatchStatistic
 from pggan_plugins.architectures.layers import ALONE
 from pggan_plugins.architectures.shared import LargerImage, SmallerImage
 

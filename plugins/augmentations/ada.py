@@ -9,11 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pggan_kit import hookimpl
-from pggan_kit.errors import ConfigError
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.system.distributed import world_size
+from pggan_kit import ConfigError, Run, TrainState, hookimpl, world_size
 from pggan_plugins.augmentations import colour, geometry
 from pggan_plugins.augmentations.dice import Dice
 from pggan_plugins.augmentations.policy import checked_policy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pggan_kit.errors import DataError, check_choice
+from pggan_kit import DataError, check_choice
 
 from .images import check_value_range, scale_floats
 

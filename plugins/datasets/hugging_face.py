@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pggan_kit.errors import DataError
+from pggan_kit import DataError
 
 from .images import MAX_PIXELS, check_channels, check_max_pixels, colour, read_picture
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pggan_kit.errors import DataError, SkipImage, check_choice
+from pggan_kit import DataError, SkipImage, check_choice
 
 from .images import MAX_PIXELS, check_channels, check_max_pixels, colour, read_picture
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
-from pggan_kit.errors import DataError
+from pggan_kit import DataError
 
 # Named, so that a file called .png cannot reach another of Pillow's decoders (EPS would start Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")

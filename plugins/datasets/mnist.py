@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pggan_kit.errors import DataError, check_choice
+from pggan_kit import DataError, check_choice
 
 BUNDLED = Path(__file__).with_name("mnist")
 PREFIXES = {"train": "train", "test": "t10k"}

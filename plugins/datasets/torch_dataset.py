@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pggan_kit.errors import DataError
+from pggan_kit import DataError
 
 from .images import check_value_range, scale_floats, to_uint8
 

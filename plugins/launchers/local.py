@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pggan_kit.components import Trial
+from pggan_kit import Trial
 
 NOT_THERE = 127
 """The exit code of a program that is not there, as a shell has it."""

@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pggan_kit.components import Trial
-from pggan_kit.errors import ConfigError
+from pggan_kit import ConfigError, Trial
 from pggan_plugins.launchers.local import LOOK_EVERY, NOT_THERE, WRONG_INPUT, started, stop
 
 DIE_WITH_PARENT = 1

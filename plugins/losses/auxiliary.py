@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pggan_kit.components import Loss, Penalty, Scores
-from pggan_kit.errors import ConfigError
+from pggan_kit import ConfigError, Loss, Penalty, Scores
 
 
 class AuxiliaryClassifier:

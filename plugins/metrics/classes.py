@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pggan_kit.components import FeatureExtractor, Quantity
-from pggan_kit.errors import ConfigError
+from pggan_kit import ConfigError, Quantity
+from pggan_kit.components import FeatureExtractor
 
 from .shared import OfFeatures
 

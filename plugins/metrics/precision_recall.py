@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pggan_kit.components import FeatureExtractor, Quantity
+from pggan_kit import Quantity
+from pggan_kit.components import FeatureExtractor
 
 from .shared import OfFeatures
 

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import math
 
-from pggan_kit.hookspecs import hookimpl
-from pggan_kit.pictures.frames import Caption, cell_size, draw_frame
-from pggan_kit.pictures.gif import Frame, assemble, disassemble, encode
-from pggan_kit.pictures.grid import to_uint8
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import Stage
-from pggan_kit.system.files import write_atomically
+from pggan_kit import Run, Stage, TrainState, hookimpl, write_atomically
+from pggan_kit.pictures import Caption, Frame, assemble, cell_size, disassemble, draw_frame, encode, to_uint8
 from pggan_plugins.observers.grid import latents_of
 from pggan_plugins.observers.shared import phase_shown, require_count
 

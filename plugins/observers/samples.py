@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import Stage
+from pggan_kit import Run, Stage, TrainState, hookimpl
 from pggan_plugins.observers.grid import draw_grid
 from pggan_plugins.observers.shared import require_count
 

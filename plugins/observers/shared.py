@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import FADE, STABLE
+from pggan_kit import FADE, STABLE, TrainState
 
 
 def require_count(name: str, value: int, least: int) -> None:

@@ -10,12 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pggan_kit import STABLE, JsonLines, Run, Stage, TrainState, hookimpl
 from pggan_kit.components import FeatureExtractor
-from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import STABLE, Stage
-from pggan_kit.system.json_lines import JsonLines
 from pggan_plugins.observers.shared import require_count
 
 GROWTH, FADE_END = "growth", "fade_end"

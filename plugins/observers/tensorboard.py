@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.system.json_lines import JsonLines
+from pggan_kit import JsonLines, Run, TrainState, hookimpl
 from pggan_plugins.observers.grid import draw_grid
 from pggan_plugins.observers.shared import require_count
 

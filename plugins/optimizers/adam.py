@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pggan_kit import Run, hookimpl
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import PerStage, Stage, at_height
+from pggan_kit import PerStage, Run, Stage, TrainState, at_height, hookimpl
 
 
 def lay_out_gradients(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:

@@ -8,12 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from pggan_kit import PerStage, Stage, at_height, hookimpl
-from pggan_kit.errors import ConfigError, TrainingError, did_you_mean
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import STABLE
-from pggan_kit.system import distributed
+from pggan_kit import (
+    STABLE,
+    ConfigError,
+    PerStage,
+    Run,
+    Stage,
+    TrainingError,
+    TrainState,
+    at_height,
+    did_you_mean,
+    hookimpl,
+    share_from_rank_0,
+)
 
 LATE = "Metrics/"
 """Tags that begin like this need not be there at each tick."""
@@ -118,7 +125,7 @@ class Plateau:
             ConfigError: there is no such tag.
         """
         shared = [stats.get(self.watch)]
-        distributed.share(shared)  # each rank has its own losses, and all must grow at once
+        share_from_rank_0(shared)  # each rank has its own losses, and all must grow at once
         value = shared[0]
         if value is None and not self.watch.startswith(LATE):
             raise ConfigError(

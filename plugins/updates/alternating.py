@@ -8,10 +8,19 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import Loss, Penalty
-from pggan_kit.experiment import Experiment
-from pggan_kit.schedule import PerStage, Stage, at_height
-from pggan_kit.training.step import DiscriminatorCall, GeneratorCall, Part, StepContext, scores_of_each
+from pggan_kit import (
+    DiscriminatorCall,
+    Experiment,
+    GeneratorCall,
+    Loss,
+    Part,
+    Penalty,
+    PerStage,
+    Stage,
+    StepContext,
+    at_height,
+    scores_of_each,
+)
 from pggan_plugins.updates.shared import add_penalties, report, scores_of_reals
 
 

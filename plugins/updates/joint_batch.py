@@ -8,10 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import Loss, Optimizer, Penalty
-from pggan_kit.experiment import Experiment
-from pggan_kit.schedule import Stage
-from pggan_kit.training.step import DiscriminatorCall, GeneratorCall, Part, StepContext
+from pggan_kit import DiscriminatorCall, Experiment, GeneratorCall, Loss, Part, Penalty, Stage, StepContext
+from pggan_kit.components import Optimizer
 from pggan_plugins.updates.shared import add_penalties, report, scores_of_reals
 
 SHARED = "both"

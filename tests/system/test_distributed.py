@@ -114,7 +114,7 @@ def rank_main(folder: Path) -> None:
     tensors = [noise(*shape, seed=10 * rank + index) / 3 for index, shape in enumerate(SHAPES)]
     distributed.average(tensors)
     shared: list[Any] = [f"from {rank}", rank]
-    distributed.share(shared)
+    distributed.share_from_rank_0(shared)
     distributed.barrier()
     folders = [folder / f"{name}{rank}" for name in ("run", "norm")]
     for own in folders:
@@ -228,7 +228,7 @@ def test_one_process_needs_no_group() -> None:
     ones = torch.ones(2)
     distributed.average([ones])
     values = [1]
-    distributed.share(values)
+    distributed.share_from_rank_0(values)
     distributed.barrier()
     assert (distributed.rank(), distributed.world_size(), values, ones.tolist()) == (0, 1, [1], [1.0, 1.0])
     assert distributed.on_rank_0(lambda: 7) == 7

@@ -5,8 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pggan_kit import Component, Scores, Stage, hookimpl
-from pggan_kit.components import Resampling
+from pggan_kit import Component, Resampling, Scores, Stage, hookimpl
 
 
 class Stem(nn.Module):

@@ -3,8 +3,7 @@
 import subprocess
 from collections.abc import Callable, Sequence
 
-from pggan_kit import Component, hookimpl
-from pggan_kit.components import Trial
+from pggan_kit import Component, Trial, hookimpl
 
 NOT_THERE = 127  # the exit code of a program that is not there, as a shell has it
 

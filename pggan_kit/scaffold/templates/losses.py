@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pggan_kit import Component, Scores, hookimpl
-from pggan_kit.components import Penalty
+from pggan_kit import Component, Penalty, Scores, hookimpl
 
 
 class Mine:

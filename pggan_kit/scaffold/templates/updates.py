@@ -3,9 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from pggan_kit import Component, Stage, StepContext, at_height, hookimpl
-from pggan_kit.experiment import Experiment
-from pggan_kit.training.step import DiscriminatorCall, GeneratorCall, Part
+from pggan_kit import (
+    Component,
+    DiscriminatorCall,
+    Experiment,
+    GeneratorCall,
+    Part,
+    Stage,
+    StepContext,
+    at_height,
+    hookimpl,
+)
 
 Terms = tuple[dict[str, Tensor], dict[str, Tensor]]
 """Losses to be summed and minimised; and what is wanted back, with N rows each."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from pggan_kit import hookimpl
 from pggan_kit.components import Scores
-from pggan_kit.layers.batches import batches
+from pggan_kit.layers.batches import count_batches
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.seeding import torch_generator
@@ -86,7 +86,7 @@ class Counted(PGGAN):
     def from_image(self, stage: Any) -> torch.nn.Module:
         self.seen: list[int] = []
         layer = super().from_image(stage)
-        layer.register_forward_pre_hook(lambda module, given: self.seen.append(batches()))
+        layer.register_forward_pre_hook(lambda module, given: self.seen.append(count_batches()))
         return layer
 
 
