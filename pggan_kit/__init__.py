@@ -36,11 +36,17 @@ if TYPE_CHECKING:
         Interrupted,
         PluginError,
         RunError,
+        SettingError,
         SkipImage,
         TrainingError,
         UserError,
+        check_above,
+        check_at_least,
+        check_between,
         check_choice,
+        check_finite,
         did_you_mean,
+        suggest,
     )
     from pggan_kit.experiment import Experiment
     from pggan_kit.hookspecs import hookimpl
@@ -51,7 +57,7 @@ if TYPE_CHECKING:
     from pggan_kit.runs.generators import TrainedGenerator
     from pggan_kit.runs.run import Run, Stats
     from pggan_kit.runs.state import TrainState
-    from pggan_kit.schedule import FADE, STABLE, PerStage, Schedule, Stage, at_height
+    from pggan_kit.schedule import FADE, STABLE, PerStage, Schedule, Stage, at_height, values_per_stage
     from pggan_kit.system.distributed import share_from_rank_0, world_size
     from pggan_kit.system.files import write_atomically
     from pggan_kit.system.json_lines import JsonLines
@@ -88,9 +94,15 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "RunError",
         "SkipImage",
         "TrainingError",
+        "SettingError",
         "UserError",
+        "check_above",
+        "check_at_least",
+        "check_between",
         "check_choice",
+        "check_finite",
         "did_you_mean",
+        "suggest",
     ),
     "experiment": ("Experiment",),
     "hookspecs": ("hookimpl",),
@@ -101,7 +113,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "runs.generators": ("TrainedGenerator",),
     "runs.run": ("Run", "Stats"),
     "runs.state": ("TrainState",),
-    "schedule": ("FADE", "STABLE", "PerStage", "Schedule", "Stage", "at_height"),
+    "schedule": ("FADE", "STABLE", "PerStage", "Schedule", "Stage", "at_height", "values_per_stage"),
     "system.distributed": ("share_from_rank_0", "world_size"),
     "system.files": ("write_atomically",),
     "system.json_lines": ("JsonLines",),
@@ -146,6 +158,7 @@ __all__ = [
     "RunError",
     "Schedule",
     "Scores",
+    "SettingError",
     "SkipImage",
     "Stage",
     "Stats",
@@ -159,7 +172,11 @@ __all__ = [
     "__version__",
     "at_height",
     "at_least_float32",
+    "check_above",
+    "check_at_least",
+    "check_between",
     "check_choice",
+    "check_finite",
     "conv2d",
     "count_batches",
     "did_you_mean",
@@ -171,8 +188,10 @@ __all__ = [
     "resume",
     "scores_of_each",
     "share_from_rank_0",
+    "suggest",
     "torch_generator",
     "train",
+    "values_per_stage",
     "world_size",
     "write_atomically",
 ]

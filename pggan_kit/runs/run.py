@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import RunError, did_you_mean
+from pggan_kit.errors import RunError, check_at_least, did_you_mean, suggest
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.runs.generators import TrainedGenerator, drawn, restored, stage_end, trained
 from pggan_kit.runs.identity import Identity
@@ -115,8 +115,7 @@ class Run:
             RunError: no such stage has ended yet, or its checkpoint cannot be read.
             ValueError: `count` is below 1.
         """
-        if count < 1:
-            raise ValueError(f"count must be at least 1, and is {count}")
+        check_at_least("count", count, 1)
         generator = self.generator()
         if stage is not None:
             try:
@@ -156,5 +155,6 @@ class Stats(list[dict[str, Any]]):
             KeyError: no row has this name; the message has the nearest one.
         """
         if name not in self.columns:
-            raise KeyError(f"no column {name!r}{did_you_mean(name, self.columns)}; there are {', '.join(self.columns)}")
+            hint = suggest(did_you_mean(name, self.columns))
+            raise KeyError(f"no column {name!r}{hint}; there are {', '.join(self.columns)}")
         return [row.get(name) for row in self]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pggan_kit.errors import ConfigError
+from pggan_kit.errors import ConfigError, first_line
 from pggan_kit.system import distributed
 
 try:
@@ -75,7 +75,7 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"train.device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"train.device {name!r} cannot be used: {first_line(error)}") from None
     return device
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pggan_kit.errors import first_line
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugin, Plugins
 from pggan_kit.schedule import ScheduleSettings, Stage
@@ -123,7 +124,7 @@ def through_a_file(saved: Any, what: str) -> Any:
     except Exception as error:
         raise AssertionError(
             f"{what} saves what torch.load(weights_only=True) does not give back; save tensors, numbers, strings, and "
-            f"lists, tuples and dicts of those ({str(error).splitlines()[0]})"
+            f"lists, tuples and dicts of those ({first_line(error)})"
         ) from error
 
 

@@ -139,14 +139,14 @@ class Compiler:
         try:
             recording = record(self.experiment, self._state, work)
         except Exception as error:  # whatever a part's code raises when it is run without numbers
-            return self._give_up(work, eager, first_line(error))
+            return self._give_up(work, eager, f"{type(error).__name__}: {first_line(error)}")
         if self._settings(work) != settings:
             return self._give_up(work, eager, "the loss, a penalty or the augmentation changes when it is called")
         made = _Pass(work, recording, settings, recording.graph)
         try:
             wrong = self._translated(made, work, eager)
         except Exception as error:  # whatever a compiler raises
-            wrong = f"it cannot be compiled ({first_line(error)})"
+            wrong = f"it cannot be compiled ({type(error).__name__}: {first_line(error)})"
         if wrong is not None:
             return self._give_up(work, eager, wrong, warn=True)
         self._passes[self._kind(work)], self._outcome[work.net] = made, COMPILED
