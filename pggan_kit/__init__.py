@@ -21,22 +21,28 @@ if TYPE_CHECKING:
         Interrupted,
         PluginError,
         RunError,
+        SettingError,
         SkipImage,
         TrainingError,
         UserError,
+        check_above,
+        check_at_least,
+        check_between,
         check_choice,
+        check_finite,
         did_you_mean,
+        suggest,
     )
     from pggan_kit.experiment import Experiment
     from pggan_kit.hookspecs import hookimpl
     from pggan_kit.layers.batches import count_batches
     from pggan_kit.layers.derivatives import conv2d, leaky_relu
     from pggan_kit.layers.resampling import Area, AreaDownsample, Downsample, NearestUpsample, Upsample
-    from pggan_kit.layers.tensors import at_least_float32
+    from pggan_kit.layers.tensors import at_least_float32, images_from_uint8, images_to_uint8
     from pggan_kit.runs.generators import TrainedGenerator
     from pggan_kit.runs.run import Run, Stats
     from pggan_kit.runs.state import TrainState
-    from pggan_kit.schedule import FADE, STABLE, PerStage, Schedule, Stage, at_height
+    from pggan_kit.schedule import FADE, STABLE, PerStage, Schedule, Stage, at_height, values_per_stage
     from pggan_kit.system.distributed import share_from_rank_0, world_size
     from pggan_kit.system.files import write_atomically
     from pggan_kit.system.json_lines import JsonLines
@@ -66,20 +72,26 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "RunError",
         "SkipImage",
         "TrainingError",
+        "SettingError",
         "UserError",
+        "check_above",
+        "check_at_least",
+        "check_between",
         "check_choice",
+        "check_finite",
         "did_you_mean",
+        "suggest",
     ),
     "experiment": ("Experiment",),
     "hookspecs": ("hookimpl",),
     "layers.batches": ("count_batches",),
     "layers.derivatives": ("conv2d", "leaky_relu"),
     "layers.resampling": ("Area", "AreaDownsample", "Downsample", "NearestUpsample", "Upsample"),
-    "layers.tensors": ("at_least_float32",),
+    "layers.tensors": ("at_least_float32", "images_from_uint8", "images_to_uint8"),
     "runs.generators": ("TrainedGenerator",),
     "runs.run": ("Run", "Stats"),
     "runs.state": ("TrainState",),
-    "schedule": ("FADE", "STABLE", "PerStage", "Schedule", "Stage", "at_height"),
+    "schedule": ("FADE", "STABLE", "PerStage", "Schedule", "Stage", "at_height", "values_per_stage"),
     "system.distributed": ("share_from_rank_0", "world_size"),
     "system.files": ("write_atomically",),
     "system.json_lines": ("JsonLines",),
@@ -131,6 +143,7 @@ __all__ = [
     "RunError",
     "Schedule",
     "Scores",
+    "SettingError",
     "SkipImage",
     "Stage",
     "Stats",
@@ -144,20 +157,28 @@ __all__ = [
     "__version__",
     "at_height",
     "at_least_float32",
+    "check_above",
+    "check_at_least",
+    "check_between",
     "check_choice",
+    "check_finite",
     "conv2d",
     "count_batches",
     "did_you_mean",
     "evaluate",
     "hookimpl",
     "image_gradients",
+    "images_from_uint8",
+    "images_to_uint8",
     "leaky_relu",
     "load_generator",
     "resume",
     "scores_of_each",
     "share_from_rank_0",
+    "suggest",
     "torch_generator",
     "train",
+    "values_per_stage",
     "world_size",
     "write_atomically",
 ]

@@ -1,5 +1,6 @@
 """The kinds of component that a config composes, and the contract of each.
 
+from pggan_kit.errors import SettingError, check_choice
 Shapes: N samples, C channels, (h, w) a stage's image size, Z the latent size, K classes. Images lie in [-1, 1].
 A component may also implement any hook of `hookspecs.py`; it then hears it for the whole run.
 
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from pggan_kit.errors import SettingError, check_choice
 
 if TYPE_CHECKING:
     # torch takes seconds: who names a component, or lists the kinds, does not wait for it.
@@ -279,7 +282,8 @@ class Quantity:
             their size, and which are 0 only where nothing differs at all), or `"plain"` for those of the values.
 
     Raises:
-        ValueError: an unknown direction or scale, an empty range, or the scale `"log"` of values that may be negative.
+        SettingError: an unknown direction or scale, an empty range, or the scale `"log"` of values that may be
+            negative.
     """
 
     direction: Literal["lower", "higher"]
@@ -287,15 +291,13 @@ class Quantity:
     scale: Literal["log", "plain"] = "plain"
 
     def __post_init__(self) -> None:
-        if self.direction not in ("lower", "higher"):
-            raise ValueError(f"direction must be 'lower' or 'higher', not {self.direction!r}")
-        if self.scale not in ("log", "plain"):
-            raise ValueError(f"scale must be 'log' or 'plain', not {self.scale!r}")
+        check_choice("direction", self.direction, ("lower", "higher"))
+        check_choice("scale", self.scale, ("log", "plain"))
         low, high = self.range
         if not low < high:
-            raise ValueError(f"range must be (smallest, largest), not {self.range}")
+            raise SettingError("range", f"must be (smallest, largest), not {self.range}")
         if self.scale == "log" and low < 0:
-            raise ValueError(f"scale 'log' needs a range from 0 or above, not {self.range}: take 'plain'")
+            raise SettingError("scale", f"'log' needs a range from 0 or above, not {self.range}: take 'plain'")
 
 
 @runtime_checkable

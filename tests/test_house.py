@@ -13,7 +13,8 @@ import pggan_kit
 import pggan_plugins
 
 HOUSE = (
-    ("schedule", "errors", "layers", "version"),
+    ("errors", "version"),
+    ("schedule", "layers"),
     ("components", "system", "pictures"),
     ("growth", "data", "evaluation", "hookspecs"),
     ("experiment", "plugin_host"),

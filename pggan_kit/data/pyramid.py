@@ -22,6 +22,7 @@ from pggan_kit.components import Dataset
 from pggan_kit.data.array_files import ArrayWriter, disk_errors, file_lock, open_array
 from pggan_kit.errors import DataError, SkipImage
 from pggan_kit.schedule import Size
+from pggan_kit.system.cache import cache_folder
 
 if TYPE_CHECKING:
     from pggan_kit.data.settings import DataSettings
@@ -79,7 +80,7 @@ class Pyramid:
     ) -> None:
         if len(dataset) == 0:
             raise DataError("the data set holds no images")
-        self.folder = settings.cache_folder() / "pyramids"
+        self.folder = cache_folder(settings.cache) / "pyramids"
         self._dataset, self._settings = dataset, settings
         self._progress: Progress = progress or (lambda done, total, what: None)
         self.fingerprint = dataset.fingerprint()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from pggan_kit.data.pyramid import FILTERS
-from pggan_kit.errors import DataError, check_choice
+from pggan_kit.errors import SettingError, check_at_least, check_choice
 
 
 @dataclass(frozen=True)
@@ -36,27 +35,11 @@ class DataSettings:
     def __post_init__(self) -> None:
         check_choice("filter", self.filter, tuple(FILTERS))
         if not isinstance(self.mirror, bool):
-            raise ValueError(f"mirror must be True or False, not {self.mirror!r}")
+            raise SettingError("mirror", f"must be True or False, not {self.mirror!r}")
         if self.cache is not None and (not isinstance(self.cache, str) or not self.cache):
-            raise ValueError(f"cache must name a folder, or be None, not {self.cache!r}")
-        if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 1):
-            raise ValueError(f"workers must be at least 1, or None for one a core, not {self.workers!r}")
-        if self.device_memory is not None and self.device_memory < 0:
-            raise ValueError(f"device_memory must not be negative, and is {self.device_memory}")
-
-    def cache_folder(self) -> Path:
-        """The folder that `cache` stands for.
-
-        Raises:
-            DataError: it is under a home folder that is not known.
-        """
-        chosen = self.cache or os.environ.get("PGGAN_KIT_CACHE") or "~/.cache/pggan_kit"
-        try:
-            return Path(chosen).expanduser()
-        except RuntimeError as error:
-            raise DataError(
-                f"no home folder for {chosen}: name a folder with data.cache or $PGGAN_KIT_CACHE"
-            ) from error
+            raise SettingError("cache", f"must name a folder, or be None, not {self.cache!r}")
+        check_at_least("workers", self.workers, 1, instead="None for one a core")
+        check_at_least("device_memory", self.device_memory, 0)
 
     def threads(self) -> int:
         """The number that `workers` stands for."""

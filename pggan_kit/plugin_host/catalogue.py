@@ -66,7 +66,9 @@ def find(plugins: Plugins, selector: str) -> Row:
     if kind not in KINDS:
         same_name = [s for s in plugins.rows if s.partition(".")[2].lower() == (name or kind).lower()]
         near = same_name[0] if same_name else did_you_mean(selector, plugins.rows)
-        raise PluginError(f"there is no part {selector}{suggest(near)}; name it KIND.NAME, with a kind of {', '.join(KINDS)}")
+        raise PluginError(
+            f"there is no part {selector}{suggest(near)}; name it KIND.NAME, with a kind of {', '.join(KINDS)}"
+        )
     blocked = f"; blocked plugins: {', '.join(p.key for p in plugins.blocked)}" if plugins.blocked else ""
     near = did_you_mean(name, of_kind)
     hint = suggest(None if near is None else f"{kind}.{near}")

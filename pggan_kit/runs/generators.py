@@ -15,6 +15,7 @@ from pggan_kit.runs.checkpoints import Checkpoints, Say
 from pggan_kit.runs.identity import noted_sizes
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE
+from pggan_kit.system.seeding import fork_random_numbers
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
@@ -81,7 +82,7 @@ def restored(
     Raises:
         RunError: the checkpoint does not fit the experiment.
     """
-    with torch.random.fork_rng(devices=[]):  # networks are initialised under seeds of their own
+    with fork_random_numbers():  # networks are initialised under seeds of their own
         state = TrainState(experiment, schedule, torch.device("cpu"))
         state.load_state_dict(content, other_optimizers=True)
         if grown:
@@ -107,8 +108,7 @@ def drawn(
     """
     was_training = net.training
     net.eval()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with fork_random_numbers(device, seed):
         chunks = [
             net(
                 part.to(device),

@@ -100,8 +100,7 @@ class Run:
             RunError: no such stage has ended yet, or its checkpoint cannot be read.
             ValueError: `count` is below 1.
         """
-        if count < 1:
-            raise ValueError(f"count must be at least 1, and is {count}")
+        check_at_least("count", count, 1)
         generator = self.generator()
         if stage is not None:
             try:

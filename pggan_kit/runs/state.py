@@ -86,7 +86,7 @@ class TrainState:
         self.dropped = self.rewinds = 0
         self.warned_stage = -1
         if any(True for _ in experiment.image_resampling.up(1, 2).parameters()):
-            raise ValueError("train.image_resampling must have no parameters: it also resamples reals")
+            raise SettingError("train.image_resampling", "must have no parameters: it also resamples reals")
         base = schedule.stages[0]
         pair = (experiment.architecture, experiment.resampling, experiment.image_resampling, experiment.seed)
         self.generator = self._place(Generator(*pair, experiment.latent_size, base))

@@ -1,4 +1,4 @@
-"""One process at a time trains in a run directory, or fills a cache: locks that the kernel releases with the process."""
+"""Locks of files, which the kernel releases when their process ends: one process at a time trains in a directory."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import PluginError
+from pggan_kit.errors import PluginError, SettingError
 from pggan_kit.experiment import MEMORY_FORMATS
 from pggan_kit.plugin_host.contracts import marked_hooks, require_protocol
 from pggan_kit.testing.support import SyncWatch, difference, equal, first_lines, require, through_a_file, weights
@@ -66,19 +66,19 @@ class Suite:
             raise AssertionError(str(error)) from error
 
     def test_bad_arguments_are_refused(self) -> None:
-        """A wrong argument is a ValueError that begins with its name."""
+        """A wrong argument is a SettingError with its name."""
         for arguments in self.bad_arguments:
             name = next(iter(arguments))
             try:
                 self.make_with(**arguments)
-            except ValueError as error:
+            except SettingError as error:
                 require(
-                    str(error).startswith(name),
-                    f"the message for the bad {name} must begin with {name!r}, and is: {error}",
+                    error.setting == name,
+                    f"the SettingError for the bad {name} must have its name, and has {error.setting!r}: {error}",
                 )
             except Exception as error:
                 raise AssertionError(
-                    f"bad arguments must raise a ValueError; {dict(arguments)} raised {first_lines(error)}"
+                    f"bad arguments must raise a SettingError; {dict(arguments)} raised {first_lines(error)}"
                 ) from error
             else:
                 raise AssertionError(f"the bad arguments {dict(arguments)} are taken without a word")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pggan_kit.errors import first_line
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugin, Plugins
 from pggan_kit.schedule import ScheduleSettings, Stage

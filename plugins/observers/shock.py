@@ -10,9 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pggan_kit import STABLE, JsonLines, Run, Stage, TrainState, hookimpl
+from pggan_kit import (
+    STABLE,
+    JsonLines,
+    Run,
+    SettingError,
+    Stage,
+    TrainState,
+    check_above,
+    check_at_least,
+    check_finite,
+    hookimpl,
+)
 from pggan_kit.components import FeatureExtractor
-from pggan_plugins.observers.shared import require_count
 
 GROWTH, FADE_END = "growth", "fade_end"
 METRICS = "Metrics/"
@@ -62,12 +72,12 @@ class TransitionShock:
         watch: str = "Metrics/FID",
         band: float = 1.0,
     ) -> None:
-        require_count("count", count, 1)
-        require_count("steps", steps, 1)
+        check_at_least("count", count, 1)
+        check_at_least("steps", steps, 1)
         if not watch.startswith(METRICS):
-            raise ValueError(f"watch must name a metric's tag, e.g. 'Metrics/FID', not {watch!r}")
-        if not (band > 0 and math.isfinite(band)):
-            raise ValueError(f"band must be above 0 and finite, and is {band}")
+            raise SettingError("watch", f"must name a metric's tag, e.g. 'Metrics/FID', not {watch!r}")
+        check_above("band", band, 0)
+        check_finite("band", band)
         self.count = count
         self.features = features
         self.steps = steps

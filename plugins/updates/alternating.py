@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from pggan_kit import (
     Stage,
     StepContext,
     at_height,
+    check_at_least,
     scores_of_each,
 )
 from pggan_plugins.updates.shared import add_penalties, report, scores_of_reals
@@ -35,9 +36,7 @@ class Alternating:
     """
 
     def __init__(self, n_critic: PerStage[int] = 1) -> None:
-        for value in n_critic.values() if isinstance(n_critic, Mapping) else (n_critic,):
-            if value < 1:
-                raise ValueError(f"n_critic must be at least 1, and is {value}")
+        check_at_least("n_critic", n_critic, 1)
         self.n_critic = n_critic
 
     def optimizers(

@@ -12,6 +12,7 @@ from pggan_kit import (
     Stage,
     StepContext,
     at_height,
+    check_at_least,
     hookimpl,
 )
 
@@ -30,8 +31,7 @@ class Mine:
     """
 
     def __init__(self, generator_updates: int = 1) -> None:
-        if generator_updates < 1:
-            raise ValueError(f"generator_updates must be at least 1, and is {generator_updates}")
+        check_at_least("generator_updates", generator_updates, 1)
         self.generator_updates = generator_updates
 
     def optimizers(
