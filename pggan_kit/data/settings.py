@@ -38,7 +38,7 @@ class DataSettings:
             raise SettingError("mirror", f"must be True or False, not {self.mirror!r}")
         if self.cache is not None and (not isinstance(self.cache, str) or not self.cache):
             raise SettingError("cache", f"must name a folder, or be None, not {self.cache!r}")
-        check_at_least("workers", self.workers, 1, instead="None for one a core")
+        check_at_least("workers", self.workers, 1, instead="None for one a core", whole=True)
         check_at_least("device_memory", self.device_memory, 0)
 
     def threads(self) -> int:

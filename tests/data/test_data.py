@@ -287,7 +287,8 @@ SLOW_BUILD = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from pggan_kit.data import DataSettings, open_data
+from pggan_kit.data.sampler import open_data
+from pggan_kit.data.settings import DataSettings
 
 class Slow:
     classes = 0
@@ -519,7 +520,7 @@ def test_large_levels_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"filter": 3}, r"^filter must be .* not 3"),
         ({"mirror": "yes"}, r"^mirror must be True or False, not 'yes'"),
         ({"cache": ""}, r"^cache must name a folder, or be None"),
-        ({"workers": 0}, r"^workers must be at least 1, or None for one a core, and is 0"),
+        ({"workers": 0}, r"^workers must be a whole number of at least 1, or None for one a core, and is 0"),
         ({"workers": 1.5}, r"^workers must be"),
     ],
 )
