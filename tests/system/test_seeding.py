@@ -1,6 +1,7 @@
 """Random numbers that a block draws for itself."""
 
-import pytest
+import contextlib
+
 import torch
 
 from pggan_kit.system.seeding import fork_random_numbers
@@ -21,7 +22,7 @@ def test_a_fork_without_a_seed_goes_on_and_an_error_puts_the_numbers_back() -> N
     torch.manual_seed(1)
     wanted = torch.rand(3)
     torch.manual_seed(1)
-    with pytest.raises(RuntimeError), fork_random_numbers():
+    with contextlib.suppress(RuntimeError), fork_random_numbers():
         assert torch.equal(torch.rand(3), wanted)
         raise RuntimeError
     assert torch.equal(torch.rand(3), wanted)
