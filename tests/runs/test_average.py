@@ -432,7 +432,7 @@ def test_statistics_are_made_once_for_a_place_on_the_clock(tmp_path: Path, monke
             run.state.follow(images)
         for _ in range(3):
             run.generate(run.fixed_latents(2))
-        run.state.state_dict()
+        run.state.take_snapshot()
     assert calls == [0, 4, 8]
 
 

@@ -47,7 +47,8 @@ def branch(tiny: Callable[..., str]) -> Branch:
 def test_a_branch_that_changes_nothing_ends_as_its_trunk(stage: str, trunk: Path, branch: Branch) -> None:
     """From a stage's end, with the same config: the same weights and optimizers to the bit."""
     run = branch(f"trunk{stage}")
-    assert not run.resumed and equal(run.state.state_dict(), resume("trunk", plugins=[STUB]).state.state_dict())
+    resumed = resume("trunk", plugins=[STUB])
+    assert not run.resumed and equal(last(run.directory), last(resumed.directory))
     begun = 8 if stage in ("@0", "@4x4") else 24
     assert rows(Path("branch")) == [row for row in rows(trunk) if row["images"] > begun]
 

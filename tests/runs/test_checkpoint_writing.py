@@ -249,7 +249,7 @@ def test_a_row_that_cannot_be_written_is_a_failed_run_and_not_wrong_input(train:
     run = train(run_dir="run")
     with small_disk(10), pytest.raises(TrainingError, match=r"cannot write run/stats\.jsonl: File too large"):
         run.files.append_stats({"images": 48})
-    assert [row.images for row in run.files.stats()][-1] == 40, "a half-written row is none"
+    assert [row["images"] for row in run.files.stats()][-1] == 40, "a half-written row is none"
     with small_disk(10):
         run.files.log("this does not fit, and ends nothing")
     with small_disk(10), pytest.raises(RunError, match=r"cannot write run/stats\.jsonl"):

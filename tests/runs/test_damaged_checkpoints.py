@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def test_a_manifest_that_is_missing_or_damaged_is_made_from_the_files(case: str,
     assert "2 whole checkpoints were found without it" in said[0]
     with pytest.warns(UserWarning, match="found without it"):
         found = Checkpoints(folder).entries()
-    assert found == [{**row, "forever": True} for row in wanted], "what was to stay is not known: all stay"
+    assert found == [replace(entry, forever=True) for entry in wanted], "what was to stay is not known: all stay"
     if case != "a folder":
         with pytest.warns(UserWarning, match="found without it"):
             Checkpoints(folder, keep=1).save(snapshot_at(3))
@@ -236,7 +237,7 @@ def test_a_resumed_run_goes_on_from_the_one_before_and_says_so(
     found = Checkpoints(folder).load_last()
     assert found.images == wanted.images
     assert all(torch.equal(value, found.ema[name]) for name, value in wanted.ema.items())
-    assert [row.images for row in run.files.stats()] == [
+    assert [row["images"] for row in run.files.stats()] == [
         json.loads(line)["images"] for line in Path("hurt/stats.jsonl").read_text().splitlines()
     ]
     assert "warning: hurt/checkpoints" in result.stderr

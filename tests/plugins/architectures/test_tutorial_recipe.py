@@ -292,7 +292,7 @@ def test_resumed_run_ends_with_the_same_bits_and_counter(tmp_path: Path) -> None
     assert {state["step"] for state in saved.optimizers["both"]["state"].values()} == {16}
     resumed = resume(tmp_path / "run")
     assert {state["step"] for state in resumed.state.optimizers["both"].state.values()} == {2 * 12}
-    left, right = whole.state.state_dict(), resumed.state.state_dict()
+    left, right = whole.state.take_snapshot().content(), resumed.state.take_snapshot().content()
     for name in ("generator", "discriminator", "ema", "optimizers", "steps", "starts"):
         torch.testing.assert_close(left[name], right[name], rtol=0, atol=0)
 
