@@ -6,13 +6,14 @@ the process; a tick that is taken again is the same to the bit.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pggan_kit.errors import DivergedError, TrainingError
-from pggan_kit.runs.state import TrainState, on_cpu
+from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.runs.state import TrainState
 from pggan_kit.system import distributed
 from pggan_kit.training.non_finite import Guard, NonFiniteError, float_buffers, watched_layers
 
@@ -26,15 +27,16 @@ class Recovery:
 
     Attributes:
         guard: finds what is not finite.
-        snapshot: the content of the last checkpoint, on the CPU.
+        snapshot: the content of the last checkpoint, on the CPU; set before the first step.
     """
+
+    snapshot: Snapshot
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._policy = loop.experiment.non_finite
         self._limit = loop.experiment.non_finite_limit
         self.guard = Guard(loop.run.device)
-        self.snapshot: dict[str, Any] = {}
         self._buffers: list[Tensor] = []
         self._checked_until = -1
         self._stopping = False
@@ -89,7 +91,7 @@ class Recovery:
         if self._policy == "rewind" and loop.state.rewinds < self._limit:
             rewinds = loop.state.rewinds + 1
             self._say(
-                f"{death} became non-finite {self._where()}: back to images {self.snapshot['images']} with new latents "
+                f"{death} became non-finite {self._where()}: back to images {self.snapshot.images} with new latents "
                 f"({rewinds} of {self._limit})"
             )
             return self._back(rewinds)
@@ -120,10 +122,10 @@ class Recovery:
         """Resume from the last checkpoint's content, with the latents of the `rewinds`-th try."""
         loop = self._loop
         state = TrainState(loop.experiment, loop.schedule, loop.run.device)
-        state.load_state_dict(self.snapshot)
+        state.load_snapshot(self.snapshot)
         state.rewinds = rewinds
         loop.state = loop.run.state = state
-        return loop.stand(on_cpu(self.snapshot))
+        return loop.stand(self.snapshot.on_cpu())
 
     def _changing(self) -> list[Tensor]:
         state = self._loop.state

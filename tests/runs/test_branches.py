@@ -19,7 +19,7 @@ import pggan_kit
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, RunError, TrainingError
-from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.testing.support import equal
 
 Branch = Callable[..., Any]
@@ -47,7 +47,8 @@ def branch(tiny: Callable[..., str]) -> Branch:
 def test_a_branch_that_changes_nothing_ends_as_its_trunk(stage: str, trunk: Path, branch: Branch) -> None:
     """From a stage's end, with the same config: the same weights and optimizers to the bit."""
     run = branch(f"trunk{stage}")
-    assert not run.resumed and equal(run.state.state_dict(), resume("trunk", plugins=[STUB]).state.state_dict())
+    resumed = resume("trunk", plugins=[STUB])
+    assert not run.resumed and equal(last(run.directory), last(resumed.directory))
     begun = 8 if stage in ("@0", "@4x4") else 24
     assert rows(Path("branch")) == [row for row in rows(trunk) if row["images"] > begun]
 
@@ -216,9 +217,11 @@ def test_a_stage_that_has_not_ended_is_no_place_to_branch_from(branch: Branch, t
 
 
 def test_a_damaged_place_is_refused_and_the_last_whole_one_is_used(trunk: Path, branch: Branch) -> None:
-    entries = Checkpoints(trunk / "checkpoints").entries()
+    entries = RunDirectory(trunk).checkpoints().entries()
     for images in (24, 40):
-        (trunk / "checkpoints" / next(e["file"] for e in entries if e["images"] == images)).write_bytes(b"damaged")
+        (trunk / "checkpoints" / next(entry.file for entry in entries if entry.images == images)).write_bytes(
+            b"damaged"
+        )
     with pytest.raises(RunError, match="damaged"):
         branch("trunk@1")
     with pytest.warns(UserWarning, match="Using the one before: images 32"):
