@@ -1,8 +1,6 @@
 """The command line: thin commands over the Python API. A module here brings its commands by being imported."""
 
-from pggan_kit.cli import ablate, bench, evaluate, plugins, report
-from pggan_kit.cli import plan as looking
-from pggan_kit.cli import train as running
+from pggan_kit.cli import ablate, bench, config, data, evaluate, plan, plugins, report, sample, train
 from pggan_kit.cli.base import main
 
-__all__ = ["ablate", "bench", "evaluate", "looking", "main", "plugins", "report", "running"]
+__all__ = ["ablate", "bench", "config", "data", "evaluate", "main", "plan", "plugins", "report", "sample", "train"]
