@@ -122,6 +122,24 @@ def test_both_tutorials_tell_the_same() -> None:
     assert len(re.findall("^## ", english, re.MULTILINE)) == len(re.findall("^## ", chinese, re.MULTILINE))
 
 
+def test_chinese_pages_use_full_width_punctuation() -> None:
+    pages = sorted(DOCS.rglob("*.zh.md"))
+    assert pages
+    for page in pages:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        # Code in a sentence counts as a word of it; a link's address is not read.
+        text = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "字", text))
+        assert re.findall(r".*[\u4e00-\u9fff] ?[,.:;!?()].*|.*[,.:;!?()] ?[\u4e00-\u9fff].*", text) == [], page.name
+
+
+def test_cookbook_loads_each_plugin_that_it_writes() -> None:
+    for name, section in recipes():
+        plugins = [block for block in blocks(section, "python") if "def components" in block]
+        named = re.findall(r"^`(\w+\.py)`: ", section, re.MULTILINE)
+        loaded = [words[words.index("--plugin") + 1] for words in commands(section) if "--plugin" in words]
+        assert named == loaded and len(loaded) == len(plugins), name
+
+
 def test_every_command_of_the_tutorial_works(
     cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
