@@ -19,6 +19,10 @@ from PIL import Image
 
 import pggan_kit
 from pggan_kit import hookspecs
+from pggan_kit.ablation.analysis import correct
+from pggan_kit.ablation.plan import read as read_plan
+from pggan_kit.ablation.statistics import pairs_needed
+from pggan_kit.ablation.table import tables
 from pggan_kit.cli import main
 from pggan_kit.components import KINDS
 from pggan_kit.plugin_host.loading import load
@@ -113,6 +117,40 @@ def test_cookbook(name: str, section: str, tmp_path: Path, monkeypatch: pytest.M
         own += ["switches.Plateau.least = 0"] if "Plateau" in block else []
         run = pggan_kit.train("mine.gin", [*SHORT, *own], plugins=plugins, run_dir="run")
         assert run.state.steps == 2 * len(run.schedule.stages) - 1
+
+
+def test_plan_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
+    (plan,) = blocks((DOCS / "ablations.md").read_text(), "gin")
+    base = (ROOT / "experiments/mnist.gin").as_posix()
+    (tmp_path / "mine.gin").write_text(plan.replace("'mnist.gin'", f"'{base}'"))
+    read, _ = read_plan(tmp_path / "mine.gin")
+    assert read.confirmatory == [["hard", "linear"]] and read.branch == 0  # all variants share a trunk at 7x7
+    assert [read.seeds_of("nudged"), read.seeds_of("hard")] == [[0, 1, 2], [0, 1, 2, 3, 4, 5]]
+
+
+def test_page_on_ablations_explains_every_column_and_verdict_and_file() -> None:
+    text = (DOCS / "ablations.md").read_text()
+    explained = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+    analysis = {"name": "", "metric": "FID", "scale": "log", "variants": {}, "contrasts": [], "secondary": []}
+    columns = {str(column.header) for table in tables(analysis) for column in table.columns} - {"FID"}
+    assert len(columns) > 12
+    assert columns <= set(explained)
+    for differs in (0.01, 0.9):
+        for same in (0.01, 0.9):
+            entry = {"role": "confirmatory", "p": differs, "equivalence": same, "ranks": None}
+            correct([entry])
+            assert f"\n| {entry['verdict']} | {'yes' if differs < 0.05 else 'no'} | {'yes' if same < 0.05 else 'no'} |" in text
+    shipped = {file.name for file in (ROOT / "experiments/ablations").glob("*.gin")} - {"base.gin", "common.gin"}
+    assert {name for name in explained if name.endswith(".gin")} == shipped
+
+
+def test_page_on_ablations_names_the_fewest_seeds() -> None:
+    text = (DOCS / "ablations.md").read_text()
+    rows = re.findall(r"^\| (\d)(?: (?:or|to) (\d))? \| (\d) \|$", text, re.MULTILINE)
+    listed = {count: int(n) for low, high, n in rows for count in range(int(low), int(high or low) + 1)}
+    # Independent of the code: all pairs agree with probability 2 / 2^n, and Holm multiplies it by the number of contrasts.
+    fewest = {count: next(n for n in range(1, 20) if count * 2 / 2**n < 0.05) for count in range(1, 7)}
+    assert listed == fewest == {count: pairs_needed(count) for count in range(1, 7)}
 
 
 def test_both_tutorials_tell_the_same() -> None:
