@@ -16,6 +16,7 @@ import pytest
 from click.testing import Result
 from helpers.paths import ROOT
 from PIL import Image
+from test_house import HOUSE
 
 import pggan_kit
 from pggan_kit import hookspecs
@@ -117,6 +118,21 @@ def test_cookbook(name: str, section: str, tmp_path: Path, monkeypatch: pytest.M
         own += ["switches.Plateau.least = 0"] if "Plateau" in block else []
         run = pggan_kit.train("mine.gin", [*SHORT, *own], plugins=plugins, run_dir="run")
         assert run.state.steps == 2 * len(run.schedule.stages) - 1
+
+
+def test_page_on_the_structure_names_every_room() -> None:
+    text = (DOCS / "house.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| .+ \|$", text, re.MULTILINE)
+    assert sorted(rows) == sorted(room for floor in HOUSE for room in floor)
+
+
+def test_paths_exist() -> None:
+    folders = "pggan_kit|plugins|tests|docs|experiments|benchmarks|examples"
+    # A path with a colon and a block behind it is a file that the reader writes.
+    pattern = rf"`((?:{folders})/[\w./-]+)(?=[`: ])(?!`:\n\n```)"
+    for page in [page for page in PAGES if page.name != "CONTRIBUTING.md"]:
+        named = [path for path in re.findall(pattern, page.read_text()) if not re.search(r"\b(NAME|KIND)\b", path)]
+        assert [path for path in named if not (ROOT / path).exists()] == [], page.name
 
 
 def test_plan_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
