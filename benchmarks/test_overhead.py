@@ -18,7 +18,7 @@ from pggan_kit.benchmarking.plan import plan
 from pggan_kit.benchmarking.rig import Rig
 from pggan_kit.data.pyramid import resize
 from pggan_kit.runs.checkpoints import Checkpoints
-from pggan_kit.training.step import StepContext
+from pggan_kit.training.step import TrainingStep
 
 OVERHEAD = ["schedule.sizes = (4, 8, 16, 32)"]
 
@@ -76,7 +76,7 @@ def test_data(benchmark: Any) -> None:
     schedule = prepared.schedule()
     state = prepared.state(schedule)
     sampler = prepared.data(schedule).sampler(schedule.stages[-1])
-    benchmark(lambda: StepContext(prepared.built.experiment, state, schedule.stages[-1], sampler, {}).reals())
+    benchmark(lambda: TrainingStep(prepared.built.experiment, state, schedule.stages[-1], sampler, {}).reals())
 
 
 def test_sampler(benchmark: Any) -> None:
@@ -103,7 +103,7 @@ def test_data_path(benchmark: Any, way: str) -> None:
 def test_latents(benchmark: Any, demo: Any) -> None:
     """A batch of latents."""
     rig = demo(0)
-    ctx = StepContext(rig.experiment, rig.state, rig.stage, rig.sampler, {})
+    ctx = TrainingStep(rig.experiment, rig.state, rig.stage, rig.sampler, {})
     benchmark(ctx.latents, "generator")
 
 

@@ -1,34 +1,214 @@
-"""pggan_kit: a plugin-based experiment framework for progressive growing of GANs."""
+"""pggan_kit: a plugin-based experiment framework for progressive growing of GANs.
 
-from pggan_kit.api.evaluate import evaluate
-from pggan_kit.api.generator import load_generator
-from pggan_kit.api.train import resume, train
-from pggan_kit.components import Component, Critic, Quantity, Scores
-from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs.generators import TrainedGenerator
-from pggan_kit.runs.run import Run, Stats
-from pggan_kit.schedule import PerStage, Stage, at_height
-from pggan_kit.training.step import Reals, StepContext, image_gradients
+Authors of plugins find what they need here, and in `pggan_kit.components` (the contract of each kind),
+`pggan_kit.pictures` and `pggan_kit.testing`. Modules below these may move from one version to the next.
 
-__version__ = "0.1.0"
+A name is imported when it is first asked for: a command that prints its help does not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pggan_kit.api.evaluate import evaluate
+    from pggan_kit.api.generator import load_generator
+    from pggan_kit.api.train import resume, train
+    from pggan_kit.components import (
+        ChosenOptimizers,
+        Component,
+        Critic,
+        DiscriminatorCall,
+        GeneratorCall,
+        Loss,
+        Part,
+        Penalty,
+        Quantity,
+        Reals,
+        Resampling,
+        Scores,
+        StepContext,
+        Trial,
+    )
+    from pggan_kit.errors import (
+        ConfigError,
+        DataError,
+        DivergedError,
+        Interrupted,
+        PluginError,
+        RunError,
+        SettingError,
+        SkipImage,
+        TrainingError,
+        UserError,
+        check_above,
+        check_at_least,
+        check_between,
+        check_choice,
+        check_finite,
+        did_you_mean,
+        suggest,
+    )
+    from pggan_kit.experiment import Experiment
+    from pggan_kit.hookspecs import hookimpl
+    from pggan_kit.layers.batches import count_batches
+    from pggan_kit.layers.derivatives import conv2d, leaky_relu
+    from pggan_kit.layers.resampling import Area, AreaDownsample, Downsample, NearestUpsample, Upsample
+    from pggan_kit.layers.tensors import at_least_float32
+    from pggan_kit.runs.generators import TrainedGenerator
+    from pggan_kit.runs.run import Run, Stats
+    from pggan_kit.runs.state import TrainState
+    from pggan_kit.schedule import FADE, STABLE, PerStage, Schedule, Stage, at_height, values_per_stage
+    from pggan_kit.system.distributed import share_from_rank_0, world_size
+    from pggan_kit.system.files import write_atomically
+    from pggan_kit.system.json_lines import JsonLines
+    from pggan_kit.system.seeding import torch_generator
+    from pggan_kit.training.step import image_gradients, scores_of_each
+    from pggan_kit.version import __version__
+
+_HOMES: dict[str, tuple[str, ...]] = {
+    "api.evaluate": ("evaluate",),
+    "api.generator": ("load_generator",),
+    "api.train": ("resume", "train"),
+    "components": (
+        "ChosenOptimizers",
+        "Component",
+        "Critic",
+        "DiscriminatorCall",
+        "GeneratorCall",
+        "Loss",
+        "Part",
+        "Penalty",
+        "Quantity",
+        "Reals",
+        "Resampling",
+        "Scores",
+        "StepContext",
+        "Trial",
+    ),
+    "errors": (
+        "ConfigError",
+        "DataError",
+        "DivergedError",
+        "Interrupted",
+        "PluginError",
+        "RunError",
+        "SkipImage",
+        "TrainingError",
+        "SettingError",
+        "UserError",
+        "check_above",
+        "check_at_least",
+        "check_between",
+        "check_choice",
+        "check_finite",
+        "did_you_mean",
+        "suggest",
+    ),
+    "experiment": ("Experiment",),
+    "hookspecs": ("hookimpl",),
+    "layers.batches": ("count_batches",),
+    "layers.derivatives": ("conv2d", "leaky_relu"),
+    "layers.resampling": ("Area", "AreaDownsample", "Downsample", "NearestUpsample", "Upsample"),
+    "layers.tensors": ("at_least_float32",),
+    "runs.generators": ("TrainedGenerator",),
+    "runs.run": ("Run", "Stats"),
+    "runs.state": ("TrainState",),
+    "schedule": ("FADE", "STABLE", "PerStage", "Schedule", "Stage", "at_height", "values_per_stage"),
+    "system.distributed": ("share_from_rank_0", "world_size"),
+    "system.files": ("write_atomically",),
+    "system.json_lines": ("JsonLines",),
+    "system.seeding": ("torch_generator",),
+    "training.step": ("image_gradients", "scores_of_each"),
+    "version": ("__version__",),
+}
+"""Names by the module that defines them, as the imports above tell type checkers."""
+
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+_ROOMS = ("components", "pictures", "testing")
+"""Modules for authors, which `import pggan_kit` alone makes reachable."""
 
 __all__ = [
+    "FADE",
+    "STABLE",
+    "Area",
+    "AreaDownsample",
+    "ChosenOptimizers",
     "Component",
+    "ConfigError",
     "Critic",
+    "DataError",
+    "DiscriminatorCall",
+    "DivergedError",
+    "Downsample",
+    "Experiment",
+    "GeneratorCall",
+    "Interrupted",
+    "JsonLines",
+    "Loss",
+    "NearestUpsample",
+    "Part",
+    "Penalty",
     "PerStage",
+    "PluginError",
     "Quantity",
     "Reals",
+    "Resampling",
     "Run",
+    "RunError",
+    "Schedule",
     "Scores",
+    "SettingError",
+    "SkipImage",
     "Stage",
     "Stats",
     "StepContext",
+    "TrainState",
     "TrainedGenerator",
+    "TrainingError",
+    "Trial",
+    "Upsample",
+    "UserError",
+    "__version__",
     "at_height",
+    "at_least_float32",
+    "check_above",
+    "check_at_least",
+    "check_between",
+    "check_choice",
+    "check_finite",
+    "conv2d",
+    "count_batches",
+    "did_you_mean",
     "evaluate",
     "hookimpl",
     "image_gradients",
+    "leaky_relu",
     "load_generator",
     "resume",
+    "scores_of_each",
+    "share_from_rank_0",
+    "suggest",
+    "torch_generator",
     "train",
+    "values_per_stage",
+    "world_size",
+    "write_atomically",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the front door when it is first asked for."""
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    # From now on Python finds it without asking here.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List what the front door gives, whether it is imported already or not."""
+    return sorted({*globals(), *__all__, *_ROOMS})

@@ -1,5 +1,6 @@
 """The kinds of component that a config composes, and the contract of each.
 
+from pggan_kit.errors import SettingError, check_choice
 Shapes: N samples, C channels, (h, w) a stage's image size, Z the latent size, K classes. Images lie in [-1, 1].
 A component may also implement any hook of `hookspecs.py`; it then hears it for the whole run.
 
@@ -15,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-
-from pggan_kit.layers.resampling import Downsample, Upsample
-from pggan_kit.schedule import PerStage, Stage
+from pggan_kit.errors import SettingError, check_choice
 
 if TYPE_CHECKING:
-    from pggan_kit.experiment import Experiment
-    from pggan_kit.training.step import StepContext
+    # torch takes seconds: who names a component, or lists the kinds, does not wait for it.
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from pggan_kit.layers.resampling import Downsample, Upsample
+    from pggan_kit.schedule import PerStage, Stage
 
 Features = Any
 
@@ -83,7 +84,7 @@ class BatchStatistic(NamedTuple):
     alone: str
 
 
-Critic = Callable[[Tensor], Scores]
+Critic = Callable[["Tensor"], Scores]
 """A discriminator with its labels, alpha and augmentation bound: images (N, C, h, w) -> Scores."""
 
 
@@ -108,7 +109,7 @@ class Architecture(Protocol):
 
     It may have `separates_batches`, for the discriminator: several batches in one call get the scores that each would
     get alone. Its layers draw no random numbers, keep no state, and where they look across samples they ask
-    `pggan_kit.networks.batches()` how many there are. `steps.scores_of_each` then makes one call of several.
+    `pggan_kit.count_batches()` how many there are. `pggan_kit.scores_of_each` then makes one call of several.
 
     It may have `batch_statistics(stage, samples) -> Sequence[BatchStatistic]`: what the networks of that stage compute
     over the samples of a call in training, where a call has so many. `pggan-kit plan` and `train` say where a
@@ -211,6 +212,103 @@ class Optimizer(Protocol):
         """A new optimizer for these parameters at this stage. The core carries over the state of those that stay."""
 
 
+class Reals(NamedTuple):
+    """A batch of the data: images (N, C, h, w) in [-1, 1], and labels (N,) int64 or None."""
+
+    images: Tensor
+    labels: Tensor | None
+
+
+Part = Mapping[str, "Tensor | None"]
+"""A batch as named tensors with N rows each."""
+
+GeneratorCall = Callable[["Tensor", "Tensor | None"], "Tensor"]
+"""The generator: (latents (N, Z), labels (N,) or None) -> images (N, C, h, w)."""
+
+
+class DiscriminatorCall(Protocol):
+    """The discriminator, behind the augmentation.
+
+    It may have `separates_batches`, see `scores_of_each`.
+    """
+
+    def __call__(self, images: Tensor, labels: Tensor | None = None) -> Scores:
+        """Scores of images (N, C, h, w) with labels (N,)."""
+
+
+Terms = Callable[[GeneratorCall, DiscriminatorCall, Part], "tuple[dict[str, Tensor], dict[str, Tensor]]"]
+"""`terms(G, D, part) -> (losses, kept)`: 0-dim terms to be summed and minimised, and tensors with N rows each that the
+update wants back (scores to log, fakes to use again)."""
+
+
+class StepContext(Protocol):
+    """One iteration's inputs, drawn by position on the clock, and the means to change weights.
+
+    Attributes:
+        stage: the current stage.
+        loss: the chosen loss.
+    """
+
+    stage: Stage
+    loss: Loss
+
+    @property
+    def images(self) -> int:
+        """The clock, with what this iteration has drawn so far."""
+
+    def reals(self) -> Reals:
+        """The next batch of the data, at the stage's size, faded like the networks where `train.fade_reals` is on.
+
+        Images have torch's default dtype.
+        """
+
+    def latents(self, stream: str, count: int | None = None) -> Tensor:
+        """A batch of latents (N, Z), N(0, 1). The same stream at the same position gives the same latents.
+
+        Args:
+            stream: what they are for.
+            count: how many, over all ranks; None: the stage's batch size. Of a multiple k of it, this rank's first
+                k-th belongs to the first k-th of the whole batch.
+        """
+
+    def uniform(self, stream: str) -> Tensor:
+        """(N,) uniform in [0, 1), drawn like latents: mixing weights of penalties."""
+
+    def due(self, penalties: Sequence[Penalty]) -> tuple[Penalty, ...]:
+        """Return those of the penalties that the next update of D adds: each at its every-th update of the stage.
+
+        What counts is how often `minimise` has moved D since the stage began, however many reals that took.
+        """
+
+    def minimise(
+        self, optimizer: str, net: str, terms: Terms, part: Part, *, inference: bool = False
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Take one optimizer step that makes the sum of the terms smaller.
+
+        Args:
+            optimizer: its name in what the update's `optimizers` returned.
+            net: `generator` or `discriminator`, the network whose weights change.
+            terms: computes the terms from a part of the batch.
+            part: the batch.
+            inference: run the other network in inference mode: it normalises by its running statistics and leaves
+                them alone, and drops nothing out.
+
+        Returns:
+            The detached terms, and what `terms` wanted kept, detached.
+        """
+
+
+class ChosenOptimizers(Protocol):
+    """The optimizers that an experiment chose, for updates with one for each network.
+
+    Attributes:
+        generator_optimizer, discriminator_optimizer: None where none is bound.
+    """
+
+    generator_optimizer: Optimizer | None
+    discriminator_optimizer: Optimizer | None
+
+
 @runtime_checkable
 class Update(Protocol):
     """One training iteration.
@@ -220,7 +318,7 @@ class Update(Protocol):
     """
 
     def optimizers(
-        self, experiment: Experiment, stage: Stage, generator: nn.Module, discriminator: nn.Module
+        self, experiment: ChosenOptimizers, stage: Stage, generator: nn.Module, discriminator: nn.Module
     ) -> dict[str, torch.optim.Optimizer]:
         """The optimizers by name, asked for after each growth and each removal of a bridge."""
 
@@ -279,7 +377,7 @@ class Quantity:
             their size, and which are 0 only where nothing differs at all), or `"plain"` for those of the values.
 
     Raises:
-        ValueError: an unknown direction or scale, an empty range, or the scale `"log"` of values that may be negative.
+        SettingError: an unknown direction or scale, an empty range, or the scale `"log"` of values that may be negative.
     """
 
     direction: Literal["lower", "higher"]
@@ -287,15 +385,13 @@ class Quantity:
     scale: Literal["log", "plain"] = "plain"
 
     def __post_init__(self) -> None:
-        if self.direction not in ("lower", "higher"):
-            raise ValueError(f"direction must be 'lower' or 'higher', not {self.direction!r}")
-        if self.scale not in ("log", "plain"):
-            raise ValueError(f"scale must be 'log' or 'plain', not {self.scale!r}")
+        check_choice("direction", self.direction, ("lower", "higher"))
+        check_choice("scale", self.scale, ("log", "plain"))
         low, high = self.range
         if not low < high:
-            raise ValueError(f"range must be (smallest, largest), not {self.range}")
+            raise SettingError("range", f"must be (smallest, largest), not {self.range}")
         if self.scale == "log" and low < 0:
-            raise ValueError(f"scale 'log' needs a range from 0 or above, not {self.range}: take 'plain'")
+            raise SettingError("scale", f"'log' needs a range from 0 or above, not {self.range}: take 'plain'")
 
 
 @runtime_checkable

@@ -20,9 +20,10 @@ from pggan_kit.components import (
     Update,
 )
 from pggan_kit.data.settings import DataSettings
+from pggan_kit.errors import SettingError, check_above, check_at_least, check_between, check_choice
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.layers.resampling import Area
-from pggan_kit.schedule import PerStage, ScheduleSettings, Stage, at_height, checked_sizes
+from pggan_kit.schedule import PerStage, ScheduleSettings, Size, Stage, at_height, checked_sizes, values_per_stage
 from pggan_kit.system.devices import has_bfloat16
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
@@ -122,16 +123,13 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for name in ("latent_size", "tick", "keep", "non_finite_limit"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, and is {getattr(self, name)}")
-        for height, _ in checked_sizes(self.schedule.sizes):
-            self._check_average(height)
-            if self.micro_batch is not None and at_height(self.micro_batch, height) < 1:
-                raise ValueError(f"micro_batch must be at least 1, and is {at_height(self.micro_batch, height)}")
-        if not 0 <= self.collapse_below < 1:
-            raise ValueError(f"collapse_below must be in [0, 1), and is {self.collapse_below}")
-        if self.time_limit is not None and not self.time_limit > 0:
-            raise ValueError(f"time_limit must be above 0 seconds, or None, and is {self.time_limit}")
+            check_at_least(name, getattr(self, name), 1)
+        sizes = checked_sizes(self.schedule.sizes)
+        for micro_batch in values_per_stage("micro_batch", self.micro_batch, sizes):
+            check_at_least("micro_batch", micro_batch, 1)
+        self._check_average(sizes)
+        check_between("collapse_below", self.collapse_below, 0, 1, high_included=False)
+        check_above("time_limit", self.time_limit, 0, instead="None")
         choices = {
             "reset_optimizer": RESETS,
             "precision": PRECISIONS,
@@ -140,32 +138,28 @@ class Experiment:
             "non_finite": NON_FINITE,
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+            check_choice(name, getattr(self, name), allowed)
 
-    def _check_average(self, height: int) -> None:
+    def _check_average(self, sizes: Sequence[Size]) -> None:
         if self.ema_half_life is not None and self.ema_decay is not None:
-            raise ValueError(
-                "ema_half_life and ema_decay are both bound, and either of them says how fast the average follows: "
-                "bind the other to None"
+            raise SettingError(
+                "ema_half_life",
+                "and ema_decay are both bound, and either of them says how fast the average follows: "
+                "bind the other to None",
             )
-        if self.ema_decay is not None:
-            decay: float = at_height(self.ema_decay, height)
-            if not 0 <= decay < 1:
-                raise ValueError(f"ema_decay must be in [0, 1), and is {decay}")
-        if self.ema_half_life is not None:
-            half_life: float = at_height(self.ema_half_life, height)
-            if not half_life >= 0:
-                raise ValueError(f"ema_half_life must be at least 0 images, and is {half_life}")
-        if self.ema_ramp_up is not None and not 0 < self.ema_ramp_up <= 1:
-            raise ValueError(f"ema_ramp_up must be in (0, 1], or None, and is {self.ema_ramp_up}")
+        for decay in values_per_stage("ema_decay", self.ema_decay, sizes):
+            check_between("ema_decay", decay, 0, 1, high_included=False)
+        for half_life in values_per_stage("ema_half_life", self.ema_half_life, sizes):
+            check_at_least("ema_half_life", half_life, 0)
+        check_between("ema_ramp_up", self.ema_ramp_up, 0, 1, low_included=False, instead="None")
 
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """A context in which networks compute in the experiment's precision."""
-        if self.precision == "float16":
+    def autocast(self, device: torch.device, precision: str | None = None) -> torch.autocast:
+        """Return a context in which networks compute in a precision; None: the experiment's."""
+        precision = precision or self.precision
+        if precision == "float16":
             return torch.autocast(device.type, torch.float16)
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bfloat16()
-        low = self.precision == "bfloat16" or (self.precision == "auto" and native)
+        low = precision == "bfloat16" or (precision == "auto" and native)
         return torch.autocast(device.type, torch.bfloat16, enabled=low)
 
     def micro_batches(self, stage: Stage, rows: int) -> int:
@@ -176,5 +170,6 @@ class Experiment:
         """
         size = rows if self.micro_batch is None else min(rows, at_height(self.micro_batch, stage.height))
         if rows % size:
-            raise ValueError(f"micro_batch {size} does not divide a process's {rows} images a batch at {stage.size}")
+            complaint = f"{size} does not divide a process's {rows} images a batch at {stage.size}"
+            raise SettingError("micro_batch", complaint)
         return rows // size

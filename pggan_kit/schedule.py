@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeAlias, TypeVar
+
+from pggan_kit.errors import SettingError, check_at_least
 
 T = TypeVar("T")
 
@@ -22,24 +18,47 @@ PerStage: TypeAlias = T | Mapping[int, T]
 Budget: TypeAlias = int | str
 """Images, or a text with a unit: `'3000 steps'`, `'2 epochs'`, `'40000 images'`."""
 
+Size: TypeAlias = tuple[int, int]
+"""(height, width) in pixels."""
+
 FADE = "fade"
 STABLE = "stable"
 
 
 def at_height(value: PerStage[T], height: int) -> T:
-    """The value of a per-stage setting at a stage of this image height.
+    """Return the value of a setting, which may be per stage, at a stage of an image height.
 
     Raises:
         ValueError: a dict whose smallest key lies above `height`, or with a key that is no height.
     """
+    return values_per_stage("a per-stage setting", value, [(height, height)])[0]
+
+
+def values_per_stage(name: str, value: PerStage[T] | None, sizes: Sequence[Size]) -> list[T]:
+    """Return the value of a setting, which may be per stage, at each stage; nothing for None.
+
+    Args:
+        name: of the setting.
+        value: of the setting.
+        sizes: of the stages.
+
+    Raises:
+        SettingError: a dict whose smallest key lies above the first height, or with a key that is no height.
+    """
+    if value is None:
+        return []
     if not isinstance(value, Mapping):
-        return value
+        return [value] * len(sizes)
     if not all(isinstance(key, int) and not isinstance(key, bool) for key in value):
-        raise ValueError(f"a per-stage dict is keyed by image height, e.g. {{4: ..., 64: ...}}, not {dict(value)}")
-    reached = [key for key in value if key <= height]
-    if not reached:
-        raise ValueError(f"no value for height {height}: the smallest key of {dict(value)} lies above it")
-    return value[max(reached)]
+        raise SettingError(name, f"must be keyed by image height, e.g. {{4: ..., 64: ...}}, not {dict(value)}")
+
+    values = []
+    for height, _ in sizes:
+        reached = [key for key in value if key <= height]
+        if not reached:
+            raise SettingError(name, f"has no value for height {height}: the smallest key of {dict(value)} is above it")
+        values.append(value[max(reached)])
+    return values
 
 
 @dataclass(frozen=True)
@@ -151,19 +170,17 @@ class ScheduleSettings:
     total_images: Budget | None = None
 
     def __post_init__(self) -> None:
-        for height, _ in checked_sizes(self.sizes):
-            for name in ("fade_images", "stable_images", "batch_size"):
-                try:
-                    value = at_height(getattr(self, name), height)
-                except ValueError as error:
-                    raise ValueError(f"{name}: {error}") from None
-                if name == "batch_size":
-                    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                        raise ValueError(f"batch_size must be a whole number of at least 1, not {value!r}")
-                else:
-                    in_images(name, value, 1, 1)
-        if self.total_images is not None and in_images("total_images", self.total_images, 1, 1) < 1:
-            raise ValueError(f"total_images must be at least 1, not {self.total_images}")
+        sizes = checked_sizes(self.sizes)
+        budgets: dict[str, PerStage[Budget]] = {"fade_images": self.fade_images, "stable_images": self.stable_images}
+        for name, setting in budgets.items():
+            values: list[Budget] = values_per_stage(name, setting, sizes)
+            for budget in values:
+                in_images(name, budget, 1, 1)
+        for batch_size in values_per_stage("batch_size", self.batch_size, sizes):
+            if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+                raise SettingError("batch_size", f"must be a whole number of at least 1, not {batch_size!r}")
+        if self.total_images is not None:
+            check_at_least("total_images", in_images("total_images", self.total_images, 1, 1), 1)
 
     def resolve(self, dataset_length: int, image_channels: int, classes: int) -> Schedule:
         """The stages with all budgets in images. An epoch is `dataset_length` images.
@@ -185,7 +202,7 @@ class ScheduleSettings:
         if self.total_images is not None:
             total = in_images("total_images", self.total_images, stages[-1].batch_size, dataset_length)
         if total < 1:
-            raise ValueError("stable_images: the schedule spends no images at all")
+            raise SettingError("stable_images", "must be above 0 somewhere: the schedule spends no images at all")
         return Schedule(tuple(stages), total)
 
 
@@ -198,13 +215,12 @@ def in_images(name: str, budget: Budget, batch_size: int, dataset_length: int) -
     if isinstance(budget, str):
         match = re.fullmatch(r"\s*(\d+(?:_\d+)*(?:\.\d+)?)\s*(images|steps|epochs)\s*", budget)
         if match is None:
-            raise ValueError(f"{name} must be images, or a text like '3000 steps' or '2 epochs', not {budget!r}")
+            raise SettingError(name, f"must be images, or a text like '3000 steps' or '2 epochs', not {budget!r}")
         unit = {"images": 1, "steps": batch_size, "epochs": dataset_length}[match[2]]
         return round(float(match[1]) * unit)
     if not isinstance(budget, int) or isinstance(budget, bool):
-        raise ValueError(f"{name} must be a whole number of images, or a text with a unit, not {budget!r}")
-    if budget < 0:
-        raise ValueError(f"{name} must not be negative, and is {budget}")
+        raise SettingError(name, f"must be a whole number of images, or a text with a unit, not {budget!r}")
+    check_at_least(name, budget, 0)
     return budget
 
 
@@ -215,22 +231,19 @@ def checked_sizes(sizes: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]
         ValueError: no size at all, a size below 1, or a step that is not a whole factor.
     """
     if isinstance(sizes, (int, str)) or not sizes:
-        raise ValueError(f"sizes must name at least one image size, e.g. (4, 8, 16), not {sizes!r}")
+        raise SettingError("sizes", f"must name at least one image size, e.g. (4, 8, 16), not {sizes!r}")
     pairs: list[tuple[int, int]] = []
     for size in sizes:
         pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
         if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in pair):
-            raise ValueError(f"sizes holds heights or (height, width) pairs of at least 1, not {size!r}")
+            raise SettingError("sizes", f"holds heights or (height, width) pairs of at least 1, not {size!r}")
         pairs.append((pair[0], pair[1]))
     for old, new in pairwise(pairs):
         factor = new[0] // old[0]
         if factor < 2 or new != (factor * old[0], factor * old[1]):
-            raise ValueError(
-                f"sizes must grow by one whole factor in both directions; {old[0]}x{old[1]} -> "
-                f"{new[0]}x{new[1]} does not (next would be {2 * old[0]}x{2 * old[1]})"
+            raise SettingError(
+                "sizes",
+                f"must grow by one whole factor in both directions; {old[0]}x{old[1]} -> "
+                f"{new[0]}x{new[1]} does not (next would be {2 * old[0]}x{2 * old[1]})",
             )
     return pairs
-
-
-Size = tuple[int, int]
-"""(height, width) in pixels."""

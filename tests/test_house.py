@@ -4,16 +4,21 @@ HOUSE is the plan: rooms from the ground floor up. A room is a folder of `pggan_
 """
 
 import ast
-from collections.abc import Iterator
+import importlib
+import json
+import re
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 import pggan_kit
 import pggan_plugins
 
 HOUSE = (
-    ("schedule", "errors", "layers", "version"),
+    ("errors", "version"),
+    ("schedule", "layers"),
     ("components", "system", "pictures"),
     ("growth", "data", "evaluation", "hookspecs"),
     ("experiment", "plugin_host"),
@@ -58,7 +63,12 @@ PLUGIN_MODULES = modules_of(PLUGINS, "pggan_plugins")
 
 def imports_of(file: Path, known: dict[str, Path]) -> Iterator[tuple[str, bool]]:
     """Yield the modules among `known` that a file imports, anywhere in it, and whether for type checkers alone."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    yield from imports_in(file.read_text(encoding="utf-8"), known)
+
+
+def imports_in(code: str, known: Container[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the same of a piece of code."""
+    tree = ast.parse(code)
     for_checkers = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -131,7 +141,78 @@ def test_the_core_names_no_plugin(module: str) -> None:
     assert "pggan_plugins" not in CORE_MODULES[module].read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", PLUGIN_MODULES)
-def test_plugins_come_through_the_front_door(module: str) -> None:
-    imported = {name for name, _ in imports_of(PLUGIN_MODULES[module], CORE_MODULES)}
-    assert imported <= FRONT_DOOR, f"{module} imports {', '.join(sorted(imported - FRONT_DOOR))}"
+@pytest.mark.parametrize("module", [module for module in CORE_MODULES if module != "pggan_kit"])
+def test_nobody_inside_uses_the_front_door(module: str) -> None:
+    imported = {name for name, _ in imports_of(CORE_MODULES[module], CORE_MODULES)}
+    assert "pggan_kit" not in imported, f"{module} imports pggan_kit itself: name the module that has what it needs"
+
+
+def code_of_authors() -> dict[str, str]:
+    """Return code that authors write or are shown, by where it stands: plugins, templates, examples and docs."""
+    folders = (PLUGINS, CORE / "scaffold" / "templates", ROOT / "examples")
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+    code = {f"{file.parent.name}/{file.name}": file.read_text(encoding="utf-8") for file in files}
+    assert len(code) == len(files)
+
+    for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]:
+        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        code |= {f"{page.name} {number}": block for number, block in enumerate(blocks, 1)}
+    notebook = json.loads((ROOT / "examples/notebook.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return code | {f"notebook {number}": cell for number, cell in enumerate(cells, 1)}
+
+
+CODE_OF_AUTHORS = code_of_authors()
+
+
+def test_code_of_authors_is_found_everywhere() -> None:
+    places = ("losses/", "templates/", "tests/", "adaptive/", "README.md ", "tutorial.md ", "cookbook.md ", "notebook ")
+    assert all(any(place.startswith(start) for place in CODE_OF_AUTHORS) for start in places)
+
+
+@pytest.mark.parametrize("place", CODE_OF_AUTHORS)
+def test_plugins_come_through_the_front_door(place: str) -> None:
+    lines = [line for line in CODE_OF_AUTHORS[place].splitlines() if not line.startswith(("%", "!"))]
+    imported = {name for name, _ in imports_in("\n".join(lines), CORE_MODULES)}
+    assert imported <= FRONT_DOOR, f"{place} imports {', '.join(sorted(imported - FRONT_DOOR))}"
+
+
+@pytest.mark.parametrize("module", sorted(FRONT_DOOR))
+def test_prose_names_what_the_front_door_gives(module: str) -> None:
+    """Docs, and docstrings of contracts, that say `pggan_kit.image_gradients` name something that is there."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md")), CORE / "components.py"]
+    gives = importlib.import_module(module)
+    for page in pages:
+        for name in re.findall(rf"`{re.escape(module)}\.([A-Za-z_]\w*)", page.read_text(encoding="utf-8")):
+            assert hasattr(gives, name), f"{page.name} names {module}.{name}"
+
+
+def test_the_front_door_gives_what_it_says() -> None:
+    """Type checkers, `from pggan_kit import *` and Python itself see the same names, each from where it is defined."""
+    for_checkers: dict[str, str] = {}
+    for node in ast.walk(ast.parse(CORE_MODULES["pggan_kit"].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pggan_kit."):
+            for_checkers |= {alias.name: node.module for alias in node.names}
+
+    assert sorted(for_checkers) == sorted(pggan_kit.__all__)
+    for name, module in for_checkers.items():
+        assert getattr(pggan_kit, name) is getattr(importlib.import_module(module), name), f"{name} of {module}"
+        assert name in dir(pggan_kit)
+    assert not set(for_checkers) & {room for room in FLOOR}, "a name must not hide a module of the core"
+
+
+def test_the_front_door_stays_open_when_modules_are_imported_first() -> None:
+    """`import pggan_kit.api.train` sets attributes on packages; the verbs must stay functions, the modules modules."""
+    for module in CORE_MODULES:
+        if not module.endswith("__main__"):
+            importlib.import_module(module)
+    assert pggan_kit.train is importlib.import_module("pggan_kit.api.train").train
+    assert pggan_kit.evaluate is importlib.import_module("pggan_kit.api.evaluate").evaluate
+    assert pggan_kit.testing.LossSuite and pggan_kit.pictures.to_uint8 and pggan_kit.components.Loss
+
+
+def test_a_name_that_is_not_there_is_refused() -> None:
+    with pytest.raises(AttributeError, match="module 'pggan_kit' has no attribute 'Dragon'"):
+        _ = pggan_kit.Dragon
+    with pytest.raises(ImportError):
+        exec("from pggan_kit import Dragon")

@@ -1,12 +1,15 @@
 """What is promised of Pythons and dependencies, and how the promise is tested."""
 
 import configparser
+import importlib.metadata
 import re
 import shutil
 import subprocess
 
 import pytest
 from helpers.paths import ROOT
+
+import pggan_kit
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
@@ -27,6 +30,12 @@ def test_the_oldest_python_is_the_one_that_is_tested_and_checked() -> None:
     assert f"OLDEST ?= python{OLDEST}\n" in (ROOT / "Makefile").read_text()
     assert SETUP["mypy"]["python_version"] == OLDEST  # refuses what the library of that Python does not have
     assert f'target-version = "py{OLDEST.replace(".", "")}"' in (ROOT / "ruff.toml").read_text()
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert SETUP["metadata"]["version"] == "attr: pggan_kit.version.__version__"
+    assert f"\nversion: {pggan_kit.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert importlib.metadata.version("pggan_kit") == pggan_kit.__version__
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pggan_kit import Component, Run, Stage, hookimpl
+from pggan_kit import Component, Run, Stage, check_between, hookimpl
 
 
 class Adaptive:
@@ -15,10 +15,8 @@ class Adaptive:
     """
 
     def __init__(self, patience: float = 0.9, latest: float = 0.75) -> None:
-        if not -1 < patience < 1:
-            raise ValueError(f"patience must be in (-1, 1), and is {patience}")
-        if not 0 <= latest < 1:
-            raise ValueError(f"latest must be in [0, 1), and is {latest}")
+        check_between("patience", patience, -1, 1, low_included=False, high_included=False)
+        check_between("latest", latest, 0, 1, high_included=False)
         self.patience, self.latest = patience, latest
         self.before_run()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
 from pggan_kit.ablation.statistics import ALPHA, pairs_needed, smallest_p
 from pggan_kit.components import Launcher
+from pggan_kit.errors import SettingError, check_above, check_finite
 
 TRUNK = "trunk"
 """No variant's name: the run before the first difference."""
@@ -58,29 +58,32 @@ class Ablation:
 
     def __post_init__(self) -> None:
         if len(self.variants) < 2:
-            raise ValueError(f"variants must name at least two, not {list(self.variants)}")
+            raise SettingError("variants", f"must name at least two, not {list(self.variants)}")
         for name in self.variants:
             if not _NAME.fullmatch(name) or name == TRUNK:
-                raise ValueError(
-                    f"variants names folders: {name!r} must begin with a letter or digit, go on with these and . - _, "
-                    f"and not be {TRUNK!r}"
+                raise SettingError(
+                    "variants",
+                    f"names folders: {name!r} must begin with a letter or digit, go on with these and . - _, "
+                    f"and not be {TRUNK!r}",
                 )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must be at least one, each once, not {list(self.seeds)}")
+            raise SettingError("seeds", f"must be at least one, each once, not {list(self.seeds)}")
         for name, count in self.controls.items():
             self._require_variant("controls", name)
             if not 1 <= count <= len(self.seeds):
-                raise ValueError(f"controls: {name} must have 1 to {len(self.seeds)} of the seeds, not {count}")
+                raise SettingError(
+                    "controls", f"gives {name} {count} seeds: it must have 1 to {len(self.seeds)} of them"
+                )
         for pair in self.contrasts:
             for name in pair:
                 self._require_variant("contrasts", name)
             if pair[0] == pair[1] or self.contrasts.count(pair) > 1:
-                raise ValueError(f"contrasts compares two variants once, not {tuple(pair)}")
+                raise SettingError("contrasts", f"compares two variants once, not {tuple(pair)}")
         if not self.contrasts:
-            raise ValueError("contrasts must hold at least one pair (variant, against)")
+            raise SettingError("contrasts", "must hold at least one pair (variant, against)")
         self._require_enough_seeds()
-        if not (self.margin > 0 and math.isfinite(self.margin)):
-            raise ValueError(f"margin must be above 0, and is {self.margin}")
+        check_above("margin", self.margin, 0)
+        check_finite("margin", self.margin)
 
     def _require_enough_seeds(self) -> None:
         confirmatory = sum(not set(pair) & set(self.controls) for pair in self.contrasts)
@@ -89,12 +92,13 @@ class Ablation:
         pairs, needed = len(self.seeds), pairs_needed(confirmatory)
         if pairs < needed:
             several = "contrast" if confirmatory == 1 else "contrasts"
-            raise ValueError(
-                f"seeds must be at least {needed} for {confirmatory} confirmatory {several}, and are {pairs}: with so "
+            raise SettingError(
+                "seeds",
+                f"must be at least {needed} for {confirmatory} confirmatory {several}, and are {pairs}: with so "
                 f"few, the corrected p is at least {confirmatory * smallest_p(pairs):.3g}, and never below {ALPHA:g}. "
-                "Name variants in `controls` to compare them without a verdict"
+                "Name variants in `controls` to compare them without a verdict",
             )
 
     def _require_variant(self, setting: str, name: str) -> None:
         if name not in self.variants:
-            raise ValueError(f"{setting} names {name!r}, which is no variant; they are {', '.join(self.variants)}")
+            raise SettingError(setting, f"names {name!r}, which is no variant; they are {', '.join(self.variants)}")

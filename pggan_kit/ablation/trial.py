@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pggan_kit
-from pggan_kit import hookimpl
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
+from pggan_kit.api.evaluate import evaluate
 from pggan_kit.api.train import resume, train
 from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError
+from pggan_kit.hookspecs import hookimpl
 from pggan_kit.plugin_host.files import RecordedFile
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.schedule import Stage
@@ -151,7 +151,7 @@ def _go_on(folder: Path, config: Path, seed: int, plugins: Sequence[Any], start_
 
 
 def _evaluated(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:
-    rows = pggan_kit.evaluate(folder, bindings=plan.evaluation, plugins=plugins)
+    rows = evaluate(folder, bindings=plan.evaluation, plugins=plugins)
     if plan.primary not in {row["metric"] for row in rows}:
         raise ConfigError(
             f"ablate.primary is {plan.primary!r}, and the evaluation gives {', '.join(row['metric'] for row in rows)}"

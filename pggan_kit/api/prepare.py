@@ -15,7 +15,7 @@ from pggan_kit.config.builder import Built, build
 from pggan_kit.config.gin_files import Config
 from pggan_kit.config.objects import given, require_same_places
 from pggan_kit.data.sampler import Data, open_data
-from pggan_kit.errors import ConfigError, DataError
+from pggan_kit.errors import ConfigError, DataError, SettingError
 from pggan_kit.evaluation.description_cache import Keeper
 from pggan_kit.evaluation.evaluator import Evaluator, Reals
 from pggan_kit.plugin_host.hooks import Hooks
@@ -59,7 +59,7 @@ class Prepared:
         try:
             dataset = experiment.dataset
             schedule: Schedule = experiment.schedule.resolve(len(dataset), channels, dataset.classes)
-        except ValueError as error:
+        except SettingError as error:
             raise ConfigError(f"schedule.{error}") from None
         world = distributed.world_size()
         for stage in schedule.stages:
@@ -67,7 +67,7 @@ class Prepared:
                 raise ConfigError(f"schedule.batch_size {stage.batch_size} does not divide over {world} processes")
             try:
                 experiment.micro_batches(stage, stage.batch_size // world)
-            except ValueError as error:
+            except SettingError as error:
                 raise ConfigError(f"train.{error}") from None
         for stage in list_trained_stages(schedule):
             try:
@@ -158,7 +158,6 @@ def prepare(
     loaded = load([*plugins, *objects.rows])
     found = configs.read(config, [*bindings, *objects.bindings])
     return Prepared(found, loaded, build(found, loaded), objects.names)
-
 
 
 def restorer(run: str | Path | Run, *, plugins: Sequence[Any] = ()) -> Callable[..., TrainedGenerator]:

@@ -51,14 +51,25 @@ def sample(
         _write_folder(images, target)
 
 
-def draw(generator: TrainedGenerator, count: int, seed: int, batch: int = 250) -> np.ndarray:
-    """uint8 images (N, H, W, C) from latents that depend on nothing but `seed` and `count`."""
+def draw(
+    generator: TrainedGenerator, count: int, seed: int, batch: int = 250, alpha: float | None = None
+) -> np.ndarray:
+    """Return images (N, H, W, C), uint8, of latents that depend on nothing but `seed` and `count`.
+
+    Args:
+        generator: draws them.
+        count: N.
+        seed: of latents and noise.
+        batch: images that are drawn at once.
+        alpha: instead of the generator's own where it stands within a fade, in [0, 1].
+    """
+    share = None if alpha is None else torch.tensor(alpha)
     latents = torch.randn(count, generator.latent_size, generator=torch_generator(seed, "sample"))
     labels = torch.arange(count) % generator.classes if generator.classes else None
     torch.manual_seed(seed)
     with torch.no_grad():
         parts = [
-            to_uint8(generator(latents[i : i + batch], None if labels is None else labels[i : i + batch]))
+            to_uint8(generator(latents[i : i + batch], None if labels is None else labels[i : i + batch], share))
             for i in range(0, count, batch)
         ]
     return np.concatenate(parts)

@@ -53,6 +53,7 @@ def train(
     run, data, saved = _begun(prepare(config, bindings, plugins, parts), run_dir, start_from, data_progress)
     if start_from is not None:
         run.files.tell(branching.beginning(start_from, run), say)
+    _tell_age_of_average(run)
     begun = run.state.steps
     try:
         training.train(run, data, saved)
@@ -82,7 +83,6 @@ def _begun(
     run.identity, run.evaluator = own, evaluator
     for line in [*left, *prepared.batch_warnings(schedule)]:
         files.warn(line)
-    _tell_age_of_average(run)
     return run, data, trunk.content if trunk else None
 
 

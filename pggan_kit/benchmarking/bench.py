@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-import pggan_kit
 from pggan_kit.benchmarking import ceiling
 from pggan_kit.benchmarking.breakdown import shares
 from pggan_kit.benchmarking.contenders import Foreign, Variant, foreign, variants
@@ -20,6 +19,7 @@ from pggan_kit.benchmarking.timing import ROUNDS, Kinds, Turns, seconds, spread
 from pggan_kit.errors import UserError
 from pggan_kit.schedule import Schedule, Stage
 from pggan_kit.system.devices import has_bfloat16, peak_mib, prepared_device, reset_peak
+from pggan_kit.version import __version__
 
 FORMAT = 1
 STEADY, FADING = "steady", "fading"
@@ -71,7 +71,7 @@ def bench(
     device = prepared_device(experiment.device, experiment.tf32)
     report: dict[str, Any] = {"format": FORMAT, "config": str(config), "machine": machine(device), "rows": []}
     for stage in chosen_stages(first.schedule, stages):
-        for phase in (STEADY, FADING) if fades(first.prepared, stage) else (STEADY,):
+        for phase in (STEADY, FADING) if fades(first.prepared, first.schedule, stage) else (STEADY,):
             report["rows"] += case(own, foreigners, stage, phase, device, rounds, progress)
     return report
 
@@ -98,7 +98,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "native_bfloat16": torch.cuda.is_bf16_supported() if gpu else has_bfloat16(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "pggan_kit": pggan_kit.__version__,
+        "pggan_kit": __version__,
         "matrix_product": ceiling.matrix_product(device),
     }
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pggan_kit.benchmarking.rig import Rig
-from pggan_kit.components import Penalty
-from pggan_kit.training.step import PATHS, Reals, StepContext, mean_of_each
+from pggan_kit.components import Penalty, Reals
+from pggan_kit.training.step import TrainingStep, mean_of_each
 
 T = TypeVar("T")
 
@@ -67,9 +67,8 @@ def seconds_around(rig: Rig) -> float:
         told = {"run": run, "stage": rig.stage, "state": rig.state}
         for _ in range(PASSES + 1):
             began = time.perf_counter()
-            for path in PATHS if rig.alphas else ():
-                images = rig.state.images
-                run.hooks.ask("fade_alpha", stage=rig.stage, progress=0.5, images=images, path=path)
+            if rig.alphas:
+                rig.ask_alphas()
             rig.state.means.add(rig.losses)
             run.hooks.call("after_step", losses=mean_of_each(rig.losses), **told)
             run.hooks.ask("should_advance", **told)
@@ -86,7 +85,7 @@ def _pieces(rig: Rig, update: int, penalised: bool) -> dict[str, float]:
 def _watched_step(rig: Rig, update: int, penalised: bool) -> dict[str, float]:
     watch = Stopwatch(rig.state.device)
 
-    class Watched(StepContext):
+    class Watched(TrainingStep):
         def reals(self) -> Reals:
             return watch.time("data", super().reals)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from pggan_kit.benchmarking.breakdown import seconds_around
 from pggan_kit.benchmarking.flops import flops_of, forward_calls
 from pggan_kit.benchmarking.rig import Rig, fades
 from pggan_kit.benchmarking.timing import seconds
+from pggan_kit.errors import ConfigError
 from pggan_kit.runs.average import AverageAge, ages_of_average, percent
 from pggan_kit.runs.state import TrainState, on_cpu
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
@@ -177,9 +179,18 @@ def _describe_groups(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def memory_mib(device: torch.device) -> float:
-    """All memory of a GPU, or of this machine, in MiB."""
+    """Return all memory of a GPU, or of this machine, in MiB.
+
+    Raises:
+        ConfigError: this platform does not tell it.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / 2**20
+    if not hasattr(os, "sysconf"):
+        raise ConfigError(
+            f"this platform ({sys.platform}) does not tell Python how much memory the machine has, so nobody can say "
+            "what fits: plan for a GPU, or on Linux or macOS"
+        )
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
 
 
@@ -250,7 +261,7 @@ def _measured(prepared: Prepared, steady: Rig, budget: Budget, work: float) -> C
     activations = _activations_mib(steady)
     steady_seconds = _seconds_an_image(steady)
     fading_seconds = steady_seconds
-    if fades(prepared, steady.stage):
+    if fades(prepared, steady.schedule, steady.stage):
         fading = Rig(prepared, steady.schedule, steady.stage.index, fading=True, compiles=False)
         fading.step()
         fading_seconds = _seconds_an_image(fading)

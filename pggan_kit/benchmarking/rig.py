@@ -17,15 +17,15 @@ from pggan_kit.api.prepare import Prepared
 from pggan_kit.data.device_feed import fed
 from pggan_kit.data.pyramid import Level
 from pggan_kit.data.sampler import Sampler
+from pggan_kit.growth.fade import NETS, PATHS, Fade
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.run import Run
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.training.compiler import Compiler
-from pggan_kit.training.step import PATHS, StepContext
+from pggan_kit.training.step import TrainingStep
 
-NETS = ("generator", "discriminator")
 MIDDLE = 0.5
 """How far through its fade a fading stage is measured."""
 
@@ -49,6 +49,7 @@ class Rig:
 
     Attributes:
         state: networks grown to the stage, and their optimizers.
+        alphas: by path, 0-dim, in the middle of the fade; without those that are 1.
         losses: what the last iteration returned.
         log: what the compiler had to say.
         batch: reals that an iteration draws; known after the first.
@@ -61,11 +62,12 @@ class Rig:
         self.hooks = quiet_hooks(prepared)
         self.stage = schedule.stages[index]
         self.state = prepared.state(schedule)
-        alphas = mid_fade(self.hooks, self.experiment.fade_reals, self.stage) if fading else {}
+        starts = schedule.planned_starts()[: index + 1]
+        self._fade = Fade(self.hooks, self.experiment.fade_reals)
+        self._old_paths = self._fade.old_paths(self.stage, starts[-1]) if fading else set()
         for stage in schedule.stages[1 : index + 1]:
-            old_paths = bridges(self.hooks, stage) if fading and stage is self.stage else ()
-            self.state.grow({net: net in old_paths for net in NETS})
-        self.state.starts = schedule.planned_starts()[: index + 1]
+            self.state.grow({net: stage is self.stage and net in self._old_paths for net in NETS})
+        self.state.starts = starts
         self.state.phase = FADE if fading else STABLE
         self.state.renew_optimizers(reset=True)
         self.log: list[str] = []
@@ -75,10 +77,20 @@ class Rig:
             self.compiler = Compiler(self.experiment, device, say, say, lambda net: None)
             self.compiler.enter(self.state, schedule)
         self.sampler = fed(noise(self.stage), self.state.device, self.experiment.data.device_memory)
-        self.alphas = {path: torch.tensor(alpha, device=self.state.device) for path, alpha in alphas.items()}
+        self.alphas: dict[str, Tensor] = {}
+        if fading:
+            for path, alpha in self.ask_alphas().items():
+                if alpha != 1.0:
+                    self.alphas[path] = torch.tensor(alpha, device=self.state.device)
         self.batch = 0
         self.critics = 1
         self.losses: dict[str, Tensor] = {}
+
+    def ask_alphas(self) -> dict[str, float]:
+        """Return alpha of each path in the middle of the fade, asked as the loop asks before each step."""
+        start = self.state.starts[-1]
+        middle = start + round(MIDDLE * self.stage.fade_images)
+        return self._fade.alphas_at(self.stage, start, middle, self._old_paths)
 
     def place(self, update: int) -> None:
         """Stand on the clock where the stage has had so many updates of D, and seed as the loop does."""
@@ -90,7 +102,7 @@ class Rig:
     def step(self, update: int = 0) -> None:
         """One iteration, as the loop takes it: seeds, update, average. `update`: the stage's updates of D before it."""
         self.place(update)
-        ctx = StepContext(self.experiment, self.state, self.stage, self.sampler, self.alphas, compiler=self.compiler)
+        ctx = TrainingStep(self.experiment, self.state, self.stage, self.sampler, self.alphas, compiler=self.compiler)
         self.losses = self.experiment.update.step(ctx)
         self.state.images += ctx.drawn
         self.state.follow(ctx.drawn)
@@ -126,26 +138,7 @@ def quiet_hooks(prepared: Prepared) -> Hooks:
     return Hooks(prepared.plugins, prepared.built.parts, silent=("observers",))
 
 
-def bridges(hooks: Hooks, stage: Stage) -> set[str]:
-    """The networks that begin the stage with an old path beside the new one."""
-    if stage.fade_images == 0:
-        return set()
-    return {net for net in NETS if alpha_at(hooks, stage, 0.0, net) != 1.0}
-
-
-def fades(prepared: Prepared, stage: Stage) -> bool:
+def fades(prepared: Prepared, schedule: Schedule, stage: Stage) -> bool:
     """Whether the stage has a fade whose iterations differ from those after it."""
-    return bool(bridges(quiet_hooks(prepared), stage))
-
-
-def mid_fade(hooks: Hooks, fade_reals: bool, stage: Stage) -> dict[str, float]:
-    """alpha of each path that is not at 1 in the middle of the fade."""
-    alphas = {path: alpha_at(hooks, stage, MIDDLE, path) for path in PATHS if path != "reals" or fade_reals}
-    return {path: alpha for path, alpha in alphas.items() if alpha != 1.0}
-
-
-def alpha_at(hooks: Hooks, stage: Stage, progress: float, path: str) -> float:
-    """The switch's alpha, or without one the progress itself."""
-    images = round(progress * stage.fade_images)
-    answer = hooks.ask("fade_alpha", stage=stage, progress=progress, images=images, path=path)
-    return progress if answer is None else float(answer)
+    fade = Fade(quiet_hooks(prepared), prepared.built.experiment.fade_reals)
+    return bool(fade.old_paths(stage, schedule.planned_starts()[stage.index]))

@@ -1,4 +1,7 @@
-"""The command line: thin commands over the Python API. A module here brings its commands by being imported."""
+"""The command line: thin commands over the Python API. A module here brings its commands by being imported.
+
+No module here imports torch, or what does, before a command runs: `--help` answers at once.
+"""
 
 from pggan_kit.cli import ablate, bench, config, data, evaluate, plan, plugins, report, sample, train
 from pggan_kit.cli.base import main

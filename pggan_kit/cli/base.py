@@ -12,9 +12,9 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-import pggan_kit
 from pggan_kit.errors import Interrupted, TrainingError, UserError
 from pggan_kit.system.signals import StoppedAtOnce, leaving_in_order
+from pggan_kit.version import __version__
 
 out = Console(width=None if sys.stdout.isatty() else 160)  # tables in a file or pipe are not cut to 80 columns
 err = Console(stderr=True)
@@ -114,7 +114,7 @@ no_plugin_option = click.option(
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(pggan_kit.__version__)
+@click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(debug: bool) -> None:
     """Compose, train and compare progressively grown GANs."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -61,6 +60,8 @@ def _short(selector: str) -> str:
 @no_plugin_option
 def plugins_show(part: str, files: tuple[str, ...], as_json: bool) -> None:
     """Show a part: its signature, what it says of itself, its defaults, and its source."""
+    from rich.syntax import Syntax
+
     from pggan_kit.plugin_host import catalogue as describing
     from pggan_kit.plugin_host.loading import load
 

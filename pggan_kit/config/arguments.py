@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pggan_kit.components import KINDS
-from pggan_kit.errors import ConfigError
-from pggan_kit.schedule import at_height
+from pggan_kit.errors import ConfigError, SettingError
+from pggan_kit.schedule import values_per_stage
 
 
 def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
@@ -92,17 +92,14 @@ def check_arguments(
         base_height: of the first stage, for which a per-stage dict must have a value.
 
     Raises:
-        ValueError: a value of another type, or none for the first stage; the message begins with the parameter's name.
+        SettingError: a value of another type, or none for the first stage.
     """
     hints = annotations_of(factory)
     for name, value in arguments.items():
         if name in hints and not fits(value, hints[name], selector_of):
-            raise ValueError(f"{name} must be {readable(hints[name])}, not {shown(value, selector_of)}")
+            raise SettingError(name, f"must be {readable(hints[name])}, not {shown(value, selector_of)}")
         if name in hints and base_height is not None and isinstance(value, Mapping) and _is_per_stage(hints[name]):
-            try:
-                at_height(value, base_height)
-            except ValueError as error:
-                raise ValueError(f"{name} has {error}") from None
+            values_per_stage(name, value, [(base_height, base_height)])
 
 
 def _is_per_stage(hint: Any) -> bool:

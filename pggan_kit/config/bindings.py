@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pggan_kit.errors import ConfigError, did_you_mean
+from pggan_kit.errors import ConfigError, did_you_mean, suggest
 
 MACRO = "gin.macro"
 SINGLETON = "gin.singleton"
@@ -213,7 +213,8 @@ def require_known(
         for used in references(binding.value):
             if isinstance(used, Macro):
                 if used.name not in macros:
-                    raise ConfigError(f"{binding.place}: unknown macro {used}{did_you_mean(used.name, macros)}")
+                    hint = suggest(did_you_mean(used.name, macros))
+                    raise ConfigError(f"{binding.place}: unknown macro {used}{hint}")
             elif used.selector not in components:
                 raise ConfigError(
                     f"{binding.place}: unknown component {used.selector}{_hint(used.selector, components)}"
@@ -230,15 +231,16 @@ def _require_parameter(binding: Binding, signatures: Mapping[str, inspect.Signat
     if binding.parameter not in parameters:
         raise ConfigError(
             f"{binding.place}: {binding.selector} has no parameter {binding.parameter}"
-            f"{did_you_mean(binding.parameter, parameters)}; it has {', '.join(parameters) or 'none'}"
+            f"{suggest(did_you_mean(binding.parameter, parameters))}; it has {', '.join(parameters) or 'none'}"
         )
 
 
 def _hint(selector: str, known: Iterable[str]) -> str:
     known = list(known)
-    found = did_you_mean(selector, known)
-    if not found:
+    near = did_you_mean(selector, known)
+    if near is None:
+        # Its kind may be missing or wrong.
         by_name = {name.rpartition(".")[2]: name for name in known}
-        near = did_you_mean(selector.rpartition(".")[2], by_name)
-        found = next((f" (did you mean {by_name[name]}?)" for name in by_name if f" {name}?" in near), "")
-    return found or "; `pggan-kit plugins list` shows what there is"
+        near_name = did_you_mean(selector.rpartition(".")[2], by_name)
+        near = None if near_name is None else by_name[near_name]
+    return suggest(near) or "; `pggan-kit plugins list` shows what there is"

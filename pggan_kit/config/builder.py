@@ -16,7 +16,7 @@ from pggan_kit.config.arguments import check_arguments, require_arguments, signa
 from pggan_kit.config.bindings import SINGLETON, Binding, Macro, Place, Walk, require_known
 from pggan_kit.config.gin_files import Config, parse_statements
 from pggan_kit.data.settings import DataSettings
-from pggan_kit.errors import ConfigError, PluginError, UserError
+from pggan_kit.errors import ConfigError, PluginError, SettingError, UserError
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
 from pggan_kit.plugin_host.contracts import leaves, require_protocol
@@ -206,7 +206,7 @@ class _Builder:
                 self.error = self.error or error
                 raise
             except (ValueError, TypeError) as error:
-                self.error = self.error or ConfigError(self._explained(selector, str(error)))
+                self.error = self.error or ConfigError(self._explained(selector, error))
                 raise
             except Exception as error:
                 if row is not None:
@@ -227,13 +227,14 @@ class _Builder:
         selector = getattr(value, "selector", None) if inspect.isfunction(value) else None
         return selector if isinstance(selector, str) else None
 
-    def _explained(self, selector: str, message: str) -> str:
-        """A component's complaint, with the place of the binding that its first word names."""
-        parameter = message.split(" ", 1)[0].rstrip(":")
-        binding = self.walk.effective(gin.current_scope_str(), selector).get(parameter)
-        if binding is None:
-            return f"{selector}: {message}"
-        explained = f"{binding.place}: {binding.name}{message.removeprefix(parameter)}"
+    def _explained(self, selector: str, error: Exception) -> str:
+        """Return a component's complaint, with the place of the binding of the setting that it is about."""
+        binding = None
+        if isinstance(error, SettingError):
+            binding = self.walk.effective(gin.current_scope_str(), selector).get(error.setting)
+        if binding is None or not isinstance(error, SettingError):
+            return f"{selector}: {error}"
+        explained = f"{binding.place}: {binding.name} {error.complaint}"
         macro = self.walk.macro(binding.value.name) if isinstance(binding.value, Macro) else None
         return f"{explained} ({binding.value} stands at {macro.place})" if macro else explained
 

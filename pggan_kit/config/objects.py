@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pggan_kit.components import KINDS, Component
 from pggan_kit.config.arguments import annotations_of
-from pggan_kit.errors import ConfigError, RunError, did_you_mean
+from pggan_kit.errors import ConfigError, RunError, did_you_mean, suggest
 from pggan_kit.experiment import Experiment
 
 SUFFIX = "_object"
@@ -44,7 +44,8 @@ def given(parts: Mapping[str, object]) -> Given:
     for place, value in parts.items():
         if place not in places:
             raise ConfigError(
-                f"parts: {place} is no place of a part{did_you_mean(place, places)}; places are {', '.join(places)}"
+                f"parts: {place} is no place of a part{suggest(did_you_mean(place, places))}; "
+                f"places are {', '.join(places)}"
             )
         kind, many = places[place]
         if many and not isinstance(value, (list, tuple)):

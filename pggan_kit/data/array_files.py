@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import secrets
@@ -15,11 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pggan_kit.errors import DataError
-
-try:
-    import fcntl
-except ImportError:  # Windows: see `file_lock`
-    fcntl = None  # type: ignore[assignment]
+from pggan_kit.system import locks
 
 
 class ArrayWriter:
@@ -103,29 +98,16 @@ def file_lock(path: Path, waiting: Callable[[], None]) -> Iterator[bool]:
     """Hold a lock that the kernel releases even when the process is killed; `waiting` is called if another has it.
     Gives whether it is held.
 
-    Without such locks (Windows, some network file systems) two processes may both build. That costs time but harms
+    Where the file system has no locks (some of a network), two processes may both build. That costs time but harms
     nothing: each writes its own temporary file, and what takes its place is always whole.
     """
     with disk_errors(path.parent):
-        file = open(path, "ab")  # noqa: SIM115
-    with file:
-        locked = fcntl is not None
-        if locked:
-            try:
-                _flock(file, waiting)
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise
-                locked = False
-        yield locked
-
-
-def _flock(file: BinaryIO, waiting: Callable[[], None]) -> None:
+        lock = locks.acquire(path, waiting)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        waiting()
-        fcntl.flock(file, fcntl.LOCK_EX)
+        yield lock is not None
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 @contextmanager

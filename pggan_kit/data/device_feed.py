@@ -6,16 +6,13 @@ Either way the batches are those of the sampler, to the bit.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.data.sampler import Sampler
-
-if TYPE_CHECKING:
-    from pggan_kit.training.step import Source
+from pggan_kit.data.sampler import Sampler, Source
 
 FREE_SHARE = 0.25
 """Of a GPU's free memory, what a stage's images may take unless `data.device_memory` says otherwise."""

@@ -13,24 +13,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from pggan_kit.components import Dataset
 from pggan_kit.data.array_files import ArrayWriter, disk_errors, file_lock, open_array
+from pggan_kit.data.settings import FILTERS, DataSettings
 from pggan_kit.errors import DataError, SkipImage
 from pggan_kit.schedule import Size
 
-if TYPE_CHECKING:
-    from pggan_kit.data.settings import DataSettings
-
 FORMAT = 1
 """Part of every key: raise it when the same source, filter and size would give other bytes than before."""
-
-FILTERS = {"area": None, "lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
-"""By name, Pillow's filter; none for the area mean, which Pillow has for whole factors only."""
 
 CHUNK_BYTES = 8 << 20
 CHUNK_IMAGES = 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,13 @@ from pggan_kit.system.seeding import numpy_generator
 
 RESIDENT_BYTES = 1 << 30
 """A level up to this size is read into memory; a larger one stays a memory map."""
+
+
+class Source(Protocol):
+    """Where an update's reals come from: `Sampler`, or what feeds a device with its batches."""
+
+    def batch(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
+        """Return images uint8 (count, C, h, w) and labels int64 (count,) or None, for one place of the clock."""
 
 
 class Sampler:

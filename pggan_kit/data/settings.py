@@ -6,8 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pggan_kit.data.pyramid import FILTERS
-from pggan_kit.errors import DataError, check_choice
+from PIL import Image
+
+from pggan_kit.errors import DataError, SettingError, check_at_least, check_choice
+
+FILTERS = {"area": None, "lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
+"""Pillow's filter by name; None for the area mean, which Pillow has for whole factors only."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,11 @@ class DataSettings:
     def __post_init__(self) -> None:
         check_choice("filter", self.filter, tuple(FILTERS))
         if not isinstance(self.mirror, bool):
-            raise ValueError(f"mirror must be True or False, not {self.mirror!r}")
+            raise SettingError("mirror", f"must be True or False, not {self.mirror!r}")
         if self.cache is not None and (not isinstance(self.cache, str) or not self.cache):
-            raise ValueError(f"cache must name a folder, or be None, not {self.cache!r}")
-        if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 1):
-            raise ValueError(f"workers must be at least 1, or None for one a core, not {self.workers!r}")
-        if self.device_memory is not None and self.device_memory < 0:
-            raise ValueError(f"device_memory must not be negative, and is {self.device_memory}")
+            raise SettingError("cache", f"must name a folder, or be None, not {self.cache!r}")
+        check_at_least("workers", self.workers, 1, instead="None for one a core")
+        check_at_least("device_memory", self.device_memory, 0)
 
     def cache_folder(self) -> Path:
         """The folder that `cache` stands for.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pggan_kit.components import Dataset
+from pggan_kit.errors import check_at_least
 
 FEWEST = 4
 """Reals that an evaluation needs: two for each half."""
@@ -31,5 +32,4 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("count", 2), ("every", 1), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, and is {getattr(self, name)}")
+            check_at_least(name, getattr(self, name), least)

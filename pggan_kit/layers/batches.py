@@ -24,6 +24,6 @@ def side_by_side(count: int) -> Iterator[None]:
         _batches.count = before
 
 
-def batches() -> int:
-    """How many batches are side by side: what an architecture that `separates_batches` has to keep apart."""
+def count_batches() -> int:
+    """Return how many batches are side by side, which an architecture that `separates_batches` has to keep apart."""
     return _batches.count

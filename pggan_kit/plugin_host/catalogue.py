@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pggan_kit.components import KINDS
-from pggan_kit.errors import PluginError, did_you_mean
+from pggan_kit.errors import PluginError, did_you_mean, suggest
 from pggan_kit.plugin_host.contracts import marked_hooks
 from pggan_kit.plugin_host.loading import Plugin, Plugins, Row
 
@@ -65,11 +65,14 @@ def find(plugins: Plugins, selector: str) -> Row:
     of_kind = [row.component.name for row in plugins.rows.values() if row.component.kind == kind]
     if kind not in KINDS:
         same_name = [s for s in plugins.rows if s.partition(".")[2].lower() == (name or kind).lower()]
-        near = f" (did you mean {same_name[0]}?)" if same_name else did_you_mean(selector, plugins.rows)
-        raise PluginError(f"there is no part {selector}{near}; name it KIND.NAME, with a kind of {', '.join(KINDS)}")
+        near = same_name[0] if same_name else did_you_mean(selector, plugins.rows)
+        raise PluginError(
+            f"there is no part {selector}{suggest(near)}; name it KIND.NAME, with a kind of {', '.join(KINDS)}"
+        )
     blocked = f"; blocked plugins: {', '.join(p.key for p in plugins.blocked)}" if plugins.blocked else ""
-    near = did_you_mean(name, of_kind).replace("mean ", f"mean {kind}.")
-    raise PluginError(f"there is no part {selector}{near}; the {kind} are {', '.join(of_kind) or 'none'}{blocked}")
+    near = did_you_mean(name, of_kind)
+    hint = suggest(None if near is None else f"{kind}.{near}")
+    raise PluginError(f"there is no part {selector}{hint}; the {kind} are {', '.join(of_kind) or 'none'}{blocked}")
 
 
 def part(plugins: Plugins, selector: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pggan_kit import hookspecs
 from pggan_kit.components import KINDS
-from pggan_kit.errors import PluginError, did_you_mean
+from pggan_kit.errors import PluginError, did_you_mean, suggest
 
 MARK = "@pggan_kit.hookimpl"
 
@@ -46,7 +46,7 @@ HOOKS: dict[str, inspect.Signature] = {
 def _check_hook(name: str, function: Callable[..., Any], options: Mapping[str, Any], owner: str) -> None:
     hook = options["specname"] or name
     if hook not in HOOKS:
-        raise PluginError(f"{owner}: {hook} is no hook{did_you_mean(hook, HOOKS)}")
+        raise PluginError(f"{owner}: {hook} is no hook{suggest(did_you_mean(hook, HOOKS))}")
     if options["hookwrapper"] or options["wrapper"]:
         raise PluginError(
             f"{owner}: {hook} is a wrapper; hooks here have no order that matters, so they cannot wrap each other"
@@ -56,7 +56,7 @@ def _check_hook(name: str, function: Callable[..., Any], options: Mapping[str, A
         if parameter.name not in (*given, "self", "cls") and parameter.default is parameter.empty:
             raise PluginError(
                 f"{owner}: {hook}() takes {parameter.name}, which this hook does not give"
-                f"{did_you_mean(parameter.name, given)}; it gives {', '.join(given) or 'nothing'}"
+                f"{suggest(did_you_mean(parameter.name, given))}; it gives {', '.join(given) or 'nothing'}"
             )
 
 

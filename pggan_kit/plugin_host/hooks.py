@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pggan_kit.runs.run import Run
-
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pluggy
 
 from pggan_kit.errors import Interrupted, TrainingError, UserError
-
-if TYPE_CHECKING:
-    from pggan_kit.runs.run import Run
 from pggan_kit.plugin_host.loading import Plugins, Row
 from pggan_kit.plugin_host.manager import new_manager, register
 
@@ -116,8 +107,15 @@ class Hooks:
         wanted = (*implementation.argnames, *implementation.kwargnames)
         return implementation.function(**{name: arguments[name] for name in wanted if name in arguments})
 
-    def _switch_off(self, name: str, failed: str, error: Exception, run: Run | None) -> None:
-        """Let a failed observer let go of what it holds, in its `on_error`; then it hears nothing more."""
+    def _switch_off(self, name: str, failed: str, error: Exception, run: Any) -> None:
+        """Let a failed observer let go of what it holds, in its `on_error`; then it hears nothing more.
+
+        Args:
+            name: of the observer.
+            failed: what failed, in a sentence's beginning.
+            error: what it raised.
+            run: the run that its hook was given, or None.
+        """
         for implementation in self.implementations("on_error"):
             if implementation.plugin_name == name:
                 with suppress(Exception):

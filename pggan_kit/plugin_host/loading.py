@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pggan_kit.components import KINDS, Component
-from pggan_kit.errors import PluginError, did_you_mean
+from pggan_kit.errors import PluginError, did_you_mean, suggest
 from pggan_kit.plugin_host.contracts import MARK, require_protocol
 from pggan_kit.plugin_host.files import RecordedFile, imported, load_file
 from pggan_kit.plugin_host.manager import new_manager, register
@@ -109,7 +109,7 @@ class Plugins:
         if component.kind not in KINDS:
             raise PluginError(
                 f"plugin {plugin.name}: {component.name} is of an unknown kind {component.kind!r}"
-                f"{did_you_mean(component.kind, KINDS)}; kinds are {', '.join(KINDS)}"
+                f"{suggest(did_you_mean(component.kind, KINDS))}; kinds are {', '.join(KINDS)}"
             )
         row = Row(component, plugin)
         taken = self.rows.get(row.selector)
@@ -194,7 +194,7 @@ def require_installed(names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise PluginError(
-                f"--no-plugin {name}: no installed plugin has this name{did_you_mean(name, known)}; "
+                f"--no-plugin {name}: no installed plugin has this name{suggest(did_you_mean(name, known))}; "
                 "see `pggan-kit plugins list`"
             )
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pggan_kit import __version__
 from pggan_kit.errors import RunError
 from pggan_kit.report import ablation_sections as ablations
 from pggan_kit.report import film
@@ -19,6 +18,7 @@ from pggan_kit.report.pictures import draw_run
 from pggan_kit.report.plots import COLUMN, rendered
 from pggan_kit.report.records import RunRecord, named_apart, read_run
 from pggan_kit.system.files import write_atomically
+from pggan_kit.version import __version__
 
 __all__ = ["write_report"]
 

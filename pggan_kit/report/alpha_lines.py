@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pggan_kit.errors import RunError
+from pggan_kit.growth.fade import Fade
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.report.records import Curve, RunRecord, StageRecord
 from pggan_kit.schedule import Schedule, Stage
@@ -61,14 +62,9 @@ class _Switch:
         return schedule.stages[stage.index], hooks
 
     def alpha(self, stage: StageRecord, clock: int) -> float:
-        """Of a step that begins at this clock; see `Loop.set_alpha`."""
+        """Return the generator's alpha of a step that begins at this clock."""
         planned, hooks = self.planned(stage, clock)
-        spent = clock - stage.start
-        if spent >= planned.fade_images:
-            return 1.0
-        progress = spent / planned.fade_images
-        answer = hooks.ask("fade_alpha", stage=planned, progress=progress, images=clock, path="generator")
-        return progress if answer is None else float(answer)
+        return Fade(hooks).alpha_at(planned, stage.start, clock, "generator")
 
 
 def _require_same_answers(run: RunRecord, switch: _Switch) -> None:

@@ -109,12 +109,5 @@ def _alpha(generator: TrainedGenerator) -> float:
 
 
 def along_fade(generator: TrainedGenerator, seed: int) -> list[np.ndarray]:
-    """Images of the first latents at each of `ALPHAS`. Changes the generator's alpha and puts it back."""
-    assert generator.alpha is not None
-    own = generator.alpha.clone()
-    strips = []
-    for alpha in ALPHAS:
-        generator.alpha.fill_(alpha)
-        strips.append(draw(generator, GRID, seed)[:STRIP])
-    generator.alpha.copy_(own)
-    return strips
+    """Return images of the first latents at each of `ALPHAS`."""
+    return [draw(generator, GRID, seed, alpha=alpha)[:STRIP] for alpha in ALPHAS]

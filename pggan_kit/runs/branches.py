@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pggan_kit.errors import RunError
+from pggan_kit.growth.fade import NETS, Fade
 from pggan_kit.plugin_host.hooks import part_classes
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.runs.directory import RunDirectory
@@ -166,12 +167,12 @@ def beginning(text: str | Path, run: Run) -> str:
 
 def _require_bridges(state: TrainState, hooks: Hooks) -> None:
     """A branch amid a fade must have the old paths that its switch fades from."""
-    position = state.schedule.at(state.images, state.starts)
-    if position.phase != FADE or state.phase != FADE:
+    if state.phase != FADE:
         return
-    for path in ("generator", "discriminator"):
-        alpha = hooks.ask("fade_alpha", stage=state.stage, progress=position.progress, images=state.images, path=path)
-        if (position.progress if alpha is None else alpha) != 1.0 and state.network(path).bridge is None:
+    fade = Fade(hooks, state.experiment.fade_reals)
+    for net in NETS:
+        alpha = fade.alpha_at(state.stage, state.starts[-1], state.images, net)
+        if alpha != 1.0 and state.network(net).bridge is None:
             raise RunError(
                 f"--from: stage {state.stage.size} began with a hard switch there, and this config's train.switch is "
                 "amid a fade: choose the same switch, or begin at the stage's end"

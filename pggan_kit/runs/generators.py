@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit.errors import RunError
+from pggan_kit.growth.fade import Fade
 from pggan_kit.runs.checkpoints import Checkpoints, Say
 from pggan_kit.runs.identity import noted_sizes
 from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import FADE
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
     from pggan_kit.growth.networks import Generator
     from pggan_kit.plugin_host.hooks import Hooks
-    from pggan_kit.schedule import Schedule, Stage
+    from pggan_kit.schedule import Schedule
 
 CHUNK = 256
 """Images that are drawn at once."""
@@ -48,24 +48,26 @@ class TrainedGenerator(nn.Module):
         self.register_buffer("alpha", None if generator.bridge is None else torch.tensor(alpha))
         self.eval().requires_grad_(False)
 
-    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Latents (N, Z) ~ N(0, 1), labels (N,) int64 -> images (N, C, h, w), nominally in [-1, 1]."""
-        images: Tensor = self.generator(latents, labels, self.alpha)
+    def forward(self, latents: Tensor, labels: Tensor | None = None, alpha: Tensor | None = None) -> Tensor:
+        """Return images (N, C, h, w), nominally in [-1, 1].
+
+        Args:
+            latents: (N, Z) ~ N(0, 1).
+            labels: (N,) int64, where the generator is conditional.
+            alpha: 0-dim, instead of the generator's own where it stands within a fade.
+        """
+        images: Tensor = self.generator(latents, labels, self.alpha if alpha is None else alpha)
         return images
 
 
 def trained(state: TrainState, hooks: Hooks) -> TrainedGenerator:
     """A copy, on the CPU, of a state's averaged generator, with the alpha of its place on the clock."""
-    alpha, position = 1.0, state.schedule.at(state.images, state.starts)
-    if state.generator.bridge is not None and position.phase == FADE:  # at a fade's last tick its images are spent
-        alpha = _alpha(hooks, state.stage, position.progress, state.images)
+    alpha = 1.0
+    if state.generator.bridge is not None:
+        fade = Fade(hooks, state.experiment.fade_reals)
+        alpha = fade.alpha_at(state.stage, state.starts[-1], state.images, "generator")
     classes = state.stage.classes if state.experiment.architecture.conditional else 0
     return TrainedGenerator(copy.deepcopy(state.ema).cpu(), alpha, classes, state.images)
-
-
-def _alpha(hooks: Hooks, stage: Stage, progress: float, images: int) -> float:
-    answer = hooks.ask("fade_alpha", stage=stage, progress=progress, images=images, path="generator")
-    return progress if answer is None else float(answer)
 
 
 def restored(
@@ -86,8 +88,8 @@ def restored(
         state.load_state_dict(content, other_optimizers=True)
         if grown:
             stage = schedule.stages[len(state.starts)]
-            fades = stage.fade_images > 0 and _alpha(hooks, stage, 0.0, state.images) != 1.0
-            state.grow({"generator": fades})
+            old_paths = Fade(hooks, experiment.fade_reals).old_paths(stage, state.images)
+            state.grow(dict.fromkeys(old_paths, True))
     return trained(state, hooks)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import RunError, did_you_mean
+from pggan_kit.errors import RunError, check_at_least, did_you_mean, suggest
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.runs.generators import TrainedGenerator, drawn, restored, stage_end, trained
 from pggan_kit.runs.identity import Identity
@@ -16,6 +16,7 @@ from pggan_kit.system.seeding import torch_generator
 if TYPE_CHECKING:
     from pggan_kit.evaluation.evaluator import Evaluator
     from pggan_kit.experiment import Experiment
+    from pggan_kit.growth.networks import Generator
     from pggan_kit.plugin_host.hooks import Hooks
     from pggan_kit.runs.state import TrainState
     from pggan_kit.schedule import Schedule
@@ -68,19 +69,33 @@ class Run:
         classes = self.state.stage.classes if self.experiment.architecture.conditional else 0
         return torch.arange(count) % classes if classes else None
 
-    def generate(self, latents: Tensor, labels: Tensor | None = None, average: bool = True) -> Tensor:
-        """Images (N, C, h, w), float32 on the CPU, nominally in [-1, 1], at the current size and alpha.
+    def generate(
+        self, latents: Tensor, labels: Tensor | None = None, average: bool = True, alpha: float | None = None
+    ) -> Tensor:
+        """Images (N, C, h, w), float32 on the CPU, nominally in [-1, 1], at the current size.
 
         Args:
             latents: (N, Z).
             labels: (N,), where the generator is conditional.
             average: from the average of G's weights; else from G itself.
+            alpha: the new path's share where there is an old path, in [0, 1]; None: that of the last step.
         """
         net = self.state.ema if average else self.state.generator
-        alpha = self.alpha.get("generator", 1.0) if net.bridge is not None else 1.0
-        filled = None if alpha == 1.0 else torch.tensor(alpha, device=self.device)
         # Networks that draw noise must neither disturb training nor differ between calls.
-        return drawn(net, latents, labels, filled, self.experiment.seed, self.device)
+        return drawn(net, latents, labels, self.make_alpha(net, alpha), self.experiment.seed, self.device)
+
+    def make_alpha(self, net: Generator, alpha: float | None = None) -> Tensor | None:
+        """Return alpha as a generator takes it: 0-dim on the run's device, or None where only the new path counts.
+
+        Args:
+            net: the generator, or its average.
+            alpha: the new path's share, in [0, 1]; None: that of the last step.
+        """
+        if alpha is None:
+            alpha = self.alpha.get("generator", 1.0)
+        if net.bridge is None or alpha == 1.0:
+            return None
+        return torch.tensor(alpha, device=self.device)
 
     def generator(self) -> TrainedGenerator:
         """A copy of the averaged generator as it is now, on the CPU, in inference mode."""
@@ -100,8 +115,7 @@ class Run:
             RunError: no such stage has ended yet, or its checkpoint cannot be read.
             ValueError: `count` is below 1.
         """
-        if count < 1:
-            raise ValueError(f"count must be at least 1, and is {count}")
+        check_at_least("count", count, 1)
         generator = self.generator()
         if stage is not None:
             try:
@@ -141,5 +155,6 @@ class Stats(list[dict[str, Any]]):
             KeyError: no row has this name; the message has the nearest one.
         """
         if name not in self.columns:
-            raise KeyError(f"no column {name!r}{did_you_mean(name, self.columns)}; there are {', '.join(self.columns)}")
+            hint = suggest(did_you_mean(name, self.columns))
+            raise KeyError(f"no column {name!r}{hint}; there are {', '.join(self.columns)}")
         return [row.get(name) for row in self]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.errors import RunError
+from pggan_kit.errors import RunError, SettingError, first_line
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.networks import Discriminator, Generator, Growing
 from pggan_kit.runs.average import calibrate_batch_norm, calibration_labels, decay_of_update, is_copy
@@ -86,7 +86,7 @@ class TrainState:
         self.dropped = self.rewinds = 0
         self.warned_stage = -1
         if any(True for _ in experiment.image_resampling.up(1, 2).parameters()):
-            raise ValueError("train.image_resampling must have no parameters: it also resamples reals")
+            raise SettingError("train.image_resampling", "must have no parameters: it also resamples reals")
         base = schedule.stages[0]
         pair = (experiment.architecture, experiment.resampling, experiment.image_resampling, experiment.seed)
         self.generator = self._place(Generator(*pair, experiment.latent_size, base))
@@ -232,8 +232,8 @@ class TrainState:
         try:
             return self._load(saved, other_optimizers)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = (str(error).strip() or "?").splitlines()[0]
-            raise RunError(f"the checkpoint does not fit this experiment: {type(error).__name__}: {reason}") from error
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise RunError(f"the checkpoint does not fit this experiment: {reason}") from error
 
     def _load(self, saved: Mapping[str, Any], other_optimizers: bool) -> dict[str, str]:
         last = len(saved["starts"]) - 1

@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 
 from pggan_kit.components import KINDS
-from pggan_kit.errors import PluginError, did_you_mean
+from pggan_kit.errors import PluginError, did_you_mean, suggest
 from pggan_kit.plugin_host.loading import installed, load
 
 HOOKS = "hooks"
@@ -73,7 +73,8 @@ def write(name: str, kind: str, folder: Path, single_file: bool = False) -> tupl
     """
     if kind not in KINDS_TO_WRITE:
         raise PluginError(
-            f"--kind {kind}: no such kind{did_you_mean(kind, KINDS_TO_WRITE)}; kinds are {', '.join(KINDS_TO_WRITE)}"
+            f"--kind {kind}: no such kind{suggest(did_you_mean(kind, KINDS_TO_WRITE))}; "
+            f"kinds are {', '.join(KINDS_TO_WRITE)}"
         )
     module, part = _names(name)
     _require_free(module, f"{kind}.{part}")

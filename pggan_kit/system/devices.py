@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 
 import torch
 
-from pggan_kit.errors import ConfigError
+from pggan_kit.errors import ConfigError, first_line
 from pggan_kit.system import distributed
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows: see `peak_memory_mib`
+    resource = None  # type: ignore[assignment]
 
 RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -32,8 +36,22 @@ def peak_mib(device: torch.device) -> float:
     return peak_memory_mib()
 
 
+def knows_peak_memory() -> bool:
+    """Return whether this platform tells a process how much memory it has held at most."""
+    return resource is not None
+
+
 def peak_memory_mib() -> float:
-    """The most memory this process has held, in MiB."""
+    """Return the most memory that this process has held, in MiB.
+
+    Raises:
+        ConfigError: this platform does not tell it.
+    """
+    if resource is None:
+        raise ConfigError(
+            f"the memory of a process cannot be measured on this platform ({sys.platform}): Python has no module "
+            "`resource` here; measure on a GPU, or on Linux or macOS"
+        )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
@@ -57,7 +75,7 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"train.device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"train.device {name!r} cannot be used: {first_line(error)}") from None
     return device
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pggan_kit.errors import ConfigError, TrainingError, UserError
+from pggan_kit.errors import ConfigError, TrainingError, UserError, first_line
 
 TIMEOUT = timedelta(minutes=30)
 """So long a rank waits for the others before it gives up: rank 0 may evaluate or write meanwhile."""
@@ -39,10 +39,9 @@ def start() -> None:
     try:
         dist.init_process_group(backend, timeout=TIMEOUT)
     except (ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"WORLD_SIZE is {world} in the environment, and the other processes cannot be found: start all of them "
-            f"with torchrun ({reason})"
+            f"with torchrun ({first_line(error)})"
         ) from error
 
 
@@ -88,8 +87,8 @@ def average(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(mean.view_as(tensor))
 
 
-def share(values: list[Any]) -> None:
-    """Replace a list's items by those of rank 0.
+def share_from_rank_0(values: list[Any]) -> None:
+    """Replace a list's items by those of rank 0, on all ranks.
 
     Raises:
         TrainingError: another rank has ended, or does not answer.
@@ -111,7 +110,7 @@ def on_rank_0(action: Callable[[], T]) -> T:
             told[0] = action()
         except UserError as error:
             told[1] = error
-    share(told)
+    share_from_rank_0(told)
     if told[1] is not None:
         raise told[1]
     result: T = told[0]
@@ -150,8 +149,7 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TrainingError(
             f"process {rank()} of {world_size()} lost the others: one of them has ended, and has said why, or does not "
-            f"answer. Start all of them again with `pggan-kit resume` ({reason})"
+            f"answer. Start all of them again with `pggan-kit resume` ({first_line(error)})"
         ) from error

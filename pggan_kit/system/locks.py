@@ -1,29 +1,66 @@
-"""One process at a time trains in a run directory: a lock that the kernel releases when its holder dies."""
+"""Locks of files, which the kernel releases when their process ends: one process at a time trains in a directory."""
 
 from __future__ import annotations
 
 import errno
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from filelock import FileLock, Timeout
+
 from pggan_kit.errors import RunError
 
-try:
-    import fcntl
-except ImportError:  # Windows: see `RunLock`
-    fcntl = None  # type: ignore[assignment]
-
 LOCK = ".lock"
-_LONGEST = 200  # bytes read of who holds it
+
+LONGEST_HOLDER = 200
+"""Maximum bytes that are read of the text which says who holds a lock."""
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of a file system that has no locks."""
+
+
+def acquire(path: Path, waiting: Callable[[], None] | None = None) -> FileLock | None:
+    """Acquire the lock of a file, which is made where it is missing and stays when the lock is released.
+
+    Args:
+        path: the file, in a folder that exists.
+        waiting: called once if another process holds the lock, which is then waited for. None: it is not waited for.
+
+    Returns:
+        The lock, to be released by its `release()`. None where the file system has no locks.
+
+    Raises:
+        Timeout: another process, or another lock of this one, holds it, and `waiting` is None.
+        OSError: the file cannot be written, or is a symbolic link.
+    """
+    # Without `fallback_to_soft`, which would leave a lock behind when the process is killed; and not bound to a
+    # thread, because the thread that ends a run need not be the one that began it.
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if waiting is None:
+                raise
+            waiting()
+            lock.acquire()
+    except NotImplementedError:
+        return None
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return None
+        raise
+    return lock
 
 
 class RunLock:
     """Held from its making to `release()`, the end of a `with` block, or the death of the process.
 
     The file `.lock` stays when the lock is released: to remove it would let two processes hold locks on two files of
-    that name. Without such locks (Windows, some network file systems) two processes are not kept apart.
+    that name. Where the file system has no locks (some of a network), two processes are not kept apart.
 
     Args:
         folder: the run directory. It must exist.
@@ -35,33 +72,27 @@ class RunLock:
 
     def __init__(self, folder: Path) -> None:
         path = folder / LOCK
+        self._lock: FileLock | None = None
+        if not folder.is_dir():  # filelock would make it
+            raise RunError(f"cannot write {path}: {os.strerror(errno.ENOENT)}")
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}") from error
-        try:
-            if fcntl is not None:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.truncate(self._descriptor, 0)
-            os.write(self._descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
-        except BlockingIOError:
-            holder = os.pread(self._descriptor, _LONGEST, 0).decode(errors="replace").strip()
-            self.release()
+            self._lock = acquire(path)
+            if self._lock is not None:
+                _write_holder(path)
+        except Timeout:
             raise RunError(
-                f"{folder} is in use by {_printable(holder) or 'another process'}, which trains in it; wait until it "
+                f"{folder} is in use by {_read_holder(path) or 'another process'}, which trains in it; wait until it "
                 "ends, or stop it"
             ) from None
         except OSError as error:
-            # A note of who holds it may not fit the disk; and a file system may have no locks.
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOSPC, errno.EDQUOT):
-                self.release()
-                raise RunError(f"cannot lock {path}: {error.strerror}") from error
+            self.release()
+            raise RunError(f"cannot write {path}: {error.strerror}") from error
 
     def release(self) -> None:
         """Let others have it. A second call does nothing."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def __enter__(self) -> RunLock:
         return self
@@ -72,6 +103,29 @@ class RunLock:
         self.release()
 
 
-def _printable(text: str) -> str:
-    """Without what would steer a terminal: the directory may come from somebody else."""
+def _write_holder(path: Path) -> None:
+    """Write into a lock file who holds it, if the disk has room for that."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+        finally:
+            os.close(descriptor)
+    except PermissionError:
+        # Windows lets nobody write into a file that is locked, not even its holder.
+        if os.name != "nt":
+            raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
+def _read_holder(path: Path) -> str:
+    """Return who holds a lock, as its file says, or nothing where that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(LONGEST_HOLDER).decode(errors="replace").strip()
+    except OSError:
+        return ""
+    # Without what would steer a terminal: the directory may come from somebody else.
     return "".join(character for character in text if character.isprintable())

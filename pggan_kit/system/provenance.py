@@ -8,18 +8,18 @@ from pathlib import Path
 
 import torch
 
-import pggan_kit
+from pggan_kit.version import __version__
 
 
 def revision() -> str:
     """The commit of this package in a git checkout, with `-dirty` where files differ; elsewhere its version."""
-    here = Path(pggan_kit.__file__).parent
+    here = Path(__file__).parent
     try:
         # A virtual environment may lie inside the checkout of something else.
-        _git(here, "ls-files", "--error-unmatch", "__init__.py")
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
         return _git(here, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
-        return pggan_kit.__version__
+        return __version__
 
 
 def _git(folder: Path, *arguments: str) -> str:

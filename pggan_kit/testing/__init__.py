@@ -21,7 +21,7 @@ from pggan_kit.testing.observers import ObserverSuite
 from pggan_kit.testing.optimizers import OptimizerSuite
 from pggan_kit.testing.penalties import PenaltySuite
 from pggan_kit.testing.resampling import ResamplingSuite
-from pggan_kit.testing.support import SyncWatch, make_stages
+from pggan_kit.testing.support import SyncWatch, load_hooks, make_stages
 from pggan_kit.testing.switches import SwitchSuite
 from pggan_kit.testing.updates import UpdateSuite
 
@@ -42,5 +42,6 @@ __all__ = [
     "SyncWatch",
     "TrainedSuite",
     "UpdateSuite",
+    "load_hooks",
     "make_stages",
 ]

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import PluginError
+from pggan_kit.errors import PluginError, SettingError
 from pggan_kit.experiment import MEMORY_FORMATS
+from pggan_kit.growth.fade import NETS, PATHS
 from pggan_kit.plugin_host.contracts import marked_hooks, require_protocol
 from pggan_kit.testing.support import SyncWatch, difference, equal, first_lines, require, through_a_file, weights
 from pggan_kit.testing.tiny_runs import HOT_HOOKS, WatchedHooks, hears, mid_fade, new_run, summary, train_tiny
@@ -22,7 +23,7 @@ from pggan_kit.testing.toys import (
     ToySampler,
 )
 from pggan_kit.training.compiler import Compiler, as_recorded
-from pggan_kit.training.step import PATHS, StepContext
+from pggan_kit.training.step import TrainingStep
 
 
 class Suite:
@@ -66,19 +67,19 @@ class Suite:
             raise AssertionError(str(error)) from error
 
     def test_bad_arguments_are_refused(self) -> None:
-        """A wrong argument is a ValueError that begins with its name."""
+        """A wrong argument is a SettingError with its name."""
         for arguments in self.bad_arguments:
             name = next(iter(arguments))
             try:
                 self.make_with(**arguments)
-            except ValueError as error:
+            except SettingError as error:
                 require(
-                    str(error).startswith(name),
-                    f"the message for the bad {name} must begin with {name!r}, and is: {error}",
+                    error.setting == name,
+                    f"the SettingError for the bad {name} must have its name, and has {error.setting!r}: {error}",
                 )
             except Exception as error:
                 raise AssertionError(
-                    f"bad arguments must raise a ValueError; {dict(arguments)} raised {first_lines(error)}"
+                    f"bad arguments must raise a SettingError; {dict(arguments)} raised {first_lines(error)}"
                 ) from error
             else:
                 raise AssertionError(f"the bad arguments {dict(arguments)} are taken without a word")
@@ -269,8 +270,8 @@ class TrainedSuite(Suite):
         compiler.enter(state, state.schedule)
         for number in range(count):
             torch.manual_seed(number)
-            ctx = StepContext(state.experiment, state, state.stage, ToySampler(state.stage), alpha, compiler=compiler)
+            ctx = TrainingStep(state.experiment, state, state.stage, ToySampler(state.stage), alpha, compiler=compiler)
             with watch or nullcontext():
                 state.experiment.update.step(ctx)
             state.images += ctx.drawn
-        return {net: weights(state.network(net)) for net in ("generator", "discriminator")}
+        return {net: weights(state.network(net)) for net in NETS}

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pggan_kit.errors import first_line
+from pggan_kit.plugin_host.hooks import Hooks
+from pggan_kit.plugin_host.loading import Plugin, Plugins
 from pggan_kit.schedule import ScheduleSettings, Stage
 
 WAITING = frozenset(
@@ -42,6 +45,20 @@ def make_stages(
     """The stages of a short schedule."""
     settings = ScheduleSettings(sizes, fade_images, stable_images, batch_size)
     return settings.resolve(16, image_channels, classes).stages
+
+
+def load_hooks(plugin: object) -> Hooks:
+    """Load a plugin as a run does, and return its hooks: `load_hooks(mine).call("before_run", run=run)`.
+
+    Args:
+        plugin: a module, or an object with hooks.
+
+    Raises:
+        PluginError: it misspells a hook, takes arguments that the hook does not have, or implements none.
+    """
+    plugins = Plugins()
+    plugins.add(Plugin(getattr(plugin, "__name__", type(plugin).__name__), "this test", plugin))
+    return Hooks(plugins, {})
 
 
 def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -107,7 +124,7 @@ def through_a_file(saved: Any, what: str) -> Any:
     except Exception as error:
         raise AssertionError(
             f"{what} saves what torch.load(weights_only=True) does not give back; save tensors, numbers, strings, and "
-            f"lists, tuples and dicts of those ({str(error).splitlines()[0]})"
+            f"lists, tuples and dicts of those ({first_line(error)})"
         ) from error
 
 

@@ -10,11 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pggan_kit.components import Penalty, Resampling, Scores
-from pggan_kit.experiment import Experiment
+from pggan_kit.components import (
+    ChosenOptimizers,
+    DiscriminatorCall,
+    GeneratorCall,
+    Part,
+    Penalty,
+    Resampling,
+    Scores,
+    StepContext,
+)
 from pggan_kit.schedule import Stage, at_height
 from pggan_kit.system.seeding import numpy_generator
-from pggan_kit.training.step import DiscriminatorCall, GeneratorCall, Part, StepContext
 
 WIDTH = 6
 
@@ -121,7 +128,7 @@ class ToyUpdate:
     """D, then G, on the same reals."""
 
     def optimizers(
-        self, experiment: Experiment, stage: Stage, generator: nn.Module, discriminator: nn.Module
+        self, experiment: ChosenOptimizers, stage: Stage, generator: nn.Module, discriminator: nn.Module
     ) -> dict[str, torch.optim.Optimizer]:
         """One for each network."""
         assert experiment.generator_optimizer is not None and experiment.discriminator_optimizer is not None

@@ -12,19 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.components import Scores
+from pggan_kit.components import Part, Reals, Scores, Terms
+from pggan_kit.growth.fade import NETS, PATHS
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import PerStage, Stage
 from pggan_kit.testing.base import TrainedSuite
 from pggan_kit.testing.support import equal, require, weights
 from pggan_kit.testing.tiny_runs import new_run
 from pggan_kit.testing.toys import ToyLoss, ToySampler
-from pggan_kit.training.step import Part, Reals, StepContext, Terms
-
-NETS = ("generator", "discriminator")
+from pggan_kit.training.step import TrainingStep
 
 
-class WatchedContext(StepContext):
+class WatchedContext(TrainingStep):
     """A context that notes what an update draws, and who changes which weights.
 
     Attributes:
@@ -146,7 +145,7 @@ class UpdateSuite(TrainedSuite):
         fading = self.state()
         fading.grow({net: True for net in NETS})
         fading.renew_optimizers(reset=False)
-        return [(self.state(), {}), (fading, {path: torch.tensor(0.5) for path in (*NETS, "reals")})]
+        return [(self.state(), {}), (fading, {path: torch.tensor(0.5) for path in PATHS})]
 
     def test_draws_through_the_context(self) -> None:
         """Reals and latents come from the context; the clock moves by whole batches."""

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch._inductor
 
 from pggan_kit.errors import ConfigError, first_line
 from pggan_kit.experiment import Experiment
@@ -140,14 +139,14 @@ class Compiler:
         try:
             recording = record(self.experiment, self._state, work)
         except Exception as error:  # whatever a part's code raises when it is run without numbers
-            return self._give_up(work, eager, first_line(error))
+            return self._give_up(work, eager, f"{type(error).__name__}: {first_line(error)}")
         if self._settings(work) != settings:
             return self._give_up(work, eager, "the loss, a penalty or the augmentation changes when it is called")
         made = _Pass(work, recording, settings, recording.graph)
         try:
             wrong = self._translated(made, work, eager)
         except Exception as error:  # whatever a compiler raises
-            wrong = f"it cannot be compiled ({first_line(error)})"
+            wrong = f"it cannot be compiled ({type(error).__name__}: {first_line(error)})"
         if wrong is not None:
             return self._give_up(work, eager, wrong, warn=True)
         self._passes[self._kind(work)], self._outcome[work.net] = made, COMPILED
@@ -171,22 +170,14 @@ class Compiler:
             buffer.copy_(value)
         if changed:
             return "it changes a network's buffers"
-        exact, tolerance = self._exact(eager, work), TOLERANCE[self._computed_in()]
+        exact = self._tried(eager, work._replace(precision="float32"))
+        tolerance = TOLERANCE[self._computed_in()]
         wrong = differing(wanted, self._tried(made, work), tolerance, exact)
         if wrong is None:
             graphs = replays_graphs(self.experiment.compile, self._device, self._stage)
             made.function = self._translate(made.recording, work, graphs)
             wrong = differing(wanted, self._tried(made, work), tolerance, exact)
         return wrong
-
-    def _exact(self, eager: Backward, work: Work) -> Result:
-        """The eager result without autocast."""
-        precision = self.experiment.precision
-        self.experiment.precision = "float32"
-        try:
-            return self._tried(eager, work)
-        finally:
-            self.experiment.precision = precision
 
     def _tried(self, run: Backward, work: Work) -> Result:
         """What a pass gives; leaves gradients and random numbers as they were."""
@@ -281,6 +272,9 @@ def as_recorded(recording: Recording, work: Work, graphs: bool) -> Callable[...,
 
 def machine_code(recording: Recording, work: Work, graphs: bool) -> Callable[..., Any]:
     """The recording compiled by torch's inductor, which keeps what it has compiled in a cache on disk."""
+    # Takes seconds to import: who compiles nothing does not wait for it.
+    from torch import _inductor
+
     # torch.compile would first have to find the graph that is here already, and look in each step whether it holds.
     # Random numbers are eager's, so that the two can be compared, and resuming needs no other state.
     # On a CPU the kernels are called from C++: at 4x4 pixels, calling them from Python takes a sixth of the step.
@@ -288,7 +282,7 @@ def machine_code(recording: Recording, work: Work, graphs: bool) -> Callable[...
     options = {"fallback_random": True, "triton.cudagraphs": graphs, "cpp_wrapper": on_cpu}
     with torch.no_grad():
         inputs: list[Any] = [*recording.inputs(work)]
-        function: Callable[..., Any] = torch._inductor.compile(recording.graph, inputs, options=options)
+        function: Callable[..., Any] = _inductor.compile(recording.graph, inputs, options=options)
     if not graphs:
         return function
     # A CUDA graph's outputs lie where its next replay writes.

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from pggan_kit.data.device_feed import fed
 from pggan_kit.data.sampler import Data
-from pggan_kit.errors import Interrupted, TrainingError, UserError
+from pggan_kit.errors import DivergedError, Interrupted, TrainingError, UserError
+from pggan_kit.growth.fade import NETS, PATHS, Fade
 from pggan_kit.plugin_host.hooks import part_classes
 from pggan_kit.runs.identity import KEY
 from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import on_cpu
-from pggan_kit.schedule import FADE, STABLE, Stage
+from pggan_kit.runs.state import TrainState, on_cpu
+from pggan_kit.schedule import FADE, STABLE
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
 from pggan_kit.training.compiler import Compiler
 from pggan_kit.training.measures import Meter, diversity, metrics
-from pggan_kit.training.non_finite import NonFiniteError
-from pggan_kit.training.recovery import Recovery
-from pggan_kit.training.step import PATHS, StepContext, mean_of_each
+from pggan_kit.training.non_finite import NonFiniteError, watched_layers
+from pggan_kit.training.recovery import Recovery, Stop
+from pggan_kit.training.step import TrainingStep, mean_of_each
 
 TIMED_OUT = 1
 """Stands for the time limit among the numbers of signals, of which it must be the smallest."""
@@ -54,7 +55,7 @@ def train(run: Run, data: Data, saved: dict[str, Any] | None = None) -> dict[str
 
 
 class Loop:
-    """One process's way through a run. Its methods are for this module and `recovery.py`."""
+    """One process's way through a run. Its methods are for this module."""
 
     def __init__(self, run: Run, data: Data, stop: StopSignals) -> None:
         self.run = run
@@ -64,10 +65,11 @@ class Loop:
         self.schedule = run.schedule
         self.hooks = run.hooks
         self.experiment = run.experiment
+        self.fade = Fade(run.hooks, run.experiment.fade_reals)
         self.alpha_tensors = {path: torch.ones((), device=run.device) for path in PATHS}
         self.meter = Meter(self.state.images)
         self.agreement = distributed.Agreement()
-        self.recovery = Recovery(self)
+        self.recovery = Recovery(run)
         self.compiler = Compiler(run.experiment, run.device, run.files.log, run.files.warn, self.tell_compiling)
         self.checkpoint = run.checkpoints.last()
 
@@ -110,9 +112,48 @@ class Loop:
             if phase_over or self.state.images // tick > self.state.last_tick // tick:
                 # Just before a fade ends both paths are there: from this one any alpha can be drawn.
                 self.tick(over, forever=over or (phase_over and self.state.fading))
-        except NonFiniteError as death:
-            return self.recovery.after(death)
+        except NonFiniteError as failure:
+            decision = self.recovery.decide(failure)
+            if isinstance(decision, Stop):
+                self.stop_before(decision)
+            return self.go_back(decision.rewinds)
         return self.move_on(over)
+
+    def go_back(self, rewinds: int) -> bool:
+        """Resume from the last checkpoint's content. Returns whether there is more to train.
+
+        Args:
+            rewinds: how often the run has gone back for other latents, this time included.
+        """
+        state = TrainState(self.experiment, self.schedule, self.run.device)
+        state.load_state_dict(self.recovery.snapshot)
+        state.rewinds = rewinds
+        self.state = self.run.state = state
+        return self.stand(on_cpu(self.recovery.snapshot))
+
+    def stop_before(self, stop: Stop) -> NoReturn:
+        """Save the state before a step that failed, find the layer where it fails, and end the run.
+
+        Raises:
+            DivergedError: always.
+        """
+        # Take the steps from the last checkpoint on again, up to the one that failed.
+        self.go_back(self.state.rewinds)
+        while self.state.images < stop.images:
+            self.advance()
+        self.save()
+
+        # Compiled code knows no layers.
+        self.compiler.rest()
+        with watched_layers({net: self.state.network(net) for net in NETS}) as layers:
+            try:
+                self.step()
+                again = "It did not come again when the step was repeated. "
+            except NonFiniteError:
+                again = f"First seen in the output of {layers[0]}. " if layers else ""
+        raise DivergedError(
+            f"{stop.reason}. {again}The state before this step is saved; train.non_finite says what else could be done"
+        )
 
     def position(self) -> Any:
         return self.schedule.at(self.state.images, self.state.starts)
@@ -122,13 +163,16 @@ class Loop:
         self.set_alpha()
         seed_step(state.device, derive(seed, "step", *state.stream(), distributed.rank()))
         faded = {path: self.alpha_tensors[path] for path in PATHS if self.run.alpha[path] != 1.0}
-        ctx = StepContext(self.experiment, state, state.stage, self.sampler, faded, self.recovery.guard, self.compiler)
+        guard = self.recovery.guard
+        ctx = TrainingStep(self.experiment, state, state.stage, self.sampler, faded, guard, self.compiler)
         self.recovery.before_step()
         began = time.perf_counter()
         try:
             losses = self.updated(ctx)
-        except NonFiniteError as death:
-            self.recovery.drop(death, ctx)
+        except NonFiniteError as failure:
+            self.recovery.drop_step(failure)
+            state.images += max(ctx.drawn, state.stage.batch_size)
+            state.steps += 1
             return
         state.images += ctx.drawn
         state.steps += 1
@@ -138,7 +182,7 @@ class Loop:
         means = mean_of_each(losses)
         self.hooks.call("after_step", run=self.run, stage=state.stage, state=state, losses=means)
 
-    def updated(self, ctx: StepContext) -> dict[str, Tensor]:
+    def updated(self, ctx: TrainingStep) -> dict[str, Tensor]:
         try:
             return self.experiment.update.step(ctx)
         except (UserError, TrainingError, NonFiniteError):
@@ -151,29 +195,11 @@ class Loop:
 
     def set_alpha(self) -> None:
         """Ask for alpha at the clock; hand it to the networks as tensors, so that nothing recompiles as it moves."""
-        stage, state = self.state.stage, self.state
-        position = self.position()
-        for path in PATHS:
-            alpha = 1.0
-            if position.phase == FADE:
-                alpha = self.ask_alpha(stage, position.progress, path)
-            if alpha != 1.0 and path != "reals" and state.network(path).bridge is None:
-                raise TrainingError(
-                    f"the switch gave alpha {alpha} for the {path} at images {state.images}, after 1 at the start of "
-                    f"stage {stage.size}: a path that starts at 1 has no old path to return to"
-                )
-            self.run.alpha[path] = alpha
+        state = self.state
+        old_paths = [net for net in NETS if state.network(net).bridge is not None]
+        self.run.alpha = self.fade.alphas_at(state.stage, state.starts[-1], state.images, old_paths)
+        for path, alpha in self.run.alpha.items():
             self.alpha_tensors[path].fill_(alpha)
-
-    def ask_alpha(self, stage: Stage, progress: float, path: str) -> float:
-        if path == "reals" and not self.experiment.fade_reals:
-            return 1.0
-        images = self.state.images
-        answer = self.hooks.ask("fade_alpha", stage=stage, progress=progress, images=images, path=path)
-        alpha = progress if answer is None else float(answer)
-        if not 0.0 <= alpha <= 1.0:
-            raise TrainingError(f"the switch gave alpha {alpha} for the {path} at images {images}; it lies in [0, 1]")
-        return alpha
 
     def stage_over(self) -> bool:
         state = self.state
@@ -213,11 +239,8 @@ class Loop:
     def grow(self) -> None:
         state = self.state
         stage = self.schedule.stages[len(state.starts)]
-        bridged = {
-            net: stage.fade_images > 0 and self.ask_alpha(stage, 0.0, net) != 1.0
-            for net in ("generator", "discriminator")
-        }
-        state.grow(bridged)
+        old_paths = self.fade.old_paths(stage, state.images)
+        state.grow({net: net in old_paths for net in NETS})
         state.renew_optimizers(reset=self.experiment.reset_optimizer != "never")
         self.enter_stage()
 
@@ -240,7 +263,7 @@ class Loop:
         state = self.state
         self.recovery.settle()
         shared = [state.means.read() | self.progress() | self.metrics(forever) | self.meter.tick(self.run)]
-        distributed.share(shared)  # hooks may decide by them, and all ranks must decide alike
+        distributed.share_from_rank_0(shared)  # hooks may decide by them, and all ranks must decide alike
         (stats,) = shared
         state.last_tick = state.images
         if distributed.rank() == 0:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pggan_kit.evaluation.evaluator import Evaluator, fakes
 from pggan_kit.runs.generators import drawn
 from pggan_kit.runs.run import Run
-from pggan_kit.system.devices import peak_memory_mib
+from pggan_kit.system.devices import knows_peak_memory, peak_memory_mib
 
 DIVERSITY_IMAGES = 32
 """So many images of each kind are compared."""
@@ -43,8 +43,9 @@ class Meter:
             "Timing/seconds": seconds,
             "Timing/update_seconds": self._tick_update_seconds,
             "Timing/images_per_second": max(0, images - self._images) / seconds if seconds > 0 else 0.0,
-            "Resources/memory_mib": peak_memory_mib(),
         }
+        if knows_peak_memory():
+            stats["Resources/memory_mib"] = peak_memory_mib()
         if run.device.type == "cuda":
             stats["Resources/gpu_memory_mib"] = torch.cuda.max_memory_allocated(run.device) / 2**20
         self._tick_started, self._tick_update_seconds, self._images = now, 0.0, images
@@ -71,11 +72,10 @@ def diversity(run: Run, sampler: Any) -> float | None:
 def metrics(run: Run, evaluator: Evaluator) -> dict[str, float]:
     """What `train.metrics` say of a run's averaged generator as it is now: `Metrics/FID`, `Metrics/FID_floor`, ..."""
     stage, net = run.state.stage, run.state.ema
-    alpha = run.alpha.get("generator", 1.0) if net.bridge is not None else 1.0
-    filled = None if alpha == 1.0 else torch.tensor(alpha, device=run.device)
+    alpha = run.make_alpha(net)
 
     def draw(latents: Tensor, labels: Tensor | None, seed: int) -> Tensor:
-        return drawn(net, latents, labels, filled, seed, run.device)
+        return drawn(net, latents, labels, alpha, seed, run.device)
 
     evaluator.say = run.files.warn
     size, experiment = (stage.height, stage.width), run.experiment

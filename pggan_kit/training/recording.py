@@ -118,7 +118,7 @@ class _Pass(nn.Module):
         alpha = {path: next(left) for path in work.alpha}
         moving = [value for value in self.nets[work.net].parameters()]
         with torch.enable_grad():
-            with self._experiment.autocast(self._state.device):
+            with self._experiment.autocast(self._state.device, work.precision):
                 losses, kept = work.terms(*players(self._experiment, self._state, alpha), part)
             aim = total(losses) if work.factor is None else total(losses) * next(left)
             gradients = torch.autograd.grad(aim, moving, allow_unused=True)

@@ -1,39 +1,65 @@
-"""What the loop does when numbers die (`train.non_finite`): stop before it, drop the step, or go back and try anew.
+"""Decide what the loop does when a loss or gradient is not finite (`train.non_finite`).
 
-All three stand on one thing: the content of the last checkpoint, kept in memory. To go back is to resume from it within
-the process; a tick that is taken again is the same to the bit.
+It may stop before the step, drop the step, or go back and take other latents. All three need one thing: the content of
+the last checkpoint, kept in memory. To go back is to resume from it within the process; a tick that is taken again is
+the same bit for bit.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import DivergedError, TrainingError
-from pggan_kit.runs.state import TrainState, on_cpu
+from pggan_kit.errors import TrainingError
+from pggan_kit.runs.run import Run
 from pggan_kit.system import distributed
-from pggan_kit.training.non_finite import Guard, NonFiniteError, float_buffers, watched_layers
+from pggan_kit.training.non_finite import Guard, NonFiniteError, float_buffers
 
-if TYPE_CHECKING:
-    from pggan_kit.training.loop import Loop
-    from pggan_kit.training.step import StepContext
+
+@dataclass(frozen=True)
+class GoBack:
+    """Resume from the last checkpoint's content.
+
+    Attributes:
+        rewinds: how often the run has gone back for other latents; equal to the count before where the same steps are
+            to be taken again.
+    """
+
+    rewinds: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Save the state before the step that failed, and end the run.
+
+    Attributes:
+        images: the clock at which that step begins.
+        reason: what failed, where, and what was tried before, in a sentence without its full stop.
+    """
+
+    images: int
+    reason: str
 
 
 class Recovery:
-    """Keeps what is needed to go back, and does so.
+    """Decide by the policy, and keep what is needed to go back.
+
+    Args:
+        run: its state is read, and changed by `drop_step` alone.
 
     Attributes:
         guard: finds what is not finite.
         snapshot: the content of the last checkpoint, on the CPU.
     """
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._policy = loop.experiment.non_finite
-        self._limit = loop.experiment.non_finite_limit
-        self.guard = Guard(loop.run.device)
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._policy = run.experiment.non_finite
+        self._limit = run.experiment.non_finite_limit
+        self.guard = Guard(run.device)
         self.snapshot: dict[str, Any] = {}
         self._buffers: list[Tensor] = []
         self._checked_until = -1
@@ -42,7 +68,7 @@ class Recovery:
     def before_step(self) -> None:
         """Keep what a step changes before it can be checked."""
         if self._policy == "skip":
-            self._buffers = [buffer.clone() for buffer in self._changing()]
+            self._buffers = [buffer.clone() for buffer in self._changing_buffers()]
 
     def settle(self) -> None:
         """Read the flag of the steps since the last tick, before anything is written.
@@ -53,91 +79,74 @@ class Recovery:
         guard = self.guard
         if not guard.each_step and guard.read():
             raise NonFiniteError
-        if 0 <= self._checked_until <= self._loop.state.images:
-            self._checked_until, guard.each_step = -1, False
+        if 0 <= self._checked_until <= self._run.state.images:
+            self._checked_until = -1
+            guard.each_step = False
 
-    def drop(self, death: NonFiniteError, ctx: StepContext) -> None:
-        """Leave the step out, and move the clock past it.
+    def drop_step(self, failure: NonFiniteError) -> None:
+        """Undo what the step that failed has changed, and count it; the clock is the loop's to move.
 
         Raises:
             NonFiniteError: that is not the policy, or it was done too often.
         """
-        state = self._loop.state
+        state = self._run.state
         if self._policy != "skip" or state.dropped >= self._limit:
-            raise death
+            raise failure
         with torch.no_grad():
-            for buffer, before in zip(self._changing(), self._buffers, strict=True):
+            for buffer, before in zip(self._changing_buffers(), self._buffers, strict=True):
                 buffer.copy_(before)
         state.dropped += 1
-        self._say(f"{death} became non-finite {self._where()}: step dropped ({state.dropped} of {self._limit})")
-        state.images += max(ctx.drawn, ctx.stage.batch_size)
-        state.steps += 1
-
-    def after(self, death: NonFiniteError) -> bool:
-        """Go back as the policy asks. Returns whether there is more to train.
-
-        Raises:
-            TrainingError: the policy is to stop, or the others were tried too often.
-        """
-        loop = self._loop
-        if self._stopping:
-            raise TrainingError(f"{death} became non-finite {self._where()}, and not in the same step as before")
-        if not death.net:
-            self._say(f"something became non-finite before images {loop.state.images}: taking the tick's steps again")
-            self._checked_until, self.guard.each_step = loop.state.images, True
-            return self._back(loop.state.rewinds)
-        if self._policy == "rewind" and loop.state.rewinds < self._limit:
-            rewinds = loop.state.rewinds + 1
-            self._say(
-                f"{death} became non-finite {self._where()}: back to images {self.snapshot['images']} with new latents "
-                f"({rewinds} of {self._limit})"
-            )
-            return self._back(rewinds)
-        self._stop(death)
-        return False
-
-    def _stop(self, death: NonFiniteError) -> None:
-        """Save the state before the step that died; find the layer; raise."""
-        loop, self._stopping, self.guard.each_step = self._loop, True, True
-        clock, where, tried = loop.state.images, self._where(), self._tried()
-        self._back(loop.state.rewinds)
-        while loop.state.images < clock:
-            loop.advance()
-        loop.save()
-        loop.compiler.rest()  # compiled code knows no layers
-        with watched_layers({"generator": loop.state.generator, "discriminator": loop.state.discriminator}) as layers:
-            try:
-                loop.step()
-                again = "It did not come again when the step was repeated. "
-            except NonFiniteError:
-                again = f"First seen in the output of {layers[0]}. " if layers else ""
-        raise DivergedError(
-            f"{death} became non-finite {where}{tried}. {again}The state before this step is saved; "
-            f"train.non_finite says what else could be done"
+        self._log(
+            f"{failure} became non-finite {self._describe_place()}: step dropped ({state.dropped} of {self._limit})"
         )
 
-    def _back(self, rewinds: int) -> bool:
-        """Resume from the last checkpoint's content, with the latents of the `rewinds`-th try."""
-        loop = self._loop
-        state = TrainState(loop.experiment, loop.schedule, loop.run.device)
-        state.load_state_dict(self.snapshot)
-        state.rewinds = rewinds
-        loop.state = loop.run.state = state
-        return loop.stand(on_cpu(self.snapshot))
+    def decide(self, failure: NonFiniteError) -> GoBack | Stop:
+        """Return what the loop is to do after a failure.
 
-    def _changing(self) -> list[Tensor]:
-        state = self._loop.state
+        Raises:
+            TrainingError: the steps up to a failure were taken again in order to stop before it, and another failed.
+        """
+        state = self._run.state
+        if self._stopping:
+            raise TrainingError(
+                f"{failure} became non-finite {self._describe_place()}, and not in the same step as before"
+            )
+
+        # Only the flag of a whole tick tells: take its steps again, each checked.
+        if not failure.net:
+            self._log(f"something became non-finite before images {state.images}: taking the tick's steps again")
+            self._checked_until = state.images
+            self.guard.each_step = True
+            return GoBack(state.rewinds)
+
+        if self._policy == "rewind" and state.rewinds < self._limit:
+            rewinds = state.rewinds + 1
+            self._log(
+                f"{failure} became non-finite {self._describe_place()}: back to images {self.snapshot['images']} with "
+                f"new latents ({rewinds} of {self._limit})"
+            )
+            return GoBack(rewinds)
+
+        self._stopping = True
+        self.guard.each_step = True
+        return Stop(
+            state.images, f"{failure} became non-finite {self._describe_place()}{self._describe_earlier_tries()}"
+        )
+
+    def _changing_buffers(self) -> list[Tensor]:
+        state = self._run.state
         return float_buffers(state.generator, state.discriminator)
 
-    def _where(self) -> str:
-        state, alpha = self._loop.state, self._loop.run.alpha["generator"]
+    def _describe_place(self) -> str:
+        state = self._run.state
+        alpha = self._run.alpha["generator"]
         return f"at images {state.images} (stage {state.stage.size}, {state.phase}, alpha {alpha:.3f})"
 
-    def _tried(self) -> str:
-        state = self._loop.state
-        done = {"skip": f"{state.dropped} dropped steps", "rewind": f"{state.rewinds} rewinds"}.get(self._policy)
-        return f", after {done}" if done else ""
+    def _describe_earlier_tries(self) -> str:
+        state = self._run.state
+        tries = {"skip": f"{state.dropped} dropped steps", "rewind": f"{state.rewinds} rewinds"}
+        return f", after {tries[self._policy]}" if self._policy in tries else ""
 
-    def _say(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         if distributed.rank() == 0:
-            self._loop.run.files.log(line)
+            self._run.files.log(line)

@@ -3,50 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pggan_kit.components import Critic, Penalty, Scores
+from pggan_kit.components import (
+    Critic,
+    DiscriminatorCall,
+    GeneratorCall,
+    Part,
+    Penalty,
+    Reals,
+    Scores,
+    Terms,
+)
+from pggan_kit.data.sampler import Source
+from pggan_kit.experiment import Experiment
 from pggan_kit.growth.fade import fade_reals
+from pggan_kit.growth.networks import Growing
 from pggan_kit.layers.batches import side_by_side
 from pggan_kit.layers.derivatives import differentiated_twice
+from pggan_kit.runs.state import TrainState
+from pggan_kit.schedule import Stage
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import torch_generator
 from pggan_kit.training import micro_batches as microbatches
-from pggan_kit.training.non_finite import float_buffers
-
-if TYPE_CHECKING:
-    from pggan_kit.experiment import Experiment
-    from pggan_kit.growth.networks import Growing
-    from pggan_kit.runs.state import TrainState
-    from pggan_kit.schedule import Stage
-    from pggan_kit.training.compiler import Compiler
-    from pggan_kit.training.non_finite import Guard
-
-PATHS = ("generator", "discriminator", "reals")
-
-Part = Mapping[str, Tensor | None]
-"""A batch as named tensors with N rows each."""
-
-GeneratorCall = Callable[[Tensor, Tensor | None], Tensor]
-
-
-class DiscriminatorCall(Protocol):
-    """The discriminator, behind the augmentation.
-
-    It may have `separates_batches`, see `scores_of_each`.
-    """
-
-    def __call__(self, images: Tensor, labels: Tensor | None = None) -> Scores:
-        """Scores of images (N, C, h, w) with labels (N,)."""
-
-
-Terms = Callable[[GeneratorCall, DiscriminatorCall, Part], tuple[dict[str, Tensor], dict[str, Tensor]]]
-"""`terms(G, D, part) -> (losses, kept)`: 0-dim terms to be summed and minimised, and tensors with N rows each that the
-update wants back (scores to log, fakes to use again)."""
-
+from pggan_kit.training.non_finite import Guard, float_buffers
 
 Differentiated = tuple[dict[str, Tensor], dict[str, Tensor]]
 """What `terms` returned, detached."""
@@ -60,6 +43,7 @@ class Work(NamedTuple):
         terms, part: see `StepContext.minimise`.
         alpha: by path; without those that do not fade.
         factor: 0-dim, of the terms' sum before it is differentiated; None for 1.
+        precision: one of `train.precision`'s, instead of the experiment's.
     """
 
     net: str
@@ -67,17 +51,14 @@ class Work(NamedTuple):
     part: Part
     alpha: Mapping[str, Tensor]
     factor: Tensor | None
+    precision: str | None = None
 
 
 Backward = Callable[[Work], Differentiated]
 """Adds the gradients to those of the parameters."""
 
-
-class Reals(NamedTuple):
-    """A batch of the data: images (N, C, h, w) in [-1, 1], and labels (N,) int64 or None."""
-
-    images: Tensor
-    labels: Tensor | None
+Compiled = Callable[[Work, Backward], Differentiated]
+"""Does the work of a backward pass by compiled code, or by the pass that it is given: `training.compiler.Compiler`."""
 
 
 def image_gradients(critic: Critic, images: Tensor) -> Tensor:
@@ -110,15 +91,8 @@ def scores_of_each(D: DiscriminatorCall, batches: Sequence[Tensor], labels: Tens
     return [scores.rows(slice(start, start + rows)) for start in range(0, rows * len(batches), rows)]
 
 
-class Source(Protocol):
-    """Where reals come from: `data.Sampler`."""
-
-    def batch(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
-        """Images uint8 (count, C, h, w) and labels int64 (count,) or None, for one place of the clock."""
-
-
-class StepContext:
-    """One iteration's inputs, drawn by position on the clock, and the means to change weights.
+class TrainingStep:
+    """Give an update what `StepContext` promises, from the run's state and data.
 
     Attributes:
         experiment: the chosen components and settings.
@@ -135,7 +109,7 @@ class StepContext:
         sampler: Source,
         alpha: Mapping[str, Tensor],
         guard: Guard | None = None,
-        compiler: Compiler | None = None,
+        compiler: Compiled | None = None,
     ) -> None:
         self.experiment = experiment
         self.stage = stage
@@ -158,10 +132,7 @@ class StepContext:
         return len(range(distributed.rank(), self.stage.batch_size, distributed.world_size()))
 
     def reals(self) -> Reals:
-        """The next batch of the data, at the stage's size, faded like the networks where `train.fade_reals` is on.
-
-        Images have torch's default dtype.
-        """
+        """Draw the next batch of the data; see `StepContext.reals`."""
         images, labels = self._sampler.batch(self.images, self.stage.batch_size)
         self.drawn += self.stage.batch_size
         images = self._local(images).to(torch.get_default_dtype()) / 127.5 - 1.0
@@ -173,46 +144,25 @@ class StepContext:
         return Reals(images, labels)
 
     def latents(self, stream: str, count: int | None = None) -> Tensor:
-        """A batch of latents (N, Z), N(0, 1). The same stream at the same position gives the same latents.
-
-        Args:
-            stream: what they are for.
-            count: how many, over all ranks; None: the stage's batch size. Of a multiple k of it, this rank's first
-                k-th belongs to the first k-th of the whole batch.
-        """
+        """Draw a batch of latents; see `StepContext.latents`."""
         generator = torch_generator(self.experiment.seed, "latents", stream, *self._state.stream(self.drawn))
         rows = self.stage.batch_size if count is None else count
         return self._local(torch.randn(rows, self.experiment.latent_size, generator=generator))
 
     def uniform(self, stream: str) -> Tensor:
-        """(N,) uniform in [0, 1), drawn like latents: mixing weights of penalties."""
+        """Draw mixing weights; see `StepContext.uniform`."""
         generator = torch_generator(self.experiment.seed, "uniform", stream, *self._state.stream(self.drawn))
         return self._local(torch.rand(self.stage.batch_size, generator=generator))
 
     def due(self, penalties: Sequence[Penalty]) -> tuple[Penalty, ...]:
-        """Return those of the penalties that the next update of D adds: each at its every-th update of the stage.
-
-        What counts is how often `minimise` has moved D since the stage began, however many reals that took.
-        """
+        """Return the penalties that the next update of D adds; see `StepContext.due`."""
         update = self._state.discriminator_updates
         return tuple(penalty for penalty in penalties if update % penalty.every == 0)
 
     def minimise(
         self, optimizer: str, net: str, terms: Terms, part: Part, *, inference: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Take one optimizer step that makes the sum of the terms smaller.
-
-        Args:
-            optimizer: its name in what the update's `optimizers` returned.
-            net: `generator` or `discriminator`, the network whose weights change.
-            terms: computes the terms from a part of the batch.
-            part: the batch.
-            inference: run the other network in inference mode: it normalises by its running statistics and leaves
-                them alone, and drops nothing out.
-
-        Returns:
-            The detached terms, and what `terms` wanted kept, detached.
-        """
+        """Take one optimizer step that makes the sum of the terms smaller; see `StepContext.minimise`."""
         state = self._state
         if net == "discriminator":
             # Before anything can fail: an update that is dropped has had its turn.
@@ -257,7 +207,7 @@ class StepContext:
         return microbatches.averaged(losses), microbatches.joined(kept)
 
     def _backward(self, work: Work) -> Differentiated:
-        with self.experiment.autocast(self._state.device):
+        with self.experiment.autocast(self._state.device, work.precision):
             losses, kept = work.terms(*players(self.experiment, self._state, work.alpha), work.part)
         torch.autograd.backward(total(losses) if work.factor is None else total(losses) * work.factor)
         return _detached(losses), _detached(kept)

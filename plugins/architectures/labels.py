@@ -7,9 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import Scores
-from pggan_kit.errors import check_choice
-from pggan_kit.schedule import Stage
+from pggan_kit import Scores, SettingError, Stage, check_at_least, check_choice
 from pggan_plugins.architectures.layers import PixelNorm
 
 CONDITIONING = ("none", "projection", "auxiliary")
@@ -30,8 +28,7 @@ class Conditioning:
 
     def __init__(self, conditioning: str, label_size: int) -> None:
         check_choice("conditioning", conditioning, CONDITIONING)
-        if label_size < 1:
-            raise ValueError(f"label_size must be at least 1, and is {label_size}")
+        check_at_least("label_size", label_size, 1)
         self.kind = conditioning
         self.label_size = label_size
 
@@ -50,7 +47,7 @@ class Conditioning:
         if self.kind == "none":
             return 0
         if not stage.classes:
-            raise ValueError(f"conditioning {self.kind!r} needs a data set with labels, and this one has none")
+            raise SettingError("conditioning", f"{self.kind!r} needs a data set with labels, and this one has none")
         return stage.classes
 
 

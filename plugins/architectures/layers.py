@@ -10,11 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from pggan_kit import Downsample, Upsample, at_least_float32, check_choice, conv2d, leaky_relu
 from pggan_kit.components import BatchStatistic
-from pggan_kit.errors import check_choice
-from pggan_kit.layers.derivatives import conv2d, leaky_relu
-from pggan_kit.layers.resampling import Downsample, Upsample
-from pggan_kit.layers.tensors import at_least_float32
 
 LEAK = 0.2
 EPSILON = 1e-8

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pggan_kit import at_least_float32, count_batches
 from pggan_kit.components import BatchStatistic
-from pggan_kit.layers.batches import batches
-from pggan_kit.layers.tensors import at_least_float32
 from pggan_plugins.architectures.layers import EPSILON
 
 MINIBATCH = ("stddev", "discrimination", "none")
@@ -53,7 +52,7 @@ class MinibatchStddev(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C + 1, h, w)."""
         n, c, h, w = x.shape
-        count = batches()
+        count = count_batches()
         alone = n // count
         group = stddev_group_size(self.group_size, alone)
         groups = at_least_float32(x).view(count, group, alone // group, c, h, w)

@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import BatchStatistic, Resampling
-from pggan_kit.errors import check_choice
-from pggan_kit.schedule import PerStage, Stage
+from pggan_kit import PerStage, Resampling, Stage, check_at_least, check_choice
+from pggan_kit.components import BatchStatistic
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
 from pggan_plugins.architectures.layers import Layers, check_layers, describe_batch_norm, to_image_layer
 from pggan_plugins.architectures.minibatch import MINIBATCH, describe_minibatch
@@ -66,8 +65,7 @@ class PGGAN(ImageSpaceFade):
         }
         check_layers(activations, generator_norm, discriminator_norm, output)
         check_choice("minibatch", minibatch, MINIBATCH)
-        if stddev_group < 1:
-            raise ValueError(f"stddev_group must be at least 1, and is {stddev_group} (minibatch = 'none' is without)")
+        check_at_least("stddev_group", stddev_group, 1)
         check_choice("pool", pool, POOLS)
         self.channels = channels
         self.generator_layers = Layers(generator_activation, generator_norm, equalized_lr)

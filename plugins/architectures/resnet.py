@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pggan_kit.components import BatchStatistic, Resampling, Scores
-from pggan_kit.schedule import PerStage, Stage
+from pggan_kit import PerStage, Resampling, Scores, Stage
+from pggan_kit.components import BatchStatistic
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
 from pggan_plugins.architectures.layers import Layers, Residual, check_layers, describe_batch_norm, to_image_layer
 from pggan_plugins.architectures.shared import ImageSpaceFade, check_channels, width_at

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 
-from pggan_kit.components import Resampling, Scores
-from pggan_kit.schedule import PerStage, Stage, at_height
+from pggan_kit import PerStage, Resampling, Scores, Stage, check_at_least, values_per_stage
 from pggan_plugins.architectures.labels import Conditioning
 from pggan_plugins.architectures.layers import Layers
 from pggan_plugins.architectures.minibatch import MinibatchDiscrimination, MinibatchStddev
@@ -19,11 +16,9 @@ def check_channels(channels: PerStage[int] | None) -> None:
     """Check a number of maps, which may be per stage.
 
     Raises:
-        ValueError: one below 1.
+        SettingError: one below 1.
     """
-    for value in channels.values() if isinstance(channels, Mapping) else (channels,):
-        if value is not None and value < 1:
-            raise ValueError(f"channels must be at least 1, and is {value}")
+    check_at_least("channels", channels, 1)
 
 
 def width_at(stage: Stage, channels: PerStage[int] | None, base: int) -> int:
@@ -34,10 +29,7 @@ def width_at(stage: Stage, channels: PerStage[int] | None, base: int) -> int:
     """
     if channels is None:
         return max(1, min(base // 2 ** (stage.index + 1), MOST_CHANNELS))
-    try:
-        return at_height(channels, stage.height)
-    except ValueError as error:
-        raise ValueError(f"channels: {error}") from None
+    return values_per_stage("channels", channels, [(stage.height, stage.width)])[0]
 
 
 class Head(nn.Module):

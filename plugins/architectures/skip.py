@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import Resampling, Scores
-from pggan_kit.schedule import PerStage, Stage
+from pggan_kit import PerStage, Resampling, Scores, Stage
 from pggan_plugins.architectures.layers import EqualizedConv2d, to_image_layer
 from pggan_plugins.architectures.pggan import PGGAN
 

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pggan_kit.components import BatchStatistic, Resampling
-from pggan_kit.layers.resampling import Upsample
-from pggan_kit.schedule import PerStage, Stage
+from pggan_kit import PerStage, Resampling, Stage, Upsample, check_above, check_at_least
+from pggan_kit.components import BatchStatistic
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
 from pggan_plugins.architectures.layers import EPSILON, LEAK, EqualizedLinear, Layers, Residual
 from pggan_plugins.architectures.minibatch import describe_minibatch
@@ -74,10 +73,8 @@ class StyleGAN2(ImageSpaceFade):
         check_channels(channels)
         counts = {"style_size": style_size, "mapping_layers": mapping_layers, "stddev_group": stddev_group}
         for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, and is {value}")
-        if not mapping_lr_multiplier > 0:
-            raise ValueError(f"mapping_lr_multiplier must be above 0, and is {mapping_lr_multiplier}")
+            check_at_least(name, value, 1)
+        check_above("mapping_lr_multiplier", mapping_lr_multiplier, 0)
         self.channels = channels
         self.style_size = style_size
         self.mapping_layers = mapping_layers

@@ -8,10 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pggan_kit import Scores
-from pggan_kit.components import BatchStatistic, Resampling
-from pggan_kit.layers.resampling import NearestUpsample
-from pggan_kit.schedule import PerStage, Stage, at_height
+from pggan_kit import (
+    NearestUpsample,
+    PerStage,
+    Resampling,
+    Scores,
+    Stage,
+    at_height,
+    check_at_least,
+    check_between,
+    check_choice,
+)
+from pggan_kit.components import BatchStatistic
 from pggan_plugins.architectures.layers import ALONE
 from pggan_plugins.architectures.shared import LargerImage, SmallerImage
 
@@ -59,15 +67,10 @@ class Tutorial:
         dropout: float = 0.3,
         bridge: str = "features",
     ) -> None:
-        channels = {"generator_channels": generator_channels, "discriminator_channels": discriminator_channels}
-        for name, given in channels.items():
-            for value in given.values() if isinstance(given, Mapping) else (given,):
-                if value < 1:
-                    raise ValueError(f"{name} must be at least 1, and is {value}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), and is {dropout}")
-        if bridge not in BRIDGES:
-            raise ValueError(f"bridge must be 'features' or 'image', not {bridge!r}")
+        check_at_least("generator_channels", generator_channels, 1)
+        check_at_least("discriminator_channels", discriminator_channels, 1)
+        check_between("dropout", dropout, 0, 1, high_included=False)
+        check_choice("bridge", bridge, BRIDGES)
         self.generator_channels = generator_channels
         self.discriminator_channels = discriminator_channels
         self.dropout = dropout

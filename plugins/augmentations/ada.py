@@ -9,11 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pggan_kit import hookimpl
-from pggan_kit.errors import ConfigError
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.system.distributed import world_size
+from pggan_kit import ConfigError, Run, TrainState, check_at_least, check_between, hookimpl, world_size
 from pggan_plugins.augmentations import colour, geometry
 from pggan_plugins.augmentations.dice import Dice
 from pggan_plugins.augmentations.policy import checked_policy
@@ -57,13 +53,10 @@ class ADA:
         interval: int = 256,
         adjust_images: int = 500_000,
     ) -> None:
-        if target is not None and not -1 < target < 1:
-            raise ValueError(f"target must be in (-1, 1), and is {target}")
-        if not 0 <= p <= 1:
-            raise ValueError(f"p must be in [0, 1], and is {p}")
+        check_between("target", target, -1, 1, low_included=False, high_included=False)
+        check_between("p", p, 0, 1)
         for name, value in (("interval", interval), ("adjust_images", adjust_images)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, and is {value}")
+            check_at_least(name, value, 1)
         self.policy = checked_policy(policy, GROUPS)
         self.target = target
         self.first_p = float(p)

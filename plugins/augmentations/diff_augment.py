@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pggan_kit import check_between
 from pggan_plugins.augmentations.policy import checked_policy
 
 GROUPS = ("colour", "translation", "cutout")
@@ -31,8 +32,7 @@ class DiffAugment:
 
     def __init__(self, policy: Sequence[str] = GROUPS, translation: float = 0.125, cutout: float = 0.5) -> None:
         for name, value in (("translation", translation), ("cutout", cutout)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in [0, 1], and is {value}")
+            check_between(name, value, 0, 1)
         self.policy = checked_policy(policy, GROUPS)
         self.translation = translation
         self.cutout = cutout

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pggan_kit.errors import DataError, check_choice
+from pggan_kit import DataError, SettingError, check_choice
 
 from .images import check_value_range, scale_floats
 
@@ -104,8 +104,10 @@ def _as_nhwc(images: np.ndarray, layout: str, path: Path) -> np.ndarray:
     fits = {"NCHW": images.shape[1] in (1, 3), "NHWC": images.shape[3] in (1, 3)}
     if layout == "auto":
         if fits["NCHW"] == fits["NHWC"]:
-            raise ValueError(f"layout must be 'NCHW' or 'NHWC': the shape {images.shape} in {path} does not tell it")
+            raise SettingError(
+                "layout", f"must be 'NCHW' or 'NHWC': the shape {images.shape} in {path} does not tell it"
+            )
         layout = "NCHW" if fits["NCHW"] else "NHWC"
     elif not fits[layout]:
-        raise ValueError(f"layout {layout} does not fit {images.shape} in {path}: there must be 1 or 3 channels")
+        raise SettingError("layout", f"{layout} does not fit {images.shape} in {path}: there must be 1 or 3 channels")
     return images.transpose(0, 2, 3, 1) if layout == "NCHW" else images

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pggan_kit.errors import DataError
+from pggan_kit import DataError, SettingError, check_choice
 
 from .images import MAX_PIXELS, check_channels, check_max_pixels, colour, read_picture
 
@@ -53,8 +53,8 @@ class HuggingFace:
         except Exception as error:  # the library raises its own, the hub's and the file system's
             raise DataError(f"cannot load the data set {path!r}, split {split!r}: {error}") from error
         for name, column in (("image_column", image_column), ("label_column", label_column)):
-            if column is not None and column not in rows.column_names:
-                raise ValueError(f"{name} must be one of {', '.join(rows.column_names)}, not {column!r}")
+            if column is not None:
+                check_choice(name, column, rows.column_names)
         self._name = f"{path} {split}"
         self._fingerprint = f"hugging face {rows._fingerprint} {image_column} {label_column} {self._read}"
         self._labels = None if label_column is None else np.asarray(rows[label_column])
@@ -102,5 +102,5 @@ def _library() -> Any:
 def _count_classes(rows: Any, column: str, labels: np.ndarray | None) -> int:
     assert labels is not None
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or labels.min(initial=0) < 0:
-        raise ValueError(f"label_column must hold class numbers from 0 up, and {column!r} does not")
+        raise SettingError("label_column", f"must hold class numbers from 0 up, and {column!r} does not")
     return getattr(rows.features[column], "num_classes", None) or int(labels.max(initial=-1)) + 1

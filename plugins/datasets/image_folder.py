@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pggan_kit.errors import DataError, SkipImage, check_choice
+from pggan_kit import DataError, SettingError, SkipImage, check_choice
 
 from .images import MAX_PIXELS, check_channels, check_max_pixels, colour, read_picture
 
@@ -144,7 +144,7 @@ def _checked_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
         return None
     pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (list, tuple)) else ()
     if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in pair):
-        raise ValueError(f"size must be a side or (height, width) of at least 1, or None, not {size!r}")
+        raise SettingError("size", f"must be a side or (height, width) of at least 1, or None, not {size!r}")
     return pair[0], pair[1]
 
 

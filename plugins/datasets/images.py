@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
-from pggan_kit.errors import DataError
+from pggan_kit import DataError, SettingError
 
 # Named, so that a file called .png cannot reach another of Pillow's decoders (EPS would start Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
@@ -101,7 +101,7 @@ def colour(background: str, channels: int) -> tuple[int, ...]:
     try:
         red, green, blue = ImageColor.getrgb(background)[:3]
     except (ValueError, AttributeError, TypeError):
-        raise ValueError(f"background must be a colour like 'white' or '#ffcc00', not {background!r}") from None
+        raise SettingError("background", f"must be a colour like 'white' or '#ffcc00', not {background!r}") from None
     if channels == 3:
         return red, green, blue
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16,)
@@ -110,13 +110,13 @@ def colour(background: str, channels: int) -> tuple[int, ...]:
 def check_channels(channels: object) -> None:
     """Raises ValueError unless it is 1 or 3."""
     if channels not in (1, 3) or isinstance(channels, bool):
-        raise ValueError(f"channels must be 1 (gray) or 3 (colour), not {channels!r}")
+        raise SettingError("channels", f"must be 1 (gray) or 3 (colour), not {channels!r}")
 
 
 def check_max_pixels(max_pixels: object) -> None:
     """Raises ValueError unless it is in [1, Pillow's own limit]."""
     if not isinstance(max_pixels, int) or isinstance(max_pixels, bool) or not 1 <= max_pixels <= PILLOW_LIMIT:
-        raise ValueError(f"max_pixels must be a whole number in [1, {PILLOW_LIMIT}], not {max_pixels!r}")
+        raise SettingError("max_pixels", f"must be a whole number in [1, {PILLOW_LIMIT}], not {max_pixels!r}")
 
 
 def check_value_range(value_range: object) -> tuple[float, float]:
@@ -130,7 +130,7 @@ def check_value_range(value_range: object) -> tuple[float, float]:
     except (TypeError, ValueError):
         low = high = 0.0
     if not low < high:
-        raise ValueError(f"value_range must be (low, high), e.g. (0, 1) or (-1, 1), not {value_range!r}")
+        raise SettingError("value_range", f"must be (low, high), e.g. (0, 1) or (-1, 1), not {value_range!r}")
     return low, high
 
 

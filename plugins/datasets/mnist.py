@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pggan_kit.errors import DataError, check_choice
+from pggan_kit import DataError, SettingError, check_at_least, check_choice
 
 BUNDLED = Path(__file__).with_name("mnist")
 PREFIXES = {"train": "train", "test": "t10k"}
@@ -53,12 +53,12 @@ class MNIST:
     def __init__(self, folder: str | None = None, split: str = "train", pad: int = 0, limit: int | None = None) -> None:
         check_choice("split", split, tuple(SPLITS))
         if not isinstance(pad, int) or not 0 <= pad <= 1000:
-            raise ValueError(f"pad must be a whole number of pixels in [0, 1000], not {pad!r}")
-        if limit is not None and (not isinstance(limit, int) or limit < 1):
-            raise ValueError(f"limit must be at least 1, or None for all, not {limit!r}")
+            raise SettingError("pad", f"must be a whole number of pixels in [0, 1000], not {pad!r}")
+        check_at_least("limit", limit, 1, instead="None for all")
         if folder is None and split in ("tuning", "test"):
-            raise ValueError(
-                f"split {split!r} needs a folder with the full IDX files: the bundled digits are all of 'learning'"
+            raise SettingError(
+                "split",
+                f"{split!r} needs a folder with the full IDX files: the bundled digits are all of 'learning'",
             )
         images, labels = _read_part(BUNDLED if folder is None else Path(folder).expanduser(), split)
         self._images = np.pad(images[:limit], ((0, 0), (pad, pad), (pad, pad)))[..., None]

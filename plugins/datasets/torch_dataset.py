@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pggan_kit.errors import DataError
+from pggan_kit import DataError, SettingError
 
 from .images import check_value_range, scale_floats, to_uint8
 
@@ -40,11 +40,12 @@ class Torch:
         self, dataset: Any, classes: int = 0, name: str | None = None, value_range: Sequence[float] = (0.0, 1.0)
     ) -> None:
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-            raise ValueError(
-                f"dataset must be map-style, with a length and items by index, not {type(dataset).__name__}"
+            raise SettingError(
+                "dataset",
+                f"must be map-style, with a length and items by index, not {type(dataset).__name__}",
             )
         if not isinstance(classes, int) or isinstance(classes, bool) or classes < 0:
-            raise ValueError(f"classes must be a whole number from 0 up, not {classes!r}")
+            raise SettingError("classes", f"must be a whole number from 0 up, not {classes!r}")
         self.classes = classes
         self._dataset, self._name, self._range = dataset, name, check_value_range(value_range)
         self._lock = Lock()

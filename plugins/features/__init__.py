@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pggan_kit.components import Component
-from pggan_kit.hookspecs import hookimpl
+from pggan_kit import Component, hookimpl
 
 from .digits import DigitClasses, Digits
 from .inception import Inception

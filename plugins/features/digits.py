@@ -10,9 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.errors import DataError, check_choice
-from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs.run import Run
+from pggan_kit import DataError, Run, check_choice, hookimpl
 
 WEIGHTS = Path(__file__).with_name("digits")
 SIZES = (7, 14, 28)

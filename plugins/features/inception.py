@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import DataError
+from pggan_kit import DataError
 
 MODULE = "torch_fidelity.feature_extractor_inceptionv3"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pggan_kit.components import Trial
+from pggan_kit import Trial, check_at_least
 
 NOT_THERE = 127
 """The exit code of a program that is not there, as a shell has it."""
@@ -39,11 +39,9 @@ class Local:
     """
 
     def __init__(self, jobs: int | None = None, cores: int = 1, trials_per_gpu: int = 1, retries: int = 2) -> None:
-        if jobs is not None and jobs < 1:
-            raise ValueError(f"jobs must be at least 1, or None, and is {jobs}")
+        check_at_least("jobs", jobs, 1, instead="None")
         for name, value, least in (("cores", cores, 1), ("trials_per_gpu", trials_per_gpu, 1), ("retries", retries, 0)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, and is {value}")
+            check_at_least(name, value, least)
         self.gpus = visible_gpus()
         room = len(self.gpus) * trials_per_gpu if self.gpus else max(1, available_cores() // cores)
         self.jobs = jobs if jobs is not None else room

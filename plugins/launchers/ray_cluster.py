@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pggan_kit.components import Trial
-from pggan_kit.errors import ConfigError
+from pggan_kit import ConfigError, SettingError, Trial, check_at_least
 from pggan_plugins.launchers.local import LOOK_EVERY, NOT_THERE, WRONG_INPUT, started, stop
 
 DIE_WITH_PARENT = 1
@@ -37,10 +36,9 @@ class Ray:
 
     def __init__(self, address: str | None = None, cores: int = 1, gpus: float = 0, retries: int = 3) -> None:
         for name, value, least in (("cores", cores, 1), ("gpus", gpus, 0), ("retries", retries, 0)):
-            if not value >= least:
-                raise ValueError(f"{name} must be at least {least}, and is {value}")
+            check_at_least(name, value, least)
         if gpus > 1 and gpus != int(gpus):
-            raise ValueError(f"gpus must be a fraction of one, or a whole number, and is {gpus}")
+            raise SettingError("gpus", f"must be a fraction of one, or a whole number, and is {gpus}")
         self.address = address
         self.cores = cores
         self.gpus = gpus

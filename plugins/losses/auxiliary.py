@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pggan_kit.components import Loss, Penalty, Scores
-from pggan_kit.errors import ConfigError
+from pggan_kit import ConfigError, Loss, Penalty, Scores, check_at_least
 
 
 class AuxiliaryClassifier:
@@ -31,8 +30,7 @@ class AuxiliaryClassifier:
         self, loss: Loss, weight: float = 1.0, generator_weight: float | None = None, classify_fakes: bool = False
     ) -> None:
         for name, value in (("weight", weight), ("generator_weight", generator_weight)):
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} must not be negative, and is {value}")
+            check_at_least(name, value, 0)
         self.loss = loss
         self.weight = weight
         self.generator_weight = weight if generator_weight is None else generator_weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pggan_kit.components import Penalty
+from pggan_kit import Penalty
 
 
 class Penalised:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pggan_kit.components import Scores
+from pggan_kit import Scores
 from pggan_plugins.losses.base import Penalised
 
 

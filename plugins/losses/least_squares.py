@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from pggan_kit.components import Penalty, Scores
+from pggan_kit import Penalty, Scores, SettingError, check_finite
 from pggan_plugins.losses.base import Penalised
 
 
@@ -37,10 +36,9 @@ class LeastSquares(Penalised):
             ("real_target", real_target),
             ("generator_target", generator_target),
         ):
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite, and is {value}")
+            check_finite(name, value)
         if fake_target == real_target:
-            raise ValueError(f"real_target must differ from fake_target, and both are {real_target}")
+            raise SettingError("real_target", f"must differ from fake_target, and both are {real_target}")
         self.fake_target = fake_target
         self.real_target = real_target
         self.generator_target = generator_target

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from pggan_kit.components import Scores
+from pggan_kit import Scores
 from pggan_plugins.losses.base import Penalised
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pggan_kit.components import Penalty, Scores
+from pggan_kit import Penalty, Scores
 from pggan_plugins.losses.base import Penalised
 
 

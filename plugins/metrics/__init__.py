@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pggan_kit.components import Component
-from pggan_kit.hookspecs import hookimpl
+from pggan_kit import Component, hookimpl
 
 from .classes import ClassCoverage
 from .frechet import FrechetDistance

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pggan_kit.components import FeatureExtractor, Quantity
-from pggan_kit.errors import ConfigError
+from pggan_kit import ConfigError, Quantity, check_between
+from pggan_kit.components import FeatureExtractor
 
 from .shared import OfFeatures
 
@@ -42,8 +42,7 @@ class ClassCoverage(OfFeatures):
 
     def __init__(self, features: FeatureExtractor, rare: float = 0.1, suffix: str = "") -> None:
         super().__init__(features, suffix)
-        if not 0 < rare <= 1:
-            raise ValueError(f"rare must be in (0, 1], and is {rare}")
+        check_between("rare", rare, 0, 1, low_included=False)
         self.rare = rare
 
     def describe(self, images: Tensor) -> Tensor:

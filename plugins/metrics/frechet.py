@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pggan_kit.components import Quantity
+from pggan_kit import Quantity
 
 from .shared import OfFeatures
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pggan_kit.components import FeatureExtractor, Quantity
+from pggan_kit import Quantity, check_at_least
+from pggan_kit.components import FeatureExtractor
 
 from .shared import OfFeatures
 
@@ -37,8 +38,7 @@ class PrecisionRecall(OfFeatures):
 
     def __init__(self, features: FeatureExtractor, neighbours: int = 3, suffix: str = "") -> None:
         super().__init__(features, suffix)
-        if neighbours < 1:
-            raise ValueError(f"neighbours must be at least 1, and is {neighbours}")
+        check_at_least("neighbours", neighbours, 1)
         self.neighbours = neighbours
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:

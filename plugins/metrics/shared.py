@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pggan_kit.components import FeatureExtractor, Quantity
-from pggan_kit.errors import ConfigError
+from pggan_kit import ConfigError, Quantity
+from pggan_kit.components import FeatureExtractor
 
 
 class OfFeatures:

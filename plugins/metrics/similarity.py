@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pggan_kit.components import Quantity
-from pggan_kit.errors import ConfigError
+from pggan_kit import ConfigError, Quantity
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the five scales, full size first (Wang et al. 2003)."""

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pggan_kit.components import Quantity
-from pggan_kit.system.seeding import torch_generator
+from pggan_kit import Quantity, torch_generator
 
 SMALLEST = 16
 """Pixels of the shorter side, below which there is no level."""

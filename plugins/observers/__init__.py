@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pggan_kit.components import Component
-from pggan_kit.hookspecs import hookimpl
+from pggan_kit import Component, hookimpl
 from pggan_plugins.observers.growth import Growth
 from pggan_plugins.observers.progress import Progress
 from pggan_plugins.observers.samples import Samples

@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pggan_kit.pictures.grid import GAP, image_grid, to_uint8
-from pggan_kit.runs.run import Run
-from pggan_kit.system.seeding import torch_generator
+from pggan_kit import Run, torch_generator
+from pggan_kit.pictures import GAP, image_grid, to_uint8
 
 LIMIT = 2048
 """No grid is wider or higher, in pixels, unless a single image is."""

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import math
 
-from pggan_kit.hookspecs import hookimpl
-from pggan_kit.pictures.frames import Caption, cell_size, draw_frame
-from pggan_kit.pictures.gif import Frame, assemble, disassemble, encode
-from pggan_kit.pictures.grid import to_uint8
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import Stage
-from pggan_kit.system.files import write_atomically
+from pggan_kit import Run, Stage, TrainState, check_at_least, check_between, hookimpl, write_atomically
+from pggan_kit.pictures import Caption, Frame, assemble, cell_size, disassemble, draw_frame, encode, to_uint8
 from pggan_plugins.observers.grid import latents_of
-from pggan_plugins.observers.shared import phase_shown, require_count
+from pggan_plugins.observers.shared import phase_shown
 
 
 class Growth:
@@ -40,12 +34,10 @@ class Growth:
     def __init__(
         self, count: int = 16, frame_ms: int = 200, hold_ms: int = 2000, frames: int = 200, fresh: bool = False
     ) -> None:
-        require_count("count", count, 1)
-        require_count("frames", frames, 2)
+        check_at_least("count", count, 1)
+        check_at_least("frames", frames, 2)
         for name, value in (("frame_ms", frame_ms), ("hold_ms", hold_ms)):
-            require_count(name, value, 20)
-            if value > 60_000:
-                raise ValueError(f"{name} must be at most 60000, and is {value}")
+            check_between(name, value, 20, 60_000)
         self.count = count
         self.frame_ms = frame_ms
         self.hold_ms = hold_ms

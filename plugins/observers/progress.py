@@ -14,10 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import Schedule
+from pggan_kit import Run, Schedule, TrainState, hookimpl
 from pggan_plugins.observers.shared import phase_shown
 
 REFRESH_SECONDS = 0.25

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import Stage
+from pggan_kit import Run, Stage, TrainState, check_at_least, hookimpl
 from pggan_plugins.observers.grid import draw_grid
-from pggan_plugins.observers.shared import require_count
 
 
 class Samples:
@@ -28,7 +24,7 @@ class Samples:
     critical = False
 
     def __init__(self, count: int = 64, fresh: bool = False) -> None:
-        require_count("count", count, 1)
+        check_at_least("count", count, 1)
         self.count = count
         self.fresh = fresh
 

@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import FADE, STABLE
-
-
-def require_count(name: str, value: int, least: int) -> None:
-    """Check a constructor's whole number.
-
-    Raises:
-        ValueError: it is below `least`; the message begins with its name.
-    """
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, and is {value}")
+from pggan_kit import FADE, STABLE, TrainState
 
 
 def phase_shown(state: TrainState) -> str:

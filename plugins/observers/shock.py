@@ -10,13 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pggan_kit import (
+    STABLE,
+    JsonLines,
+    Run,
+    SettingError,
+    Stage,
+    TrainState,
+    check_above,
+    check_at_least,
+    check_finite,
+    hookimpl,
+)
 from pggan_kit.components import FeatureExtractor
-from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import STABLE, Stage
-from pggan_kit.system.json_lines import JsonLines
-from pggan_plugins.observers.shared import require_count
 
 GROWTH, FADE_END = "growth", "fade_end"
 METRICS = "Metrics/"
@@ -66,12 +72,12 @@ class TransitionShock:
         watch: str = "Metrics/FID",
         band: float = 1.0,
     ) -> None:
-        require_count("count", count, 1)
-        require_count("steps", steps, 1)
+        check_at_least("count", count, 1)
+        check_at_least("steps", steps, 1)
         if not watch.startswith(METRICS):
-            raise ValueError(f"watch must name a metric's tag, e.g. 'Metrics/FID', not {watch!r}")
-        if not (band > 0 and math.isfinite(band)):
-            raise ValueError(f"band must be above 0 and finite, and is {band}")
+            raise SettingError("watch", f"must name a metric's tag, e.g. 'Metrics/FID', not {watch!r}")
+        check_above("band", band, 0)
+        check_finite("band", band)
         self.count = count
         self.features = features
         self.steps = steps
@@ -169,13 +175,10 @@ class TransitionShock:
         self._last_alpha = saved["last_alpha"]
 
     def _drawn(self, run: Run, alpha: float | None = None) -> dict[str, Tensor]:
-        """Images of G and of its average, at the run's alpha or at another."""
-        latents, labels, now = run.fixed_latents(self.count), run.fixed_labels(self.count), run.alpha["generator"]
-        run.alpha["generator"] = now if alpha is None else alpha
-        try:
-            return {net: run.generate(latents, labels, average=net == "ema") for net in ("generator", "ema")}
-        finally:
-            run.alpha["generator"] = now
+        """Return images of G and of its average, at an alpha; None: that of the last step."""
+        latents = run.fixed_latents(self.count)
+        labels = run.fixed_labels(self.count)
+        return {net: run.generate(latents, labels, net == "ema", alpha) for net in ("generator", "ema")}
 
     def _measure(self, run: Run, event: str, old: Stage) -> None:
         """Open a row for the switch from the images kept to those drawn now."""

@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.system.json_lines import JsonLines
+from pggan_kit import JsonLines, Run, TrainState, check_at_least, hookimpl
 from pggan_plugins.observers.grid import draw_grid
-from pggan_plugins.observers.shared import require_count
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -57,7 +53,7 @@ class TensorBoard:
     critical = False
 
     def __init__(self, count: int = 64) -> None:
-        require_count("count", count, 0)
+        check_at_least("count", count, 0)
         # Slow to import: only those pay who chose it, and before the run starts.
         from torch.utils.tensorboard import SummaryWriter
 

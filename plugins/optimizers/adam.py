@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
-from pggan_kit import Run, hookimpl
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import PerStage, Stage, at_height
+from pggan_kit import PerStage, Run, Stage, TrainState, at_height, check_above, check_at_least, check_between, hookimpl
 
 
 def lay_out_gradients(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -57,20 +55,13 @@ class Adam:
         decay_to: float = 0.1,
         lazy_interval: int | None = None,
     ) -> None:
-        for value in lr.values() if isinstance(lr, Mapping) else (lr,):
-            if not value > 0:
-                raise ValueError(f"lr must be above 0, and is {value}")
+        check_above("lr", lr, 0)
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
-            if not 0 <= beta < 1:
-                raise ValueError(f"{name} must be in [0, 1), and is {beta}")
-        if not eps > 0:
-            raise ValueError(f"eps must be above 0, and is {eps}")
-        if decay_images < 0:
-            raise ValueError(f"decay_images must not be negative, and is {decay_images}")
-        if not 0 <= decay_to <= 1:
-            raise ValueError(f"decay_to must be in [0, 1], and is {decay_to}")
-        if lazy_interval is not None and lazy_interval < 1:
-            raise ValueError(f"lazy_interval must be at least 1, or None, and is {lazy_interval}")
+            check_between(name, beta, 0, 1, high_included=False)
+        check_above("eps", eps, 0)
+        check_at_least("decay_images", decay_images, 0)
+        check_between("decay_to", decay_to, 0, 1)
+        check_at_least("lazy_interval", lazy_interval, 1, instead="None")
         share = 1.0 if lazy_interval is None else lazy_interval / (lazy_interval + 1)
         self.lr = lr
         self.betas = (beta1**share, beta2**share)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.schedule import PerStage, Stage, at_height
+from pggan_kit import PerStage, Stage, at_height
 from pggan_plugins.optimizers.adam import Adam
 
 

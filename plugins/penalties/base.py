@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from pggan_kit import PerStage
+from pggan_kit import PerStage, check_at_least
 
 
 class Weighted:
@@ -19,10 +17,7 @@ class Weighted:
     """
 
     def __init__(self, weight: PerStage[float], every: int) -> None:
-        for value in weight.values() if isinstance(weight, Mapping) else (weight,):
-            if not value >= 0:
-                raise ValueError(f"weight must not be negative, and is {value}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, and is {every}")
+        check_at_least("weight", weight, 0)
+        check_at_least("every", every, 1)
         self.weight = weight
         self.every = every

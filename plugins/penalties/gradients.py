@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pggan_kit import Critic, PerStage, Scores, image_gradients
+from pggan_kit import Critic, PerStage, Scores, check_above, image_gradients
 from pggan_plugins.penalties.base import Weighted
 
 
@@ -22,8 +22,7 @@ class GradientPenalty(Weighted):
 
     def __init__(self, weight: PerStage[float] = 10.0, target: float = 1.0, every: int = 1) -> None:
         super().__init__(weight, every)
-        if not target > 0:
-            raise ValueError(f"target must be above 0, and is {target}")
+        check_above("target", target, 0)
         self.target = target
 
     def __call__(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pggan_kit.layers.resampling import Downsample, Upsample
+from pggan_kit import Downsample, Upsample
 
 
 class FilteredUpsample(Upsample):

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pggan_kit.layers.derivatives import conv2d
-from pggan_kit.layers.resampling import Downsample, Upsample
+from pggan_kit import Downsample, Upsample, conv2d
 
 
 def scaled(weight: Tensor, fan_in: float, equalized: bool) -> tuple[nn.Parameter, float]:

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pggan_kit.layers.derivatives import conv2d
-from pggan_kit.layers.resampling import Area, AreaDownsample, NearestUpsample
+from pggan_kit import Area, AreaDownsample, NearestUpsample, conv2d
 
 
 class FusedNearestUpsample(NearestUpsample):

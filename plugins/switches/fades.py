@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pggan_kit import hookimpl
+from pggan_kit import check_at_least, hookimpl
 
 
 class Linear:
@@ -63,8 +63,7 @@ class Staircase:
     """
 
     def __init__(self, steps: int = 4) -> None:
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, and is {steps}")
+        check_at_least("steps", steps, 1)
         self.steps = steps
 
     @hookimpl

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from pggan_kit import Stage, hookimpl
-from pggan_kit.runs.state import TrainState
+from pggan_kit import Stage, TrainState, hookimpl
 from pggan_plugins.switches.fades import Linear
 
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pggan_kit import PerStage, Stage, at_height, hookimpl
-from pggan_kit.errors import ConfigError, TrainingError, did_you_mean
-from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import STABLE
-from pggan_kit.system import distributed
+from pggan_kit import (
+    STABLE,
+    ConfigError,
+    PerStage,
+    Run,
+    SettingError,
+    Stage,
+    TrainingError,
+    TrainState,
+    at_height,
+    check_at_least,
+    check_finite,
+    did_you_mean,
+    hookimpl,
+    share_from_rank_0,
+    suggest,
+)
 
 LATE = "Metrics/"
 """Tags that begin like this need not be there at each tick."""
@@ -47,15 +57,12 @@ class Plateau:
         most: PerStage[int] | None = None,
     ) -> None:
         if not watch:
-            raise ValueError("watch must name a tag, e.g. 'Loss/generator/hinge', and is empty")
-        if window < 1:
-            raise ValueError(f"window must be at least 1, and is {window}")
-        if not (tolerance >= 0 and math.isfinite(tolerance)):
-            raise ValueError(f"tolerance must be at least 0 and finite, and is {tolerance}")
-        for name, lowest, setting in (("least", 0, least), ("most", 1, most)):
-            for value in setting.values() if isinstance(setting, Mapping) else (setting,):
-                if value is not None and value < lowest:
-                    raise ValueError(f"{name} must be at least {lowest}, and is {value}")
+            raise SettingError("watch", "must name a tag, e.g. 'Loss/generator/hinge', and is empty")
+        check_at_least("window", window, 1)
+        check_at_least("tolerance", tolerance, 0)
+        check_finite("tolerance", tolerance)
+        check_at_least("least", least, 0)
+        check_at_least("most", most, 1)
         self.watch = watch
         self.window = window
         self.tolerance = tolerance
@@ -118,12 +125,12 @@ class Plateau:
             ConfigError: there is no such tag.
         """
         shared = [stats.get(self.watch)]
-        distributed.share(shared)  # each rank has its own losses, and all must grow at once
+        share_from_rank_0(shared)  # each rank has its own losses, and all must grow at once
         value = shared[0]
         if value is None and not self.watch.startswith(LATE):
+            hint = suggest(did_you_mean(self.watch, stats))
             raise ConfigError(
-                f"switches.Plateau.watch: no tick brings {self.watch}{did_you_mean(self.watch, stats)}; there are "
-                f"{', '.join(stats)}"
+                f"switches.Plateau.watch: no tick brings {self.watch}{hint}; there are {', '.join(stats)}"
             )
         self.points = [point for point in self.points if point[0] > state.starts[-1]]
         if value is not None and state.phase == STABLE:

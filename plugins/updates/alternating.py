@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import Loss, Penalty
-from pggan_kit.experiment import Experiment
-from pggan_kit.schedule import PerStage, Stage, at_height
-from pggan_kit.training.step import DiscriminatorCall, GeneratorCall, Part, StepContext, scores_of_each
+from pggan_kit import (
+    ChosenOptimizers,
+    DiscriminatorCall,
+    GeneratorCall,
+    Loss,
+    Part,
+    Penalty,
+    PerStage,
+    Stage,
+    StepContext,
+    at_height,
+    check_at_least,
+    scores_of_each,
+)
 from pggan_plugins.updates.shared import add_penalties, report, scores_of_reals
 
 
@@ -26,13 +36,11 @@ class Alternating:
     """
 
     def __init__(self, n_critic: PerStage[int] = 1) -> None:
-        for value in n_critic.values() if isinstance(n_critic, Mapping) else (n_critic,):
-            if value < 1:
-                raise ValueError(f"n_critic must be at least 1, and is {value}")
+        check_at_least("n_critic", n_critic, 1)
         self.n_critic = n_critic
 
     def optimizers(
-        self, experiment: Experiment, stage: Stage, generator: nn.Module, discriminator: nn.Module
+        self, experiment: ChosenOptimizers, stage: Stage, generator: nn.Module, discriminator: nn.Module
     ) -> dict[str, torch.optim.Optimizer]:
         """`generator` and `discriminator`, from the experiment's two."""
         chosen = {

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import Loss, Optimizer, Penalty
-from pggan_kit.experiment import Experiment
-from pggan_kit.schedule import Stage
-from pggan_kit.training.step import DiscriminatorCall, GeneratorCall, Part, StepContext
+from pggan_kit import ChosenOptimizers, DiscriminatorCall, GeneratorCall, Loss, Part, Penalty, Stage, StepContext
+from pggan_kit.components import Optimizer
 from pggan_plugins.updates.shared import add_penalties, report, scores_of_reals
 
 SHARED = "both"
@@ -37,7 +35,7 @@ class JointBatch:
         self.optimizer = optimizer
 
     def optimizers(
-        self, experiment: Experiment, stage: Stage, generator: nn.Module, discriminator: nn.Module
+        self, experiment: ChosenOptimizers, stage: Stage, generator: nn.Module, discriminator: nn.Module
     ) -> dict[str, torch.optim.Optimizer]:
         """`both`: the optimizer of all parameters."""
         for name in ("generator_optimizer", "discriminator_optimizer"):

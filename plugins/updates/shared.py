@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pggan_kit import at_height
-from pggan_kit.components import Critic, Loss, Penalty, Scores
-from pggan_kit.training.step import DiscriminatorCall
+from pggan_kit import Critic, DiscriminatorCall, Loss, Penalty, Scores, at_height
 
 
 def name_penalties(penalties: Sequence[Penalty]) -> list[str]:

@@ -606,5 +606,5 @@ def test_overrides_go_to_the_plan_or_to_all_experiments() -> None:
 
 def test_revision_and_hardware_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert provenance.hardware().endswith(", 1 thread")
-    monkeypatch.setattr("pggan_kit.__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
     assert provenance.revision() == "0.1.0", "outside a checkout, the version"

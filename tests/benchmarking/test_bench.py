@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from click.testing import Result
 
+from pggan_kit import Component, hookimpl
 from pggan_kit.api.prepare import prepare
 from pggan_kit.benchmarking import ceiling, timing
 from pggan_kit.benchmarking import flops as counting
-from pggan_kit.benchmarking.breakdown import PIECES, shares
+from pggan_kit.benchmarking.breakdown import PIECES, seconds_around, shares
 from pggan_kit.benchmarking.rig import Rig, fades
-from pggan_kit.training.step import StepContext
+from pggan_kit.training.step import TrainingStep
 
 Cli = Callable[..., Result]
 Refused = Callable[[Result, str], str]
@@ -192,7 +193,7 @@ def test_lazy_penalties_make_kinds_of_iterations(rig: Callable[..., Rig], every:
     one = rig(*lines, f"updates.Alternating.n_critic = {critics}")
     seen: list[int] = []
 
-    class Noting(StepContext):
+    class Noting(TrainingStep):
         def due(self, penalties: Any) -> Any:
             seen.append(len(super().due(penalties)))
             return ()
@@ -233,7 +234,51 @@ def test_only_soft_switches_have_a_fade(tiny: Callable[..., str], stub: str) -> 
         ("GeneratorFirst", [False, True, True]),
     ):
         prepared = prepare(tiny(f"train.switch = @switches.{switch}()"), plugins=[stub])
-        assert [fades(prepared, stage) for stage in prepared.schedule().stages] == expected
+        schedule = prepared.schedule()
+        assert [fades(prepared, schedule, stage) for stage in schedule.stages] == expected
+
+
+class ByTheClock:
+    """A switch that reads the clock: 1 before the second stage, then 0, and 0.25 from the middle of its fade on.
+
+    In the tiny experiment the second stage begins at 8 images, and its fade takes 8.
+    """
+
+    @hookimpl
+    def fade_alpha(self, images: int) -> float:
+        if images < 8:
+            return 1.0
+        return 0.25 if images >= 12 else 0.0
+
+
+def test_a_switch_is_asked_by_the_clock(tiny: Callable[..., str], stub: str) -> None:
+    config = tiny("train.switch = @switches.ByTheClock()")
+    prepared = prepare(config, plugins=[stub, Component("switches", "ByTheClock", ByTheClock)])
+    schedule = prepared.schedule()
+    assert [fades(prepared, schedule, stage) for stage in schedule.stages] == [False, True, True]
+
+    middle = Rig(prepared, schedule, 1, fading=True)
+    assert middle.state.generator.bridge is not None and middle.state.discriminator.bridge is not None
+    paths = ("generator", "discriminator", "reals")
+    assert {path: float(alpha) for path, alpha in middle.alphas.items()} == dict.fromkeys(paths, 0.25)
+
+
+def test_what_the_loop_asks_is_asked_by_the_clock(tiny: Callable[..., str], stub: str) -> None:
+    asked: list[tuple[float, int]] = []
+
+    class Noted:
+        @hookimpl
+        def fade_alpha(self, progress: float, images: int) -> float:
+            asked.append((progress, images))
+            return progress
+
+    config = tiny("train.switch = @switches.Noted()")
+    prepared = prepare(config, plugins=[stub, Component("switches", "Noted", Noted)])
+    middle = Rig(prepared, prepared.schedule(), 1, fading=True)
+    middle.step(1)
+    asked.clear()
+    seconds_around(middle)
+    assert set(asked) == {(0.5, 12)}
 
 
 def test_shares(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from pggan_kit.api.train import train
 from pggan_kit.benchmarking import plan as planning
 from pggan_kit.benchmarking.rig import Rig
 from pggan_kit.growth.networks import Discriminator
-from pggan_kit.layers.batches import batches
+from pggan_kit.layers.batches import count_batches
 from pggan_kit.training.batch_statistics import count_samples, list_warnings
 
 Cli = Callable[..., Result]
@@ -195,7 +195,7 @@ def test_a_joint_batch_is_counted_as_discriminators_see_it(
     forward = Discriminator.forward
 
     def watched(self: Discriminator, images: Tensor, *rest: Any, **named: Any) -> Any:
-        seen.add(len(images) // batches())
+        seen.add(len(images) // count_batches())
         return forward(self, images, *rest, **named)
 
     monkeypatch.setattr(Discriminator, "forward", watched)

@@ -24,6 +24,7 @@ from pggan_kit.data.sampler import Data, Sampler, open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError, SkipImage
 from pggan_kit.schedule import Stage
+from pggan_kit.system import locks
 
 
 class Pictures:
@@ -337,7 +338,7 @@ def test_a_killed_builder_leaves_neither_lock_nor_rubbish(tmp_path: Path) -> Non
 
 
 def test_without_file_locks_it_still_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrayfile, "fcntl", None)
+    monkeypatch.setattr(locks, "acquire", lambda path, waiting: None)
     assert len(open_data(pictures(), settings(tmp_path), [(4, 4)], 0)) == 10
 
 
@@ -517,7 +518,7 @@ def test_large_levels_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"filter": 3}, r"^filter must be .* not 3"),
         ({"mirror": "yes"}, r"^mirror must be True or False, not 'yes'"),
         ({"cache": ""}, r"^cache must name a folder, or be None"),
-        ({"workers": 0}, r"^workers must be at least 1, or None for one a core, not 0"),
+        ({"workers": 0}, r"^workers must be at least 1, or None for one a core, and is 0"),
         ({"workers": 1.5}, r"^workers must be"),
     ],
 )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import pggan_kit.testing as suites
-from pggan_kit import Quantity, Scores, hookimpl
+from pggan_kit import Quantity, Scores, check_at_least, hookimpl
 from pggan_kit.components import Trial
 from pggan_kit.layers.resampling import Area
 from pggan_kit.testing.toys import ToyArchitecture, ToyDataset, ToyLoss, ToyOptimizer, ToyUpdate
@@ -29,8 +29,7 @@ class SquaredScores:
     """A sound penalty."""
 
     def __init__(self, weight: float = 1.0, every: int = 1) -> None:
-        if weight < 0:
-            raise ValueError(f"weight must not be negative, and is {weight}")
+        check_at_least("weight", weight, 0)
         self.weight, self.every = weight, every
 
     def __call__(self, critic: Any, real: Tensor, fake: Tensor, rs: Scores, fs: Scores, mix: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from pggan_kit.runs.state import TrainState
 from pggan_kit.testing.support import noise
 from pggan_kit.testing.tiny_runs import tiny_experiment
 from pggan_kit.testing.toys import ToyLoss, ToySampler
-from pggan_kit.training.step import StepContext, image_gradients
+from pggan_kit.training.step import TrainingStep, image_gradients
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.penalties import GradientPenalty
 from pggan_plugins.resampling import Nearest
@@ -152,7 +152,7 @@ def penalised(pool: str) -> TrainState:
 
 def iterate(state: TrainState) -> dict[str, Tensor]:
     alphas = dict.fromkeys(("generator", "discriminator", "reals"), torch.tensor(0.3))
-    ctx = StepContext(state.experiment, state, state.stage, ToySampler(state.stage), alphas)
+    ctx = TrainingStep(state.experiment, state, state.stage, ToySampler(state.stage), alphas)
     losses = state.experiment.update.step(ctx)
     state.images += ctx.drawn
     return losses

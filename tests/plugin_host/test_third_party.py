@@ -14,7 +14,7 @@ from helpers.fresh import fresh_python
 SOURCE = '''\
 """A loss, a switch and an observer of somebody else's."""
 
-from pggan_kit import Component, Scores, hookimpl
+from pggan_kit import Component, Scores, check_above, hookimpl
 
 
 class Margin:
@@ -24,8 +24,7 @@ class Margin:
     penalties = ()
 
     def __init__(self, margin: float = 1.0) -> None:
-        if margin <= 0:
-            raise ValueError(f"margin must be above 0, and is {margin}")
+        check_above("margin", margin, 0)
         self.margin = margin
 
     def discriminator(self, real: Scores, fake: Scores) -> dict:

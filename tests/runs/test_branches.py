@@ -56,7 +56,7 @@ def test_it_is_said_where_a_branch_begins(
     trunk: Path, tiny: Callable[..., str], cli: Callable[..., Result], stub: str
 ) -> None:
     options = ["--plugin", stub, "--from", "trunk@0", "-b", "schedule.sizes = (4, 8)"]
-    longer = ["-b", "schedule.stable_images = {4: 1008, 8: 4}", "-b", "schedule.batch_size = 100"]
+    longer = ["-b", "schedule.stable_images = {4: 1008, 8: 400}", "-b", "schedule.batch_size = 100"]
     result = cli("train", tiny(), *options, "--run-dir", "longer", *longer)
     said = "from trunk@0 at images 8 of stage 4x4, which goes on until images 1,008"
     assert result.stderr.splitlines() == [said], result.output

@@ -18,7 +18,7 @@ from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
 from pggan_kit.testing.support import equal, noise
 from pggan_kit.testing.tiny_runs import summary, tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyDataset, ToyLoss, ToySampler
-from pggan_kit.training.step import StepContext, image_gradients
+from pggan_kit.training.step import TrainingStep, image_gradients
 from pggan_plugins.architectures import PGGAN, ResNet
 from pggan_plugins.losses import WGANGP, Hinge
 from pggan_plugins.optimizers import Adam
@@ -35,9 +35,9 @@ def new_state(**chosen: Any) -> TrainState:
     return TrainState(experiment, experiment.schedule.resolve(16, 1, dataset.classes), torch.device("cpu"))
 
 
-def context(state: TrainState, **alpha: float) -> StepContext:
+def context(state: TrainState, **alpha: float) -> TrainingStep:
     tensors = {path: torch.tensor(value) for path, value in alpha.items()}
-    return StepContext(state.experiment, state, state.stage, ToySampler(state.stage), tensors)
+    return TrainingStep(state.experiment, state, state.stage, ToySampler(state.stage), tensors)
 
 
 def step(state: TrainState, **alpha: float) -> None:

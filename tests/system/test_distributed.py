@@ -25,7 +25,7 @@ from pggan_kit.testing.support import equal, noise
 from pggan_kit.testing.tiny_runs import mid_fade, summary, tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyLoss, ToySampler
 from pggan_kit.training.non_finite import Guard, NonFiniteError
-from pggan_kit.training.step import StepContext
+from pggan_kit.training.step import TrainingStep
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.losses import WGANGP, NonSaturating
 from pggan_plugins.optimizers import Adam
@@ -95,7 +95,7 @@ def death() -> str:
     state = TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu"))
     guard = Guard(state.device)
     try:
-        experiment.update.step(StepContext(experiment, state, state.stage, ToySampler(state.stage), {}, guard))
+        experiment.update.step(TrainingStep(experiment, state, state.stage, ToySampler(state.stage), {}, guard))
     except NonFiniteError as error:
         return str(error)
     return ""
@@ -114,7 +114,7 @@ def rank_main(folder: Path) -> None:
     tensors = [noise(*shape, seed=10 * rank + index) / 3 for index, shape in enumerate(SHAPES)]
     distributed.average(tensors)
     shared: list[Any] = [f"from {rank}", rank]
-    distributed.share(shared)
+    distributed.share_from_rank_0(shared)
     distributed.barrier()
     folders = [folder / f"{name}{rank}" for name in ("run", "norm")]
     for own in folders:
@@ -228,7 +228,7 @@ def test_one_process_needs_no_group() -> None:
     ones = torch.ones(2)
     distributed.average([ones])
     values = [1]
-    distributed.share(values)
+    distributed.share_from_rank_0(values)
     distributed.barrier()
     assert (distributed.rank(), distributed.world_size(), values, ones.tolist()) == (0, 1, [1], [1.0, 1.0])
     assert distributed.on_rank_0(lambda: 7) == 7

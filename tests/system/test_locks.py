@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from pggan_kit.system.locks import LOCK, RunLock
 HOLD = """
 import sys, time
 from pathlib import Path
-from pggan_kit.locks import RunLock
+from pggan_kit.system.locks import RunLock
 lock = RunLock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(600)
@@ -135,18 +136,34 @@ def test_a_run_that_fails_gives_the_lock_back(train: Callable[..., Any], stub: s
             pass
 
 
-def test_without_file_locks_a_run_still_trains(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "fcntl", None)
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has no locks."""
+
+    def refuse(self: Any, timeout: float = -1) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(locks.FileLock, "acquire", refuse)
+
+
+def test_without_file_locks_a_run_still_trains(train: Callable[..., Any], no_locks: None) -> None:
     assert train().state.images == 40
 
 
-def test_a_file_system_without_locks_refuses_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(*args: Any) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(locks.fcntl, "flock", none)
+def test_a_file_system_without_locks_refuses_nobody(tmp_path: Path, no_locks: None) -> None:
     with RunLock(tmp_path), RunLock(tmp_path):
         pass
+
+
+def test_a_full_disk_is_no_reason_not_to_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        held = RunLock(tmp_path)
+    with held, pytest.raises(RunError, match="in use by another process"):
+        RunLock(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:

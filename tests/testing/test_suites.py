@@ -32,7 +32,7 @@ from helpers.paths import TESTS
 from torch import Tensor
 
 import pggan_kit.testing as suites
-from pggan_kit import Quantity, Scores, hookimpl
+from pggan_kit import Quantity, Scores, check_at_least, hookimpl
 from pggan_kit.components import KINDS, Trial
 from pggan_kit.layers.resampling import Area, AreaDownsample
 from pggan_kit.plugin_host.loading import load
@@ -66,7 +66,14 @@ class UnmarkedHook:
 class TakesAnything(SquaredScores): ...
 
 
-@defect(suites.PenaltySuite, "test_bad_arguments_are_refused", "must begin with 'every'", bad_arguments=[{"every": 0}])
+@defect(suites.PenaltySuite, "test_bad_arguments_are_refused", "must have its name", bad_arguments=[{"every": 0}])
+class BlamesAnother(SquaredScores):
+    def __init__(self, every: int = 1) -> None:
+        check_at_least("weight", every, 1)
+        super().__init__(1.0, every)
+
+
+@defect(suites.PenaltySuite, "test_bad_arguments_are_refused", "raise a SettingError", bad_arguments=[{"every": 0}])
 class SaysNothing(SquaredScores):
     def __init__(self, every: int = 1) -> None:
         if every < 1:

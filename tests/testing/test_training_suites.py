@@ -83,7 +83,7 @@ def switch(alpha: Callable[[float], Any], method: str, says: str) -> None:
 
 
 switch(
-    lambda p: 1.2 * p, "test_stays_between_0_and_1", r"alpha of the generator is 1\.0\d* at progress 0\.8\d*; it lies"
+    lambda p: 1.2 * p, "test_stays_between_0_and_1", r"gave alpha 1\.0\d* for the generator at images 142; it lies in"
 )
 switch(lambda p: 0.9 * p, "test_ends_at_1", r"alpha of the generator ends at 0\.9, not 1: the network jumps")
 switch(lambda p: 1 - p if p < 1 else 1.0, "test_never_goes_back", "alpha of the generator falls after progress 0")

@@ -41,7 +41,7 @@ from pggan_kit.training.compiler import (
     steps_of,
 )
 from pggan_kit.training.parity import differing
-from pggan_kit.training.step import StepContext
+from pggan_kit.training.step import TrainingStep
 from pggan_plugins.architectures import PGGAN, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
 from pggan_plugins.losses import WGANGP, Relativistic
@@ -91,7 +91,7 @@ class Steps:
             paths = ("generator", "discriminator", "reals") if alpha is not None else ()
             alphas = {path: torch.tensor((alpha or 0.0) + 0.1 * number) for path in paths}
             sampler = ToySampler(self.state.stage)
-            ctx = StepContext(self.experiment, self.state, self.state.stage, sampler, alphas, compiler=self.compiler)
+            ctx = TrainingStep(self.experiment, self.state, self.state.stage, sampler, alphas, compiler=self.compiler)
             returned.append(self.experiment.update.step(ctx))
             self.state.images += ctx.drawn
             self.state.follow()
@@ -296,7 +296,7 @@ def test_cuda_graphs_are_for_small_stages_of_a_gpu() -> None:
 
 
 def test_a_wrong_choice_is_refused(rejected: Callable[..., str]) -> None:
-    rejected(r"train\.compile must be one of never, auto, always, graphs, not 'yes'", "train.compile = 'yes'")
+    rejected(r"train\.compile must be 'never', 'auto', 'always' or 'graphs', not 'yes'", "train.compile = 'yes'")
 
 
 def test_without_a_compiler(

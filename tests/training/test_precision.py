@@ -19,7 +19,7 @@ from pggan_kit.testing.support import equal, weights
 from pggan_kit.testing.tiny_runs import mid_fade, new_run, summary, tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToySampler
 from pggan_kit.training.non_finite import Guard, NonFiniteError
-from pggan_kit.training.step import StepContext
+from pggan_kit.training.step import TrainingStep
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.losses import WGANGP
 from pggan_plugins.optimizers import Adam
@@ -52,7 +52,7 @@ def set_scale(state: TrainState, net: str, scale: float, growth_interval: int = 
 
 
 def step(state: TrainState, guard: Guard | None = None) -> dict[str, Tensor]:
-    ctx = StepContext(state.experiment, state, state.stage, ToySampler(state.stage), {}, guard)
+    ctx = TrainingStep(state.experiment, state, state.stage, ToySampler(state.stage), {}, guard)
     losses = state.experiment.update.step(ctx)
     state.images += ctx.drawn
     return losses

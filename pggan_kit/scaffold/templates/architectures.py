@@ -5,8 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pggan_kit import Component, Scores, Stage, hookimpl
-from pggan_kit.components import Resampling
+from pggan_kit import Component, Resampling, Scores, Stage, check_at_least, hookimpl
 
 
 class Stem(nn.Module):
@@ -68,8 +67,7 @@ class Mine:
     conditional = False  # the networks do not look at labels
 
     def __init__(self, channels: int = 32) -> None:
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1, and is {channels}")
+        check_at_least("channels", channels, 1)
         self.channels = channels
 
     def generator_stem(self, latent_size: int, stage: Stage) -> nn.Module:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pggan_kit import Component, hookimpl
+from pggan_kit import Component, check_between, hookimpl
 
 
 class Mine:
@@ -17,8 +17,7 @@ class Mine:
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"p must be in [0, 1], and is {p}")
+        check_between("p", p, 0, 1)
         self.p = p
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pggan_kit import Component, hookimpl
+from pggan_kit import Component, check_at_least, hookimpl
 
 
 class Mine:
@@ -19,10 +19,8 @@ class Mine:
     classes = 2
 
     def __init__(self, count: int = 2000, size: int = 28) -> None:
-        if count < 1:
-            raise ValueError(f"count must be at least 1, and is {count}")
-        if size < 8:
-            raise ValueError(f"size must be at least 8, and is {size}")
+        check_at_least("count", count, 1)
+        check_at_least("size", size, 8)
         self.count = count
         self.size = size
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from pggan_kit import Component, hookimpl
+from pggan_kit import Component, check_between, hookimpl
 
 
 class Mine:
@@ -17,8 +17,7 @@ class Mine:
     """
 
     def __init__(self, cells: int = 4) -> None:
-        if not 1 <= cells <= 16:
-            raise ValueError(f"cells must be from 1 to 16, and is {cells}")
+        check_between("cells", cells, 1, 16)
         self.cells = cells
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -3,8 +3,7 @@
 import subprocess
 from collections.abc import Callable, Sequence
 
-from pggan_kit import Component, hookimpl
-from pggan_kit.components import Trial
+from pggan_kit import Component, Trial, check_at_least, hookimpl
 
 NOT_THERE = 127  # the exit code of a program that is not there, as a shell has it
 
@@ -20,8 +19,7 @@ class Mine:
     """
 
     def __init__(self, retries: int = 2) -> None:
-        if retries < 0:
-            raise ValueError(f"retries must be at least 0, and is {retries}")
+        check_at_least("retries", retries, 0)
         self.retries = retries
 
     def launch(self, trials: Sequence[Trial], ended: Callable[[Trial, int], None] | None = None) -> list[int]:

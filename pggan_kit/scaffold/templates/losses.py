@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pggan_kit import Component, Scores, hookimpl
-from pggan_kit.components import Penalty
+from pggan_kit import Component, Penalty, Scores, check_above, hookimpl
 
 
 class Mine:
@@ -22,8 +21,7 @@ class Mine:
     needs_real = False  # whether G's part reads the scores of reals
 
     def __init__(self, margin: float = 1.0, penalties: Sequence[Penalty] = ()) -> None:
-        if not margin > 0:
-            raise ValueError(f"margin must be above 0, and is {margin}")
+        check_above("margin", margin, 0)
         self.margin = margin
         self.penalties = tuple(penalties)
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from pggan_kit import Component, Quantity, hookimpl
+from pggan_kit import Component, Quantity, check_above, hookimpl
 
 
 class Mine:
@@ -19,8 +19,7 @@ class Mine:
     """
 
     def __init__(self, scale: float = 1.0) -> None:
-        if not scale > 0:
-            raise ValueError(f"scale must be above 0, and is {scale}")
+        check_above("scale", scale, 0)
         self.scale = scale
         # Both are distances: less is better, and none is negative.
         distance = Quantity("lower", range=(0.0, math.inf), scale="log")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pggan_kit import Component, Run, Stage, hookimpl
+from pggan_kit import Component, Run, Stage, check_between, hookimpl
 
 
 class Mine:
@@ -19,8 +19,7 @@ class Mine:
     critical = False  # if it fails, it is switched off, and the run goes on
 
     def __init__(self, digits: int = 4) -> None:
-        if not 0 <= digits <= 12:
-            raise ValueError(f"digits must be from 0 to 12, and is {digits}")
+        check_between("digits", digits, 0, 12)
         self.digits = digits
 
     @hookimpl

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from pggan_kit import Component, PerStage, Stage, at_height, hookimpl
+from pggan_kit import Component, PerStage, Stage, at_height, check_above, check_between, hookimpl
 
 
 class Mine:
@@ -20,10 +20,8 @@ class Mine:
     """
 
     def __init__(self, lr: PerStage[float] = 1e-3, alpha: float = 0.99) -> None:
-        if not min(lr.values() if isinstance(lr, dict) else [lr]) > 0:
-            raise ValueError(f"lr must be above 0, and is {lr}")
-        if not 0 <= alpha < 1:
-            raise ValueError(f"alpha must be in [0, 1), and is {alpha}")
+        check_above("lr", lr, 0)
+        check_between("alpha", alpha, 0, 1, high_included=False)
         self.lr = lr
         self.alpha = alpha
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pggan_kit import Component, Critic, PerStage, Scores, hookimpl, image_gradients
+from pggan_kit import Component, Critic, PerStage, Scores, check_at_least, hookimpl, image_gradients
 
 
 class Mine:
@@ -17,10 +17,8 @@ class Mine:
     """
 
     def __init__(self, weight: PerStage[float] = 1.0, every: int = 1) -> None:
-        if min(weight.values() if isinstance(weight, dict) else [weight]) < 0:
-            raise ValueError(f"weight must not be negative, and is {weight}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, and is {every}")
+        check_at_least("weight", weight, 0)
+        check_at_least("every", every, 1)
         self.weight = weight
         self.every = every
 

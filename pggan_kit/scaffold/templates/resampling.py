@@ -3,8 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from pggan_kit import Component, hookimpl
-from pggan_kit.layers.resampling import Downsample, Upsample
+from pggan_kit import Component, Downsample, Upsample, hookimpl
 
 
 class Repeat(Upsample):

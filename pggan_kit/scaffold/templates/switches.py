@@ -1,6 +1,6 @@
 """A switch of your own: here a fade that follows a power of its progress."""
 
-from pggan_kit import Component, hookimpl
+from pggan_kit import Component, check_above, hookimpl
 
 
 class Mine:
@@ -14,8 +14,7 @@ class Mine:
     """
 
     def __init__(self, power: float = 2.0) -> None:
-        if not power > 0:
-            raise ValueError(f"power must be above 0, and is {power}")
+        check_above("power", power, 0)
         self.power = power
 
     @hookimpl

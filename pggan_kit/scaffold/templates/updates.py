@@ -3,9 +3,18 @@
 import torch
 from torch import Tensor, nn
 
-from pggan_kit import Component, Stage, StepContext, at_height, hookimpl
-from pggan_kit.experiment import Experiment
-from pggan_kit.training.step import DiscriminatorCall, GeneratorCall, Part
+from pggan_kit import (
+    ChosenOptimizers,
+    Component,
+    DiscriminatorCall,
+    GeneratorCall,
+    Part,
+    Stage,
+    StepContext,
+    at_height,
+    check_at_least,
+    hookimpl,
+)
 
 Terms = tuple[dict[str, Tensor], dict[str, Tensor]]
 """Losses to be summed and minimised; and what is wanted back, with N rows each."""
@@ -22,12 +31,11 @@ class Mine:
     """
 
     def __init__(self, generator_updates: int = 1) -> None:
-        if generator_updates < 1:
-            raise ValueError(f"generator_updates must be at least 1, and is {generator_updates}")
+        check_at_least("generator_updates", generator_updates, 1)
         self.generator_updates = generator_updates
 
     def optimizers(
-        self, experiment: Experiment, stage: Stage, generator: nn.Module, discriminator: nn.Module
+        self, experiment: ChosenOptimizers, stage: Stage, generator: nn.Module, discriminator: nn.Module
     ) -> dict[str, torch.optim.Optimizer]:
         """Asked for after each growth; `step` names them in `minimise`."""
         if experiment.generator_optimizer is None or experiment.discriminator_optimizer is None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pggan_kit.growth.networks import Discriminator, Generator
-from pggan_kit.layers.batches import batches, side_by_side
+from pggan_kit.layers.batches import count_batches, side_by_side
 from pggan_kit.layers.resampling import Area
 from pggan_kit.testing import ArchitectureSuite, make_stages
 from pggan_kit.testing.support import noise
@@ -143,7 +143,7 @@ def test_minibatch_stddev_keeps_batches_apart_that_are_side_by_side(batch: int) 
     with side_by_side(2):
         found = MinibatchStddev()(torch.cat([first, second]))
     torch.testing.assert_close(found, torch.cat([MinibatchStddev()(first), MinibatchStddev()(second)]))
-    assert batches() == 1
+    assert count_batches() == 1
 
 
 def test_minibatch_stddev_sees_a_collapsed_batch() -> None:

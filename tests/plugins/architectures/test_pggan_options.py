@@ -260,7 +260,7 @@ def test_spectral_norm_takes_one_step_a_call_and_none_in_inference() -> None:
 
 
 def test_channels_must_cover_the_base_size() -> None:
-    with pytest.raises(ValueError, match=r"^channels: no value for height 4"):
+    with pytest.raises(ValueError, match=r"^channels has no value for height 4"):
         PGGAN(channels={8: 4}).to_image(make_stages((4,))[0])
 
 

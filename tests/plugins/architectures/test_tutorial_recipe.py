@@ -15,13 +15,14 @@ from helpers.paths import ROOT
 from PIL import Image
 from torch import Tensor, nn
 
-from pggan_kit import Component, StepContext, hookimpl
+from pggan_kit import Component, hookimpl
 from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import resume, train
 from pggan_kit.errors import ConfigError
 from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.system.seeding import derive
+from pggan_kit.training.step import TrainingStep
 
 EXPERIMENTS = ROOT / "experiments"
 STAGES = (7, 14, 28)
@@ -223,13 +224,13 @@ def test_recipe_is_followed_step_by_step(
     dropout = lambda x, p, training, inplace: x * kept(x, 1 - p) / (1 - p) if training else x  # noqa: E731
     monkeypatch.setattr(F, "dropout", dropout)
     for name in ("reals", "latents"):
-        drawn = getattr(StepContext, name)
+        drawn = getattr(TrainingStep, name)
 
-        def record(ctx: StepContext, *args: Any, drawn: Any = drawn) -> Any:
+        def record(ctx: TrainingStep, *args: Any, drawn: Any = drawn) -> Any:
             shadow.drawn.append(drawn(ctx, *args))
             return shadow.drawn[-1]
 
-        monkeypatch.setattr(StepContext, name, record)
+        monkeypatch.setattr(TrainingStep, name, record)
     run = train(config, run_dir=tmp_path / "run", plugins=[NOISE, shadow])
     fades = [(size, alpha) for size in (14, 28) for alpha in (0.0, 0.25, 0.5, 0.75)]
     assert shadow.compared == [(7, None)] * 2 + fades[:4] + [(14, None)] + fades[4:] + [(28, None)]

@@ -128,7 +128,7 @@ def test_mnist_fingerprints_tell_what_differs(tmp_path: Path) -> None:
         ({"split": "tuning"}, r"^split 'tuning' needs a folder with the full IDX files"),
         ({"pad": -1}, r"^pad must be a whole number of pixels"),
         ({"pad": 1.5}, r"^pad must be"),
-        ({"limit": 0}, r"^limit must be at least 1, or None for all, not 0"),
+        ({"limit": 0}, r"^limit must be at least 1, or None for all, and is 0"),
     ],
 )
 def test_wrong_mnist_arguments(options: dict[str, Any], message: str) -> None:
@@ -819,9 +819,9 @@ def test_hugging_face_refuses_large_images(hub: Rows) -> None:
 def test_wrong_hugging_face_arguments(hub: Rows) -> None:
     with pytest.raises(DataError, match="cannot load the data set 'missing', split 'train': no such data set"):
         HuggingFace("missing")
-    with pytest.raises(ValueError, match=r"^image_column must be one of image, label, not 'picture'"):
+    with pytest.raises(ValueError, match=r"^image_column must be 'image' or 'label', not 'picture'"):
         HuggingFace("some/set", image_column="picture")
-    with pytest.raises(ValueError, match=r"^label_column must be one of image, label, not 'class'"):
+    with pytest.raises(ValueError, match=r"^label_column must be 'image' or 'label', not 'class'"):
         HuggingFace("some/set", label_column="class")
     with pytest.raises(ValueError, match=r"^channels must be"):
         HuggingFace("some/set", channels=4)

@@ -623,8 +623,8 @@ def test_no_observer_touches_tensors_between_ticks(
         (Samples, {"count": 0}, "count must be at least 1, and is 0"),
         (Growth, {"count": 0}, "count must be at least 1, and is 0"),
         (Growth, {"frames": 1}, "frames must be at least 2, and is 1"),
-        (Growth, {"frame_ms": 10}, "frame_ms must be at least 20, and is 10"),
-        (Growth, {"hold_ms": 60_001}, "hold_ms must be at most 60000, and is 60001"),
+        (Growth, {"frame_ms": 10}, r"frame_ms must be in \[20, 60000\], and is 10"),
+        (Growth, {"hold_ms": 60_001}, r"hold_ms must be in \[20, 60000\], and is 60001"),
         (TensorBoard, {"count": -1}, "count must be at least 0, and is -1"),
     ],
 )

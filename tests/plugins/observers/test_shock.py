@@ -45,7 +45,7 @@ class TestTransitionShock(ObserverSuite):
         ({"count": 0}, "count must be at least 1, and is 0"),
         ({"steps": 0}, "steps must be at least 1, and is 0"),
         ({"watch": "FID"}, "watch must name a metric's tag, e.g. 'Metrics/FID', not 'FID'"),
-        ({"band": -1.0}, r"band must be above 0 and finite, and is -1\.0"),
+        ({"band": -1.0}, r"band must be above 0, and is -1\.0"),
     ],
 )
 def test_wrong_arguments_name_themselves(arguments: dict[str, Any], message: str) -> None:
@@ -77,7 +77,9 @@ class Scripted:
     def fixed_labels(self, count: int) -> None:
         return None
 
-    def generate(self, latents: Tensor, labels: None = None, average: bool = True) -> Tensor:
+    def generate(
+        self, latents: Tensor, labels: None = None, average: bool = True, alpha: float | None = None
+    ) -> Tensor:
         return self.images[average][: len(latents)]
 
     def step(self, observer: TransitionShock, loss: float, gradient: float = 0.0) -> None:

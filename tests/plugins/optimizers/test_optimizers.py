@@ -17,7 +17,7 @@ from pggan_kit.testing import OptimizerSuite, make_stages
 from pggan_kit.testing.support import noise
 from pggan_kit.testing.tiny_runs import tiny_experiment
 from pggan_kit.testing.toys import ToyLoss, ToySampler
-from pggan_kit.training.step import StepContext
+from pggan_kit.training.step import TrainingStep
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.optimizers import Adam, SharedAdam
 from pggan_plugins.penalties import GradientPenalty
@@ -64,7 +64,7 @@ def test_a_backward_pass_makes_gradients_in_their_parameters_format() -> None:
     state.grow({"generator": True, "discriminator": True})
     state.renew_optimizers(reset=True)
     alphas = dict.fromkeys(("generator", "discriminator", "reals"), torch.tensor(0.3))
-    experiment.update.step(StepContext(experiment, state, state.stage, ToySampler(state.stage), alphas))
+    experiment.update.step(TrainingStep(experiment, state, state.stage, ToySampler(state.stage), alphas))
     for net in (state.generator, state.discriminator):
         for name, param in net.named_parameters():
             assert param.grad is not None and param.grad.stride() == param.stride(), name
@@ -88,7 +88,7 @@ def test_moments_of_another_memory_format() -> None:
 
 
 def step(state: TrainState) -> None:
-    ctx = StepContext(state.experiment, state, state.stage, ToySampler(state.stage), {})
+    ctx = TrainingStep(state.experiment, state, state.stage, ToySampler(state.stage), {})
     state.experiment.update.step(ctx)
     state.images += ctx.drawn
 

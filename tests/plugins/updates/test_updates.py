@@ -11,9 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pggan_kit import hookimpl
+from pggan_kit import StepContext, hookimpl
 from pggan_kit.components import Scores
-from pggan_kit.layers.batches import batches
+from pggan_kit.layers.batches import count_batches
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.seeding import torch_generator
@@ -21,7 +21,7 @@ from pggan_kit.testing import UpdateSuite
 from pggan_kit.testing.support import equal
 from pggan_kit.testing.tiny_runs import mid_fade, summary, tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyLoss, ToySampler
-from pggan_kit.training.step import StepContext, scores_of_each
+from pggan_kit.training.step import TrainingStep, scores_of_each
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.augmentations import DiffAugment
 from pggan_plugins.optimizers import SharedAdam
@@ -35,7 +35,7 @@ def new_state(update: Any, **chosen: Any) -> TrainState:
 
 
 def step(state: TrainState) -> dict[str, torch.Tensor]:
-    ctx = StepContext(state.experiment, state, state.stage, ToySampler(state.stage), {})
+    ctx = TrainingStep(state.experiment, state, state.stage, ToySampler(state.stage), {})
     losses = state.experiment.update.step(ctx)
     state.images += ctx.drawn
     return losses
@@ -86,7 +86,7 @@ class Counted(PGGAN):
     def from_image(self, stage: Any) -> torch.nn.Module:
         self.seen: list[int] = []
         layer = super().from_image(stage)
-        layer.register_forward_pre_hook(lambda module, given: self.seen.append(batches()))
+        layer.register_forward_pre_hook(lambda module, given: self.seen.append(count_batches()))
         return layer
 
 

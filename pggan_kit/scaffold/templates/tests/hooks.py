@@ -5,14 +5,11 @@ from types import SimpleNamespace
 
 import mine
 
-from pggan_kit.plugin_host.hooks import Hooks
-from pggan_kit.plugin_host.loading import Plugin, Plugins
+from pggan_kit.testing import load_hooks
 
 
 def test_it_keeps_a_diary(tmp_path: Path) -> None:
-    plugins = Plugins()
-    plugins.add(Plugin("mine", "this test", mine))  # refuses misspelt hooks and arguments that there are not
-    hooks = Hooks(plugins, {})
+    hooks = load_hooks(mine)  # refuses misspelt hooks, and arguments that a hook does not have
     run = SimpleNamespace(directory=tmp_path, resumed=False)
     hooks.call("before_run", run=run)
     hooks.call("before_stage", run=run, stage=SimpleNamespace(size="4x4"), state=None)

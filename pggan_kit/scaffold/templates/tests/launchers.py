@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mine import Mine
 
-from pggan_kit.components import Trial
+from pggan_kit import Trial
 from pggan_kit.testing import LauncherSuite
 
 
