@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,4 +114,4 @@ def test_checkpoint(benchmark: Any, tmp_path: Path) -> None:
     state = prepared.state(prepared.schedule())
     checkpoints = Checkpoints(tmp_path, keep=2)
     counter = iter(range(10_000))
-    benchmark.pedantic(lambda: checkpoints.save(state.state_dict(), next(counter)), rounds=20)
+    benchmark.pedantic(lambda: checkpoints.save(replace(state.take_snapshot(), images=next(counter))), rounds=20)

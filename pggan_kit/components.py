@@ -377,7 +377,7 @@ class Quantity:
             their size, and which are 0 only where nothing differs at all), or `"plain"` for those of the values.
 
     Raises:
-        SettingError: an unknown direction or scale, an empty range, or the scale `"log"` of values that may be negative.
+        SettingError: an unknown direction or scale, an empty range, or the scale `"log"` of values below 0.
     """
 
     direction: Literal["lower", "higher"]

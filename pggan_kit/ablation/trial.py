@@ -16,7 +16,7 @@ from pggan_kit.api.train import resume, train
 from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError
 from pggan_kit.hookspecs import hookimpl
 from pggan_kit.plugin_host.files import RecordedFile
-from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.schedule import Stage
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_text import json_text
@@ -88,7 +88,7 @@ def run(out: Path, name: str, seed: int, plugins: Sequence[str | Path] = ()) -> 
         failed = _trained(plan, out, name, seed, files)
         found = {
             "failed": failed,
-            "images": Checkpoints(folder / "checkpoints").entries()[-1]["images"],
+            "images": RunDirectory(folder).checkpoints().entries()[-1].images,
             "rows": [] if failed or name == TRUNK else _evaluated(plan, folder, files),
             "revision": revision(),
             "hardware": hardware(),
@@ -141,7 +141,7 @@ def _trained(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence[Reco
 def _go_on(folder: Path, config: Path, seed: int, plugins: Sequence[Any], start_from: str | None) -> None:
     if folder.exists():
         with RunLock(folder):
-            begun = (folder / "run.json").exists() and bool(Checkpoints(folder / "checkpoints").entries())
+            begun = (folder / "run.json").exists() and bool(RunDirectory(folder).checkpoints().entries())
             if not begun:
                 shutil.rmtree(folder)
         if begun:

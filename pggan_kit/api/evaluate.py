@@ -22,10 +22,10 @@ from pggan_kit.evaluation.evaluator import Evaluator, Reals, Value, fakes
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
 from pggan_kit.plugin_host.loading import load
-from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.runs.generators import TrainedGenerator, drawn, restored, stage_end
-from pggan_kit.runs.identity import KEY
+from pggan_kit.runs.identity import noted_fingerprint
 from pggan_kit.runs.run import Run
+from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.schedule import Stage
 from pggan_kit.system.devices import device_of
 from pggan_kit.system.seeding import numpy_generator
@@ -103,16 +103,16 @@ def _of_run(
     experiment, schedule = prepared.built.experiment, prepared.schedule()
     if not experiment.metrics:
         raise ConfigError(NO_METRICS)
-    checkpoints = Checkpoints(files.path / "checkpoints")
-    content = checkpoints.load_last() if ended is None else stage_end(checkpoints, ended)[1]
-    _require_own_data(content, experiment)
-    generator = restored(experiment, schedule, prepared.hooks(), content)
-    stage = schedule.at(content["images"], content["starts"]).stage
+    checkpoints = files.checkpoints()
+    saved = checkpoints.load_last() if ended is None else stage_end(checkpoints, ended)[1]
+    _require_own_data(saved, experiment)
+    generator = restored(experiment, schedule, prepared.hooks(), saved)
+    stage = schedule.at(saved.images, saved.starts).stage
     device = device_of("auto")
     evaluator = prepared.evaluator([stage], device)
     assert evaluator is not None, "there are metrics"
     values = _some(_measured(generator.to(device), evaluator, stage, experiment.seed, device), evaluator, stage.size)
-    return [_row(value, evaluator.settings.count, stage.size, stage.index, content["images"]) for value in values]
+    return [_row(value, evaluator.settings.count, stage.size, stage.index, saved.images) for value in values]
 
 
 def _measured(
@@ -144,8 +144,8 @@ def _require_changeable(config: Config) -> None:
             )
 
 
-def _require_own_data(content: Mapping[str, Any], experiment: Experiment) -> None:
-    noted = content.get(KEY, {}).get("dataset", {}).get("content")
+def _require_own_data(saved: Snapshot, experiment: Experiment) -> None:
+    noted = noted_fingerprint(saved.identity)
     if noted is not None and noted != experiment.dataset.fingerprint():
         raise ConfigError(
             "train.dataset is not what the run was trained on: give bindings of evaluation.dataset a scope of their "

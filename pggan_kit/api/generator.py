@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.prepare import recorded
-from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.runs.generators import TrainedGenerator, restored, stage_end
 from pggan_kit.runs.run import Run
 
@@ -31,6 +30,6 @@ def load_generator(
         RunError: there is no run, no such stage, no checkpoint, or one that does not fit.
     """
     prepared, files = recorded(run, plugins, parts)
-    checkpoints = Checkpoints(files.path / "checkpoints")
-    content = checkpoints.load_last() if stage is None else stage_end(checkpoints, stage)[1]
-    return restored(prepared.built.experiment, prepared.schedule(), prepared.hooks(), content)
+    checkpoints = files.checkpoints()
+    saved = checkpoints.load_last() if stage is None else stage_end(checkpoints, stage)[1]
+    return restored(prepared.built.experiment, prepared.schedule(), prepared.hooks(), saved)

@@ -161,14 +161,14 @@ def prepare(
 
 
 def restorer(run: str | Path | Run, *, plugins: Sequence[Any] = ()) -> Callable[..., TrainedGenerator]:
-    """Makes generators of the contents of a run's checkpoints, or of those of a run that it branched from.
+    """Makes generators of a run's checkpoints, or of those of a run that it branched from.
 
     Args:
         run: a run or its directory.
         plugins: instead of the plugin files that the run used.
 
     Returns:
-        `restore(content, grown=False)`; see `generators.restored`.
+        `restore(saved, grown=False)`; see `generators.restored`.
 
     Raises:
         RunError: there is no run.

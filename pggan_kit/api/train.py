@@ -12,10 +12,11 @@ from pggan_kit.data.sampler import Data
 from pggan_kit.errors import UserError
 from pggan_kit.runs import branches as branching
 from pggan_kit.runs.average import ages_of_average
-from pggan_kit.runs.checkpoints import Checkpoints, Say
+from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory, environment_command
 from pggan_kit.runs.identity import identity, require_same
 from pggan_kit.runs.run import Run
+from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.system import distributed
 from pggan_kit.training import loop as training
 
@@ -69,21 +70,24 @@ def train(
 
 def _begun(
     prepared: Prepared, run_dir: str | Path | None, start_from: str | Path | None, progress: DataProgress | None
-) -> tuple[Run, Data, dict[str, Any] | None]:
+) -> tuple[Run, Data, Snapshot | None]:
     """A new run in its directory, its data, and the checkpoint that a branch goes on from."""
     schedule, hooks = prepared.schedule(), prepared.hooks()
     trunk = branching.find(start_from) if start_from is not None else None
     data = prepared.data(schedule, progress)
     state, own = prepared.state(schedule), identity(prepared.built.experiment, schedule, data)
     evaluator = prepared.evaluator(schedule.stages, state.device, data)
-    left = branching.take(trunk, own, state, hooks) if trunk else []
+    saved: Snapshot | None = None
+    left: list[str] = []
+    if trunk is not None:
+        saved, left = branching.take(trunk, own, state, hooks)
     path = Path(run_dir) if run_dir is not None else None
     files = _new_directory(prepared, path, trunk.origin if trunk else None)
     run = Run(files, prepared.built.experiment, schedule, state, hooks)
     run.identity, run.evaluator = own, evaluator
     for line in [*left, *prepared.batch_warnings(schedule)]:
         files.warn(line)
-    return run, data, trunk.content if trunk else None
+    return run, data, saved
 
 
 def resume(
@@ -125,8 +129,8 @@ def _resumed(prepared: Prepared, files: RunDirectory, data_progress: DataProgres
     own = identity(prepared.built.experiment, schedule, data)
     state = prepared.state(schedule)
     if saved is not None:
-        require_same(saved, own)
-        state.load_state_dict(saved)
+        require_same(saved.identity, own)
+        state.load_snapshot(saved)
     run = Run(files, prepared.built.experiment, schedule, state, hooks)
     run.identity, run.resumed = own, True
     run.evaluator = prepared.evaluator(schedule.stages, state.device, data)
@@ -142,13 +146,13 @@ def _resumed(prepared: Prepared, files: RunDirectory, data_progress: DataProgres
     return run
 
 
-def _last(files: RunDirectory) -> dict[str, Any] | None:
+def _last(files: RunDirectory) -> Snapshot | None:
     """The last whole checkpoint; None where a run was killed before its first, so that it goes on from its start."""
-    folder = files.path / "checkpoints"
-    untouched = not any(folder.glob("[!.]*")) and not files.stats()
+    checkpoints = files.checkpoints()
+    untouched = not checkpoints.has_files() and not files.stats()
     if untouched and "from" not in files.about():
         return None
-    return Checkpoints(folder).load_last(files.warn)
+    return checkpoints.load_last(files.warn)
 
 
 def _new_directory(prepared: Prepared, path: Path | None, origin: dict[str, Any] | None) -> RunDirectory:

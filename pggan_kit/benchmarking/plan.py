@@ -24,7 +24,7 @@ from pggan_kit.benchmarking.rig import Rig, fades
 from pggan_kit.benchmarking.timing import seconds
 from pggan_kit.errors import ConfigError
 from pggan_kit.runs.average import AverageAge, ages_of_average, percent
-from pggan_kit.runs.state import TrainState, on_cpu
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.system import distributed
 from pggan_kit.system.devices import peak_mib, reset_peak
@@ -285,7 +285,7 @@ def _tick_seconds(rig: Rig) -> float:
         began = time.perf_counter()
         if rig.experiment.collapse_below > 0:
             meters.diversity(run, rig.sampler)
-        run.checkpoints.save(on_cpu(rig.state.state_dict()), rig.state.images)
+        run.checkpoints.save(rig.state.take_snapshot().on_cpu())
         return time.perf_counter() - began
 
 

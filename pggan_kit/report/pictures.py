@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,8 +16,9 @@ from pggan_kit.api.sample import draw
 from pggan_kit.errors import TrainingError, UserError
 from pggan_kit.report.alpha_lines import Trained, alpha_lines
 from pggan_kit.report.records import Curve, RunRecord
-from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator, restored
+from pggan_kit.runs.snapshot import Snapshot
 
 GRID = 16
 """Images in a grid."""
@@ -73,14 +74,13 @@ def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 
             for place, ancestor in enumerate(chain):
                 heir = min(place + 1, len(chain) - 1)
                 limit = chain[heir].about["from"]["images"] if heir > place else math.inf
-                for content in Checkpoints(ancestor.folder / "checkpoints").kept(say):
-                    if content["images"] > limit:
+                for saved in RunDirectory(ancestor.folder).checkpoints().kept(say):
+                    if saved.images > limit:
                         continue
-                    _draw(pictures, content, restore[place], seed)
-                    index = len(content["starts"]) - 1
-                    if content.get("stage_over") and index < run.stages[-1].index:
-                        grew = restore[heir if content["images"] == limit else place](content, grown=True)
-                        pictures.begins[index + 1] = _alpha(grew), draw(grew, GRID, seed)
+                    _draw(pictures, saved, restore[place], seed)
+                    if saved.stage_over and saved.stage < run.stages[-1].index:
+                        grew = restore[heir if saved.images == limit else place](saved, grown=True)
+                        pictures.begins[saved.stage + 1] = _alpha(grew), draw(grew, GRID, seed)
     except (UserError, TrainingError) as error:
         say(f"{run.folder}: not all pictures can be drawn: {error}")
     return pictures
@@ -94,14 +94,15 @@ def _alpha_lines(run: RunRecord, trained: Trained, say: Say) -> list[Curve] | No
         return None
 
 
-def _draw(pictures: Pictures, content: Mapping[str, Any], restore: Restore, seed: int) -> None:
+def _draw(pictures: Pictures, saved: Snapshot, restore: Restore, seed: int) -> None:
     """What one checkpoint shows; a later one of the same stage takes its place."""
-    generator, stage = restore(content), len(content["starts"]) - 1
+    generator = restore(saved)
+    stage = saved.stage
     pictures.latent_size = generator.latent_size
-    if generator.alpha is not None and not content.get("stage_over"):
+    if generator.alpha is not None and not saved.stage_over:
         pictures.fades[stage] = along_fade(generator, seed)
     pictures.ends[stage] = draw(generator, GRID, seed)
-    pictures.clocks[stage], pictures.alphas[stage] = content["images"], _alpha(generator)
+    pictures.clocks[stage], pictures.alphas[stage] = saved.images, _alpha(generator)
 
 
 def _alpha(generator: TrainedGenerator) -> float:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pggan_kit.errors import RunError
 from pggan_kit.growth.fade import NETS, Fade
 from pggan_kit.plugin_host.hooks import part_classes
-from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import stage_end
-from pggan_kit.runs.identity import KEY, Identity, noted_sizes
+from pggan_kit.runs.identity import Identity
+from pggan_kit.runs.snapshot import SavedMeans, Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule
 
@@ -29,11 +28,11 @@ class Trunk:
     """Where a branch begins.
 
     Attributes:
-        content: the checkpoint's.
+        saved: the checkpoint's content.
         origin: what the new run's `run.json` records: `run`, `checkpoint`, `sha256`, `images`, `size`.
     """
 
-    content: dict[str, Any]
+    saved: Snapshot
     origin: dict[str, Any]
 
 
@@ -48,25 +47,22 @@ def find(text: str | Path) -> Trunk:
     """
     folder, stage = _parted(str(text))
     files = RunDirectory.open(folder)
-    checkpoints = Checkpoints(files.path / "checkpoints")
+    checkpoints = files.checkpoints()
     if stage is None:
-        entries = checkpoints.entries(files.warn)
-        content = checkpoints.load_last(files.warn)
-        # The last whole one may not be the last entry; its clock and weights are what was loaded.
-        entry = next(e for e in reversed(entries) if e["images"] == content.get("images"))
+        entry, saved = checkpoints.find_last(files.warn)
     else:
         try:
-            entry, content = stage_end(checkpoints, stage, files.warn)
+            entry, saved = stage_end(checkpoints, stage, files.warn)
         except RunError as error:
             raise RunError(f"--from {folder}@{stage}: {error}") from None
     origin = {
         "run": str(folder.resolve()),
-        "checkpoint": entry["file"],
-        "sha256": entry["sha256"],
-        "images": content["images"],
-        "size": noted_sizes(content)[len(content["starts"]) - 1],
+        "checkpoint": entry.file,
+        "sha256": entry.sha256,
+        "images": saved.images,
+        "size": saved.size,
     }
-    return Trunk(content, origin)
+    return Trunk(saved, origin)
 
 
 def _parted(text: str) -> tuple[Path, str | None]:
@@ -78,8 +74,9 @@ def _parted(text: str) -> tuple[Path, str | None]:
     return Path(folder), stage
 
 
-def _require_fit(content: Mapping[str, Any], own: Identity, schedule: Schedule) -> None:
-    there, grown = content[KEY], len(content["starts"])
+def _require_fit(saved: Snapshot, own: Identity, schedule: Schedule) -> None:
+    there = saved.identity
+    grown = len(saved.starts)
     for name in (ARCHITECTURE, "train.latent_size"):
         if there["architecture"].get(name) != own["architecture"].get(name):
             raise RunError(
@@ -91,32 +88,31 @@ def _require_fit(content: Mapping[str, Any], own: Identity, schedule: Schedule) 
             f"--from: images have {there['dataset']['channels']} channels there, and {own['dataset']['channels']} in "
             "this config's data set"
         )
-    before, now = noted_sizes(content)[:grown], [stage.size for stage in schedule.stages]
+    before, now = saved.sizes[:grown], [stage.size for stage in schedule.stages]
     if now[:grown] != before:
         raise RunError(
             f"--from: stages up to the branch have the sizes {', '.join(before)} there, and {', '.join(now[:grown])} "
             "in this config: bind schedule.sizes so that it begins like that"
         )
-    _require_room(content, schedule)
+    _require_room(saved, schedule)
 
 
-def _require_room(content: Mapping[str, Any], schedule: Schedule) -> None:
-    images, starts = content["images"], content["starts"]
-    stage = schedule.stages[len(starts) - 1]
-    if images >= schedule.total:
+def _require_room(saved: Snapshot, schedule: Schedule) -> None:
+    stage = schedule.stages[saved.stage]
+    if saved.images >= schedule.total:
         raise RunError(
-            f"--from: the branch begins at images {images}, where this config's schedule (total {schedule.total}) has "
-            "ended: raise schedule.stable_images or schedule.total_images"
+            f"--from: the branch begins at images {saved.images}, where this config's schedule (total "
+            f"{schedule.total}) has ended: raise schedule.stable_images or schedule.total_images"
         )
-    spent = images - starts[-1]
-    if content["phase"] == STABLE and spent < stage.fade_images:
+    spent = saved.images - saved.starts[-1]
+    if saved.phase == STABLE and spent < stage.fade_images:
         raise RunError(
             f"--from: the fade of stage {stage.size} is over there after {spent} images of the stage, and takes "
             f"{stage.fade_images} in this config: bind schedule.fade_images to at most {spent} for this stage"
         )
 
 
-def take(trunk: Trunk, own: Identity, state: TrainState, hooks: Hooks) -> list[str]:
+def take(trunk: Trunk, own: Identity, state: TrainState, hooks: Hooks) -> tuple[Snapshot, list[str]]:
     """Let a new state go on from a checkpoint.
 
     Clock, starts, weights, average and bridges are taken. So is what optimizers remember, where they are of the same
@@ -124,29 +120,34 @@ def take(trunk: Trunk, own: Identity, state: TrainState, hooks: Hooks) -> list[s
     and the running tick begin anew.
 
     Args:
-        trunk: its content is changed, so that the hooks `load_state` hear only what is theirs.
+        trunk: where the branch begins.
         own: the new experiment's identity.
         state: of the new experiment, not yet trained.
         hooks: the new experiment's.
 
     Returns:
-        What was not taken, in words.
+        What the run goes on from: the checkpoint without what was not taken; and in words what that is.
 
     Raises:
         RunError: another architecture, other sizes before the branch, no images left, or a fade that cannot go on.
     """
-    content = trunk.content
-    _require_fit(content, own, state.schedule)
-    content.update(dropped=0, rewinds=0, warned_stage=-1, last_tick=content["images"], means={"sums": {}, "counts": {}})
-    anew = state.load_state_dict(content, other_optimizers=True)
+    _require_fit(trunk.saved, own, state.schedule)
+    saved = replace(
+        trunk.saved, dropped=0, rewinds=0, warned_stage=-1, last_tick=trunk.saved.images, means=SavedMeans()
+    )
+    anew = state.load_snapshot(saved, other_optimizers=True)
     _require_bridges(state, hooks)
     left = [f"the optimizer {name} begins anew: {why}" for name, why in anew.items()]
-    now, there = part_classes(hooks, "load_state"), content["component_classes"]
-    for name in list(content["components"]):
-        if now.get(name) != there.get(name):
-            del content["components"][name]
+
+    now = part_classes(hooks, "load_state")
+    there = saved.component_classes
+    taken = {}
+    for name, value in saved.components.items():
+        if now.get(name) == there.get(name):
+            taken[name] = value
+        else:
             left.append(f"what {name} ({there.get(name)}) had saved is not taken: it is {now.get(name)} now")
-    return left
+    return replace(saved, components=taken), left
 
 
 def beginning(text: str | Path, run: Run) -> str:

@@ -7,14 +7,15 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.system.files import UNFINISHED, write_atomically
 from pggan_kit.system.json_text import json_text
 
@@ -26,7 +27,27 @@ DAMAGED = ".damaged"
 _NAME = re.compile(r"(\d{12,})-([0-9a-f]{8})\.pt")
 _CHUNK = 1 << 24
 
+KEEP = 2
+"""Number of the last checkpoints that are kept where nothing else is asked for."""
+
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the manifest.
+
+    Attributes:
+        file: the name of the checkpoint's file in the folder.
+        images: the clock at which it was saved.
+        sha256: of the file's content.
+        forever: whether it is kept however many follow.
+    """
+
+    file: str
+    images: int
+    sha256: str
+    forever: bool
 
 
 class Checkpoints:
@@ -40,17 +61,16 @@ class Checkpoints:
         keep: how many of the last are kept, besides those saved with `forever`.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
+    def __init__(self, folder: Path, keep: int = KEEP) -> None:
         self.folder = folder
         self.keep = keep
         self._tidy = False
 
-    def save(self, state: Mapping[str, Any], images: int, forever: bool = False) -> Path:
+    def save(self, snapshot: Snapshot, forever: bool = False) -> Path:
         """Write a checkpoint, then the manifest, then remove those that are no longer kept.
 
         Args:
-            state: tensors, numbers, strings, and dicts, lists and tuples of those.
-            images: the clock. With the content's hash it names the file: of two checkpoints at one clock, neither
+            snapshot: its clock and the hash of the content name the file: of two checkpoints at one clock, neither
                 overwrites the other.
             forever: keep it however many follow.
 
@@ -62,35 +82,39 @@ class Checkpoints:
         except OSError as error:
             raise TrainingError(f"cannot make {self.folder}: {error.strerror or error}") from error
         try:
-            return self._save(state, images, forever)
+            return self._save(snapshot, forever)
         except RunError as error:  # a run that was going on failed: that is no wrong input
             raise TrainingError(str(error)) from error
 
-    def _save(self, state: Mapping[str, Any], images: int, forever: bool) -> Path:
+    def _save(self, snapshot: Snapshot, forever: bool) -> Path:
         before = self._tidied()
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save(snapshot.content(), buffer)
         content = buffer.getvalue()
         sha256 = hashlib.sha256(content).hexdigest()
-        path = self.folder / f"{images:012d}-{sha256[:8]}.pt"
+        path = self.folder / f"{snapshot.images:012d}-{sha256[:8]}.pt"
         write_atomically(path, content)
-        forever = forever or any(entry["forever"] for entry in before if entry["file"] == path.name)
-        entries = [entry for entry in before if entry["file"] != path.name]
-        entries.append({"file": path.name, "images": images, "sha256": sha256, "forever": forever})
-        passing = [entry for entry in entries if not entry["forever"]]
+        forever = forever or any(entry.forever for entry in before if entry.file == path.name)
+        entries = [entry for entry in before if entry.file != path.name]
+        entries.append(Entry(path.name, snapshot.images, sha256, forever))
+        passing = [entry for entry in entries if not entry.forever]
         dropped = passing[: max(0, len(passing) - self.keep)]
         self._list([entry for entry in entries if entry not in dropped])
         for entry in dropped:
             with suppress(OSError):  # a file too many harms nobody
-                (self.folder / entry["file"]).unlink()
+                (self.folder / entry.file).unlink()
         return path
 
     def last(self) -> Path | None:
         """The last checkpoint's file, None where nothing was written yet."""
         entries = self.entries()
-        return self.folder / entries[-1]["file"] if entries else None
+        return self.folder / entries[-1].file if entries else None
 
-    def entries(self, say: Say = warnings.warn) -> list[dict[str, Any]]:
+    def has_files(self) -> bool:
+        """Return whether there is any file, whole or not, besides unfinished ones."""
+        return any(self.folder.glob("[!.]*"))
+
+    def entries(self, say: Say = warnings.warn) -> list[Entry]:
         """The manifest's rows, oldest first; none where nothing was written yet.
 
         Where the manifest is missing or damaged, rows made from the files: those whose content has the hash that their
@@ -114,14 +138,18 @@ class Checkpoints:
             say(f"{self.folder / MANIFEST} {reason}: {len(found)} whole checkpoints were found without it{left_out}")
         return found
 
-    def load_last(self, say: Say = warnings.warn) -> dict[str, Any]:
-        """The last whole checkpoint's state, on the CPU.
+    def load_last(self, say: Say = warnings.warn) -> Snapshot:
+        """Return the content of the last whole checkpoint, on the CPU; see `find_last`."""
+        return self.find_last(say)[1]
+
+    def find_last(self, say: Say = warnings.warn) -> tuple[Entry, Snapshot]:
+        """Return the last whole checkpoint: its row in `entries()`, and its content, on the CPU.
 
         Args:
             say: told in one sentence of each later one that is damaged, and from which the run goes on.
 
         Raises:
-            RunError: there is none, none is whole, or it holds something else than data.
+            RunError: there is none, none is whole, or its content is corrupt.
         """
         entries = self.entries(say)
         reasons = []
@@ -132,21 +160,21 @@ class Checkpoints:
                 reasons.append(str(error))
                 continue
             if reasons:
-                say(f"{'; '.join(reasons)}. Using the one before: images {entry['images']} ({entry['file']})")
-            return self._decoded(entry, content)
-        if reasons or any(self.folder.glob("[!.]*")):
+                say(f"{'; '.join(reasons)}. Using the one before: images {entry.images} ({entry.file})")
+            return entry, self._decoded(entry, content)
+        if reasons or self.has_files():
             raise RunError(f"no checkpoint in {self.folder} is whole{': ' + reasons[0] if reasons else ''}")
         raise RunError(f"{self.folder} holds no checkpoint: the run ended before its first tick. Start it anew")
 
-    def load(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """The state of one of `entries()`, on the CPU.
+    def load(self, entry: Entry) -> Snapshot:
+        """Return the content of one of `entries()`, on the CPU.
 
         Raises:
-            RunError: it is damaged, or holds something else than data.
+            RunError: it is damaged or corrupt.
         """
         return self._decoded(entry, self._content(entry))
 
-    def kept(self, say: Say = warnings.warn) -> Iterator[dict[str, Any]]:
+    def kept(self, say: Say = warnings.warn) -> Iterator[Snapshot]:
         """The contents of those saved with `forever` and of the last, oldest first, one at a time.
 
         Args:
@@ -154,7 +182,7 @@ class Checkpoints:
         """
         entries = self.entries(say)
         for entry in entries:
-            if entry["forever"] or entry is entries[-1]:
+            if entry.forever or entry is entries[-1]:
                 try:
                     content = self.load(entry)
                 except RunError as error:
@@ -162,71 +190,72 @@ class Checkpoints:
                     continue
                 yield content
 
-    def _content(self, entry: Mapping[str, Any]) -> bytes:
-        path: Path = self.folder / entry["file"]
+    def _content(self, entry: Entry) -> bytes:
+        path: Path = self.folder / entry.file
         try:
             if not path.is_file():  # a pipe in its place would be waited for
                 raise FileNotFoundError(2, "no such file")
             content = path.read_bytes()
         except (OSError, MemoryError) as error:
             raise _DamagedError(f"cannot read {path}: {getattr(error, 'strerror', 'too large')}") from error
-        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise _DamagedError(f"{path} is damaged: its SHA-256 is not the one that was noted when it was written")
         return content
 
-    def _decoded(self, entry: Mapping[str, Any], content: bytes) -> dict[str, Any]:
-        path: Path = self.folder / entry["file"]
+    def _decoded(self, entry: Entry, content: bytes) -> Snapshot:
+        path: Path = self.folder / entry.file
         try:
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            entries = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except (Exception, RecursionError, MemoryError) as error:  # torch.load documents none of what it raises
             raise RunError(
                 f"{path} holds something else than tensors and plain values, and is not read: a checkpoint is data, "
                 f"never code ({type(error).__name__})"
             ) from error
-        if not isinstance(state, dict):
-            raise RunError(f"{path} holds a {type(state).__name__} and not a run's state: it is no checkpoint of a run")
-        return state
+        try:
+            return Snapshot.from_content(entries)
+        except RunError as error:
+            raise RunError(f"{path}: {error}") from error
 
-    def _from_files(self) -> tuple[list[dict[str, Any]], list[str]]:
+    def _from_files(self) -> tuple[list[Entry], list[str]]:
         """Rows of those that are whole, oldest first, and the names of the others."""
         found, damaged = [], []
         for path in sorted(self.folder.glob("*.pt"), key=_age):
             named = _NAME.fullmatch(path.name)
             sha256 = _sha256(path) if named else None
             if named and sha256 and sha256.startswith(named[2]):
-                found.append({"file": path.name, "images": int(named[1]), "sha256": sha256, "forever": True})
+                found.append(Entry(path.name, int(named[1]), sha256, forever=True))
             else:
                 damaged.append(path.name)
         return found, damaged
 
-    def _tidied(self) -> list[dict[str, Any]]:
+    def _tidied(self) -> list[Entry]:
         entries = self.entries()
         if self._tidy:
             return entries
         with suppress(OSError):
             for leftover in self.folder.glob(f".*{UNFINISHED}"):
                 leftover.unlink()
-        whole = [entry for entry in entries if _sha256(self.folder / entry["file"]) == entry["sha256"]]
+        whole = [entry for entry in entries if _sha256(self.folder / entry.file) == entry.sha256]
         if whole != entries:
             # Else a damaged one would count among those kept, and push a whole one out.
             self._list(whole)
             for entry in entries:
-                path = self.folder / entry["file"]
+                path = self.folder / entry.file
                 if entry not in whole:
                     with suppress(OSError):
                         path.rename(path.with_name(path.name + DAMAGED))
         self._tidy = True
         return whole
 
-    def _list(self, entries: list[dict[str, Any]]) -> None:
-        write_atomically(self.folder / MANIFEST, json_text(entries, indent=1).encode())
+    def _list(self, entries: list[Entry]) -> None:
+        write_atomically(self.folder / MANIFEST, json_text([asdict(entry) for entry in entries], indent=1).encode())
 
 
 class _DamagedError(RunError):
     """A file that is missing, or not what was written: the one before may be whole."""
 
 
-def _checked_rows(content: bytes) -> list[dict[str, Any]] | None:
+def _checked_rows(content: bytes) -> list[Entry] | None:
     """The manifest's rows, None where it is not one that was written here: a name in it must not lead elsewhere."""
     try:
         rows = json.loads(content)
@@ -239,7 +268,9 @@ def _checked_rows(content: bytes) -> list[dict[str, Any]] | None:
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return rows if good and isinstance(rows, list) else None
+    if not good or not isinstance(rows, list):
+        return None
+    return [Entry(row["file"], row["images"], row["sha256"], row["forever"]) for row in rows]
 
 
 def _sha256(path: Path) -> str | None:

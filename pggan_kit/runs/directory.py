@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pggan_kit.errors import RunError
-from pggan_kit.runs.checkpoints import Say
+from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
 from pggan_kit.system import distributed
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_lines import JsonLines
@@ -192,6 +192,14 @@ class RunDirectory:
         if distributed.rank() == 0:
             self.log(f"warning: {line}")
             warnings.warn(line, stacklevel=2)
+
+    def checkpoints(self, keep: int = KEEP) -> Checkpoints:
+        """Return the run's checkpoints.
+
+        Args:
+            keep: see `Checkpoints`; it matters to those who save.
+        """
+        return Checkpoints(self.path / "checkpoints", keep)
 
     def append_stats(self, row: Mapping[str, Any]) -> None:
         """Add a tick's row to `stats.jsonl`; see `Rows.append`."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pggan_kit.errors import RunError
 from pggan_kit.growth.fade import Fade
-from pggan_kit.runs.checkpoints import Checkpoints, Say
-from pggan_kit.runs.identity import noted_sizes
+from pggan_kit.runs.checkpoints import Checkpoints, Entry, Say
+from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
 
 if TYPE_CHECKING:
@@ -71,13 +70,13 @@ def trained(state: TrainState, hooks: Hooks) -> TrainedGenerator:
 
 
 def restored(
-    experiment: Experiment, schedule: Schedule, hooks: Hooks, content: Mapping[str, Any], grown: bool = False
+    experiment: Experiment, schedule: Schedule, hooks: Hooks, saved: Snapshot, grown: bool = False
 ) -> TrainedGenerator:
-    """The averaged generator of a checkpoint's content, on the CPU.
+    """The averaged generator of a checkpoint, on the CPU.
 
     Args:
         experiment, schedule, hooks: the run's, or those of a branch that goes on from it.
-        content: of a stage's end where `grown` is asked for.
+        saved: of a stage's end where `grown` is asked for.
         grown: as it was right after the stage's end, when the next stage had begun and nothing was trained yet.
 
     Raises:
@@ -85,7 +84,7 @@ def restored(
     """
     with torch.random.fork_rng(devices=[]):  # networks are initialised under seeds of their own
         state = TrainState(experiment, schedule, torch.device("cpu"))
-        state.load_state_dict(content, other_optimizers=True)
+        state.load_snapshot(saved, other_optimizers=True)
         if grown:
             stage = schedule.stages[len(state.starts)]
             old_paths = Fade(hooks, experiment.fade_reals).old_paths(stage, state.images)
@@ -125,9 +124,7 @@ def drawn(
     return torch.cat(chunks)
 
 
-def stage_end(
-    checkpoints: Checkpoints, stage: str | int, say: Say = warnings.warn
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def stage_end(checkpoints: Checkpoints, stage: str | int, say: Say = warnings.warn) -> tuple[Entry, Snapshot]:
     """The checkpoint that was kept as a stage ended: its row in `entries()`, and its content.
 
     Args:
@@ -140,13 +137,11 @@ def stage_end(
     """
     ends: list[str] = []
     for entry in checkpoints.entries(say):
-        if not entry["forever"]:
+        if not entry.forever:
             continue
-        content = checkpoints.load(entry)
-        index = len(content["starts"]) - 1
-        size = noted_sizes(content)[index]
-        if content.get("stage_over"):
-            if str(stage) in (str(index), size):
-                return entry, content
-            ends.append(f"{index} ({size})")
+        saved = checkpoints.load(entry)
+        if saved.stage_over:
+            if str(stage) in (str(saved.stage), saved.size):
+                return entry, saved
+            ends.append(f"{saved.stage} ({saved.size})")
     raise RunError(f"no such stage has ended there; ended are: {', '.join(ends) or 'none'}")

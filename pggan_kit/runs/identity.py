@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
     from pggan_kit.schedule import Schedule
 
-KEY = "identity"
-"""Where a checkpoint holds it."""
-
 SECTIONS = {"architecture": "architecture", "schedule": "schedule", "dataset": "data set"}
 """What is compared, and what errors call it."""
 
@@ -53,23 +50,22 @@ def identity(experiment: Experiment, schedule: Schedule, data: Data) -> Identity
     return {"architecture": architecture, "schedule": stages, "dataset": dataset}
 
 
-def require_same(saved: Mapping[str, Any], own: Identity) -> None:
+def require_same(noted: Identity, own: Identity) -> None:
     """Check that a checkpoint belongs to this experiment. One of before checkpoints noted this passes.
 
     Args:
-        saved: the checkpoint.
+        noted: the identity in the checkpoint; empty where it notes none.
         own: the experiment's identity.
 
     Raises:
         RunError: another architecture, schedule or data set; the message says which, and how they differ.
     """
-    noted = saved.get(KEY, {})
-    if not isinstance(noted, Mapping):
-        raise RunError("the checkpoint does not say what it belongs to in the way that this version writes it")
+    if not noted:
+        return
     differing = [
         f"another {called} ({found})"
         for section, called in SECTIONS.items()
-        if section in noted and (found := _difference(noted[section], own[section]))
+        if (found := _difference(noted[section], own[section]))
     ]
     if differing:
         raise RunError(
@@ -78,22 +74,25 @@ def require_same(saved: Mapping[str, Any], own: Identity) -> None:
         )
 
 
-def noted_sizes(content: Mapping[str, Any]) -> list[str]:
-    """The sizes of a run's stages (`7x7`, ...), as its checkpoint notes them.
+def noted_sizes(noted: Identity) -> list[str]:
+    """Return the sizes of a run's stages (`7x7`, ...), as its checkpoint notes them.
 
     Raises:
         RunError: it does not.
     """
     try:
-        sizes: str = content[KEY]["schedule"]["sizes"]
-    except (KeyError, TypeError):
+        sizes = noted["schedule"]["sizes"]
+    except KeyError:
         raise RunError("the checkpoint does not say of which run it is: it was written by an older version") from None
     return sizes.split(", ")
 
 
-def _difference(there: Any, here: Mapping[str, str]) -> str:
-    if not isinstance(there, Mapping):
-        return "it holds no description of it"
+def noted_fingerprint(noted: Identity) -> str | None:
+    """Return the fingerprint of a run's data set, as its checkpoint notes it; None where it notes none."""
+    return noted.get("dataset", {}).get("content")
+
+
+def _difference(there: Mapping[str, str], here: Mapping[str, str]) -> str:
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     # What was configured explains what follows from it.
     told = [f"{name}: {_short(there.get(name))} there, {_short(here.get(name))} here" for name in names[:_SHOWN]]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from pggan_kit.errors import RunError, check_at_least, did_you_mean, suggest
-from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.runs.generators import TrainedGenerator, drawn, restored, stage_end, trained
 from pggan_kit.runs.identity import Identity
 from pggan_kit.system.seeding import torch_generator
@@ -52,7 +51,7 @@ class Run:
         self.alpha: dict[str, float] = {}
         self.identity: Identity = {}
         self.evaluator: Evaluator | None = None
-        self.checkpoints = Checkpoints(files.path / "checkpoints", experiment.keep)
+        self.checkpoints = files.checkpoints(experiment.keep)
 
     @property
     def name(self) -> str:
@@ -119,10 +118,10 @@ class Run:
         generator = self.generator()
         if stage is not None:
             try:
-                _, content = stage_end(self.checkpoints, stage, self.files.warn)
+                _, ended = stage_end(self.checkpoints, stage, self.files.warn)
             except RunError as error:
                 raise RunError(f"{self.directory}, stage {stage!r}: {error}") from None
-            generator = restored(self.experiment, self.schedule, self.hooks, content)
+            generator = restored(self.experiment, self.schedule, self.hooks, ended)
         latents, labels = self.fixed_latents(count), self.fixed_labels(count)
         return drawn(generator, latents, labels, None, self.experiment.seed, torch.device("cpu"))
 

@@ -1,9 +1,9 @@
-"""TrainState: all that a checkpoint holds, and nothing else."""
+"""TrainState: networks, optimizers and the clock, all of which a checkpoint holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,9 @@ from pggan_kit.errors import RunError, SettingError, first_line
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.networks import Discriminator, Generator, Growing
 from pggan_kit.runs.average import calibrate_batch_norm, calibration_labels, decay_of_update, is_copy
+from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_to_cpu
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.system import distributed
-
-FORMAT = 3
 
 N = TypeVar("N", bound=Growing)
 
@@ -191,34 +190,33 @@ class TrainState:
         for average, current in zip(*buffers, strict=True):
             average.copy_(current)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything, as data that `torch.load(weights_only=True)` reads back."""
-        return {
-            "format": FORMAT,
-            "images": self.images,
-            "steps": self.steps,
-            "starts": list(self.starts),
-            "discriminator_updates": self.discriminator_updates,
-            "last_tick": self.last_tick,
-            "phase": self.phase,
-            "bridged": {name: self.network(name).bridge is not None for name in ("generator", "discriminator")},
-            "generator": self.generator.state_dict(),
-            "ema": self.ema.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "optimizer_classes": {name: type(optimizer).__qualname__ for name, optimizer in self.optimizers.items()},
-            "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items() if scaler.is_enabled()},
-            "means": {"sums": self.means.sums, "counts": dict(self.means.counts)},
-            "dropped": self.dropped,
-            "rewinds": self.rewinds,
-            "warned_stage": self.warned_stage,
-        }
+    def take_snapshot(self) -> Snapshot:
+        """Return everything, without copying tensors. What belongs to the run and not to its state is left out."""
+        return Snapshot(
+            images=self.images,
+            steps=self.steps,
+            starts=tuple(self.starts),
+            discriminator_updates=self.discriminator_updates,
+            last_tick=self.last_tick,
+            phase=self.phase,
+            bridged={name: self.network(name).bridge is not None for name in ("generator", "discriminator")},
+            generator=self.generator.state_dict(),
+            ema=self.ema.state_dict(),
+            discriminator=self.discriminator.state_dict(),
+            optimizers={name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            optimizer_classes={name: type(optimizer).__qualname__ for name, optimizer in self.optimizers.items()},
+            scalers={name: scaler.state_dict() for name, scaler in self.scalers.items() if scaler.is_enabled()},
+            means=SavedMeans(self.means.sums, dict(self.means.counts)),
+            dropped=self.dropped,
+            rewinds=self.rewinds,
+            warned_stage=self.warned_stage,
+        )
 
-    def load_state_dict(self, saved: Mapping[str, Any], other_optimizers: bool = False) -> dict[str, str]:
+    def load_snapshot(self, saved: Snapshot, other_optimizers: bool = False) -> dict[str, str]:
         """Become what was saved. Only on a new state of the same experiment.
 
         Args:
-            saved: what `state_dict` returned.
+            saved: what `take_snapshot` returned.
             other_optimizers: the experiment is another one, whose optimizers keep their own settings; those of other
                 classes or parameters begin anew.
 
@@ -226,45 +224,50 @@ class TrainState:
             Optimizers that began anew, and why.
 
         Raises:
-            RunError: a checkpoint of another format, or of other networks.
+            RunError: a checkpoint of other networks.
         """
-        require_format(saved)
         try:
             return self._load(saved, other_optimizers)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise RunError(f"the checkpoint does not fit this experiment: {reason}") from error
 
-    def _load(self, saved: Mapping[str, Any], other_optimizers: bool) -> dict[str, str]:
-        last = len(saved["starts"]) - 1
+    def _load(self, saved: Snapshot, other_optimizers: bool) -> dict[str, str]:
+        last = saved.stage
         if last >= len(self.schedule.stages):
             raise RunError(f"the checkpoint stands in stage {last} of a schedule of {len(self.schedule.stages)} stages")
-        require_clock(saved)
         for index in range(1, last + 1):
             self.starts = [0] * (index + 1)
-            self._grow_networks(saved["bridged"] if index == last else {})
-        self.starts = list(saved["starts"])
-        self.images, self.steps = saved["images"], saved["steps"]
-        self.discriminator_updates = saved["discriminator_updates"]
-        self.last_tick, self.phase = saved["last_tick"], saved["phase"]
-        self.dropped, self.rewinds, self.warned_stage = saved["dropped"], saved["rewinds"], saved["warned_stage"]
-        nets = {"generator": self.generator, "ema": self._average, "discriminator": self.discriminator}
-        for name, net in nets.items():
-            load_weights(net, saved[name], name)
+            self._grow_networks(saved.bridged if index == last else {})
+
+        self.starts = list(saved.starts)
+        self.images = saved.images
+        self.steps = saved.steps
+        self.discriminator_updates = saved.discriminator_updates
+        self.last_tick = saved.last_tick
+        self.phase = saved.phase
+        self.dropped = saved.dropped
+        self.rewinds = saved.rewinds
+        self.warned_stage = saved.warned_stage
+
+        load_weights(self.generator, saved.generator, "generator")
+        load_weights(self._average, saved.ema, "ema")
+        load_weights(self.discriminator, saved.discriminator, "discriminator")
         self._is_copy = is_copy(self.experiment, self.stage)
         self._calibrated = True  # what was saved is
+
         self.renew_optimizers(reset=True)
         anew = self._load_optimizers(saved, other_optimizers)
-        for name, scaler in saved.get("scalers", {}).items():  # not in checkpoints of before there were any
+        for name, scaler in saved.scalers.items():
             self.scalers[name].load_state_dict(scaler)
-        self.means.sums = {name: value.to(self.device, copy=True) for name, value in saved["means"]["sums"].items()}
-        self.means.counts = dict(saved["means"]["counts"])
+        self.means.sums = {name: value.to(self.device, copy=True) for name, value in saved.means.sums.items()}
+        self.means.counts = dict(saved.means.counts)
         return anew
 
-    def _load_optimizers(self, saved: Mapping[str, Any], others: bool) -> dict[str, str]:
+    def _load_optimizers(self, saved: Snapshot, others: bool) -> dict[str, str]:
         anew: dict[str, str] = {}
         for name, optimizer in self.optimizers.items():
-            own, there = type(optimizer).__qualname__, saved["optimizer_classes"].get(name)
+            own, there = type(optimizer).__qualname__, saved.optimizer_classes.get(name)
             if there != own:
                 if not others:
                     raise RunError(f"the checkpoint's optimizer {name} is {there}, and this config's is {own}")
@@ -273,7 +276,7 @@ class TrainState:
             settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
             try:
                 # A copy: torch would go on working in the tensors that it is given.
-                optimizer.load_state_dict(on_cpu(saved["optimizers"][name]))
+                optimizer.load_state_dict(copy_to_cpu(saved.optimizers[name]))
             except ValueError as error:
                 if not others:
                     raise RunError(f"the checkpoint's optimizer {name} does not fit: {error}") from error
@@ -311,57 +314,6 @@ def lay_out(optimizer: torch.optim.Optimizer) -> None:
         for name, value in kept.items():
             if isinstance(value, Tensor) and value.shape == param.shape and value.stride() != param.stride():
                 kept[name] = torch.empty_like(param, dtype=value.dtype).copy_(value)
-
-
-def on_cpu(content: Any) -> Any:
-    """A copy of a checkpoint's content of which nothing changes any more, and nothing takes a GPU's memory."""
-    if isinstance(content, Tensor):
-        return content.detach().to("cpu", copy=True)
-    if isinstance(content, Mapping):
-        return {key: on_cpu(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return type(content)(on_cpu(value) for value in content)
-    return content
-
-
-def require_format(saved: Mapping[str, Any]) -> None:
-    """Check that this version can read a checkpoint.
-
-    Raises:
-        RunError: it cannot; the message says which format it has.
-    """
-    found = saved.get("format")
-    if type(found) is not int:
-        raise RunError("the checkpoint does not say of which format it is: it is none of a run")
-    if found > FORMAT:
-        raise RunError(
-            f"the checkpoint is of a newer pggan_kit: it has format {found}, and this version reads up to format "
-            f"{FORMAT}; install the newer version"
-        )
-    if found < FORMAT:
-        raise RunError(f"the checkpoint has format {found}; this version reads format {FORMAT}")
-
-
-def require_clock(saved: Mapping[str, Any]) -> None:
-    """Check what a checkpoint says of where the run stood.
-
-    Raises:
-        RunError: it cannot be so; the message names the entry.
-    """
-    starts, images = saved["starts"], saved["images"]
-    names = ("images", "steps", "discriminator_updates", "last_tick", "dropped", "rewinds")
-    counts = [saved[name] for name in names]
-    good = {
-        "clock": all(type(count) is int and count >= 0 for count in counts),
-        "starts": isinstance(starts, list)
-        and all(type(start) is int for start in [*starts, images])
-        and starts[:1] == [0]
-        and [*starts, images] == sorted([*starts, images]),
-        "phase": isinstance(saved["phase"], str) and saved["phase"] in (FADE, STABLE),
-    }
-    wrong = [name for name, holds in good.items() if not holds]
-    if wrong:
-        raise RunError(f"the checkpoint does not fit this experiment: its {' and '.join(wrong)} cannot be")
 
 
 def load_weights(net: nn.Module, saved: Mapping[str, Tensor], name: str) -> None:

@@ -18,6 +18,7 @@ from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugin, Plugins, Row
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.run import Run
+from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, ScheduleSettings
 from pggan_kit.testing.support import SyncWatch, first_lines, require, weights
@@ -95,9 +96,7 @@ def new_run(part: Any, name: str, folder: Path, chosen: Mapping[str, Any]) -> Ru
     return Run(RunDirectory(folder), experiment, schedule, state, WatchedHooks({name: (row, part)}))
 
 
-def train_tiny(
-    part: Any, name: str, folder: Path, chosen: Mapping[str, Any], saved: dict[str, Any] | None = None
-) -> Run:
+def train_tiny(part: Any, name: str, folder: Path, chosen: Mapping[str, Any], saved: Snapshot | None = None) -> Run:
     """Train a tiny run to its end, from its beginning or from a checkpoint's content.
 
     Raises:
@@ -106,7 +105,7 @@ def train_tiny(
     try:
         run = new_run(part, name, folder, chosen)
         if saved is not None:
-            run.state.load_state_dict(saved)
+            run.state.load_snapshot(saved)
             run.resumed = True
             run.files.cut_stats(run.state.images)
         data: Any = ToyData(run.experiment.dataset.classes)
@@ -117,13 +116,13 @@ def train_tiny(
     return run
 
 
-def mid_fade(folder: Path) -> dict[str, Any]:
+def mid_fade(folder: Path) -> Snapshot:
     """The content of a run's first checkpoint within a fade; of the first at all where there is none."""
-    contents = [torch.load(path, weights_only=True) for path in sorted((folder / "checkpoints").glob("*.pt"))]
-    require(bool(contents), "the run left no checkpoint")
-    fading = [saved for saved in contents if saved["phase"] == FADE]
-    chosen: dict[str, Any] = (fading or contents)[0]
-    return chosen
+    checkpoints = RunDirectory(folder).checkpoints()
+    snapshots = [checkpoints.load(entry) for entry in checkpoints.entries()]
+    require(bool(snapshots), "the run left no checkpoint")
+    fading = [saved for saved in snapshots if saved.phase == FADE]
+    return (fading or snapshots)[0]
 
 
 def summary(run: Run) -> dict[str, Any]:

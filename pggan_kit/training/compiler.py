@@ -99,7 +99,7 @@ class Compiler:
         weights = [id(param) for net in (state.generator, state.discriminator) for param in net.parameters()]
         if weights != self._weights:  # else nothing but the clock tells the regions apart: a hard switch
             self._weights, self._passes = weights, {}
-            self._recalled = dict(recalled) if isinstance(recalled, Mapping) else {}
+            self._recalled = dict(recalled or {})
             self._outcome = {net: EAGER for net, outcome in self._recalled.items() if outcome == EAGER}
         steps = steps_of(state.stage, state.phase, schedule.end(state.starts) - state.starts[-1])
         self._active = self._usable and pays(self.experiment.compile, steps)

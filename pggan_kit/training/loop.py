@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
@@ -13,9 +15,9 @@ from pggan_kit.data.sampler import Data
 from pggan_kit.errors import DivergedError, Interrupted, TrainingError, UserError
 from pggan_kit.growth.fade import NETS, PATHS, Fade
 from pggan_kit.plugin_host.hooks import part_classes
-from pggan_kit.runs.identity import KEY
 from pggan_kit.runs.run import Run
-from pggan_kit.runs.state import TrainState, on_cpu
+from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import derive, seed_step
@@ -30,7 +32,7 @@ TIMED_OUT = 1
 """Stands for the time limit among the numbers of signals, of which it must be the smallest."""
 
 
-def train(run: Run, data: Data, saved: dict[str, Any] | None = None) -> dict[str, Any]:
+def train(run: Run, data: Data, saved: Snapshot | None = None) -> dict[str, Any]:
     """Train a run to its end.
 
     Args:
@@ -73,13 +75,13 @@ class Loop:
         self.compiler = Compiler(run.experiment, run.device, run.files.log, run.files.warn, self.tell_compiling)
         self.checkpoint = run.checkpoints.last()
 
-    def to_end(self, saved: dict[str, Any] | None) -> dict[str, Any]:
+    def to_end(self, saved: Snapshot | None) -> dict[str, Any]:
         self.hooks.call("before_run", run=self.run)
-        resumed = self.run.resumed and saved is not None
-        if resumed:
-            self.recovery.snapshot = on_cpu(saved)
+        resumed = saved if self.run.resumed else None
+        if resumed is not None:
+            self.recovery.snapshot = resumed.on_cpu()
         running = self.stand(saved)
-        if running and not resumed:
+        if running and resumed is None:
             self.save()  # so that a run can be resumed from before its first tick, and a branch without its trunk
         while running:
             running = self.advance()
@@ -93,11 +95,12 @@ class Loop:
         self.hooks.call("after_run", run=self.run, result=result)
         return result
 
-    def stand(self, saved: dict[str, Any] | None) -> bool:
+    def stand(self, saved: Snapshot | None) -> bool:
         """Begin, or go on from what the state was loaded from. Returns whether there is more to train."""
-        for name, value in (saved or {}).get("components", {}).items():
-            self.hooks.tell(name, "load_state", run=self.run, saved=value)
-        self.enter_stage((saved or {}).get("compiled"))
+        if saved is not None:
+            for name, value in saved.components.items():
+                self.hooks.tell(name, "load_state", run=self.run, saved=value)
+        self.enter_stage(saved.compiled if saved is not None else None)
         begun = self.state.images > self.state.starts[-1]
         return self.move_on(self.stage_over() if begun else self.passes_through())
 
@@ -126,10 +129,10 @@ class Loop:
             rewinds: how often the run has gone back for other latents, this time included.
         """
         state = TrainState(self.experiment, self.schedule, self.run.device)
-        state.load_state_dict(self.recovery.snapshot)
+        state.load_snapshot(self.recovery.snapshot)
         state.rewinds = rewinds
         self.state = self.run.state = state
-        return self.stand(on_cpu(self.recovery.snapshot))
+        return self.stand(self.recovery.snapshot.on_cpu())
 
     def stop_before(self, stop: Stop) -> NoReturn:
         """Save the state before a step that failed, find the layer where it fails, and end the run.
@@ -244,7 +247,7 @@ class Loop:
         state.renew_optimizers(reset=self.experiment.reset_optimizer != "never")
         self.enter_stage()
 
-    def enter_stage(self, compiled: dict[str, str] | None = None) -> None:
+    def enter_stage(self, compiled: Mapping[str, str] | None = None) -> None:
         self.compiler.enter(self.state, self.schedule, compiled)
         source = self.data.sampler(self.state.stage)
         self.sampler = fed(source, self.run.device, self.experiment.data.device_memory)
@@ -307,13 +310,19 @@ class Loop:
 
     def save(self, stage_over: bool = False, forever: bool = False) -> None:
         components = self.hooks.collect("save_state", run=self.run)
-        marks = {KEY: self.run.identity, "stage_over": stage_over, "components": components}
-        marks["compiled"] = self.compiler.outcome
-        marks["component_classes"] = part_classes(self.hooks, "save_state")
+        component_classes = part_classes(self.hooks, "save_state")
         self.state.means.gather()
-        self.recovery.snapshot = on_cpu({**self.state.state_dict(), **marks})
+        snapshot = replace(
+            self.state.take_snapshot(),
+            identity=self.run.identity,
+            stage_over=stage_over,
+            components=components,
+            compiled=self.compiler.outcome,
+            component_classes=component_classes,
+        )
+        self.recovery.snapshot = snapshot.on_cpu()
         if distributed.rank() == 0:
-            self.checkpoint = self.run.checkpoints.save(self.recovery.snapshot, self.state.images, forever)
+            self.checkpoint = self.run.checkpoints.save(self.recovery.snapshot, forever)
 
     def obey_stops(self) -> None:
         limit = self.experiment.time_limit

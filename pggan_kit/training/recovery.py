@@ -8,13 +8,13 @@ the same bit for bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pggan_kit.errors import TrainingError
 from pggan_kit.runs.run import Run
+from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.system import distributed
 from pggan_kit.training.non_finite import Guard, NonFiniteError, float_buffers
 
@@ -52,15 +52,16 @@ class Recovery:
 
     Attributes:
         guard: finds what is not finite.
-        snapshot: the content of the last checkpoint, on the CPU.
+        snapshot: the content of the last checkpoint, on the CPU; set before the first step.
     """
+
+    snapshot: Snapshot
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._policy = run.experiment.non_finite
         self._limit = run.experiment.non_finite_limit
         self.guard = Guard(run.device)
-        self.snapshot: dict[str, Any] = {}
         self._buffers: list[Tensor] = []
         self._checked_until = -1
         self._stopping = False
@@ -122,7 +123,7 @@ class Recovery:
         if self._policy == "rewind" and state.rewinds < self._limit:
             rewinds = state.rewinds + 1
             self._log(
-                f"{failure} became non-finite {self._describe_place()}: back to images {self.snapshot['images']} with "
+                f"{failure} became non-finite {self._describe_place()}: back to images {self.snapshot.images} with "
                 f"new latents ({rewinds} of {self._limit})"
             )
             return GoBack(rewinds)

@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 from conftest import STUB, TINY
 from helpers.ablation_plugin import SWITCH
-from helpers.killing import assert_same_run
+from helpers.killing import assert_same_run, last
 from helpers.paths import ABLATION_PLUGIN
 
 from pggan_kit import ablation, hookimpl
@@ -27,7 +27,6 @@ from pggan_kit.ablation.first_difference import first_difference
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
 from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, TrainingError
-from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.system import provenance
 
 PLUGIN = ABLATION_PLUGIN
@@ -117,9 +116,7 @@ def test_the_trunk_is_trained_once_and_changes_nothing(begun: Ablate, finished: 
         origin = json.loads(Path(f"out/runs/{name}/1/run.json").read_text())["from"]
         assert origin["run"] == str((finished / "trunks/1").resolve()) and origin["images"] == 8
         train(f"out/configs/{name}.gin", ["train.seed = 1"], run_dir=f"alone-{name}", plugins=PLUGINS)
-        branch, alone = (
-            Checkpoints(Path(run) / "checkpoints").load_last() for run in (f"out/runs/{name}/1", f"alone-{name}")
-        )
+        branch, alone = (last(Path(run)) for run in (f"out/runs/{name}/1", f"alone-{name}"))
         for part in ("generator", "ema", "discriminator", "optimizers", "images", "starts"):
             assert trials_equal(branch[part], alone[part]), part
 

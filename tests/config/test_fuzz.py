@@ -34,7 +34,8 @@ from pggan_kit.errors import DataError, UserError
 from pggan_kit.plugin_host.loading import load
 from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
 from pggan_kit.runs.directory import RunDirectory
-from pggan_kit.runs.identity import KEY, require_same
+from pggan_kit.runs.identity import require_same
+from pggan_kit.runs.snapshot import Snapshot
 from pggan_plugins.datasets import ImageFolder
 
 Checks = Callable[..., None]
@@ -165,15 +166,15 @@ class Trained:
                 run = train(path, run_dir=Path(folder, "run"), plugins=[STUB])
                 last = run.checkpoints.last()
                 assert last is not None
-                cls.content, cls.saved, cls.own = last.read_bytes(), run.checkpoints.load_last(), run.identity
+                cls.content, cls.saved, cls.own = last.read_bytes(), run.checkpoints.load_last().content(), run.identity
                 cls.prepared = api.prepare(path, plugins=[STUB])
         return cls
 
     @classmethod
-    def load(cls, saved: dict[str, Any]) -> None:
-        require_same(saved, cls.own)
+    def load(cls, saved: Snapshot) -> None:
+        require_same(saved.identity, cls.own)
         state = cls.prepared.state(cls.prepared.schedule())
-        state.load_state_dict(saved)
+        state.load_snapshot(saved)
         assert type(state.images) is int and 0 <= state.starts[-1] <= state.images
         assert state.phase in ("fade", "stable")
 
@@ -236,13 +237,13 @@ def test_checkpoints_of_any_structure(changes: list[tuple[list[int], Any, bool]]
     for path, value, remove in changes:
         replaced(saved, path, value, remove)
     with only_documented():
-        Trained.load(saved)
+        Trained.load(Snapshot.from_content(saved))
 
 
 @fuzz(100, 3000, value=st.one_of(LEAVES, st.dictionaries(st.sampled_from(["schedule", "dataset", "x"]), LEAVES)))
 def test_identities_of_any_structure(value: Any) -> None:
     with only_documented():
-        require_same({KEY: value}, Trained.get().own)
+        require_same(Snapshot.from_content({**Trained.get().saved, "identity": value}).identity, Trained.get().own)
 
 
 @fuzz(200, 5000, content=st.one_of(st.binary(max_size=100), st.text(max_size=50).map(str.encode)))
@@ -264,7 +265,7 @@ def test_manifests_of_any_structure(rows: Any) -> None:
     with tempfile.TemporaryDirectory() as parent, only_documented():
         (Path(parent) / MANIFEST).write_text(json.dumps(rows))
         entries = Checkpoints(Path(parent)).entries()
-        assert all(row["file"].endswith(".pt") and "/" not in row["file"] for row in entries)
+        assert all(entry.file.endswith(".pt") and "/" not in entry.file for entry in entries)
 
 
 # The image reader

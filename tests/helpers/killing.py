@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.testing.support import equal
 
 OWN = ("Timing/", "Resources/")
@@ -25,7 +25,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 def last(run: Path) -> dict[str, Any]:
     """The content of the last checkpoint: weights, average, optimizers, clock, accumulators, what parts saved."""
-    return Checkpoints(run / "checkpoints").load_last()
+    return RunDirectory(run).checkpoints().load_last().content()
 
 
 def events(run: Path) -> dict[str, list[tuple[int, float]]]:

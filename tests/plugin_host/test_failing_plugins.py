@@ -72,7 +72,7 @@ def test_an_observer_that_is_not_critical_is_switched_off_and_the_run_goes_on(
     assert "warning: train.observers.0 failed in its hook" in (run.directory / "log.txt").read_text()
     for name, value in plain.state.ema.state_dict().items():
         assert torch.equal(value, run.state.ema.state_dict()[name])
-    saved = run.checkpoints.load_last()["components"]
+    saved = run.checkpoints.load_last().components
     assert ("train.observers.0" in saved) == (hook == "after_run"), "what is off has no state"
 
 
@@ -130,7 +130,7 @@ def test_a_plugin_that_fails_in_after_run_loses_nothing(train: Callable[..., Any
     class Last:
         @hookimpl
         def after_run(self, run: Any) -> None:
-            assert run.checkpoints.load_last()["images"] == 40, "it is written before"
+            assert run.checkpoints.load_last().images == 40, "it is written before"
             raise ValueError("broken")
 
     with pytest.raises(TrainingError, match="Last failed in its hook after_run"):
@@ -166,7 +166,7 @@ def test_a_plugin_that_hangs_in_after_run_loses_nothing(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert Path("hangs").exists()
-    assert Checkpoints(Path("run/checkpoints")).load_last()["images"] == 40
+    assert Checkpoints(Path("run/checkpoints")).load_last().images == 40
     assert cli("resume", "run", "--plugin", stub).exit_code == 0
 
 

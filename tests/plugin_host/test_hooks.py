@@ -291,7 +291,7 @@ def test_nested_parts_hear_hooks_and_each_gets_its_own_state_back(train: Callabl
     counter = Component("observers", "Counter", Counter)
     with pytest.raises(Interrupted):
         train(*nested, plugins=(counter, Stop("after_step", 12, by_signal=True)), run_dir="run")
-    saved = Checkpoints(Path("run/checkpoints")).load_last()["components"]
+    saved = Checkpoints(Path("run/checkpoints")).load_last().components
     assert {name for name in saved if name.startswith("train.")} == {
         "train.observers.0",
         "train.observers.1",

@@ -33,7 +33,7 @@ from pggan_kit.report.page import Section, Table, shown
 from pggan_kit.report.pictures import ALPHAS, GRID, STRIP, draw_run
 from pggan_kit.report.records import named_apart, read_run
 from pggan_kit.report.run_sections import curves_section
-from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.runs.directory import RunDirectory
 from pggan_plugins.switches import Linear
 
 
@@ -146,9 +146,9 @@ def test_a_strip_goes_from_the_old_path_to_the_new_one(pair: SimpleNamespace) ->
 @pytest.mark.parametrize("run", ["soft", "hard"])
 def test_beginnings_are_what_the_run_drew_when_it_grew(pair: SimpleNamespace, run: str) -> None:
     restore = api.restorer(pair.folder / run)
-    contents = [c for c in Checkpoints(pair.folder / run / "checkpoints").kept() if c["stage_over"]]
-    for stage, content in enumerate(contents[:-1], start=1):
-        generator = restore(content, grown=True)
+    ends = [saved for saved in RunDirectory(pair.folder / run).checkpoints().kept() if saved.stage_over]
+    for stage, saved in enumerate(ends[:-1], start=1):
+        generator = restore(saved, grown=True)
         images = generator(latents(generator.latent_size))
         assert torch.equal(images, pair.grown[run][stage])
     begins = draw_run(read_run(pair.folder / run), pytest.fail).begins

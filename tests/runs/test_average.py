@@ -26,7 +26,7 @@ from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Schedule, ScheduleSettings
 from pggan_kit.system.seeding import torch_generator
 from pggan_kit.testing.support import equal
-from pggan_kit.testing.tiny_runs import new_run, tiny_experiment, train_tiny
+from pggan_kit.testing.tiny_runs import mid_fade, new_run, tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyDataset
 from pggan_kit.training.measures import metrics
 from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2, Tutorial
@@ -378,7 +378,7 @@ def test_asking_for_the_average_changes_nothing(tmp_path: Path) -> None:
     for name, asker in askers.items():
         (tmp_path / name).mkdir()
         runs[name] = train_tiny(asker, "asker", tmp_path / name, NORM)
-    assert equal(runs["often"].state.state_dict(), runs["seldom"].state.state_dict())
+    assert equal(runs["often"].state.take_snapshot().content(), runs["seldom"].state.take_snapshot().content())
     assert len(askers["often"].grids) > 5 and equal(askers["often"].grids, askers["seldom"].grids)
     for path in (tmp_path / "often" / "checkpoints").glob("*.pt"):
         other = torch.load(tmp_path / "seldom" / "checkpoints" / path.name, weights_only=True)
@@ -390,11 +390,9 @@ def test_a_resumed_run_draws_the_same_grids(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     whole, rest = Asker(asks=False), Asker(asks=False)
     run = train_tiny(whole, "asker", tmp_path / "whole", NORM)
-    saved = [torch.load(path, weights_only=True) for path in sorted((tmp_path / "whole/checkpoints").glob("*.pt"))]
-    middle = next(content for content in saved if content["phase"] == "fade")
-    again = train_tiny(rest, "asker", tmp_path / "rest", NORM, middle)
+    again = train_tiny(rest, "asker", tmp_path / "rest", NORM, mid_fade(tmp_path / "whole"))
     assert 2 < len(rest.grids) < len(whole.grids) and equal(rest.grids, whole.grids[-len(rest.grids) :])
-    assert equal(again.state.state_dict(), run.state.state_dict())
+    assert equal(again.state.take_snapshot().content(), run.state.take_snapshot().content())
 
 
 def test_all_who_use_the_average_use_its_own_statistics(tiny: Callable[..., str], stub: str) -> None:

@@ -19,7 +19,7 @@ import pggan_kit
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, RunError, TrainingError
-from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.testing.support import equal
 
 Branch = Callable[..., Any]
@@ -216,9 +216,11 @@ def test_a_stage_that_has_not_ended_is_no_place_to_branch_from(branch: Branch, t
 
 
 def test_a_damaged_place_is_refused_and_the_last_whole_one_is_used(trunk: Path, branch: Branch) -> None:
-    entries = Checkpoints(trunk / "checkpoints").entries()
+    entries = RunDirectory(trunk).checkpoints().entries()
     for images in (24, 40):
-        (trunk / "checkpoints" / next(e["file"] for e in entries if e["images"] == images)).write_bytes(b"damaged")
+        (trunk / "checkpoints" / next(entry.file for entry in entries if entry.images == images)).write_bytes(
+            b"damaged"
+        )
     with pytest.raises(RunError, match="damaged"):
         branch("trunk@1")
     with pytest.warns(UserWarning, match="Using the one before: images 32"):

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import Result
+from helpers.snapshots import snapshot_at
 
 from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
@@ -25,10 +25,6 @@ from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
 DIED = 77
 CALLS = ("open", "fsync", "chmod", "replace", "unlink")
 """What touches the disk while a checkpoint is written, by its name in `os`."""
-
-
-def state(value: int) -> dict[str, Any]:
-    return {"images": value, "weights": torch.arange(4.0) + value}
 
 
 def die_at(which: int, torn: bool) -> None:
@@ -74,22 +70,22 @@ def test_whenever_the_process_dies_the_last_checkpoint_or_the_new_one_is_whole(
     points = 0
     for which in range(1, 100):
         folder = tmp_path / str(which)
-        Checkpoints(folder, keep=1).save(state(1), 1, forever)
+        Checkpoints(folder, keep=1).save(snapshot_at(1), forever)
         before = {path: path.read_bytes() for path in folder.glob("*.pt")}
 
         def saves(folder: Path = folder, which: int = which) -> None:
             die_at(which, torn)
-            Checkpoints(folder, keep=1).save(state(2), 2)
+            Checkpoints(folder, keep=1).save(snapshot_at(2))
 
         status = in_a_child(saves)
         assert status in (0, DIED)
         said: list[str] = []
-        images = Checkpoints(folder).load_last(said.append)["images"]
+        images = Checkpoints(folder).load_last(said.append).images
         assert images in (1, 2) and not said, said
         # Dropped is only what a later whole one stands for.
         assert images == 2 or all(path.read_bytes() == content for path, content in before.items())
-        Checkpoints(folder, keep=1).save(state(3), 3)
-        assert Checkpoints(folder).load_last()["images"] == 3
+        Checkpoints(folder, keep=1).save(snapshot_at(3))
+        assert Checkpoints(folder).load_last().images == 3
         assert not list(folder.glob(".*")), "what the dead process left is removed"
         if forever:
             assert all(path.read_bytes() == content for path, content in before.items())
@@ -105,7 +101,7 @@ def test_the_manifest_is_written_after_the_checkpoint_and_before_anything_is_dro
 ) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     if not first:
-        checkpoints.save(state(1), 1)
+        checkpoints.save(snapshot_at(1))
     events: list[str] = []
 
     def note(module: Any, name: str, told: Callable[..., str]) -> None:
@@ -119,7 +115,7 @@ def test_the_manifest_is_written_after_the_checkpoint_and_before_anything_is_dro
     note(os, "replace", lambda source, target: f"rename {Path(target).suffix}")
     note(os, "fsync", synced)
     note(Path, "unlink", lambda path: f"remove {path.suffix}")
-    checkpoints.save(state(2), 2)
+    checkpoints.save(snapshot_at(2))
     wanted = ["sync .part", "rename .pt", "sync folder", "sync .part", "rename .json", "sync folder"]
     assert events == wanted + ([] if first else ["remove .pt"])
 
@@ -140,26 +136,26 @@ def small_disk(most: int) -> Iterator[None]:
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.7, 0.99])
 def test_a_disk_that_fills_up_is_a_clear_error_and_touches_nothing(tmp_path: Path, part: float) -> None:
     checkpoints = Checkpoints(tmp_path)
-    path = checkpoints.save(state(1), 1)
+    path = checkpoints.save(snapshot_at(1))
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with small_disk(int(part * path.stat().st_size)), pytest.raises(TrainingError) as raised:
-        checkpoints.save(state(2), 2)
+        checkpoints.save(snapshot_at(2))
     assert str(raised.value).startswith(f"cannot write {tmp_path}")
     assert str(raised.value).endswith(": File too large. What was saved before is untouched")
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-    checkpoints.save(state(2), 2)
-    assert checkpoints.load_last()["images"] == 2
+    checkpoints.save(snapshot_at(2))
+    assert checkpoints.load_last().images == 2
 
 
 def test_a_disk_that_is_full_at_the_manifest_leaves_the_last_one(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=100)
-    size = max(checkpoints.save(state(images), images).stat().st_size for images in range(30))
+    size = max(checkpoints.save(snapshot_at(images)).stat().st_size for images in range(30))
     assert (tmp_path / MANIFEST).stat().st_size > size, "the manifest is larger than a checkpoint here"
     with small_disk(size + 10), pytest.raises(TrainingError, match=r"manifest\.json: File too large"):
-        checkpoints.save(state(30), 30)
-    assert checkpoints.load_last()["images"] == 29
-    checkpoints.save(state(30), 30)
-    assert checkpoints.load_last()["images"] == 30
+        checkpoints.save(snapshot_at(30))
+    assert checkpoints.load_last().images == 29
+    checkpoints.save(snapshot_at(30))
+    assert checkpoints.load_last().images == 30
 
 
 UNWRITABLE = {"read-only file system": errno.EROFS, "no permission": errno.EACCES, "disk error": errno.EIO}
@@ -172,7 +168,7 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error_and_touches_nothing(
 ) -> None:
     """Root may write anywhere, so the calls themselves refuse."""
     checkpoints = Checkpoints(tmp_path, keep=1)
-    checkpoints.save(state(1), 1)
+    checkpoints.save(snapshot_at(1))
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     number = UNWRITABLE[reason]
 
@@ -181,36 +177,36 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error_and_touches_nothing(
 
     monkeypatch.setattr(os, call, refuse)
     if call == "unlink":  # nothing is lost if a file too many stays
-        checkpoints.save(state(2), 2)
+        checkpoints.save(snapshot_at(2))
     else:
         with pytest.raises(TrainingError, match=rf"cannot write .*: {os.strerror(number)}.*untouched"):
-            checkpoints.save(state(2), 2)
+            checkpoints.save(snapshot_at(2))
     monkeypatch.undo()
     if call != "unlink":
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-    assert Checkpoints(tmp_path).load_last()["images"] in (1, 2)
+    assert Checkpoints(tmp_path).load_last().images in (1, 2)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_is_a_clear_error(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state(1), 1)
+    checkpoints.save(snapshot_at(1))
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(TrainingError, match=r"cannot write .*Permission denied.*untouched"):
-            checkpoints.save(state(2), 2)
-        assert checkpoints.load_last()["images"] == 1
+            checkpoints.save(snapshot_at(2))
+        assert checkpoints.load_last().images == 1
     finally:
         tmp_path.chmod(0o700)
 
 
 def test_unfinished_files_of_a_dead_process_are_removed_on_the_next_save(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state(1), 1)
+    checkpoints.save(snapshot_at(1))
     for name in (".000000000002-01234567.pt.abc123.part", f".{MANIFEST}.xyz.part"):
         (tmp_path / name).write_bytes(b"half")
-    assert Checkpoints(tmp_path).load_last()["images"] == 1
-    Checkpoints(tmp_path).save(state(2), 2)
+    assert Checkpoints(tmp_path).load_last().images == 1
+    Checkpoints(tmp_path).save(snapshot_at(2))
     assert not list(tmp_path.glob(".*"))
 
 
@@ -253,7 +249,7 @@ def test_a_row_that_cannot_be_written_is_a_failed_run_and_not_wrong_input(train:
     run = train(run_dir="run")
     with small_disk(10), pytest.raises(TrainingError, match=r"cannot write run/stats\.jsonl: File too large"):
         run.files.append_stats({"images": 48})
-    assert [row["images"] for row in run.files.stats()][-1] == 40, "a half-written row is none"
+    assert [row.images for row in run.files.stats()][-1] == 40, "a half-written row is none"
     with small_disk(10):
         run.files.log("this does not fit, and ends nothing")
     with small_disk(10), pytest.raises(RunError, match=r"cannot write run/stats\.jsonl"):

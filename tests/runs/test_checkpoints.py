@@ -11,14 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.snapshots import snapshot_at
 
 from pggan_kit.errors import RunError, TrainingError
-from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
+from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints, Entry
 from pggan_kit.system.files import write_atomically
-
-
-def state(value: int) -> dict[str, Any]:
-    return {"images": value, "weights": torch.arange(4.0) + value, "nested": [("a", 1.5), {"b": None}]}
 
 
 def files(folder: Path) -> list[str]:
@@ -27,48 +24,44 @@ def files(folder: Path) -> list[str]:
 
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "deep" / "checkpoints")
-    path = checkpoints.save(state(3), images=3)
+    path = checkpoints.save(snapshot_at(3, components={"nested": [("a", 1.5), {"b": None}]}))
     loaded = checkpoints.load_last()
-    assert torch.equal(loaded["weights"], state(3)["weights"])
-    assert loaded["nested"] == [("a", 1.5), {"b": None}]
-    assert checkpoints.entries() == [
-        {
-            "file": path.name,
-            "images": 3,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "forever": False,
-        }
-    ]
+    assert torch.equal(loaded.generator["weight"], snapshot_at(3).generator["weight"])
+    assert loaded.components == {"nested": [("a", 1.5), {"b": None}]}
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert checkpoints.entries() == [Entry(path.name, 3, sha256, forever=False)]
+    written = json.loads((checkpoints.folder / MANIFEST).read_text())
+    assert written == [{"file": path.name, "images": 3, "sha256": sha256, "forever": False}]
 
 
 def test_the_last_few_and_those_forever_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     for images in range(1, 8):
-        checkpoints.save(state(images), images, forever=images in (2, 5))
-    assert [entry["images"] for entry in checkpoints.entries()] == [2, 5, 6, 7]
+        checkpoints.save(snapshot_at(images), forever=images in (2, 5))
+    assert [entry.images for entry in checkpoints.entries()] == [2, 5, 6, 7]
     assert len(files(tmp_path)) == 5, "the files of dropped checkpoints are gone, and nothing else is left"
-    assert checkpoints.load_last()["images"] == 7
+    assert checkpoints.load_last().images == 7
 
 
 def test_keep_one(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     for images in (1, 2, 3):
-        checkpoints.save(state(images), images)
-    assert [entry["images"] for entry in checkpoints.entries()] == [3]
+        checkpoints.save(snapshot_at(images))
+    assert [entry.images for entry in checkpoints.entries()] == [3]
 
 
 def test_two_checkpoints_at_one_clock_leave_the_kept_one_alone(tmp_path: Path) -> None:
     """A finished stage is saved forever; a signal right after growth saves again at the same clock."""
     checkpoints = Checkpoints(tmp_path, keep=1)
-    kept = checkpoints.save(state(8), 8, forever=True)
-    checkpoints.save({**state(8), "grown": True}, 8)
-    assert "grown" in checkpoints.load_last()
-    assert "grown" not in torch.load(kept, weights_only=True)
-    checkpoints.save(state(9), 9)
+    kept = checkpoints.save(snapshot_at(8), forever=True)
+    checkpoints.save(snapshot_at(8, starts=(0, 8)))
+    assert checkpoints.load_last().stage == 1
+    assert torch.load(kept, weights_only=True)["starts"] == [0]
+    checkpoints.save(snapshot_at(9))
     assert kept.exists()
-    assert [(entry["images"], entry["forever"]) for entry in checkpoints.entries()] == [(8, True), (9, False)]
-    checkpoints.save(state(8), 8)
-    assert checkpoints.entries()[-1]["forever"], "the same content saved again stays forever"
+    assert [(entry.images, entry.forever) for entry in checkpoints.entries()] == [(8, True), (9, False)]
+    checkpoints.save(snapshot_at(8))
+    assert checkpoints.entries()[-1].forever, "the same content saved again stays forever"
 
 
 class Crash(BaseException):
@@ -82,7 +75,7 @@ def test_a_crash_while_writing_leaves_the_last_one(
 ) -> None:
     """At the checkpoint's own file or at the manifest, before the rename: the previous checkpoint still loads."""
     checkpoints = Checkpoints(tmp_path, keep=1)
-    checkpoints.save(state(1), 1)
+    checkpoints.save(snapshot_at(1))
     calls, real = [], getattr(os, failing)
 
     def dies(*args: Any) -> Any:
@@ -94,16 +87,16 @@ def test_a_crash_while_writing_leaves_the_last_one(
 
     monkeypatch.setattr(os, failing, dies)
     with pytest.raises(Crash):
-        checkpoints.save(state(2), 2)
+        checkpoints.save(snapshot_at(2))
     monkeypatch.undo()
-    assert Checkpoints(tmp_path).load_last()["images"] == 1
-    checkpoints.save(state(3), 3)
-    assert checkpoints.load_last()["images"] == 3
+    assert Checkpoints(tmp_path).load_last().images == 1
+    checkpoints.save(snapshot_at(3))
+    assert checkpoints.load_last().images == 3
 
 
 def test_a_full_disk_is_a_clear_error_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state(1), 1)
+    checkpoints.save(snapshot_at(1))
     before = files(tmp_path)
 
     def full(descriptor: int) -> None:
@@ -111,10 +104,10 @@ def test_a_full_disk_is_a_clear_error_and_changes_nothing(tmp_path: Path, monkey
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(TrainingError, match=r"cannot write .*: No space left on device.*untouched"):
-        checkpoints.save(state(2), 2)
+        checkpoints.save(snapshot_at(2))
     monkeypatch.undo()
     assert files(tmp_path) == before, "no temporary file is left"
-    assert checkpoints.load_last()["images"] == 1
+    assert checkpoints.load_last().images == 1
 
 
 def test_atomic_write_replaces_and_keeps_permissions_ordinary(tmp_path: Path) -> None:
@@ -131,7 +124,7 @@ def test_atomic_write_replaces_and_keeps_permissions_ordinary(tmp_path: Path) ->
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(TrainingError, match=r"cannot make .*taken: File exists"):
-        Checkpoints(tmp_path / "taken").save(state(1), 1)
+        Checkpoints(tmp_path / "taken").save(snapshot_at(1))
     with pytest.raises(RunError, match="cannot write"):
         write_atomically(tmp_path / "missing" / "file", b"")
 
@@ -150,7 +143,7 @@ class Payload:
 def test_code_in_a_checkpoint_is_refused_unrun(tmp_path: Path, form: str) -> None:
     """Also where its SHA-256 is the manifest's."""
     proof, folder = tmp_path / "proof", tmp_path / "checkpoints"
-    path = Checkpoints(folder).save(state(1), 1)
+    path = Checkpoints(folder).save(snapshot_at(1))
     if form == "torch":
         torch.save({"weights": Payload(proof)}, path)
     else:

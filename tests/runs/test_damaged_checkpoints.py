@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from helpers.snapshots import snapshot_at
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -21,13 +22,9 @@ from pggan_kit.errors import RunError, UserError
 from pggan_kit.runs.checkpoints import DAMAGED, MANIFEST, Checkpoints
 
 
-def state(value: int) -> dict[str, Any]:
-    return {"images": value, "weights": torch.arange(4.0) + value}
-
-
 def saved(folder: Path, *clocks: int) -> list[Path]:
     checkpoints = Checkpoints(folder, keep=len(clocks))
-    return [checkpoints.save(state(images), images) for images in clocks]
+    return [checkpoints.save(snapshot_at(images)) for images in clocks]
 
 
 def flip(path: Path, bit: int) -> None:
@@ -39,7 +36,7 @@ def flip(path: Path, bit: int) -> None:
 def load(folder: Path) -> tuple[int, list[str]]:
     """The clock of what is loaded, and what was said."""
     said: list[str] = []
-    return Checkpoints(folder).load_last(said.append)["images"], said
+    return Checkpoints(folder).load_last(said.append).images, said
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +169,8 @@ def test_a_manifest_that_is_missing_or_damaged_is_made_from_the_files(case: str,
     assert found == [{**row, "forever": True} for row in wanted], "what was to stay is not known: all stay"
     if case != "a folder":
         with pytest.warns(UserWarning, match="found without it"):
-            Checkpoints(folder, keep=1).save(state(3), 3)
-        assert [row["images"] for row in Checkpoints(folder).entries()] == [1, 2, 3]
+            Checkpoints(folder, keep=1).save(snapshot_at(3))
+        assert [row.images for row in Checkpoints(folder).entries()] == [1, 2, 3]
 
 
 def test_files_of_other_names_are_no_checkpoints(pair: Path, tmp_path: Path) -> None:
@@ -190,13 +187,13 @@ def test_files_of_other_names_are_no_checkpoints(pair: Path, tmp_path: Path) -> 
 def test_a_manifest_cannot_lead_out_of_its_folder(name: Any, pair: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(pair, tmp_path / "checkpoints"))
     outside = tmp_path / "outside.pt"
-    torch.save(state(99), outside)
+    torch.save(snapshot_at(99).content(), outside)
     rows = json.loads((folder / MANIFEST).read_text())
     rows.insert(0, {**rows[0], "file": name})
     (folder / MANIFEST).write_text(json.dumps(rows))
     assert load(folder)[0] == 2
     with pytest.warns(UserWarning, match="is damaged"):
-        Checkpoints(folder, keep=1).save(state(3), 3)
+        Checkpoints(folder, keep=1).save(snapshot_at(3))
     assert outside.exists()
 
 
@@ -205,8 +202,8 @@ def test_the_next_save_sets_damaged_ones_aside_and_drops_no_whole_one(tmp_path: 
     first, second = saved(tmp_path, 1, 2)
     flip(second, 1000)
     again = Checkpoints(tmp_path, keep=2)
-    again.save(state(3), 3)
-    assert [row["images"] for row in again.entries()] == [1, 3]
+    again.save(snapshot_at(3))
+    assert [row.images for row in again.entries()] == [1, 3]
     assert first.exists() and not second.exists()
     assert second.with_name(second.name + DAMAGED).exists(), "it is kept for whoever wants to look at it"
 
@@ -237,9 +234,9 @@ def test_a_resumed_run_goes_on_from_the_one_before_and_says_so(
     said = result.stderr + Path("hurt/log.txt").read_text()
     assert said.count("Using the one before: images 32") == 2, said
     found = Checkpoints(folder).load_last()
-    assert found["images"] == wanted["images"]
-    assert all(torch.equal(value, found["ema"][name]) for name, value in wanted["ema"].items())
-    assert [row["images"] for row in run.files.stats()] == [
+    assert found.images == wanted.images
+    assert all(torch.equal(value, found.ema[name]) for name, value in wanted.ema.items())
+    assert [row.images for row in run.files.stats()] == [
         json.loads(line)["images"] for line in Path("hurt/stats.jsonl").read_text().splitlines()
     ]
     assert "warning: hurt/checkpoints" in result.stderr
@@ -259,12 +256,12 @@ def test_images_can_be_drawn_from_a_run_whose_last_checkpoint_is_damaged(train: 
 def test_one_checkpoint_stays_for_each_stage_and_for_each_fade(train: Callable[..., Any]) -> None:
     """Just before a fade ends, both paths are there: any alpha can still be drawn."""
     run = train("train.keep = 1")
-    entries = [row for row in run.checkpoints.entries() if row["forever"]]
-    assert [row["images"] for row in entries] == [8, 16, 24, 32, 40]
+    entries = [row for row in run.checkpoints.entries() if row.forever]
+    assert [row.images for row in entries] == [8, 16, 24, 32, 40]
     states = [run.checkpoints.load(row) for row in entries]
-    assert [state["bridged"]["generator"] for state in states] == [False, True, False, True, False]
+    assert [state.bridged["generator"] for state in states] == [False, True, False, True, False]
 
 
 def test_a_hard_switch_keeps_none_for_fades(train: Callable[..., Any]) -> None:
     run = train("train.keep = 1", "train.switch = @switches.Hard()")
-    assert [row["images"] for row in run.checkpoints.entries() if row["forever"]] == [8, 24, 40]
+    assert [row.images for row in run.checkpoints.entries() if row.forever] == [8, 24, 40]

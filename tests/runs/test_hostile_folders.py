@@ -24,7 +24,7 @@ from pggan_kit.api.train import resume
 from pggan_kit.errors import PluginError, RunError
 from pggan_kit.plugin_host.files import trusted
 from pggan_kit.plugin_host.loading import load
-from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
+from pggan_kit.runs.checkpoints import MANIFEST
 from pggan_kit.runs.directory import RunDirectory
 
 Cli = Callable[..., Result]
@@ -51,7 +51,7 @@ def plant(run: Path, content: bytes) -> None:
 
 def changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Make a changed copy of the run's last checkpoint its last."""
-    saved = Checkpoints(run / "checkpoints").load_last()
+    saved = RunDirectory(run).checkpoints().load_last().content()
     result = change(saved)
     torch.save(saved if result is None else result, run / "new.pt")
     plant(run, (run / "new.pt").read_bytes())
@@ -110,13 +110,20 @@ WRONG = {
     "no format": (lambda saved: saved.pop("format"), r"does not say of which format it is"),
     "a list": (lambda saved: [1, 2], r"holds a list and not a run's state"),
     "a tensor": (lambda saved: torch.ones(2), r"holds a Tensor and not a run's state"),
-    "no networks": (lambda saved: saved.pop("ema"), r"does not fit this experiment: KeyError: 'ema'"),
-    "no starts": (lambda saved: saved.update(starts=None), r"does not fit this experiment: TypeError"),
+    "no networks": (lambda saved: saved.pop("ema"), r"is corrupt: it has no entry 'ema'"),
+    "no starts": (lambda saved: saved.update(starts=None), r"is corrupt: its entry 'starts' has an impossible value"),
     "too many stages": (lambda saved: saved.update(starts=[0] * 9), r"stands in stage 8 of a schedule of 3 stages"),
-    "a clock of text": (lambda saved: saved.update(images="8"), r"its clock and starts cannot be"),
+    "a clock of text": (
+        lambda saved: saved.update(images="8"),
+        r"is corrupt: its entry 'images' has an impossible value",
+    ),
     "texts as weights": (
         lambda saved: saved.update(generator={name: "x" for name in saved["generator"]}),
-        r"does not fit this experiment: AttributeError",
+        r"is corrupt: its entry 'generator' has an impossible value",
+    ),
+    "a stage that begins later": (
+        lambda saved: saved.update(starts=[0, 8, saved["images"] + 1]),
+        r"is corrupt: its entries 'images' and 'starts' contradict each other",
     ),
 }
 
@@ -183,7 +190,7 @@ def test_the_names_and_numbers_in_a_checkpoint_cannot_steer_a_terminal(run: Path
     message = message_of(cli("resume", "run", "--plugin", stub))
     assert "generator is of another architecture" in message and message.isprintable()
     changed(run, lambda saved: saved.update(identity={"schedule": 3}))
-    assert "another schedule (it holds no description of it)" in message_of(cli("resume", "run", "--plugin", stub))
+    assert "its entry 'identity' has an impossible value" in message_of(cli("resume", "run", "--plugin", stub))
 
 
 PLUGIN = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from pggan_kit import Scores, hookimpl
 from pggan_kit.errors import RunError
+from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TickMeans, TrainState
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
@@ -163,15 +165,16 @@ def test_going_on_from_any_stage_and_phase_is_exact(tmp_path: Path, choice: str)
     part = chosen["switch"]
     (tmp_path / "whole").mkdir()
     run = train_tiny(part, "switch", tmp_path / "whole", chosen)
-    saved = [torch.load(path, weights_only=True) for path in sorted((tmp_path / "whole/checkpoints").glob("*.pt"))]
-    places = {(len(content["starts"]), content["phase"]): content for content in saved}
+    checkpoints = run.checkpoints
+    saved = [checkpoints.load(entry) for entry in checkpoints.entries()]
+    places = {(len(snapshot.starts), snapshot.phase): snapshot for snapshot in saved}
     assert set(places) == {(1, "stable"), (2, "fade"), (2, "stable"), (3, "fade"), (3, "stable")}
-    for index, content in enumerate(places.values()):
+    for index, snapshot in enumerate(places.values()):
         folder = tmp_path / str(index)
         folder.mkdir()
-        again = train_tiny(part, "switch", folder, chosen, content)
+        again = train_tiny(part, "switch", folder, chosen, snapshot)
         assert equal(summary(again), summary(run))
-        assert equal(again.state.state_dict(), run.state.state_dict())
+        assert equal(again.state.take_snapshot().content(), run.state.take_snapshot().content())
 
 
 def test_round_trip_of_the_state_in_every_phase() -> None:
@@ -180,11 +183,11 @@ def test_round_trip_of_the_state_in_every_phase() -> None:
 
     def check() -> None:
         buffer = io.BytesIO()
-        torch.save(state.state_dict(), buffer)
+        torch.save(state.take_snapshot().content(), buffer)
         buffer.seek(0)
         other = new_state(update=Alternating(), generator_optimizer=Adam(), discriminator_optimizer=Adam(), seed=9)
-        other.load_state_dict(torch.load(buffer, weights_only=True))
-        assert equal(other.state_dict(), state.state_dict())
+        other.load_snapshot(Snapshot.from_content(torch.load(buffer, weights_only=True)))
+        assert equal(other.take_snapshot().content(), state.take_snapshot().content())
         assert other.stage == state.stage and other.fading == state.fading
 
     for bridged in (None, {"generator": True}, {"discriminator": True}, {}):
@@ -203,13 +206,11 @@ def test_round_trip_of_the_state_in_every_phase() -> None:
 def test_a_checkpoint_of_something_else_is_refused_by_name() -> None:
     state = new_state(architecture=PGGAN(channels=4))
     with pytest.raises(RunError, match=r"generator is of another architecture: stem\.\S+ is .* there and .* in this"):
-        new_state(architecture=PGGAN(channels=5)).load_state_dict(state.state_dict())
+        new_state(architecture=PGGAN(channels=5)).load_snapshot(state.take_snapshot())
     with pytest.raises(RunError, match="of another architecture"):
-        new_state().load_state_dict(state.state_dict())
-    with pytest.raises(RunError, match="format 99"):
-        new_state().load_state_dict({**state.state_dict(), "format": 99})
+        new_state().load_snapshot(state.take_snapshot())
     with pytest.raises(RunError, match="stage 2 of a schedule of 2"):
-        new_state().load_state_dict({**new_state().state_dict(), "starts": [0, 8, 28]})
+        new_state().load_snapshot(replace(new_state().take_snapshot(), starts=(0, 8, 28)))
 
 
 def test_tick_means() -> None:
@@ -342,7 +343,7 @@ def test_lazy_penalties_are_due_at_every_kth_update_of_each_stage(
     state.renew_optimizers(reset=True)
     assert take_turns(state, 4 // updates, updates, draws) == wanted[:4], "the count starts anew with the stage"
     resumed = new_state(schedule=schedule, **chosen)
-    resumed.load_state_dict(state.state_dict())
+    resumed.load_snapshot(state.take_snapshot())
     assert take_turns(resumed, 8 // updates, updates, draws) == wanted[4:], "a resumed run goes on counting"
 
 

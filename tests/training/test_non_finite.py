@@ -19,7 +19,7 @@ import pggan_kit
 from pggan_kit import Component, Scores, hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import TrainingError
-from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.testing.support import equal
 from pggan_kit.training import non_finite as guards
 from pggan_kit.training.non_finite import Guard, NonFiniteError
@@ -129,8 +129,8 @@ def mode(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 
 def all_finite(run: Path) -> bool:
     """Whether all checkpoints of a run are."""
-    checkpoints = Checkpoints(run / "checkpoints")
-    return all(finite(checkpoints.load(entry)) for entry in checkpoints.entries())
+    checkpoints = RunDirectory(run).checkpoints()
+    return all(finite(checkpoints.load(entry).content()) for entry in checkpoints.entries())
 
 
 def finite(content: Any) -> bool:

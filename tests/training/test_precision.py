@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pggan_kit import hookimpl
 from pggan_kit.api import prepare as api
+from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.system.devices import prepared_device
 from pggan_kit.testing.support import equal, weights
@@ -159,7 +160,7 @@ class Growing:
 def test_a_resumed_run_goes_on_with_the_scale_to_the_bit(tmp_path: Path) -> None:
     run = train_tiny(Growing(), "growing", tmp_path, chosen())
     saved = mid_fade(tmp_path)
-    assert saved["scalers"]["generator"]["scale"] > 32.0
+    assert saved.scalers["generator"]["scale"] > 32.0
     wanted, scales = summary(run), [scaler.state_dict() for scaler in run.state.scalers.values()]
     again = train_tiny(Growing(), "growing", tmp_path, chosen(), saved)
     assert equal(summary(again), wanted)
@@ -168,9 +169,9 @@ def test_a_resumed_run_goes_on_with_the_scale_to_the_bit(tmp_path: Path) -> None
 
 def test_a_checkpoint_of_before_there_were_scales_still_loads(tmp_path: Path) -> None:
     run = new_run(object(), "nobody", tmp_path, chosen("float32"))
-    saved = run.state.state_dict()
-    del saved["scalers"]
-    new_state("float32").load_state_dict(saved)
+    content = run.state.take_snapshot().content()
+    del content["scalers"]
+    new_state("float32").load_snapshot(Snapshot.from_content(content))
 
 
 def test_float16_needs_an_optimizer_that_can_leave_a_step_out(rejected: Callable[..., str]) -> None:

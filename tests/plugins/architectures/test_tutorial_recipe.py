@@ -288,8 +288,8 @@ def test_resumed_run_ends_with_the_same_bits_and_counter(tmp_path: Path) -> None
     with pytest.raises(Exception, match="plug was pulled"):
         train(recipe, short, run_dir=tmp_path / "run", plugins=[Breaks()])
     saved = Checkpoints(tmp_path / "run" / "checkpoints").load_last()
-    assert saved["phase"] == "fade" and saved["bridged"]["generator"] and saved["steps"] == 8
-    assert {state["step"] for state in saved["optimizers"]["both"]["state"].values()} == {16}
+    assert saved.phase == "fade" and saved.bridged["generator"] and saved.steps == 8
+    assert {state["step"] for state in saved.optimizers["both"]["state"].values()} == {16}
     resumed = resume(tmp_path / "run")
     assert {state["step"] for state in resumed.state.optimizers["both"].state.values()} == {2 * 12}
     left, right = whole.state.state_dict(), resumed.state.state_dict()

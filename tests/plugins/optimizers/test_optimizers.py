@@ -79,7 +79,7 @@ def test_moments_of_another_memory_format() -> None:
         experiment = tiny_experiment({**chosen, "update": Alternating(), "memory_format": memory_format})
         runs.append(TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu")))
     step(runs[0])
-    runs[1].load_state_dict(runs[0].state_dict(), other_optimizers=True)
+    runs[1].load_snapshot(runs[0].take_snapshot(), other_optimizers=True)
     for state in runs:
         step(state)
     for name in ("generator", "discriminator"):

@@ -240,6 +240,6 @@ def test_resumed_at_any_tick_it_grows_at_the_same_clock(train: Callable[..., Any
     assert len(entries) == 13
     for count in range(1, len(entries)):
         again = resume(cut(Path("whole"), Path(f"cut{count}"), count), plugins=[stub])
-        assert again.state.starts == run.state.starts, f"resumed at images {entries[count - 1]['images']}"
+        assert again.state.starts == run.state.starts, f"resumed at images {entries[count - 1].images}"
         for name, value in run.state.generator.state_dict().items():
             assert torch.equal(value, again.state.generator.state_dict()[name])

@@ -255,7 +255,7 @@ def test_a_lazy_penalty_is_computed_every_kth_time_whatever_is_drawn(
     whole, again = (Noted(0.1, every=2) if eager else Drift(0.1, every=2) for _ in range(2))
     run = train_tiny(object(), "nobody", tmp_path, {**chosen, "loss": ToyLoss([whole])})
     saved = mid_fade(tmp_path)
-    assert saved["discriminator_updates"] % 2 == 1, "the run must break between two turns"
+    assert saved.discriminator_updates % 2 == 1, "the run must break between two turns"
     assert run.state.starts == [0, 4 * drawn] and run.state.images == 13 * drawn
     slices = 4 // chosen.get("micro_batch", 4)
     if isinstance(whole, Noted):  # a compiled step calls no Python

@@ -1,0 +1,267 @@
+"""Define what a checkpoint holds: its entries, their names in the file, and what they may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any
+
+from torch import Tensor
+
+from pggan_kit.errors import RunError
+from pggan_kit.runs.identity import SECTIONS, Identity, noted_sizes
+from pggan_kit.schedule import FADE, STABLE
+
+FORMAT = 3
+"""Number of the file's form. It changes when an older version could no longer read the file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The content of a checkpoint: all that a run needs to go on from there.
+
+    Entries with a default are missing in checkpoints of versions that did not write them yet.
+
+    Attributes:
+        images: the clock: reals drawn so far, over all ranks.
+        steps: iterations so far.
+        starts: the clock at which each stage so far began.
+        discriminator_updates: updates of D in the current stage.
+        last_tick: the clock at the last tick.
+        phase: `fade` or `stable`.
+        bridged: whether a network (`generator`, `discriminator`) has its old path beside the new one.
+        generator, ema, discriminator: the weights of the networks and of the generator's average.
+        optimizers: the state of each optimizer, by name.
+        optimizer_classes: the class of each optimizer, by name.
+        means: the numbers that the running tick has added up so far.
+        dropped: steps left out because a loss or gradient was not finite.
+        rewinds: returns to an earlier checkpoint for the same reason.
+        warned_stage: the last stage with a warning about collapse; -1 for none.
+        scalers: the state of each network's loss scaler; empty without float16.
+        identity: what the checkpoint belongs to.
+        stage_over: whether it was saved at the end of its stage.
+        components: what components saved, by their place in the config.
+        compiled: for each network, whether its steps were compiled (`compiled`) or not (`eager`).
+        component_classes: the class of each component that can save something, by its place.
+    """
+
+    images: int
+    steps: int
+    starts: tuple[int, ...]
+    discriminator_updates: int
+    last_tick: int
+    phase: str
+    bridged: Mapping[str, bool]
+    generator: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor]
+    discriminator: Mapping[str, Tensor]
+    optimizers: Mapping[str, dict[str, Any]]
+    optimizer_classes: Mapping[str, str]
+    means: SavedMeans
+    dropped: int
+    rewinds: int
+    warned_stage: int
+    scalers: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    identity: Identity = field(default_factory=dict)
+    stage_over: bool = False
+    components: Mapping[str, Any] = field(default_factory=dict)
+    compiled: Mapping[str, str] = field(default_factory=dict)
+    component_classes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> int:
+        """Return the number of the current stage, from 0."""
+        return len(self.starts) - 1
+
+    @property
+    def sizes(self) -> list[str]:
+        """Return the sizes of all stages of the run (`7x7`, ...).
+
+        Raises:
+            RunError: the checkpoint does not note them.
+        """
+        sizes = noted_sizes(self.identity)
+        if len(sizes) <= self.stage:
+            raise RunError(f"the checkpoint is corrupt: it stands in stage {self.stage} of {len(sizes)} stages")
+        return sizes
+
+    @property
+    def size(self) -> str:
+        """Return the size of the current stage, as `28x28`.
+
+        Raises:
+            RunError: the checkpoint does not note it.
+        """
+        return self.sizes[self.stage]
+
+    def content(self) -> dict[str, Any]:
+        """Return what the file holds, as data that `torch.load(weights_only=True)` reads back."""
+        return {
+            "format": FORMAT,
+            "images": self.images,
+            "steps": self.steps,
+            "starts": list(self.starts),
+            "discriminator_updates": self.discriminator_updates,
+            "last_tick": self.last_tick,
+            "phase": self.phase,
+            "bridged": self.bridged,
+            "generator": self.generator,
+            "ema": self.ema,
+            "discriminator": self.discriminator,
+            "optimizers": self.optimizers,
+            "optimizer_classes": self.optimizer_classes,
+            "scalers": self.scalers,
+            "means": {"sums": self.means.sums, "counts": self.means.counts},
+            "dropped": self.dropped,
+            "rewinds": self.rewinds,
+            "warned_stage": self.warned_stage,
+            "identity": self.identity,
+            "stage_over": self.stage_over,
+            "components": self.components,
+            "compiled": self.compiled,
+            "component_classes": self.component_classes,
+        }
+
+    @classmethod
+    def from_content(cls, content: object) -> Snapshot:
+        """Return the snapshot that a file holds.
+
+        Whether it fits an experiment shows when a `TrainState` loads it.
+
+        Args:
+            content: what `torch.load` returned; it may be anything.
+
+        Raises:
+            RunError: it is no checkpoint, this version cannot read it, or an entry is missing or corrupt.
+        """
+        if not isinstance(content, dict):
+            raise RunError(
+                f"the checkpoint holds a {type(content).__name__} and not a run's state: it is no checkpoint of a run"
+            )
+        _require_format(content.get("format"))
+
+        entries = {}
+        for name, is_valid in _IS_VALID.items():
+            if name in content:
+                if not is_valid(content[name]):
+                    raise RunError(f"the checkpoint is corrupt: its entry {name!r} has an impossible value")
+                entries[name] = content[name]
+            elif name in _REQUIRED:
+                raise RunError(f"the checkpoint is corrupt: it has no entry {name!r}")
+
+        entries["starts"] = tuple(entries["starts"])
+        entries["means"] = SavedMeans(entries["means"]["sums"], entries["means"]["counts"])
+        snapshot = cls(**entries)
+        clock = [*snapshot.starts, snapshot.images]
+        if clock != sorted(clock):
+            raise RunError("the checkpoint is corrupt: its entries 'images' and 'starts' contradict each other")
+        return snapshot
+
+    def on_cpu(self) -> Snapshot:
+        """Return a copy that shares no memory with this one and takes no GPU's memory."""
+        means = SavedMeans(copy_to_cpu(self.means.sums), dict(self.means.counts))
+        copies = {entry.name: copy_to_cpu(getattr(self, entry.name)) for entry in fields(self) if entry.name != "means"}
+        return replace(self, means=means, **copies)
+
+
+@dataclass(frozen=True, eq=False)
+class SavedMeans:
+    """The running means of a tick, as a checkpoint holds them.
+
+    Attributes:
+        sums: the sum of each number, 0-dim.
+        counts: how many values each sum has.
+    """
+
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def copy_to_cpu(value: Any) -> Any:
+    """Return a copy of tensors in nested dicts, lists and tuples, on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: copy_to_cpu(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(copy_to_cpu(inner) for inner in value)
+    return value
+
+
+def _require_format(found: object) -> None:
+    if type(found) is not int:
+        raise RunError("the checkpoint does not say of which format it is: it is none of a run")
+    if found > FORMAT:
+        raise RunError(
+            f"the checkpoint is of a newer pggan_kit: it has format {found}, and this version reads up to format "
+            f"{FORMAT}; install the newer version"
+        )
+    if found < FORMAT:
+        raise RunError(f"the checkpoint has format {found}; this version reads format {FORMAT}")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_list_of_starts(value: object) -> bool:
+    return isinstance(value, list) and value[:1] == [0] and all(_is_count(start) for start in value)
+
+
+def _is_mapping_of(kind: type) -> Callable[[object], bool]:
+    def is_valid(value: object) -> bool:
+        return isinstance(value, dict) and all(
+            isinstance(name, str) and isinstance(inner, kind) for name, inner in value.items()
+        )
+
+    return is_valid
+
+
+_are_texts = _is_mapping_of(str)
+_are_tensors = _is_mapping_of(Tensor)
+_are_mappings = _is_mapping_of(dict)
+
+
+def _are_means(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and _are_tensors(value.get("sums"))
+        and _is_mapping_of(int)(value.get("counts"))
+        and value["sums"].keys() == value["counts"].keys()
+    )
+
+
+def _is_identity(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    # A state that no run has saved belongs to nothing.
+    return not value or all(_are_texts(value.get(section)) for section in SECTIONS)
+
+
+_IS_VALID: dict[str, Callable[[object], bool]] = {
+    "images": _is_count,
+    "steps": _is_count,
+    "starts": _is_list_of_starts,
+    "discriminator_updates": _is_count,
+    "last_tick": _is_count,
+    "phase": lambda value: isinstance(value, str) and value in (FADE, STABLE),
+    "bridged": _is_mapping_of(bool),
+    "generator": _are_tensors,
+    "ema": _are_tensors,
+    "discriminator": _are_tensors,
+    "optimizers": _are_mappings,
+    "optimizer_classes": _are_texts,
+    "means": _are_means,
+    "dropped": _is_count,
+    "rewinds": _is_count,
+    "warned_stage": lambda value: type(value) is int and value >= -1,
+    "scalers": _are_mappings,
+    "identity": _is_identity,
+    "stage_over": lambda value: type(value) is bool,
+    "components": _is_mapping_of(object),
+    "compiled": _are_texts,
+    "component_classes": _are_texts,
+}
+"""For each entry whether a value is possible."""
+
+_REQUIRED = {entry.name for entry in fields(Snapshot) if entry.default is MISSING and entry.default_factory is MISSING}

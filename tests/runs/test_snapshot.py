@@ -1,0 +1,155 @@
+"""A checkpoint's content: its entries in the file, what they may be, and that one module alone knows them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.snapshots import snapshot_at
+
+import pggan_kit
+from pggan_kit.errors import RunError
+from pggan_kit.runs.snapshot import SavedMeans, Snapshot
+from pggan_kit.testing.support import equal
+
+KEYS = [
+    "format", "images", "steps", "starts", "discriminator_updates", "last_tick", "phase", "bridged", "generator", "ema",
+    "discriminator", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds", "warned_stage",
+    "identity", "stage_over", "components", "compiled", "component_classes",
+]  # fmt: skip
+"""Entries of the file, in the order in which they are written."""
+
+LATER = {"scalers", "identity", "stage_over", "components", "compiled", "component_classes"}
+"""Entries that the first checkpoints of this format did not have."""
+
+CORE = Path(pggan_kit.__file__).parent
+SHARED = {"images", "steps", "phase", "generator", "discriminator", "components", "compiled", "format"}
+"""Keys that other dicts have too: rows of statistics, networks by name, the catalogue, and `pggan-kit plan`."""
+
+
+def test_the_file_has_the_form_of_format_3() -> None:
+    """Runs that were begun with an earlier version are resumed."""
+    content = snapshot_at(8, starts=(0, 8), means=SavedMeans({"a": torch.ones(())}, {"a": 2})).content()
+    assert list(content) == KEYS
+    assert content["format"] == 3 and content["starts"] == [0, 8]
+    assert equal(content["means"], {"sums": {"a": torch.ones(())}, "counts": {"a": 2}})
+
+
+def test_a_snapshot_comes_back_from_its_content() -> None:
+    identity = {"architecture": {"a": "1"}, "schedule": {"sizes": "4x4, 8x8"}, "dataset": {"content": "abc"}}
+    changes: dict[str, Any] = {
+        "starts": (0, 8), "phase": "fade", "bridged": {"generator": True}, "scalers": {"generator": {"scale": 2.0}},
+        "means": SavedMeans({"a": torch.ones(())}, {"a": 2}), "dropped": 1, "rewinds": 2, "warned_stage": 0,
+        "identity": identity, "stage_over": True, "components": {"x": [1, None]}, "compiled": {"generator": "eager"},
+        "component_classes": {"x": "X"},
+    }  # fmt: skip
+    snapshot = snapshot_at(9, **changes)
+    read = Snapshot.from_content(snapshot.content())
+    assert equal(read.content(), snapshot.content())
+    assert read.starts == (0, 8) and (read.stage, read.size, read.sizes) == (1, "8x8", ["4x4", "8x8"])
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_an_entry_that_is_missing_is_named_or_has_a_default(name: str) -> None:
+    content = snapshot_at(8).content()
+    del content[name]
+    if name in LATER:
+        assert equal(Snapshot.from_content(content).content(), snapshot_at(8).content())
+    else:
+        wanted = "of which format" if name == "format" else f"is corrupt: it has no entry '{name}'"
+        with pytest.raises(RunError, match=wanted):
+            Snapshot.from_content(content)
+
+
+IMPOSSIBLE: list[tuple[str, Any]] = [
+    ("images", -1), ("images", True), ("images", 8.0), ("steps", "8"), ("starts", []), ("starts", [4]),
+    ("starts", [0, True]), ("starts", (0,)), ("discriminator_updates", -1), ("last_tick", None), ("phase", "other"),
+    ("phase", []), ("bridged", {"generator": 1}), ("generator", {"weight": "x"}), ("ema", {1: torch.ones(1)}),
+    ("discriminator", torch.ones(2)), ("optimizers", {"both": 3}), ("optimizer_classes", {"both": None}),
+    ("scalers", []), ("means", {}), ("means", {"sums": {"a": torch.ones(())}, "counts": {}}), ("dropped", -1),
+    ("rewinds", 0.5), ("warned_stage", -2), ("identity", None), ("identity", {"schedule": {}}),
+    ("identity", {"architecture": {}, "schedule": {"sizes": 3}, "dataset": {}}), ("stage_over", 1),
+    ("components", [1]), ("compiled", {"generator": 1}), ("component_classes", "x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), IMPOSSIBLE)
+def test_an_entry_with_an_impossible_value_is_named(name: str, value: Any) -> None:
+    with pytest.raises(RunError, match=rf"^the checkpoint is corrupt: its entry '{name}' has an impossible value$"):
+        Snapshot.from_content({**snapshot_at(8).content(), name: value})
+
+
+def test_each_entry_has_an_impossible_value_here() -> None:
+    assert {name for name, _ in IMPOSSIBLE} == set(KEYS) - {"format"}
+
+
+@pytest.mark.parametrize("starts", [[0, 9], [0, 6, 4]])
+def test_a_clock_that_goes_back_is_refused(starts: list[int]) -> None:
+    with pytest.raises(RunError, match="'images' and 'starts' contradict each other"):
+        Snapshot.from_content({**snapshot_at(8).content(), "starts": starts})
+
+
+def test_sizes_that_do_not_reach_the_stage_are_refused() -> None:
+    identity: dict[str, dict[str, str]] = {"architecture": {}, "schedule": {"sizes": "4x4"}, "dataset": {}}
+    with pytest.raises(RunError, match="is corrupt: it stands in stage 1 of 1 stages"):
+        _ = snapshot_at(8, starts=(0, 8), identity=identity).size
+    with pytest.raises(RunError, match="written by an older version"):
+        _ = snapshot_at(8).size
+
+
+def test_a_copy_on_the_cpu_shares_nothing() -> None:
+    weights, remembered = torch.zeros(2), [1]
+    snapshot = snapshot_at(8, generator={"weight": weights}, components={"x": remembered})
+    copy = snapshot.on_cpu()
+    weights += 1
+    remembered.append(2)
+    assert copy.generator["weight"].tolist() == [0, 0] and copy.components == {"x": [1]}
+    assert equal(copy.on_cpu().content(), copy.content())
+
+
+def keys_looked_up(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield each constant text that a module looks up (`x["a"]`, `x.get("a")`, `"a" in x`), and its line."""
+    for node in ast.walk(tree):
+        looked_up: list[ast.expr] = []
+        if isinstance(node, ast.Subscript):
+            looked_up = [node.slice]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "pop"):
+            looked_up = node.args[:1]
+        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.In, ast.NotIn)):
+            looked_up = [node.left]
+        for key in looked_up:
+            if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                yield key.value, key.lineno
+
+
+def modules_of_core() -> Iterator[tuple[str, ast.AST]]:
+    for path in sorted(CORE.rglob("*.py")):
+        if "templates" not in path.parts:
+            yield path.relative_to(CORE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_no_other_module_of_the_core_looks_into_the_content() -> None:
+    own = set(KEYS) - SHARED
+    found = {
+        f"{name}:{line} {key!r}"
+        for name, tree in modules_of_core()
+        for key, line in keys_looked_up(tree)
+        if key in own and name != "runs/snapshot.py"
+    }
+    assert not found, "they read a field of Snapshot"
+
+
+def test_the_folder_of_checkpoints_has_one_place() -> None:
+    naming = {
+        name
+        for name, tree in modules_of_core()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Div)
+        and ast.unparse(node.right).strip("'\"").startswith("checkpoints")
+    }
+    assert naming == {"runs/directory.py"}, "they ask RunDirectory.checkpoints()"
