@@ -155,7 +155,8 @@ def test_page_on_ablations_explains_every_column_and_verdict_and_file() -> None:
         for same in (0.01, 0.9):
             entry = {"role": "confirmatory", "p": differs, "equivalence": same, "ranks": None}
             correct([entry])
-            assert f"\n| {entry['verdict']} | {'yes' if differs < 0.05 else 'no'} | {'yes' if same < 0.05 else 'no'} |" in text
+            answers = ["yes" if p < 0.05 else "no" for p in (differs, same)]
+            assert f"\n| {entry['verdict']} | {answers[0]} | {answers[1]} |" in text
     shipped = {file.name for file in (ROOT / "experiments/ablations").glob("*.gin")} - {"base.gin", "common.gin"}
     assert {name for name in explained if name.endswith(".gin")} == shipped
 
@@ -164,7 +165,7 @@ def test_page_on_ablations_names_the_fewest_seeds() -> None:
     text = (DOCS / "ablations.md").read_text()
     rows = re.findall(r"^\| (\d)(?: (?:or|to) (\d))? \| (\d) \|$", text, re.MULTILINE)
     listed = {count: int(n) for low, high, n in rows for count in range(int(low), int(high or low) + 1)}
-    # Independent of the code: all pairs agree with probability 2 / 2^n, and Holm multiplies it by the number of contrasts.
+    # Independent of the code: all pairs agree with probability 2 / 2^n; Holm multiplies it by the number of contrasts.
     fewest = {count: next(n for n in range(1, 20) if count * 2 / 2**n < 0.05) for count in range(1, 7)}
     assert listed == fewest == {count: pairs_needed(count) for count in range(1, 7)}
 
