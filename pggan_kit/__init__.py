@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from pggan_kit.layers.batches import count_batches
     from pggan_kit.layers.derivatives import conv2d, leaky_relu
     from pggan_kit.layers.resampling import Area, AreaDownsample, Downsample, NearestUpsample, Upsample
-    from pggan_kit.layers.tensors import at_least_float32
+    from pggan_kit.layers.tensors import at_least_float32, images_from_uint8, images_to_uint8
     from pggan_kit.runs.generators import TrainedGenerator
     from pggan_kit.runs.run import Run, Stats
     from pggan_kit.runs.state import TrainState
@@ -109,7 +109,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "layers.batches": ("count_batches",),
     "layers.derivatives": ("conv2d", "leaky_relu"),
     "layers.resampling": ("Area", "AreaDownsample", "Downsample", "NearestUpsample", "Upsample"),
-    "layers.tensors": ("at_least_float32",),
+    "layers.tensors": ("at_least_float32", "images_from_uint8", "images_to_uint8"),
     "runs.generators": ("TrainedGenerator",),
     "runs.run": ("Run", "Stats"),
     "runs.state": ("TrainState",),
@@ -183,6 +183,8 @@ __all__ = [
     "evaluate",
     "hookimpl",
     "image_gradients",
+    "images_from_uint8",
+    "images_to_uint8",
     "leaky_relu",
     "load_generator",
     "resume",

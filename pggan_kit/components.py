@@ -377,7 +377,8 @@ class Quantity:
             their size, and which are 0 only where nothing differs at all), or `"plain"` for those of the values.
 
     Raises:
-        SettingError: an unknown direction or scale, an empty range, or the scale `"log"` of values below 0.
+        SettingError: an unknown direction or scale, an empty range, or the scale `"log"` of values that may be
+            negative.
     """
 
     direction: Literal["lower", "higher"]

@@ -74,7 +74,7 @@ Checked = float | None | Mapping[int, float | None]
 """A number, None, or a dict that holds one for each stage."""
 
 
-def check_at_least(name: str, value: Checked, least: float, instead: str = "") -> None:
+def check_at_least(name: str, value: Checked, least: float, instead: str = "", *, whole: bool = False) -> None:
     """Check that a setting, if it is not None, is a number of at least `least`.
 
     Args:
@@ -82,13 +82,16 @@ def check_at_least(name: str, value: Checked, least: float, instead: str = "") -
         value: of the setting; of a dict per stage, each value is checked.
         least: smallest value that it may have.
         instead: what the setting may be instead, e.g. `None for all`.
+        whole: whether it must be a whole number.
 
     Raises:
-        SettingError: a smaller value, NaN, or no number.
+        SettingError: a smaller value, NaN, or no such number.
     """
+    wanted = "must be a whole number of at least" if whole else "must be at least"
     for number in _numbers_of(value):
-        if not (_is_number(number) and number >= least):
-            raise SettingError(name, f"must be at least {least}{_or(instead)}, and is {number!r}")
+        fits = _is_number(number) and number >= least and (isinstance(number, int) or not whole)
+        if not fits:
+            raise SettingError(name, f"{wanted} {least}{_or(instead)}, and is {number!r}")
 
 
 def check_above(name: str, value: Checked, bound: float, instead: str = "") -> None:

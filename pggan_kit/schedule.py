@@ -177,8 +177,7 @@ class ScheduleSettings:
             for budget in values:
                 in_images(name, budget, 1, 1)
         for batch_size in values_per_stage("batch_size", self.batch_size, sizes):
-            if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-                raise SettingError("batch_size", f"must be a whole number of at least 1, not {batch_size!r}")
+            check_at_least("batch_size", batch_size, 1, whole=True)
         if self.total_images is not None:
             check_at_least("total_images", in_images("total_images", self.total_images, 1, 1), 1)
 

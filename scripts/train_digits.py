@@ -13,6 +13,7 @@ import argparse
 import copy
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from pggan_kit.data.pyramid import Pyramid
 from pggan_kit.data.settings import DataSettings
+from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.seeding import derive
 from pggan_plugins.datasets import MNIST
@@ -38,7 +40,7 @@ def load(folder: str, split: str) -> dict[int, Digits]:
     found = {}
     for (size, _), level in pyramid.levels.items():
         assert level.labels is not None
-        images = torch.from_numpy(level.images.astype("float32")) / 127.5 - 1
+        images = images_from_uint8(torch.from_numpy(np.array(level.images)))
         found[size] = images, torch.from_numpy(level.labels)
     return found
 

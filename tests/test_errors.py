@@ -34,6 +34,7 @@ def test_what_is_large_enough_is_taken(value: Any) -> None:
         (lambda: check_at_least("x", "2", 1), "x must be at least 1, and is '2'"),
         (lambda: check_at_least("x", True, 1), "x must be at least 1, and is True"),
         (lambda: check_at_least("x", 0, 1, instead="None for all"), "x must be at least 1, or None for all, and is 0"),
+        (lambda: check_at_least("x", 1.5, 1, whole=True), "x must be a whole number of at least 1, and is 1.5"),
         (lambda: check_above("x", 0, 0), "x must be above 0, and is 0"),
         (lambda: check_above("x", {4: 1.0, 8: math.nan}, 0), "x must be above 0, and is nan"),
         (lambda: check_between("x", 1.5, 0, 1), "x must be in [0, 1], and is 1.5"),

@@ -21,6 +21,7 @@ from pggan_kit.errors import ConfigError, DataError, RunError
 from pggan_kit.evaluation.evaluator import Evaluator, Reals, Value, fakes
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
+from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.plugin_host.loading import load
 from pggan_kit.runs.generators import TrainedGenerator, drawn, restored, stage_end
 from pggan_kit.runs.identity import noted_fingerprint
@@ -181,7 +182,7 @@ def _of_folders(fake: Path, real: Path, bindings: Sequence[str], plugins: Sequen
     # Drawn, since files are often sorted by class; in another order than the reals, which may be the same images.
     rows = numpy_generator(0, "evaluation fakes").permutation(len(images))[: settings.count]
     batches = (
-        torch.from_numpy(images[rows[start : start + settings.batch_size]]).float() / 127.5 - 1.0
+        images_from_uint8(torch.from_numpy(images[rows[start : start + settings.batch_size]]))
         for start in range(0, len(rows), settings.batch_size)
     )
     evaluator = Evaluator(comparison.metrics, settings, lambda _: Reals(reals, None, None), None, device_of("auto"))

@@ -26,6 +26,7 @@ from pggan_kit.runs.run import Run
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Schedule, Stage
 from pggan_kit.system import distributed
+from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.devices import prepared_device
 from pggan_kit.training.batch_statistics import list_batch_statistics, list_trained_stages, list_warnings
 
@@ -131,7 +132,7 @@ class Prepared:
             )
         name = f"{data.fingerprint} {settings.filter}"
         reals = {(s.height, s.width): Reals(*data.level((s.height, s.width)), name) for s in stages}
-        keeper = Keeper(settings.cache_folder() / "descriptions")
+        keeper = Keeper(cache_folder(settings.cache) / "descriptions")
         return Evaluator(experiment.metrics, experiment.evaluation, reals.__getitem__, keeper, device)
 
 

@@ -18,8 +18,8 @@ from pggan_kit.benchmarking.rig import Rig, fades
 from pggan_kit.benchmarking.timing import ROUNDS, Kinds, Turns, seconds, spread
 from pggan_kit.errors import UserError
 from pggan_kit.schedule import Schedule, Stage
-from pggan_kit.system.devices import has_bfloat16, peak_mib, prepared_device, reset_peak
-from pggan_kit.version import __version__
+from pggan_kit.system.devices import peak_mib, prepared_device, reset_peak
+from pggan_kit.system.provenance import describe_machine
 
 FORMAT = 1
 STEADY, FADING = "steady", "fading"
@@ -69,7 +69,8 @@ def bench(
         raise UserError(f"contenders need different names, and these are {', '.join(names)}")
     first, experiment = own[0], own[0].prepared.built.experiment
     device = prepared_device(experiment.device, experiment.tf32)
-    report: dict[str, Any] = {"format": FORMAT, "config": str(config), "machine": machine(device), "rows": []}
+    machine = {**describe_machine(device), "matrix_product": ceiling.matrix_product(device)}
+    report: dict[str, Any] = {"format": FORMAT, "config": str(config), "machine": machine, "rows": []}
     for stage in chosen_stages(first.schedule, stages):
         for phase in (STEADY, FADING) if fades(first.prepared, first.schedule, stage) else (STEADY,):
             report["rows"] += case(own, foreigners, stage, phase, device, rounds, progress)
@@ -88,19 +89,6 @@ def chosen_stages(schedule: Schedule, wanted: Sequence[str]) -> list[Stage]:
             sizes = ", ".join(stage.size for stage in schedule.stages)
             raise UserError(f"--stages {name}: there is no such stage; the stages are {sizes} (or 0, 1, ...)")
     return sorted({known[name] for name in wanted}, key=lambda stage: stage.index) or list(schedule.stages)
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What figures depend on besides the code."""
-    gpu = device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(device) if gpu else torch.backends.cpu.get_cpu_capability(),
-        "native_bfloat16": torch.cuda.is_bf16_supported() if gpu else has_bfloat16(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "pggan_kit": __version__,
-        "matrix_product": ceiling.matrix_product(device),
-    }
 
 
 @dataclass(frozen=True)

@@ -112,5 +112,6 @@ def _watched_step(rig: Rig, update: int, penalised: bool) -> dict[str, float]:
     rig.place(update)
     ctx = Watched(rig.experiment, rig.state, rig.stage, rig.sampler, rig.alphas)
     rig.losses = rig.experiment.update.step(ctx)
-    watch.time("optimizer", rig.state.follow)
+    rig.state.images += ctx.drawn
+    watch.time("optimizer", rig.state.follow, ctx.drawn)
     return watch.pieces

@@ -20,6 +20,7 @@ def data() -> None:
 def data_build(config: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
     """Make the data set's copies at all of an experiment's sizes ahead of time."""
     from pggan_kit.api import prepare as api
+    from pggan_kit.system.cache import cache_folder
 
     prepared = api.prepare(config, bindings, plugins)
     schedule = prepared.schedule()
@@ -27,5 +28,5 @@ def data_build(config: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]
         made = prepared.data(schedule, progress)
     sizes = ", ".join(stage.size for stage in schedule.stages)
     skipped = f"; {made.skipped:,} broken ones left out" if made.skipped else ""
-    folder = prepared.built.experiment.data.cache_folder()
+    folder = cache_folder(prepared.built.experiment.data.cache)
     out.print(f"{len(made):,} images at {sizes} in {folder}{skipped}", highlight=False, soft_wrap=True)

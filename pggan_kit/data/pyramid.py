@@ -23,6 +23,7 @@ from pggan_kit.data.array_files import ArrayWriter, disk_errors, file_lock, open
 from pggan_kit.data.settings import FILTERS, DataSettings
 from pggan_kit.errors import DataError, SkipImage
 from pggan_kit.schedule import Size
+from pggan_kit.system.cache import cache_folder
 
 FORMAT = 1
 """Part of every key: raise it when the same source, filter and size would give other bytes than before."""
@@ -74,7 +75,7 @@ class Pyramid:
     ) -> None:
         if len(dataset) == 0:
             raise DataError("the data set holds no images")
-        self.folder = settings.cache_folder() / "pyramids"
+        self.folder = cache_folder(settings.cache) / "pyramids"
         self._dataset, self._settings = dataset, settings
         self._progress: Progress = progress or (lambda done, total, what: None)
         self.fingerprint = dataset.fingerprint()

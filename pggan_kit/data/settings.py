@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
-from pggan_kit.errors import DataError, SettingError, check_at_least, check_choice
+from pggan_kit.errors import SettingError, check_at_least, check_choice
 
 FILTERS = {"area": None, "lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 """Pillow's filter by name; None for the area mean, which Pillow has for whole factors only."""
@@ -43,22 +42,8 @@ class DataSettings:
             raise SettingError("mirror", f"must be True or False, not {self.mirror!r}")
         if self.cache is not None and (not isinstance(self.cache, str) or not self.cache):
             raise SettingError("cache", f"must name a folder, or be None, not {self.cache!r}")
-        check_at_least("workers", self.workers, 1, instead="None for one a core")
+        check_at_least("workers", self.workers, 1, instead="None for one a core", whole=True)
         check_at_least("device_memory", self.device_memory, 0)
-
-    def cache_folder(self) -> Path:
-        """The folder that `cache` stands for.
-
-        Raises:
-            DataError: it is under a home folder that is not known.
-        """
-        chosen = self.cache or os.environ.get("PGGAN_KIT_CACHE") or "~/.cache/pggan_kit"
-        try:
-            return Path(chosen).expanduser()
-        except RuntimeError as error:
-            raise DataError(
-                f"no home folder for {chosen}: name a folder with data.cache or $PGGAN_KIT_CACHE"
-            ) from error
 
     def threads(self) -> int:
         """The number that `workers` stands for."""

@@ -19,8 +19,9 @@ from pggan_kit.components import Metric
 from pggan_kit.errors import ConfigError, DataError, TrainingError, UserError
 from pggan_kit.evaluation.description_cache import Keeper
 from pggan_kit.evaluation.settings import FEWEST, EvaluationSettings
+from pggan_kit.layers.tensors import images_from_uint8, images_to_uint8
 from pggan_kit.schedule import Size
-from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
+from pggan_kit.system.seeding import derive, fork_random_numbers, numpy_generator, torch_generator
 
 
 class Reals(NamedTuple):
@@ -110,7 +111,7 @@ class Evaluator:
             UserError: data or metrics that do not fit.
             TrainingError: a metric failed.
         """
-        with torch.no_grad(), torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+        with torch.no_grad(), fork_random_numbers(self._device):
             self._turn_to(size)
             defined = [metric for metric in self.metrics if self._described[metric.fingerprint()] is not None]
             described = self._describe(defined, map(_rounded, fakes))
@@ -173,7 +174,7 @@ class Evaluator:
         rows, size = self._rows(), self.settings.batch_size
         for start in range(0, len(rows), size):
             images = self._reals.images.take(rows[start : start + size], axis=0)
-            yield torch.from_numpy(images).float() / 127.5 - 1.0
+            yield images_from_uint8(torch.from_numpy(images))
 
     def _describe(self, metrics: Sequence[Metric], batches: Iterable[Tensor]) -> dict[str, Tensor | None]:
         """What metrics say of all images, by fingerprint."""
@@ -225,7 +226,7 @@ def _rounded(images: Tensor) -> Tensor:
     """To 8 bits, like reals."""
     if not images.isfinite().all():
         raise TrainingError("the generator's images are not finite: there is nothing to measure")
-    return ((images.float() + 1.0) * 127.5).round().clamp(0, 255) / 127.5 - 1.0
+    return images_from_uint8(images_to_uint8(images))
 
 
 def fakes(

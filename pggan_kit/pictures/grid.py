@@ -6,6 +6,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from pggan_kit.layers.tensors import images_to_uint8
+
 GAP = 2
 """Pixels between two cells, and around them all."""
 
@@ -15,8 +17,7 @@ BACKGROUND = 34
 
 def to_uint8(images: Tensor) -> np.ndarray:
     """(N, C, h, w) in [-1, 1], on any device -> uint8 (N, h, w, C). What lies outside is clipped."""
-    scaled = ((images.detach().float() + 1.0) * 127.5).round().clamp(0, 255)
-    return scaled.byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return images_to_uint8(images.detach()).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def tile(images: np.ndarray, columns: int, scale: int = 1, background: int = BACKGROUND) -> np.ndarray:

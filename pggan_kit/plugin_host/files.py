@@ -20,8 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import PluginError
+from pggan_kit.system.cache import cache_folder
 
 TRUSTED = "trusted_plugins"
 """The file in the cache folder: one SHA-256 a line."""
@@ -134,7 +134,7 @@ def _content(path: Path, recorded: RecordedFile | None) -> bytes:
 
 
 def _list() -> Path:
-    return DataSettings().cache_folder() / TRUSTED
+    return cache_folder() / TRUSTED
 
 
 def trusted() -> set[str]:

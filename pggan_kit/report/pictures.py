@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from pggan_kit.api.prepare import recorded
 from pggan_kit.api.sample import draw
@@ -19,6 +18,7 @@ from pggan_kit.report.records import Curve, RunRecord
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator, restored
 from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.system.seeding import fork_random_numbers
 
 GRID = 16
 """Images in a grid."""
@@ -70,7 +70,7 @@ def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 
         trained = [(prepared.schedule(), prepared.hooks()) for prepared in built]
         pictures.alpha_lines = _alpha_lines(run, trained, say)
         restore = [partial(restored, old.built.experiment, *had) for old, had in zip(built, trained, strict=True)]
-        with torch.random.fork_rng(devices=[]):
+        with fork_random_numbers():
             for place, ancestor in enumerate(chain):
                 heir = min(place + 1, len(chain) - 1)
                 limit = chain[heir].about["from"]["images"] if heir > place else math.inf

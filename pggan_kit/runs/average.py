@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit.schedule import Schedule, Stage, at_height
-from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
+from pggan_kit.system.seeding import derive, fork_random_numbers, numpy_generator, torch_generator
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
@@ -190,8 +190,7 @@ def calibrate_batch_norm(net: Generator, labels: Tensor | None, seed: int, devic
     # Both paths of a fade are computed, whatever alpha is.
     alpha = None if net.bridge is None else torch.full((), 0.5, device=device)
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(derive(seed, "calibration noise"))
+        with fork_random_numbers(device, derive(seed, "calibration noise")):
             for start in range(0, len(latents), size):
                 rows = slice(start, start + size)
                 net(latents[rows].to(device), None if labels is None else labels[rows].to(device), alpha)

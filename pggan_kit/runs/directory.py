@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import sys
 import time
@@ -14,8 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from pggan_kit.errors import RunError
 from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
 from pggan_kit.system import distributed
@@ -23,6 +20,7 @@ from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import LOCK, RunLock
+from pggan_kit.system.provenance import describe_environment
 
 if TYPE_CHECKING:
     pass
@@ -120,13 +118,7 @@ class RunDirectory:
             "plugins": plugins,
             "blocked": list(blocked),
             "objects": dict(objects or {}),
-            "environment": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "platform": platform.platform(),
-                "threads": torch.get_num_threads(),
-                "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            },
+            "environment": describe_environment(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         if origin is not None:

@@ -14,6 +14,7 @@ from pggan_kit.growth.fade import Fade
 from pggan_kit.runs.checkpoints import Checkpoints, Entry, Say
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
+from pggan_kit.system.seeding import fork_random_numbers
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
@@ -82,7 +83,7 @@ def restored(
     Raises:
         RunError: the checkpoint does not fit the experiment.
     """
-    with torch.random.fork_rng(devices=[]):  # networks are initialised under seeds of their own
+    with fork_random_numbers():  # networks are initialised under seeds of their own
         state = TrainState(experiment, schedule, torch.device("cpu"))
         state.load_snapshot(saved, other_optimizers=True)
         if grown:
@@ -108,8 +109,7 @@ def drawn(
     """
     was_training = net.training
     net.eval()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with fork_random_numbers(device, seed):
         chunks = [
             net(
                 part.to(device),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from pggan_kit.system.devices import has_bfloat16
 from pggan_kit.version import __version__
 
 
@@ -28,11 +30,42 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def hardware() -> str:
-    """The GPU, or the processor and how many threads compute."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    """Return the name of the GPU, or of the processor and how many threads compute."""
+    gpu = gpu_name()
+    if gpu is not None:
+        return gpu
     threads = torch.get_num_threads()
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return what a run depends on besides its config and the code, as `run.json` holds it."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda": gpu_name(),
+    }
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Return what the speed on a device depends on besides the code, as a benchmark's report holds it."""
+    gpu = gpu_name(device)
+    return {
+        "device": torch.backends.cpu.get_cpu_capability() if gpu is None else gpu,
+        "native_bfloat16": has_bfloat16() if gpu is None else torch.cuda.is_bf16_supported(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "pggan_kit": __version__,
+    }
+
+
+def gpu_name(device: torch.device | None = None) -> str | None:
+    """Return the name of the GPU that a device is, or of the one in use; None where there is none."""
+    if device is None:
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def _processor() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -37,3 +39,18 @@ def seed_step(device: torch.device, seed: int) -> None:
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
+
+
+@contextmanager
+def fork_random_numbers(device: torch.device | None = None, seed: int | None = None) -> Iterator[None]:
+    """Let a block draw from torch's own generators, and put these back as they were at its end.
+
+    Args:
+        device: a GPU, if it is one, whose generator is put back too; that of the CPU always is.
+        seed: of the block's random numbers; None: they go on from where the generators stand.
+    """
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield

@@ -24,6 +24,7 @@ from pggan_kit.errors import ConfigError, first_line
 from pggan_kit.experiment import Experiment
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, Schedule, Stage
+from pggan_kit.system.seeding import fork_random_numbers
 from pggan_kit.training.non_finite import float_buffers
 from pggan_kit.training.parity import TOLERANCE, Result, differing, identity, made_of, named_parts, settings_of
 from pggan_kit.training.recording import Recording, record, varying
@@ -184,7 +185,7 @@ class Compiler:
         net = self._state.network(work.net)
         before = [param.grad for param in net.parameters()]
         net.zero_grad(set_to_none=True)
-        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+        with fork_random_numbers(self._device):
             losses, kept = run(work)
         gradients = {name: param.grad for name, param in net.named_parameters() if param.grad is not None}
         for param, gradient in zip(net.parameters(), before, strict=True):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit.evaluation.evaluator import Evaluator, fakes
+from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.runs.generators import drawn
 from pggan_kit.runs.run import Run
 from pggan_kit.system.devices import knows_peak_memory, peak_memory_mib
@@ -62,7 +63,7 @@ def diversity(run: Run, sampler: Any) -> float | None:
         None where the data does not vary either.
     """
     reals, _ = sampler.batch(run.state.images, DIVERSITY_IMAGES)
-    spread = _spread(reals.float() / 127.5 - 1.0)
+    spread = _spread(images_from_uint8(reals))
     if spread == 0.0:
         return None
     images = run.generate(run.fixed_latents(DIVERSITY_IMAGES), run.fixed_labels(DIVERSITY_IMAGES))

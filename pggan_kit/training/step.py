@@ -24,6 +24,7 @@ from pggan_kit.growth.fade import fade_reals
 from pggan_kit.growth.networks import Growing
 from pggan_kit.layers.batches import side_by_side
 from pggan_kit.layers.derivatives import differentiated_twice
+from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Stage
 from pggan_kit.system import distributed
@@ -135,7 +136,7 @@ class TrainingStep:
         """Draw the next batch of the data; see `StepContext.reals`."""
         images, labels = self._sampler.batch(self.images, self.stage.batch_size)
         self.drawn += self.stage.batch_size
-        images = self._local(images).to(torch.get_default_dtype()) / 127.5 - 1.0
+        images = images_from_uint8(self._local(images), torch.get_default_dtype())
         labels = self._local(labels) if labels is not None else None
         alpha = self._alpha.get("reals")
         if alpha is not None:

@@ -54,7 +54,7 @@ class MNIST:
         check_choice("split", split, tuple(SPLITS))
         if not isinstance(pad, int) or not 0 <= pad <= 1000:
             raise SettingError("pad", f"must be a whole number of pixels in [0, 1000], not {pad!r}")
-        check_at_least("limit", limit, 1, instead="None for all")
+        check_at_least("limit", limit, 1, instead="None for all", whole=True)
         if folder is None and split in ("tuning", "test"):
             raise SettingError(
                 "split",

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pggan_kit import DataError, SettingError
+from pggan_kit import DataError, SettingError, check_at_least
 
 from .images import check_value_range, scale_floats, to_uint8
 
@@ -44,8 +44,7 @@ class Torch:
                 "dataset",
                 f"must be map-style, with a length and items by index, not {type(dataset).__name__}",
             )
-        if not isinstance(classes, int) or isinstance(classes, bool) or classes < 0:
-            raise SettingError("classes", f"must be a whole number from 0 up, not {classes!r}")
+        check_at_least("classes", classes, 0, whole=True)
         self.classes = classes
         self._dataset, self._name, self._range = dataset, name, check_value_range(value_range)
         self._lock = Lock()

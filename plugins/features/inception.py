@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_kit import DataError
+from pggan_kit import DataError, images_to_uint8
 
 MODULE = "torch_fidelity.feature_extractor_inceptionv3"
 
@@ -51,7 +51,7 @@ class Inception:
     def __call__(self, images: Tensor) -> Tensor:
         """(N, C, h, w) in [-1, 1] -> (N, 2048). Gray is taken as colour."""
         colour = images.expand(-1, 3, -1, -1)
-        bytes_ = ((colour.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        bytes_ = images_to_uint8(colour)
         with torch.no_grad():
             (features,) = self._net.to(images.device)(bytes_)
         found: Tensor = features

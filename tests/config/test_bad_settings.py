@@ -243,4 +243,6 @@ def test_a_part_that_is_left_out_is_explained_by_those_that_there_are(rejected: 
 
 
 def test_a_schedule_without_images_is_refused(rejected: Callable[..., str]) -> None:
-    rejected(r"schedule\.stable_images: .*no images", "schedule.fade_images = 0", "schedule.stable_images = 0")
+    rejected(
+        r"schedule\.stable_images must be above 0 .*no images", "schedule.fade_images = 0", "schedule.stable_images = 0"
+    )

@@ -25,6 +25,7 @@ from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError, SkipImage
 from pggan_kit.schedule import Stage
 from pggan_kit.system import locks
+from pggan_kit.system.cache import cache_folder
 
 
 class Pictures:
@@ -286,7 +287,8 @@ SLOW_BUILD = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from pggan_kit.data import DataSettings, open_data
+from pggan_kit.data.sampler import open_data
+from pggan_kit.data.settings import DataSettings
 
 class Slow:
     classes = 0
@@ -518,7 +520,7 @@ def test_large_levels_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"filter": 3}, r"^filter must be .* not 3"),
         ({"mirror": "yes"}, r"^mirror must be True or False, not 'yes'"),
         ({"cache": ""}, r"^cache must name a folder, or be None"),
-        ({"workers": 0}, r"^workers must be at least 1, or None for one a core, and is 0"),
+        ({"workers": 0}, r"^workers must be a whole number of at least 1, or None for one a core, and is 0"),
         ({"workers": 1.5}, r"^workers must be"),
     ],
 )
@@ -530,8 +532,8 @@ def test_wrong_settings_name_themselves(options: dict[str, object], message: str
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("PGGAN_KIT_CACHE", raising=False)
-    assert DataSettings().cache_folder() == tmp_path / ".cache" / "pggan_kit"
+    assert cache_folder() == tmp_path / ".cache" / "pggan_kit"
     monkeypatch.setenv("PGGAN_KIT_CACHE", "~/there")
-    assert DataSettings().cache_folder() == tmp_path / "there"
-    assert DataSettings(cache="here").cache_folder() == Path("here")
+    assert cache_folder() == tmp_path / "there"
+    assert cache_folder("here") == Path("here")
     assert DataSettings().threads() >= 1

@@ -82,8 +82,8 @@ def test_a_network_that_starts_at_1_has_no_old_path_and_stays_at_1() -> None:
     assert falls.old_paths(make_stage(), START) == set()
     with pytest.raises(
         TrainingError,
-        match=r"gave alpha 0.75 for the generator at images 102, after 1 at the start of stage 8x8: a path that starts "
-        "at 1 has no old path to return to",
+        match=r"gave alpha 0\.75 for the generator at images 102, after 1 at the start of stage 8x8: a path that "
+        "starts at 1 has no old path to return to",
     ):
         falls.alphas_at(make_stage(), START, START + 2, set())
 

@@ -94,7 +94,7 @@ class Steps:
             ctx = TrainingStep(self.experiment, self.state, self.state.stage, sampler, alphas, compiler=self.compiler)
             returned.append(self.experiment.update.step(ctx))
             self.state.images += ctx.drawn
-            self.state.follow()
+            self.state.follow(ctx.drawn)
         return returned
 
     def weights(self) -> dict[str, dict[str, Tensor]]:

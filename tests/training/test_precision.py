@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pggan_kit import hookimpl
-from pggan_kit.api import prepare as api
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
+from pggan_kit.system import devices
 from pggan_kit.system.devices import prepared_device
 from pggan_kit.testing.support import equal, weights
 from pggan_kit.testing.tiny_runs import mid_fade, new_run, summary, tiny_experiment, train_tiny
@@ -197,6 +197,6 @@ def test_tf32_is_set_on_a_gpu_alone(tf32: bool, flags: None, monkeypatch: pytest
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not tf32
     prepared_device("cpu", tf32)
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (not tf32, not tf32)
-    monkeypatch.setattr(api, "device_of", torch.device)
+    monkeypatch.setattr(devices, "device_of", torch.device)
     prepared_device("cuda:0", tf32)
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (tf32, tf32)

@@ -31,7 +31,7 @@ def after_step(state):
 
 IMPATIENT = """\
 from datetime import timedelta
-from pggan_kit import distributed
+from pggan_kit.system import distributed
 from pggan_kit.cli import main
 distributed.TIMEOUT = timedelta(seconds=5)
 main()

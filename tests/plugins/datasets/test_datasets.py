@@ -128,7 +128,7 @@ def test_mnist_fingerprints_tell_what_differs(tmp_path: Path) -> None:
         ({"split": "tuning"}, r"^split 'tuning' needs a folder with the full IDX files"),
         ({"pad": -1}, r"^pad must be a whole number of pixels"),
         ({"pad": 1.5}, r"^pad must be"),
-        ({"limit": 0}, r"^limit must be at least 1, or None for all, and is 0"),
+        ({"limit": 0}, r"^limit must be a whole number of at least 1, or None for all, and is 0"),
     ],
 )
 def test_wrong_mnist_arguments(options: dict[str, Any], message: str) -> None:
@@ -705,7 +705,7 @@ def test_torch_fingerprints() -> None:
     [
         ({"dataset": 3}, r"^dataset must be map-style, with a length and items by index, not int"),
         ({"dataset": iter([])}, r"^dataset must be map-style"),
-        ({"classes": -1}, r"^classes must be a whole number from 0 up, not -1"),
+        ({"classes": -1}, r"^classes must be a whole number of at least 0, and is -1"),
         ({"value_range": "ab"}, r"^value_range must be"),
     ],
 )

@@ -1,0 +1,27 @@
+"""Random numbers that a block draws for itself."""
+
+import pytest
+import torch
+
+from pggan_kit.system.seeding import fork_random_numbers
+
+
+def test_a_fork_draws_from_its_seed_and_leaves_no_trace() -> None:
+    torch.manual_seed(1)
+    wanted = torch.rand(3)
+    torch.manual_seed(2)
+    seeded = torch.rand(3)
+    torch.manual_seed(1)
+    with fork_random_numbers(torch.device("cpu"), 2):
+        assert torch.equal(torch.rand(3), seeded)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_fork_without_a_seed_goes_on_and_an_error_puts_the_numbers_back() -> None:
+    torch.manual_seed(1)
+    wanted = torch.rand(3)
+    torch.manual_seed(1)
+    with pytest.raises(RuntimeError), fork_random_numbers():
+        assert torch.equal(torch.rand(3), wanted)
+        raise RuntimeError
+    assert torch.equal(torch.rand(3), wanted)
