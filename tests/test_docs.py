@@ -140,7 +140,8 @@ def test_plan_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
     base = (ROOT / "experiments/mnist.gin").as_posix()
     (tmp_path / "mine.gin").write_text(plan.replace("'mnist.gin'", f"'{base}'"))
     read, _ = read_plan(tmp_path / "mine.gin")
-    assert read.confirmatory == [["hard", "linear"]] and read.branch == 0  # all variants share a trunk at 7x7
+    assert read.confirmatory == [["hard", "linear"]]
+    assert read.branch == 0 and read.shared == ["linear", "hard"]  # what the page says of most switches
     assert [read.seeds_of("nudged"), read.seeds_of("hard")] == [[0, 1, 2], [0, 1, 2, 3, 4, 5]]
 
 
