@@ -1,4 +1,4 @@
-"""The README's tables, from a report of `pggan-kit bench --json`: `python benchmarks/tables.py REPORT.json`."""
+"""Print the tables of `benchmarks/results/README.md` from a report: `python benchmarks/tables.py REPORT.json`."""
 
 from __future__ import annotations
 

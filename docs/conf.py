@@ -1,4 +1,4 @@
-"""Sphinx' settings, and the two references that are made from the code."""
+"""Configure Sphinx, and make the two references from the code before it reads the pages."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from sphinx.application import Sphinx
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-import reference  # noqa: E402  (it lies beside this file)
+import reference  # noqa: E402  (it is beside this file)
 
 project = "pggan_kit"
+copyright = "2026, the pggan_kit authors"
 extensions = ["myst_parser"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
@@ -23,6 +24,6 @@ suppress_warnings = ["myst.header"]
 
 
 def setup(app: Sphinx) -> None:
-    """Write the references before the sources are read; colour gin as the Python that it looks like."""
+    """Write the references before the pages are read, and highlight gin like Python, whose syntax it shares."""
     app.add_lexer("gin", PythonLexer)
     reference.write(HERE / "reference")

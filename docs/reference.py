@@ -1,4 +1,4 @@
-"""Makes the hook reference from the specs, and the gin reference from the parts' signatures."""
+"""Make the reference of hooks from their specs, and the reference of parts from their signatures."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def write(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name, text in (("hooks", hooks()), ("parts", parts())):
         path = folder / f"{name}.md"
-        if not path.exists() or path.read_text() != text:  # Sphinx reads again what has changed
+        if not path.exists() or path.read_text() != text:  # Sphinx reads a changed page again
             path.write_text(text)
 
 
 def hooks() -> str:
-    """Every hook with its arguments and its moment, in the order of the specs."""
+    """Return a page of every hook with its arguments and its moment, in the order of the specs."""
     specs = [value for value in vars(hookspecs).values() if hasattr(value, f"{hookspecs.PROJECT}_spec")]
     lines = ["# Hooks", "", *_text(hookspecs), ""]
     for spec in specs:
@@ -30,8 +30,13 @@ def hooks() -> str:
 
 
 def parts() -> str:
-    """Every shipped part with its parameters, their types and defaults, by kind."""
-    lines = ["# Parts and settings", "", "What a gin file may bind, made from the signatures.", ""]
+    """Return a page of every shipped part with its parameters, their types and defaults, by kind."""
+    lines = [
+        "# Parts and settings",
+        "",
+        "What a gin file may bind for each part. The [list of parts](../parts.md) says what each of them is.",
+        "",
+    ]
     kind = ""
     for selector, row in sorted(load().rows.items()):
         if not row.plugin.origin.startswith("pggan_kit "):
@@ -66,5 +71,5 @@ def _bindings(selector: str, factory: Any, defaults: Any) -> list[str]:
 
 
 def _text(thing: Any) -> list[str]:
-    """A docstring, set as it is written: its `Args:` lists are no Markdown."""
+    """Return a docstring as a block of text, since its `Args:` lists are not Markdown."""
     return ["```text", *(inspect.getdoc(thing) or "").splitlines(), "```"]

@@ -16,9 +16,14 @@ import pytest
 from click.testing import Result
 from helpers.paths import ROOT
 from PIL import Image
+from test_house import HOUSE
 
 import pggan_kit
 from pggan_kit import hookspecs
+from pggan_kit.ablation.analysis import correct
+from pggan_kit.ablation.plan import read as read_plan
+from pggan_kit.ablation.statistics import pairs_needed
+from pggan_kit.ablation.table import tables
 from pggan_kit.cli import main
 from pggan_kit.components import KINDS
 from pggan_kit.plugin_host.loading import load
@@ -115,11 +120,80 @@ def test_cookbook(name: str, section: str, tmp_path: Path, monkeypatch: pytest.M
         assert run.state.steps == 2 * len(run.schedule.stages) - 1
 
 
+def test_page_on_the_structure_names_every_room() -> None:
+    text = (DOCS / "house.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| .+ \|$", text, re.MULTILINE)
+    assert sorted(rows) == sorted(room for floor in HOUSE for room in floor)
+
+
+def test_paths_exist() -> None:
+    folders = "pggan_kit|plugins|tests|docs|experiments|benchmarks|examples"
+    # A path with a colon and a block behind it is a file that the reader writes.
+    pattern = rf"`((?:{folders})/[\w./-]+)(?=[`: ])(?!`:\n\n```)"
+    for page in [page for page in PAGES if page.name != "CONTRIBUTING.md"]:
+        named = [path for path in re.findall(pattern, page.read_text()) if not re.search(r"\b(NAME|KIND)\b", path)]
+        assert [path for path in named if not (ROOT / path).exists()] == [], page.name
+
+
+def test_plan_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
+    (plan,) = blocks((DOCS / "ablations.md").read_text(), "gin")
+    base = (ROOT / "experiments/mnist.gin").as_posix()
+    (tmp_path / "mine.gin").write_text(plan.replace("'mnist.gin'", f"'{base}'"))
+    read, _ = read_plan(tmp_path / "mine.gin")
+    assert read.confirmatory == [["hard", "linear"]]
+    assert read.branch == 0 and read.shared == ["linear", "hard"]  # what the page says of most switches
+    assert [read.seeds_of("nudged"), read.seeds_of("hard")] == [[0, 1, 2], [0, 1, 2, 3, 4, 5]]
+
+
+def test_page_on_ablations_explains_every_column_and_verdict_and_file() -> None:
+    text = (DOCS / "ablations.md").read_text()
+    explained = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+    analysis = {"name": "", "metric": "FID", "scale": "log", "variants": {}, "contrasts": [], "secondary": []}
+    columns = {str(column.header) for table in tables(analysis) for column in table.columns} - {"FID"}
+    assert len(columns) > 12
+    assert columns <= set(explained)
+    for differs in (0.01, 0.9):
+        for same in (0.01, 0.9):
+            entry = {"role": "confirmatory", "p": differs, "equivalence": same, "ranks": None}
+            correct([entry])
+            answers = ["yes" if p < 0.05 else "no" for p in (differs, same)]
+            assert f"\n| {entry['verdict']} | {answers[0]} | {answers[1]} |" in text
+    shipped = {file.name for file in (ROOT / "experiments/ablations").glob("*.gin")} - {"base.gin", "common.gin"}
+    assert {name for name in explained if name.endswith(".gin")} == shipped
+
+
+def test_page_on_ablations_names_the_fewest_seeds() -> None:
+    text = (DOCS / "ablations.md").read_text()
+    rows = re.findall(r"^\| (\d)(?: (?:or|to) (\d))? \| (\d) \|$", text, re.MULTILINE)
+    listed = {count: int(n) for low, high, n in rows for count in range(int(low), int(high or low) + 1)}
+    # Independent of the code: all pairs agree with probability 2 / 2^n; Holm multiplies it by the number of contrasts.
+    fewest = {count: next(n for n in range(1, 20) if count * 2 / 2**n < 0.05) for count in range(1, 7)}
+    assert listed == fewest == {count: pairs_needed(count) for count in range(1, 7)}
+
+
 def test_both_tutorials_tell_the_same() -> None:
     english, chinese = ((DOCS / f"tutorial{suffix}.md").read_text() for suffix in ("", ".zh"))
     for language in ("sh", "python", r"\{literalinclude\} \S+"):
         assert blocks(english, language) == blocks(chinese, language) != []
     assert len(re.findall("^## ", english, re.MULTILINE)) == len(re.findall("^## ", chinese, re.MULTILINE))
+
+
+def test_chinese_pages_use_full_width_punctuation() -> None:
+    pages = sorted(DOCS.rglob("*.zh.md"))
+    assert pages
+    for page in pages:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        # Code in a sentence counts as a word of it; a link's address is not read.
+        text = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "字", text))
+        assert re.findall(r".*[\u4e00-\u9fff] ?[,.:;!?()].*|.*[,.:;!?()] ?[\u4e00-\u9fff].*", text) == [], page.name
+
+
+def test_cookbook_loads_each_plugin_that_it_writes() -> None:
+    for name, section in recipes():
+        plugins = [block for block in blocks(section, "python") if "def components" in block]
+        named = re.findall(r"^`(\w+\.py)`: ", section, re.MULTILINE)
+        loaded = [words[words.index("--plugin") + 1] for words in commands(section) if "--plugin" in words]
+        assert named == loaded and len(loaded) == len(plugins), name
 
 
 def test_every_command_of_the_tutorial_works(

@@ -110,8 +110,8 @@ def is_in_the_contents(kind: str) -> None:
     assert f"\nguides/{kind}\n" in read("docs/index.md")
 
 
-def is_in_the_readme(kind: str) -> None:
-    assert [selector for selector in shipped(kind) if f"| `{selector}` |" not in read("README.md")] == []
+def is_in_the_list_of_parts(kind: str) -> None:
+    assert [selector for selector in shipped(kind) if f"| `{selector}` |" not in read("docs/parts.md")] == []
 
 
 PLACES: dict[str, Callable[[str], None]] = {
@@ -126,7 +126,7 @@ PLACES: dict[str, Callable[[str], None]] = {
     "`tests/plugins/samplers/`": has_tests,
     "`docs/guides/samplers.md`": has_a_guide,
     "`docs/guides/index.md` and `docs/index.md`": is_in_the_contents,
-    "`README.md`": is_in_the_readme,
+    "`docs/parts.md`": is_in_the_list_of_parts,
 }
 """The places of CONTRIBUTING.md, as it names them, and what must be there."""
 

@@ -1,10 +1,12 @@
-"""What the README says is there, is there."""
+"""What the README and its two lists, of parts and of commands, say is there, is there; and nothing is missing."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from helpers.paths import ROOT
 
@@ -13,18 +15,54 @@ from pggan_kit.cli import main
 from pggan_kit.plugin_host.loading import load
 
 README = (ROOT / "README.md").read_text()
+PARTS = (ROOT / "docs/parts.md").read_text()
+COMMANDS = (ROOT / "docs/commands.md").read_text()
 
 
-def test_its_table_of_parts_is_complete() -> None:
-    told = re.findall(r"^\| `(\w+\.\w+)` \| .+ \| .+ \|$", README, re.MULTILINE)
+def list_commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield what people may run, by its words: `bench CONFIG` is `bench run`, which nobody needs to write."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from list_commands(command, (*words, name))
+        elif (*words, name) == ("bench", "run"):
+            yield ("bench",), command
+        elif not command.hidden:
+            yield (*words, name), command
+
+
+def test_table_of_parts_is_complete() -> None:
+    listed = re.findall(r"^\| `(\w+\.\w+)` \| .+ \| .+ \|$", PARTS, re.MULTILINE)
     shipped = [selector for selector, row in load().rows.items() if row.plugin.origin.startswith("pggan_kit ")]
-    assert sorted(told) == sorted(shipped)
+    assert sorted(listed) == sorted(shipped)
+
+
+def test_table_of_commands_is_complete() -> None:
+    listed = set()
+    for text in re.findall(r"^\| `pggan-kit (.+?)` \| .+ \|$", COMMANDS, re.MULTILINE):
+        listed.add(" ".join(re.match(r"[a-z]+( [a-z]+(?= |$))?", text)[0].split()))  # type: ignore[index]
+    assert listed == {" ".join(words) for words, _ in list_commands(main)}
+
+
+def test_page_of_commands_names_every_option() -> None:
+    named = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", COMMANDS))
+    real = {"--help", "-h", *(option for param in main.params for option in param.opts)}
+    for words, command in list_commands(main):
+        options = {option for param in command.params if isinstance(param, click.Option) for option in param.opts}
+        assert options <= named, " ".join(words)
+        real |= options
+    assert named <= real | {"--nproc-per-node", "-m"}
+
+
+def test_its_links_lead_somewhere() -> None:
+    links = re.findall(r"(?<!!)\[[^\]]+\]\(([^)]+)\)", README)
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_its_commands_exist() -> None:
-    told = set(re.findall(r"pggan-kit (\w+)", README))
-    assert told
-    assert told <= set(main.commands)
+    named = set(re.findall(r"pggan-kit (\w+)", README))
+    assert named
+    assert named <= set(main.commands)
 
 
 def test_its_make_targets_exist() -> None:

@@ -1,4 +1,4 @@
-"""A fade that waits while the discriminator is far ahead, and an observer that writes down how it went."""
+"""A fade that waits while the discriminator is far ahead, and an observer that writes down what it did."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,11 @@ from pggan_kit import Component, Run, Stage, check_between, hookimpl
 
 
 class Adaptive:
-    """alpha goes straight to 1, but stands still after a tick in which D took too many reals for reals.
+    """alpha rises linearly, but stays where it is after a tick in which D recognised too many reals.
 
     Args:
         patience: the mean sign of D's scores of reals (`Scores/real_sign`) above which the fade waits, in (-1, 1).
-        latest: the progress from which on it waits no more, in [0, 1): at the end of the fade alpha must be 1.
+        latest: the progress from which it no longer waits, in [0, 1), so that alpha is 1 at the end of the fade.
     """
 
     def __init__(self, patience: float = 0.9, latest: float = 0.75) -> None:
@@ -22,7 +22,7 @@ class Adaptive:
 
     @hookimpl
     def before_run(self) -> None:
-        """What is kept from tick to tick begins with each run: this object may have been through another one."""
+        """Reset what is kept from tick to tick: this object may have been in another run."""
         self.last: dict[str, Any] = {"stage": 0, "progress": 0.0, "alpha": 0.0, "waits": False}
 
     @hookimpl
@@ -49,9 +49,19 @@ class Adaptive:
 
 
 class Diary:
+    """Writes a line to `fades.csv` at each tick: images, size, alpha, and the mean sign of D's scores of reals."""
+
+    @hookimpl
+    def before_run(self, run: Run) -> None:
+        """Drop what is later than the checkpoint of a resumed run: the run writes it again."""
+        self.file = run.directory / "fades.csv"
+        lines = self.file.read_text().splitlines(keepends=True) if self.file.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]
+        self.file.write_text("".join(line for line in whole if int(line.split(",")[0]) <= run.state.images))
+
     @hookimpl
     def after_tick(self, run: Run, stage: Stage, stats: Mapping[str, Any]) -> None:
-        with (run.directory / "fades.csv").open("a") as file:
+        with self.file.open("a") as file:
             print(run.state.images, stage.size, stats["Progress/alpha"], stats["Scores/real_sign"], sep=",", file=file)
 
 

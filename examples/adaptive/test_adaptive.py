@@ -1,4 +1,4 @@
-"""The adaptive switch passes the conformance suites, waits when it should, and trains with its gin file."""
+"""The parts pass the conformance suites, the switch waits when it should, and its gin file trains and resumes."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +8,7 @@ import pytest
 from adaptive import Adaptive, Diary
 
 import pggan_kit
+from pggan_kit import Component, Run, hookimpl
 from pggan_kit.testing import ObserverSuite, SwitchSuite, make_stages
 
 HERE = Path(__file__).parent
@@ -42,7 +43,7 @@ def test_it_waits_and_then_makes_up_for_it() -> None:
     assert switch.fade_alpha(stage, 1.0) == pytest.approx(1.0)
 
 
-def test_each_fade_begins_anew() -> None:
+def test_each_fade_begins_from_scratch() -> None:
     first, second = make_stages((4, 8, 16), fade_images=100)[1:]
     switch = Adaptive(patience=0.5)
     tick(switch, first, 50, sign=0.9)
@@ -50,18 +51,51 @@ def test_each_fade_begins_anew() -> None:
     assert switch.fade_alpha(second, 0.1) == pytest.approx(0.1)
 
 
+SHORT = [
+    "schedule.sizes = (7, 14)",
+    "schedule.fade_images = 128",
+    "schedule.stable_images = 32",
+    "train.tick = 32",
+    "switches.Adaptive.patience = -0.999",
+]
+CONFIG, PLUGIN = HERE / "adaptive.gin", HERE / "adaptive.py"
+
+
 def test_its_experiment_trains(tmp_path: Path) -> None:
-    short = [
-        "schedule.sizes = (7, 14)",
-        "schedule.fade_images = 128",
-        "schedule.stable_images = 32",
-        "train.tick = 32",
-        "switches.Adaptive.patience = -0.999",
-        "train.observers = [@observers.Diary()]",
-    ]
-    config, plugin = HERE / "adaptive.gin", HERE / "adaptive.py"
-    run = pggan_kit.train(config, short, plugins=[plugin], run_dir=tmp_path / "run")
+    short = [*SHORT, "train.observers = [@observers.Diary()]"]
+    run = pggan_kit.train(CONFIG, short, plugins=[PLUGIN], run_dir=tmp_path / "run")
     rows = [line.split(",") for line in (run.directory / "fades.csv").read_text().splitlines()]
     assert [int(row[0]) for row in rows] == run.stats.column("images")
     alphas = [float(row[2]) for row in rows if row[1] == "14x14"]
     assert alphas == sorted(alphas) and alphas[-1] == 1.0
+
+
+class Crash:
+    """Fails once, between the line of the diary and the checkpoint."""
+
+    failed = False
+
+    @hookimpl
+    def after_tick(self, run: Run) -> None:
+        if run.state.images >= 96 and not Crash.failed:
+            Crash.failed = True
+            with (run.directory / "fades.csv").open("a") as file:
+                file.write("12")  # a process that is killed leaves half a line
+            raise RuntimeError("the machine is gone")
+
+
+class Crashing:
+    @hookimpl
+    def components(self) -> list[Component]:
+        return [Component("observers", "Crash", Crash)]
+
+
+def test_a_resumed_diary_has_each_line_once(tmp_path: Path) -> None:
+    short = [*SHORT, "train.observers = [@observers.Diary(), @observers.Crash()]"]
+    plugins = [PLUGIN, Crashing()]
+    with pytest.raises(Exception, match="the machine is gone"):
+        pggan_kit.train(CONFIG, short, plugins=plugins, run_dir=tmp_path / "stopped")
+    stopped = pggan_kit.resume(tmp_path / "stopped", plugins=plugins)
+    whole = pggan_kit.train(CONFIG, short, plugins=plugins, run_dir=tmp_path / "whole")
+    assert len((stopped.directory / "fades.csv").read_text().splitlines()) == len(whole.stats) > 3
+    assert (stopped.directory / "fades.csv").read_text() == (whole.directory / "fades.csv").read_text()
