@@ -310,7 +310,7 @@ def test_a_plugin_edited_between_training_and_evaluation_is_refused(
     mine.write_text(OBSERVED)
     plan, _ = plans.read("switch.gin", plugins=[*PLUGINS, mine])
     plans.write(plan, Path("out"))
-    trained = trials.api.train
+    trained = trials.train
 
     def train_and_edit(*args: Any, **kwargs: Any) -> Any:
         run = trained(*args, **kwargs)
@@ -318,7 +318,7 @@ def test_a_plugin_edited_between_training_and_evaluation_is_refused(
         return run
 
     trials.run(Path("out"), "trunk", 0)
-    monkeypatch.setattr(trials.api, "train", train_and_edit)
+    monkeypatch.setattr(trials, "train", train_and_edit)
     with pytest.raises(PluginError, match=rf"{mine} has changed since out/plan\.json recorded it.*ablate --out FOLDER"):
         trials.run(Path("out"), "hard", 0)
     assert not Path("out/runs/hard/0/result.json").exists()
