@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from numbers import Integral, Real
 
 TIME_LIMIT_REACHED = 75
 
@@ -89,7 +90,7 @@ def check_at_least(name: str, value: Checked, least: float, instead: str = "", *
     """
     wanted = "must be a whole number of at least" if whole else "must be at least"
     for number in _numbers_of(value):
-        fits = _is_number(number) and number >= least and (isinstance(number, int) or not whole)
+        fits = _is_number(number) and number >= least and (isinstance(number, Integral) or not whole)
         if not fits:
             raise SettingError(name, f"{wanted} {least}{_or(instead)}, and is {number!r}")
 
@@ -149,7 +150,7 @@ def _numbers_of(value: Checked) -> list[float]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _or(instead: str) -> str:

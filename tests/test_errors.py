@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pggan_kit.errors import (
@@ -19,7 +20,7 @@ from pggan_kit.errors import (
 )
 
 
-@pytest.mark.parametrize("value", [1, 1.5, None, math.inf, {4: 1, 8: 20}, {4: None, 8: 1}])
+@pytest.mark.parametrize("value", [1, 1.5, None, math.inf, np.int64(1), np.float32(2), {4: 1, 8: 20}, {4: None, 8: 1}])
 def test_what_is_large_enough_is_taken(value: Any) -> None:
     check_at_least("x", value, 1)
     check_above("x", value, 0.5)
