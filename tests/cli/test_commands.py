@@ -194,7 +194,8 @@ def test_a_plugin_file_that_is_gone_is_named_and_can_be_given_anew(
     file = tiny("schedule.sizes = (4,)")
     assert cli("train", file, "--plugin", "mine.py", "--run-dir", "run").exit_code == 0
     Path("mine.py").rename("moved.py")
-    refused(cli("resume", "run"), r"the run used the plugin file .*mine\.py, which is gone; name it with --plugin")
+    gone = r"run\.json names the plugin file .*mine\.py, which is gone; bring it back, or name it .*--plugin"
+    refused(cli("resume", "run"), gone)
     assert cli("resume", "run", "--plugin", "moved.py").exit_code == 0
 
 

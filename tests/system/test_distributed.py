@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.killing import last
+from helpers.paths import TESTS
 
 from pggan_kit import Scores
 from pggan_kit.errors import RunError
@@ -139,7 +140,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("ranks")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(request.param)]
     command = [sys.executable, *launcher, __file__, str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(TESTS)}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert ended.returncode == 0, ended.stderr
     return folder
