@@ -425,7 +425,7 @@ def test_networks_without_batch_norm_pay_nothing(tmp_path: Path, monkeypatch: py
 def test_statistics_are_made_once_for_a_place_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = new_run(Asker(asks=True), "asker", tmp_path, {"architecture": ResNet(channels=4)})
     calls: list[int] = []
-    monkeypatch.setattr("pggan_kit.runs.average.calibrate_batch_norm", lambda *_: calls.append(run.state.images))
+    monkeypatch.setattr("pggan_kit.runs.state.calibrate_batch_norm", lambda *_: calls.append(run.state.images))
     for images in (0, 4, 4):
         run.state.images += images
         if images:

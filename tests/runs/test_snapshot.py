@@ -47,9 +47,11 @@ def test_a_snapshot_comes_back_from_its_content() -> None:
         "identity": identity, "stage_over": True, "components": {"x": [1, None]}, "compiled": {"generator": "eager"},
         "component_classes": {"x": "X"},
     }  # fmt: skip
-    snapshot = snapshot_at(9, **changes)
+    snapshot = snapshot_at(9, steps=3, discriminator_updates=5, last_tick=7, **changes)
     read = Snapshot.from_content(snapshot.content())
     assert equal(read.content(), snapshot.content())
+    for entry in set(KEYS) - {"format", "means"}:
+        assert equal(getattr(read, entry), getattr(snapshot, entry)), entry
     assert read.starts == (0, 8) and (read.stage, read.size, read.sizes) == (1, "8x8", ["4x4", "8x8"])
 
 
