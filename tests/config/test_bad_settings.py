@@ -132,7 +132,7 @@ RANGES = [
     ("schedule.sizes", "((4, 4, 4),)", "pairs of at least 1"),
     ("schedule.sizes", "4", "must be a list"),
     ("schedule.sizes", "(4.0, 8)", "must be a list of"),
-    ("schedule.batch_size", "0", "of at least 1, not 0"),
+    ("schedule.batch_size", "0", "of at least 1, and is 0"),
     ("schedule.batch_size", "{8: 4}", "no value for height 4"),
     ("schedule.batch_size", "2.5", "must be a whole number"),
     ("schedule.batch_size", "True", "must be a whole number"),
