@@ -482,7 +482,7 @@ WRONG = {
     "ablate.contrasts = [('hard', 'hard')]": r"ablate\.contrasts compares two variants once",
     "ablate.contrasts = [('hard', 'linear'), ('hard', 'linear')]": r"ablate\.contrasts compares two variants once",
     "ablate.controls = {'soft': 1}": r"ablate\.controls names 'soft', which is no variant",
-    "ablate.controls = {'hard': 3}": r"ablate\.controls: hard must have 1 to 2 of the seeds, not 3",
+    "ablate.controls = {'hard': 3}": r"ablate\.controls gives hard 3 seeds: it must have 1 to 2 of them",
     "ablate.primary = 'gapp'": r"ablate\.primary is 'gapp', and the metrics at 16x16 give gap, signed",
     "ablate.evaluation = ['train.metrics = [@metrics.Gap(), @b/metrics.Gap()]']": r"two metrics give a value gap; give",
     "ablate.primary = 1": r"ablate\.primary must be a text",
