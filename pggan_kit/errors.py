@@ -1,4 +1,7 @@
-"""The errors a user may see. Anything else that escapes is a bug of ours or of a plugin."""
+"""The errors that a user may see, and the checks of settings that raise them.
+
+Any other exception that reaches the user is a bug, here or in a plugin.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,6 +9,7 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 
 TIME_LIMIT_REACHED = 75
+"""Exit code at the time limit: "try again later" in sysexits.h."""
 
 
 class UserError(Exception):
@@ -21,7 +25,7 @@ class PluginError(UserError):
 
 
 class DataError(UserError):
-    """A data set that is missing, empty or damaged."""
+    """A data set that is missing, empty or corrupt."""
 
 
 class RunError(UserError):
@@ -29,40 +33,43 @@ class RunError(UserError):
 
 
 class TrainingError(Exception):
-    """The run started and then failed: a loss became non-finite, or a plugin's hook raised. Exit code 1."""
+    """The run started and then failed: a loss became NaN or infinite, or a plugin's hook raised. Exit code 1."""
 
 
 class DivergedError(TrainingError):
-    """A loss or gradient became non-finite, and `train.non_finite` knows no further: it would come so again."""
+    """A loss or gradient became NaN or infinite, and what `train.non_finite` allows has been tried."""
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; it was saved first and can be resumed.
+    """The run was asked to stop. It has saved its state and can be resumed.
 
     Args:
-        signal: the one that asked; None where `train.time_limit` did.
-        message: says how to go on.
+        signal: Number of the signal; None at the time limit (`train.time_limit`).
+        message: How to continue.
 
     Attributes:
-        exit_code: 128 + `signal`, or 75 (sysexits' "try again later") at the time limit.
+        exit_code: 128 + `signal`, or 75 at the time limit.
     """
 
     def __init__(self, signal: int | None, message: str) -> None:
         super().__init__(message)
         self.signal = signal
-        self.exit_code = TIME_LIMIT_REACHED if signal is None else 128 + signal
+        if signal is None:
+            self.exit_code = TIME_LIMIT_REACHED
+        else:
+            self.exit_code = 128 + signal
 
 
 class SkipImage(DataError):
-    """Raised by a data set's `image(i)` for an image that is to be left out and counted, not to stop the run."""
+    """Raised by a data set's `image(i)` for an image that is left out and counted, without ending the run."""
 
 
 class SettingError(ValueError):
     """A setting of a component or of the experiment has a wrong value.
 
     Args:
-        setting: its name, which is that of a parameter.
-        complaint: the rest of the sentence that begins with its name, e.g. `must be at least 1, and is 0`.
+        setting: Name of the setting, which is that of a parameter.
+        complaint: Rest of the sentence that begins with the name, e.g. `must be at least 1, and is 0`.
     """
 
     def __init__(self, setting: str, complaint: str) -> None:
@@ -79,31 +86,31 @@ def check_at_least(name: str, value: Checked, least: float, instead: str = "", *
     """Check that a setting, if it is not None, is a number of at least `least`.
 
     Args:
-        name: of the setting.
-        value: of the setting; of a dict per stage, each value is checked.
-        least: smallest value that it may have.
-        instead: what the setting may be instead, e.g. `None for all`.
-        whole: whether it must be a whole number.
+        name: Name of the setting.
+        value: Value of the setting. Each value of a dict per stage is checked.
+        least: Smallest allowed value.
+        instead: Alternative that the message names, e.g. `None for all`.
+        whole: Whether the number must be whole.
 
     Raises:
-        SettingError: a smaller value, NaN, or no such number.
+        SettingError: The value is smaller, NaN, or no such number.
     """
     wanted = "must be a whole number of at least" if whole else "must be at least"
     for number in _numbers_of(value):
         fits = _is_number(number) and number >= least and (isinstance(number, Integral) or not whole)
         if not fits:
-            raise SettingError(name, f"{wanted} {least}{_or(instead)}, and is {number!r}")
+            raise SettingError(name, f"{wanted} {least}{_name_alternative(instead)}, and is {number!r}")
 
 
 def check_above(name: str, value: Checked, bound: float, instead: str = "") -> None:
     """Check that a setting, if it is not None, is a number above `bound`; see `check_at_least`.
 
     Raises:
-        SettingError: a value that is not above it, NaN, or no number.
+        SettingError: The value is not above it, NaN, or no number.
     """
     for number in _numbers_of(value):
         if not (_is_number(number) and number > bound):
-            raise SettingError(name, f"must be above {bound}{_or(instead)}, and is {number!r}")
+            raise SettingError(name, f"must be above {bound}{_name_alternative(instead)}, and is {number!r}")
 
 
 def check_between(
@@ -119,25 +126,31 @@ def check_between(
     """Check that a setting, if it is not None, is a number from `low` to `high`; see `check_at_least`.
 
     Args:
-        name, value, instead: see `check_at_least`.
-        low, high: bounds of the setting.
-        low_included, high_included: whether the setting may equal the bound.
+        name: Name of the setting.
+        value: Value of the setting.
+        low: Lower bound.
+        high: Upper bound.
+        low_included: Whether the setting may equal the lower bound.
+        high_included: Whether the setting may equal the upper bound.
+        instead: Alternative that the message names.
 
     Raises:
-        SettingError: a value outside, NaN, or no number.
+        SettingError: The value is outside, NaN, or no number.
     """
-    interval = f"{'[' if low_included else '('}{low}, {high}{']' if high_included else ')'}"
+    opening = "[" if low_included else "("
+    closing = "]" if high_included else ")"
+    interval = f"{opening}{low}, {high}{closing}"
     for number in _numbers_of(value):
         inside = _is_number(number) and low <= number <= high
         if not inside or (number == low and not low_included) or (number == high and not high_included):
-            raise SettingError(name, f"must be in {interval}{_or(instead)}, and is {number!r}")
+            raise SettingError(name, f"must be in {interval}{_name_alternative(instead)}, and is {number!r}")
 
 
 def check_finite(name: str, value: Checked) -> None:
     """Check that a setting, if it is not None, is a finite number; see `check_at_least`.
 
     Raises:
-        SettingError: infinity, NaN, or no number.
+        SettingError: The value is infinite, NaN, or no number.
     """
     for number in _numbers_of(value):
         if not (_is_number(number) and math.isfinite(number)):
@@ -153,15 +166,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _or(instead: str) -> str:
+def _name_alternative(instead: str) -> str:
     return f", or {instead}" if instead else ""
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Check that a setting has one of the values that it may have.
+    """Check that a setting has one of the allowed values.
 
     Raises:
-        SettingError: it has not; the message has the nearest choice.
+        SettingError: It has not. The message suggests the nearest choice.
     """
     if value in choices:
         return
@@ -169,7 +182,9 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if len(choices) > 1:
         listed = ", ".join(repr(choice) for choice in choices[:-1]) + f" or {listed}"
     near = did_you_mean(str(value), choices)
-    raise SettingError(name, f"must be {listed}, not {value!r}{suggest(None if near is None else repr(near))}")
+    if near is not None:
+        near = repr(near)
+    raise SettingError(name, f"must be {listed}, not {value!r}{suggest(near)}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
@@ -178,13 +193,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     near = get_close_matches(word, candidates, n=1)
     if near:
         return near[0]
+
+    # A word in another case shares few letters with the one that was meant.
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     near = get_close_matches(word.lower(), by_lower, n=1)
     return by_lower[near[0]] if near else None
 
 
 def suggest(word: str | None) -> str:
-    """Return ` (did you mean WORD?)`, the end of a message; nothing for None."""
+    """Return ` (did you mean WORD?)`, the end of a message; an empty text for None."""
     return "" if word is None else f" (did you mean {word}?)"
 
 

@@ -1,4 +1,4 @@
-"""An experiment: the chosen components and settings, checked, and nothing started yet."""
+"""The experiment: chosen components and settings, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import SettingError, check_above, check_at_least, check_between, check_choice
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.layers.resampling import Area
-from pggan_kit.schedule import PerStage, ScheduleSettings, Size, Stage, at_height, checked_sizes, values_per_stage
+from pggan_kit.schedule import PerStage, ScheduleSettings, Size, Stage, at_height, check_sizes, values_per_stage
 from pggan_kit.system.devices import has_bfloat16
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
@@ -35,54 +35,64 @@ RESETS = ("never", "stage", "phase")
 
 @dataclass
 class Experiment:
-    """What `train.*` binds in a config, together with `schedule.*`, `data.*` and `evaluation.*`.
+    """The settings and components that `train.*` binds in a config, with those of `schedule`, `data` and `evaluation`.
 
     Args:
-        schedule, data, evaluation: the settings bound under these names.
-        architecture, resampling, loss, update, dataset: the parts without which nothing trains.
-        generator_optimizer, discriminator_optimizer: for updates with one optimizer for each network.
-        switch: how stages give way to each other; None: a linear fade.
-        image_resampling: the pair for images (bridges, faded reals); parameter-free. None: nearest up, area down.
-        augmentation: what D sees of reals and fakes; None: the images themselves.
-        observers: watch the run.
-        metrics: measured of the averaged generator as `evaluation` says, at ticks and by `pggan-kit evaluate`.
-        latent_size: Z.
-        seed: of everything random; two experiments with one seed see the same images and latents.
-        tick: images between two ticks (logs, grids, checkpoints).
-        ema_half_life: of the generator's average: images after which half of it is new, at least 0; 0 makes it a copy.
-            None: 10,000, where no `ema_decay` is bound.
-        ema_decay: instead of a half-life, the share of the average that stays at each update, in [0, 1), whatever the
-            update's batch size; it has no ramp-up.
-        ema_ramp_up: the half-life of each piece of G is at most this share of its age in images (those since its stage
-            began), in (0, 1]: so the average of a new block is not its random start for long. None: no such bound.
-        fade_reals: whether the data is faded like the networks.
-        reset_optimizer: when the optimizers forget their state: `never`, each `stage`, or each `phase` (the start of
-            each stage and the end of each fade; a hard switch has no fade that ends).
-        keep: how many of the last checkpoints are kept, besides one for each finished stage.
-        micro_batch: rows of a batch that a process works on at once, at least 1; may be per stage. Gradients are summed
-            over the slices before the optimizer steps, with less memory and the whole batch's result; what that needs,
-            and where it cannot be so, is in docs/distributed.md. None, or no less than the batch: the whole.
-        precision: of convolutions and matrix products: `float32`, `bfloat16` (autocast; weights, losses, statistics and
-            the average stay float32), `float16` (the same, with scaled losses; needs optimizers that take `found_inf`,
-            such as torch's fused ones), or `auto`: bfloat16 where the device computes it natively, else float32.
-        tf32: whether a CUDA device may round the inputs of float32 convolutions and products to TensorFloat-32 (10 bits
-            of mantissa), which is faster. Other devices know nothing of it.
-        memory_format: of features in memory, `channels_last` or `contiguous`: the same results up to rounding, and
-            another speed.
-        compile: whether whole steps are compiled, which takes a C++ compiler, and a minute for each stage and fade:
+        schedule: Settings that `schedule.*` binds.
+        data: Settings that `data.*` binds.
+        evaluation: Settings that `evaluation.*` binds.
+        architecture: The networks' pieces.
+        resampling: The pair that changes the size of features.
+        loss: The adversarial loss, with its penalties.
+        update: One training iteration.
+        dataset: The data.
+        generator_optimizer: Optimizer of G, for updates with one optimizer for each network.
+        discriminator_optimizer: Optimizer of D, likewise.
+        switch: Transition between stages. None for a linear fade.
+        image_resampling: The pair for images (bridges, faded reals), without parameters. Default: nearest up, area
+            down.
+        augmentation: Transform of reals and fakes before D. None to show D the images themselves.
+        observers: Watchers of the run.
+        metrics: Metrics of the averaged generator, measured as `evaluation` says, at ticks and by `pggan-kit evaluate`.
+        latent_size: Size of a latent, Z.
+        seed: Seed of all randomness. Two experiments with one seed see the same images and latents.
+        tick: Images between two ticks (logs, grids, checkpoints).
+        ema_half_life: Images after which half of the generator's average is new, at least 0; 0 makes the average a
+            copy. None for 10,000, where no `ema_decay` is bound.
+        ema_decay: Share of the average that stays at each update, in [0, 1), whatever the update's batch size. It
+            replaces the half-life and has no ramp-up.
+        ema_ramp_up: Largest half-life of a piece of G as a share of its age in images, in (0, 1], where the age counts
+            from the start of the piece's stage. It keeps the average of a new block from remembering its random start.
+            None for no such bound.
+        fade_reals: Whether reals are faded like the networks.
+        reset_optimizer: When the optimizers are reset: `never`, each `stage`, or each `phase` (the start of each stage
+            and the end of each fade; a hard switch has no fade that ends).
+        keep: Number of the last checkpoints that are kept, besides one for each finished stage.
+        micro_batch: Rows of a batch that a process works on at once, at least 1; may be per stage. Gradients are summed
+            over the slices before the optimizer steps: less memory, and the result of the whole batch. Requirements and
+            exceptions are in docs/distributed.md. None, or no less than the batch, for the whole batch.
+        precision: Precision of convolutions and matrix products: `float32`, `bfloat16` (autocast; weights, losses,
+            statistics and the average stay float32), `float16` (the same, with scaled losses; needs optimizers that
+            take `found_inf`, such as torch's fused ones), or `auto`: bfloat16 where the device computes it natively,
+            else float32.
+        tf32: Whether a CUDA device may round the inputs of float32 convolutions and products to TensorFloat-32 (10 bits
+            of mantissa), which is faster. Other devices ignore it.
+        memory_format: Layout of features in memory, `channels_last` or `contiguous`. Results are the same up to
+            rounding; the speed differs.
+        compile: When whole steps are compiled, which takes a C++ compiler and a minute for each stage and fade:
             `never`; `always`; `auto`: where a stage's fade, or the rest of it, has enough steps to pay (`plan` says
             where); or `graphs`: like `auto`, and on a GPU replayed as CUDA graphs at small sizes.
-        non_finite: what happens when a loss or gradient is not finite, see docs/reliability.md: `stop` with the state
-            before the step saved, `skip` the step, or `rewind` to the last checkpoint and take other latents.
-        non_finite_limit: steps that may be skipped, or rewinds, in the whole run before it stops.
-        collapse_below: warn once a stage when the generator's images vary less than this, in units of how much the
-            data does (`Progress/diversity`), at least 0; 0 measures nothing.
-        time_limit: seconds of training after which this process saves and stops, for jobs with a limit; the run can be
-            resumed. None: no limit.
-        device: `auto` (a GPU where there is one), or a torch device.
+        non_finite: Reaction to a loss or gradient that is NaN or infinite (docs/reliability.md): `stop` with the state
+            before the step saved, `skip` the step, or `rewind` to the last checkpoint and draw other latents.
+        non_finite_limit: Maximum number of skipped steps, or of rewinds, in the whole run.
+        collapse_below: Diversity below which a warning is given, once a stage, in [0, 1): the spread of the
+            generator's images in units of the data's (`Progress/diversity`). 0 measures nothing.
+        time_limit: Seconds of training after which this process saves and stops, for jobs with a limit. The run can be
+            resumed. None for no limit.
+        device: A torch device, or `auto` for a GPU where there is one.
 
     Raises:
-        ValueError: a setting out of range; the message begins with its name.
+        SettingError: A setting is out of range; the message begins with its name.
     """
 
     _: KW_ONLY
@@ -124,7 +134,7 @@ class Experiment:
     def __post_init__(self) -> None:
         for name in ("latent_size", "tick", "keep", "non_finite_limit"):
             check_at_least(name, getattr(self, name), 1)
-        sizes = checked_sizes(self.schedule.sizes)
+        sizes = check_sizes(self.schedule.sizes)
         for micro_batch in values_per_stage("micro_batch", self.micro_batch, sizes):
             check_at_least("micro_batch", micro_batch, 1)
         self._check_average(sizes)
@@ -144,8 +154,7 @@ class Experiment:
         if self.ema_half_life is not None and self.ema_decay is not None:
             raise SettingError(
                 "ema_half_life",
-                "and ema_decay are both bound, and either of them says how fast the average follows: "
-                "bind the other to None",
+                "and ema_decay are both bound, and each says how fast the average follows: bind one of them to None",
             )
         for decay in values_per_stage("ema_decay", self.ema_decay, sizes):
             check_between("ema_decay", decay, 0, 1, high_included=False)
@@ -154,21 +163,33 @@ class Experiment:
         check_between("ema_ramp_up", self.ema_ramp_up, 0, 1, low_included=False, instead="None")
 
     def autocast(self, device: torch.device, precision: str | None = None) -> torch.autocast:
-        """Return a context in which networks compute in a precision; None: the experiment's."""
+        """Return a context in which networks compute in a precision.
+
+        Args:
+            device: Device that computes.
+            precision: One of `PRECISIONS`; None for the experiment's.
+        """
         precision = precision or self.precision
         if precision == "float16":
             return torch.autocast(device.type, torch.float16)
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bfloat16()
+
+        # bfloat16 without native support would be slower than float32.
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported()
+        else:
+            native = has_bfloat16()
         low = precision == "bfloat16" or (precision == "auto" and native)
         return torch.autocast(device.type, torch.bfloat16, enabled=low)
 
-    def micro_batches(self, stage: Stage, rows: int) -> int:
-        """Into how many slices a process cuts its `rows` of a stage's batch.
+    def count_micro_batches(self, stage: Stage, rows: int) -> int:
+        """Return the number of slices that a process cuts its `rows` of a stage's batch into.
 
         Raises:
-            ValueError: `micro_batch` does not divide them.
+            SettingError: `micro_batch` does not divide them.
         """
-        size = rows if self.micro_batch is None else min(rows, at_height(self.micro_batch, stage.height))
+        size = rows
+        if self.micro_batch is not None:
+            size = min(rows, at_height(self.micro_batch, stage.height))
         if rows % size:
             complaint = f"{size} does not divide a process's {rows} images a batch at {stage.size}"
             raise SettingError("micro_batch", complaint)

@@ -1,4 +1,4 @@
-"""When a network grows: stages, budgets, and where the clock stands. Pure: nothing here knows networks or files."""
+"""The schedule of growth: stages, budgets and the clock. Nothing here knows networks or files."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from pggan_kit.errors import SettingError, check_at_least
 T = TypeVar("T")
 
 PerStage: TypeAlias = T | Mapping[int, T]
-"""A value, or a dict keyed by image height of which the largest key not above the stage's height wins."""
+"""A value, or a dict keyed by image height, of which the largest key not above the stage's height counts."""
 
 Budget: TypeAlias = int | str
-"""Images, or a text with a unit: `'3000 steps'`, `'2 epochs'`, `'40000 images'`."""
+"""Number of images, or a text with a unit: `'3000 steps'`, `'2 epochs'`, `'40000 images'`."""
 
 Size: TypeAlias = tuple[int, int]
 """(height, width) in pixels."""
 
 FADE = "fade"
+"""The phase of a stage in which its new blocks are blended in."""
+
 STABLE = "stable"
+"""The phase of a stage after its fade."""
 
 
 def at_height(value: PerStage[T], height: int) -> T:
     """Return the value of a setting, which may be per stage, at a stage of an image height.
 
     Raises:
-        ValueError: a dict whose smallest key lies above `height`, or with a key that is no height.
+        SettingError: The smallest key of a dict is above `height`, or a key is no height.
     """
     return values_per_stage("a per-stage setting", value, [(height, height)])[0]
 
@@ -38,12 +41,12 @@ def values_per_stage(name: str, value: PerStage[T] | None, sizes: Sequence[Size]
     """Return the value of a setting, which may be per stage, at each stage; nothing for None.
 
     Args:
-        name: of the setting.
-        value: of the setting.
-        sizes: of the stages.
+        name: Name of the setting.
+        value: Value of the setting.
+        sizes: Sizes of the stages.
 
     Raises:
-        SettingError: a dict whose smallest key lies above the first height, or with a key that is no height.
+        SettingError: The smallest key of a dict is above the first height, or a key is no height.
     """
     if value is None:
         return []
@@ -63,17 +66,18 @@ def values_per_stage(name: str, value: PerStage[T] | None, sizes: Sequence[Size]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of growth: everything of it that is known before training.
+    """A stage of growth, as far as it is known before training.
 
     Attributes:
-        index: 0 for the base size.
-        height, width: of the images, in pixels.
-        image_channels: 1 for gray, 3 for colour.
-        classes: number of classes of the data set's labels; 0 without labels.
-        fade_images: reals spent while the new block is blended in; 0 at the base size.
-        stable_images: reals spent after the fade.
-        batch_size: reals an update draws at once, over all ranks.
-        previous: the stage before, None at the base size.
+        index: Number of the stage, 0 for the base size.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
+        image_channels: Channels of the images: 1 for gray, 3 for colour.
+        fade_images: Reals spent while the new blocks are blended in; 0 at the base size.
+        stable_images: Reals spent after the fade.
+        batch_size: Reals that an update draws at once, over all ranks.
+        previous: The stage before; None at the base size.
+        classes: Number of classes of the data set's labels; 0 without labels.
     """
 
     index: int
@@ -88,23 +92,25 @@ class Stage:
 
     @property
     def budget(self) -> int:
-        """Reals this stage spends in all."""
+        """Return the number of reals that the stage spends."""
         return self.fade_images + self.stable_images
 
     @property
     def factor(self) -> int:
-        """How many times larger the images are than those of the stage before; 1 at the base size."""
-        return 1 if self.previous is None else self.height // self.previous.height
+        """Return how many times larger the images are than those of the stage before; 1 at the base size."""
+        if self.previous is None:
+            return 1
+        return self.height // self.previous.height
 
     @property
     def size(self) -> str:
-        """`28x28`, height first."""
+        """Return the size for people, height first: `28x28`."""
         return f"{self.height}x{self.width}"
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where the clock stands: the stage, `fade` or `stable`, and how far through that phase, in [0, 1]."""
+    """A place on the clock: the stage, the phase (`fade` or `stable`), and the spent share of the phase, in [0, 1]."""
 
     stage: Stage
     phase: str
@@ -119,28 +125,32 @@ class Schedule:
     total: int
 
     def at(self, images: int, starts: Sequence[int]) -> Position:
-        """Where the clock stands after `images` reals, given the counts at which the stages so far began.
+        """Return the position of the clock after `images` reals.
 
         Args:
-            images: reals drawn so far, at or past the last start.
-            starts: one count for each stage begun, the first of them 0.
+            images: Reals drawn so far, at or past the last start.
+            starts: Image counts at which the stages so far began, the first of them 0.
         """
         stage = self.stages[len(starts) - 1]
         spent = images - starts[-1]
         if spent < stage.fade_images:
             return Position(stage, FADE, spent / stage.fade_images)
+
+        # A stage may be shorter than planned where the total cuts it.
         length = self.end(starts) - starts[-1] - stage.fade_images
-        progress = (spent - stage.fade_images) / length if length > 0 else 1.0
+        if length <= 0:
+            return Position(stage, STABLE, 1.0)
+        progress = (spent - stage.fade_images) / length
         return Position(stage, STABLE, min(1.0, progress))
 
     def end(self, starts: Sequence[int]) -> int:
-        """The image count at which the current stage ends if nobody asks for another: its budget, or the total."""
+        """Return the image count at which the current stage ends by its budget, or by the total."""
         if len(starts) == len(self.stages):
             return self.total
         return min(self.total, starts[-1] + self.stages[len(starts) - 1].budget)
 
     def planned_starts(self) -> list[int]:
-        """The counts at which stages begin when each spends just its budget."""
+        """Return the image counts at which stages begin when each spends exactly its budget."""
         starts = [0]
         for stage in self.stages[:-1]:
             starts.append(starts[-1] + stage.budget)
@@ -152,15 +162,15 @@ class ScheduleSettings:
     """The schedule as a config writes it (`schedule.*`). Budgets may be per stage, in images, steps or epochs.
 
     Args:
-        sizes: image sizes from the base up: heights of square images, or (height, width) pairs. Each is the same
+        sizes: Image sizes from the base up: heights of square images, or (height, width) pairs. Each is the same
             whole multiple of the one before in both directions.
-        fade_images: budget of each fade; the base size has none.
-        stable_images: budget of each stage after its fade.
-        batch_size: reals an update draws at once, over all ranks.
-        total_images: when the run ends; the last stage is lengthened or cut to fit. None: the sum of the budgets.
+        fade_images: Budget of each fade; the base size has none.
+        stable_images: Budget of each stage after its fade.
+        batch_size: Reals that an update draws at once, over all ranks.
+        total_images: Budget of the whole run, which lengthens or cuts the last stage. None for the sum of the budgets.
 
     Raises:
-        ValueError: sizes that do not grow by whole factors; a budget, batch size or total out of range.
+        SettingError: Sizes do not grow by whole factors, or a budget, batch size or total is out of range.
     """
 
     sizes: Sequence[int | Sequence[int]]
@@ -170,46 +180,54 @@ class ScheduleSettings:
     total_images: Budget | None = None
 
     def __post_init__(self) -> None:
-        sizes = checked_sizes(self.sizes)
+        sizes = check_sizes(self.sizes)
         budgets: dict[str, PerStage[Budget]] = {"fade_images": self.fade_images, "stable_images": self.stable_images}
         for name, setting in budgets.items():
             values: list[Budget] = values_per_stage(name, setting, sizes)
             for budget in values:
-                in_images(name, budget, 1, 1)
+                convert_to_images(name, budget, 1, 1)
         for batch_size in values_per_stage("batch_size", self.batch_size, sizes):
             check_at_least("batch_size", batch_size, 1, whole=True)
         if self.total_images is not None:
-            check_at_least("total_images", in_images("total_images", self.total_images, 1, 1), 1)
+            check_at_least("total_images", convert_to_images("total_images", self.total_images, 1, 1), 1)
 
     def resolve(self, dataset_length: int, image_channels: int, classes: int) -> Schedule:
-        """The stages with all budgets in images. An epoch is `dataset_length` images.
+        """Return the stages with all budgets in images. An epoch is `dataset_length` images.
 
         Raises:
-            ValueError: a run of no images.
+            SettingError: The schedule spends no images.
         """
+        sizes = check_sizes(self.sizes)
+        fade_budgets: list[Budget] = values_per_stage("fade_images", self.fade_images, sizes)
+        stable_budgets: list[Budget] = values_per_stage("stable_images", self.stable_images, sizes)
+
+        # The budgets of each stage in images, with its own batch size.
         stages: list[Stage] = []
-        for index, (height, width) in enumerate(checked_sizes(self.sizes)):
+        for index, (height, width) in enumerate(sizes):
             batch_size = at_height(self.batch_size, height)
-            fade, stable = (
-                in_images(name, at_height(getattr(self, name), height), batch_size, dataset_length)
-                for name in ("fade_images", "stable_images")
-            )
-            previous = stages[-1] if stages else None
-            fade = 0 if previous is None else fade
+            fade = convert_to_images("fade_images", fade_budgets[index], batch_size, dataset_length)
+            stable = convert_to_images("stable_images", stable_budgets[index], batch_size, dataset_length)
+            previous = None
+            if stages:
+                previous = stages[-1]
+            else:
+                fade = 0
             stages.append(Stage(index, height, width, image_channels, fade, stable, batch_size, previous, classes))
+
+        # The last stage ends with the run.
         total = sum(stage.budget for stage in stages)
         if self.total_images is not None:
-            total = in_images("total_images", self.total_images, stages[-1].batch_size, dataset_length)
+            total = convert_to_images("total_images", self.total_images, stages[-1].batch_size, dataset_length)
         if total < 1:
             raise SettingError("stable_images", "must be above 0 somewhere: the schedule spends no images at all")
         return Schedule(tuple(stages), total)
 
 
-def in_images(name: str, budget: Budget, batch_size: int, dataset_length: int) -> int:
-    """A budget in images, from images, steps or epochs.
+def convert_to_images(name: str, budget: Budget, batch_size: int, dataset_length: int) -> int:
+    """Convert a budget from images, steps or epochs to images.
 
     Raises:
-        ValueError: a budget below 0, or a text that names no known unit.
+        SettingError: The budget is below 0, or a text without a known unit.
     """
     if isinstance(budget, str):
         match = re.fullmatch(r"\s*(\d+(?:_\d+)*(?:\.\d+)?)\s*(images|steps|epochs)\s*", budget)
@@ -223,20 +241,28 @@ def in_images(name: str, budget: Budget, batch_size: int, dataset_length: int) -
     return budget
 
 
-def checked_sizes(sizes: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]:
-    """Sizes as (height, width) pairs, each the same whole multiple (at least 2) of the one before.
+def check_sizes(sizes: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]:
+    """Return sizes as (height, width) pairs, each the same whole multiple (at least 2) of the one before.
 
     Raises:
-        ValueError: no size at all, a size below 1, or a step that is not a whole factor.
+        SettingError: There is no size, a size is below 1, or a step is no whole factor.
     """
     if isinstance(sizes, (int, str)) or not sizes:
         raise SettingError("sizes", f"must name at least one image size, e.g. (4, 8, 16), not {sizes!r}")
+
+    # Heights of square images become pairs.
     pairs: list[tuple[int, int]] = []
     for size in sizes:
-        pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+        pair: tuple[int, ...] = ()
+        if isinstance(size, int):
+            pair = (size, size)
+        elif isinstance(size, Sequence):
+            pair = tuple(size)
         if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in pair):
             raise SettingError("sizes", f"holds heights or (height, width) pairs of at least 1, not {size!r}")
         pairs.append((pair[0], pair[1]))
+
+    # Each step multiplies both directions by one factor.
     for old, new in pairwise(pairs):
         factor = new[0] // old[0]
         if factor < 2 or new != (factor * old[0], factor * old[1]):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pggan_kit.schedule import FADE, STABLE, Schedule, ScheduleSettings, at_height, checked_sizes, in_images
+from pggan_kit.schedule import FADE, STABLE, Schedule, ScheduleSettings, at_height, check_sizes, convert_to_images
 
 budgets = st.integers(0, 7)
 
@@ -116,7 +116,7 @@ def test_the_largest_key_not_above_the_height_wins(value: object, height: int, w
     ],
 )
 def test_units(text: int | str, wanted: int) -> None:
-    assert in_images("fade_images", text, batch_size=8, dataset_length=60_000) == wanted
+    assert convert_to_images("fade_images", text, batch_size=8, dataset_length=60_000) == wanted
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,13 @@ def test_units(text: int | str, wanted: int) -> None:
 )
 def test_budgets_that_are_none(value: object) -> None:
     with pytest.raises(ValueError, match=r"^fade_images "):
-        in_images("fade_images", value, 1, 1)  # type: ignore[arg-type]
+        convert_to_images("fade_images", value, 1, 1)  # type: ignore[arg-type]
 
 
 def test_sizes() -> None:
-    assert checked_sizes((4, 8, 16)) == [(4, 4), (8, 8), (16, 16)]
-    assert checked_sizes([(4, 6), [8, 12], (24, 36)]) == [(4, 6), (8, 12), (24, 36)]
-    assert checked_sizes([5, 15, 45]) == [(5, 5), (15, 15), (45, 45)]
+    assert check_sizes((4, 8, 16)) == [(4, 4), (8, 8), (16, 16)]
+    assert check_sizes([(4, 6), [8, 12], (24, 36)]) == [(4, 6), (8, 12), (24, 36)]
+    assert check_sizes([5, 15, 45]) == [(5, 5), (15, 15), (45, 45)]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_sizes() -> None:
 )
 def test_sizes_that_do_not_grow(sizes: object) -> None:
     with pytest.raises(ValueError, match=r"^sizes "):
-        checked_sizes(sizes)  # type: ignore[arg-type]
+        check_sizes(sizes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

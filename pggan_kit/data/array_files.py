@@ -15,38 +15,43 @@ import numpy as np
 
 from pggan_kit.errors import DataError
 from pggan_kit.system import locks
+from pggan_kit.system.files import UNFINISHED
 
 
 class ArrayWriter:
-    """Writes an .npy file row by row, into a temporary file that takes its place when it is whole.
+    """A writer of an .npy file, row by row, into a temporary file that takes the file's place when it is complete.
 
-    Plain writes and not a memory map: on a full disk those raise, where a map ends the process with SIGBUS.
+    It writes plainly and not through a memory map: on a full disk a write raises, where a map ends the process with
+    SIGBUS.
 
     Args:
-        path: the file; until `commit`, whatever was there stays.
-        dtype, shape: of a row.
+        path: The file. Until `commit`, an older file stays in its place.
+        dtype: Type of the numbers.
+        shape: Shape of a row.
 
     Raises:
-        DataError: from each method, if the disk is full or the folder cannot be written.
+        DataError: The disk is full or the folder cannot be written; raised by each method.
     """
 
     def __init__(self, path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-        self._dtype, self._shape = np.dtype(dtype), shape
+        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
+        self._dtype = np.dtype(dtype)
+        self._shape = shape
         self._rows = 0
         self._file: BinaryIO
 
     def __enter__(self) -> ArrayWriter:
-        with disk_errors(self._path.parent):
+        with explain_disk_errors(self._path.parent):
             self._file = open(self._temporary, "xb")
-            self._file.write(self._header())
+            self._file.write(self._encode_header())
         return self
 
     def append(self, rows: np.ndarray) -> None:
-        """Add (k, *shape) rows."""
-        assert (rows.dtype, rows.shape[1:]) == (self._dtype, self._shape)
-        with disk_errors(self._path.parent):
+        """Append rows (k, *shape)."""
+        assert rows.dtype == self._dtype
+        assert rows.shape[1:] == self._shape
+        with explain_disk_errors(self._path.parent):
             self._file.write(np.ascontiguousarray(rows).data)
         self._rows += len(rows)
 
@@ -54,13 +59,15 @@ class ArrayWriter:
         """Put the file in its place, once it is safely on the disk.
 
         Raises:
-            DataError: no rows were added.
+            DataError: No rows were appended.
         """
         if not self._rows:
             raise DataError("the data set holds no image that can be read")
-        with disk_errors(self._path.parent):
+        with explain_disk_errors(self._path.parent):
+            # Now the number of rows is known.
             self._file.seek(0)
-            self._file.write(self._header())
+            self._file.write(self._encode_header())
+
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -69,11 +76,12 @@ class ArrayWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # what is still buffered may not fit the disk; that was said already
+        with suppress(OSError):  # what is still buffered may not fit the disk, which an error has reported already
             self._file.close()
         self._temporary.unlink(missing_ok=True)
 
-    def _header(self) -> bytes:
+    def _encode_header(self) -> bytes:
+        """Return the header of an .npy file, of the same length for any number of rows."""
         # NumPy leaves room for a row count of any length, so that it can be filled in at the end.
         buffer = io.BytesIO()
         fields = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._rows, *self._shape)}
@@ -82,7 +90,7 @@ class ArrayWriter:
 
 
 def open_array(path: Path, dtype: type[np.generic], dimensions: int) -> np.ndarray | None:
-    """The memory-mapped array; None where the file is missing, cut short, or not what was written."""
+    """Open an array as a memory map; return None where the file is missing, cut short, or of another kind."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         whole = isinstance(array, np.memmap) and path.stat().st_size == array.offset + array.nbytes
@@ -94,14 +102,20 @@ def open_array(path: Path, dtype: type[np.generic], dimensions: int) -> np.ndarr
 
 
 @contextmanager
-def file_lock(path: Path, waiting: Callable[[], None]) -> Iterator[bool]:
-    """Hold a lock that the kernel releases even when the process is killed; `waiting` is called if another has it.
-    Gives whether it is held.
+def lock_file(path: Path, waiting: Callable[[], None]) -> Iterator[bool]:
+    """Hold the lock of a file within a block; the kernel releases it even when the process is killed.
 
-    Where the file system has no locks (some of a network), two processes may both build. That costs time but harms
-    nothing: each writes its own temporary file, and what takes its place is always whole.
+    Where the file system has no locks (some network file systems), two processes may both build. That takes time but
+    does no harm: each writes its own temporary file, and only complete files take their place.
+
+    Args:
+        path: The file.
+        waiting: Function that is called before waiting for another process that holds the lock.
+
+    Yields:
+        Whether the lock is held: False where the file system has no locks.
     """
-    with disk_errors(path.parent):
+    with explain_disk_errors(path.parent):
         lock = locks.acquire(path, waiting)
     try:
         yield lock is not None
@@ -111,12 +125,12 @@ def file_lock(path: Path, waiting: Callable[[], None]) -> Iterator[bool]:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn an OSError into a DataError that says what to do."""
+def explain_disk_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError within a block into a DataError that says what to do."""
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"cannot write resized images under {folder}: {error.strerror or error}. Free some space or mend its "
-            "permissions, or name another folder with data.cache or $PGGAN_KIT_CACHE"
+            f"cannot write resized images under {folder}: {error.strerror or error}. Free some space or correct the "
+            "folder's permissions, or name another folder with data.cache or $PGGAN_KIT_CACHE"
         ) from error

@@ -1,6 +1,6 @@
-"""How a stage's images come to a GPU: kept there as bytes where they fit, else copied one batch ahead.
+"""How a stage's images reach a GPU: kept there as bytes where they fit, or else copied one batch ahead.
 
-Either way the batches are those of the sampler, to the bit.
+Either way the batches equal the sampler's bit for bit.
 """
 
 from __future__ import annotations
@@ -15,71 +15,90 @@ from torch import Tensor
 from pggan_kit.data.sampler import Sampler, Source
 
 FREE_SHARE = 0.25
-"""Of a GPU's free memory, what a stage's images may take unless `data.device_memory` says otherwise."""
+"""Maximum share of a GPU's free memory for a stage's images, unless `data.device_memory` says otherwise."""
 
 
-def fed(source: Source, device: torch.device, limit: int | None) -> Source:
-    """The source, as a device is best fed with it.
+def choose_feed(source: Source, device: torch.device, limit: int | None) -> Source:
+    """Return the source of a stage's batches that suits a device: for a CPU, the one that is given.
 
     Args:
-        source: a stage's images.
-        device: of the networks; on a CPU nothing is to be done.
-        limit: `data.device_memory`.
+        source: Source of a stage's batches.
+        device: Device of the networks.
+        limit: Value of `data.device_memory`: maximum MiB, or None for `FREE_SHARE`.
     """
     if device.type != "cuda" or not isinstance(source, Sampler):
         return source
-    room = torch.cuda.mem_get_info(device)[0] * FREE_SHARE if limit is None else limit * 2**20
-    return Resident(source, device) if source.nbytes <= room else Ahead(source, SideStream(device))
+
+    # Images that fit into the device's memory need no copies at all.
+    if limit is None:
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        largest_bytes = free_bytes * FREE_SHARE
+    else:
+        largest_bytes = limit * 2**20
+    if source.nbytes <= largest_bytes:
+        return ResidentFeed(source, device)
+    return PrefetchFeed(source, SideStream(device))
 
 
-class Resident:
-    """A sampler's images on a device; batches are gathered there.
+class ResidentFeed:
+    """A source that keeps a sampler's images on a device and gathers its batches there.
 
     Args:
-        sampler: decides which images are drawn and flipped.
-        device: where they are kept, as uint8.
+        sampler: Sampler that decides which images are drawn and flipped.
+        device: Device that keeps the images, as uint8.
     """
 
     def __init__(self, sampler: Sampler, device: torch.device) -> None:
-        self._sampler, self._device = sampler, device
+        self._sampler = sampler
+        self._device = device
         self._images = torch.from_numpy(np.array(sampler.images)).to(device)
-        self._labels = None if sampler.labels is None else torch.from_numpy(np.array(sampler.labels)).to(device)
+        self._labels: Tensor | None = None
+        if sampler.labels is not None:
+            self._labels = torch.from_numpy(np.array(sampler.labels)).to(device)
 
     def batch(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
-        """See `Sampler.batch`; on the device."""
-        rows, flips = self._sampler.rows(position, count)
-        chosen = self._put(rows)
+        """Return a batch as `Sampler.batch` does, on the device."""
+        rows, flips = self._sampler.pick_rows(position, count)
+        chosen = self._copy_to_device(rows)
         images = self._images[chosen]
         if flips is not None:
-            images = torch.where(self._put(flips).view(-1, 1, 1, 1), images.flip(3), images)
-        return images, None if self._labels is None else self._labels[chosen]
+            flipped = self._copy_to_device(flips).view(-1, 1, 1, 1)
+            images = torch.where(flipped, images.flip(3), images)
+        if self._labels is None:
+            return images, None
+        return images, self._labels[chosen]
 
-    def _put(self, values: np.ndarray) -> Tensor:
+    def _copy_to_device(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device, non_blocking=True)
 
 
 class Batch(NamedTuple):
-    """What a sampler gives."""
+    """A batch as a sampler returns it.
+
+    Attributes:
+        images: uint8 (count, C, h, w).
+        labels: int64 (count,), or None where there are none.
+    """
 
     images: Tensor
     labels: Tensor | None
 
 
 class Copier(Protocol):
-    """Copies to a device beside its work: `SideStream`."""
+    """Copies batches to a device while it works, as `SideStream` does."""
 
     def begin(self, batch: Batch) -> Batch:
-        """Begin to copy; called in a thread of its own."""
+        """Begin to copy a batch, in a thread of its own, and return the copy, which may not be complete."""
 
     def finish(self, batch: Batch) -> None:
-        """Let the device's work from here on wait for what `begin` returned."""
+        """Let the device's work from here on wait for a batch that `begin` returned."""
 
 
 class SideStream:
-    """Copies from pinned memory on a CUDA stream of its own.
+    """A copier from pinned memory on a CUDA stream of its own.
 
     Args:
-        device: to which.
+        device: Device that receives the batches.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -87,50 +106,56 @@ class SideStream:
         self._stream = torch.cuda.Stream(device)
 
     def begin(self, batch: Batch) -> Batch:
-        """See `Copier`."""
+        """Begin to copy a batch; see `Copier`."""
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            return Batch(self._copied(batch.images), None if batch.labels is None else self._copied(batch.labels))
+            images = self._copy(batch.images)
+            labels = None
+            if batch.labels is not None:
+                labels = self._copy(batch.labels)
+        return Batch(images, labels)
 
-    def _copied(self, rows: Tensor) -> Tensor:
+    def _copy(self, rows: Tensor) -> Tensor:
         # torch's allocator of pinned memory waits for the copy before it gives the block to anybody else.
         return rows.pin_memory().to(self._device, non_blocking=True)
 
     def finish(self, batch: Batch) -> None:
-        """See `Copier`."""
+        """Let the device wait for a batch; see `Copier`."""
         current = torch.cuda.current_stream(self._device)
         current.wait_stream(self._stream)
         for rows in batch:
             if rows is not None:
-                rows.record_stream(current)  # else its memory could be taken while this stream still reads it
+                rows.record_stream(current)  # or else its memory could be reused while this stream still reads it
 
 
-class Ahead:
-    """Makes and copies the next batch in a thread while the device works on the last one.
+class PrefetchFeed:
+    """A source that makes and copies the next batch in a thread while the device works on the last one.
 
     Args:
-        source: called by that thread alone.
-        copier: brings batches to the device.
+        source: Source of the batches, called by that thread alone.
+        copier: Copier that brings batches to the device.
     """
 
     def __init__(self, source: Source, copier: Copier) -> None:
-        self._source, self._copier = source, copier
+        self._source = source
+        self._copier = copier
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._place = (-1, 0)
-        self._coming: Future[Batch] | None = None
+        self._next: Future[Batch] | None = None
 
     def batch(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
-        """See `Sampler.batch`; on the device. It is there already where the batch before it was asked for last."""
-        if self._coming is None or self._place != (position, count):
-            self._begin(position, count)
-        assert self._coming is not None
-        batch = self._coming.result()
+        """Return a batch as `Sampler.batch` does, on the device; without delay if the one before it was the last."""
+        if self._next is None or self._place != (position, count):
+            self._next = self._begin(position, count)
+        batch = self._next.result()
         self._copier.finish(batch)
-        self._begin(position + count, count)
+        self._next = self._begin(position + count, count)
         return batch
 
-    def _begin(self, position: int, count: int) -> None:
+    def _begin(self, position: int, count: int) -> Future[Batch]:
+        """Begin to make the batch at a place of the clock."""
         self._place = (position, count)
-        self._coming = self._thread.submit(self._make, position, count)
+        return self._thread.submit(self._make, position, count)
 
     def _make(self, position: int, count: int) -> Batch:
-        return self._copier.begin(Batch(*self._source.batch(position, count)))
+        images, labels = self._source.batch(position, count)
+        return self._copier.begin(Batch(images, labels))

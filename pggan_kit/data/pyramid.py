@@ -1,4 +1,4 @@
-"""The size pyramid: a data set's images at each stage's size, made once and kept on disk as memory maps."""
+"""The size pyramid: a data set's images at each stage's size, built once and kept on disk as memory maps."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ import numpy as np
 from PIL import Image
 
 from pggan_kit.components import Dataset
-from pggan_kit.data.array_files import ArrayWriter, disk_errors, file_lock, open_array
+from pggan_kit.data.array_files import ArrayWriter, explain_disk_errors, lock_file, open_array
 from pggan_kit.data.settings import FILTERS, DataSettings
 from pggan_kit.errors import DataError, SkipImage
 from pggan_kit.schedule import Size
 from pggan_kit.system.cache import cache_folder
+from pggan_kit.system.files import UNFINISHED
 
 FORMAT = 1
-"""Part of every key: raise it when the same source, filter and size would give other bytes than before."""
+"""Number in every file's key: raise it when the same source, filter and size would give other bytes than before."""
 
 CHUNK_BYTES = 8 << 20
+"""Maximum bytes of a chunk's resized images, unless one image alone has more."""
+
 CHUNK_IMAGES = 64
+"""Maximum number of images in a chunk."""
 
 Progress = Callable[[int, int, str], None]
-"""`progress(done, total, what)`, called from the thread that builds."""
+"""Function `progress(done, total, what)`, which is called from the thread that builds."""
 
 
 class Level(NamedTuple):
@@ -48,26 +52,27 @@ class Level(NamedTuple):
 
 
 class Pyramid:
-    """A data set at several sizes, opened from the cache folder and built there where missing.
+    """A data set at several sizes, opened from the cache folder and built there where it is missing.
 
-    Each size is made straight from the full-size images: centre-cropped to its aspect ratio, then resized. A file is
-    named by the SHA-256 of format, source, filter and size, so it is reused by every later run and rebuilt only if one
-    of them changed; one of the wrong length or with a wrong header is rebuilt too. All missing sizes come from one
-    pass over the images, in `settings.workers` threads (Pillow decodes and resizes outside Python's lock, and threads
-    ask nothing of a data set but that `image` may be called from several at once).
+    Each size is made straight from the full-size images: cropped to its aspect ratio around the centre, then resized.
+    A file is named by the SHA-256 of format, source, filter and size, so it is reused by every later run and built
+    again only if one of them changed; a file of the wrong length or with a wrong header is built again too. All missing
+    sizes come from one pass over the images, in `settings.workers` threads (Pillow decodes and resizes outside Python's
+    lock, and threads require of a data set only that `image` may be called from several at once).
 
     Args:
-        dataset: the full-size images.
-        settings: filter, cache folder and threads.
+        dataset: Full-size images.
+        settings: Filter, cache folder and number of threads.
         sizes: (height, width) of each level.
-        progress: told how far building is.
+        progress: Function that is called while levels are built; see `Progress`.
 
     Attributes:
-        levels: by size.
-        fingerprint: the data set's.
+        levels: Levels by size.
+        fingerprint: Fingerprint of the data set.
 
     Raises:
-        DataError: no images, an image of the wrong kind, a label out of range, a cache folder that cannot be written.
+        DataError: The data set has no images or one that cannot be used, a label is out of range, or the cache folder
+            cannot be written.
     """
 
     def __init__(
@@ -76,93 +81,122 @@ class Pyramid:
         if len(dataset) == 0:
             raise DataError("the data set holds no images")
         self.folder = cache_folder(settings.cache) / "pyramids"
-        self._dataset, self._settings = dataset, settings
-        self._progress: Progress = progress or (lambda done, total, what: None)
         self.fingerprint = dataset.fingerprint()
+        self._dataset = dataset
+        self._settings = settings
         self._source = _digest(self.fingerprint)[:16]
-        wanted = list(dict.fromkeys(sizes))
-        self.levels = self._opened(wanted)
-        if len(self.levels) < len(wanted):
-            # Not before: a complete cache may lie in a folder that this user cannot write.
-            self._build_missing(wanted)
-            self.levels = self._opened(wanted)
-        if len(self.levels) < len(wanted):
-            raise DataError(f"somebody removed files from {self.folder} while they were built: start again")
+        self._progress: Progress = progress or _ignore_progress
 
-    def _paths(self, size: Size) -> tuple[Path, Path]:
+        # The folder is touched only where a level is missing: a complete cache may be read-only for this user.
+        distinct_sizes = list(dict.fromkeys(sizes))
+        self.levels = self._open_levels(distinct_sizes)
+        if len(self.levels) < len(distinct_sizes):
+            self._build_missing(distinct_sizes)
+            self.levels = self._open_levels(distinct_sizes)
+        if len(self.levels) < len(distinct_sizes):
+            raise DataError(f"files were removed from {self.folder} while they were built: start again")
+
+    def _name_files(self, size: Size) -> tuple[Path, Path]:
+        """Return the paths of the images and of the labels at a size."""
         key = _digest(FORMAT, self.fingerprint, self._settings.filter, *size)
         stem = f"{self._source}-{key}"
         return self.folder / f"{stem}.images.npy", self.folder / f"{stem}.labels.npy"
 
-    def _opened(self, sizes: Iterable[Size]) -> dict[Size, Level]:
-        """Those of the levels that lie whole in the cache."""
+    def _open_levels(self, sizes: Iterable[Size]) -> dict[Size, Level]:
+        """Return the levels that are complete in the cache, by size."""
         levels = {}
         for size in sizes:
-            images_path, labels_path = self._paths(size)
-            images = open_array(images_path, np.uint8, 4)
-            if images is None or images.shape[2:] != size or not 1 <= len(images) <= len(self._dataset):
-                continue
-            labels = open_array(labels_path, np.int64, 1) if self._dataset.classes else None
-            if self._dataset.classes and (labels is None or len(labels) != len(images)):
-                continue
-            levels[size] = Level(images, None if labels is None else np.array(labels))
+            level = self._open_level(size)
+            if level is not None:
+                levels[size] = level
         return levels
 
-    def _build_missing(self, wanted: Sequence[Size]) -> None:
-        with disk_errors(self.folder):
+    def _open_level(self, size: Size) -> Level | None:
+        """Return the level of a size, or None where it is not complete in the cache."""
+        images_path, labels_path = self._name_files(size)
+        images = open_array(images_path, np.uint8, 4)
+        if images is None or images.shape[2:] != size or not 1 <= len(images) <= len(self._dataset):
+            return None
+        if not self._dataset.classes:
+            return Level(images, None)
+
+        labels = open_array(labels_path, np.int64, 1)
+        if labels is None or len(labels) != len(images):
+            return None
+        return Level(images, np.array(labels))
+
+    def _build_missing(self, sizes: Sequence[Size]) -> None:
+        """Build the levels that the cache lacks, unless another process is building them."""
+        with explain_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
-        def waiting() -> None:
+        def report_waiting() -> None:
             self._progress(0, len(self._dataset), "waiting for another process that resizes the same images")
 
-        with file_lock(self.folder / f"{self._source}.lock", waiting) as locked:
-            if locked:  # nobody else writes now: these are from processes that were killed
-                for leftover in self.folder.glob(f".{self._source}-*.part"):
+        with lock_file(self.folder / f"{self._source}.lock", report_waiting) as locked:
+            # No other process writes now: temporary files are those of processes that were killed.
+            if locked:
+                for leftover in self.folder.glob(f".{self._source}-*{UNFINISHED}"):
                     leftover.unlink(missing_ok=True)
-            done = self._opened(wanted)  # by whom we waited for
-            missing = [size for size in wanted if size not in done]
+
+            # Another process may have built levels while this one waited.
+            levels = self._open_levels(sizes)
+            missing = [size for size in sizes if size not in levels]
             if missing:
                 self._build(missing)
 
     def _build(self, sizes: Sequence[Size]) -> None:
-        total, channels = len(self._dataset), image_channels(self._dataset)
-        self._check_space(total * channels * sum(height * width for height, width in sizes))
-        what = "resizing images to " + ", ".join(f"{height}x{width}" for height, width in sizes)
-        resizer = _Resizer(self._dataset, sizes, channels, self._settings.filter)
+        """Build the levels of some sizes in one pass over the images."""
+        total = len(self._dataset)
+        channels = find_image_channels(self._dataset)
+        self._check_space(total * channels * _count_pixels(sizes))
+        listed = ", ".join(f"{height}x{width}" for height, width in sizes)
+        what = f"resizing images to {listed}"
         skipped: list[str] = []
-        enlarged = done = 0
+        enlarged = 0
+        done = 0
+
+        # Files that are left before their commit are removed by the stack.
         with ExitStack() as stack:
-            images, labels = {}, {}
+            image_writers = {}
+            label_writers = {}
             for size in sizes:
-                images_path, labels_path = self._paths(size)
-                labels[size] = stack.enter_context(ArrayWriter(labels_path, np.int64, ()))
-                images[size] = stack.enter_context(ArrayWriter(images_path, np.uint8, (channels, *size)))
+                images_path, labels_path = self._name_files(size)
+                label_writers[size] = stack.enter_context(ArrayWriter(labels_path, np.int64, ()))
+                image_writers[size] = stack.enter_context(ArrayWriter(images_path, np.uint8, (channels, *size)))
             self._progress(0, total, what)
-            for rows in _in_order(resizer, resizer.chunks(), self._settings.threads()):
+
+            # Threads resize, and this one writes in the data set's order.
+            resizer = _Resizer(self._dataset, sizes, channels, self._settings.filter)
+            for chunk in _run_in_order(resizer.resize_chunk, resizer.split(), self._settings.count_threads()):
                 for size in sizes:
-                    images[size].append(rows.images[size])
-                    labels[size].append(rows.labels)
-                skipped += rows.skipped
-                enlarged += rows.enlarged
-                done += len(rows.labels) + len(rows.skipped)
+                    image_writers[size].append(chunk.images[size])
+                    label_writers[size].append(chunk.labels)
+                skipped += chunk.skipped
+                enlarged += chunk.enlarged
+                done += len(chunk.labels) + len(chunk.skipped)
                 self._progress(done, total, what)
-            # Labels first: images in place say that both are.
-            for writer in (*labels.values(), *images.values()):
+
+            # Labels first: the images in their place are the sign that both are there.
+            for writer in (*label_writers.values(), *image_writers.values()):
                 writer.commit()
         self._warn(skipped, enlarged, sizes)
 
     def _warn(self, skipped: Sequence[str], enlarged: int, sizes: Sequence[Size]) -> None:
+        """Warn of images that were skipped, and of images that were enlarged."""
         total = len(self._dataset)
         if skipped:
-            names = "\n  ".join(skipped[:5]) + ("\n  ..." if len(skipped) > 5 else "")
+            names = "\n  ".join(skipped[:5])
+            if len(skipped) > 5:
+                names += "\n  ..."
             warnings.warn(f"{len(skipped)} of {total} images are left out:\n  {names}", stacklevel=2)
         if enlarged:
             height, width = max(sizes)
             warnings.warn(f"{enlarged} of {total} images are smaller than {height}x{width}, and enlarged", stacklevel=2)
 
     def _check_space(self, needed: int) -> None:
-        # A full disk would be noticed while writing too, but perhaps an hour later.
-        with disk_errors(self.folder):
+        """Check that the disk has room for a number of bytes: a full disk might show only after an hour of writing."""
+        with explain_disk_errors(self.folder):
             free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise DataError(
@@ -171,42 +205,54 @@ class Pyramid:
             )
 
 
-def image_channels(dataset: Dataset) -> int:
-    """1 for gray, 3 for colour: the channels of the first image that can be read.
+def _ignore_progress(done: int, total: int, what: str) -> None:
+    """Report no progress."""
+
+
+def _count_pixels(sizes: Iterable[Size]) -> int:
+    """Return the pixels of an image at all sizes together."""
+    return sum(height * width for height, width in sizes)
+
+
+def find_image_channels(dataset: Dataset) -> int:
+    """Return the channels of the first image that can be read: 1 for gray, 3 for colour.
 
     Raises:
-        DataError: there is none, or it is no uint8 (H, W, 1 or 3).
+        DataError: No image can be read, or the image is not uint8 (H, W, 1 or 3).
     """
     for i in range(len(dataset)):
         try:
-            return int(_checked(dataset.image(i), i).shape[2])
+            image = dataset.image(i)
         except SkipImage:
             continue
+        _check_image(image, i)
+        return int(image.shape[2])
     raise DataError("the data set holds no image that can be read")
 
 
 def resize(picture: Image.Image, size: Size, filter: str) -> np.ndarray:
-    """Centre crop to the size's aspect ratio, then resize.
+    """Crop a picture to a size's aspect ratio around its centre, then resize it.
 
     Args:
-        picture: of mode L or RGB.
-        size: (height, width).
+        picture: Picture of mode L or RGB.
+        size: (height, width) of the result.
         filter: `area` (each pixel is the mean of what it covers), `lanczos`, or `nearest` (samples pixel centres).
 
     Returns:
         uint8 (h, w) or (h, w, 3).
     """
-    left, top, crop_width, crop_height = _centre_crop(picture.width, picture.height, size)
     height, width = size
+    left, top, crop_width, crop_height = _find_centre_crop(picture.width, picture.height, size)
     box = (left, top, left + crop_width, top + crop_height)
     if filter != "area":
         return np.asarray(picture.resize((width, height), FILTERS[filter], box))
     if crop_width % width == 0 and crop_height % height == 0:
         return np.asarray(picture.reduce((crop_width // width, crop_height // height), box))
+
     # Pillow's BOX counts a pixel that is covered in part wholly or not at all.
     pixels = np.asarray(picture.crop(box), np.float32).reshape(crop_height, crop_width, -1)
-    rows = _means(pixels.reshape(crop_height, -1), height).reshape(height, crop_width, -1)
-    columns = _means(rows.swapaxes(0, 1).reshape(crop_width, -1), width).reshape(width, height, -1)
+    rows = _average_rows(pixels.reshape(crop_height, -1), height).reshape(height, crop_width, -1)
+    columns = _average_rows(rows.swapaxes(0, 1).reshape(crop_width, -1), width).reshape(width, height, -1)
     means: np.ndarray = np.floor(columns.swapaxes(0, 1) + 0.5).astype(np.uint8)
     if picture.mode == "RGB":
         return means
@@ -214,36 +260,59 @@ def resize(picture: Image.Image, size: Size, filter: str) -> np.ndarray:
     return gray
 
 
-def _means(values: np.ndarray, length: int) -> np.ndarray:
-    """float32 (n, k) -> (length, k): means of the rows over equal intervals, which may begin or end within a row."""
+def _average_rows(values: np.ndarray, length: int) -> np.ndarray:
+    """Average rows over equal intervals, which may begin or end within a row.
+
+    Args:
+        values: float32 (n, k).
+        length: Number of intervals.
+
+    Returns:
+        float32 (length, k).
+    """
     means = np.empty((length, values.shape[1]), np.float32)
-    for i, (first, weights) in enumerate(_overlaps(len(values), length)):
+    for i, (first, weights) in enumerate(_find_overlaps(len(values), length)):
         np.matmul(weights, values[first : first + len(weights)], out=means[i])
     return means
 
 
 @lru_cache(maxsize=256)
-def _overlaps(source: int, length: int) -> list[tuple[int, np.ndarray]]:
-    """For each of `length` equal intervals over `source` pixels: the first pixel it covers, and each one's share."""
-    result = []
+def _find_overlaps(source: int, length: int) -> list[tuple[int, np.ndarray]]:
+    """Find what each of `length` equal intervals over `source` pixels covers.
+
+    Returns:
+        For each interval the first pixel that it covers, and the shares of the pixels from there on.
+    """
+    overlaps = []
     for i in range(length):
         # In units of 1/length of a pixel, so that edges on a pixel's border are exact.
-        start, end = i * source, (i + 1) * source
-        first, stop = start // length, -(-end // length)
+        start = i * source
+        end = (i + 1) * source
+        first = start // length
+        stop = -(-end // length)
         pixels = np.arange(first, stop) * length
         covered = np.minimum(pixels + length, end) - np.maximum(pixels, start)
-        result.append((first, (covered / source).astype(np.float32)))
-    return result
+        overlaps.append((first, (covered / source).astype(np.float32)))
+    return overlaps
 
 
-def _centre_crop(width: int, height: int, size: Size) -> tuple[int, int, int, int]:
-    """left, top, width and height, in whole pixels, of the largest centred window of the size's aspect ratio."""
+def _find_centre_crop(width: int, height: int, size: Size) -> tuple[int, int, int, int]:
+    """Return left, top, width and height, in whole pixels, of the largest centred window of a size's aspect ratio."""
     crop_width = min(width, max(1, round(height * size[1] / size[0])))
     crop_height = min(height, max(1, round(width * size[0] / size[1])))
     return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
 
 
-class _Rows(NamedTuple):
+class _ResizedChunk(NamedTuple):
+    """The images of a chunk at all sizes.
+
+    Attributes:
+        images: uint8 (n, C, h, w) by size.
+        labels: int64 (n,); zeros where there are none.
+        skipped: Reason for each image that was left out.
+        enlarged: Number of images that are smaller than the largest size.
+    """
+
     images: dict[Size, np.ndarray]
     labels: np.ndarray
     skipped: list[str]
@@ -251,39 +320,66 @@ class _Rows(NamedTuple):
 
 
 class _Resizer:
-    """Makes the rows of one chunk of the data set, at all sizes."""
+    """A resizer of a data set, chunk by chunk, to all sizes.
+
+    Args:
+        dataset: Full-size images.
+        sizes: (height, width) of each level.
+        channels: Channels that all images have.
+        filter: Filter of the resizing.
+    """
 
     def __init__(self, dataset: Dataset, sizes: Sequence[Size], channels: int, filter: str) -> None:
-        self._dataset, self._sizes, self._channels, self._filter = dataset, sizes, channels, filter
+        self._dataset = dataset
+        self._sizes = sizes
+        self._channels = channels
+        self._filter = filter
 
-    def chunks(self) -> Iterator[range]:
-        per_image = self._channels * sum(height * width for height, width in self._sizes)
-        step = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // per_image))
+    def split(self) -> Iterator[range]:
+        """Yield the image numbers of each chunk."""
+        bytes_per_image = self._channels * _count_pixels(self._sizes)
+        step = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // bytes_per_image))
         total = len(self._dataset)
-        return (range(start, min(total, start + step)) for start in range(0, total, step))
+        for start in range(0, total, step):
+            yield range(start, min(total, start + step))
 
-    def __call__(self, chunk: range) -> _Rows:
-        images = {size: np.empty((len(chunk), self._channels, *size), np.uint8) for size in self._sizes}
+    def resize_chunk(self, numbers: range) -> _ResizedChunk:
+        """Return the images of some numbers at all sizes."""
+        images = {size: np.empty((len(numbers), self._channels, *size), np.uint8) for size in self._sizes}
+        largest_height, largest_width = max(self._sizes)
         labels: list[int] = []
         skipped: list[str] = []
         enlarged = 0
-        for i in chunk:
+        for i in numbers:
             try:
-                image = _checked(self._dataset.image(i), i, self._channels)
+                image = self._dataset.image(i)
             except SkipImage as error:
                 skipped.append(str(error))
                 continue
-            picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if self._channels == 1 else image))
-            for size, out in images.items():
-                row = resize(picture, size, self._filter)
-                out[len(labels)] = row if self._channels == 1 else row.transpose(2, 0, 1)
-            height, width = max(self._sizes)
-            enlarged += image.shape[0] < height or image.shape[1] < width
-            labels.append(self._label(i))
-        kept = {size: out[: len(labels)] for size, out in images.items()}
-        return _Rows(kept, np.array(labels, np.int64), skipped, enlarged)
+            _check_image(image, i, self._channels)
 
-    def _label(self, i: int) -> int:
+            # Images that were skipped leave no gap.
+            self._resize_image(image, images, len(labels))
+            if image.shape[0] < largest_height or image.shape[1] < largest_width:
+                enlarged += 1
+            labels.append(self._read_label(i))
+
+        kept = {size: rows[: len(labels)] for size, rows in images.items()}
+        return _ResizedChunk(kept, np.array(labels, np.int64), skipped, enlarged)
+
+    def _resize_image(self, image: np.ndarray, images: dict[Size, np.ndarray], row: int) -> None:
+        """Write an image at each size into a row of the arrays."""
+        if self._channels == 1:
+            image = image[..., 0]
+        picture = Image.fromarray(np.ascontiguousarray(image))
+        for size, rows in images.items():
+            resized = resize(picture, size, self._filter)
+            if self._channels != 1:
+                resized = resized.transpose(2, 0, 1)
+            rows[row] = resized
+
+    def _read_label(self, i: int) -> int:
+        """Return the label of an image, 0 where there are none."""
         classes = self._dataset.classes
         if not classes:
             return 0
@@ -293,30 +389,35 @@ class _Resizer:
         return int(label)
 
 
-def _checked(image: np.ndarray, i: int, channels: int | None = None) -> np.ndarray:
+def _check_image(image: np.ndarray, i: int, channels: int | None = None) -> None:
+    """Check that an image is uint8 (H, W, 1 or 3), and has the channels of those before it."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or image.size == 0:
         raise DataError(f"image {i} must be uint8 (H, W, 1 or 3), and is {image.dtype} {image.shape}")
     if channels is not None and image.shape[2] != channels:
         raise DataError(f"image {i} has {image.shape[2]} channels where those before it have {channels}")
-    return image
 
 
-def _in_order(work: Callable[[range], _Rows], chunks: Iterator[range], threads: int) -> Iterator[_Rows]:
-    """The chunks' results in order, with no more than two for each thread in memory."""
+def _run_in_order(
+    work: Callable[[range], _ResizedChunk], chunks: Iterator[range], threads: int
+) -> Iterator[_ResizedChunk]:
+    """Yield the result of each chunk in order, with no more than two for each thread in memory."""
     if threads == 1:
         yield from map(work, chunks)
         return
     pool = ThreadPoolExecutor(threads, thread_name_prefix="pyramid")
+    running: deque[Future[_ResizedChunk]] = deque()
     try:
-        running: deque[Future[_Rows]] = deque(
-            pool.submit(work, chunk) for chunk in itertools.islice(chunks, 2 * threads)
-        )
+        # Two chunks for each thread at first, then another one whenever a result is taken.
+        for chunk in itertools.islice(chunks, 2 * threads):
+            running.append(pool.submit(work, chunk))
         while running:
             yield running.popleft().result()
-            running.extend(pool.submit(work, chunk) for chunk in itertools.islice(chunks, 1))
+            for chunk in itertools.islice(chunks, 1):
+                running.append(pool.submit(work, chunk))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _digest(*parts: str | int) -> str:
-    return hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()[:32]
+def _digest(*fields: str | int) -> str:
+    """Return the first 32 digits of the SHA-256 of some fields."""
+    return hashlib.sha256(json.dumps(fields, allow_nan=False).encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""The data of a run: its settings, and the stateless sampler over the size pyramid."""
+"""The data of a run: the opened data set, and the stateless sampler over its size pyramid."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from pggan_kit.schedule import Size, Stage
 from pggan_kit.system.seeding import numpy_generator
 
 RESIDENT_BYTES = 1 << 30
-"""A level up to this size is read into memory; a larger one stays a memory map."""
+"""Maximum bytes of a level that is read into memory; a larger one stays a memory map."""
 
 
 class Source(Protocol):
-    """Where an update's reals come from: `Sampler`, or what feeds a device with its batches."""
+    """Where an update's reals come from: `Sampler`, or a feed that brings its batches to a device."""
 
     def batch(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
         """Return images uint8 (count, C, h, w) and labels int64 (count,) or None, for one place of the clock."""
 
 
 class Sampler:
-    """The endless sequence of one level's images in random order; position p on the clock always has the same one.
+    """The endless sequence of one level's images in random order, where a position always has the same image.
 
-    Each epoch holds every image once: position p shows image `permutation(seed, p // n)[p % n]`. Nothing is
-    remembered from one batch to the next but the last epoch's permutation, to save time.
+    Each epoch holds every image once: position p shows image `permutation(seed, p // n)[p % n]`. Only the last epoch's
+    permutation is remembered between batches, to save time.
 
     Args:
-        level: the images.
-        seed: of order and flips.
-        mirror: whether images are flipped, each with probability 1/2, decided by (seed, position).
+        level: Images to draw.
+        seed: Seed of order and flips.
+        mirror: Whether images are flipped, each with probability 1/2, decided by (seed, position).
 
     Attributes:
         images: uint8 (n, C, h, w), in the data set's order.
@@ -43,44 +43,62 @@ class Sampler:
     """
 
     def __init__(self, level: Level, seed: int, mirror: bool = False) -> None:
-        self.images = np.array(level.images) if level.images.nbytes <= RESIDENT_BYTES else level.images
+        self.images = level.images
+        if level.images.nbytes <= RESIDENT_BYTES:
+            self.images = np.array(level.images)
         self.labels = level.labels
-        self._seed, self._mirror = seed, mirror
+        self._seed = seed
+        self._mirror = mirror
         self._epoch = -1
         self._order = np.empty(0, np.int64)
         self._flips = np.empty(0, np.bool_)
 
     def batch(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
-        """The images at positions `position` to `position + count - 1`, which may lie in several epochs.
+        """Return the images at positions `position` to `position + count - 1`, which may lie in several epochs.
 
         Returns:
-            uint8 (count, C, h, w), a copy of its own, and int64 labels (count,) or None where there are none.
+            Images uint8 (count, C, h, w), which the caller may change, and labels int64 (count,) or None where there
+            are none.
         """
-        rows, flips = self.rows(position, count)
+        rows, flips = self.pick_rows(position, count)
+
+        # `take` copies: flips, and whatever the caller does, leave the level as it is.
         images = torch.from_numpy(self.images.take(rows, axis=0))
         if flips is not None:
             flipped = torch.from_numpy(np.flatnonzero(flips))
             images[flipped] = images[flipped].flip(3)
-        return images, None if self.labels is None else torch.from_numpy(self.labels.take(rows))
+        if self.labels is None:
+            return images, None
+        return images, torch.from_numpy(self.labels.take(rows))
 
     @property
     def nbytes(self) -> int:
-        """Of the images."""
+        """Return the bytes of the images."""
         return int(self.images.nbytes)
 
-    def rows(self, position: int, count: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Which images a batch has, int64 (count,), and which of them are flipped, bool (count,); None: none ever."""
-        orders, flips = [], []
-        while count > 0:
-            epoch, start = divmod(position, len(self.images))
-            self._turn_to(epoch)
-            orders.append(self._order[start : start + count])
-            flips.append(self._flips[start : start + count])
-            position += len(orders[-1])
-            count -= len(orders[-1])
-        return np.concatenate(orders), np.concatenate(flips) if self._mirror else None
+    def pick_rows(self, position: int, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return which images a batch has, and which of them are flipped.
 
-    def _turn_to(self, epoch: int) -> None:
+        Returns:
+            Rows int64 (count,), and flips bool (count,) or None where images are never flipped.
+        """
+        orders = []
+        flips = []
+        while count > 0:
+            # As much of the batch as lies in this epoch.
+            epoch, start = divmod(position, len(self.images))
+            self._shuffle(epoch)
+            order = self._order[start : start + count]
+            orders.append(order)
+            flips.append(self._flips[start : start + count])
+            position += len(order)
+            count -= len(order)
+        if not self._mirror:
+            return np.concatenate(orders), None
+        return np.concatenate(orders), np.concatenate(flips)
+
+    def _shuffle(self, epoch: int) -> None:
+        """Draw the order and the flips of an epoch, unless it is the last one that was drawn."""
         if epoch == self._epoch:
             return
         n = len(self.images)
@@ -91,19 +109,28 @@ class Sampler:
 
 
 class Data:
-    """An opened data set: what `open_data` returns. Its length is the number of images that can be drawn.
+    """An opened data set, as `open_data` returns it. Its length is the number of images that can be drawn.
+
+    Args:
+        dataset: Full-size images.
+        pyramid: Images of the data set at each size.
+        seed: Seed of order and flips.
+        mirror: Whether drawn images are flipped with probability 1/2.
 
     Attributes:
-        image_channels: 1 for gray, 3 for colour.
-        classes: number of classes of the labels; 0 without labels.
-        skipped: images of the data set that were left out, because they could not be read.
-        fingerprint: the data set's.
+        image_channels: Channels of the images: 1 for gray, 3 for colour.
+        classes: Number of classes of the labels; 0 without labels.
+        skipped: Number of images that were left out because they could not be read.
+        fingerprint: Fingerprint of the data set.
     """
 
     def __init__(self, dataset: Dataset, pyramid: Pyramid, seed: int, mirror: bool) -> None:
-        self._levels, self._seed, self._mirror = pyramid.levels, seed, mirror
+        self._levels = pyramid.levels
+        self._seed = seed
+        self._mirror = mirror
         largest = self._levels[max(self._levels)].images
-        self._length, self.image_channels = int(largest.shape[0]), int(largest.shape[1])
+        self._length = int(largest.shape[0])
+        self.image_channels = int(largest.shape[1])
         self.classes = dataset.classes
         self.fingerprint = pyramid.fingerprint
         self.skipped = len(dataset) - self._length
@@ -112,12 +139,12 @@ class Data:
         return self._length
 
     def level(self, size: Size) -> Level:
-        """All images of one size, in the data set's order."""
+        """Return all images of one size, in the data set's order."""
         return self._levels[size]
 
     def sampler(self, stage: Stage | Size) -> Sampler:
-        """A sampler of the stage's images. It holds them in memory where they are small: drop it after the stage."""
-        return Sampler(self._levels[_size(stage)], self._seed, self._mirror)
+        """Return a sampler of a stage's images. It holds small ones in memory: drop it after the stage."""
+        return Sampler(self._levels[_get_size(stage)], self._seed, self._mirror)
 
 
 def open_data(
@@ -127,21 +154,26 @@ def open_data(
     seed: int,
     progress: Progress | None = None,
 ) -> Data:
-    """Open a data set at the sizes of these stages; those that the cache lacks are made first.
+    """Open a data set at the sizes of stages; sizes that the cache lacks are built first.
 
     Args:
-        dataset: the full-size images.
-        settings: how they are resized, kept and drawn.
-        stages: stages, or (height, width) pairs; at least one.
-        seed: of order and flips.
-        progress: `progress(done, total, what)`, told while images are being resized.
+        dataset: Full-size images.
+        settings: How images are resized, cached and drawn.
+        stages: Stages, or (height, width) pairs; at least one.
+        seed: Seed of order and flips.
+        progress: Function `progress(done, total, what)` that is called while images are being resized.
 
     Raises:
-        DataError: no images, an image or label that cannot be used, a cache folder that cannot be written.
+        DataError: The data set has no images or one that cannot be used, a label is out of range, or the cache folder
+            cannot be written.
     """
-    pyramid = Pyramid(dataset, settings, [_size(stage) for stage in stages], progress)
+    sizes = [_get_size(stage) for stage in stages]
+    pyramid = Pyramid(dataset, settings, sizes, progress)
     return Data(dataset, pyramid, seed, settings.mirror)
 
 
-def _size(stage: Stage | Size) -> Size:
-    return (stage.height, stage.width) if isinstance(stage, Stage) else (stage[0], stage[1])
+def _get_size(stage: Stage | Size) -> Size:
+    """Return the (height, width) of a stage, or a pair as it is."""
+    if isinstance(stage, Stage):
+        return stage.height, stage.width
+    return stage[0], stage[1]

@@ -1,4 +1,4 @@
-"""How far a generator's images are from real ones: both are described, then compared, at the size of a stage.
+"""Measure how far a generator's images are from real ones: describe both, then compare them, at the size of a stage.
 
 Reals are those of the evaluation's data set, resized like the training data, never faded and never flipped. Fakes are
 rounded to 8 bits, as reals are. The noise floor of a value is the same metric between two halves of the reals.
@@ -17,20 +17,20 @@ from torch import Tensor
 
 from pggan_kit.components import Metric
 from pggan_kit.errors import ConfigError, DataError, TrainingError, UserError
-from pggan_kit.evaluation.description_cache import Keeper
-from pggan_kit.evaluation.settings import FEWEST, EvaluationSettings
+from pggan_kit.evaluation.description_cache import DescriptionCache
+from pggan_kit.evaluation.settings import FEWEST_REALS, EvaluationSettings
 from pggan_kit.layers.tensors import images_from_uint8, images_to_uint8
 from pggan_kit.schedule import Size
 from pggan_kit.system.seeding import derive, fork_random_numbers, numpy_generator, torch_generator
 
 
-class Reals(NamedTuple):
+class RealSet(NamedTuple):
     """Images to compare with.
 
     Attributes:
-        images: uint8 (n, C, h, w), perhaps a memory map.
-        labels: int64 (n,), or None.
-        name: equal if and only if the images are; None: what is said of them is not kept on disk.
+        images: uint8 (n, C, h, w), which may be a memory map.
+        labels: int64 (n,), or None where there are none.
+        name: Name that is equal if and only if the images are. None where descriptions of them are not to be cached.
     """
 
     images: np.ndarray
@@ -39,14 +39,14 @@ class Reals(NamedTuple):
 
 
 class Value(NamedTuple):
-    """What a metric says.
+    """A metric's value.
 
     Attributes:
-        name: `FID`.
-        value: fakes against reals.
-        floor: one half of the reals against the other: what is left between images of the same kind. None where the
-            metric gives none of this name.
-        floor_count: reals in each half.
+        name: Name of the value, e.g. `FID`.
+        value: Value of the metric between fakes and reals.
+        floor: Value between two halves of the reals: the distance that is left between images of the same kind. None
+            where the metric has no value of this name there.
+        floor_count: Number of reals in each half.
     """
 
     name: str
@@ -59,193 +59,249 @@ class Evaluator:
     """Measures fakes of one size after another against a data set's reals.
 
     Args:
-        metrics: what is measured.
-        settings: how.
-        reals: gives the reals of a size.
-        keeper: keeps what was said of reals on disk; None: nothing is kept.
-        device: where images are described.
+        metrics: Metrics to measure.
+        settings: How they are measured.
+        reals: Function that returns the reals of a size.
+        cache: Cache of the reals' descriptions. None to describe them in each process.
+        device: Device on which images are described.
 
     Attributes:
-        say: told, once for a metric, that there are sizes at which it is not defined.
+        say: Function that is called with one sentence, once for each metric that is not defined at a size.
     """
 
     def __init__(
         self,
         metrics: Sequence[Metric],
         settings: EvaluationSettings,
-        reals: Callable[[Size], Reals],
-        keeper: Keeper | None,
+        reals: Callable[[Size], RealSet],
+        cache: DescriptionCache | None,
         device: torch.device,
     ) -> None:
         self.metrics = metrics
         self.settings = settings
         self.say: Callable[[str], None] = warnings.warn
-        self._find, self._keeper, self._device = reals, keeper, device
+        self._find_reals = reals
+        self._cache = cache
+        self._device = device
+        self._undefined: set[str] = set()
+
+        # What is known of the reals of one size. Descriptions have the metric's fingerprint as their key.
         self._size: Size | None = None
-        self._reals: Reals
-        self._described: dict[str, Tensor | None] = {}
+        self._reals: RealSet
+        self._descriptions: dict[str, Tensor | None] = {}
         self._floors: dict[str, float] = {}
-        self._said: set[str] = set()
 
     def due(self, images: int, last_tick: int, tick: int) -> bool:
-        """Whether an evaluation is due at a tick, by its clock and that of the tick before."""
+        """Return whether an evaluation is due at a tick.
+
+        Args:
+            images: Clock of the tick.
+            last_tick: Clock of the tick before.
+            tick: Number of images between two ticks.
+        """
         period = tick * self.settings.every
         return images // period > last_tick // period
 
     def labels(self, size: Size) -> Tensor | None:
-        """(count,) labels of the reals that fakes are compared with, for conditional generators to draw the same."""
-        self._turn_to(size)
+        """Return the labels (count,) of the reals that fakes are compared with, for conditional generators.
+
+        Returns:
+            Labels int64 (count,), repeated where there are fewer reals. None where the data set has none.
+        """
+        with torch.no_grad(), fork_random_numbers(self._device):
+            self._prepare_reals(size)
         labels = self._reals.labels
         if labels is None:
             return None
-        return torch.from_numpy(np.resize(labels[self._rows()], self.settings.count))
+        return torch.from_numpy(np.resize(labels[self._choose_rows()], self.settings.count))
 
-    def measure(self, size: Size, fakes: Iterable[Tensor]) -> list[Value]:
-        """All metrics' values.
+    def measure(self, size: Size, batches: Iterable[Tensor]) -> list[Value]:
+        """Return the values of all metrics that are defined at a size.
 
         Args:
             size: (height, width) of the fakes.
-            fakes: batches (N, C, h, w), nominally in [-1, 1], `settings.count` images in all.
+            batches: Fakes (N, C, h, w), nominally in [-1, 1], of `settings.count` images in all.
 
         Raises:
-            UserError: data or metrics that do not fit.
-            TrainingError: a metric failed.
+            UserError: The data or the metrics cannot be used.
+            TrainingError: A metric failed, or fakes are not finite.
         """
         with torch.no_grad(), fork_random_numbers(self._device):
-            self._turn_to(size)
-            defined = [metric for metric in self.metrics if self._described[metric.fingerprint()] is not None]
-            described = self._describe(defined, map(_rounded, fakes))
-            found: dict[str, float] = {}
-            for metric in defined:
-                real, fake = (side[metric.fingerprint()] for side in (self._described, described))
-                assert real is not None and fake is not None, "defined at this size"
-                found = _joined(found, self._compared(metric, real[: self.settings.count], fake))
-        half = len(self._rows()) // 2
-        return [Value(name, value, self._floors.get(name), half) for name, value in found.items()]
+            self._prepare_reals(size)
+            defined = [metric for metric in self.metrics if self._descriptions[metric.fingerprint()] is not None]
 
-    def _turn_to(self, size: Size) -> None:
-        """Describe the reals of a size, and compare their halves."""
+            # All fakes are described before the first comparison, so that they are drawn only once.
+            descriptions = self._describe(defined, map(_round_to_8_bits, batches))
+            values: dict[str, float] = {}
+            for metric in defined:
+                real = self._descriptions[metric.fingerprint()]
+                fake = descriptions[metric.fingerprint()]
+                assert real is not None and fake is not None, "defined at this size"
+                values = _merge_values(values, _compare(metric, real[: self.settings.count], fake))
+
+        half = len(self._choose_rows()) // 2
+        return [Value(name, value, self._floors.get(name), half) for name, value in values.items()]
+
+    def _prepare_reals(self, size: Size) -> None:
+        """Describe the reals of a size and compare their halves, unless they are those of the last call."""
         if size == self._size:
             return
-        self._reals = self._find(size)
-        if len(self._reals.images) < FEWEST:
+        self._reals = self._find_reals(size)
+        if len(self._reals.images) < FEWEST_REALS:
             raise DataError(
-                f"an evaluation needs at least {FEWEST} real images, and there are {len(self._reals.images)}"
+                f"an evaluation needs at least {FEWEST_REALS} real images, and there are {len(self._reals.images)}"
             )
-        self._described, self._floors, self._size = {}, {}, None
+
+        # An error on the way must not leave one size's descriptions under the name of another.
+        self._size = None
+        self._descriptions = {}
+        self._floors = {}
         for metric in self.metrics:
-            self._described |= self._real_description(metric, size)
-            described = self._described[metric.fingerprint()]
-            if described is not None:
-                half = len(described) // 2
-                self._floors = _joined(
-                    self._floors, self._compared(metric, described[:half], described[half : 2 * half])
-                )
+            name = metric.fingerprint()
+            if name not in self._descriptions:
+                self._descriptions[name] = self._describe_reals(metric, size)
+            description = self._descriptions[name]
+            if description is not None:
+                half = len(description) // 2
+                floors = _compare(metric, description[:half], description[half : 2 * half])
+                self._floors = _merge_values(self._floors, floors)
         self._size = size
 
-    def _real_description(self, metric: Metric, size: Size) -> dict[str, Tensor | None]:
-        name, settings = metric.fingerprint(), self.settings
-        if name in self._described:
-            return {}
+    def _describe_reals(self, metric: Metric, size: Size) -> Tensor | None:
+        """Return a metric's description of the reals, if possible from the cache; None where it is not defined."""
+        name = metric.fingerprint()
 
-        def make() -> Tensor | None:
-            return self._describe([metric], self._real_batches())[name]
+        def describe() -> Tensor | None:
+            return self._describe([metric], self._read_reals())[name]
 
-        if self._keeper is None or self._reals.name is None:
-            found = make()
+        if self._cache is None or self._reals.name is None:
+            description = describe()
         else:
-            key = (self._reals.name, *size, len(self._rows()), settings.batch_size, name)
-            found = self._keeper.get(key, make)
-        if found is None and name not in self._said:
-            self._said.add(name)
+            key = (self._reals.name, *size, len(self._choose_rows()), self.settings.batch_size, name)
+            description = self._cache.get(key, describe)
+
+        # Once for each metric, not at each size.
+        if description is None and name not in self._undefined:
+            self._undefined.add(name)
             self.say(
                 f"metrics.{type(metric).__name__} is not defined at {size[0]}x{size[1]}, and gives no value where it "
-                "is not"
+                "is not defined"
             )
-        return {name: found}
+        return description
 
-    def _rows(self) -> np.ndarray:
-        """Which reals are used: at random, but always the same; those of the comparison first."""
+    def _choose_rows(self) -> np.ndarray:
+        """Return the rows of the reals in use: random, but always the same; those of the comparison come first."""
         n = len(self._reals.images)
         rows: np.ndarray = numpy_generator(0, "evaluation").permutation(n)[: 2 * self.settings.count]
         return rows
 
-    def _real_batches(self) -> Iterator[Tensor]:
-        rows, size = self._rows(), self.settings.batch_size
-        for start in range(0, len(rows), size):
-            images = self._reals.images.take(rows[start : start + size], axis=0)
-            yield images_from_uint8(torch.from_numpy(images))
+    def _read_reals(self) -> Iterator[Tensor]:
+        """Yield the reals in use, batch by batch, in [-1, 1]."""
+        rows = self._choose_rows()
+        batch_size = self.settings.batch_size
+        for start in range(0, len(rows), batch_size):
+            pixels = self._reals.images.take(rows[start : start + batch_size], axis=0)
+            yield images_from_uint8(torch.from_numpy(pixels))
 
     def _describe(self, metrics: Sequence[Metric], batches: Iterable[Tensor]) -> dict[str, Tensor | None]:
-        """What metrics say of all images, by fingerprint."""
-        asked = {metric.fingerprint(): metric for metric in metrics}
-        parts: dict[str, list[Tensor | None]] = {name: [] for name in asked}
+        """Return the metrics' descriptions of all images by fingerprint; None where a metric is not defined."""
+        by_name = {metric.fingerprint(): metric for metric in metrics}
+        pieces: dict[str, list[Tensor]] = {name: [] for name in by_name}
+        undefined: set[str] = set()
         for number, images in enumerate(batches):
             images = images.to(self._device)
-            for name, metric in asked.items():
+            for name, metric in by_name.items():
+                # A metric that draws random numbers draws the same ones for a batch, whatever came before.
                 torch.manual_seed(derive(0, "describe", number))
-                with _blamed(metric, images):
-                    described = metric.describe(images)
-                    parts[name].append(None if described is None else described.cpu())
-        return {name: None if found[0] is None else torch.cat(found) for name, found in parts.items()}  # type: ignore[arg-type]
+                with _name_failing_metric(metric, images):
+                    piece = metric.describe(images)
+                    if piece is None:
+                        undefined.add(name)
+                    else:
+                        pieces[name].append(piece.cpu())
 
-    def _compared(self, metric: Metric, real: Tensor, fake: Tensor) -> dict[str, float]:
-        torch.manual_seed(derive(0, "compare"))
-        with _blamed(metric, fake):
-            values = {name: float(value) for name, value in metric.compare(real, fake).items()}
-        unstated = sorted(values.keys() - metric.quantities.keys())
-        if unstated:
-            raise ConfigError(
-                f"metrics.{type(metric).__name__} gives a value {unstated[0]} and states nothing about it: add a "
-                f"Quantity for this name to its `quantities`, which names {', '.join(metric.quantities) or 'nothing'}"
-            )
-        return values
+        descriptions: dict[str, Tensor | None] = {}
+        for name in by_name:
+            descriptions[name] = None if name in undefined else torch.cat(pieces[name])
+        return descriptions
+
+
+def _compare(metric: Metric, real: Tensor, fake: Tensor) -> dict[str, float]:
+    """Return the values of a metric between two descriptions.
+
+    Raises:
+        ConfigError: The metric returns a value that its `quantities` do not name.
+        TrainingError: The metric failed.
+    """
+    # A metric that draws random numbers draws the same ones in each comparison.
+    torch.manual_seed(derive(0, "compare"))
+    with _name_failing_metric(metric, fake):
+        values = {name: float(value) for name, value in metric.compare(real, fake).items()}
+
+    unstated = sorted(values.keys() - metric.quantities.keys())
+    if unstated:
+        stated = ", ".join(metric.quantities) or "nothing"
+        raise ConfigError(
+            f"metrics.{type(metric).__name__} gives a value {unstated[0]} and states nothing about it: add a "
+            f"Quantity for this name to its `quantities`, which names {stated}"
+        )
+    return values
 
 
 @contextlib.contextmanager
-def _blamed(metric: Metric, given: Tensor) -> Iterator[None]:
-    """Say which metric failed."""
+def _name_failing_metric(metric: Metric, argument: Tensor) -> Iterator[None]:
+    """Name the metric, and the shape of its argument, in an error that it raises within a block."""
     try:
         yield
     except (UserError, TrainingError):
         raise
     except Exception as error:
         raise TrainingError(
-            f"metrics.{type(metric).__name__} failed on {tuple(given.shape)}: {type(error).__name__}: {error}"
+            f"metrics.{type(metric).__name__} failed on {tuple(argument.shape)}: {type(error).__name__}: {error}"
         ) from error
 
 
-def _joined(found: dict[str, float], more: dict[str, float]) -> dict[str, float]:
-    twice = sorted(found.keys() & more.keys())
-    if twice:
-        raise ConfigError(f"train.metrics: two metrics give a value {twice[0]}; give one of them a `suffix`")
-    return {**found, **more}
+def _merge_values(values: dict[str, float], more: dict[str, float]) -> dict[str, float]:
+    """Return the values of two metrics together.
+
+    Raises:
+        ConfigError: Both have a value of the same name.
+    """
+    shared = sorted(values.keys() & more.keys())
+    if shared:
+        raise ConfigError(f"train.metrics: two metrics give a value {shared[0]}; give one of them a `suffix`")
+    return {**values, **more}
 
 
-def _rounded(images: Tensor) -> Tensor:
-    """To 8 bits, like reals."""
+def _round_to_8_bits(images: Tensor) -> Tensor:
+    """Round images in [-1, 1] to the values that 8 bits can hold, like those of reals."""
     if not images.isfinite().all():
         raise TrainingError("the generator's images are not finite: there is nothing to measure")
     return images_from_uint8(images_to_uint8(images))
 
 
-def fakes(
+def draw_fakes(
     draw: Callable[[Tensor, Tensor | None, int], Tensor],
     latent_size: int,
     settings: EvaluationSettings,
     seed: int,
     labels: Tensor | None,
 ) -> Iterator[Tensor]:
-    """The batches of fakes that a seed's evaluations are made of, whatever the state of training.
+    """Yield the batches of fakes that the evaluations of a seed measure, whatever the state of training.
 
     Args:
-        draw: (latents (N, Z), labels (N,) or None, a seed for the networks' own noise) -> images (N, C, h, w).
+        draw: Function (latents (N, Z), labels (N,) or None, seed of the networks' own noise) -> images (N, C, h, w).
         latent_size: Z.
-        settings: count and batch size.
-        seed: of the experiment.
-        labels: (count,) or None.
+        settings: Number of fakes and batch size.
+        seed: Seed of the experiment.
+        labels: Labels (count,), or None.
     """
     latents = torch.randn(settings.count, latent_size, generator=torch_generator(seed, "evaluation latents"))
+
+    # The noise of a batch depends on the seed and the batch's place alone.
     for start in range(0, settings.count, settings.batch_size):
-        part = slice(start, start + settings.batch_size)
-        yield draw(latents[part], None if labels is None else labels[part], derive(seed, "evaluation noise", start))
+        end = start + settings.batch_size
+        batch_labels = None
+        if labels is not None:
+            batch_labels = labels[start:end]
+        yield draw(latents[start:end], batch_labels, derive(seed, "evaluation noise", start))

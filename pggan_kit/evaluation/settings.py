@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pggan_kit.components import Dataset
 from pggan_kit.errors import check_at_least
 
-FEWEST = 4
-"""Reals that an evaluation needs: two for each half."""
+FEWEST_REALS = 4
+"""Minimum number of reals for an evaluation: two for each half."""
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,14 @@ class EvaluationSettings:
     """How `train.metrics` are measured (`evaluation.*`).
 
     Args:
-        dataset: held-out images to compare with; None: those of the training.
-        count: fakes, and reals, that are compared; where the data set has twice as many, the floor compares as many.
-        every: at each so manieth tick, and at the end of each fade and stage.
-        batch_size: images that are described at once.
+        dataset: Held-out images to compare with. None for those of the training.
+        count: Number of fakes, and of reals, that are compared. Where the data set has twice as many reals, the two
+            halves of the noise floor have this number each.
+        every: Number of ticks between two evaluations; the end of each fade and stage has one too.
+        batch_size: Number of images that are described at once.
 
     Raises:
-        ValueError: a setting out of range; the message begins with its name.
+        SettingError: A setting is out of range.
     """
 
     dataset: Dataset | None = None
@@ -31,5 +32,6 @@ class EvaluationSettings:
     batch_size: int = 100
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 2), ("every", 1), ("batch_size", 1)):
-            check_at_least(name, getattr(self, name), least)
+        check_at_least("count", self.count, 2)
+        check_at_least("every", self.every, 1)
+        check_at_least("batch_size", self.batch_size, 1)

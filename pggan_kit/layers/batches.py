@@ -1,4 +1,4 @@
-"""Keep batches apart that pass through a network side by side."""
+"""Keep batches apart that pass through a network together."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _batches = _Batches()
 
 
 @contextlib.contextmanager
-def side_by_side(count: int) -> Iterator[None]:
-    """What a discriminator is given inside is so many batches of equal size, one behind the other."""
-    before, _batches.count = _batches.count, count
+def declare_batches(count: int) -> Iterator[None]:
+    """Declare that a discriminator's input, within a block, is `count` batches of equal size, concatenated."""
+    count_before = _batches.count
+    _batches.count = count
     try:
         yield
     finally:
-        _batches.count = before
+        _batches.count = count_before
 
 
 def count_batches() -> int:
-    """Return how many batches are side by side, which an architecture that `separates_batches` has to keep apart."""
+    """Return how many batches the input concatenates, which an architecture that `separates_batches` keeps apart."""
     return _batches.count

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 
-def as_channels_last(images: Tensor) -> Tensor:
-    """The same images (N, C, h, w) in this memory format, which convolutions then keep.
+def convert_to_channels_last(images: Tensor) -> Tensor:
+    """Convert images (N, C, h, w) to the memory format `channels_last`, which convolutions then keep.
 
-    The strides of gray images would do for both formats, and torch would take the other one.
+    The strides of gray images suit both formats, and torch would choose the other one.
     """
     n, c, h, w = images.shape
     if c == 1:
@@ -18,15 +18,15 @@ def as_channels_last(images: Tensor) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """What leaves a network is read by losses, metrics and people: low precision ends here."""
+    """Convert a network's output of lower precision to float32, for losses, metrics and people."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def images_to_uint8(images: Tensor) -> Tensor:
-    """Convert images in [-1, 1] to bytes of the same shape, rounded; what lies outside is clipped."""
+    """Convert images in [-1, 1] to bytes of the same shape, rounded; values outside are clipped."""
     return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def images_from_uint8(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Convert images of bytes to numbers in [-1, 1] of a dtype."""
+    """Convert images of bytes to numbers of a dtype in [-1, 1]."""
     return pixels.to(dtype) / 127.5 - 1.0

@@ -1,21 +1,21 @@
 """Pictures for people: tensors as bytes, grids of images, and GIFs that grow by a frame at a time."""
 
-from pggan_kit.pictures.frames import Caption, cell_size, draw_frame
-from pggan_kit.pictures.gif import Frame, assemble, disassemble, encode
-from pggan_kit.pictures.grid import BACKGROUND, GAP, image_grid, tile, to_uint8, untiled
+from pggan_kit.pictures.frames import Caption, choose_cell_size, draw_frame
+from pggan_kit.pictures.gif import Frame, assemble_gif, disassemble_gif, encode_frame
+from pggan_kit.pictures.grid import BACKGROUND, GAP, image_grid, split_sheet, tile, to_uint8
 
 __all__ = [
     "BACKGROUND",
     "GAP",
     "Caption",
     "Frame",
-    "assemble",
-    "cell_size",
-    "disassemble",
+    "assemble_gif",
+    "choose_cell_size",
+    "disassemble_gif",
     "draw_frame",
-    "encode",
+    "encode_frame",
     "image_grid",
+    "split_sheet",
     "tile",
     "to_uint8",
-    "untiled",
 ]

@@ -1,4 +1,4 @@
-"""Images as files show them: bytes instead of [-1, 1], and many in one picture."""
+"""Images as files show them: bytes instead of numbers in [-1, 1], and many in one picture."""
 
 from __future__ import annotations
 
@@ -16,69 +16,89 @@ BACKGROUND = 34
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """(N, C, h, w) in [-1, 1], on any device -> uint8 (N, h, w, C). What lies outside is clipped."""
-    return images_to_uint8(images.detach()).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    """Convert images (N, C, h, w) in [-1, 1], on any device, to uint8 (N, h, w, C). Values outside are clipped."""
+    pixels = images_to_uint8(images.detach())
+    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def tile(images: np.ndarray, columns: int, scale: int = 1, background: int = BACKGROUND) -> np.ndarray:
     """Lay images out row by row, each pixel a square of `scale` x `scale`, with gaps between and around.
 
     Args:
-        images: uint8 (N, h, w, C).
-        columns: images in a row; the last row may be shorter.
-        scale: a whole factor of enlargement.
-        background: value of the gaps and of missing images.
+        images: Images, uint8 (N, h, w, C).
+        columns: Number of images in a row; the last row may be shorter.
+        scale: Whole factor of enlargement.
+        background: Value of the gaps and of missing images.
 
     Returns:
         uint8 (rows * (scale * h + GAP) + GAP, columns * (scale * w + GAP) + GAP, C).
     """
     count, height, width, channels = images.shape
     rows = -(-count // columns)
-    step_y, step_x = scale * height + GAP, scale * width + GAP
+    step_y = scale * height + GAP
+    step_x = scale * width + GAP
+
+    # Each cell is an image with the gaps above and to the left of it.
     cells = np.full((rows * columns, step_y, step_x, channels), background, np.uint8)
     cells[:count, GAP:, GAP:] = images.repeat(scale, axis=1).repeat(scale, axis=2)
+
+    # Cells side by side, and the gaps at the lower and the right edge.
     sheet = cells.reshape(rows, columns, step_y, step_x, channels).swapaxes(1, 2)
     sheet = sheet.reshape(rows * step_y, columns * step_x, channels)
     return np.pad(sheet, ((0, GAP), (0, GAP), (0, 0)), constant_values=background)
 
 
-def untiled(sheet: np.ndarray, height: int, width: int, background: int = BACKGROUND) -> np.ndarray | None:
-    """The images that `tile` laid out, small again.
+def split_sheet(sheet: np.ndarray, height: int, width: int, background: int = BACKGROUND) -> np.ndarray | None:
+    """Return the images that `tile` laid out, at their own size.
 
     Args:
-        sheet: uint8 (rows, columns, C) of pixels, as `tile` returns.
-        height, width: of each image.
-        background: value of the gaps; cells at the end that have no other are taken for missing ones.
+        sheet: Sheet of pixels as `tile` returns it, uint8 (height of the sheet, width of the sheet, C).
+        height: Height of each image.
+        width: Width of each image.
+        background: Value of the gaps. Cells at the end that hold no other value count as missing images.
 
     Returns:
-        uint8 (N, height, width, C); None where it is no such sheet.
+        uint8 (N, height, width, C). None where it is not such a sheet.
     """
-    for scale in range(1, max(1, (sheet.shape[0] - GAP) // height) + 1):
-        steps = scale * height + GAP, scale * width + GAP
-        if any((side - GAP) % step for side, step in zip(sheet.shape, steps, strict=False)):
+    sheet_height, sheet_width, channels = sheet.shape
+    largest_scale = max(1, (sheet_height - GAP) // height)
+    for scale in range(1, largest_scale + 1):
+        step_y = scale * height + GAP
+        step_x = scale * width + GAP
+        if (sheet_height - GAP) % step_y or (sheet_width - GAP) % step_x:
             continue
-        cells = sheet[GAP:, GAP:].reshape(-1, steps[0], sheet.shape[1] // steps[1], steps[1], sheet.shape[2])
-        cells = cells.swapaxes(1, 2).reshape(-1, *steps, sheet.shape[2])
+
+        # Each cell is an image with the gaps below and to the right of it, if the scale is the right one.
+        columns = sheet_width // step_x
+        cells = sheet[GAP:, GAP:].reshape(-1, step_y, columns, step_x, channels)
+        cells = cells.swapaxes(1, 2).reshape(-1, step_y, step_x, channels)
         if (cells[:, -GAP:] != background).any() or (cells[:, :, -GAP:] != background).any():
             continue
+
+        # One pixel of each square, without the missing images at the end.
         images = cells[:, :-GAP:scale, :-GAP:scale]
-        there = (images != background).any(axis=(1, 2, 3)).nonzero()[0]
-        return images[: there[-1] + 1] if len(there) else None
+        filled_cells = (images != background).any(axis=(1, 2, 3)).nonzero()[0]
+        if not len(filled_cells):
+            return None
+        filled: np.ndarray = images[: filled_cells[-1] + 1]
+        return filled
     return None
 
 
 def image_grid(images: np.ndarray, columns: int, cell: int = 56) -> Image.Image:
-    """One picture of many images, row by row.
+    """Draw many images in one picture, row by row.
 
     Args:
-        images: uint8 (N, h, w, C), gray (C = 1) or colour (C = 3).
-        columns: images in a row; the last row may be shorter.
-        cell: each image's shorter side has at least this many pixels: smaller images are enlarged by a whole factor,
-            each pixel to a square.
+        images: Images, uint8 (N, h, w, C), gray (C = 1) or colour (C = 3).
+        columns: Number of images in a row; the last row may be shorter.
+        cell: Minimum of each image's shorter side in pixels. Smaller images are enlarged by a whole factor, each pixel
+            to a square.
 
     Returns:
         A picture of mode `L` or `RGB`, with gaps of `GAP` pixels.
     """
     scale = -(-cell // min(images.shape[1:3]))
     sheet = tile(images, columns, scale)
-    return Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)
+    if sheet.shape[-1] == 1:
+        sheet = sheet[..., 0]
+    return Image.fromarray(sheet)

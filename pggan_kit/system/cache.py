@@ -1,4 +1,4 @@
-"""Where files are kept that only save time, and the list of plugin files that are trusted."""
+"""The folder of files that only save time, and of the list of plugin files that are trusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def cache_folder(chosen: str | None = None) -> Path:
     """Return the cache folder: `chosen` (`data.cache`), or else `$PGGAN_KIT_CACHE`, or else `~/.cache/pggan_kit`.
 
     Raises:
-        DataError: it is in a home folder that is not known.
+        DataError: The folder is in a home folder that is not known.
     """
     folder = chosen or os.environ.get("PGGAN_KIT_CACHE") or "~/.cache/pggan_kit"
     try:

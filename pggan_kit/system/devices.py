@@ -1,4 +1,4 @@
-"""The most memory that a piece of work takes."""
+"""The device that computes: which it is, what it can do, and how much memory work takes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ try:
 except ModuleNotFoundError:  # Windows: see `peak_memory_mib`
     resource = None  # type: ignore[assignment]
 
-RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+RESET = Path("/proc/self/clear_refs")
+"""File of Linux that takes the command to forget a process's peak."""
+
+STATUS = Path("/proc/self/status")
+"""File of Linux that holds a process's peak."""
 
 
 def reset_peak(device: torch.device) -> None:
-    """Measure from here on. Where the system cannot forget a process's peak (not on Linux), it is that of its life."""
+    """Reset the peak of memory. Outside Linux the peak of a process stays that of its whole life."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif RESET.exists():
@@ -27,7 +31,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_mib(device: torch.device) -> float:
-    """Allocated on a GPU, else held by the whole process, in MiB."""
+    """Return the peak of memory in MiB: allocated on a GPU, else held by the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if STATUS.exists():
@@ -37,15 +41,15 @@ def peak_mib(device: torch.device) -> float:
 
 
 def knows_peak_memory() -> bool:
-    """Return whether this platform tells a process how much memory it has held at most."""
+    """Return whether this platform tells a process the peak of its memory."""
     return resource is not None
 
 
 def peak_memory_mib() -> float:
-    """Return the most memory that this process has held, in MiB.
+    """Return the peak of this process's memory in MiB.
 
     Raises:
-        ConfigError: this platform does not tell it.
+        ConfigError: This platform does not tell it.
     """
     if resource is None:
         raise ConfigError(
@@ -53,19 +57,21 @@ def peak_memory_mib() -> float:
             "`resource` here; measure on a GPU, or on Linux or macOS"
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    if sys.platform == "darwin":  # counts bytes, where others count KiB
+        return peak / 2**20
+    return peak / 2**10
 
 
 def has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices natively."""
+    """Return whether this CPU multiplies bfloat16 matrices natively."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def device_of(name: str) -> torch.device:
-    """The device of `train.device`; `auto` is a GPU where there is one.
+def find_device(name: str) -> torch.device:
+    """Return the device that `train.device` names; `auto` is a GPU where there is one.
 
     Raises:
-        ConfigError: no such device.
+        ConfigError: There is no such device, or it cannot be used.
     """
     if name == "auto":
         if not torch.cuda.is_available():
@@ -79,13 +85,14 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def prepared_device(name: str, tf32: bool) -> torch.device:
-    """The device of `train.device`, with float32 as exact as `train.tf32` wants it; that holds for the process.
+def prepare_device(name: str, tf32: bool) -> torch.device:
+    """Return the device that `train.device` names, and let the process compute float32 there as `train.tf32` says.
 
     Raises:
-        ConfigError: no such device.
+        ConfigError: There is no such device, or it cannot be used.
     """
-    device = device_of(name)
+    device = find_device(name)
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
     return device

@@ -10,17 +10,18 @@ from pathlib import Path
 from pggan_kit.errors import RunError
 
 UNFINISHED = ".part"
-"""How temporary files end. Only those of a process that died are ever seen."""
+"""Suffix of temporary files. Only those of a process that was killed remain."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Put a file in place so that a crash leaves the old one or the new one, never a part.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written; what was there before is untouched.
+        RunError: The disk is full or the folder cannot be written. What was there before is untouched.
     """
     temporary = None
     try:
+        # The whole content is on the disk before the file gets its name.
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED, delete=False
         ) as file:

@@ -1,4 +1,4 @@
-"""Files with one JSON object a line, each with the clock `images`: what a run notes at its ticks."""
+"""Files with one JSON object a line, each with the clock `images`: the rows that a run writes at its ticks."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pggan_kit.system.json_text import json_text
 
 
 class JsonLines:
-    """Rows that go along with checkpoints: written before the checkpoint, cut back to it when a run resumes.
+    """Rows that accompany checkpoints: written before a checkpoint, and cut back to it when a run is resumed.
 
     Args:
-        path: the file; it need not be there yet.
+        path: The file, which need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row, safely on the disk: the checkpoint that follows may not outlive it.
+        """Append a row and flush it to the disk, so that the checkpoint that follows does not outlive it.
 
         Raises:
-            TrainingError: it cannot be written.
+            TrainingError: The row cannot be written.
         """
         try:
             with self.path.open("a") as file:
@@ -40,28 +40,34 @@ class JsonLines:
             ) from error
 
     def read(self) -> list[dict[str, Any]]:
-        """All rows that are whole; a process that dies may leave a half-written last one. None without a file.
+        """Return all complete rows; none without a file. A process that is killed may leave half a row at the end.
 
         Raises:
-            RunError: the file cannot be read.
+            RunError: The file cannot be read.
         """
-        return self._read()[0]
+        rows, _ = self._read_lines()
+        return rows
 
-    def _read(self) -> tuple[list[dict[str, Any]], list[int]]:
-        """The rows, and the numbers of lines that are none."""
+    def _read_lines(self) -> tuple[list[dict[str, Any]], list[int]]:
+        """Return the rows, and the numbers of the lines that are no rows."""
         try:
             lines = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return [], []
         except OSError as error:
             raise RunError(f"cannot read {self.path}: {error.strerror}") from error
-        rows, damaged = [], []
+
+        # A row, or a line whose number is reported. Empty lines are nothing.
+        rows = []
+        damaged = []
         for number, line in enumerate(lines, start=1):
-            row = _row(line)
+            row = _parse_row(line)
             if row is not None:
                 rows.append(row)
             elif line:
                 damaged.append(number)
+
+        # Half a row at the end is what a killed process leaves, and no damage.
         if lines[-1]:
             damaged = [number for number in damaged if number != len(lines)]
         return rows, damaged
@@ -70,23 +76,28 @@ class JsonLines:
         """Drop the rows past `images`, which a resumed run writes again, and lines that are no rows.
 
         Args:
-            images: the clock of the checkpoint.
-            say: told in one sentence of lines that were no rows.
+            images: The clock of the checkpoint.
+            say: Function that is called with one sentence about lines that were no rows.
 
         Raises:
-            RunError: the file cannot be read or written.
+            RunError: The file cannot be read or written.
         """
-        rows, damaged = self._read()
+        rows, damaged = self._read_lines()
         if damaged:
-            listed = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
+            listed = ", ".join(str(number) for number in damaged[:5])
+            if len(damaged) > 5:
+                listed += ", ..."
             say(f"{self.path} was damaged; dropped {len(damaged)} of its lines: {listed}")
         rows = [row for row in rows if row["images"] <= images]
         write_atomically(self.path, "".join(json_text(row) + "\n" for row in rows).encode())
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def _parse_row(line: bytes) -> dict[str, Any] | None:
+    """Return the row that a line holds, or None where it is no row."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and type(row.get("images")) is int else None
+    if not isinstance(row, dict) or type(row.get("images")) is not int:
+        return None
+    return row

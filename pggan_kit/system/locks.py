@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from pggan_kit.errors import RunError
 
 LOCK = ".lock"
+"""Name of the file that is locked in a run directory."""
 
 LONGEST_HOLDER = 200
 """Maximum bytes that are read of the text which says who holds a lock."""
@@ -26,15 +27,15 @@ def acquire(path: Path, waiting: Callable[[], None] | None = None) -> FileLock |
     """Acquire the lock of a file, which is made where it is missing and stays when the lock is released.
 
     Args:
-        path: the file, in a folder that exists.
-        waiting: called once if another process holds the lock, which is then waited for. None: it is not waited for.
+        path: The file, in a folder that exists.
+        waiting: Function that is called once before waiting for another process that holds the lock. None not to wait.
 
     Returns:
-        The lock, to be released by its `release()`. None where the file system has no locks.
+        The lock, with its method `release()`. None where the file system has no locks.
 
     Raises:
-        Timeout: another process, or another lock of this one, holds it, and `waiting` is None.
-        OSError: the file cannot be written, or is a symbolic link.
+        Timeout: Another process, or another lock of this one, holds it, and `waiting` is None.
+        OSError: The file cannot be written, or is a symbolic link.
     """
     # Without `fallback_to_soft`, which would leave a lock behind when the process is killed; and not bound to a
     # thread, because the thread that ends a run need not be the one that began it.
@@ -57,17 +58,17 @@ def acquire(path: Path, waiting: Callable[[], None] | None = None) -> FileLock |
 
 
 class RunLock:
-    """Held from its making to `release()`, the end of a `with` block, or the death of the process.
+    """The lock of a run directory, held until `release()`, the end of a `with` block, or the end of the process.
 
-    The file `.lock` stays when the lock is released: to remove it would let two processes hold locks on two files of
-    that name. Where the file system has no locks (some of a network), two processes are not kept apart.
+    The file `.lock` stays when the lock is released: removing it would let two processes lock two files of that name.
+    Where the file system has no locks (some network file systems), two processes are not kept apart.
 
     Args:
-        folder: the run directory. It must exist.
+        folder: The run directory, which must exist.
 
     Raises:
-        RunError: another process, or another run of this one, holds it; the message says which. Or the folder cannot
-            be written.
+        RunError: Another process, or another run of this one, holds the lock; the message says which. Or the folder
+            cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -89,7 +90,7 @@ class RunLock:
             raise RunError(f"cannot write {path}: {error.strerror}") from error
 
     def release(self) -> None:
-        """Let others have it. A second call does nothing."""
+        """Release the lock. A second call does nothing."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -104,7 +105,7 @@ class RunLock:
 
 
 def _write_holder(path: Path) -> None:
-    """Write into a lock file who holds it, if the disk has room for that."""
+    """Write the holder into a lock file, if the disk has room for it."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0))
         try:
@@ -121,7 +122,7 @@ def _write_holder(path: Path) -> None:
 
 
 def _read_holder(path: Path) -> str:
-    """Return who holds a lock, as its file says, or nothing where that cannot be read."""
+    """Return the holder of a lock, as its file says, or an empty text where it cannot be read."""
     try:
         with open(path, "rb") as file:
             text = file.read(LONGEST_HOLDER).decode(errors="replace").strip()

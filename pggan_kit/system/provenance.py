@@ -1,4 +1,4 @@
-"""By which code and on which hardware a number came about."""
+"""The code and the hardware that a number comes from."""
 
 from __future__ import annotations
 
@@ -13,65 +13,80 @@ from pggan_kit.system.devices import has_bfloat16
 from pggan_kit.version import __version__
 
 
-def revision() -> str:
-    """The commit of this package in a git checkout, with `-dirty` where files differ; elsewhere its version."""
+def find_revision() -> str:
+    """Return the commit of this package in a git checkout, with `-dirty` where files differ; elsewhere its version."""
     here = Path(__file__).parent
     try:
         # A virtual environment may lie inside the checkout of something else.
-        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
-        return _git(here, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+        _run_git(here, "ls-files", "--error-unmatch", Path(__file__).name)
+        return _run_git(here, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return __version__
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _run_git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def hardware() -> str:
-    """Return the name of the GPU, or of the processor and how many threads compute."""
-    gpu = gpu_name()
+def describe_hardware() -> str:
+    """Return the name of the GPU, or of the processor with the number of threads that compute."""
+    gpu = find_gpu_name()
     if gpu is not None:
         return gpu
     threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    if threads == 1:
+        return f"{_find_processor()}, 1 thread"
+    return f"{_find_processor()}, {threads} threads"
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return what a run depends on besides its config and the code, as `run.json` holds it."""
+    """Describe what a run depends on besides its config and the code, as `run.json` holds it."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
-        "cuda": gpu_name(),
+        "cuda": find_gpu_name(),
     }
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return what the speed on a device depends on besides the code, as a benchmark's report holds it."""
-    gpu = gpu_name(device)
+    """Describe what the speed on a device depends on besides the code, as a benchmark's report holds it."""
+    gpu = find_gpu_name(device)
+    if gpu is None:
+        name = torch.backends.cpu.get_cpu_capability()
+        native_bfloat16 = has_bfloat16()
+    else:
+        name = gpu
+        native_bfloat16 = torch.cuda.is_bf16_supported()
     return {
-        "device": torch.backends.cpu.get_cpu_capability() if gpu is None else gpu,
-        "native_bfloat16": has_bfloat16() if gpu is None else torch.cuda.is_bf16_supported(),
+        "device": name,
+        "native_bfloat16": native_bfloat16,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "pggan_kit": __version__,
     }
 
 
-def gpu_name(device: torch.device | None = None) -> str | None:
+def find_gpu_name(device: torch.device | None = None) -> str | None:
     """Return the name of the GPU that a device is, or of the one in use; None where there is none."""
     if device is None:
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+        if not torch.cuda.is_available():
+            return None
+        return torch.cuda.get_device_name()
+    if device.type != "cuda":
+        return None
+    return torch.cuda.get_device_name(device)
 
 
-def _processor() -> str:
+def _find_processor() -> str:
+    """Return the name of the processor, as well as this system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

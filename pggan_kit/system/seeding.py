@@ -1,4 +1,4 @@
-"""Every random number of a run comes from here: a name and a position give a seed, so nothing has to be remembered."""
+"""Random numbers of a run: a purpose and a place on the clock give each seed, so that nothing has to be remembered."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for one purpose, e.g. `derive(0, "latents", "generator", 12_800)`.
+    """Derive a 63-bit seed for one purpose, e.g. `derive(0, "latents", "generator", 12_800)`.
 
     Equal arguments give equal seeds on every machine; any difference gives an unrelated one.
     """
@@ -20,19 +20,19 @@ def derive(seed: int, *names: str | int) -> int:
 
 
 def torch_generator(seed: int, *names: str | int) -> torch.Generator:
-    """A CPU generator seeded for one purpose. Drawing on the CPU keeps the numbers equal on every device."""
+    """Return a CPU generator seeded for one purpose. Numbers drawn on the CPU are equal for every device."""
     return torch.Generator().manual_seed(derive(seed, *names))
 
 
 def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
-    """A NumPy generator seeded for one purpose."""
+    """Return a NumPy generator seeded for one purpose."""
     return np.random.Generator(np.random.PCG64(derive(seed, *names)))
 
 
 def seed_step(device: torch.device, seed: int) -> None:
     """Seed torch's own generators, of the CPU and of a GPU in use, for one step.
 
-    `torch.manual_seed` does the same, and for each kind of device that is not there notes the stack, which takes as
+    `torch.manual_seed` does the same, but records the stack for each kind of device that is missing, which takes as
     long as several layers of a small stage.
     """
     torch.default_generator.manual_seed(seed)
@@ -43,13 +43,15 @@ def seed_step(device: torch.device, seed: int) -> None:
 
 @contextmanager
 def fork_random_numbers(device: torch.device | None = None, seed: int | None = None) -> Iterator[None]:
-    """Let a block draw from torch's own generators, and put these back as they were at its end.
+    """Let a block draw from torch's own generators, and restore their state at its end.
 
     Args:
-        device: a GPU, if it is one, whose generator is put back too; that of the CPU always is.
-        seed: of the block's random numbers; None: they go on from where the generators stand.
+        device: Device whose generator is restored beside the CPU's, if it is a GPU.
+        seed: Seed of the block's random numbers. None to continue from the generators' present state.
     """
-    devices = [device] if device is not None and device.type == "cuda" else []
+    devices = []
+    if device is not None and device.type == "cuda":
+        devices = [device]
     with torch.random.fork_rng(devices=devices):
         if seed is not None:
             torch.manual_seed(seed)

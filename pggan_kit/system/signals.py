@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks the loop to finish its step and save, a second one stops at once."""
+"""SIGINT and SIGTERM: the first asks the loop to finish its step and save; the second stops at once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 
 class StoppedAtOnce(KeyboardInterrupt):
-    """A signal that is not waited for. Like Ctrl-C, no plugin's `except Exception` stops it.
+    """A signal that ends the process at once. Like Ctrl-C, it passes through a plugin's `except Exception`.
 
     Args:
-        number: of the signal.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -23,7 +23,7 @@ class StoppedAtOnce(KeyboardInterrupt):
 
 
 class StopSignals:
-    """While entered, remembers the first signal in `received`. Does nothing outside the main thread."""
+    """Remembers the first signal in `received`, within a `with` block. Does nothing outside the main thread."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -46,20 +46,20 @@ class StopSignals:
 
 
 @contextlib.contextmanager
-def leaving_in_order() -> Iterator[None]:
-    """While entered, SIGTERM ends the program as Ctrl-C does, so that files are closed and temporary ones removed.
+def exit_in_order_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the program as Ctrl-C does, within a block: files are closed and temporary files removed.
 
-    Training has its own way (`StopSignals`). Does nothing outside the main thread.
+    Training reacts to signals by itself (`StopSignals`). Does nothing outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _leave)
+    before = signal.signal(signal.SIGTERM, _exit_at_once)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _exit_at_once(number: int, frame: FrameType | None) -> None:
     raise StoppedAtOnce(number)

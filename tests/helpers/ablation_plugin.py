@@ -1,4 +1,4 @@
-"""What tests of ablations choose: a metric, a launcher that runs trials in this process, and losses that die."""
+"""A plugin for tests of ablations: a metric, a launcher that runs trials in this process, and a loss that diverges."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ablate.launcher = @launchers.Here()
 
 
 class Gap:
-    """How far apart the mean gray values are, above 0."""
+    """The distance between the mean gray values, above 0."""
 
     quantities = MappingProxyType(
         {"gap": Quantity("lower", (0.0, math.inf), "log"), "signed": Quantity("higher", (-2.0, 2.0))}
@@ -40,11 +40,12 @@ class Gap:
         return "means"
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        return {"gap": float((real.mean() - fake.mean()).abs()) + 1e-3, "signed": float(real.mean() - fake.mean())}
+        difference = real.mean() - fake.mean()
+        return {"gap": float(difference.abs()) + 1e-3, "signed": float(difference)}
 
 
 class Here:
-    """Runs trials in turn. After `stop_after` of them it is interrupted."""
+    """Runs trials one after another in this process, and is interrupted after `stop_after` of them."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after = stop_after
@@ -56,6 +57,8 @@ class Here:
         for number, trial in enumerate(trials):
             if number == self.stop_after:
                 raise KeyboardInterrupt
+
+            # What follows `python -m pggan_kit` is the command line.
             result = CliRunner().invoke(main, list(trial.command)[3:])
             assert trial.log is not None
             trial.log.write_text(result.output)
@@ -65,22 +68,32 @@ class Here:
         return codes
 
 
-class Dies(Hinge):
-    """Becomes NaN at one size."""
+class Diverging(Hinge):
+    """A loss that becomes NaN at one size, in the run with one seed."""
 
     def __init__(self, height: int, seed: int) -> None:
         super().__init__()
-        self.height, self.seed, self.now = height, seed, False
+        self.height = height
+        self.seed = seed
+        self.diverges = False
 
     @hookimpl
     def before_stage(self, run: object, stage: object) -> None:
-        self.now = stage.height == self.height and run.experiment.seed == self.seed  # type: ignore[attr-defined]
+        is_stage = stage.height == self.height  # type: ignore[attr-defined]
+        is_run = run.experiment.seed == self.seed  # type: ignore[attr-defined]
+        self.diverges = is_stage and is_run
 
     def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
         terms = super().generator(fake, real)
-        return {name: term * torch.nan for name, term in terms.items()} if self.now else terms
+        if self.diverges:
+            terms = {name: term * torch.nan for name, term in terms.items()}
+        return terms
 
 
 @hookimpl
 def components() -> list[Component]:
-    return [Component("metrics", "Gap", Gap), Component("launchers", "Here", Here), Component("losses", "Dies", Dies)]
+    return [
+        Component("metrics", "Gap", Gap),
+        Component("launchers", "Here", Here),
+        Component("losses", "Diverging", Diverging),
+    ]

@@ -1,4 +1,4 @@
-"""Sound and broken parts of each kind, and the suites run on one by hand: what tests of the suites share."""
+"""Helpers of the tests of suites: sound and broken components of each kind, and suites that run on one by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pggan_kit.training.step import image_gradients
 
 
 class Quiet:
-    """Passes as an observer, and as the base of broken ones."""
+    """A sound observer, without hooks."""
 
 
 class SquaredScores:
@@ -30,7 +30,8 @@ class SquaredScores:
 
     def __init__(self, weight: float = 1.0, every: int = 1) -> None:
         check_at_least("weight", weight, 0)
-        self.weight, self.every = weight, every
+        self.weight = weight
+        self.every = every
 
     def __call__(self, critic: Any, real: Tensor, fake: Tensor, rs: Scores, fs: Scores, mix: Tensor) -> Tensor:
         return image_gradients(critic, real).square().sum((1, 2, 3)).mean() + rs.score.square().mean()
@@ -79,7 +80,7 @@ class Moments:
 
 
 class InTurn:
-    """A sound launcher."""
+    """A sound launcher, one trial after the other."""
 
     def launch(self, trials: Sequence[Trial], ended: Callable[[Trial, int], None] | None = None) -> list[int]:
         codes = []
@@ -90,10 +91,12 @@ class InTurn:
         return codes
 
     def run(self, trial: Trial) -> int:
-        code = self.once(trial)
-        return code if code in (0, 2) else self.once(trial)
+        """Run a trial, and once more where it was killed; return its exit code."""
+        code = self.run_once(trial)
+        return code if code in (0, 2) else self.run_once(trial)
 
-    def once(self, trial: Trial) -> int:
+    def run_once(self, trial: Trial) -> int:
+        """Run a trial once, and return its exit code."""
         try:
             with open(trial.log or "/dev/null", "a") as log:
                 process = subprocess.Popen(trial.command, cwd=trial.folder, stdout=log, stderr=log)
@@ -122,15 +125,25 @@ SOUND: dict[type[suites.Suite], Callable[[], Any]] = {
     suites.ObserverSuite: Quiet,
     suites.LauncherSuite: InTurn,
 }
+"""A sound component for each suite."""
 
 
-def suite_for(suite: type[suites.Suite], make: Callable[[], Any], **attributes: Any) -> Any:
+def make_suite(suite: type[suites.Suite], make: Callable[[], Any], **attributes: Any) -> Any:
+    """Return an instance of a suite with a `make` and other attributes."""
     return type("Suite", (suite,), {"make": lambda self: make(), **attributes})()
 
 
 @dataclass
 class Defect:
-    """A broken part, the test that must notice, and what its message must say."""
+    """A broken component.
+
+    Attributes:
+        suite: Suite of its kind.
+        make: Function that makes the component.
+        method: Name of the test that must fail.
+        says: Pattern of the message.
+        attributes: Attributes of the suite.
+    """
 
     suite: type[suites.Suite]
     make: Callable[[], Any]
@@ -140,32 +153,32 @@ class Defect:
 
 
 class Defects(list[Defect]):
-    """The broken parts of a test module."""
+    """The broken components of a test module."""
 
-    def of(self, suite: type[suites.Suite], method: str, says: str, **attributes: Any) -> Callable[[Any], Any]:
-        """Register a class (or function) that makes a part with this defect."""
+    def register(self, suite: type[suites.Suite], method: str, says: str, **attributes: Any) -> Callable[[Any], Any]:
+        """Return a decorator that registers a class (or function) whose component has this defect."""
 
-        def register(make: Any) -> Any:
+        def append(make: Any) -> Any:
             self.append(Defect(suite, make, method, says, attributes))
             return make
 
-        return register
+        return append
 
 
-def name_of(case: Defect) -> str:
-    """For pytest's report."""
+def name_case(case: Defect) -> str:
+    """Return a defect's name for pytest's report."""
     return f"{case.suite.kind}-{case.make.__name__}-{case.method}"
 
 
-def check_told(case: Defect) -> None:
-    """The suite must fail on the part, with the sentence that names its defect."""
-    instance = suite_for(case.suite, case.make, **case.attributes)
+def check_reported(case: Defect) -> None:
+    """Require the suite to fail on the component, with the sentence that names its defect."""
+    instance = make_suite(case.suite, case.make, **case.attributes)
     with pytest.raises(AssertionError, match=case.says):
         getattr(instance, case.method)()
 
 
 class HalfGradient(torch.autograd.Function):
-    """The identity, whose gradient is wrong."""
+    """The identity, with half its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pggan_kit.runs.directory import RunDirectory
-from pggan_kit.testing.support import equal
+from pggan_kit.testing.support import are_equal
 
 OWN = ("Timing/", "Resources/")
 """Tags that are different in each run."""
@@ -47,7 +47,7 @@ def assert_same_run(found: Path, wanted: Path) -> None:
     ours, theirs = last(found), last(wanted)
     assert ours.keys() == theirs.keys()
     for key in theirs:
-        assert equal(ours[key], theirs[key]), f"{key} differs"
+        assert are_equal(ours[key], theirs[key]), f"{key} differs"
     assert rows(found) == rows(wanted)
     assert not [path for path in found.rglob("*") if path.name.endswith(".part")], "unfinished files are left"
 

@@ -1,4 +1,4 @@
-"""What tests of reports share: two tiny runs, and a look at a page as a browser's parser sees it."""
+"""Helpers of the tests of reports: two tiny runs, and a page as a browser's parser sees it."""
 
 from __future__ import annotations
 
@@ -24,46 +24,60 @@ train.observers = [@observers.Samples(), @observers.TransitionShock()]
 observers.Samples.count = 9
 observers.TransitionShock.count = 4
 """
+"""Configuration of the observers whose files a report shows."""
+
+FOLLOWED = ("src", "href", "srcset", "action", "data", "poster", "background", "formaction")
+"""Attributes whose addresses a browser follows."""
+
+VOID = ("img", "meta", "br", "link")
+"""Elements without an end tag."""
 
 
-class Grown:
-    """Keeps what the average draws of the fixed latents right after each growth."""
+class GrowthRecorder:
+    """A plugin that keeps images of fixed latents from right after each growth.
+
+    Attributes:
+        images: The averaged generator's images by stage.
+    """
 
     def __init__(self) -> None:
         self.images: dict[int, Tensor] = {}
 
     @hookimpl
     def before_stage(self, run: Any, stage: Any) -> None:
-        self.images[stage.index] = run.generate(latents(run.experiment.latent_size))
+        """Draw and keep the images."""
+        self.images[stage.index] = run.generate(draw_latents(run.experiment.latent_size))
 
 
-def latents(size: int) -> Tensor:
+def draw_latents(size: int) -> Tensor:
+    """Draw the fixed latents."""
     return torch.randn(4, size, generator=torch.Generator().manual_seed(5))
 
 
 def train_pair(folder: Path) -> dict[str, dict[int, Tensor]]:
-    """Trains the runs `soft` and `hard` in a folder; what each drew right after its growths, by stage."""
+    """Train the runs `soft` and `hard` in a folder; return what each drew right after its growths, by stage."""
     (folder / "tiny.gin").write_text(TINY + OBSERVED)
-    before, grown = Path.cwd(), {"soft": Grown(), "hard": Grown()}
+    recorders = {"soft": GrowthRecorder(), "hard": GrowthRecorder()}
+    before = Path.cwd()
     os.chdir(folder)
     try:
         for name, switch in (("soft", "Linear"), ("hard", "Hard")):
             binding = f"train.switch = @switches.{switch}()"
-            train("tiny.gin", [binding], run_dir=name, plugins=[str(STUB), grown[name]])
+            train("tiny.gin", [binding], run_dir=name, plugins=[str(STUB), recorders[name]])
     finally:
         os.chdir(before)
-    return {name: part.images for name, part in grown.items()}
+    return {name: recorder.images for name, recorder in recorders.items()}
 
 
 class Page(HTMLParser):
-    """What a page holds.
+    """The content of a page.
 
     Attributes:
-        tags: of all elements.
-        images: attributes of each `img`.
-        addresses: values of all attributes that a browser would follow.
-        texts: all text.
-        handlers: attributes that would run a script.
+        tags: Tags of all elements.
+        images: Attributes of each `img`.
+        addresses: Values of all attributes that a browser would follow.
+        texts: All text.
+        handlers: Attributes that would run a script.
     """
 
     def __init__(self, file: Path) -> None:
@@ -79,28 +93,36 @@ class Page(HTMLParser):
         assert self._open == [], "elements are left open"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {name: value or "" for name, value in attrs}
+        """Note an element and its attributes."""
+        attributes = {name: value or "" for name, value in attrs}
         self.tags.append(tag)
-        followed = ("src", "href", "srcset", "action", "data", "poster", "background", "formaction")
-        self.addresses += [found[name] for name in followed if name in found]
-        self.handlers += [name for name in found if name.startswith("on")]
+        self.addresses += [attributes[name] for name in FOLLOWED if name in attributes]
+        self.handlers += [name for name in attributes if name.startswith("on")]
         if tag == "img":
-            self.images.append(found)
-        if tag not in ("img", "meta", "br", "link"):
+            self.images.append(attributes)
+        if tag not in VOID:
             self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
+        """Require the innermost open element to end."""
         assert self._open.pop() == tag, f"</{tag}> closes another element"
 
     def handle_data(self, data: str) -> None:
+        """Note text."""
         self.texts.append(data)
 
     @property
     def text(self) -> str:
+        """All text, with single spaces."""
         return " ".join(" ".join(self.texts).split())
 
+    @property
+    def alts(self) -> list[str]:
+        """The alternative texts of all images."""
+        return [image["alt"] for image in self.images]
+
     def require_self_contained(self) -> None:
-        """Fail unless the page asks for nothing, runs nothing, and each image is whole and has words."""
+        """Fail unless the page loads nothing, runs nothing, and each image is whole and has an alternative text."""
         assert self.images
         assert not {"script", "link", "iframe", "object", "embed", "form"} & set(self.tags)
         assert self.handlers == []
@@ -111,17 +133,19 @@ class Page(HTMLParser):
 
 
 def require_whole(uri: str) -> None:
-    """Fail unless an image's data URI decodes to the image that it says it is."""
+    """Fail unless an image's data URI decodes to an image of its stated kind."""
     head, _, body = uri.partition(",")
     kind = head.removeprefix("data:image/").removesuffix(";base64")
     try:
         content = base64.b64decode(body, validate=True)
     except binascii.Error as error:
         raise AssertionError(f"{head} does not decode") from error
+
+    # An SVG may hold neither scripts nor other images.
     if kind == "svg+xml":
         root = ElementTree.fromstring(content)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
-        assert not [e for e in root.iter() if e.tag.endswith(("script", "image", "foreignObject"))]
+        assert not [element for element in root.iter() if element.tag.endswith(("script", "image", "foreignObject"))]
     else:
         with Image.open(io.BytesIO(content)) as picture:
             assert picture.format == kind.upper()

@@ -1,4 +1,4 @@
-"""A plugin for tests, given as a file (`--plugin tests/stub_plugin.py`): parts that need no data on disk."""
+"""A plugin for tests, loaded as a file (`--plugin stub_plugin.py`): components that need no data on disk."""
 
 import hashlib
 
@@ -9,12 +9,12 @@ from pggan_kit import Component, hookimpl
 
 
 class Stub:
-    """`n` images of noise, the same each time; label i % classes.
+    """A data set of `n` images of noise, the same each time, with the labels i % classes.
 
     Args:
-        n: how many.
-        height, width, channels: of each.
-        classes: number of classes; 0: no labels.
+        n: Number of images.
+        height, width, channels: Shape of each image.
+        classes: Number of classes; 0 for no labels.
     """
 
     def __init__(self, n: int = 12, height: int = 16, width: int = 16, channels: int = 1, classes: int = 0) -> None:
@@ -28,10 +28,13 @@ class Stub:
         return self.images[i]
 
     def label(self, i: int) -> int:
-        return i % self.classes if self.classes else 0
+        if self.classes == 0:
+            return 0
+        return i % self.classes
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(f"{self.images.shape} {self.classes}".encode() + self.images.tobytes()).hexdigest()
+        shape = f"{self.images.shape} {self.classes}".encode()
+        return hashlib.sha256(shape + self.images.tobytes()).hexdigest()
 
 
 class Noise:
@@ -42,7 +45,7 @@ class Noise:
 
 
 class Meddler:
-    """An observer that draws from torch's generator and from the generator network at each occasion."""
+    """An observer that draws random numbers from torch and images from G in every hook."""
 
     @hookimpl
     def before_stage(self, run):

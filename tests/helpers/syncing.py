@@ -56,6 +56,6 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    for name in ("obey_stops", "step", "stage_over"):
+    for name in ("save_and_stop_if_asked", "take_step", "stage_is_over"):
         monkeypatch.setattr(Loop, name, watching(getattr(Loop, name)))
     return found

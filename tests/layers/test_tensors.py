@@ -1,4 +1,4 @@
-"""Images as numbers in [-1, 1], and as bytes."""
+"""Images as numbers in [-1, 1] and as bytes."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,12 @@ from pggan_kit.layers.tensors import images_from_uint8, images_to_uint8
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_all_bytes_survive_as_numbers(dtype: torch.dtype) -> None:
+def test_all_bytes_can_be_converted_to_numbers_and_back(dtype: torch.dtype) -> None:
     pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     images = images_from_uint8(pixels, dtype)
     assert images.dtype == dtype
-    wanted = np.linspace(-1, 1, 256).reshape(1, 1, 16, 16)
-    np.testing.assert_allclose(images.numpy(), wanted, atol=1e-7)
+    expected = np.linspace(-1, 1, 256).reshape(1, 1, 16, 16)
+    np.testing.assert_allclose(images.numpy(), expected, atol=1e-7)
     assert torch.equal(images_to_uint8(images), pixels)
 
 

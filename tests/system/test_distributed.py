@@ -22,11 +22,11 @@ from pggan_kit.errors import RunError
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system import distributed
-from pggan_kit.testing.support import equal, noise
-from pggan_kit.testing.tiny_runs import mid_fade, summary, tiny_experiment, train_tiny
+from pggan_kit.testing.support import are_equal, draw_noise
+from pggan_kit.testing.tiny_runs import load_mid_fade, make_tiny_experiment, summarize_run, train_tiny
 from pggan_kit.testing.toys import ToyLoss, ToySampler
 from pggan_kit.training.non_finite import Guard, NonFiniteError
-from pggan_kit.training.step import TrainingStep
+from pggan_kit.training.step import UpdateContext
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.losses import WGANGP, NonSaturating
 from pggan_plugins.optimizers import Adam
@@ -38,7 +38,7 @@ BATCH = 16
 SHAPES = ((3, 2), (5,), (1,))
 
 
-def chosen(loss: Any, **architecture: Any) -> dict[str, Any]:
+def choose_arguments(loss: Any, **architecture: Any) -> dict[str, Any]:
     return {
         "architecture": PGGAN(channels=4, **architecture),
         "schedule": ScheduleSettings((4, 8), 2 * BATCH, 2 * BATCH, BATCH),
@@ -57,16 +57,18 @@ def trained(folder: Path, saved: dict[str, Any] | None = None) -> dict[str, Any]
     """
     torch.set_default_dtype(torch.float64)
     try:
-        parts = chosen(WGANGP([GradientPenalty(), Drift()]))
+        parts = choose_arguments(WGANGP([GradientPenalty(), Drift()]))
         run = train_tiny(object(), "nobody", folder, parts, saved)
-        return {**summary(run), "stats": run.files.stats()}
+        return {**summarize_run(run), "stats": run.files.stats()}
     finally:
         torch.set_default_dtype(torch.float32)
 
 
 def with_batch_norm(folder: Path) -> dict[str, Any]:
     """Each process normalises by its own samples."""
-    return summary(train_tiny(object(), "nobody", folder, chosen(NonSaturating([R1()]), generator_norm="batch")))
+    return summarize_run(
+        train_tiny(object(), "nobody", folder, choose_arguments(NonSaturating([R1()]), generator_norm="batch"))
+    )
 
 
 def refused() -> str:
@@ -76,7 +78,7 @@ def refused() -> str:
         raise RunError(f"the folder of {distributed.rank()} is not empty")
 
     try:
-        distributed.on_rank_0(fail)
+        distributed.run_on_rank_0(fail)
     except RunError as error:
         return str(error)
     return ""
@@ -92,11 +94,11 @@ class DyingElsewhere(ToyLoss):
 
 def death() -> str:
     """What each process learns of it."""
-    experiment = tiny_experiment({"loss": DyingElsewhere()})
+    experiment = make_tiny_experiment({"loss": DyingElsewhere()})
     state = TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu"))
     guard = Guard(state.device)
     try:
-        experiment.update.step(TrainingStep(experiment, state, state.stage, ToySampler(state.stage), {}, guard))
+        experiment.update.step(UpdateContext(experiment, state, state.stage, ToySampler(state.stage), {}, guard))
     except NonFiniteError as error:
         return str(error)
     return ""
@@ -110,9 +112,9 @@ def agreed() -> list[int]:
 
 def rank_main(folder: Path) -> None:
     """What each process does: reports by rank, for the tests to compare."""
-    distributed.start()
+    distributed.join_group()
     rank = distributed.rank()
-    tensors = [noise(*shape, seed=10 * rank + index) / 3 for index, shape in enumerate(SHAPES)]
+    tensors = [draw_noise(*shape, seed=10 * rank + index) / 3 for index, shape in enumerate(SHAPES)]
     distributed.average(tensors)
     shared: list[Any] = [f"from {rank}", rank]
     distributed.share_from_rank_0(shared)
@@ -164,7 +166,7 @@ def test_ranks_find_each_other(reports: list[dict[str, Any]]) -> None:
 def test_tensors_become_their_mean_with_the_same_bits(reports: list[dict[str, Any]]) -> None:
     world = len(reports)
     for index, shape in enumerate(SHAPES):
-        mean = sum(noise(*shape, seed=10 * rank + index).double() / 3 for rank in range(world)) / world
+        mean = sum(draw_noise(*shape, seed=10 * rank + index).double() / 3 for rank in range(world)) / world
         for report in reports:
             assert torch.equal(report["means"][index], reports[0]["means"][index])
         torch.testing.assert_close(reports[0]["means"][index].double(), mean, rtol=1e-6, atol=1e-7)
@@ -216,13 +218,13 @@ def test_what_is_logged_is_of_all_ranks(reports: list[dict[str, Any]], alone: di
 
 def test_another_number_of_ranks_goes_on(folder: Path, alone: dict[str, Any], tmp_path: Path) -> None:
     """One process, from what several saved amid the fade."""
-    assert_close(trained(tmp_path, mid_fade(folder / "run0")), alone)
+    assert_close(trained(tmp_path, load_mid_fade(folder / "run0")), alone)
 
 
 def test_rank_0_alone_writes(reports: list[dict[str, Any]], folder: Path) -> None:
     assert reports[0]["files"] == ["checkpoints", "stats.jsonl"]
     assert all(report["files"] == [] for report in reports[1:])
-    assert equal(dict(last(folder / "run0")["generator"]), reports[0]["trained"]["generator"])
+    assert are_equal(dict(last(folder / "run0")["generator"]), reports[0]["trained"]["generator"])
 
 
 def test_one_process_needs_no_group() -> None:
@@ -232,7 +234,7 @@ def test_one_process_needs_no_group() -> None:
     distributed.share_from_rank_0(values)
     distributed.barrier()
     assert (distributed.rank(), distributed.world_size(), values, ones.tolist()) == (0, 1, [1], [1.0, 1.0])
-    assert distributed.on_rank_0(lambda: 7) == 7
+    assert distributed.run_on_rank_0(lambda: 7) == 7
     assert [distributed.Agreement().largest(wanted) for wanted in (0, 15)] == [0, 15]
 
 

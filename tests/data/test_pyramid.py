@@ -1,0 +1,411 @@
+"""The size pyramid: resizing against slow and independent formulas, the cache, and data sets that are wrong."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.datasets import ArrayDataset, make_random_dataset
+from PIL import Image
+
+from pggan_kit.data import array_files, pyramid
+from pggan_kit.data.pyramid import find_image_channels, resize
+from pggan_kit.data.sampler import Data, open_data
+from pggan_kit.data.settings import DataSettings
+from pggan_kit.errors import DataError
+from pggan_kit.system import locks
+
+
+def make_settings(folder: Path, **options: object) -> DataSettings:
+    """Return settings with a cache folder, two threads, and other options."""
+    return DataSettings(cache=str(folder), **{"workers": 2, **options})  # type: ignore[arg-type]
+
+
+def read_images(data: Data, size: tuple[int, int]) -> np.ndarray:
+    """Return a level's images, in the data set's order."""
+    return np.array(data.level(size).images)
+
+
+def find_files(folder: Path, pattern: str = "*.images.npy") -> list[Path]:
+    """Return the files of the pyramid that a cache folder holds."""
+    return sorted((folder / "pyramids").glob(pattern))
+
+
+# Resizing
+
+
+def average_blocks(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the mean over what each pixel covers, in float64, at any ratio."""
+
+    def find_overlaps(source: int, target: int) -> np.ndarray:
+        edges = np.arange(target + 1) * source / target
+        pixels = np.arange(source)
+        covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+        return np.clip(covered, 0, None) * target / source
+
+    rows = find_overlaps(image.shape[0], height)
+    columns = find_overlaps(image.shape[1], width)
+    narrow = np.einsum("xw,hwc->hxc", columns, image.astype(np.float64))
+    return np.einsum("yh,hxc->yxc", rows, narrow)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((28, 28, 1), (14, 14)),
+        ((28, 28, 3), (7, 7)),
+        ((24, 36, 3), (8, 12)),
+        ((24, 36, 1), (24, 36)),
+        ((30, 30, 3), (7, 7)),
+        ((30, 20, 1), (21, 14)),
+        ((178, 178, 3), (64, 64)),
+        ((5, 5, 3), (8, 8)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*enlarged")
+def test_area_is_the_mean_of_what_a_pixel_covers(
+    tmp_path: Path, shape: tuple[int, int, int], size: tuple[int, int]
+) -> None:
+    source = make_random_dataset(3, shape)
+    level = read_images(open_data(source, make_settings(tmp_path), [size], 0), size)
+    means = [average_blocks(image, *size) for image in source.images]
+    expected = np.stack(means).transpose(0, 3, 1, 2)
+    # Pillow rounds sums over 3x3 down where they end in 5/9.
+    assert np.abs(level - expected).max() < 0.56
+
+
+@pytest.mark.parametrize(("source", "target"), [(28, 14), (28, 7), (30, 7), (5, 10)])
+def test_nearest_samples_pixel_centres(source: int, target: int) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (source, source, 3), np.uint8)
+    index = np.floor((np.arange(target) + 0.5) * source / target).astype(int)
+    resized = resize(Image.fromarray(image), (target, target), "nearest")
+    np.testing.assert_array_equal(resized, image[index[:, None], index[None]])
+
+
+def test_lanczos_is_the_windowed_sinc_to_rounding() -> None:
+    image = np.random.default_rng(2).integers(60, 190, (24, 24), np.uint8)
+    scale = 3.0
+    target = 8
+    centres = (np.arange(target) + 0.5) * scale
+    distance = (np.arange(24) + 0.5 - centres[:, None]) / scale
+    weights = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0)
+    weights /= weights.sum(1, keepdims=True)
+    expected = weights @ image.astype(np.float64) @ weights.T
+    resized = resize(Image.fromarray(image), (target, target), "lanczos")
+    assert np.abs(resized - expected).max() <= 1.3
+
+
+def test_the_largest_size_is_the_picture_itself(tmp_path: Path) -> None:
+    source = make_random_dataset(5, (8, 12, 3))
+    data = open_data(source, make_settings(tmp_path), [(4, 6), (8, 12)], 0)
+    np.testing.assert_array_equal(read_images(data, (8, 12)), np.stack(source.images).transpose(0, 3, 1, 2))
+    assert (len(data), data.image_channels, data.classes, data.skipped) == (5, 3, 0, 0)
+
+
+def test_pictures_of_other_aspect_ratios_are_cropped_around_the_centre(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    wide = rng.integers(0, 256, (8, 14, 1), np.uint8)
+    tall = rng.integers(0, 256, (20, 8, 1), np.uint8)
+    data = open_data(ArrayDataset([wide, tall]), make_settings(tmp_path), [(4, 4), (4, 8)], 0)
+    square = read_images(data, (4, 4))
+    double = read_images(data, (4, 8))
+    for level, i, cut in (
+        (square, 0, wide[:, 3:11]),
+        (square, 1, tall[6:14]),
+        (double, 0, wide[:7]),
+        (double, 1, tall[8:12]),
+    ):
+        height, width = level.shape[2:]
+        assert np.abs(level[i] - average_blocks(cut, height, width).transpose(2, 0, 1)).max() < 0.501
+
+
+def test_smaller_pictures_are_enlarged_with_a_warning(tmp_path: Path) -> None:
+    source = ArrayDataset([np.zeros((4, 4, 1), np.uint8), np.zeros((9, 9, 1), np.uint8)])
+    with pytest.warns(UserWarning, match="1 of 2 images are smaller than 8x8, and enlarged"):
+        open_data(source, make_settings(tmp_path), [(4, 4), (8, 8)], 0)
+
+
+# The cache
+
+
+def test_a_second_opening_builds_nothing(tmp_path: Path) -> None:
+    source = make_random_dataset(150, classes=3)
+    first = open_data(source, make_settings(tmp_path), [(3, 3), (6, 6)], 0)
+    assert set(source.reads.values()) <= {1, 2}, "one pass for all sizes, and a look at the first picture"
+    source.reads.clear()
+    second = open_data(source, make_settings(tmp_path), [(6, 6), (3, 3)], 0)
+    assert not source.reads
+    np.testing.assert_array_equal(read_images(first, (6, 6)), read_images(second, (6, 6)))
+    np.testing.assert_array_equal(second.level((3, 3)).labels, np.arange(150) % 3)
+    assert not find_files(tmp_path, ".*.part")
+
+
+def test_only_what_changed_is_built_again(tmp_path: Path) -> None:
+    source = make_random_dataset()
+    open_data(source, make_settings(tmp_path), [(3, 3), (6, 6)], 0)
+    before = {path: path.stat().st_mtime_ns for path in find_files(tmp_path)}
+    open_data(source, make_settings(tmp_path), [(6, 6), (4, 4)], 0)
+    assert len(find_files(tmp_path)) == 3, "only the new size"
+    nearest = open_data(source, make_settings(tmp_path, filter="nearest"), [(6, 6)], 0)
+    assert len(find_files(tmp_path)) == 4, "another filter"
+    np.testing.assert_array_equal(read_images(nearest, (6, 6))[0, 0], source.images[0][1::2, 1::2, 0])
+    negatives = ArrayDataset([255 - image for image in source.images], name="negatives")
+    other = open_data(negatives, make_settings(tmp_path), [(6, 6)], 0)
+    assert len(find_files(tmp_path)) == 5, "another source"
+    assert read_images(other, (6, 6)).mean() != read_images(nearest, (6, 6)).mean()
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    source.reads.clear()
+    open_data(source, make_settings(tmp_path, mirror=True, workers=1), [(6, 6)], 5)
+    assert not source.reads, "neither flips nor seed nor threads are part of the key"
+
+
+def test_threads_make_no_difference(tmp_path: Path) -> None:
+    source = make_random_dataset(300, (16, 16, 3))
+    one = open_data(source, make_settings(tmp_path / "a", workers=1), [(8, 8)], 0)
+    many = open_data(source, make_settings(tmp_path / "b", workers=4), [(8, 8)], 0)
+    np.testing.assert_array_equal(read_images(one, (8, 8)), read_images(many, (8, 8)))
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "header", "empty", "labels", "labels cut", "other dtype"])
+def test_a_damaged_file_is_built_again(tmp_path: Path, damage: str) -> None:
+    source = make_random_dataset(20, classes=2)
+    good = read_images(open_data(source, make_settings(tmp_path), [(6, 6)], 0), (6, 6))
+    (images,), (labels,) = find_files(tmp_path), find_files(tmp_path, "*.labels.npy")
+    content = images.read_bytes()
+    if damage == "cut":
+        images.write_bytes(content[:-1])
+    elif damage == "longer":
+        images.write_bytes(content + b"\0")
+    elif damage == "header":
+        images.write_bytes(content[:20] + b"?" * 20 + content[40:])
+    elif damage == "empty":
+        images.write_bytes(b"")
+    elif damage == "labels":
+        labels.unlink()
+    elif damage == "labels cut":
+        np.save(labels, np.zeros(19, np.int64))
+    else:
+        np.save(images, good.astype(np.int8))
+    data = open_data(source, make_settings(tmp_path), [(6, 6)], 0)
+    np.testing.assert_array_equal(read_images(data, (6, 6)), good)
+    assert images.read_bytes() == content
+    assert len(np.load(labels)) == 20
+
+
+def test_any_damage_to_a_header_is_noticed_or_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2))
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        broken = bytearray(content)
+        broken[rng.integers(0, 128)] ^= 1 << rng.integers(0, 8)
+        path.write_bytes(broken)
+        array = array_files.open_array(path, np.uint8, 4)
+        assert array is None or array.size == 24
+
+
+def test_an_error_while_building_leaves_no_files(tmp_path: Path) -> None:
+    source = make_random_dataset(300)
+    source.images[250] = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(DataError, match="image 250 has 3 channels where those before it have 1"):
+        open_data(source, make_settings(tmp_path), [(6, 6)], 0)
+    assert [path.suffix for path in (tmp_path / "pyramids").iterdir()] == [".lock"]
+
+
+def test_few_chunks_are_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more chunks are begun than two per thread beyond what is written."""
+    begun = 0
+    written = 0
+    largest_lead = 0
+    source = make_random_dataset(320)
+    read = source.image
+    lock = threading.Lock()
+
+    def count_and_read(i: int) -> np.ndarray:
+        nonlocal begun
+        with lock:
+            begun += 1
+        return read(i)
+
+    append = array_files.ArrayWriter.append
+
+    def slow_append(self: array_files.ArrayWriter, rows: np.ndarray) -> None:
+        nonlocal largest_lead, written
+        time.sleep(0.01)
+        if rows.ndim == 4:
+            largest_lead = max(largest_lead, begun - written)
+            written += len(rows)
+        append(self, rows)
+
+    monkeypatch.setattr(pyramid, "CHUNK_IMAGES", 8)
+    monkeypatch.setattr(source, "image", count_and_read)
+    monkeypatch.setattr(array_files.ArrayWriter, "append", slow_append)
+    open_data(source, make_settings(tmp_path), [(6, 6)], 0)
+    assert written == 320
+    # Two chunks of 8 for each of two threads, the one that is being written, and the look at the first image.
+    assert largest_lead <= 8 * (2 * 2 + 1) + 1
+
+
+def test_progress_is_reported_from_the_start_to_the_end(tmp_path: Path) -> None:
+    reports: list[tuple[int, int, str]] = []
+    source = make_random_dataset(150)
+    open_data(source, make_settings(tmp_path), [(3, 3), (6, 6)], 0, lambda *report: reports.append(report))
+    assert reports[0] == (0, 150, "resizing images to 3x3, 6x6")
+    assert reports[-1] == (150, 150, "resizing images to 3x3, 6x6")
+    counts = [done for done, _, _ in reports]
+    assert counts == sorted(counts)
+
+
+SLOW_BUILD = """\
+import sys, time
+from pathlib import Path
+import numpy as np
+from pggan_kit.data.sampler import open_data
+from pggan_kit.data.settings import DataSettings
+
+class Slow:
+    classes = 0
+    def __len__(self): return 40
+    def fingerprint(self): return "slow"
+    def label(self, i): return 0
+    def image(self, i):
+        time.sleep(float(sys.argv[3]))
+        with open(sys.argv[2], "a") as log: log.write("x")
+        return np.full((8, 8, 1), i, np.uint8)
+
+whats = []
+settings = DataSettings(cache=sys.argv[1], workers=1)
+data = open_data(Slow(), settings, [(4, 4)], 0, lambda done, total, what: whats.append(what))
+assert data.level((4, 4)).images[:, 0, 0, 0].tolist() == list(range(40))
+print(whats[0] if whats else "nothing built")
+"""
+
+
+def start_slow_build(folder: Path, pause: float) -> subprocess.Popen[str]:
+    """Start a process that builds a level of 40 images and pauses for some seconds at each."""
+    command = [sys.executable, "-c", SLOW_BUILD, str(folder), str(folder / "log"), str(pause)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_of_two_processes_one_builds_and_the_other_waits(tmp_path: Path) -> None:
+    both = [start_slow_build(tmp_path, 0.05) for _ in range(2)]
+    outputs = sorted(process.communicate(timeout=60)[0].strip() for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert len((tmp_path / "log").read_text()) == 41, "40 images and the look at the first"
+    assert outputs[0] == "resizing images to 4x4"
+    assert outputs[1] in ("waiting for another process that resizes the same images", "nothing built")
+
+
+def test_after_a_kill_the_next_process_builds_and_removes_what_was_left(tmp_path: Path) -> None:
+    process = start_slow_build(tmp_path, 0.2)
+    deadline = time.monotonic() + 60
+    while not find_files(tmp_path, ".*.part") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert find_files(tmp_path, ".*.part"), "killed in the middle"
+    assert not find_files(tmp_path), "nothing in place yet"
+
+    same_source = ArrayDataset([np.zeros((8, 8, 1), np.uint8)] * 40, name="slow")
+    data = open_data(same_source, make_settings(tmp_path), [(4, 4)], 0)
+    assert len(data) == 40
+    assert not find_files(tmp_path, ".*.part")
+
+
+def test_levels_are_built_where_the_file_system_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "acquire", lambda path, waiting: None)
+    assert len(open_data(make_random_dataset(), make_settings(tmp_path), [(4, 4)], 0)) == 10
+
+
+def test_a_complete_cache_may_be_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_data(make_random_dataset(), make_settings(tmp_path), [(4, 4)], 0)
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("asked for the lock")
+
+    monkeypatch.setattr(pyramid, "lock_file", refuse)
+    assert len(open_data(make_random_dataset(), make_settings(tmp_path), [(4, 4)], 0)) == 10
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot write resized images under .*file.*data\.cache or \$PGGAN_KIT_CACHE"):
+        open_data(make_random_dataset(), make_settings(tmp_path / "file" / "cache"), [(4, 4)], 0)
+
+
+def test_a_full_disk_is_reported_and_leaves_no_files(tmp_path: Path) -> None:
+    source = make_random_dataset(400)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(DataError, match=r"cannot write resized images under .*Free some space"):
+            open_data(source, make_settings(tmp_path), [(12, 12)], 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not find_files(tmp_path, "*.npy")
+    assert not find_files(tmp_path, ".*.part")
+
+
+def test_a_disk_that_is_too_small_is_noticed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyramid.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1})())
+    with pytest.raises(DataError, match=r"need 0\.0 GiB, and .* has 0\.0 GiB free: free some space"):
+        open_data(make_random_dataset(), make_settings(tmp_path), [(4, 4)], 0)
+
+
+# Data sets that are wrong
+
+
+def test_skipped_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    source = make_random_dataset(10, classes=10)
+    source.broken = {0, 7}
+    assert find_image_channels(source) == 1
+    with pytest.warns(UserWarning, match="2 of 10 images are left out:\n  picture 0 is broken\n  picture 7 is broken"):
+        data = open_data(source, make_settings(tmp_path), [(12, 12)], 0)
+    kept = [1, 2, 3, 4, 5, 6, 8, 9]
+    assert (len(data), data.skipped) == (8, 2)
+    np.testing.assert_array_equal(read_images(data, (12, 12))[:, 0], np.stack(source.images)[kept][..., 0])
+    labels = data.sampler((12, 12)).batch(0, 8)[1]
+    assert labels is not None
+    assert sorted(labels.tolist()) == kept
+    source.reads.clear()
+    assert open_data(source, make_settings(tmp_path), [(12, 12)], 0).skipped == 2
+    assert not source.reads
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), r"image 0 must be uint8 \(H, W, 1 or 3\), and is uint8 \(4, 4\)"),
+        (np.zeros((4, 4, 2), np.uint8), r"and is uint8 \(4, 4, 2\)"),
+        (np.zeros((4, 4, 1), np.float32), r"and is float32 \(4, 4, 1\)"),
+        (np.zeros((0, 4, 1), np.uint8), r"and is uint8 \(0, 4, 1\)"),
+    ],
+)
+def test_wrong_images_are_named(tmp_path: Path, image: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        open_data(ArrayDataset([image]), make_settings(tmp_path), [(4, 4)], 0)
+
+
+def test_a_data_set_without_images_that_can_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no images"):
+        open_data(ArrayDataset([]), make_settings(tmp_path), [(4, 4)], 0)
+    source = make_random_dataset(3)
+    source.broken = {0, 1, 2}
+    with pytest.raises(DataError, match="holds no image that can be read"):
+        open_data(source, make_settings(tmp_path), [(4, 4)], 0)
+
+
+def test_a_label_out_of_range_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_random_dataset(4, classes=3)
+    monkeypatch.setattr(source, "label", lambda i: i)
+    with pytest.raises(DataError, match=r"image 3 has label 3; with 3 classes it must be in \[0, 3\)"):
+        open_data(source, make_settings(tmp_path), [(4, 4)], 0)
