@@ -15,7 +15,7 @@ from pggan_kit import testing
 from pggan_kit.ablation.settings import Ablation
 from pggan_kit.components import KINDS
 from pggan_kit.experiment import Experiment
-from pggan_kit.plugin_host.loading import load
+from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.scaffold import USES
 
 OF_OTHER_PARTS = {"penalties": "losses", "features": "metrics"}
@@ -37,7 +37,7 @@ def suites_of(kind: str) -> list[str]:
 def shipped(kind: str) -> list[str]:
     return [
         selector
-        for selector, row in load().rows.items()
+        for selector, row in load_plugins().rows.items()
         if row.component.kind == kind and row.plugin.origin.startswith("pggan_kit ")
     ]
 

@@ -13,34 +13,56 @@ from pggan_kit.components import KINDS
 from pggan_kit.errors import ConfigError, SettingError
 from pggan_kit.schedule import values_per_stage
 
+SelectorOf = Callable[[Any], str | None]
+"""Returns the component that a value is, or None: `losses.Hinge` for an instance, `@losses.Hinge` for its factory."""
 
-def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
-    """A factory's parameters; none where Python does not know them."""
+LONGEST = 60
+"""Maximum number of characters of a value in a message."""
+
+LIST_ORIGINS = (list, collections.abc.Sequence, collections.abc.Iterable)
+"""Annotations for which a list or tuple of any length fits."""
+
+TYPE_NAMES: dict[Any, str] = {
+    None: "None",
+    type(None): "None",
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a string",
+}
+"""Names of types in messages."""
+
+
+def read_signature(factory: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a factory; an empty one where Python does not know it."""
     try:
         return inspect.signature(factory)
     except (TypeError, ValueError):
         return inspect.Signature([])
 
 
-def required_by(factory: Callable[..., Any]) -> list[str]:
-    """The parameters of a factory that have no default."""
-    return [
-        p.name
-        for p in signature_of(factory).parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
+def list_required_parameters(factory: Callable[..., Any]) -> list[str]:
+    """Return the names of a factory's parameters that have no default."""
+    required = []
+    for parameter in read_signature(factory).parameters.values():
+        is_named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if is_named and parameter.default is parameter.empty:
+            required.append(parameter.name)
+    return required
 
 
-def annotations_of(factory: Callable[..., Any]) -> dict[str, Any]:
+def read_annotations(factory: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotations of a factory's parameters; none where a third party's cannot be evaluated at run time.
 
-    They are the same on every Python: a default of None admits None, which `typing` says on 3.10 alone; and those of a
+    They are the same on every Python. A default of None admits None, which `typing` infers on 3.10 alone. Those of a
     dataclass are read from its `__init__`, because its body may hold a `KW_ONLY`, which 3.10 does not take for a type.
     """
-    function = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
+    function = factory
+    if isinstance(factory, type):
+        function = factory.__init__  # type: ignore[misc]
     try:
         hints = typing.get_type_hints(function)
-        for parameter in signature_of(factory).parameters.values():
+        for parameter in read_signature(factory).parameters.values():
             if parameter.default is None and parameter.name in hints:
                 hints[parameter.name] |= None
     except (NameError, AttributeError, TypeError, SyntaxError):  # a name for type checkers alone, or no annotation
@@ -48,151 +70,177 @@ def annotations_of(factory: Callable[..., Any]) -> dict[str, Any]:
     return hints
 
 
-def kind_of(annotation: Any) -> str | None:
-    """The kind of component that an annotation asks for: `losses` for `Loss`."""
-    return next((kind for kind, protocol in KINDS.items() if protocol is annotation), None)
+def find_kind(annotation: Any) -> str | None:
+    """Return the kind of component that an annotation asks for, `losses` for `Loss`, or None."""
+    for kind, protocol in KINDS.items():
+        if protocol is annotation:
+            return kind
+    return None
 
 
-SelectorOf = Callable[[Any], str | None]
-"""Tells which component a value is, or None: `losses.Hinge` for an instance, `@losses.Hinge` for what makes one."""
-
-
-def _no_component(value: Any) -> str | None:
+def _find_no_selector(value: Any) -> str | None:
+    """Return None: without a config, no value is known to be a component."""
     return None
 
 
 def require_arguments(
     selector: str, factory: Callable[..., Any], arguments: Mapping[str, Any], selectors: Iterable[str]
 ) -> None:
-    """Refuse to leave out a parameter that has no default.
+    """Check that no parameter without a default is left out.
+
+    Args:
+        selector: Name of the factory in configs.
+        factory: The class or function.
+        arguments: The arguments that it is about to get.
+        selectors: All components, from which the message suggests those of the right kind.
 
     Raises:
-        ConfigError: one is left out; where it takes a component, the message has those of `selectors` that would do.
+        ConfigError: A parameter is left out; the message says what to bind.
     """
-    missing = [name for name in required_by(factory) if name not in arguments]
-    if missing:
-        kind = kind_of(annotations_of(factory).get(missing[0]))
-        choices = " or ".join(f"@{name}()" for name in selectors if kind is not None and name.startswith(f"{kind}."))
-        binding = f"{selector}.{missing[0]} = {choices}" if choices else f"{selector}.{missing[0]}"
-        raise ConfigError(f"{selector} needs a value for {', '.join(missing)}: bind {binding}")
+    missing = [name for name in list_required_parameters(factory) if name not in arguments]
+    if not missing:
+        return
+    binding = f"{selector}.{missing[0]}"
+    kind = find_kind(read_annotations(factory).get(missing[0]))
+    if kind is not None:
+        choices = [f"@{name}()" for name in selectors if name.startswith(f"{kind}.")]
+        if choices:
+            binding += f" = {' or '.join(choices)}"
+    raise ConfigError(f"{selector} needs a value for {', '.join(missing)}: bind {binding}")
 
 
 def check_arguments(
     factory: Callable[..., Any],
     arguments: Mapping[str, Any],
-    selector_of: SelectorOf = _no_component,
+    selector_of: SelectorOf = _find_no_selector,
     base_height: int | None = None,
 ) -> None:
-    """Compare arguments with the annotations of a class or function.
+    """Check arguments against the annotations of a class or function.
 
     Args:
-        factory: the class or function.
-        arguments: what it is about to be given.
-        selector_of: tells components among them.
-        base_height: of the first stage, for which a per-stage dict must have a value.
+        factory: The class or function.
+        arguments: The arguments that it is about to get.
+        selector_of: Function that recognises components among them.
+        base_height: Height of the first stage, for which a per-stage dict must have a value.
 
     Raises:
-        SettingError: a value of another type, or none for the first stage.
+        SettingError: A value is of another type, or is missing for the first stage.
     """
-    hints = annotations_of(factory)
+    hints = read_annotations(factory)
     for name, value in arguments.items():
-        if name in hints and not fits(value, hints[name], selector_of):
-            raise SettingError(name, f"must be {readable(hints[name])}, not {shown(value, selector_of)}")
-        if name in hints and base_height is not None and isinstance(value, Mapping) and _is_per_stage(hints[name]):
+        if name not in hints:
+            continue
+        hint = hints[name]
+        if not fits_annotation(value, hint, selector_of):
+            raise SettingError(name, f"must be {describe_annotation(hint)}, not {format_value(value, selector_of)}")
+        if base_height is not None and isinstance(value, Mapping) and _is_per_stage(hint):
             values_per_stage(name, value, [(base_height, base_height)])
 
 
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
 def _is_per_stage(hint: Any) -> bool:
-    """Whether an annotation is `PerStage[...]`."""
-    return typing.get_origin(hint) in (typing.Union, types.UnionType) and any(
-        typing.get_origin(arg) is collections.abc.Mapping and typing.get_args(arg)[0] is int
-        for arg in typing.get_args(hint)
-    )
+    """Return whether an annotation is `PerStage[...]`: a value, or a mapping from heights to values."""
+    if not _is_union(hint):
+        return False
+    for option in typing.get_args(hint):
+        if typing.get_origin(option) is collections.abc.Mapping and typing.get_args(option)[0] is int:
+            return True
+    return False
 
 
-def fits(value: Any, hint: Any, selector_of: SelectorOf = _no_component) -> bool:
-    """Whether a value is of an annotated type. Unknown forms of annotation fit everything."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
+def fits_annotation(value: Any, hint: Any, selector_of: SelectorOf = _find_no_selector) -> bool:
+    """Return whether a value is of an annotated type. Every value fits a form of annotation that is not known here."""
     if hint is Any:
         return True
     if hint is None or hint is type(None):
         return value is None
+    # A whole number is a number too; True is neither, although it is an int in Python.
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, arg, selector_of) for arg in args)
+
+    origin = typing.get_origin(hint)
+    options = typing.get_args(hint)
+    if _is_union(hint):
+        return any(fits_annotation(value, option, selector_of) for option in options)
     if origin is typing.Literal:
-        return value in args
-    if origin is None and isinstance(hint, type):  # on Python 3.10 `list[int]` passes for a type as well
-        return _is_part(value, hint, selector_of) if getattr(hint, "_is_protocol", False) else isinstance(value, hint)
-    return _fits_container(value, origin, args, selector_of)
+        return value in options
+    # On Python 3.10 `list[int]` passes for a type as well, but it has an origin.
+    if origin is None and isinstance(hint, type):
+        if getattr(hint, "_is_protocol", False):
+            return _is_component(value, hint, selector_of)
+        return isinstance(value, hint)
+    return _fits_container(value, origin, options, selector_of)
 
 
-def _fits_container(value: Any, origin: Any, args: tuple[Any, ...], selector_of: SelectorOf) -> bool:
-    if origin in (list, collections.abc.Sequence, collections.abc.Iterable) or (origin is tuple and args[1:] == (...,)):
-        return isinstance(value, (list, tuple)) and all(fits(item, args[0], selector_of) for item in value)
+def _fits_container(value: Any, origin: Any, types_inside: tuple[Any, ...], selector_of: SelectorOf) -> bool:
+    """Return whether a value fits `list[T]`, `tuple[T, ...]`, `tuple[S, T]`, `dict[K, V]` or `Callable`."""
+    is_sequence = isinstance(value, (list, tuple))
+    if origin in LIST_ORIGINS or (origin is tuple and types_inside[1:] == (...,)):
+        return is_sequence and all(fits_annotation(item, types_inside[0], selector_of) for item in value)
     if origin is tuple:
-        if not isinstance(value, (list, tuple)) or len(value) != len(args):
+        if not is_sequence or len(value) != len(types_inside):
             return False
-        return all(fits(item, arg, selector_of) for item, arg in zip(value, args, strict=True))
+        pairs = zip(value, types_inside, strict=True)
+        return all(fits_annotation(item, type_inside, selector_of) for item, type_inside in pairs)
+
     if origin in (dict, collections.abc.Mapping):
-        return isinstance(value, Mapping) and all(
-            fits(key, args[0], selector_of) and fits(item, args[1], selector_of) for key, item in value.items()
-        )
-    return callable(value) if origin is collections.abc.Callable else True
+        if not isinstance(value, Mapping):
+            return False
+        keys_fit = all(fits_annotation(key, types_inside[0], selector_of) for key in value)
+        return keys_fit and all(fits_annotation(item, types_inside[1], selector_of) for item in value.values())
+    if origin is collections.abc.Callable:
+        return callable(value)
+    return True
 
 
-def _is_part(value: Any, protocol: type, selector_of: SelectorOf) -> bool:
-    """Whether a value is a component of the kind that a Protocol describes, and not only what would make one."""
+def _is_component(value: Any, protocol: type, selector_of: SelectorOf) -> bool:
+    """Return whether a value is a component of a Protocol's kind, and not only its factory."""
     selector = selector_of(value) or ""
-    kind = kind_of(protocol)
+    kind = find_kind(protocol)
     if kind is not None:
         return selector.startswith(f"{kind}.")
-    return not selector.startswith("@") and not isinstance(
-        value, (int, float, str, bytes, bool, list, tuple, dict, type(None))
-    )
+    # A Protocol of no kind cannot be checked further: any object may satisfy it, but no factory and no plain value.
+    is_plain = isinstance(value, (int, float, str, bytes, bool, list, tuple, dict, type(None)))
+    return not selector.startswith("@") and not is_plain
 
 
-LONGEST = 60
-
-
-def shown(value: Any, selector_of: SelectorOf = _no_component) -> str:
-    """A value in a message: as a config writes it, and short."""
+def format_value(value: Any, selector_of: SelectorOf = _find_no_selector) -> str:
+    """Return a value for a message, as a config writes it, cut at `LONGEST` characters."""
     selector = selector_of(value)
     if selector is not None:
-        return f"{selector} without its parentheses ()" if selector.startswith("@") else f"@{selector}()"
+        if selector.startswith("@"):
+            return f"{selector} without its parentheses ()"
+        return f"@{selector}()"
+    text = repr(value)
     if isinstance(value, (list, tuple)) and any(selector_of(item) for item in value):
-        text = f"[{', '.join(shown(item, selector_of) for item in value)}]"
-    else:
-        text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+        text = f"[{', '.join(format_value(item, selector_of) for item in value)}]"
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}..."
+    return text
 
 
-WORDS: dict[Any, str] = {
-    None: "None",
-    type(None): "None",
-    int: "a whole number",
-    float: "a number",
-    bool: "True or False",
-    str: "a text",
-}
-
-
-def readable(hint: Any) -> str:
-    """An annotation in a user's words."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(hint, (type, type(None))) and hint in WORDS:
-        return WORDS[hint]
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(readable(arg) for arg in args))
+def describe_annotation(hint: Any) -> str:
+    """Return an annotation in a user's words, as what follows "must be"."""
+    if isinstance(hint, (type, type(None))) and hint in TYPE_NAMES:
+        return TYPE_NAMES[hint]
+    origin = typing.get_origin(hint)
+    options = typing.get_args(hint)
+    if _is_union(hint):
+        return " or ".join(dict.fromkeys(describe_annotation(option) for option in options))
     if origin is typing.Literal:
-        return " or ".join(map(repr, args))
-    if origin in (list, tuple, collections.abc.Sequence, collections.abc.Iterable):
-        inner = [readable(arg) for arg in args if arg is not ...]
-        return f"a list of ({', '.join(dict.fromkeys(inner))})"
+        return " or ".join(repr(option) for option in options)
+
+    if origin is tuple or origin in LIST_ORIGINS:
+        inside = [describe_annotation(option) for option in options if option is not ...]
+        return f"a list of ({', '.join(dict.fromkeys(inside))})"
     if origin in (dict, collections.abc.Mapping):
-        return f"a dict of {readable(args[0])} to {readable(args[1])}"
-    kind = kind_of(hint)
-    return f"a component, as @{kind}.NAME()" if kind else f"a {getattr(hint, '__name__', hint)}"
+        return f"a dict of {describe_annotation(options[0])} to {describe_annotation(options[1])}"
+    kind = find_kind(hint)
+    if kind is not None:
+        return f"a component, as @{kind}.NAME()"
+    return f"a {getattr(hint, '__name__', hint)}"

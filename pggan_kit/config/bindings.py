@@ -1,4 +1,4 @@
-"""Checks of a config before anything is built: names, bindings that nothing uses, and the types of arguments."""
+"""Bindings of a config, and checks of them before anything is built: unknown names, and bindings that nothing uses."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from typing import Any
 
 from pggan_kit.errors import ConfigError, did_you_mean, suggest
 
-MACRO = "gin.macro"
 SINGLETON = "gin.singleton"
+"""Selector of gin's own component that makes another one once and shares it."""
+
+Node = tuple[str, str]
+"""A component in a scope, or a macro: (scope, selector)."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a binding stands: a file (or an override, or a component's defaults) and a line.
+    """The place of a binding: a file (or an override, or a component's defaults) and a line.
 
     Attributes:
-        file: as the user named it.
-        line: from 1, or None.
-        included: not the main file, nor an override: such a binding may be idle.
-        default: brought by a component, not by the user.
+        file: The file as the user named it.
+        line: The line, from 1, or None.
+        included: Whether it is in an included file; such a binding may be idle.
+        default: Whether a component brought it, not the user.
     """
 
     file: str
@@ -29,38 +32,42 @@ class Place:
     included: bool
     default: bool = False
 
-    def at(self, line: int | None) -> Place:
-        """Another line of the same file."""
-        return self if self.line is None else replace(self, line=line)
+    def move_to(self, line: int | None) -> Place:
+        """Return the place of another line of the same file; of a place without lines, itself."""
+        if self.line is None:
+            return self
+        return replace(self, line=line)
 
     def __str__(self) -> str:
-        return self.file if self.line is None else f"{self.file}:{self.line}"
+        if self.line is None:
+            return self.file
+        return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """`@scope/losses.Hinge()` in a value."""
+    """A reference to a component in a value: `@scope/losses.Hinge()`, or without `()` to its factory."""
 
     name: str
     evaluate: bool
 
     @property
     def scope(self) -> str:
-        """`scope`, or nothing."""
+        """Return `scope`, or an empty string."""
         return self.name.rpartition("/")[0]
 
     @property
     def selector(self) -> str:
-        """`losses.Hinge`."""
+        """Return `losses.Hinge`."""
         return self.name.rpartition("/")[2]
 
     def __repr__(self) -> str:
-        return f"@{self.name}{'()' if self.evaluate else ''}"
+        return f"@{self.name}()" if self.evaluate else f"@{self.name}"
 
 
 @dataclass(frozen=True)
 class Macro:
-    """`%SIZES` in a value."""
+    """The use of a macro in a value: `%SIZES`."""
 
     name: str
 
@@ -70,7 +77,7 @@ class Macro:
 
 @dataclass(frozen=True)
 class Binding:
-    """`scope/selector.parameter = value`, or a macro, whose parameter is empty."""
+    """The binding `scope/selector.parameter = value`, or the definition of a macro, whose parameter is empty."""
 
     scope: str
     selector: str
@@ -80,34 +87,43 @@ class Binding:
 
     @property
     def is_macro(self) -> bool:
-        """Whether this defines a macro."""
+        """Return whether the binding defines a macro."""
         return not self.parameter
 
     @property
     def name(self) -> str:
-        """The left-hand side, as written."""
-        scope = f"{self.scope}/" if self.scope else ""
-        return f"{scope}{self.selector}" + (f".{self.parameter}" if self.parameter else "")
+        """Return the left-hand side as a config writes it."""
+        name = self.selector
+        if self.scope:
+            name = f"{self.scope}/{name}"
+        if self.parameter:
+            name = f"{name}.{self.parameter}"
+        return name
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What is bound: a later binding of the same key wins."""
+        """Return the scope, selector and parameter: a later binding of the same key wins."""
         return (self.scope, self.selector, self.parameter)
 
     def text(self) -> str:
-        """As a line of gin."""
+        """Return the binding as a line of gin."""
         return f"{self.name} = {self.value!r}"
 
 
-class Walk:
-    """What an experiment reaches from its roots, following references scope by scope, as gin will.
+class Reach:
+    """The bindings and components that roots need, found by following references from scope to scope, as gin does.
+
+    Args:
+        bindings: All bindings, macros among them.
+        roots: Selectors at which the search starts.
+        signatures: Signatures of all selectors.
 
     Attributes:
-        used: keys of the bindings in reach that no inner scope overrides wherever they apply.
-        selectors: components in reach.
+        used: Keys of the bindings that take effect somewhere.
+        selectors: Components that are needed.
 
     Raises:
-        ConfigError: a macro or component that needs itself; a `gin.singleton` that is not written as it must be.
+        ConfigError: A macro or component needs itself; or a `gin.singleton` is not written as it must be.
     """
 
     def __init__(
@@ -121,112 +137,132 @@ class Walk:
         for binding in bindings:
             if not binding.is_macro:
                 self._bindings.setdefault(binding.selector, []).append(binding)
-        self._done: set[tuple[str, str]] = set()
+        self._visited: set[Node] = set()
         for root in roots:
             self._visit_component("", root, (), None)
 
-    def effective(self, scope: str, selector: str) -> dict[str, Binding]:
-        """The bindings that a component gets in a scope, by parameter: those of the innermost scope."""
-        found: dict[str, Binding] = {}
+    def find_effective(self, scope: str, selector: str) -> dict[str, Binding]:
+        """Return the bindings of a component in a scope, by parameter: those of the innermost scopes."""
+        effective: dict[str, Binding] = {}
         for binding in self._bindings.get(selector, []):
             applies = not binding.scope or f"{scope}/".startswith(f"{binding.scope}/")
-            old = found.get(binding.parameter)
-            if applies and (old is None or len(binding.scope) >= len(old.scope)):
-                found[binding.parameter] = binding
-        return found
+            other = effective.get(binding.parameter)
+            if applies and (other is None or len(binding.scope) >= len(other.scope)):
+                effective[binding.parameter] = binding
+        return effective
 
-    def macro(self, name: str) -> Binding | None:
-        """The definition of a macro."""
+    def find_macro(self, name: str) -> Binding | None:
+        """Return the definition of a macro, or None."""
         return self._macros.get(name)
 
-    def _visit_component(
-        self, scope: str, selector: str, above: tuple[tuple[str, str], ...], by: Binding | None
-    ) -> None:
-        bindings = self.effective(scope, selector)
+    def _visit_component(self, scope: str, selector: str, above: tuple[Node, ...], user: Binding | None) -> None:
+        """Follow the references of a component.
+
+        Args:
+            scope: The scope in which it is built.
+            selector: Its selector.
+            above: The components and macros that need it, from the root down.
+            user: The binding that refers to it; None for a root.
+        """
+        bindings = self.find_effective(scope, selector)
         if selector in self._signatures and selector != SINGLETON:
             self.selectors.add(selector)
-        elif by is not None:
-            _check_singleton(scope, bindings.get("constructor"), by)
-        self._visit((scope, selector), bindings.values(), above, by)
+        elif user is not None:
+            _check_singleton(scope, bindings.get("constructor"), user)
+        self._visit((scope, selector), bindings.values(), above, user)
 
-    def _visit(
-        self,
-        node: tuple[str, str],
-        bindings: Iterable[Binding],
-        above: tuple[tuple[str, str], ...],
-        by: Binding | None,
-    ) -> None:
+    def _visit(self, node: Node, bindings: Iterable[Binding], above: tuple[Node, ...], user: Binding | None) -> None:
         if node in above:
-            assert by is not None
-            raise ConfigError(f"{by.place}: {by.name} leads back to itself: {' -> '.join(n for _, n in above)}")
-        if node in self._done:
+            assert user is not None
+            path = " -> ".join(selector for _, selector in above)
+            raise ConfigError(f"{user.place}: {user.name} refers back to itself: {path}")
+        if node in self._visited:
             return
-        self._done.add(node)
-        scope, target = node
+        self._visited.add(node)
         for binding in bindings:
             self.used.add(binding.key)
-            for used in references(binding.value):
-                if isinstance(used, Macro):  # gin evaluates a macro in a scope of the macro's name
-                    definition = [self._macros[used.name]] if used.name in self._macros else []
-                    self._visit((used.name, f"%{used.name}"), definition, (*above, node), binding)
-                else:
-                    # A reference without parentheses is not built here, so it may name what holds it.
-                    below = (*above, node) if used.evaluate or target == SINGLETON else ()
-                    self._visit_component(used.scope or scope, used.selector, below, binding)
+            for reference in iterate_references(binding.value):
+                self._follow(reference, binding, node, above)
+
+    def _follow(self, reference: Reference | Macro, binding: Binding, node: Node, above: tuple[Node, ...]) -> None:
+        """Follow a reference in a binding of a node."""
+        scope, selector = node
+        if isinstance(reference, Macro):
+            definitions = []
+            if reference.name in self._macros:
+                definitions.append(self._macros[reference.name])
+            # gin evaluates a macro in a scope of the macro's name.
+            self._visit((reference.name, f"%{reference.name}"), definitions, (*above, node), binding)
+            return
+
+        # A reference without parentheses is not built here, so it may name the component that holds it.
+        below: tuple[Node, ...] = ()
+        if reference.evaluate or selector == SINGLETON:
+            below = (*above, node)
+        self._visit_component(reference.scope or scope, reference.selector, below, binding)
 
 
-def _check_singleton(scope: str, constructor: Binding | None, by: Binding) -> None:
-    made = constructor.value if constructor is not None else None
-    if not scope or not isinstance(made, Reference) or made.evaluate:
-        raise ConfigError(
-            f"{by.place}: {by.name}: a shared part is written @NAME/{SINGLETON}(), with a line "
-            f"NAME/{SINGLETON}.constructor = @kind.Part (there without parentheses)"
-        )
+def _check_singleton(scope: str, constructor: Binding | None, user: Binding) -> None:
+    if scope and constructor is not None:
+        factory = constructor.value
+        if isinstance(factory, Reference) and not factory.evaluate:
+            return
+    raise ConfigError(
+        f"{user.place}: {user.name}: a shared component is written @NAME/{SINGLETON}(), with a line "
+        f"NAME/{SINGLETON}.constructor = @KIND.NAME (there without parentheses)"
+    )
 
 
-def references(value: Any) -> Iterator[Reference | Macro]:
-    """The references and macros inside a value."""
+def iterate_references(value: Any) -> Iterator[Reference | Macro]:
+    """Yield the references and macros inside a value."""
     if isinstance(value, (Reference, Macro)):
         yield value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from references(key)
-            yield from references(item)
+            yield from iterate_references(key)
+            yield from iterate_references(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from references(item)
+            yield from iterate_references(item)
 
 
 def require_known(
     bindings: Sequence[Binding], signatures: Mapping[str, inspect.Signature], roots: Iterable[str]
 ) -> None:
-    """Refuse names that do not exist, in a binding or inside its value.
+    """Check that all names exist, in bindings and inside their values.
+
+    Args:
+        bindings: All bindings, macros among them.
+        signatures: Signatures of all selectors.
+        roots: Selectors that no value may refer to.
 
     Raises:
-        ConfigError: an unknown component, parameter or macro; the message has the nearest known name.
+        ConfigError: A component, parameter or macro is unknown; the message has the nearest known name.
     """
     macros = {binding.name for binding in bindings if binding.is_macro}
-    components = [name for name in signatures if name not in set(roots)]
+    forbidden = set(roots)
+    components = [selector for selector in signatures if selector not in forbidden]
     for binding in bindings:
         if not binding.is_macro:
             _require_parameter(binding, signatures)
-        for used in references(binding.value):
-            if isinstance(used, Macro):
-                if used.name not in macros:
-                    hint = suggest(did_you_mean(used.name, macros))
-                    raise ConfigError(f"{binding.place}: unknown macro {used}{hint}")
-            elif used.selector not in components:
-                raise ConfigError(
-                    f"{binding.place}: unknown component {used.selector}{_hint(used.selector, components)}"
-                )
+        for reference in iterate_references(binding.value):
+            if isinstance(reference, Macro):
+                _require_macro(reference, macros, binding)
+            elif reference.selector not in components:
+                raise _make_unknown_error(binding, reference.selector, components)
+
+
+def _require_macro(macro: Macro, macros: set[str], binding: Binding) -> None:
+    if macro.name not in macros:
+        raise ConfigError(f"{binding.place}: unknown macro {macro}{suggest(did_you_mean(macro.name, macros))}")
 
 
 def _require_parameter(binding: Binding, signatures: Mapping[str, inspect.Signature]) -> None:
     signature = signatures.get(binding.selector)
     if signature is None:
-        raise ConfigError(f"{binding.place}: unknown component {binding.selector}{_hint(binding.selector, signatures)}")
+        raise _make_unknown_error(binding, binding.selector, signatures)
     parameters = signature.parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     if binding.parameter not in parameters:
         raise ConfigError(
@@ -235,12 +271,15 @@ def _require_parameter(binding: Binding, signatures: Mapping[str, inspect.Signat
         )
 
 
-def _hint(selector: str, known: Iterable[str]) -> str:
+def _make_unknown_error(binding: Binding, selector: str, known: Iterable[str]) -> ConfigError:
+    """Return the error of an unknown component, with the nearest known one."""
     known = list(known)
     near = did_you_mean(selector, known)
     if near is None:
         # Its kind may be missing or wrong.
-        by_name = {name.rpartition(".")[2]: name for name in known}
-        near_name = did_you_mean(selector.rpartition(".")[2], by_name)
-        near = None if near_name is None else by_name[near_name]
-    return suggest(near) or "; `pggan-kit plugins list` shows what there is"
+        by_name = {candidate.rpartition(".")[2]: candidate for candidate in known}
+        name = did_you_mean(selector.rpartition(".")[2], by_name)
+        if name is not None:
+            near = by_name[name]
+    hint = suggest(near) or "; `pggan-kit plugins list` lists all components"
+    return ConfigError(f"{binding.place}: unknown component {selector}{hint}")

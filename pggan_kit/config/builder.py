@@ -1,4 +1,4 @@
-"""Build the experiment that a config describes, and archive its bindings."""
+"""Build the experiment that a config describes, and list the bindings that it uses."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 import gin
 
-from pggan_kit.config.arguments import check_arguments, require_arguments, signature_of
-from pggan_kit.config.bindings import SINGLETON, Binding, Macro, Place, Walk, require_known
+from pggan_kit.config.arguments import check_arguments, read_signature, require_arguments
+from pggan_kit.config.bindings import SINGLETON, Binding, Macro, Place, Reach, require_known
 from pggan_kit.config.gin_files import Config, parse_statements
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import ConfigError, PluginError, SettingError, UserError
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
-from pggan_kit.plugin_host.contracts import leaves, require_protocol
+from pggan_kit.plugin_host.contracts import require_protocol
 from pggan_kit.plugin_host.loading import Plugins, Row
-from pggan_kit.schedule import ScheduleSettings, checked_sizes
+from pggan_kit.schedule import ScheduleSettings, check_sizes
 
 Roots = Mapping[str, Callable[..., Any]]
-"""Names of a config that are no components: what the first makes is given what the others make, under their names."""
-
+"""Factories by names of a config that are not components. The first gets what the others make, under their names."""
 
 ROOTS: Roots = {
     "train": Experiment,
@@ -33,66 +32,9 @@ ROOTS: Roots = {
     "data": DataSettings,
     "evaluation": EvaluationSettings,
 }
-"""Those of an experiment."""
+"""Roots of an experiment."""
 
-
-_LOCK = threading.Lock()  # gin's configuration is one per process.
-
-
-@dataclass(frozen=True)
-class Built:
-    """What a config describes, built.
-
-    Attributes:
-        experiment: the components and settings; of another config than an experiment's, what its first root makes.
-        parts: the chosen components by their path (`train.loss.penalties.0`), each with its row, in config order.
-        config: the bindings that it uses, and no others: what a run archives.
-        operative: all parameters in effect, defaults included, as gin text.
-        idle: bindings that nothing uses, of included files, or displaced by an override.
-    """
-
-    experiment: Any
-    parts: dict[str, tuple[Row, Any]]
-    config: Config
-    operative: str
-    idle: tuple[Binding, ...]
-
-
-def build(config: Config, plugins: Plugins, roots: Roots = ROOTS) -> Built:
-    """Check a config as a whole, then build its experiment, or what other roots describe.
-
-    Raises:
-        ConfigError: an unknown component, parameter or macro, a binding that nothing uses, a value of the wrong type
-            or out of range; the message says where.
-        UserError: what a component says of its own input.
-    """
-    signatures = _signatures(plugins, roots)
-    bindings = _with_defaults(config, plugins)
-    require_known(bindings, signatures, roots)
-    walk = Walk(bindings, roots, signatures)
-    unused = [b for b in bindings if b.key not in walk.used and not b.place.default]
-    idle = tuple(b for b in unused if b.place.included or _displaced(b, config, plugins, roots, signatures))
-    for binding in unused:
-        if binding not in idle:
-            raise ConfigError(
-                f"{binding.place}: nothing in this experiment uses {binding.name}; "
-                f"remove it, or choose the part it belongs to"
-            )
-    used = Config(config.name, tuple(b for b in bindings if b.key in walk.used))
-    with _LOCK, _gin_of_our_own():
-        experiment, parts, operative = _Builder(plugins, walk, roots).build(used)
-    return Built(experiment, parts, used, operative, idle)
-
-
-def _displaced(
-    binding: Binding, config: Config, plugins: Plugins, roots: Roots, signatures: Mapping[str, inspect.Signature]
-) -> bool:
-    """Whether the main file's own experiment uses a binding, and only an override made it useless."""
-    before = _with_defaults(Config(config.name, config.before), plugins)
-    return binding.place.line is not None and binding.key in Walk(before, roots, signatures).used
-
-
-_GIN_STATE = (
+GIN_STATE = (
     "_REGISTRY",
     "_INVERSE_REGISTRY",
     "_RENAMED_SELECTORS",
@@ -104,23 +46,137 @@ _GIN_STATE = (
     "_OPERATIVE_CONFIG",
     "_SINGLETONS",
 )
+"""Variables of the module `gin.config` that hold its state."""
+
+_LOCK = threading.Lock()  # gin has one state for the whole process.
+
+MainT = TypeVar("MainT")
+Components = dict[str, tuple[Row, Any]]
+
+
+@dataclass(frozen=True)
+class BuiltConfig(Generic[MainT]):
+    """The objects that a config describes.
+
+    Attributes:
+        experiment: The object that the first root makes: of an experiment's config, the experiment.
+        components: The chosen components by their path (`train.loss.penalties.0`), each with its row, in config order.
+        config: The bindings that take effect, and no others: what a run archives.
+        operative: All parameters in effect, defaults included, as gin text.
+        idle: Bindings that nothing uses, of included files, or displaced by an override.
+    """
+
+    experiment: MainT
+    components: Components
+    config: Config
+    operative: str
+    idle: tuple[Binding, ...]
+
+
+Built = BuiltConfig[Experiment]
+"""An experiment that was built, and its components."""
+
+
+@overload
+def build_from_config(config: Config, plugins: Plugins) -> Built: ...
+
+
+@overload
+def build_from_config(config: Config, plugins: Plugins, roots: Roots) -> BuiltConfig[Any]: ...
+
+
+def build_from_config(config: Config, plugins: Plugins, roots: Roots = ROOTS) -> BuiltConfig[Any]:
+    """Check a config as a whole, then build its experiment, or the object that other roots describe.
+
+    Args:
+        config: The config.
+        plugins: The plugins whose components it may name.
+        roots: The roots.
+
+    Raises:
+        ConfigError: A component, parameter or macro is unknown, a binding is not used, or a value is of the wrong type
+            or out of range; the message says where.
+        UserError: A component refuses its own input.
+    """
+    signatures = _list_signatures(plugins, roots)
+    bindings = _add_defaults(config, plugins)
+    require_known(bindings, signatures, roots)
+    reach = Reach(bindings, roots, signatures)
+
+    # Bindings that nothing uses are mistakes, unless another file or an override explains them.
+    idle = []
+    for binding in bindings:
+        if binding.key in reach.used or binding.place.default:
+            continue
+        if not binding.place.included and not _is_displaced(binding, config, plugins, roots, signatures):
+            raise ConfigError(
+                f"{binding.place}: nothing in this experiment uses {binding.name}; "
+                f"remove it, or choose the component that it belongs to"
+            )
+        idle.append(binding)
+
+    used = Config(config.name, tuple(binding for binding in bindings if binding.key in reach.used))
+    with _LOCK, _set_gin_aside():
+        experiment, components, operative = _Builder(plugins, reach, roots).build(used)
+    return BuiltConfig(experiment, components, used, operative, tuple(idle))
+
+
+def _list_signatures(plugins: Plugins, roots: Roots) -> dict[str, inspect.Signature]:
+    """Return the signatures of all that a config may bind, by selector."""
+    signatures = {name: read_signature(factory) for name, factory in roots.items()}
+
+    # The first root gets the objects of the others from the builder, never from a binding.
+    main = next(iter(roots))
+    bound = [parameter for name, parameter in signatures[main].parameters.items() if name not in roots]
+    signatures[main] = signatures[main].replace(parameters=bound)
+
+    for selector, row in plugins.rows.items():
+        signatures[selector] = read_signature(row.component.factory)
+    constructor = inspect.Parameter("constructor", inspect.Parameter.KEYWORD_ONLY)
+    signatures[SINGLETON] = inspect.Signature([constructor])
+    return signatures
+
+
+def _add_defaults(config: Config, plugins: Plugins) -> list[Binding]:
+    """Return the bindings of a config, and before them the default ones that components bring."""
+    bound = {(binding.selector, binding.parameter) for binding in config.bindings if not binding.scope}
+    defaults: list[Binding] = []
+    for selector, row in plugins.rows.items():
+        place = Place(f"defaults of {selector}", None, included=True, default=True)
+        for parameter, value in row.component.defaults.items():
+            if (selector, parameter) not in bound:
+                defaults += parse_statements(f"{selector}.{parameter} = {value}", place)
+    return [*defaults, *config.bindings]
+
+
+def _is_displaced(
+    binding: Binding, config: Config, plugins: Plugins, roots: Roots, signatures: Mapping[str, inspect.Signature]
+) -> bool:
+    """Return whether the config uses a binding of its files without the overrides."""
+    if binding.place.line is None:
+        return False
+    before = _add_defaults(Config(config.name, config.before), plugins)
+    return binding.key in Reach(before, roots, signatures).used
 
 
 @contextlib.contextmanager
-def _gin_of_our_own() -> Iterator[None]:
+def _set_gin_aside() -> Iterator[None]:
     """Set aside what a notebook or another library keeps in gin's module-wide state, and put it back afterwards.
 
-    In between gin knows its own macro and singleton, and nothing else; so a part may be defined again under its name.
+    In between gin knows its own macro and singleton, and nothing else; so a component may be defined again under its
+    name.
     """
-    kept = {name: getattr(gin.config, name) for name in _GIN_STATE}
+    kept = {name: getattr(gin.config, name) for name in GIN_STATE}
     for name, value in kept.items():
-        setattr(gin.config, name, False if isinstance(value, bool) else type(value)())
+        empty = False if isinstance(value, bool) else type(value)()
+        setattr(gin.config, name, empty)
     registry = gin.config._REGISTRY
     for selector, configurable in kept["_REGISTRY"].items():
         if selector.startswith("gin."):
             registry[selector] = configurable
     # In the operative text gin would shorten `optimizers.Adam` to `Adam`, which no config here may say.
     registry.minimal_selector = lambda selector: selector.removeprefix(f"{__name__}.")
+
     try:
         with gin.config_scope(None):
             yield
@@ -129,124 +185,149 @@ def _gin_of_our_own() -> Iterator[None]:
             setattr(gin.config, name, value)
 
 
-def _signatures(plugins: Plugins, roots: Roots) -> dict[str, inspect.Signature]:
-    found = {name: signature_of(factory) for name, factory in roots.items()}
-    main = next(iter(roots))
-    found[main] = found[main].replace(parameters=[p for name, p in found[main].parameters.items() if name not in roots])
-    for selector, row in plugins.rows.items():
-        found[selector] = signature_of(row.component.factory)
-    found[SINGLETON] = inspect.Signature([inspect.Parameter("constructor", inspect.Parameter.KEYWORD_ONLY)])
-    return found
-
-
-def _with_defaults(config: Config, plugins: Plugins) -> list[Binding]:
-    """The config's bindings, and before them the default ones of the components that brought some."""
-    bound = {(b.selector, b.parameter) for b in config.bindings if not b.scope}
-    defaults = [
-        binding
-        for selector, row in plugins.rows.items()
-        for parameter, value in row.component.defaults.items()
-        if (selector, parameter) not in bound
-        for binding in parse_statements(
-            f"{selector}.{parameter} = {value}", Place(f"defaults of {selector}", None, True, True)
-        )
-    ]
-    return [*defaults, *config.bindings]
-
-
 class _Builder:
-    """Lets gin build what the roots describe; remembers which component each call made and from which arguments."""
+    """Build what the roots describe with gin, and remember which component each call made, from which arguments.
 
-    def __init__(self, plugins: Plugins, walk: Walk, roots: Roots) -> None:
+    Args:
+        plugins: The plugins whose components are built.
+        reach: The components that are needed.
+        roots: The roots.
+
+    Attributes:
+        made: Row, object and arguments of each component that was made, by the object's id.
+        arguments: Arguments of each root.
+        base_height: Height of the first stage, known once the schedule is made, which is first.
+        error: The first error, before gin rewrote it.
+    """
+
+    def __init__(self, plugins: Plugins, reach: Reach, roots: Roots) -> None:
         self.plugins = plugins
-        self.walk = walk
+        self.reach = reach
         self.roots = roots
-        self.main = next(iter(roots))
         self.made: dict[int, tuple[Row, Any, Mapping[str, Any]]] = {}
-        self.arguments: dict[str, Mapping[str, Any]] = {}  # of each root
-        self.base_height: int | None = None  # known once the schedule is made, which is first
+        self.arguments: dict[str, Mapping[str, Any]] = {}
+        self.base_height: int | None = None
         self.error: UserError | None = None
 
-    def build(self, config: Config) -> tuple[Any, dict[str, tuple[Row, Any]], str]:
-        makers: dict[str, Any] = {}
+    def build(self, config: Config) -> tuple[Any, Components, str]:
+        """Return the object that the first root makes, the components by path, and the operative text."""
+        # Tell gin about the roots and about the components that are needed.
+        factories: dict[str, Any] = {}
         for name, factory in self.roots.items():
-            makers[name] = gin.external_configurable(self._maker(name, factory), name)
-        for selector in self.walk.selectors - set(self.roots):
+            factories[name] = gin.external_configurable(self._wrap_factory(name, factory), name)
+        for selector in self.reach.selectors - set(self.roots):
             component = self.plugins.rows[selector].component
-            maker = self._maker(selector, component.factory)
-            gin.external_configurable(maker, component.name, component.kind)
+            wrapped = self._wrap_factory(selector, component.factory)
+            gin.external_configurable(wrapped, component.name, component.kind)
         gin.parse_config(config.text())
         gin.finalize()
+
+        # Make the other roots first, since the first one takes them.
+        main, *others = self.roots
         try:
-            experiment = makers[self.main](**{name: makers[name]() for name in self.roots if name != self.main})
+            settings = {name: factories[name]() for name in others}
+            experiment = factories[main](**settings)
         except Exception as error:
             # gin rewrites the exceptions that pass through it; the one raised first is the one to show.
             raise self.error or error from None
-        parts = {path: part for root in self.roots for path, part in self._paths(root, self.arguments[root])}
-        return experiment, parts, gin.operative_config_str()
 
-    def _maker(self, selector: str, factory: Callable[..., Any]) -> Callable[..., Any]:
-        signature = signature_of(factory)
-        row = self.plugins.rows.get(selector)
+        components: Components = {}
+        for name in self.roots:
+            components.update(self._take_components(name, self.arguments[name]))
+        return experiment, components, gin.operative_config_str()
 
-        def make(*args: Any, **kwargs: Any) -> Any:
+    def _wrap_factory(self, selector: str, factory: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a factory for gin in a function with its signature, which checks what gin passes to it."""
+
+        def make(*_: Any, **arguments: Any) -> Any:
             try:
-                require_arguments(selector, factory, kwargs, self.plugins.rows)
-                check_arguments(factory, kwargs, self._selector_of, self.base_height)
-                made = factory(**kwargs)
-                if row is not None:
-                    require_protocol(made, row.component.kind, selector)
-                    self.made[id(made)] = (row, made, kwargs)
-                else:
-                    self.arguments[selector] = kwargs
-                if selector == "schedule":
-                    self.base_height = checked_sizes(made.sizes)[0][0]
-                return made
-            except UserError as error:
-                self.error = self.error or error
-                raise
-            except (ValueError, TypeError) as error:
-                self.error = self.error or ConfigError(self._explained(selector, error))
-                raise
+                return self._make(selector, factory, arguments)
             except Exception as error:
-                if row is not None:
-                    message = f"{selector} of plugin {row.plugin.name} ({row.plugin.origin}) cannot be made: {error!r}"
-                    self.error = self.error or PluginError(message)
+                self._keep_error(selector, error)
                 raise
 
         functools.update_wrapper(make, factory, assigned=("__doc__",), updated=())
         del make.__dict__["__wrapped__"]
         make.__name__ = selector.rpartition(".")[2]
-        make.__signature__ = signature  # type: ignore[attr-defined]
+        make.__signature__ = read_signature(factory)  # type: ignore[attr-defined]
         make.selector = f"@{selector}"  # type: ignore[attr-defined]
         return make
 
-    def _selector_of(self, value: Any) -> str | None:
+    def _make(self, selector: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+        require_arguments(selector, factory, arguments, self.plugins.rows)
+        check_arguments(factory, arguments, self._find_selector, self.base_height)
+        made = factory(**arguments)
+
+        row = self.plugins.rows.get(selector)
+        if row is None:
+            self.arguments[selector] = arguments
+        else:
+            require_protocol(made, row.component.kind, selector)
+            self.made[id(made)] = (row, made, arguments)
+        if selector == "schedule":
+            self.base_height = check_sizes(made.sizes)[0][0]
+        return made
+
+    def _keep_error(self, selector: str, error: Exception) -> None:
+        """Keep the first error, in a user's words."""
+        if self.error is not None:
+            return
+        row = self.plugins.rows.get(selector)
+        if isinstance(error, UserError):
+            self.error = error
+        elif isinstance(error, (ValueError, TypeError)):
+            self.error = ConfigError(self._explain(selector, error))
+        elif row is not None:
+            origin = f"plugin {row.plugin.name} ({row.plugin.origin})"
+            self.error = PluginError(f"{selector} of {origin} cannot be made: {error!r}")
+
+    def _find_selector(self, value: Any) -> str | None:
+        """Return the selector of a component that was made, or `@selector` of a wrapped factory; else None."""
         if id(value) in self.made:
             return self.made[id(value)][0].selector
-        selector = getattr(value, "selector", None) if inspect.isfunction(value) else None
-        return selector if isinstance(selector, str) else None
+        if inspect.isfunction(value):
+            selector = getattr(value, "selector", None)
+            if isinstance(selector, str):
+                return selector
+        return None
 
-    def _explained(self, selector: str, error: Exception) -> str:
+    def _explain(self, selector: str, error: Exception) -> str:
         """Return a component's complaint, with the place of the binding of the setting that it is about."""
-        binding = None
-        if isinstance(error, SettingError):
-            binding = self.walk.effective(gin.current_scope_str(), selector).get(error.setting)
-        if binding is None or not isinstance(error, SettingError):
+        if not isinstance(error, SettingError):
             return f"{selector}: {error}"
-        explained = f"{binding.place}: {binding.name} {error.complaint}"
-        macro = self.walk.macro(binding.value.name) if isinstance(binding.value, Macro) else None
-        return f"{explained} ({binding.value} stands at {macro.place})" if macro else explained
+        binding = self.reach.find_effective(gin.current_scope_str(), selector).get(error.setting)
+        if binding is None:
+            return f"{selector}: {error}"
 
-    def _paths(self, path: str, arguments: Mapping[str, Any]) -> Any:
+        complaint = f"{binding.place}: {binding.name} {error.complaint}"
+        if isinstance(binding.value, Macro):
+            macro = self.reach.find_macro(binding.value.name)
+            if macro is not None:
+                complaint += f" ({binding.value} is defined at {macro.place})"
+        return complaint
+
+    def _take_components(self, path: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Row, Any]]]:
+        """Yield the components among arguments, and among theirs, by path; a shared one only where it stands first."""
         for name, value in arguments.items():
-            for inner, part in leaves(f"{path}.{name}", value):
-                if id(part) in self.made:
-                    row, made, kwargs = self.made.pop(id(part))
-                    yield inner, (row, made)
-                    yield from self._paths(inner, kwargs)
+            for inner_path, item in _iterate_leaves(f"{path}.{name}", value):
+                if id(item) in self.made:
+                    row, made, inner_arguments = self.made.pop(id(item))
+                    yield inner_path, (row, made)
+                    yield from self._take_components(inner_path, inner_arguments)
 
 
-def describe(config: Config) -> list[str]:
-    """One line for each binding in effect, with its place, for `config show`."""
+def _iterate_leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what lists, tuples and dicts hold in the end, each with its path: `path.0.key`."""
+    if isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _iterate_leaves(f"{path}.{index}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _iterate_leaves(f"{path}.{key}", item)
+    else:
+        yield path, value
+
+
+def list_bindings(config: Config) -> list[str]:
+    """Return a line for each binding in effect, with its place, for `config show`."""
     return [f"{binding.text()}    # {binding.place}" for binding in config.bindings]

@@ -1,8 +1,8 @@
-"""The only module that talks to gin: parse with file and line, check, build, archive.
+"""Read gin files and overrides into bindings that know their file and line.
 
-gin 0.5 neither checks types nor remembers where a binding stood, and its registry is global. So files are read here
-statement by statement (with gin's own parser), checked as a whole (`checking.py`), and only then handed to gin, which
-builds the components.
+gin 0.5 neither checks types nor remembers the place of a binding, and its registry is global. So files are read here
+statement by statement (with gin's own parser), checked as a whole (`bindings.py`), and only then handed to gin, which
+builds the components (`builder.py`).
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from pggan_kit.config.bindings import Binding, Macro, Place, Reference
 from pggan_kit.errors import ConfigError
 
 OVERRIDE = "-b"
+"""Option of overrides on the command line, by which messages name them."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A config as read: its bindings in effect, by what they bind.
+    """The bindings of a config that was read.
 
     Attributes:
-        name: the main file's stem.
-        bindings: the last one for each (scope, selector, parameter), in file order.
-        before: the same without the overrides.
+        name: Stem of the main file.
+        bindings: The last binding of each (scope, selector, parameter), in file order.
+        before: The same without the overrides.
     """
 
     name: str
@@ -38,105 +39,155 @@ class Config:
     before: tuple[Binding, ...] = ()
 
     def text(self) -> str:
-        """The config as one self-contained gin file: includes and overrides resolved, macros first."""
-        macros = [b for b in self.bindings if b.is_macro]
-        others = [b for b in self.bindings if not b.is_macro]
-        return "\n".join([*(b.text() for b in macros), "", *(b.text() for b in others), ""])
+        """Return the config as one gin file that needs no other: includes and overrides resolved, macros first."""
+        macros = [binding.text() for binding in self.bindings if binding.is_macro]
+        others = [binding.text() for binding in self.bindings if not binding.is_macro]
+        return "\n".join([*macros, "", *others, ""])
 
 
-def read(file: str | Path, overrides: Sequence[str] = ()) -> Config:
+def read_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a gin file, its includes (relative to the including file), and overrides.
 
     Args:
-        file: the main file.
-        overrides: bindings that win over the files, e.g. `penalties.R1.weight = 5`.
+        file: The main file.
+        overrides: Bindings that win over the files, e.g. `penalties.R1.weight = 5`.
 
     Raises:
-        ConfigError: a file is missing, a statement is broken, or a file imports something.
+        ConfigError: A file is missing, a statement is broken, or a file imports something.
     """
     path = Path(file)
-    return _overridden(path.stem, _read_file(path, included_from=None, chain=()), overrides)
-
-
-def _overridden(name: str, found: list[Binding], overrides: Sequence[str]) -> Config:
-    before = _last_of_each(found)
-    for text in overrides:
-        place = Place(f"{OVERRIDE} '{text}'", None, included=False)
-        bound = parse_statements(text, place)
-        if not bound:
-            raise ConfigError(f"{place}: binds nothing; write it like {OVERRIDE} 'train.seed = 1'")
-        found += bound
-    return Config(name, _last_of_each(found), before)
+    return _add_overrides(path.stem, _read_file(path, included_from=None, chain=()), overrides)
 
 
 def parse_text(text: str, name: str, overrides: Sequence[str] = ()) -> Config:
-    """Read an archived config from its text, and overrides as in `read`."""
-    found = parse_statements(text, Place(name, 1, included=False))
-    return _overridden(name, found, overrides)
+    """Parse the text of an archived config, and overrides as in `read_config`.
+
+    Args:
+        text: The text, which may not include files.
+        name: The name of the config, which messages show with a line.
+        overrides: Bindings that win over the text.
+
+    Raises:
+        ConfigError: A statement is broken, or imports or includes something.
+    """
+    return _add_overrides(name, parse_statements(text, Place(name, 1, included=False)), overrides)
 
 
-def _last_of_each(bindings: Sequence[Binding]) -> tuple[Binding, ...]:
-    return tuple({binding.key: binding for binding in bindings}.values())
+def _add_overrides(name: str, bindings: list[Binding], overrides: Sequence[str]) -> Config:
+    before = _keep_last_of_each(bindings)
+    for text in overrides:
+        place = Place(f"{OVERRIDE} '{text}'", None, included=False)
+        parsed = parse_statements(text, place)
+        if not parsed:
+            raise ConfigError(f"{place}: binds nothing; write it like {OVERRIDE} 'train.seed = 1'")
+        bindings = [*bindings, *parsed]
+    return Config(name, _keep_last_of_each(bindings), before)
+
+
+def _keep_last_of_each(bindings: Sequence[Binding]) -> tuple[Binding, ...]:
+    by_key = {binding.key: binding for binding in bindings}
+    return tuple(by_key.values())
 
 
 def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...]) -> list[Binding]:
-    where = f"{included_from}: includes" if included_from else "config"
+    """Read a file and its includes.
+
+    Args:
+        path: The file.
+        included_from: The place of the `include`; None for the main file.
+        chain: The files that include it, from the main file down, resolved.
+    """
+    where = "config"
+    if included_from is not None:
+        where = f"{included_from}: includes"
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{where} {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{where} {path}: cannot be read ({error})") from None
-    if path.resolve() in chain:
+
+    resolved = path.resolve()
+    if resolved in chain:
         raise ConfigError(f"{where} {path}: includes itself")
-    return parse_statements(text, Place(str(path), 1, included_from is not None), path, (*chain, path.resolve()))
+    start = Place(str(path), 1, included=included_from is not None)
+    return parse_statements(text, start, path, (*chain, resolved))
 
 
 def parse_statements(text: str, start: Place, path: Path | None = None, chain: tuple[Path, ...] = ()) -> list[Binding]:
-    found: list[Binding] = []
+    """Parse gin statements, and read the files that they include.
+
+    Args:
+        text: The statements.
+        start: The place of the first line.
+        path: The file, which its includes are relative to; None where no file may be included.
+        chain: The files that include each other down to this one, which none of them may include again.
+
+    Raises:
+        ConfigError: A statement is broken, imports something, or includes a file that cannot be read.
+    """
+    bindings: list[Binding] = []
     place = start
     try:
         for statement in config_parser.ConfigParser(text, _Delegate()):
-            place = start.at(statement.location.line_num)
+            place = start.move_to(statement.location.line_num)
             if isinstance(statement, config_parser.ImportStatement):
-                raise ConfigError(f"{place}: a config may not import; load a plugin with --plugin FILE instead")
+                raise ConfigError(f"{place}: a config may not import modules; load a plugin with --plugin FILE instead")
             if isinstance(statement, config_parser.IncludeStatement):
                 if path is None:
                     raise ConfigError(f"{place}: an override cannot include a file")
-                found += _read_file(path.parent / statement.filename, place, chain)
+                bindings += _read_file(path.parent / statement.filename, place, chain)
             elif isinstance(statement, config_parser.BindingStatement):
                 _check_finite(statement.value, place)
-                found.append(Binding(statement.scope, statement.selector, statement.arg_name, statement.value, place))
+                bindings.append(
+                    Binding(statement.scope, statement.selector, statement.arg_name, statement.value, place)
+                )
+
+    # gin's parser raises whatever Python's raises, which knows the line of some errors alone.
     except SyntaxError as error:
-        raise ConfigError(f"{start.at(_line_of(error))}: broken gin syntax: {_reason(error)}") from None
+        place = start.move_to(_find_line(error))
+        raise ConfigError(f"{place}: broken gin syntax: {_explain_syntax_error(error)}") from None
     except tokenize.TokenError as error:
-        reason = str(error.args[0])
-        if "EOF" in reason or "unterminated" in reason:
-            reason = "a bracket or text is opened and never closed"
-            reason += f"; look after the statement at {place}" if found else ""
-        raise ConfigError(f"{start.at(error.args[1][0])}: broken gin syntax: {reason}") from None
+        last = place if bindings else None
+        place = start.move_to(error.args[1][0])
+        raise ConfigError(f"{place}: broken gin syntax: {_explain_token_error(error, last)}") from None
     except (ValueError, TypeError, RecursionError, MemoryError) as error:
         reason = str(error) or type(error).__name__
         raise ConfigError(f"{place}: broken gin syntax here or in the statement after it: {reason}") from None
-    return found
+    return bindings
 
 
-def _line_of(error: SyntaxError) -> int | None:
-    location = error.args[1] if len(error.args) > 1 else None
-    return location[1] if location else error.lineno
+def _find_line(error: SyntaxError) -> int | None:
+    # gin raises with a location of its own, as Python's tokenizer does.
+    if len(error.args) > 1 and error.args[1]:
+        line: int | None = error.args[1][1]
+        return line
+    return error.lineno
 
 
-def _reason(error: SyntaxError) -> str:
+def _explain_syntax_error(error: SyntaxError) -> str:
     lines = str(error.msg).strip().splitlines()
     token = re.search(r"Failed to parse token '(.*)'", lines[-1])
     if token:
-        return f"{token[1]} is no value; a text needs quotes, a macro %, a component @"
+        return f"`{token[1]}` is not a value: quote strings, write %NAME for a macro and @NAME for a component"
     return lines[0]
 
 
+def _explain_token_error(error: tokenize.TokenError, last: Place | None) -> str:
+    """Return the reason of an error of Python's tokenizer, and the place of the last good statement."""
+    reason = str(error.args[0])
+    if "EOF" not in reason and "unterminated" not in reason:
+        return reason
+    reason = "a bracket or string is opened and never closed"
+    if last is not None:
+        reason += f"; look after the statement at {last}"
+    return reason
+
+
 def _check_finite(value: Any, place: Place) -> None:
+    """Refuse numbers such as 1e999, which Python reads as infinite."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{place}: a number is too large to be kept")
+        raise ConfigError(f"{place}: a number is too large for a float, and would become infinite")
     if isinstance(value, dict):
         value = [*value.keys(), *value.values()]
     if isinstance(value, (list, tuple)):
@@ -145,6 +196,8 @@ def _check_finite(value: Any, place: Place) -> None:
 
 
 class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
+    """The maker of references and macros for gin's parser."""
+
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
         return Reference(scoped_configurable_name, evaluate)
 

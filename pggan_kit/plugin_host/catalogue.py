@@ -1,4 +1,4 @@
-"""What there is to choose from: plugins and their parts, described for people and machines."""
+"""Describe plugins and their components, for people and machines."""
 
 from __future__ import annotations
 
@@ -8,137 +8,166 @@ from typing import Any
 
 from pggan_kit.components import KINDS
 from pggan_kit.errors import PluginError, did_you_mean, suggest
-from pggan_kit.plugin_host.contracts import marked_hooks
+from pggan_kit.plugin_host.contracts import find_marked_hooks
 from pggan_kit.plugin_host.loading import Plugin, Plugins, Row
 
 BRINGS_COMPONENTS = "components"
+"""Hook that every plugin with components has, and that goes without saying."""
 
 
-def listing(plugins: Plugins) -> list[dict[str, Any]]:
-    """A row for each plugin, blocked ones last: `plugin`, `distribution`, `version`, `origin`, `parts`, `hooks`,
-    `blocked`.
+def list_plugins(plugins: Plugins) -> list[dict[str, Any]]:
+    """Return a row for each plugin, blocked ones last.
 
-    `parts` are selectors, `hooks` those that the plugin or its parts implement, each with who does (the plugin itself
-    stands there by its name). Parts that a function makes are not made, and so their hooks are not known.
+    Returns:
+        Rows with `plugin`, `distribution`, `version`, `origin`, `parts`, `hooks` and `blocked`. `parts` are selectors
+        of components; `hooks` has, for each hook, the names of those that implement it: selectors, or the plugin's own
+        name. The hooks of components that a function makes are unknown, because listing makes no component.
     """
     rows = []
     for plugin in plugins.loaded:
-        parts = {selector: row for selector, row in plugins.rows.items() if row.plugin is plugin}
-        hooks: dict[str, list[str]] = {}
+        own = {selector: row for selector, row in plugins.rows.items() if row.plugin is plugin}
         implementers: dict[str, Any] = {plugin.name: plugin.object}
-        implementers |= {s: row.component.factory for s, row in parts.items()}
+        for selector, row in own.items():
+            implementers[selector] = row.component.factory
+
+        hooks: dict[str, list[str]] = {}
         for name, thing in implementers.items():
-            for hook in hooks_of(thing, name):
+            for hook in list_hooks(thing, name):
                 hooks.setdefault(hook, []).append(name)
-        rows.append(_row(plugin, list(parts), hooks, blocked=False))
-    return [*rows, *(_row(plugin, [], {}, blocked=True) for plugin in plugins.blocked)]
+        rows.append(_make_row(plugin, list(own), hooks, blocked=False))
+
+    for plugin in plugins.blocked:
+        rows.append(_make_row(plugin, [], {}, blocked=True))
+    return rows
 
 
-def _row(plugin: Plugin, parts: list[str], hooks: dict[str, list[str]], blocked: bool) -> dict[str, Any]:
+def _make_row(plugin: Plugin, selectors: list[str], hooks: dict[str, list[str]], blocked: bool) -> dict[str, Any]:
     return {
         "plugin": plugin.name,
         "distribution": plugin.distribution,
         "version": plugin.version,
         "origin": plugin.origin,
-        "parts": parts,
+        "parts": selectors,
         "hooks": hooks,
         "blocked": blocked,
     }
 
 
-def hooks_of(thing: Any, name: str) -> list[str]:
-    """The hooks that a plugin, or a part's class, implements; bringing components is none that needs to be told."""
+def list_hooks(thing: Any, name: str) -> list[str]:
+    """Return the hooks that a plugin, or the class of a component, implements; without `components`."""
     if inspect.isfunction(thing):
         return []
-    return [hook for hook in marked_hooks(thing, name) if hook != BRINGS_COMPONENTS]
+    return [hook for hook in find_marked_hooks(thing, name) if hook != BRINGS_COMPONENTS]
 
 
-def find(plugins: Plugins, selector: str) -> Row:
-    """The part that a config names so.
+def find_component(plugins: Plugins, selector: str) -> Row:
+    """Return the component of a selector, `KIND.NAME`.
 
     Raises:
-        PluginError: there is none, or it is blocked; the message has the nearest name.
+        PluginError: There is no such component, or it is blocked; the message has the nearest name.
     """
     if selector in plugins.rows:
         return plugins.rows[selector]
     kind, _, name = selector.partition(".")
-    of_kind = [row.component.name for row in plugins.rows.values() if row.component.kind == kind]
     if kind not in KINDS:
-        same_name = [s for s in plugins.rows if s.partition(".")[2].lower() == (name or kind).lower()]
-        near = same_name[0] if same_name else did_you_mean(selector, plugins.rows)
         raise PluginError(
-            f"there is no part {selector}{suggest(near)}; name it KIND.NAME, with a kind of {', '.join(KINDS)}"
+            f"there is no component {selector}{suggest(_find_same_name(plugins, selector))}; "
+            f"name it KIND.NAME, with a kind of {', '.join(KINDS)}"
         )
-    blocked = f"; blocked plugins: {', '.join(p.key for p in plugins.blocked)}" if plugins.blocked else ""
+
+    of_kind = [row.component.name for row in plugins.rows.values() if row.component.kind == kind]
     near = did_you_mean(name, of_kind)
-    hint = suggest(None if near is None else f"{kind}.{near}")
-    raise PluginError(f"there is no part {selector}{hint}; the {kind} are {', '.join(of_kind) or 'none'}{blocked}")
+    hint = "" if near is None else suggest(f"{kind}.{near}")
+    message = f"there is no component {selector}{hint}; the {kind} are {', '.join(of_kind) or 'none'}"
+    if plugins.blocked:
+        message += f"; blocked plugins: {', '.join(plugin.key for plugin in plugins.blocked)}"
+    raise PluginError(message)
 
 
-def part(plugins: Plugins, selector: str) -> dict[str, Any]:
-    """What there is to know of a part: `part`, `plugin`, `origin`, `signature`, `docstring`, `parameters`, `hooks`,
-    `file`, `line`, `source`.
+def _find_same_name(plugins: Plugins, selector: str) -> str | None:
+    """Return the selector of a component with the same name and another kind, or else the nearest selector."""
+    kind, _, name = selector.partition(".")
+    wanted = name or kind
+    for known in plugins.rows:
+        if known.partition(".")[2].lower() == wanted.lower():
+            return known
+    return did_you_mean(selector, plugins.rows)
 
-    `parameters` are rows with `name`, `type`, `default` and `default_gin`: the value that the plugin gives in configs
-    where nobody binds one, which may name other parts. What Python does not know is None.
+
+def describe_component(plugins: Plugins, selector: str) -> dict[str, Any]:
+    """Describe a component as far as Python knows it.
+
+    Returns:
+        `part`, `plugin`, `origin`, `signature`, `docstring`, `parameters`, `hooks`, `file`, `line` and `source`.
+        `parameters` are rows with `name`, `type`, `default` and `default_gin`: the gin value that the plugin gives
+        where no config binds one, which may name other components. What Python does not know is None.
 
     Raises:
-        PluginError: there is no such part.
+        PluginError: There is no such component.
     """
-    row = find(plugins, selector)
+    row = find_component(plugins, selector)
     factory = row.component.factory
-    signature = _signature(factory)
+    signature = _read_signature(factory)
+    parameters = []
+    signature_text = None
+    if signature is not None:
+        signature_text = f"{selector}{_format_signature(signature)}"
+        for parameter in signature.parameters.values():
+            parameters.append(_describe_parameter(parameter, row.component.defaults.get(parameter.name)))
     return {
         "part": selector,
         "plugin": row.plugin.name,
         "origin": row.plugin.origin,
-        "signature": f"{selector}{_shown(signature)}" if signature else None,
+        "signature": signature_text,
         "docstring": inspect.getdoc(factory),
-        "parameters": [
-            {
-                "name": parameter.name,
-                "type": None if parameter.annotation is parameter.empty else _type(parameter.annotation),
-                "default": None if parameter.default is parameter.empty else repr(parameter.default),
-                "default_gin": row.component.defaults.get(parameter.name),
-            }
-            for parameter in (signature.parameters.values() if signature else ())
-        ],
-        "hooks": hooks_of(factory, selector),
-        **_source(factory),
+        "parameters": parameters,
+        "hooks": list_hooks(factory, selector),
+        **_find_source(factory),
     }
 
 
-def _signature(factory: Callable[..., Any]) -> inspect.Signature | None:
+def _describe_parameter(parameter: inspect.Parameter, default_gin: str | None) -> dict[str, str | None]:
+    annotation = None
+    if parameter.annotation is not parameter.empty:
+        annotation = _format_annotation(parameter.annotation)
+    default = None
+    if parameter.default is not parameter.empty:
+        default = repr(parameter.default)
+    return {"name": parameter.name, "type": annotation, "default": default, "default_gin": default_gin}
+
+
+def _read_signature(factory: Callable[..., Any]) -> inspect.Signature | None:
     try:
         return inspect.signature(factory)
     except (TypeError, ValueError):
         return None
 
 
-def _shown(signature: inspect.Signature) -> str:
-    """Without the quotes that postponed annotations have."""
-    parameters = [
-        str(parameter.replace(annotation=parameter.empty))
-        if parameter.annotation is parameter.empty
-        else _typed(parameter)
-        for parameter in signature.parameters.values()
-    ]
-    return f"({', '.join(parameters)})"
+def _format_signature(signature: inspect.Signature) -> str:
+    """Return a signature without the quotes of postponed annotations, and without its return type."""
+    return f"({', '.join(_format_parameter(parameter) for parameter in signature.parameters.values())})"
 
 
-def _typed(parameter: inspect.Parameter) -> str:
-    bare = str(parameter.replace(annotation=inspect.Parameter.empty, default=inspect.Parameter.empty))
-    default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
-    return f"{bare}: {_type(parameter.annotation)}{default}"
+def _format_parameter(parameter: inspect.Parameter) -> str:
+    if parameter.annotation is parameter.empty:
+        return str(parameter)
+    # `str` of a bare parameter has its stars.
+    text = str(parameter.replace(annotation=parameter.empty, default=parameter.empty))
+    text += f": {_format_annotation(parameter.annotation)}"
+    if parameter.default is not parameter.empty:
+        text += f" = {parameter.default!r}"
+    return text
 
 
-def _type(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+def _format_annotation(annotation: Any) -> str:
+    if isinstance(annotation, str):
+        return annotation
+    return inspect.formatannotation(annotation)
 
 
-def _source(factory: Callable[..., Any]) -> dict[str, Any]:
+def _find_source(factory: Callable[..., Any]) -> dict[str, Any]:
     try:
         lines, line = inspect.getsourcelines(factory)
         return {"file": inspect.getsourcefile(factory), "line": line, "source": "".join(lines)}
-    except (OSError, TypeError):  # written in C, or in a file that is gone
+    except (OSError, TypeError):  # written in C, or in a file that no longer exists
         return {"file": None, "line": None, "source": None}

@@ -1,4 +1,4 @@
-"""What plugins and parts promise: which of their functions are hooks, and the Protocol that each kind satisfies."""
+"""The contracts of plugins and components: which functions are hooks, and the Protocol of each kind."""
 
 from __future__ import annotations
 
@@ -11,106 +11,142 @@ from pggan_kit.components import KINDS
 from pggan_kit.errors import PluginError, did_you_mean, suggest
 
 MARK = "@pggan_kit.hookimpl"
+"""Decorator that marks a hook, as messages write it."""
 
-
-def marked_hooks(thing: Any, owner: str) -> dict[str, Callable[..., Any]]:
-    """The functions or methods of a plugin or part that are marked as hooks.
-
-    Raises:
-        PluginError: one that is named like a hook and not marked, that is marked and no hook, that takes arguments
-            which the hook does not have, or that wraps others.
-    """
-    found: dict[str, Callable[..., Any]] = {}
-    for attribute in dir(thing):
-        member = inspect.getattr_static(thing, attribute, None)
-        function = getattr(member, "__func__", member)
-        if not inspect.isfunction(function):
-            continue
-        options = getattr(function, f"{hookspecs.PROJECT}_impl", None)
-        if options is not None:
-            _check_hook(attribute, function, options, owner)
-            found[attribute] = getattr(thing, attribute)
-        elif attribute in HOOKS:
-            raise PluginError(f"{owner}: {attribute}() is named like a hook, so mark it with {MARK}, or rename it")
-    return found
-
+IMPLEMENTATION_ATTRIBUTE = f"{hookspecs.PROJECT}_impl"
+"""Attribute in which pluggy keeps the options of a marked function."""
 
 HOOKS: dict[str, inspect.Signature] = {
     name: inspect.signature(spec)
     for name, spec in vars(hookspecs).items()
     if hasattr(spec, f"{hookspecs.PROJECT}_spec")
 }
-"""All hooks, with their arguments."""
+"""Signatures of all hooks, by name."""
+
+CHECKED_SPECIAL_METHODS = ("__call__", "__len__")
+"""Special methods that a Protocol may demand; other names with an underscore are Python's own."""
+
+
+def find_marked_hooks(thing: Any, owner: str) -> dict[str, Callable[..., Any]]:
+    """Return the functions or methods of a plugin or component that are marked as hooks, by attribute name.
+
+    Args:
+        thing: The plugin or component, or its class.
+        owner: Its name in messages.
+
+    Raises:
+        PluginError: A function has the name of a hook and is not marked; or a marked one is not a hook, requires an
+            argument that the hook does not have, or wraps other hooks.
+    """
+    hooks: dict[str, Callable[..., Any]] = {}
+    for attribute in dir(thing):
+        # Read statically, since `getattr` would run the properties of a component.
+        function = _unwrap_method(inspect.getattr_static(thing, attribute, None))
+        if not inspect.isfunction(function):
+            continue
+
+        options = getattr(function, IMPLEMENTATION_ATTRIBUTE, None)
+        if options is not None:
+            _check_hook(attribute, function, options, owner)
+            hooks[attribute] = getattr(thing, attribute)
+        elif attribute in HOOKS:
+            raise PluginError(f"{owner}: {attribute}() is named like a hook, so mark it with {MARK}, or rename it")
+    return hooks
+
+
+def _unwrap_method(member: Any) -> Any:
+    """Return the function of a method, static method or class method; anything else as it is."""
+    return getattr(member, "__func__", member)
 
 
 def _check_hook(name: str, function: Callable[..., Any], options: Mapping[str, Any], owner: str) -> None:
     hook = options["specname"] or name
     if hook not in HOOKS:
-        raise PluginError(f"{owner}: {hook} is no hook{suggest(did_you_mean(hook, HOOKS))}")
+        raise PluginError(f"{owner}: {hook} is not a hook{suggest(did_you_mean(hook, HOOKS))}")
     if options["hookwrapper"] or options["wrapper"]:
         raise PluginError(
-            f"{owner}: {hook} is a wrapper; hooks here have no order that matters, so they cannot wrap each other"
+            f"{owner}: {hook} is a wrapper, which is not supported: no hook may depend on the order of others"
         )
-    given = HOOKS[hook].parameters
+
+    # An argument with a default is the function's own business.
+    arguments = HOOKS[hook].parameters
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.name not in (*given, "self", "cls") and parameter.default is parameter.empty:
+        required = parameter.default is parameter.empty
+        if required and parameter.name not in (*arguments, "self", "cls"):
             raise PluginError(
-                f"{owner}: {hook}() takes {parameter.name}, which this hook does not give"
-                f"{suggest(did_you_mean(parameter.name, given))}; it gives {', '.join(given) or 'nothing'}"
+                f"{owner}: {hook}() requires {parameter.name}, which is not an argument of this hook"
+                f"{suggest(did_you_mean(parameter.name, arguments))}; it has {', '.join(arguments) or 'none'}"
             )
 
 
 def require_protocol(thing: Any, kind: str, selector: str) -> None:
     """Check a component, or the class that makes it, against the Protocol of its kind.
 
+    Args:
+        thing: The component or its class. Attributes that are not methods are checked on components only, because a
+            class may set them in `__init__`.
+        kind: A key of `KINDS`.
+        selector: Its name in messages.
+
     Raises:
-        PluginError: a method or attribute is missing, or a method does not take the Protocol's arguments.
+        PluginError: A method or attribute is missing, or a method does not take the Protocol's arguments.
     """
     protocol = KINDS[kind]
-    marked_hooks(thing, selector)
+    refusal = f"{selector} is not a valid {protocol.__name__}"
+    find_marked_hooks(thing, selector)
+
+    for name, method in _protocol_methods(protocol):
+        if not _has_method(thing, name):
+            raise PluginError(f"{refusal}: it has no {name}()")
+        if not _accepts_arguments(thing, name, method):
+            raise PluginError(f"{refusal}: {name}() must take {_list_arguments(method)}")
+
+    if isinstance(thing, type):
+        return
+    for name in getattr(protocol, "__annotations__", {}):
+        if not hasattr(thing, name):
+            raise PluginError(f"{refusal}: it has no attribute {name}")
+
+
+def _protocol_methods(protocol: type) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield the methods that a Protocol demands, by name."""
     for name, member in vars(protocol).items():
-        if name.startswith("_") and name not in ("__call__", "__len__"):
-            continue
-        if not inspect.isfunction(member):
-            continue
-        found = inspect.getattr_static(thing, name, None)
-        if found is None or (name == "__call__" and isinstance(thing, type) and "__call__" not in dir(thing)):
-            raise PluginError(f"{selector} is no {protocol.__name__}: it has no {name}()")
-        if not _accepts(thing, name, member):
-            raise PluginError(f"{selector} is no {protocol.__name__}: {name}() must take {_arguments(member)}")
-    if not isinstance(thing, type):
-        for name in getattr(protocol, "__annotations__", {}):
-            if not hasattr(thing, name):
-                raise PluginError(f"{selector} is no {protocol.__name__}: it has no attribute {name}")
+        is_private = name.startswith("_") and name not in CHECKED_SPECIAL_METHODS
+        if inspect.isfunction(member) and not is_private:
+            yield name, member
 
 
-def _accepts(thing: Any, name: str, wanted: Callable[..., Any]) -> bool:
-    """Whether a method can be called with the arguments of the Protocol's. Hooks take only those that they want."""
-    found = inspect.getattr_static(thing, name)
-    if hasattr(getattr(found, "__func__", found), f"{hookspecs.PROJECT}_impl"):
-        return True
-    if not callable(getattr(thing, name)):
+def _has_method(thing: Any, name: str) -> bool:
+    if inspect.getattr_static(thing, name, None) is None:
         return False
-    unbound = isinstance(thing, type) and not isinstance(found, (staticmethod, classmethod))
-    count = len(inspect.signature(wanted).parameters) - (0 if unbound else 1)
+    # Every class can be called, and gets `__call__` from its metaclass; `dir` leaves that out.
+    if name == "__call__" and isinstance(thing, type):
+        return "__call__" in dir(thing)
+    return True
+
+
+def _accepts_arguments(thing: Any, name: str, demanded: Callable[..., Any]) -> bool:
+    """Return whether a method can be called with the arguments of the Protocol's method."""
+    member = inspect.getattr_static(thing, name)
+    # A hook takes only the arguments that it wants; `find_marked_hooks` has checked them.
+    if hasattr(_unwrap_method(member), IMPLEMENTATION_ATTRIBUTE):
+        return True
+    method = getattr(thing, name)
+    if not callable(method):
+        return False
+
+    # The demanded signature has a `self`, which is to be passed only where the method is not bound.
+    count = len(inspect.signature(demanded).parameters)
+    is_bound = not isinstance(thing, type) or isinstance(member, (staticmethod, classmethod))
+    if is_bound:
+        count -= 1
     try:
-        inspect.signature(getattr(thing, name)).bind(*range(count))
+        inspect.signature(method).bind(*range(count))
     except TypeError:
         return False
     return True
 
 
-def _arguments(function: Callable[..., Any]) -> str:
-    return ", ".join(name for name in inspect.signature(function).parameters if name != "self") or "nothing"
-
-
-def leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """What lists, tuples and dicts hold in the end, each with its path: `path.0.key`."""
-    if isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from leaves(f"{path}.{index}", item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from leaves(f"{path}.{key}", item)
-    else:
-        yield path, value
+def _list_arguments(function: Callable[..., Any]) -> str:
+    names = [name for name in inspect.signature(function).parameters if name != "self"]
+    return ", ".join(names) or "nothing"

@@ -1,4 +1,4 @@
-"""Call the hooks of one run, and name the implementation whose hook raised."""
+"""Call the hooks of a run, and name the implementation whose hook failed."""
 
 from __future__ import annotations
 
@@ -11,133 +11,158 @@ import pluggy
 
 from pggan_kit.errors import Interrupted, TrainingError, UserError
 from pggan_kit.plugin_host.loading import Plugins, Row
-from pggan_kit.plugin_host.manager import new_manager, register
+from pggan_kit.plugin_host.manager import make_manager, register_hooks
 
 
 class Hooks:
-    """The hooks of one run: of all plugins, and of every component that the experiment chose.
+    """The hooks of a run: those of all plugins, and those of all components that the experiment chose.
 
-    An observer that says of itself `critical = False` cannot end a run: where it fails, it is switched off with a
-    warning. What it raises as a `UserError` in `before_run`, when nothing is trained yet, still ends it.
+    An observer with `critical = False` cannot end a run: where it fails, it is switched off with a warning. A
+    `UserError` that it raises in `before_run`, when nothing is trained yet, still ends the run.
 
     Args:
-        plugins: hear hooks first.
-        parts: components by their path in the experiment (`train.loss.penalties.0`), in config order.
-        silent: kinds whose components hear nothing on this rank.
+        plugins: The loaded plugins, whose hooks are called first.
+        components: The components by their path in the experiment (`train.loss.penalties.0`), in config order.
+        silent: Kinds whose components are not called on this rank.
+
+    Raises:
+        PluginError: See `register_hooks`.
     """
 
-    def __init__(self, plugins: Plugins, parts: Mapping[str, tuple[Row, Any]], silent: Iterable[str] = ()) -> None:
-        self._manager = new_manager()
+    def __init__(self, plugins: Plugins, components: Mapping[str, tuple[Row, Any]], silent: Iterable[str] = ()) -> None:
+        self._manager = make_manager()
         self._expendable: set[str] = set()
-        names: list[tuple[Any, str, str]] = [(p.object, p.key, p.origin) for p in plugins.loaded]
-        for path, (row, part) in parts.items():
-            if row.component.kind in silent:
+        entries: list[tuple[Any, str, str]] = [(plugin.object, plugin.key, plugin.origin) for plugin in plugins.loaded]
+        for path, (row, component) in components.items():
+            kind = row.component.kind
+            if kind in silent:
                 continue
-            names.append((part, path, f"{row.selector} of {row.plugin.name}"))
-            if row.component.kind == "observers" and not getattr(part, "critical", True):
+            entries.append((component, path, f"{row.selector} of {row.plugin.name}"))
+            if kind == "observers" and not getattr(component, "critical", True):
                 self._expendable.add(path)
-        # pluggy calls the last registered first.
-        for thing, name, origin in reversed(names):
-            register(self._manager, thing, name, origin)
 
-    def implementations(self, hook: str) -> list[pluggy.HookImpl]:
-        """Those of one hook, in call order."""
-        return list(reversed(getattr(self._manager.hook, hook).get_hookimpls()))
+        # pluggy calls the last registered first.
+        for thing, name, origin in reversed(entries):
+            register_hooks(self._manager, thing, name, origin)
+
+    def list_implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        """Return the implementations of a hook, in call order."""
+        implementations: list[pluggy.HookImpl] = getattr(self._manager.hook, hook).get_hookimpls()
+        return list(reversed(implementations))
 
     def call(self, hook: str, **arguments: Any) -> None:
-        """Tell all implementations.
+        """Call all implementations of a hook.
 
         Raises:
-            TrainingError: one raised; the message names it, the hook and where the run stood.
+            TrainingError: An implementation failed; the message names it, the hook, and the place on the clock.
         """
-        for implementation in self.implementations(hook):
-            self._one(implementation, hook, arguments)
+        for implementation in self.list_implementations(hook):
+            self._call_implementation(implementation, hook, arguments)
 
     def call_all(self, hook: str, **arguments: Any) -> list[Exception]:
-        """Tell all implementations, also after one has raised. Returns what was raised."""
+        """Call all implementations of a hook, even after one has failed; return the exceptions."""
         failures: list[Exception] = []
-        for implementation in self.implementations(hook):
+        for implementation in self.list_implementations(hook):
             try:
-                self._one(implementation, hook, arguments)
+                self._call_implementation(implementation, hook, arguments)
             except Exception as error:
                 failures.append(error)
         return failures
 
+    def call_one(self, name: str, hook: str, **arguments: Any) -> None:
+        """Call the implementation of a plugin or component by its name; do nothing where it has none."""
+        for implementation in self.list_implementations(hook):
+            if implementation.plugin_name == name:
+                self._call_implementation(implementation, hook, arguments)
+
     def ask(self, hook: str, **arguments: Any) -> Any:
-        """The one answer to a question, None where nobody has one.
+        """Return the only answer to a question, or None where nobody answers.
 
         Raises:
-            TrainingError: two answers; the message names both.
+            TrainingError: Two implementations answered; the message names both. Or one failed, as in `call`.
         """
-        answers = [(i.plugin_name, self._one(i, hook, arguments)) for i in self.implementations(hook)]
-        given = [(name, answer) for name, answer in answers if answer is not None]
-        if len(given) > 1:
-            both = " and ".join(f"{name} ({answer})" for name, answer in given)
-            raise TrainingError(f"{hook} has two answers, of {both}; at most one may answer")
-        return given[0][1] if given else None
+        answers = []
+        for implementation in self.list_implementations(hook):
+            answer = self._call_implementation(implementation, hook, arguments)
+            if answer is not None:
+                answers.append((implementation.plugin_name, answer))
+        if not answers:
+            return None
+        if len(answers) > 1:
+            named = " and ".join(f"{name} ({answer})" for name, answer in answers)
+            raise TrainingError(f"{hook} has two answers, from {named}; at most one may answer")
+        return answers[0][1]
 
     def collect(self, hook: str, **arguments: Any) -> dict[str, Any]:
-        """Each implementation's return value by its name."""
-        found = {i.plugin_name: self._one(i, hook, arguments) for i in self.implementations(hook)}
-        # One that failed just now is off, and has nothing to remember.
-        return {name: value for name, value in found.items() if self._manager.has_plugin(name)}
+        """Call all implementations of a hook; return their results by name."""
+        results = {}
+        for implementation in self.list_implementations(hook):
+            results[implementation.plugin_name] = self._call_implementation(implementation, hook, arguments)
+        # An observer that failed in this very call is switched off: it has no result.
+        return {name: result for name, result in results.items() if self._manager.has_plugin(name)}
 
-    def tell(self, name: str, hook: str, **arguments: Any) -> None:
-        """Tell one implementation by name; nobody if it is not there."""
-        for implementation in self.implementations(hook):
-            if implementation.plugin_name == name:
-                self._one(implementation, hook, arguments)
-
-    def _one(self, implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any]) -> Any:
+    def _call_implementation(self, implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any]) -> Any:
         try:
-            return self._called(implementation, arguments)
+            return _call_with_wanted(implementation, arguments)
         except (TrainingError, Interrupted):
             raise
         except Exception as error:
-            name, expendable = implementation.plugin_name, implementation.plugin_name in self._expendable
-            if isinstance(error, UserError) and (not expendable or hook == "before_run"):
+            name = implementation.plugin_name
+            is_expendable = name in self._expendable
+            # Wrong input has a message of its own, which needs no hook's name in front.
+            if isinstance(error, UserError) and (not is_expendable or hook == "before_run"):
                 raise
-            failed = f"{name} failed in its hook {hook}{_place(arguments)}: {type(error).__name__}: {error}"
-            if not expendable:
-                raise TrainingError(failed) from error
-            self._switch_off(name, failed, error, arguments.get("run"))
+            failure = f"{name} failed in its hook {hook}{_describe_place(arguments)}: {type(error).__name__}: {error}"
+            if not is_expendable:
+                raise TrainingError(failure) from error
+            self._switch_off(name, failure, error, arguments.get("run"))
             return None
 
-    def _called(self, implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
-        wanted = (*implementation.argnames, *implementation.kwargnames)
-        return implementation.function(**{name: arguments[name] for name in wanted if name in arguments})
-
-    def _switch_off(self, name: str, failed: str, error: Exception, run: Any) -> None:
-        """Let a failed observer let go of what it holds, in its `on_error`; then it hears nothing more.
+    def _switch_off(self, name: str, failure: str, error: Exception, run: Any) -> None:
+        """Take a failed observer out of all hooks, after its `on_error` has released its resources.
 
         Args:
-            name: of the observer.
-            failed: what failed, in a sentence's beginning.
-            error: what it raised.
-            run: the run that its hook was given, or None.
+            name: The observer's name.
+            failure: The beginning of the warning: which hook failed, and how.
+            error: The exception that the observer raised.
+            run: The run that was passed to its hook, or None.
         """
-        for implementation in self.implementations("on_error"):
+        for implementation in self.list_implementations("on_error"):
             if implementation.plugin_name == name:
                 with suppress(Exception):
-                    self._called(implementation, {"run": run, "error": error})
+                    _call_with_wanted(implementation, {"run": run, "error": error})
         self._manager.unregister(name=name)
-        warn = warnings.warn if run is None else run.files.warn
-        warn(f"{failed}. It is switched off; the run goes on")
+
+        warning = f"{failure}. It is switched off; the run continues"
+        if run is None:
+            warnings.warn(warning, stacklevel=2)
+        else:
+            run.files.warn(warning)
 
 
-def _place(arguments: Mapping[str, Any]) -> str:
-    """Where a run stands, as far as a hook's arguments tell."""
+def _call_with_wanted(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
+    """Call an implementation with those of the hook's arguments that it takes."""
+    names = (*implementation.argnames, *implementation.kwargnames)
+    wanted = {name: arguments[name] for name in names if name in arguments}
+    return implementation.function(**wanted)
+
+
+def _describe_place(arguments: Mapping[str, Any]) -> str:
+    """Return the place of a run on the clock, as far as a hook's arguments tell it, for the end of a phrase."""
     state = arguments.get("state")
     if state is not None:
         return f" (stage {state.stage.size}, images {state.images})"
-    where = ", ".join(f"{name} {arguments[name]}" for name in ("stage", "images", "path") if name in arguments)
-    return f" ({where})" if where else ""
+    place = ", ".join(f"{name} {arguments[name]}" for name in ("stage", "images", "path") if name in arguments)
+    return f" ({place})" if place else ""
 
 
-def part_classes(hooks: Hooks, hook: str) -> dict[str, str]:
-    """The classes of those that implement a hook, by their names."""
-    found = {}
-    for implementation in hooks.implementations(hook):
-        owner = getattr(implementation.function, "__self__", None)  # None: a function of a plugin module
-        found[implementation.plugin_name] = "a module" if owner is None else type(owner).__qualname__
-    return found
+def list_implementing_classes(hooks: Hooks, hook: str) -> dict[str, str]:
+    """Return the class names of all that implement a hook, by their names; `a module` for a plugin module."""
+    classes = {}
+    for implementation in hooks.list_implementations(hook):
+        owner = getattr(implementation.function, "__self__", None)
+        if owner is None:
+            classes[implementation.plugin_name] = "a module"
+        else:
+            classes[implementation.plugin_name] = type(owner).__qualname__
+    return classes

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
 
 from pggan_kit import hookspecs
 from pggan_kit.errors import PluginError
-from pggan_kit.plugin_host.contracts import marked_hooks
-
-if TYPE_CHECKING:
-    pass
+from pggan_kit.plugin_host.contracts import find_marked_hooks
 
 
-def new_manager() -> pluggy.PluginManager:
-    """A pluggy manager that knows the hooks."""
+class _HookHolder:
+    """The object that pluggy holds in place of a plugin or component, with its marked functions as attributes.
+
+    pluggy compares the objects that it holds with `==`, and two components of one experiment may be equal.
+    """
+
+
+def make_manager() -> pluggy.PluginManager:
+    """Make a pluggy manager that knows the hooks."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager
 
 
-def register(manager: pluggy.PluginManager, thing: Any, name: str, origin: str) -> bool:
-    """Register an object's hooks. Returns whether it has any.
+def register_hooks(manager: pluggy.PluginManager, thing: Any, name: str, origin: str) -> bool:
+    """Register the hooks of a plugin or component; return whether it has any.
+
+    Args:
+        manager: The manager.
+        thing: The plugin or component.
+        name: The name under which it is registered.
+        origin: Where it comes from, for messages.
 
     Raises:
-        PluginError: what `marked_hooks` raises; or the name is taken.
+        PluginError: The name is taken, or `find_marked_hooks` refuses a hook.
     """
     if manager.has_plugin(name):
         raise PluginError(f"two plugins are named {name} (one of them is {origin}); rename one")
-    listener = _Listener()
-    vars(listener).update(marked_hooks(thing, f"{name} ({origin})"))
-    manager.register(listener, name)
-    return bool(vars(listener))
-
-
-class _Listener:
-    """What pluggy holds in place of a plugin or part: its marked functions. pluggy finds plugins by `==`, and two parts
-    of one experiment may be equal."""
+    hooks = find_marked_hooks(thing, f"{name} ({origin})")
+    holder = _HookHolder()
+    vars(holder).update(hooks)
+    manager.register(holder, name)
+    return bool(hooks)

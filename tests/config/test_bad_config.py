@@ -85,7 +85,10 @@ BROKEN = {
     "two values": ("train.seed = 3 4", r":17: broken gin syntax"),
     "two =": ("train.seed = 3 = 4", r":17: broken gin syntax"),
     "a sum": ("train.seed = 3 + 4", r":17: broken gin syntax"),
-    "a bare word": ("train.device = cpu", r":17: broken gin syntax: cpu is no value; a text needs quotes"),
+    "a bare word": (
+        "train.device = cpu",
+        r":17: broken gin syntax: `cpu` is not a value: quote strings, write %NAME for a macro and @NAME",
+    ),
     "a call with arguments": ("train.loss = @losses.Hinge(1)", r":17: broken gin syntax"),
     "a dollar": ("train.seed = $3", r":17: broken gin syntax"),
     "a dollar at the start": ("$ = 3", r":17: broken gin syntax"),
@@ -109,7 +112,7 @@ def test_broken_syntax_is_refused_at_its_line(case: str, rejected: Rejected):
 
 @pytest.mark.parametrize("line", ["import os", "from os import path", "import os.path as p", "from __gin__ import x"])
 def test_an_import_is_refused(line: str, rejected: Rejected):
-    rejected(r"tiny\.gin:17: a config may not import; .*--plugin FILE", line)
+    rejected(r"tiny\.gin:17: a config may not import modules; .*--plugin FILE", line)
 
 
 OVERRIDES = {
@@ -138,11 +141,11 @@ def test_an_include_loop_is_refused(first: str, second: str, rejected: Rejected)
 
 
 LOOPS = {
-    "macro": ("A = %B\nB = %A\ntrain.seed = %A", r":18: B leads back to itself"),
-    "component": ("losses.Hinge.penalties = [@losses.Hinge()]", r":17: losses\.Hinge\.penalties leads back to itself"),
+    "macro": ("A = %B\nB = %A\ntrain.seed = %A", r":18: B refers back to itself"),
+    "component": ("losses.Hinge.penalties = [@losses.Hinge()]", r":17: losses\.Hinge\.penalties refers back to itself"),
     "singleton": (
         "losses.Hinge.penalties = [@x/gin.singleton()]\nx/gin.singleton.constructor = @losses.Hinge",
-        r"leads back to itself",
+        r"refers back to itself",
     ),
 }
 
@@ -158,8 +161,8 @@ PARTS = {
     "another kind": ("@switches.Hard()", r"must be a component, as @losses\.NAME\(\), not @switches\.Hard\(\)"),
     "a text": ("'hinge'", r"must be a component, as @losses\.NAME\(\), not 'hinge'"),
     "None": ("None", r"must be a component, as @losses\.NAME\(\), not None"),
-    "singleton without a scope": ("@gin.singleton()", r"a shared part is written @NAME/gin\.singleton\(\)"),
-    "singleton of nothing": ("@x/gin.singleton()", r"a shared part is written @NAME/gin\.singleton\(\)"),
+    "singleton without a scope": ("@gin.singleton()", r"a shared component is written @NAME/gin\.singleton\(\)"),
+    "singleton of nothing": ("@x/gin.singleton()", r"a shared component is written @NAME/gin\.singleton\(\)"),
 }
 
 
@@ -191,7 +194,7 @@ def test_a_complaint_names_the_binding_of_the_right_scope(rejected: Rejected):
 
 def test_a_complaint_about_a_macro_names_both_places(rejected: Rejected):
     rejected(
-        r":17: optimizers\.Adam\.lr must be above 0, and is -1 \(%RATE stands at tiny\.gin:18\)$",
+        r":17: optimizers\.Adam\.lr must be above 0, and is -1 \(%RATE is defined at tiny\.gin:18\)$",
         "optimizers.Adam.lr = %RATE",
         "RATE = -1",
     )

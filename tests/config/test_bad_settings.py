@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from conftest import TINY
 
-from pggan_kit.config.arguments import annotations_of, fits
+from pggan_kit.config.arguments import fits_annotation, read_annotations
 from pggan_kit.config.builder import ROOTS
-from pggan_kit.plugin_host.loading import load
+from pggan_kit.plugin_host.loading import load_plugins
 
 CHOSEN_BY = {
     "architectures": "train.architecture = @{}()",
@@ -47,7 +47,7 @@ ANY_NUMBER = {
     "losses.LeastSquares.real_target": "scores are unbounded",
     "losses.LeastSquares.generator_target": "scores are unbounded",
 }
-METRICS = [selector.partition(".")[2] for selector in load().rows if selector.startswith("metrics.")]
+METRICS = [selector.partition(".")[2] for selector in load_plugins().rows if selector.startswith("metrics.")]
 ANY_TEXT = {
     "train.device": "has a test of its own below",
     "data.cache": "names a folder",
@@ -73,9 +73,9 @@ NO_CHOICE = "'no such choice'"
 def parameters() -> Iterator[tuple[str, str, typing.Any]]:
     """(what is bound, its parameter, its annotation)."""
     # Launchers are chosen in ablations: see test_ablation.py.
-    parts = {s: row.component.factory for s, row in load().rows.items() if row.component.kind != "launchers"}
+    parts = {s: row.component.factory for s, row in load_plugins().rows.items() if row.component.kind != "launchers"}
     for selector, factory in {**ROOTS, **parts}.items():
-        hints = annotations_of(factory)
+        hints = read_annotations(factory)
         for name in inspect.signature(factory).parameters:
             if not (selector == "train" and name in ROOTS):
                 yield selector, name, hints.get(name, typing.Any)
@@ -86,21 +86,21 @@ def cases() -> Iterator[typing.Any]:
         target = f"{selector}.{name}"
         if target not in ANYTHING:
             yield pytest.param(selector, name, WRONG_TYPE, id=f"{target}-type")
-        if fits(-5, hint) and hint is not typing.Any and target not in ANY_NUMBER:
+        if fits_annotation(-5, hint) and hint is not typing.Any and target not in ANY_NUMBER:
             yield pytest.param(selector, name, FAR_BELOW, id=f"{target}-number")
-        if fits("", hint) and hint is not typing.Any and target not in ANY_TEXT:
+        if fits_annotation("", hint) and hint is not typing.Any and target not in ANY_TEXT:
             yield pytest.param(selector, name, NO_CHOICE, id=f"{target}-text")
 
 
 def needs(selector: str) -> dict[str, str]:
     """Values for a part's parameters that have no default."""
-    _, _, factory, defaults = load().rows[selector].component
-    hints = annotations_of(factory)
+    _, _, factory, defaults = load_plugins().rows[selector].component
+    hints = read_annotations(factory)
     found = {}
     for name, parameter in inspect.signature(factory).parameters.items():
         target = f"{selector}.{name}"
         if parameter.default is parameter.empty and name not in defaults:
-            found[target] = NEEDED.get(target) or ("'nowhere'" if fits("", hints[name]) else "1")
+            found[target] = NEEDED.get(target) or ("'nowhere'" if fits_annotation("", hints[name]) else "1")
     return found
 
 
@@ -239,7 +239,9 @@ def test_a_part_that_is_left_out_is_explained_by_those_that_there_are(rejected: 
         r"metrics\.FrechetDistance needs a value for features: bind metrics\.FrechetDistance\.features = @features\.",
         "train.metrics = [@metrics.FrechetDistance()]",
     )
-    assert set(re.findall(r"@(\S+)\(\)", message)) == {name for name in load().rows if name.startswith("features.")}
+    assert set(re.findall(r"@(\S+)\(\)", message)) == {
+        name for name in load_plugins().rows if name.startswith("features.")
+    }
 
 
 def test_a_schedule_without_images_is_refused(rejected: Callable[..., str]) -> None:

@@ -29,12 +29,12 @@ from PIL import Image
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
 from pggan_kit.config import gin_files as configs
-from pggan_kit.config.builder import build
+from pggan_kit.config.builder import build_from_config
 from pggan_kit.errors import DataError, UserError
-from pggan_kit.plugin_host.loading import load
+from pggan_kit.plugin_host.loading import load_plugins
+from pggan_kit.runs.checkpoint_identity import require_same
 from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
 from pggan_kit.runs.directory import RunDirectory
-from pggan_kit.runs.identity import require_same
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_plugins.datasets import ImageFolder
 
@@ -115,7 +115,7 @@ def build_config(text: str) -> None:
     with only_documented(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fuzzed.gin")
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        build(configs.read(path), load([STUB]))
+        build_from_config(configs.read_config(path), load_plugins([STUB]))
 
 
 @fuzz(200, 5000, text=STATEMENTS)
@@ -135,7 +135,7 @@ def test_gin_files_of_any_bytes(changes: list[tuple[float, bytes, int]]) -> None
     with only_documented(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fuzzed.gin")
         path.write_bytes(content)
-        configs.read(path)
+        configs.read_config(path)
 
 
 @fuzz(100, 3000, text=STATEMENTS)
@@ -143,7 +143,7 @@ def test_overrides_of_any_words(text: str) -> None:
     with only_documented(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fuzzed.gin")
         path.write_text(TINY)
-        configs.read(path, [text])
+        configs.read_config(path, [text])
 
 
 # The checkpoint reader
@@ -164,7 +164,7 @@ class Trained:
                 path = Path(folder, "tiny.gin")
                 path.write_text(TINY)
                 run = train(path, run_dir=Path(folder, "run"), plugins=[STUB])
-                last = run.checkpoints.last()
+                last = run.checkpoints.find_last_file()
                 assert last is not None
                 cls.content, cls.saved, cls.own = last.read_bytes(), run.checkpoints.load_last().content(), run.identity
                 cls.prepared = api.prepare(path, plugins=[STUB])
@@ -250,7 +250,7 @@ def test_identities_of_any_structure(value: Any) -> None:
 def test_manifests_of_any_bytes(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as parent, only_documented():
         (Path(parent) / MANIFEST).write_bytes(content)
-        assert Checkpoints(Path(parent)).entries() == []
+        assert Checkpoints(Path(parent)).read_entries() == []
 
 
 ROW = st.dictionaries(
@@ -264,7 +264,7 @@ ROW = st.dictionaries(
 def test_manifests_of_any_structure(rows: Any) -> None:
     with tempfile.TemporaryDirectory() as parent, only_documented():
         (Path(parent) / MANIFEST).write_text(json.dumps(rows))
-        entries = Checkpoints(Path(parent)).entries()
+        entries = Checkpoints(Path(parent)).read_entries()
         assert all(entry.file.endswith(".pt") and "/" not in entry.file for entry in entries)
 
 

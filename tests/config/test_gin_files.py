@@ -13,10 +13,10 @@ from conftest import TINY
 from pggan_kit import Component
 from pggan_kit.config import builder
 from pggan_kit.config import gin_files as config
-from pggan_kit.config.arguments import annotations_of, check_arguments, fits
-from pggan_kit.config.builder import Built, describe
+from pggan_kit.config.arguments import check_arguments, fits_annotation, read_annotations
+from pggan_kit.config.builder import Built, list_bindings
 from pggan_kit.errors import ConfigError
-from pggan_kit.plugin_host.loading import Plugins, load
+from pggan_kit.plugin_host.loading import Plugins, load_plugins
 from pggan_kit.schedule import at_height
 
 Build = Callable[..., Built]
@@ -32,13 +32,13 @@ class Part:
 
 @pytest.fixture(scope="module")
 def plugins(stub: str) -> Plugins:
-    return load([stub, Component("observers", "Part", Part), Component("observers", "Hearer", Part)])
+    return load_plugins([stub, Component("observers", "Part", Part), Component("observers", "Hearer", Part)])
 
 
 @pytest.fixture
 def build(tiny: Callable[..., str], plugins: Plugins) -> Build:
     """Builds the tiny experiment with more lines, and overrides."""
-    return lambda *lines, b=(): builder.build(config.read(tiny(*lines), b), plugins)
+    return lambda *lines, b=(): builder.build_from_config(config.read_config(tiny(*lines), b), plugins)
 
 
 def observers(built: Built) -> list[Any]:
@@ -89,32 +89,34 @@ def test_the_main_file_overrides_a_macro_of_an_included_one(tiny: Callable[..., 
         ("include 'parts/base.gin'\nSEED = 2\n", ["train.seed = 4", "train.seed = 5"], 5),
     ):
         Path("main.gin").write_text(text)
-        built = builder.build(config.read("main.gin", b), plugins)
+        built = builder.build_from_config(config.read_config("main.gin", b), plugins)
         assert built.experiment.seed == seed
 
 
 def test_what_an_override_displaces_is_idle_and_not_archived(tiny: Callable[..., str], plugins: Plugins) -> None:
     file = tiny("losses.Hinge.penalties = [@penalties.R1()]", "penalties.R1.weight = 2.0")
-    built = builder.build(config.read(file, ["train.loss = @losses.NonSaturating()"]), plugins)
+    built = builder.build_from_config(config.read_config(file, ["train.loss = @losses.NonSaturating()"]), plugins)
     assert [binding.name for binding in built.idle] == ["losses.Hinge.penalties", "penalties.R1.weight"]
     Path("archived.gin").write_text(built.config.text())
-    again = builder.build(config.read("archived.gin"), plugins)
+    again = builder.build_from_config(config.read_config("archived.gin"), plugins)
     assert again.operative == built.operative and not again.idle
     with pytest.raises(ConfigError, match=r"^-b 'penalties.R1.weight = 3.0': nothing"):
-        builder.build(config.read(file, ["train.loss = @losses.NonSaturating()", "penalties.R1.weight = 3.0"]), plugins)
+        builder.build_from_config(
+            config.read_config(file, ["train.loss = @losses.NonSaturating()", "penalties.R1.weight = 3.0"]), plugins
+        )
 
 
 def test_a_binding_before_an_include_loses_to_the_included_file(tiny: Callable[..., str], plugins: Plugins) -> None:
     tiny()
     Path("base.gin").write_text(TINY + "train.seed = 1\n")
     Path("main.gin").write_text("train.seed = 2\ninclude 'base.gin'\n")
-    assert builder.build(config.read("main.gin"), plugins).experiment.seed == 1
+    assert builder.build_from_config(config.read_config("main.gin"), plugins).experiment.seed == 1
 
 
 def test_the_last_binding_wins_and_keeps_its_place_for_errors(build: Build) -> None:
     built = build("train.seed = 1", "train.seed = 2", "train.seed = 3")
     assert built.experiment.seed == 3
-    lines = describe(config.read("tiny.gin"))
+    lines = list_bindings(config.read_config("tiny.gin"))
     assert [line for line in lines if line.startswith("train.seed")] == ["train.seed = 3    # tiny.gin:19"]
 
 
@@ -127,7 +129,7 @@ def test_a_singleton_is_one_instance_and_one_part(build: Build) -> None:
     first, again, other, another = observers(built)
     assert first is again
     assert len({id(first), id(other), id(another)}) == 3
-    assert [path for path in built.parts if path.startswith("train.observers")] == [
+    assert [path for path in built.components if path.startswith("train.observers")] == [
         "train.observers.0",
         "train.observers.2",
         "train.observers.3",
@@ -159,7 +161,7 @@ def test_nested_parts_are_named_by_their_path_in_config_order(build: Build) -> N
         "a/observers.Part.parts = {'p': [@b/observers.Part()], 'q': @c/observers.Part()}",
         "losses.Hinge.penalties = [@penalties.R1(), @penalties.Drift()]",
     )
-    assert list(built.parts) == [
+    assert list(built.components) == [
         "train.architecture",
         "train.resampling",
         "train.loss",
@@ -175,7 +177,7 @@ def test_nested_parts_are_named_by_their_path_in_config_order(build: Build) -> N
         "train.observers.1.parts.p.0",
         "train.observers.1.parts.q",
     ]
-    assert built.parts["train.observers.1.parts.q"][1] is observers(built)[1].parts["q"]
+    assert built.components["train.observers.1.parts.q"][1] is observers(built)[1].parts["q"]
 
 
 def test_the_defaults_of_a_part_can_be_reached_and_overridden(build: Build) -> None:
@@ -206,7 +208,7 @@ def settings(built: Built) -> dict[str, Any]:
     """What an experiment consists of, as plain values."""
     experiment = built.experiment
     plain = {name: value for name, value in vars(experiment).items() if isinstance(value, (int, float, str, dict))}
-    parts = {path: row.selector for path, (row, _) in built.parts.items()}
+    parts = {path: row.selector for path, (row, _) in built.components.items()}
     return {**plain, "schedule": experiment.schedule, "data": experiment.data, "parts": parts}
 
 
@@ -228,7 +230,7 @@ SHOWY = [
 def test_the_archived_text_gives_the_same_experiment(build: Build, plugins: Plugins) -> None:
     built = build(*SHOWY)
     text = built.config.text()
-    again = builder.build(config.parse_text(text, "config.gin"), plugins)
+    again = builder.build_from_config(config.parse_text(text, "config.gin"), plugins)
     assert settings(again) == settings(built)
     assert again.operative == built.operative
     assert observers(again)[1].x == observers(built)[1].x
@@ -241,7 +243,7 @@ def test_the_operative_text_holds_defaults_and_is_a_config_itself(build: Build, 
     assert "train.latent_size = 8" in built.operative
     assert "train.reset_optimizer = 'never'" in built.operative  # a default
     assert "g/optimizers.Adam.beta2 = 0.99" in built.operative  # a part's default
-    again = builder.build(config.parse_text(built.operative, "operative.gin"), plugins)
+    again = builder.build_from_config(config.parse_text(built.operative, "operative.gin"), plugins)
     assert again.operative == built.operative
     assert settings(again)["schedule"] == settings(built)["schedule"]
 
@@ -295,7 +297,7 @@ class Settings:
 
 
 def test_annotations_are_those_of_parameters() -> None:
-    assert annotations_of(Settings) == {"first": int, "second": list[int] | None, "return": type(None)}
+    assert read_annotations(Settings) == {"first": int, "second": list[int] | None, "return": type(None)}
 
 
 @pytest.mark.parametrize("hint", [int, "int", int | None])
@@ -303,7 +305,7 @@ def test_a_default_of_none_admits_none_on_every_python(hint: Any) -> None:
     def factory(x=None, y=1): ...
 
     factory.__annotations__ = {"x": hint, "y": hint}
-    assert annotations_of(factory)["x"] == int | None
+    assert read_annotations(factory)["x"] == int | None
     check_arguments(factory, {"x": None, "y": 2})
     with pytest.raises(ValueError, match=r"^x must be a whole number or None, not 'a'$"):
         check_arguments(factory, {"x": "a"})
@@ -325,6 +327,6 @@ def test_containers_are_no_classes_on_any_python(alias: Any) -> None:
         (Mapping[int, alias(list, (int,))] | None, {4: [1]}, {4: [1.5]}),
     ]
     for hint, good, bad in cases:
-        assert fits(good, hint), hint
-        assert not fits(bad, hint), hint
-        assert not fits(1, hint), hint
+        assert fits_annotation(good, hint), hint
+        assert not fits_annotation(bad, hint), hint
+        assert not fits_annotation(1, hint), hint

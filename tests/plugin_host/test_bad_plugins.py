@@ -1,4 +1,4 @@
-"""Plugins that are broken: each is refused with its own name and what to do, and nothing is left behind."""
+"""Broken plugins: each is refused by name, with what to do, and leaves nothing behind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,20 +8,20 @@ from click.testing import Result
 
 from pggan_kit import Component, hookimpl
 from pggan_kit.errors import PluginError
-from pggan_kit.plugin_host.loading import load
+from pggan_kit.plugin_host.loading import load_plugins
 
 HEAD = "from pggan_kit import Component, hookimpl\n"
 
 
-def rows(*text: str) -> str:
-    """The source of a plugin that brings these rows."""
-    return f"@hookimpl\ndef components():\n    return [{', '.join(text)}]\n"
+def write_components(*rows: str) -> str:
+    """Return the source of a hook `components` that returns these rows."""
+    return f"@hookimpl\ndef components():\n    return [{', '.join(rows)}]\n"
 
 
-def switch(body: str, marked: bool = True) -> str:
-    """The source of a plugin with a switch of this body."""
+def write_switch(method: str, marked: bool = True) -> str:
+    """Return the source of a plugin with a switch that has this method."""
     mark = "    @hookimpl\n" if marked else ""
-    return f"class Mine:\n{mark}    {body}\n" + rows("Component('switches', 'Mine', Mine)")
+    return f"class Mine:\n{mark}    {method}\n" + write_components("Component('switches', 'Mine', Mine)")
 
 
 LOADING = {
@@ -33,72 +33,78 @@ LOADING = {
     "syntax": ("def (", r"plugin bad\.py cannot be imported: SyntaxError"),
     "zero bytes": ("\0\0", r"plugin bad\.py cannot be imported: (SyntaxError|ValueError)"),
     "no hook": ("x = 1", r"plugin bad\.py .* implements no hook; mark one with @pggan_kit\.hookimpl"),
-    "unmarked components": (rows().replace("@hookimpl\n", ""), r"components\(\) is named like a hook, so mark it"),
-    "misspelt hook": ("@hookimpl\ndef befor_run(run): ...", r"befor_run is no hook \(did you mean before_run\?\)"),
-    "argument that is not given": (
+    "unmarked components": (
+        write_components().replace("@hookimpl\n", ""),
+        r"components\(\) is named like a hook, so mark it",
+    ),
+    "misspelt hook": ("@hookimpl\ndef befor_run(run): ...", r"befor_run is not a hook \(did you mean before_run\?\)"),
+    "argument that the hook does not have": (
         "@hookimpl\ndef before_run(runn): ...",
-        r"before_run\(\) takes runn, which this hook does not give \(did you mean run\?\); it gives run",
+        r"before_run\(\) requires runn, which is not an argument of this hook \(did you mean run\?\); it has run",
     ),
     "wrapper": ("@hookimpl(wrapper=True)\ndef before_run(run):\n    yield", r"before_run is a wrapper"),
     "old wrapper": ("@hookimpl(hookwrapper=True)\ndef before_run(run):\n    yield", r"before_run is a wrapper"),
     "name taken": (
-        rows("Component('losses', 'Hinge', object)"),
+        write_components("Component('losses', 'Hinge', object)"),
         r"bad\.py \(.*\) registers losses\.Hinge, which losses \(pggan_kit .*\) already brings; rename one, or block",
     ),
     "name twice": (
-        rows("*[Component('observers', 'A', object)] * 2"),
+        write_components("*[Component('observers', 'A', object)] * 2"),
         r"registers observers\.A, which bad\.py .* already",
     ),
     "unknown kind": (
-        rows("Component('loses', 'A', object)"),
+        write_components("Component('loses', 'A', object)"),
         r"A is of an unknown kind 'loses' \(did you mean losses\?\)",
     ),
-    "no factory": (rows("Component('losses', 'A', 3)"), r"needs an identifier as its name and a class or function"),
-    "no name": (rows("Component('losses', 'a b', object)"), r"losses\.a b needs an identifier as its name"),
+    "no factory": (
+        write_components("Component('losses', 'A', 3)"),
+        r"needs an identifier as its name and a class or function",
+    ),
+    "no name": (write_components("Component('losses', 'a b', object)"), r"losses\.a b needs an identifier as its name"),
     "components of None": ("@hookimpl\ndef components(): ...", r"components\(\) raised TypeError"),
     "components of text": (
         "@hookimpl\ndef components(): return 'ab'",
         r"components\(\) returns Component rows, not 'a'",
     ),
-    "components of tuples": (rows("('losses', 'A', object)"), r"returns Component rows, not \('losses'"),
+    "components of tuples": (write_components("('losses', 'A', object)"), r"returns Component rows, not \('losses'"),
     "components raises": ("@hookimpl\ndef components(): return 1 / 0", r"components\(\) raised ZeroDivisionError"),
     "missing method": (
-        "class A:\n    def generator(self, fake, real): ...\n" + rows("Component('losses', 'A', A)"),
-        r"losses\.A is no Loss: it has no discriminator\(\)",
+        "class A:\n    def generator(self, fake, real): ...\n" + write_components("Component('losses', 'A', A)"),
+        r"losses\.A is not a valid Loss: it has no discriminator\(\)",
     ),
     "missing call": (
-        "class A: ...\n" + rows("Component('penalties', 'A', A)"),
-        r"is no Penalty: it has no __call__\(\)",
+        "class A: ...\n" + write_components("Component('penalties', 'A', A)"),
+        r"is not a valid Penalty: it has no __call__\(\)",
     ),
     "method without arguments": (
         "class A:\n    def generator(self, fake, real): ...\n    def discriminator(self, real): ...\n"
-        + rows("Component('losses', 'A', A)"),
-        r"losses\.A is no Loss: discriminator\(\) must take real, fake$",
+        + write_components("Component('losses', 'A', A)"),
+        r"losses\.A is not a valid Loss: discriminator\(\) must take real, fake$",
     ),
-    "method that is none": (
-        "class A:\n    build = 3\n" + rows("Component('optimizers', 'A', A)"),
-        r"optimizers\.A is no Optimizer: build\(\) must take params, stage$",
+    "attribute instead of a method": (
+        "class A:\n    build = 3\n" + write_components("Component('optimizers', 'A', A)"),
+        r"optimizers\.A is not a valid Optimizer: build\(\) must take params, stage$",
     ),
     "unmarked hook": (
-        switch("def fade_alpha(self, progress): return progress", marked=False),
+        write_switch("def fade_alpha(self, progress): return progress", marked=False),
         r"switches\.Mine: fade_alpha\(\) is named like a hook, so mark it with @pggan_kit\.hookimpl, or rename it",
     ),
     "override of a marked hook": (
         "from pggan_plugins.switches import Linear\n"
         "class Mine(Linear):\n    def fade_alpha(self, progress): return 1.0\n"
-        + rows("Component('switches', 'Mine', Mine)"),
+        + write_components("Component('switches', 'Mine', Mine)"),
         r"fade_alpha\(\) is named like a hook, so mark it",
     ),
-    "misspelt hook of a part": (
-        switch("def fade_alpha(self): ...\n    @hookimpl\n    def after_fad(self): ..."),
-        r"switches\.Mine: after_fad is no hook \(did you mean after_fade\?\)",
+    "misspelt hook of a component": (
+        write_switch("def fade_alpha(self): ...\n    @hookimpl\n    def after_fad(self): ..."),
+        r"switches\.Mine: after_fad is not a hook \(did you mean after_fade\?\)",
     ),
-    "hook of a part with a strange argument": (
-        switch("def fade_alpha(self, progres): ..."),
-        r"fade_alpha\(\) takes progres, which this hook does not give \(did you mean progress\?\)",
+    "hook of a component with an unknown argument": (
+        write_switch("def fade_alpha(self, progres): ..."),
+        r"fade_alpha\(\) requires progres, which is not an argument of this hook \(did you mean progress\?\)",
     ),
     "default of unknown parameter": (
-        rows("Component('observers', 'A', object, {'x': '1'})"),
+        write_components("Component('observers', 'A', object, {'x': '1'})"),
         r"defaults of observers\.A: observers\.A has no parameter x",
     ),
 }
@@ -114,13 +120,13 @@ def test_a_broken_plugin_file_is_refused(case: str, rejected: Callable[..., str]
 BUILDING = {
     "attribute missing": (
         "class Mine:\n    def generator(self, fake, real): ...\n    def discriminator(self, real, fake): ...\n",
-        r"losses\.Mine is no Loss: it has no attribute needs_real",
+        r"losses\.Mine is not a valid Loss: it has no attribute needs_real",
     ),
     "function that makes something else": (
         "def Mine(): return 3\n",
-        r"losses\.Mine is no Loss: it has no discriminator",
+        r"losses\.Mine is not a valid Loss: it has no discriminator",
     ),
-    "function that makes nothing": ("def Mine(): ...\n", r"losses\.Mine is no Loss: it has no discriminator"),
+    "function that makes nothing": ("def Mine(): ...\n", r"losses\.Mine is not a valid Loss: it has no discriminator"),
     "constructor with a bug": (
         "class Mine:\n    def __init__(self): {}['gone']\n"
         "    def generator(self, fake, real): ...\n    def discriminator(self, real, fake): ...\n",
@@ -130,15 +136,15 @@ BUILDING = {
 
 
 @pytest.mark.parametrize("case", BUILDING)
-def test_a_part_that_breaks_its_contract_when_made_is_refused(
+def test_a_component_that_breaks_its_contract_when_made_is_refused(
     case: str, rejected: Callable[..., str], tmp_path: Path
 ) -> None:
     source, pattern = BUILDING[case]
-    (tmp_path / "bad.py").write_text(HEAD + source + rows("Component('losses', 'Mine', Mine)"))
+    (tmp_path / "bad.py").write_text(HEAD + source + write_components("Component('losses', 'Mine', Mine)"))
     rejected(pattern, "train.loss = @losses.Mine()", args=["--plugin", "bad.py"])
 
 
-def test_a_plugin_that_is_no_python_file_is_refused(rejected: Callable[..., str], tmp_path: Path) -> None:
+def test_a_plugin_that_is_not_a_python_file_is_refused(rejected: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_text(HEAD)
     (tmp_path / "folder.py").mkdir()
     rejected(r"--plugin bad\.txt: a plugin file is Python and ends in \.py", args=["--plugin", "bad.txt"])
@@ -149,13 +155,13 @@ def test_a_plugin_that_is_no_python_file_is_refused(rejected: Callable[..., str]
 def test_two_files_of_one_name_are_refused(rejected: Callable[..., str], tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "mine.py").write_text(HEAD + rows())
+        (tmp_path / folder / "mine.py").write_text(HEAD + write_components())
     args = ["--plugin", "a/mine.py", "--plugin", "b/mine.py"]
     rejected(r"two plugins are named mine\.py .*; rename one", args=args)
 
 
 def test_a_file_may_be_named_like_an_installed_plugin(cli: Callable[..., Result], tmp_path: Path) -> None:
-    (tmp_path / "losses.py").write_text(HEAD + "class A: ...\n" + rows("Component('observers', 'A', A)"))
+    (tmp_path / "losses.py").write_text(HEAD + "class A: ...\n" + write_components("Component('observers', 'A', A)"))
     result = cli("plugins", "list", "--plugin", "losses.py")
     assert result.exit_code == 0, result.output
 
@@ -163,7 +169,7 @@ def test_a_file_may_be_named_like_an_installed_plugin(cli: Callable[..., Result]
 def test_a_broken_installed_plugin_is_named_and_can_be_left_out(
     cli: Callable[..., Result], refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A distribution with an entry point to a module that cannot be imported, on the path of this process."""
+    """Its entry point names a module that cannot be imported."""
     info = tmp_path / "site" / "third_party-1.2.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third_party\nVersion: 1.2\n")
@@ -178,15 +184,15 @@ def test_a_broken_installed_plugin_is_named_and_can_be_left_out(
 
 
 def test_an_object_without_hooks_and_a_class_are_refused() -> None:
-    class Listener:
+    class Plugin:
         @hookimpl
         def before_run(self) -> None: ...
 
-    with pytest.raises(PluginError, match=r"Listener is a class: give an instance of it, Listener\(\)"):
-        load([Listener])
+    with pytest.raises(PluginError, match=r"Plugin is a class: give an instance of it, Plugin\(\)"):
+        load_plugins([Plugin])
     with pytest.raises(PluginError, match="implements no hook"):
-        load([object()])
-    with pytest.raises(PluginError, match="two plugins are named Listener"):
-        load([Listener(), Listener()])
+        load_plugins([object()])
+    with pytest.raises(PluginError, match="two plugins are named Plugin"):
+        load_plugins([Plugin(), Plugin()])
     with pytest.raises(PluginError, match=r"caller .* registers losses\.Hinge, which losses"):
-        load([Component("losses", "Hinge", object)])
+        load_plugins([Component("losses", "Hinge", object)])

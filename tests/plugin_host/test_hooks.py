@@ -1,4 +1,4 @@
-"""Each hook fires at its documented moment with its documented arguments, also after a resume; and what goes wrong."""
+"""Each hook is called at its documented moment with its documented arguments, also after a resume; and errors."""
 
 import inspect
 import os
@@ -31,7 +31,7 @@ CASES = {
 }
 
 
-def lines(fade: int, stable: int, batch: int, tick: int) -> list[str]:
+def write_schedule(fade: int, stable: int, batch: int, tick: int) -> list[str]:
     return [
         f"schedule.fade_images = {fade}",
         f"schedule.stable_images = {stable}",
@@ -41,14 +41,14 @@ def lines(fade: int, stable: int, batch: int, tick: int) -> list[str]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_whole_run_fires_its_hooks_in_the_documented_order(case: str, train: Callable[..., Any]) -> None:
+def test_a_whole_run_calls_its_hooks_in_the_documented_order(case: str, train: Callable[..., Any]) -> None:
     recorder = Recorder()
-    train(*lines(*CASES[case]), plugins=(recorder,))
+    train(*write_schedule(*CASES[case]), plugins=(recorder,))
     assert recorder.events == list(expected(SIZES, *CASES[case]))
     assert not recorder.resumed
 
 
-def test_a_hard_switch_fires_no_hook_of_a_fade(train: Callable[..., Any]) -> None:
+def test_a_hard_switch_calls_no_hook_of_a_fade(train: Callable[..., Any]) -> None:
     recorder = Recorder()
     train("train.switch = @switches.Hard()", plugins=(recorder,))
     assert recorder.events == list(expected(SIZES, 8, 8, 4, 8, soft=False))
@@ -57,17 +57,17 @@ def test_a_hard_switch_fires_no_hook_of_a_fade(train: Callable[..., Any]) -> Non
 
 def test_alpha_is_asked_for_each_path_before_each_step_of_a_fade(train: Callable[..., Any]) -> None:
     recorder = Recorder()
-    train(*lines(12, 8, 4, 8), plugins=(recorder,))
+    train(*write_schedule(12, 8, 4, 8), plugins=(recorder,))
     assert recorder.alphas == expected_alphas(SIZES, 12, 8, 4)
     recorder = Recorder()
-    train(*lines(12, 8, 4, 8), "train.fade_reals = False", plugins=(recorder,))
+    train(*write_schedule(12, 8, 4, 8), "train.fade_reals = False", plugins=(recorder,))
     assert recorder.alphas == [a for a in expected_alphas(SIZES, 12, 8, 4) if a[-1] != "reals"]
 
 
 def test_every_hook_has_documentation_for_each_of_its_arguments() -> None:
     for hook, signature in HOOKS.items():
         text = inspect.getdoc(getattr(hookspecs, hook)) or ""
-        assert len(text.splitlines()[0]) > 20, f"{hook} says nothing"
+        assert len(text.splitlines()[0]) > 20, f"{hook} has no documentation"
         documented = text.partition("Args:")[2].partition("Returns:")[0]
         names = {name for row in re.findall(r"^    ([\w, ]+):", documented, re.MULTILINE) for name in row.split(", ")}
         assert names == set(signature.parameters), hook
@@ -75,25 +75,26 @@ def test_every_hook_has_documentation_for_each_of_its_arguments() -> None:
             assert "Returns:" in text or hook == "components", hook
 
 
-def test_every_hook_is_fired_by_a_run_that_fails_and_is_resumed(train: Callable[..., Any]) -> None:
+def test_every_hook_is_called_by_a_run_that_fails_and_is_resumed(train: Callable[..., Any]) -> None:
     recorder = Recorder()
     with pytest.raises(TrainingError):
         train(plugins=(recorder, Stop("after_fade", 16)), run_dir="run")
     resume("run", plugins=[STUB, recorder])
-    fired = set(recorder.calls) | {"before_compile"}  # which tests/training/test_compiler.py has fired
-    assert fired == set(HOOKS), "a hook that no run fires, or that this suite's Recorder does not know"
+    called = set(recorder.calls) | {"before_compile"}  # called in tests/training/test_compiler.py
+    assert called == set(HOOKS), "a hook that no run calls, or that this suite's Recorder does not know"
 
 
 STUB = str(STUB_PLUGIN)
 
 
 class Stop:
-    """Stops a run in a hook at a clock: by a signal, which saves first, or by an error, which does not."""
+    """A plugin that stops a run in a hook at a clock: by a signal, which saves first, or by an error."""
 
     def __init__(self, hook: str, images: int, by_signal: bool = False) -> None:
-        self.at, self.by_signal = (hook, images), by_signal
+        self.at = (hook, images)
+        self.by_signal = by_signal
 
-    def _maybe(self, hook: str, state: Any) -> None:
+    def _stop_if_due(self, hook: str, state: Any) -> None:
         if self.at == (hook, state.images):
             if not self.by_signal:
                 raise RuntimeError("stopped here")
@@ -101,15 +102,15 @@ class Stop:
 
     @hookimpl
     def after_step(self, state: Any) -> None:
-        self._maybe("after_step", state)
+        self._stop_if_due("after_step", state)
 
     @hookimpl
     def after_fade(self, state: Any) -> None:
-        self._maybe("after_fade", state)
+        self._stop_if_due("after_fade", state)
 
     @hookimpl
     def after_stage(self, state: Any) -> None:
-        self._maybe("after_stage", state)
+        self._stop_if_due("after_stage", state)
 
 
 RESUMED = {
@@ -139,7 +140,7 @@ RESUMED = {
 
 
 @pytest.mark.parametrize("case", RESUMED)
-def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(case: str, train: Callable[..., Any]) -> None:
+def test_a_resumed_run_continues_as_if_it_had_never_stopped(case: str, train: Callable[..., Any]) -> None:
     stop, clock, opening = RESUMED[case]
     with pytest.raises(Interrupted if stop.by_signal else TrainingError) as caught:
         train(plugins=(Recorder(), stop), run_dir="stopped")
@@ -150,23 +151,24 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(case: str, train: Call
     assert recorder.resumed and recorder.loaded == {"at": clock, "nested": [(1, "two")]}
 
     whole = list(expected(SIZES, 8, 8, 4, 8))
-    # The last event of the clock at which the run stopped that a checkpoint may follow: what is after it is to come.
-    done = max(
-        i for i, e in enumerate(whole) if e[-1] == clock and e[0] in ("after_step", "should_advance", "save_state")
-    )
+    # The last event at the stop's clock that a checkpoint may follow: those after it are still to come.
+    last_hooks = ("after_step", "should_advance", "save_state")
+    done = max(index for index, event in enumerate(whole) if event[-1] == clock and event[0] in last_hooks)
     assert recorder.events == [("before_run",), ("load_state", clock), *opening, *whole[done + 1 :]]
 
     never_stopped = train(run_dir="whole")
     for net in ("generator", "discriminator", "ema"):
-        ours, theirs = (getattr(run.state, net).state_dict() for run in (resumed, never_stopped))
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        weights = getattr(resumed.state, net).state_dict()
+        for name, wanted in getattr(never_stopped.state, net).state_dict().items():
+            assert torch.equal(weights[name], wanted), f"{net}.{name}"
 
 
 class Answer:
-    """Answers the questions by functions."""
+    """A switch that answers the questions by functions."""
 
     def __init__(self, alpha: Any = None, advance: Any = None) -> None:
-        self.alpha, self.advance = alpha, advance
+        self.alpha = alpha
+        self.advance = advance
 
     @hookimpl
     def fade_alpha(self, stage: Any, progress: float, images: int, path: str) -> Any:
@@ -177,22 +179,25 @@ class Answer:
         return self.advance(stage, state) if self.advance else None
 
 
-def row(name: str, part: Any, kind: str = "switches") -> Component:
-    return Component(kind, name, lambda: part)
+def make_row(name: str, component: Any, kind: str = "switches") -> Component:
+    return Component(kind, name, lambda: component)
 
 
 def test_two_answers_to_a_question_are_an_error_that_names_both(train: Callable[..., Any]) -> None:
     with pytest.raises(
-        TrainingError, match=r"fade_alpha has two answers, of Answer \(0\.5\) and train\.switch \(0\.0\)"
+        TrainingError, match=r"fade_alpha has two answers, from Answer \(0\.5\) and train\.switch \(0\.0\)"
     ):
         train(plugins=(Answer(alpha=lambda *_: 0.5),))
     twice = ["train.switch = @switches.A()", "train.observers = [@observers.B()]"]
-    parts = (row("A", Answer(advance=lambda *_: False)), row("B", Answer(advance=lambda *_: True), "observers"))
+    components = (
+        make_row("A", Answer(advance=lambda *_: False)),
+        make_row("B", Answer(advance=lambda *_: True), "observers"),
+    )
     with pytest.raises(
         TrainingError,
-        match=r"should_advance has two answers, of train\.switch \(False\) and train\.observers\.0 \(True\)",
+        match=r"should_advance has two answers, from train\.switch \(False\) and train\.observers\.0 \(True\)",
     ):
-        train(*twice, plugins=parts)
+        train(*twice, plugins=components)
 
 
 def test_where_nobody_answers_alpha_is_the_progress(train: Callable[..., Any]) -> None:
@@ -204,13 +209,13 @@ def test_where_nobody_answers_alpha_is_the_progress(train: Callable[..., Any]) -
             assert set(run.alpha) == {"generator", "discriminator", "reals"}
             alphas.append(run.alpha["generator"])
 
-    train("train.switch = @switches.A()", plugins=(row("A", Answer()), Watch()))
+    train("train.switch = @switches.A()", plugins=(make_row("A", Answer()), Watch()))
     assert alphas == [1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0]
 
 
 def test_a_data_driven_switch_hands_what_it_saves_to_the_last_stage(train: Callable[..., Any]) -> None:
     early = Answer(advance=lambda stage, state: state.images - state.starts[-1] >= 4)
-    run = train("train.switch = @switches.A()", plugins=(row("A", early),))
+    run = train("train.switch = @switches.A()", plugins=(make_row("A", early),))
     assert run.state.starts == [0, 4, 8]
     assert run.state.images == run.schedule.total == 40
 
@@ -218,7 +223,7 @@ def test_a_data_driven_switch_hands_what_it_saves_to_the_last_stage(train: Calla
 def test_a_data_driven_switch_that_never_advances_ends_with_the_total(train: Callable[..., Any]) -> None:
     recorder = Recorder()
     never = Answer(advance=lambda *_: False)
-    run = train("train.switch = @switches.A()", plugins=(row("A", never), recorder))
+    run = train("train.switch = @switches.A()", plugins=(make_row("A", never), recorder))
     assert (run.state.starts, run.state.images) == ([0], 40)
     assert recorder.events[-2:] == [("after_stage", "4x4", 40), ("after_run",)]
 
@@ -227,7 +232,7 @@ def test_a_data_driven_switch_that_never_advances_ends_with_the_total(train: Cal
 def test_alpha_outside_its_range_is_an_error(wrong: float, train: Callable[..., Any]) -> None:
     switch = Answer(alpha=lambda stage, progress, images, path: wrong if images == 12 else progress)
     with pytest.raises(TrainingError, match=rf"alpha {wrong} for the generator at images 12; it lies in \[0, 1\]"):
-        train("train.switch = @switches.A()", plugins=(row("A", switch),))
+        train("train.switch = @switches.A()", plugins=(make_row("A", switch),))
 
 
 def test_alpha_below_1_after_a_start_at_1_is_an_error(train: Callable[..., Any]) -> None:
@@ -235,13 +240,13 @@ def test_alpha_below_1_after_a_start_at_1_is_an_error(train: Callable[..., Any])
     with pytest.raises(
         TrainingError, match=r"alpha 0\.5 for the generator at images 12, after 1 at the start of stage 8x8"
     ):
-        train("train.switch = @switches.A()", plugins=(row("A", switch),))
+        train("train.switch = @switches.A()", plugins=(make_row("A", switch),))
 
 
 def test_one_network_may_fade_while_the_other_switches_at_once(train: Callable[..., Any]) -> None:
     recorder = Recorder()
     half = Answer(alpha=lambda stage, progress, images, path: 1.0 if path == "discriminator" else progress)
-    train("train.switch = @switches.A()", plugins=(row("A", half), recorder))
+    train("train.switch = @switches.A()", plugins=(make_row("A", half), recorder))
     assert recorder.events == list(expected(SIZES, 8, 8, 4, 8))
 
 
@@ -258,14 +263,16 @@ def test_an_error_in_a_question_names_path_and_clock(train: Callable[..., Any]) 
     broken = Answer(alpha=lambda stage, progress, images, path: 1 / 0)
     text = r"train\.switch failed in its hook fade_alpha \(.*8.*images 8, path generator\): ZeroDivisionError"
     with pytest.raises(TrainingError, match=text):
-        train("train.switch = @switches.A()", plugins=(row("A", broken),))
+        train("train.switch = @switches.A()", plugins=(make_row("A", broken),))
 
 
 class Counter:
-    """Counts steps and keeps the count through a resume; holds other parts."""
+    """An observer that counts steps, keeps the count through a resume, and holds other components."""
 
     def __init__(self, start: int = 0, inner: Any = None) -> None:
-        self.inner, self.steps, self.loaded = inner, start, None
+        self.inner = inner
+        self.steps = start
+        self.loaded: int | None = None
 
     @hookimpl
     def after_step(self) -> None:
@@ -281,7 +288,7 @@ class Counter:
         self.steps = self.loaded = saved["steps"]
 
 
-def test_nested_parts_hear_hooks_and_each_gets_its_own_state_back(train: Callable[..., Any]) -> None:
+def test_nested_components_have_hooks_and_each_gets_its_own_state_back(train: Callable[..., Any]) -> None:
     nested = [
         "train.observers = [@observers.Counter(), @a/observers.Counter()]",
         "a/observers.Counter.inner = [@b/observers.Counter()]",
@@ -298,5 +305,6 @@ def test_nested_parts_hear_hooks_and_each_gets_its_own_state_back(train: Callabl
         "train.observers.1.inner.0",
     }
     first, second = resume("run", plugins=[STUB, counter]).experiment.observers
-    assert [part.loaded for part in (first, second, second.inner[0])] == [3, 103, 203]
-    assert [part.steps for part in (first, second, second.inner[0])] == [10, 110, 210]
+    counters = (first, second, second.inner[0])
+    assert [counter.loaded for counter in counters] == [3, 103, 203]
+    assert [counter.steps for counter in counters] == [10, 110, 210]

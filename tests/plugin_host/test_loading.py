@@ -1,5 +1,6 @@
-"""Loading plugins: order, origin, blocking; what counts as keeping a Protocol; how hooks are called."""
+"""Loading plugins: order, origin, blocking; what satisfies a Protocol; how hooks are called."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,15 +11,16 @@ import pytest
 import torch
 
 from pggan_kit import Component, hookimpl
+from pggan_kit.api.prepare import prepare
 from pggan_kit.components import KINDS
 from pggan_kit.errors import PluginError
 from pggan_kit.plugin_host.contracts import require_protocol
 from pggan_kit.plugin_host.hooks import Hooks
-from pggan_kit.plugin_host.loading import Plugins, load
+from pggan_kit.plugin_host.loading import Plugin, Plugins, load_plugins
 
 
-def test_the_projects_own_parts_come_in_through_entry_points_under_the_name_of_their_folder() -> None:
-    plugins = load()
+def test_shipped_components_come_through_entry_points_named_like_their_folders() -> None:
+    plugins = load_plugins()
     for selector, row in plugins.rows.items():
         assert row.plugin.name == row.component.kind, selector
         assert row.component.factory.__module__.startswith(f"pggan_plugins.{row.component.kind}")
@@ -27,16 +29,14 @@ def test_the_projects_own_parts_come_in_through_entry_points_under_the_name_of_t
 
 
 def test_all_shipped_kinds_are_known_and_documented() -> None:
-    for row in load().rows.values():
+    for row in load_plugins().rows.values():
         assert row.component.kind in KINDS
         assert row.component.factory.__doc__, row.selector
 
 
 def test_a_file_is_recorded_with_its_absolute_path_and_sha256(stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hashlib
-
     monkeypatch.chdir(Path(stub).parent)
-    plugin = load(["stub_plugin.py"]).loaded[-1]
+    plugin = load_plugins(["stub_plugin.py"]).loaded[-1]
     assert plugin.name == "stub_plugin.py"
     assert plugin.origin == str(Path(stub).resolve())
     assert plugin.sha256 == hashlib.sha256(Path(stub).read_bytes()).hexdigest()
@@ -44,13 +44,13 @@ def test_a_file_is_recorded_with_its_absolute_path_and_sha256(stub: str, monkeyp
 
 def test_blocked_plugins_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGGAN_KIT_NO_PLUGINS", "losses")
-    plugins = load(blocked=["switches"])
+    plugins = load_plugins(blocked=["switches"])
     assert sorted(plugin.key for plugin in plugins.blocked) == ["pggan_kit:losses", "pggan_kit:switches"]
     assert not any(selector.startswith(("losses.", "switches.")) for selector in plugins.rows)
 
 
-def loss(**members: Any) -> Any:
-    """An object that keeps the contract of a loss, but for what is replaced."""
+def make_loss(**members: Any) -> Any:
+    """Return an object that satisfies the contract of a loss, except for the members that are replaced."""
     good = {
         "needs_real": False,
         "penalties": (),
@@ -72,63 +72,66 @@ def loss(**members: Any) -> Any:
         partial(lambda self, real, fake: {}, None),
     ],
 )
-def test_any_callable_that_takes_the_arguments_keeps_a_protocol(member: Any) -> None:
-    require_protocol(loss(discriminator=member), "losses", "losses.Mine")
+def test_any_callable_that_takes_the_arguments_satisfies_a_protocol(member: Any) -> None:
+    require_protocol(make_loss(discriminator=member), "losses", "losses.Mine")
 
 
-def test_a_method_set_on_the_instance_keeps_a_protocol() -> None:
-    part = loss()
-    part.discriminator = lambda real, fake: {}
-    require_protocol(part, "losses", "losses.Mine")
-    part.discriminator = lambda real: {}
+def test_a_method_set_on_the_instance_satisfies_a_protocol() -> None:
+    loss = make_loss()
+    loss.discriminator = lambda real, fake: {}
+    require_protocol(loss, "losses", "losses.Mine")
+    loss.discriminator = lambda real: {}
     with pytest.raises(PluginError, match="must take real, fake"):
-        require_protocol(part, "losses", "losses.Mine")
+        require_protocol(loss, "losses", "losses.Mine")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_refuses_what_has_none_of_its_methods(kind: str) -> None:
     if kind == "observers":  # hooks only
-        return require_protocol(object(), kind, f"{kind}.Mine")
-    with pytest.raises(PluginError, match=rf"^{kind}\.Mine is no {KINDS[kind].__name__}: it has no "):
+        require_protocol(object(), kind, f"{kind}.Mine")
+        return
+    with pytest.raises(PluginError, match=rf"^{kind}\.Mine is not a valid {KINDS[kind].__name__}: it has no "):
         require_protocol(object(), kind, f"{kind}.Mine")
 
 
-@pytest.mark.parametrize("selector", sorted(load().rows))
-def test_every_shipped_class_keeps_its_protocol(selector: str) -> None:
-    component = load().rows[selector].component
+@pytest.mark.parametrize("selector", sorted(load_plugins().rows))
+def test_every_shipped_class_satisfies_its_protocol(selector: str) -> None:
+    component = load_plugins().rows[selector].component
     if isinstance(component.factory, type):
         require_protocol(component.factory, component.kind, selector)
 
 
-class Noting:
-    """Notes what it hears."""
+class Caller:
+    """A plugin or component that writes its name down when it is called."""
 
-    def __init__(self, name: str, heard: list[str]) -> None:
-        self.name, self.heard = name, heard
+    def __init__(self, name: str, called: list[str]) -> None:
+        self.name = name
+        self.called = called
 
     @hookimpl
     def before_run(self) -> None:
-        self.heard.append(self.name)
+        self.called.append(self.name)
 
 
-def hooks(things: dict[str, Any], parts: dict[str, Any] | None = None) -> Hooks:
+def make_hooks(things: dict[str, Any], components: dict[str, Any] | None = None) -> Hooks:
+    """Return the hooks of plugins, by name, and of components, by path."""
     plugins = Plugins()
     for name, thing in things.items():
-        plugins.add(type(load().loaded[0])(name, "test", thing))
-    row = load().rows["switches.Hard"]
-    return Hooks(plugins, {path: (row, part) for path, part in (parts or {}).items()})
+        plugins.add(Plugin(name, "test", thing))
+    row = load_plugins().rows["switches.Hard"]
+    return Hooks(plugins, {path: (row, component) for path, component in (components or {}).items()})
 
 
-def test_plugins_hear_in_load_order_and_then_parts_in_config_order() -> None:
-    heard: list[str] = []
-    plugins = {name: Noting(name, heard) for name in ("z", "a", "m")}
-    parts = {path: Noting(path, heard) for path in ("train.switch", "train.loss", "train.loss.penalties.0")}
-    hooks(plugins, parts).call("before_run", run=None)
-    assert heard == ["z", "a", "m", "train.switch", "train.loss", "train.loss.penalties.0"]
+def test_plugins_are_called_in_load_order_and_then_components_in_config_order() -> None:
+    called: list[str] = []
+    plugins = {name: Caller(name, called) for name in ("z", "a", "m")}
+    components = {path: Caller(path, called) for path in ("train.switch", "train.loss", "train.loss.penalties.0")}
+    make_hooks(plugins, components).call("before_run", run=None)
+    assert called == ["z", "a", "m", "train.switch", "train.loss", "train.loss.penalties.0"]
 
 
-def test_two_parts_that_are_equal_both_hear() -> None:
-    heard: list[int] = []
+def test_two_equal_components_are_both_called() -> None:
+    called: list[int] = []
 
     @dataclass
     class Equal:
@@ -136,11 +139,11 @@ def test_two_parts_that_are_equal_both_hear() -> None:
 
         @hookimpl
         def before_run(self) -> None:
-            heard.append(id(self))
+            called.append(id(self))
 
     first, second = Equal(), Equal()
-    hooks({}, {"train.observers.0": first, "train.observers.1": second}).call("before_run", run=None)
-    assert heard == [id(first), id(second)]
+    make_hooks({}, {"train.observers.0": first, "train.observers.1": second}).call("before_run", run=None)
+    assert called == [id(first), id(second)]
 
 
 def test_a_hook_gets_the_arguments_that_it_names_whatever_their_order_or_defaults() -> None:
@@ -155,38 +158,40 @@ def test_a_hook_gets_the_arguments_that_it_names_whatever_their_order_or_default
         def when_it_has_faded(self, state: Any) -> None:
             got.append(state)
 
-    called = hooks({"picky": Picky()})
-    called.call("after_step", run=1, stage=2, state=3, losses=4)
-    called.call("after_fade", run=1, stage=2, state=3)
+    hooks = make_hooks({"picky": Picky()})
+    hooks.call("after_step", run=1, stage=2, state=3, losses=4)
+    hooks.call("after_fade", run=1, stage=2, state=3)
     assert got == [(4, 7, 2), 3]
 
 
 def test_properties_of_a_plugin_are_not_run_when_it_is_registered() -> None:
-    class Touchy(Noting):
+    class Touchy(Caller):
         @property
         def device(self) -> str:
             raise RuntimeError("touched")
 
-    heard: list[str] = []
-    hooks({"touchy": Touchy("touchy", heard)}).call("before_run", run=None)
-    assert heard == ["touchy"]
+    called: list[str] = []
+    make_hooks({"touchy": Touchy("touchy", called)}).call("before_run", run=None)
+    assert called == ["touchy"]
 
 
-def test_parts_of_silent_kinds_hear_nothing() -> None:
-    heard: list[str] = []
-    row = load().rows["switches.Hard"]
-    Hooks(Plugins(), {"train.switch": (row, Noting("switch", heard))}, silent=["switches"]).call("before_run", run=None)
-    assert heard == []
+def test_components_of_silent_kinds_are_not_called() -> None:
+    called: list[str] = []
+    row = load_plugins().rows["switches.Hard"]
+    Hooks(Plugins(), {"train.switch": (row, Caller("switch", called))}, silent=["switches"]).call(
+        "before_run", run=None
+    )
+    assert called == []
 
 
-def test_a_singleton_part_hears_once(tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pggan_kit.api import prepare as api
-
-    heard: list[str] = []
+def test_a_shared_component_is_called_once(
+    tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
     lines = [
         "train.observers = [@one/gin.singleton(), @one/gin.singleton()]",
-        "one/gin.singleton.constructor = @observers.Noting",
+        "one/gin.singleton.constructor = @observers.Caller",
     ]
-    row = Component("observers", "Noting", lambda: Noting("one", heard))
-    api.prepare(tiny(*lines), plugins=[stub, row]).hooks().call("before_run", run=None)
-    assert heard == ["one"]
+    row = Component("observers", "Caller", lambda: Caller("one", called))
+    prepare(tiny(*lines), plugins=[stub, row]).hooks().call("before_run", run=None)
+    assert called == ["one"]

@@ -12,7 +12,7 @@ from click.testing import Result
 from helpers.fresh import fresh_python
 
 SOURCE = '''\
-"""A loss, a switch and an observer of somebody else's."""
+"""A loss, a switch and an observer from outside the project."""
 
 from pggan_kit import Component, Scores, check_above, hookimpl
 
@@ -46,7 +46,7 @@ class Stairs:
 
 
 class Diary:
-    """Writes a line at each tick."""
+    """An observer that writes a line at each tick."""
 
     @hookimpl
     def after_tick(self, run, stage, stats):
@@ -90,7 +90,8 @@ py-modules = ["somebody_elses_parts"]
 """
 
 
-def run(*command: str | Path, environment: dict[str, str] | None = None) -> str:
+def run_command(*command: str | Path, environment: dict[str, str] | None = None) -> str:
+    """Run a command that must succeed; return its output."""
     done = subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, timeout=300, env=environment, check=False
     )
@@ -100,7 +101,7 @@ def run(*command: str | Path, environment: dict[str, str] | None = None) -> str:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Path:
-    """See `fresh_python`."""
+    """Return the Python of a fresh environment; see `fresh_python`."""
     return fresh_python(tmp_path)
 
 
@@ -113,13 +114,13 @@ def test_an_installed_wheel_supplies_a_loss_a_switch_and_an_observer(
     (project / "somebody_elses_parts.py").write_text(SOURCE)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     offline = ["--no-build-isolation", "--no-deps", "--no-index"]
-    run(*pip, "wheel", project, "-w", tmp_path / "wheels", *offline)
+    run_command(*pip, "wheel", project, "-w", tmp_path / "wheels", *offline)
     (wheel,) = (tmp_path / "wheels").glob("somebody_elses_parts-3.1-*.whl")
-    run(*pip, "--python", fresh, "install", wheel, "--no-deps", "--no-index")
+    run_command(*pip, "--python", fresh, "install", wheel, "--no-deps", "--no-index")
 
     environment = {**os.environ, "PYTHONNOUSERSITE": "1"}
     kit = (fresh, "-m", "pggan_kit")
-    shown = json.loads(run(*kit, "plugins", "list", "--json", environment=environment))
+    shown = json.loads(run_command(*kit, "plugins", "list", "--json", environment=environment))
     assert {
         "plugin": "elsewhere",
         "distribution": "somebody-elses-parts",
@@ -129,12 +130,12 @@ def test_an_installed_wheel_supplies_a_loss_a_switch_and_an_observer(
         "hooks": {"fade_alpha": ["switches.Stairs"], "after_tick": ["observers.Diary"]},
         "blocked": False,
     } in shown["plugins"]
-    run(*kit, "train", tiny(*LINES), "--plugin", stub, "--run-dir", "run", environment=environment)
+    run_command(*kit, "train", tiny(*LINES), "--plugin", stub, "--run-dir", "run", environment=environment)
     assert Path("run/diary.txt").read_text().splitlines() == DIARY
     about = json.loads(Path("run/run.json").read_text())
     assert "somebody-elses-parts 3.1" in [plugin["origin"] for plugin in about["plugins"]]
     # The environment of these tests has not changed.
-    assert "elsewhere" not in run(sys.executable, "-m", "pggan_kit", "plugins", "list")
+    assert "elsewhere" not in run_command(sys.executable, "-m", "pggan_kit", "plugins", "list")
 
 
 def test_a_single_file_supplies_them_too(
