@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.api.prepare import recorded
-from pggan_kit.runs.generators import TrainedGenerator, restored, stage_end
+from pggan_kit.api.prepare import prepare_run
+from pggan_kit.runs.generators import TrainedGenerator, load_stage_end, restore_generator
 from pggan_kit.runs.run import Run
 
 
@@ -18,18 +18,24 @@ def load_generator(
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
 ) -> TrainedGenerator:
-    """The averaged generator of a run, on the CPU.
+    """Return the averaged generator of a run, on the CPU.
 
     Args:
         run: a run or its directory.
-        stage: as it was when this stage ended: its number from 0, or its size (`14x14`); None: of the last checkpoint.
-        plugins: instead of the plugin files that the run used.
-        parts: where the run was begun with objects: such objects again.
+        stage: a stage's number from 0, or its size (`14x14`), for the generator as it was when that stage ended; None:
+            that of the last checkpoint.
+        plugins: plugins instead of the plugin files that the run used.
+        parts: new objects for those that the run was begun with; None where there were none.
 
     Raises:
         RunError: there is no run, no such stage, no checkpoint, or one that does not fit.
     """
-    prepared, files = recorded(run, plugins, parts)
+    prepared, files = prepare_run(run, plugins, parts)
     checkpoints = files.checkpoints()
-    saved = checkpoints.load_last() if stage is None else stage_end(checkpoints, stage)[1]
-    return restored(prepared.built.experiment, prepared.schedule(), prepared.hooks(), saved)
+    if stage is None:
+        saved = checkpoints.load_last()
+    else:
+        _, saved = load_stage_end(checkpoints, stage)
+
+    # The hooks decide alpha where the checkpoint is within a fade.
+    return restore_generator(prepared.built.experiment, prepared.schedule(), prepared.hooks(), saved)

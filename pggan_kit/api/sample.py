@@ -1,4 +1,4 @@
-"""Drawing images from a finished or running run."""
+"""Draw images from a finished or running run, and write them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def sample(
     """Write `count` images of a run's averaged generator.
 
     Args:
-        run_dir: the run.
-        count: how many; labels, where there are any, go round 0, 1, ..., K - 1.
-        seed: of the latents; the same seed and count give the same images.
+        run_dir: the run's folder.
+        count: number of images; labels, where there are any, go round 0, 1, ..., K - 1.
+        seed: the seed of the latents; the same seed and count give the same images.
         target: `.npz` (one array `images`, uint8, N x H x W x C), `.png` (a grid), else a folder of PNGs.
         plugins, stage: see `load_generator`.
 
@@ -38,13 +38,13 @@ def sample(
     if target.suffix == ".npz":
         buffer = io.BytesIO()
         np.savez_compressed(buffer, images=images)
-        _parent(target)
-        write_atomically(target, buffer.getvalue())
+        _write_file(target, buffer.getvalue())
     elif target.suffix == ".png":
+        # As nearly square as whole rows allow.
+        columns = int(np.ceil(count**0.5))
         buffer = io.BytesIO()
-        image_grid(images, columns=int(np.ceil(count**0.5))).save(buffer, "PNG")
-        _parent(target)
-        write_atomically(target, buffer.getvalue())
+        image_grid(images, columns=columns).save(buffer, "PNG")
+        _write_file(target, buffer.getvalue())
     elif target.suffix:
         raise RunError(f"--out {target}: name an .npz file, a .png file or a folder")
     else:
@@ -57,35 +57,48 @@ def draw(
     """Return images (N, H, W, C), uint8, of latents that depend on nothing but `seed` and `count`.
 
     Args:
-        generator: draws them.
+        generator: the generator that draws them.
         count: N.
-        seed: of latents and noise.
-        batch: images that are drawn at once.
-        alpha: instead of the generator's own where it stands within a fade, in [0, 1].
+        seed: the seed of latents and noise.
+        batch: number of images that are drawn at once.
+        alpha: alpha in [0, 1] instead of the generator's own where it stands within a fade.
     """
-    share = None if alpha is None else torch.tensor(alpha)
     latents = torch.randn(count, generator.latent_size, generator=torch_generator(seed, "sample"))
-    labels = torch.arange(count) % generator.classes if generator.classes else None
+    labels = None
+    if generator.classes:
+        labels = torch.arange(count) % generator.classes
+    share = None
+    if alpha is not None:
+        share = torch.tensor(alpha)
+
+    # Noise within the network comes from torch's own generator.
     torch.manual_seed(seed)
+    batches = []
     with torch.no_grad():
-        parts = [
-            to_uint8(generator(latents[i : i + batch], None if labels is None else labels[i : i + batch], share))
-            for i in range(0, count, batch)
-        ]
-    return np.concatenate(parts)
+        for start in range(0, count, batch):
+            rows = slice(start, start + batch)
+            batch_labels = None
+            if labels is not None:
+                batch_labels = labels[rows]
+            batches.append(to_uint8(generator(latents[rows], batch_labels, share)))
+    return np.concatenate(batches)
+
+
+def _write_file(target: Path, content: bytes) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {target}: cannot be written ({error.strerror})") from error
+    write_atomically(target, content)
 
 
 def _write_folder(images: np.ndarray, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for index, image in enumerate(images):
-            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(folder / f"{index:06d}.png")
+            pixels = image
+            if image.shape[-1] == 1:  # gray
+                pixels = image.squeeze(-1)
+            Image.fromarray(pixels).save(folder / f"{index:06d}.png")
     except OSError as error:
         raise RunError(f"--out {folder}: cannot be written ({error.strerror})") from error
-
-
-def _parent(target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--out {target}: cannot be written ({error.strerror})") from error

@@ -1,4 +1,4 @@
-"""Decide alpha and fade reals: the one home of alpha's rule."""
+"""Compute alpha and fade reals: the one home of alpha's rule."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from pggan_kit.errors import TrainingError
 from pggan_kit.schedule import Stage
 
 NETS = ("generator", "discriminator")
-"""The networks, which may have an old path beside the new one."""
+"""Names of the networks, which may have an old path beside the new one."""
 
 PATHS = (*NETS, "reals")
-"""Everything that has an alpha."""
+"""Names of all that has an alpha."""
 
 
-class Questions(Protocol):
+class AnsweringHooks(Protocol):
     """The hooks of a run as far as they answer questions: `plugin_host.hooks.Hooks`."""
 
     def ask(self, hook: str, **arguments: Any) -> Any:
-        """Return the one answer to a question, None where nobody answers."""
+        """Return the one answer to a question, or None where no plugin answers."""
 
 
 @dataclass(frozen=True)
 class Fade:
-    """Decide alpha: the share of the new path while a stage fades in, in [0, 1].
+    """The rule that decides alpha: the share of the new path while a stage fades in, in [0, 1].
 
-    The hook `fade_alpha` is asked. Where nobody answers, alpha is the fade's progress. Outside of a fade, and so in a
-    stage without fade images, alpha is 1 and nobody is asked. The alpha of reals is 1 where `train.fade_reals` is off.
-    A network whose alpha is 1 as the stage begins grows without an old path, and its alpha must stay 1.
+    The hook `fade_alpha` is asked. Where no plugin answers, alpha is the fade's progress. Outside of a fade, and so in
+    a stage without fade images, alpha is 1 and the hook is not asked. The alpha of reals is 1 where `train.fade_reals`
+    is off. A network whose alpha is 1 as the stage begins grows without an old path, and its alpha must stay 1.
 
     Args:
-        hooks: asked for alpha.
+        hooks: the hooks that are asked for alpha.
         fade_reals: `train.fade_reals`; it does not matter to the alphas of networks.
     """
 
-    hooks: Questions
+    hooks: AnsweringHooks
     fade_reals: bool = True
 
-    def alpha_at(self, stage: Stage, start: int, images: int, path: str) -> float:
+    def compute_alpha(self, stage: Stage, start: int, images: int, path: str) -> float:
         """Return alpha of one path.
 
         Args:
@@ -60,7 +60,7 @@ class Fade:
         return self.ask_alpha(stage, spent / stage.fade_images, images, path)
 
     def ask_alpha(self, stage: Stage, progress: float, images: int, path: str) -> float:
-        """Return alpha within a fade.
+        """Ask for alpha within a fade, and return it.
 
         Args:
             stage: the stage that fades in.
@@ -73,17 +73,21 @@ class Fade:
         """
         if path == "reals" and not self.fade_reals:
             return 1.0
+
+        # Without a switch the fade is linear.
         answer = self.hooks.ask("fade_alpha", stage=stage, progress=progress, images=images, path=path)
-        alpha = progress if answer is None else float(answer)
+        alpha = progress
+        if answer is not None:
+            alpha = float(answer)
         if not 0.0 <= alpha <= 1.0:
             raise TrainingError(f"the switch gave alpha {alpha} for the {path} at images {images}; it lies in [0, 1]")
         return alpha
 
-    def alphas_at(self, stage: Stage, start: int, images: int, old_paths: Collection[str]) -> dict[str, float]:
+    def compute_alphas(self, stage: Stage, start: int, images: int, old_paths: Collection[str]) -> dict[str, float]:
         """Return alpha of each of `PATHS`.
 
         Args:
-            stage, start, images: see `alpha_at`.
+            stage, start, images: see `compute_alpha`.
             old_paths: the networks that have an old path.
 
         Raises:
@@ -92,7 +96,8 @@ class Fade:
         """
         alphas = {}
         for path in PATHS:
-            alpha = self.alpha_at(stage, start, images, path)
+            alpha = self.compute_alpha(stage, start, images, path)
+            # A path that was dropped cannot return; reals have none to drop.
             if alpha != 1.0 and path in NETS and path not in old_paths:
                 raise TrainingError(
                     f"the switch gave alpha {alpha} for the {path} at images {images}, after 1 at the start of "
@@ -101,7 +106,7 @@ class Fade:
             alphas[path] = alpha
         return alphas
 
-    def old_paths(self, stage: Stage, start: int) -> set[str]:
+    def find_old_paths(self, stage: Stage, start: int) -> set[str]:
         """Return the networks that keep their old path as a stage begins.
 
         Args:
@@ -111,9 +116,18 @@ class Fade:
         Raises:
             TrainingError: the switch gave a number outside [0, 1], or failed.
         """
-        return {net for net in NETS if self.alpha_at(stage, start, start, net) != 1.0}
+        return {net for net in NETS if self.compute_alpha(stage, start, start, net) != 1.0}
 
 
 def fade_reals(images: Tensor, factor: int, alpha: Tensor, up: nn.Module, down: nn.Module) -> Tensor:
-    """Reals as detailed as a half-grown network: `lerp(up(down(x)), x, alpha)` (Karras et al. 2018, released code)."""
+    """Return reals with as much detail as a half-grown network shows: `lerp(up(down(x)), x, alpha)`.
+
+    As in the released code of Karras et al. 2018.
+
+    Args:
+        images: reals (N, C, h, w).
+        factor: the stage's factor of enlargement.
+        alpha: 0-dim, the share of the full detail, in [0, 1].
+        up, down: image resampling by `factor`.
+    """
     return torch.lerp(up(down(images)), images, alpha.to(images.dtype))

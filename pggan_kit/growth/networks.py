@@ -1,4 +1,4 @@
-"""The two networks, how they grow, and the fade: the same few lines for every architecture."""
+"""Grow the two networks and fade in their new layers, in the same way for every architecture."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
 from pggan_kit.components import Architecture, Resampling, Scores
-from pggan_kit.layers.tensors import as_channels_last, at_least_float32
+from pggan_kit.layers.tensors import at_least_float32, convert_to_channels_last
 from pggan_kit.schedule import Stage
 from pggan_kit.system.seeding import derive
 
 
-class Growing(nn.Module):
-    """What both networks share: blocks keyed by stage, and the bridge that is there only while a stage fades in.
+class GrowingNetwork(nn.Module):
+    """The common part of both networks: blocks by stage, and the bridge that exists only while a stage fades in.
 
     Attributes:
-        channels_last: whether its weights have that memory format; images are then brought into it.
+        kind: the network's name, which seeds its initial weights.
+        channels_last: whether its weights have that memory format; images are then converted to it.
     """
 
     kind = ""
@@ -36,30 +37,30 @@ class Growing(nn.Module):
         self.seed = seed
         self.blocks = nn.ModuleDict()
         self.bridge: nn.Module | None = None
-        self._look_again()
+        self._forget_searches()
 
-    def _look_again(self) -> None:
-        """Its modules have changed: forget what was looked for among them."""
+    def _forget_searches(self) -> None:
+        """Forget what was searched among its modules, which have changed."""
         self._weights: tuple[nn.Parameter, ...] | None = None
 
     def weights(self) -> tuple[nn.Parameter, ...]:
-        """All parameters, looked for once after each growth: at 4x4 such searches are a twentieth of a step."""
+        """Return all parameters, searched once after each growth: at 4x4 such searches are a twentieth of a step."""
         if self._weights is None:
             self._weights = tuple(self.parameters())
         return self._weights
 
     def seed_piece(self, piece: str, stage: Stage) -> None:
-        """Make the next piece's initial weights depend on nothing but the seed and the piece's place."""
+        """Seed the initial weights of the next piece, so that they depend on the seed and the piece's place alone."""
         torch.manual_seed(derive(self.seed, self.kind, piece, stage.index))
 
     def end_fade(self) -> None:
-        """Drop the old path. A no-op without one."""
+        """Drop the old path. Does nothing where there is none."""
         self.bridge = None
-        self._look_again()
+        self._forget_searches()
 
 
-class Generator(Growing):
-    """Latents -> images, at the size it has grown to."""
+class Generator(GrowingNetwork):
+    """The generator: latents to images, at the size it has grown to."""
 
     kind = "generator"
 
@@ -83,69 +84,87 @@ class Generator(Growing):
 
     def grow(self, stage: Stage, bridged: bool) -> None:
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
-        assert stage.previous is not None and self.bridge is None
-        self._look_again()
-        architecture, old_to_image = self.architecture, self.to_image
+        previous = stage.previous
+        assert previous is not None and self.bridge is None
+        self._forget_searches()
+
+        # The new path.
+        old_to_image = self.to_image
         self.seed_piece("block", stage)
-        self.blocks[str(stage.index)] = architecture.generator_block(stage.previous, stage, self.resampling)
+        self.blocks[str(stage.index)] = self.architecture.generator_block(previous, stage, self.resampling)
         self.seed_piece("to_image", stage)
-        self.to_image = architecture.to_image(stage)
+        self.to_image = self.architecture.to_image(stage)
+
+        # The old path, whose layer to the image would otherwise be dropped.
         if bridged:
             self.seed_piece("bridge", stage)
-            self.bridge = architecture.generator_bridge(stage.previous, stage, self.image_resampling, old_to_image)
+            self.bridge = self.architecture.generator_bridge(previous, stage, self.image_resampling, old_to_image)
         self._note_births(stage)
 
     def end_fade(self) -> None:
-        """Drop the old path. A no-op without one."""
+        """Drop the old path. Does nothing where there is none."""
         super().end_fade()
         self._births = {param: self._births[param] for param in self.parameters()}
 
-    def _look_again(self) -> None:
-        super()._look_again()
+    def _forget_searches(self) -> None:
+        super()._forget_searches()
         self._weights_by_birth: dict[int, list[Tensor]] | None = None
         self._batch_norms: tuple[BatchNorm, ...] | None = None
         self._has_buffers: bool | None = None
 
     def _note_births(self, stage: Stage) -> None:
-        """Note that all parameters that were not there before came with `stage`."""
+        """Note `stage` as the birth of all parameters that were not there before."""
         self._births = {param: self._births.get(param, stage.index) for param in self.parameters()}
 
-    def weights_by_birth(self) -> Mapping[int, list[Tensor]]:
-        """Return all parameters by the index of the stage with which they came, looked for once after each growth."""
+    def group_weights_by_birth(self) -> Mapping[int, list[Tensor]]:
+        """Return all parameters by the index of the stage with which they came, searched once after each growth."""
         if self._weights_by_birth is None:
             self._weights_by_birth = {}
             for param in self.weights():
-                self._weights_by_birth.setdefault(self._births[param], []).append(param)
+                birth = self._births[param]
+                self._weights_by_birth.setdefault(birth, []).append(param)
         return self._weights_by_birth
 
-    def batch_norms(self) -> tuple[BatchNorm, ...]:
-        """Return the layers that keep running statistics of batches, looked for once after each growth."""
+    def find_batch_norms(self) -> tuple[BatchNorm, ...]:
+        """Return the layers that keep running statistics of batches, searched once after each growth."""
         if self._batch_norms is None:
-            found = (module for module in self.modules() if isinstance(module, BatchNorm))
-            self._batch_norms = tuple(module for module in found if module.running_mean is not None)
+            norms = (module for module in self.modules() if isinstance(module, BatchNorm))
+            self._batch_norms = tuple(norm for norm in norms if norm.running_mean is not None)
         return self._batch_norms
 
-    def followed_buffers(self, statistics: bool) -> list[Tensor]:
-        """Return the buffers that an average takes over as they are. Whether there are any is looked for once.
+    def list_followed_buffers(self, statistics: bool) -> list[Tensor]:
+        """Return the buffers that an average copies as they are.
 
         Args:
             statistics: whether the running statistics of batches are among them.
         """
+        # Most networks have none; then they are searched only once after each growth.
         if self._has_buffers is False:
             return []
-        found = list(self.buffers())
-        self._has_buffers = bool(found)
+        buffers = list(self.buffers())
+        self._has_buffers = bool(buffers)
+
         left_out: set[int] = set()
         if not statistics:
-            for norm in self.batch_norms():
+            for norm in self.find_batch_norms():
                 left_out |= {id(norm.running_mean), id(norm.running_var), id(norm.num_batches_tracked)}
-        return [buffer for buffer in found if id(buffer) not in left_out]
+        return [buffer for buffer in buffers if id(buffer) not in left_out]
 
     def forward(self, latents: Tensor, labels: Tensor | None = None, alpha: Tensor | None = None) -> Tensor:
-        """Images (N, C, h, w) from latents (N, Z). `alpha`: 0-dim, the new path's share; None for all of it."""
-        features = previous = self.stem(latents, labels)
+        """Return images (N, C, h, w).
+
+        Args:
+            latents: (N, Z).
+            labels: (N,), where the architecture is conditional.
+            alpha: 0-dim, the new path's share; None for all of it.
+        """
+        features = self.stem(latents, labels)
+        previous = features
         for block in self.blocks.values():
-            previous, features = features, block(features)
+            previous = features
+            features = block(features)
+
+        # The old path starts from the features before the newest block.
         image: Tensor = self.to_image(features)
         if alpha is not None:
             assert self.bridge is not None
@@ -154,8 +173,8 @@ class Generator(Growing):
         return at_least_float32(image)
 
 
-class Discriminator(Growing):
-    """Images -> Scores, the generator's mirror."""
+class Discriminator(GrowingNetwork):
+    """The discriminator: images to scores, the mirror of the generator."""
 
     kind = "discriminator"
 
@@ -175,40 +194,55 @@ class Discriminator(Growing):
 
     def grow(self, stage: Stage, bridged: bool) -> None:
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
-        assert stage.previous is not None and self.bridge is None
-        self._look_again()
-        architecture, old_from_image = self.architecture, self.from_image
+        previous = stage.previous
+        assert previous is not None and self.bridge is None
+        self._forget_searches()
+
+        # The new path.
+        old_from_image = self.from_image
         self.seed_piece("block", stage)
-        self.blocks[str(stage.index)] = architecture.discriminator_block(stage, stage.previous, self.resampling)
+        self.blocks[str(stage.index)] = self.architecture.discriminator_block(stage, previous, self.resampling)
         self.seed_piece("from_image", stage)
-        self.from_image = architecture.from_image(stage)
+        self.from_image = self.architecture.from_image(stage)
+
+        # The old path, whose layer from the image would otherwise be dropped.
         if bridged:
             self.seed_piece("bridge", stage)
-            self.bridge = architecture.discriminator_bridge(
-                stage.previous, stage, self.image_resampling, old_from_image
-            )
+            self.bridge = self.architecture.discriminator_bridge(previous, stage, self.image_resampling, old_from_image)
 
-    def _look_again(self) -> None:
-        super()._look_again()
+    def _forget_searches(self) -> None:
+        super()._forget_searches()
         self._separates: bool | None = None
 
     def separates_batches(self) -> bool:
-        """Whether several batches may go through in one call: the architecture says so, and there is no batch norm, no
-        dropout and no parametrized weight (spectral norm), whoever brought it. Looked for once after each growth."""
+        """Return whether several batches may go through in one call.
+
+        The architecture must declare it, and there must be no batch norm, no dropout and no parametrized weight
+        (spectral norm), wherever they come from. They are searched once after each growth.
+        """
         if self._separates is None:
             mixing = (BatchNorm, nn.modules.dropout._DropoutNd, ParametrizationList)
-            said = getattr(self.architecture, "separates_batches", False)
-            self._separates = said and not any(isinstance(module, mixing) for module in self.modules())
+            declared = getattr(self.architecture, "separates_batches", False)
+            self._separates = declared and not any(isinstance(module, mixing) for module in self.modules())
         return self._separates
 
     def forward(self, images: Tensor, labels: Tensor | None = None, alpha: Tensor | None = None) -> Scores:
-        """Scores of images (N, C, h, w). `alpha`: 0-dim, the new path's share; None for all of it."""
-        newest_first: list[Any] = list(self.blocks.values())[::-1]
+        """Return scores of images.
+
+        Args:
+            images: (N, C, h, w).
+            labels: (N,), where the architecture is conditional.
+            alpha: 0-dim, the new path's share; None for all of it.
+        """
         if self.channels_last:
-            images = as_channels_last(images)
-        features = new = self.from_image(images)
+            images = convert_to_channels_last(images)
+        new = self.from_image(images)
+        features = new
+
+        newest_first: list[Any] = list(self.blocks.values())[::-1]
         for index, block in enumerate(newest_first):
             features = block(features)
+            # The old path joins behind the newest block.
             if index == 0 and alpha is not None:
                 assert self.bridge is not None
                 old = self.bridge(images, new, self.from_image)

@@ -1,4 +1,4 @@
-"""Branches: a new run that begins from another run's state, at the end of a stage or at its last checkpoint."""
+"""Start branches: new runs that go on from another run's state, at the end of a stage or at its last checkpoint."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pggan_kit.errors import RunError
 from pggan_kit.growth.fade import NETS, Fade
-from pggan_kit.plugin_host.hooks import part_classes
+from pggan_kit.plugin_host.hooks import list_implementing_classes
+from pggan_kit.runs.checkpoint_identity import Identity
 from pggan_kit.runs.directory import RunDirectory
-from pggan_kit.runs.generators import stage_end
-from pggan_kit.runs.identity import Identity
+from pggan_kit.runs.generators import load_stage_end
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule
@@ -24,8 +24,8 @@ ARCHITECTURE = "train.architecture"
 
 
 @dataclass(frozen=True)
-class Trunk:
-    """Where a branch begins.
+class BranchPoint:
+    """The checkpoint of another run that a branch goes on from.
 
     Attributes:
         saved: the checkpoint's content.
@@ -36,8 +36,8 @@ class Trunk:
     origin: dict[str, Any]
 
 
-def find(text: str | Path) -> Trunk:
-    """The checkpoint that `RUN` (its last) or `RUN@STAGE` (the stage's end) names.
+def find_branch_point(text: str | Path) -> BranchPoint:
+    """Return the checkpoint that `RUN` (its last) or `RUN@STAGE` (the stage's end) names.
 
     Args:
         text: the run's folder, and after an @ the stage's number from 0, or its size: `2` or `28x28`.
@@ -45,16 +45,18 @@ def find(text: str | Path) -> Trunk:
     Raises:
         RunError: no such run, stage or checkpoint.
     """
-    folder, stage = _parted(str(text))
+    folder, stage = _split_start(str(text))
     files = RunDirectory.open(folder)
     checkpoints = files.checkpoints()
     if stage is None:
         entry, saved = checkpoints.find_last(files.warn)
     else:
         try:
-            entry, saved = stage_end(checkpoints, stage, files.warn)
+            entry, saved = load_stage_end(checkpoints, stage, files.warn)
         except RunError as error:
             raise RunError(f"--from {folder}@{stage}: {error}") from None
+
+    # The new run notes all that identifies the checkpoint, as it does not need it any more.
     origin = {
         "run": str(folder.resolve()),
         "checkpoint": entry.file,
@@ -62,10 +64,11 @@ def find(text: str | Path) -> Trunk:
         "images": saved.images,
         "size": saved.size,
     }
-    return Trunk(saved, origin)
+    return BranchPoint(saved, origin)
 
 
-def _parted(text: str) -> tuple[Path, str | None]:
+def _split_start(text: str) -> tuple[Path, str | None]:
+    """Return the folder and the stage that `RUN` or `RUN@STAGE` names; a folder's own name may contain an @."""
     if "@" not in text or Path(text).is_dir():
         return Path(text), None
     folder, _, stage = text.rpartition("@")
@@ -75,29 +78,34 @@ def _parted(text: str) -> tuple[Path, str | None]:
 
 
 def _require_fit(saved: Snapshot, own: Identity, schedule: Schedule) -> None:
-    there = saved.identity
-    grown = len(saved.starts)
+    """Check that a checkpoint's networks and sizes are those of this config up to the branch."""
+    # Weights fit no other architecture; other settings of it show when the weights are loaded.
+    noted = saved.identity
     for name in (ARCHITECTURE, "train.latent_size"):
-        if there["architecture"].get(name) != own["architecture"].get(name):
-            raise RunError(
-                f"--from: {name} is {there['architecture'].get(name)} there, and {own['architecture'].get(name)} in "
-                "this config"
-            )
-    if there["dataset"]["channels"] != own["dataset"]["channels"]:
+        noted_value = noted["architecture"].get(name)
+        own_value = own["architecture"].get(name)
+        if noted_value != own_value:
+            raise RunError(f"--from: {name} is {noted_value} there, and {own_value} in this config")
+
+    noted_channels = noted["dataset"]["channels"]
+    own_channels = own["dataset"]["channels"]
+    if noted_channels != own_channels:
         raise RunError(
-            f"--from: images have {there['dataset']['channels']} channels there, and {own['dataset']['channels']} in "
-            "this config's data set"
+            f"--from: images have {noted_channels} channels there, and {own_channels} in this config's data set"
         )
-    before, now = saved.sizes[:grown], [stage.size for stage in schedule.stages]
-    if now[:grown] != before:
+
+    grown = len(saved.starts)
+    noted_sizes = saved.sizes[:grown]
+    own_sizes = [stage.size for stage in schedule.stages[:grown]]
+    if own_sizes != noted_sizes:
         raise RunError(
-            f"--from: stages up to the branch have the sizes {', '.join(before)} there, and {', '.join(now[:grown])} "
-            "in this config: bind schedule.sizes so that it begins like that"
+            f"--from: stages up to the branch have the sizes {', '.join(noted_sizes)} there, and "
+            f"{', '.join(own_sizes)} in this config: bind schedule.sizes so that it begins like that"
         )
-    _require_room(saved, schedule)
 
 
 def _require_room(saved: Snapshot, schedule: Schedule) -> None:
+    """Check that this config's schedule goes on where a checkpoint ends."""
     stage = schedule.stages[saved.stage]
     if saved.images >= schedule.total:
         raise RunError(
@@ -112,67 +120,79 @@ def _require_room(saved: Snapshot, schedule: Schedule) -> None:
         )
 
 
-def take(trunk: Trunk, own: Identity, state: TrainState, hooks: Hooks) -> tuple[Snapshot, list[str]]:
-    """Let a new state go on from a checkpoint.
+def load_branch_point(point: BranchPoint, own: Identity, state: TrainState, hooks: Hooks) -> tuple[Snapshot, list[str]]:
+    """Load a checkpoint of another run into a new state.
 
-    Clock, starts, weights, average and bridges are taken. So is what optimizers remember, where they are of the same
-    classes, under the new config's settings; and what parts saved, where the same place holds the same class. Counters
-    and the running tick begin anew.
+    Clock, starts, weights, average and bridges are loaded; the state of optimizers where they are of the same classes,
+    under the new config's settings; and what components saved, where the same place holds the same class. Counters and
+    the running tick start from zero.
 
     Args:
-        trunk: where the branch begins.
+        point: the place where the branch begins.
         own: the new experiment's identity.
-        state: of the new experiment, not yet trained.
-        hooks: the new experiment's.
+        state: the new experiment's state, not yet trained.
+        hooks: the new experiment's hooks.
 
     Returns:
-        What the run goes on from: the checkpoint without what was not taken; and in words what that is.
+        The snapshot that the run goes on from, without what was not loaded; and sentences that say what was not.
 
     Raises:
         RunError: another architecture, other sizes before the branch, no images left, or a fade that cannot go on.
     """
-    _require_fit(trunk.saved, own, state.schedule)
+    _require_fit(point.saved, own, state.schedule)
+    _require_room(point.saved, state.schedule)
+
+    # The branch counts its own failures and warnings, and its tick begins with it.
     saved = replace(
-        trunk.saved, dropped=0, rewinds=0, warned_stage=-1, last_tick=trunk.saved.images, means=SavedMeans()
+        point.saved, dropped=0, rewinds=0, warned_stage=-1, last_tick=point.saved.images, means=SavedMeans()
     )
-    anew = state.load_snapshot(saved, other_optimizers=True)
+    reset_optimizers = state.load_snapshot(saved, other_optimizers=True)
     _require_bridges(state, hooks)
-    left = [f"the optimizer {name} begins anew: {why}" for name, why in anew.items()]
+    notes = [f"the optimizer {name} starts from scratch: {why}" for name, why in reset_optimizers.items()]
 
-    now = part_classes(hooks, "load_state")
-    there = saved.component_classes
-    taken = {}
+    # A component's state is loaded only into the same class at the same place.
+    own_classes = list_implementing_classes(hooks, "load_state")
+    components = {}
     for name, value in saved.components.items():
-        if now.get(name) == there.get(name):
-            taken[name] = value
+        noted_class = saved.component_classes.get(name)
+        own_class = own_classes.get(name)
+        if own_class == noted_class:
+            components[name] = value
         else:
-            left.append(f"what {name} ({there.get(name)}) had saved is not taken: it is {now.get(name)} now")
-    return replace(saved, components=taken), left
+            notes.append(f"the state that {name} ({noted_class}) saved is not loaded: {name} is {own_class} now")
+    return replace(saved, components=components), notes
 
 
-def beginning(text: str | Path, run: Run) -> str:
-    """Where a branch begins and what comes next, in one line: of what `find` was given, and the run before its start.
+def describe_branch(text: str | Path, run: Run) -> str:
+    """Return one line that says where a branch begins and what comes next.
 
-    The line names no end where a hook may say when the stage is over.
+    The line names no end where a hook may decide when the stage is over.
+
+    Args:
+        text: the text that `find_branch_point` was called with.
+        run: the branch, before it is trained.
     """
-    state, schedule = run.state, run.schedule
-    begun = f"from {text} at images {state.images:,} of stage {state.stage.size}"
-    last = len(state.starts) == len(schedule.stages)
-    if not last and run.hooks.implementations("should_advance"):
-        return begun
-    end = schedule.end(state.starts)
+    state = run.state
+    stages = run.schedule.stages
+    begin = f"from {text} at images {state.images:,} of stage {state.stage.size}"
+
+    # The last stage ends by its budget alone.
+    is_last = len(state.starts) == len(stages)
+    if not is_last and run.hooks.list_implementations("should_advance"):
+        return begin
+    end = run.schedule.end(state.starts)
     if state.images < end:
-        return f"{begun}, which goes on until images {end:,}"
-    return f"{begun}, which is over; stage {schedule.stages[len(state.starts)].size} is next"
+        return f"{begin}, which goes on until images {end:,}"
+    return f"{begin}, which is over; stage {stages[len(state.starts)].size} is next"
 
 
 def _require_bridges(state: TrainState, hooks: Hooks) -> None:
-    """A branch amid a fade must have the old paths that its switch fades from."""
+    """Check that a branch amid a fade has the old paths that its switch fades from."""
     if state.phase != FADE:
         return
     fade = Fade(hooks, state.experiment.fade_reals)
     for net in NETS:
-        alpha = fade.alpha_at(state.stage, state.starts[-1], state.images, net)
+        alpha = fade.compute_alpha(state.stage, state.starts[-1], state.images, net)
         if alpha != 1.0 and state.network(net).bridge is None:
             raise RunError(
                 f"--from: stage {state.stage.size} began with a hard switch there, and this config's train.switch is "

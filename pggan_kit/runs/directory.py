@@ -1,4 +1,4 @@
-"""A run: its directory, and what hooks are given of it."""
+"""Make, lock, read and write the directory of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pggan_kit.errors import RunError
 from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
@@ -22,12 +22,10 @@ from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import LOCK, RunLock
 from pggan_kit.system.provenance import describe_environment
 
-if TYPE_CHECKING:
-    pass
-
 ROOT = Path("runs")
+
 LONGEST_NAME = 60
-"""Characters of a config's name in a run's: with four bytes each they still fit a file name."""
+"""Maximum characters of a config's name in a run's: with four bytes each they still fit a file name."""
 
 
 class RunDirectory:
@@ -44,21 +42,25 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path | None, name: str) -> RunDirectory:
-        """A new directory, locked: `path`, or the next number under `runs/`, as `runs/00007-mnist`.
+        """Make a new directory and lock it: `path`, or the next number under `runs/`, as `runs/00007-mnist`.
 
         Args:
             path: an empty folder, or one that is yet to be made.
-            name: of the config; what may not stand in a file name becomes a dash.
+            name: the config's name; characters that may not stand in a file name become a dash.
 
         Raises:
             RunError: `path` is not empty, cannot be made, or another process has just taken it.
         """
         try:
-            files = cls(_next_number(name) if path is None else path)
-            if path is not None and path.exists() and not path.is_dir():
+            if path is None:
+                files = cls(_make_next_folder(name))
+            elif path.exists() and not path.is_dir():
                 raise RunError(f"--run-dir {path} is not empty; name another")
+            else:
+                files = cls(path)
             files.path.mkdir(parents=True, exist_ok=True)
-            # Looked at before, so that a full folder is not written to; and after, since another may have been faster.
+
+            # Checked before the lock, which writes a file; and after it, since another process may have been faster.
             files._require_empty()
             files.lock()
             try:
@@ -71,13 +73,16 @@ class RunDirectory:
         return files
 
     def _require_empty(self) -> None:
-        if any(entry.name != LOCK for entry in self.path.iterdir()):
-            what = "already holds a run" if (self.path / "run.json").exists() else "is not empty"
-            raise RunError(f"--run-dir {self.path} {what}; name another, or `pggan-kit resume {self.path}`")
+        if all(entry.name == LOCK for entry in self.path.iterdir()):
+            return
+        problem = "is not empty"
+        if (self.path / "run.json").exists():
+            problem = "already holds a run"
+        raise RunError(f"--run-dir {self.path} {problem}; name another, or `pggan-kit resume {self.path}`")
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """An existing run's directory, not locked.
+        """Return an existing run's directory, not locked.
 
         Raises:
             RunError: there is no run in it.
@@ -112,7 +117,17 @@ class RunDirectory:
         blocked: Sequence[str] = (),
         objects: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Write what the run consists of, once, before it starts; of a branch also its `origin`."""
+        """Write `config.gin`, `operative.gin` and `run.json`, once, before the run starts.
+
+        Args:
+            plugins: rows with `name`, `origin` and, of files, `sha256`.
+            config_text: the config, self-contained.
+            operative_text: all settings, those of defaults too.
+            command: the command line.
+            origin: the checkpoint that a branch goes on from; None for other runs.
+            blocked: installed plugins that were left out.
+            objects: selectors of the components that were given as objects, by their places.
+        """
         about: dict[str, Any] = {
             "command": command,
             "plugins": plugins,
@@ -123,43 +138,43 @@ class RunDirectory:
         }
         if origin is not None:
             about["from"] = dict(origin)
+
+        # `run.json` comes last: it makes the folder a run.
         write_atomically(self.path / "config.gin", config_text.encode())
         write_atomically(self.path / "operative.gin", operative_text.encode())
         write_atomically(self.path / "run.json", (json_text(about, indent=1) + "\n").encode())
 
     def about(self) -> dict[str, Any]:
-        """What `record` wrote in `run.json`.
-
-        Its `plugins` are rows with `name`, `origin` and, of files, `sha256`; `blocked` the installed plugins that were
-        left out, `objects` the selectors of parts that were given as objects, by their places.
+        """Return the content of `run.json`, as `record` wrote it.
 
         Raises:
             RunError: the file is damaged.
         """
+        path = self.path / "run.json"
         try:
-            found: dict[str, Any] = json.loads(self._text("run.json"))
-            good = all(isinstance(row[key], str) for row in found["plugins"] for key in ("name", "origin")) and all(
-                row.get("sha256") is None or isinstance(row["sha256"], str) for row in found["plugins"]
+            content: dict[str, Any] = json.loads(self._read_text("run.json"))
+            plugins_are_rows = all(_is_plugin_row(row) for row in content["plugins"])
+            content = {"blocked": [], "objects": {}, **content}  # an older version noted neither
+            are_lists = _is_list_of_texts(content["blocked"]) and all(
+                _is_list_of_texts(names) for names in content["objects"].values()
             )
-            found = {"blocked": [], "objects": {}, **found}  # an older version noted neither
-            listed = _texts(found["blocked"]) and all(_texts(names) for names in found["objects"].values())
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise RunError(f"{self.path / 'run.json'} is damaged: {type(error).__name__}: {error}") from error
-        if not good:
-            raise RunError(f"{self.path / 'run.json'} is damaged: its plugins are no rows of name, origin and sha256")
-        if not listed:
-            raise RunError(f"{self.path / 'run.json'} is damaged: its blocked or objects are no lists of names")
-        return found
+            raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+        if not plugins_are_rows:
+            raise RunError(f"{path} is damaged: its plugins are no rows of name, origin and sha256")
+        if not are_lists:
+            raise RunError(f"{path} is damaged: its blocked or objects are no lists of names")
+        return content
 
-    def config_text(self) -> str:
-        """`config.gin`: includes and overrides resolved.
+    def read_config(self) -> str:
+        """Return the text of `config.gin`: includes and overrides resolved.
 
         Raises:
             RunError: the file is missing or no text.
         """
-        return self._text("config.gin")
+        return self._read_text("config.gin")
 
-    def _text(self, name: str) -> str:
+    def _read_text(self, name: str) -> str:
         try:
             return (self.path / name).read_text(encoding="utf-8")
         except OSError as error:
@@ -168,19 +183,22 @@ class RunDirectory:
             raise RunError(f"{self.path / name} is damaged: it is no UTF-8 text") from error
 
     def log(self, line: str) -> None:
-        """Add a dated line to `log.txt`. That it cannot be written ends no run: what fails then says so itself."""
+        """Add a dated line to `log.txt`.
+
+        A line that cannot be written ends no run: what fails for the same reason reports it.
+        """
         with suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
-    def tell(self, line: str, say: Say | None) -> None:
-        """Log a line, and say it to whoever listens. Only rank 0 does."""
+    def log_and_say(self, line: str, say: Say | None) -> None:
+        """Log a line, and pass it to `say` where there is one. Only rank 0 does."""
         if distributed.rank() == 0:
             self.log(line)
             if say is not None:
                 say(line)
 
     def warn(self, line: str) -> None:
-        """Warn, and log it too. Only rank 0 does."""
+        """Warn, and log the warning too. Only rank 0 does."""
         if distributed.rank() == 0:
             self.log(f"warning: {line}")
             warnings.warn(line, stacklevel=2)
@@ -189,41 +207,49 @@ class RunDirectory:
         """Return the run's checkpoints.
 
         Args:
-            keep: see `Checkpoints`; it matters to those who save.
+            keep: see `Checkpoints`; it matters only for saving.
         """
         return Checkpoints(self.path / "checkpoints", keep)
 
     def append_stats(self, row: Mapping[str, Any]) -> None:
-        """Add a tick's row to `stats.jsonl`; see `Rows.append`."""
+        """Add a tick's row to `stats.jsonl`; see `JsonLines.append`."""
         self._rows.append(row)
 
     def stats(self) -> list[dict[str, Any]]:
-        """All ticks' rows that are whole; see `Rows.read`."""
+        """Return all ticks' rows that are whole; see `JsonLines.read`."""
         return self._rows.read()
 
     def cut_stats(self, images: int) -> None:
-        """Drop the rows past `images`; see `Rows.cut`."""
+        """Drop the rows past `images`; see `JsonLines.cut`."""
         self._rows.cut(images, self.warn)
 
 
-def _next_number(name: str) -> Path:
-    """A new folder under `runs/`."""
-    safe = re.sub(r"[^\w.-]+", "-", name)[:LONGEST_NAME]
+def _make_next_folder(name: str) -> Path:
+    """Make a new folder under `runs/` and return it."""
+    safe_name = re.sub(r"[^\w.-]+", "-", name)[:LONGEST_NAME]
     ROOT.mkdir(exist_ok=True)
     while True:
-        numbers = [int(m[1]) for entry in ROOT.iterdir() if (m := re.match(r"(\d{5})-", entry.name))]
-        path = ROOT / f"{max(numbers, default=-1) + 1:05d}-{safe}"
+        matches = [re.match(r"(\d{5})-", entry.name) for entry in ROOT.iterdir()]
+        numbers = [int(match[1]) for match in matches if match is not None]
+        path = ROOT / f"{max(numbers, default=-1) + 1:05d}-{safe_name}"
         try:
             path.mkdir()
-        except FileExistsError:
+        except FileExistsError:  # another process was faster
             continue
         return path
 
 
-def _texts(value: Any) -> bool:
+def _is_plugin_row(row: Any) -> bool:
+    if not isinstance(row["name"], str) or not isinstance(row["origin"], str):
+        return False
+    sha256 = row.get("sha256")
+    return sha256 is None or isinstance(sha256, str)
+
+
+def _is_list_of_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def environment_command() -> str:
-    """How this process was called."""
+def read_command_line() -> str:
+    """Return the command that started this process, without the folder of its program."""
     return " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""What a run's generator draws: now, at its last checkpoint, or as it was when a stage ended."""
+"""Get the generator of a run, as it is now, at a checkpoint or at a stage's end, and draw its images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pggan_kit.schedule import Schedule
 
 CHUNK = 256
-"""Images that are drawn at once."""
+"""Maximum number of images that are drawn at once."""
 
 
 class TrainedGenerator(nn.Module):
@@ -32,7 +32,7 @@ class TrainedGenerator(nn.Module):
     Attributes:
         latent_size: Z.
         classes: number of classes it is conditioned on; 0 for none.
-        images: the clock at which it is what it is.
+        images: the clock at which the run had this generator.
         alpha: the new path's share where it stands within a fade (0-dim, in [0, 1]; may be filled with another), None
             where it has no old path.
     """
@@ -45,7 +45,10 @@ class TrainedGenerator(nn.Module):
         self.latent_size = generator.latent_size
         self.classes = classes
         self.images = images
-        self.register_buffer("alpha", None if generator.bridge is None else torch.tensor(alpha))
+        share = None
+        if generator.bridge is not None:
+            share = torch.tensor(alpha)
+        self.register_buffer("alpha", share)
         self.eval().requires_grad_(False)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None, alpha: Tensor | None = None) -> Tensor:
@@ -56,29 +59,34 @@ class TrainedGenerator(nn.Module):
             labels: (N,) int64, where the generator is conditional.
             alpha: 0-dim, instead of the generator's own where it stands within a fade.
         """
-        images: Tensor = self.generator(latents, labels, self.alpha if alpha is None else alpha)
-        return images
+        if alpha is None:
+            alpha = self.alpha
+        pictures: Tensor = self.generator(latents, labels, alpha)
+        return pictures
 
 
-def trained(state: TrainState, hooks: Hooks) -> TrainedGenerator:
-    """A copy, on the CPU, of a state's averaged generator, with the alpha of its place on the clock."""
+def copy_generator(state: TrainState, hooks: Hooks) -> TrainedGenerator:
+    """Return a copy, on the CPU, of a state's averaged generator, with the alpha of its place on the clock."""
     alpha = 1.0
     if state.generator.bridge is not None:
         fade = Fade(hooks, state.experiment.fade_reals)
-        alpha = fade.alpha_at(state.stage, state.starts[-1], state.images, "generator")
-    classes = state.stage.classes if state.experiment.architecture.conditional else 0
+        alpha = fade.compute_alpha(state.stage, state.starts[-1], state.images, "generator")
+    classes = 0
+    if state.experiment.architecture.conditional:
+        classes = state.stage.classes
     return TrainedGenerator(copy.deepcopy(state.ema).cpu(), alpha, classes, state.images)
 
 
-def restored(
+def restore_generator(
     experiment: Experiment, schedule: Schedule, hooks: Hooks, saved: Snapshot, grown: bool = False
 ) -> TrainedGenerator:
-    """The averaged generator of a checkpoint, on the CPU.
+    """Return the averaged generator of a checkpoint, on the CPU.
 
     Args:
         experiment, schedule, hooks: the run's, or those of a branch that goes on from it.
-        saved: of a stage's end where `grown` is asked for.
-        grown: as it was right after the stage's end, when the next stage had begun and nothing was trained yet.
+        saved: the checkpoint's content; of a stage's end where `grown` is asked for.
+        grown: whether it is returned as it was right after the stage's end, when the next stage had begun and nothing
+            was trained yet.
 
     Raises:
         RunError: the checkpoint does not fit the experiment.
@@ -88,60 +96,64 @@ def restored(
         state.load_snapshot(saved, other_optimizers=True)
         if grown:
             stage = schedule.stages[len(state.starts)]
-            old_paths = Fade(hooks, experiment.fade_reals).old_paths(stage, state.images)
+            old_paths = Fade(hooks, experiment.fade_reals).find_old_paths(stage, state.images)
             state.grow(dict.fromkeys(old_paths, True))
-    return trained(state, hooks)
+    return copy_generator(state, hooks)
 
 
 @torch.no_grad()
-def drawn(
+def draw_images(
     net: nn.Module, latents: Tensor, labels: Tensor | None, alpha: Tensor | None, seed: int, device: torch.device
 ) -> Tensor:
-    """Images (N, C, h, w), float32 on the CPU: those of `net(latents, labels, alpha)`, a chunk at a time.
+    """Return images (N, C, h, w), float32 on the CPU: those of `net(latents, labels, alpha)`, a chunk at a time.
 
-    The net is used in inference mode. Noise that it draws comes from `seed`, and what else draws random numbers does
-    not notice.
+    The net is used in inference mode. Noise that it draws comes from `seed`; other random numbers are not disturbed.
 
     Args:
-        net: on `device`.
+        net: the network, on `device`.
         latents, labels: (N, Z) and (N,) or None, on any device.
         alpha: 0-dim on `device`, or None.
+        seed: the seed of the network's noise.
+        device: the device to draw on.
     """
+    # A network need not take alpha: it is passed only where there is one.
+    shares = () if alpha is None else (alpha,)
     was_training = net.training
     net.eval()
+
+    pictures = []
     with fork_random_numbers(device, seed):
-        chunks = [
-            net(
-                part.to(device),
-                None if labels is None else labels[start : start + len(part)].to(device),
-                *(() if alpha is None else (alpha,)),
-            )
-            .float()
-            .cpu()
-            for start, part in zip(range(0, len(latents), CHUNK), latents.split(CHUNK), strict=True)
-        ]
+        for start in range(0, len(latents), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            chunk_labels = None
+            if labels is not None:
+                chunk_labels = labels[chunk].to(device)
+            drawn = net(latents[chunk].to(device), chunk_labels, *shares)
+            pictures.append(drawn.float().cpu())
+
     net.train(was_training)
-    return torch.cat(chunks)
+    return torch.cat(pictures)
 
 
-def stage_end(checkpoints: Checkpoints, stage: str | int, say: Say = warnings.warn) -> tuple[Entry, Snapshot]:
-    """The checkpoint that was kept as a stage ended: its row in `entries()`, and its content.
+def load_stage_end(checkpoints: Checkpoints, stage: str | int, say: Say = warnings.warn) -> tuple[Entry, Snapshot]:
+    """Return the checkpoint that was kept as a stage ended: its row in `read_entries()`, and its content.
 
     Args:
-        checkpoints: of a run.
+        checkpoints: the run's checkpoints.
         stage: its number from 0, or its size, as `28x28`.
-        say: told in one sentence where the list of checkpoints is damaged.
+        say: the receiver of one sentence where the list of checkpoints is damaged.
 
     Raises:
         RunError: no such stage has ended; the message lists those that have.
     """
-    ends: list[str] = []
-    for entry in checkpoints.entries(say):
+    ended: list[str] = []
+    for entry in checkpoints.read_entries(say):
         if not entry.forever:
             continue
         saved = checkpoints.load(entry)
+        # The end of a fade is kept forever too.
         if saved.stage_over:
             if str(stage) in (str(saved.stage), saved.size):
                 return entry, saved
-            ends.append(f"{saved.stage} ({saved.size})")
-    raise RunError(f"no such stage has ended there; ended are: {', '.join(ends) or 'none'}")
+            ended.append(f"{saved.stage} ({saved.size})")
+    raise RunError(f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}")

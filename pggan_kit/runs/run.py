@@ -8,8 +8,15 @@ import torch
 from torch import Tensor
 
 from pggan_kit.errors import RunError, check_at_least, did_you_mean, suggest
-from pggan_kit.runs.generators import TrainedGenerator, drawn, restored, stage_end, trained
-from pggan_kit.runs.identity import Identity
+from pggan_kit.runs.checkpoint_identity import Identity
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.generators import (
+    TrainedGenerator,
+    copy_generator,
+    draw_images,
+    load_stage_end,
+    restore_generator,
+)
 from pggan_kit.system.seeding import torch_generator
 
 if TYPE_CHECKING:
@@ -19,22 +26,21 @@ if TYPE_CHECKING:
     from pggan_kit.plugin_host.hooks import Hooks
     from pggan_kit.runs.state import TrainState
     from pggan_kit.schedule import Schedule
-from pggan_kit.runs.directory import RunDirectory
 
 
 class Run:
-    """What hooks are given of a run.
+    """A run, as hooks and users see it.
 
     Attributes:
         directory: the run's folder.
         experiment, schedule: what is trained, and when it grows.
         state: networks and clock.
-        hooks: those of this run.
-        device: where the networks live.
+        hooks: the hooks of this run.
+        device: the device of the networks.
         resumed: whether an earlier process began it.
-        alpha: of the last step, by path (`generator`, `discriminator`, `reals`); 1 where nothing fades.
-        identity: what checkpoints say they belong to.
-        evaluator: measures `train.metrics` at ticks; None where there are none.
+        alpha: alpha of the last step, by path (`generator`, `discriminator`, `reals`); 1 where nothing fades.
+        identity: the experiment that its checkpoints note.
+        evaluator: the evaluator that measures `train.metrics` at ticks; None where there are no metrics.
     """
 
     def __init__(
@@ -55,33 +61,37 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The directory's own name."""
+        """Return the directory's own name."""
         return self.directory.resolve().name
 
     def fixed_latents(self, count: int) -> Tensor:
-        """(count, Z) latents that are the same at every call and in every run with this seed."""
+        """Return (count, Z) latents that are the same at every call and in every run with this seed."""
         generator = torch_generator(self.experiment.seed, "fixed latents")
         return torch.randn(count, self.experiment.latent_size, generator=generator)
 
     def fixed_labels(self, count: int) -> Tensor | None:
-        """(count,) labels 0, 1, ..., K - 1, 0, ...; None where the generator does not look at labels."""
-        classes = self.state.stage.classes if self.experiment.architecture.conditional else 0
-        return torch.arange(count) % classes if classes else None
+        """Return (count,) labels 0, 1, ..., K - 1, 0, ...; None where the generator is unconditional."""
+        classes = self.state.stage.classes
+        if not self.experiment.architecture.conditional or not classes:
+            return None
+        return torch.arange(count) % classes
 
     def generate(
         self, latents: Tensor, labels: Tensor | None = None, average: bool = True, alpha: float | None = None
     ) -> Tensor:
-        """Images (N, C, h, w), float32 on the CPU, nominally in [-1, 1], at the current size.
+        """Return images (N, C, h, w), float32 on the CPU, nominally in [-1, 1], at the current size.
 
         Args:
             latents: (N, Z).
             labels: (N,), where the generator is conditional.
-            average: from the average of G's weights; else from G itself.
+            average: whether they come from the average of G's weights; else from G itself.
             alpha: the new path's share where there is an old path, in [0, 1]; None: that of the last step.
         """
-        net = self.state.ema if average else self.state.generator
+        net = self.state.generator
+        if average:
+            net = self.state.ema
         # Networks that draw noise must neither disturb training nor differ between calls.
-        return drawn(net, latents, labels, self.make_alpha(net, alpha), self.experiment.seed, self.device)
+        return draw_images(net, latents, labels, self.make_alpha(net, alpha), self.experiment.seed, self.device)
 
     def make_alpha(self, net: Generator, alpha: float | None = None) -> Tensor | None:
         """Return alpha as a generator takes it: 0-dim on the run's device, or None where only the new path counts.
@@ -97,38 +107,44 @@ class Run:
         return torch.tensor(alpha, device=self.device)
 
     def generator(self) -> TrainedGenerator:
-        """A copy of the averaged generator as it is now, on the CPU, in inference mode."""
-        return trained(self.state, self.hooks)
+        """Return a copy of the averaged generator as it is now, on the CPU, in inference mode."""
+        return copy_generator(self.state, self.hooks)
 
     def samples(self, stage: str | int | None = None, count: int = 64) -> Tensor:
-        """Images (count, C, h, w), float32 on the CPU, nominally in [-1, 1], from the averaged generator.
+        """Return images (count, C, h, w), float32 on the CPU, nominally in [-1, 1], from the averaged generator.
 
         They are drawn from `fixed_latents` (and `fixed_labels`), so the images of two stages, and of two runs with one
         seed, may be laid side by side.
 
         Args:
-            stage: as it was when this stage ended: its number from 0, or its size (`14x14`); None: as it is now.
-            count: how many, at least 1.
+            stage: a stage's number from 0, or its size (`14x14`), for the generator as it was when that stage ended;
+                None: as it is now.
+            count: number of images, at least 1.
 
         Raises:
             RunError: no such stage has ended yet, or its checkpoint cannot be read.
             ValueError: `count` is below 1.
         """
         check_at_least("count", count, 1)
-        generator = self.generator()
-        if stage is not None:
+        if stage is None:
+            generator = self.generator()
+        else:
             try:
-                _, ended = stage_end(self.checkpoints, stage, self.files.warn)
+                _, saved = load_stage_end(self.checkpoints, stage, self.files.warn)
             except RunError as error:
                 raise RunError(f"{self.directory}, stage {stage!r}: {error}") from None
-            generator = restored(self.experiment, self.schedule, self.hooks, ended)
-        latents, labels = self.fixed_latents(count), self.fixed_labels(count)
-        return drawn(generator, latents, labels, None, self.experiment.seed, torch.device("cpu"))
+            generator = restore_generator(self.experiment, self.schedule, self.hooks, saved)
+
+        # On the CPU, where the generator is.
+        latents = self.fixed_latents(count)
+        labels = self.fixed_labels(count)
+        return draw_images(generator, latents, labels, None, self.experiment.seed, torch.device("cpu"))
 
     @property
     def stats(self) -> Stats:
-        """The ticks' numbers so far, as a table: a row for each tick, `run.stats.column("Loss/generator")` for a
-        column.
+        """Return the ticks' numbers so far, as a table with a row for each tick.
+
+        `run.stats.column("Loss/generator")` is a column.
 
         Raises:
             RunError: `stats.jsonl` cannot be read.
@@ -144,11 +160,11 @@ class Stats(list[dict[str, Any]]):
 
     @property
     def columns(self) -> list[str]:
-        """The names that any row has, in the order in which they first appear."""
+        """Return the names that any row has, in the order in which they first appear."""
         return list(dict.fromkeys(name for row in self for name in row))
 
     def column(self, name: str) -> list[Any]:
-        """One value for each row; None where a row has none.
+        """Return one value for each row; None where a row has none.
 
         Raises:
             KeyError: no row has this name; the message has the nearest one.

@@ -1,4 +1,4 @@
-"""Define what a checkpoint holds: its entries, their names in the file, and what they may be."""
+"""Define the content of a checkpoint: its entries, their names in the file, and their valid values."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from pggan_kit.errors import RunError
-from pggan_kit.runs.identity import SECTIONS, Identity, noted_sizes
+from pggan_kit.runs.checkpoint_identity import SECTIONS, Identity, read_noted_sizes
 from pggan_kit.schedule import FADE, STABLE
 
 FORMAT = 3
-"""Number of the file's form. It changes when an older version could no longer read the file."""
+"""Number of the file format, which changes when an older version could no longer read the file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +38,9 @@ class Snapshot:
         rewinds: returns to an earlier checkpoint for the same reason.
         warned_stage: the last stage with a warning about collapse; -1 for none.
         scalers: the state of each network's loss scaler; empty without float16.
-        identity: what the checkpoint belongs to.
+        identity: the experiment that the checkpoint belongs to.
         stage_over: whether it was saved at the end of its stage.
-        components: what components saved, by their place in the config.
+        components: the state that components saved, by their place in the config.
         compiled: for each network, whether its steps were compiled (`compiled`) or not (`eager`).
         component_classes: the class of each component that can save something, by its place.
     """
@@ -80,9 +80,9 @@ class Snapshot:
         Raises:
             RunError: the checkpoint does not note them.
         """
-        sizes = noted_sizes(self.identity)
+        sizes = read_noted_sizes(self.identity)
         if len(sizes) <= self.stage:
-            raise RunError(f"the checkpoint is corrupt: it stands in stage {self.stage} of {len(sizes)} stages")
+            raise RunError(f"the checkpoint is corrupt: it is in stage {self.stage} of {len(sizes)} stages")
         return sizes
 
     @property
@@ -126,10 +126,10 @@ class Snapshot:
     def from_content(cls, content: object) -> Snapshot:
         """Return the snapshot that a file holds.
 
-        Whether it fits an experiment shows when a `TrainState` loads it.
+        Whether it fits an experiment is checked when a `TrainState` loads it.
 
         Args:
-            content: what `torch.load` returned; it may be anything.
+            content: the value that `torch.load` returned; it may be anything.
 
         Raises:
             RunError: it is no checkpoint, this version cannot read it, or an entry is missing or corrupt.
@@ -140,6 +140,7 @@ class Snapshot:
             )
         _require_format(content.get("format"))
 
+        # Each entry for itself; entries with a default may be missing.
         entries = {}
         for name, is_valid in _IS_VALID.items():
             if name in content:
@@ -149,6 +150,7 @@ class Snapshot:
             elif name in _REQUIRED:
                 raise RunError(f"the checkpoint is corrupt: it has no entry {name!r}")
 
+        # The entries together, in the types of a snapshot.
         entries["starts"] = tuple(entries["starts"])
         entries["means"] = SavedMeans(entries["means"]["sums"], entries["means"]["counts"])
         snapshot = cls(**entries)
@@ -157,11 +159,13 @@ class Snapshot:
             raise RunError("the checkpoint is corrupt: its entries 'images' and 'starts' contradict each other")
         return snapshot
 
-    def on_cpu(self) -> Snapshot:
+    def copy_to_cpu(self) -> Snapshot:
         """Return a copy that shares no memory with this one and takes no GPU's memory."""
-        means = SavedMeans(copy_to_cpu(self.means.sums), dict(self.means.counts))
-        copies = {entry.name: copy_to_cpu(getattr(self, entry.name)) for entry in fields(self) if entry.name != "means"}
-        return replace(self, means=means, **copies)
+        copies: dict[str, Any] = {"means": SavedMeans(copy_tensors_to_cpu(self.means.sums), dict(self.means.counts))}
+        for entry in fields(self):
+            if entry.name != "means":
+                copies[entry.name] = copy_tensors_to_cpu(getattr(self, entry.name))
+        return replace(self, **copies)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,34 +174,34 @@ class SavedMeans:
 
     Attributes:
         sums: the sum of each number, 0-dim.
-        counts: how many values each sum has.
+        counts: the number of values in each sum.
     """
 
     sums: Mapping[str, Tensor] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-def copy_to_cpu(value: Any) -> Any:
+def copy_tensors_to_cpu(value: Any) -> Any:
     """Return a copy of tensors in nested dicts, lists and tuples, on the CPU."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        return {key: copy_to_cpu(inner) for key, inner in value.items()}
+        return {key: copy_tensors_to_cpu(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(copy_to_cpu(inner) for inner in value)
+        return type(value)(copy_tensors_to_cpu(inner) for inner in value)
     return value
 
 
-def _require_format(found: object) -> None:
-    if type(found) is not int:
-        raise RunError("the checkpoint does not say of which format it is: it is none of a run")
-    if found > FORMAT:
+def _require_format(version: object) -> None:
+    if type(version) is not int:
+        raise RunError("the checkpoint has no format number: it is not a checkpoint of a run")
+    if version > FORMAT:
         raise RunError(
-            f"the checkpoint is of a newer pggan_kit: it has format {found}, and this version reads up to format "
-            f"{FORMAT}; install the newer version"
+            f"the checkpoint was written by a newer pggan_kit (format {version}); this version reads format {FORMAT}: "
+            "install the newer version"
         )
-    if found < FORMAT:
-        raise RunError(f"the checkpoint has format {found}; this version reads format {FORMAT}")
+    if version < FORMAT:
+        raise RunError(f"the checkpoint has format {version}; this version reads format {FORMAT}")
 
 
 def _is_count(value: object) -> bool:
@@ -217,15 +221,15 @@ def _is_mapping_of(kind: type) -> Callable[[object], bool]:
     return is_valid
 
 
-_are_texts = _is_mapping_of(str)
-_are_tensors = _is_mapping_of(Tensor)
-_are_mappings = _is_mapping_of(dict)
+_is_mapping_of_texts = _is_mapping_of(str)
+_is_mapping_of_tensors = _is_mapping_of(Tensor)
+_is_mapping_of_mappings = _is_mapping_of(dict)
 
 
-def _are_means(value: object) -> bool:
+def _is_means(value: object) -> bool:
     return (
         isinstance(value, dict)
-        and _are_tensors(value.get("sums"))
+        and _is_mapping_of_tensors(value.get("sums"))
         and _is_mapping_of(int)(value.get("counts"))
         and value["sums"].keys() == value["counts"].keys()
     )
@@ -234,8 +238,8 @@ def _are_means(value: object) -> bool:
 def _is_identity(value: object) -> bool:
     if not isinstance(value, dict):
         return False
-    # A state that no run has saved belongs to nothing.
-    return not value or all(_are_texts(value.get(section)) for section in SECTIONS)
+    # It is empty where the state was saved outside of a run.
+    return not value or all(_is_mapping_of_texts(value.get(section)) for section in SECTIONS)
 
 
 _IS_VALID: dict[str, Callable[[object], bool]] = {
@@ -246,22 +250,22 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "last_tick": _is_count,
     "phase": lambda value: isinstance(value, str) and value in (FADE, STABLE),
     "bridged": _is_mapping_of(bool),
-    "generator": _are_tensors,
-    "ema": _are_tensors,
-    "discriminator": _are_tensors,
-    "optimizers": _are_mappings,
-    "optimizer_classes": _are_texts,
-    "means": _are_means,
+    "generator": _is_mapping_of_tensors,
+    "ema": _is_mapping_of_tensors,
+    "discriminator": _is_mapping_of_tensors,
+    "optimizers": _is_mapping_of_mappings,
+    "optimizer_classes": _is_mapping_of_texts,
+    "means": _is_means,
     "dropped": _is_count,
     "rewinds": _is_count,
     "warned_stage": lambda value: type(value) is int and value >= -1,
-    "scalers": _are_mappings,
+    "scalers": _is_mapping_of_mappings,
     "identity": _is_identity,
     "stage_over": lambda value: type(value) is bool,
     "components": _is_mapping_of(object),
-    "compiled": _are_texts,
-    "component_classes": _are_texts,
+    "compiled": _is_mapping_of_texts,
+    "component_classes": _is_mapping_of_texts,
 }
-"""For each entry whether a value is possible."""
+"""Check of each entry's value, by the entry's name."""
 
 _REQUIRED = {entry.name for entry in fields(Snapshot) if entry.default is MISSING and entry.default_factory is MISSING}

@@ -1,4 +1,4 @@
-"""TrainState: networks, optimizers and the clock, all of which a checkpoint holds."""
+"""Hold the state of training: networks, their average, optimizers and the clock, all of which a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from pggan_kit.errors import RunError, SettingError, first_line
 from pggan_kit.experiment import Experiment
-from pggan_kit.growth.networks import Discriminator, Generator, Growing
-from pggan_kit.runs.average import calibrate_batch_norm, calibration_labels, decay_of_update, is_copy
-from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_to_cpu
+from pggan_kit.growth.fade import NETS
+from pggan_kit.growth.networks import Discriminator, Generator, GrowingNetwork
+from pggan_kit.runs.average import calibrate_batch_norm, compute_decay, draw_calibration_labels, is_copy
+from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_tensors_to_cpu
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.system import distributed
 
-N = TypeVar("N", bound=Growing)
+N = TypeVar("N", bound=GrowingNetwork)
 
 
 class TickMeans:
@@ -27,28 +28,38 @@ class TickMeans:
         self.counts: dict[str, int] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Take in one step's values: 0-dim, or (k,) of what the step computed k times, each of which counts alike. A
-        name that is missing in some steps is averaged over those that have it."""
+        """Add one step's values.
+
+        Args:
+            values: 0-dim, or (k,) of what the step computed k times, each of which counts alike. A name that is missing
+                in some steps is averaged over those that have it.
+        """
         for name, value in values.items():
-            summed = value if value.dim() == 0 else value.sum()
+            total = value
+            if value.dim() > 0:
+                total = value.sum()
             if name in self.sums:
-                self.sums[name] += summed
+                self.sums[name] += total
                 self.counts[name] += value.numel()
             else:
-                self.sums[name] = summed.detach().to(torch.float32, copy=True)
+                self.sums[name] = total.detach().to(torch.float32, copy=True)
                 self.counts[name] = value.numel()
 
     def gather(self) -> None:
-        """Replace each rank's sums by their mean over all ranks: what rank 0 saves holds for all."""
+        """Replace each rank's sums by their mean over all ranks: what rank 0 saves is valid for all."""
         distributed.average(list(self.sums.values()))
 
     def read(self) -> dict[str, float]:
-        """The means over all values and ranks, as plain numbers; starts anew. Waits for the device."""
-        names = list(self.sums)
+        """Return the means over all values and ranks, as plain numbers, and reset them. Waits for the device."""
         self.gather()
-        values = torch.stack([self.sums[name] for name in names]).tolist() if names else []
-        means = {name: value / self.counts[name] for name, value in zip(names, values, strict=True)}
-        self.sums, self.counts = {}, {}
+        means = {}
+        if self.sums:
+            # One copy from the device for all of them.
+            totals = torch.stack(list(self.sums.values())).tolist()
+            for name, total in zip(self.sums, totals, strict=True):
+                means[name] = total / self.counts[name]
+        self.sums = {}
+        self.counts = {}
         return means
 
 
@@ -61,20 +72,22 @@ class TrainState:
         starts: the clock at which each stage so far began.
         discriminator_updates: updates of D in this stage so far; `StepContext.minimise` counts them.
         last_tick: the clock at the last tick.
-        phase: `fade` or `stable`: what the stage is in; it changes when the loop acts on it, not by the clock alone.
+        phase: `fade` or `stable`, the stage's phase; it changes when the loop acts on it, not by the clock alone.
         generator, discriminator: the networks, at the size they have grown to.
-        optimizers: by the names that the update gave them.
-        scalers: of losses, by the network they move; they do nothing unless `train.precision` is `float16`.
-        means: what the running tick has gathered.
+        optimizers: the optimizers, by the names that the update gave them.
+        scalers: loss scalers, by the network they move; they do nothing unless `train.precision` is `float16`.
+        means: the means of the running tick.
         dropped: steps that were left out because a loss or gradient was not finite.
-        rewinds: how often the run went back for the same reason; each time gets other latents.
-        warned_stage: the last stage of which it was said that it may have collapsed; -1 for none.
+        rewinds: returns to an earlier checkpoint for the same reason; each return draws other latents.
+        warned_stage: the last stage with a warning about collapse; -1 for none.
     """
 
     def __init__(self, experiment: Experiment, schedule: Schedule, device: torch.device) -> None:
         self.experiment = experiment
         self.schedule = schedule
         self.device = device
+
+        # The clock and the counters.
         self.images = 0
         self.steps = 0
         self.starts = [0]
@@ -82,49 +95,62 @@ class TrainState:
         self.last_tick = 0
         self.phase = STABLE
         self.means = TickMeans()
-        self.dropped = self.rewinds = 0
+        self.dropped = 0
+        self.rewinds = 0
         self.warned_stage = -1
+
+        # The networks and the average, at the base stage.
         if any(True for _ in experiment.image_resampling.up(1, 2).parameters()):
             raise SettingError("train.image_resampling", "must have no parameters: it also resamples reals")
         base = schedule.stages[0]
-        pair = (experiment.architecture, experiment.resampling, experiment.image_resampling, experiment.seed)
-        self.generator = self._place(Generator(*pair, experiment.latent_size, base))
-        self._average = self._place(Generator(*pair, experiment.latent_size, base)).requires_grad_(False)
+        common = (experiment.architecture, experiment.resampling, experiment.image_resampling, experiment.seed)
+        self.generator = self._place(Generator(*common, experiment.latent_size, base))
+        self._average = self._place(Generator(*common, experiment.latent_size, base)).requires_grad_(False)
         self._is_copy = is_copy(experiment, base)
         self._calibrated = False
         self._calibration_labels: Tensor | None = None
-        self.discriminator = self._place(Discriminator(*pair, base))
-        half = experiment.precision == "float16"
-        self.scalers = {
-            name: torch.amp.GradScaler(device.type, enabled=half) for name in ("generator", "discriminator")
-        }
+        self.discriminator = self._place(Discriminator(*common, base))
+
+        # What trains them.
+        uses_float16 = experiment.precision == "float16"
+        self.scalers = {name: torch.amp.GradScaler(device.type, enabled=uses_float16) for name in NETS}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.renew_optimizers(reset=True)
 
     @property
     def stage(self) -> Stage:
-        """The stage that the networks have grown to."""
+        """Return the stage that the networks have grown to."""
         return self.schedule.stages[len(self.starts) - 1]
 
     @property
     def fading(self) -> bool:
-        """Whether a network has its old path beside the new one."""
+        """Return whether a network has its old path beside the new one."""
         return self.generator.bridge is not None or self.discriminator.bridge is not None
 
-    def stream(self, drawn: int = 0) -> tuple[int | str, ...]:
-        """What seeds the random numbers of a place on the clock, besides their purpose."""
-        place: tuple[int | str, ...] = (self.images + drawn,)
-        return (*place, "rewind", self.rewinds) if self.rewinds else place
+    def make_seed_names(self, drawn: int = 0) -> tuple[int | str, ...]:
+        """Return the names that, after their purpose, seed the random numbers of a place on the clock.
+
+        Args:
+            drawn: reals that the current step has drawn; the clock does not count them yet.
+        """
+        names: tuple[int | str, ...] = (self.images + drawn,)
+        if self.rewinds:
+            names = (*names, "rewind", self.rewinds)
+        return names
 
     def network(self, name: str) -> Generator | Discriminator:
-        """`generator` or `discriminator`."""
-        return self.generator if name == "generator" else self.discriminator
+        """Return the network of this name, `generator` or `discriminator`."""
+        if name == "generator":
+            return self.generator
+        return self.discriminator
 
     def grow(self, bridged: Mapping[str, bool]) -> None:
         """Begin the next stage here: grow all networks, with bridges for those named in `bridged`."""
         self.starts.append(self.images)
         self.discriminator_updates = 0
-        self.phase = FADE if self.stage.fade_images > 0 else STABLE
+        self.phase = STABLE
+        if self.stage.fade_images > 0:
+            self.phase = FADE
         self._grow_networks(bridged)
 
     def end_fade(self) -> None:
@@ -134,25 +160,31 @@ class TrainState:
         self._calibrated = False
 
     def renew_optimizers(self, reset: bool) -> None:
-        """Ask the update for optimizers that fit the networks; what stayed keeps its state unless `reset`."""
-        old = self.optimizers
+        """Ask the update for optimizers that fit the networks; parameters that stay keep their state unless `reset`."""
+        before = self.optimizers
         self.optimizers = self.experiment.update.optimizers(
             self.experiment, self.stage, self.generator, self.discriminator
         )
         self._require_scalable()
         if reset:
             return
+
+        # State belongs to parameters, whatever group they are in now.
         for name, optimizer in self.optimizers.items():
-            kept = old[name].state if name in old else {}
+            if name not in before:
+                continue
+            kept = before[name].state
             for group in optimizer.param_groups:
                 for param in group["params"]:
                     if param in kept:
                         optimizer.state[param] = kept[param]
 
     def _require_scalable(self) -> None:
-        """With float16 the optimizer itself leaves out a step whose gradients overflowed, so that nobody waits."""
+        """Check that optimizers can leave out a step whose gradients overflowed in float16, without a wait for it."""
+        if self.experiment.precision != "float16":
+            return
         for name, optimizer in self.optimizers.items():
-            if self.experiment.precision == "float16" and not getattr(optimizer, "_step_supports_amp_scaling", False):
+            if not getattr(optimizer, "_step_supports_amp_scaling", False):
                 raise ValueError(
                     f"train.precision 'float16' needs optimizers that take `found_inf`, as fused ones of torch do, and "
                     f"the optimizer {name} is a {type(optimizer).__name__} that does not: choose another, or 'bfloat16'"
@@ -160,38 +192,43 @@ class TrainState:
 
     @property
     def ema(self) -> Generator:
-        """The generator's exponential moving average; it grows along and lives through all stages.
+        """Return the generator's exponential moving average, which grows along and lasts through all stages.
 
-        Its batch normalisation fits its own features, not those of the generator; that is seen to when somebody asks.
-        Where it is no average but a copy, it has the generator's.
+        Its batch normalisation fits its own features, not those of the generator; it is calibrated when the average is
+        read. Where the settings ask for a copy and not for an average, it has the generator's.
         """
-        if not (self._calibrated or self._is_copy) and self._average.batch_norms():
+        if not (self._calibrated or self._is_copy) and self._average.find_batch_norms():
             if self._calibration_labels is None:
-                self._calibration_labels = calibration_labels(self.experiment, self.stage)
+                self._calibration_labels = draw_calibration_labels(self.experiment, self.stage)
             calibrate_batch_norm(self._average, self._calibration_labels, self.experiment.seed, self.device)
         self._calibrated = True
         return self._average
 
     @torch.no_grad()
-    def follow(self, images: int) -> None:
-        """Let the average follow the generator by one update: `ema = decay * ema + (1 - decay) * generator`.
+    def update_average(self, images: int) -> None:
+        """Update the average after one update of the generator: `ema = decay * ema + (1 - decay) * generator`.
 
         Args:
             images: reals that the update drew, over all ranks; the clock counts them already.
         """
         self._is_copy = is_copy(self.experiment, self.stage)
         self._calibrated = False
+
+        # Each piece by its own age.
         before = self.images - images
-        currents = self.generator.weights_by_birth()
-        for birth, averages in self._average.weights_by_birth().items():
-            decay = decay_of_update(self.experiment, self.stage, before - self.starts[birth], images)
+        currents = self.generator.group_weights_by_birth()
+        for birth, averages in self._average.group_weights_by_birth().items():
+            decay = compute_decay(self.experiment, self.stage, before - self.starts[birth], images)
             torch._foreach_lerp_(averages, currents[birth], 1.0 - decay)
-        buffers = (net.followed_buffers(statistics=self._is_copy) for net in (self._average, self.generator))
-        for average, current in zip(*buffers, strict=True):
+
+        # Buffers are copied as they are.
+        average_buffers = self._average.list_followed_buffers(statistics=self._is_copy)
+        current_buffers = self.generator.list_followed_buffers(statistics=self._is_copy)
+        for average, current in zip(average_buffers, current_buffers, strict=True):
             average.copy_(current)
 
     def take_snapshot(self) -> Snapshot:
-        """Return everything, without copying tensors. What belongs to the run and not to its state is left out."""
+        """Return the whole state, without copies of tensors; what belongs to the run is left out."""
         return Snapshot(
             images=self.images,
             steps=self.steps,
@@ -199,8 +236,9 @@ class TrainState:
             discriminator_updates=self.discriminator_updates,
             last_tick=self.last_tick,
             phase=self.phase,
-            bridged={name: self.network(name).bridge is not None for name in ("generator", "discriminator")},
+            bridged={name: self.network(name).bridge is not None for name in NETS},
             generator=self.generator.state_dict(),
+            # Read through the property, so that its batch normalisation is calibrated.
             ema=self.ema.state_dict(),
             discriminator=self.discriminator.state_dict(),
             optimizers={name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -213,15 +251,15 @@ class TrainState:
         )
 
     def load_snapshot(self, saved: Snapshot, other_optimizers: bool = False) -> dict[str, str]:
-        """Become what was saved. Only on a new state of the same experiment.
+        """Load a snapshot, into a new state of the same experiment.
 
         Args:
-            saved: what `take_snapshot` returned.
-            other_optimizers: the experiment is another one, whose optimizers keep their own settings; those of other
-                classes or parameters begin anew.
+            saved: the snapshot, as `take_snapshot` returned it.
+            other_optimizers: whether the experiment is another one, whose optimizers keep their own settings; those of
+                other classes or parameters start from scratch.
 
         Returns:
-            Optimizers that began anew, and why.
+            Optimizers that start from scratch, and why.
 
         Raises:
             RunError: a checkpoint of other networks.
@@ -233,13 +271,18 @@ class TrainState:
             raise RunError(f"the checkpoint does not fit this experiment: {reason}") from error
 
     def _load(self, saved: Snapshot, other_optimizers: bool) -> dict[str, str]:
+        # The networks grow to the stage; only the last may have its old path.
         last = saved.stage
         if last >= len(self.schedule.stages):
-            raise RunError(f"the checkpoint stands in stage {last} of a schedule of {len(self.schedule.stages)} stages")
+            raise RunError(f"the checkpoint is in stage {last} of a schedule of {len(self.schedule.stages)} stages")
         for index in range(1, last + 1):
             self.starts = [0] * (index + 1)
-            self._grow_networks(saved.bridged if index == last else {})
+            bridged: Mapping[str, bool] = {}
+            if index == last:
+                bridged = saved.bridged
+            self._grow_networks(bridged)
 
+        # The clock and the counters.
         self.starts = list(saved.starts)
         self.images = saved.images
         self.steps = saved.steps
@@ -250,43 +293,51 @@ class TrainState:
         self.rewinds = saved.rewinds
         self.warned_stage = saved.warned_stage
 
+        # The weights; the average was calibrated when it was saved.
         load_weights(self.generator, saved.generator, "generator")
         load_weights(self._average, saved.ema, "ema")
         load_weights(self.discriminator, saved.discriminator, "discriminator")
         self._is_copy = is_copy(self.experiment, self.stage)
-        self._calibrated = True  # what was saved is
+        self._calibrated = True
 
+        # What trains the networks, and the means of the running tick.
         self.renew_optimizers(reset=True)
-        anew = self._load_optimizers(saved, other_optimizers)
+        reset_optimizers = self._load_optimizers(saved, other_optimizers)
         for name, scaler in saved.scalers.items():
             self.scalers[name].load_state_dict(scaler)
         self.means.sums = {name: value.to(self.device, copy=True) for name, value in saved.means.sums.items()}
         self.means.counts = dict(saved.means.counts)
-        return anew
+        return reset_optimizers
 
-    def _load_optimizers(self, saved: Snapshot, others: bool) -> dict[str, str]:
-        anew: dict[str, str] = {}
+    def _load_optimizers(self, saved: Snapshot, other_optimizers: bool) -> dict[str, str]:
+        """Load the state of optimizers; return those that start from scratch, and why."""
+        reset: dict[str, str] = {}
         for name, optimizer in self.optimizers.items():
-            own, there = type(optimizer).__qualname__, saved.optimizer_classes.get(name)
-            if there != own:
-                if not others:
-                    raise RunError(f"the checkpoint's optimizer {name} is {there}, and this config's is {own}")
-                anew[name] = f"{there} there, {own} now"
+            own_class = type(optimizer).__qualname__
+            noted_class = saved.optimizer_classes.get(name)
+            if noted_class != own_class:
+                if not other_optimizers:
+                    raise RunError(
+                        f"the checkpoint's optimizer {name} is {noted_class}, and this config's is {own_class}"
+                    )
+                reset[name] = f"{noted_class} there, {own_class} now"
                 continue
-            settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+
+            own_settings = [_settings_of_group(group) for group in optimizer.param_groups]
             try:
-                # A copy: torch would go on working in the tensors that it is given.
-                optimizer.load_state_dict(copy_to_cpu(saved.optimizers[name]))
+                # A copy, because torch would go on working in the tensors that it is given.
+                optimizer.load_state_dict(copy_tensors_to_cpu(saved.optimizers[name]))
             except ValueError as error:
-                if not others:
+                if not other_optimizers:
                     raise RunError(f"the checkpoint's optimizer {name} does not fit: {error}") from error
-                anew[name] = "it has other parameters"
+                reset[name] = "it has other parameters"
                 continue
-            lay_out(optimizer)
-            if others:
-                for group, kept in zip(optimizer.param_groups, settings, strict=True):
-                    group.update(kept)
-        return anew
+
+            match_strides(optimizer)
+            if other_optimizers:
+                for group, settings in zip(optimizer.param_groups, own_settings, strict=True):
+                    group.update(settings)
+        return reset
 
     def _grow_networks(self, bridged: Mapping[str, bool]) -> None:
         pairs = ((self.generator, "generator"), (self._average, "generator"), (self.discriminator, "discriminator"))
@@ -297,7 +348,7 @@ class TrainState:
         self._calibrated = False
 
     def _place(self, net: N) -> N:
-        """On the device, with convolutions' weights in the memory format that features shall have."""
+        """Move a network to the device, and convert its convolutions' weights to the memory format of features."""
         net.to(self.device)
         if self.experiment.memory_format == "channels_last":
             net.channels_last = True
@@ -307,9 +358,15 @@ class TrainState:
         return net
 
 
-def lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Give what an optimizer keeps of a parameter that parameter's strides: fused ones look at no strides, and the
-    checkpoint may be of a run with another memory format."""
+def _settings_of_group(group: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def match_strides(optimizer: torch.optim.Optimizer) -> None:
+    """Give the tensors that an optimizer keeps of a parameter that parameter's strides.
+
+    Fused optimizers ignore strides, and the checkpoint may be of a run with another memory format.
+    """
     for param, kept in optimizer.state.items():
         for name, value in kept.items():
             if isinstance(value, Tensor) and value.shape == param.shape and value.stride() != param.stride():
@@ -319,14 +376,28 @@ def lay_out(optimizer: torch.optim.Optimizer) -> None:
 def load_weights(net: nn.Module, saved: Mapping[str, Tensor], name: str) -> None:
     """Load a network's weights.
 
+    Args:
+        net: the network.
+        saved: its weights, by name.
+        name: the network's name, for errors.
+
     Raises:
         RunError: they belong to another architecture; the message names the first piece that differs.
     """
+    # torch would list all differences at once, and stop at no first one.
     own = net.state_dict()
     for key in [*own, *saved]:
-        have, got = (tuple(d[key].shape) if key in d else "nothing" for d in (own, saved))
-        if have != got:
+        own_shape = _shape_of(own, key)
+        saved_shape = _shape_of(saved, key)
+        if own_shape != saved_shape:
             raise RunError(
-                f"the checkpoint's {name} is of another architecture: {key} is {got} there and {have} in this config"
+                f"the checkpoint's {name} is of another architecture: {key} is {saved_shape} there and {own_shape} in "
+                "this config"
             )
     net.load_state_dict(saved)
+
+
+def _shape_of(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...] | str:
+    if key not in tensors:
+        return "nothing"
+    return tuple(tensors[key].shape)

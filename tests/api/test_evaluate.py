@@ -1,4 +1,4 @@
-"""Metrics at ticks and by `evaluate`: what is compared with what, the floor, and that training does not notice."""
+"""Test metrics at ticks and by `evaluate`: what is compared with what, the floor, and unchanged training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.killing import assert_same_run
-from helpers.paths import STUB_PLUGIN, TESTS
+from helpers.paths import STUB_PLUGIN
 from PIL import Image
 from torch import Tensor
 
@@ -24,18 +24,20 @@ from pggan_kit import Component, Quantity, hookimpl
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import resume
 from pggan_kit.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
-from pggan_kit.evaluation.description_cache import Keeper
-from pggan_kit.evaluation.evaluator import Evaluator, Reals
+from pggan_kit.evaluation.description_cache import DescriptionCache
+from pggan_kit.evaluation.evaluator import Evaluator, RealSet
 from pggan_kit.evaluation.settings import EvaluationSettings
+from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
+from pggan_kit.training import measures
 
 STUB = str(STUB_PLUGIN)
 
 
 class Pixels:
-    """Describes images by themselves; its value is how far their means are apart. Notes what it was given.
+    """A metric that describes images by themselves; its value is the distance of their means. Records its input.
 
     Args:
-        suffix: of the value's name.
+        suffix: the end of the value's name.
         smallest: the height below which it is not defined.
     """
 
@@ -60,7 +62,7 @@ class Pixels:
 
 
 class Draws:
-    """Draws from torch's generator at each occasion."""
+    """A metric that draws from torch's generator wherever it can."""
 
     quantities = MappingProxyType({"Draws": Quantity("lower")})
 
@@ -75,7 +77,7 @@ class Draws:
 
 
 class Breaks(Pixels):
-    """Fails on images of 8 pixels."""
+    """A metric that fails on images of 8 pixels."""
 
     def describe(self, images: Tensor) -> Tensor | None:
         if images.shape[2] == 8:
@@ -87,7 +89,7 @@ class Breaks(Pixels):
 
 
 class Parts:
-    """The plugin that brings them."""
+    """The plugin of these metrics."""
 
     @hookimpl
     def components(self) -> list[Component]:
@@ -100,32 +102,32 @@ METRICS = ["train.metrics = [@metrics.Pixels(), @metrics.Draws()]", "evaluation.
 
 @pytest.fixture
 def run(train: Callable[..., Any]) -> Any:
-    """A finished run with two metrics."""
+    """Return a finished run with two metrics."""
     return train(*METRICS, plugins=(PARTS,), run_dir="run")
 
 
-def metrics_of(run: Any) -> dict[int, dict[str, float]]:
+def read_metrics(run: Any) -> dict[int, dict[str, float]]:
     rows = {row["images"]: {k: v for k, v in row.items() if k.startswith("Metrics/")} for row in run.files.stats()}
     return {images: row for images, row in rows.items() if row}
 
 
-def measured(settings: EvaluationSettings, reals: Reals, fakes: Sequence[Tensor], metric: Any, **keep: Any) -> Any:
+def measure(settings: EvaluationSettings, reals: RealSet, fakes: Sequence[Tensor], metric: Any, **keep: Any) -> Any:
     evaluator = Evaluator([metric], settings, lambda size: reals, keep.get("keeper"), torch.device("cpu"))
     return evaluator.measure((4, 4), fakes)
 
 
-def grays(*levels: int) -> np.ndarray:
-    """4x4 images, each of one gray."""
+def make_grays(*levels: int) -> np.ndarray:
+    """Return 4x4 images, each of one gray."""
     return np.array(levels, np.uint8).reshape(-1, 1, 1, 1) * np.ones((1, 1, 4, 4), np.uint8)
 
 
 @pytest.mark.parametrize(("held", "floor_count"), [(40, 6), (12, 6), (9, 4), (5, 2)])
 def test_what_is_compared_with_what(held: int, floor_count: int) -> None:
-    """Fakes with as many reals; the floor between two halves of twice as many, where there are so many."""
+    """Fakes with as many reals; the floor between two halves of twice as many, where the data has enough."""
     metric = Pixels()
     fakes = [torch.full((4, 1, 4, 4), -1.0), torch.full((2, 1, 4, 4), 3.0)]
-    (value,) = measured(
-        EvaluationSettings(count=6, batch_size=4), Reals(grays(*range(held)), None, None), fakes, metric
+    (value,) = measure(
+        EvaluationSettings(count=6, batch_size=4), RealSet(make_grays(*range(held)), None, None), fakes, metric
     )
     (one, other), (real, fake) = metric.compared
     assert (value.name, value.floor_count, len(one), len(other)) == ("Pixels", floor_count, floor_count, floor_count)
@@ -143,7 +145,7 @@ def test_what_is_compared_with_what(held: int, floor_count: int) -> None:
 def test_fakes_are_rounded_to_8_bits() -> None:
     metric = Pixels()
     fakes = torch.linspace(-1, 1, 96).view(6, 1, 4, 4)
-    measured(EvaluationSettings(count=6), Reals(grays(*range(12)), None, None), [fakes], metric)
+    measure(EvaluationSettings(count=6), RealSet(make_grays(*range(12)), None, None), [fakes], metric)
     bytes_ = (metric.compared[1][1] + 1) * 127.5
     assert torch.allclose(bytes_, bytes_.round(), atol=1e-4)
     assert torch.allclose(bytes_, (fakes + 1) * 127.5, atol=0.51)
@@ -151,70 +153,71 @@ def test_fakes_are_rounded_to_8_bits() -> None:
 
 def test_too_few_reals() -> None:
     with pytest.raises(DataError, match="needs at least 4 real images, and there are 3"):
-        measured(EvaluationSettings(count=6), Reals(grays(1, 2, 3), None, None), [], Pixels())
+        measure(EvaluationSettings(count=6), RealSet(make_grays(1, 2, 3), None, None), [], Pixels())
 
 
 def test_fakes_that_are_not_finite() -> None:
     with pytest.raises(TrainingError, match="the generator's images are not finite"):
-        measured(
+        measure(
             EvaluationSettings(count=2),
-            Reals(grays(1, 2, 3, 4), None, None),
+            RealSet(make_grays(1, 2, 3, 4), None, None),
             [torch.full((2, 1, 4, 4), torch.nan)],
             Pixels(),
         )
 
 
 def test_descriptions_of_reals_are_kept_and_mended(tmp_path: Path) -> None:
-    settings, reals = EvaluationSettings(count=3), Reals(grays(*range(9)), None, "nine grays")
+    settings = EvaluationSettings(count=3)
+    reals = RealSet(make_grays(*range(9)), None, "nine grays")
     fakes = [torch.zeros(3, 1, 4, 4)]
 
-    def again(reals: Reals = reals, settings: EvaluationSettings = settings, metric: Any = None) -> int:
+    def measure_again(reals: RealSet = reals, settings: EvaluationSettings = settings, metric: Any = None) -> int:
         before = Pixels.described
-        found = measured(settings, reals, fakes, metric or Pixels(), keeper=Keeper(tmp_path / "kept"))
+        measured = measure(settings, reals, fakes, metric or Pixels(), keeper=DescriptionCache(tmp_path / "kept"))
         if not values:
-            values.extend(found)
+            values.extend(measured)
         elif reals.name == "nine grays":
-            assert found == values
+            assert measured == values
         return Pixels.described - before - 3
 
     values: list[Any] = []
-    assert again() == 6
-    assert again() == 0
+    assert measure_again() == 6
+    assert measure_again() == 0
     (file,) = (tmp_path / "kept").iterdir()
     whole = file.read_bytes()
     for damaged in (b"", whole[:40], whole[:-1], whole.replace(whole[-60:-50], b"0123456789")):
         file.write_bytes(damaged)
-        assert again() == 6
+        assert measure_again() == 6
         assert file.read_bytes() == whole
-    assert again(Reals(grays(*range(9)), None, "other grays")) == 6
-    assert again(settings=EvaluationSettings(count=3, batch_size=2)) == 6
-    assert again(metric=Pixels(smallest=1)) == 6
+    assert measure_again(RealSet(make_grays(*range(9)), None, "other grays")) == 6
+    assert measure_again(settings=EvaluationSettings(count=3, batch_size=2)) == 6
+    assert measure_again(metric=Pixels(smallest=1)) == 6
     assert len(list((tmp_path / "kept").iterdir())) == 4
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    reals = Reals(grays(*range(9)), None, "nine grays")
-    values = measured(
+    reals = RealSet(make_grays(*range(9)), None, "nine grays")
+    values = measure(
         EvaluationSettings(count=3),
         reals,
         [torch.zeros(3, 1, 4, 4)],
         Pixels(),
-        keeper=Keeper(tmp_path / "file" / "kept"),
+        keeper=DescriptionCache(tmp_path / "file" / "kept"),
     )
     assert len(values) == 1
 
 
 def test_metrics_at_ticks(run: Any) -> None:
-    """At each tick here; seen by hooks, and equal to what `evaluate` says of the last checkpoint."""
-    found = metrics_of(run)
-    assert list(found) == [8, 16, 24, 32, 40]
+    """At each tick here; passed to hooks, and equal to what `evaluate` returns for the last checkpoint."""
+    rows_at_ticks = read_metrics(run)
+    assert list(rows_at_ticks) == [8, 16, 24, 32, 40]
     names = {"Metrics/Pixels", "Metrics/Pixels_floor", "Metrics/Draws", "Metrics/Draws_floor"}
-    assert all(row.keys() == names for row in found.values())
+    assert all(row.keys() == names for row in rows_at_ticks.values())
     rows = pggan_kit.evaluate(run, plugins=[STUB, PARTS])
     assert {f"Metrics/{row['metric']}": row["value"] for row in rows} | {
         f"Metrics/{row['metric']}_floor": row["floor"] for row in rows
-    } == found[40]
+    } == rows_at_ticks[40]
     common = {"count": 5, "floor_count": 5, "size": "16x16", "stage": 2, "images": 40}
     assert all(row.items() >= common.items() for row in rows)
 
@@ -223,19 +226,18 @@ def test_value_by_hand(run: Any) -> None:
     """The mean of the generator's images of the documented latents, against that of the reals at that size."""
     generator = pggan_kit.load_generator(run, plugins=[STUB, PARTS])
     reals = api.prepare("tiny.gin", plugins=[STUB, PARTS]).data(run.schedule).level((16, 16)).images
-    from pggan_kit.system.seeding import numpy_generator, torch_generator
 
     latents = torch.randn(5, 8, generator=torch_generator(0, "evaluation latents"))
     fakes = ((generator(latents) + 1) * 127.5).round().clamp(0, 255).double().mean()
     rows = numpy_generator(0, "evaluation").permutation(12)[:5]
     wanted = abs(float(fakes) - reals[rows].astype(np.float64).mean()) / 127.5
-    assert metrics_of(run)[40]["Metrics/Pixels"] == pytest.approx(wanted, abs=1e-6)
+    assert read_metrics(run)[40]["Metrics/Pixels"] == pytest.approx(wanted, abs=1e-6)
 
 
 def test_reals_are_not_faded(train: Callable[..., Any]) -> None:
     """Mid-fade the fakes are at alpha and the reals are whole: their floor is the same from the fade's start on."""
     run = train(*METRICS, "train.tick = 4", plugins=(PARTS,))
-    floors = {images: row["Metrics/Pixels_floor"] for images, row in metrics_of(run).items()}
+    floors = {images: row["Metrics/Pixels_floor"] for images, row in read_metrics(run).items()}
     assert floors[12] == floors[16] == floors[20] != floors[28]
 
 
@@ -245,12 +247,12 @@ def test_reals_are_not_faded(train: Callable[..., Any]) -> None:
 def test_how_often(every: int, at: list[int], train: Callable[..., Any]) -> None:
     """At each `every`-th tick, and at the end of each fade and stage."""
     run = train(*METRICS, "train.tick = 4", f"evaluation.every = {every}", plugins=(PARTS,))
-    assert list(metrics_of(run)) == at
+    assert list(read_metrics(run)) == at
 
 
 def test_seldom_within_a_long_stage(train: Callable[..., Any]) -> None:
     lines = ["schedule.sizes = (4,)", "schedule.stable_images = 60", "train.tick = 8", "evaluation.every = 3"]
-    assert list(metrics_of(train(*METRICS, *lines, plugins=(PARTS,)))) == [24, 48, 60]
+    assert list(read_metrics(train(*METRICS, *lines, plugins=(PARTS,)))) == [24, 48, 60]
 
 
 def test_training_does_not_notice(run: Any, train: Callable[..., Any]) -> None:
@@ -260,7 +262,7 @@ def test_training_does_not_notice(run: Any, train: Callable[..., Any]) -> None:
 
 
 class StopAt:
-    """Asks to stop after the step that brings the clock to a place."""
+    """An observer that asks the run to stop after the step that brings the clock to a place."""
 
     def __init__(self, images: int) -> None:
         self.images = images
@@ -277,7 +279,7 @@ def test_a_resumed_run_writes_the_same(images: int, run: Any, train: Callable[..
         train(*METRICS, plugins=(PARTS, StopAt(images)), run_dir="stopped")
     resume("stopped", plugins=[STUB, PARTS])
     assert_same_run(Path("stopped"), Path("run"))
-    assert metrics_of(run) == {
+    assert read_metrics(run) == {
         row["images"]: {k: v for k, v in row.items() if k.startswith("Metrics/")}
         for row in map(json.loads, Path("stopped/stats.jsonl").read_text().splitlines())
     }
@@ -303,14 +305,14 @@ def test_held_out_images(train: Callable[..., Any]) -> None:
     own = pggan_kit.evaluate("run", plugins=[STUB, PARTS], bindings=["evaluation.dataset = None"], count=14)
     assert {row["floor_count"] for row in own} == {6}
     assert own[0]["value"] != rows[0]["value"]
-    assert metrics_of(run)[40]["Metrics/Pixels"] == pggan_kit.evaluate("run", plugins=[STUB, PARTS])[0]["value"]
+    assert read_metrics(run)[40]["Metrics/Pixels"] == pggan_kit.evaluate("run", plugins=[STUB, PARTS])[0]["value"]
 
 
-class Hears:
-    """A data set that hears hooks."""
+class ListeningDataset:
+    """A data set with a hook."""
 
     classes = 0
-    heard = 0
+    calls = 0
 
     def __len__(self) -> int:
         return 8
@@ -326,12 +328,16 @@ class Hears:
 
     @hookimpl
     def before_run(self) -> None:
-        Hears.heard += 1
+        ListeningDataset.calls += 1
 
 
 def test_a_held_out_data_set_hears_hooks(train: Callable[..., Any]) -> None:
-    train(*METRICS, "evaluation.dataset = @datasets.Hears()", plugins=(PARTS, Component("datasets", "Hears", Hears)))
-    assert Hears.heard == 1
+    train(
+        *METRICS,
+        "evaluation.dataset = @datasets.Hears()",
+        plugins=(PARTS, Component("datasets", "Hears", ListeningDataset)),
+    )
+    assert ListeningDataset.calls == 1
 
 
 def test_held_out_images_of_another_kind(rejected: Callable[..., str], tmp_path: Path) -> None:
@@ -357,27 +363,27 @@ def test_held_out_images_of_another_kind(rejected: Callable[..., str], tmp_path:
 
 def test_conditional_fakes_have_the_labels_of_the_reals(train: Callable[..., Any], monkeypatch: Any) -> None:
     asked: list[Tensor] = []
-    original = pggan_kit.meters.drawn
+    original = measures.draw_images
 
-    def watched(net: Any, latents: Tensor, labels: Tensor, *rest: Any) -> Tensor:
+    def draw_and_note(net: Any, latents: Tensor, labels: Tensor, *rest: Any) -> Tensor:
         if len(latents) in (3, 2):  # the evaluation's batches
             asked.append(labels)
         return original(net, latents, labels, *rest)
 
-    monkeypatch.setattr(pggan_kit.meters, "drawn", watched)
+    monkeypatch.setattr(measures, "draw_images", draw_and_note)
     lines = ["datasets.Stub.classes = 3", "architectures.PGGAN.conditioning = 'projection'", "schedule.sizes = (4,)"]
     train(*METRICS, *lines, plugins=(PARTS,))
-    rows = np.random.Generator(np.random.PCG64(pggan_kit.seeding.derive(0, "evaluation"))).permutation(12)[:5]
+    rows = np.random.Generator(np.random.PCG64(derive(0, "evaluation"))).permutation(12)[:5]
     assert torch.cat(asked[:2]).tolist() == [row % 3 for row in rows]
 
 
 def test_a_metric_that_is_not_defined_is_told_of_once(train: Callable[..., Any]) -> None:
     with pytest.warns(
         UserWarning, match=r"metrics.Pixels is not defined at 4x4, and gives no value where it is"
-    ) as found:
+    ) as caught:
         run = train(*METRICS, "metrics.Pixels.smallest = 16", plugins=(PARTS,))
-    assert len([warning for warning in found if "not defined" in str(warning.message)]) == 1
-    assert {images for images, row in metrics_of(run).items() if "Metrics/Pixels" in row} == {32, 40}
+    assert len([warning for warning in caught if "not defined" in str(warning.message)]) == 1
+    assert {images for images, row in read_metrics(run).items() if "Metrics/Pixels" in row} == {32, 40}
 
 
 def test_a_metric_that_fails_is_named(train: Callable[..., Any]) -> None:
@@ -389,7 +395,9 @@ def test_a_value_without_a_statement_is_refused() -> None:
     metric = Pixels()
     metric.quantities = {"Pixel": Quantity("lower")}
     with pytest.raises(ConfigError, match=r"metrics\.Pixels gives a value Pixels and states nothing about it:"):
-        measured(EvaluationSettings(count=2), Reals(grays(1, 2, 3, 4), None, None), [torch.zeros(2, 1, 4, 4)], metric)
+        measure(
+            EvaluationSettings(count=2), RealSet(make_grays(1, 2, 3, 4), None, None), [torch.zeros(2, 1, 4, 4)], metric
+        )
 
 
 @pytest.mark.parametrize(
@@ -415,7 +423,7 @@ def test_two_values_of_one_name_are_refused(train: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match=r"train.metrics: two metrics give a value Pixels; .* a `suffix`"):
         train(*lines, plugins=(PARTS,))
     run = train(*lines, "b/metrics.Pixels.suffix = '_b'", plugins=(PARTS,))
-    last = metrics_of(run)[40]
+    last = read_metrics(run)[40]
     assert last["Metrics/Pixels"] == last["Metrics/Pixels_b"]
 
 
@@ -447,8 +455,8 @@ def test_bad_bindings(bindings: list[str], complaint: str, run: Any) -> None:
 def test_of_an_earlier_stage(run: Any) -> None:
     rows = pggan_kit.evaluate(run, metrics=["Pixels"], stage="8x8", plugins=[STUB, PARTS])
     assert [(row["metric"], row["size"], row["stage"], row["images"]) for row in rows] == [("Pixels", "8x8", 1, 24)]
-    assert rows[0]["value"] == metrics_of(run)[24]["Metrics/Pixels"]
-    with pytest.raises(RunError, match=r"no such stage has ended there; ended are: 0 \(4x4\), 1 \(8x8\), 2 \(16x16\)"):
+    assert rows[0]["value"] == read_metrics(run)[24]["Metrics/Pixels"]
+    with pytest.raises(RunError, match=r"no such stage has .* that have ended: 0 \(4x4\), 1 \(8x8\), 2 \(16x16\)"):
         pggan_kit.evaluate(run, stage="32x32", plugins=[STUB, PARTS])
 
 
@@ -464,7 +472,7 @@ def test_no_run() -> None:
         pggan_kit.evaluate("nowhere")
 
 
-def folder_of(images: np.ndarray, path: Path) -> Path:
+def write_folder(images: np.ndarray, path: Path) -> Path:
     path.mkdir()
     for index, image in enumerate(images):
         Image.fromarray(image.squeeze()).save(path / f"{index}.png")
@@ -473,18 +481,18 @@ def folder_of(images: np.ndarray, path: Path) -> Path:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Six gray 8x8 images in a folder, nine in an .npz file."""
+    """Return a folder of six gray 8x8 images, and an .npz file of nine."""
     rng = np.random.default_rng(0)
     fakes, reals = (rng.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8) for n in (6, 9))
     np.savez(tmp_path / "reals.npz", images=reals)
-    return folder_of(fakes, tmp_path / "fakes"), tmp_path / "reals.npz"
+    return write_folder(fakes, tmp_path / "fakes"), tmp_path / "reals.npz"
 
 
 def test_two_folders(folders: tuple[Path, Path]) -> None:
     fakes, reals = folders
     (row,) = pggan_kit.evaluate(fakes, reals, metrics=["Pixels"], plugins=[PARTS])
     pixels = np.stack([np.asarray(Image.open(file)) for file in sorted(fakes.iterdir())]).astype(float)
-    order = np.random.Generator(np.random.PCG64(pggan_kit.seeding.derive(0, "evaluation"))).permutation(9)
+    order = np.random.Generator(np.random.PCG64(derive(0, "evaluation"))).permutation(9)
     real = np.load(reals)["images"][order].astype(float)
     assert row["value"] == pytest.approx(abs(real[:6].mean() - pixels.mean()) / 127.5, abs=1e-6)
     assert row["floor"] == pytest.approx(abs(real[:4].mean() - real[4:8].mean()) / 127.5, abs=1e-6)
@@ -495,7 +503,7 @@ def test_two_folders(folders: tuple[Path, Path]) -> None:
 
 
 class FirstPixel(Pixels):
-    """Describes an image by its first pixel, so that a test can tell which images were compared."""
+    """A metric of first pixels, by which a test recognises the images that were compared."""
 
     def describe(self, images: Tensor) -> Tensor:
         return ((images[:, 0, 0, 0] + 1) * 127.5).round()
@@ -503,10 +511,11 @@ class FirstPixel(Pixels):
 
 def test_fewer_fakes_than_a_folder_holds_are_drawn(tmp_path: Path) -> None:
     """Folders are often sorted by class, so that the first files are of few classes. The draw is always the same."""
-    images = grays(*range(200)).transpose(0, 2, 3, 1)
+    images = make_grays(*range(200)).transpose(0, 2, 3, 1)
     np.savez(tmp_path / "fakes.npz", images=images)
     np.savez(tmp_path / "reals.npz", images=images)
-    metric, seen = FirstPixel(), []
+    metric = FirstPixel()
+    seen = []
     plugin = Component("metrics", "FirstPixel", lambda: metric)
     for count in (40, 40, 200, 500):
         metric.compared.clear()
@@ -533,12 +542,12 @@ def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
     empty.mkdir()
     refused(empty, reals, "empty holds no images")
     refused(fakes, tmp_path / "nowhere", "nowhere holds no images")
-    wide = folder_of(np.zeros((3, 8, 9, 1), np.uint8), tmp_path / "wide")
+    wide = write_folder(np.zeros((3, 8, 9, 1), np.uint8), tmp_path / "wide")
     refused(fakes, wide, "8x8 in 1 channels, .*wide of 8x9 in 1 channels: make them alike first")
-    colour = folder_of(np.zeros((3, 8, 8, 3), np.uint8), tmp_path / "colour")
+    colour = write_folder(np.zeros((3, 8, 8, 3), np.uint8), tmp_path / "colour")
     refused(fakes, colour, "in 1 channels, .* in 3 channels")
     Image.new("L", (3, 3)).save(wide / "z.png")
-    refused(fakes, wide, "z.png has 3x3 pixels, those before it others")
+    refused(fakes, wide, "z.png has 3x3 pixels, and those before it have another size")
     (colour / "0.png").write_bytes(b"no picture")
     refused(fakes, colour, "0.png cannot be read as an image")
     (tmp_path / "bad.npz").write_bytes(b"no archive")
@@ -556,13 +565,13 @@ def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
 
 def test_the_command(run: Any, cli: Callable[..., Any], tmp_path: Path, stub: str) -> None:
     command = ["evaluate", "run", "--metric", "Pixels", "--count", "4", "--stage", "0"]
-    found = cli(*command, "--json", "--plugin", stub, "--plugin", command_plugin(tmp_path))
-    assert found.exit_code == 0, found.output
-    (row,) = json.loads(found.stdout)
+    result = cli(*command, "--json", "--plugin", stub, "--plugin", write_plugin(tmp_path))
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)
     assert (row["metric"], row["count"], row["size"]) == ("Pixels", 4, "4x4")
-    shown = cli(*command, "--plugin", stub, "--plugin", command_plugin(tmp_path))
+    shown = cli(*command, "--plugin", stub, "--plugin", write_plugin(tmp_path))
     assert "noise floor" in shown.stdout and "Pixels" in shown.stdout and "4x4" in shown.stdout
-    undefined = [*command, "-b", "metrics.Pixels.smallest = 8", "--plugin", stub, "--plugin", command_plugin(tmp_path)]
+    undefined = [*command, "-b", "metrics.Pixels.smallest = 8", "--plugin", stub, "--plugin", write_plugin(tmp_path)]
     refused_at_4 = cli(*undefined)
     assert refused_at_4.exit_code == 2 and not refused_at_4.stdout
     assert "error: train.metrics: none of metrics.Pixels is defined at 4x4; choose others" in refused_at_4.stderr
@@ -570,12 +579,12 @@ def test_the_command(run: Any, cli: Callable[..., Any], tmp_path: Path, stub: st
     assert (wrong.exit_code, wrong.stderr.strip()) == (2, "error: nowhere holds no run (it has no run.json)")
 
 
-def command_plugin(folder: Path) -> Path:
-    """This module's parts as a plugin file."""
+def write_plugin(folder: Path) -> Path:
+    """Write a plugin file with this module's metrics."""
     path = folder / "parts.py"
     path.write_text(
-        f"import sys\nsys.path.insert(0, {str(TESTS)!r})\n"
-        "from pggan_kit import hookimpl\nfrom test_evaluation import PARTS\n\n"
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pggan_kit import hookimpl\nfrom test_evaluate import PARTS\n\n"
         "@hookimpl\ndef components():\n    return PARTS.components()\n"
     )
     return path

@@ -1,4 +1,4 @@
-"""The library without the command line: what a `Run` gives, and parts as objects."""
+"""Test the library without the command line: a `Run`, and components as objects."""
 
 import ast
 import inspect
@@ -16,7 +16,7 @@ import pggan_kit
 from pggan_kit import Run, Scores, Stats, hookimpl
 from pggan_kit.api import prepare as api
 from pggan_kit.api.generator import load_generator
-from pggan_kit.config.objects import _places
+from pggan_kit.config.object_components import find_component_places
 from pggan_kit.errors import ConfigError, PluginError, RunError
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.json_text import json_text
@@ -25,7 +25,7 @@ Tiny = Callable[..., str]
 
 
 class Watcher:
-    """Notes each tick's clock."""
+    """An observer that records each tick's clock."""
 
     def __init__(self) -> None:
         self.ticks: list[int] = []
@@ -36,6 +36,8 @@ class Watcher:
 
 
 class Margin:
+    """A hinge loss with a margin, which records the stages that begin."""
+
     needs_real = False
     penalties = ()
 
@@ -55,13 +57,14 @@ class Margin:
 
 
 @pytest.fixture
-def done(train: Callable[..., Run]) -> Run:
+def finished(train: Callable[..., Run]) -> Run:
+    """Return a finished run."""
     return train()
 
 
-def test_stats_are_a_table(done: Run) -> None:
-    stats = done.stats
-    assert isinstance(stats, Stats) and stats == done.files.stats() and len(stats) == 5
+def test_stats_are_a_table(finished: Run) -> None:
+    stats = finished.stats
+    assert isinstance(stats, Stats) and stats == finished.files.stats() and len(stats) == 5
     assert stats[0]["images"] == 8 and stats.column("images") == [8, 16, 24, 32, 40]
     assert stats.columns[:3] == ["images", "steps", "phase"]
     assert Stats([{"a": 1}, {"b": 2, "a": 3}]).column("b") == [None, 2]
@@ -69,18 +72,19 @@ def test_stats_are_a_table(done: Run) -> None:
         stats.column("imagse")
 
 
-def test_the_generator_is_a_copy_in_inference_mode(done: Run) -> None:
-    generator, latents = done.generator(), torch.randn(3, 8)
+def test_the_generator_is_a_copy_in_inference_mode(finished: Run) -> None:
+    generator = finished.generator()
+    latents = torch.randn(3, 8)
     images = generator(latents)
     assert images.shape == (3, 1, 16, 16) and not generator.training and not images.requires_grad
-    assert torch.equal(images, done.generate(latents))
+    assert torch.equal(images, finished.generate(latents))
     with torch.no_grad():
         next(generator.parameters()).zero_()
-    assert torch.equal(done.generate(latents), images)
+    assert torch.equal(finished.generate(latents), images)
 
 
 def test_samples_of_each_stage_are_those_of_its_end(tiny: Tiny, stub: str) -> None:
-    class Keeps:
+    class KeepImages:
         def __init__(self) -> None:
             self.images: dict[str, torch.Tensor] = {}
 
@@ -88,43 +92,44 @@ def test_samples_of_each_stage_are_those_of_its_end(tiny: Tiny, stub: str) -> No
         def after_stage(self, run: Run, stage: Any) -> None:
             self.images[stage.size] = run.generate(run.fixed_latents(3))
 
-    keeps = Keeps()
-    run = pggan_kit.train(tiny(), plugins=[stub], parts={"train.observers": [keeps]})
-    assert list(keeps.images) == ["4x4", "8x8", "16x16"]
-    for index, (size, images) in enumerate(keeps.images.items()):
+    keeper = KeepImages()
+    run = pggan_kit.train(tiny(), plugins=[stub], parts={"train.observers": [keeper]})
+    assert list(keeper.images) == ["4x4", "8x8", "16x16"]
+    for index, (size, images) in enumerate(keeper.images.items()):
         torch.testing.assert_close(run.samples(size, 3), images)
         assert torch.equal(run.samples(index, 3), run.samples(size, 3))
-        loaded = load_generator(run.directory, stage=size, plugins=[stub], parts={"train.observers": [Keeps()]})
+        loaded = load_generator(run.directory, stage=size, plugins=[stub], parts={"train.observers": [KeepImages()]})
         torch.testing.assert_close(loaded(run.fixed_latents(3)), images)
     assert torch.equal(run.samples(count=3), run.samples("16x16", 3))
     assert run.samples().shape == (64, 1, 16, 16)
 
 
-def test_samples_of_what_has_not_ended_are_refused(done: Run) -> None:
-    with pytest.raises(RunError, match=r"stage '32x32': no such stage has ended there; ended are: 0 \(4x4\), 1 "):
-        done.samples("32x32")
+def test_samples_of_what_has_not_ended_are_refused(finished: Run) -> None:
+    with pytest.raises(RunError, match=r"stage '32x32': no such stage has .* that have ended: 0 \(4x4\), 1 "):
+        finished.samples("32x32")
     with pytest.raises(ValueError, match="count must be at least 1, and is 0"):
-        done.samples(count=0)
+        finished.samples(count=0)
     with pytest.raises(RunError, match="no such stage"):
-        load_generator(done.directory, stage=7)
+        load_generator(finished.directory, stage=7)
 
 
 def test_drawing_samples_in_a_hook_changes_nothing(tiny: Tiny, stub: str) -> None:
-    class Draws:
+    class DrawInHook:
         @hookimpl
         def before_fade(self, run: Run) -> None:
             run.generator()
             run.samples(0, 2)
 
     ends = []
-    for observers in ([], [Draws()]):
+    for observers in ([], [DrawInHook()]):
         run = pggan_kit.train(tiny(), plugins=[stub], parts={"train.observers": observers})
         ends.append(run.samples(count=2))
     assert torch.equal(*ends)
 
 
 def test_objects_take_the_places_of_a_configs_parts(tiny: Tiny, stub: str) -> None:
-    loss, watcher = Margin(2.0), Watcher()
+    loss = Margin(2.0)
+    watcher = Watcher()
     parts = {"train.loss": loss, "train.observers": [watcher, Watcher()]}
     prepared = api.prepare(tiny(), plugins=[stub], parts=parts)
     assert prepared.built.experiment.loss is loss
@@ -167,7 +172,7 @@ def test_objects_begin_each_run_as_new_ones_would(tiny: Tiny, stub: str) -> None
     from pggan_plugins.optimizers import Adam
     from pggan_plugins.switches import Nudged
 
-    def parts() -> dict[str, object]:
+    def make_parts() -> dict[str, object]:
         return {
             "train.loss": NonSaturating(),
             "train.switch": Nudged(),
@@ -177,9 +182,9 @@ def test_objects_begin_each_run_as_new_ones_would(tiny: Tiny, stub: str) -> None
             "train.discriminator_optimizer": Adam(decay_images=40, decay_to=0.0),
         }
 
-    used = parts()
+    used = make_parts()
     first, second = (pggan_kit.train(tiny(), plugins=[stub], parts=used) for _ in range(2))
-    fresh = pggan_kit.train(tiny(), plugins=[stub], parts=parts())
+    fresh = pggan_kit.train(tiny(), plugins=[stub], parts=make_parts())
     tags = [tag for tag in fresh.stats.columns if tag.startswith(("Loss/", "Scores/", "Progress/"))]
     for run in (first, second):
         assert torch.equal(run.samples(count=4), fresh.samples(count=4))
@@ -191,57 +196,61 @@ def test_objects_begin_each_run_as_new_ones_would(tiny: Tiny, stub: str) -> None
 
 
 def test_a_run_with_objects_goes_on_with_such_objects_alone(tiny: Tiny, stub: str) -> None:
-    def parts(**other: object) -> dict[str, object]:
+    def make_parts(**other: object) -> dict[str, object]:
         return {"train.loss": Margin(2.0), **other}
 
-    class Stops:
+    class StopAtTick:
         @hookimpl
         def after_tick(self, state: Any) -> None:
             if state.images == 24:
                 raise KeyboardInterrupt
 
-    whole = pggan_kit.train(tiny(), plugins=[stub], parts=parts())
+    whole = pggan_kit.train(tiny(), plugins=[stub], parts=make_parts())
     with pytest.raises(KeyboardInterrupt):
-        pggan_kit.train(tiny(), plugins=[stub, Stops()], parts=parts(), run_dir="run")
-    for wrong, told in (
+        pggan_kit.train(tiny(), plugins=[stub, StopAtTick()], parts=make_parts(), run_dir="run")
+    for wrong, message in (
         (None, r"parts: .*it was begun with train\.loss: Margin$"),
         ({"train.loss": Watcher()}, "it was begun with train.loss: Margin$"),
-        (parts(**{"train.observers": [Watcher()]}), "it was begun with train.loss: Margin$"),
+        (make_parts(**{"train.observers": [Watcher()]}), "it was begun with train.loss: Margin$"),
     ):
-        with pytest.raises(RunError, match=told):
+        with pytest.raises(RunError, match=message):
             pggan_kit.resume("run", plugins=[stub], parts=wrong)
-    resumed = pggan_kit.resume("run", plugins=[stub], parts=parts())
+    resumed = pggan_kit.resume("run", plugins=[stub], parts=make_parts())
     assert torch.equal(resumed.samples(count=4), whole.samples(count=4))
     with pytest.raises(RunError, match="it was begun with"):
         pggan_kit.load_generator("run", plugins=[stub])
-    assert pggan_kit.load_generator("run", plugins=[stub], parts=parts()).images == 40
+    assert pggan_kit.load_generator("run", plugins=[stub], parts=make_parts()).images == 40
 
 
-def test_a_run_without_objects_takes_none(done: Run, stub: str) -> None:
+def test_a_run_without_objects_takes_none(finished: Run, stub: str) -> None:
     with pytest.raises(RunError, match="this one was begun without any"):
-        pggan_kit.resume(done.directory, parts={"train.loss": Margin()})
+        pggan_kit.resume(finished.directory, parts={"train.loss": Margin()})
 
 
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "place": ({"train.los": Margin()}, ConfigError, r"train\.los is no place of a part \(did you mean train\.loss\?\)"),
-    "setting": ({"train.seed": 3}, ConfigError, r"parts: train\.seed is no place of a part"),
+    "place": (
+        {"train.los": Margin()},
+        ConfigError,
+        r"train\.los is not the place of .* \(did you mean train\.loss\?\)",
+    ),
+    "setting": ({"train.seed": 3}, ConfigError, r"parts: train\.seed is not the place of a component"),
     "class": ({"train.loss": Margin}, ConfigError, r"Margin is a class; give an object, Margin\(\.\.\.\)"),
     "no list": ({"train.observers": Watcher()}, ConfigError, r"parts: train\.observers takes a list of objects"),
-    "list": ({"train.loss": [Margin()]}, PluginError, r"losses\.list_object is no Loss: it has no discriminator\(\)"),
-    "other kind": ({"train.loss": Watcher()}, PluginError, r"losses\.Watcher_object is no Loss"),
+    "list": ({"train.loss": [Margin()]}, PluginError, r"losses\.list_object is not a valid Loss: it has no"),
+    "other kind": ({"train.loss": Watcher()}, PluginError, r"losses\.Watcher_object is not a valid Loss"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_objects_are_refused(case: str, tiny: Tiny, stub: str) -> None:
-    parts, error, told = WRONG[case]
-    with pytest.raises(error, match=told):
+    parts, error, message = WRONG[case]
+    with pytest.raises(error, match=message):
         pggan_kit.train(tiny(), plugins=[stub], parts=parts)
     assert not Path("runs").exists()
 
 
 def test_places_are_the_parts_of_an_experiment() -> None:
-    places = _places()
+    places = find_component_places()
     assert places["train.loss"] == ("losses", False)
     assert places["train.switch"] == ("switches", False)
     assert places["train.observers"] == ("observers", True)
@@ -285,7 +294,7 @@ SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_all_json_is_valid_json(path: Path) -> None:
-    """Whoever writes JSON does so by `json_text`, or asks json to refuse what is none."""
+    """JSON is written by `json_text`, or by json with `allow_nan=False`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dumps", "json.dump"):
             options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}

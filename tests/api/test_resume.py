@@ -1,4 +1,4 @@
-"""A run that was stopped at any moment and resumed is the run that was never stopped, to the bit."""
+"""Test that a run that was stopped at any moment and resumed equals, bit for bit, one that was never stopped."""
 
 import os
 import re
@@ -26,7 +26,7 @@ RICH = [
     "penalties.R1.every = 3",
     "optimizers.Adam.decay_images = 24",
 ]
-"""Adaptive augmentation, a lazy penalty and a falling learning rate: all that remembers something."""
+"""Adaptive augmentation, a lazy penalty and a falling learning rate: everything that keeps a state."""
 
 SHARED = [
     "train.update = @updates.JointBatch()",
@@ -37,13 +37,13 @@ SHARED = [
 """One optimizer with one counter for both networks."""
 
 PHASES = ["train.reset_optimizer = 'phase'", "train.tick = 1000", "schedule.stable_images = {4: 8, 8: 16}"]
-"""Ticks of up to four steps, whose means are gathered over as many processes."""
+"""Ticks of up to four steps, whose means are gathered over several processes."""
 
 CHOICES = {"rich": RICH, "shared": SHARED, "phases": PHASES}
 
 
 class StopAt:
-    """Asks to stop after the step that brings the clock to a place."""
+    """An observer that asks the run to stop after the step that brings the clock to a place."""
 
     def __init__(self, images: int) -> None:
         self.images = images
@@ -81,11 +81,11 @@ def test_a_run_that_is_killed_in_every_write(train: Callable[..., Any]) -> None:
     for name, count in WRITES:
         folder = Path(f"{name}{count}")
 
-        def work(folder: Path = folder, name: str = name, count: int = count) -> None:
+        def train_until_killed(folder: Path = folder, name: str = name, count: int = count) -> None:
             with killed_at(name, count):
                 train(*lines, run_dir=str(folder))
 
-        status = in_a_child(work)
+        status = in_a_child(train_until_killed)
         assert status in (0, -signal.SIGKILL)
         if not (folder / "run.json").exists():
             continue
@@ -97,34 +97,34 @@ def test_a_run_that_is_killed_in_every_write(train: Callable[..., Any]) -> None:
 
 
 class KillAt:
-    """Kills the process in a hook at a clock."""
+    """An observer that kills the process in a hook at a clock."""
 
     def __init__(self, hook: str, images: int) -> None:
         self.at = (hook, images)
 
-    def _maybe(self, hook: str, state: Any) -> None:
+    def _kill_if_there(self, hook: str, state: Any) -> None:
         if self.at == (hook, state.images):
             os.kill(os.getpid(), signal.SIGKILL)
 
     @hookimpl
     def before_stage(self, state: Any) -> None:
-        self._maybe("before_stage", state)
+        self._kill_if_there("before_stage", state)
 
     @hookimpl
     def after_step(self, state: Any) -> None:
-        self._maybe("after_step", state)
+        self._kill_if_there("after_step", state)
 
     @hookimpl
     def after_tick(self, state: Any) -> None:
-        self._maybe("after_tick", state)
+        self._kill_if_there("after_tick", state)
 
     @hookimpl
     def after_fade(self, state: Any) -> None:
-        self._maybe("after_fade", state)
+        self._kill_if_there("after_fade", state)
 
     @hookimpl
     def after_stage(self, state: Any) -> None:
-        self._maybe("after_stage", state)
+        self._kill_if_there("after_stage", state)
 
 
 KILLS = [
@@ -148,8 +148,8 @@ def test_a_run_that_is_killed_at_every_boundary_one_after_the_other(train: Calla
     first, *others = KILLS
     assert in_a_child(lambda: train(*lines, run_dir="run", plugins=(KillAt(*first),))) == -signal.SIGKILL
     for place in others:
-        part = KillAt(*place)
-        assert in_a_child(lambda part=part: resume("run", plugins=[STUB, part])) == -signal.SIGKILL, place
+        observer = KillAt(*place)
+        assert in_a_child(lambda observer=observer: resume("run", plugins=[STUB, observer])) == -signal.SIGKILL, place
     resume("run", plugins=[STUB])
     assert_same_run(Path("run"), Path("whole"))
     assert events(Path("run")) == events(Path("whole"))
@@ -159,7 +159,7 @@ def test_a_run_that_is_killed_at_every_boundary_one_after_the_other(train: Calla
 
 
 class Advance:
-    """Ends each stage at its first chance."""
+    """A switch that ends each stage as soon as it can."""
 
     @hookimpl
     def fade_alpha(self, progress: float) -> float:
@@ -171,7 +171,8 @@ class Advance:
 
 
 def test_a_stage_that_has_not_begun_is_not_asked_whether_it_is_over(train: Callable[..., Any]) -> None:
-    lines, switch = ["train.switch = @switches.Advance()"], Component("switches", "Advance", Advance)
+    lines = ["train.switch = @switches.Advance()"]
+    switch = Component("switches", "Advance", Advance)
     train(*lines, run_dir="whole", plugins=(switch,))
     with pytest.raises(Interrupted):
         train(*lines, run_dir="run", plugins=(switch, StopInStage()))
@@ -181,7 +182,7 @@ def test_a_stage_that_has_not_begun_is_not_asked_whether_it_is_over(train: Calla
 
 
 class StopInStage:
-    """Asks to stop as the second stage begins."""
+    """An observer that asks the run to stop as the second stage begins."""
 
     @hookimpl
     def before_stage(self, stage: Any) -> None:
@@ -198,8 +199,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_goes_on_from_its_star
 
 
 def test_each_promise_of_the_documentation_names_a_test_that_is_there() -> None:
-    root = ROOT
-    named = re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)::(\w+)`", (root / "docs/reliability.md").read_text())
+    named = re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)::(\w+)`", (ROOT / "docs/reliability.md").read_text())
     assert len(named) > 25
     for file, test in named:
-        assert f"def {test}(" in (root / file).read_text(), f"{file}::{test}"
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"

@@ -1,4 +1,4 @@
-"""The growing networks: function preservation, the fade, and what grows with what."""
+"""Test the growing networks: function preservation, the fade, and initial weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pggan_kit.layers.resampling import Area
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import ScheduleSettings, Stage
 from pggan_kit.testing import make_stages
-from pggan_kit.testing.support import equal, noise, shake, weights
-from pggan_kit.testing.tiny_runs import tiny_experiment
+from pggan_kit.testing.support import are_equal, copy_weights, draw_noise, perturb
+from pggan_kit.testing.tiny_runs import make_tiny_experiment
 from pggan_kit.testing.toys import ToyArchitecture
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.architectures.layers import EqualizedConv2d
@@ -30,33 +30,33 @@ GEOMETRIES: dict[str, Sequence[Any]] = {
 LATENTS = 16
 
 
-def networks(base: Stage, architecture: Any = None, seed: int = 0) -> tuple[Generator, Discriminator]:
-    part = architecture or PGGAN(channels={1: 12, 8: 10, 16: 6, 32: 4})
-    pair = (part, Nearest(), Area(), seed)
-    return Generator(*pair, LATENTS, base), Discriminator(*pair, base)
+def make_networks(base: Stage, architecture: Any = None, seed: int = 0) -> tuple[Generator, Discriminator]:
+    chosen = architecture or PGGAN(channels={1: 12, 8: 10, 16: 6, 32: 4})
+    common = (chosen, Nearest(), Area(), seed)
+    return Generator(*common, LATENTS, base), Discriminator(*common, base)
 
 
-def upsampled(x: Tensor, factor: int) -> Tensor:
-    """Nearest neighbour by indexing: pixel (i, j) shows pixel (i // factor, j // factor)."""
+def enlarge(x: Tensor, factor: int) -> Tensor:
+    """Enlarge by nearest neighbours: pixel (i, j) shows pixel (i // factor, j // factor)."""
     rows, columns = (torch.arange(size * factor) // factor for size in x.shape[2:])
     return x[:, :, rows][:, :, :, columns]
 
 
-def downsampled(x: Tensor, factor: int) -> Tensor:
-    """Means of squares."""
+def reduce(x: Tensor, factor: int) -> Tensor:
+    """Reduce to the means of squares."""
     n, c, h, w = x.shape
     return x.view(n, c, h // factor, factor, w // factor, factor).mean((3, 5))
 
 
 def test_weights_are_those_that_are_there() -> None:
-    """They are looked for once; growth and the end of a fade are noticed."""
+    """They are searched once, and again after growth and the end of a fade."""
     base, grown = make_stages((4, 8))
-    for net in networks(base):
+    for net in make_networks(base):
 
         def check(net: Any = net) -> int:
-            found = net.weights()
-            assert [id(one) for one in found] == [id(param) for _, param in net.named_parameters()]
-            return len(found)
+            params = net.weights()
+            assert [id(one) for one in params] == [id(param) for _, param in net.named_parameters()]
+            return len(params)
 
         before = check()
         net.grow(grown, bridged=True)
@@ -71,7 +71,7 @@ def test_weights_are_those_that_are_there() -> None:
 def test_channels_last_from_the_first_layer_on(channels: int, alpha: Tensor | None) -> None:
     """D's features have the format of its weights from the images on, so that none is copied between layers."""
     chosen = {"architecture": PGGAN(channels=6), "resampling": Nearest()}
-    experiment = tiny_experiment({**chosen, "schedule": ScheduleSettings((8, 16), 8, 8, 4)})
+    experiment = make_tiny_experiment({**chosen, "schedule": ScheduleSettings((8, 16), 8, 8, 4)})
     state = TrainState(experiment, experiment.schedule.resolve(16, channels, 0), torch.device("cpu"))
     state.grow({"generator": True, "discriminator": True})
     formats: list[bool] = []
@@ -80,26 +80,27 @@ def test_channels_last_from_the_first_layer_on(channels: int, alpha: Tensor | No
             module.register_forward_hook(
                 lambda module, given, out: formats.append(out.is_contiguous(memory_format=torch.channels_last))
             )
-    images = noise(4, channels, 16, 16)
-    found = state.discriminator(images, alpha=alpha).score
+    images = draw_noise(4, channels, 16, 16)
+    score = state.discriminator(images, alpha=alpha).score
     assert len(formats) >= 4 and all(formats)
     state.discriminator.channels_last = False
-    torch.testing.assert_close(state.discriminator(images, alpha=alpha).score, found)
+    torch.testing.assert_close(state.discriminator(images, alpha=alpha).score, score)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @torch.no_grad()
 def test_growth_preserves_the_function(geometry: str, channels: int) -> None:
-    """At alpha 0: G's image is the one of before, enlarged; D's scores are those of before, of the reduced image."""
+    """At alpha 0: G's image is the former one, enlarged; D's scores are the former ones of the reduced image."""
     base, *later = make_stages(GEOMETRIES[geometry], channels)
-    generator, discriminator = networks(base)
-    latents, zero = noise(6, LATENTS), torch.zeros(())
+    generator, discriminator = make_networks(base)
+    latents = draw_noise(6, LATENTS)
+    zero = torch.zeros(())
     for stage in later:
-        shake(generator, stage.index, 0.3)
-        shake(discriminator, stage.index, 0.3)
-        images = noise(6, channels, stage.height, stage.width, seed=stage.index)
-        before = upsampled(generator(latents), stage.factor), discriminator(downsampled(images, stage.factor)).score
+        perturb(generator, stage.index, 0.3)
+        perturb(discriminator, stage.index, 0.3)
+        images = draw_noise(6, channels, stage.height, stage.width, seed=stage.index)
+        before = enlarge(generator(latents), stage.factor), discriminator(reduce(images, stage.factor)).score
         assert before[0].std() > 0.1 and before[1].std() > 1e-3, "the functions to preserve must not be trivial"
         for net in (generator, discriminator):
             net.grow(stage, bridged=True)
@@ -114,20 +115,22 @@ def test_growth_preserves_the_function(geometry: str, channels: int) -> None:
 def test_the_fade_against_its_formula(alpha: float) -> None:
     """G: lerp(up(old_to_image(f)), new_to_image(block(f))). D: lerp(old_from_image(down(x)), block(new(x)))."""
     first, second = make_stages((4, 8), 3)
-    generator, discriminator = (net.double() for net in networks(first))
-    old_to_image, old_from_image = generator.to_image, discriminator.from_image
+    generator, discriminator = (net.double() for net in make_networks(first))
+    old_to_image = generator.to_image
+    old_from_image = discriminator.from_image
     for net in (generator, discriminator):
         net.grow(second, bridged=True)
         net.double()
-        shake(net)
-    latents, images = noise(4, LATENTS, dtype=torch.float64), noise(4, 3, 8, 8, dtype=torch.float64)
+        perturb(net)
+    latents = draw_noise(4, LATENTS, dtype=torch.float64)
+    images = draw_noise(4, 3, 8, 8, dtype=torch.float64)
     share = torch.tensor(alpha)
     features = generator.stem(latents)
     block = generator.blocks["1"](features)
-    wanted = (1 - alpha) * upsampled(old_to_image(features), 2) + alpha * generator.to_image(block)
+    wanted = (1 - alpha) * enlarge(old_to_image(features), 2) + alpha * generator.to_image(block)
     torch.testing.assert_close(generator(latents, alpha=share), wanted, rtol=1e-6, atol=1e-7)
     new = discriminator.blocks["1"](discriminator.from_image(images))
-    mixed = (1 - alpha) * old_from_image(downsampled(images, 2)) + alpha * new
+    mixed = (1 - alpha) * old_from_image(reduce(images, 2)) + alpha * new
     wanted = discriminator.head(mixed, None).score
     torch.testing.assert_close(discriminator(images, alpha=share).score, wanted, rtol=1e-6, atol=1e-7)
 
@@ -135,20 +138,22 @@ def test_the_fade_against_its_formula(alpha: float) -> None:
 @torch.no_grad()
 def test_alpha_1_is_the_network_without_its_bridge() -> None:
     stages = make_stages((4, 8, 16), 3)
-    latents, images = noise(4, LATENTS), noise(4, 3, 16, 16)
-    for net, given in zip(networks(stages[0]), (latents, images), strict=True):
+    latents = draw_noise(4, LATENTS)
+    images = draw_noise(4, 3, 16, 16)
+    for net, given in zip(make_networks(stages[0]), (latents, images), strict=True):
         net.grow(stages[1], bridged=False)
         net.grow(stages[2], bridged=True)
-        shake(net)
-        faded, plain = net(given, alpha=torch.ones(())), net(given)
+        perturb(net)
+        faded = net(given, alpha=torch.ones(()))
+        plain = net(given)
         net.end_fade()
-        assert equal(faded, plain)
-        assert equal(net(given), plain)
+        assert are_equal(faded, plain)
+        assert are_equal(net(given), plain)
 
 
 def test_the_end_of_a_fade_removes_the_old_path_and_nothing_else() -> None:
     stages = make_stages((4, 8), 3)
-    for bridged, plain in zip(networks(stages[0]), networks(stages[0]), strict=True):
+    for bridged, plain in zip(make_networks(stages[0]), make_networks(stages[0]), strict=True):
         old = {name for name in bridged.state_dict() if name.startswith(("to_image", "from_image"))}
         bridged.grow(stages[1], bridged=True)
         plain.grow(stages[1], bridged=False)
@@ -156,22 +161,22 @@ def test_the_end_of_a_fade_removes_the_old_path_and_nothing_else() -> None:
         assert {name.split(".")[0] for name in own} == {"bridge"}
         assert len(own) == len(old)
         bridged.end_fade()
-        assert equal(weights(bridged), weights(plain))
+        assert are_equal(copy_weights(bridged), copy_weights(plain))
         bridged.end_fade()
 
 
 def test_growing_keeps_what_was_learnt() -> None:
     stages = make_stages((4, 8, 16), 1)
-    for net in networks(stages[0]):
-        shake(net)
-        before = weights(net)
+    for net in make_networks(stages[0]):
+        perturb(net)
+        before = copy_weights(net)
         net.grow(stages[1], bridged=True)
         after = net.state_dict()
         for name, value in before.items():
             kept = f"bridge.old_{name}" if name.startswith(("to_image", "from_image")) else name
             assert torch.equal(after[kept], value), name
         net.end_fade()
-        before = weights(net)
+        before = copy_weights(net)
         net.grow(stages[2], bridged=False)
         after = net.state_dict()
         for name, value in before.items():
@@ -180,19 +185,19 @@ def test_growing_keeps_what_was_learnt() -> None:
 
 
 def test_initial_weights_depend_on_seed_network_piece_and_stage_alone() -> None:
-    """So variants share them: a hard switch and a soft one, and whatever else was drawn between."""
+    """So variants share them, a hard switch and a soft one, whatever else was drawn in between."""
     stages = make_stages((4, 8, 16), 1)
     grown = []
     for bridged, drawn in ((True, 0), (False, 7)):
-        pair = networks(stages[0])
+        pair = make_networks(stages[0])
         for stage in stages[1:]:
             for net in pair:
                 torch.randn(drawn)
                 net.grow(stage, bridged)
                 net.end_fade()
-        grown.append([weights(net) for net in pair])
-    assert equal(*grown)
-    other = weights(networks(stages[0], seed=1)[0])
+        grown.append([copy_weights(net) for net in pair])
+    assert are_equal(*grown)
+    other = copy_weights(make_networks(stages[0], seed=1)[0])
     assert not torch.equal(other["stem.conv.weight"], grown[0][0]["stem.conv.weight"])
     firsts = [float(value.flatten()[0]) for name, value in grown[0][0].items() if name.endswith("weight")]
     assert len(set(firsts)) == len(firsts), "no two pieces are alike"
@@ -201,8 +206,8 @@ def test_initial_weights_depend_on_seed_network_piece_and_stage_alone() -> None:
 def test_only_the_current_stages_weights_get_gradients_through_the_fade() -> None:
     """In mid-fade both paths learn; without alpha the bridge does not."""
     stages = make_stages((4, 8), 1)
-    generator, discriminator = networks(stages[0], ToyArchitecture())
-    for net, given in ((generator, noise(4, LATENTS)), (discriminator, noise(4, 1, 8, 8))):
+    generator, discriminator = make_networks(stages[0], ToyArchitecture())
+    for net, given in ((generator, draw_noise(4, LATENTS)), (discriminator, draw_noise(4, 1, 8, 8))):
         net.grow(stages[1], bridged=True)
         for alpha, expected in ((torch.tensor(0.5), True), (None, False)):
             net.zero_grad(set_to_none=True)
@@ -239,6 +244,6 @@ def test_features_of_an_architectures_own_pass_through_untouched() -> None:
             return self[0](features["maps"])
 
     stages = make_stages((4, 8), 1)
-    generator, _ = networks(stages[0], Wrapped())
+    generator, _ = make_networks(stages[0], Wrapped())
     generator.grow(stages[1], bridged=True)
-    assert generator(noise(4, LATENTS), alpha=torch.tensor(0.5)).shape == (4, 1, 8, 8)
+    assert generator(draw_noise(4, LATENTS), alpha=torch.tensor(0.5)).shape == (4, 1, 8, 8)

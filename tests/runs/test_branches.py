@@ -1,4 +1,4 @@
-"""Branches: a new run from another's state, at a stage's end or its last; and what does not fit."""
+"""Test branches: a new run from another's state, at a stage's end or its last; and what does not fit."""
 
 import hashlib
 import json
@@ -20,21 +20,21 @@ from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, RunError, TrainingError
 from pggan_kit.runs.directory import RunDirectory
-from pggan_kit.testing.support import equal
+from pggan_kit.testing.support import are_equal
 
 Branch = Callable[..., Any]
 
 
 @pytest.fixture
 def trunk(train: Callable[..., Any]) -> Path:
-    """A finished run of 4x4, 8x8 and 16x16: stages end at 8, 24 and 40."""
+    """Return a finished run of 4x4, 8x8 and 16x16, whose stages end at 8, 24 and 40."""
     train(run_dir="trunk")
     return Path("trunk")
 
 
 @pytest.fixture
 def branch(tiny: Callable[..., str]) -> Branch:
-    """`branch("trunk@1", "train.seed = 1", ..., plugins=...)` starts `branch/` from there."""
+    """Return a function: `branch("trunk@1", "train.seed = 1", ..., plugins=...)` starts `branch/` from there."""
 
     def run(start: str, *lines: str, run_dir: str = "branch", plugins: tuple[Any, ...] = (), base: str = TINY) -> Any:
         config = tiny(*lines, base=base)
@@ -45,10 +45,10 @@ def branch(tiny: Callable[..., str]) -> Branch:
 
 @pytest.mark.parametrize("stage", ["@0", "@4x4", "@1", "@8x8"])
 def test_a_branch_that_changes_nothing_ends_as_its_trunk(stage: str, trunk: Path, branch: Branch) -> None:
-    """From a stage's end, with the same config: the same weights and optimizers to the bit."""
+    """From a stage's end, with the same config: the same weights and optimizers bit for bit."""
     run = branch(f"trunk{stage}")
     resumed = resume("trunk", plugins=[STUB])
-    assert not run.resumed and equal(last(run.directory), last(resumed.directory))
+    assert not run.resumed and are_equal(last(run.directory), last(resumed.directory))
     begun = 8 if stage in ("@0", "@4x4") else 24
     assert rows(Path("branch")) == [row for row in rows(trunk) if row["images"] > begun]
 
@@ -84,6 +84,8 @@ def test_a_branch_records_where_it_came_from_and_needs_its_trunk_no_more(trunk: 
 
 
 class StopAt:
+    """An observer that asks the run to stop after the step that brings the clock to a place."""
+
     def __init__(self, images: int) -> None:
         self.images = images
 
@@ -96,13 +98,8 @@ class StopAt:
 def test_a_stage_is_lengthened(trunk: Path, branch: Branch) -> None:
     run = branch("trunk@1", "schedule.stable_images = {4: 8, 8: 24, 16: 8}")
     assert run.state.starts == [0, 8, 40] and run.state.images == 56
-    whole = branch_free(branch)
-    assert equal(run.state.generator.state_dict(), whole.state.generator.state_dict()), "the same as in one run"
-
-
-def branch_free(branch: Branch) -> Any:
-    file = Path("tiny.gin")
-    return pggan_kit.train(file, run_dir="whole", plugins=[str(STUB)])
+    whole = pggan_kit.train("tiny.gin", run_dir="whole", plugins=[str(STUB)])
+    assert are_equal(run.state.generator.state_dict(), whole.state.generator.state_dict()), "the same as in one run"
 
 
 def test_a_finished_run_is_lengthened_from_its_last_checkpoint(trunk: Path, branch: Branch) -> None:
@@ -118,7 +115,7 @@ def test_a_branch_is_tuned_on_other_data_with_other_settings(trunk: Path, branch
         def before_stage(self, state: Any) -> None:
             group = state.optimizers["generator"].param_groups[0]
             rates.append(group["lr"])
-            assert state.optimizers["generator"].state, "what the optimizer remembers is taken"
+            assert state.optimizers["generator"].state, "the optimizer's state is loaded"
 
     lines = ["datasets.Stub.n = 20", "optimizers.Adam.lr = 0.5e-3", "schedule.total_images = 48", "train.seed = 7"]
     run = branch("trunk", *lines, plugins=(Look(),))
@@ -145,7 +142,7 @@ def test_what_parts_saved_is_taken_where_the_same_part_stands(branch: Branch, tr
     train(*[line.format(0.25) for line in ada], run_dir="trunk")
     run = branch("trunk", *[line.format(0.0) for line in ada], "schedule.total_images = 48")
     assert run.experiment.augmentation.p == 0.25
-    with pytest.warns(UserWarning, match=r"what train\.augmentation \(ADA\) had saved is not taken: it is None now"):
+    with pytest.warns(UserWarning, match=r"state that train\.augmentation \(ADA\) saved is not loaded: train"):
         branch("trunk", "train.augmentation = @augmentations.Noise()", "schedule.total_images = 48", run_dir="other")
 
 
@@ -157,9 +154,9 @@ def test_other_optimizers_begin_anew_and_it_is_said(trunk: Path, branch: Branch)
         "train.discriminator_optimizer = None",
         "schedule.total_images = 48",
     ]
-    with pytest.warns(UserWarning, match="the optimizer both begins anew: None there, SharedCounterAdam now"):
+    with pytest.warns(UserWarning, match="the optimizer both starts from scratch: None there, SharedCounterAdam now"):
         branch("trunk", *joint)
-    assert "the optimizer both begins anew" in Path("branch/log.txt").read_text()
+    assert "the optimizer both starts from scratch" in Path("branch/log.txt").read_text()
 
 
 def test_a_size_is_added(trunk: Path, branch: Branch) -> None:
@@ -194,7 +191,7 @@ def test_what_does_not_fit_is_refused_by_name(
 
 NO_SUCH = {
     "nope": "nope holds no run",
-    "trunk@7": r"trunk@7: no such stage has ended there; ended are: 0 \(4x4\), 1 \(8x8\), 2 \(16x16\)",
+    "trunk@7": r"trunk@7: no such stage has ended there; the stages that have ended: 0 \(4x4\), 1 \(8x8\), 2 \(16x16\)",
     "trunk@28x28": "no such stage has ended there",
     "trunk@": r"--from trunk@: write RUN, or RUN@STAGE",
     "@1": r"--from @1: write RUN, or RUN@STAGE",
@@ -212,12 +209,12 @@ def test_a_stage_that_has_not_ended_is_no_place_to_branch_from(branch: Branch, t
     """Its fade's end is kept forever too, and is no stage's end."""
     with pytest.raises(Interrupted):
         train(run_dir="trunk", plugins=(StopAt(20),))
-    with pytest.raises(RunError, match=r"ended are: 0 \(4x4\)$"):
+    with pytest.raises(RunError, match=r"the stages that have ended: 0 \(4x4\)$"):
         branch("trunk@1")
 
 
 def test_a_damaged_place_is_refused_and_the_last_whole_one_is_used(trunk: Path, branch: Branch) -> None:
-    entries = RunDirectory(trunk).checkpoints().entries()
+    entries = RunDirectory(trunk).checkpoints().read_entries()
     for images in (24, 40):
         (trunk / "checkpoints" / next(entry.file for entry in entries if entry.images == images)).write_bytes(
             b"damaged"
@@ -255,7 +252,7 @@ def test_the_trunk_is_left_as_it_was(trunk: Path, branch: Branch) -> None:
     content = last(trunk)
     branch("trunk@1", "schedule.stable_images = 16")
     assert {path: path.read_bytes() for path in trunk.rglob("*") if path.is_file()} == before
-    assert equal(last(trunk), content)
+    assert are_equal(last(trunk), content)
 
 
 def test_variants_leave_from_one_trunk(trunk: Path, branch: Branch) -> None:
@@ -272,7 +269,7 @@ def test_variants_leave_from_one_trunk(trunk: Path, branch: Branch) -> None:
 
         branch("trunk@0", f"train.switch = @switches.{switch}()", run_dir=name, plugins=(Look(),))
         starts.append(seen)
-    assert starts[0] and equal(*starts)
+    assert starts[0] and are_equal(*starts)
 
 
 def test_a_branch_that_fails_can_be_resumed(trunk: Path, branch: Branch) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints while they are written: the process dies, the disk fills up, the folder cannot be written."""
+"""Test checkpoints while they are written: the process is killed, the disk is full, the folder is read-only."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from helpers.snapshots import snapshot_at
 from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
 
-DIED = 77
+KILLED = 77
 CALLS = ("open", "fsync", "chmod", "replace", "unlink")
-"""What touches the disk while a checkpoint is written, by its name in `os`."""
+"""Functions of `os` that touch the disk while a checkpoint is written."""
 
 
 def die_at(which: int, torn: bool) -> None:
-    """Let this process die just before its `which`-th call, as by SIGKILL; `torn`: what was written last is cut."""
+    """End this process just before its `which`-th call, as SIGKILL would; if `torn`, what was written last is cut."""
     count = 0
 
     def watch(name: str) -> None:
@@ -40,7 +40,7 @@ def die_at(which: int, torn: bool) -> None:
             if count == which:
                 if torn and name == "fsync" and stat.S_ISREG(os.fstat(args[0]).st_mode):
                     os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
-                os._exit(DIED)
+                os._exit(KILLED)
             return real(*args, **options)
 
         setattr(os, name, call)
@@ -50,7 +50,7 @@ def die_at(which: int, torn: bool) -> None:
 
 
 def in_a_child(action: Callable[[], None]) -> int:
-    """The exit status of a forked process that does this."""
+    """Do this in a forked process, and return its exit status."""
     child = os.fork()
     if child == 0:
         try:
@@ -73,12 +73,12 @@ def test_whenever_the_process_dies_the_last_checkpoint_or_the_new_one_is_whole(
         Checkpoints(folder, keep=1).save(snapshot_at(1), forever)
         before = {path: path.read_bytes() for path in folder.glob("*.pt")}
 
-        def saves(folder: Path = folder, which: int = which) -> None:
+        def save_and_die(folder: Path = folder, which: int = which) -> None:
             die_at(which, torn)
             Checkpoints(folder, keep=1).save(snapshot_at(2))
 
-        status = in_a_child(saves)
-        assert status in (0, DIED)
+        status = in_a_child(save_and_die)
+        assert status in (0, KILLED)
         said: list[str] = []
         images = Checkpoints(folder).load_last(said.append).images
         assert images in (1, 2) and not said, said
@@ -86,13 +86,13 @@ def test_whenever_the_process_dies_the_last_checkpoint_or_the_new_one_is_whole(
         assert images == 2 or all(path.read_bytes() == content for path, content in before.items())
         Checkpoints(folder, keep=1).save(snapshot_at(3))
         assert Checkpoints(folder).load_last().images == 3
-        assert not list(folder.glob(".*")), "what the dead process left is removed"
+        assert not list(folder.glob(".*")), "what the killed process left is removed"
         if forever:
             assert all(path.read_bytes() == content for path, content in before.items())
         if status == 0:
             break
         points += 1
-    assert points >= 8, "two files: opened, synced, renamed; folders synced"
+    assert points >= 8, "two files: opened, describe_sync, renamed; folders describe_sync"
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -104,16 +104,16 @@ def test_the_manifest_is_written_after_the_checkpoint_and_before_anything_is_dro
         checkpoints.save(snapshot_at(1))
     events: list[str] = []
 
-    def note(module: Any, name: str, told: Callable[..., str]) -> None:
+    def note(module: Any, name: str, describe: Callable[..., str]) -> None:
         real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *args: (events.append(told(*args)), real(*args))[1])
+        monkeypatch.setattr(module, name, lambda *args: (events.append(describe(*args)), real(*args))[1])
 
-    def synced(descriptor: int) -> str:
+    def describe_sync(descriptor: int) -> str:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         return "sync folder" if path.is_dir() else f"sync {path.suffix}"
 
     note(os, "replace", lambda source, target: f"rename {Path(target).suffix}")
-    note(os, "fsync", synced)
+    note(os, "fsync", describe_sync)
     note(Path, "unlink", lambda path: f"remove {path.suffix}")
     checkpoints.save(snapshot_at(2))
     wanted = ["sync .part", "rename .pt", "sync folder", "sync .part", "rename .json", "sync folder"]
@@ -122,7 +122,7 @@ def test_the_manifest_is_written_after_the_checkpoint_and_before_anything_is_dro
 
 @contextmanager
 def small_disk(most: int) -> Iterator[None]:
-    """No file may grow beyond so many bytes."""
+    """Keep files from growing beyond this many bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     kept = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, verified, kept as promised, never code."""
+"""Test checkpoints: whole or not at all, verified, kept as promised, never code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints, Entry
 from pggan_kit.system.files import write_atomically
 
 
-def files(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -29,7 +29,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     assert torch.equal(loaded.generator["weight"], snapshot_at(3).generator["weight"])
     assert loaded.components == {"nested": [("a", 1.5), {"b": None}]}
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert checkpoints.entries() == [Entry(path.name, 3, sha256, forever=False)]
+    assert checkpoints.read_entries() == [Entry(path.name, 3, sha256, forever=False)]
     written = json.loads((checkpoints.folder / MANIFEST).read_text())
     assert written == [{"file": path.name, "images": 3, "sha256": sha256, "forever": False}]
 
@@ -38,8 +38,8 @@ def test_the_last_few_and_those_forever_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     for images in range(1, 8):
         checkpoints.save(snapshot_at(images), forever=images in (2, 5))
-    assert [entry.images for entry in checkpoints.entries()] == [2, 5, 6, 7]
-    assert len(files(tmp_path)) == 5, "the files of dropped checkpoints are gone, and nothing else is left"
+    assert [entry.images for entry in checkpoints.read_entries()] == [2, 5, 6, 7]
+    assert len(list_files(tmp_path)) == 5, "the files of dropped checkpoints are gone, and nothing else is left"
     assert checkpoints.load_last().images == 7
 
 
@@ -47,7 +47,7 @@ def test_keep_one(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     for images in (1, 2, 3):
         checkpoints.save(snapshot_at(images))
-    assert [entry.images for entry in checkpoints.entries()] == [3]
+    assert [entry.images for entry in checkpoints.read_entries()] == [3]
 
 
 def test_two_checkpoints_at_one_clock_leave_the_kept_one_alone(tmp_path: Path) -> None:
@@ -59,13 +59,13 @@ def test_two_checkpoints_at_one_clock_leave_the_kept_one_alone(tmp_path: Path) -
     assert torch.load(kept, weights_only=True)["starts"] == [0]
     checkpoints.save(snapshot_at(9))
     assert kept.exists()
-    assert [(entry.images, entry.forever) for entry in checkpoints.entries()] == [(8, True), (9, False)]
+    assert [(entry.images, entry.forever) for entry in checkpoints.read_entries()] == [(8, True), (9, False)]
     checkpoints.save(snapshot_at(8))
-    assert checkpoints.entries()[-1].forever, "the same content saved again stays forever"
+    assert checkpoints.read_entries()[-1].forever, "the same content saved again stays forever"
 
 
 class Crash(BaseException):
-    """Stands for the process dying at that point."""
+    """An exception in place of a kill at that point."""
 
 
 @pytest.mark.parametrize("failing", ["replace", "fsync"])
@@ -76,16 +76,17 @@ def test_a_crash_while_writing_leaves_the_last_one(
     """At the checkpoint's own file or at the manifest, before the rename: the previous checkpoint still loads."""
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(snapshot_at(1))
-    calls, real = [], getattr(os, failing)
+    calls = []
+    real = getattr(os, failing)
 
-    def dies(*args: Any) -> Any:
+    def crash(*args: Any) -> Any:
         calls.append(args)
         # Each file is synced, then renamed, then its folder is synced.
         if len(calls) == (which if failing == "replace" else 2 * which - 1):
             raise Crash
         return real(*args)
 
-    monkeypatch.setattr(os, failing, dies)
+    monkeypatch.setattr(os, failing, crash)
     with pytest.raises(Crash):
         checkpoints.save(snapshot_at(2))
     monkeypatch.undo()
@@ -97,16 +98,16 @@ def test_a_crash_while_writing_leaves_the_last_one(
 def test_a_full_disk_is_a_clear_error_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(snapshot_at(1))
-    before = files(tmp_path)
+    before = list_files(tmp_path)
 
-    def full(descriptor: int) -> None:
+    def fail(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(TrainingError, match=r"cannot write .*: No space left on device.*untouched"):
         checkpoints.save(snapshot_at(2))
     monkeypatch.undo()
-    assert files(tmp_path) == before, "no temporary file is left"
+    assert list_files(tmp_path) == before, "no temporary file is left"
     assert checkpoints.load_last().images == 1
 
 
@@ -118,7 +119,7 @@ def test_atomic_write_replaces_and_keeps_permissions_ordinary(tmp_path: Path) ->
     mask = os.umask(0)
     os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask
-    assert files(tmp_path) == ["file"]
+    assert list_files(tmp_path) == ["file"]
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
@@ -142,7 +143,8 @@ class Payload:
 @pytest.mark.parametrize("form", ["torch", "pickle"])
 def test_code_in_a_checkpoint_is_refused_unrun(tmp_path: Path, form: str) -> None:
     """Also where its SHA-256 is the manifest's."""
-    proof, folder = tmp_path / "proof", tmp_path / "checkpoints"
+    proof = tmp_path / "proof"
+    folder = tmp_path / "checkpoints"
     path = Checkpoints(folder).save(snapshot_at(1))
     if form == "torch":
         torch.save({"weights": Payload(proof)}, path)

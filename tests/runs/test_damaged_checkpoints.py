@@ -1,4 +1,4 @@
-"""Checkpoints that were damaged after they were written: noticed, said, and the one before is used."""
+"""Test checkpoints that were damaged after they were written: reported, and the one before is used."""
 
 from __future__ import annotations
 
@@ -23,48 +23,48 @@ from pggan_kit.errors import RunError, UserError
 from pggan_kit.runs.checkpoints import DAMAGED, MANIFEST, Checkpoints
 
 
-def saved(folder: Path, *clocks: int) -> list[Path]:
+def save(folder: Path, *clocks: int) -> list[Path]:
     checkpoints = Checkpoints(folder, keep=len(clocks))
     return [checkpoints.save(snapshot_at(images)) for images in clocks]
 
 
-def flip(path: Path, bit: int) -> None:
+def flip_bit(path: Path, bit: int) -> None:
     content = bytearray(path.read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
 
 
-def load(folder: Path) -> tuple[int, list[str]]:
-    """The clock of what is loaded, and what was said."""
+def load_last(folder: Path) -> tuple[int, list[str]]:
+    """Return the clock of what is loaded, and the messages."""
     said: list[str] = []
     return Checkpoints(folder).load_last(said.append).images, said
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with whole checkpoints at 1 and 2; tests damage copies of it."""
+    """Return a folder with whole checkpoints at 1 and 2; tests damage copies of it."""
     folder = tmp_path_factory.mktemp("pair")
-    saved(folder, 1, 2)
+    save(folder, 1, 2)
     return folder
 
 
-def newest(folder: Path) -> Path:
+def find_newest(folder: Path) -> Path:
     return max(folder.glob("*.pt"))
 
 
 Damage = Callable[[Path, float], None]
 
 
-def flipped(path: Path, where: float) -> None:
-    flip(path, int(where * 8 * path.stat().st_size))
+def flip_somewhere(path: Path, where: float) -> None:
+    flip_bit(path, int(where * 8 * path.stat().st_size))
 
 
-def cut(path: Path, where: float) -> None:
+def cut_somewhere(path: Path, where: float) -> None:
     os.truncate(path, int(where * path.stat().st_size))
 
 
 @pytest.mark.parametrize("with_manifest", [True, False])
-@pytest.mark.parametrize("damage", [flipped, cut])
+@pytest.mark.parametrize("damage", [flip_somewhere, cut_somewhere])
 @given(where=st.floats(0, 1, exclude_max=True))
 @example(where=0.0)
 @settings(max_examples=100, deadline=None)
@@ -75,9 +75,10 @@ def test_any_flipped_bit_and_any_cut_falls_back_and_says_so(
         folder = Path(shutil.copytree(pair, Path(parent, "checkpoints")))
         if not with_manifest:
             (folder / MANIFEST).unlink()
-        damaged, before = newest(folder), min(folder.glob("*.pt")).read_bytes()
+        damaged = find_newest(folder)
+        before = min(folder.glob("*.pt")).read_bytes()
         damage(damaged, where)
-        images, said = load(folder)
+        images, said = load_last(folder)
         assert images == 1
         assert damaged.name in " ".join(said) and "damaged" in " ".join(said)
         assert min(folder.glob("*.pt")).read_bytes() == before
@@ -89,54 +90,54 @@ def test_every_single_bit_and_every_length(pair: Path, tmp_path: Path, with_mani
     folder = Path(shutil.copytree(pair, tmp_path / "checkpoints"))
     if not with_manifest:
         (folder / MANIFEST).unlink()
-    path = newest(folder)
+    path = find_newest(folder)
     content = path.read_bytes()
     for bit in range(8 * len(content)):
-        flip(path, bit)
-        assert load(folder)[0] == 1
-        flip(path, bit)
+        flip_bit(path, bit)
+        assert load_last(folder)[0] == 1
+        flip_bit(path, bit)
     for length in range(len(content)):
         path.write_bytes(content[:length])
-        assert load(folder)[0] == 1
+        assert load_last(folder)[0] == 1
     path.write_bytes(content)
-    assert load(folder)[0] == 2
+    assert load_last(folder)[0] == 2
 
 
 def test_a_missing_checkpoint_falls_back_and_says_so(pair: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(pair, tmp_path / "checkpoints"))
-    newest(folder).unlink()
-    images, said = load(folder)
+    find_newest(folder).unlink()
+    images, said = load_last(folder)
     assert images == 1 and len(said) == 1
     assert "no such file" in said[0] and "Using the one before: images 1" in said[0]
 
 
 def test_a_pipe_or_a_folder_in_place_of_a_checkpoint_is_not_waited_for(pair: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(pair, tmp_path / "checkpoints"))
-    path = newest(folder)
+    path = find_newest(folder)
     path.unlink()
     os.mkfifo(path)
-    assert load(folder)[0] == 1
+    assert load_last(folder)[0] == 1
     path.unlink()
     path.mkdir()
-    assert load(folder)[0] == 1
+    assert load_last(folder)[0] == 1
 
 
 def test_where_none_is_whole_the_error_says_so(pair: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(pair, tmp_path / "checkpoints"))
     for path in folder.glob("*.pt"):
-        flip(path, 9)
+        flip_bit(path, 9)
     with pytest.raises(RunError, match=r"no checkpoint in .* is whole: .*000000000002-.* is damaged"):
-        load(folder)
+        load_last(folder)
     (folder / MANIFEST).unlink()
     with pytest.raises(RunError, match=r"no checkpoint in .* is whole"):
-        load(folder)
+        load_last(folder)
 
 
 def test_no_checkpoint_at_all_is_another_error(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"holds no checkpoint.*Start it anew"):
-        load(tmp_path)
-    with pytest.raises(RunError, match=r"holds no checkpoint.*Start it anew"):
-        load(tmp_path / "missing")
+    with pytest.raises(RunError, match=r"holds no checkpoint.*Start it again from scratch"):
+        load_last(tmp_path)
+    with pytest.raises(RunError, match=r"holds no checkpoint.*Start it again from scratch"):
+        load_last(tmp_path / "missing")
 
 
 MANIFESTS = {
@@ -156,30 +157,30 @@ MANIFESTS = {
 @pytest.mark.parametrize("case", [*MANIFESTS, "missing", "a folder"])
 def test_a_manifest_that_is_missing_or_damaged_is_made_from_the_files(case: str, pair: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(pair, tmp_path / "checkpoints"))
-    wanted = Checkpoints(folder).entries()
+    wanted = Checkpoints(folder).read_entries()
     (folder / MANIFEST).unlink()
     if case == "a folder":
         (folder / MANIFEST).mkdir()
     elif case != "missing":
         (folder / MANIFEST).write_bytes(MANIFESTS[case])
-    images, said = load(folder)
+    images, said = load_last(folder)
     assert images == 2 and len(said) == 1
     assert "2 whole checkpoints were found without it" in said[0]
     with pytest.warns(UserWarning, match="found without it"):
-        found = Checkpoints(folder).entries()
-    assert found == [replace(entry, forever=True) for entry in wanted], "what was to stay is not known: all stay"
+        entries = Checkpoints(folder).read_entries()
+    assert entries == [replace(entry, forever=True) for entry in wanted], "what was to stay is not known: all stay"
     if case != "a folder":
         with pytest.warns(UserWarning, match="found without it"):
             Checkpoints(folder, keep=1).save(snapshot_at(3))
-        assert [row.images for row in Checkpoints(folder).entries()] == [1, 2, 3]
+        assert [row.images for row in Checkpoints(folder).read_entries()] == [1, 2, 3]
 
 
 def test_files_of_other_names_are_no_checkpoints(pair: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(pair, tmp_path / "checkpoints"))
     (folder / MANIFEST).unlink()
-    shutil.copy(newest(folder), folder / "mine.pt")
-    shutil.copy(newest(folder), folder / "000000000009-00000000.pt")
-    images, said = load(folder)
+    shutil.copy(find_newest(folder), folder / "mine.pt")
+    shutil.copy(find_newest(folder), folder / "000000000009-00000000.pt")
+    images, said = load_last(folder)
     assert images == 2
     assert "left out as damaged: mine.pt, 000000000009-00000000.pt" in said[0]
 
@@ -192,7 +193,7 @@ def test_a_manifest_cannot_lead_out_of_its_folder(name: Any, pair: Path, tmp_pat
     rows = json.loads((folder / MANIFEST).read_text())
     rows.insert(0, {**rows[0], "file": name})
     (folder / MANIFEST).write_text(json.dumps(rows))
-    assert load(folder)[0] == 2
+    assert load_last(folder)[0] == 2
     with pytest.warns(UserWarning, match="is damaged"):
         Checkpoints(folder, keep=1).save(snapshot_at(3))
     assert outside.exists()
@@ -200,43 +201,43 @@ def test_a_manifest_cannot_lead_out_of_its_folder(name: Any, pair: Path, tmp_pat
 
 def test_the_next_save_sets_damaged_ones_aside_and_drops_no_whole_one(tmp_path: Path) -> None:
     """Else the damaged one would count among the last that are kept."""
-    first, second = saved(tmp_path, 1, 2)
-    flip(second, 1000)
+    first, second = save(tmp_path, 1, 2)
+    flip_bit(second, 1000)
     again = Checkpoints(tmp_path, keep=2)
     again.save(snapshot_at(3))
-    assert [row.images for row in again.entries()] == [1, 3]
+    assert [row.images for row in again.read_entries()] == [1, 3]
     assert first.exists() and not second.exists()
-    assert second.with_name(second.name + DAMAGED).exists(), "it is kept for whoever wants to look at it"
+    assert second.with_name(second.name + DAMAGED).exists(), "it is kept to be looked at"
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:
-    _, second = saved(tmp_path, 1, 2)
-    flip(second, 1000)
+    _, second = save(tmp_path, 1, 2)
+    flip_bit(second, 1000)
     (tmp_path / ".rest.part").write_text("another process may be writing this")
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    load(tmp_path)
-    Checkpoints(tmp_path).entries()
+    load_last(tmp_path)
+    Checkpoints(tmp_path).read_entries()
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
 def test_a_resumed_run_goes_on_from_the_one_before_and_says_so(
     train: Callable[..., Any], cli: Callable[..., Result], stub: str
 ) -> None:
-    """Its end is that of a run whose checkpoint was never damaged; the note stands on stderr and in log.txt."""
+    """Its end is that of a run whose checkpoint was never damaged; the message is on stderr and in log.txt."""
     run = train("train.keep = 3", run_dir="whole")
     wanted = run.checkpoints.load_last()
     shutil.copytree("whole", "hurt")
     folder = Path("hurt/checkpoints")
-    path = Checkpoints(folder).last()
+    path = Checkpoints(folder).find_last_file()
     assert path is not None
-    flip(path, 5000)
+    flip_bit(path, 5000)
     result = cli("resume", "hurt", "--plugin", stub)
     assert result.exit_code == 0, result.output
     said = result.stderr + Path("hurt/log.txt").read_text()
     assert said.count("Using the one before: images 32") == 2, said
-    found = Checkpoints(folder).load_last()
-    assert found.images == wanted.images
-    assert all(torch.equal(value, found.ema[name]) for name, value in wanted.ema.items())
+    resumed = Checkpoints(folder).load_last()
+    assert resumed.images == wanted.images
+    assert all(torch.equal(value, resumed.ema[name]) for name, value in wanted.ema.items())
     assert [row["images"] for row in run.files.stats()] == [
         json.loads(line)["images"] for line in Path("hurt/stats.jsonl").read_text().splitlines()
     ]
@@ -246,8 +247,8 @@ def test_a_resumed_run_goes_on_from_the_one_before_and_says_so(
 
 def test_images_can_be_drawn_from_a_run_whose_last_checkpoint_is_damaged(train: Callable[..., Any]) -> None:
     run = train()
-    path = run.checkpoints.last()
-    flip(path, 5000)
+    path = run.checkpoints.find_last_file()
+    flip_bit(path, 5000)
     with pytest.warns(UserWarning, match="Using the one before"):
         generator = load_generator(run.directory)
     assert generator.images < run.state.images
@@ -257,7 +258,7 @@ def test_images_can_be_drawn_from_a_run_whose_last_checkpoint_is_damaged(train: 
 def test_one_checkpoint_stays_for_each_stage_and_for_each_fade(train: Callable[..., Any]) -> None:
     """Just before a fade ends, both paths are there: any alpha can still be drawn."""
     run = train("train.keep = 1")
-    entries = [row for row in run.checkpoints.entries() if row.forever]
+    entries = [row for row in run.checkpoints.read_entries() if row.forever]
     assert [row.images for row in entries] == [8, 16, 24, 32, 40]
     states = [run.checkpoints.load(row) for row in entries]
     assert [state.bridged["generator"] for state in states] == [False, True, False, True, False]
@@ -265,4 +266,4 @@ def test_one_checkpoint_stays_for_each_stage_and_for_each_fade(train: Callable[.
 
 def test_a_hard_switch_keeps_none_for_fades(train: Callable[..., Any]) -> None:
     run = train("train.keep = 1", "train.switch = @switches.Hard()")
-    assert [row.images for row in run.checkpoints.entries() if row.forever] == [8, 24, 40]
+    assert [row.images for row in run.checkpoints.read_entries() if row.forever] == [8, 24, 40]

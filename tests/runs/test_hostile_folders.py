@@ -1,4 +1,4 @@
-"""What comes from somebody else: checkpoints, run directories, configs. Nothing in them runs; differences are said."""
+"""Test files of unknown origin (checkpoints, run directories, configs): no code in them runs, differences are named."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from pggan_kit.ablation.plan import Plan
 from pggan_kit.api.generator import load_generator
 from pggan_kit.api.train import resume
 from pggan_kit.errors import PluginError, RunError
-from pggan_kit.plugin_host.files import trusted
-from pggan_kit.plugin_host.loading import load
+from pggan_kit.plugin_host.loading import load_plugins
+from pggan_kit.plugin_host.plugin_files import read_trusted_hashes
 from pggan_kit.runs.checkpoints import MANIFEST
 from pggan_kit.runs.directory import RunDirectory
 
 Cli = Callable[..., Result]
 
 
-def message_of(result: Result) -> str:
-    """Wrong input, said in one line."""
+def read_message(result: Result) -> str:
+    """Return the one line that reports wrong input."""
     assert result.exit_code == 2, result.output
     message = result.stderr.strip()
     assert "Traceback" not in message and message.splitlines()[-1].startswith("error: ")
@@ -49,8 +49,8 @@ def plant(run: Path, content: bytes) -> None:
     (folder / MANIFEST).write_text(json.dumps(rows))
 
 
-def changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Make a changed copy of the run's last checkpoint its last."""
+def plant_changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Make a changed copy of the run's last checkpoint the last one."""
     saved = RunDirectory(run).checkpoints().load_last().content()
     result = change(saved)
     torch.save(saved if result is None else result, run / "new.pt")
@@ -59,7 +59,7 @@ def changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
-    """A finished run; tests change copies of it."""
+    """Return a finished run; tests change copies of it."""
     from conftest import TINY
 
     folder = tmp_path_factory.mktemp("finished")
@@ -70,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of a finished run, as `run` in the working directory."""
+    """Return a copy of a finished run, as `run` in the working directory."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished, "run")
     return Path("run")
@@ -97,7 +97,7 @@ def test_a_checkpoint_with_code_is_refused_and_runs_nothing(
     else:
         torch.save({"images": Payload()}, "bad.pt", _use_new_zipfile_serialization=form == "zip")
         plant(run, Path("bad.pt").read_bytes())
-    assert "a checkpoint is data, never code" in message_of(cli(*command))
+    assert "a checkpoint is data, never code" in read_message(cli(*command))
     assert not Path("proof").exists()
     with pytest.raises(FileExistsError):
         pickle.loads(pickle.dumps((Payload(), Payload())))
@@ -105,14 +105,17 @@ def test_a_checkpoint_with_code_is_refused_and_runs_nothing(
 
 
 WRONG = {
-    "a newer format": (lambda saved: saved.update(format=99), r"of a newer pggan_kit: it has format 99.*up to format"),
+    "a newer format": (
+        lambda saved: saved.update(format=99),
+        r"by a newer pggan_kit \(format 99\); this version reads format",
+    ),
     "an older format": (lambda saved: saved.update(format=0), r"has format 0; this version reads format"),
-    "no format": (lambda saved: saved.pop("format"), r"does not say of which format it is"),
+    "no format": (lambda saved: saved.pop("format"), r"has no format number"),
     "a list": (lambda saved: [1, 2], r"holds a list and not a run's state"),
     "a tensor": (lambda saved: torch.ones(2), r"holds a Tensor and not a run's state"),
     "no networks": (lambda saved: saved.pop("ema"), r"is corrupt: it has no entry 'ema'"),
     "no starts": (lambda saved: saved.update(starts=None), r"is corrupt: its entry 'starts' has an impossible value"),
-    "too many stages": (lambda saved: saved.update(starts=[0] * 9), r"stands in stage 8 of a schedule of 3 stages"),
+    "too many stages": (lambda saved: saved.update(starts=[0] * 9), r"is in stage 8 of a schedule of 3 stages"),
     "a clock of text": (
         lambda saved: saved.update(images="8"),
         r"is corrupt: its entry 'images' has an impossible value",
@@ -131,10 +134,10 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_a_checkpoint_of_another_form_says_what_is_wrong(run: Path, cli: Cli, stub: str, case: str) -> None:
     change, message = WRONG[case]
-    changed(run, lambda saved: None if not isinstance(found := change(saved), (list, torch.Tensor)) else found)
+    plant_changed(run, lambda saved: result if isinstance(result := change(saved), (list, torch.Tensor)) else None)
     with pytest.raises(RunError, match=message):
         resume(run, plugins=[stub])
-    message_of(cli("sample", "run", "--out", "x.npz", "--plugin", stub))
+    read_message(cli("sample", "run", "--out", "x.npz", "--plugin", stub))
 
 
 OTHERS = {
@@ -171,26 +174,26 @@ def test_a_checkpoint_of_another_experiment_says_which_and_how_they_differ(
     shutil.copytree("run/checkpoints", "other/checkpoints")
     with pytest.raises(RunError, match=message):
         resume("other", plugins=[stub])
-    assert len(message_of(cli("resume", "other", "--plugin", stub))) < 600
+    assert len(read_message(cli("resume", "other", "--plugin", stub))) < 600
 
 
 def test_the_names_and_numbers_in_a_checkpoint_cannot_steer_a_terminal(run: Path, cli: Cli, stub: str) -> None:
     def steering(saved: dict[str, Any]) -> None:
         saved["identity"]["dataset"]["images"] = "\x1b[2J" + "x" * 10_000
 
-    changed(run, steering)
-    message = message_of(cli("resume", "run", "--plugin", stub))
+    plant_changed(run, steering)
+    message = read_message(cli("resume", "run", "--plugin", stub))
     assert "another data set" in message and message.isprintable() and len(message) < 600
 
     def nameless(saved: dict[str, Any]) -> None:
         saved["identity"] = {}
         saved["generator"]["\x1b[2J"] = torch.ones(1)
 
-    changed(run, nameless)
-    message = message_of(cli("resume", "run", "--plugin", stub))
+    plant_changed(run, nameless)
+    message = read_message(cli("resume", "run", "--plugin", stub))
     assert "generator is of another architecture" in message and message.isprintable()
-    changed(run, lambda saved: saved.update(identity={"schedule": 3}))
-    assert "its entry 'identity' has an impossible value" in message_of(cli("resume", "run", "--plugin", stub))
+    plant_changed(run, lambda saved: saved.update(identity={"schedule": 3}))
+    assert "its entry 'identity' has an impossible value" in read_message(cli("resume", "run", "--plugin", stub))
 
 
 PLUGIN = """
@@ -211,10 +214,10 @@ def test_a_changed_plugin_file_is_refused_unless_it_is_named(train: Callable[...
     assert cli("resume", "run").exit_code == 0, "unchanged"
     os.unlink("ran")
     plugin.write_text(PLUGIN.replace("touch", "touch "))
-    message = message_of(cli("resume", "run"))
+    message = read_message(cli("resume", "run"))
     assert f"the plugin file {plugin} has changed since run/run.json recorded it" in message
     assert f"--plugin {plugin}" in message and not Path("ran").exists()
-    assert "has changed" in message_of(cli("sample", "run", "--out", "x.npz")) and not Path("ran").exists()
+    assert "has changed" in read_message(cli("sample", "run", "--out", "x.npz")) and not Path("ran").exists()
     assert cli("resume", "run", "--plugin", stub, "--plugin", plugin).exit_code == 0
     assert Path("ran").exists()
 
@@ -230,7 +233,7 @@ def test_a_run_of_somebody_else_cannot_bring_code_along(
     (run / "run.json").write_text(json.dumps({**about, "plugins": [*about["plugins"], row]}))
     monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "cache"))
     for command in (["resume", "run"], ["sample", "run", "--out", "x.npz"]):
-        message = message_of(cli(*command))
+        message = read_message(cli(*command))
         assert "was never named on this machine" in message and "--plugin" in message
     assert not Path("ran").exists()
     assert cli("resume", "run", "--plugin", stub, "--plugin", evil).exit_code == 0
@@ -279,9 +282,9 @@ SPELLINGS = [
 
 
 def draw_for_report(folder: str) -> None:
-    """Draw what a report shows of a run, and raise what could not be drawn: the report says it and goes on."""
-    from pggan_kit.report.pictures import draw_run
-    from pggan_kit.report.records import read_run
+    """Draw what a report shows of a run, and raise what could not be drawn, which a report only mentions."""
+    from pggan_kit.report.run_pictures import draw_run
+    from pggan_kit.report.run_record import read_run
 
     said: list[str] = []
     draw_run(read_run(Path(folder)), said.append)
@@ -289,8 +292,8 @@ def draw_for_report(folder: str) -> None:
         raise RunError(said[0])
 
 
-def plan_with(plugins: dict[str, Any]) -> Plan:
-    """The plan of an ablation of the run's own config, as somebody else may have written it."""
+def make_plan(plugins: dict[str, Any]) -> Plan:
+    """Return the plan of an ablation of the run's own config, as somebody else may have written it."""
     return Plan(
         name="switch",
         base="tiny.gin",
@@ -316,12 +319,12 @@ OPENERS: dict[str, Callable[[Cli], Any]] = {
     "report": lambda cli: draw_for_report("run"),
     "trial": lambda cli: cli("trial", "out", "hard", "0"),
 }
-"""All that reads the paths of plugin files from a folder."""
+"""Commands and functions that read the paths of plugin files from a folder."""
 
 
 @pytest.fixture
 def refused_plugin(run: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """`refused_plugin(opener, origin, sha256)`: a folder with this record runs nothing; the message."""
+    """Return a function that checks that a folder with this record runs nothing, and returns the message."""
     monkeypatch.setenv("HOME", str(run.resolve()))
     (run / "evil.py").write_text(EVIL)
     Path("link.py").symlink_to(run.resolve() / "evil.py")
@@ -332,14 +335,14 @@ def refused_plugin(run: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.Monk
         if sha256 is MISSING:
             del row["sha256"]
         (run / "run.json").write_text(json.dumps({**about, "plugins": [row, *about["plugins"]]}))
-        plans.write(plan_with({origin: None if sha256 is MISSING else sha256}), Path("out"))
+        plans.write_plan(make_plan({origin: None if sha256 is MISSING else sha256}), Path("out"))
         try:
             result = OPENERS[opener](cli)
-            message = message_of(result)
+            message = read_message(result)
         except (PluginError, RunError) as error:
             message = str(error)
         assert not Path("evil ran").exists(), f"{origin} with the SHA-256 {sha256!r} ran"
-        assert SHA256 not in trusted(), f"{origin} with the SHA-256 {sha256!r} is trusted from now on"
+        assert SHA256 not in read_trusted_hashes(), f"{origin} with the SHA-256 {sha256!r} is trusted from now on"
         assert "evil.py" in message or "link.py" in message
         return message
 
@@ -377,7 +380,7 @@ def test_a_branch_runs_no_plugin_of_its_trunk(run: Path, cli: Cli, stub: str, ti
         (run / "run.json").write_text(json.dumps({**about, "plugins": [row]}))
         result = cli("train", config, "--from", "run", "--plugin", stub, "--run-dir", f"branch-{number}")
         assert result.exit_code == 0, result.output
-        assert not Path("evil ran").exists() and SHA256 not in trusted()
+        assert not Path("evil ran").exists() and SHA256 not in read_trusted_hashes()
 
 
 def test_what_a_run_records_of_other_plugins_needs_no_hash(run: Path) -> None:
@@ -395,7 +398,7 @@ def test_the_path_of_a_plugin_file_is_recorded_whole_however_it_was_named(
     Path("mine.py").write_text(PLUGIN)
     Path("link.py").symlink_to("mine.py")
     for named in ("./mine.py", "a/../mine.py", ".//mine.py", "link.py", Path("mine.py").resolve()):
-        assert load([named]).loaded[-1].origin == str(tmp_path.resolve() / "mine.py"), named
+        assert load_plugins([named]).loaded[-1].origin == str(tmp_path.resolve() / "mine.py"), named
     train(plugins=("a/../mine.py",), run_dir="run")
     monkeypatch.chdir("a")
     load_generator("../run")
@@ -408,7 +411,7 @@ def test_a_line_that_is_no_hash_trusts_nothing(
     monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "cache"))
     Path("cache").mkdir()
     Path("cache/trusted_plugins").write_text(f"2026-01-01 00:00:00 warning: {SHA256} is damaged\n{'0' * 64}\n")
-    assert trusted() == {"0" * 64}
+    assert read_trusted_hashes() == {"0" * 64}
 
 
 def test_what_was_hashed_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,7 +423,7 @@ def test_what_was_hashed_is_what_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     py_compile.compile(str(path))
     path.write_text(PLUGIN.replace("ran", "new"))
     os.utime(path, (1, 1))
-    load([path])
+    load_plugins([path])
     assert Path("new").exists()
 
 
@@ -440,7 +443,7 @@ RECORDS = {
 @pytest.mark.parametrize("case", RECORDS)
 def test_a_damaged_run_json_is_named(run: Path, cli: Cli, case: str) -> None:
     (run / "run.json").write_bytes(RECORDS[case])
-    assert "run/run.json is damaged" in message_of(cli("resume", "run"))
+    assert "run/run.json is damaged" in read_message(cli("resume", "run"))
 
 
 def test_a_damaged_config_is_named(run: Path, cli: Cli, stub: str) -> None:
@@ -450,9 +453,9 @@ def test_a_damaged_config_is_named(run: Path, cli: Cli, stub: str) -> None:
         (b"import os\n", "a config may not import"),
     ):
         (run / "config.gin").write_bytes(content)
-        assert message in message_of(cli("resume", "run", "--plugin", stub))
+        assert message in read_message(cli("resume", "run", "--plugin", stub))
     (run / "config.gin").unlink()
-    assert "cannot read run/config.gin" in message_of(cli("resume", "run", "--plugin", stub))
+    assert "cannot read run/config.gin" in read_message(cli("resume", "run", "--plugin", stub))
 
 
 @pytest.mark.parametrize(

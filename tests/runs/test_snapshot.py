@@ -1,4 +1,4 @@
-"""A checkpoint's content: its entries in the file, what they may be, and that one module alone knows them."""
+"""Test a checkpoint's content: its entries in the file, their valid values, and the one module that knows them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.snapshots import snapshot_at
 import pggan_kit
 from pggan_kit.errors import RunError
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot
-from pggan_kit.testing.support import equal
+from pggan_kit.testing.support import are_equal
 
 KEYS = [
     "format", "images", "steps", "starts", "discriminator_updates", "last_tick", "phase", "bridged", "generator", "ema",
@@ -36,7 +36,7 @@ def test_the_file_has_the_form_of_format_3() -> None:
     content = snapshot_at(8, starts=(0, 8), means=SavedMeans({"a": torch.ones(())}, {"a": 2})).content()
     assert list(content) == KEYS
     assert content["format"] == 3 and content["starts"] == [0, 8]
-    assert equal(content["means"], {"sums": {"a": torch.ones(())}, "counts": {"a": 2}})
+    assert are_equal(content["means"], {"sums": {"a": torch.ones(())}, "counts": {"a": 2}})
 
 
 def test_a_snapshot_comes_back_from_its_content() -> None:
@@ -49,9 +49,9 @@ def test_a_snapshot_comes_back_from_its_content() -> None:
     }  # fmt: skip
     snapshot = snapshot_at(9, steps=3, discriminator_updates=5, last_tick=7, **changes)
     read = Snapshot.from_content(snapshot.content())
-    assert equal(read.content(), snapshot.content())
+    assert are_equal(read.content(), snapshot.content())
     for entry in set(KEYS) - {"format", "means"}:
-        assert equal(getattr(read, entry), getattr(snapshot, entry)), entry
+        assert are_equal(getattr(read, entry), getattr(snapshot, entry)), entry
     assert read.starts == (0, 8) and (read.stage, read.size, read.sizes) == (1, "8x8", ["4x4", "8x8"])
 
 
@@ -60,7 +60,7 @@ def test_an_entry_that_is_missing_is_named_or_has_a_default(name: str) -> None:
     content = snapshot_at(8).content()
     del content[name]
     if name in LATER:
-        assert equal(Snapshot.from_content(content).content(), snapshot_at(8).content())
+        assert are_equal(Snapshot.from_content(content).content(), snapshot_at(8).content())
     else:
         wanted = "of which format" if name == "format" else f"is corrupt: it has no entry '{name}'"
         with pytest.raises(RunError, match=wanted):
@@ -97,23 +97,24 @@ def test_a_clock_that_goes_back_is_refused(starts: list[int]) -> None:
 
 def test_sizes_that_do_not_reach_the_stage_are_refused() -> None:
     identity: dict[str, dict[str, str]] = {"architecture": {}, "schedule": {"sizes": "4x4"}, "dataset": {}}
-    with pytest.raises(RunError, match="is corrupt: it stands in stage 1 of 1 stages"):
+    with pytest.raises(RunError, match="is corrupt: it is in stage 1 of 1 stages"):
         _ = snapshot_at(8, starts=(0, 8), identity=identity).size
     with pytest.raises(RunError, match="written by an older version"):
         _ = snapshot_at(8).size
 
 
 def test_a_copy_on_the_cpu_shares_nothing() -> None:
-    weights, remembered = torch.zeros(2), [1]
+    weights = torch.zeros(2)
+    remembered = [1]
     snapshot = snapshot_at(8, generator={"weight": weights}, components={"x": remembered})
-    copy = snapshot.on_cpu()
+    copy = snapshot.copy_to_cpu()
     weights += 1
     remembered.append(2)
     assert copy.generator["weight"].tolist() == [0, 0] and copy.components == {"x": [1]}
-    assert equal(copy.on_cpu().content(), copy.content())
+    assert are_equal(copy.copy_to_cpu().content(), copy.content())
 
 
-def keys_looked_up(tree: ast.AST) -> Iterator[tuple[str, int]]:
+def list_looked_up_keys(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """Yield each constant text that a module looks up (`x["a"]`, `x.get("a")`, `"a" in x`), and its line."""
     for node in ast.walk(tree):
         looked_up: list[ast.expr] = []
@@ -128,7 +129,7 @@ def keys_looked_up(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield key.value, key.lineno
 
 
-def modules_of_core() -> Iterator[tuple[str, ast.AST]]:
+def parse_core() -> Iterator[tuple[str, ast.AST]]:
     for path in sorted(CORE.rglob("*.py")):
         if "templates" not in path.parts:
             yield path.relative_to(CORE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
@@ -136,22 +137,22 @@ def modules_of_core() -> Iterator[tuple[str, ast.AST]]:
 
 def test_no_other_module_of_the_core_looks_into_the_content() -> None:
     own = set(KEYS) - SHARED
-    found = {
+    looked_up = {
         f"{name}:{line} {key!r}"
-        for name, tree in modules_of_core()
-        for key, line in keys_looked_up(tree)
+        for name, tree in parse_core()
+        for key, line in list_looked_up_keys(tree)
         if key in own and name != "runs/snapshot.py"
     }
-    assert not found, "they read a field of Snapshot"
+    assert not looked_up, "they read a field of Snapshot"
 
 
 def test_the_folder_of_checkpoints_has_one_place() -> None:
-    naming = {
+    naming_modules = {
         name
-        for name, tree in modules_of_core()
+        for name, tree in parse_core()
         for node in ast.walk(tree)
         if isinstance(node, ast.BinOp)
         and isinstance(node.op, ast.Div)
         and ast.unparse(node.right).strip("'\"").startswith("checkpoints")
     }
-    assert naming == {"runs/directory.py"}, "they ask RunDirectory.checkpoints()"
+    assert naming_modules == {"runs/directory.py"}, "they ask RunDirectory.checkpoints()"

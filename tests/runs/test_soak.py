@@ -1,4 +1,4 @@
-"""Real training processes, killed by SIGKILL at random moments: the run ends as if nothing had happened.
+"""Test real training processes, killed by SIGKILL at random moments: the run ends as if nothing had happened.
 
 Five kills by default; a hundred with `make test-soak`.
 """
@@ -64,20 +64,21 @@ FEW_TICKS = "train.tick = 1_000\n"
 CHOICES = {"alternating": ALTERNATING, "one optimizer": JOINT, "few ticks": ALTERNATING + FEW_TICKS}
 
 
-def survive(run: str, start: list[str], kills: int, seconds: float, seed: int) -> int:
-    """Train in processes of which the first so many are killed, each at a random moment of its training.
+def train_with_kills(run: str, start: list[str], kills: int, seconds: float, seed: int) -> int:
+    """Train in processes of which the first ones are killed, each at a random moment of its training.
 
     Args:
         run: the run's folder.
         start: the command that begins it.
-        kills: how many processes are killed.
-        seconds: the longest that one of them trains.
-        seed: of the moments.
+        kills: number of processes to kill.
+        seconds: maximum seconds that one of them trains.
+        seed: the seed of the moments.
 
     Returns:
-        How many were really killed: the run may end sooner.
+        The number of killed processes: the run may end sooner.
     """
-    moments, killed = random.Random(seed), 0
+    moments = random.Random(seed)
+    killed = 0
     for number in range(kills + 1):
         started = (Path(run) / "run.json").exists()
         process = subprocess.Popen([*COMMAND, *(["resume", run] if started else start)], stderr=subprocess.DEVNULL)
@@ -93,28 +94,29 @@ def survive(run: str, start: list[str], kills: int, seconds: float, seed: int) -
 
 
 def wait_for_training(run: Path, process: subprocess.Popen[bytes]) -> None:
-    """Return when a process writes its first file: after seconds of imports in which there is nothing to lose."""
-    before, until = newest(run), time.monotonic() + PATIENCE_SECONDS
-    while newest(run) == before and process.poll() is None:
+    """Wait until a process writes its first file, after seconds of imports in which there is nothing to lose."""
+    before = find_last_write(run)
+    until = time.monotonic() + PATIENCE_SECONDS
+    while find_last_write(run) == before and process.poll() is None:
         assert time.monotonic() < until, "nothing was written"
         time.sleep(0.01)
 
 
-def newest(run: Path) -> int:
-    """When a file of the run was last written, in nanoseconds; 0 where there is none."""
+def find_last_write(run: Path) -> int:
+    """Return when a file of the run was last written, in nanoseconds; 0 where there is none."""
     files = [run / name for name in ("run.json", "log.txt", "stats.jsonl")]
     return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
 
-def soak(tiny: Callable[..., str], choice: str, kills: int, images: int, seed: int) -> None:
-    """Compare a run that is killed again and again with one that never is."""
+def check_kills(tiny: Callable[..., str], choice: str, kills: int, images: int, seed: int) -> None:
+    """Compare a run that is killed several times with one that never is."""
     base = SOAK.format(fade=images, stable=images) + CHOICES[choice]
     # Later bindings win; `train.tick` may be bound twice.
     start = ["train", tiny(base=base), "--plugin", str(STUB), "--run-dir"]
     began = time.monotonic()
-    assert survive("whole", [*start, "whole"], 0, 0.0, seed) == 0
+    assert train_with_kills("whole", [*start, "whole"], 0, 0.0, seed) == 0
     seconds = max(0.2, 2.0 * (time.monotonic() - began - 2.5) / kills)
-    killed = survive("run", [*start, "run"], kills, min(seconds, 1.5), seed)
+    killed = train_with_kills("run", [*start, "run"], kills, min(seconds, 1.5), seed)
     assert killed >= kills // 2, "the run was over before most kills: lengthen it"
     assert_same_run(Path("run"), Path("whole"))
     assert events(Path("run")) == events(Path("whole"))
@@ -123,10 +125,10 @@ def soak(tiny: Callable[..., str], choice: str, kills: int, images: int, seed: i
 
 
 def test_five_kills(tiny: Callable[..., str]) -> None:
-    soak(tiny, "alternating", kills=5, images=240, seed=1)
+    check_kills(tiny, "alternating", kills=5, images=240, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("choice", "kills"), [("alternating", 40), ("one optimizer", 40), ("few ticks", 20)])
 def test_a_hundred_kills(choice: str, kills: int, tiny: Callable[..., str]) -> None:
-    soak(tiny, choice, kills, images=1_920, seed=2)
+    check_kills(tiny, choice, kills, images=1_920, seed=2)

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: optimizer state, EMA, means, round trips; and the numbers that steps draw."""
+"""Test the state of training: optimizers, average, means, round trips; and the random numbers of steps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TickMeans, TrainState
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
-from pggan_kit.testing.support import equal, noise
-from pggan_kit.testing.tiny_runs import summary, tiny_experiment, train_tiny
+from pggan_kit.testing.support import are_equal, draw_noise
+from pggan_kit.testing.tiny_runs import make_tiny_experiment, summarize_run, train_tiny
 from pggan_kit.testing.toys import ToyDataset, ToyLoss, ToySampler
-from pggan_kit.training.step import TrainingStep, image_gradients
+from pggan_kit.training.step import UpdateContext, image_gradients
 from pggan_plugins.architectures import PGGAN, ResNet
 from pggan_plugins.losses import WGANGP, Hinge
 from pggan_plugins.optimizers import Adam
@@ -31,77 +31,77 @@ from pggan_plugins.updates import Alternating
 BOTH = {"generator": True, "discriminator": True}
 
 
-def new_state(**chosen: Any) -> TrainState:
-    experiment = tiny_experiment(chosen)
+def make_state(**chosen: Any) -> TrainState:
+    experiment = make_tiny_experiment(chosen)
     dataset = experiment.dataset
     return TrainState(experiment, experiment.schedule.resolve(16, 1, dataset.classes), torch.device("cpu"))
 
 
-def context(state: TrainState, **alpha: float) -> TrainingStep:
+def make_step(state: TrainState, **alpha: float) -> UpdateContext:
     tensors = {path: torch.tensor(value) for path, value in alpha.items()}
-    return TrainingStep(state.experiment, state, state.stage, ToySampler(state.stage), tensors)
+    return UpdateContext(state.experiment, state, state.stage, ToySampler(state.stage), tensors)
 
 
-def step(state: TrainState, **alpha: float) -> None:
-    ctx = context(state, **alpha)
+def run_step(state: TrainState, **alpha: float) -> None:
+    ctx = make_step(state, **alpha)
     state.experiment.update.step(ctx)
     state.images += ctx.drawn
-    state.follow(ctx.drawn)
+    state.update_average(ctx.drawn)
 
 
-def momenta(state: TrainState) -> dict[str, Any]:
-    """Momentum by parameter name, over both networks."""
-    found = {}
+def read_momenta(state: TrainState) -> dict[str, Any]:
+    """Return the momentum by parameter name, over both networks."""
+    buffers = {}
     for key, net in (("G", state.generator), ("D", state.discriminator)):
         for name, param in net.named_parameters():
             if param in state.optimizers[key].state:
-                found[f"{key}.{name}"] = state.optimizers[key].state[param]["momentum_buffer"].clone()
-    return found
+                buffers[f"{key}.{name}"] = state.optimizers[key].state[param]["momentum_buffer"].clone()
+    return buffers
 
 
 def test_optimizer_state_follows_the_parameters_that_stay() -> None:
-    state = new_state()
-    step(state)
-    before = momenta(state)
+    state = make_state()
+    run_step(state)
+    before = read_momenta(state)
     assert len(before) == sum(1 for net in (state.generator, state.discriminator) for _ in net.parameters())
     state.grow(BOTH)
     state.renew_optimizers(reset=False)
-    grown = momenta(state)
+    grown = read_momenta(state)
     for name, momentum in before.items():
         net, _, rest = name.partition(".")
         kept = f"{net}.bridge.old_{rest}" if rest.startswith(("to_image", "from_image")) else name
         assert torch.equal(grown.pop(kept), momentum), name
     assert not grown, "new parameters start without momentum"
-    step(state, generator=0.5, discriminator=0.5)
+    run_step(state, generator=0.5, discriminator=0.5)
     held = {id(p) for o in state.optimizers.values() for g in o.param_groups for p in g["params"]}
     bridge = [p for net in (state.generator, state.discriminator) for p in net.bridge.parameters()]  # type: ignore[union-attr]
     assert bridge and all(id(param) in held for param in bridge)
-    before = momenta(state)
+    before = read_momenta(state)
     state.end_fade()
     state.renew_optimizers(reset=False)
-    after = momenta(state)
+    after = read_momenta(state)
     assert {name for name in before if ".bridge." in name} == before.keys() - after.keys()
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     held = {id(p) for o in state.optimizers.values() for g in o.param_groups for p in g["params"]}
     assert not any(id(param) in held for param in bridge), "the old path's parameters leave the optimizers"
     assert "bridge" not in " ".join(state.ema.state_dict())
     state.renew_optimizers(reset=True)
-    assert not momenta(state)
+    assert not read_momenta(state)
 
 
 class Witness:
-    """Notes how many parameters have optimizer state as stages and stable phases begin."""
+    """An observer that records whether optimizers have state as stages and stable phases begin."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, bool]] = []
+        self.seen: list[tuple[str, bool]] = []
 
     @hookimpl
     def before_stage(self, state: TrainState) -> None:
-        self.heard.append((state.stage.size, bool(momenta(state))))
+        self.seen.append((state.stage.size, bool(read_momenta(state))))
 
     @hookimpl
     def after_fade(self, state: TrainState) -> None:
-        self.heard.append(("faded", bool(momenta(state))))
+        self.seen.append(("faded", bool(read_momenta(state))))
 
 
 @pytest.mark.parametrize(
@@ -111,18 +111,18 @@ class Witness:
 def test_when_optimizers_forget(tmp_path: Path, reset: str, kept: list[bool]) -> None:
     witness = Witness()
     train_tiny(witness, "witness", tmp_path, {"reset_optimizer": reset})
-    assert witness.heard == list(zip(["4x4", "8x8", "faded"], kept, strict=True))
+    assert witness.seen == list(zip(["4x4", "8x8", "faded"], kept, strict=True))
 
 
 def test_ema_against_its_formula() -> None:
-    state = new_state(ema_decay={4: 0.8, 8: 0.5})
+    state = make_state(ema_decay={4: 0.8, 8: 0.5})
     averages = [param.detach().double().numpy() for param in state.ema.parameters()]
     for _ in range(3):
-        step(state)
+        run_step(state)
         currents = [param.detach().double().numpy() for param in state.generator.parameters()]
         averages = [0.8 * old + 0.2 * new for old, new in zip(averages, currents, strict=True)]
-        for found, wanted in zip(state.ema.parameters(), averages, strict=True):
-            np.testing.assert_allclose(found.detach().numpy(), wanted, rtol=1e-5, atol=1e-7)
+        for average, wanted in zip(state.ema.parameters(), averages, strict=True):
+            np.testing.assert_allclose(average.detach().numpy(), wanted, rtol=1e-5, atol=1e-7)
     lived = {name: value.clone() for name, value in state.ema.named_parameters()}
     state.grow(BOTH)
     for name, value in lived.items():
@@ -135,9 +135,9 @@ def test_ema_against_its_formula() -> None:
     with torch.no_grad():
         for param in state.generator.parameters():
             param += 1.0
-    state.follow(4)
-    for old, found, current in zip(before, state.ema.parameters(), state.generator.parameters(), strict=True):
-        torch.testing.assert_close(found, (old + current.detach()) / 2)
+    state.update_average(4)
+    for old, average, current in zip(before, state.ema.parameters(), state.generator.parameters(), strict=True):
+        torch.testing.assert_close(average, (old + current.detach()) / 2)
 
 
 CHOICES: dict[str, dict[str, Any]] = {
@@ -162,55 +162,55 @@ CHOICES: dict[str, dict[str, Any]] = {
 def test_going_on_from_any_stage_and_phase_is_exact(tmp_path: Path, choice: str) -> None:
     schedule = ScheduleSettings((4, 8, 16), fade_images=8, stable_images=8, batch_size=4)
     chosen = {"switch": Linear(), **CHOICES[choice], "schedule": schedule, "tick": 4, "seed": 3}
-    part = chosen["switch"]
+    switch = chosen["switch"]
     (tmp_path / "whole").mkdir()
-    run = train_tiny(part, "switch", tmp_path / "whole", chosen)
+    run = train_tiny(switch, "switch", tmp_path / "whole", chosen)
     checkpoints = run.checkpoints
-    saved = [checkpoints.load(entry) for entry in checkpoints.entries()]
+    saved = [checkpoints.load(entry) for entry in checkpoints.read_entries()]
     places = {(len(snapshot.starts), snapshot.phase): snapshot for snapshot in saved}
     assert set(places) == {(1, "stable"), (2, "fade"), (2, "stable"), (3, "fade"), (3, "stable")}
     for index, snapshot in enumerate(places.values()):
         folder = tmp_path / str(index)
         folder.mkdir()
-        again = train_tiny(part, "switch", folder, chosen, snapshot)
-        assert equal(summary(again), summary(run))
-        assert equal(again.state.take_snapshot().content(), run.state.take_snapshot().content())
+        again = train_tiny(switch, "switch", folder, chosen, snapshot)
+        assert are_equal(summarize_run(again), summarize_run(run))
+        assert are_equal(again.state.take_snapshot().content(), run.state.take_snapshot().content())
 
 
 def test_round_trip_of_the_state_in_every_phase() -> None:
-    """What is loaded is what was saved, to the bit, optimizers and running means included."""
-    state = new_state(update=Alternating(), generator_optimizer=Adam(), discriminator_optimizer=Adam())
+    """What is loaded equals what was saved bit for bit, optimizers and running means included."""
+    state = make_state(update=Alternating(), generator_optimizer=Adam(), discriminator_optimizer=Adam())
 
     def check() -> None:
         buffer = io.BytesIO()
         torch.save(state.take_snapshot().content(), buffer)
         buffer.seek(0)
-        other = new_state(update=Alternating(), generator_optimizer=Adam(), discriminator_optimizer=Adam(), seed=9)
+        other = make_state(update=Alternating(), generator_optimizer=Adam(), discriminator_optimizer=Adam(), seed=9)
         other.load_snapshot(Snapshot.from_content(torch.load(buffer, weights_only=True)))
-        assert equal(other.take_snapshot().content(), state.take_snapshot().content())
+        assert are_equal(other.take_snapshot().content(), state.take_snapshot().content())
         assert other.stage == state.stage and other.fading == state.fading
 
     for bridged in (None, {"generator": True}, {"discriminator": True}, {}):
         if bridged is None or state.stage.index == 1:
-            state = new_state(update=Alternating(), generator_optimizer=Adam(), discriminator_optimizer=Adam())
+            state = make_state(update=Alternating(), generator_optimizer=Adam(), discriminator_optimizer=Adam())
         if bridged is not None:
             state.grow(bridged)
             state.renew_optimizers(reset=False)
         faded = {name: 0.5 for name in bridged or {}}
         state.means.add({"Loss/a": torch.tensor(1.25)})
         check()
-        step(state, **faded)
+        run_step(state, **faded)
         check()
 
 
 def test_a_checkpoint_of_something_else_is_refused_by_name() -> None:
-    state = new_state(architecture=PGGAN(channels=4))
+    state = make_state(architecture=PGGAN(channels=4))
     with pytest.raises(RunError, match=r"generator is of another architecture: stem\.\S+ is .* there and .* in this"):
-        new_state(architecture=PGGAN(channels=5)).load_snapshot(state.take_snapshot())
+        make_state(architecture=PGGAN(channels=5)).load_snapshot(state.take_snapshot())
     with pytest.raises(RunError, match="of another architecture"):
-        new_state().load_snapshot(state.take_snapshot())
+        make_state().load_snapshot(state.take_snapshot())
     with pytest.raises(RunError, match="stage 2 of a schedule of 2"):
-        new_state().load_snapshot(replace(new_state().take_snapshot(), starts=(0, 8, 28)))
+        make_state().load_snapshot(replace(make_state().take_snapshot(), starts=(0, 8, 28)))
 
 
 def test_tick_means() -> None:
@@ -230,9 +230,10 @@ def test_tick_means() -> None:
 
 
 def test_reals_become_images_and_move_the_clock() -> None:
-    state = new_state(dataset=ToyDataset(classes=3))
-    ctx = context(state)
-    first, second = ctx.reals(), ctx.reals()
+    state = make_state(dataset=ToyDataset(classes=3))
+    ctx = make_step(state)
+    first = ctx.reals()
+    second = ctx.reals()
     assert (ctx.images, ctx.drawn) == (8, 8)
     for start, real in ((0, first), (4, second)):
         raw, labels = ToySampler(state.stage).batch(start, 4)
@@ -242,33 +243,35 @@ def test_reals_become_images_and_move_the_clock() -> None:
 
 
 def test_reals_fade_with_the_networks() -> None:
-    state = new_state()
+    state = make_state()
     state.grow(BOTH)
     raw = ToySampler(state.stage).batch(0, 4)[0].double().numpy() / 127.5 - 1
     coarse = raw.reshape(4, 1, 4, 2, 4, 2).mean((3, 5)).repeat(2, 2).repeat(2, 3)
-    np.testing.assert_allclose(context(state, reals=0.25).reals().images, 0.75 * coarse + 0.25 * raw, atol=1e-6)
-    np.testing.assert_allclose(context(state).reals().images, raw, atol=1e-6)
+    np.testing.assert_allclose(make_step(state, reals=0.25).reals().images, 0.75 * coarse + 0.25 * raw, atol=1e-6)
+    np.testing.assert_allclose(make_step(state).reals().images, raw, atol=1e-6)
 
 
 def test_latents_depend_on_seed_stream_and_clock_alone() -> None:
-    state, other, seeded = new_state(), new_state(loss=Hinge()), new_state(seed=1)
-    one = context(state).latents("generator")
+    state = make_state()
+    other = make_state(loss=Hinge())
+    seeded = make_state(seed=1)
+    one = make_step(state).latents("generator")
     torch.manual_seed(123)
-    assert torch.equal(context(state).latents("generator"), one)
-    assert torch.equal(context(other).latents("generator"), one), "two variants see the same latents"
-    assert not torch.equal(context(seeded).latents("generator"), one)
-    assert not torch.equal(context(state).latents("discriminator"), one)
-    ctx = context(state)
+    assert torch.equal(make_step(state).latents("generator"), one)
+    assert torch.equal(make_step(other).latents("generator"), one), "two variants see the same latents"
+    assert not torch.equal(make_step(seeded).latents("generator"), one)
+    assert not torch.equal(make_step(state).latents("discriminator"), one)
+    ctx = make_step(state)
     ctx.reals()
     assert not torch.equal(ctx.latents("generator"), one)
     assert one.shape == (4, 8)
-    mix = context(state).uniform("mix")
+    mix = make_step(state).uniform("mix")
     assert mix.shape == (4,) and float(mix.min()) >= 0 and float(mix.max()) < 1
 
 
 def test_latents_are_standard_normal_and_streams_independent() -> None:
-    state = new_state(schedule=ScheduleSettings((4,), 0, 8, 2000), latent_size=10)
-    ctx = context(state)
+    state = make_state(schedule=ScheduleSettings((4,), 0, 8, 2000), latent_size=10)
+    ctx = make_step(state)
     draws = [ctx.latents(stream).flatten() for stream in ("generator", "discriminator")]
     ctx.reals()
     draws.append(ctx.latents("generator").flatten())
@@ -281,28 +284,28 @@ def test_latents_are_standard_normal_and_streams_independent() -> None:
 
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_ranks_share_out_the_global_batch(monkeypatch: pytest.MonkeyPatch, world: int) -> None:
-    state = new_state(schedule=ScheduleSettings((4,), 0, 24, 12))
-    whole = context(state)
+    state = make_state(schedule=ScheduleSettings((4,), 0, 24, 12))
+    whole = make_step(state)
     wanted = {"reals": whole.reals().images, "latents": whole.latents("x"), "uniform": whole.uniform("x")}
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
+    drawn: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
     for rank in range(world):
         monkeypatch.setattr("pggan_kit.system.distributed.world_size", lambda: world)
         monkeypatch.setattr("pggan_kit.system.distributed.rank", lambda rank=rank: rank)
-        ctx = context(state)
+        ctx = make_step(state)
         assert ctx.local_batch == 12 // world
         own = {"reals": ctx.reals().images, "latents": ctx.latents("x"), "uniform": ctx.uniform("x")}
         for name, value in own.items():
             assert len(value) == 12 // world
-            found[name].append(value)
+            drawn[name].append(value)
         assert ctx.drawn == 12, "the clock counts the reals of all ranks"
-    for name, parts in found.items():
-        together = torch.cat(parts)
+    for name, shares in drawn.items():
+        together = torch.cat(shares)
         rows = {tuple(row.flatten().tolist()) for row in together}
         assert rows == {tuple(row.flatten().tolist()) for row in wanted[name]}, name
 
 
 class Due:
-    """A penalty that is never computed."""
+    """A penalty that is due but never computed."""
 
     weight = 1.0
 
@@ -311,22 +314,22 @@ class Due:
 
 
 def score(G: Any, D: Any, part: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """D's terms, whatever they are."""
+    """Return terms of D, and nothing to log."""
     return {"score": D(part["real"]).score.mean()}, {}
 
 
 def take_turns(state: TrainState, steps: int, updates: int, draws: int) -> list[list[int]]:
-    """Take steps of some updates of D, for each of which so many batches are drawn; who is due in each update."""
+    """Take steps of some updates of D, which draw some batches each; return the penalties due in each update."""
     penalties = [Due(1), Due(3), Due(4)]
-    told = []
+    due = []
     for _ in range(steps):
-        ctx = context(state)
+        ctx = make_step(state)
         for _ in range(updates):
             reals = [ctx.reals() for _ in range(draws)]
-            told.append([penalty.every for penalty in ctx.due(penalties)])  # type: ignore[arg-type]
+            due.append([penalty.every for penalty in ctx.due(penalties)])  # type: ignore[arg-type]
             ctx.minimise("D", "discriminator", score, {"real": reals[0].images})
         state.images += ctx.drawn
-    return told
+    return due
 
 
 @pytest.mark.parametrize("chosen", [{}, {"micro_batch": 1}])
@@ -336,13 +339,13 @@ def test_lazy_penalties_are_due_at_every_kth_update_of_each_stage(
 ) -> None:
     """What counts is updates of D: not iterations, nor the batches that an update draws, nor micro-batches."""
     schedule = ScheduleSettings((4, 8), 12, 20, {4: 4, 8: 2})
-    state = new_state(schedule=schedule, **chosen)
+    state = make_state(schedule=schedule, **chosen)
     wanted = [[every for every in (1, 3, 4) if update % every == 0] for update in range(12)]
     assert take_turns(state, 12 // updates, updates, draws) == wanted
     state.grow(BOTH)
     state.renew_optimizers(reset=True)
-    assert take_turns(state, 4 // updates, updates, draws) == wanted[:4], "the count starts anew with the stage"
-    resumed = new_state(schedule=schedule, **chosen)
+    assert take_turns(state, 4 // updates, updates, draws) == wanted[:4], "the count starts again with the stage"
+    resumed = make_state(schedule=schedule, **chosen)
     resumed.load_snapshot(state.take_snapshot())
     assert take_turns(resumed, 8 // updates, updates, draws) == wanted[4:], "a resumed run goes on counting"
 
@@ -352,8 +355,8 @@ def test_lazy_penalties_are_rescaled() -> None:
     and not k, which stands for the updates that leave the penalty out."""
     ends = []
     for penalty in (Drift(weight=0.6), Drift(weight=0.2, every=3)):
-        state = new_state(loss=ToyLoss([penalty]), update=Alternating(), architecture=PGGAN(channels=4))
-        ctx = context(state)
+        state = make_state(loss=ToyLoss([penalty]), update=Alternating(), architecture=PGGAN(channels=4))
+        ctx = make_step(state)
         state.optimizers = {
             name: torch.optim.SGD(state.network(name).parameters(), lr=0.1) for name in ("generator", "discriminator")
         }
@@ -365,22 +368,22 @@ def test_lazy_penalties_are_rescaled() -> None:
 
 
 def test_variants_share_initial_weights_and_batches(tmp_path: Path) -> None:
-    """Hard against linear: the same pieces start equal, and the first stage is the same to the bit."""
+    """Hard against linear: the same pieces start equal, and the first stage is equal bit for bit."""
 
     class Pieces:
         @hookimpl
         def before_stage(self, state: TrainState) -> None:
-            found = {f"G.{k}": v.clone() for k, v in state.generator.state_dict().items()}
-            found |= {f"D.{k}": v.clone() for k, v in state.discriminator.state_dict().items()}
-            self.last = found
+            values = {f"G.{k}": v.clone() for k, v in state.generator.state_dict().items()}
+            values |= {f"D.{k}": v.clone() for k, v in state.discriminator.state_dict().items()}
+            self.last = values
 
-    found = []
+    initial = []
     for name, switch in (("soft", Linear()), ("hard", Hard())):
         (tmp_path / name).mkdir()
         pieces = Pieces()
         train_tiny(pieces, "pieces", tmp_path / name, {"switch": switch, "architecture": PGGAN(channels=4)})
-        found.append({key: value for key, value in pieces.last.items() if ".bridge." not in key})
-    assert equal(*found)
+        initial.append({key: value for key, value in pieces.last.items() if ".bridge." not in key})
+    assert are_equal(*initial)
 
 
 def test_seeds_are_stable_and_apart() -> None:
@@ -398,10 +401,10 @@ def test_seeds_are_stable_and_apart() -> None:
 
 def test_image_gradients_are_each_samples_own_and_differentiable() -> None:
     """D(x) = sum of w x^3: the gradient is 3 w x^2, and its derivative to w is 3 x^2."""
-    weight = noise(1, 2, 3, dtype=torch.float64).requires_grad_(True)
-    images = noise(4, 1, 2, 3, seed=1, dtype=torch.float64)
-    found = image_gradients(lambda x: Scores((weight * x**3).sum((1, 2, 3))), images)
-    torch.testing.assert_close(found, 3 * weight * images**2)
-    (slope,) = torch.autograd.grad(found.sum(), weight)
+    weight = draw_noise(1, 2, 3, dtype=torch.float64).requires_grad_(True)
+    images = draw_noise(4, 1, 2, 3, seed=1, dtype=torch.float64)
+    gradients = image_gradients(lambda x: Scores((weight * x**3).sum((1, 2, 3))), images)
+    torch.testing.assert_close(gradients, 3 * weight * images**2)
+    (slope,) = torch.autograd.grad(gradients.sum(), weight)
     torch.testing.assert_close(slope, (3 * images**2).sum(0))
     assert not images.requires_grad
