@@ -1,4 +1,4 @@
-"""What only a GPU can show. Without one these tests are skipped; their logic is tested on a CPU elsewhere."""
+"""Test what only a GPU can show. Without one these tests are skipped; their logic is tested on a CPU elsewhere."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from helpers.killing import last, rows
 
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
-from pggan_kit.data.device_feed import Ahead, Resident, SideStream
+from pggan_kit.data.device_feed import PrefetchFeed, ResidentFeed, SideStream
 from pggan_kit.data.pyramid import Level
 from pggan_kit.data.sampler import Sampler
 from pggan_kit.errors import Interrupted, TrainingError
-from pggan_kit.testing.support import equal
+from pggan_kit.testing.support import are_equal
 from pggan_kit.training.loop import Loop
 
 pytestmark = [
@@ -33,21 +33,22 @@ PRECISIONS = ["float32", "bfloat16", "float16"]
 
 @pytest.fixture
 def deterministic() -> Iterator[None]:
-    """Algorithms that give the same bits each time."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+    """Use algorithms that give the same bits each time."""
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    cudnn = torch.backends.cudnn.deterministic
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.deterministic = True
     yield
-    torch.use_deterministic_algorithms(before[0])
-    torch.backends.cudnn.deterministic = before[1]
+    torch.use_deterministic_algorithms(algorithms)
+    torch.backends.cudnn.deterministic = cudnn
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("memory", [0, 100], ids=["copied ahead", "resident"])
 def test_no_step_waits(precision: str, memory: int, train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA itself raises where a step makes the host wait."""
+    """Let CUDA itself raise where a step makes the host wait."""
 
-    def unwaiting(method: Any) -> Any:
+    def forbid_waiting(method: Any) -> Any:
         def call(*args: Any) -> Any:
             before = torch.cuda.get_sync_debug_mode()
             torch.cuda.set_sync_debug_mode("error")
@@ -58,9 +59,10 @@ def test_no_step_waits(precision: str, memory: int, train: Callable[..., Any], m
 
         return call
 
-    monkeypatch.setattr(Loop, "step", unwaiting(Loop.step))
+    monkeypatch.setattr(Loop, "take_step", forbid_waiting(Loop.take_step))
     run = train(f"train.precision = '{precision}'", f"data.device_memory = {memory}", *ON_GPU)
-    assert run.state.images == 40 and run.device.type == "cuda"
+    assert run.state.images == 40
+    assert run.device.type == "cuda"
     assert all(bool(value.isfinite().all()) for value in run.state.generator.state_dict().values())
 
 
@@ -79,14 +81,15 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
         train(*lines, run_dir="run", plugins=(Stop(),))
     resume("run", plugins=[STUB])
     train(*lines, run_dir="whole")
-    ours, theirs = last(Path("run")), last(Path("whole"))
+    resumed = last(Path("run"))
+    whole = last(Path("whole"))
     for key in ("generator", "discriminator", "ema", "scalers", "images"):
-        assert equal(ours[key], theirs[key]), key
+        assert are_equal(resumed[key], whole[key]), key
     assert rows(Path("run")) == rows(Path("whole"))
 
 
 def test_precisions_agree(train: Callable[..., Any]) -> None:
-    """The first tick's losses, of the same weights and images, to rounding."""
+    """Compare the losses of the first tick, of the same weights and images, up to rounding."""
     losses = {}
     for precision in PRECISIONS:
         run = train(f"train.precision = '{precision}'", "optimizers.Adam.lr = 1e-9", *ON_GPU, run_dir=precision)
@@ -95,8 +98,8 @@ def test_precisions_agree(train: Callable[..., Any]) -> None:
         assert losses[precision] == pytest.approx(losses["float32"], rel=0.05)
 
 
-def test_what_dies_is_found_at_the_tick_and_named(train: Callable[..., Any]) -> None:
-    """The flag on the device is read before anything is written; then the tick's steps are taken again, checked."""
+def test_a_failure_is_found_at_the_tick_and_named(train: Callable[..., Any]) -> None:
+    """Read the flag on the device before anything is written; then take the tick's steps again, checked."""
 
     class Poison:
         @hookimpl
@@ -110,20 +113,21 @@ def test_what_dies_is_found_at_the_tick_and_named(train: Callable[..., Any]) -> 
 
 
 @pytest.mark.parametrize("labels", [None, "labels"])
-@pytest.mark.parametrize("way", [Resident, lambda source, device: Ahead(source, SideStream(device))])
+@pytest.mark.parametrize("way", [ResidentFeed, lambda source, device: PrefetchFeed(source, SideStream(device))])
 def test_batches_are_the_sampler_s(way: Any, labels: str | None) -> None:
-    """With work between them that would show a memory block given away too early."""
+    """Do work between batches that would show a memory block reused too early."""
     images = np.random.default_rng(0).integers(0, 256, (50, 3, 32, 32), np.uint8)
     level = Level(images, np.arange(50) if labels else None)
     device = torch.device("cuda")
-    fed, plain = way(Sampler(level, 0, mirror=True), device), Sampler(level, 0, mirror=True)
+    fed = way(Sampler(level, 0, mirror=True), device)
+    plain = Sampler(level, 0, mirror=True)
     sums = []
     for position in range(0, 640, 16):
         batch, its_labels = fed.batch(position, 16)
         torch.randn(512, 512, device=device) @ torch.randn(512, 512, device=device)
         sums.append((batch.long().sum((1, 2, 3)), its_labels))
-    for position, (found, found_labels) in zip(range(0, 640, 16), sums, strict=True):
+    for position, (sums_of_batch, labels_of_batch) in zip(range(0, 640, 16), sums, strict=True):
         wanted, wanted_labels = plain.batch(position, 16)
-        assert torch.equal(found.cpu(), wanted.long().sum((1, 2, 3)))
-        assert (found_labels is None) == (wanted_labels is None)
-        assert found_labels is None or torch.equal(found_labels.cpu(), wanted_labels)
+        assert torch.equal(sums_of_batch.cpu(), wanted.long().sum((1, 2, 3)))
+        assert (labels_of_batch is None) == (wanted_labels is None)
+        assert labels_of_batch is None or torch.equal(labels_of_batch.cpu(), wanted_labels)

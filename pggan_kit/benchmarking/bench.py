@@ -1,4 +1,4 @@
-"""`bench`: every stage of an experiment, steady and mid-fade, and whoever else is to be measured in the same rounds."""
+"""Measure the stages of an experiment, steady and mid-fade, and whatever else is to be measured in the same rounds."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from typing import Any
 import torch
 
 from pggan_kit.benchmarking import ceiling
-from pggan_kit.benchmarking.breakdown import shares
-from pggan_kit.benchmarking.contenders import Foreign, Variant, foreign, variants
-from pggan_kit.benchmarking.flops import flops_of, mean_calls
-from pggan_kit.benchmarking.rig import Rig, fades
-from pggan_kit.benchmarking.timing import ROUNDS, Kinds, Turns, seconds, spread
+from pggan_kit.benchmarking.breakdown import measure_shares
+from pggan_kit.benchmarking.contenders import Foreign, Variant, load_foreign, load_variants
+from pggan_kit.benchmarking.flops import count_mean_calls, sum_flops
+from pggan_kit.benchmarking.rig import Rig, has_fade
+from pggan_kit.benchmarking.timing import ROUNDS, Kinds, Turns, compute_spread, time_calls
 from pggan_kit.errors import UserError
 from pggan_kit.schedule import Schedule, Stage
-from pggan_kit.system.devices import peak_mib, prepared_device, reset_peak
+from pggan_kit.system.devices import peak_mib, prepare_device, reset_peak
 from pggan_kit.system.provenance import describe_machine
+from pggan_kit.training.compiler import require_compiler
 
 FORMAT = 1
-STEADY, FADING = "steady", "fading"
+"""Format of the report; see `bench`."""
+
+STEADY = "steady"
+FADING = "fading"
 
 Progress = Callable[[str], None]
+"""A function that takes a line on what is being measured."""
 
 
 def bench(
@@ -36,144 +41,278 @@ def bench(
     others: Mapping[str, Sequence[str]] | None = None,
     against: Sequence[str] = (),
     rounds: int = ROUNDS,
-    progress: Progress = lambda what: None,
+    progress: Progress = lambda line: None,
 ) -> dict[str, Any]:
     """Measure whole iterations on noise: D with its penalties, G, the average. Nothing is trained or written.
 
+    Everything that can be refused is refused before anything is measured.
+
     Args:
-        config, bindings, plugins: see `api.prepare`.
-        stages: which, by size or number from 0 (`"32x32"`, `"3"`); none: all.
-        others: variants of the experiment: further bindings by the variant's name.
-        against: foreign contenders, `FILE.py:FUNCTION`; see `contenders.Foreign`. Ratios are to the first of them.
-        rounds: how many turns each contender has at each stage, at least 6.
-        progress: told what is being measured, and what was compiled or could not be.
+        config: See `api.prepare`.
+        bindings: See `api.prepare`.
+        plugins: See `api.prepare`.
+        stages: Stages by size or number from 0 (`"32x32"`, `"3"`); none for all.
+        others: Variants of the experiment: further bindings by the variant's name.
+        against: Foreign contenders, `FILE.py:FUNCTION`; see `contenders.Foreign`. Ratios are to the first of them.
+        rounds: Number of turns of each contender at each stage, at least 6.
+        progress: A function that takes a line before each step of measuring, and the notes of the compiler.
 
     Returns:
-        `machine`: what it was measured on, with `matrix_product`, GFLOP/s by type. `rows`: one for each stage, phase
-        and contender: `contender`, `stage`, `size`, `phase` (`steady` or `fading`), `batch`, `parameters`,
-        `images_per_second` and its `p10` and `p90` over rounds, `first_call_seconds` (compilation and set-up, beyond a
-        steady iteration), `peak_memory_mib` (of the process, or allocated on the GPU). With `against`: `ratio`,
-        `ratio_p10`, `ratio_p90`. Of our own: `gflops_per_image`, `shares`, `alone_images_per_second` by type (were
-        there nothing but the stage's convolutions and matrix products, each as fast as it is alone), and
-        `of_ceiling`: images per second over that in the type which the iteration computes in; `notes`: what was
-        compiled, and what was not and why.
+        `machine`: the machine, with `matrix_product`, GFLOP/s by type. `rows`: one for each stage, phase and contender:
+        `contender`, `stage`, `size`, `phase` (`steady` or `fading`), `batch`, `parameters`, `images_per_second` and its
+        `p10` and `p90` over rounds, `first_call_seconds` (compilation and set-up, beyond a steady iteration),
+        `peak_memory_mib` (of the process, or allocated on the GPU). With `against`: `ratio`, `ratio_p10`, `ratio_p90`.
+        Of our own: `gflops_per_image`, `shares`, `alone_images_per_second` by type (the speed if there were nothing but
+        the stage's convolutions and matrix products, each as fast as it is alone), and `of_ceiling`: images per second
+        over that in the type in which the iteration computes; `notes`: what was compiled, and what was not and why.
+        Types that the device does not compute natively are not measured: they are missing in `matrix_product` and
+        `alone_images_per_second`, and where the iteration computes in one, `of_ceiling` is missing and a note says why.
 
     Raises:
-        UserError: the config or an option is wrong.
+        UserError: The config or an option is wrong.
     """
+    # Refuse what can be refused.
     if rounds < ROUNDS:
         raise UserError(f"--rounds must be at least {ROUNDS}, and is {rounds}")
-    own, foreigners = variants(config, bindings, plugins, others or {}), [foreign(text) for text in against]
-    names = [*(variant.name for variant in own), *(who.name for who in foreigners)]
-    if len(set(names)) < len(names):
-        raise UserError(f"contenders need different names, and these are {', '.join(names)}")
-    first, experiment = own[0], own[0].prepared.built.experiment
-    device = prepared_device(experiment.device, experiment.tf32)
-    machine = {**describe_machine(device), "matrix_product": ceiling.matrix_product(device)}
-    report: dict[str, Any] = {"format": FORMAT, "config": str(config), "machine": machine, "rows": []}
-    for stage in chosen_stages(first.schedule, stages):
-        for phase in (STEADY, FADING) if fades(first.prepared, first.schedule, stage) else (STEADY,):
-            report["rows"] += case(own, foreigners, stage, phase, device, rounds, progress)
-    return report
+    variants = load_variants(config, bindings, plugins, others or {})
+    first = variants[0]
+    chosen = select_stages(first.schedule, stages)
+    foreigners = [load_foreign(text) for text in against]
+    _require_different_names(variants, foreigners)
+    for foreigner in foreigners:
+        for stage in chosen:
+            foreigner.require_fit(first, stage)
+    experiment = first.prepared.built.experiment
+    device = prepare_device(experiment.device, experiment.tf32)
+    for variant in variants:
+        require_compiler(variant.prepared.built.experiment, device)
+    cases = [(stage, phase) for stage in chosen for phase in list_phases(first, stage)]
+
+    # Measure the machine, then each stage in each of its phases.
+    machine = describe_machine(device)
+    machine["matrix_product"] = measure_matrix_products(device, progress)
+    rows: list[dict[str, Any]] = []
+    for number, (stage, phase) in enumerate(cases, 1):
+        case_progress = _name_case(progress, f"{stage.size} {phase} ({number} of {len(cases)})")
+        rows += measure_case(variants, foreigners, stage, phase, device, rounds, case_progress)
+    return {"format": FORMAT, "config": str(config), "machine": machine, "rows": rows}
 
 
-def chosen_stages(schedule: Schedule, wanted: Sequence[str]) -> list[Stage]:
-    """Stages by size or number from 0, in their order; all where none are named.
+def select_stages(schedule: Schedule, names: Sequence[str]) -> list[Stage]:
+    """Return the stages that are named by size or number from 0, in their order; all where none are named.
 
     Raises:
-        UserError: there is no such stage.
+        UserError: There is no such stage.
     """
-    known = {name: stage for stage in schedule.stages for name in (stage.size, str(stage.index))}
-    for name in wanted:
+    # A stage is known by its size and by its number.
+    known = {}
+    for stage in schedule.stages:
+        known[stage.size] = stage
+        known[str(stage.index)] = stage
+    for name in names:
         if name not in known:
             sizes = ", ".join(stage.size for stage in schedule.stages)
             raise UserError(f"--stages {name}: there is no such stage; the stages are {sizes} (or 0, 1, ...)")
-    return sorted({known[name] for name in wanted}, key=lambda stage: stage.index) or list(schedule.stages)
+    if not names:
+        return list(schedule.stages)
+    return sorted({known[name] for name in names}, key=lambda stage: stage.index)
+
+
+def _require_different_names(variants: Sequence[Variant], foreigners: Sequence[Foreign]) -> None:
+    names = [variant.name for variant in variants]
+    names += [foreigner.name for foreigner in foreigners]
+    if len(set(names)) < len(names):
+        raise UserError(f"contenders need different names, and these are {', '.join(names)}")
+
+
+def measure_matrix_products(device: torch.device, progress: Progress) -> dict[str, float]:
+    """Return the GFLOP/s of a large matrix product by the name of each type that the device computes natively."""
+    products = {}
+    for dtype in ceiling.DTYPES:
+        name = ceiling.name_dtype(dtype)
+        if ceiling.is_native(dtype, device):
+            progress(f"the machine: a large matrix product in {name}")
+            products[name] = ceiling.measure_matrix_product(dtype, device)
+        else:
+            progress(f"the machine: {name} is not measured, as this device does not compute natively in it")
+    return products
+
+
+def _name_case(progress: Progress, case: str) -> Progress:
+    """Return what puts the name of a case before each line."""
+    return lambda line: progress(f"{case}: {line}")
+
+
+def list_phases(variant: Variant, stage: Stage) -> list[str]:
+    """Return the phases of a stage whose iterations differ."""
+    if has_fade(variant.prepared, variant.schedule, stage):
+        return [STEADY, FADING]
+    return [STEADY]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One of those that take turns: what it runs, and what its first iteration took."""
+    """One of those that take turns at a stage.
+
+    Attributes:
+        name: Its name.
+        kinds: The kinds of iteration that it runs.
+        images: Reals that an iteration draws.
+        parameters: Number of parameters of both networks.
+        first_seconds: Seconds of its first iteration.
+        peak_mib: Maximum memory during that, in MiB.
+        rig: The stage that it runs at; None for a foreign contender.
+    """
 
     name: str
     kinds: Kinds
     images: int
     parameters: int
-    seconds: float
+    first_seconds: float
     peak_mib: float
     rig: Rig | None = None
 
 
-def own_contender(variant: Variant, stage: Stage, fading: bool) -> Contender:
-    """A variant at a stage, after its first iteration."""
+def build_own_contender(variant: Variant, stage: Stage, fading: bool) -> Contender:
+    """Return a variant at a stage, after its first iteration."""
     rig = Rig(variant.prepared, variant.schedule, stage.index, fading)
-    taken, peak = first_call(rig.step, rig.state.device)
-    kinds = [(share, functools.partial(rig.step, update)) for share, update in rig.kinds()]
-    nets = (rig.state.generator, rig.state.discriminator)
-    parameters = sum(param.numel() for net in nets for param in net.parameters())
-    return Contender(variant.name, kinds, rig.batch, parameters, taken, peak, rig)
+    seconds, peak = measure_first_call(rig.step, rig.state.device)
+    kinds = [(share, functools.partial(rig.step, update)) for share, update in rig.list_kinds()]
+    parameters = 0
+    for net in (rig.state.generator, rig.state.discriminator):
+        parameters += sum(param.numel() for param in net.parameters())
+    return Contender(variant.name, kinds, rig.batch, parameters, seconds, peak, rig)
 
 
-def foreign_contender(who: Foreign, variant: Variant, stage: Stage, fading: bool, device: torch.device) -> Contender:
-    """Someone else's iteration at a stage, after its first."""
-    step, parameters = who.at(variant, stage, fading, device)
-    taken, peak = first_call(step, device)
-    return Contender(who.name, [(1.0, step)], stage.batch_size, parameters, taken, peak)
+def build_foreign_contender(
+    foreigner: Foreign, variant: Variant, stage: Stage, fading: bool, device: torch.device
+) -> Contender:
+    """Return a foreign contender at a stage, after its first iteration."""
+    step, parameters = foreigner.build(variant, stage, fading, device)
+    seconds, peak = measure_first_call(step, device)
+    return Contender(foreigner.name, [(1.0, step)], stage.batch_size, parameters, seconds, peak)
 
 
-def first_call(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Its seconds, and the most memory it took in MiB."""
+def measure_first_call(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Return the seconds of a call, and the maximum memory during it in MiB."""
     reset_peak(device)
-    return seconds(work, device), peak_mib(device)
+    seconds = time_calls(work, device)
+    return seconds, peak_mib(device)
 
 
-def case(
-    own: Sequence[Variant],
-    others: Sequence[Foreign],
+def measure_case(
+    variants: Sequence[Variant],
+    foreigners: Sequence[Foreign],
     stage: Stage,
     phase: str,
     device: torch.device,
     rounds: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """The report's rows of all contenders at one stage, steady or mid-fade."""
-    progress(f"measuring {stage.size} {phase}")
+    """Return the report's rows of all contenders at one stage, steady or mid-fade."""
     fading = phase == FADING
-    contenders = [own_contender(variant, stage, fading) for variant in own]
-    contenders += [foreign_contender(who, own[0], stage, fading, device) for who in others]
+    contenders = []
+    for variant in variants:
+        progress(f"first iteration of {variant.name}")
+        contenders.append(build_own_contender(variant, stage, fading))
+    for foreigner in foreigners:
+        progress(f"first iteration of {foreigner.name}")
+        contenders.append(build_foreign_contender(foreigner, variants[0], stage, fading, device))
+
+    progress(f"{rounds} rounds of iterations")
     turns = Turns({contender.name: contender.kinds for contender in contenders}, device, rounds)
-    rows = []
-    for contender in contenders:
-        row: dict[str, Any] = {"contender": contender.name, "stage": stage.index, "size": stage.size, "phase": phase}
-        row |= {"batch": stage.batch_size, "parameters": contender.parameters, "peak_memory_mib": contender.peak_mib}
-        rates = [contender.images / taken for taken in turns.rounds[contender.name]]
-        row |= dict(zip(("images_per_second", "p10", "p90"), spread(rates), strict=True))
-        usual = contender.images / row["images_per_second"]
-        begun = contender.seconds + turns.first[contender.name] - (1 + len(contender.kinds)) * usual
-        row["first_call_seconds"] = max(0.0, begun)
-        if others:
-            ratios = spread(turns.ratios(contender.name, others[0].name, contender.images / stage.batch_size))
-            row |= dict(zip(("ratio", "ratio_p10", "ratio_p90"), ratios, strict=True))
-        rows.append(row)
-    for variant, row, contender in zip(own, rows, contenders, strict=False):
+    yardstick = foreigners[0].name if foreigners else None
+    rows = [_make_row(contender, turns, stage, phase, yardstick) for contender in contenders]
+
+    # What only our own contenders can tell.
+    own_rows = rows[: len(variants)]
+    own_contenders = contenders[: len(variants)]
+    for variant, row, contender in zip(variants, own_rows, own_contenders, strict=True):
         assert contender.rig is not None
-        row |= costs(variant, stage, fading, contender.images, row["images_per_second"], device)
-        row["shares"] = shares(contender.rig)
-        row["notes"] = contender.rig.log
-        for note in contender.rig.log:
+        notes = list(contender.rig.log)
+        progress(f"convolutions and matrix products of {variant.name} alone")
+        rate = row["images_per_second"]
+        row |= measure_costs(variant, stage, fading, contender.images, rate, device, notes)
+        progress(f"where the time of {variant.name} goes")
+        row["shares"] = measure_shares(contender.rig)
+        row["notes"] = notes
+        for note in notes:
             progress(f"{variant.name}: {note}")
     return rows
 
 
-def costs(
-    variant: Variant, stage: Stage, fading: bool, images: int, rate: float, device: torch.device
-) -> dict[str, Any]:
-    """Operations of an image, and the rate that the machine allows for them."""
-    calls = mean_calls(lambda: Rig(variant.prepared, variant.schedule, stage.index, fading, compiles=False))
-    main = ceiling.main_dtype(calls)
-    alone = {ceiling.name_of(dtype): images / ceiling.alone(calls, dtype, device) for dtype in {*ceiling.DTYPES, main}}
-    return {
-        "gflops_per_image": flops_of(calls) / images / 1e9,
-        "alone_images_per_second": alone,
-        "of_ceiling": rate / alone[ceiling.name_of(main)],
+def _make_row(contender: Contender, turns: Turns, stage: Stage, phase: str, yardstick: str | None) -> dict[str, Any]:
+    """Return what the rounds tell of a contender.
+
+    Args:
+        contender: The contender.
+        turns: The rounds.
+        stage: The stage.
+        phase: The phase.
+        yardstick: The name of the foreign contender that ratios are to; None for no ratios.
+    """
+    row: dict[str, Any] = {
+        "contender": contender.name,
+        "stage": stage.index,
+        "size": stage.size,
+        "phase": phase,
+        "batch": stage.batch_size,
+        "parameters": contender.parameters,
+        "peak_memory_mib": contender.peak_mib,
     }
+    rates = [contender.images / seconds for seconds in turns.rounds[contender.name]]
+    row["images_per_second"], row["p10"], row["p90"] = compute_spread(rates)
+
+    # The first iterations of all kinds, without what they take later.
+    steady_seconds = contender.images / row["images_per_second"]
+    first_iterations = 1 + len(contender.kinds)
+    first_seconds = contender.first_seconds + turns.first[contender.name]
+    row["first_call_seconds"] = max(0.0, first_seconds - first_iterations * steady_seconds)
+
+    if yardstick is not None:
+        ratios = turns.compute_ratios(contender.name, yardstick, contender.images / stage.batch_size)
+        row["ratio"], row["ratio_p10"], row["ratio_p90"] = compute_spread(ratios)
+    return row
+
+
+def measure_costs(
+    variant: Variant,
+    stage: Stage,
+    fading: bool,
+    images: int,
+    rate: float,
+    device: torch.device,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Return the operations of an image, and the rate that the machine allows for them.
+
+    Args:
+        variant: The experiment.
+        stage: The stage.
+        fading: Whether it is measured in the middle of its fade.
+        images: Reals that an iteration draws.
+        rate: Images per second.
+        device: The device that it works on.
+        notes: Lines to which is added what could not be measured.
+    """
+    calls = count_mean_calls(lambda: Rig(variant.prepared, variant.schedule, stage.index, fading, compiles=False))
+    costs: dict[str, Any] = {"gflops_per_image": sum_flops(calls) / images / 1e9}
+
+    # The types of interest, and the one that this computes in: there the measured rate is held against the ceiling.
+    main = ceiling.find_main_dtype(calls)
+    alone: dict[str, float] = {}
+    for dtype in dict.fromkeys((*ceiling.DTYPES, main)):
+        if ceiling.is_native(dtype, device):
+            seconds = ceiling.measure_alone(calls, dtype, device)
+            if seconds is not None:
+                alone[ceiling.name_dtype(dtype)] = images / seconds
+    costs["alone_images_per_second"] = alone
+
+    name = ceiling.name_dtype(main)
+    if name in alone:
+        costs["of_ceiling"] = rate / alone[name]
+    elif ceiling.is_native(main, device):
+        notes.append(f"no ceiling in {name}: measuring it takes more than {ceiling.PROBE_SECONDS:.0f} s")
+    else:
+        notes.append(f"no ceiling in {name}, in which this computes: the device does not do so natively")
+    return costs

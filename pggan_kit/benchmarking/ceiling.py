@@ -1,55 +1,111 @@
-"""What the machine can do at best: a large matrix product, and a stage's own convolutions and products alone."""
+"""Measure what the machine can do at best: a large matrix product, and a stage's own convolutions and products alone.
+
+Only types that the device computes natively are measured: it emulates the others, up to a thousand times slower.
+"""
 
 from __future__ import annotations
 
+import functools
+import time
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 
 from pggan_kit.benchmarking.flops import Call, Like
-from pggan_kit.benchmarking.timing import seconds
+from pggan_kit.benchmarking.timing import time_calls
+from pggan_kit.system.devices import has_bfloat16
 
 DTYPES = (torch.float32, torch.bfloat16)
+"""Types of which it is of interest what the machine can do."""
+
 ROUNDS = 3
+"""Number of calls of which the fastest counts, after one to warm up."""
+
+PROBE_SECONDS = 20.0
+"""Seconds that a probe takes at most, up to its last call: the matrix product in one type, or the convolutions and
+products of one stage in one type."""
+
+FIRST_SIDE = 256
+"""Side of the square matrices that the probe begins with; it doubles as long as there is time."""
+
 SIDE = {"cuda": 8192}
-"""Of the square matrices; 2048 elsewhere."""
+"""Maximum side by the type of device."""
+
+DEFAULT_SIDE = 2048
+"""Maximum side on other devices."""
 
 
-def name_of(dtype: torch.dtype) -> str:
-    """`float32`."""
+def name_dtype(dtype: torch.dtype) -> str:
+    """Return the name of a type without its module: `float32`."""
     return str(dtype).removeprefix("torch.")
 
 
-def matrix_product(device: torch.device) -> dict[str, float]:
-    """GFLOP/s of a large product of square matrices in each type."""
-    side = SIDE.get(device.type, 2048)
-    found = {}
-    for dtype in DTYPES:
-        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        found[name_of(dtype)] = 2 * side**3 / _best(lambda a=a, b=b: a @ b, device) / 1e9
-    return found
+def is_native(dtype: torch.dtype, device: torch.device) -> bool:
+    """Return whether a device computes natively in a type, as far as torch tells: of bfloat16 it does."""
+    if dtype != torch.bfloat16:
+        return True
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return has_bfloat16()
 
 
-def alone(calls: Mapping[Call, float], dtype: torch.dtype, device: torch.device) -> float:
-    """Seconds that these convolutions and products take with nothing between them, each at its best, in one type."""
-    return sum(count * _best(_replay(call, dtype, device), device) for call, count in calls.items())
+def measure_matrix_product(dtype: torch.dtype, device: torch.device) -> float:
+    """Return the GFLOP/s of a large product of square matrices.
+
+    The matrices grow to the side of `SIDE`, or as far as `PROBE_SECONDS` allow.
+    """
+    largest = SIDE.get(device.type, DEFAULT_SIDE)
+    side = min(FIRST_SIDE, largest)
+    while True:
+        left = torch.randn(side, side, device=device).to(dtype)
+        right = torch.randn(side, side, device=device).to(dtype)
+        seconds = _measure_best(functools.partial(torch.matmul, left, right), device)
+        # A side twice as long takes eight times as long.
+        seconds_of_next = 8 * seconds * (1 + ROUNDS)
+        if side == largest or seconds_of_next > PROBE_SECONDS:
+            return 2 * side**3 / seconds / 1e9
+        side = min(2 * side, largest)
 
 
-def main_dtype(calls: Mapping[Call, float]) -> torch.dtype:
-    """The type in which most of the operations were done."""
+def measure_alone(calls: Mapping[Call, float], dtype: torch.dtype, device: torch.device) -> float | None:
+    """Return the seconds that convolutions and products take with nothing between them, each at its best, in one type.
+
+    Args:
+        calls: The operations, and how often each takes place.
+        dtype: The type to compute in, whatever it was.
+        device: The device to compute on.
+
+    Returns:
+        Seconds; None where measuring them all takes more than `PROBE_SECONDS`.
+    """
+    began = time.perf_counter()
+    total = 0.0
+    for call, count in calls.items():
+        # A sum that lacks calls would be no ceiling.
+        if time.perf_counter() - began > PROBE_SECONDS:
+            return None
+        total += count * _measure_best(_make_replay(call, dtype, device), device)
+    return total
+
+
+def find_main_dtype(calls: Mapping[Call, float]) -> torch.dtype:
+    """Return the type in which most of the floating-point operations were done."""
     flops: dict[torch.dtype, float] = defaultdict(float)
     for call, count in calls.items():
         flops[call.dtype] += call.flops * count
     return max(flops, key=flops.__getitem__)
 
 
-def _replay(call: Call, dtype: torch.dtype, device: torch.device) -> Any:
-    arguments = [arg.tensor(dtype, device) if isinstance(arg, Like) else arg for arg in call.arguments]
+def _make_replay(call: Call, dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
+    """Return a function that runs an operation on random numbers."""
+    arguments = [arg.make_tensor(dtype, device) if isinstance(arg, Like) else arg for arg in call.arguments]
     return lambda: call.operation(*arguments)
 
 
-def _best(work: Any, device: torch.device) -> float:
-    work()
-    return min(seconds(work, device) for _ in range(ROUNDS))
+def _measure_best(work: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of the fastest of `ROUNDS` calls after a first one, or of fewer where they take too long."""
+    best = time_calls(work, device)
+    if (1 + ROUNDS) * best > PROBE_SECONDS:
+        return best
+    return min(time_calls(work, device) for _ in range(ROUNDS))

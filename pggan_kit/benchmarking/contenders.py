@@ -1,4 +1,4 @@
-"""Who is measured: variants of an experiment, and training code of others."""
+"""Load what is measured: variants of an experiment, and training code of others."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from pggan_kit.errors import UserError
 from pggan_kit.schedule import Schedule, Stage
 
 ARGUMENTS = ("size", "alpha", "width", "batch", "colours")
+"""The arguments of a foreign contender's function; see `Foreign`."""
+
+SHARED_SETTINGS = ("device", "tf32")
+"""Settings of `train` that belong to the process, and so must be the same in all variants."""
 
 
 @dataclass(frozen=True)
@@ -28,41 +32,63 @@ class Variant:
     schedule: Schedule
 
 
-def variants(
+def load_variants(
     config: str | Path, bindings: Sequence[str], plugins: Sequence[Any], others: Mapping[str, Sequence[str]]
 ) -> list[Variant]:
-    """The experiment of a config under its file's name, and others of it with further bindings.
+    """Return the experiment of a config under its file's name, and its variants with further bindings.
+
+    Args:
+        config: See `api.prepare`.
+        bindings: See `api.prepare`.
+        plugins: See `api.prepare`.
+        others: Further bindings by the name of the variant.
 
     Raises:
-        UserError: a config is wrong, or a variant has other stages, batches or colours.
+        UserError: A config is wrong, or a variant has other stages, batches or colours.
     """
-    found: list[Variant] = []
-    for name, further in [(Path(config).stem, ()), *others.items()]:
-        prepared = prepare(config, [*bindings, *further], plugins)
-        found.append(Variant(name, prepared, prepared.schedule()))
-        mine, first = (
-            [(s.size, s.batch_size, s.image_channels) for s in variant.schedule.stages]
-            for variant in (found[-1], found[0])
-        )
-        if mine != first:
-            raise UserError(f"--variant {name}: it must have the stages, batch sizes and colours of {config}")
-        for setting in ("device", "tf32"):
-            if getattr(prepared.built.experiment, setting) != getattr(found[0].prepared.built.experiment, setting):
-                raise UserError(f"--variant {name}: train.{setting} is one for all that is measured: bind it with -b")
-    return found
+    first = _load_variant(Path(config).stem, config, bindings, plugins)
+
+    # The others are measured in the same rounds, so they must do comparable work.
+    variants = [first]
+    for name, further in others.items():
+        variant = _load_variant(name, config, [*bindings, *further], plugins)
+        _require_comparable(variant, first, config)
+        variants.append(variant)
+    return variants
 
 
-def named_variant(text: str) -> tuple[str, tuple[str, ...]]:
-    """`NAME=BINDING[;BINDING...]`, taken apart.
+def _load_variant(name: str, config: str | Path, bindings: Sequence[str], plugins: Sequence[Any]) -> Variant:
+    prepared = prepare(config, bindings, plugins)
+    return Variant(name, prepared, prepared.schedule())
+
+
+def _require_comparable(variant: Variant, first: Variant, config: str | Path) -> None:
+    if _list_sizes(variant) != _list_sizes(first):
+        raise UserError(f"--variant {variant.name}: it must have the stages, batch sizes and colours of {config}")
+    own = variant.prepared.built.experiment
+    shared = first.prepared.built.experiment
+    for setting in SHARED_SETTINGS:
+        if getattr(own, setting) != getattr(shared, setting):
+            raise UserError(
+                f"--variant {variant.name}: train.{setting} is one for all that is measured: bind it with -b"
+            )
+
+
+def _list_sizes(variant: Variant) -> list[tuple[str, int, int]]:
+    return [(stage.size, stage.batch_size, stage.image_channels) for stage in variant.schedule.stages]
+
+
+def parse_variant(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the name and the bindings in `NAME=BINDING[;BINDING...]`.
 
     Raises:
-        UserError: it is not of this form.
+        UserError: The text is not of this form.
     """
-    name, equals, bindings = text.partition("=")
-    parts = tuple(part.strip() for part in bindings.split(";") if part.strip())
-    if not name.strip() or not equals or not parts:
+    name, _, rest = text.partition("=")
+    bindings = tuple(binding.strip() for binding in rest.split(";") if binding.strip())
+    if not name.strip() or not bindings:
         raise UserError(f"--variant {text!r}: write NAME=BINDING[;BINDING], as bf16=train.precision='bfloat16'")
-    return name.strip(), parts
+    return name.strip(), bindings
 
 
 @dataclass(frozen=True)
@@ -77,48 +103,60 @@ class Foreign:
     name: str
     make: Callable[..., tuple[Callable[[], object], Iterable[Any], Iterable[Any]]]
 
-    def at(
-        self, variant: Variant, stage: Stage, fading: bool, device: torch.device
-    ) -> tuple[Callable[[], object], int]:
-        """The iteration at a stage, and the number of parameters.
+    def require_fit(self, variant: Variant, stage: Stage) -> None:
+        """Check that the iteration can be built for a stage of an experiment.
 
         Raises:
-            UserError: the experiment cannot be put to it.
+            UserError: It cannot, and why.
         """
+        experiment = variant.prepared.built.experiment
+        if not hasattr(experiment.architecture, "width"):
+            name = type(experiment.architecture).__name__
+            raise UserError(f"--against {self.name} needs an architecture with a method width(stage); {name} has none")
+
+        # The function is given one number for a size, and one for maps and latents of the base.
         stages = variant.schedule.stages[: stage.index + 1]
-        architecture = variant.prepared.built.experiment.architecture
-        if not hasattr(architecture, "width"):
-            raise UserError(f"--against: {type(architecture).__name__} has no width(stage) to tell {self.name} of")
-        width = {each.height: architecture.width(each) for each in stages}
-        latents, base = variant.prepared.built.experiment.latent_size, stages[0]
         if any(each.height != each.width or each.factor not in (1, 2) for each in stages):
             raise UserError("--against needs square images that double in size: see schedule.sizes")
-        if latents != width[base.height]:
+
+        latents = experiment.latent_size
+        maps = experiment.architecture.width(stages[0])
+        if latents != maps:
             raise UserError(
-                f"--against needs as many latents as maps at the base, and train.latent_size is {latents}, not "
-                f"{width[base.height]}"
+                f"--against needs as many latents as maps at the base, and train.latent_size is {latents}, not {maps}"
             )
+
+    def build(
+        self, variant: Variant, stage: Stage, fading: bool, device: torch.device
+    ) -> tuple[Callable[[], object], int]:
+        """Return the iteration at a stage, which must fit, and the number of parameters."""
+        architecture: Any = variant.prepared.built.experiment.architecture
+        stages = variant.schedule.stages[: stage.index + 1]
+        # A contender need not know of devices: its tensors are made on this one.
         with torch.device(device):
             step, *networks = self.make(
                 size=stage.height,
                 alpha=0.5 if fading else None,
-                width=width,
+                width={each.height: architecture.width(each) for each in stages},
                 batch=stage.batch_size,
                 colours=stage.image_channels,
             )
-        return step, sum(param.numel() for network in networks for param in network)
+        parameters = sum(param.numel() for network in networks for param in network)
+        return step, parameters
 
 
-def foreign(text: str) -> Foreign:
-    """`FILE.py:FUNCTION`, loaded; its name is the file's.
+def load_foreign(text: str) -> Foreign:
+    """Return the contender that `FILE.py:FUNCTION` names, under the name of its file.
 
     Raises:
-        UserError: no such file or function, or one that takes other arguments.
+        UserError: There is no such file or function, or the function takes other arguments.
     """
-    path, colon, function = text.rpartition(":")
-    if not colon or not path.endswith(".py") or not function:
+    path, _, function = text.rpartition(":")
+    if not path.endswith(".py") or not function:
         raise UserError(f"--against {text!r}: write FILE.py:FUNCTION, as benchmarks/reference.py:make")
-    make = getattr(_imported(Path(path)), function, None)
+
+    # The function must be there, and take what it will be given.
+    make = getattr(_import_file(Path(path)), function, None)
     if not callable(make):
         raise UserError(f"--against {text}: {path} has no function {function}")
     try:
@@ -128,7 +166,7 @@ def foreign(text: str) -> Foreign:
     return Foreign(Path(path).stem, make)
 
 
-def _imported(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UserError(f"--against: there is no file {path}")
     spec = importlib.util.spec_from_file_location(f"pggan_kit_contender_{path.stem}", path)

@@ -1,4 +1,4 @@
-"""Floating-point operations of whole training iterations, counted call by call, double backward passes included."""
+"""Count the floating-point operations of whole training iterations call by call, double backward passes included."""
 
 from __future__ import annotations
 
@@ -22,21 +22,29 @@ from pggan_kit.schedule import Stage
 
 @dataclass(frozen=True)
 class Like:
-    """A tensor's looks."""
+    """A tensor's shape, strides and type, without its content."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: torch.dtype
 
-    def tensor(self, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """One of these looks, but of this dtype, with random numbers."""
-        reach = 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
-        return torch.randn(max(0, reach), device=device).to(dtype).as_strided(self.shape, self.strides)
+    def make_tensor(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return a tensor of this shape and these strides, but of another type, with random numbers."""
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        elements = max(0, 1 + last)
+        return torch.randn(elements, device=device).to(dtype).as_strided(self.shape, self.strides)
 
 
 @dataclass(frozen=True)
 class Call:
-    """A convolution or matrix product: the operation, and its arguments with tensors as `Like`."""
+    """A convolution or matrix product.
+
+    Attributes:
+        operation: The operation, as torch dispatches it.
+        arguments: Its arguments, with a `Like` for each tensor.
+        flops: Floating-point operations of one call.
+        dtype: The type of its first tensor.
+    """
 
     operation: Any
     arguments: tuple[Any, ...]
@@ -45,12 +53,12 @@ class Call:
 
 
 class Operations(TorchDispatchMode):
-    """Gathers all convolutions and matrix products that run inside it, backward passes too.
+    """A mode that gathers all convolutions and matrix products that run inside it, backward passes too.
 
     Unlike torch's `FlopCounterMode` it looks at no modules, whose hooks a second backward pass does not survive.
 
     Attributes:
-        calls: how often each took place.
+        calls: How often each took place.
     """
 
     def __init__(self) -> None:
@@ -58,69 +66,84 @@ class Operations(TorchDispatchMode):
         self.calls: Counter[Call] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation, and note it."""
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
+        """Run an operation, and count it."""
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        count_flops = flop_registry.get(func._overloadpacket)
+        if count_flops is not None:
             first = next(arg for arg in args if isinstance(arg, Tensor))
-            looks = _hashable(tree_map(_look, args))
-            self.calls[Call(func, looks, formula(*args, **(kwargs or {}), out_val=out), first.dtype)] += 1
+            arguments = _make_hashable(tree_map(_replace_tensor, args))
+            call = Call(func, arguments, count_flops(*args, **kwargs, out_val=out), first.dtype)
+            self.calls[call] += 1
         return out
 
 
-def mean_calls(new_rig: Callable[[], Rig]) -> dict[Call, float]:
-    """The operations of an iteration, as means over lazy penalties' period.
+def count_mean_calls(make_rig: Callable[[], Rig]) -> dict[Call, float]:
+    """Return the operations of an iteration, as means over the period of lazy penalties.
 
-    It runs on fake tensors, which have shapes and no content, and so costs next to nothing; it spoils the rig. Parts
-    that need the content are run in earnest.
+    The iterations run on fake tensors, which have shapes and no content, and so cost next to nothing; that makes the
+    rig useless afterwards. Components that need the content are run on real tensors.
+
+    Args:
+        make_rig: A function that returns a new rig.
     """
     try:
-        return _mean_calls(new_rig(), FakeTensorMode(allow_non_fake_inputs=True))
-    except Exception:  # what anyone's part does that fake tensors cannot; a part that is at fault raises again
-        return _mean_calls(new_rig(), contextlib.nullcontext())
+        return _count_mean_calls(make_rig(), FakeTensorMode(allow_non_fake_inputs=True))
+    except Exception:
+        # A component may do anything that fake tensors cannot. If it is itself at fault, it raises again.
+        return _count_mean_calls(make_rig(), contextlib.nullcontext())
 
 
-def forward_calls(state: TrainState, stage: Stage) -> dict[Call, float]:
-    """The operations of one image's way through both networks, on fake tensors where they will do."""
+def count_forward_calls(state: TrainState, stage: Stage) -> dict[Call, float]:
+    """Return the operations of one image's way through both networks, on fake tensors where these suffice."""
     rows = 4  # statistics over a batch need a few
-    labels = torch.zeros(rows, dtype=torch.int64, device=state.device) if stage.classes else None
+    labels = None
+    if stage.classes:
+        labels = torch.zeros(rows, dtype=torch.int64, device=state.device)
     latents = torch.zeros(rows, state.generator.latent_size, device=state.device)
 
-    def forward(mode: contextlib.AbstractContextManager[object]) -> dict[Call, float]:
+    def run_forward(mode: contextlib.AbstractContextManager[object]) -> dict[Call, float]:
         with torch.no_grad(), mode, Operations() as operations:
             state.discriminator(state.generator(latents, labels), labels)
         return {call: count / rows for call, count in operations.calls.items()}
 
     try:
-        return forward(FakeTensorMode(allow_non_fake_inputs=True))
-    except Exception:  # see `mean_calls`
-        return forward(contextlib.nullcontext())
+        return run_forward(FakeTensorMode(allow_non_fake_inputs=True))
+    except Exception:
+        # See `count_mean_calls`.
+        return run_forward(contextlib.nullcontext())
 
 
-def flops_of(calls: Mapping[Call, float]) -> float:
-    """In all: two for each multiplication with its addition."""
+def sum_flops(calls: Mapping[Call, float]) -> float:
+    """Return all floating-point operations: two for each multiplication with its addition."""
     return sum(call.flops * times for call, times in calls.items())
 
 
-def _mean_calls(rig: Rig, mode: contextlib.AbstractContextManager[object]) -> dict[Call, float]:
-    first = _calls(rig, mode, 0)
+def _count_mean_calls(rig: Rig, mode: contextlib.AbstractContextManager[object]) -> dict[Call, float]:
+    # The rig knows its kinds of iteration after the first one.
+    first = _count_calls(rig, mode, 0)
     total: dict[Call, float] = defaultdict(float)
-    for share, update in rig.kinds():
-        for call, times in (_calls(rig, mode, update) if update else first).items():
+    for share, update in rig.list_kinds():
+        calls = _count_calls(rig, mode, update) if update else first
+        for call, times in calls.items():
             total[call] += share * times
     return dict(total)
 
 
-def _calls(rig: Rig, mode: contextlib.AbstractContextManager[object], update: int) -> Counter[Call]:
+def _count_calls(rig: Rig, mode: contextlib.AbstractContextManager[object], update: int) -> Counter[Call]:
     with mode, Operations() as operations:
         rig.step(update)
     calls: Counter[Call] = operations.calls
     return calls
 
 
-def _look(value: Any) -> Any:
-    return Like(tuple(value.shape), value.stride(), value.dtype) if isinstance(value, Tensor) else value
+def _replace_tensor(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return Like(tuple(value.shape), value.stride(), value.dtype)
+    return value
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(_hashable(item) for item in value) if isinstance(value, (list, tuple)) else value
+def _make_hashable(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_make_hashable(item) for item in value)
+    return value

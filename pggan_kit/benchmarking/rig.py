@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit.api.prepare import Prepared
-from pggan_kit.data.device_feed import fed
+from pggan_kit.data.device_feed import choose_feed
 from pggan_kit.data.pyramid import Level
 from pggan_kit.data.sampler import Sampler
 from pggan_kit.growth.fade import NETS, PATHS, Fade
@@ -24,121 +24,151 @@ from pggan_kit.runs.run import Run
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.training.compiler import Compiler
-from pggan_kit.training.step import TrainingStep
+from pggan_kit.training.step import UpdateContext
 
 MIDDLE = 0.5
-"""How far through its fade a fading stage is measured."""
+"""Share of its fade after which a fading stage is measured."""
 
 
-def noise(stage: Stage, count: int | None = None) -> Sampler:
-    """The real sampler over `count` images of noise (default: four batches), for a stage."""
+def make_noise(stage: Stage, count: int | None = None) -> Sampler:
+    """Return the real sampler over images of noise of a stage's size.
+
+    Args:
+        stage: The stage.
+        count: Number of images; None for four batches.
+    """
     shape = (count or 4 * stage.batch_size, stage.image_channels, stage.height, stage.width)
-    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    return Sampler(Level(images, np.arange(len(images)) % stage.classes if stage.classes else None), seed=0)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    labels = None
+    if stage.classes:
+        labels = np.arange(len(pixels)) % stage.classes
+    return Sampler(Level(pixels, labels), seed=0)
 
 
 class Rig:
     """An experiment at one stage, steady or in the middle of its fade.
 
     Args:
-        prepared: the experiment.
-        schedule: its stages.
-        index: which of them.
-        fading: whether it is measured mid-fade; see `fades`.
-        compiles: whether `train.compile` is heeded.
+        prepared: The experiment.
+        schedule: Its stages.
+        index: Number of the stage among them.
+        fading: Whether it is measured in the middle of its fade; see `has_fade`.
+        compiles: Whether `train.compile` has an effect.
 
     Attributes:
-        state: networks grown to the stage, and their optimizers.
-        alphas: by path, 0-dim, in the middle of the fade; without those that are 1.
-        losses: what the last iteration returned.
-        log: what the compiler had to say.
-        batch: reals that an iteration draws; known after the first.
-        critics: updates of D in an iteration; known after the first.
+        state: Networks grown to the stage, and their optimizers.
+        alphas: 0-dim tensors by path, in the middle of the fade; without those that are 1.
+        losses: The losses of the last iteration.
+        log: Lines of the compiler.
+        batch: Reals that an iteration draws; known after the first.
+        critics: Updates of D in an iteration; known after the first.
     """
 
     def __init__(self, prepared: Prepared, schedule: Schedule, index: int, fading: bool, compiles: bool = True) -> None:
         self.experiment = prepared.built.experiment
         self.schedule = schedule
-        self.hooks = quiet_hooks(prepared)
+        self.hooks = make_quiet_hooks(prepared)
         self.stage = schedule.stages[index]
         self.state = prepared.state(schedule)
+        self.batch = 0
+        self.critics = 1
+        self.losses: dict[str, Tensor] = {}
+
+        # Grow to the stage, as the loop does, at the clock that the schedule plans.
         starts = schedule.planned_starts()[: index + 1]
         self._fade = Fade(self.hooks, self.experiment.fade_reals)
-        self._old_paths = self._fade.old_paths(self.stage, starts[-1]) if fading else set()
+        self._old_paths: set[str] = set()
+        if fading:
+            self._old_paths = self._fade.find_old_paths(self.stage, starts[-1])
         for stage in schedule.stages[1 : index + 1]:
             self.state.grow({net: stage is self.stage and net in self._old_paths for net in NETS})
         self.state.starts = starts
         self.state.phase = FADE if fading else STABLE
         self.state.renew_optimizers(reset=True)
+
+        device = self.state.device
         self.log: list[str] = []
         self.compiler: Compiler | None = None
         if compiles:
-            device, say = self.state.device, self.log.append
-            self.compiler = Compiler(self.experiment, device, say, say, lambda net: None)
-            self.compiler.enter(self.state, schedule)
-        self.sampler = fed(noise(self.stage), self.state.device, self.experiment.data.device_memory)
+            log = self.log.append
+            self.compiler = Compiler(self.experiment, device, log=log, warn=log, announce=lambda net: None)
+            self.compiler.enter_region(self.state, schedule)
+
+        self.sampler = choose_feed(make_noise(self.stage), device, self.experiment.data.device_memory)
         self.alphas: dict[str, Tensor] = {}
         if fading:
             for path, alpha in self.ask_alphas().items():
                 if alpha != 1.0:
-                    self.alphas[path] = torch.tensor(alpha, device=self.state.device)
-        self.batch = 0
-        self.critics = 1
-        self.losses: dict[str, Tensor] = {}
+                    self.alphas[path] = torch.tensor(alpha, device=device)
 
     def ask_alphas(self) -> dict[str, float]:
         """Return alpha of each path in the middle of the fade, asked as the loop asks before each step."""
         start = self.state.starts[-1]
         middle = start + round(MIDDLE * self.stage.fade_images)
-        return self._fade.alphas_at(self.stage, start, middle, self._old_paths)
+        return self._fade.compute_alphas(self.stage, start, middle, self._old_paths)
 
-    def place(self, update: int) -> None:
-        """Stand on the clock where the stage has had so many updates of D, and seed as the loop does."""
+    def set_clock(self, update: int) -> None:
+        """Set the clock to where the stage has had `update` updates of D, and seed as the loop does."""
         state = self.state
         state.images = state.starts[-1] + update * self.stage.batch_size
         state.discriminator_updates = update
-        seed_step(state.device, derive(self.experiment.seed, "step", *state.stream()))
+        seed_step(state.device, derive(self.experiment.seed, "step", *state.make_seed_names()))
 
     def step(self, update: int = 0) -> None:
-        """One iteration, as the loop takes it: seeds, update, average. `update`: the stage's updates of D before it."""
-        self.place(update)
-        ctx = TrainingStep(self.experiment, self.state, self.stage, self.sampler, self.alphas, compiler=self.compiler)
-        self.losses = self.experiment.update.step(ctx)
-        self.state.images += ctx.drawn
-        self.state.follow(ctx.drawn)
-        self.batch = ctx.drawn
+        """Run one iteration as the loop does: seeds, update, average.
+
+        Args:
+            update: Number of the stage's updates of D before it.
+        """
+        # As `training.loop` does, without hooks and guard.
+        self.set_clock(update)
+        context = UpdateContext(
+            self.experiment, self.state, self.stage, self.sampler, self.alphas, compiler=self.compiler
+        )
+        self.losses = self.experiment.update.step(context)
+        self.state.images += context.drawn
+        self.state.update_average(context.drawn)
+        self.batch = context.drawn
         self.critics = max(1, self.state.discriminator_updates - update)
 
     @contextlib.contextmanager
-    def run(self) -> Iterator[Run]:
-        """A run of it in a folder that is deleted afterwards, whose parts have been told of run and stage."""
+    def open_run(self) -> Iterator[Run]:
+        """Yield a run of the experiment, whose components know run and stage, in a temporary folder."""
         with tempfile.TemporaryDirectory() as folder:
             run = Run(RunDirectory(Path(folder)), self.experiment, self.schedule, self.state, self.hooks)
-            run.alpha = dict.fromkeys(PATHS, 1.0) | {path: alpha.item() for path, alpha in self.alphas.items()}
+            run.alpha = dict.fromkeys(PATHS, 1.0)
+            run.alpha |= {path: alpha.item() for path, alpha in self.alphas.items()}
             self.hooks.call("before_run", run=run)
             self.hooks.call("before_stage", run=run, stage=self.stage, state=self.state)
             yield run
 
-    def kinds(self) -> list[tuple[float, int]]:
-        """The kinds of iteration that lazy penalties make: (share of all, `update` to begin at). Shares sum to 1."""
-        every = [penalty.every for penalty in self.experiment.loss.penalties]
-        period = lcm(*every) // gcd(lcm(*every), self.critics)
-        dues: dict[tuple[bool, ...], int] = {}
+    def list_kinds(self) -> list[tuple[float, int]]:
+        """Return the kinds of iteration that lazy penalties make: (share of all, `update` to begin at).
+
+        The shares sum to 1. To be called after the first iteration.
+        """
+        intervals = [penalty.every for penalty in self.experiment.loss.penalties]
+        period_in_updates = lcm(*intervals)
+        period = period_in_updates // gcd(period_in_updates, self.critics)
+
+        # Iterations are of one kind where the same penalties are due in each of their updates.
+        first_updates: dict[tuple[bool, ...], int] = {}
         counts: Counter[tuple[bool, ...]] = Counter()
         for iteration in range(period):
             updates = range(iteration * self.critics, (iteration + 1) * self.critics)
-            due = tuple(update % each == 0 for update in updates for each in every)
-            dues.setdefault(due, updates[0])
+            due = tuple(update % interval == 0 for update in updates for interval in intervals)
+            first_updates.setdefault(due, updates[0])
             counts[due] += 1
-        return [(count / period, dues[due]) for due, count in counts.items()]
+        return [(count / period, first_updates[due]) for due, count in counts.items()]
 
 
-def quiet_hooks(prepared: Prepared) -> Hooks:
-    """Without observers, which would show or write something."""
-    return Hooks(prepared.plugins, prepared.built.parts, silent=("observers",))
+def make_quiet_hooks(prepared: Prepared) -> Hooks:
+    """Return the hooks of an experiment without observers, which would show or write something."""
+    return Hooks(prepared.plugins, prepared.built.components, silent=("observers",))
 
 
-def fades(prepared: Prepared, schedule: Schedule, stage: Stage) -> bool:
-    """Whether the stage has a fade whose iterations differ from those after it."""
-    fade = Fade(quiet_hooks(prepared), prepared.built.experiment.fade_reals)
-    return bool(fade.old_paths(stage, schedule.planned_starts()[stage.index]))
+def has_fade(prepared: Prepared, schedule: Schedule, stage: Stage) -> bool:
+    """Return whether a stage has a fade whose iterations differ from those after it."""
+    fade = Fade(make_quiet_hooks(prepared), prepared.built.experiment.fade_reals)
+    start = schedule.planned_starts()[stage.index]
+    return bool(fade.find_old_paths(stage, start))

@@ -1,4 +1,4 @@
-"""A report for people."""
+"""Show a report of `bench` as a table."""
 
 from __future__ import annotations
 
@@ -8,36 +8,54 @@ from typing import Any
 from rich.table import Table
 
 
-def table(report: Mapping[str, Any]) -> Table:
-    """The rows of `bench`."""
-    ratios = any("ratio" in row for row in report["rows"])
-    names = ["size", "phase", "contender", "images/s", "p10..p90", "ratio", "of ceiling", "GFLOP", "MiB", "first call"]
-    if not ratios:
-        names.remove("ratio")
-    shown = Table(*names, "where its time goes")
-    for column in shown.columns[3:-1]:
+def build_table(report: Mapping[str, Any]) -> Table:
+    """Return the rows of a report of `bench` as a table."""
+    has_ratios = any("ratio" in row for row in report["rows"])
+    names = ["size", "phase", "contender", "images/s", "p10..p90"]
+    if has_ratios:
+        names.append("ratio")
+    names += ["of ceiling", "GFLOP", "MiB", "first call", "where its time goes"]
+    table = Table(*names)
+    for column in table.columns[3:-1]:
         column.justify = "right"
-    last = None
+
+    # A line between cases.
+    last_case = None
     for row in report["rows"]:
-        cells = [row["size"], row["phase"], row["contender"], f"{row['images_per_second']:.4g}"]
-        cells.append(f"{row['p10']:.4g}..{row['p90']:.4g}")
-        if ratios:
-            cells.append(f"{row['ratio']:.2f}")
-        cells.append(f"{row['of_ceiling']:.0%}" if "of_ceiling" in row else "")
-        cells.append(f"{row['gflops_per_image']:.3g}" if "gflops_per_image" in row else "")
-        cells += [f"{row['peak_memory_mib']:.0f}", f"{row['first_call_seconds']:.1f} s"]
-        cells.append(", ".join(f"{piece} {share:.0%}" for piece, share in row.get("shares", {}).items()))
-        if last not in (None, (row["size"], row["phase"])):
-            shown.add_section()
-        last = (row["size"], row["phase"])
-        shown.add_row(*cells)
-    shown.caption = machine(report)
-    return shown
+        case = (row["size"], row["phase"])
+        if last_case not in (None, case):
+            table.add_section()
+        last_case = case
+        table.add_row(*_format_cells(row, has_ratios))
+    table.caption = describe_measured_machine(report)
+    return table
 
 
-def machine(report: Mapping[str, Any]) -> str:
-    """One line on what it was measured on."""
-    own = report["machine"]
-    products = ", ".join(f"{gflops:.0f} GFLOP/s in {name}" for name, gflops in own["matrix_product"].items())
-    bf16 = "" if own["native_bfloat16"] else " without native bfloat16"
-    return f"{own['device']}{bf16}, {own['threads']} threads, torch {own['torch']}; a large matrix product: {products}"
+def _format_cells(row: Mapping[str, Any], has_ratios: bool) -> list[str]:
+    cells = [row["size"], row["phase"], row["contender"]]
+    cells.append(f"{row['images_per_second']:.4g}")
+    cells.append(f"{row['p10']:.4g}..{row['p90']:.4g}")
+    if has_ratios:
+        cells.append(f"{row['ratio']:.2f}")
+    # Foreign contenders have no ceiling and no counted operations.
+    cells.append(f"{row['of_ceiling']:.0%}" if "of_ceiling" in row else "")
+    cells.append(f"{row['gflops_per_image']:.3g}" if "gflops_per_image" in row else "")
+    cells.append(f"{row['peak_memory_mib']:.0f}")
+    cells.append(f"{row['first_call_seconds']:.1f} s")
+    shares = row.get("shares", {})
+    cells.append(", ".join(f"{piece} {share:.0%}" for piece, share in shares.items()))
+    return cells
+
+
+def describe_measured_machine(report: Mapping[str, Any]) -> str:
+    """Return one line on the machine that a report was measured on."""
+    machine = report["machine"]
+    gflops = machine["matrix_product"]
+    products = ", ".join(f"{value:.0f} GFLOP/s in {name}" for name, value in gflops.items())
+    lacks = "" if machine["native_bfloat16"] else " without native bfloat16"
+    if "bfloat16" not in gflops:
+        products += " (bfloat16 is not native here, and not measured)"
+    return (
+        f"{machine['device']}{lacks}, {machine['threads']} threads, torch {machine['torch']}; a large matrix product: "
+        f"{products}"
+    )

@@ -1,4 +1,4 @@
-"""Seconds: of one call, and of several contenders that take turns."""
+"""Time calls: one function's, and those of several contenders that take turns."""
 
 from __future__ import annotations
 
@@ -10,24 +10,31 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 WARM_UPS = 2
+"""Iterations of each kind before the first that counts."""
+
 ROUNDS = 6
+"""Minimum number of turns of each contender."""
+
 LEAST_SECONDS = 0.2
-"""A faster iteration is repeated within its turn until the turn takes about so long."""
+"""Seconds that a turn takes at least: a faster iteration is repeated within its turn."""
 
 Kinds = Sequence[tuple[float, Callable[[], object]]]
-"""The kinds of iteration of one contender: (share of all iterations, runs one)."""
+"""The kinds of iteration of one contender: (share of all iterations, function that runs one)."""
 
 
-def seconds(work: Callable[[], object], device: torch.device, repeats: int = 1) -> float:
-    """Of one call, by CUDA events on a GPU, else by the clock on the wall."""
+def time_calls(work: Callable[[], object], device: torch.device, repeats: int = 1) -> float:
+    """Return the mean seconds of a call, by CUDA events on a GPU, else by the wall clock."""
+    # A GPU works on after a call has returned: its own clock tells when it has done so.
     if device.type == "cuda":
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin = torch.cuda.Event(enable_timing=True)
+        end = torch.cuda.Event(enable_timing=True)
         begin.record()
         for _ in range(repeats):
             work()
         end.record()
         torch.cuda.synchronize(device)
         return float(begin.elapsed_time(end)) / 1000 / repeats
+
     began = time.perf_counter()
     for _ in range(repeats):
         work()
@@ -35,39 +42,53 @@ def seconds(work: Callable[[], object], device: torch.device, repeats: int = 1) 
 
 
 class Turns:
-    """Contenders' mean seconds an iteration, in rounds in which each has a turn and another one begins.
+    """Mean seconds of an iteration of contenders that take turns, in rounds each of which another one begins.
+
+    Args:
+        contenders: The kinds of iteration of each contender, by name.
+        device: The device that they work on.
+        rounds: Number of turns of each.
 
     Attributes:
-        first: of each contender, the seconds of its very first iterations: compilation and set-up.
-        rounds: of each contender, a mean over its kinds of iteration for each round.
+        first: Seconds of each contender's very first iterations, compilation and set-up included.
+        rounds: For each contender, and each round, a mean over its kinds of iteration.
     """
 
     def __init__(self, contenders: Mapping[str, Kinds], device: torch.device, rounds: int = ROUNDS) -> None:
         self.first: dict[str, float] = {}
         self.rounds: dict[str, list[float]] = {name: [] for name in contenders}
+
+        # Warm up; the last warm-up tells how often an iteration is to be repeated.
         repeats: dict[str, list[int]] = {}
         for name, kinds in contenders.items():
-            self.first[name] = sum(seconds(work, device) for _, work in kinds)
+            self.first[name] = sum(time_calls(work, device) for _, work in kinds)
             for _ in range(WARM_UPS - 1):
-                taken = [seconds(work, device) for _, work in kinds]
+                taken = [time_calls(work, device) for _, work in kinds]
             repeats[name] = [max(1, math.ceil(LEAST_SECONDS / max(each, 1e-9))) for each in taken]
+
         names = list(contenders)
-        for turn in range(rounds):
-            start = turn % len(names)
+        for number in range(rounds):
+            start = number % len(names)
             for name in names[start:] + names[:start]:
-                each = [
-                    share * seconds(work, device, count)
-                    for (share, work), count in zip(contenders[name], repeats[name], strict=True)
-                ]
-                self.rounds[name].append(sum(each))
+                seconds = 0.0
+                for (share, work), count in zip(contenders[name], repeats[name], strict=True):
+                    seconds += share * time_calls(work, device, count)
+                self.rounds[name].append(seconds)
 
-    def ratios(self, name: str, yardstick: str, images: float = 1.0) -> list[float]:
-        """How many times as fast as another contender, in each round, at `images` times as many images an iteration."""
-        return [images * other / own for own, other in zip(self.rounds[name], self.rounds[yardstick], strict=True)]
+    def compute_ratios(self, name: str, yardstick: str, images: float = 1.0) -> list[float]:
+        """Return how many times as fast as another contender one is, in each round.
+
+        Args:
+            name: The contender.
+            yardstick: The other one.
+            images: Images of an iteration of the first, over those of the other.
+        """
+        pairs = zip(self.rounds[name], self.rounds[yardstick], strict=True)
+        return [images * other / own for own, other in pairs]
 
 
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, 10th and 90th percentile."""
+def compute_spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median, and the 10th and the 90th percentile."""
     if len(values) == 1:
         return values[0], values[0], values[0]
     tenths = statistics.quantiles(values, n=10, method="inclusive")

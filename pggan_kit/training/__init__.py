@@ -1,1 +1,1 @@
-"""Every way to take a training step, and the loop around it."""
+"""Take training steps in every way there is, and run the loop around them."""

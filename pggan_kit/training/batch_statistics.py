@@ -1,4 +1,4 @@
-"""What networks compute over the samples of a call, and the warnings where a call has too few of them."""
+"""Which statistics networks compute over the samples of a call, and warnings where a call has too few samples."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from pggan_kit.schedule import Schedule, Stage
 
 
 def count_samples(experiment: Experiment, stage: Stage, rows: int) -> int:
-    """Return how many samples a network sees in one call, where a process has `rows` of the stage's batch."""
+    """Return how many samples a network sees in one call, where a process has `rows` rows of the stage's batch."""
     batches = getattr(experiment.update, "batches_in_a_call", 1)
-    return int(batches * (rows // experiment.micro_batches(stage, rows)))
+    return int(batches * (rows // experiment.count_micro_batches(stage, rows)))
 
 
 def list_batch_statistics(experiment: Experiment, stage: Stage, rows: int) -> Sequence[BatchStatistic]:
-    """Return what the architecture declares; nothing where it declares nothing.
+    """Return the statistics that the architecture declares; none where it declares nothing.
+
+    Args:
+        experiment: The chosen components and settings.
+        stage: The stage whose networks are asked for.
+        rows: Rows of the stage's batch in one process.
 
     Raises:
-        ValueError: the networks cannot be trained with so few samples.
+        ValueError: The networks cannot be trained with so few samples.
     """
+    # An architecture that compares no samples need not have the method.
     declare = getattr(experiment.architecture, "batch_statistics", None)
     if declare is None:
         return ()
@@ -29,7 +35,7 @@ def list_batch_statistics(experiment: Experiment, stage: Stage, rows: int) -> Se
 
 
 def list_trained_stages(schedule: Schedule) -> list[Stage]:
-    """Return the stages that spend images; the others are grown through at once."""
+    """Return the stages that spend images; the others are left as soon as they are entered."""
     last = len(schedule.stages) - 1
     return [stage for stage in schedule.stages if stage.budget > 0 or stage.index == last]
 
@@ -42,8 +48,9 @@ def list_warnings(experiment: Experiment, stages: Iterable[Stage], processes: in
         samples = count_samples(experiment, stage, rows)
         for statistic in list_batch_statistics(experiment, stage, rows):
             if statistic.group == 1:
-                sizes.setdefault(describe_lone_statistic(statistic, samples), []).append(stage.size)
-    return [f"at {', '.join(where)} {text}" for text, where in sizes.items()]
+                problem = describe_lone_statistic(statistic, samples)
+                sizes.setdefault(problem, []).append(stage.size)
+    return [f"at {', '.join(where)} {problem}" for problem, where in sizes.items()]
 
 
 def describe_lone_statistic(statistic: BatchStatistic, samples: int) -> str:

@@ -1,10 +1,10 @@
-"""Compiled steps (`train.compile`): where they pay, whether they are right, and what is computed eagerly instead.
+"""Compile steps where that pays (`train.compile`), check that they are right, and run the others eagerly.
 
-What is compiled is a whole backward pass (`tracing.py`), once for each network and kind of step in each *region* of a
-run, a stage's fade or what follows it. Before a compiled pass is used, its terms
-and gradients are compared with the eager ones on the batch at hand. Where compiled code begins and ends depends on the
-schedule and on what is compiled, and on nothing that is timed: a resumed run computes what the run before it did.
-Compiled and eager steps differ in rounding: they are two classes of determinism.
+What is compiled is a whole backward pass (`recording.py`), once for each network and kind of step in each *region* of a
+run: the fade of a stage, or what follows it. Before a compiled pass is used, its terms and gradients are compared with
+the eager ones on the batch at hand. Where compiled code begins and ends depends on the schedule and on the components,
+and on nothing that is timed: a resumed run computes what the uninterrupted run computes. Compiled and eager steps
+differ in rounding, and so are two classes of determinism.
 """
 
 from __future__ import annotations
@@ -19,43 +19,57 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pggan_kit.errors import ConfigError, first_line
 from pggan_kit.experiment import Experiment
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, Schedule, Stage
 from pggan_kit.system.seeding import fork_random_numbers
-from pggan_kit.training.non_finite import float_buffers
-from pggan_kit.training.parity import TOLERANCE, Result, differing, identity, made_of, named_parts, settings_of
-from pggan_kit.training.recording import Recording, record, varying
+from pggan_kit.training.non_finite import list_float_buffers
+from pggan_kit.training.parity import (
+    TOLERANCE,
+    Result,
+    collect_settings,
+    describe_difference,
+    identify,
+    name_components,
+    take_apart,
+)
+from pggan_kit.training.recording import Recording, list_varying_tensors, record
 from pggan_kit.training.step import Backward, Differentiated, Work
 
 PAYS_FROM_STEPS = 3_000
-"""What a region must have, at least, for `auto` to compile it. Of benchmarks/ladder.gin's networks a step in bfloat16
-saves 10 ms at 4 pixels, 30 at 16, 240 at 128, and compiling a region takes 10 to 70 s, of one core of a CPU: it pays
-from half so many steps on."""
+"""Minimum number of steps of a region that `auto` compiles. With the networks of benchmarks/ladder.gin, a step in
+bfloat16 saves 10 ms at 4 pixels, 30 at 16 and 240 at 128, and compiling a region takes 10 to 70 s of one core of a CPU:
+it pays from half as many steps on."""
 
 GRAPHS_UP_TO = 32
-"""Image height up to which launching a GPU's kernels takes longer than running them."""
+"""Maximum image height at which launching a GPU's kernels takes longer than running them."""
 
 MOST_KINDS = 4
-"""Kinds of step that one network may have in a region: with and without lazy penalties, and a few more."""
+"""Maximum number of kinds of step that one network may have in a region: with and without lazy penalties, and a few
+more."""
 
-COMPILED, EAGER = "compiled", "eager"
+COMPILED = "compiled"
+EAGER = "eager"
 
 Translate = Callable[[Recording, Work, bool], Callable[..., Any]]
-"""Takes a recording, an example of the work, and whether CUDA graphs are to be replayed."""
+"""A function that turns a recording into what is run, given an example of the work and whether CUDA graphs are to be
+replayed."""
 
 
 class Compiler:
-    """Runs a run's backward passes, compiled where that is chosen and right.
+    """The compiler of a run's backward passes: a `CompiledBackward`.
 
     Args:
-        experiment: its `compile` says where.
-        device: of the networks.
-        log, warn: take a sentence each.
-        announce: told `generator` or `discriminator` before its step is compiled, which takes a minute.
-        translate: turns a recording into what is run; `as_recorded` needs no compiler.
+        experiment: The chosen components and settings, of which `compile` says what to compile.
+        device: The device of the networks.
+        log: A function that takes a sentence for the log.
+        warn: A function that takes a sentence for the log and the terminal.
+        announce: A function that takes `generator` or `discriminator` before its step is compiled, which may take a
+            minute.
+        translate: The way from a recording to what is run; `keep_recording` needs no compiler on the machine.
 
     Raises:
         ConfigError: `train.compile` is `always`, and nothing can be compiled on this machine.
@@ -72,155 +86,195 @@ class Compiler:
     ) -> None:
         self.experiment = experiment
         self._device = device
-        self._log, self._warn, self._announce = log, warn, announce
-        self._translate = translate or machine_code
-        self._usable = False
-        if experiment.compile != "never":
-            missing = missing_compiler(device) if translate is None else None
-            self._usable = missing is None
-            if missing and experiment.compile == "always":
-                raise ConfigError(f"train.compile 'always' cannot be: {missing}; or choose 'auto' or 'never'")
-            if missing:
+        self._log = log
+        self._warn = warn
+        self._announce = announce
+        self._translate = translate or translate_to_machine_code
+
+        # Where nothing can be compiled, `always` is refused and the other settings fall back to eager steps.
+        self._usable = experiment.compile != "never"
+        if self._usable and translate is None:
+            require_compiler(experiment, device)
+            missing = describe_missing_compiler(device)
+            if missing is not None:
+                self._usable = False
                 warn(f"train.compile: {missing}; all steps run eagerly")
+
         self._active = False
         self._passes: dict[Hashable, _Pass] = {}
         self._outcome: dict[str, str] = {}
         self._recalled: dict[str, str] = {}
         self._weights: list[int] = []
 
-    def enter(self, state: TrainState, schedule: Schedule, recalled: Mapping[str, str] | None = None) -> None:
-        """A region begins, or is gone on with.
+    def enter_region(self, state: TrainState, schedule: Schedule, recalled: Mapping[str, str] | None = None) -> None:
+        """Begin a region, or resume in it.
 
         Args:
-            state: networks and clock.
-            schedule: the stages.
-            recalled: the `outcome` that a checkpoint within this region holds.
+            state: Networks and clock.
+            schedule: The stages.
+            recalled: The `outcome` of a checkpoint within this region.
         """
-        self._state, self._stage = state, state.stage
+        self._state = state
+        self._stage = state.stage
+
+        # Where the weights are the same objects, as after a hard switch, only the clock tells the regions apart, and
+        # what was compiled still holds.
         weights = [id(param) for net in (state.generator, state.discriminator) for param in net.parameters()]
-        if weights != self._weights:  # else nothing but the clock tells the regions apart: a hard switch
-            self._weights, self._passes = weights, {}
+        if weights != self._weights:
+            self._weights = weights
+            self._passes = {}
             self._recalled = dict(recalled or {})
             self._outcome = {net: EAGER for net, outcome in self._recalled.items() if outcome == EAGER}
-        steps = steps_of(state.stage, state.phase, schedule.end(state.starts) - state.starts[-1])
-        self._active = self._usable and pays(self.experiment.compile, steps)
 
-    def rest(self) -> None:
+        stage_images = schedule.end(state.starts) - state.starts[-1]
+        steps = count_steps(state.stage, state.phase, stage_images)
+        self._active = self._usable and compiling_pays(self.experiment.compile, steps)
+
+    def disable(self) -> None:
         """Run eagerly until the next region."""
         self._active = False
 
     @property
     def outcome(self) -> dict[str, str]:
-        """For each network whose steps were to be compiled in this region, `compiled` or `eager`."""
+        """`compiled` or `eager` for each network whose steps were to be compiled in this region."""
         return dict(self._outcome)
 
     def __call__(self, work: Work, eager: Backward) -> Differentiated:
-        """Add a pass's gradients to those of the parameters, and return its terms.
+        """Add the gradients of a pass to those of the parameters, and return its terms.
 
         Args:
-            work: the pass.
-            eager: does the same without a compiler.
+            work: The pass.
+            eager: A function that does the same without a compiler.
         """
         if not self._active or self._outcome.get(work.net) == EAGER:
             return eager(work)
-        known = self._passes.get(self._kind(work))
+        known = self._passes.get(self._identify_kind(work))
         if known is None:
-            return self._first(work, eager)
-        if known.settings != self._settings(work):
+            return self._compile_and_run(work, eager)
+
+        # A setting is a constant in the recording: once it has changed, the recording is wrong.
+        if known.settings != self._collect_settings(work):
             return self._give_up(work, eager, "the loss, a penalty or the augmentation changes from step to step")
         return known(work)
 
-    def _first(self, work: Work, eager: Backward) -> Differentiated:
-        """Record and compile a pass that is new in this region, and use it if it is right."""
+    def _compile_and_run(self, work: Work, eager: Backward) -> Differentiated:
+        """Record and compile a pass whose kind is new in this region, and use it if it is right."""
         began = time.perf_counter()
-        if sum(known.work.net == work.net for known in self._passes.values()) == MOST_KINDS:
-            return self._give_up(work, eager, f"its terms are of more than {MOST_KINDS} kinds, or made anew each time")
-        settings = self._settings(work)
+        kinds = sum(known.work.net == work.net for known in self._passes.values())
+        if kinds == MOST_KINDS:
+            return self._give_up(
+                work, eager, f"its terms are of more than {MOST_KINDS} kinds, or are new objects in each step"
+            )
+
+        # Record the pass. Code of components may raise anything when it is run without numbers.
+        settings = self._collect_settings(work)
         self._announce(work.net)
         try:
             recording = record(self.experiment, self._state, work)
-        except Exception as error:  # whatever a part's code raises when it is run without numbers
+        except Exception as error:
             return self._give_up(work, eager, f"{type(error).__name__}: {first_line(error)}")
-        if self._settings(work) != settings:
+        if self._collect_settings(work) != settings:
             return self._give_up(work, eager, "the loss, a penalty or the augmentation changes when it is called")
-        made = _Pass(work, recording, settings, recording.graph)
+
+        # Compile and check it. A compiler may raise anything, too.
+        compiled = _Pass(work, recording, settings, recording.graph)
         try:
-            wrong = self._translated(made, work, eager)
-        except Exception as error:  # whatever a compiler raises
-            wrong = f"it cannot be compiled ({type(error).__name__}: {first_line(error)})"
-        if wrong is not None:
-            return self._give_up(work, eager, wrong, warn=True)
-        self._passes[self._kind(work)], self._outcome[work.net] = made, COMPILED
+            problem = self._translate_and_check(compiled, work, eager)
+        except Exception as error:
+            problem = f"it cannot be compiled ({type(error).__name__}: {first_line(error)})"
+        if problem is not None:
+            return self._give_up(work, eager, problem, warn=True)
+
+        self._passes[self._identify_kind(work)] = compiled
+        self._outcome[work.net] = COMPILED
         seconds = time.perf_counter() - began
         self._log(f"compiled the {work.net}'s step at {self._stage.size} ({self._state.phase}) in {seconds:.0f} s")
-        return made(work)
+        return compiled(work)
 
-    def _translated(self, made: _Pass, work: Work, eager: Backward) -> str | None:
-        """Compile a recorded pass. Returns what is wrong with it; None where it is the eager one up to rounding.
+    def _translate_and_check(self, compiled: _Pass, work: Work, eager: Backward) -> str | None:
+        """Compile a recorded pass, and return what is wrong with it; None where it is right up to rounding.
 
-        What is wrong with the recording itself is found before the time for compiling it is spent. Nothing of all this
-        stays in gradients, buffers or random numbers.
+        The recording itself is checked first, before time is spent on compiling it. All this leaves gradients, buffers
+        and random numbers as they were.
         """
+        # Scaled gradients may overflow, as they should; what is compared are the unscaled ones.
         if work.factor is not None:
-            work = work._replace(factor=torch.ones_like(work.factor))  # scaled gradients may overflow, as they should
-        buffers = float_buffers(self._state.generator, self._state.discriminator)
+            work = work._replace(factor=torch.ones_like(work.factor))
+
+        # Run the pass eagerly, which may change buffers, as batch normalisation does.
+        buffers = list_float_buffers(self._state.generator, self._state.discriminator)
         before = [buffer.clone() for buffer in buffers]
-        wanted = self._tried(eager, work)
-        changed = not all(torch.equal(buffer, value) for buffer, value in zip(buffers, before, strict=True))
+        wanted = self._run_aside(eager, work)
+        changed = False
         for buffer, value in zip(buffers, before, strict=True):
+            changed = changed or not torch.equal(buffer, value)
             buffer.copy_(value)
         if changed:
             return "it changes a network's buffers"
-        exact = self._tried(eager, work._replace(precision="float32"))
-        tolerance = TOLERANCE[self._computed_in()]
-        wrong = differing(wanted, self._tried(made, work), tolerance, exact)
-        if wrong is None:
-            graphs = replays_graphs(self.experiment.compile, self._device, self._stage)
-            made.function = self._translate(made.recording, work, graphs)
-            wrong = differing(wanted, self._tried(made, work), tolerance, exact)
-        return wrong
 
-    def _tried(self, run: Backward, work: Work) -> Result:
-        """What a pass gives; leaves gradients and random numbers as they were."""
-        net = self._state.network(work.net)
-        before = [param.grad for param in net.parameters()]
-        net.zero_grad(set_to_none=True)
+        exact = self._run_aside(eager, work._replace(precision="float32"))
+        tolerance = TOLERANCE[self._find_compute_type()]
+        problem = describe_difference(wanted, self._run_aside(compiled, work), tolerance, exact)
+        if problem is not None:
+            return problem
+
+        graphs = replays_graphs(self.experiment.compile, self._device, self._stage)
+        compiled.function = self._translate(compiled.recording, work, graphs)
+        return describe_difference(wanted, self._run_aside(compiled, work), tolerance, exact)
+
+    def _run_aside(self, run: Backward, work: Work) -> Result:
+        """Return the result of a pass; leave gradients and random numbers as they were."""
+        network = self._state.network(work.net)
+        before = [param.grad for param in network.parameters()]
+        network.zero_grad(set_to_none=True)
         with fork_random_numbers(self._device):
             losses, kept = run(work)
-        gradients = {name: param.grad for name, param in net.named_parameters() if param.grad is not None}
-        for param, gradient in zip(net.parameters(), before, strict=True):
+
+        gradients: dict[str, Tensor] = {}
+        for (name, param), gradient in zip(network.named_parameters(), before, strict=True):
+            if param.grad is not None:
+                gradients[name] = param.grad
             param.grad = gradient
         return losses | kept, gradients
 
-    def _computed_in(self) -> torch.dtype:
+    def _find_compute_type(self) -> torch.dtype:
+        """Return the type in which the networks' convolutions and products are computed."""
         kind = self._device.type
         with self.experiment.autocast(self._device):
-            return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.get_default_dtype()
+            if torch.is_autocast_enabled(kind):
+                return torch.get_autocast_dtype(kind)
+            return torch.get_default_dtype()
 
-    def _kind(self, work: Work) -> Hashable:
-        """What tells recordings apart."""
-        code, bound = made_of(work.terms)
-        shapes = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in varying(work))
+    def _identify_kind(self, work: Work) -> Hashable:
+        """Return what tells recordings apart: code, bound objects, names, shapes and modes."""
+        code, bound = take_apart(work.terms)
+        shapes = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in list_varying_tensors(work))
         training = (self._state.generator.training, self._state.discriminator.training)
-        return work.net, code, identity(bound), tuple(work.part), tuple(work.alpha), shapes, training
+        return work.net, code, identify(bound), tuple(work.batch), tuple(work.alpha), shapes, training
 
-    def _settings(self, work: Work) -> Hashable:
-        """The numbers that a recording holds as constants."""
-        return settings_of((made_of(work.terms)[1], self.experiment.loss, self.experiment.augmentation))
+    def _collect_settings(self, work: Work) -> Hashable:
+        """Return the numbers that a recording holds as constants."""
+        _, bound = take_apart(work.terms)
+        return collect_settings((bound, self.experiment.loss, self.experiment.augmentation))
 
-    def _give_up(self, work: Work, eager: Backward, why: str, warn: bool = False) -> Differentiated:
-        """From here to the end of the region the network's steps are eager."""
+    def _give_up(self, work: Work, eager: Backward, reason: str, warn: bool = False) -> Differentiated:
+        """Run the network's steps eagerly from here to the end of the region, and say why."""
         self._outcome[work.net] = EAGER
-        line = f"the {work.net}'s step at {self._stage.size} ({self._state.phase}) is not compiled but eager: {why}"
+        line = f"the {work.net}'s step at {self._stage.size} ({self._state.phase}) is not compiled but eager: {reason}"
         if self._recalled.get(work.net) == COMPILED:
-            line, warn = f"{line}. It was compiled until now: the run goes on, but not to the bit", True
-        (self._warn if warn else self._log)(f"{line} ({named_parts(work.terms)})")
+            line += ". It was compiled until now: the run goes on, but is no longer equal bit for bit"
+            warn = True
+        tell = self._warn if warn else self._log
+        tell(f"{line} ({name_components(work.terms)})")
         return eager(work)
 
 
 @dataclass
 class _Pass:
-    """A compiled pass. Holds its `terms`, so that what its kind is known by cannot be another's."""
+    """A compiled pass.
+
+    It keeps its `work`, so that the ids of the objects bound in its terms, by which its kind is known, stay theirs.
+    """
 
     work: Work
     recording: Recording
@@ -229,62 +283,89 @@ class _Pass:
 
     @torch.no_grad()
     def __call__(self, work: Work) -> Differentiated:
-        result, gradients = self.recording.read(self.function(*self.recording.inputs(work)))
+        outputs = self.function(*self.recording.list_inputs(work))
+        result, gradients = self.recording.split_outputs(outputs)
         for parameter, gradient in zip(self.recording.parameters, gradients, strict=True):
-            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            if parameter.grad is None:
+                parameter.grad = gradient
+            else:
+                parameter.grad.add_(gradient)
         return result
 
 
-def pays(setting: str, steps: int) -> bool:
-    """Whether `train.compile` compiles a region of so many steps: the rule, which `plan` shows."""
-    return setting == "always" or (setting in ("auto", "graphs") and steps >= PAYS_FROM_STEPS)
+def compiling_pays(setting: str, steps: int) -> bool:
+    """Return whether `train.compile` compiles a region of `steps` steps; `plan` shows the same rule."""
+    if setting == "always":
+        return True
+    return setting in ("auto", "graphs") and steps >= PAYS_FROM_STEPS
 
 
-def steps_of(stage: Stage, phase: str, stage_images: int) -> int:
-    """Steps of a region, if nothing ends it early.
+def count_steps(stage: Stage, phase: str, stage_images: int) -> int:
+    """Return the number of steps of a region, if nothing ends it early.
 
     Args:
-        stage, phase: which.
-        stage_images: those of the whole stage.
+        stage: The stage of the region.
+        phase: Its phase, `fade` or `stable`.
+        stage_images: Images of the whole stage.
     """
-    fade = min(stage.fade_images, stage_images)
-    return -(-(fade if phase == FADE else stage_images - fade) // stage.batch_size)
+    fade_images = min(stage.fade_images, stage_images)
+    images = fade_images if phase == FADE else stage_images - fade_images
+    return -(-images // stage.batch_size)
 
 
 def replays_graphs(setting: str, device: torch.device, stage: Stage) -> bool:
-    """Whether steps are replayed as CUDA graphs."""
+    """Return whether steps are replayed as CUDA graphs."""
     return setting == "graphs" and device.type == "cuda" and stage.height <= GRAPHS_UP_TO
 
 
-def missing_compiler(device: torch.device) -> str | None:
-    """What this machine lacks to compile for a device, as a sentence's begin; None where nothing is missing."""
+def require_compiler(experiment: Experiment, device: torch.device) -> None:
+    """Refuse `train.compile = 'always'` on a machine that cannot compile.
+
+    Raises:
+        ConfigError: The setting is `always`, and nothing can be compiled on this machine.
+    """
+    missing = describe_missing_compiler(device)
+    if experiment.compile == "always" and missing is not None:
+        raise ConfigError(f"train.compile = 'always' is not possible here: {missing}; or choose 'auto' or 'never'")
+
+
+def describe_missing_compiler(device: torch.device) -> str | None:
+    """Return what this machine lacks to compile for a device, as the beginning of a sentence; None for nothing."""
     if device.type == "cuda":
-        return None if importlib.util.find_spec("triton") else "it needs the package triton, which is not installed"
-    name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+        if importlib.util.find_spec("triton"):
+            return None
+        return "compiling needs the package triton, which is not installed"
+
+    default = "clang++" if sys.platform == "darwin" else "g++"
+    name = os.environ.get("CXX") or default
     if shutil.which(name):
         return None
-    return f"it needs a C++ compiler, and there is no {name} (the environment variable CXX names another)"
+    return f"compiling needs a C++ compiler, and there is no {name} (the environment variable CXX names another)"
 
 
-def as_recorded(recording: Recording, work: Work, graphs: bool) -> Callable[..., Any]:
-    """The recording itself, operation by operation: eager's results, to the bit."""
+def keep_recording(recording: Recording, work: Work, graphs: bool) -> Callable[..., Any]:
+    """Return the recording itself, operation by operation: its results are the eager ones bit for bit."""
     return recording.graph
 
 
-def machine_code(recording: Recording, work: Work, graphs: bool) -> Callable[..., Any]:
-    """The recording compiled by torch's inductor, which keeps what it has compiled in a cache on disk."""
-    # Takes seconds to import: who compiles nothing does not wait for it.
+def translate_to_machine_code(recording: Recording, work: Work, graphs: bool) -> Callable[..., Any]:
+    """Return the recording compiled by torch's inductor, which keeps what it has compiled in a cache on disk."""
+    # Importing it takes seconds, which a run that compiles nothing should not spend.
     from torch import _inductor
 
-    # torch.compile would first have to find the graph that is here already, and look in each step whether it holds.
+    # torch.compile would first have to find the graph that is here already, and check in each step whether it holds.
     # Random numbers are eager's, so that the two can be compared, and resuming needs no other state.
     # On a CPU the kernels are called from C++: at 4x4 pixels, calling them from Python takes a sixth of the step.
     on_cpu = recording.fixed[0].device.type == "cpu"
     options = {"fallback_random": True, "triton.cudagraphs": graphs, "cpp_wrapper": on_cpu}
     with torch.no_grad():
-        inputs: list[Any] = [*recording.inputs(work)]
+        inputs: list[Any] = [*recording.list_inputs(work)]
         function: Callable[..., Any] = _inductor.compile(recording.graph, inputs, options=options)
     if not graphs:
         return function
-    # A CUDA graph's outputs lie where its next replay writes.
-    return lambda *tensors: [output.clone() for output in function(*tensors)]
+
+    # A CUDA graph's outputs lie where its next replay writes: copy them.
+    def run_and_copy(*tensors: Tensor) -> list[Tensor]:
+        return [output.clone() for output in function(*tensors)]
+
+    return run_and_copy

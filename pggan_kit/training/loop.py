@@ -1,20 +1,26 @@
-"""The loop: stage -> step -> hooks -> next. Everything else happens in what it calls."""
+"""The training loop: stage -> step -> hooks -> tick -> next stage. Everything else happens in what it calls.
+
+A run goes through its stages in order. A stage whose new layers fade in is in the phase `fade` first, then in `stable`.
+Each step trains both networks on one or more batches of reals; reals drawn so far are the one clock, `state.images`.
+Every `train.tick` images, and at the end of each phase, the loop writes statistics and a checkpoint.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from pggan_kit.data.device_feed import fed
-from pggan_kit.data.sampler import Data
+from pggan_kit.data.device_feed import choose_feed
+from pggan_kit.data.sampler import Data, Source
 from pggan_kit.errors import DivergedError, Interrupted, TrainingError, UserError
 from pggan_kit.growth.fade import NETS, PATHS, Fade
-from pggan_kit.plugin_host.hooks import part_classes
+from pggan_kit.plugin_host.hooks import list_implementing_classes
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
@@ -23,294 +29,374 @@ from pggan_kit.system import distributed
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
 from pggan_kit.training.compiler import Compiler
-from pggan_kit.training.measures import Meter, diversity, metrics
-from pggan_kit.training.non_finite import NonFiniteError, watched_layers
+from pggan_kit.training.measures import Meter, compute_metrics, measure_diversity
+from pggan_kit.training.non_finite import NonFiniteError, watch_layers
 from pggan_kit.training.recovery import Recovery, Stop
-from pggan_kit.training.step import TrainingStep, mean_of_each
+from pggan_kit.training.step import UpdateContext, average_each
 
 TIMED_OUT = 1
-"""Stands for the time limit among the numbers of signals, of which it must be the smallest."""
+"""Number of the time limit among the numbers of signals; it must be the smallest, so that a signal prevails."""
 
 
 def train(run: Run, data: Data, saved: Snapshot | None = None) -> dict[str, Any]:
     """Train a run to its end.
 
     Args:
-        run: a run whose state is new, or was loaded from `saved`.
-        data: the data set at all stages' sizes.
-        saved: the checkpoint that a resumed run, or a branch of another, goes on from.
+        run: A run whose state is new, or was loaded from `saved`.
+        data: The data set at the sizes of all stages.
+        saved: The checkpoint from which a resumed run, or a branch of another run, continues.
 
     Returns:
-        What `after_run` is given.
+        The `result` that the hook `after_run` is given.
 
     Raises:
-        TrainingError: a loss became non-finite, or a plugin failed.
-        Interrupted: a signal or `train.time_limit` asked to stop; a checkpoint was written first.
+        TrainingError: A loss became NaN or infinite, or a plugin failed.
+        Interrupted: A signal or `train.time_limit` stopped the run, after a checkpoint was written.
     """
     try:
-        with StopSignals() as stop:
-            return Loop(run, data, stop).to_end(saved)
+        with StopSignals() as signals:
+            return Loop(run, data, signals).train_to_end(saved)
     except BaseException as error:
+        # Also after Ctrl-C: observers then close their files. What fails in that is logged, and hides no error.
         for failure in run.hooks.call_all("on_error", run=run, error=error):
             run.files.log(f"while the run was failing: {failure}")
         raise
 
 
 class Loop:
-    """One process's way through a run. Its methods are for this module."""
+    """One process's way through a run; its methods are for this module.
 
-    def __init__(self, run: Run, data: Data, stop: StopSignals) -> None:
+    Args:
+        run: The run to train.
+        data: The data set at the sizes of all stages.
+        signals: The signals that ask the run to stop.
+    """
+
+    sampler: Source
+
+    def __init__(self, run: Run, data: Data, signals: StopSignals) -> None:
         self.run = run
         self.data = data
-        self.stop = stop
+        self.signals = signals
+
+        # What the run consists of, at hand.
         self.state = run.state
         self.schedule = run.schedule
         self.hooks = run.hooks
         self.experiment = run.experiment
+
+        # What training adds to it.
         self.fade = Fade(run.hooks, run.experiment.fade_reals)
         self.alpha_tensors = {path: torch.ones((), device=run.device) for path in PATHS}
         self.meter = Meter(self.state.images)
         self.agreement = distributed.Agreement()
         self.recovery = Recovery(run)
-        self.compiler = Compiler(run.experiment, run.device, run.files.log, run.files.warn, self.tell_compiling)
-        self.checkpoint = run.checkpoints.last()
+        self.compiler = Compiler(run.experiment, run.device, run.files.log, run.files.warn, self.announce_compiling)
+        self.last_checkpoint: Path | None = run.checkpoints.find_last_file()
 
-    def to_end(self, saved: Snapshot | None) -> dict[str, Any]:
+    def train_to_end(self, saved: Snapshot | None) -> dict[str, Any]:
+        """Train from the beginning, or from a checkpoint, to the last image; return the result of the run."""
         self.hooks.call("before_run", run=self.run)
-        resumed = saved if self.run.resumed else None
-        if resumed is not None:
-            self.recovery.snapshot = resumed.on_cpu()
-        running = self.stand(saved)
-        if running and resumed is None:
-            self.save()  # so that a run can be resumed from before its first tick, and a branch without its trunk
-        while running:
-            running = self.advance()
+
+        # A branch also continues from a checkpoint, but from that of another run.
+        own_checkpoint = saved if self.run.resumed else None
+        if own_checkpoint is not None:
+            self.recovery.snapshot = own_checkpoint.copy_to_cpu()
+        unfinished = self.begin_or_resume(saved)
+        if unfinished and own_checkpoint is None:
+            # A run can then be resumed from before its first tick, and a branch without its trunk.
+            self.save_checkpoint()
+
+        while unfinished:
+            unfinished = self.advance_run()
+
         result = {
             "images": self.state.images,
             "steps": self.state.steps,
             "seconds": self.meter.seconds,
             "update_seconds": self.meter.update_seconds,
-            "checkpoint": str(self.checkpoint),
+            "checkpoint": str(self.last_checkpoint),
         }
         self.hooks.call("after_run", run=self.run, result=result)
         return result
 
-    def stand(self, saved: Snapshot | None) -> bool:
-        """Begin, or go on from what the state was loaded from. Returns whether there is more to train."""
-        if saved is not None:
-            for name, value in saved.components.items():
-                self.hooks.tell(name, "load_state", run=self.run, saved=value)
-        self.enter_stage(saved.compiled if saved is not None else None)
-        begun = self.state.images > self.state.starts[-1]
-        return self.move_on(self.stage_over() if begun else self.passes_through())
+    def begin_or_resume(self, checkpoint: Snapshot | None) -> bool:
+        """Enter the stage that the state is in, and return whether there is more to train.
 
-    def advance(self) -> bool:
-        """Take one step, and do what follows from it. Returns whether there is more to train."""
+        Args:
+            checkpoint: The checkpoint that the state was loaded from; None for a new run.
+        """
+        # Components continue from what they have saved.
+        compiled = None
+        if checkpoint is not None:
+            for name, value in checkpoint.components.items():
+                self.hooks.call_one(name, "load_state", run=self.run, saved=value)
+            compiled = checkpoint.compiled
+        self.enter_stage(compiled)
+
+        # The checkpoint may have been written in the very step that ended its fade or its stage.
+        stage_has_begun = self.state.images > self.state.starts[-1]
+        if stage_has_begun:
+            return self.end_phase_and_stage_if_over(self.stage_is_over())
+        return self.end_phase_and_stage_if_over(self.stage_has_no_budget())
+
+    def advance_run(self) -> bool:
+        """Take a step, tick where one is due, enter the next phase or stage; return whether there is more to train."""
         try:
-            self.obey_stops()
-            self.step()
-            over = self.stage_over()
-            phase_over = over or (self.state.phase == FADE and self.position().phase == STABLE)
-            tick = self.experiment.tick
-            if phase_over or self.state.images // tick > self.state.last_tick // tick:
-                # Just before a fade ends both paths are there: from this one any alpha can be drawn.
-                self.tick(over, forever=over or (phase_over and self.state.fading))
+            self.save_and_stop_if_asked()
+            self.take_step()
+            stage_over = self.stage_is_over()
+            phase_over = stage_over or self.fade_is_over()
+            if phase_over or self.tick_is_due():
+                # Just before a fade ends, both paths are there: from such a checkpoint any alpha can be drawn.
+                keep_forever = stage_over or (phase_over and self.state.fading)
+                self.tick(stage_over, keep_forever)
         except NonFiniteError as failure:
             decision = self.recovery.decide(failure)
             if isinstance(decision, Stop):
-                self.stop_before(decision)
-            return self.go_back(decision.rewinds)
-        return self.move_on(over)
+                self.save_and_fail_before(decision)
+            return self.return_to_checkpoint(decision.rewinds)
+        return self.end_phase_and_stage_if_over(stage_over)
 
-    def go_back(self, rewinds: int) -> bool:
-        """Resume from the last checkpoint's content. Returns whether there is more to train.
+    # A step.
 
-        Args:
-            rewinds: how often the run has gone back for other latents, this time included.
-        """
-        state = TrainState(self.experiment, self.schedule, self.run.device)
-        state.load_snapshot(self.recovery.snapshot)
-        state.rewinds = rewinds
-        self.state = self.run.state = state
-        return self.stand(self.recovery.snapshot.on_cpu())
-
-    def stop_before(self, stop: Stop) -> NoReturn:
-        """Save the state before a step that failed, find the layer where it fails, and end the run.
-
-        Raises:
-            DivergedError: always.
-        """
-        # Take the steps from the last checkpoint on again, up to the one that failed.
-        self.go_back(self.state.rewinds)
-        while self.state.images < stop.images:
-            self.advance()
-        self.save()
-
-        # Compiled code knows no layers.
-        self.compiler.rest()
-        with watched_layers({net: self.state.network(net) for net in NETS}) as layers:
-            try:
-                self.step()
-                again = "It did not come again when the step was repeated. "
-            except NonFiniteError:
-                again = f"First seen in the output of {layers[0]}. " if layers else ""
-        raise DivergedError(
-            f"{stop.reason}. {again}The state before this step is saved; train.non_finite says what else could be done"
-        )
-
-    def position(self) -> Any:
-        return self.schedule.at(self.state.images, self.state.starts)
-
-    def step(self) -> None:
-        state, seed = self.state, self.experiment.seed
+    def take_step(self) -> None:
+        """Train both networks on the reals that come next on the clock, and let the average of G follow."""
+        state = self.state
         self.set_alpha()
-        seed_step(state.device, derive(seed, "step", *state.stream(), distributed.rank()))
-        faded = {path: self.alpha_tensors[path] for path in PATHS if self.run.alpha[path] != 1.0}
+        seed_step(state.device, derive(self.experiment.seed, "step", *state.make_seed_names(), distributed.rank()))
+        fading = {path: self.alpha_tensors[path] for path in PATHS if self.run.alpha[path] != 1.0}
         guard = self.recovery.guard
-        ctx = TrainingStep(self.experiment, state, state.stage, self.sampler, faded, guard, self.compiler)
-        self.recovery.before_step()
+        context = UpdateContext(self.experiment, state, state.stage, self.sampler, fading, guard, self.compiler)
+
+        self.recovery.copy_buffers_if_droppable()
         began = time.perf_counter()
         try:
-            losses = self.updated(ctx)
+            losses = self.run_update(context)
         except NonFiniteError as failure:
+            # Raises the failure again unless the policy is to drop the step, whose images then count as seen.
             self.recovery.drop_step(failure)
-            state.images += max(ctx.drawn, state.stage.batch_size)
+            state.images += max(context.drawn, state.stage.batch_size)
             state.steps += 1
             return
-        state.images += ctx.drawn
+
+        state.images += context.drawn
         state.steps += 1
-        state.follow(ctx.drawn)
-        self.meter.updated(time.perf_counter() - began)
+        state.update_average(context.drawn)
+        self.meter.add_update(time.perf_counter() - began)
+
         state.means.add(losses)
-        means = mean_of_each(losses)
+        means = average_each(losses)
         self.hooks.call("after_step", run=self.run, stage=state.stage, state=state, losses=means)
 
-    def updated(self, ctx: TrainingStep) -> dict[str, Tensor]:
+    def run_update(self, context: UpdateContext) -> dict[str, Tensor]:
+        """Run the chosen update and return its losses; say where the run stood if it fails."""
         try:
-            return self.experiment.update.step(ctx)
+            return self.experiment.update.step(context)
         except (UserError, TrainingError, NonFiniteError):
             raise
         except Exception as error:
             raise TrainingError(
-                f"the update failed at images {ctx.images} (stage {ctx.stage.size}, {self.state.phase}): "
+                f"the update failed at images {context.images} (stage {context.stage.size}, {self.state.phase}): "
                 f"{type(error).__name__}: {error}"
             ) from error
 
     def set_alpha(self) -> None:
-        """Ask for alpha at the clock; hand it to the networks as tensors, so that nothing recompiles as it moves."""
+        """Ask for alpha at the clock, and write it into tensors, so that compiled code survives its change."""
         state = self.state
         old_paths = [net for net in NETS if state.network(net).bridge is not None]
-        self.run.alpha = self.fade.alphas_at(state.stage, state.starts[-1], state.images, old_paths)
+        self.run.alpha = self.fade.compute_alphas(state.stage, state.starts[-1], state.images, old_paths)
         for path, alpha in self.run.alpha.items():
             self.alpha_tensors[path].fill_(alpha)
 
-    def stage_over(self) -> bool:
+    def save_and_stop_if_asked(self) -> None:
+        """Write a checkpoint and end the run where a signal, or the time limit, of any process asks for it.
+
+        Raises:
+            Interrupted: The run was asked to stop.
+        """
+        request = self.signals.received or 0
+        limit = self.experiment.time_limit
+        if request == 0 and limit is not None and self.meter.seconds >= limit:
+            request = TIMED_OUT
+        agreed = self.agreement.largest(request)
+        if agreed == 0:
+            return
+
+        self.recovery.require_finite_steps()
+        self.save_checkpoint()
+        # A process that exits before rank 0 has written gets rank 0 killed.
+        distributed.barrier()
+
+        signal = None if agreed == TIMED_OUT else agreed
+        raise Interrupted(
+            signal,
+            f"stopped at images {self.state.images} and saved; go on with: pggan-kit resume {self.run.directory}",
+        )
+
+    # Phases and stages.
+
+    def end_phase_and_stage_if_over(self, stage_over: bool) -> bool:
+        """End the fade and the stage where they are over, and return whether there is more to train."""
+        if self.state.phase == FADE and (stage_over or self.fade_is_over()):
+            self.end_fade()
+
+        # Stages without a budget are entered and left at once: so a run can begin at a larger size.
+        while stage_over:
+            self.call_hook("after_stage")
+            if self.state.images >= self.schedule.total:
+                return False
+            self.grow_to_next_stage()
+            stage_over = self.stage_has_no_budget()
+        return True
+
+    def fade_is_over(self) -> bool:
+        """Return whether the stage is still in its fade, and has spent the images of it."""
+        state = self.state
+        return state.phase == FADE and self.schedule.at(state.images, state.starts).phase == STABLE
+
+    def stage_is_over(self) -> bool:
+        """Return whether the run is to leave its stage: a switch may say so, else the schedule does."""
         state = self.state
         if state.images >= self.schedule.total:
             return True
-        if len(state.starts) == len(self.schedule.stages):
+        if self.is_last_stage():
             return False
         answer = self.hooks.ask("should_advance", run=self.run, stage=state.stage, state=state)
-        return state.images >= self.schedule.end(state.starts) if answer is None else bool(answer)
+        if answer is not None:
+            return bool(answer)
+        return state.images >= self.schedule.end(state.starts)
 
-    def move_on(self, over: bool) -> bool:
-        """End the fade and the stage where they are over. Returns whether there is more to train."""
-        if self.state.phase == FADE and (over or self.position().phase == STABLE):
-            self.end_fade()
-        while over:
-            self.tell("after_stage")
-            if self.state.images >= self.schedule.total:
-                return False
-            self.grow()
-            over = self.passes_through()
-        return True
+    def stage_has_no_budget(self) -> bool:
+        """Return whether the stage spends no images and another one follows."""
+        return self.state.stage.budget == 0 and not self.is_last_stage()
 
-    def passes_through(self) -> bool:
-        """Whether the stage has no budget: it is grown through at once, which is how a run starts at a larger size."""
-        return self.state.stage.budget == 0 and len(self.state.starts) < len(self.schedule.stages)
+    def is_last_stage(self) -> bool:
+        """Return whether the networks have grown to their final size."""
+        return len(self.state.starts) == len(self.schedule.stages)
 
     def end_fade(self) -> None:
-        state, faded = self.state, self.state.fading
+        """Drop the old paths, and begin the phase `stable`."""
+        state = self.state
+        had_old_path = state.fading
         state.end_fade()
         state.phase = STABLE
-        # A hard switch has no old path whose end could be a reason to forget.
-        state.renew_optimizers(reset=faded and self.experiment.reset_optimizer == "phase")
-        self.compiler.enter(state, self.schedule)
-        if faded:
-            self.tell("after_fade")
+        # A hard switch has no old path whose end could be a reason to reset the optimizers.
+        state.renew_optimizers(reset=had_old_path and self.experiment.reset_optimizer == "phase")
+        self.compiler.enter_region(state, self.schedule)
+        if had_old_path:
+            self.call_hook("after_fade")
 
-    def grow(self) -> None:
+    def grow_to_next_stage(self) -> None:
+        """Grow the networks to the size of the next stage, and enter it."""
         state = self.state
         stage = self.schedule.stages[len(state.starts)]
-        old_paths = self.fade.old_paths(stage, state.images)
+        old_paths = self.fade.find_old_paths(stage, state.images)
         state.grow({net: net in old_paths for net in NETS})
         state.renew_optimizers(reset=self.experiment.reset_optimizer != "never")
         self.enter_stage()
 
     def enter_stage(self, compiled: Mapping[str, str] | None = None) -> None:
-        self.compiler.enter(self.state, self.schedule, compiled)
+        """Prepare what depends on the stage: compiled code, reals and alpha.
+
+        Args:
+            compiled: The outcome of compiling in this stage and phase, from the checkpoint that the run resumes from.
+        """
+        self.compiler.enter_region(self.state, self.schedule, compiled)
         source = self.data.sampler(self.state.stage)
-        self.sampler = fed(source, self.run.device, self.experiment.data.device_memory)
+        self.sampler = choose_feed(source, self.run.device, self.experiment.data.device_memory)
         self.set_alpha()
-        self.tell("before_stage")
+
+        self.call_hook("before_stage")
         if self.state.fading:
-            self.tell("before_fade")
+            self.call_hook("before_fade")
 
-    def tell(self, hook: str) -> None:
-        self.hooks.call(hook, run=self.run, stage=self.state.stage, state=self.state)
+    # Ticks and checkpoints.
 
-    def tell_compiling(self, net: str) -> None:
-        self.hooks.call("before_compile", run=self.run, stage=self.state.stage, state=self.state, net=net)
+    def tick_is_due(self) -> bool:
+        """Return whether the clock has passed a multiple of `train.tick` since the last tick."""
+        tick = self.experiment.tick
+        return self.state.images // tick > self.state.last_tick // tick
 
-    def tick(self, stage_over: bool, forever: bool) -> None:
+    def tick(self, stage_over: bool, keep_forever: bool) -> None:
+        """Write the statistics since the last tick, and a checkpoint.
+
+        Args:
+            stage_over: Whether the stage ends here.
+            keep_forever: Whether the checkpoint is never deleted.
+        """
         state = self.state
-        self.recovery.settle()
-        shared = [state.means.read() | self.progress() | self.metrics(forever) | self.meter.tick(self.run)]
-        distributed.share_from_rank_0(shared)  # hooks may decide by them, and all ranks must decide alike
+        # Nothing that follows a NaN may be written.
+        self.recovery.require_finite_steps()
+
+        stats = state.means.read()
+        stats |= self.describe_progress()
+        stats |= self.evaluate_if_due(keep_forever)
+        stats |= self.meter.end_tick(self.run)
+        # Hooks may decide by these numbers, and all processes must decide alike.
+        shared = [stats]
+        distributed.share_from_rank_0(shared)
         (stats,) = shared
+
         state.last_tick = state.images
         if distributed.rank() == 0:
             row = {"images": state.images, "steps": state.steps, "phase": state.phase, **stats}
             self.run.files.append_stats(row)
         self.hooks.call("after_tick", run=self.run, stage=state.stage, state=state, stats=stats)
-        self.save(stage_over, forever)
+        self.save_checkpoint(stage_over, keep_forever)
 
-    def progress(self) -> dict[str, float]:
-        state, experiment = self.state, self.experiment
-        stats = {
+    def describe_progress(self) -> dict[str, float]:
+        """Return the `Progress/*` of a tick."""
+        state = self.state
+        stats: dict[str, float] = {
             "Progress/alpha": self.run.alpha["generator"],
             "Progress/stage": state.stage.index,
             "Progress/size": state.stage.height,
         }
-        if experiment.non_finite != "stop":
-            stats |= {"Progress/dropped_steps": state.dropped, "Progress/rewinds": state.rewinds}
-        if experiment.collapse_below > 0 and distributed.rank() == 0:
-            stats |= self.diversity()
+        if self.experiment.non_finite != "stop":
+            stats["Progress/dropped_steps"] = state.dropped
+            stats["Progress/rewinds"] = state.rewinds
+        if self.experiment.collapse_below > 0 and distributed.rank() == 0:
+            stats |= self.check_diversity()
         return stats
 
-    def metrics(self, forever: bool) -> dict[str, float]:
-        evaluator, state = self.run.evaluator, self.state
-        due = evaluator and (forever or evaluator.due(state.images, state.last_tick, self.experiment.tick))
-        if evaluator is None or not due or distributed.rank() != 0:
+    def check_diversity(self) -> dict[str, float]:
+        """Return how diverse the generator's images are; warn once a stage where they have all but collapsed."""
+        state = self.state
+        diversity = measure_diversity(self.run, self.sampler)
+        if diversity is None:
             return {}
-        return metrics(self.run, evaluator)
 
-    def diversity(self) -> dict[str, float]:
-        found, state = diversity(self.run, self.sampler), self.state
-        if found is None:
-            return {}
-        if found < self.experiment.collapse_below and state.warned_stage != state.stage.index:
+        # A collapse lasts: one warning in each stage is enough.
+        limit = self.experiment.collapse_below
+        if diversity < limit and state.warned_stage != state.stage.index:
             state.warned_stage = state.stage.index
             self.run.files.warn(
-                f"at images {state.images} (stage {state.stage.size}) the generator's images vary {found:.3f} times as "
-                f"much as the data, less than train.collapse_below ({self.experiment.collapse_below}): has it "
-                "collapsed?"
+                f"at images {state.images} (stage {state.stage.size}) the generator's images vary {diversity:.3f} "
+                f"times as much as the data, less than train.collapse_below ({limit}): has it collapsed?"
             )
-        return {"Progress/diversity": found}
+        return {"Progress/diversity": diversity}
 
-    def save(self, stage_over: bool = False, forever: bool = False) -> None:
+    def evaluate_if_due(self, keep_forever: bool) -> dict[str, float]:
+        """Return the `Metrics/*` of a tick, on rank 0; nothing where none are due."""
+        evaluator = self.run.evaluator
+        if evaluator is None or distributed.rank() != 0:
+            return {}
+        state = self.state
+        if keep_forever or evaluator.due(state.images, state.last_tick, self.experiment.tick):
+            return compute_metrics(self.run, evaluator)
+        return {}
+
+    def save_checkpoint(self, stage_over: bool = False, keep_forever: bool = False) -> None:
+        """Keep the state in memory, to return to it after a failure, and on rank 0 also on disk.
+
+        Args:
+            stage_over: Whether the stage ends here.
+            keep_forever: Whether the checkpoint is never deleted.
+        """
+        # Every process takes part in gathering the state; rank 0 alone writes it.
         components = self.hooks.collect("save_state", run=self.run)
-        component_classes = part_classes(self.hooks, "save_state")
+        component_classes = list_implementing_classes(self.hooks, "save_state")
         self.state.means.gather()
         snapshot = replace(
             self.state.take_snapshot(),
@@ -320,20 +406,59 @@ class Loop:
             compiled=self.compiler.outcome,
             component_classes=component_classes,
         )
-        self.recovery.snapshot = snapshot.on_cpu()
-        if distributed.rank() == 0:
-            self.checkpoint = self.run.checkpoints.save(self.recovery.snapshot, forever)
 
-    def obey_stops(self) -> None:
-        limit = self.experiment.time_limit
-        timed_out = limit is not None and self.meter.seconds >= limit
-        asked = self.agreement.largest(self.stop.received or (TIMED_OUT if timed_out else 0))
-        if asked == 0:
-            return
-        self.recovery.settle()
-        self.save()
-        distributed.barrier()  # a rank that leaves before rank 0 has written gets it killed
-        raise Interrupted(
-            None if asked == TIMED_OUT else asked,
-            f"stopped at images {self.state.images} and saved; go on with: pggan-kit resume {self.run.directory}",
+        self.recovery.snapshot = snapshot.copy_to_cpu()
+        if distributed.rank() == 0:
+            self.last_checkpoint = self.run.checkpoints.save(self.recovery.snapshot, keep_forever)
+
+    # After a loss or gradient became NaN or infinite.
+
+    def return_to_checkpoint(self, rewinds: int) -> bool:
+        """Resume from the last checkpoint, which is kept in memory, and return whether there is more to train.
+
+        Args:
+            rewinds: Times that the run has gone back to draw other latents, this one included.
+        """
+        state = TrainState(self.experiment, self.schedule, self.run.device)
+        state.load_snapshot(self.recovery.snapshot)
+        state.rewinds = rewinds
+        self.state = state
+        self.run.state = state
+        return self.begin_or_resume(self.recovery.snapshot.copy_to_cpu())
+
+    def save_and_fail_before(self, stop: Stop) -> NoReturn:
+        """Save the state before the step that failed, find the layer that failed first, and end the run.
+
+        Raises:
+            DivergedError: Always.
+        """
+        # Take the steps since the last checkpoint again, up to the one that failed.
+        self.return_to_checkpoint(self.state.rewinds)
+        while self.state.images < stop.images:
+            self.advance_run()
+        self.save_checkpoint()
+
+        # Repeat the step that failed, eagerly: compiled code knows no layers.
+        self.compiler.disable()
+        networks = {net: self.state.network(net) for net in NETS}
+        with watch_layers(networks) as layers:
+            try:
+                self.take_step()
+                finding = "It did not happen again when the step was repeated. "
+            except NonFiniteError:
+                finding = f"First seen in the output of {layers[0]}. " if layers else ""
+
+        raise DivergedError(
+            f"{stop.reason}. {finding}The state before this step is saved; see train.non_finite for "
+            "ways to train on from it"
         )
+
+    # Hooks.
+
+    def call_hook(self, hook: str) -> None:
+        """Call a hook with the run, its stage and its state."""
+        self.hooks.call(hook, run=self.run, stage=self.state.stage, state=self.state)
+
+    def announce_compiling(self, net: str) -> None:
+        """Call `before_compile`, since compiling a network's step takes a while."""
+        self.hooks.call("before_compile", run=self.run, stage=self.state.stage, state=self.state, net=net)

@@ -1,94 +1,127 @@
-"""What the loop measures of itself at ticks: time, memory, and how different the generator's images are."""
+"""What the loop measures at ticks: time, memory, how diverse the generator's images are, and `train.metrics`."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pggan_kit.evaluation.evaluator import Evaluator, fakes
+from pggan_kit.data.sampler import Source
+from pggan_kit.evaluation.evaluator import Evaluator, draw_fakes
 from pggan_kit.layers.tensors import images_from_uint8
-from pggan_kit.runs.generators import drawn
+from pggan_kit.runs.generators import draw_images
 from pggan_kit.runs.run import Run
 from pggan_kit.system.devices import knows_peak_memory, peak_memory_mib
 
 DIVERSITY_IMAGES = 32
-"""So many images of each kind are compared."""
+"""Number of reals, and of fakes, whose diversity is compared."""
 
 
 class Meter:
-    """Seconds in all and since the last tick, and the share of them that updates took."""
+    """A clock of the run and of its current tick, and of the share that updates take of both.
+
+    Args:
+        images: The image clock as the run begins in this process.
+
+    Attributes:
+        update_seconds: Seconds that updates have taken in this process.
+    """
 
     def __init__(self, images: int) -> None:
-        self.started = self._tick_started = time.perf_counter()
-        self.update_seconds = self._tick_update_seconds = 0.0
-        self._images = images
+        now = time.perf_counter()
+        self.update_seconds = 0.0
+        self._started = now
+        self._tick_started = now
+        self._tick_update_seconds = 0.0
+        self._tick_images = images
 
     @property
     def seconds(self) -> float:
-        """Since the run began in this process."""
-        return time.perf_counter() - self.started
+        """Seconds since the run began in this process."""
+        return time.perf_counter() - self._started
 
-    def updated(self, seconds: float) -> None:
-        """An update took so long."""
+    def add_update(self, seconds: float) -> None:
+        """Count an update that took `seconds`."""
         self.update_seconds += seconds
         self._tick_update_seconds += seconds
 
-    def tick(self, run: Run) -> dict[str, float]:
-        """The tick's `Timing/*` and `Resources/*`; starts anew."""
-        now, images = time.perf_counter(), run.state.images
+    def end_tick(self, run: Run) -> dict[str, float]:
+        """Return the `Timing/*` and `Resources/*` of the tick that ends here, and begin the next one."""
+        now = time.perf_counter()
+        images = run.state.images
         seconds = now - self._tick_started
+        rate = 0.0
+        if seconds > 0:
+            rate = max(0, images - self._tick_images) / seconds
+
         stats = {
             "Timing/seconds": seconds,
             "Timing/update_seconds": self._tick_update_seconds,
-            "Timing/images_per_second": max(0, images - self._images) / seconds if seconds > 0 else 0.0,
+            "Timing/images_per_second": rate,
         }
         if knows_peak_memory():
             stats["Resources/memory_mib"] = peak_memory_mib()
         if run.device.type == "cuda":
             stats["Resources/gpu_memory_mib"] = torch.cuda.max_memory_allocated(run.device) / 2**20
-        self._tick_started, self._tick_update_seconds, self._images = now, 0.0, images
+
+        # The next tick begins where this one ends.
+        self._tick_started = now
+        self._tick_update_seconds = 0.0
+        self._tick_images = images
         return stats
 
 
-def diversity(run: Run, sampler: Any) -> float | None:
-    """How much the averaged generator's images differ from each other, in units of how much the data's do.
+def measure_diversity(run: Run, sampler: Source) -> float | None:
+    """Return how much the averaged generator's images differ from each other, relative to the data's.
 
-    `std` over 32 images at each pixel and channel, averaged over those: of images of fixed latents, divided by the same
-    of reals from the clock on. 1 where images vary as the data does, 0 where all latents give one image.
+    The standard deviation over 32 images is taken at each pixel and channel, and averaged over those: of the fakes of
+    fixed latents, divided by that of reals from the clock on. It is 1 where fakes vary as the data does, and 0 where
+    all latents give one image.
+
+    Args:
+        run: The run whose generator is looked at.
+        sampler: The reals of its stage.
 
     Returns:
-        None where the data does not vary either.
+        The ratio; None where the data does not vary either.
     """
+    # Reals set the scale.
     reals, _ = sampler.batch(run.state.images, DIVERSITY_IMAGES)
-    spread = _spread(images_from_uint8(reals))
-    if spread == 0.0:
+    spread_of_reals = _measure_spread(images_from_uint8(reals))
+    if spread_of_reals == 0.0:
         return None
-    images = run.generate(run.fixed_latents(DIVERSITY_IMAGES), run.fixed_labels(DIVERSITY_IMAGES))
-    return _spread(images.clamp(-1.0, 1.0)) / spread
+
+    # Fakes of the averaged generator are measured on that scale.
+    generated = run.generate(run.fixed_latents(DIVERSITY_IMAGES), run.fixed_labels(DIVERSITY_IMAGES))
+    return _measure_spread(generated.clamp(-1.0, 1.0)) / spread_of_reals
 
 
-def metrics(run: Run, evaluator: Evaluator) -> dict[str, float]:
-    """What `train.metrics` say of a run's averaged generator as it is now: `Metrics/FID`, `Metrics/FID_floor`, ..."""
-    stage, net = run.state.stage, run.state.ema
+def compute_metrics(run: Run, evaluator: Evaluator) -> dict[str, float]:
+    """Return the `train.metrics` of a run's averaged generator as it is now: `Metrics/FID`, `Metrics/FID_floor`, ..."""
+    stage = run.state.stage
+    net = run.state.ema
+    experiment = run.experiment
     alpha = run.make_alpha(net)
 
-    def draw(latents: Tensor, labels: Tensor | None, seed: int) -> Tensor:
-        return drawn(net, latents, labels, alpha, seed, run.device)
+    def generate(latents: Tensor, labels: Tensor | None, seed: int) -> Tensor:
+        return draw_images(net, latents, labels, alpha, seed, run.device)
 
+    # Fakes are drawn of the classes that the data has, each as often.
     evaluator.say = run.files.warn
-    size, experiment = (stage.height, stage.width), run.experiment
-    labels = evaluator.labels(size) if experiment.architecture.conditional and stage.classes else None
-    batches = fakes(draw, experiment.latent_size, evaluator.settings, experiment.seed, labels)
+    size = (stage.height, stage.width)
+    labels = None
+    if experiment.architecture.conditional and stage.classes:
+        labels = evaluator.labels(size)
+    batches = draw_fakes(generate, experiment.latent_size, evaluator.settings, experiment.seed, labels)
+
     stats: dict[str, float] = {}
-    for value in evaluator.measure(size, batches):
-        stats[f"Metrics/{value.name}"] = value.value
-        if value.floor is not None:
-            stats[f"Metrics/{value.name}_floor"] = value.floor
+    for measurement in evaluator.measure(size, batches):
+        stats[f"Metrics/{measurement.name}"] = measurement.value
+        if measurement.floor is not None:
+            stats[f"Metrics/{measurement.name}_floor"] = measurement.floor
     return stats
 
 
-def _spread(images: Tensor) -> float:
-    return float(images.std(dim=0, unbiased=False).mean())
+def _measure_spread(pictures: Tensor) -> float:
+    return float(pictures.std(dim=0, unbiased=False).mean())

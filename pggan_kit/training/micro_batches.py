@@ -1,8 +1,8 @@
-"""Gradient accumulation: a batch cut into slices (`train.micro_batch`), and put together again.
+"""Gradient accumulation: a batch cut into slices (`train.micro_batch`), and their results merged again.
 
-Slice i of k holds the rows i, i + k, i + 2k, ... Statistics over strided groups (minibatch stddev: of M groups, sample
-g * M + m is in group m) then see the same groups in a slice as in the whole batch, as long as the size of a group
-divides the slice.
+Slice i of k holds the rows i, i + k, i + 2k, ... Statistics over strided groups (minibatch stddev: with M groups,
+sample g * M + m is in group m) then see the same groups in a slice as in the whole batch, as long as the size of a
+group divides the size of a slice.
 """
 
 from __future__ import annotations
@@ -13,26 +13,35 @@ import torch
 from torch import Tensor
 
 
-def sliced(part: Mapping[str, Tensor | None], count: int) -> Iterator[dict[str, Tensor | None]]:
-    """The batch's `count` slices.
+def slice_batch(batch: Mapping[str, Tensor | None], count: int) -> Iterator[dict[str, Tensor | None]]:
+    """Yield the slices of a batch.
+
+    Args:
+        batch: Named tensors with N rows each; None stays None.
+        count: Number of slices.
 
     Raises:
-        ValueError: its rows do not divide over them.
+        ValueError: N is no multiple of `count`.
     """
-    for name, rows in part.items():
+    # Check all rows before the first slice is worked on.
+    for name, rows in batch.items():
         if rows is not None and len(rows) % count:
             raise ValueError(
                 f"micro_batch cuts a batch into {count} slices, over which {name}'s {len(rows)} rows do not divide"
             )
     for index in range(count):
-        yield {name: None if rows is None else rows[index::count] for name, rows in part.items()}
+        yield {name: None if rows is None else rows[index::count] for name, rows in batch.items()}
 
 
-def joined(slices: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Of tensors with a row for each of a slice's, the whole ones, in the batch's order."""
-    return {name: torch.stack([rows[name] for rows in slices], 1).flatten(0, 1) for name in slices[0]}
+def merge_slices(slices: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return tensors with a row for each row of the batch, in its order, from those of its slices."""
+    merged = {}
+    for name in slices[0]:
+        rows = torch.stack([values[name] for values in slices], 1)
+        merged[name] = rows.flatten(0, 1)
+    return merged
 
 
-def averaged(slices: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The means of each slice's 0-dim tensors: those of the whole batch, where they are means over its rows."""
+def average_slices(slices: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the means over slices of 0-dim tensors: the values of the whole batch, where they are means over rows."""
     return {name: torch.stack([values[name] for values in slices]).mean(0) for name in slices[0]}

@@ -1,13 +1,14 @@
-"""One backward pass, with all derivatives in it, as a pure function of tensors that a compiler can take whole.
+"""Record one backward pass, with all derivatives in it, as a pure function of tensors that a compiler can take whole.
 
 The pass is recorded as it runs eagerly, operation by operation below autograd: terms, penalties that differentiate the
 discriminator, and the gradients of both. No autograd is left to do in the recording. (A network that is compiled by
-itself, and differentiated twice from outside, loses the gradient of the penalty without a word.)
+itself, and differentiated twice from outside, silently loses the gradient of the penalty.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -18,10 +19,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pggan_kit.experiment import Experiment
 from pggan_kit.runs.state import TrainState
-from pggan_kit.training.step import Differentiated, Work, players, total
+from pggan_kit.training.step import Differentiated, Work, make_network_calls, sum_losses
 
 LITERALS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
-"""What reads a tensor that was made from numbers within the pass."""
+"""Operations that read a tensor which was made from plain numbers within the pass."""
 
 
 class ImpureError(Exception):
@@ -32,10 +33,12 @@ class Recording(NamedTuple):
     """A backward pass as a function of tensors.
 
     Attributes:
-        graph: (weights and buffers of both networks, then `varying(work)`) -> losses, kept tensors, gradients, flat.
-        fixed: weights and buffers, as the networks hold them.
-        parameters: those that move and have a gradient, in its order among the outputs.
-        losses, kept: names of the outputs.
+        graph: The function: (weights and buffers of both networks, then `list_varying_tensors(work)`) -> losses, kept
+            tensors and gradients, in one list.
+        fixed: The weights and buffers, as the networks hold them.
+        parameters: The parameters that move and have a gradient, in its order among the outputs.
+        losses: Names of the losses.
+        kept: Names of the kept tensors.
     """
 
     graph: GraphModule
@@ -44,98 +47,141 @@ class Recording(NamedTuple):
     losses: list[str]
     kept: list[str]
 
-    def inputs(self, work: Work) -> list[Tensor]:
-        """What `graph` is called with."""
-        return [*self.fixed, *varying(work)]
+    def list_inputs(self, work: Work) -> list[Tensor]:
+        """Return the arguments of `graph` for a backward pass."""
+        return [*self.fixed, *list_varying_tensors(work)]
 
-    def read(self, outputs: Sequence[Tensor]) -> tuple[Differentiated, list[Tensor]]:
-        """What `graph` returned, as the eager pass returns it; and the gradients, in their parameters' layout."""
-        ends = len(self.losses), len(self.losses) + len(self.kept)
-        losses = dict(zip(self.losses, outputs, strict=False))
-        kept = dict(zip(self.kept, outputs[ends[0] :], strict=False))
+    def split_outputs(self, outputs: Sequence[Tensor]) -> tuple[Differentiated, list[Tensor]]:
+        """Return the outputs of `graph` as the eager pass returns them, and the gradients in their parameters' layout.
+
+        Args:
+            outputs: What `graph`, or its compiled form, returned.
+        """
+        # The outputs are losses, kept tensors and gradients, one after the other.
+        losses_end = len(self.losses)
+        kept_end = losses_end + len(self.kept)
+        losses = dict(zip(self.losses, outputs[:losses_end], strict=True))
+        kept = dict(zip(self.kept, outputs[losses_end:kept_end], strict=True))
         gradients = [
-            _laid_out_as(parameter, gradient)
-            for parameter, gradient in zip(self.parameters, outputs[ends[1] :], strict=True)
+            _match_layout(parameter, gradient)
+            for parameter, gradient in zip(self.parameters, outputs[kept_end:], strict=True)
         ]
         return (losses, kept), gradients
 
 
-def varying(work: Work) -> list[Tensor]:
-    """The tensors that differ from step to step."""
-    batch = [rows for rows in work.part.values() if rows is not None]
-    return [*batch, *work.alpha.values(), *([] if work.factor is None else [work.factor])]
+def list_varying_tensors(work: Work) -> list[Tensor]:
+    """Return the tensors that differ from step to step."""
+    varying = [rows for rows in work.batch.values() if rows is not None]
+    varying += work.alpha.values()
+    if work.factor is not None:
+        varying.append(work.factor)
+    return varying
+
+
+@dataclass
+class _OutputNames:
+    """Names of what a recorded pass returns, known once it has run."""
+
+    losses: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    gradients: list[str] = field(default_factory=list)
 
 
 def record(experiment: Experiment, state: TrainState, work: Work) -> Recording:
-    """Record a pass. Nothing is computed, no random number is drawn and nothing changes.
+    """Record a backward pass. Nothing is computed, no random number is drawn, and nothing changes.
 
     Raises:
-        ImpureError: it changes buffers of a network, or reads a tensor that is neither a network's nor in the batch.
-        Exception: whatever code raises that depends on the values of tensors.
+        ImpureError: The pass changes buffers of a network, or reads a tensor that is neither a network's nor in the
+            batch.
+        Exception: What code raises that depends on the values of tensors.
     """
-    nets = nn.ModuleDict({"generator": state.generator, "discriminator": state.discriminator})
-    parameters, buffers = dict(nets.named_parameters()), dict(nets.named_buffers())
+    networks = nn.ModuleDict({"generator": state.generator, "discriminator": state.discriminator})
+    parameters = dict(networks.named_parameters())
+    buffers = dict(networks.named_buffers())
     names = [*parameters, *buffers]
     moving = [name for name in parameters if name.startswith(work.net + ".")]
-    # By reference to what holds them: a detached tensor shares its parameter's memory.
+    # A detached tensor shares the memory of its parameter: the recording sees the weights as they change.
     fixed = [tensor.detach() for tensor in (*parameters.values(), *buffers.values())]
-    found: tuple[list[str], list[str], list[str]] = ([], [], [])
+    returned = _OutputNames()
 
     def run(*tensors: Tensor) -> list[Tensor]:
         held = dict(zip(names, (tensor.detach() for tensor in tensors), strict=False))
         versions = {name: tensor._version for name, tensor in held.items()}
         for name in moving:
             held[name].requires_grad_(True)
-        replaced = {f"nets.{name}": tensor for name, tensor in held.items()}
-        given = (work, tensors[len(names) :])
-        result, gradients = functional_call(_Pass(nets, experiment, state), replaced, given)
+
+        # Run the pass on these tensors in the place of the networks' own.
+        replaced = {f"networks.{name}": tensor for name, tensor in held.items()}
+        varying = tensors[len(names) :]
+        result, gradients = functional_call(_Pass(networks, experiment, state), replaced, (work, varying))
         changed = [name for name, version in versions.items() if held[name]._version != version]
         if changed:
             raise ImpureError(f"it changes {changed[0]} while it runs")
-        (losses, kept), reached = result, {name: g for name, g in zip(moving, gradients, strict=True) if g is not None}
-        for names_of, into in zip((losses, kept, reached), found, strict=True):
-            into[:] = names_of
+
+        losses, kept = result
+        reached = {name: g for name, g in zip(moving, gradients, strict=True) if g is not None}
+        returned.losses = list(losses)
+        returned.kept = list(kept)
+        returned.gradients = list(reached)
         return [*losses.values(), *kept.values(), *reached.values()]
 
-    graph = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(*fixed, *varying(work))
+    trace = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)
+    graph = trace(*fixed, *list_varying_tensors(work))
     _require_closed(graph)
-    return Recording(graph, fixed, [parameters[name] for name in found[2]], *found[:2])
+    reached_parameters = [parameters[name] for name in returned.gradients]
+    return Recording(graph, fixed, reached_parameters, returned.losses, returned.kept)
 
 
 class _Pass(nn.Module):
     """Both networks as one module, so that the tensors of both can be replaced at once."""
 
-    def __init__(self, nets: nn.ModuleDict, experiment: Experiment, state: TrainState) -> None:
+    def __init__(self, networks: nn.ModuleDict, experiment: Experiment, state: TrainState) -> None:
         super().__init__()
-        self.nets = nets
+        self.networks = networks
         self._experiment = experiment
         self._state = state
 
-    def forward(self, work: Work, given: Sequence[Tensor]) -> tuple[Differentiated, Sequence[Tensor | None]]:
-        """The pass on other tensors than the work's own: what it returns, and a gradient for each moving parameter."""
-        left = iter(given)
-        part = {name: None if rows is None else next(left) for name, rows in work.part.items()}
-        alpha = {path: next(left) for path in work.alpha}
-        moving = [value for value in self.nets[work.net].parameters()]
+    def forward(self, work: Work, varying: Sequence[Tensor]) -> tuple[Differentiated, Sequence[Tensor | None]]:
+        """Run the pass on other tensors than the work's own.
+
+        Args:
+            work: The pass.
+            varying: Tensors in the order of `list_varying_tensors`.
+
+        Returns:
+            Losses and kept tensors, and a gradient for each moving parameter.
+        """
+        # Put the other tensors in the place of the work's own.
+        remaining = iter(varying)
+        batch = {name: None if rows is None else next(remaining) for name, rows in work.batch.items()}
+        alpha = {path: next(remaining) for path in work.alpha}
+        moving = list(self.networks[work.net].parameters())
+
+        # Compute terms and gradients, as `TrainingStep` does eagerly.
         with torch.enable_grad():
             with self._experiment.autocast(self._state.device, work.precision):
-                losses, kept = work.terms(*players(self._experiment, self._state, alpha), part)
-            aim = total(losses) if work.factor is None else total(losses) * next(left)
-            gradients = torch.autograd.grad(aim, moving, allow_unused=True)
-        detached = [{name: value.detach() for name, value in values.items()} for values in (losses, kept)]
-        return (detached[0], detached[1]), gradients
+                G, D = make_network_calls(self._experiment, self._state, alpha)
+                losses, kept = work.terms(G, D, batch)
+            total = sum_losses(losses)
+            if work.factor is not None:
+                total = total * next(remaining)
+            gradients = torch.autograd.grad(total, moving, allow_unused=True)
+
+        detached_losses = {name: value.detach() for name, value in losses.items()}
+        detached_kept = {name: value.detach() for name, value in kept.items()}
+        return (detached_losses, detached_kept), gradients
 
 
 def _require_closed(graph: GraphModule) -> None:
-    """A tensor from elsewhere would be read as it is now, or as its owner leaves it, which cannot be known."""
+    """Refuse a recording that reads other tensors than its inputs: they would be read as they are now."""
     for node in graph.graph.nodes:
         if node.op == "get_attr" and any(user.target not in LITERALS for user in node.users):
             shape = tuple(getattr(graph, node.target).shape)
             raise ImpureError(f"it reads a tensor of shape {shape} that is neither in a network nor in the batch")
 
 
-def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """Fused optimizers read a gradient in its parameter's strides, whatever it has."""
+def _match_layout(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return a gradient in its parameter's strides, in which fused optimizers read it whatever its own are."""
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)

@@ -1,7 +1,7 @@
-"""Decide what the loop does when a loss or gradient is not finite (`train.non_finite`).
+"""Decide what the loop does when a loss or gradient is NaN or infinite (`train.non_finite`).
 
-It may stop before the step, drop the step, or go back and take other latents. All three need one thing: the content of
-the last checkpoint, kept in memory. To go back is to resume from it within the process; a tick that is taken again is
+It may stop before the step, drop the step, or go back and draw other latents. All three need one thing: the content of
+the last checkpoint, kept in memory. To go back is to resume from it within the process; a tick that is trained again is
 the same bit for bit.
 """
 
@@ -16,16 +16,16 @@ from pggan_kit.errors import TrainingError
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.system import distributed
-from pggan_kit.training.non_finite import Guard, NonFiniteError, float_buffers
+from pggan_kit.training.non_finite import Guard, NonFiniteError, list_float_buffers
 
 
 @dataclass(frozen=True)
 class GoBack:
-    """Resume from the last checkpoint's content.
+    """The decision to resume from the last checkpoint's content.
 
     Attributes:
-        rewinds: how often the run has gone back for other latents; equal to the count before where the same steps are
-            to be taken again.
+        rewinds: Times that the run has gone back to draw other latents; unchanged where the same steps are to be taken
+            again.
     """
 
     rewinds: int
@@ -33,11 +33,11 @@ class GoBack:
 
 @dataclass(frozen=True)
 class Stop:
-    """Save the state before the step that failed, and end the run.
+    """The decision to save the state before the step that failed, and to end the run.
 
     Attributes:
-        images: the clock at which that step begins.
-        reason: what failed, where, and what was tried before, in a sentence without its full stop.
+        images: The clock at which that step begins.
+        reason: What failed, where, and what was tried before, as a sentence without its full stop.
     """
 
     images: int
@@ -45,14 +45,14 @@ class Stop:
 
 
 class Recovery:
-    """Decide by the policy, and keep what is needed to go back.
+    """The policy of a run against losses and gradients that are not finite, and what is needed to go back.
 
     Args:
-        run: its state is read, and changed by `drop_step` alone.
+        run: The run; its state is read, and changed by `drop_step` alone.
 
     Attributes:
-        guard: finds what is not finite.
-        snapshot: the content of the last checkpoint, on the CPU; set before the first step.
+        guard: The check of each step.
+        snapshot: The content of the last checkpoint, on the CPU; set before the first step.
     """
 
     snapshot: Snapshot
@@ -62,58 +62,58 @@ class Recovery:
         self._policy = run.experiment.non_finite
         self._limit = run.experiment.non_finite_limit
         self.guard = Guard(run.device)
-        self._buffers: list[Tensor] = []
+        self._buffers_before: list[Tensor] = []
         self._checked_until = -1
         self._stopping = False
 
-    def before_step(self) -> None:
-        """Keep what a step changes before it can be checked."""
+    def copy_buffers_if_droppable(self) -> None:
+        """Copy what a step changes before it can be checked, where the step may be dropped."""
         if self._policy == "skip":
-            self._buffers = [buffer.clone() for buffer in self._changing_buffers()]
+            self._buffers_before = [buffer.clone() for buffer in self._list_changing_buffers()]
 
-    def settle(self) -> None:
-        """Read the flag of the steps since the last tick, before anything is written.
+    def require_finite_steps(self) -> None:
+        """Check the steps since the last tick, before anything is written.
 
         Raises:
-            NonFiniteError: one of them was not finite.
+            NonFiniteError: A loss or gradient was not finite in one of them.
         """
         guard = self.guard
         if not guard.each_step and guard.read():
             raise NonFiniteError
+
+        # A tick that had to be taken again, step by step, is behind us.
         if 0 <= self._checked_until <= self._run.state.images:
             self._checked_until = -1
             guard.each_step = False
 
     def drop_step(self, failure: NonFiniteError) -> None:
-        """Undo what the step that failed has changed, and count it; the clock is the loop's to move.
+        """Undo what the step that failed has changed, and count it; the loop moves the clock.
 
         Raises:
-            NonFiniteError: that is not the policy, or it was done too often.
+            NonFiniteError: The policy is another one, or too many steps were dropped.
         """
         state = self._run.state
         if self._policy != "skip" or state.dropped >= self._limit:
             raise failure
+
+        # No weight has moved, but the forward pass has changed running statistics.
         with torch.no_grad():
-            for buffer, before in zip(self._changing_buffers(), self._buffers, strict=True):
+            for buffer, before in zip(self._list_changing_buffers(), self._buffers_before, strict=True):
                 buffer.copy_(before)
         state.dropped += 1
-        self._log(
-            f"{failure} became non-finite {self._describe_place()}: step dropped ({state.dropped} of {self._limit})"
-        )
+        self._log(f"{self._describe(failure)}: step dropped ({state.dropped} of {self._limit})")
 
     def decide(self, failure: NonFiniteError) -> GoBack | Stop:
         """Return what the loop is to do after a failure.
 
         Raises:
-            TrainingError: the steps up to a failure were taken again in order to stop before it, and another failed.
+            TrainingError: The steps up to a failure were taken again in order to stop before it, and another failed.
         """
         state = self._run.state
         if self._stopping:
-            raise TrainingError(
-                f"{failure} became non-finite {self._describe_place()}, and not in the same step as before"
-            )
+            raise TrainingError(f"{self._describe(failure)}, and not in the same step as before")
 
-        # Only the flag of a whole tick tells: take its steps again, each checked.
+        # Where only the flag of a whole tick is known, its steps are taken again, each checked.
         if not failure.net:
             self._log(f"something became non-finite before images {state.images}: taking the tick's steps again")
             self._checked_until = state.images
@@ -123,30 +123,32 @@ class Recovery:
         if self._policy == "rewind" and state.rewinds < self._limit:
             rewinds = state.rewinds + 1
             self._log(
-                f"{failure} became non-finite {self._describe_place()}: back to images {self.snapshot.images} with "
-                f"new latents ({rewinds} of {self._limit})"
+                f"{self._describe(failure)}: back to images {self.snapshot.images} with new latents "
+                f"({rewinds} of {self._limit})"
             )
             return GoBack(rewinds)
 
         self._stopping = True
         self.guard.each_step = True
-        return Stop(
-            state.images, f"{failure} became non-finite {self._describe_place()}{self._describe_earlier_tries()}"
-        )
+        return Stop(state.images, self._describe(failure) + self._describe_earlier_tries())
 
-    def _changing_buffers(self) -> list[Tensor]:
+    def _list_changing_buffers(self) -> list[Tensor]:
         state = self._run.state
-        return float_buffers(state.generator, state.discriminator)
+        return list_float_buffers(state.generator, state.discriminator)
 
-    def _describe_place(self) -> str:
+    def _describe(self, failure: NonFiniteError) -> str:
         state = self._run.state
         alpha = self._run.alpha["generator"]
-        return f"at images {state.images} (stage {state.stage.size}, {state.phase}, alpha {alpha:.3f})"
+        place = f"at images {state.images} (stage {state.stage.size}, {state.phase}, alpha {alpha:.3f})"
+        return f"{failure} became non-finite {place}"
 
     def _describe_earlier_tries(self) -> str:
         state = self._run.state
-        tries = {"skip": f"{state.dropped} dropped steps", "rewind": f"{state.rewinds} rewinds"}
-        return f", after {tries[self._policy]}" if self._policy in tries else ""
+        if self._policy == "skip":
+            return f", after {state.dropped} dropped steps"
+        if self._policy == "rewind":
+            return f", after {state.rewinds} rewinds"
+        return ""
 
     def _log(self, line: str) -> None:
         if distributed.rank() == 0:

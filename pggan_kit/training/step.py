@@ -1,4 +1,4 @@
-"""What an update works with: drawing reals and latents, and `minimise`, the one place that changes weights."""
+"""Give an update what it works with: reals and latents, and `minimise`, the one place that changes weights."""
 
 from __future__ import annotations
 
@@ -12,94 +12,111 @@ from pggan_kit.components import (
     Critic,
     DiscriminatorCall,
     GeneratorCall,
-    Part,
     Penalty,
     Reals,
     Scores,
+    TensorBatch,
     Terms,
 )
 from pggan_kit.data.sampler import Source
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.fade import fade_reals
-from pggan_kit.growth.networks import Growing
-from pggan_kit.layers.batches import side_by_side
-from pggan_kit.layers.derivatives import differentiated_twice
+from pggan_kit.growth.networks import GrowingNetwork
+from pggan_kit.layers.batches import declare_batches
+from pggan_kit.layers.derivatives import expect_second_derivatives
 from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Stage
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import torch_generator
-from pggan_kit.training import micro_batches as microbatches
-from pggan_kit.training.non_finite import Guard, float_buffers
+from pggan_kit.training.micro_batches import average_slices, merge_slices, slice_batch
+from pggan_kit.training.non_finite import Guard, list_float_buffers
 
 Differentiated = tuple[dict[str, Tensor], dict[str, Tensor]]
-"""What `terms` returned, detached."""
+"""Losses and kept tensors that `terms` returned, detached."""
 
 
 class Work(NamedTuple):
-    """One backward pass: of a batch, or of a micro-batch.
+    """One backward pass: that of a batch, or of a slice of it.
 
     Attributes:
         net: `generator` or `discriminator`, whose parameters get gradients.
-        terms, part: see `StepContext.minimise`.
-        alpha: by path; without those that do not fade.
-        factor: 0-dim, of the terms' sum before it is differentiated; None for 1.
-        precision: one of `train.precision`'s, instead of the experiment's.
+        terms: See `StepContext.minimise`.
+        batch: Named tensors with N rows each, which `terms` is given.
+        alpha: 0-dim tensors by path, without the paths that do not fade.
+        factor: 0-dim factor on the sum of the terms before it is differentiated; None for 1.
+        precision: One of the values of `train.precision`, to be used instead of the experiment's.
     """
 
     net: str
     terms: Terms
-    part: Part
+    batch: TensorBatch
     alpha: Mapping[str, Tensor]
     factor: Tensor | None
     precision: str | None = None
 
 
 Backward = Callable[[Work], Differentiated]
-"""Adds the gradients to those of the parameters."""
+"""A function that adds the gradients of a backward pass to those of the parameters."""
 
-Compiled = Callable[[Work, Backward], Differentiated]
-"""Does the work of a backward pass by compiled code, or by the pass that it is given: `training.compiler.Compiler`."""
+CompiledBackward = Callable[[Work, Backward], Differentiated]
+"""A function that does the same by compiled code, or by the eager pass it is given: `training.compiler.Compiler`."""
 
 
 def image_gradients(critic: Critic, images: Tensor) -> Tensor:
-    """The gradient of each sample's score with respect to its image: (N, C, h, w), itself differentiable.
+    """Return the gradient of each sample's score with respect to its image: (N, C, h, w), itself differentiable.
 
     Every penalty takes its gradients here, so that the core can change how they are computed for all of them.
     """
     images = images.detach().requires_grad_(True)
-    with differentiated_twice():
+    with expect_second_derivatives():
         score = critic(images).score
     (gradient,) = torch.autograd.grad(score.sum(), images, create_graph=True)
     return gradient
 
 
 def scores_of_each(D: DiscriminatorCall, batches: Sequence[Tensor], labels: Tensor | None) -> list[Scores]:
-    """The discriminator's scores of several batches (N, C, h, w), each as if it came alone.
+    """Return the discriminator's scores of several batches (N, C, h, w), each as if it were scored alone.
 
-    Where the architecture `separates_batches`, and no augmentation is before it, batches of equal size go through in
-    one call: small stages spend more time on operations' overhead than on numbers.
+    Where the architecture `separates_batches`, and no augmentation precedes it, batches of equal size go through in
+    one call: small stages spend more time on the overhead of operations than on arithmetic.
 
     Args:
+        D: The discriminator.
+        batches: Images in [-1, 1].
         labels: (N,), the same for each batch.
     """
-    alike = len({(images.shape, images.dtype) for images in batches}) == 1
-    if not (alike and getattr(D, "separates_batches", False)):
-        return [D(images, labels) for images in batches]
-    with side_by_side(len(batches)):
-        scores = D(torch.cat(list(batches)), None if labels is None else labels.repeat(len(batches)))
+    shapes = {(batch.shape, batch.dtype) for batch in batches}
+    if len(shapes) > 1 or not getattr(D, "separates_batches", False):
+        return [D(batch, labels) for batch in batches]
+
+    # `declare_batches` lets layers that compare samples keep the batches apart.
+    count = len(batches)
+    with declare_batches(count):
+        repeated = None if labels is None else labels.repeat(count)
+        scores = D(torch.cat(list(batches)), repeated)
+
     rows = len(batches[0])
-    return [scores.rows(slice(start, start + rows)) for start in range(0, rows * len(batches), rows)]
+    return [scores.rows(slice(start, start + rows)) for start in range(0, rows * count, rows)]
 
 
-class TrainingStep:
-    """Give an update what `StepContext` promises, from the run's state and data.
+class UpdateContext:
+    """The `StepContext` of an update: what it may draw and change, from the run's state and data.
+
+    Args:
+        experiment: The chosen components and settings.
+        state: The state that the update changes.
+        stage: The current stage.
+        sampler: The reals of the stage.
+        alpha: 0-dim tensors by path, without the paths that do not fade.
+        guard: The check of losses and gradients; None for no check.
+        compiler: The compiler of backward passes; None for eager ones.
 
     Attributes:
-        experiment: the chosen components and settings.
-        stage: the current stage.
-        loss: the chosen loss.
-        drawn: reals drawn in this iteration so far, over all ranks.
+        experiment: The chosen components and settings.
+        stage: The current stage.
+        loss: The chosen loss.
+        drawn: Reals drawn in this iteration so far, over all ranks.
     """
 
     def __init__(
@@ -110,12 +127,13 @@ class TrainingStep:
         sampler: Source,
         alpha: Mapping[str, Tensor],
         guard: Guard | None = None,
-        compiler: Compiled | None = None,
+        compiler: CompiledBackward | None = None,
     ) -> None:
         self.experiment = experiment
         self.stage = stage
         self.loss = experiment.loss
         self.drawn = 0
+        # What an update must not touch but through this object.
         self._state = state
         self._sampler = sampler
         self._alpha = alpha
@@ -129,31 +147,37 @@ class TrainingStep:
 
     @property
     def local_batch(self) -> int:
-        """Samples of a global batch that fall to this rank."""
+        """Samples of a batch that fall to this rank."""
         return len(range(distributed.rank(), self.stage.batch_size, distributed.world_size()))
 
     def reals(self) -> Reals:
         """Draw the next batch of the data; see `StepContext.reals`."""
-        images, labels = self._sampler.batch(self.images, self.stage.batch_size)
+        pictures, labels = self._sampler.batch(self.images, self.stage.batch_size)
         self.drawn += self.stage.batch_size
-        images = images_from_uint8(self._local(images), torch.get_default_dtype())
-        labels = self._local(labels) if labels is not None else None
+        pictures = images_from_uint8(self._take_own_rows(pictures), torch.get_default_dtype())
+        if labels is not None:
+            labels = self._take_own_rows(labels)
+
+        # While the reals fade, they are as detailed as the half-grown networks.
         alpha = self._alpha.get("reals")
         if alpha is not None:
-            pair, factor, channels = self.experiment.image_resampling, self.stage.factor, self.stage.image_channels
-            images = fade_reals(images, factor, alpha, pair.up(channels, factor), pair.down(channels, factor))
-        return Reals(images, labels)
+            factor = self.stage.factor
+            channels = self.stage.image_channels
+            up = self.experiment.image_resampling.up(channels, factor)
+            down = self.experiment.image_resampling.down(channels, factor)
+            pictures = fade_reals(pictures, factor, alpha, up, down)
+        return Reals(pictures, labels)
 
     def latents(self, stream: str, count: int | None = None) -> Tensor:
         """Draw a batch of latents; see `StepContext.latents`."""
-        generator = torch_generator(self.experiment.seed, "latents", stream, *self._state.stream(self.drawn))
+        generator = torch_generator(self.experiment.seed, "latents", stream, *self._state.make_seed_names(self.drawn))
         rows = self.stage.batch_size if count is None else count
-        return self._local(torch.randn(rows, self.experiment.latent_size, generator=generator))
+        return self._take_own_rows(torch.randn(rows, self.experiment.latent_size, generator=generator))
 
     def uniform(self, stream: str) -> Tensor:
         """Draw mixing weights; see `StepContext.uniform`."""
-        generator = torch_generator(self.experiment.seed, "uniform", stream, *self._state.stream(self.drawn))
-        return self._local(torch.rand(self.stage.batch_size, generator=generator))
+        generator = torch_generator(self.experiment.seed, "uniform", stream, *self._state.make_seed_names(self.drawn))
+        return self._take_own_rows(torch.rand(self.stage.batch_size, generator=generator))
 
     def due(self, penalties: Sequence[Penalty]) -> tuple[Penalty, ...]:
         """Return the penalties that the next update of D adds; see `StepContext.due`."""
@@ -161,76 +185,104 @@ class TrainingStep:
         return tuple(penalty for penalty in penalties if update % penalty.every == 0)
 
     def minimise(
-        self, optimizer: str, net: str, terms: Terms, part: Part, *, inference: bool = False
+        self, optimizer: str, net: str, terms: Terms, batch: TensorBatch, *, inference: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Take one optimizer step that makes the sum of the terms smaller; see `StepContext.minimise`."""
         state = self._state
         if net == "discriminator":
-            # Before anything can fail: an update that is dropped has had its turn.
+            # Counted before anything can fail: an update that is dropped has had its turn.
             state.discriminator_updates += 1
-        moving, still = state.network(net), state.network("discriminator" if net == "generator" else "generator")
-        _require_grad(still, False)
-        _require_grad(moving, True)
-        chosen, scaler = state.optimizers[optimizer], state.scalers[net]
-        _forget_gradients(chosen)
+
+        moving = state.network(net)
+        fixed = state.network("discriminator" if net == "generator" else "generator")
+        chosen = state.optimizers[optimizer]
+        scaler = state.scalers[net]
+        _set_requires_grad(fixed, False)
+        _set_requires_grad(moving, True)
+        _clear_gradients(chosen)
+
         if inference:
-            still.eval()
-        losses, kept = self._differentiated(net, terms, part, scaler)
+            fixed.eval()
+        losses, kept = self._differentiate(net, terms, batch, scaler)
         if inference:
-            still.train()
+            fixed.train()
+
+        # All processes take the same step: that of the whole batch.
         if distributed.world_size() > 1:
             gradients = [param.grad for param in moving.parameters() if param.grad is not None]
-            distributed.average([*gradients, *losses.values(), *float_buffers(moving, still)])
+            distributed.average([*gradients, *losses.values(), *list_float_buffers(moving, fixed)])
+
         scaler.unscale_(chosen)
         try:
             if self._guard is not None:
-                self._guard.check(net, losses, total(losses), moving, scaler)
+                self._guard.check(net, losses, sum_losses(losses), moving, scaler)
             scaler.step(chosen)
         finally:
             scaler.update()
         return losses, kept
 
-    def _differentiated(self, net: str, terms: Terms, part: Part, scaler: torch.amp.GradScaler) -> Differentiated:
-        """Leave the gradient of the terms' (scaled) sum in the parameters; what `minimise` returns."""
-        count = self.experiment.micro_batches(self.stage, self.local_batch)
+    def _differentiate(
+        self, net: str, terms: Terms, batch: TensorBatch, scaler: torch.amp.GradScaler
+    ) -> Differentiated:
+        """Leave the gradient of the terms' sum, times the scale, in the parameters; return what `minimise` returns."""
+        # Gradients of slices add up: each slice counts by its share of the batch.
+        count = self.experiment.count_micro_batches(self.stage, self.local_batch)
         factor = None
         if count > 1 or scaler.is_enabled():
             factor = scaler.scale(torch.full((), 1 / count, device=self._state.device))
-        losses, kept = [], []
-        for piece in microbatches.sliced(part, count):
+
+        results = []
+        for piece in slice_batch(batch, count):
             work = Work(net, terms, piece, self._alpha, factor)
-            compiler = self._compiler
-            its_losses, its_kept = self._backward(work) if compiler is None else compiler(work, self._backward)
-            losses.append(its_losses)
-            kept.append(its_kept)
+            if self._compiler is None:
+                results.append(self._run_backward(work))
+            else:
+                results.append(self._compiler(work, self._run_backward))
+
+        # What comes back is what the whole batch would have given.
         if count == 1:
-            return losses[0], kept[0]
-        return microbatches.averaged(losses), microbatches.joined(kept)
+            return results[0]
+        losses = average_slices([result[0] for result in results])
+        kept = merge_slices([result[1] for result in results])
+        return losses, kept
 
-    def _backward(self, work: Work) -> Differentiated:
+    def _run_backward(self, work: Work) -> Differentiated:
         with self.experiment.autocast(self._state.device, work.precision):
-            losses, kept = work.terms(*players(self.experiment, self._state, work.alpha), work.part)
-        torch.autograd.backward(total(losses) if work.factor is None else total(losses) * work.factor)
-        return _detached(losses), _detached(kept)
+            G, D = make_network_calls(self.experiment, self._state, work.alpha)
+            losses, kept = work.terms(G, D, work.batch)
+        total = sum_losses(losses)
+        if work.factor is not None:
+            total = total * work.factor
+        torch.autograd.backward(total)
+        return _detach(losses), _detach(kept)
 
-    def _local(self, batch: Tensor) -> Tensor:
+    def _take_own_rows(self, batch: Tensor) -> Tensor:
+        """Return this rank's rows of a batch, on the device."""
         own = batch[distributed.rank() :: distributed.world_size()]
         return own.to(self._state.device, non_blocking=True)
 
 
-def players(
+def make_network_calls(
     experiment: Experiment, state: TrainState, alpha: Mapping[str, Tensor]
 ) -> tuple[GeneratorCall, DiscriminatorCall]:
-    """Both networks as `terms` know them: at an alpha, and the discriminator behind the augmentation."""
+    """Return both networks as `terms` call them: at an alpha, and the discriminator behind the augmentation.
 
-    def generator(latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        images: Tensor = state.generator(latents, labels, alpha.get("generator"))
-        return images
+    Args:
+        experiment: The chosen components and settings.
+        state: The state that holds the networks.
+        alpha: 0-dim tensors by path, without the paths that do not fade.
+    """
 
-    return generator, _Discriminator(experiment, state, alpha.get("discriminator"))
+    def call_generator(latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        fakes: Tensor = state.generator(latents, labels, alpha.get("generator"))
+        return fakes
+
+    return call_generator, _AugmentedDiscriminator(experiment, state, alpha.get("discriminator"))
 
 
-class _Discriminator:
+class _AugmentedDiscriminator:
+    """The discriminator behind the augmentation, at an alpha."""
+
     def __init__(self, experiment: Experiment, state: TrainState, alpha: Tensor | None) -> None:
         self._augmentation = experiment.augmentation
         self._net = state.discriminator
@@ -245,29 +297,30 @@ class _Discriminator:
         return scores
 
 
-def _require_grad(net: Growing, value: bool) -> None:
+def _set_requires_grad(net: GrowingNetwork, value: bool) -> None:
     for param in net.weights():
         param.requires_grad_(value)
 
 
-def _forget_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """`optimizer.zero_grad()`; torch's own without the profiler's marks, which take longer than the rest."""
+def _clear_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Clear the gradients. Torch's own `zero_grad` adds profiler marks, which cost more than the clearing."""
     if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
-        return optimizer.zero_grad()
+        optimizer.zero_grad()
+        return
     for group in optimizer.param_groups:
         for param in group["params"]:
             param.grad = None
 
 
-def total(losses: Mapping[str, Tensor]) -> Tensor:
-    """The sum of 0-dim tensors."""
+def sum_losses(losses: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of 0-dim tensors."""
     return torch.stack(list(losses.values())).sum()
 
 
-def mean_of_each(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what an update's `step` returned as 0-dim tensors: of what it computed several times, the mean."""
+def average_each(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return 0-dim losses: the mean of each value that an update computed several times, the others as they are."""
     return {tag: value if value.dim() == 0 else value.mean() for tag, value in losses.items()}
 
 
-def _detached(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+def _detach(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""`pggan-kit bench`: what is measured, counted and compared, and what is refused."""
+"""Test `pggan-kit bench`: what it measures, counts, compares and refuses."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from click.testing import Result
 
 from pggan_kit import Component, hookimpl
 from pggan_kit.api.prepare import prepare
-from pggan_kit.benchmarking import ceiling, timing
+from pggan_kit.benchmarking import breakdown, ceiling, tables, timing
 from pggan_kit.benchmarking import flops as counting
-from pggan_kit.benchmarking.breakdown import PIECES, seconds_around, shares
-from pggan_kit.benchmarking.rig import Rig, fades
-from pggan_kit.training.step import TrainingStep
+from pggan_kit.benchmarking.bench import bench
+from pggan_kit.benchmarking.breakdown import PIECES, measure_loop_overhead, measure_shares
+from pggan_kit.benchmarking.rig import Rig, has_fade
+from pggan_kit.training.step import UpdateContext
 
 Cli = Callable[..., Result]
 Refused = Callable[[Result, str], str]
@@ -40,9 +41,10 @@ SQUARE = ("train.latent_size = 4",)
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One iteration a turn, and a small matrix product."""
+    """Run one iteration a turn, multiply small matrices, and take bfloat16 for native."""
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(ceiling, "SIDE", {"cpu": 64})
+    monkeypatch.setattr(ceiling, "has_bfloat16", lambda: True)
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def contender(tmp_path: Path) -> str:
 
 @pytest.fixture
 def rig(tiny: Callable[..., str], stub: str) -> Callable[..., Rig]:
-    """`rig("binding", ..., index=1, fading=True)`."""
+    """Return a function that builds a tiny rig: `rig("binding", ..., index=1, fading=True)`."""
 
     def build(*lines: str, index: int = 0, fading: bool = False) -> Rig:
         prepared = prepare(tiny(*lines), plugins=[stub])
@@ -79,13 +81,16 @@ def test_it_measures_each_stage_and_phase_of_each_contender(
     for row in rows:
         assert 0 < row["p10"] <= row["images_per_second"] <= row["p90"]
         assert 0 < row["ratio_p10"] <= row["ratio"] <= row["ratio_p90"]
-        assert row["first_call_seconds"] >= 0 and row["peak_memory_mib"] > 10
+        assert row["first_call_seconds"] >= 0
+        assert row["peak_memory_mib"] > 10
         if row["contender"] == "theirs":
             assert row["ratio"] == 1.0 and row["parameters"] == 21
         else:
             assert row["ratio"] < 1  # it does next to nothing
-            assert sum(row["shares"].values()) == pytest.approx(1.0) and list(row["shares"]) == list(PIECES)
-            assert row["gflops_per_image"] > 0 and set(row["alone_images_per_second"]) == {"float32", "bfloat16"}
+            assert list(row["shares"]) == list(PIECES)
+            assert sum(row["shares"].values()) == pytest.approx(1.0)
+            assert row["gflops_per_image"] > 0
+            assert set(row["alone_images_per_second"]) == {"float32", "bfloat16"}
             own = row["alone_images_per_second"]["bfloat16" if row["contender"] == "hinge" else "float32"]
             assert row["of_ceiling"] == pytest.approx(row["images_per_second"] / own)
     assert not (tmp_path / "runs").exists()
@@ -105,6 +110,18 @@ def test_its_help_shows_the_options_of_a_measurement_and_the_comparison(cli: Cli
     assert "--stages SIZES" in text and "--rounds" in text and "compare" in text
 
 
+@pytest.fixture
+def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where the machine or an iteration is measured."""
+
+    def refuse(*args: Any) -> float:
+        raise AssertionError("this must be refused before anything is measured")
+
+    monkeypatch.setattr(ceiling, "measure_matrix_product", refuse)
+    monkeypatch.setattr(Rig, "step", refuse)
+
+
+@pytest.mark.usefixtures("nothing_measured")
 def test_wrong_options_are_refused(tiny: Callable[..., str], cli: Cli, stub: str, refused: Refused) -> None:
     Path("broken.py").write_text("1 / 0")
     Path("other.py").write_text("def make(size): ...\nnumber = 1\n")
@@ -139,11 +156,105 @@ def test_wrong_options_are_refused(tiny: Callable[..., str], cli: Cli, stub: str
     ],
 )
 def test_an_experiment_must_fit_contenders(
-    pattern: str, lines: list[str], tiny: Callable[..., str], cli: Cli, stub: str, contender: str, quick: None
+    pattern: str,
+    lines: list[str],
+    tiny: Callable[..., str],
+    cli: Cli,
+    stub: str,
+    contender: str,
+    nothing_measured: None,
 ) -> None:
     result = cli("bench", tiny(*lines), "--plugin", stub, "--against", contender, "--stages", "1")
     assert result.exit_code == 2
     assert pattern in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("nothing_measured")
+def test_a_missing_compiler_is_refused_before_anything_is_measured(
+    tiny: Callable[..., str], cli: Cli, stub: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    result = cli("bench", tiny(), "--plugin", stub, "--variant", "x=train.compile='always'")
+    refused(result, r"train\.compile = 'always' is not possible here: .*no-such-compiler")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_type_that_is_not_native_is_not_measured(
+    tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor emulates it a thousand times slower: the report says that it was left out."""
+    monkeypatch.setattr(ceiling, "has_bfloat16", lambda: False)
+    measured: list[torch.dtype] = []
+    measure = ceiling.measure_alone
+
+    def note_type(calls: Any, dtype: torch.dtype, device: torch.device) -> float | None:
+        measured.append(dtype)
+        return measure(calls, dtype, device)
+
+    monkeypatch.setattr(ceiling, "measure_alone", note_type)
+    lines: list[str] = []
+    variants = {"low": ["train.precision = 'bfloat16'"]}
+    report = bench(tiny(), plugins=[stub], stages=["0"], others=variants, progress=lines.append)
+
+    assert set(measured) == {torch.float32}
+    assert set(report["machine"]["matrix_product"]) == {"float32"}
+    full, low = report["rows"]
+    assert set(full["alone_images_per_second"]) == set(low["alone_images_per_second"]) == {"float32"}
+    assert full["of_ceiling"] > 0
+    assert "of_ceiling" not in low
+    assert low["notes"] == ["no ceiling in bfloat16, in which this computes: the device does not do so natively"]
+    assert "the machine: bfloat16 is not measured, as this device does not compute natively in it" in lines
+    assert "bfloat16 is not native here, and not measured" in tables.describe_measured_machine(report)
+
+
+@pytest.mark.usefixtures("quick")
+def test_each_step_is_announced(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
+    result = cli("bench", tiny(), "--plugin", stub, "--stages", "1")
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    assert lines[0] == "the machine: a large matrix product in float32"
+    for case in ("8x8 steady (1 of 2)", "8x8 fading (2 of 2)"):
+        steps = [line.removeprefix(f"{case}: ") for line in lines if line.startswith(f"{case}: ")]
+        assert steps == [
+            "first iteration of tiny",
+            "6 rounds of iterations",
+            "convolutions and matrix products of tiny alone",
+            "where the time of tiny goes",
+        ]
+
+
+def test_a_matrix_product_grows_only_as_far_as_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides: list[int] = []
+
+    def take_long(work: Any, device: torch.device) -> float:
+        sides.append(len(work.args[0]))
+        return ceiling.PROBE_SECONDS * (sides[-1] / 1024) ** 3
+
+    monkeypatch.setattr(ceiling, "time_calls", take_long)
+    gflops = ceiling.measure_matrix_product(torch.float32, torch.device("cpu"))
+    # Sides of 256 take a 64th of the time that there is, once: 512, four times, take half of it; 1024 take too long.
+    assert list(dict.fromkeys(sides)) == [256, 512]
+    assert gflops == pytest.approx(2 * 1024**3 / ceiling.PROBE_SECONDS / 1e9)
+
+
+def test_operations_alone_are_measured_within_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = {counting.Call(lambda number: None, (number,), 1, torch.float32): 1.0 for number in range(3)}
+    assert ceiling.measure_alone(calls, torch.float32, torch.device("cpu")) is not None
+    monkeypatch.setattr(ceiling, "PROBE_SECONDS", 0.0)
+    assert ceiling.measure_alone(calls, torch.float32, torch.device("cpu")) is None
+
+
+def test_a_slow_call_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[float] = []
+
+    def take(work: Any, device: torch.device) -> float:
+        taken.append(ceiling.PROBE_SECONDS)
+        return ceiling.PROBE_SECONDS
+
+    monkeypatch.setattr(ceiling, "time_calls", take)
+    call = counting.Call(lambda: None, (), 1, torch.float32)
+    assert ceiling.measure_alone({call: 2.0}, torch.float32, torch.device("cpu")) == 2 * ceiling.PROBE_SECONDS
+    assert len(taken) == 1
 
 
 def test_operations_are_counted_through_a_second_backward_pass() -> None:
@@ -153,38 +264,44 @@ def test_operations_are_counted_through_a_second_backward_pass() -> None:
     weight = torch.randn(outputs, channels, 3, 3, requires_grad=True)
     with counting.Operations() as operations:
         y = F.conv2d(x, weight, padding=1)
-        assert counting.flops_of(operations.calls) == once
+        assert counting.sum_flops(operations.calls) == once
         (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-        assert counting.flops_of(operations.calls) == 2 * once
+        assert counting.sum_flops(operations.calls) == 2 * once
         gradient.square().sum().backward()
     # The gradient of x is a convolution of (y, weight): twice as much again. y's own gradient is one of (x, weight).
-    assert counting.flops_of(operations.calls) == 6 * once
+    assert counting.sum_flops(operations.calls) == 6 * once
 
 
 @pytest.mark.parametrize("fading", [False, True])
 def test_fake_tensors_count_what_real_ones_do(rig: Callable[..., Rig], fading: bool) -> None:
     lines = ("losses.Hinge.penalties = [@penalties.R1()]", "penalties.R1.every = 2")
-    fake = counting.mean_calls(lambda: rig(*lines, index=2, fading=fading))
+    fake = counting.count_mean_calls(lambda: rig(*lines, index=2, fading=fading))
     real: dict[counting.Call, float] = {}
     for share, update in ((0.5, 0), (0.5, 1)):
         with counting.Operations() as operations:
             rig(*lines, index=2, fading=fading).step(update)
         for call, count in operations.calls.items():
             real[call] = real.get(call, 0) + share * count
-    assert counting.flops_of(fake) == pytest.approx(counting.flops_of(real))
+    assert counting.sum_flops(fake) == pytest.approx(counting.sum_flops(real))
     assert fake == pytest.approx(real)
 
 
-def test_counting_runs_in_earnest_what_fake_tensors_cannot(rig: Callable[..., Rig]) -> None:
-    def stubborn() -> Rig:
-        found = rig()
-        loss, plain = found.experiment.loss, type(found.experiment.loss).generator
-        loss.generator = lambda *scores: {
-            "x": plain(loss, *scores)["hinge"] * float(scores[0].score.mean().item() > -9)
-        }
-        return found
+def test_counting_uses_real_tensors_where_fake_ones_fail(rig: Callable[..., Rig]) -> None:
+    def make_rig_that_reads_values() -> Rig:
+        one = rig()
+        loss = one.experiment.loss
+        compute_terms = type(loss).generator
 
-    assert counting.flops_of(counting.mean_calls(stubborn)) == counting.flops_of(counting.mean_calls(rig))
+        def read_scores(*scores: Any) -> dict[str, torch.Tensor]:
+            factor = float(scores[0].score.mean().item() > -9)
+            return {"x": compute_terms(loss, *scores)["hinge"] * factor}
+
+        loss.generator = read_scores
+        return one
+
+    assert counting.sum_flops(counting.count_mean_calls(make_rig_that_reads_values)) == counting.sum_flops(
+        counting.count_mean_calls(rig)
+    )
 
 
 @pytest.mark.parametrize(("every", "critics"), [(1, 1), (4, 1), (3, 2), (4, 2), (2, 3)])
@@ -193,25 +310,25 @@ def test_lazy_penalties_make_kinds_of_iterations(rig: Callable[..., Rig], every:
     one = rig(*lines, f"updates.Alternating.n_critic = {critics}")
     seen: list[int] = []
 
-    class Noting(TrainingStep):
+    class Noting(UpdateContext):
         def due(self, penalties: Any) -> Any:
             seen.append(len(super().due(penalties)))
             return ()
 
     def due(update: int) -> tuple[int, ...]:
         seen.clear()
-        one.place(update)
+        one.set_clock(update)
         one.experiment.update.step(Noting(one.experiment, one.state, one.stage, one.sampler, {}))
         return tuple(seen)
 
     one.step()
-    kinds = {due(update): share for share, update in one.kinds()}
+    kinds = {due(update): share for share, update in one.list_kinds()}
     iterations = [due(critics * iteration) for iteration in range(every)]
-    assert len(kinds) == len(one.kinds())
+    assert len(kinds) == len(one.list_kinds())
     assert kinds == pytest.approx({each: iterations.count(each) / every for each in iterations})
 
 
-def test_a_rig_stands_in_the_middle_of_its_fade(rig: Callable[..., Rig]) -> None:
+def test_a_rig_is_in_the_middle_of_its_fade(rig: Callable[..., Rig]) -> None:
     soft = rig(index=1, fading=True)
     assert {path: float(alpha) for path, alpha in soft.alphas.items()} == dict.fromkeys(
         ("generator", "discriminator", "reals"), 0.5
@@ -235,11 +352,11 @@ def test_only_soft_switches_have_a_fade(tiny: Callable[..., str], stub: str) -> 
     ):
         prepared = prepare(tiny(f"train.switch = @switches.{switch}()"), plugins=[stub])
         schedule = prepared.schedule()
-        assert [fades(prepared, schedule, stage) for stage in schedule.stages] == expected
+        assert [has_fade(prepared, schedule, stage) for stage in schedule.stages] == expected
 
 
 class ByTheClock:
-    """A switch that reads the clock: 1 before the second stage, then 0, and 0.25 from the middle of its fade on.
+    """A switch that reads the clock: alpha is 1 before the second stage, then 0, and 0.25 from mid-fade on.
 
     In the tiny experiment the second stage begins at 8 images, and its fade takes 8.
     """
@@ -255,7 +372,7 @@ def test_a_switch_is_asked_by_the_clock(tiny: Callable[..., str], stub: str) -> 
     config = tiny("train.switch = @switches.ByTheClock()")
     prepared = prepare(config, plugins=[stub, Component("switches", "ByTheClock", ByTheClock)])
     schedule = prepared.schedule()
-    assert [fades(prepared, schedule, stage) for stage in schedule.stages] == [False, True, True]
+    assert [has_fade(prepared, schedule, stage) for stage in schedule.stages] == [False, True, True]
 
     middle = Rig(prepared, schedule, 1, fading=True)
     assert middle.state.generator.bridge is not None and middle.state.discriminator.bridge is not None
@@ -263,7 +380,7 @@ def test_a_switch_is_asked_by_the_clock(tiny: Callable[..., str], stub: str) -> 
     assert {path: float(alpha) for path, alpha in middle.alphas.items()} == dict.fromkeys(paths, 0.25)
 
 
-def test_what_the_loop_asks_is_asked_by_the_clock(tiny: Callable[..., str], stub: str) -> None:
+def test_alpha_around_a_step_is_asked_by_the_clock(tiny: Callable[..., str], stub: str) -> None:
     asked: list[tuple[float, int]] = []
 
     class Noted:
@@ -277,68 +394,67 @@ def test_what_the_loop_asks_is_asked_by_the_clock(tiny: Callable[..., str], stub
     middle = Rig(prepared, prepared.schedule(), 1, fading=True)
     middle.step(1)
     asked.clear()
-    seconds_around(middle)
+    measure_loop_overhead(middle)
     assert set(asked) == {(0.5, 12)}
 
 
-def test_shares(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, penalised = rig(), rig("losses.Hinge.penalties = [@penalties.R1()]")
+def test_shares_sum_to_one(rig: Callable[..., Rig]) -> None:
+    plain = rig()
+    penalised = rig("losses.Hinge.penalties = [@penalties.R1()]")
     for one in (plain, penalised):
         one.step()
-    for found in (shares(plain), shares(penalised)):
-        assert sum(found.values()) == pytest.approx(1.0) and all(0 <= share < 1 for share in found.values())
-        assert min(found[piece] for piece in ("data", "discriminator", "generator", "optimizer", "hooks")) > 0
+        shares = measure_shares(one)
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert all(0 <= share < 1 for share in shares.values())
+        assert min(shares[piece] for piece in PIECES if piece != "penalty") > 0
     assert "step" not in vars(plain.state.optimizers["generator"])
-    # A penalty's share is what the update of D takes longer with it.
-    from pggan_kit.benchmarking import breakdown as module
 
-    monkeypatch.setattr(
-        module,
-        "_pieces",
-        lambda rig, update, penalised: (
-            dict.fromkeys(PIECES, 1.0) | {"discriminator": 3.0 if penalised else 1.0, "penalty": 0.0, "hooks": 0.0}
-        ),
-    )
-    monkeypatch.setattr(module, "seconds_around", lambda rig: 2.0)
-    found = shares(penalised)
-    assert found == pytest.approx(
-        {
-            "data": 1 / 8,
-            "discriminator": 1 / 8,
-            "penalty": 2 / 8,
-            "generator": 1 / 8,
-            "optimizer": 1 / 8,
-            "hooks": 2 / 8,
-        }
-    )
+
+def test_a_penalty_s_share_is_what_an_update_of_D_takes_longer_with_it(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure_pieces(rig: Rig, update: int, penalised: bool) -> dict[str, float]:
+        pieces = dict.fromkeys(PIECES, 1.0)
+        pieces["discriminator"] = 3.0 if penalised else 1.0
+        pieces["penalty"] = 0.0
+        pieces["hooks"] = 0.0
+        return pieces
+
+    monkeypatch.setattr(breakdown, "_measure_pieces", measure_pieces)
+    monkeypatch.setattr(breakdown, "measure_loop_overhead", lambda rig: 2.0)
+    one = rig()
+    one.step()
+    eighths = {"data": 1, "discriminator": 1, "penalty": 2, "generator": 1, "optimizer": 1, "hooks": 2}
+    assert measure_shares(one) == pytest.approx({piece: count / 8 for piece, count in eighths.items()})
 
 
 def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     cost = {"a": 1.0, "b": 0.05, "b lazy": 0.25}
 
-    def spent(work: Callable[[], object], device: torch.device, repeats: int = 1) -> float:
+    def run_and_charge(work: Callable[[], object], device: torch.device, repeats: int = 1) -> float:
         for _ in range(repeats):
             work()
         return cost[order[-1]]
 
-    monkeypatch.setattr(timing, "seconds", spent)
+    monkeypatch.setattr(timing, "time_calls", run_and_charge)
     work = {name: (lambda name=name: order.append(name)) for name in cost}
     turns = timing.Turns(
         {"a": [(1.0, work["a"])], "b": [(0.75, work["b"]), (0.25, work["b lazy"])]}, torch.device("cpu"), 6
     )
     # Two warm-ups; then what takes less than 0.2 s is repeated, and every second round the other begins.
     assert order[:6] == ["a", "a", "b", "b lazy", "b", "b lazy"]
-    mine, theirs = ["a"], ["b"] * 4 + ["b lazy"]
-    assert order[6:] == 3 * (mine + theirs + theirs + mine)
+    a = ["a"]
+    b = ["b"] * 4 + ["b lazy"]
+    assert order[6:] == 3 * (a + b + b + a)
     assert turns.first == {"a": 1.0, "b": pytest.approx(0.3)}
     assert turns.rounds["b"] == pytest.approx([0.75 * 0.05 + 0.25 * 0.25] * 6)
-    assert turns.ratios("b", "a") == pytest.approx([10.0] * 6)
+    assert turns.compute_ratios("b", "a") == pytest.approx([10.0] * 6)
 
 
 def test_spread() -> None:
     values = np.random.default_rng(0).random(7).tolist()
-    assert timing.spread(values) == pytest.approx(np.quantile(values, [0.5, 0.1, 0.9]))
+    assert timing.compute_spread(values) == pytest.approx(np.quantile(values, [0.5, 0.1, 0.9]))
 
 
 def test_the_ceiling_is_what_the_operations_take_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,15 +462,15 @@ def test_the_ceiling_is_what_the_operations_take_alone(monkeypatch: pytest.Monke
     like = counting.Like((2, 3), (3, 1), torch.float32), counting.Like((3, 4), (0, 1), torch.float32)
     product = counting.Call(lambda a, b: ran.append((a.dtype, a.shape, b.stride())), like, 48, torch.float32)
     tiny = counting.Call(lambda a, b: None, like, 7, torch.bfloat16)
-    monkeypatch.setattr(ceiling, "seconds", lambda work, device: work() or 0.5)
-    assert ceiling.alone({product: 2.5, tiny: 2.0}, torch.bfloat16, torch.device("cpu")) == 0.5 * 4.5
+    monkeypatch.setattr(ceiling, "time_calls", lambda work, device: work() or 0.5)
+    assert ceiling.measure_alone({product: 2.5, tiny: 2.0}, torch.bfloat16, torch.device("cpu")) == 0.5 * 4.5
     assert ran[0] == (torch.bfloat16, (2, 3), (0, 1))
-    assert ceiling.main_dtype({product: 1.0, tiny: 2.0}) == torch.float32
-    assert ceiling.main_dtype({product: 1.0, tiny: 9.0}) == torch.bfloat16
+    assert ceiling.find_main_dtype({product: 1.0, tiny: 2.0}) == torch.float32
+    assert ceiling.find_main_dtype({product: 1.0, tiny: 9.0}) == torch.bfloat16
 
 
-def report(path: str, **ratios: float | None) -> str:
-    """A report with one contender, 100 images/s at each size, and a ratio where one is given."""
+def write_report(path: str, **ratios: float | None) -> str:
+    """Write a report with one contender, at 100 and 200 images/s, and a ratio where one is given; return its path."""
     rows = [
         {"contender": "mine", "size": size[1:], "phase": "steady", "images_per_second": rate}
         | ({} if ratio is None else {"ratio": ratio})
@@ -365,22 +481,22 @@ def report(path: str, **ratios: float | None) -> str:
 
 
 def test_compare_fails_on_a_slower_stage(cli: Cli) -> None:
-    before = report("before.json", _4x4=1.2, _8x8=2.0)
-    better = cli("bench", "compare", before, report("after.json", _4x4=1.19, _8x8=2.5))
+    before = write_report("before.json", _4x4=1.2, _8x8=2.0)
+    better = cli("bench", "compare", before, write_report("after.json", _4x4=1.19, _8x8=2.5))
     assert better.exit_code == 0 and "mine at 8x8 (steady): ratio 2 -> 2.5 (+25.0%)" in better.stdout
-    worse = cli("bench", "compare", before, report("after.json", _4x4=1.2, _8x8=1.8))
+    worse = cli("bench", "compare", before, write_report("after.json", _4x4=1.2, _8x8=1.8))
     assert worse.exit_code == 1
     assert [line for line in worse.stdout.splitlines() if line.startswith("slower")] == [
         "slower: mine at 8x8 (steady): ratio 2 -> 1.8 (-10.0%)"
     ]
     assert cli("bench", "compare", before, "after.json", "--threshold", "0.11").exit_code == 0
     # Without a yardstick in both, images per second are compared.
-    swapped = cli("bench", "compare", before, report("after.json", _8x8=None, _4x4=None))
+    swapped = cli("bench", "compare", before, write_report("after.json", _8x8=None, _4x4=None))
     assert swapped.exit_code == 1 and "8x8 (steady): images per second 200 -> 100 (-50.0%)" in swapped.stdout
 
 
 def test_compare_refuses_what_is_no_report(cli: Cli, refused: Refused) -> None:
-    good = report("good.json", _4x4=1.0)
+    good = write_report("good.json", _4x4=1.0)
     Path("text.json").write_text("{")
     Path("list.json").write_text("[]")
     Path("newer.json").write_text('{"format": 2, "rows": []}')
@@ -391,8 +507,8 @@ def test_compare_refuses_what_is_no_report(cli: Cli, refused: Refused) -> None:
         ("list.json", r"list\.json is no report of"),
         ("rows.json", r"rows\.json is no report of"),
         ("newer.json", "has format 2; this version reads format 1"),
-        (report("other.json", _5x5=1.0), "have no contender, stage and phase in common"),
-        (report("zero.json", _4x4=0.0), r"zero\.json holds a figure that is not above 0"),
+        (write_report("other.json", _5x5=1.0), "have no contender, stage and phase in common"),
+        (write_report("zero.json", _4x4=0.0), r"zero\.json holds a figure that is not above 0"),
     ):
         refused(cli("bench", "compare", good, path), pattern)
     for threshold in ("0", "1", "nan"):

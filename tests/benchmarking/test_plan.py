@@ -1,4 +1,4 @@
-"""`pggan-kit plan`: how it comes to its times, and what it does where not all can be measured or fits."""
+"""Test `pggan-kit plan`: how it arrives at its times, and what it does where not all can be measured, or fits."""
 
 from __future__ import annotations
 
@@ -23,19 +23,23 @@ Cli = Callable[..., Result]
 
 @pytest.fixture
 def costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each stage measured costs 0.1 s an image in its fade, 0.02 s after it, and 3 s a tick. Finding that out takes a
-    second for each GFLOP of a batch."""
+    """Let each measured stage cost 0.1 s an image in its fade, 0.02 s after it, and 3 s a tick.
+
+    Measuring it takes a second for each GFLOP of a batch.
+    """
     cost = planning.Cost(0.1, 0.02, 3.0, 1.0)
-    monkeypatch.setattr(planning, "_measured", lambda prepared, rig, budget, work: budget.spend(work, work) or cost)
+    monkeypatch.setattr(
+        planning, "_measure_stage", lambda prepared, rig, budget, work: budget.spend(work, work) or cost
+    )
 
 
-def rows_of(config: str, stub: str) -> list[dict[str, Any]]:
+def plan_rows(config: str, stub: str) -> list[dict[str, Any]]:
     return planning.plan(config, plugins=[stub])
 
 
 def test_a_stage_takes_what_its_images_and_ticks_take(tiny: Callable[..., str], stub: str, costs: None) -> None:
     config = tiny("schedule.fade_images = 40", "schedule.stable_images = 100", "train.tick = 20")
-    rows = rows_of(config, stub)
+    rows = plan_rows(config, stub)
     first, second, last = (row["hours"] * 3600 for row in rows)
     assert first == pytest.approx(100 * 0.02 + (100 / 20 + 1) * 3)
     assert second == last == pytest.approx(40 * 0.1 + 100 * 0.02 + (140 / 20 + 2) * 3)
@@ -45,15 +49,15 @@ def test_a_stage_takes_what_its_images_and_ticks_take(tiny: Callable[..., str], 
         assert rates == pytest.approx([10, 50, 3])
 
 
-def test_what_takes_too_long_is_extrapolated_by_operations(
+def test_stages_that_take_too_long_are_extrapolated_by_operations(
     tiny: Callable[..., str], cli: Cli, stub: str, costs: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny("schedule.sizes = (4, 8, 16, 32)")
-    everything = rows_of(config, stub)
+    everything = plan_rows(config, stub)
     work = [row["gflops"] for row in everything]
     assert work == sorted(work)
     monkeypatch.setattr(planning, "MEASURING_SECONDS", 4 * (work[0] + work[1]) * 1.01)
-    rows = rows_of(config, stub)
+    rows = plan_rows(config, stub)
     assert [row["measured"] for row in rows] == [True, True, False, False]
     for row in rows[2:]:
         more = row["gflops"] / rows[1]["gflops"]
@@ -67,8 +71,10 @@ def test_what_takes_too_long_is_extrapolated_by_operations(
 
 def test_operations_are_those_of_an_image_through_both_networks(tiny: Callable[..., str], stub: str) -> None:
     config = tiny("schedule.sizes = (4,)", "architectures.PGGAN.minibatch = 'none'")
-    (row,) = rows_of(config, stub)
-    pixels, maps, latents = 16, 4, 8
+    (row,) = plan_rows(config, stub)
+    pixels = 16
+    maps = 4
+    latents = 8
     generator = latents * maps * pixels + 9 * maps * maps * pixels + maps * pixels
     discriminator = maps * pixels + 9 * maps * maps * pixels + maps * maps * pixels + maps
     assert row["gflops"] == pytest.approx(2 * (generator + discriminator) / 1e9)
@@ -81,34 +87,34 @@ def test_a_measured_cost_weighs_lazy_penalties(
     prepared = prepare(config, plugins=[stub])
     rig = Rig(prepared, prepared.schedule(), 1, fading=False, compiles=False)
     rig.step()
-    monkeypatch.setattr(planning, "seconds_around", lambda rig: 0.5)
-    monkeypatch.setattr(planning, "seconds", lambda step, device: 9.0 if step.args == (0,) else 1.0)
-    assert planning._seconds_an_image(rig) == pytest.approx((0.25 * 9 + 0.75 * 1 + 0.5) / 4)
+    monkeypatch.setattr(planning, "measure_loop_overhead", lambda rig: 0.5)
+    monkeypatch.setattr(planning, "time_calls", lambda step, device: 9.0 if step.args == (0,) else 1.0)
+    assert planning._measure_seconds_an_image(rig) == pytest.approx((0.25 * 9 + 0.75 * 1 + 0.5) / 4)
 
 
-def test_it_measures_the_fade_apart(tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "_seconds_an_image", lambda rig: 0.5 if rig.alphas else 0.125)
+def test_the_fade_is_measured_apart(tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_measure_seconds_an_image", lambda rig: 0.5 if rig.alphas else 0.125)
     for switch, fading in (("Linear", 2.0), ("Hard", 8.0)):
-        rows = rows_of(tiny(f"train.switch = @switches.{switch}()"), stub)
+        rows = plan_rows(tiny(f"train.switch = @switches.{switch}()"), stub)
         assert [row["images_per_second"] for row in rows] == [8.0] * 3
         assert [row["fade_images_per_second"] for row in rows[1:]] == [fading] * 2
         assert all(row["tick_seconds"] > 0 for row in rows)
 
 
-def test_it_recommends_a_micro_batch(
+def test_a_micro_batch_is_recommended(
     tiny: Callable[..., str], cli: Cli, stub: str, costs: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    need = rows_of(tiny(), stub)[0]["weights_mib"] + 0.6  # of the 1 MiB that the batch of 4 takes
-    monkeypatch.setattr(planning, "memory_mib", lambda device: need)
-    row = rows_of(tiny("schedule.sizes = (4,)"), stub)[0]
+    need = plan_rows(tiny(), stub)[0]["weights_mib"] + 0.6  # of the 1 MiB that the batch of 4 takes
+    monkeypatch.setattr(planning, "read_memory_mib", lambda device: need)
+    row = plan_rows(tiny("schedule.sizes = (4,)"), stub)[0]
     assert (row["fits"], row["micro_batch"]) == (False, 2)
     assert "with micro_batch 2" in " ".join(cli("plan", tiny("schedule.sizes = (4,)"), "--plugin", stub).stdout.split())
 
 
-def test_it_says_what_is_compiled(tiny: Callable[..., str], cli: Cli, stub: str, costs: None) -> None:
-    assert [row["compiled"] for row in rows_of(tiny(), stub)] == [[], [], []]
+def test_compiled_phases_are_shown(tiny: Callable[..., str], cli: Cli, stub: str, costs: None) -> None:
+    assert [row["compiled"] for row in plan_rows(tiny(), stub)] == [[], [], []]
     config = tiny("train.compile = 'always'")
-    assert [row["compiled"] for row in rows_of(config, stub)] == [["stable"], ["fade", "stable"], ["fade", "stable"]]
+    assert [row["compiled"] for row in plan_rows(config, stub)] == [["stable"], ["fade", "stable"], ["fade", "stable"]]
     shown = " ".join(cli("plan", config, "--plugin", stub).stdout.split())
     assert "less, as train.compile compiles 4x4 (stable), 8x8 (fade and stable), 16x16 (fade and stable)" in shown
 
@@ -121,23 +127,23 @@ JOINT = (
 )
 
 GROUPS = {4: 4, 5: 1, 7: 1, 14: 2, 16: 4}
-"""The largest divisor of each batch size that is not above 4."""
+"""Size of the groups by batch size: its largest divisor that is not above 4."""
 
 
 @pytest.mark.parametrize("batch", GROUPS)
-def test_it_says_in_which_groups_a_batch_is_compared(
+def test_the_groups_of_a_batch_are_shown(
     tiny: Callable[..., str], cli: Cli, stub: str, costs: None, batch: int
 ) -> None:
     config = tiny(f"schedule.batch_size = {{4: 4, 8: {batch}}}")
-    rows = rows_of(config, stub)
+    rows = plan_rows(config, stub)
     groups = [row["batch_statistics"] for row in rows]
     assert groups == [{"the discriminator's minibatch stddev": n} for n in (4, GROUPS[batch], GROUPS[batch])]
     shown = cli("plan", config, "--plugin", stub)
-    told = " ".join(shown.stdout.split())
+    text = " ".join(shown.stdout.split())
     if GROUPS[batch] == 4:
-        assert "the discriminator's minibatch stddev compares 4 samples (4x4, 8x8, 16x16)" in told
+        assert "the discriminator's minibatch stddev compares 4 samples (4x4, 8x8, 16x16)" in text
     else:
-        assert f"minibatch stddev compares 4 samples (4x4), {GROUPS[batch]} (8x8, 16x16)" in told
+        assert f"minibatch stddev compares 4 samples (4x4), {GROUPS[batch]} (8x8, 16x16)" in text
     warned = " ".join(shown.stderr.split())
     if GROUPS[batch] == 1:
         assert "warning: at 8x8, 16x16 the discriminator's minibatch stddev is a constant" in warned
@@ -148,19 +154,19 @@ def test_it_says_in_which_groups_a_batch_is_compared(
 
 
 def test_it_counts_the_samples_of_a_call_and_not_of_the_batch(tiny: Callable[..., str], stub: str, costs: None) -> None:
-    """A micro-batch has fewer; an update that shows reals and fakes to D as one batch, more."""
+    """Count fewer in a micro-batch, and more where an update shows reals and fakes to D as one batch."""
     config = tiny("schedule.batch_size = {4: 14, 8: 16}", "train.micro_batch = {4: 7, 8: 2}")
-    groups = [list(row["batch_statistics"].values()) for row in rows_of(config, stub)]
+    groups = [list(row["batch_statistics"].values()) for row in plan_rows(config, stub)]
     assert groups == [[1], [2], [2]]
     joint = tiny(*JOINT, "schedule.batch_size = 7")
-    assert [list(row["batch_statistics"].values()) for row in rows_of(joint, stub)] == [[2]] * 3
+    assert [list(row["batch_statistics"].values()) for row in plan_rows(joint, stub)] == [[2]] * 3
 
 
 def test_stages_that_are_only_passed_through_are_left_out(tiny: Callable[..., str], stub: str, costs: None) -> None:
     config = tiny(
         "schedule.batch_size = {4: 5, 16: 8}", "schedule.fade_images = 0", "schedule.stable_images = {4: 0, 16: 8}"
     )
-    assert [row["batch_statistics"] for row in rows_of(config, stub)] == [
+    assert [row["batch_statistics"] for row in plan_rows(config, stub)] == [
         {},
         {},
         {"the discriminator's minibatch stddev": 4},
@@ -172,10 +178,10 @@ def test_training_warns_once_in_log_and_terminal(tiny: Callable[..., str], cli: 
     done = cli("train", config, "--plugin", stub, "--run-dir", "run")
     assert done.exit_code == 0, done.stderr
     for place in (done.stderr, Path("run/log.txt").read_text()):
-        told = " ".join(place.split())
-        assert told.count("warning: at 8x8 the discriminator's minibatch stddev is a constant") == 1
-        assert told.count("warning: at 16x16 the discriminator's minibatch stddev is a constant") == 1
-        assert "at 4x4 the" not in told
+        text = " ".join(place.split())
+        assert text.count("warning: at 8x8 the discriminator's minibatch stddev is a constant") == 1
+        assert text.count("warning: at 16x16 the discriminator's minibatch stddev is a constant") == 1
+        assert "at 4x4 the" not in text
 
 
 def test_processes_share_a_batch(tiny: Callable[..., str], stub: str) -> None:
@@ -194,11 +200,11 @@ def test_a_joint_batch_is_counted_as_discriminators_see_it(
     seen: set[int] = set()
     forward = Discriminator.forward
 
-    def watched(self: Discriminator, images: Tensor, *rest: Any, **named: Any) -> Any:
+    def note_samples(self: Discriminator, images: Tensor, *rest: Any, **named: Any) -> Any:
         seen.add(len(images) // count_batches())
         return forward(self, images, *rest, **named)
 
-    monkeypatch.setattr(Discriminator, "forward", watched)
+    monkeypatch.setattr(Discriminator, "forward", note_samples)
     config = tiny(*JOINT, "schedule.batch_size = 6", "train.micro_batch = 3", "train.collapse_below = 0")
     prepared = prepare(config, plugins=[stub])
     train(config, plugins=[stub])
@@ -215,17 +221,18 @@ def test_too_few_samples_to_train_are_refused(rejected: Callable[..., str]) -> N
     rejected("at 4x4 discriminator_norm = 'batch' needs at least 2 samples", *micro)
 
 
-def test_it_says_how_old_the_average_will_be(tiny: Callable[..., str], cli: Cli, stub: str, costs: None) -> None:
-    rows = rows_of(tiny(), stub)
+def test_the_age_of_the_average_is_shown(tiny: Callable[..., str], cli: Cli, stub: str, costs: None) -> None:
+    rows = plan_rows(tiny(), stub)
     assert [row["average_before_stage"] for row in rows] == pytest.approx([0.0, 0.0, 0.0], abs=1e-3)
     # Stages of 8, 8 + 8 and 8 + 8 images.
     config = tiny("train.ema_half_life = {4: 2, 16: 8}", "train.ema_ramp_up = None")
     with pytest.warns(UserWarning, match="at the end of stage 4x4, 6.2 % of the generator's average is its") as caught:
-        rows = rows_of(config, stub)
+        rows = plan_rows(config, stub)
     assert [row["average_before_stage"] for row in rows] == pytest.approx([2**-4, 2**-8, 2**-2])
     assert [row["average_before_fade_end"] for row in rows] == [None, pytest.approx(2**-4), pytest.approx(2**-1)]
-    told = [str(warning.message) for warning in caught]
-    assert len(told) == 2 and "at the end of stage 16x16, 25 % of the generator's average stems from" in told[1]
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == 2
+    assert "at the end of stage 16x16, 25 % of the generator's average stems from" in messages[1]
     result = cli("plan", config, "--plugin", stub)
     assert "from before the stage: 6.2 % at 4x4, 0.4 % at 8x8, 25 % at 16x16" in " ".join(result.stdout.split())
     assert result.stderr.count("warning: at the end of stage") == 2 and "train.ema_half_life = 1 (" in result.stderr

@@ -1,4 +1,4 @@
-"""The yardstick under benchmarks/ computes the same mathematics as the project's own PGGAN with WGAN-GP."""
+"""Test that the yardstick under benchmarks/ computes the same mathematics as the project's PGGAN with WGAN-GP."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WIDTH = {4: 6, 8: 5, 16: 4}
 BATCH = 8
 
 
-def loaded(path: Path) -> ModuleType:
+def load_module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -37,7 +37,7 @@ def loaded(path: Path) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
-    return loaded(FILE)
+    return load_module(FILE)
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +47,11 @@ def _float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def house_networks(fading: bool) -> tuple[Generator, Discriminator]:
+def build_own_networks(fading: bool) -> tuple[Generator, Discriminator]:
     schedule = ScheduleSettings(tuple(WIDTH), 8, 8, BATCH).resolve(100, 3, 0)
-    parts: tuple[Any, ...] = (PGGAN(channels=WIDTH), Nearest(), Area(), 0)
-    G, D = Generator(*parts, WIDTH[4], schedule.stages[0]), Discriminator(*parts, schedule.stages[0])
+    common: tuple[Any, ...] = (PGGAN(channels=WIDTH), Nearest(), Area(), 0)
+    G = Generator(*common, WIDTH[4], schedule.stages[0])
+    D = Discriminator(*common, schedule.stages[0])
     for stage in schedule.stages[1:]:
         for net in (G, D):
             net.grow(stage, fading and stage is schedule.stages[-1])
@@ -61,16 +62,18 @@ def house_networks(fading: bool) -> tuple[Generator, Discriminator]:
     return G, D
 
 
-def as_theirs(values: Tensor, like: Tensor) -> Tensor:
-    """Our weights, or their gradient, in the reference's order: D's full-size layer reads features pixel by pixel in
-    the one, map by map in the other."""
+def reorder_as_theirs(values: Tensor, like: Tensor) -> Tensor:
+    """Return our weights, or their gradient, in the reference's order.
+
+    D's full-size layer reads features pixel by pixel in ours, map by map in theirs.
+    """
     if like.shape != (WIDTH[4], WIDTH[4] * 16):
         return values
     return values.view(WIDTH[4], 4, 4, WIDTH[4]).permute(0, 3, 1, 2).flatten(1)
 
 
-def twins(theirs: nn.Module, ours: Generator | Discriminator) -> list[tuple[nn.Parameter, nn.Parameter]]:
-    """The same parameters of both; ours are copied into theirs."""
+def pair_parameters(theirs: nn.Module, ours: Generator | Discriminator) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """Return the same parameters of both, ours copied into theirs."""
     convs = lambda block: [m for m in block.modules() if getattr(m, "weight", None) is not None]  # noqa: E731
     blocks = list(ours.blocks.values())
     if isinstance(ours, Generator):
@@ -96,47 +99,48 @@ def twins(theirs: nn.Module, ours: Generator | Discriminator) -> list[tuple[nn.P
     assert len(pairs) == len(list(theirs.parameters())) == len(list(ours.parameters()))
     with torch.no_grad():
         for mine, yours in pairs:
-            mine.copy_(as_theirs(yours, mine))
+            mine.copy_(reorder_as_theirs(yours, mine))
     return pairs
 
 
 def require_equal_gradients(pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> None:
     for mine, yours in pairs:
-        torch.testing.assert_close(mine.grad, as_theirs(yours.grad, mine), rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(mine.grad, reorder_as_theirs(yours.grad, mine), rtol=1e-9, atol=1e-11)
         assert mine.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("alpha", [None, 0.3])
 def test_same_losses_and_gradients(reference: ModuleType, alpha: float | None) -> None:
     torch.manual_seed(0)
-    G, D = house_networks(alpha is not None)
-    nets = [net(list(WIDTH.values()), 3, alpha is not None) for net in (reference.Generator, reference.Discriminator)]
-    g_pairs, d_pairs = twins(nets[0], G), twins(nets[1], D)
+    G, D = build_own_networks(alpha is not None)
+    theirs = [net(list(WIDTH.values()), 3, alpha is not None) for net in (reference.Generator, reference.Discriminator)]
+    g_pairs = pair_parameters(theirs[0], G)
+    d_pairs = pair_parameters(theirs[1], D)
     share = None if alpha is None else torch.tensor(alpha)
-    part = {
+    batch = {
         "real": torch.rand(BATCH, 3, 16, 16) * 2 - 1,
         "latents": torch.randn(BATCH, WIDTH[4]),
         "mix": torch.rand(BATCH),
         "labels": None,
     }
     loss = WGANGP([GradientPenalty(), Drift()])
-    calls: Any = (lambda z, y=None: G(z, y, share), lambda x, y=None: D(x, y, share), part)
+    calls: Any = (lambda z, y=None: G(z, y, share), lambda x, y=None: D(x, y, share), batch)
 
     expected = sum(discriminator_terms(*calls, loss, loss.penalties)[0].values())
-    fake: Tensor = nets[0](part["latents"], alpha).detach()
-    found = reference.critic_loss(nets[1], part["real"], fake, part["mix"], alpha)
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    fake: Tensor = theirs[0](batch["latents"], alpha).detach()
+    actual = reference.critic_loss(theirs[1], batch["real"], fake, batch["mix"], alpha)
+    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-11)
     expected.backward()
-    found.backward()
+    actual.backward()
     require_equal_gradients([pair for pair in d_pairs if pair[1] is not D.head.score.bias])
     # The score's bias moves only the drift: its gradient is small, and all of it.
-    torch.testing.assert_close(nets[1].score.bias.grad, D.head.score.bias.grad)
+    torch.testing.assert_close(theirs[1].score.bias.grad, D.head.score.bias.grad)
 
     expected = sum(generator_terms(*calls, loss)[0].values())
-    found = -nets[1](nets[0](part["latents"], alpha), alpha).mean()
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    actual = -theirs[1](theirs[0](batch["latents"], alpha), alpha).mean()
+    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-11)
     expected.backward()
-    found.backward()
+    actual.backward()
     require_equal_gradients(g_pairs)
 
 
@@ -167,8 +171,8 @@ def test_the_ladder_fits_the_yardstick(reference: ModuleType) -> None:
         assert sum(p.numel() for p in theirs) == sum(p.numel() for p in ours.parameters())
 
 
-def test_the_readmes_tables() -> None:
-    tables = loaded(FILE.with_name("tables.py"))
+def test_the_tables_of_a_report() -> None:
+    tables = load_module(FILE.with_name("tables.py"))
     figures = {"images_per_second": 20.0, "gflops_per_image": 2.0, "of_ceiling": 0.5, "shares": {"hooks": 0.0012}}
     rows = [
         {"contender": "mine", "size": "4x4", "phase": "steady", "ratio": 1.25, **figures},

@@ -1,4 +1,4 @@
-"""What a stage leaves behind: nothing. `benchmarks/test_memory.py` prints memory over thousands of steps."""
+"""Test that a stage leaves nothing behind. `benchmarks/test_memory.py` prints memory over thousands of steps."""
 
 import gc
 import weakref
@@ -13,7 +13,7 @@ from pggan_plugins.losses import Hinge
 
 
 class Watch:
-    """Holds weak references to what should go as stages give way to each other."""
+    """A hook with weak references to what should be freed as stages follow each other."""
 
     def __init__(self) -> None:
         self.gone: dict[str, weakref.ref[Any]] = {}
@@ -70,8 +70,8 @@ def test_old_bridges_optimizers_and_graphs_are_freed(train: Callable[..., Any]) 
     assert not watch.alive
 
 
-class DyingLoss(Hinge):
-    """Dies three times at one clock."""
+class FailingLoss(Hinge):
+    """A loss that is not finite three times at one clock."""
 
     states: ClassVar[list[weakref.ref[Any]]] = []
 
@@ -87,13 +87,13 @@ class DyingLoss(Hinge):
 
 
 def test_going_back_leaves_nothing_behind(train: Callable[..., Any]) -> None:
-    """The states that died are freed."""
-    lines = ["train.loss = @losses.Dying()", "train.non_finite = 'rewind'"]
-    run = train(*lines, plugins=(Component("losses", "Dying", DyingLoss),))
+    """Check that the states that failed are freed."""
+    lines = ["train.loss = @losses.Failing()", "train.non_finite = 'rewind'"]
+    run = train(*lines, plugins=(Component("losses", "Failing", FailingLoss),))
     assert run.state.rewinds == 3
     gc.collect()
-    assert {id(ref()) for ref in DyingLoss.states if ref() is not None} == {id(run.state)}
-    assert [ref() for ref in DyingLoss.states].count(None) >= 3
+    assert {id(ref()) for ref in FailingLoss.states if ref() is not None} == {id(run.state)}
+    assert [ref() for ref in FailingLoss.states].count(None) >= 3
 
 
 def test_the_number_of_tensors_does_not_grow_within_a_stage(train: Callable[..., Any]) -> None:

@@ -1,4 +1,4 @@
-"""`train.micro_batch`: a batch worked on in slices moves the weights as the whole one does."""
+"""Test `train.micro_batch`: a batch worked on in slices moves the weights as the whole one does."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pggan_kit.benchmarking.plan import largest_that_fits
+from pggan_kit.benchmarking.plan import find_largest_micro_batch
 from pggan_kit.schedule import ScheduleSettings
-from pggan_kit.testing.support import noise
-from pggan_kit.testing.tiny_runs import summary, train_tiny
+from pggan_kit.testing.support import draw_noise
+from pggan_kit.testing.tiny_runs import summarize_run, train_tiny
 from pggan_kit.testing.toys import ToyDataset
-from pggan_kit.training.micro_batches import averaged, joined, sliced
+from pggan_kit.training.micro_batches import average_slices, merge_slices, slice_batch
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.losses import WGANGP, BinaryCrossEntropy, Relativistic
 from pggan_plugins.optimizers import Adam, SharedAdam
@@ -46,65 +46,66 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "labels": lambda: {**alternating(WGANGP([GradientPenalty()])), "dataset": ToyDataset(classes=3)},
 }
-"""What is trained; all with the statistic over groups of four."""
+"""Components by the name of the case; all with the statistic over groups of four."""
 
 
 @pytest.fixture
 def in_float64() -> Any:
-    """Two orders of summation then agree closely enough for Adam, which divides by what may be tiny."""
+    """Compute in float64: two orders of summation then agree closely enough for Adam, which divides by tiny numbers."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
 
 
-def trained(folder: Path, case: str, micro_batch: Any) -> dict[str, Any]:
+def train_case(folder: Path, case: str, micro_batch: Any) -> dict[str, Any]:
     folder.mkdir()
     conditioning = "projection" if case == "labels" else "none"
-    parts = {"architecture": PGGAN(channels=4, conditioning=conditioning), "schedule": SCHEDULE}
-    run = train_tiny(object(), case, folder, {**parts, **CASES[case](), "micro_batch": micro_batch})
-    return {**summary(run), "stats": run.files.stats()}
+    components = {"architecture": PGGAN(channels=4, conditioning=conditioning), "schedule": SCHEDULE}
+    run = train_tiny(object(), case, folder, {**components, **CASES[case](), "micro_batch": micro_batch})
+    return {**summarize_run(run), "stats": run.files.stats()}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_slices_move_the_weights_as_the_whole_batch_does(case: str, tmp_path: Path, in_float64: None) -> None:
-    whole, parts = (trained(tmp_path / str(size), case, size) for size in (None, 4))
+    whole, sliced = (train_case(tmp_path / str(size), case, size) for size in (None, 4))
     for net in ("generator", "discriminator", "ema"):
         for name, value in whole[net].items():
             assert value.dtype == torch.float64
-            torch.testing.assert_close(parts[net][name], value, rtol=1e-8, atol=1e-10)
-    for ours, theirs in zip(parts["stats"], whole["stats"], strict=True):
+            torch.testing.assert_close(sliced[net][name], value, rtol=1e-8, atol=1e-10)
+    for ours, theirs in zip(sliced["stats"], whole["stats"], strict=True):
         for tag in theirs:
             if tag.startswith(("Loss/", "Scores/")):
                 assert ours[tag] == pytest.approx(theirs[tag], rel=1e-5), tag
 
 
 def test_it_may_be_per_stage_and_no_less_than_the_batch_is_the_whole(tmp_path: Path) -> None:
-    """To the bit: the whole batch takes the way it takes without the setting."""
-    whole, same = (trained(tmp_path / str(i), "pairs", size) for i, size in enumerate((None, {4: BATCH, 8: 100})))
-    cut = trained(tmp_path / "cut", "pairs", {4: BATCH, 8: 4})
+    """Check it bit for bit: the whole batch takes the way that it takes without the setting."""
+    whole, same = (train_case(tmp_path / str(i), "pairs", size) for i, size in enumerate((None, {4: BATCH, 8: 100})))
+    cut = train_case(tmp_path / "cut", "pairs", {4: BATCH, 8: 4})
     assert all(torch.equal(same["generator"][name], value) for name, value in whole["generator"].items())
     assert any(not torch.equal(cut["generator"][name], value) for name, value in whole["generator"].items())
 
 
 @pytest.mark.parametrize(("rows", "count", "group"), [(16, 2, 4), (16, 4, 4), (12, 3, 4), (12, 2, 3), (8, 4, 2)])
 def test_groups_are_those_of_the_whole_batch(rows: int, count: int, group: int) -> None:
-    """Sample g * M + m of M groups is in group m, as the paper's code has it."""
+    """Check that sample g * M + m of M groups is in group m, as the paper's code has it."""
 
-    def groups(batch: Tensor) -> set[frozenset[int]]:
+    def list_groups(batch: Tensor) -> set[frozenset[int]]:
         many = len(batch) // group
         return {frozenset(int(batch[g * many + m]) for g in range(group)) for m in range(many)}
 
-    found = [groups(piece["rows"]) for piece in sliced({"rows": torch.arange(rows), "none": None}, count)]  # type: ignore[arg-type]
-    assert set.union(*found) == groups(torch.arange(rows))
+    batch = {"rows": torch.arange(rows), "none": None}
+    groups = [list_groups(piece["rows"]) for piece in slice_batch(batch, count)]  # type: ignore[arg-type]
+    assert set.union(*groups) == list_groups(torch.arange(rows))
 
 
 def test_what_is_kept_comes_back_in_the_batch_s_order() -> None:
-    batch = {"images": noise(12, 3, 2, 2), "score": noise(12, seed=1)}
-    pieces: list[Any] = list(sliced(batch, 3))
+    batch = {"images": draw_noise(12, 3, 2, 2), "score": draw_noise(12, seed=1)}
+    pieces: list[Any] = list(slice_batch(batch, 3))
     assert [len(piece["score"]) for piece in pieces] == [4, 4, 4]
-    again = joined(pieces)
+    again = merge_slices(pieces)
     assert all(torch.equal(again[name], value) for name, value in batch.items())
-    means = averaged([{"mean": piece["score"].double().mean()} for piece in pieces])
+    means = average_slices([{"mean": piece["score"].double().mean()} for piece in pieces])
     assert float(means["mean"]) == pytest.approx(float(batch["score"].double().mean()), abs=1e-12)
 
 
@@ -112,7 +113,7 @@ def test_rows_that_do_not_divide_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"^micro_batch cuts a batch into 2 slices, over which x's 3 rows do not divide"
     ):
-        list(sliced({"x": torch.zeros(3)}, 2))
+        list(slice_batch({"x": torch.zeros(3)}, 2))
 
 
 def test_a_size_that_does_not_divide_the_batch_is_refused(rejected: Callable[..., str]) -> None:
@@ -124,4 +125,4 @@ def test_a_size_that_does_not_divide_the_batch_is_refused(rejected: Callable[...
     [(16, 100.0, 100.0, 16), (16, 100.0, 99.0, 8), (16, 160.0, 10.0, 1), (12, 120.0, 65.0, 6), (16, 160.0, 9.0, None)],
 )
 def test_what_plan_recommends(rows: int, activations: float, room: float, size: int | None) -> None:
-    assert largest_that_fits(rows, activations, room) == size
+    assert find_largest_micro_batch(rows, activations, room) == size

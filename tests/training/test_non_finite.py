@@ -1,4 +1,4 @@
-"""Numbers that die: found before they move a weight, named, and dealt with as `train.non_finite` says."""
+"""Test `train.non_finite`: NaN and infinity are found before they move a weight, named, and dealt with as it says."""
 
 import json
 import math
@@ -20,8 +20,9 @@ from pggan_kit import Component, Scores, hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import TrainingError
 from pggan_kit.runs.directory import RunDirectory
-from pggan_kit.testing.support import equal
+from pggan_kit.testing.support import are_equal
 from pggan_kit.training import non_finite as guards
+from pggan_kit.training.measures import DIVERSITY_IMAGES, measure_diversity
 from pggan_kit.training.non_finite import Guard, NonFiniteError
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.losses import Hinge
@@ -31,16 +32,18 @@ BAD = math.nan
 
 
 class Poison:
-    """What dies, and when: by the clock before the step, as data, so that a repeated step dies again.
+    """A hook that says which steps fail, and where: by the clock before the step, so that a repeated step fails again.
 
     Args:
         where: `loss`, `gradient` or `layer`.
-        at: clocks of the steps.
-        streams: only for so many tries: with other latents all is well.
+        at: Clocks of the steps.
+        tries: Number of times that a step fails; with the latents of the next try all is well.
     """
 
     def __init__(self, where: str, at: tuple[int, ...], tries: int = 1000) -> None:
-        self.where, self.at, self.tries = where, at, tries
+        self.where = where
+        self.at = at
+        self.tries = tries
         self.run: Any = None
 
     def due(self, where: str) -> bool:
@@ -52,8 +55,8 @@ class Poison:
         self.run = run
 
 
-class DyingLoss(Hinge):
-    """Hinge, with a poisoned generator's term or gradient."""
+class PoisonedLoss(Hinge):
+    """Hinge, whose generator's term or gradient may be poisoned."""
 
     poison: Poison
 
@@ -67,7 +70,7 @@ class DyingLoss(Hinge):
 
 
 class Fuse(nn.Module):
-    """A layer that hands on NaN when it is poisoned, and keeps a running mean of what it sees."""
+    """A layer that returns NaN when it is poisoned, and keeps a running mean of its inputs."""
 
     def __init__(self, poison: Poison) -> None:
         super().__init__()
@@ -82,7 +85,7 @@ class Fuse(nn.Module):
         return x
 
 
-class DyingArchitecture(PGGAN):
+class PoisonedArchitecture(PGGAN):
     """PGGAN, with a fuse in the discriminator's newest block."""
 
     poison: Poison
@@ -95,27 +98,27 @@ class DyingArchitecture(PGGAN):
         return nn.Sequential(block, Fuse(self.poison)) if stage.index == 1 else block
 
 
-Dying = Callable[..., Any]
+TrainPoisoned = Callable[..., Any]
 
 
 @pytest.fixture
-def dying(tiny: Callable[..., str]) -> Dying:
-    """`dying(poison, "train.seed = 1", ..., run_dir=...)` trains a poisoned tiny experiment."""
+def train_poisoned(tiny: Callable[..., str]) -> TrainPoisoned:
+    """Return a function that trains a poisoned tiny experiment: `train_poisoned(poison, "train.seed = 1", ...)`."""
     base = "".join(line for line in TINY.splitlines(keepends=True) if "architectures.PGGAN." not in line)
 
     def run(poison: Poison, *lines: str, run_dir: str = "run", plugins: tuple[Any, ...] = ()) -> Any:
-        chosen = ["train.loss = @losses.Dying()", "train.architecture = @architectures.Frail()"]
+        chosen = ["train.loss = @losses.Poisoned()", "train.architecture = @architectures.Frail()"]
         file = tiny(*chosen, *lines, base=base)
-        return pggan_kit.train(file, run_dir=run_dir, plugins=[STUB, *poisoned(poison), *plugins])
+        return pggan_kit.train(file, run_dir=run_dir, plugins=[STUB, *list_poisoned_plugins(poison), *plugins])
 
     return run
 
 
-def poisoned(poison: Poison) -> list[Any]:
-    """The parts that it poisons, and itself."""
-    loss = type("Dying", (DyingLoss,), {"poison": poison})
-    architecture = type("Frail", (DyingArchitecture,), {"poison": poison})
-    return [Component("losses", "Dying", loss), Component("architectures", "Frail", architecture), poison]
+def list_poisoned_plugins(poison: Poison) -> list[Any]:
+    """Return the components that it poisons, and itself."""
+    loss = type("Poisoned", (PoisonedLoss,), {"poison": poison})
+    architecture = type("Frail", (PoisonedArchitecture,), {"poison": poison})
+    return [Component("losses", "Poisoned", loss), Component("architectures", "Frail", architecture), poison]
 
 
 MODES = pytest.mark.parametrize("each_step", [True, False], ids=["as on a CPU", "as on a GPU"])
@@ -123,24 +126,24 @@ MODES = pytest.mark.parametrize("each_step", [True, False], ids=["as on a CPU", 
 
 @pytest.fixture
 def mode(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """`mode(False)`: only a flag is set in each step, and read at ticks."""
+    """Return a function that chooses where the flag is read: `mode(False)`, at ticks alone."""
     return lambda each_step: monkeypatch.setattr(guards, "checks_each_step", lambda device: each_step)
 
 
 def all_finite(run: Path) -> bool:
-    """Whether all checkpoints of a run are."""
+    """Return whether all checkpoints of a run are finite."""
     checkpoints = RunDirectory(run).checkpoints()
-    return all(finite(checkpoints.load(entry).content()) for entry in checkpoints.entries())
+    return all(is_finite(checkpoints.load(entry).content()) for entry in checkpoints.read_entries())
 
 
-def finite(content: Any) -> bool:
+def is_finite(content: Any) -> bool:
     if isinstance(content, torch.Tensor):
         return bool(content.isfinite().all())
     if isinstance(content, dict):
-        return all(finite(value) for value in content.values())
+        return all(is_finite(value) for value in content.values())
     if isinstance(content, (list, tuple)):
-        return all(finite(value) for value in content)
-    return not isinstance(content, float) or math.isfinite(content)
+        return all(is_finite(value) for value in content)
+    return math.isfinite(content) if isinstance(content, float) else True
 
 
 CASES = {
@@ -160,13 +163,13 @@ CASES = {
 
 @MODES
 @pytest.mark.parametrize("case", CASES)
-def test_by_default_a_run_stops_before_the_step_and_names_what_died(
-    case: str, each_step: bool, dying: Dying, mode: Callable[[bool], None]
+def test_by_default_a_run_stops_before_the_step_and_names_the_culprit(
+    case: str, each_step: bool, train_poisoned: TrainPoisoned, mode: Callable[[bool], None]
 ) -> None:
     poison, text = CASES[case]
     mode(each_step)
     with pytest.raises(TrainingError, match=text):
-        dying(poison)
+        train_poisoned(poison)
     clock = poison.at[0]
     assert last(Path("run"))["images"] == clock and all_finite(Path("run"))
     assert [row["images"] for row in rows(Path("run"))] == [at for at in (8, 16, 24, 32, 40) if at <= clock]
@@ -174,9 +177,9 @@ def test_by_default_a_run_stops_before_the_step_and_names_what_died(
 
 @MODES
 def test_what_is_saved_is_the_state_before_the_step(
-    each_step: bool, dying: Dying, mode: Callable[[bool], None]
+    each_step: bool, train_poisoned: TrainPoisoned, mode: Callable[[bool], None]
 ) -> None:
-    """The same weights as those of a healthy run that is stopped there; D had moved in the step that died."""
+    """Compare with the weights of a healthy run at that clock; D had moved in the step that failed."""
     seen: dict[str, Any] = {}
 
     class Look:
@@ -185,16 +188,16 @@ def test_what_is_saved_is_the_state_before_the_step(
             if state.images == 12:
                 seen.update({name: value.clone() for name, value in state.discriminator.state_dict().items()})
 
-    dying(Poison("loss", ()), run_dir="healthy", plugins=(Look(),))
+    train_poisoned(Poison("loss", ()), run_dir="healthy", plugins=(Look(),))
     mode(each_step)
     with pytest.raises(TrainingError):
-        dying(Poison("loss", (12,)))
-    assert equal(dict(last(Path("run"))["discriminator"]), seen)
+        train_poisoned(Poison("loss", (12,)))
+    assert are_equal(dict(last(Path("run"))["discriminator"]), seen)
 
 
 @MODES
-def test_a_step_may_be_skipped(each_step: bool, dying: Dying, mode: Callable[[bool], None]) -> None:
-    """Neither weights nor running statistics see it; the clock moves past it, and it is counted."""
+def test_a_step_may_be_skipped(each_step: bool, train_poisoned: TrainPoisoned, mode: Callable[[bool], None]) -> None:
+    """Check that neither weights nor running statistics change; the clock moves past the step, and it is counted."""
     mode(each_step)
     steps: list[int] = []
 
@@ -203,69 +206,72 @@ def test_a_step_may_be_skipped(each_step: bool, dying: Dying, mode: Callable[[bo
         def after_step(self, state: Any) -> None:
             steps.append(state.images)
 
-    run = dying(Poison("layer", (12, 20)), "train.non_finite = 'skip'", plugins=(Count(),))
+    run = train_poisoned(Poison("layer", (12, 20)), "train.non_finite = 'skip'", plugins=(Count(),))
     assert run.state.images == 40 and run.state.steps == 10 and run.state.dropped == 2
     if each_step:
-        assert steps == [4, 8, 12, 20, 28, 32, 36, 40], "hooks do not hear of a step that was left out"
+        assert steps == [4, 8, 12, 20, 28, 32, 36, 40], "hooks are not called for a step that was dropped"
     assert all_finite(Path("run"))
     assert [row["Progress/dropped_steps"] for row in rows(Path("run"))] == [0, 1, 2, 2, 2]
     log = Path("run/log.txt").read_text()
     assert re.search(r"the discriminator's hinge .* at images 12 \(.*\): step dropped \(1 of 10\)", log)
     mode(True)
-    dying(Poison("layer", (12, 20)), "train.non_finite = 'skip'", run_dir="checked")
+    train_poisoned(Poison("layer", (12, 20)), "train.non_finite = 'skip'", run_dir="checked")
     assert_same_run(Path("run"), Path("checked"))
 
 
 @MODES
-def test_skipping_has_a_limit(each_step: bool, dying: Dying, mode: Callable[[bool], None]) -> None:
+def test_skipping_has_a_limit(each_step: bool, train_poisoned: TrainPoisoned, mode: Callable[[bool], None]) -> None:
     mode(each_step)
     with pytest.raises(TrainingError, match=r"at images 20 \(.*, after 2 dropped steps\. The state before"):
-        dying(Poison("loss", (8, 12, 20)), "train.non_finite = 'skip'", "train.non_finite_limit = 2")
+        train_poisoned(Poison("loss", (8, 12, 20)), "train.non_finite = 'skip'", "train.non_finite_limit = 2")
     assert last(Path("run"))["images"] == 20 and all_finite(Path("run"))
 
 
 @MODES
-def test_a_run_may_go_back_and_take_other_latents(each_step: bool, dying: Dying, mode: Callable[[bool], None]) -> None:
+def test_a_run_may_go_back_and_take_other_latents(
+    each_step: bool, train_poisoned: TrainPoisoned, mode: Callable[[bool], None]
+) -> None:
     mode(each_step)
     rewind = ["train.non_finite = 'rewind'", "train.tick = 16"]
-    run = dying(Poison("loss", (12,), tries=2), *rewind)
+    run = train_poisoned(Poison("loss", (12,), tries=2), *rewind)
     assert run.state.rewinds == 2 and run.state.images == 40 and all_finite(Path("run"))
     assert [row["Progress/rewinds"] for row in rows(Path("run"))] == [0, 2, 2, 2, 2]
     log = Path("run/log.txt").read_text()
     assert re.search(r"at images 12 \(.*\): back to images 8 with new latents \(2 of 10\)", log)
-    healthy = dying(Poison("loss", ()), *rewind, run_dir="healthy")
-    assert not equal(healthy.state.generator.state_dict(), run.state.generator.state_dict())
+    healthy = train_poisoned(Poison("loss", ()), *rewind, run_dir="healthy")
+    assert not are_equal(healthy.state.generator.state_dict(), run.state.generator.state_dict())
     mode(True)
-    dying(Poison("loss", (12,), tries=2), *rewind, run_dir="checked")
+    train_poisoned(Poison("loss", (12,), tries=2), *rewind, run_dir="checked")
     assert_same_run(Path("run"), Path("checked"))
 
 
 @MODES
-def test_rewinding_has_a_limit(each_step: bool, dying: Dying, mode: Callable[[bool], None]) -> None:
+def test_rewinding_has_a_limit(each_step: bool, train_poisoned: TrainPoisoned, mode: Callable[[bool], None]) -> None:
     mode(each_step)
     with pytest.raises(TrainingError, match=r"at images 12 \(.*, after 3 rewinds\. The state before"):
-        dying(Poison("loss", (12,)), "train.non_finite = 'rewind'", "train.non_finite_limit = 3")
+        train_poisoned(Poison("loss", (12,)), "train.non_finite = 'rewind'", "train.non_finite_limit = 3")
     assert last(Path("run"))["images"] == 12 and last(Path("run"))["rewinds"] == 3
 
 
-def test_the_first_tick_is_guarded_too(dying: Dying, mode: Callable[[bool], None]) -> None:
+def test_the_first_tick_is_guarded_too(train_poisoned: TrainPoisoned, mode: Callable[[bool], None]) -> None:
     mode(False)
     with pytest.raises(TrainingError, match=r"at images 4 \(stage 4x4"):
-        dying(Poison("loss", (4,)), "train.tick = 1000")
+        train_poisoned(Poison("loss", (4,)), "train.tick = 1000")
     assert last(Path("run"))["images"] == 4
 
 
-def test_a_run_that_stopped_dying_can_be_resumed_under_another_policy(dying: Dying) -> None:
-    """What is saved is whole: only the config forbids to go on."""
+def test_a_run_that_diverged_can_be_resumed_under_another_policy(train_poisoned: TrainPoisoned) -> None:
+    """Check that the checkpoint is complete: only the config kept the run from going on."""
     with pytest.raises(TrainingError):
-        dying(Poison("loss", (12,)))
+        train_poisoned(Poison("loss", (12,)))
     config = Path("run/config.gin")
     config.write_text(config.read_text() + "train.non_finite = 'skip'\n")
-    assert resume("run", plugins=[STUB, *poisoned(Poison("loss", (12,)))]).state.dropped == 1
+    assert resume("run", plugins=[STUB, *list_poisoned_plugins(Poison("loss", (12,)))]).state.dropped == 1
 
 
 def test_the_guard_sees_every_kind_of_bad_number_and_changes_none() -> None:
-    guard, net = Guard(torch.device("cpu")), nn.Linear(3, 2)
+    guard = Guard(torch.device("cpu"))
+    net = nn.Linear(3, 2)
     for bad in (math.nan, math.inf, -math.inf):
         for name in ("weight", "bias"):
             for param in net.parameters():
@@ -284,8 +290,8 @@ def test_the_guard_sees_every_kind_of_bad_number_and_changes_none() -> None:
     guard.check("generator", {"a": good}, good, net)
 
 
-def test_a_collapse_is_told_once_a_stage(train: Callable[..., Any]) -> None:
-    """All latents give one image: the statistic is near 0."""
+def test_a_collapse_is_warned_of_once_a_stage(train: Callable[..., Any]) -> None:
+    """Let all latents give one image: the statistic is near 0."""
 
     class Flatten:
         @hookimpl
@@ -294,12 +300,13 @@ def test_a_collapse_is_told_once_a_stage(train: Callable[..., Any]) -> None:
                 for param in net.to_image.parameters():
                     param.data.zero_()
 
-    told = ["train.collapse_below = 0.05", "optimizers.Adam.lr = 1e-9"]
+    lines = ["train.collapse_below = 0.05", "optimizers.Adam.lr = 1e-9"]
     with pytest.warns(UserWarning, match=r"images vary 0\.0\d\d times as much as the data, less than") as caught:
-        train(*told, plugins=(Flatten(),), run_dir="run")
+        train(*lines, plugins=(Flatten(),), run_dir="run")
     assert len([w for w in caught if "collapsed" in str(w.message)]) == 3
-    found = [row["Progress/diversity"] for row in rows(Path("run"))]
-    assert len(found) == 5 and all(0 <= value < 0.05 for value in found)
+    values = [row["Progress/diversity"] for row in rows(Path("run"))]
+    assert len(values) == 5
+    assert all(0 <= value < 0.05 for value in values)
     assert Path("run/log.txt").read_text().count("has it collapsed?") == 3
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -308,9 +315,7 @@ def test_a_collapse_is_told_once_a_stage(train: Callable[..., Any]) -> None:
 
 
 def test_diversity_of_known_images(train: Callable[..., Any]) -> None:
-    """A generator whose images are the data's has diversity 1; half of their contrast, 0.5."""
-    from pggan_kit.training.measures import DIVERSITY_IMAGES, diversity
-
+    """Check that the data's own images have diversity 1, and those of half their contrast 0.5."""
     run = train("datasets.Stub.n = 64")
 
     class Sampler:
@@ -319,9 +324,9 @@ def test_diversity_of_known_images(train: Callable[..., Any]) -> None:
             return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(position)), None
 
     def images(contrast: float) -> Callable[..., torch.Tensor]:
-        found, _ = Sampler().batch(run.state.images, DIVERSITY_IMAGES)
-        return lambda latents, labels: contrast * (found / 127.5 - 1.0)
+        reals, _ = Sampler().batch(run.state.images, DIVERSITY_IMAGES)
+        return lambda latents, labels: contrast * (reals / 127.5 - 1.0)
 
     for contrast in (1.0, 0.5, 0.0):
         run.generate = images(contrast)
-        assert diversity(run, Sampler()) == pytest.approx(contrast)
+        assert measure_diversity(run, Sampler()) == pytest.approx(contrast)

@@ -1,7 +1,7 @@
-"""No step makes the device finish its queue: nothing in it reads a tensor's value, whatever part is chosen.
+"""Test that no step waits for the device: nothing in it reads a tensor's value, whatever component is chosen.
 
-On a CPU such reads cost nothing and so would go unnoticed; here they are watched for, with the guard of the numbers as
-it is on a GPU. `test_gpu.py` lets CUDA itself watch; `test_experiments.py` has every shipped experiment watched.
+On a CPU such reads cost nothing and so would go unnoticed; here they are watched for, with the guard as it is on a GPU.
+`test_gpu.py` lets CUDA itself watch; `test_experiments.py` has every shipped experiment watched.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_step_waits(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = watched(monkeypatch)
+    waits = watched(monkeypatch)
     adam = {"generator_optimizer": Adam(decay_images=16), "discriminator_optimizer": Adam()}
     chosen = {"architecture": PGGAN(channels=4), "update": Alternating(), **adam, **CASES[case]()}
     run = train_tiny(object(), case, tmp_path, chosen)
     assert run.state.steps == 7
-    assert found == []
+    assert waits == []
 
 
-def test_a_part_that_waits_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_component_that_waits_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Curious(ToyLoss):
         def generator(self, fake: Scores, real: Scores | None) -> dict[str, torch.Tensor]:
             float(fake.score.detach().mean())
             return super().generator(fake, real)
 
-    found = watched(monkeypatch)
+    waits = watched(monkeypatch)
     train_tiny(object(), "curious", tmp_path, {"loss": Curious()})
-    assert found.count("_local_scalar_dense") == 7
+    assert waits.count("_local_scalar_dense") == 7
 
 
 READS: dict[str, Callable[[torch.Tensor], Any]] = {
@@ -89,7 +89,7 @@ def test_the_watch_sees_what_would_wait(name: str) -> None:
     assert calls.found or operators.found
 
 
-def test_the_watch_lets_pass_what_would_not() -> None:
+def test_the_watch_ignores_what_would_not_wait() -> None:
     with SyncWatch() as calls, DispatchWatch() as operators:
         x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).to("cpu", non_blocking=True)
         x = torch.where(x > 0, x, -x)[torch.arange(2)].clone()

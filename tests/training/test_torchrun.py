@@ -1,4 +1,4 @@
-"""A whole run under torchrun: asked to stop, a rank that dies, one that hangs; and going on afterwards."""
+"""Test a whole run under torchrun: one asked to stop, a rank that exits, one that hangs; and resuming afterwards."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from helpers.killing import last
 from pggan_kit.api.train import resume
 
 SECONDS = 120
+"""Maximum seconds of a command."""
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 ACT = """\
@@ -26,7 +27,7 @@ from pggan_kit import hookimpl
 @hookimpl
 def after_step(state):
     if os.environ.get("RANK") == "1" and state.images == 12:
-        {what}
+        {code}
 """
 
 IMPATIENT = """\
@@ -36,17 +37,20 @@ from pggan_kit.cli import main
 distributed.TIMEOUT = timedelta(seconds=5)
 main()
 """
-"""The command line, for processes that do not wait long for each other."""
+"""Program of the command line, for processes that do not wait long for each other."""
 
 Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def torchrun(tiny: Callable[..., str]) -> Torchrun:
-    """`torchrun(what)`: trains the tiny experiment in two processes, of which rank 1 does this after its third step."""
+    """Return a function that trains the tiny experiment in two processes: `torchrun(code)`.
 
-    def run(what: str, *lines: str, ranks: int = 2, program: tuple[str, ...] = ("-m", "pggan_kit")) -> object:
-        Path("act.py").write_text(ACT.format(what=what))
+    Rank 1 runs the code after its third step.
+    """
+
+    def run(code: str, *lines: str, ranks: int = 2, program: tuple[str, ...] = ("-m", "pggan_kit")) -> object:
+        Path("act.py").write_text(ACT.format(code=code))
         args = ["train", tiny(*lines), "--plugin", STUB, "--plugin", "act.py", "--run-dir", "run"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         ended = subprocess.run(
@@ -56,14 +60,14 @@ def torchrun(tiny: Callable[..., str]) -> Torchrun:
             text=True,
             timeout=SECONDS,
         )
-        Path("act.py").write_text(ACT.format(what="pass"))
+        Path("act.py").write_text(ACT.format(code="pass"))
         return ended
 
     return run  # type: ignore[return-value]
 
 
-def resumed() -> int:
-    """Where the run ends when one process goes on with it."""
+def resume_and_count() -> int:
+    """Resume the run in one process, and return the images at its end."""
     return resume("run", plugins=[STUB]).state.images
 
 
@@ -73,16 +77,16 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(torchrun: Torchrun) -> 
     assert "stopped at images 16 and saved; go on with: pggan-kit resume run" in ended.stderr
     assert last(Path("run"))["images"] == 16
     assert re.search(r"exitcode\s*: 143", ended.stderr)
-    assert resumed() == 40
+    assert resume_and_count() == 40
 
 
-def test_a_rank_that_dies_ends_all_with_a_message(torchrun: Torchrun) -> None:
+def test_a_rank_that_exits_ends_all_with_a_message(torchrun: Torchrun) -> None:
     began = time.monotonic()
     ended = torchrun("os._exit(3)")
     assert ended.returncode != 0 and time.monotonic() - began < SECONDS / 2
     assert "error: process 0 of 2 lost the others: one of them has ended" in ended.stderr
     assert last(Path("run"))["images"] == 8, "the last tick's"
-    assert resumed() == 40
+    assert resume_and_count() == 40
 
 
 @pytest.mark.slow
@@ -96,15 +100,15 @@ def test_a_rank_that_hangs_is_not_waited_for_forever(torchrun: Torchrun) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("what", "lines", "told"),
+    ("code", "lines", "message"),
     [
         ("pass", ["schedule.batch_size = 5"], "schedule.batch_size 5 does not divide over 2 processes"),
         ("raise ValueError('no')", [], "after_step"),
     ],
 )
-def test_what_is_wrong_is_told(what: str, lines: list[str], told: str, torchrun: Torchrun) -> None:
-    ended = torchrun(what, *lines)
-    assert ended.returncode != 0 and told in ended.stderr and "error: " in ended.stderr
+def test_errors_are_reported(code: str, lines: list[str], message: str, torchrun: Torchrun) -> None:
+    ended = torchrun(code, *lines)
+    assert ended.returncode != 0 and message in ended.stderr and "error: " in ended.stderr
 
 
 @pytest.mark.slow
@@ -113,10 +117,10 @@ def test_a_signal_to_torchrun_stops_all(number: str, torchrun: Torchrun) -> None
     ended = torchrun(f"os.kill(os.getppid(), signal.{number}); time.sleep(2)")
     assert ended.returncode != 0 and "and saved; go on with: pggan-kit resume run" in ended.stderr
     assert last(Path("run"))["images"] in (12, 16, 20)
-    assert resumed() == 40
+    assert resume_and_count() == 40
 
 
-def test_ranks_that_find_nobody_say_so(rejected: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_finds_no_others_says_so(rejected: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
