@@ -1,7 +1,7 @@
-"""Ablations: variants of one experiment, trained with the same seeds and compared as their plan says.
+"""Ablations: variants of one experiment, trained with the same seeds and compared by the rules of a plan.
 
-    found = pggan_kit.ablation.ablate("experiments/ablations/switch.gin", out="runs/switch")
-    print(pggan_kit.ablation.text(found))
+    analysis = pggan_kit.ablation.ablate("experiments/ablations/switch.gin", out="runs/switch")
+    print(pggan_kit.ablation.render_text(analysis))
 
 Needs scipy (the extra `ablation`).
 """
@@ -15,15 +15,15 @@ from typing import Any
 from pggan_kit.errors import ConfigError
 
 try:
-    import scipy  # noqa: F401  # said now, not after hours of training
+    import scipy  # noqa: F401  # a missing package is reported here, and not after hours of training
 except ModuleNotFoundError:
     raise ConfigError("ablations need scipy: pip install 'pggan_kit[ablation]'") from None
 
-from pggan_kit.ablation import conduct as running
+from pggan_kit.ablation import conduct
 from pggan_kit.ablation import plan as plans
-from pggan_kit.ablation.cost import cost
+from pggan_kit.ablation.cost import estimate_cost
 from pggan_kit.ablation.plan import Plan
-from pggan_kit.ablation.table import text
+from pggan_kit.ablation.table import render_text
 from pggan_kit.runs.directory import ROOT
 
 
@@ -35,25 +35,26 @@ def ablate(
     plugins: Sequence[str | Path] = (),
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Run an ablation to its end, from wherever it was left; write `results.csv`, `analysis.json` and `table.txt`.
+    """Run an ablation to its end, from wherever it was stopped; write `results.csv`, `analysis.json` and `table.txt`.
 
     Args:
-        config: the gin file that binds `ablate.*`, see `settings.Ablation`.
-        bindings: overrides of the plan (`ablate.*`, `launchers.*`), and of the experiments of all variants.
-        out: the ablation's folder; None: `runs/NAME`.
-        plugins: files of plugins beside the installed ones.
-        say: told of each trial that ends.
+        config: The gin file that binds `ablate.*`, see `settings.Ablation`.
+        bindings: Overrides of the plan (`ablate.*`, `launchers.*`), and of the experiments of all variants.
+        out: The ablation's folder; None: `runs/NAME`.
+        plugins: Files of plugins beside the installed ones.
+        say: Function that is called with one line for each trial that ends.
 
     Returns:
-        The content of `analysis.json`, see `analysis.analyse`.
+        The content of `analysis.json`, see `analysis.analyse_results`.
 
     Raises:
-        UserError: the input was wrong, or is another plan than the one begun in `out`.
-        TrainingError: trials could not be brought to an end.
-        Interrupted: a signal stopped it; called again, it goes on.
+        UserError: The input is wrong, or `out` holds an ablation with another plan.
+        TrainingError: Some trials did not end.
+        Interrupted: A signal stopped it; called again, it continues.
     """
-    plan, launcher = plans.read(config, bindings, plugins)
-    return running.run(plan, launcher, ROOT / plan.name if out is None else Path(out), say)
+    plan, launcher = plans.read_plan(config, bindings, plugins)
+    folder = ROOT / plan.name if out is None else Path(out)
+    return conduct.run_ablation(plan, launcher, folder, say)
 
 
-__all__ = ["Plan", "ablate", "cost", "text"]
+__all__ = ["Plan", "ablate", "estimate_cost", "render_text"]

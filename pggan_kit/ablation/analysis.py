@@ -1,4 +1,4 @@
-"""What an ablation's results say, contrast by contrast, by the rules that its plan fixed."""
+"""Analyse an ablation's results, contrast by contrast, by the rules that its plan fixed."""
 
 from __future__ import annotations
 
@@ -13,31 +13,37 @@ from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation.plan import Plan
 
 Results = Mapping[tuple[str, int], Mapping[str, Any]]
-"""What `trial.result` gives, by (variant, seed)."""
+"""Results as `trial.read_result` gives them, by (variant, seed)."""
 
 
-def analyse(plan: Plan, results: Results) -> dict[str, Any]:
-    """The content of `analysis.json`.
+def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
+    """Return the content of `analysis.json`.
 
     Returns:
-        `contrasts`, one entry each as `contrast` gives it, those over seeds that were added later after the others;
-        `secondary`, the same of all other metrics; `variants`, by name `trials`, `died`, `mean` (the geometric one
-        where the scale is `log`) and `floor` of the primary; `metric`, with its `direction` and `scale`; `margin`,
-        `alpha`, `hash`, `revisions`, `hardware`.
+        `contrasts`, one entry each as `compare_variants` gives it, first the planned ones, then those over seeds that
+        were added later; `secondary`, the same for all other metrics; `variants`, by name `trials`, `died` (how many
+        failed or have no finite value), `mean` (the geometric one if the scale is `log`) and `floor` of the primary;
+        `metric`, with its `direction` and `scale`; `margin`, `alpha`, `hash`, `revisions`, `hardware`.
     """
-    planned = [contrast(plan, results, pair, plan.primary, plan.seeds) for pair in plan.contrasts]
-    correct(planned)
-    later = []
+    # The verdicts come from the planned seeds alone.
+    planned = [compare_variants(plan, results, pair, plan.primary, plan.seeds) for pair in plan.contrasts]
+    add_verdicts(planned)
+
+    exploratory = []
     if plan.exploratory:
-        everyone = [*plan.seeds, *plan.exploratory]
-        later = [contrast(plan, results, pair, plan.primary, everyone) for pair in plan.confirmatory]
-        later = [{**entry, "role": "exploratory"} for entry in later]
-    others = sorted({row["metric"] for found in results.values() for row in found["rows"]} - {plan.primary})
-    secondary = [
-        {**contrast(plan, results, pair, metric, plan.seeds), "role": "secondary"}
-        for metric in others
-        for pair in plan.contrasts
-    ]
+        for pair in plan.confirmatory:
+            entry = compare_variants(plan, results, pair, plan.primary, plan.all_seeds)
+            exploratory.append({**entry, "role": "exploratory"})
+
+    metrics: set[str] = set()
+    for result in results.values():
+        metrics.update(row["metric"] for row in result["rows"])
+    secondary = []
+    for metric in sorted(metrics - {plan.primary}):
+        for pair in plan.contrasts:
+            entry = compare_variants(plan, results, pair, metric, plan.seeds)
+            secondary.append({**entry, "role": "secondary"})
+
     return {
         "name": plan.name,
         "hash": plan.hash,
@@ -45,74 +51,112 @@ def analyse(plan: Plan, results: Results) -> dict[str, Any]:
         **plan.quantities[plan.primary],
         "margin": plan.margin,
         "alpha": st.ALPHA,
-        "contrasts": [*planned, *later],
+        "contrasts": [*planned, *exploratory],
         "secondary": secondary,
-        "variants": {name: _variant(plan, results, name) for name in plan.variants},
-        "revisions": sorted({found["revision"] for found in results.values()}),
-        "hardware": sorted({found["hardware"] for found in results.values()}),
+        "variants": {name: _summarise_variant(plan, results, name) for name in plan.variants},
+        "revisions": sorted({result["revision"] for result in results.values()}),
+        "hardware": sorted({result["hardware"] for result in results.values()}),
     }
 
 
-def contrast(plan: Plan, results: Results, pair: Sequence[str], metric: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """How one variant differs from another, in pairs of runs with the same seed.
+def compare_variants(
+    plan: Plan, results: Results, pair: Sequence[str], metric: str, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Return how one variant differs from another, in pairs of runs with the same seed.
 
     Differences are `log variant - log against`, or without logarithms, as the metric states its `scale`. Interval,
-    TOST and bootstrap are of pairs in which both have a finite one. Where a run has none, the test is that of signed
-    ranks over all pairs: a run that failed or gave no finite value ranks worst, by the metric's `direction`, and a
-    value of 0 on a logarithmic scale ranks below all others.
+    TOST and bootstrap use the pairs in which both runs have a finite value. If a run has none, the test is that of
+    signed ranks over all pairs: a run that failed or gave no finite value ranks worst, by the metric's `direction`,
+    and a value of 0 on a logarithmic scale ranks below all others.
+
+    Args:
+        plan: The plan.
+        results: Results of the trials that have ended.
+        pair: Names of the variant and of the one that it is compared with.
+        metric: Name of the compared value.
+        seeds: Seeds of the pairs; those that only one variant has are left out.
     """
     variant, against = pair
     seeds = [seed for seed in seeds if (variant, seed) in results and (against, seed) in results]
-    values = [(_value(results, variant, seed, metric), _value(results, against, seed, metric)) for seed in seeds]
-    scale, direction = plan.quantities[metric]["scale"], plan.quantities[metric]["direction"]
+    scale = plan.quantities[metric]["scale"]
+    direction = plan.quantities[metric]["direction"]
     worst = math.inf if direction == "lower" else -math.inf
-    scaled = [(_on_scale(one, scale, worst), _on_scale(other, scale, worst)) for one, other in values]
+
+    # Each pair on the scale of the metric, and whether its runs failed.
+    scaled = []
+    failed = []
+    for seed in seeds:
+        one = _find_value(results, variant, seed, metric)
+        other = _find_value(results, against, seed, metric)
+        scaled.append((_convert_to_scale(one, scale, worst), _convert_to_scale(other, scale, worst)))
+        failed.append((one is None, other is None))
     finite = [(one, other) for one, other in scaled if math.isfinite(one) and math.isfinite(other)]
-    ours, theirs = [one for one, _ in finite], [other for _, other in finite]
-    d = [one - other for one, other in finite]
-    died = [(one is None, other is None) for one, other in values]
-    controls = set(pair) & set(plan.controls)
-    found: dict[str, Any] = {
+    differences = [one - other for one, other in finite]
+
+    is_control = bool(set(pair) & set(plan.controls))
+    entry: dict[str, Any] = {
         "variant": variant,
         "against": against,
-        "role": "control" if controls else "confirmatory",
+        "role": "control" if is_control else "confirmatory",
         "metric": metric,
         "direction": direction,
         "scale": scale,
         "seeds": seeds,
-        "n": len(d),
-        "failures": asdict(st.failures(died)),
-        "correlation": st.correlation(ours, theirs),
-        **_of_differences(d, plan.margin, len(plan.confirmatory)),
+        "n": len(differences),
+        "failures": asdict(st.compare_failures(failed)),
+        "correlation": st.correlate_pairs([one for one, _ in finite], [other for _, other in finite]),
+        **_describe_differences(differences, plan.margin, len(plan.confirmatory)),
         "ranks": None,
     }
+
+    # Without a finite value in each run, signed ranks decide.
     if len(finite) < len(scaled):
-        # Two runs that are alike without a finite value do not differ; their difference would be NaN.
-        of_all = [0.0 if one == other else one - other for one, other in scaled]
-        found["ranks"] = st.sign_flip(st.signed_ranks(of_all))._asdict()
-        found["smallest_effect"] = None  # it is that of sign flips of the differences, which do not decide here
-    test = found["ranks"] or found["sign_flip"]
-    found["p"] = test["p"] if test else None
-    return found
+        # Two equal runs without a finite value do not differ; their difference would be NaN.
+        all_differences = [0.0 if one == other else one - other for one, other in scaled]
+        entry["ranks"] = st.run_sign_flip_test(st.rank_with_signs(all_differences))._asdict()
+        entry["smallest_effect"] = None  # it belongs to sign flips of the differences, which do not decide here
+    test = entry["ranks"] or entry["sign_flip"]
+    entry["p"] = test["p"] if test else None
+    return entry
 
 
-def _of_differences(d: Sequence[float], margin: float, confirmatory: int) -> dict[str, Any]:
-    several = len(d) > 1
-    bootstrap = st.bootstrap_interval(d)
-    return {
-        "mean": float(np.mean(d)) if d else None,
-        "sd": float(np.std(d, ddof=1)) if several else None,
-        "interval": list(st.t_interval(d)) if several else None,
-        "bootstrap": list(bootstrap) if bootstrap else None,
-        "sign_flip": st.sign_flip(d)._asdict() if d else None,
-        "equivalence": st.equivalence(d, margin) if several else None,
-        # The level is that of Holm's first step.
-        "smallest_effect": st.smallest_effect(d, st.ALPHA / max(1, confirmatory)) if several else None,
+def _describe_differences(d: Sequence[float], margin: float, confirmatory: int) -> dict[str, Any]:
+    """Return the statistics of differences; None where there are too few of them.
+
+    Args:
+        d: Differences of the pairs in which both runs have a finite value.
+        margin: Largest difference that counts as none.
+        confirmatory: Number of confirmatory contrasts.
+    """
+    statistics: dict[str, Any] = {
+        "mean": None,
+        "sd": None,
+        "interval": None,
+        "bootstrap": None,
+        "sign_flip": None,
+        "equivalence": None,
+        "smallest_effect": None,
     }
 
+    # A spread takes two pairs, a bootstrap more.
+    if d:
+        statistics["mean"] = float(np.mean(d))
+        statistics["sign_flip"] = st.run_sign_flip_test(d)._asdict()
+    if len(d) > 1:
+        statistics["sd"] = float(np.std(d, ddof=1))
+        statistics["interval"] = list(st.compute_t_interval(d))
+        statistics["equivalence"] = st.run_equivalence_test(d, margin)
+        level_of_holms_first_step = st.ALPHA / max(1, confirmatory)
+        statistics["smallest_effect"] = st.find_smallest_effect(d, level_of_holms_first_step)
 
-def _on_scale(value: float | None, scale: str, worst: float) -> float:
-    """A value as runs are compared by it, perhaps infinite; `worst` where a run has none."""
+    bootstrap = st.bootstrap_mean(d)
+    if bootstrap is not None:
+        statistics["bootstrap"] = list(bootstrap)
+    return statistics
+
+
+def _convert_to_scale(value: float | None, scale: str, worst: float) -> float:
+    """Return a value on the scale on which runs are compared, perhaps infinite; `worst` if a run has none."""
     if value is None:
         return worst
     if scale == "plain":
@@ -120,61 +164,85 @@ def _on_scale(value: float | None, scale: str, worst: float) -> float:
     return math.log(value) if value > 0 else -math.inf
 
 
-def correct(entries: Sequence[dict[str, Any]]) -> None:
-    """Add `holm`, `equivalence_holm` and `verdict` to the entries that are confirmatory.
+def add_verdicts(entries: Sequence[dict[str, Any]]) -> None:
+    """Add `holm`, `equivalence_holm` and `verdict` to the confirmatory entries.
 
-    Both tests are corrected for the number of these contrasts. Where a run has no value, no equivalence is claimed, and
+    Both tests are corrected for the number of these contrasts. If a run has no value, no equivalence is claimed, and
     `equivalence_holm` is None.
     """
-    asked = [entry for entry in entries if entry["role"] == "confirmatory"]
-    differs = {str(place): entry["p"] for place, entry in enumerate(asked)}
-    same = {str(place): None if entry["ranks"] else entry["equivalence"] for place, entry in enumerate(asked)}
-    for name, found in (("holm", differs), ("equivalence_holm", same)):
-        # A test that cannot be made still counts in the number of tests.
-        adjusted = st.holm({place: 1.0 if p is None else p for place, p in found.items()})
-        for place, entry in enumerate(asked):
-            entry[name] = None if found[str(place)] is None else adjusted[str(place)]
-    for entry in asked:
-        entry["verdict"] = _verdict(entry)
+    confirmatory = [entry for entry in entries if entry["role"] == "confirmatory"]
+    difference = [entry["p"] for entry in confirmatory]
+    equivalence = [None if entry["ranks"] else entry["equivalence"] for entry in confirmatory]
+
+    # Differences and equivalences are two families of tests; each is corrected for itself.
+    difference_holm = _adjust_p_values(difference)
+    equivalence_holm = _adjust_p_values(equivalence)
+
+    for index, entry in enumerate(confirmatory):
+        entry["holm"] = difference_holm[index]
+        entry["equivalence_holm"] = equivalence_holm[index]
+        entry["verdict"] = _decide_verdict(entry)
 
 
-def _verdict(entry: Mapping[str, Any]) -> str:
-    differs = entry["holm"] is not None and entry["holm"] < st.ALPHA
-    same = entry["equivalence_holm"] is not None and entry["equivalence_holm"] < st.ALPHA
-    words = {
-        (True, False): "different",
-        (True, True): "different, by less than the margin",
-        (False, True): "equivalent",
-        (False, False): "undecided",
-    }
-    return words[differs, same]
+def _adjust_p_values(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values adjusted by Holm's method. A test that cannot be made is None, and still counts as a test."""
+    named = {str(index): 1.0 if p is None else p for index, p in enumerate(p_values)}
+    adjusted = st.adjust_by_holm(named)
+    return [None if p is None else adjusted[str(index)] for index, p in enumerate(p_values)]
 
 
-def _value(results: Results, variant: str, seed: int, metric: str) -> float | None:
-    """A run's value; None where it failed, or where the value is not finite."""
-    rows = results[variant, seed]["rows"]
-    value = next((row["value"] for row in rows if row["metric"] == metric), None)
-    return value if value is not None and math.isfinite(value) else None
+def _decide_verdict(entry: Mapping[str, Any]) -> str:
+    is_different = entry["holm"] is not None and entry["holm"] < st.ALPHA
+    is_equivalent = entry["equivalence_holm"] is not None and entry["equivalence_holm"] < st.ALPHA
+    if is_different and is_equivalent:
+        return "different, by less than the margin"
+    if is_different:
+        return "different"
+    if is_equivalent:
+        return "equivalent"
+    return "undecided"
 
 
-def _variant(plan: Plan, results: Results, name: str) -> dict[str, Any]:
-    seeds = [seed for seed in plan.seeds if (name, seed) in results]
-    found = [_value(results, name, seed, plan.primary) for seed in seeds]
-    values = [value for value in found if value is not None]
-    rows = [row for seed in seeds for row in results[name, seed]["rows"] if row["metric"] == plan.primary]
-    floors = [row["floor"] for row in rows if row["floor"] is not None]
+def _find_value(results: Results, variant: str, seed: int, metric: str) -> float | None:
+    """Return a run's value; None if it failed, or if the value is not finite."""
+    for row in results[variant, seed]["rows"]:
+        if row["metric"] == metric:
+            value: float | None = row["value"]
+            return value if value is not None and math.isfinite(value) else None
+    return None
+
+
+def _summarise_variant(plan: Plan, results: Results, name: str) -> dict[str, Any]:
+    """Return the number of a variant's trials and of those without a value, and mean and noise floor of the primary."""
+    # A trial that has not ended, or that the variant does not have, is not counted.
+    trials = 0
+    values = []
+    floors = []
+    for seed in plan.seeds:
+        if (name, seed) not in results:
+            continue
+        trials += 1
+        value = _find_value(results, name, seed, plan.primary)
+        if value is not None:
+            values.append(value)
+        for row in results[name, seed]["rows"]:
+            if row["metric"] == plan.primary and row["floor"] is not None:
+                floors.append(row["floor"])
+
     return {
-        "trials": len(found),
-        "died": len(found) - len(values),
-        "mean": _mean(values, plan.quantities[plan.primary]["scale"]),
+        "trials": trials,
+        "died": trials - len(values),
+        "mean": _compute_mean(values, plan.quantities[plan.primary]["scale"]),
         "floor": float(np.mean(floors)) if floors else None,
     }
 
 
-def _mean(values: Sequence[float], scale: str) -> float | None:
-    """The geometric mean on a logarithmic scale, else the arithmetic one; None of none."""
+def _compute_mean(values: Sequence[float], scale: str) -> float | None:
+    """Return the geometric mean on a logarithmic scale, else the arithmetic one; None if there are no values."""
     if not values:
         return None
     if scale == "plain":
         return float(np.mean(values))
-    return math.exp(np.mean([math.log(value) for value in values])) if min(values) > 0 else 0.0
+    if min(values) <= 0:
+        return 0.0
+    return math.exp(np.mean([math.log(value) for value in values]))

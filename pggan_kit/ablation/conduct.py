@@ -1,4 +1,4 @@
-"""An ablation from its first trial to its table, in as many sittings as it takes."""
+"""Conduct an ablation from its first trial to its table, in as many sessions as it takes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
-from pggan_kit.ablation.analysis import analyse
+from pggan_kit.ablation.analysis import analyse_results
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
-from pggan_kit.ablation.table import text
+from pggan_kit.ablation.table import render_text
 from pggan_kit.components import Launcher, Trial
 from pggan_kit.errors import Interrupted, RunError, TrainingError
 from pggan_kit.system.files import write_atomically
@@ -24,117 +24,158 @@ from pggan_kit.system.locks import RunLock
 from pggan_kit.system.signals import StoppedAtOnce
 
 COLUMNS = (
-    *("variant", "seed", "stage", "images", "metric", "value", "failed", "revision", "hardware"),
+    "variant",
+    "seed",
+    "stage",
+    "images",
+    "metric",
+    "value",
+    "failed",
+    "revision",
+    "hardware",
     "exploratory",
 )
+"""Columns of `results.csv`."""
+
 Say = Callable[[str], None]
+"""Function that shows one line."""
+
 Key = tuple[str, int]
+"""Name and seed of a trial."""
 
 
-def run(plan: Plan, launcher: Launcher, out: Path, say: Say = print) -> dict[str, Any]:
-    """Run what has not ended yet; then write `results.csv`, `analysis.json` and `table.txt`.
+def run_ablation(plan: Plan, launcher: Launcher, out: Path, say: Say = print) -> dict[str, Any]:
+    """Run the trials that have not ended yet; then write `results.csv`, `analysis.json` and `table.txt`.
 
     Args:
-        plan: as read. At the first start it is written to `out`; later it must be the same, but for more seeds.
-        launcher: where trials run.
-        out: the ablation's folder.
-        say: told of each trial that ends.
+        plan: The plan as read. The first start writes it to `out`; later it must be the same, except for added seeds.
+        launcher: Launcher that runs the trials.
+        out: The ablation's folder.
+        say: Function that is called with one line for each trial that ends.
 
     Returns:
-        What `analyse` found.
+        The analysis, see `analyse_results`.
 
     Raises:
-        RunError: another plan was begun in `out`, or another process works there.
-        TrainingError: trials could not be brought to an end; the message names their logs. There is no analysis then.
-        Interrupted: a signal stopped it; called again, it goes on.
+        RunError: `out` holds another plan, or another process works there.
+        TrainingError: Some trials did not end; the message names their logs. There is no analysis then.
+        Interrupted: A signal stopped it; called again, it continues.
     """
     try:
         (out / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out {out}: {error.strerror}") from error
+
     with RunLock(out):
-        plan = plans.opened(plan, out)
+        plan = plans.fix_plan(plan, out)
         try:
-            _launch(plan, out, list(plan.trunks()), launcher, say)
-            ready = [key for key in plan.runs() if _has_trunk(plan, out, key)]
-            _launch(plan, out, ready, launcher, say)
+            _launch_trials(plan, out, list(plan.list_trunks()), launcher, say)
+
+            # A variant can begin only where its trunk has ended.
+            ready = [key for key in plan.list_runs() if _can_begin(plan, out, key)]
+            _launch_trials(plan, out, ready, launcher, say)
         except KeyboardInterrupt as error:
-            number = error.exit_code - 128 if isinstance(error, StoppedAtOnce) else signal.SIGINT
-            raise Interrupted(number, "stopped; what has ended is kept, go on with the same command") from None
-        return conclude(plan, out)
+            number: int = signal.SIGINT
+            if isinstance(error, StoppedAtOnce):
+                number = error.exit_code - 128
+            raise Interrupted(
+                number, "stopped; finished trials are kept, and the same command continues with the others"
+            ) from None
+        return conclude_ablation(plan, out)
 
 
-def _has_trunk(plan: Plan, out: Path, key: Key) -> bool:
+def _can_begin(plan: Plan, out: Path, key: Key) -> bool:
+    """Return whether a trial starts from scratch, or from a trunk that has ended."""
     name, seed = key
-    return name not in plan.shared or trials.result(trials.folder_of(out, TRUNK, seed)) is not None
+    if name not in plan.shared:
+        return True
+    return trials.read_result(trials.locate_trial(out, TRUNK, seed)) is not None
 
 
-def _launch(plan: Plan, out: Path, keys: Sequence[Key], launcher: Launcher, say: Say) -> None:
-    waiting = [key for key in keys if trials.result(trials.folder_of(out, *key)) is None]
-    done = len(keys) - len(waiting)
+def _launch_trials(plan: Plan, out: Path, keys: Sequence[Key], launcher: Launcher, say: Say) -> None:
+    """Launch the trials that have not ended, and report each as it ends."""
+    waiting = [key for key in keys if trials.read_result(trials.locate_trial(out, *key)) is None]
+    ended_count = len(keys) - len(waiting)
 
-    def ended(trial: Trial, code: int) -> None:
-        nonlocal done
-        done += 1
-        told = "done" if code == 0 else f"not done (exit code {code}), see {trial.log}"
-        say(f"{done}/{len(keys)} {trial.name}: {told}")
+    def report_end(trial: Trial, code: int) -> None:
+        nonlocal ended_count
+        ended_count += 1
+        outcome = "done"
+        if code != 0:
+            outcome = f"not done (exit code {code}), see {trial.log}"
+        say(f"{ended_count}/{len(keys)} {trial.name}: {outcome}")
 
-    launcher.launch([command(plan, out, *key) for key in waiting], ended)
+    launcher.launch([make_trial(plan, out, *key) for key in waiting], report_end)
 
 
-def command(plan: Plan, out: Path, name: str, seed: int) -> Trial:
+def make_trial(plan: Plan, out: Path, name: str, seed: int) -> Trial:
     """Return a trial as a launcher runs it: `pggan-kit trial` in a new process, on this machine or another.
 
-    It names the plugin files, as whoever runs the ablation did; the trial compares them with the plan.
+    The command names the plan's plugin files, because the user who runs the ablation named them too; the trial
+    compares their content with the plan.
     """
-    line = [sys.executable, "-m", "pggan_kit", "trial", str(out.resolve()), name, str(seed)]
+    folder = out.resolve()
+    command = [sys.executable, "-m", "pggan_kit", "trial", str(folder), name, str(seed)]
     for path in plan.plugins:
-        line += ["--plugin", path]
-    return Trial(f"{name} {seed}", line, out.resolve() / "logs" / f"{name}-{seed}.log", Path.cwd())
+        command += ["--plugin", path]
+    log = folder / "logs" / f"{name}-{seed}.log"
+    return Trial(f"{name} {seed}", command, log, Path.cwd())
 
 
-def conclude(plan: Plan, out: Path) -> dict[str, Any]:
+def conclude_ablation(plan: Plan, out: Path) -> dict[str, Any]:
     """Write `results.csv`; if all trials have ended, also `analysis.json` and `table.txt`.
 
     Raises:
-        TrainingError: some have not.
+        TrainingError: Some trials have not ended.
     """
-    found = {key: trials.result(trials.folder_of(out, *key)) for key in plan.runs()}
-    results = {key: result for key, result in found.items() if result is not None}
-    write_atomically(out / "results.csv", _csv(plan, results).encode())
-    missing = [key for key in found if key not in results]
+    keys = list(plan.list_runs())
+    results = {}
+    for key in keys:
+        result = trials.read_result(trials.locate_trial(out, *key))
+        if result is not None:
+            results[key] = result
+    write_atomically(out / "results.csv", _format_csv(plan, results).encode())
+
+    missing = [key for key in keys if key not in results]
     if missing:
         name, seed = missing[0]
         raise TrainingError(
-            f"{len(missing)} of {len(found)} trials have not ended, among them {name} {seed}: see the logs in "
-            f"{out / 'logs'}; the same command tries them again. There is no analysis before all have ended"
+            f"{len(missing)} of {len(keys)} trials have not ended, among them {name} {seed}: see the logs in "
+            f"{out / 'logs'}. The same command tries them again; the analysis follows when all have ended"
         )
-    analysis = analyse(plan, results)
+
+    # The analysis compares whole sets of seeds, so it is written only now.
+    analysis = analyse_results(plan, results)
     write_atomically(out / "analysis.json", (json_text(analysis, indent=1) + "\n").encode())
-    write_atomically(out / "table.txt", text(analysis).encode())
+    write_atomically(out / "table.txt", render_text(analysis).encode())
     return analysis
 
 
-def _csv(plan: Plan, results: dict[Key, dict[str, Any]]) -> str:
-    """A line for each value and noise floor; without a number where a trial failed, or the value is not finite."""
+def _format_csv(plan: Plan, results: dict[Key, dict[str, Any]]) -> str:
+    """Return `results.csv`: a row for each value and noise floor, empty where a trial failed or it is not finite."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
     for name in plan.variants:
-        for seed in plan.seeds_of(name):
+        for seed in plan.select_seeds(name):
             if (name, seed) in results:
-                writer.writerows(_lines(plan, name, seed, results[name, seed]))
+                writer.writerows(_make_csv_rows(plan, name, seed, results[name, seed]))
     return file.getvalue()
 
 
-def _lines(plan: Plan, name: str, seed: int, result: dict[str, Any]) -> list[list[Any]]:
-    after = [int(result["failed"] is not None), result["revision"], result["hardware"], int(seed in plan.exploratory)]
-    if result["failed"] is not None:
-        return [[name, seed, "", result["images"], plan.primary, "", *after]]
-    lines = []
+def _make_csv_rows(plan: Plan, name: str, seed: int, result: dict[str, Any]) -> list[list[Any]]:
+    """Return the rows of one trial; of a failed one a single row without a value."""
+    failed = result["failed"] is not None
+    last_cells = [int(failed), result["revision"], result["hardware"], int(seed in plan.exploratory)]
+    if failed:
+        return [[name, seed, "", result["images"], plan.primary, "", *last_cells]]
+
+    # A noise floor is a row of its own, after the value that it belongs to.
+    rows = []
     for row in result["rows"]:
-        place = [name, seed, row["stage"], row["images"]]
-        lines.append([*place, row["metric"], "" if row["value"] is None else repr(row["value"]), *after])
+        first_cells = [name, seed, row["stage"], row["images"]]
+        value = "" if row["value"] is None else repr(row["value"])
+        rows.append([*first_cells, row["metric"], value, *last_cells])
         if row["floor"] is not None:
-            lines.append([*place, f"{row['metric']}_floor", repr(row["floor"]), *after])
-    return lines
+            rows.append([*first_cells, f"{row['metric']}_floor", repr(row["floor"]), *last_cells])
+    return rows

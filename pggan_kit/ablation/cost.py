@@ -1,4 +1,4 @@
-"""What an ablation will cost, before anything is trained."""
+"""Estimate what an ablation will cost, before anything is trained."""
 
 from __future__ import annotations
 
@@ -11,86 +11,107 @@ from rich.table import Table
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
-from pggan_kit.ablation.statistics import ALPHA, POWER, detectable
+from pggan_kit.ablation.statistics import ALPHA, POWER, find_detectable_mean
 from pggan_kit.benchmarking import plan as planning
 
 
-def cost(
+def estimate_cost(
     config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str | Path] = ()
 ) -> tuple[Plan, list[dict[str, Any]]]:
-    """The plan of an ablation, and one row for the trunks (where there are any) and for each variant.
+    """Return the plan of an ablation, and the cost of its trunks (if it has any) and of each variant.
 
     Args:
-        config, bindings, plugins: see `pggan_kit.ablation.ablate`.
+        config, bindings, plugins: See `pggan_kit.ablation.ablate`.
 
     Returns:
-        The plan; `trial` (the variant, or `trunk`), `role`, `seeds`, `from` (the stage whose end a trial begins from,
-        None: from the start), and of one trial `images`, `teraflops` (of both networks' forward passes) and `hours`,
-        all without its trunk's. The hours are those of `pggan_kit.planning.plan` on this machine.
+        The plan, and one row for the trunks and for each variant: `trial` (the variant, or `trunk`), `role`, `seeds`,
+        `from` (the stage after whose end a trial begins; None: from scratch), and for one trial, without its trunk,
+        `images`, `teraflops` (forward passes of both networks) and `hours` (as `pggan-kit plan` estimates them on
+        this machine).
     """
-    plan, _ = plans.read(config, bindings, plugins)
+    plan, _ = plans.read_plan(config, bindings, plugins)
     base = Path(config).parent / plan.base
-    stages = {name: planning.plan(base, bindings, plugins) for name, bindings in plan.variants.items()}
-    rows, first = [], 0
+    stages = {}
+    for name, own_bindings in plan.variants.items():
+        stages[name] = planning.plan(base, own_bindings, plugins)
+
+    # The first stages of the variants that share a trunk are trained once for each seed.
+    rows = []
+    shared_stages = 0
     if plan.branch is not None:
-        first = plan.branch + 1
-        rows.append(_row(TRUNK, "trunk", len(list(plan.trunks())), None, stages[plan.shared[0]][:first]))
+        shared_stages = plan.branch + 1
+        trunk_stages = stages[plan.shared[0]][:shared_stages]
+        rows.append(_make_row(TRUNK, "trunk", len(list(plan.list_trunks())), None, trunk_stages))
+
     for name in plan.variants:
         role = "control" if name in plan.controls else "variant"
-        begins, own = (plan.branch, stages[name][first:]) if name in plan.shared else (None, stages[name])
-        rows.append(_row(name, role, len(plan.seeds_of(name)), begins, own))
+        seeds = len(plan.select_seeds(name))
+        if name in plan.shared:
+            rows.append(_make_row(name, role, seeds, plan.branch, stages[name][shared_stages:]))
+        else:
+            rows.append(_make_row(name, role, seeds, None, stages[name]))
     return plan, rows
 
 
-def _row(name: str, role: str, seeds: int, begins: int | None, stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _make_row(name: str, role: str, seeds: int, branch: int | None, stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the cost of one trial that trains these stages, beginning after the stage `branch`."""
     return {
         "trial": name,
         "role": role,
         "seeds": seeds,
-        "from": begins,
-        "images": sum(_images(stage) for stage in stages),
-        "teraflops": sum(_images(stage) * stage["gflops"] for stage in stages) / 1000,
+        "from": branch,
+        "images": sum(_count_images(stage) for stage in stages),
+        "teraflops": sum(_count_images(stage) * stage["gflops"] for stage in stages) / 1000,
         "hours": sum(stage["hours"] for stage in stages),
     }
 
 
-def _images(stage: dict[str, Any]) -> int:
+def _count_images(stage: dict[str, Any]) -> int:
     return int(stage["fade_images"] + stage["stable_images"])
 
 
-def could_see(plan: Plan) -> str:
-    """Say how large a difference must be so that the plan finds it."""
-    pairs, contrasts = len(plan.seeds), len(plan.confirmatory)
-    deviations = detectable(pairs, ALPHA / contrasts)
+def describe_detectable_mean(plan: Plan) -> str:
+    """Return a sentence on how large a difference the plan detects."""
+    pairs = len(plan.seeds)
+    contrasts = len(plan.confirmatory)
+    deviations = find_detectable_mean(pairs, ALPHA / contrasts)
     assert deviations is not None, "a plan with fewer seeds is refused"
+
+    noun = "contrast" if contrasts == 1 else "contrasts"
     return (
-        f"{pairs} pairs, {contrasts} confirmatory contrast{'' if contrasts == 1 else 's'}: sign flips find a mean of "
+        f"{pairs} pairs, {contrasts} confirmatory {noun}: sign flips detect a mean of "
         f"{deviations:.2g} standard deviations of the pairs' differences in {POWER:.0%} of cases"
     )
 
 
-def table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:
-    """The rows of `cost` for people."""
-    shown = Table("trial", "role", "trials", "from", "images", "TFLOP", "time", "all", title=plan.name)
-    for column in shown.columns[2:]:
+def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:
+    """Return the rows of `estimate_cost` as a table, with their sum and the detectable difference as its caption."""
+    table = Table("trial", "role", "trials", "from", "images", "TFLOP", "time", "all", title=plan.name)
+    for column in table.columns[2:]:
         column.justify = "right"
+
+    # Each row shows one trial, and all trials of its kind.
+    trials = 0
+    total_hours = 0.0
     for row in rows:
+        trials += row["seeds"]
+        total_hours += row["hours"] * row["seeds"]
         seconds = row["hours"] * 3600
-        shown.add_row(
+        table.add_row(
             row["trial"],
             row["role"],
             str(row["seeds"]),
-            "start" if row["from"] is None else f"trunk@{row['from']}",
+            "scratch" if row["from"] is None else f"trunk@{row['from']}",
             f"{row['images']:,}",
             f"{row['teraflops']:.3g}",
-            planning.duration(seconds),
-            planning.duration(seconds * row["seeds"]),
+            planning.format_duration(seconds),
+            planning.format_duration(seconds * row["seeds"]),
         )
-    trials, total = sum(row["seeds"] for row in rows), sum(row["hours"] * row["seeds"] for row in rows)
-    shown.caption = (
-        f"{trials} trials, {planning.duration(total * 3600)} one after another on this machine, without fades, "
-        "observers and evaluation"
+
+    table.caption = (
+        f"{trials} trials, {planning.format_duration(total_hours * 3600)} one after another on this machine, "
+        "without fades, observers and evaluation"
     )
     if plan.confirmatory:
-        shown.caption += f"\n{could_see(plan)}"
-    return shown
+        table.caption += f"\n{describe_detectable_mean(plan)}"
+    return table

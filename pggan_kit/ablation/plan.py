@@ -14,42 +14,49 @@ from typing import Any
 
 import torch
 
-from pggan_kit.ablation.first_difference import first_difference
+from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.ablation.settings import TRUNK, Ablation
 from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.components import Launcher
-from pggan_kit.config import gin_files as configs
-from pggan_kit.config.builder import build
+from pggan_kit.config import gin_files
+from pggan_kit.config.builder import build_from_config
 from pggan_kit.errors import ConfigError, PluginError, RunError, UserError
-from pggan_kit.plugin_host.files import RecordedFile
-from pggan_kit.plugin_host.loading import load
+from pggan_kit.plugin_host.loading import load_plugins
+from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.seeding import torch_generator
 
 PLAN = "plan.json"
-ROOT = {"ablate": Ablation}
+"""Name of the plan's file in an ablation's folder."""
 
-_OF_THE_PLAN = re.compile(r"\s*(\w+/)*(ablate|launchers)\b")
+ROOT = {"ablate": Ablation}
+"""The class that the bindings of a plan build, by its name in configs."""
+
+LONGEST_SHOWN = 120
+"""Maximum characters of a value in an error message."""
+
+_PLAN_BINDING = re.compile(r"\s*(\w+/)*(ablate|launchers)\b")
+_SEED_BINDING = re.compile(r"\s*train\.seed\b")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that the runs and their comparison depend on.
+    """All that the runs of an ablation and their comparison depend on.
 
     Attributes:
-        name: the gin file's stem.
-        base: the experiment's file, as written.
-        variants: the bindings of each, those of all variants included.
-        seeds: of the confirmatory analysis, fixed at the first start.
-        controls: variants that are controls, with their numbers of seeds.
-        contrasts, primary, margin, evaluation: see `Ablation`.
+        name: Stem of the gin file.
+        base: Gin file of the experiment, as written.
+        variants: Bindings of each variant, those of all variants included.
+        seeds: Seeds of the confirmatory analysis, fixed at the first start.
+        controls: Variants that are controls, with their numbers of seeds.
+        contrasts, primary, margin, evaluation: See `Ablation`.
         quantities: `direction` and `scale` of each value of the evaluation's metrics, as they state them.
-        shared: the variants that begin from one trunk for each seed, with the trunk's own config first.
-        branch: the stage whose end they begin from; None where each is trained from the start.
-        configs: of each variant its whole experiment as gin text, but for the seed.
-        plugins: the absolute paths of files beside the installed plugins, with their SHA-256.
-        exploratory: seeds added after the first start.
+        shared: Variants that begin from one trunk for each seed; first the one whose config the trunk has.
+        branch: Stage after whose end they begin; None if each variant is trained from scratch.
+        configs: Whole experiment of each variant as gin text, without the seed.
+        plugins: SHA-256 of each file beside the installed plugins, by its absolute path.
+        exploratory: Seeds added after the first start.
     """
 
     name: str
@@ -69,69 +76,91 @@ class Plan:
     exploratory: list[int] = dataclasses.field(default_factory=list)
 
     @property
-    def fixed(self) -> dict[str, Any]:
-        """What may not change once a run has begun, by name."""
-        found = dataclasses.asdict(self)
-        del found["exploratory"]
-        return found
+    def fixed_fields(self) -> dict[str, Any]:
+        """The fields that may not change once a trial has begun, by name."""
+        fields = dataclasses.asdict(self)
+        del fields["exploratory"]
+        return fields
 
     @property
     def hash(self) -> str:
-        """SHA-256 of `fixed`."""
-        return hashlib.sha256(json.dumps(self.fixed, sort_keys=True, allow_nan=False).encode()).hexdigest()
+        """The SHA-256 of `fixed_fields`."""
+        return hashlib.sha256(json.dumps(self.fixed_fields, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
     @property
     def confirmatory(self) -> list[list[str]]:
         """The contrasts without a control."""
         return [pair for pair in self.contrasts if not set(pair) & set(self.controls)]
 
-    def seeds_of(self, variant: str) -> list[int]:
-        """The seeds that a variant is trained with, those added later last."""
-        if variant in self.controls:
-            return self.seeds[: self.controls[variant]]
+    @property
+    def all_seeds(self) -> list[int]:
+        """The planned seeds, then those added later."""
         return [*self.seeds, *self.exploratory]
 
-    def trunks(self) -> Iterator[tuple[str, int]]:
-        """Runs up to the first difference, as (TRUNK, seed)."""
-        if self.branch is not None:
-            wanted = {seed for variant in self.shared for seed in self.seeds_of(variant)}
-            yield from ((TRUNK, seed) for seed in [*self.seeds, *self.exploratory] if seed in wanted)
+    def select_seeds(self, variant: str) -> list[int]:
+        """Return the seeds that a variant is trained with, those added later last."""
+        if variant in self.controls:
+            return self.seeds[: self.controls[variant]]
+        return self.all_seeds
 
-    def runs(self) -> Iterator[tuple[str, int]]:
-        """Runs of variants as (name, seed): seed by seed, so that pairs are complete early."""
-        for seed in [*self.seeds, *self.exploratory]:
-            yield from ((variant, seed) for variant in self.variants if seed in self.seeds_of(variant))
+    def list_trunks(self) -> Iterator[tuple[str, int]]:
+        """Yield the runs up to the first difference, as (TRUNK, seed)."""
+        if self.branch is None:
+            return
+        wanted: set[int] = set()
+        for variant in self.shared:
+            wanted.update(self.select_seeds(variant))
+        for seed in self.all_seeds:
+            if seed in wanted:
+                yield TRUNK, seed
+
+    def list_runs(self) -> Iterator[tuple[str, int]]:
+        """Yield the runs of variants as (name, seed): seed by seed, so that pairs are complete early."""
+        for seed in self.all_seeds:
+            for variant in self.variants:
+                if seed in self.select_seeds(variant):
+                    yield variant, seed
 
 
-def split(bindings: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Overrides of a command line: those of the plan (`ablate.*`, `launchers.*`), and those of all its experiments."""
-    of_plan = [text for text in bindings if _OF_THE_PLAN.match(text)]
-    return of_plan, [text for text in bindings if text not in of_plan]
+def split_bindings(bindings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the overrides of the plan (`ablate.*`, `launchers.*`), and those of all its experiments."""
+    plan_bindings = [text for text in bindings if _PLAN_BINDING.match(text)]
+    experiment_bindings = [text for text in bindings if text not in plan_bindings]
+    return plan_bindings, experiment_bindings
 
 
-def read(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str | Path] = ()) -> tuple[Plan, Launcher]:
+def read_plan(
+    file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str | Path] = ()
+) -> tuple[Plan, Launcher]:
     """Read and check an ablation's gin file and the experiment of each variant; train nothing.
 
     Args:
-        file: binds `ablate.*`.
-        bindings: overrides of the plan, and of the experiments of all variants.
-        plugins: files of plugins beside the installed ones.
+        file: The gin file that binds `ablate.*`.
+        bindings: Overrides of the plan, and of the experiments of all variants.
+        plugins: Files of plugins beside the installed ones.
 
     Raises:
-        UserError: something is wrong; the message says what and where, and of which variant.
+        UserError: Something is wrong; the message says what, where and in which variant.
     """
-    of_plan, of_all = split(bindings)
-    loaded = load(plugins)
-    # All variants are built by the code whose SHA-256 is noted, also where a file is edited meanwhile.
-    sha256 = {p.origin: p.sha256 for p in loaded.loaded if p.sha256 is not None}
-    files = recorded_files(Path(file), sha256, named=plugins)
-    settings: Ablation = build(configs.read(file, of_plan), loaded, ROOT).experiment
+    plan_bindings, experiment_bindings = split_bindings(bindings)
+    loaded = load_plugins(plugins)
+
+    # All variants are built by the code whose SHA-256 is recorded, even if a file is edited meanwhile.
+    sha256 = {plugin.origin: plugin.sha256 for plugin in loaded.loaded if plugin.sha256 is not None}
+    files = list_recorded_files(Path(file), sha256, named=plugins)
+
+    settings: Ablation = build_from_config(gin_files.read_config(file, plan_bindings), loaded, ROOT).experiment
     base = Path(file).parent / settings.base
-    variants = {name: [*settings.bindings, *of_all, *own] for name, own in settings.variants.items()}
-    experiments = {name: _prepared(name, base, own, files) for name, own in variants.items()}
+    variants = {}
+    experiments = {}
+    for name, own_bindings in settings.variants.items():
+        variants[name] = [*settings.bindings, *experiment_bindings, *own_bindings]
+        experiments[name] = _prepare_variant(name, base, variants[name], files)
+
+    # What the comparison needs is checked now, and not after hours of training.
     _require_different(experiments)
-    quantities = _stated_quantities(settings, base, variants, files)
-    branch, shared = _trunk(experiments)
+    quantities = _find_quantities(settings, base, variants, files)
+    branch, shared = _find_trunk(experiments)
     plan = Plan(
         name=Path(file).stem,
         base=settings.base,
@@ -151,58 +180,78 @@ def read(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str |
     return plan, settings.launcher
 
 
-def recorded_files(record: Path, sha256: Mapping[str, str], named: Sequence[str | Path]) -> list[RecordedFile]:
+def list_recorded_files(record: Path, sha256: Mapping[str, str], named: Sequence[str | Path]) -> list[RecordedFile]:
     """Return the plugin files of a plan, each with the content that it must have.
 
     Args:
-        record: the file that the plan comes from, for errors.
-        sha256: of each file, by its path.
-        named: those that whoever runs this named.
+        record: The file that the plan comes from, for error messages.
+        sha256: SHA-256 of each file, by its path.
+        named: Files that the user named.
 
     Raises:
-        PluginError: a path is relative, or has no SHA-256; or a named file is none of the plan's.
+        PluginError: A path is relative, or has no SHA-256; or a named file is not in the plan.
     """
-    by_hand = {Path(path).resolve() for path in named}
-    change = "begin another ablation with the new one: ablate --out FOLDER"
-    files = [RecordedFile(Path(p), value, record, change, Path(p) in by_hand) for p, value in sha256.items()]
-    for path in sorted(by_hand - {file.path for file in files}):
+    # A file that the user named may run, even if it was never named on this machine before.
+    named_paths = {Path(path).resolve() for path in named}
+    remedy = "begin another ablation with the new one: ablate --out FOLDER"
+    files = []
+    for text, value in sha256.items():
+        path = Path(text)
+        files.append(RecordedFile(path, value, record, remedy, path in named_paths))
+
+    unknown = named_paths - {file.path for file in files}
+    for path in sorted(unknown):
         raise PluginError(f"--plugin {path}: {record} names no such plugin file")
     return files
 
 
-def _prepared(name: str, base: Path, bindings: Sequence[str], plugins: Sequence[RecordedFile]) -> Prepared:
-    if any(re.match(r"\s*train\.seed\b", text) for text in bindings):
-        raise ConfigError(f"variant {name} of ablate.variants binds train.seed; bind ablate.seeds instead")
-    try:
-        found = prepare(base, bindings, plugins)
-        found.schedule()
-    except UserError as error:
-        raise type(error)(f"variant {name} of ablate.variants: {error}") from error
-    return found
-
-
-def _stated_quantities(
-    settings: Ablation, base: Path, variants: Mapping[str, Sequence[str]], plugins: Sequence[RecordedFile]
-) -> dict[str, dict[str, str]]:
-    """Ask the metrics what they state, before runs are trained for them. They compare noise, to see that they can.
+def _prepare_variant(name: str, base: Path, bindings: Sequence[str], plugins: Sequence[RecordedFile]) -> Prepared:
+    """Return the experiment of a variant, with a schedule that can be made.
 
     Raises:
-        ConfigError: the primary is not among their values, or two values have one name.
+        UserError: The experiment is wrong; the message names the variant.
     """
+    if any(_SEED_BINDING.match(text) for text in bindings):
+        raise ConfigError(f"variant {name} of ablate.variants binds train.seed; bind ablate.seeds instead")
     try:
-        prepared = prepare(base, [*next(iter(variants.values())), *settings.evaluation], plugins)
+        prepared = prepare(base, bindings, plugins)
+        prepared.schedule()
+    except UserError as error:
+        raise type(error)(f"variant {name} of ablate.variants: {error}") from error
+    return prepared
+
+
+def _find_quantities(
+    settings: Ablation, base: Path, variants: Mapping[str, Sequence[str]], plugins: Sequence[RecordedFile]
+) -> dict[str, dict[str, str]]:
+    """Return `direction` and `scale` of each value that the metrics give, after a trial comparison of noise.
+
+    Raises:
+        ConfigError: The primary is not among the values, or two values have one name.
+    """
+    first_variant = next(iter(variants.values()))
+    try:
+        prepared = prepare(base, [*first_variant, *settings.evaluation], plugins)
     except UserError as error:
         raise type(error)(f"ablate.evaluation: {error}") from error
-    stage, metrics = prepared.schedule().stages[-1], prepared.built.experiment.metrics
-    noise = torch_generator(0, "noise")
-    images = torch.rand(16, stage.image_channels, stage.height, stage.width, generator=noise) * 2 - 1
-    described = [(metric, metric.describe(images)) for metric in metrics]
-    names = [name for metric, rows in described if rows is not None for name in metric.compare(rows[:8], rows[8:])]
+    stage = prepared.schedule().stages[-1]
+    metrics = prepared.built.experiment.metrics
+
+    # The names of a metric's values are known when it has compared something.
+    shape = (16, stage.image_channels, stage.height, stage.width)
+    images = torch.rand(shape, generator=torch_generator(0, "noise")) * 2 - 1
+    names: list[str] = []
+    for metric in metrics:
+        descriptions = metric.describe(images)
+        if descriptions is not None:
+            names += metric.compare(descriptions[:8], descriptions[8:])
     if settings.primary not in names:
         raise ConfigError(
             f"ablate.primary is {settings.primary!r}, and the metrics at {stage.size} give "
             f"{', '.join(names) or 'nothing'}: bind train.metrics in ablate.evaluation"
         )
+
+    # The analysis compares values by what their metrics state of them.
     quantities: dict[str, dict[str, str]] = {}
     for metric in metrics:
         for name, quantity in metric.quantities.items():
@@ -210,118 +259,150 @@ def _stated_quantities(
                 raise ConfigError(f"ablate.evaluation: two metrics give a value {name}; give one of them a `suffix`")
             quantities[name] = {"direction": quantity.direction, "scale": quantity.scale}
     if settings.primary not in quantities:
-        raise ConfigError(f"ablate.primary is {settings.primary!r}, about which its metric states no `quantities`")
+        raise ConfigError(
+            f"ablate.primary is {settings.primary!r}, and its metric states no direction and scale for it: add it to "
+            "the metric's `quantities`"
+        )
     return quantities
 
 
 def _require_different(experiments: Mapping[str, Prepared]) -> None:
     for one, other in combinations(experiments, 2):
-        if first_difference(experiments[one], experiments[other]) is None:
+        if find_first_difference(experiments[one], experiments[other]) is None:
             raise ConfigError(f"ablate.variants: {one} and {other} are the same experiment")
 
 
-def _trunk(experiments: Mapping[str, Prepared]) -> tuple[int | None, list[str]]:
-    """The stage at whose end variants part from the first one, and those that are one run with it until then."""
-    first, *others = experiments
-    parting = {name: first_difference(experiments[first], experiments[name]) or 0 for name in others}
-    shared = [name for name in others if parting[name]]
-    if not shared:
-        return None, []
-    return min(parting[name] for name in shared) - 1, [first, *shared]
-
-
-def opened(plan: Plan, folder: Path) -> Plan:
-    """The plan as it was fixed at the first start in a folder; writes it there if this is the first.
+def _find_trunk(experiments: Mapping[str, Prepared]) -> tuple[int | None, list[str]]:
+    """Return the last stage that variants have in common with the first one, and these variants.
 
     Returns:
-        The plan, with the seeds that were added since.
+        The stage, and the names, the first variant's before the others; None and no names if nothing is shared.
+    """
+    # A difference at stage 0 leaves nothing to share.
+    first, *others = experiments
+    first_stages = {}
+    for name in others:
+        stage = find_first_difference(experiments[first], experiments[name])
+        if stage:
+            first_stages[name] = stage
+    if not first_stages:
+        return None, []
+    return min(first_stages.values()) - 1, [first, *first_stages]
+
+
+def fix_plan(plan: Plan, folder: Path) -> Plan:
+    """Write a plan to a folder at the first start; later compare it with the plan that is there.
+
+    Returns:
+        The plan that is fixed there, with the seeds that were added since.
 
     Raises:
-        RunError: another plan was begun there; the message names what differs.
+        RunError: The folder holds another plan; the message names what differs.
     """
     path = folder / PLAN
     if not path.exists():
-        write(plan, folder)
+        write_plan(plan, folder)
         return plan
-    there = load_plan(folder)
-    added = [seed for seed in plan.seeds if seed not in there.seeds]
-    here = dataclasses.replace(plan, seeds=[seed for seed in plan.seeds if seed in there.seeds], exploratory=added)
-    missing = set(there.exploratory) - set(added)
+
+    # Seeds that the first start did not have are exploratory; everything else must be the same.
+    fixed = load_plan(folder)
+    planned = [seed for seed in plan.seeds if seed in fixed.seeds]
+    added = [seed for seed in plan.seeds if seed not in fixed.seeds]
+    current = dataclasses.replace(plan, seeds=planned, exploratory=added)
+    missing = set(fixed.exploratory) - set(added)
     if missing:
         raise RunError(f"{path}: seeds {sorted(missing)} were run there and are missing in ablate.seeds now")
-    if here.hash != there.hash:
+    if current.hash != fixed.hash:
         raise RunError(
-            f"{folder} was begun with another plan ({_difference(there.fixed, here.fixed)}). Change it back, or begin "
-            "anew in another folder with --out"
+            f"{folder} was begun with another plan ({_describe_difference(fixed, current)}). Change it back, or start "
+            "from scratch in another folder with --out"
         )
-    write(here, folder)
-    return here
+
+    write_plan(current, folder)
+    return current
 
 
-def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    name = next(name for name in there if there[name] != here[name])
-    old, new = there[name], here[name]
+def _describe_difference(old_plan: Plan, new_plan: Plan) -> str:
+    """Return which field of a plan changed, and how; of a mapping the first entry that changed."""
+    old_fields = old_plan.fixed_fields
+    new_fields = new_plan.fixed_fields
+    name = next(name for name in old_fields if old_fields[name] != new_fields[name])
+    old = old_fields[name]
+    new = new_fields[name]
     if isinstance(old, Mapping):
         key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
-        name, old, new = f"{name}: {key}", old.get(key), new.get(key)
-    if isinstance(old, str) and isinstance(new, str) and "\n" in old:  # a config: its first line that differs
-        lines = old.splitlines(), new.splitlines()
-        old, new = (next((line for line in own if line not in other), None) for own, other in (lines, lines[::-1]))
-    return f"{name} was {_short(old)} and is {_short(new)}"
+        name = f"{name}: {key}"
+        old = old.get(key)
+        new = new.get(key)
+
+    # A config has many lines; the first one that differs says more than its head.
+    if isinstance(old, str) and isinstance(new, str) and "\n" in old:
+        old_lines = old.splitlines()
+        new_lines = new.splitlines()
+        old = next((line for line in old_lines if line not in new_lines), None)
+        new = next((line for line in new_lines if line not in old_lines), None)
+    return f"{name} was {_shorten(old)} and is {_shorten(new)}"
 
 
-def _short(value: Any) -> str:
-    text = "not there" if value is None else str(value)
-    return text if len(text) <= 120 else f"{text[:120]}..."
+def _shorten(value: Any) -> str:
+    """Return a value as text of at most `LONGEST_SHOWN` characters."""
+    if value is None:
+        return "not there"
+    text = str(value)
+    if len(text) > LONGEST_SHOWN:
+        return f"{text[:LONGEST_SHOWN]}..."
+    return text
 
 
-def write(plan: Plan, folder: Path) -> None:
-    """Write `plan.json`, and each variant's config beside it for `train` and for people."""
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Write `plan.json`, and each variant's config beside it for trials and for people."""
     (folder / "configs").mkdir(parents=True, exist_ok=True)
     for name, text in plan.configs.items():
-        write_atomically(config_path(folder, name), text.encode())
+        write_atomically(locate_config(folder, name), text.encode())
     content = {**dataclasses.asdict(plan), "hash": plan.hash}
     write_atomically(folder / PLAN, (json_text(content, indent=1) + "\n").encode())
 
 
-def config_path(folder: Path, variant: str) -> Path:
-    """Where a variant's config lies."""
+def locate_config(folder: Path, variant: str) -> Path:
+    """Return the path of a variant's config."""
     return folder / "configs" / f"{variant}.gin"
 
 
-def checked_config(plan: Plan, folder: Path, variant: str) -> Path:
-    """Return where a variant's config lies.
+def check_config(plan: Plan, folder: Path, variant: str) -> Path:
+    """Check that a variant's config has the content that the plan records; return its path.
 
     Raises:
-        RunError: it is not the plan's.
+        RunError: It has another content, or cannot be read.
     """
-    path = config_path(folder, variant)
+    path = locate_config(folder, variant)
     try:
-        same = path.read_text(encoding="utf-8") == plan.configs[variant]
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"cannot read {path}: {error}") from error
-    if not same:
+    if text != plan.configs[variant]:
         raise RunError(f"{path} is not what {PLAN} holds: it was changed by hand; `pggan-kit ablate` writes it again")
     return path
 
 
 def load_plan(folder: Path) -> Plan:
-    """Read `plan.json`.
+    """Load the plan that `plan.json` holds.
 
     Raises:
-        RunError: there is none, or it is not what was written.
+        RunError: The file is missing, or is not what was written.
     """
     path = folder / PLAN
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        told = content.pop("hash")
+        recorded_hash = content.pop("hash")
         plan = Plan(**content)
         if not isinstance(plan.plugins, dict):
-            raise TypeError("its plugins are no SHA-256 by path")
+            raise TypeError("`plugins` is not a mapping from paths to SHA-256")
     except FileNotFoundError:
         raise RunError(f"{folder} holds no ablation (it has no {PLAN})") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-    if plan.hash != told:
+
+    # A plan edited after the first start would no longer be the one that was fixed.
+    if plan.hash != recorded_hash:
         raise RunError(f"{path} was changed by hand: its hash is not that of its content")
     return plan

@@ -1,4 +1,4 @@
-"""What an ablation's gin file binds as `ablate.*`, checked."""
+"""The settings that an ablation's gin file binds as `ablate.*`, checked."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
-from pggan_kit.ablation.statistics import ALPHA, pairs_needed, smallest_p
+from pggan_kit.ablation.statistics import ALPHA, compute_smallest_p, count_pairs_needed
 from pggan_kit.components import Launcher
 from pggan_kit.errors import SettingError, check_above, check_finite
 
 TRUNK = "trunk"
-"""No variant's name: the run before the first difference."""
+"""Name of the run before the first difference; no variant may have it."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
 
 @dataclass
 class Ablation:
-    """Variants of one experiment, trained with the same seeds, and what is asked of them.
+    """Variants of one experiment, trained with the same seeds, and the questions that they answer.
 
     Args:
-        base: the gin file of the experiment, relative to this one.
-        variants: by name the bindings in which each differs from the base, e.g. `{'linear': [], 'hard':
-            ['train.switch = @switches.Hard()']}`. The first one's config is also what is trained up to the first
+        base: Gin file of the experiment, relative to this one.
+        variants: Bindings in which each variant differs from the base, by its name, e.g. `{'linear': [], 'hard':
+            ['train.switch = @switches.Hard()']}`. The config of the first one is also trained up to the first
             difference.
-        seeds: of the runs of each variant; variants with one seed see the same images and latents. At least
+        seeds: Seeds of the runs of each variant; variants with one seed see the same images and latents. At least
             as many as it takes to find a difference at all: 6 for one confirmatory contrast, 7 for two or three, 8 for
             four to six.
-        contrasts: pairs (variant, against) whose difference is asked for. Those without a control are confirmatory:
-            Holm's correction goes over them.
-        primary: the one metric that answers, as `evaluate` names it: of the averaged generator at the last checkpoint.
-            Its metric states whether the values or their logarithms are compared, and which are better.
-        margin: differences of the primary (of its logarithm, where these are compared: 0.1 is about 10 %) below this
-            count as none in the test of equivalence; above 0.
-        launcher: where trials run.
-        controls: variants that only help to read the others, each with the number of seeds (the first ones) that it
+        contrasts: Pairs (variant, against) that are compared. Those without a control are confirmatory: Holm's
+            correction covers them.
+        primary: Name of the one value that answers, as `evaluate` gives it, for the averaged generator at the last
+            checkpoint. Its metric states whether values or their logarithms are compared, and which are better.
+        margin: Largest difference of the primary that counts as none in the test of equivalence, above 0; of its
+            logarithm if logarithms are compared (0.1 is about 10 %).
+        launcher: Launcher that runs the trials.
+        controls: Variants that only help to read the others, each with the number of seeds (the first ones) that it
             is trained with.
-        bindings: of all variants, before their own.
-        evaluation: bindings with which finished runs are evaluated, e.g. of the held-out data.
+        bindings: Bindings of all variants, before their own.
+        evaluation: Bindings with which finished runs are evaluated, e.g. of the held-out data.
 
     Raises:
-        ValueError: a value out of range; the message begins with its name.
+        SettingError: A value is out of range.
     """
 
     _: KW_ONLY
@@ -57,6 +57,24 @@ class Ablation:
     evaluation: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        self._check_variants()
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise SettingError("seeds", f"must be at least one, each once, not {list(self.seeds)}")
+
+        # Controls and contrasts refer to variants and seeds.
+        for name, count in self.controls.items():
+            self._require_variant("controls", name)
+            if not 1 <= count <= len(self.seeds):
+                raise SettingError(
+                    "controls", f"must give {name} from 1 to {len(self.seeds)} of the seeds, and gives it {count}"
+                )
+        self._check_contrasts()
+        self._require_enough_seeds()
+
+        check_above("margin", self.margin, 0)
+        check_finite("margin", self.margin)
+
+    def _check_variants(self) -> None:
         if len(self.variants) < 2:
             raise SettingError("variants", f"must name at least two, not {list(self.variants)}")
         for name in self.variants:
@@ -66,39 +84,36 @@ class Ablation:
                     f"names folders: {name!r} must begin with a letter or digit, go on with these and . - _, "
                     f"and not be {TRUNK!r}",
                 )
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise SettingError("seeds", f"must be at least one, each once, not {list(self.seeds)}")
-        for name, count in self.controls.items():
-            self._require_variant("controls", name)
-            if not 1 <= count <= len(self.seeds):
-                raise SettingError(
-                    "controls", f"gives {name} {count} seeds: it must have 1 to {len(self.seeds)} of them"
-                )
+
+    def _check_contrasts(self) -> None:
         for pair in self.contrasts:
             for name in pair:
                 self._require_variant("contrasts", name)
             if pair[0] == pair[1] or self.contrasts.count(pair) > 1:
-                raise SettingError("contrasts", f"compares two variants once, not {tuple(pair)}")
+                raise SettingError(
+                    "contrasts", f"must compare two different variants, each pair once, not {tuple(pair)}"
+                )
         if not self.contrasts:
             raise SettingError("contrasts", "must hold at least one pair (variant, against)")
-        self._require_enough_seeds()
-        check_above("margin", self.margin, 0)
-        check_finite("margin", self.margin)
 
     def _require_enough_seeds(self) -> None:
+        """Refuse a plan whose corrected p-values cannot fall below the level, whatever the runs give."""
         confirmatory = sum(not set(pair) & set(self.controls) for pair in self.contrasts)
         if not confirmatory:
             return
-        pairs, needed = len(self.seeds), pairs_needed(confirmatory)
+        pairs = len(self.seeds)
+        needed = count_pairs_needed(confirmatory)
         if pairs < needed:
-            several = "contrast" if confirmatory == 1 else "contrasts"
+            noun = "contrast" if confirmatory == 1 else "contrasts"
             raise SettingError(
                 "seeds",
-                f"must be at least {needed} for {confirmatory} confirmatory {several}, and are {pairs}: with so "
-                f"few, the corrected p is at least {confirmatory * smallest_p(pairs):.3g}, and never below {ALPHA:g}. "
+                f"must be at least {needed} for {confirmatory} confirmatory {noun}, and are {pairs}: with these, the "
+                f"corrected p is at least {confirmatory * compute_smallest_p(pairs):.3g}, and never below {ALPHA:g}. "
                 "Name variants in `controls` to compare them without a verdict",
             )
 
     def _require_variant(self, setting: str, name: str) -> None:
         if name not in self.variants:
-            raise SettingError(setting, f"names {name!r}, which is no variant; they are {', '.join(self.variants)}")
+            raise SettingError(
+                setting, f"names {name!r}, which is not a variant; the variants are {', '.join(self.variants)}"
+            )

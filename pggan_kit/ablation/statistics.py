@@ -15,77 +15,88 @@ import numpy as np
 from scipy import optimize, stats
 
 ALPHA = 0.05
+"""Level of all tests."""
+
 POWER = 0.8
+"""Probability with which a detectable difference is detected."""
+
 EXACT_UP_TO = 16
-"""Pairs: with more than 2^16 sign patterns, so many are drawn instead."""
+"""Maximum pairs of which all sign patterns are used, 2^16 of them; with more pairs, patterns are drawn."""
 
 DRAWN = 100_000
+"""Number of drawn sign patterns."""
+
 SIMULATED = 2_000
-"""Samples of pairs of which the power of a test is counted."""
+"""Number of simulated samples from which the power of a test is estimated."""
 
 SIMULATED_EXACTLY = 12
-"""Pairs: with more, the power is that over 2^12 drawn patterns."""
+"""Maximum pairs of which all 2^12 sign patterns are used for the power; with more pairs, as many are drawn."""
 
 BOOTSTRAP_FROM = 8
-"""Pairs: below, resampling them says too little of the spread."""
+"""Minimum pairs of a bootstrap: resampling fewer of them says too little about the spread."""
 
 
 class Interval(NamedTuple):
-    """From `low` to `high`."""
+    """An interval from `low` to `high`."""
 
     low: float
     high: float
 
 
 class SignFlip(NamedTuple):
-    """A p-value, and over how many sign patterns; `exact` if these are all."""
+    """A p-value, and the number of sign patterns that it comes from; `exact` if these are all."""
 
     p: float
     patterns: int
     exact: bool
 
 
-def t_interval(d: Sequence[float], level: float = 1 - ALPHA) -> Interval:
-    """Student's interval of the mean of at least two differences."""
-    values = _finite(d)
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * _standard_error(values)
+def compute_t_interval(d: Sequence[float], level: float = 1 - ALPHA) -> Interval:
+    """Return Student's interval of the mean of at least two differences."""
+    values = _convert_finite(d)
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * _compute_standard_error(values)
     return Interval(float(values.mean() - half), float(values.mean() + half))
 
 
-def _finite(d: Sequence[float]) -> np.ndarray:
+def _convert_finite(d: Sequence[float]) -> np.ndarray:
+    """Return differences as an array.
+
+    Raises:
+        ValueError: A difference is infinite or NaN.
+    """
     values = np.asarray(d, float)
     if not np.isfinite(values).all():
         raise ValueError(f"differences must be finite numbers, not {list(d)}")
     return values
 
 
-def _standard_error(values: np.ndarray) -> float:
-    if np.ptp(values) == 0:  # which the formula would round to something above
+def _compute_standard_error(values: np.ndarray) -> float:
+    if np.ptp(values) == 0:  # the formula would give a rounding error above 0
         return 0.0
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def sign_flip(d: Sequence[float], seed: int = 0) -> SignFlip:
+def run_sign_flip_test(d: Sequence[float], seed: int = 0) -> SignFlip:
     """Test for a difference, two-sided: how often do flipped signs of the differences give as large a |mean|?
 
-    Over all 2^n patterns up to `EXACT_UP_TO` pairs; else over `DRAWN` of them and the observed one, so p is never 0.
+    Uses all 2^n patterns up to `EXACT_UP_TO` pairs; else `DRAWN` of them and the observed one, so p is never 0.
 
     Raises:
-        ValueError: a difference is not finite.
+        ValueError: A difference is not finite.
     """
-    values = _finite(d)
+    values = _convert_finite(d)
     if len(values) < 2:
-        return SignFlip(1.0, 2, True)  # scipy asks for two, and both patterns of one pair are as large
+        return SignFlip(1.0, 2, True)  # scipy needs two values, and both patterns of one pair are equally large
     whole = float(np.abs(values).sum()) or 1.0
 
-    def share(flipped: np.ndarray, axis: int) -> np.ndarray:
-        """Rounded, so that patterns whose sums are equal but for rounding count as equal."""
-        means: np.ndarray = np.round(np.abs(flipped.sum(axis=axis)) / whole, 12)
-        return means
+    def compute_share(flipped: np.ndarray, axis: int) -> np.ndarray:
+        """Return |sum| over the largest possible one, rounded: sums that differ by rounding alone count as equal."""
+        shares: np.ndarray = np.round(np.abs(flipped.sum(axis=axis)) / whole, 12)
+        return shares
 
-    found = stats.permutation_test(
+    test = stats.permutation_test(
         (values,),
-        share,
+        compute_share,
         permutation_type="samples",
         alternative="greater",
         n_resamples=DRAWN,
@@ -93,19 +104,22 @@ def sign_flip(d: Sequence[float], seed: int = 0) -> SignFlip:
         vectorized=True,
         rng=np.random.default_rng(seed),
     )
-    return SignFlip(float(found.pvalue), len(found.null_distribution), len(values) <= EXACT_UP_TO)
+    return SignFlip(float(test.pvalue), len(test.null_distribution), len(values) <= EXACT_UP_TO)
 
 
-def smallest_p(pairs: int) -> float:
-    """Return the smallest p-value that `sign_flip` can give: all signs alike, or all the other way round."""
-    return 2 / 2**pairs if pairs <= EXACT_UP_TO else 1 / (DRAWN + 1)
+def compute_smallest_p(pairs: int) -> float:
+    """Return the smallest p-value that `run_sign_flip_test` can give: that of differences which are all alike."""
+    if pairs <= EXACT_UP_TO:
+        smallest: float = 2 / 2**pairs  # the observed pattern and its opposite
+        return smallest
+    return 1 / (DRAWN + 1)
 
 
-def pairs_needed(contrasts: int) -> int:
-    """Return how many pairs a contrast needs at the least, so that Holm's correction can leave it below `ALPHA`.
+def count_pairs_needed(contrasts: int) -> int:
+    """Return the minimum pairs of a contrast whose p-value Holm's correction can leave below `ALPHA`.
 
     Args:
-        contrasts: the number of those that are corrected together, at least 1.
+        contrasts: Number of contrasts that are corrected together, at least 1.
     """
     pairs = 1
     while contrasts * 2 / 2**pairs >= ALPHA:
@@ -113,11 +127,11 @@ def pairs_needed(contrasts: int) -> int:
     return pairs
 
 
-def signed_ranks(d: Sequence[float]) -> list[float]:
-    """The ranks of the |differences|, ties shared, with their signs (Wilcoxon). A difference may be infinite.
+def rank_with_signs(d: Sequence[float]) -> list[float]:
+    """Return the ranks of the |differences|, ties shared, with their signs (Wilcoxon). A difference may be infinite.
 
     Raises:
-        ValueError: one is NaN.
+        ValueError: A difference is NaN.
     """
     values = np.asarray(d, float)
     if np.isnan(values).any():
@@ -126,26 +140,36 @@ def signed_ranks(d: Sequence[float]) -> list[float]:
     return ranks
 
 
-def correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Pearson's, between the members of pairs. None below three pairs, or where one side does not vary."""
+def correlate_pairs(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Return Pearson's correlation between the members of pairs.
+
+    Returns:
+        The correlation; None with fewer than three pairs, or where one side does not vary.
+    """
     if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
     return float(stats.pearsonr(one, other).statistic)
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Holm's adjusted p-values (1979): the chance of any false alarm among all of them stays below the level."""
-    adjusted, largest = {}, 0.0
-    for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
+def adjust_by_holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Return Holm's adjusted p-values (1979): they keep the chance of any false alarm among all of them below a level.
+
+    Args:
+        p: The p-values of tests by their names.
+    """
+    ascending = sorted(p, key=lambda name: p[name])
+    adjusted = {}
+    largest = 0.0
+    for rank, name in enumerate(ascending):
         largest = max(largest, min(1.0, (len(p) - rank) * p[name]))
         adjusted[name] = largest
     return {name: adjusted[name] for name in p}
 
 
-def equivalence(d: Sequence[float], margin: float) -> float:
-    """The p-value of two one-sided t-tests (TOST; Schuirmann 1987): small where the mean lies within +-margin."""
-    values = _finite(d)
-    if _standard_error(values) == 0:
+def run_equivalence_test(d: Sequence[float], margin: float) -> float:
+    """Return the p-value of two one-sided t-tests (TOST; Schuirmann 1987): small if the mean lies within +-margin."""
+    values = _convert_finite(d)
+    if _compute_standard_error(values) == 0:
         return 0.0 if abs(values.mean()) < margin else 1.0
     above = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
     below = stats.ttest_1samp(values, margin, alternative="less").pvalue
@@ -153,68 +177,89 @@ def equivalence(d: Sequence[float], margin: float) -> float:
 
 
 @cache
-def detectable(pairs: int, alpha: float = ALPHA, power: float = POWER) -> float | None:
-    """Return the mean, in standard deviations, that `sign_flip` finds below `alpha` with a chance of `power`.
+def find_detectable_mean(pairs: int, alpha: float = ALPHA, power: float = POWER) -> float | None:
+    """Return the mean, in standard deviations, that `run_sign_flip_test` detects with a probability of `power`.
 
-    Of normal differences, by simulation with a seed of its own: within about 1 %.
+    Simulates normal differences with a seed of its own; right to about 1 %.
+
+    Args:
+        pairs: Number of pairs.
+        alpha: Level below which the p-value has to fall.
+        power: Probability of that.
 
     Returns:
-        None where so few pairs never get below `alpha`.
+        The mean; None if p-values of this number of pairs never fall below `alpha`.
     """
-    if smallest_p(pairs) >= alpha:
+    if compute_smallest_p(pairs) >= alpha:
         return None
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(pairs, SIMULATED))
-    if pairs <= SIMULATED_EXACTLY:
-        # A pattern and its opposite give the same |mean|: half of them are enough.
-        signs = 1.0 - 2.0 * ((np.arange(2 ** (pairs - 1))[:, None] >> np.arange(pairs)) & 1)
-        others = 0
-    else:
-        wanted = max(2**SIMULATED_EXACTLY, math.ceil(10 / alpha))
-        signs = rng.choice((-1.0, 1.0), size=(wanted, pairs))
-        others = 1  # the observed one
-    of_noise = signs @ noise
-    of_mean = signs.sum(1)[:, None]
 
-    def excess(mean: float) -> float:
-        """Return the power at a mean, less the wanted one."""
+    # The sign patterns that each simulated sample is compared with.
+    if pairs <= SIMULATED_EXACTLY:
+        # A pattern and its opposite give the same |mean|: half of the patterns are enough.
+        signs = 1.0 - 2.0 * ((np.arange(2 ** (pairs - 1))[:, None] >> np.arange(pairs)) & 1)
+        observed_patterns = 0
+    else:
+        count = max(2**SIMULATED_EXACTLY, math.ceil(10 / alpha))
+        signs = rng.choice((-1.0, 1.0), size=(count, pairs))
+        observed_patterns = 1  # the drawn ones do not contain it
+    flipped_noise = signs @ noise
+    flipped_mean = signs.sum(1)[:, None]
+
+    def compute_excess(mean: float) -> float:
+        """Return the power at a mean, minus the wanted power."""
         observed = np.abs(noise.sum(0) + mean * pairs)
-        as_large = (np.abs(of_noise + mean * of_mean) >= observed * (1 - 1e-9)).sum(0)
-        p = (as_large + others) / (len(signs) + others)
+        as_large = (np.abs(flipped_noise + mean * flipped_mean) >= observed * (1 - 1e-9)).sum(0)
+        p = (as_large + observed_patterns) / (len(signs) + observed_patterns)
         return float((p < alpha).mean() - power)
 
+    # The power grows with the mean: bracket the wanted one, then bisect.
     highest = 1.0
-    while excess(highest) < 0:
+    while compute_excess(highest) < 0:
         highest *= 2
-    return float(optimize.bisect(excess, 0.0, highest, xtol=1e-3))
+    return float(optimize.bisect(compute_excess, 0.0, highest, xtol=1e-3))
 
 
-def smallest_effect(d: Sequence[float], alpha: float = ALPHA, power: float = POWER) -> float | None:
-    """Return the mean difference that `sign_flip` of so many pairs with this spread finds with a chance of `power`.
+def find_smallest_effect(d: Sequence[float], alpha: float = ALPHA, power: float = POWER) -> float | None:
+    """Return the mean that `run_sign_flip_test` detects in as many pairs with this spread; see `find_detectable_mean`.
 
-    None where so few pairs never get below `alpha`.
+    Returns:
+        The mean; None if p-values of this number of pairs never fall below `alpha`.
     """
-    values = _finite(d)
-    deviations = detectable(len(values), alpha, power)
-    if deviations is None or np.ptp(values) == 0:
-        return None if deviations is None else 0.0
+    values = _convert_finite(d)
+    deviations = find_detectable_mean(len(values), alpha, power)
+    if deviations is None:
+        return None
+    if np.ptp(values) == 0:
+        return 0.0
     return deviations * float(values.std(ddof=1))
 
 
-def bootstrap_interval(d: Sequence[float], level: float = 1 - ALPHA, seed: int = 0) -> Interval | None:
-    """BCa bootstrap interval of the mean (10,000 resamples); None below `BOOTSTRAP_FROM` pairs or without spread."""
-    values = _finite(d)
+def bootstrap_mean(d: Sequence[float], level: float = 1 - ALPHA, seed: int = 0) -> Interval | None:
+    """Return the BCa bootstrap interval of the mean (10,000 resamples).
+
+    Returns:
+        The interval; None with fewer than `BOOTSTRAP_FROM` pairs, or where they do not vary.
+    """
+    values = _convert_finite(d)
     if len(values) < BOOTSTRAP_FROM or np.ptp(values) == 0:
         return None
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (values,), np.mean, n_resamples=10_000, confidence_level=level, method="BCa", rng=np.random.default_rng(seed)
     ).confidence_interval
-    return Interval(float(found.low), float(found.high))
+    return Interval(float(interval.low), float(interval.high))
 
 
 @dataclass(frozen=True)
 class Failures:
-    """Of pairs: how many members died, and McNemar's exact test that both variants die equally often."""
+    """Failed runs of two variants over pairs, and McNemar's exact test of whether they fail equally often.
+
+    Attributes:
+        variant, against: Number of failed runs of each.
+        variant_alone, against_alone: Number of pairs in which only this one failed.
+        p: The test's p-value.
+    """
 
     variant: int
     against: int
@@ -223,9 +268,18 @@ class Failures:
     p: float
 
 
-def failures(pairs: Sequence[tuple[bool, bool]]) -> Failures:
-    """From whether each member of each pair died."""
-    alone = sum(one and not other for one, other in pairs)
-    other_alone = sum(other and not one for one, other in pairs)
-    p = float(stats.binomtest(alone, alone + other_alone, 0.5).pvalue) if alone + other_alone else 1.0
-    return Failures(sum(one for one, _ in pairs), sum(other for _, other in pairs), alone, other_alone, p)
+def compare_failures(pairs: Sequence[tuple[bool, bool]]) -> Failures:
+    """Return the failures of two variants, from whether each member of each pair failed."""
+    variant_alone = sum(one and not other for one, other in pairs)
+    against_alone = sum(other and not one for one, other in pairs)
+    differing = variant_alone + against_alone
+    p = 1.0
+    if differing:
+        p = float(stats.binomtest(variant_alone, differing, 0.5).pvalue)
+    return Failures(
+        variant=sum(one for one, _ in pairs),
+        against=sum(other for _, other in pairs),
+        variant_alone=variant_alone,
+        against_alone=against_alone,
+        p=p,
+    )

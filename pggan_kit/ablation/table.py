@@ -1,4 +1,4 @@
-"""An ablation's analysis, and its cost beforehand, as tables for people."""
+"""Show an ablation's analysis as tables of text."""
 
 from __future__ import annotations
 
@@ -9,101 +9,126 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pggan_kit.ablation.statistics import ALPHA, EXACT_UP_TO
+from pggan_kit.ablation.statistics import ALPHA, EXACT_UP_TO, POWER
 
 WIDTH = 140
+"""Characters of a line of `table.txt`."""
 
 
-def text(analysis: Mapping[str, Any]) -> str:
-    """`table.txt`."""
+def render_text(analysis: Mapping[str, Any]) -> str:
+    """Return the content of `table.txt`: the tables of an analysis, and what their columns mean."""
     file = io.StringIO()
     console = Console(file=file, width=WIDTH, color_system=None)
-    for shown in tables(analysis):
-        console.print(shown)
-    console.print("\n".join(notes(analysis)), soft_wrap=True, highlight=False, markup=False)
+    for table in build_tables(analysis):
+        console.print(table)
+    console.print("\n".join(list_notes(analysis)), soft_wrap=True, highlight=False, markup=False)
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
 
 
-def tables(analysis: Mapping[str, Any]) -> list[Table]:
-    """The variants, the contrasts, and those of the other metrics."""
-    metric = analysis["metric"]
-    title = f"paired differences in {'log ' if analysis['scale'] == 'log' else ''}{metric}"
-    found = [_variants(analysis), _contrasts(title, analysis["contrasts"])]
+def build_tables(analysis: Mapping[str, Any]) -> list[Table]:
+    """Return the tables of the variants, of the contrasts, and of the contrasts in other metrics if there are any."""
+    quantity = analysis["metric"]
+    if analysis["scale"] == "log":
+        quantity = f"log {quantity}"
+    tables = [
+        _build_variant_table(analysis),
+        _build_contrast_table(f"paired differences in {quantity}", analysis["contrasts"]),
+    ]
     if analysis["secondary"]:
-        found.append(_contrasts("other metrics, not corrected for their number", analysis["secondary"]))
-    return found
+        tables.append(_build_contrast_table("other metrics, not corrected for their number", analysis["secondary"]))
+    return tables
 
 
-def _variants(analysis: Mapping[str, Any]) -> Table:
-    shown = Table("variant", "runs", "died", analysis["metric"], "floor", title=analysis["name"])
-    _right(shown)
+def _build_variant_table(analysis: Mapping[str, Any]) -> Table:
+    table = Table("variant", "runs", "failed", analysis["metric"], "floor", title=analysis["name"])
+    _align_right(table)
     for name, entry in analysis["variants"].items():
-        numbers = (_number(entry[key]) for key in ("mean", "floor"))
-        shown.add_row(name, str(entry["trials"]), str(entry["died"]), *numbers)
-    return shown
+        table.add_row(
+            name,
+            str(entry["trials"]),
+            str(entry["died"]),
+            _format_number(entry["mean"]),
+            _format_number(entry["floor"]),
+        )
+    return table
 
 
-def _contrasts(title: str, entries: list[Mapping[str, Any]]) -> Table:
-    shown = Table(
-        *("contrast", "role", "n", "mean [95 %]", "p", "Holm", "TOST", "could see", "r", "died", "verdict"), title=title
-    )
-    _right(shown)
+def _build_contrast_table(title: str, entries: list[Mapping[str, Any]]) -> Table:
+    table = Table(title=title)
+    for header in ("contrast", "role", "n", "mean [95 %]", "p", "Holm", "TOST", "detectable", "r", "failed", "verdict"):
+        table.add_column(header)
+    _align_right(table)
+
     for entry in entries:
         name = f"{entry['variant']} - {entry['against']}"
+        equivalence = _format_p(entry.get("equivalence_holm", entry["equivalence"]))
         if entry["role"] == "secondary":
-            name = f"{entry['metric']}: {name}" + ("" if entry["scale"] == "log" else " (no log)")
-        died = entry["failures"]
-        secondary = entry["role"] == "secondary"  # the margin is the primary's
-        shown.add_row(
+            name = f"{entry['metric']}: {name}"
+            if entry["scale"] != "log":
+                name += " (no log)"
+            equivalence = ""  # the margin is that of the primary
+        p = _format_p(entry["p"])
+        if entry["ranks"]:
+            p += " (ranks)"
+        table.add_row(
             name,
             entry["role"],
             str(entry["n"]),
-            _mean(entry),
-            _p(entry["p"]) + (" (ranks)" if entry["ranks"] else ""),
-            _p(entry.get("holm")),
-            "" if secondary else _p(entry.get("equivalence_holm", entry["equivalence"])),
-            _number(entry["smallest_effect"]),
+            _format_mean(entry),
+            p,
+            _format_p(entry.get("holm")),
+            equivalence,
+            _format_number(entry["smallest_effect"]),
             "" if entry["correlation"] is None else f"{entry['correlation']:.2f}",
-            f"{died['variant']}:{died['against']}" + (f" (p {_p(died['p'])})" if died["p"] < 1 else ""),
+            _format_failures(entry["failures"]),
             entry.get("verdict", ""),
         )
-    return shown
+    return table
 
 
-def notes(analysis: Mapping[str, Any]) -> list[str]:
-    """What the columns are, in lines."""
+def list_notes(analysis: Mapping[str, Any]) -> list[str]:
+    """Return lines that explain the columns, and those bootstrap intervals that the tables have no room for."""
+    means = "means"
+    differences = "differences, with Student's interval."
+    if analysis["scale"] == "log":
+        means = "geometric means"
+        differences = "log differences, with Student's interval; 0.1 is about 10 %."
+
+    # Tests of many pairs draw their sign patterns.
     tests = [entry["sign_flip"] for entry in analysis["contrasts"] if entry["sign_flip"]]
     drawn = sorted({test["patterns"] for test in tests if not test["exact"]})
-    flips = f"all patterns up to {EXACT_UP_TO} pairs" + (f", else {drawn[0]:,} drawn ones" if drawn else "")
-    means, differences = "means", "differences, with Student's interval."
-    if analysis["scale"] == "log":
-        means, differences = "geometric means", "log differences, with Student's interval; 0.1 is about 10 %."
-    found = [
-        f"{analysis['metric']}: {means}; {analysis['direction']} is better; floor: the same between halves of the real "
-        "data.",
-        f"mean [95 %]: of the pairs' {differences}",
-        f"p: sign flips ({flips}); signed ranks, a run without a value the worst, where there is one.",
-        "Holm: p corrected over the confirmatory contrasts. "
-        f"TOST: equivalence within +-{analysis['margin']:g}, corrected likewise.",
-        "could see: the smallest mean that sign flips of so many pairs find in 80 % of cases, "
+    flips = f"all patterns up to {EXACT_UP_TO} pairs"
+    if drawn:
+        flips += f", else {drawn[0]:,} drawn ones"
+
+    notes = [
+        f"{analysis['metric']}: {means}; {analysis['direction']} is better; floor: the same metric between two halves "
+        "of the real data.",
+        f"mean [95 %]: mean of the pairs' {differences}",
+        f"p: from sign flips ({flips}); where a run has no value, from signed ranks, in which it is the worst.",
+        "Holm: p corrected for the number of confirmatory contrasts. "
+        f"TOST: p of equivalence within +-{analysis['margin']:g}, corrected likewise.",
+        f"detectable: the smallest mean that sign flips of this number of pairs detect in {POWER:.0%} of cases, "
         f"at {ALPHA:g} over the confirmatory contrasts.",
         "r: correlation between the runs of a pair. "
-        "died: runs that failed or gave no finite value, with McNemar's exact test.",
+        "failed: runs that failed or gave no finite value, with McNemar's exact test.",
         f"revision: {', '.join(analysis['revisions'])}. hardware: {'; '.join(analysis['hardware'])}.",
     ]
     for entry in analysis["contrasts"]:
         if entry["bootstrap"]:
-            name, (low, high) = f"{entry['variant']} - {entry['against']}, {entry['role']}", entry["bootstrap"]
-            found.append(f"bootstrap (BCa) of {name}: [{low:+.3f}, {high:+.3f}]")
-    return found
+            low, high = entry["bootstrap"]
+            name = f"{entry['variant']} - {entry['against']}, {entry['role']}"
+            notes.append(f"bootstrap (BCa) of {name}: [{low:+.3f}, {high:+.3f}]")
+    return notes
 
 
-def _right(table: Table) -> None:
+def _align_right(table: Table) -> None:
+    """Align all columns but the first to the right."""
     for column in table.columns[1:]:
         column.justify = "right"
 
 
-def _mean(entry: Mapping[str, Any]) -> str:
+def _format_mean(entry: Mapping[str, Any]) -> str:
     if entry["mean"] is None:
         return "-"
     if entry["interval"] is None:
@@ -112,11 +137,23 @@ def _mean(entry: Mapping[str, Any]) -> str:
     return f"{entry['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
-
-
-def _p(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.2g}" if value >= 1e-4 else "<1e-4"
+    return f"{value:.3g}"
+
+
+def _format_p(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value < 1e-4:
+        return "<1e-4"
+    return f"{value:.2g}"
+
+
+def _format_failures(failures: Mapping[str, Any]) -> str:
+    """Return the failed runs of both variants, with the test's p-value if they differ."""
+    text = f"{failures['variant']}:{failures['against']}"
+    if failures["p"] < 1:
+        text += f" (p {_format_p(failures['p'])})"
+    return text

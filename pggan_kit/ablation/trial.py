@@ -1,4 +1,4 @@
-"""One trial: a variant with one seed, or a trunk. Trained or resumed, evaluated, and its result written."""
+"""One trial: a variant with one seed, or a trunk. It is trained or resumed, evaluated, and its result written."""
 
 from __future__ import annotations
 
@@ -15,30 +15,33 @@ from pggan_kit.api.evaluate import evaluate
 from pggan_kit.api.train import resume, train
 from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError
 from pggan_kit.hookspecs import hookimpl
-from pggan_kit.plugin_host.files import RecordedFile
+from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.schedule import Stage
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock
-from pggan_kit.system.provenance import hardware, revision
+from pggan_kit.system.provenance import describe_hardware, find_revision
 
 RESULT = "result.json"
-"""In the folder of a trial that has ended, well or dead."""
+"""Name of the file that a trial writes when it has ended, whether it finished or failed."""
+
+RESULT_KEYS = {"failed", "images", "rows", "revision", "hardware"}
+"""Keys of a result."""
 
 
 class TrunkEnd(Interrupted):
-    """The last stage that the variants have in common is over."""
+    """The last stage that the variants have in common has ended."""
 
     def __init__(self) -> None:
         super().__init__(None, "the trunk ends here")
 
 
 class StopAfter:
-    """A plugin that ends a run when a stage is over, where branches begin.
+    """A plugin that ends a run after a stage, where the variants' own runs begin.
 
     Args:
-        stage: its number, from 0.
+        stage: Number of the stage, from 0.
     """
 
     def __init__(self, stage: int) -> None:
@@ -46,91 +49,112 @@ class StopAfter:
 
     @hookimpl
     def after_stage(self, stage: Stage) -> None:
-        """End there. The stage's last checkpoint is written."""
+        """End the run; the stage's last checkpoint has been written."""
         if stage.index == self.stage:
             raise TrunkEnd
 
 
-def folder_of(out: Path, name: str, seed: int) -> Path:
-    """The run directory of a variant with a seed, or of a seed's trunk."""
-    return out / "trunks" / str(seed) if name == TRUNK else out / "runs" / name / str(seed)
+def locate_trial(out: Path, name: str, seed: int) -> Path:
+    """Return the run directory of a variant with a seed, or of a seed's trunk."""
+    if name == TRUNK:
+        return out / "trunks" / str(seed)
+    return out / "runs" / name / str(seed)
 
 
-def run(out: Path, name: str, seed: int, plugins: Sequence[str | Path] = ()) -> dict[str, Any]:
-    """Bring a trial to its end, from wherever an earlier process left it.
+def run_trial(out: Path, name: str, seed: int, plugins: Sequence[str | Path] = ()) -> dict[str, Any]:
+    """Run a trial to its end, from wherever an earlier process stopped.
 
     Args:
-        out: the ablation's folder, in which its plan lies.
-        name: a variant, or TRUNK.
-        seed: one of the plan's.
-        plugins: those of the plan's plugin files that whoever runs this named; others run only if a file of their
-            content was named on this machine before. All must have the content that the plan records.
+        out: The ablation's folder, which holds its plan.
+        name: The variant, or TRUNK.
+        seed: A seed of the plan.
+        plugins: Files among the plan's plugin files that the user named for this trial; the others run only if a file
+            of the same content was named on this machine before. All must have the content that the plan records.
 
     Returns:
-        `failed` (why it died, or None), `rows` as `pggan_kit.evaluate` gives them, `images`, `revision`, `hardware`:
-        what is written to the run directory's `result.json`.
+        The content of the run directory's `result.json`: `failed` (why the run failed, or None), `rows` as
+        `pggan_kit.evaluate` gives them, `images`, `revision` and `hardware`.
 
     Raises:
-        UserError, TrainingError, Interrupted: the trial has not ended; it can be run again.
+        UserError, TrainingError, Interrupted: The trial has not ended; it can be run again.
     """
     plan = plans.load_plan(out)
-    _require_planned(plan, name, seed)
-    files = plans.recorded_files(out / plans.PLAN, plan.plugins, plugins)
-    folder = folder_of(out, name, seed)
-    ended = result(folder)
-    if ended is not None:
-        return ended
-    trunk = result(folder_of(out, TRUNK, seed)) if name in plan.shared else None
-    if trunk is not None and trunk["failed"]:
+    if (name, seed) not in [*plan.list_trunks(), *plan.list_runs()]:
+        raise ConfigError(f"trial {name} {seed}: the plan has no such trial")
+    files = plans.list_recorded_files(out / plans.PLAN, plan.plugins, plugins)
+    folder = locate_trial(out, name, seed)
+    earlier_result = read_result(folder)
+    if earlier_result is not None:
+        return earlier_result
+
+    # A trunk that failed has failed for every variant that would begin from it.
+    trunk_result = None
+    if name in plan.shared:
+        trunk_result = read_result(locate_trial(out, TRUNK, seed))
+    if trunk_result is not None and trunk_result["failed"]:
         folder.mkdir(parents=True, exist_ok=True)
-        found = {**trunk, "failed": f"trunk: {trunk['failed']}"}
+        result = {**trunk_result, "failed": f"trunk: {trunk_result['failed']}"}
     else:
-        failed = _trained(plan, out, name, seed, files)
-        found = {
-            "failed": failed,
-            "images": RunDirectory(folder).checkpoints().entries()[-1].images,
-            "rows": [] if failed or name == TRUNK else _evaluated(plan, folder, files),
-            "revision": revision(),
-            "hardware": hardware(),
-        }
-    write_atomically(folder / RESULT, (json_text(found, indent=1) + "\n").encode())
-    return found
+        result = _train_and_evaluate(plan, out, name, seed, files)
+
+    write_atomically(folder / RESULT, (json_text(result, indent=1) + "\n").encode())
+    return result
 
 
-def result(folder: Path) -> dict[str, Any] | None:
-    """What a trial that has ended left; None where it has not.
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """Return the result of a trial that has ended; None if it has not.
 
     Raises:
-        RunError: the file is damaged.
+        RunError: The file is damaged.
     """
     path = folder / RESULT
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not {"failed", "images", "rows", "revision", "hardware"} <= set(found):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if not set(result) >= RESULT_KEYS:
             raise ValueError("an entry is missing")
     except (FileNotFoundError, NotADirectoryError):
+        # The trial writes the file last, when it has ended.
         return None
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error}); remove it, and the trial is evaluated again") from error
-    return dict(found)
+    return dict(result)
 
 
-def _require_planned(plan: Plan, name: str, seed: int) -> None:
-    if (name, seed) not in [*plan.trunks(), *plan.runs()]:
-        raise ConfigError(f"trial {name} {seed}: the plan has no such trial")
+def _train_and_evaluate(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence[RecordedFile]) -> dict[str, Any]:
+    """Return the result of a trial that has not ended before."""
+    failed = _train_to_end(plan, out, name, seed, plugins)
+    folder = locate_trial(out, name, seed)
+    images = RunDirectory(folder).checkpoints().read_entries()[-1].images
+
+    # Neither a failed run nor a trunk has a generator to compare.
+    rows = []
+    if failed is None and name != TRUNK:
+        rows = _evaluate_run(plan, folder, plugins)
+    return {
+        "failed": failed,
+        "images": images,
+        "rows": rows,
+        "revision": find_revision(),
+        "hardware": describe_hardware(),
+    }
 
 
-def _trained(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence[RecordedFile]) -> str | None:
-    """Train to the end, or go on with it. Returns why the run died, None where it did not."""
-    folder, start_from, stops = folder_of(out, name, seed), None, []
+def _train_to_end(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence[RecordedFile]) -> str | None:
+    """Train or resume a run until it ends; return why it diverged, or None if it did not."""
+    folder = locate_trial(out, name, seed)
+    own_plugins: list[Any] = [*plugins]
+    start_from = None
     if name == TRUNK:
-        config, stops = plans.checked_config(plan, out, plan.shared[0]), [StopAfter(plan.branch or 0)]
+        config = plans.check_config(plan, out, plan.shared[0])
+        own_plugins.append(StopAfter(plan.branch or 0))
     else:
-        config = plans.checked_config(plan, out, name)
+        config = plans.check_config(plan, out, name)
         if name in plan.shared:
-            start_from = f"{folder_of(out, TRUNK, seed)}@{plan.branch}"
+            start_from = f"{locate_trial(out, TRUNK, seed)}@{plan.branch}"
+
+    # A run that diverges has ended: that is its result.
     try:
-        _go_on(folder, config, seed, [*plugins, *stops], start_from)
+        _train_or_resume(folder, config, seed, own_plugins, start_from)
     except TrunkEnd:
         return None
     except DivergedError as error:
@@ -138,22 +162,27 @@ def _trained(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence[Reco
     return None
 
 
-def _go_on(folder: Path, config: Path, seed: int, plugins: Sequence[Any], start_from: str | None) -> None:
+def _train_or_resume(folder: Path, config: Path, seed: int, plugins: Sequence[Any], start_from: str | None) -> None:
+    """Resume the run of a folder that has a checkpoint; else remove the folder and train from the start."""
     if folder.exists():
         with RunLock(folder):
-            begun = (folder / "run.json").exists() and bool(RunDirectory(folder).checkpoints().entries())
-            if not begun:
+            has_checkpoint = (folder / "run.json").exists() and bool(RunDirectory(folder).checkpoints().read_entries())
+            if not has_checkpoint:
                 shutil.rmtree(folder)
-        if begun:
+        if has_checkpoint:
             resume(folder, plugins=plugins)
             return
     train(config, [f"train.seed = {seed}"], run_dir=folder, plugins=plugins, start_from=start_from)
 
 
-def _evaluated(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:
+def _evaluate_run(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:
+    """Return the rows of a run's evaluation.
+
+    Raises:
+        ConfigError: The primary is not among them.
+    """
     rows = evaluate(folder, bindings=plan.evaluation, plugins=plugins)
-    if plan.primary not in {row["metric"] for row in rows}:
-        raise ConfigError(
-            f"ablate.primary is {plan.primary!r}, and the evaluation gives {', '.join(row['metric'] for row in rows)}"
-        )
+    metrics = [row["metric"] for row in rows]
+    if plan.primary not in metrics:
+        raise ConfigError(f"ablate.primary is {plan.primary!r}, and the evaluation gives {', '.join(metrics)}")
     return rows

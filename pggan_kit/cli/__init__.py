@@ -1,6 +1,6 @@
-"""The command line: thin commands over the Python API. A module here brings its commands by being imported.
+"""The command line: thin commands over the Python API. A module here adds its commands when it is imported.
 
-No module here imports torch, or what does, before a command runs: `--help` answers at once.
+No module here imports torch, or a module that does, before a command runs: `--help` answers at once.
 """
 
 from pggan_kit.cli import ablate, bench, config, data, evaluate, plan, plugins, report, sample, train

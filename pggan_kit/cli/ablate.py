@@ -1,4 +1,4 @@
-"""Commands that compare variants of an experiment."""
+"""The commands that compare variants of an experiment: `ablate`, and `trial`, which launchers run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import err, escaped, experiment_options, main, out
+from pggan_kit.cli.base import add_experiment_options, main, out, print_message
 from pggan_kit.system.json_text import json_text
 
 
@@ -14,9 +14,9 @@ from pggan_kit.system.json_text import json_text
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Show trials, images and cost; train nothing.")
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="The ablation's folder; default: runs/NAME.")
-@click.option("--launcher", metavar="NAME", help="Where trials run: Local, or another one of `plugins list`.")
-@click.option("--json", "as_json", is_flag=True, help="Print the analysis, or the cost, for machines.")
-@experiment_options
+@click.option("--launcher", metavar="NAME", help="What runs the trials: Local, or another launcher of `plugins list`.")
+@click.option("--json", "as_json", is_flag=True, help="Print the analysis, or the cost, as JSON.")
+@add_experiment_options
 def ablate(
     config: Path,
     dry_run: bool,
@@ -26,29 +26,31 @@ def ablate(
     bindings: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
-    """Train variants of an experiment with several seeds, and compare them as the gin file plans it.
+    """Train variants of an experiment with several seeds, and compare them by the rules of the gin file.
 
-    Stop it and start it again at will. -b overrides what the file binds; a binding of anything but ablate and launchers
-    goes to the experiments of all variants.
+    Stop it at any time and start it again with the same command. -b overrides what the file binds; bindings of anything
+    but ablate and launchers apply to the experiments of all variants.
     """
     from pggan_kit import ablation
-    from pggan_kit.ablation.cost import cost, table
+    from pggan_kit.ablation.cost import build_cost_table
 
+    # The option is a short form of a binding.
     if launcher is not None:
         bindings = (*bindings, f"ablate.launcher = @launchers.{launcher}()")
+
     if dry_run:
-        plan, rows = cost(config, bindings, plugins)
+        plan, rows = ablation.estimate_cost(config, bindings, plugins)
         if as_json:
             click.echo(json_text(rows, indent=1))
         else:
-            out.print(table(plan, rows))
+            out.print(build_cost_table(plan, rows))
         return
 
-    def say(line: str) -> None:
-        err.print(escaped(line), soft_wrap=True, highlight=False)
-
-    found = ablation.ablate(config, bindings, out=folder, plugins=plugins, say=say)
-    click.echo(json_text(found, indent=1) if as_json else ablation.text(found), nl=as_json)
+    analysis = ablation.ablate(config, bindings, out=folder, plugins=plugins, say=print_message)
+    if as_json:
+        click.echo(json_text(analysis, indent=1))
+    else:
+        click.echo(ablation.render_text(analysis), nl=False)
 
 
 @main.command(hidden=True)
@@ -57,8 +59,8 @@ def ablate(
 @click.argument("seed", type=int)
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="A plugin file of the plan that you trust.")
 def trial(folder: Path, variant: str, seed: int, plugins: tuple[str, ...]) -> None:
-    """Bring one trial of an ablation to its end: what launchers run."""
-    from pggan_kit.ablation import trial as trials
+    """Run one trial of an ablation to its end. Launchers run this command."""
+    from pggan_kit.ablation.trial import run_trial
 
-    result = trials.run(folder, variant, seed, plugins)
-    err.print(escaped(f"{variant} {seed}: {result['failed'] or 'done'}"), soft_wrap=True, highlight=False)
+    result = run_trial(folder, variant, seed, plugins)
+    print_message(f"{variant} {seed}: {result['failed'] or 'done'}")

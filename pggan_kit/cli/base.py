@@ -1,4 +1,4 @@
-"""What all commands share: how errors end them, where they print, and options."""
+"""The base of all commands: how errors end them, where they print, and the options that several of them have."""
 
 from __future__ import annotations
 
@@ -6,42 +6,52 @@ import os
 import signal
 import sys
 import warnings
-from typing import Any, NoReturn, TextIO
+from collections.abc import Callable
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import click
 from rich.console import Console
 from rich.progress import Progress
 
 from pggan_kit.errors import Interrupted, TrainingError, UserError
-from pggan_kit.system.signals import StoppedAtOnce, leaving_in_order
+from pggan_kit.system.signals import StoppedAtOnce, exit_in_order_on_sigterm
 from pggan_kit.version import __version__
 
-out = Console(width=None if sys.stdout.isatty() else 160)  # tables in a file or pipe are not cut to 80 columns
-err = Console(stderr=True)
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-FAILED, WRONG_INPUT = 1, 2
+FAILED = 1
+"""Exit code of a command that started and then failed."""
+
+WRONG_INPUT = 2
+"""Exit code of a command whose input was wrong."""
+
+WIDTH_WITHOUT_TERMINAL = 160
+"""Characters of a line in a file or pipe, where tables would else be cut to 80."""
+
+out = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
+err = Console(stderr=True)
 
 
 class Group(click.Group):
-    """Turns errors into one short message and an exit code; `--debug` shows the traceback instead."""
+    """A group of commands that turns errors into one short message and an exit code; `--debug` shows the traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
-            with leaving_in_order(), warnings.catch_warnings():
-                warnings.showwarning = _warn
+            with exit_in_order_on_sigterm(), warnings.catch_warnings():
+                warnings.showwarning = _print_warning
                 return super().invoke(ctx)
         except (UserError, TrainingError, Interrupted) as error:
             if ctx.params.get("debug"):
                 raise
-            _fail(error)
+            _exit_with_error(error)
         except StoppedAtOnce as error:
             sys.exit(error.exit_code)
-        except KeyboardInterrupt:  # before a run has started: there is nothing to resume
+        except KeyboardInterrupt:  # no run has started: there is nothing to resume
             sys.exit(128 + signal.SIGINT)
 
 
-def _warn(
+def _print_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -49,79 +59,101 @@ def _warn(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Show a warning as errors are shown, without the line of code that it came from."""
-    err.print(f"[bold yellow]warning[/]: {escaped(str(message))}", soft_wrap=True, highlight=False)
+    """Print a warning as errors are printed, without the line of code that it came from."""
+    err.print(f"[bold yellow]warning[/]: {escape_text(str(message))}", soft_wrap=True, highlight=False)
 
 
-def _fail(error: Exception) -> NoReturn:
-    err.print(f"[bold red]error[/]: {escaped(str(error))}", soft_wrap=True, highlight=False)
+def _exit_with_error(error: Exception) -> NoReturn:
+    err.print(f"[bold red]error[/]: {escape_text(str(error))}", soft_wrap=True, highlight=False)
     if isinstance(error, Interrupted):
         sys.exit(error.exit_code)
-    sys.exit(WRONG_INPUT if isinstance(error, UserError) else FAILED)
+    if isinstance(error, UserError):
+        sys.exit(WRONG_INPUT)
+    sys.exit(FAILED)
 
 
-def escaped(text: str) -> str:
-    """Neither rich's markup, nor what would steer a terminal: a message may quote a file from somebody else."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text).replace("[", "\\[")
+def escape_text(text: str) -> str:
+    """Return a text without rich's markup and without characters that control a terminal.
+
+    A message may quote a file from somebody else.
+    """
+    printable = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable.replace("[", "\\[")
 
 
-def experiment_options(command: Any) -> Any:
-    for option in (
-        click.option("-b", "bindings", multiple=True, metavar="BINDING", help="Override, e.g. -b 'train.seed = 1'."),
-        click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Load a plugin from a Python file."),
-        no_plugin_option,
-    ):
-        command = option(command)
-    return command
+def print_message(line: str) -> None:
+    """Print one line for people to stderr, beside the output of a command."""
+    err.print(escape_text(line), highlight=False, soft_wrap=True)
 
 
-def _leave_out(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -> None:
-    """Block plugins for the time of one command, by the environment, so that processes which it starts block them."""
-    from pggan_kit.plugin_host.loading import BLOCK_VARIABLE, blocked_by_environment, require_installed
+def _block_plugins(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -> None:
+    """Block plugins while one command runs, by an environment variable: processes that it starts block them too."""
+    from pggan_kit.plugin_host.loading import BLOCK_VARIABLE, read_blocked_plugins, require_installed
 
-    if names:
-        require_installed(names)
-        before = os.environ.get(BLOCK_VARIABLE)
-        os.environ[BLOCK_VARIABLE] = ",".join([*blocked_by_environment(), *names])
-        ctx.call_on_close(lambda: _put_back(BLOCK_VARIABLE, before))
+    if not names:
+        return
+    require_installed(names)
+    before = os.environ.get(BLOCK_VARIABLE)
+    os.environ[BLOCK_VARIABLE] = ",".join([*read_blocked_plugins(), *names])
+    ctx.call_on_close(lambda: _restore_variable(BLOCK_VARIABLE, before))
 
 
-def _put_back(variable: str, value: str | None) -> None:
+def _restore_variable(variable: str, value: str | None) -> None:
     if value is None:
         os.environ.pop(variable, None)
     else:
         os.environ[variable] = value
 
 
-def say(line: str) -> None:
-    """Tell people one line, beside what a command prints."""
-    err.print(escaped(line), highlight=False, soft_wrap=True)
-
-
-stage_option = click.option(
-    "--stage", metavar="STAGE", help="As it was when this stage ended: its number from 0, or its size."
-)
-
 no_plugin_option = click.option(
     "--no-plugin",
     multiple=True,
     metavar="NAME",
     expose_value=False,
-    callback=_leave_out,
-    help="Leave out an installed plugin; DISTRIBUTION:NAME where two have one name.",
+    callback=_block_plugins,
+    help="Leave out an installed plugin; DISTRIBUTION:NAME if two have the same name.",
 )
-"""For every command that loads plugins; the command itself need not know of it."""
+"""Option of every command that loads plugins; the command itself need not know about it."""
+
+new_plugin_option = click.option(
+    "--plugin", "plugins", multiple=True, metavar="FILE", help="Load a plugin from a Python file."
+)
+"""Option of commands that begin from a config or from nothing."""
+
+recorded_plugin_option = click.option(
+    "--plugin", "plugins", multiple=True, metavar="FILE", help="Use this instead of the plugin files that the run used."
+)
+"""Option of commands that begin from a run."""
+
+stage_option = click.option(
+    "--stage", metavar="STAGE", help="Use the end of this stage: its number from 0, or its size."
+)
+"""Option of commands that use a run's averaged generator."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+"""Option of commands whose output programs may read."""
+
+_bindings_option = click.option(
+    "-b", "bindings", multiple=True, metavar="BINDING", help="Override, e.g. -b 'train.seed = 1'."
+)
+
+
+def add_experiment_options(command: Command) -> Command:
+    """Add the options of commands that build an experiment: bindings, and plugins to load or to leave out."""
+    for add_option in (_bindings_option, new_plugin_option, no_plugin_option):
+        command = add_option(command)
+    return command
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(debug: bool) -> None:
-    """Compose, train and compare progressively grown GANs."""
+    """Compose, train and compare progressively growing GANs."""
 
 
 class DataProgress:
-    """A bar on a terminal while resized copies of the data are made; nothing where they are there already."""
+    """A progress bar for resized copies of the data, on a terminal only; none if the copies exist already."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None
@@ -133,7 +165,14 @@ class DataProgress:
         self.stop()
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        if not err.is_terminal:  # a bar that erases itself leaves an empty line in a file
+        """Show how many images of a copy are done.
+
+        Args:
+            done: Number of images that are done.
+            total: Number of all images.
+            what: Name of the copy, for people.
+        """
+        if not err.is_terminal:  # in a file, a bar that erases itself leaves an empty line
             return
         if self.bar is None:
             self.bar = Progress(console=err, transient=True)
@@ -144,6 +183,7 @@ class DataProgress:
             self.stop()
 
     def stop(self) -> None:
+        """Remove the bar, if there is one."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

@@ -1,4 +1,4 @@
-"""Commands that measure."""
+"""The command group `bench`, which measures speed."""
 
 from __future__ import annotations
 
@@ -6,42 +6,50 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import FAILED, escaped, experiment_options, main, out, say
+from pggan_kit.cli.base import FAILED, add_experiment_options, escape_text, main, out, print_message
 from pggan_kit.errors import UserError
 from pggan_kit.system.json_text import json_text
 
 
-class Bench(click.Group):
-    """`bench CONFIG` measures; `bench compare A.json B.json` is a command of its own."""
+class BenchGroup(click.Group):
+    """A group in which `bench CONFIG` measures, and `bench compare A.json B.json` is a command of its own."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """What begins with no command of ours is `run`'s."""
-        ours = not args or args[0] in (*self.commands, *ctx.help_option_names)
-        return super().parse_args(ctx, args if ours else ["run", *args])
+        """Parse arguments; those that begin with no command of the group belong to `run`."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Those of `run`, which are ours where no command is named."""
+        """Write the options of `run`, which are those of the group if no command is named."""
         self.commands["run"].format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
 
 
-@main.group(cls=Bench, options_metavar="CONFIG", subcommand_metavar="[OPTIONS]")
+@main.group(cls=BenchGroup, options_metavar="CONFIG", subcommand_metavar="[OPTIONS]")
 def bench() -> None:
     """Measure an experiment's stages (bench CONFIG), or compare two such reports (bench compare A.json B.json)."""
 
 
 @bench.command("run")
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--stages", default="", metavar="SIZES", help="Some of them: sizes or numbers from 0, as 8x8,16x16.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there.")
 @click.option(
-    "--against", multiple=True, metavar="FILE.py:FUNCTION", help="A foreign contender; ratios are to the first."
+    "--stages", default="", metavar="SIZES", help="Measure these only: sizes or numbers from 0, as 8x8,16x16."
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to a file."
+)
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="FILE.py:FUNCTION",
+    help="Measure foreign code as well; ratios are relative to the first one.",
 )
 @click.option(
     "--variant", "variants", multiple=True, metavar="NAME=BINDING[;BINDING]", help="Measure this variant as well."
 )
-@click.option("--rounds", default=6, show_default=True, help="Turns of each contender at each stage.")
-@experiment_options
+@click.option("--rounds", default=6, show_default=True, help="Measurements of each contender at each stage.")
+@add_experiment_options
 def bench_run(
     config: Path,
     stages: str,
@@ -55,40 +63,43 @@ def bench_run(
     """Measure whole training iterations at each stage, steady and mid-fade, on noise; train nothing."""
     from pggan_kit.benchmarking import tables
     from pggan_kit.benchmarking.bench import bench
-    from pggan_kit.benchmarking.contenders import named_variant
+    from pggan_kit.benchmarking.contenders import parse_variant
 
-    others = [named_variant(text) for text in variants]
-    if len(dict(others)) < len(others):
-        raise UserError("--variant: two have the same name")
+    # What would fail after minutes of measuring is checked first.
+    named_variants = [parse_variant(text) for text in variants]
+    others = dict(named_variants)
+    if len(others) < len(named_variants):
+        raise UserError("--variant: two have the same name; give each a name of its own")
     if json_file is not None and not json_file.parent.is_dir():
         raise UserError(f"--json {json_file}: there is no folder {json_file.parent}")
+
     report = bench(
         config,
         bindings,
         plugins,
         stages=[name.strip() for name in stages.split(",") if name.strip()],
-        others=dict(others),
+        others=others,
         against=against,
         rounds=rounds,
-        progress=say,
+        progress=print_message,
     )
     if json_file is not None:
         json_file.write_text(json_text(report, indent=1) + "\n", encoding="utf-8")
-    out.print(tables.table(report))
+    out.print(tables.build_table(report))
 
 
 @bench.command("compare")
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
-@click.option("--threshold", default=0.05, show_default=True, help="The share by which a figure may fall.")
+@click.option("--threshold", default=0.05, show_default=True, help="Largest accepted slowdown, as a share.")
 @click.pass_context
 def bench_compare(ctx: click.Context, before: Path, after: Path, threshold: float) -> None:
-    """Compare two reports; exit with 1 where a stage became slower by more than the threshold."""
+    """Compare two reports; exit with 1 if a stage became slower by more than the threshold."""
     from pggan_kit.benchmarking import compare
 
     changes = compare(before, after, threshold)
     for change in changes:
         mark = "slower: " if change.regressed else "        "
-        out.print(escaped(mark + change.text), highlight=False, soft_wrap=True)
+        out.print(escape_text(mark + change.text), highlight=False, soft_wrap=True)
     if any(change.regressed for change in changes):
         ctx.exit(FAILED)

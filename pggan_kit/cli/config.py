@@ -1,4 +1,4 @@
-"""The command group `config`."""
+"""The command group `config`, which checks and shows gin files."""
 
 from __future__ import annotations
 
@@ -6,39 +6,45 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import escaped, experiment_options, main, out
+from pggan_kit.cli.base import add_experiment_options, escape_text, main, out
 
 
 @main.group()
 def config() -> None:
-    """Look at gin files."""
+    """Check or show gin files."""
 
 
 @config.command("check")
 @click.argument("file", type=click.Path(path_type=Path))
-@experiment_options
+@add_experiment_options
 def config_check(file: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
-    """Build the experiment of a gin file, and say what is wrong or idle in it."""
+    """Build the experiment of a gin file, and report errors and bindings without an effect."""
     from pggan_kit.api import prepare as api
 
+    # Hooks and networks find errors that the file alone does not show.
     prepared = api.prepare(file, bindings, plugins)
     schedule = prepared.schedule()
     prepared.hooks()
     prepared.state(schedule)
+
     for binding in prepared.built.idle:
-        out.print(f"idle: {escaped(binding.text())}  ({binding.place})", highlight=False, soft_wrap=True)
+        out.print(f"idle: {escape_text(binding.text())}  ({binding.place})", highlight=False, soft_wrap=True)
     sizes = " -> ".join(stage.size for stage in schedule.stages)
-    out.print(f"{file}: good; {sizes}, {schedule.total:,} images, {len(prepared.built.parts)} parts", highlight=False)
+    count = len(prepared.built.components)
+    out.print(f"{file}: good; {sizes}, {schedule.total:,} images, {count} components", highlight=False)
 
 
 @config.command("show")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--operative", is_flag=True, help="All parameters in effect, defaults included, as gin text.")
-@experiment_options
+@click.option("--operative", is_flag=True, help="Show all parameters in effect, defaults included, as gin text.")
+@add_experiment_options
 def config_show(file: Path, operative: bool, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
-    """Show the bindings in effect and where each stands, includes and overrides resolved."""
+    """Show the bindings in effect and where each stands, with includes and overrides resolved."""
     from pggan_kit.api import prepare as api
-    from pggan_kit.config.builder import describe
+    from pggan_kit.config.builder import list_bindings
 
     prepared = api.prepare(file, bindings, plugins)
-    click.echo(prepared.built.operative if operative else "\n".join(describe(prepared.config)))
+    if operative:
+        click.echo(prepared.built.operative)
+    else:
+        click.echo("\n".join(list_bindings(prepared.config)))

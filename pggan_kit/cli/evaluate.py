@@ -1,4 +1,4 @@
-"""The command that measures."""
+"""The command `evaluate`, which computes metrics."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import click
 from rich.table import Table
 
-from pggan_kit.cli.base import experiment_options, main, out, stage_option
+from pggan_kit.cli.base import add_experiment_options, json_option, main, out, stage_option
 from pggan_kit.system.json_text import json_text
 
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("against", type=click.Path(path_type=Path), required=False)
-@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Instead of the run's train.metrics.")
-@click.option("--count", type=click.IntRange(min=2), help="How many images; default: evaluation.count.")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Use this instead of the run's train.metrics.")
+@click.option("--count", type=click.IntRange(min=2), help="Number of images; default: evaluation.count.")
 @stage_option
-@click.option("--json", "as_json", is_flag=True, help="Print for machines.")
-@experiment_options
+@json_option
+@add_experiment_options
 def evaluate(
     run: Path,
     against: Path | None,
@@ -32,7 +32,7 @@ def evaluate(
 ) -> None:
     """Measure a run's averaged generator, or the images of one folder (or .npz file) AGAINST those of another.
 
-    Bindings may choose and set metrics, features, the evaluation and its data set:
+    Bindings may choose and configure metrics, features, the evaluation and its data set:
 
     -b 'train.metrics = [@metrics.FrechetDistance()]' -b 'metrics.FrechetDistance.features = @features.Digits()'
     """
@@ -44,15 +44,20 @@ def evaluate(
     if as_json:
         click.echo(json_text(rows, indent=1))
     else:
-        out.print(_table(rows))
+        out.print(_build_table(rows))
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    shown = Table("metric", "value", "noise floor", "size", "fakes", "reals a half")
-    for column in shown.columns[1:]:
+def _build_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("metric", "value", "noise floor", "size", "fakes", "reals per half")
+    for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
-        floor = "" if row["floor"] is None else f"{row['floor']:.4g}"
-        half = f"{row['floor_count']:,}"
-        shown.add_row(row["metric"], f"{row['value']:.4g}", floor, row["size"], f"{row['count']:,}", half)
-    return shown
+        table.add_row(
+            row["metric"],
+            f"{row['value']:.4g}",
+            "" if row["floor"] is None else f"{row['floor']:.4g}",
+            row["size"],
+            f"{row['count']:,}",
+            f"{row['floor_count']:,}",
+        )
+    return table

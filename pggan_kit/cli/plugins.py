@@ -1,4 +1,4 @@
-"""Commands that look at plugins, and begin new ones."""
+"""The command group `plugins`, which lists plugins, shows their components, and writes new ones."""
 
 from __future__ import annotations
 
@@ -9,91 +9,104 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from pggan_kit.cli.base import main, no_plugin_option, out
+from pggan_kit.cli.base import json_option, main, new_plugin_option, no_plugin_option, out
 from pggan_kit.scaffold import KINDS_TO_WRITE
 from pggan_kit.system.json_text import json_text
 
 
-@main.group()
-def plugins() -> None:
-    """Look at plugins, or begin one of your own."""
+@main.group("plugins")
+def plugins_group() -> None:
+    """List plugins, show a component, or start a plugin of your own."""
 
 
-@plugins.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print for machines.")
-@click.option("--plugin", "files", multiple=True, metavar="FILE", help="Load a plugin from a Python file.")
+@plugins_group.command("list")
+@json_option
+@new_plugin_option
 @no_plugin_option
-def plugins_list(files: tuple[str, ...], as_json: bool) -> None:
-    """List plugins, where they come from, the parts they bring, and the hooks they implement."""
-    from pggan_kit.plugin_host import catalogue as describing
-    from pggan_kit.plugin_host.loading import load
+def plugins_list(plugins: tuple[str, ...], as_json: bool) -> None:
+    """List plugins, where they come from, their components, and the hooks that they implement."""
+    from pggan_kit.plugin_host import catalogue
+    from pggan_kit.plugin_host.loading import load_plugins
 
-    loaded = load(files)
-    rows = describing.listing(loaded)
+    loaded = load_plugins(plugins)
+    rows = catalogue.list_plugins(loaded)
     if as_json:
         blocked = [row["plugin"] for row in rows if row["blocked"]]
         click.echo(json_text({"plugins": rows, "blocked": blocked}, indent=1))
-        return
-    table = Table("plugin", "distribution", "version", "parts", "hooks")
+    else:
+        out.print(_build_table(rows))
+
+
+def _build_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("plugin", "distribution", "version", "components", "hooks")
     for row in rows:
-        origin = (row["distribution"] or row["origin"], row["version"] or "")
-        table.add_row(*map(Text, (row["plugin"], *origin, *_parts_and_hooks(row))))
-    out.print(table)
+        components = "\n".join(row["parts"]) or "hooks only"
+        hooks = "\n".join(_format_hook(hook, who) for hook, who in row["hooks"].items())
+        if row["blocked"]:
+            components = "blocked"
+            hooks = ""
+        # Names from plugins may contain what rich reads as markup.
+        cells = (row["plugin"], row["distribution"] or row["origin"], row["version"] or "", components, hooks)
+        table.add_row(*[Text(cell) for cell in cells])
+    return table
 
 
-def _parts_and_hooks(row: dict[str, Any]) -> tuple[str, str]:
-    if row["blocked"]:
-        return "blocked", ""
-    hooks = [f"{hook} ({', '.join(map(_short, who))})" for hook, who in row["hooks"].items()]
-    return "\n".join(row["parts"]) or "hooks only", "\n".join(hooks)
+def _format_hook(hook: str, selectors: list[str]) -> str:
+    """Return a hook and who implements it: of a component its name without the kind, of a plugin its own name."""
+    names = [selector.partition(".")[2] or selector for selector in selectors]
+    return f"{hook} ({', '.join(names)})"
 
 
-def _short(selector: str) -> str:
-    """`Hinge` of `losses.Hinge`; a plugin's own name as it is."""
-    return selector.partition(".")[2] or selector
-
-
-@plugins.command("show")
-@click.argument("part", metavar="KIND.NAME")
-@click.option("--json", "as_json", is_flag=True, help="Print for machines.")
-@click.option("--plugin", "files", multiple=True, metavar="FILE", help="Load a plugin from a Python file.")
+@plugins_group.command("show")
+@click.argument("component", metavar="KIND.NAME")
+@json_option
+@new_plugin_option
 @no_plugin_option
-def plugins_show(part: str, files: tuple[str, ...], as_json: bool) -> None:
-    """Show a part: its signature, what it says of itself, its defaults, and its source."""
+def plugins_show(component: str, plugins: tuple[str, ...], as_json: bool) -> None:
+    """Show a component: its signature, docstring, defaults and source."""
+    from pggan_kit.plugin_host import catalogue
+    from pggan_kit.plugin_host.loading import load_plugins
+
+    description = catalogue.describe_component(load_plugins(plugins), component)
+    if as_json:
+        click.echo(json_text(description, indent=1))
+    else:
+        _print_description(description)
+
+
+def _print_description(description: dict[str, Any]) -> None:
     from rich.syntax import Syntax
 
-    from pggan_kit.plugin_host import catalogue as describing
-    from pggan_kit.plugin_host.loading import load
+    out.print(Text(description["signature"] or description["part"], style="bold"))
+    out.print(Text(f"of plugin {description['plugin']} ({description['origin']})\n"))
+    out.print(Text(f"{description['docstring'] or 'It has no docstring.'}\n"))
 
-    found = describing.part(load(files), part)
-    if as_json:
-        click.echo(json_text(found, indent=1))
-        return
-    out.print(Text(found["signature"] or found["part"], style="bold"))
-    out.print(Text(f"of plugin {found['plugin']} ({found['origin']})\n"))
-    out.print(Text(f"{found['docstring'] or 'It says nothing of itself.'}\n"))
-    if found["parameters"]:
+    if description["parameters"]:
         table = Table("parameter", "type", "default", "in configs")
-        for row in found["parameters"]:
-            table.add_row(*(Text(row[key] or "") for key in ("name", "type", "default", "default_gin")))
+        for row in description["parameters"]:
+            table.add_row(*[Text(row[key] or "") for key in ("name", "type", "default", "default_gin")])
         out.print(table)
-    if found["hooks"]:
-        out.print(Text(f"hooks: {', '.join(found['hooks'])}"))
-    if found["source"]:
-        out.print(Text(f"\n{found['file']}:{found['line']}"), soft_wrap=True)
-        out.print(Syntax(found["source"], "python", background_color="default"))
+    if description["hooks"]:
+        out.print(Text(f"hooks: {', '.join(description['hooks'])}"))
+
+    # Python cannot find the source of everything, for example of a built-in class.
+    if description["source"]:
+        out.print(Text(f"\n{description['file']}:{description['line']}"), soft_wrap=True)
+        out.print(Syntax(description["source"], "python", background_color="default"))
 
 
-@plugins.command("new")
+@plugins_group.command("new")
 @click.argument("name")
-@click.option("--kind", required=True, help=f"What it brings: {', '.join(KINDS_TO_WRITE)}.")
-@click.option("--single-file", is_flag=True, help="One file for --plugin, instead of a package to install.")
-@click.option("--into", type=click.Path(path_type=Path), default=Path(), help="Where to put it; default: here.")
+@click.option("--kind", required=True, help=f"What the plugin provides: {', '.join(KINDS_TO_WRITE)}.")
+@click.option("--single-file", is_flag=True, help="Write one file for --plugin instead of a package to install.")
+@click.option(
+    "--into", type=click.Path(path_type=Path), default=Path(), help="Folder to write to; default: the current one."
+)
 def plugins_new(name: str, kind: str, single_file: bool, into: Path) -> None:
-    """Write a plugin that works: a part of your own, its tests, and an experiment that trains with it."""
+    """Write a plugin that works: a component of your own, its tests, and an experiment that uses it."""
     from pggan_kit import scaffold
 
-    written, commands = scaffold.write(name, kind, into, single_file)
+    written, commands = scaffold.write_plugin(name, kind, into, single_file)
     for path in written:
         out.print(Text(f"wrote {path}"), soft_wrap=True)
     out.print("\nNow:")

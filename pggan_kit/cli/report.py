@@ -1,4 +1,4 @@
-"""The command that draws reports."""
+"""The command `report`, which draws runs and ablations."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import err, main
+from pggan_kit.cli.base import err, main, recorded_plugin_option
 
 
 @main.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--out", default="report.html", show_default=True, type=click.Path(path_type=Path, dir_okay=False), help="The file."
+    "--out",
+    default="report.html",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write.",
 )
-@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), help="A folder for PDFs and LaTeX tables.")
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Instead of the plugin files the runs used.")
+@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), help="Folder for PDFs and LaTeX tables.")
+@recorded_plugin_option
 def report(runs: tuple[Path, ...], out: Path, figures: Path | None, plugins: tuple[str, ...]) -> None:
     """Draw a report of runs, or of an ablation: one HTML file that needs no network.
 
-    Pictures of each stage and of each fade, curves, throughput, transitions and configuration; several runs beside each
-    other, for the same latents.
+    It shows images of each stage and each fade, curves, throughput, transitions and the configuration; several runs
+    side by side, for the same latents.
     """
     from pggan_kit.report import write_report
 
     write_report(runs, out, figures=figures, plugins=plugins)
-    err.print(f"wrote {out}" + (f" and {figures}" if figures else ""), highlight=False, soft_wrap=True)
+    written = f"wrote {out}"
+    if figures is not None:
+        written += f" and {figures}"
+    err.print(written, highlight=False, soft_wrap=True)

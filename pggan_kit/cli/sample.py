@@ -1,4 +1,4 @@
-"""The command `sample`."""
+"""The command `sample`, which draws images from a run."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import err, main, no_plugin_option, stage_option
+from pggan_kit.cli.base import err, main, no_plugin_option, recorded_plugin_option, stage_option
 
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--count", default=64, show_default=True, type=click.IntRange(min=1), help="How many images.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the latents.")
+@click.option("--count", default=64, show_default=True, type=click.IntRange(min=1), help="Number of images.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of the latents.")
 @click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="FILE.npz, FILE.png or a folder.")
 @stage_option
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Instead of the plugin files the run used.")
+@recorded_plugin_option
 @no_plugin_option
 def sample(run: Path, count: int, seed: int, target: Path, stage: str | None, plugins: tuple[str, ...]) -> None:
     """Draw images from a run's averaged generator.

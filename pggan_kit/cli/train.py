@@ -1,4 +1,4 @@
-"""Commands that train, and that draw from what was trained."""
+"""The commands `train` and `resume`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import DataProgress, experiment_options, main, no_plugin_option, say
+from pggan_kit.cli.base import (
+    DataProgress,
+    add_experiment_options,
+    main,
+    no_plugin_option,
+    print_message,
+    recorded_plugin_option,
+)
 
 
 @main.command()
@@ -16,9 +23,9 @@ from pggan_kit.cli.base import DataProgress, experiment_options, main, no_plugin
     "--from",
     "start_from",
     metavar="RUN[@STAGE]",
-    help="Go on from another run's last checkpoint, or from a stage's end: its number from 0, or its size.",
+    help="Start from another run's last checkpoint, or from the end of a stage: its number from 0, or its size.",
 )
-@experiment_options
+@add_experiment_options
 def train(
     config: Path,
     run_dir: Path | None,
@@ -27,21 +34,27 @@ def train(
     plugins: tuple[str, ...],
 ) -> None:
     """Train the experiment of a gin file."""
-    from pggan_kit.api import train as train_module
+    from pggan_kit.api import train as training
 
     with DataProgress() as progress:
-        train_module.train(
-            config, bindings, run_dir=run_dir, plugins=plugins, data_progress=progress, start_from=start_from, say=say
+        training.train(
+            config,
+            bindings,
+            run_dir=run_dir,
+            plugins=plugins,
+            data_progress=progress,
+            start_from=start_from,
+            say=print_message,
         )
 
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Instead of the plugin files the run used.")
+@recorded_plugin_option
 @no_plugin_option
 def resume(run: Path, plugins: tuple[str, ...]) -> None:
-    """Go on with a run from its last checkpoint."""
-    from pggan_kit.api import train as train_module
+    """Continue a run from its last checkpoint."""
+    from pggan_kit.api import train as training
 
     with DataProgress() as progress:
-        train_module.resume(run, plugins=plugins, data_progress=progress, say=say)
+        training.resume(run, plugins=plugins, data_progress=progress, say=print_message)

@@ -1,7 +1,7 @@
-"""New plugins: an installable package, or one file, that works from the first minute.
+"""Write new plugins: an installable package, or one file, that works from the first minute.
 
-The templates are plugins themselves, whose part is called `Mine` and whose module is `mine`; the experiment beside them
-is a user's file, and so names parts that come with pggan_kit.
+The templates are plugins themselves, whose component is called `Mine` and whose module is `mine`; the experiment beside
+them is a user's file, and so names components that come with pggan_kit.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from string import Template
 
 from pggan_kit.components import KINDS
 from pggan_kit.errors import PluginError, did_you_mean, suggest
-from pggan_kit.plugin_host.loading import installed, load
+from pggan_kit.plugin_host.loading import find_installed_plugins, load_plugins
 
 HOOKS = "hooks"
-"""The kind of a plugin that brings no part."""
+"""Kind of a plugin without components."""
 
 KINDS_TO_WRITE = (*KINDS, HOOKS)
+"""Kinds of which a plugin can be written."""
 
 USES = {
     "architectures": ["train.architecture = @architectures.Mine()"],
@@ -46,137 +47,170 @@ USES = {
     "launchers": ["ablate.launcher = @launchers.Mine()"],
     HOOKS: [],
 }
-"""Lines of a config that put a part of each kind to use."""
+"""Bindings that use a component of each kind."""
 
-MEASURED = [
+MEASUREMENT = [
     "train.metrics = [@metrics.FrechetDistance()]",
     "metrics.FrechetDistance.features = @features.Digits()",
     "evaluation.count = 500",
 ]
-"""What a launcher's trials need beside: a number to compare them by."""
+"""Bindings that a launcher's trials need as well: a metric by which they are compared."""
 
 
-def write(name: str, kind: str, folder: Path, single_file: bool = False) -> tuple[list[Path], list[str]]:
+def write_plugin(name: str, kind: str, folder: Path, single_file: bool = False) -> tuple[list[Path], list[str]]:
     """Write a new plugin.
 
     Args:
-        name: of the distribution and its folder: letters, digits, - and _, beginning with a letter.
-        kind: of the part, a key of `components.KINDS`; or `hooks`.
-        folder: where to put it.
-        single_file: one file for `--plugin`, and an experiment beside it.
+        name: Name of the distribution and its folder: letters, digits, - and _, beginning with a letter.
+        kind: Kind of the component, a key of `components.KINDS`; or `hooks`.
+        folder: Folder to write to.
+        single_file: Whether to write one file for `--plugin` with an experiment, instead of a package.
 
     Returns:
-        The files, and the commands that try it.
+        The files, and the commands that try the plugin.
 
     Raises:
-        PluginError: a name or kind that cannot be, or files that are there already; then nothing was written.
+        PluginError: The name or kind cannot be used, or files exist already; then nothing was written.
     """
     if kind not in KINDS_TO_WRITE:
         raise PluginError(
             f"--kind {kind}: no such kind{suggest(did_you_mean(kind, KINDS_TO_WRITE))}; "
             f"kinds are {', '.join(KINDS_TO_WRITE)}"
         )
-    module, part = _names(name)
-    _require_free(module, f"{kind}.{part}")
-    renamed = {"Mine": part, "mine": module}
-    files = _single_file(module, kind) if single_file else _package(name, module, part, kind)
-    root = folder if single_file else folder / name
-    targets = {root / path: _renamed(text, renamed) for path, text in files.items()}
-    taken = [path for path in (targets if single_file else [root]) if path.exists()]
-    if taken:
-        raise PluginError(f"{taken[0]} is there already; choose another name, or another folder with --into")
+    module, component = _derive_names(name)
+    _require_free(module, f"{kind}.{component}")
+
+    # The templates' names become the plugin's own.
+    if single_file:
+        root = folder
+        files = _fill_single_file(module, kind)
+    else:
+        root = folder / name
+        files = _fill_package(name, module, component, kind)
+    targets = {root / path: _rename_template(text, module, component) for path, text in files.items()}
+
+    # A package needs a folder of its own; a single file stands among others.
+    must_be_new = targets if single_file else [root]
+    existing = [path for path in must_be_new if path.exists()]
+    if existing:
+        raise PluginError(f"{existing[0]} exists already; choose another name, or another folder with --into")
     try:
         for path, text in targets.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise PluginError(f"cannot write {path}: {error.strerror}") from error
-    return list(targets), _commands(root, module, kind, single_file)
+    return list(targets), _list_commands(root, module, kind, single_file)
 
 
-def _names(name: str) -> tuple[str, str]:
-    """The module's and the part's: `my-loss` -> `my_loss`, `MyLoss`."""
+def _derive_names(name: str) -> tuple[str, str]:
+    """Return the names of the module and the component: `my-loss` -> `my_loss`, `MyLoss`.
+
+    Raises:
+        PluginError: The name has other characters, or is one of Python's own.
+    """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*", name):
         raise PluginError(f"NAME {name}: use letters, digits, - and _, beginning with a letter, as my-loss")
     module = name.lower().replace("-", "_")
-    part = "".join(word[0].upper() + word[1:] for word in re.split("[-_]", name))
     if keyword.iskeyword(module) or module in sys.stdlib_module_names:
-        raise PluginError(f"NAME {name}: Python itself has something called {module}; choose another")
-    return module, part
+        raise PluginError(f"NAME {name}: Python itself has something called {module}; choose another name")
+    words = re.split("[-_]", name)
+    return module, "".join(word[0].upper() + word[1:] for word in words)
 
 
 def _require_free(module: str, selector: str) -> None:
-    """Check that no installed plugin or module has the name, and no part."""
+    """Check that no installed plugin, module or component has the name."""
     if importlib.util.find_spec(module) is not None:
-        raise PluginError(f"NAME {module}: a module of this name is installed already; choose another")
-    for plugin, _ in installed():
+        raise PluginError(f"NAME {module}: a module of this name is installed already; choose another name")
+    for plugin, _ in find_installed_plugins():
         if plugin.name == module:
-            raise PluginError(f"NAME {module}: a plugin of this name is installed ({plugin.origin}); choose another")
-    row = load().rows.get(selector)
+            raise PluginError(
+                f"NAME {module}: a plugin of this name is installed ({plugin.origin}); choose another name"
+            )
+    row = load_plugins().rows.get(selector)
     if row is not None:
-        raise PluginError(f"NAME: {selector} comes with {row.plugin.name} ({row.plugin.origin}); choose another")
+        raise PluginError(f"NAME: {selector} comes with {row.plugin.name} ({row.plugin.origin}); choose another name")
 
 
-def _package(name: str, module: str, part: str, kind: str) -> dict[str, str]:
-    brings = "hooks that every run hears" if kind == HOOKS else f"`{kind}.{part}`"
-    use = "It needs no config: every run hears its hooks." if kind == HOOKS else "In a config:\n\n```gin\n{}\n```"
+def _fill_package(name: str, module: str, component: str, kind: str) -> dict[str, str]:
+    """Return the text of each file of a package, by its path."""
+    if kind == HOOKS:
+        brings = "hooks that take part in every run"
+        use = "It needs no config: every run calls its hooks."
+    else:
+        brings = f"`{kind}.{component}`"
+        bindings = "\n".join(USES[kind])
+        use = f"In a config:\n\n```gin\n{bindings}\n```"
+
+    # The first two files have placeholders; the others are plugins themselves, and are renamed later.
     values = {
         "name": name,
         "module": module,
         "brings": brings,
         "description": f"A plugin for pggan_kit: {brings.replace('`', '')}",
-        "try": _verb(kind),
-        "use": use.format("\n".join(USES[kind])),
+        "try": _choose_command(kind),
+        "use": use,
     }
     return {
-        "pyproject.toml": Template(_template("pyproject.toml.txt")).substitute(values),
-        "README.md": Template(_template("README.md.txt")).substitute(values),
-        f"{module}.py": _template(f"{kind}.py"),
-        f"tests/test_{module}.py": _template(f"tests/{kind}.py"),
-        **_experiments("try.gin", kind),
+        "pyproject.toml": Template(_read_template("pyproject.toml.txt")).substitute(values),
+        "README.md": Template(_read_template("README.md.txt")).substitute(values),
+        f"{module}.py": _read_template(f"{kind}.py"),
+        f"tests/test_{module}.py": _read_template(f"tests/{kind}.py"),
+        **_fill_experiments("try.gin", kind),
     }
 
 
-def _single_file(module: str, kind: str) -> dict[str, str]:
-    return {f"{module}.py": _template(f"{kind}.py"), **_experiments(f"{module}.gin", kind)}
+def _fill_single_file(module: str, kind: str) -> dict[str, str]:
+    """Return the text of a plugin in one file and of its experiment, by path."""
+    return {f"{module}.py": _read_template(f"{kind}.py"), **_fill_experiments(f"{module}.gin", kind)}
 
 
-def _experiments(file: str, kind: str) -> dict[str, str]:
-    """An experiment that uses the part; of a launcher, an ablation and the experiment that it varies."""
+def _fill_experiments(file: str, kind: str) -> dict[str, str]:
+    """Return an experiment that uses the component, by its path; for a launcher an ablation and its base."""
     if kind != "launchers":
-        return {file: _experiment("A small experiment with this plugin; raise the budgets for pictures.", kind)}
+        return {file: _fill_experiment("A small experiment with this plugin; raise the budgets for good images.", kind)}
     base = "base.gin" if file == "try.gin" else file.replace(".gin", "_base.gin")
-    ablation = _template("ablation.gin").replace("base.gin", base)
-    return {file: ablation, base: _experiment("What the trials train.", kind)}
+    ablation = _read_template("ablation.gin").replace("base.gin", base)
+    return {file: ablation, base: _fill_experiment("The experiment that the trials train.", kind)}
 
 
-def _experiment(head: str, kind: str) -> str:
-    """The small experiment, in which the part takes the place of what would be there else."""
-    new = MEASURED if kind == "launchers" else USES[kind]
-    replaced = {line.partition(" =")[0] for line in new}
-    # Settings of what gives way.
-    replaced |= {f"{gone}." for gone in (kind, *(["penalties"] if kind == "losses" else []))}
-    kept = [
-        line
-        for line in _template("experiment.gin").splitlines()
-        if not any(line.startswith(f"{name} =" if name[-1] != "." else name) for name in replaced)
-    ]
-    return "\n".join([f"# {head}", *kept, *(["", "# This plugin's:", *new] if new else []), ""])
+def _fill_experiment(head: str, kind: str) -> str:
+    """Return the small experiment, in which the new component replaces the one of its kind."""
+    new_bindings = MEASUREMENT if kind == "launchers" else USES[kind]
+    replaced = {binding.partition(" =")[0] for binding in new_bindings}
+
+    # The settings of the replaced component go with it; a loss takes its penalties along.
+    replaced_kinds = [kind]
+    if kind == "losses":
+        replaced_kinds.append("penalties")
+
+    lines = [f"# {head}"]
+    for line in _read_template("experiment.gin").splitlines():
+        target = line.partition(" =")[0]
+        if target not in replaced and target.partition(".")[0] not in replaced_kinds:
+            lines.append(line)
+    if new_bindings:
+        lines += ["", "# This plugin:", *new_bindings]
+    return "\n".join([*lines, ""])
 
 
-def _commands(root: Path, module: str, kind: str, single_file: bool) -> list[str]:
+def _list_commands(root: Path, module: str, kind: str, single_file: bool) -> list[str]:
+    """Return the commands that try a plugin: for a package install, run, test."""
+    command = f"pggan-kit {_choose_command(kind)}"
     if single_file:
-        return [f"pggan-kit {_verb(kind)} {root / module}.gin --plugin {root / module}.py"]
-    return [f"pip install -e {root}", f"pggan-kit {_verb(kind)} {root / 'try.gin'}", f"pytest {root}"]
+        return [f"{command} {root / module}.gin --plugin {root / module}.py"]
+    return [f"pip install -e {root}", f"{command} {root / 'try.gin'}", f"pytest {root}"]
 
 
-def _verb(kind: str) -> str:
+def _choose_command(kind: str) -> str:
     return "ablate" if kind == "launchers" else "train"
 
 
-def _renamed(text: str, renamed: dict[str, str]) -> str:
-    return re.sub(r"\b(Mine|mine|TestMine)\b", lambda m: renamed.get(m[0], f"Test{renamed['Mine']}"), text)
+def _rename_template(text: str, module: str, component: str) -> str:
+    """Return a template with the names of the module, the component and its tests."""
+    new_names = {"mine": module, "Mine": component, "TestMine": f"Test{component}"}
+    return re.sub(r"\b(Mine|mine|TestMine)\b", lambda match: new_names[match[0]], text)
 
 
-def _template(name: str) -> str:
+def _read_template(name: str) -> str:
     return (resources.files(__package__) / "templates" / name).read_text(encoding="utf-8")

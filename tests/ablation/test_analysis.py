@@ -1,4 +1,4 @@
-"""What the results of an ablation are said to say: from made-up values, whose answer is known."""
+"""The analysis of an ablation: from made-up values, whose answer is known."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 from scipy import stats
 
 from pggan_kit.ablation import statistics as st
-from pggan_kit.ablation.analysis import analyse, correct
+from pggan_kit.ablation.analysis import add_verdicts, analyse_results
 from pggan_kit.ablation.plan import Plan
-from pggan_kit.ablation.table import text
+from pggan_kit.ablation.table import render_text
 
 SEEDS = list(range(10))
 BASE = np.random.default_rng(0).normal(3.0, 0.3, len(SEEDS))
 NOISE = np.random.default_rng(1).normal(0.0, 0.02, len(SEEDS))
 
 
-def plan(**changes: Any) -> Plan:
+def make_plan(**changes: Any) -> Plan:
     given: dict[str, Any] = {
         "name": "made_up",
         "base": "base.gin",
@@ -43,24 +43,26 @@ def plan(**changes: Any) -> Plan:
     return Plan(**{**given, **changes})
 
 
-def results(shifts: dict[str, Any], dead: set[tuple[str, int]] = frozenset()) -> dict[tuple[str, int], dict[str, Any]]:  # type: ignore[assignment]
-    """Values whose logarithm is that of the seed plus the variant's shift."""
-    found = {}
+def make_results(
+    shifts: dict[str, Any], failed_runs: set[tuple[str, int]] = frozenset()
+) -> dict[tuple[str, int], dict[str, Any]]:  # type: ignore[assignment]
+    """Return results whose logarithm is that of the seed plus the variant's shift."""
+    results = {}
     for name, shift in shifts.items():
         for seed, log in zip(SEEDS, BASE + shift, strict=True):
             rows = [
                 {"metric": "FID", "value": math.exp(log), "floor": 0.5},
                 {"metric": "signed", "value": -1.0, "floor": None},
             ]
-            failed = "NaN" if (name, seed) in dead else None
+            failed = "NaN" if (name, seed) in failed_runs else None
             trial = {"failed": failed, "rows": [] if failed else rows, "images": 1, "revision": "r", "hardware": "h"}
-            found[name, seed] = trial
-    return found
+            results[name, seed] = trial
+    return results
 
 
 def test_each_contrast_gets_its_answer() -> None:
-    found = analyse(plan(), results({"a": 0.0, "b": 0.3 + NOISE, "c": NOISE / 4}))
-    b, c = found["contrasts"]
+    analysis = analyse_results(make_plan(), make_results({"a": 0.0, "b": 0.3 + NOISE, "c": NOISE / 4}))
+    b, c = analysis["contrasts"]
     d = 0.3 + NOISE
     assert b["mean"] == pytest.approx(d.mean()) and b["sd"] == pytest.approx(d.std(ddof=1))
     assert b["interval"] == pytest.approx(list(stats.ttest_1samp(d, 0).confidence_interval()))
@@ -68,8 +70,8 @@ def test_each_contrast_gets_its_answer() -> None:
     assert b["sign_flip"] == {"p": 2 / 2**10, "patterns": 2**10, "exact": True} and b["ranks"] is None
     assert b["verdict"] == "different" and c["verdict"] == "equivalent"
     assert b["holm"] == pytest.approx(min(1, 2 * b["p"])) and c["holm"] == pytest.approx(max(b["holm"], c["p"]))
-    assert b["smallest_effect"] == pytest.approx(st.smallest_effect(list(d), 0.025)), "at Holm's first level"
-    assert found["variants"]["a"] == {
+    assert b["smallest_effect"] == pytest.approx(st.find_smallest_effect(list(d), 0.025)), "at Holm's first level"
+    assert analysis["variants"]["a"] == {
         "trials": 10,
         "died": 0,
         "mean": pytest.approx(stats.gmean(np.exp(BASE))),
@@ -78,36 +80,36 @@ def test_each_contrast_gets_its_answer() -> None:
 
 
 def test_a_difference_below_the_margin_is_both() -> None:
-    (b, _) = analyse(plan(), results({"a": 0.0, "b": 0.05 + NOISE / 10, "c": NOISE}))["contrasts"]
+    (b, _) = analyse_results(make_plan(), make_results({"a": 0.0, "b": 0.05 + NOISE / 10, "c": NOISE}))["contrasts"]
     assert b["verdict"] == "different, by less than the margin"
 
 
-def test_too_few_pairs_are_undecided_and_could_see_nothing() -> None:
-    few = {key: value for key, value in results({"a": 0.0, "b": 0.3 + 10 * NOISE, "c": 0.0}).items() if key[1] < 4}
-    b, c = analyse(plan(seeds=SEEDS[:4]), few)["contrasts"]
+def test_too_few_pairs_are_undecided_and_detect_nothing() -> None:
+    few = {key: value for key, value in make_results({"a": 0.0, "b": 0.3 + 10 * NOISE, "c": 0.0}).items() if key[1] < 4}
+    b, c = analyse_results(make_plan(seeds=SEEDS[:4]), few)["contrasts"]
     assert b["verdict"] == "undecided" and b["n"] == 4 and b["smallest_effect"] is None and b["bootstrap"] is None
     assert c["mean"] == 0.0 and c["interval"] == [0.0, 0.0] and c["smallest_effect"] is None and c["p"] == 1.0
 
 
-def test_dead_runs_rank_worst() -> None:
-    """Five of ten die, the others are a little better: by the survivors alone the variant would win."""
-    dead = {("b", seed) for seed in range(5)}
+def test_failed_runs_rank_worst() -> None:
+    """Five of ten fail, the others are a little better: by these alone the variant would win."""
+    failed_runs = {("b", seed) for seed in range(5)}
     shift = np.where(np.arange(10) < 5, 0.0, -0.2) + NOISE
-    b, _ = analyse(plan(), results({"a": 0.0, "b": shift, "c": NOISE}, dead))["contrasts"]
+    b, _ = analyse_results(make_plan(), make_results({"a": 0.0, "b": shift, "c": NOISE}, failed_runs))["contrasts"]
     assert b["n"] == 5 and b["mean"] < -0.15 and b["sign_flip"]["p"] == 2 / 2**5
     ranks = [8.0] * 5 + [-1.0, -2.0, -3.0, -4.0, -5.0]
-    assert b["ranks"]["p"] == pytest.approx(st.sign_flip(ranks).p) and b["p"] == b["ranks"]["p"]
+    assert b["ranks"]["p"] == pytest.approx(st.run_sign_flip_test(ranks).p) and b["p"] == b["ranks"]["p"]
     assert b["failures"] == {"variant": 5, "against": 0, "variant_alone": 5, "against_alone": 0, "p": 2 / 2**5}
     assert b["verdict"] == "undecided"
     assert b["smallest_effect"] is None, "signed ranks decide, and not the mean"
 
 
-def precision(values: dict[str, list[Any]], died: set[tuple[str, int]] = frozenset()) -> Any:  # type: ignore[assignment]
-    """Runs with these values of Precision; those that died have none."""
+def make_precision(values: dict[str, list[Any]], failed_runs: set[tuple[str, int]] = frozenset()) -> Any:  # type: ignore[assignment]
+    """Return results with these values of Precision; failed runs have none."""
     return {
         (name, seed): {
-            "failed": "NaN" if (name, seed) in died else None,
-            "rows": [] if (name, seed) in died else [{"metric": "Precision", "value": value, "floor": None}],
+            "failed": "NaN" if (name, seed) in failed_runs else None,
+            "rows": [] if (name, seed) in failed_runs else [{"metric": "Precision", "value": value, "floor": None}],
             "images": 1,
             "revision": "r",
             "hardware": "h",
@@ -117,86 +119,93 @@ def precision(values: dict[str, list[Any]], died: set[tuple[str, int]] = frozens
     }
 
 
-@pytest.mark.parametrize("lost", ["died", "null", "nan"])
+@pytest.mark.parametrize("lost", ["failed", "null", "nan"])
 def test_where_higher_is_better_a_run_without_a_value_ranks_lowest(lost: str) -> None:
     """One of eight has none, the others are higher: were it the highest, all eight would have one sign."""
     ours: list[Any] = [0.81, 0.82, 0.83, 0.84, 0.85, 0.86, 0.87, 0.88]
-    ours[0] = {"died": 0.0, "null": None, "nan": math.nan}[lost]
-    found = analyse(
-        plan(primary="Precision", seeds=list(range(8)), contrasts=[["b", "a"]], variants={"a": [], "b": []}),
-        precision({"a": [0.5] * 8, "b": ours}, {("b", 0)} if lost == "died" else set()),
+    ours[0] = {"failed": 0.0, "null": None, "nan": math.nan}[lost]
+    analysis = analyse_results(
+        make_plan(primary="Precision", seeds=list(range(8)), contrasts=[["b", "a"]], variants={"a": [], "b": []}),
+        make_precision({"a": [0.5] * 8, "b": ours}, {("b", 0)} if lost == "failed" else set()),
     )
-    (b,) = found["contrasts"]
+    (b,) = analysis["contrasts"]
     ranks = [-8.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
-    assert b["ranks"]["p"] == b["p"] == st.sign_flip(ranks).p > 2 / 2**8
+    assert b["ranks"]["p"] == b["p"] == st.run_sign_flip_test(ranks).p > 2 / 2**8
     assert (b["n"], b["scale"], b["direction"], b["failures"]["variant"]) == (7, "plain", "higher", 1)
-    assert found["variants"]["b"] == {"trials": 8, "died": 1, "mean": pytest.approx(0.85), "floor": None}
+    assert analysis["variants"]["b"] == {"trials": 8, "died": 1, "mean": pytest.approx(0.85), "floor": None}
 
 
-def test_a_perfect_value_is_the_best_and_refused_by_nobody() -> None:
+def test_a_perfect_value_is_the_best_and_is_accepted() -> None:
     """0 has no logarithm; it was refused when all trials had run, and the plan could not be changed any more."""
-    found = results({"a": 0.0, "b": -0.2 + NOISE, "c": NOISE})
-    found["b", 3]["rows"][0]["value"] = 0.0
-    whole = analyse(plan(), found)
-    b = whole["contrasts"][0]
+    results = make_results({"a": 0.0, "b": -0.2 + NOISE, "c": NOISE})
+    results["b", 3]["rows"][0]["value"] = 0.0
+    analysis = analyse_results(make_plan(), results)
+    b = analysis["contrasts"][0]
     d = -0.2 + NOISE
     ranks = np.sign(d) * stats.rankdata(np.where(np.arange(10) == 3, np.inf, abs(d)))
-    assert b["n"] == 9 and b["p"] == st.sign_flip(list(ranks)).p == 2 / 2**10 and b["failures"]["variant"] == 0
-    assert whole["variants"]["b"]["mean"] == 0.0 and b["scale"] == "log"
+    assert b["n"] == 9 and b["p"] == st.run_sign_flip_test(list(ranks)).p == 2 / 2**10 and b["failures"]["variant"] == 0
+    assert analysis["variants"]["b"]["mean"] == 0.0 and b["scale"] == "log"
 
 
 def test_equivalence_is_corrected_for_the_number_of_contrasts() -> None:
     """Four variants that differ by the margin exactly: no more than 5 % of plans may call any of them equivalent."""
-    rng, margin, wrong, alone = np.random.default_rng(0), 0.1, 0, 0
+    rng = np.random.default_rng(0)
+    margin = 0.1
+    wrong = 0
+    alone = 0
     for _ in range(600):
-        p = [st.equivalence(d, margin) for d in rng.normal(margin, 0.05, (4, 10)).tolist()]
+        p = [st.run_equivalence_test(d, margin) for d in rng.normal(margin, 0.05, (4, 10)).tolist()]
         entries = [
             {"variant": str(i), "against": "a", "role": "confirmatory", "p": 1.0, "equivalence": own, "ranks": None}
             for i, own in enumerate(p)
         ]
-        correct(entries)
+        add_verdicts(entries)
         wrong += any(entry["verdict"] == "equivalent" for entry in entries)
         alone += min(p) < st.ALPHA
     assert alone / 600 == pytest.approx(1 - 0.95**4, abs=0.05), "without a correction"
     assert 0.02 < wrong / 600 < 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5
 
 
-def test_survivors_alone_make_nothing_equivalent() -> None:
+def test_a_failed_run_leaves_nothing_equivalent() -> None:
     shifts = {"a": 0.0, "b": NOISE / 10, "c": NOISE / 10}
-    b, c = analyse(plan(), results(shifts, {("b", 0)}))["contrasts"]
+    b, c = analyse_results(make_plan(), make_results(shifts, {("b", 0)}))["contrasts"]
     assert b["equivalence"] < 1e-3 and b["equivalence_holm"] is None and b["verdict"] == "undecided"
     assert c["verdict"] == "equivalent"
     assert c["equivalence_holm"] == pytest.approx(2 * c["equivalence"]), "the other test counts, made or not"
 
 
-def test_where_all_die_there_is_no_mean() -> None:
-    dead = {(name, seed) for name in "ab" for seed in SEEDS}
-    found = analyse(plan(contrasts=[["b", "a"]]), results({"a": 0.0, "b": 0.0, "c": 0.0}, dead))
-    (b,) = found["contrasts"]
+def test_where_all_runs_fail_there_is_no_mean() -> None:
+    failed_runs = {(name, seed) for name in "ab" for seed in SEEDS}
+    analysis = analyse_results(
+        make_plan(contrasts=[["b", "a"]]), make_results({"a": 0.0, "b": 0.0, "c": 0.0}, failed_runs)
+    )
+    (b,) = analysis["contrasts"]
     assert (b["n"], b["mean"], b["interval"], b["sign_flip"], b["correlation"]) == (0, None, None, None, None)
-    assert b["p"] == 1.0 and b["failures"]["p"] == 1.0 and found["variants"]["a"]["mean"] is None
-    assert "10:10" in text(found)
+    assert b["p"] == 1.0 and b["failures"]["p"] == 1.0 and analysis["variants"]["a"]["mean"] is None
+    assert "10:10" in render_text(analysis)
 
 
 def test_metrics_without_logarithm_are_compared_as_they_are_and_never_answer() -> None:
-    found = analyse(plan(), results({"a": 0.0, "b": NOISE, "c": NOISE}))
-    assert [(e["metric"], e["scale"], e["role"], e["mean"]) for e in found["secondary"]] == [
+    analysis = analyse_results(make_plan(), make_results({"a": 0.0, "b": NOISE, "c": NOISE}))
+    assert [(e["metric"], e["scale"], e["role"], e["mean"]) for e in analysis["secondary"]] == [
         ("signed", "plain", "secondary", 0.0)
     ] * 2
-    found = analyse(plan(primary="signed"), results({"a": 0.0, "b": 0.0, "c": 0.0}))
-    assert found["contrasts"][0]["mean"] == 0.0 and found["variants"]["a"]["mean"] == -1.0
-    assert "log" not in text(found).split("other metrics")[0]
+    analysis = analyse_results(make_plan(primary="signed"), make_results({"a": 0.0, "b": 0.0, "c": 0.0}))
+    assert analysis["contrasts"][0]["mean"] == 0.0 and analysis["variants"]["a"]["mean"] == -1.0
+    assert "log" not in render_text(analysis).split("other metrics")[0]
 
 
 def test_controls_are_not_among_what_holm_corrects() -> None:
-    found = analyse(plan(controls={"c": 10}), results({"a": 0.0, "b": 0.3 + NOISE, "c": NOISE}))
-    b, c = found["contrasts"]
+    analysis = analyse_results(make_plan(controls={"c": 10}), make_results({"a": 0.0, "b": 0.3 + NOISE, "c": NOISE}))
+    b, c = analysis["contrasts"]
     assert b["holm"] == b["p"] and c["role"] == "control" and "verdict" not in c
-    assert b["smallest_effect"] == pytest.approx(st.smallest_effect(list(0.3 + NOISE), 0.05))
+    assert b["smallest_effect"] == pytest.approx(st.find_smallest_effect(list(0.3 + NOISE), 0.05))
 
 
-def test_the_table_says_it_all() -> None:
-    shown = text(analyse(plan(), results({"a": 0.0, "b": 0.3 + NOISE, "c": NOISE}, {("c", 3)})))
+def test_the_table_shows_every_statistic() -> None:
+    shown = render_text(
+        analyse_results(make_plan(), make_results({"a": 0.0, "b": 0.3 + NOISE, "c": NOISE}, {("c", 3)}))
+    )
     for words in (
         "b - a",
         "confirmatory",

@@ -1,4 +1,4 @@
-"""Every ablation under experiments/ablations/ reads, and each of its variants trains two steps in each phase."""
+"""Every ablation under experiments/ablations/ can be read, and each of its variants trains two steps in each phase."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from helpers.paths import ROOT
 from pggan_kit.ablation import plan as plans
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
-from pggan_kit.runs.average import ages_of_average
+from pggan_kit.runs.average import list_average_ages
 
 FOLDER = ROOT / "experiments" / "ablations"
 FILES = sorted(path for path in FOLDER.glob("*.gin") if path.stem not in ("base", "common"))
@@ -27,7 +27,7 @@ SHORT = [
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as that of the original files, with a few pictures of noise."""
+    """Return a folder with the names of the original files, with a few images of noise."""
     folder = tmp_path_factory.mktemp("digits")
     rng = np.random.default_rng(0)
     for name in ("train", "t10k"):
@@ -47,14 +47,14 @@ def test_there_are_ablations() -> None:
 def test_variants_reset_their_optimizers_alike(path: Path, digits: Path) -> None:
     """Resets at the ends of fades would differ with the fades, which are what the variants are about: a second
     difference beside the one that they name. `optimizer_reset` is about the resets."""
-    plan = plans.read(path, [*SMALL, f"datasets.MNIST.folder = {str(digits)!r}"])[0]
-    found = {}
+    plan = plans.read_plan(path, [*SMALL, f"datasets.MNIST.folder = {str(digits)!r}"])[0]
+    resets = {}
     for name, text in plan.configs.items():
-        (found[name],) = re.findall(r"^train\.reset_optimizer = '(\w+)'$", text, re.MULTILINE)
+        (resets[name],) = re.findall(r"^train\.reset_optimizer = '(\w+)'$", text, re.MULTILINE)
     if path.stem == "optimizer_reset":
-        assert found == {name: name for name in ("phase", "stage", "never")}
+        assert resets == {name: name for name in ("phase", "stage", "never")}
     else:
-        assert set(found.values()) == {"stage"}
+        assert set(resets.values()) == {"stage"}
 
 
 APART = {
@@ -62,15 +62,15 @@ APART = {
     "preserving": {"hard_preserving", "skip_linear"},
     "switch": {"hard_preserving", "no_growing"},
 }
-"""Variants that are trained from the start; of `loss` all are."""
+"""Variants that are trained from scratch; of `loss` all are."""
 
 MORE_IMAGES_OR_FEWER = {"no_growing", "whole_equal_compute"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_an_ablation(path: Path, digits: Path, tmp_path: Path) -> None:
-    """It reads; variants that differ only later share a trunk; all see equal images unless they say so, and train."""
-    plan = plans.read(path, [*SMALL, f"datasets.MNIST.folder = {str(digits)!r}"])[0]
+    """Variants that differ only later share a trunk; all see equally many images, except those listed, and train."""
+    plan = plans.read_plan(path, [*SMALL, f"datasets.MNIST.folder = {str(digits)!r}"])[0]
     assert plan.primary == "FID" and plan.confirmatory
     apart = set(plan.variants) if path.stem == "loss" else APART.get(path.stem, set())
     assert set(plan.variants) - set(plan.shared) == apart
@@ -82,8 +82,8 @@ def test_an_ablation(path: Path, digits: Path, tmp_path: Path) -> None:
         schedule = prepared.schedule()
         if name not in MORE_IMAGES_OR_FEWER:
             totals.add(schedule.total)
-        # What is measured at a stage's end must be a generator of this stage, in each variant.
-        ages = ages_of_average(prepared.built.experiment, schedule, [0])
+        # The averaged generator at a stage's end must be one of this stage, in each variant.
+        ages = list_average_ages(prepared.built.experiment, schedule, [0])
         assert ages and all(age.before_stage <= 0.05 for age in ages), f"{name}: {'; '.join(a.text for a in ages)}"
         run = train(config, SHORT, run_dir=tmp_path / name)
         assert run.state.images == run.schedule.total == 40

@@ -16,19 +16,19 @@ from pggan_kit.ablation import statistics as st
 NUMBERS = draw.floats(-5, 5, allow_nan=False).map(lambda x: round(x, 3))
 
 
-def spread(n: int, mean: float = 0.1, seed: int = 0) -> list[float]:
+def draw_differences(n: int, mean: float = 0.1, seed: int = 0) -> list[float]:
     return list(np.random.default_rng(seed).normal(mean, 0.2, n))
 
 
-def test_t_interval_is_scipys_and_that_of_the_formula() -> None:
-    d = spread(9)
+def test_t_interval_is_that_of_scipy_and_of_the_formula() -> None:
+    d = draw_differences(9)
     wanted = stats.ttest_1samp(d, 0).confidence_interval(0.95)
-    assert st.t_interval(d) == pytest.approx((wanted.low, wanted.high))
+    assert st.compute_t_interval(d) == pytest.approx((wanted.low, wanted.high))
     # 1, 2, 3: mean 2, standard error 1 / sqrt(3), t(0.975, 2) = 4.302653 (a printed table)
-    assert st.t_interval([1, 2, 3]) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rel=1e-6)
+    assert st.compute_t_interval([1, 2, 3]) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rel=1e-6)
 
 
-def enumerated(d: list[float]) -> float:
+def enumerate_p(d: list[float]) -> float:
     observed = abs(math.fsum(d))
     sums = [
         abs(math.fsum(s * x for s, x in zip(signs, d, strict=True)))
@@ -42,9 +42,9 @@ def enumerated(d: list[float]) -> float:
 @example([0.001, 0.002, -0.003])
 @example([0.0, 0.0])
 def test_sign_flips_up_to_16_pairs_are_all_patterns(d: list[float]) -> None:
-    found = st.sign_flip(d)
-    assert found.exact and found.patterns == 2 ** len(d)
-    assert found.p == enumerated(d)
+    test = st.run_sign_flip_test(d)
+    assert test.exact and test.patterns == 2 ** len(d)
+    assert test.p == enumerate_p(d)
 
 
 def test_sums_that_are_equal_but_for_rounding_count_as_equal() -> None:
@@ -52,53 +52,53 @@ def test_sums_that_are_equal_but_for_rounding_count_as_equal() -> None:
     d = [0.1, 0.2, 0.3, 0.6]
     whole = [1, 2, 3, 6]
     for signs in itertools.product((1, -1), repeat=4):
-        wanted = enumerated([float(s * x) for s, x in zip(signs, whole, strict=True)])
-        assert st.sign_flip([s * x for s, x in zip(signs, d, strict=True)]).p == wanted
+        wanted = enumerate_p([float(s * x) for s, x in zip(signs, whole, strict=True)])
+        assert st.run_sign_flip_test([s * x for s, x in zip(signs, d, strict=True)]).p == wanted
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_what_is_not_finite_is_no_difference(wrong: float) -> None:
     """A comparison with NaN is never true, which once gave p = 0."""
-    d = [wrong, *spread(7)]
-    for test in (st.sign_flip, st.t_interval, st.smallest_effect, st.bootstrap_interval):
+    d = [wrong, *draw_differences(7)]
+    for test in (st.run_sign_flip_test, st.compute_t_interval, st.find_smallest_effect, st.bootstrap_mean):
         with pytest.raises(ValueError, match=r"^differences must be finite numbers, not \["):
             test(d)  # type: ignore[operator]
     with pytest.raises(ValueError, match=r"^differences must be finite numbers, not \["):
-        st.equivalence(d, 0.1)
+        st.run_equivalence_test(d, 0.1)
     with pytest.raises(ValueError, match=r"^differences must be numbers, not \[nan"):
-        st.signed_ranks([math.nan, 1.0])
+        st.rank_with_signs([math.nan, 1.0])
 
 
 @pytest.mark.parametrize(("contrasts", "pairs"), [(1, 6), (2, 7), (3, 7), (4, 8), (6, 8), (7, 9)])
-def test_so_many_pairs_are_needed(contrasts: int, pairs: int) -> None:
+def test_the_pairs_that_are_needed_and_no_more_reach_the_level(contrasts: int, pairs: int) -> None:
     """The clearest result, all differences alike, is below the level after Holm, and not with a pair less."""
     for n, reached in ((pairs, True), (pairs - 1, False)):
-        p = st.sign_flip([1.0] * n).p
-        assert p == st.smallest_p(n) == 2 / 2**n
-        adjusted = st.holm({str(i): p for i in range(contrasts)})["0"]
+        p = st.run_sign_flip_test([1.0] * n).p
+        assert p == st.compute_smallest_p(n) == 2 / 2**n
+        adjusted = st.adjust_by_holm({str(i): p for i in range(contrasts)})["0"]
         assert (adjusted < st.ALPHA) is reached
-    assert st.pairs_needed(contrasts) == pairs
-    assert st.smallest_p(60) == st.sign_flip([1.0] * 60).p
+    assert st.count_pairs_needed(contrasts) == pairs
+    assert st.compute_smallest_p(60) == st.run_sign_flip_test([1.0] * 60).p
 
 
 def test_sign_flips_of_more_pairs_are_drawn_and_never_0() -> None:
-    d = spread(18, mean=0.12, seed=3)
+    d = draw_differences(18, mean=0.12, seed=3)
     signs = 1 - 2 * np.array([[number >> bit & 1 for bit in range(18)] for number in range(0, 2**18)])
     exact = (abs(signs @ d) >= abs(sum(d)) - 1e-12).mean()
-    found = st.sign_flip(d)
-    assert not found.exact and found.patterns == st.DRAWN
-    assert 0.01 < exact < 0.5 and found.p == pytest.approx(exact, abs=4 * (exact / st.DRAWN) ** 0.5)
-    assert st.sign_flip([1.0] * 60).p == 1 / (st.DRAWN + 1)
-    assert st.sign_flip([1.0] * 16).p == 2 / 2**16, "all of one sign, or all of the other"
+    test = st.run_sign_flip_test(d)
+    assert not test.exact and test.patterns == st.DRAWN
+    assert 0.01 < exact < 0.5 and test.p == pytest.approx(exact, abs=4 * (exact / st.DRAWN) ** 0.5)
+    assert st.run_sign_flip_test([1.0] * 60).p == 1 / (st.DRAWN + 1)
+    assert st.run_sign_flip_test([1.0] * 16).p == 2 / 2**16, "all of one sign, or all of the other"
 
 
 def test_signed_ranks_flipped_are_wilcoxons_test() -> None:
-    d = spread(11, seed=5)
-    assert st.sign_flip(st.signed_ranks(d)).p == pytest.approx(stats.wilcoxon(d, method="exact").pvalue)
+    d = draw_differences(11, seed=5)
+    assert st.run_sign_flip_test(st.rank_with_signs(d)).p == pytest.approx(stats.wilcoxon(d, method="exact").pvalue)
 
 
 def test_infinite_differences_rank_highest_and_share_their_rank() -> None:
-    assert st.signed_ranks([0.5, -math.inf, -0.1, math.inf, 0.0]) == [3, -4.5, -2, 4.5, 0]
+    assert st.rank_with_signs([0.5, -math.inf, -0.1, math.inf, 0.0]) == [3, -4.5, -2, 4.5, 0]
 
 
 @settings(max_examples=50, deadline=None)
@@ -107,41 +107,41 @@ def test_holm_is_the_closed_test_of_bonferronis(p: list[float]) -> None:
     """A hypothesis falls where every set of hypotheses with it falls by Bonferroni."""
     named = {str(i): value for i, value in enumerate(p)}
     subsets = [s for size in range(1, len(p) + 1) for s in itertools.combinations(named, size)]
-    for name, adjusted in st.holm(named).items():
+    for name, adjusted in st.adjust_by_holm(named).items():
         wanted = max(min(1.0, len(s) * min(named[other] for other in s)) for s in subsets if name in s)
         assert adjusted == pytest.approx(wanted)
 
 
 def test_holm_of_an_example() -> None:
-    assert st.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
-    assert st.holm({}) == {}
+    assert st.adjust_by_holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    assert st.adjust_by_holm({}) == {}
 
 
 def test_equivalence_is_the_worse_of_two_one_sided_tests() -> None:
-    d = spread(15, mean=0.02)
+    d = draw_differences(15, mean=0.02)
     error = np.std(d, ddof=1) / 15**0.5
     above, below = (stats.t.sf((0.15 + sign * np.mean(d)) / error, 14) for sign in (1, -1))
-    assert st.equivalence(d, 0.15) == pytest.approx(max(above, below))
-    low, high = st.t_interval(d, 0.9)  # TOST at 5 % holds just where the 90 % interval lies within
+    assert st.run_equivalence_test(d, 0.15) == pytest.approx(max(above, below))
+    low, high = st.compute_t_interval(d, 0.9)  # TOST at 5 % holds just where the 90 % interval lies within
     inside = max(-low, high)
-    assert st.equivalence(d, inside * 1.001) < 0.05 < st.equivalence(d, inside * 0.999)
+    assert st.run_equivalence_test(d, inside * 1.001) < 0.05 < st.run_equivalence_test(d, inside * 0.999)
 
 
 def test_without_spread_equivalence_is_a_comparison() -> None:
-    assert [st.equivalence([x, x, x], 0.1) for x in (0.0, 0.05, 0.2)] == [0.0, 0.0, 1.0]
+    assert [st.run_equivalence_test([x, x, x], 0.1) for x in (0.0, 0.05, 0.2)] == [0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(("effect", "pairs"), [(0.5, 34), (0.2, 199)])
 def test_with_many_pairs_the_smallest_effect_is_that_of_the_t_test(effect: float, pairs: int) -> None:
-    """Printed tables: so many pairs for 80 % power of a two-sided paired t-test at 5 % (Faul et al. 2007, G*Power)."""
+    """Compare with printed tables: pairs for 80 % power of a paired t-test at 5 % (Faul et al. 2007, G*Power)."""
     d = np.arange(pairs) - (pairs - 1) / 2
-    assert st.smallest_effect(list(d)) == pytest.approx(effect * d.std(ddof=1), rel=0.03)
+    assert st.find_smallest_effect(list(d)) == pytest.approx(effect * d.std(ddof=1), rel=0.03)
 
 
 @pytest.mark.parametrize(("pairs", "alpha"), [(6, 0.05), (8, 0.0125), (10, 0.05)])
 def test_the_smallest_effect_is_found_by_sign_flips_as_often_as_it_says(pairs: int, alpha: float) -> None:
     """By a count over all patterns of other samples. Six pairs are below 5 % only where all have one sign."""
-    effect = st.detectable(pairs, alpha)
+    effect = st.find_detectable_mean(pairs, alpha)
     assert effect is not None
     tries = np.random.default_rng(5).normal(effect, 1.0, (3_000, pairs))
     signs = np.array(list(itertools.product((1, -1), repeat=pairs)))
@@ -152,28 +152,29 @@ def test_the_smallest_effect_is_found_by_sign_flips_as_often_as_it_says(pairs: i
 
 
 def test_without_enough_pairs_no_effect_is_found() -> None:
-    assert st.detectable(5) is None and st.smallest_effect(spread(5)) is None
-    assert st.detectable(6, 0.025) is None and st.smallest_effect([0.1] * 4) is None
-    assert st.smallest_effect([0.1] * 6) == 0.0
+    assert st.find_detectable_mean(5) is None and st.find_smallest_effect(draw_differences(5)) is None
+    assert st.find_detectable_mean(6, 0.025) is None and st.find_smallest_effect([0.1] * 4) is None
+    assert st.find_smallest_effect([0.1] * 6) == 0.0
 
 
 def test_the_bootstrap_needs_8_pairs_and_agrees_with_t_for_many() -> None:
-    assert st.bootstrap_interval(spread(7)) is None and st.bootstrap_interval([0.1] * 9) is None
-    assert st.bootstrap_interval(spread(8)) is not None
-    d = spread(200)
-    assert st.bootstrap_interval(d) == pytest.approx(st.t_interval(d), abs=0.005)
+    assert st.bootstrap_mean(draw_differences(7)) is None and st.bootstrap_mean([0.1] * 9) is None
+    assert st.bootstrap_mean(draw_differences(8)) is not None
+    d = draw_differences(200)
+    assert st.bootstrap_mean(d) == pytest.approx(st.compute_t_interval(d), abs=0.005)
 
 
 def test_failures_are_compared_by_mcnemar() -> None:
-    found = st.failures([(True, False)] * 5 + [(True, True)] + [(False, False)] * 4)
-    assert (found.variant, found.against, found.variant_alone, found.against_alone) == (6, 1, 5, 0)
-    assert found.p == 2 * 0.5**5
-    one_more = st.failures([(True, False)] * 5 + [(False, True)])
+    failures = st.compare_failures([(True, False)] * 5 + [(True, True)] + [(False, False)] * 4)
+    assert (failures.variant, failures.against, failures.variant_alone, failures.against_alone) == (6, 1, 5, 0)
+    assert failures.p == 2 * 0.5**5
+    one_more = st.compare_failures([(True, False)] * 5 + [(False, True)])
     assert one_more.p == pytest.approx(2 * (math.comb(6, 0) + math.comb(6, 1)) / 2**6)
-    assert st.failures([(False, False)]).p == 1.0
+    assert st.compare_failures([(False, False)]).p == 1.0
 
 
 def test_correlation_of_pairs() -> None:
-    one, other = spread(10), spread(10, seed=1)
-    assert st.correlation(one, other) == pytest.approx(np.corrcoef(one, other)[0, 1])
-    assert st.correlation([1, 2], [1, 2]) is None and st.correlation([1, 1, 1], [1, 2, 3]) is None
+    one = draw_differences(10)
+    other = draw_differences(10, seed=1)
+    assert st.correlate_pairs(one, other) == pytest.approx(np.corrcoef(one, other)[0, 1])
+    assert st.correlate_pairs([1, 2], [1, 2]) is None and st.correlate_pairs([1, 1, 1], [1, 2, 3]) is None

@@ -1,6 +1,6 @@
-"""What a command imports: help waits for no torch, a look at a config waits for no compiler, and Windows gets help too.
+"""Imports of commands: help needs no torch, checking a config needs no compiler, and help works on Windows too.
 
-Each process here asks several commands in turn, because starting one takes seconds.
+Each process here runs several commands in turn, because starting one takes seconds.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ print(json.dumps(answers))
 Answer = tuple[int, str, list[str]]
 
 
-def ask(commands: Sequence[tuple[Sequence[str], str]], heavy: Sequence[str], before: str = "") -> list[Answer]:
+def run_commands(commands: Sequence[tuple[Sequence[str], str]], heavy: Sequence[str], before: str = "") -> list[Answer]:
     """Run commands one after another in a process of their own.
 
     Args:
-        commands: the words of each; and, where the shell asks to complete a line, that line.
-        heavy: modules to look for.
-        before: code that runs first.
+        commands: The words of each command; and the line to complete, where a shell asks for that.
+        heavy: Modules to look for.
+        before: Code that runs first.
 
     Returns:
-        For each command its exit code, what it wrote, and which of the modules were imported by then.
+        The exit code of each command, its output, and which of the modules were imported by then.
     """
     code = ASK.format(commands=[(list(words), line) for words, line in commands], heavy=list(heavy), before=before)
     environment = {**os.environ, "COLUMNS": "200"}
@@ -66,7 +66,7 @@ def ask(commands: Sequence[tuple[Sequence[str], str]], heavy: Sequence[str], bef
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    return [(code, shown, found) for code, shown, found in json.loads(done.stdout)]
+    return [(code, shown, imported) for code, shown, imported in json.loads(done.stdout)]
 
 
 def test_help_version_completion_and_usage_errors_import_no_torch() -> None:
@@ -75,7 +75,7 @@ def test_help_version_completion_and_usage_errors_import_no_torch() -> None:
     commands = [((*words, "--help"), "") for words in with_help]
     commands += [(("--version",), ""), ((), "pggan-kit s"), (("trian",), ""), (("train",), "")]
     commands += [(("plugins", "new", "mine"), ""), (("sample", "run", "--count", "0"), "")]
-    answers = ask(commands, ["torch", "matplotlib", "scipy", "gin"])
+    answers = run_commands(commands, ["torch", "matplotlib", "scipy", "gin"])
 
     for (words, _), (_, shown, heavy) in zip(commands, answers, strict=True):
         assert heavy == [], f"pggan-kit {' '.join(words)} imports {', '.join(heavy)}"
@@ -90,8 +90,9 @@ def test_help_version_completion_and_usage_errors_import_no_torch() -> None:
     assert "No such command 'trian'" in misspelt[1] and "'--kind'" in no_kind[1]
 
 
-def test_a_look_at_a_config_imports_no_compiler(tiny: Callable[..., str], stub: str) -> None:
-    good, bad = tiny(), tiny("train.sede = 1", name="bad.gin")
+def test_commands_that_train_nothing_import_no_compiler(tiny: Callable[..., str], stub: str) -> None:
+    good = tiny()
+    bad = tiny("train.sede = 1", name="bad.gin")
     commands = [
         (("config", "show", good, "--plugin", stub), ""),
         (("plugins", "list"), ""),
@@ -101,18 +102,18 @@ def test_a_look_at_a_config_imports_no_compiler(tiny: Callable[..., str], stub: 
         (("resume", "nowhere"), ""),
         (("sample", "nowhere", "--out", "x.png"), ""),
     ]
-    answers = ask(commands, ["torch._inductor", "matplotlib", "scipy"])
+    answers = run_commands(commands, ["torch._inductor", "matplotlib", "scipy"])
     assert [code for code, _, _ in answers] == [0, 0, 0, 2, 2, 2, 2], answers
     assert "did you mean" in answers[3][1]
     for (words, _), (_, _, heavy) in zip(commands, answers, strict=True):
         assert heavy == [], f"pggan-kit {' '.join(words)} imports {', '.join(heavy)}"
 
 
-def test_no_module_imports_what_only_some_need() -> None:
+def test_no_module_imports_heavy_packages_that_few_need() -> None:
     """torch itself imports its compiler when the first optimizer is built; nothing of ours does so before."""
     core = Path(pggan_kit.__file__).parent
     names = [".".join(file.relative_to(core.parent).with_suffix("").parts) for file in sorted(core.rglob("*.py"))]
-    # `ablation` says at once that it needs scipy, and not after hours of training.
+    # `ablation` imports scipy at once, so that a missing package is reported before hours of training.
     aside = ("pggan_kit.ablation", "pggan_kit.__main__", "pggan_kit.scaffold.templates")
     names = [name.removesuffix(".__init__") for name in names if not name.startswith(aside)]
     assert "pggan_kit.training.compiler" in names and "pggan_kit.report" in names
@@ -130,14 +131,14 @@ for name in {names!r}:
     assert done.returncode == 0, done.stderr
 
 
-def test_help_and_the_library_are_there_without_the_module_resource() -> None:
+def test_help_and_the_library_work_without_the_module_resource() -> None:
     """As on Windows, where Python has neither `resource` nor `fcntl`."""
     hide = "sys.modules['resource'] = sys.modules['fcntl'] = None\nimport pggan_kit\npggan_kit.train, pggan_kit.Run"
-    ((code, shown, _),) = ask([(("--help",), "")], [], before=hide)
+    ((code, shown, _),) = run_commands([(("--help",), "")], [], before=hide)
     assert code == 0 and shown.startswith("Usage: pggan-kit"), shown
 
 
-def test_a_run_without_the_module_resource_leaves_its_memory_out(
+def test_a_run_without_the_module_resource_does_not_log_memory(
     train: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "resource", None)
@@ -145,7 +146,7 @@ def test_a_run_without_the_module_resource_leaves_its_memory_out(
     assert "Timing/seconds" in row and "Resources/memory_mib" not in row
 
 
-def test_what_cannot_be_measured_on_a_platform_is_said_in_one_sentence(
+def test_memory_that_cannot_be_measured_is_one_clear_error(
     tiny: Callable[..., str],
     cli: Callable[..., Result],
     refused: Callable[[Result, str], str],

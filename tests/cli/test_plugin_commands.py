@@ -13,18 +13,18 @@ from conftest import STUB
 
 from pggan_kit.api import prepare as api
 from pggan_kit.errors import PluginError
-from pggan_kit.plugin_host import catalogue as describing
-from pggan_kit.plugin_host.loading import load
+from pggan_kit.plugin_host import catalogue
+from pggan_kit.plugin_host.loading import load_plugins
 
 HEAD = "from pggan_kit import Component, hookimpl\n"
 
 
 @pytest.fixture
 def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two distributions, each with a plugin named `extras` that listens to `before_run` and keeps state."""
+    """Install two distributions, each with a plugin named `extras` that saves state."""
     for name, part in (("acme-parts", "Acme"), ("zenith-parts", "Zenith")):
         module = name.replace("-", "_")
-        monkeypatch.delitem(sys.modules, module, raising=False)  # that of the test before
+        monkeypatch.delitem(sys.modules, module, raising=False)  # an earlier test imported it
         source = HEAD + (
             f"class {part}:\n    @hookimpl\n    def fade_alpha(self, progress): return progress\n"
             f"@hookimpl\ndef components(): return [Component('switches', '{part}', {part})]\n"
@@ -38,15 +38,15 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
 
-def listed(cli: Callable[..., Result], *options: object) -> dict[str, dict[str, Any]]:
+def list_plugins(cli: Callable[..., Result], *options: object) -> dict[str, dict[str, Any]]:
     result = cli("plugins", "list", "--json", *options)
     assert result.exit_code == 0, result.stderr
     rows = json.loads(result.stdout)["plugins"]
     return {f"{row['distribution']}:{row['plugin']}" if row["distribution"] else row["plugin"]: row for row in rows}
 
 
-def test_list_shows_plugin_distribution_version_parts_hooks(cli: Callable[..., Result]) -> None:
-    rows = listed(cli, "--plugin", STUB)
+def test_list_shows_plugin_distribution_version_components_hooks(cli: Callable[..., Result]) -> None:
+    rows = list_plugins(cli, "--plugin", STUB)
     assert rows["stub_plugin.py"] == {
         "plugin": "stub_plugin.py",
         "distribution": None,
@@ -67,14 +67,14 @@ def test_list_shows_plugin_distribution_version_parts_hooks(cli: Callable[..., R
 
 def test_a_plugin_of_hooks_alone_is_listed_with_them(cli: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "diary.py").write_text(HEAD + "@hookimpl\ndef after_run(run): ...\n")
-    assert listed(cli, "--plugin", "diary.py")["diary.py"]["hooks"] == {"after_run": ["diary.py"]}
+    assert list_plugins(cli, "--plugin", "diary.py")["diary.py"]["hooks"] == {"after_run": ["diary.py"]}
     assert "hooks only" in cli("plugins", "list", "--plugin", "diary.py").stdout
 
 
-def test_two_plugins_of_one_name_are_told_apart_by_their_distributions(
+def test_two_plugins_of_one_name_are_distinguished_by_their_distributions(
     twins: None, cli: Callable[..., Result], tiny: Callable[..., str]
 ) -> None:
-    rows = listed(cli)
+    rows = list_plugins(cli)
     assert rows["acme-parts:extras"]["parts"] == ["switches.Acme"]
     assert rows["zenith-parts:extras"]["parts"] == ["switches.Zenith"]
     saved = api.prepare(tiny(), plugins=[STUB]).hooks().collect("save_state", run=None)
@@ -85,12 +85,12 @@ def test_two_plugins_of_one_name_are_told_apart_by_their_distributions(
 def test_one_of_two_is_blocked_by_its_distribution_and_both_by_their_name(
     twins: None, cli: Callable[..., Result]
 ) -> None:
-    rows = listed(cli, "--no-plugin", "acme-parts:extras")
+    rows = list_plugins(cli, "--no-plugin", "acme-parts:extras")
     assert rows["acme-parts:extras"]["blocked"] and not rows["zenith-parts:extras"]["blocked"]
-    rows = listed(cli, "--no-plugin", "extras")
+    rows = list_plugins(cli, "--no-plugin", "extras")
     assert rows["acme-parts:extras"]["blocked"] and rows["zenith-parts:extras"]["blocked"]
     assert "blocked" in cli("plugins", "list", "--no-plugin", "extras").stdout
-    assert not listed(cli)["acme-parts:extras"]["blocked"], "the block outlives its command"
+    assert not list_plugins(cli)["acme-parts:extras"]["blocked"], "the block outlives its command"
 
 
 def test_a_block_joins_the_environments_and_reaches_other_processes(
@@ -99,13 +99,13 @@ def test_a_block_joins_the_environments_and_reaches_other_processes(
     monkeypatch.setenv("PGGAN_KIT_NO_PLUGINS", "metrics")
     noting = "import os\n" + HEAD + "open('seen', 'w').write(os.environ['PGGAN_KIT_NO_PLUGINS'])\n"
     (tmp_path / "noting.py").write_text(noting + "@hookimpl\ndef after_run(): ...\n")
-    rows = listed(cli, "--no-plugin", "features", "--no-plugin", "extras", "--plugin", "noting.py")
+    rows = list_plugins(cli, "--no-plugin", "features", "--no-plugin", "extras", "--plugin", "noting.py")
     assert Path("seen").read_text() == "metrics,features,extras"
     assert {row["plugin"] for row in rows.values() if row["blocked"]} == {"metrics", "features", "extras"}
     assert os.environ["PGGAN_KIT_NO_PLUGINS"] == "metrics"
 
 
-def test_what_a_run_left_out_is_left_out_when_it_goes_on(
+def test_a_plugin_that_a_run_left_out_is_left_out_when_it_continues(
     twins: None, cli: Callable[..., Result], tiny: Callable[..., str]
 ) -> None:
     file = tiny("schedule.sizes = (4,)")
@@ -114,7 +114,7 @@ def test_what_a_run_left_out_is_left_out_when_it_goes_on(
     about = json.loads(Path("run/run.json").read_text())
     assert about["blocked"] == ["acme-parts:extras"]
     assert {p["origin"] for p in about["plugins"] if p["name"] == "extras"} == {"zenith-parts 2.1"}
-    prepared, _ = api.recorded("run", [])
+    prepared, _ = api.prepare_run("run", [])
     assert [plugin.key for plugin in prepared.plugins.blocked] == ["acme-parts:extras"]
     assert cli("sample", "run", "--count", 1, "--out", "x.png", "--no-plugin", "zenith-parts:extras").exit_code == 0
 
@@ -128,69 +128,71 @@ NO_SUCH_PLUGIN = {
 
 @pytest.mark.parametrize("name", NO_SUCH_PLUGIN)
 @pytest.mark.parametrize("command", [("train", "x.gin"), ("resume", "x"), ("plugins", "list"), ("plan", "x.gin")])
-def test_a_block_of_what_is_not_there_is_refused(
+def test_blocking_a_plugin_that_does_not_exist_is_refused(
     name: str, command: tuple[str, ...], cli: Callable[..., Result], refused: Callable[[Result, str], str]
 ) -> None:
     refused(cli(*command, "--no-plugin", name), NO_SUCH_PLUGIN[name])
 
 
-def test_a_part_of_a_blocked_plugin_is_unknown_and_says_so(rejected: Callable[..., str]) -> None:
+def test_a_component_of_a_blocked_plugin_is_unknown(rejected: Callable[..., str]) -> None:
     rejected(r"unknown component losses\.Hinge", args=["--no-plugin", "losses"])
 
 
 def test_show_has_signature_docstring_defaults_and_source(cli: Callable[..., Result]) -> None:
     shown = cli("plugins", "show", "losses.WGANGP").stdout
-    found = json.loads(cli("plugins", "show", "losses.WGANGP", "--json").stdout)
-    assert found["plugin"] == "losses" and found["origin"].startswith("pggan_kit ")
-    assert found["signature"].startswith("losses.WGANGP(penalties: ")
-    (penalties,) = found["parameters"]
+    description = json.loads(cli("plugins", "show", "losses.WGANGP", "--json").stdout)
+    assert description["plugin"] == "losses" and description["origin"].startswith("pggan_kit ")
+    assert description["signature"].startswith("losses.WGANGP(penalties: ")
+    (penalties,) = description["parameters"]
     assert penalties["default_gin"] == "[@penalties.GradientPenalty(), @penalties.Drift()]"
-    assert Path(found["file"]).name == "wgan_gp.py"
-    lines = Path(found["file"]).read_text().splitlines()
-    assert lines[found["line"] - 1].startswith("class WGANGP") and found["source"].startswith("class WGANGP")
+    assert Path(description["file"]).name == "wgan_gp.py"
+    lines = Path(description["file"]).read_text().splitlines()
+    assert lines[description["line"] - 1].startswith("class WGANGP") and description["source"].startswith(
+        "class WGANGP"
+    )
     for word in ("losses.WGANGP(", "of plugin losses", "D maximises", "[@penalties.GradientPenalty()", "wgan_gp.py:"):
         assert word in shown, word
 
 
-def test_show_of_a_part_with_plain_defaults_and_hooks(cli: Callable[..., Result]) -> None:
-    found = json.loads(cli("plugins", "show", "switches.Staircase", "--json").stdout)
-    assert found["hooks"] == ["fade_alpha"]
-    defaults = {row["name"]: (row["type"], row["default"]) for row in found["parameters"]}
+def test_show_of_a_component_with_plain_defaults_and_hooks(cli: Callable[..., Result]) -> None:
+    description = json.loads(cli("plugins", "show", "switches.Staircase", "--json").stdout)
+    assert description["hooks"] == ["fade_alpha"]
+    defaults = {row["name"]: (row["type"], row["default"]) for row in description["parameters"]}
     assert all(type_ is not None for type_, _ in defaults.values())
 
 
-NO_SUCH_PART = {
-    "losses.Hinges": r"there is no part losses\.Hinges \(did you mean losses\.Hinge\?\); the losses are WGANGP, ",
-    "loses.Hinge": r"there is no part loses\.Hinge \(did you mean losses\.Hinge\?\); name it KIND\.NAME",
-    "hinge": r"there is no part hinge \(did you mean losses\.Hinge\?\)",
-    "losses": r"there is no part losses; the losses are ",
-    "": "there is no part ; name it KIND",
+NO_SUCH_COMPONENT = {
+    "losses.Hinges": r"there is no \w+ losses\.Hinges \(did you mean losses\.Hinge\?\); the losses are WGANGP, ",
+    "loses.Hinge": r"there is no \w+ loses\.Hinge \(did you mean losses\.Hinge\?\); name it KIND\.NAME",
+    "hinge": r"there is no \w+ hinge \(did you mean losses\.Hinge\?\)",
+    "losses": r"there is no \w+ losses; the losses are ",
+    "": r"there is no \w+ ; name it KIND",
 }
 
 
-@pytest.mark.parametrize("selector", NO_SUCH_PART)
-def test_a_part_that_is_not_there_is_refused(
+@pytest.mark.parametrize("selector", NO_SUCH_COMPONENT)
+def test_a_component_that_does_not_exist_is_refused(
     selector: str, cli: Callable[..., Result], refused: Callable[[Result, str], str]
 ) -> None:
-    refused(cli("plugins", "show", selector), NO_SUCH_PART[selector])
+    refused(cli("plugins", "show", selector), NO_SUCH_COMPONENT[selector])
 
 
-def test_a_blocked_part_is_not_shown_and_its_plugin_is_named(
+def test_a_blocked_component_is_not_shown_and_its_plugin_is_named(
     cli: Callable[..., Result], refused: Callable[[Result, str], str]
 ) -> None:
     refused(cli("plugins", "show", "losses.Hinge", "--no-plugin", "losses"), "blocked plugins: pggan_kit:losses")
 
 
-def test_a_part_of_which_python_knows_little_is_shown(tmp_path: Path) -> None:
+def test_a_component_without_a_source_is_shown(tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text(HEAD + "@hookimpl\ndef components(): return [Component('observers', 'D', dict)]\n")
-    found = describing.part(load([tmp_path / "c.py"]), "observers.D")
-    assert found["source"] is None and found["parameters"] == []
+    description = catalogue.describe_component(load_plugins([tmp_path / "c.py"]), "observers.D")
+    assert description["source"] is None and description["parameters"] == []
 
 
-def test_two_parts_of_one_name_are_refused_with_the_way_out(twins: None, tmp_path: Path) -> None:
+def test_two_components_of_one_name_are_refused_with_the_remedy(twins: None, tmp_path: Path) -> None:
     (tmp_path / "site" / "acme_parts.py").write_text(
         HEAD + "@hookimpl\ndef components(): return [Component('observers', 'Z', object)]\n"
     )
     (tmp_path / "site" / "zenith_parts.py").write_text((tmp_path / "site" / "acme_parts.py").read_text())
     with pytest.raises(PluginError, match=r"observers\.Z, .*block one: --no-plugin (acme|zenith)-parts:extras"):
-        load()
+        load_plugins()

@@ -1,4 +1,4 @@
-"""New plugins: what `plugins new` writes works, from nothing to training, for every kind."""
+"""New plugins: those that `plugins new` writes work, from nothing to training, for every kind."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from pggan_kit.errors import PluginError
 KINDS_TO_WRITE = scaffold.KINDS_TO_WRITE
 
 
-def named(kind: str) -> str:
+def name_plugin(kind: str) -> str:
     return f"my-{kind}"
 
 
@@ -31,15 +31,15 @@ def test_there_is_a_template_for_each_kind_and_for_hooks_alone() -> None:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a plugin of each kind."""
+    """Return a folder with a plugin of each kind."""
     folder = tmp_path_factory.mktemp("written")
     for kind in KINDS_TO_WRITE:
-        scaffold.write(named(kind), kind, folder)
+        scaffold.write_plugin(name_plugin(kind), kind, folder)
     return folder
 
 
-def test_the_tests_of_each_pass(written: Path) -> None:
-    packages = [written / named(kind) for kind in KINDS_TO_WRITE]
+def test_the_tests_of_each_plugin_pass(written: Path) -> None:
+    packages = [written / name_plugin(kind) for kind in KINDS_TO_WRITE]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, packages))}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *packages]
     done = subprocess.run(
@@ -51,20 +51,20 @@ def test_the_tests_of_each_pass(written: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS_TO_WRITE if kind not in ("hooks", "launchers")])
-def test_its_experiment_uses_the_part(kind: str, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_experiment_uses_the_component(kind: str, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(written)
-    package = written / named(kind)
+    package = written / name_plugin(kind)
     prepared = api.prepare(package / "try.gin", plugins=[package / f"my_{kind}.py"])
-    part = f"{kind}.My{kind.title()}"
-    assert part in [row.selector for row, _ in prepared.built.parts.values()]
+    component = f"{kind}.My{kind.title()}"
+    assert component in [row.selector for row, _ in prepared.built.components.values()]
     assert prepared.built.idle == ()
 
 
-def test_a_plugin_of_hooks_alone_is_heard(written: Path, tmp_path: Path) -> None:
-    package = written / named("hooks")
+def test_a_plugin_of_hooks_alone_takes_part_in_a_run(written: Path, tmp_path: Path) -> None:
+    package = written / name_plugin("hooks")
     short = [f"schedule.{name} = '1 steps'" for name in ("stable_images", "fade_images")]
-    lines = [*short, "schedule.sizes = (7,)", "train.observers = []"]
-    train(package / "try.gin", lines, plugins=[package / "my_hooks.py"], run_dir=tmp_path / "run")
+    bindings = [*short, "schedule.sizes = (7,)", "train.observers = []"]
+    train(package / "try.gin", bindings, plugins=[package / "my_hooks.py"], run_dir=tmp_path / "run")
     lines = (tmp_path / "run" / "my_hooks.txt").read_text().splitlines()
     assert lines == ["begun", "stage 7x7", "done after 32 images"]
 
@@ -72,19 +72,19 @@ def test_a_plugin_of_hooks_alone_is_heard(written: Path, tmp_path: Path) -> None
 def test_a_launchers_ablation_is_well_formed(written: Path) -> None:
     from pggan_kit.ablation import plan
 
-    package = written / named("launchers")
-    found, launcher = plan.read(package / "try.gin", plugins=[package / "my_launchers.py"])
+    package = written / name_plugin("launchers")
+    ablation, launcher = plan.read_plan(package / "try.gin", plugins=[package / "my_launchers.py"])
     assert type(launcher).__name__ == "MyLaunchers"
-    assert list(found.variants) == ["soft", "hard"]
+    assert list(ablation.variants) == ["soft", "hard"]
 
 
-def three_commands(shown: str) -> list[list[str]]:
-    """Those that `plugins new` names: install, try, test."""
+def find_commands(shown: str) -> list[list[str]]:
+    """Return the commands that `plugins new` names: install, try, test."""
     return [line.split() for line in re.findall(r"^    (\S.*)$", shown, re.MULTILINE)]
 
 
-def from_nothing_to_training(kind: str, folder: Path) -> None:
-    """The commands that a user types, in an environment of their own, without a network."""
+def go_from_nothing_to_training(kind: str, folder: Path) -> None:
+    """Run the commands that a user types, in an environment of their own, without a network."""
     python = fresh_python(folder)
     environment = {**os.environ, "PYTHONNOUSERSITE": "1"}
 
@@ -96,30 +96,30 @@ def from_nothing_to_training(kind: str, folder: Path) -> None:
         return done.stdout
 
     kit = (str(python), "-m", "pggan_kit")
-    install, attempt, _ = three_commands(run(*kit, "plugins", "new", named(kind), "--kind", kind))
-    assert install == ["pip", "install", "-e", named(kind)]
+    install, attempt, _ = find_commands(run(*kit, "plugins", "new", name_plugin(kind), "--kind", kind))
+    assert install == ["pip", "install", "-e", name_plugin(kind)]
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "--python", str(python))
     run(*pip, *install[1:], "--no-deps", "--no-build-isolation", "--no-index")
-    assert attempt == ["pggan-kit", "ablate" if kind == "launchers" else "train", f"{named(kind)}/try.gin"]
+    assert attempt == ["pggan-kit", "ablate" if kind == "launchers" else "train", f"{name_plugin(kind)}/try.gin"]
     run(*kit, *attempt[1:])
     assert list(folder.rglob("operative.gin"))
 
 
 def test_from_nothing_to_training_is_three_commands(tmp_path: Path) -> None:
-    from_nothing_to_training("losses", tmp_path)
+    go_from_nothing_to_training("losses", tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS_TO_WRITE if kind != "losses"])
 def test_from_nothing_to_training_for_every_other_kind(kind: str, tmp_path: Path) -> None:
-    from_nothing_to_training(kind, tmp_path)
+    go_from_nothing_to_training(kind, tmp_path)
 
 
 def test_a_single_file_is_one_command(cli: Callable[..., Result]) -> None:
     shown = cli("plugins", "new", "my-fade", "--kind", "switches", "--single-file")
     assert shown.exit_code == 0, shown.output
     assert sorted(path.name for path in Path().iterdir()) == ["my_fade.gin", "my_fade.py"]
-    (command,) = three_commands(shown.stdout)
+    (command,) = find_commands(shown.stdout)
     assert command == ["pggan-kit", "train", "my_fade.gin", "--plugin", "my_fade.py"]
     short = ["-b", "schedule.sizes = (7, 14)", "-b", "train.observers = []"]
     for name in ("stable_images", "fade_images"):
@@ -153,17 +153,17 @@ def test_a_name_or_kind_that_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize("single", [False, True])
-def test_what_is_there_is_not_overwritten(
+def test_existing_files_are_not_overwritten(
     single: bool, cli: Callable[..., Result], refused: Callable[[Result, str], str], tmp_path: Path
 ) -> None:
-    there = tmp_path / ("twice.py" if single else "twice")
-    there.touch()
+    existing = tmp_path / ("twice.py" if single else "twice")
+    existing.touch()
     options = ["--single-file"] if single else []
-    refused(cli("plugins", "new", "twice", "--kind", "losses", *options), rf"{there.name} is there already")
-    assert list(tmp_path.iterdir()) == [there] and there.read_bytes() == b""
+    refused(cli("plugins", "new", "twice", "--kind", "losses", *options), rf"{existing.name} exists already")
+    assert list(tmp_path.iterdir()) == [existing] and existing.read_bytes() == b""
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PluginError, match="cannot write"):
-        scaffold.write("mine", "losses", tmp_path / "file")
+        scaffold.write_plugin("mine", "losses", tmp_path / "file")

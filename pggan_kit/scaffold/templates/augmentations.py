@@ -7,13 +7,13 @@ from pggan_kit import Component, check_between, hookimpl
 
 
 class Mine:
-    """Turns each image upside down with a probability, for D alone: reals and fakes alike.
+    """Turns each image that D sees, real or fake, upside down with a probability.
 
     Args:
-        p: the probability, in [0, 1].
+        p: Probability of turning an image, in [0, 1].
 
     Raises:
-        ValueError: a probability outside [0, 1].
+        ValueError: The probability is outside [0, 1].
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -21,12 +21,15 @@ class Mine:
         self.p = p
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, C, h, w) in [-1, 1] -> the same shape. Differentiable; draws from torch's generator alone."""
+        """Return augmented images, (N, C, h, w) in [-1, 1] -> the same shape.
+
+        The result is differentiable, and all random numbers come from torch's default generator.
+        """
         turned = torch.rand(len(images), device=images.device) < self.p
         return torch.where(turned.view(-1, 1, 1, 1), images.flip(2), images)
 
 
 @hookimpl
 def components() -> list[Component]:
-    """What configs may name: `@augmentations.Mine()`."""
+    """Return what configs may name: `@augmentations.Mine()`."""
     return [Component("augmentations", "Mine", Mine)]

@@ -1,4 +1,4 @@
-"""A data set of your own: here discs, drawn and not read, so that it needs no file."""
+"""A data set of your own: here discs, which are drawn and not read, so that it needs no file."""
 
 import numpy as np
 
@@ -9,14 +9,14 @@ class Mine:
     """Gray images, each of one bright disc on black; the label says whether it is small (0) or large (1).
 
     Args:
-        count: how many images, at least 1.
-        size: of an image, in pixels; at least 8.
+        count: Number of images, at least 1.
+        size: Height and width of an image in pixels, at least 8.
 
     Raises:
-        ValueError: a value below its least.
+        ValueError: A value is too small.
     """
 
-    classes = 2
+    classes = 2  # the number of classes; 0 for data without labels
 
     def __init__(self, count: int = 2000, size: int = 28) -> None:
         check_at_least("count", count, 1)
@@ -28,7 +28,7 @@ class Mine:
         return self.count
 
     def image(self, i: int) -> np.ndarray:
-        """uint8 (H, W, C) at full size, the same for the same i; called from several threads at once."""
+        """Return an image, uint8 (H, W, C) at full size: the same for the same i, also from several threads at once."""
         rng = np.random.default_rng(i)
         radius = self.size * (0.15 + 0.15 * self.label(i))
         y, x = rng.uniform(radius, self.size - radius, 2)
@@ -37,15 +37,15 @@ class Mine:
         return np.where(inside, 255, 0).astype(np.uint8)[:, :, None]
 
     def label(self, i: int) -> int:
-        """In [0, classes)."""
+        """Return the label of an image, in [0, classes)."""
         return i % self.classes
 
     def fingerprint(self) -> str:
-        """Equal if and only if images and labels are equal; names their resized copies on disk."""
+        """Return a text that is equal if and only if images and labels are; it names resized copies on disk."""
         return f"discs 1 {self.count} {self.size}"
 
 
 @hookimpl
 def components() -> list[Component]:
-    """What configs may name: `@datasets.Mine()`."""
+    """Return what configs may name: `@datasets.Mine()`."""
     return [Component("datasets", "Mine", Mine)]

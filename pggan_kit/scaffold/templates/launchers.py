@@ -1,21 +1,23 @@
-"""A launcher of your own: here one trial after the other, on this machine."""
+"""A launcher of your own: here one trial after another, on this machine."""
 
 import subprocess
 from collections.abc import Callable, Sequence
 
 from pggan_kit import Component, Trial, check_at_least, hookimpl
 
-NOT_THERE = 127  # the exit code of a program that is not there, as a shell has it
+DONE = 0  # the exit code of a trial that has ended
+WRONG_INPUT = 2  # the exit code of a trial that would fail again
+NOT_FOUND = 127  # the exit code of a program that does not exist, as in a shell
 
 
 class Mine:
-    """Runs trials one by one; one that dies is run again.
+    """Runs trials one by one; a trial that fails is run again.
 
     Args:
-        retries: how often, at least 0.
+        retries: Number of times that a trial is run again, at least 0.
 
     Raises:
-        ValueError: a number below 0.
+        ValueError: The number is below 0.
     """
 
     def __init__(self, retries: int = 2) -> None:
@@ -23,35 +25,40 @@ class Mine:
         self.retries = retries
 
     def launch(self, trials: Sequence[Trial], ended: Callable[[Trial, int], None] | None = None) -> list[int]:
-        """The last exit code of each trial: 0 is done, 2 wrong input, anything else a death."""
+        """Run all trials, call `ended` after each, and return the last exit code of each: 0 is done, 2 wrong input."""
         codes = []
         for trial in trials:
+            # Another attempt helps only if the trial itself failed.
             for _ in range(1 + self.retries):
                 code = self._run(trial)
-                if code in (0, 2, NOT_THERE):
+                if code in (DONE, WRONG_INPUT, NOT_FOUND):
                     break
+
             codes.append(code)
             if ended is not None:
                 ended(trial, code)
         return codes
 
     def _run(self, trial: Trial) -> int:
+        """Run a trial once, and return its exit code."""
         with open(trial.log or "/dev/null", "ab") as log:
+            # In a session of its own, a trial does not receive the Ctrl-C that stops this process.
             try:
                 process = subprocess.Popen(
                     list(trial.command), cwd=trial.folder, stdout=log, stderr=log, start_new_session=True
                 )
             except OSError:
-                return NOT_THERE
+                return NOT_FOUND
+
             try:
                 return process.wait()
             except BaseException:
-                process.terminate()  # it saves what it has
+                process.terminate()  # the trial saves its state before it exits
                 process.wait()
                 raise
 
 
 @hookimpl
 def components() -> list[Component]:
-    """What configs may name: `@launchers.Mine()`."""
+    """Return what configs may name: `@launchers.Mine()`."""
     return [Component("launchers", "Mine", Mine)]

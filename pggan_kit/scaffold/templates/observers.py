@@ -1,4 +1,4 @@
-"""An observer of your own: here a table of what matters, a line a tick."""
+"""An observer of your own: here a table of the losses, one row per tick."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +10,13 @@ class Mine:
     """Writes `losses.csv` in the run's folder: images, size, and the mean of each loss since the last tick.
 
     Args:
-        digits: after the point, from 0 to 12.
+        digits: Number of decimal places, from 0 to 12.
 
     Raises:
-        ValueError: a number outside that range.
+        ValueError: The number is outside that range.
     """
 
-    critical = False  # if it fails, it is switched off, and the run goes on
+    critical = False  # if it fails, it is switched off, and the run continues
 
     def __init__(self, digits: int = 4) -> None:
         check_between("digits", digits, 0, 12)
@@ -24,7 +24,10 @@ class Mine:
 
     @hookimpl
     def after_tick(self, run: Run, stage: Stage, stats: Mapping[str, Any]) -> None:
-        """Plain numbers by tag. Any hook of `pggan_kit.hookspecs` may be here; take the arguments that you want."""
+        """Write a row; `stats` are numbers by tag.
+
+        An observer may have any hook of `pggan_kit.hookspecs`, with the arguments that it needs.
+        """
         losses = [f"{stats[tag]:.{self.digits}f}" for tag in sorted(stats) if tag.startswith("Loss/")]
         with (run.directory / "losses.csv").open("a") as file:
             file.write(",".join([str(run.state.images), stage.size, *losses]) + "\n")
@@ -32,5 +35,5 @@ class Mine:
 
 @hookimpl
 def components() -> list[Component]:
-    """What configs may name: `@observers.Mine()`."""
+    """Return what configs may name: `@observers.Mine()`."""
     return [Component("observers", "Mine", Mine)]

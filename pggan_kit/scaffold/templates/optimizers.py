@@ -9,14 +9,14 @@ from pggan_kit import Component, PerStage, Stage, at_height, check_above, check_
 
 
 class Mine:
-    """RMSprop.
+    """RMSprop with a learning rate for each stage.
 
     Args:
-        lr: learning rate, above 0; may be per stage, keyed by image height.
-        alpha: how slowly the average of squared gradients changes, in [0, 1).
+        lr: Learning rate, above 0; may be per stage, keyed by image height.
+        alpha: Decay of the average of squared gradients at each step, in [0, 1).
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: A value is out of range.
     """
 
     def __init__(self, lr: PerStage[float] = 1e-3, alpha: float = 0.99) -> None:
@@ -26,12 +26,12 @@ class Mine:
         self.alpha = alpha
 
     def build(self, params: Iterable[nn.Parameter], stage: Stage) -> torch.optim.Optimizer:
-        """A new optimizer for these parameters at this stage; state of parameters that stay is carried over."""
+        """Return a new optimizer for a stage; the core carries over the state of parameters that stay."""
         lr: float = at_height(self.lr, stage.height)
         return torch.optim.RMSprop(params, lr=lr, alpha=self.alpha)
 
 
 @hookimpl
 def components() -> list[Component]:
-    """What configs may name: `@optimizers.Mine()`."""
+    """Return what configs may name: `@optimizers.Mine()`."""
     return [Component("optimizers", "Mine", Mine)]

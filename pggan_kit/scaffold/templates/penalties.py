@@ -6,14 +6,14 @@ from pggan_kit import Component, Critic, PerStage, Scores, check_at_least, hooki
 
 
 class Mine:
-    """mean over samples of |grad D(x)|^2 at x = mix * real + (1 - mix) * fake.
+    """The mean over samples of |grad D(x)|^2 at x = mix * real + (1 - mix) * fake.
 
     Args:
-        weight: the update multiplies by it; may be per stage. Not negative.
-        every: the term is added at each `every`-th update of D, times `every`. At least 1.
+        weight: Factor by which the update multiplies it, at least 0; may be per stage.
+        every: Number of D's updates from one that adds the term, multiplied by `every`, to the next. At least 1.
 
     Raises:
-        ValueError: a weight below 0, or an `every` below 1.
+        ValueError: `weight` is below 0, or `every` below 1.
     """
 
     def __init__(self, weight: PerStage[float] = 1.0, every: int = 1) -> None:
@@ -25,7 +25,7 @@ class Mine:
     def __call__(
         self, critic: Critic, real: Tensor, fake: Tensor, real_scores: Scores, fake_scores: Scores, mix: Tensor
     ) -> Tensor:
-        """0-dim and unweighted; `mix` is (N,) uniform in [0, 1), images are (N, C, h, w)."""
+        """Return the unweighted 0-dim term, from images (N, C, h, w) and numbers `mix` (N,), uniform in [0, 1)."""
         share = mix.view(-1, 1, 1, 1)
         gradients = image_gradients(critic, share * real + (1 - share) * fake)
         return gradients.square().sum((1, 2, 3)).mean()
@@ -33,5 +33,5 @@ class Mine:
 
 @hookimpl
 def components() -> list[Component]:
-    """What configs may name: `@penalties.Mine()`."""
+    """Return what configs may name: `@penalties.Mine()`."""
     return [Component("penalties", "Mine", Mine)]

@@ -4,13 +4,13 @@ from pggan_kit import Component, check_above, hookimpl
 
 
 class Mine:
-    """alpha = progress ** power: above 1 the old layers count for longer, below 1 the new ones come in at once.
+    """Fades with alpha = progress ** power: above 1 the new layers come in late, below 1 early.
 
     Args:
-        power: above 0.
+        power: Exponent of the progress, above 0.
 
     Raises:
-        ValueError: a power that is not above 0.
+        ValueError: The power is not above 0.
     """
 
     def __init__(self, power: float = 2.0) -> None:
@@ -19,11 +19,14 @@ class Mine:
 
     @hookimpl
     def fade_alpha(self, progress: float) -> float:
-        """The new layers' share, in [0, 1], for a progress in [0, 1). It may also take `stage`, `images` and `path`."""
+        """Return the weight of the new layers, in [0, 1], for a progress in [0, 1).
+
+        The hook may also take the arguments `stage`, `images` and `path`.
+        """
         return float(progress**self.power)
 
 
 @hookimpl
 def components() -> list[Component]:
-    """What configs may name: `@switches.Mine()`."""
+    """Return what configs may name: `@switches.Mine()`."""
     return [Component("switches", "Mine", Mine)]

@@ -1,4 +1,4 @@
-"""An update of your own: here D and G take turns, and G's terms may be taken several times."""
+"""An update of your own: here D takes one step, then G takes one or several."""
 
 import torch
 from torch import Tensor, nn
@@ -8,26 +8,26 @@ from pggan_kit import (
     Component,
     DiscriminatorCall,
     GeneratorCall,
-    Part,
     Stage,
     StepContext,
+    TensorBatch,
     at_height,
     check_at_least,
     hookimpl,
 )
 
 Terms = tuple[dict[str, Tensor], dict[str, Tensor]]
-"""Losses to be summed and minimised; and what is wanted back, with N rows each."""
+"""Losses whose sum is minimised, and tensors with N rows that the caller gets back."""
 
 
 class Mine:
-    """One update of D, then `generator_updates` of G, with fresh latents for each.
+    """One update of D, then `generator_updates` of G, with new latents for each.
 
     Args:
-        generator_updates: at least 1.
+        generator_updates: Number of G's updates for each of D's, at least 1.
 
     Raises:
-        ValueError: a number below 1; no optimizer given for one of the networks.
+        ValueError: The number is below 1, or one of the networks has no optimizer.
     """
 
     def __init__(self, generator_updates: int = 1) -> None:
@@ -37,7 +37,7 @@ class Mine:
     def optimizers(
         self, experiment: ChosenOptimizers, stage: Stage, generator: nn.Module, discriminator: nn.Module
     ) -> dict[str, torch.optim.Optimizer]:
-        """Asked for after each growth; `step` names them in `minimise`."""
+        """Return the optimizers of a stage, by the names that `step` gives to `minimise`."""
         if experiment.generator_optimizer is None or experiment.discriminator_optimizer is None:
             raise ValueError("updates.Mine needs train.generator_optimizer and train.discriminator_optimizer")
         return {
@@ -46,16 +46,30 @@ class Mine:
         }
 
     def step(self, ctx: StepContext) -> dict[str, Tensor]:
-        """Draws through `ctx`, changes weights through `ctx.minimise` alone; returns what is logged, by tag."""
-        real, loss, due = ctx.reals(), ctx.loss, ctx.due(ctx.loss.penalties)
+        """Take one iteration and return what is logged, by tag.
 
-        def judge(G: GeneratorCall, D: DiscriminatorCall, part: Part) -> Terms:
-            images, labels, latents, mix = (part[name] for name in ("real", "labels", "latents", "mix"))
+        All random numbers come from `ctx`, and only `ctx.minimise` changes weights.
+        """
+        real = ctx.reals()
+        loss = ctx.loss
+        due = ctx.due(loss.penalties)
+
+        # The core may call both functions with slices of the batch, to save memory.
+        def compute_discriminator_terms(G: GeneratorCall, D: DiscriminatorCall, batch: TensorBatch) -> Terms:
+            images = batch["real"]
+            labels = batch["labels"]
+            latents = batch["latents"]
+            mix = batch["mix"]
             assert images is not None and latents is not None and mix is not None
+
+            # G does not learn here, so its part of the graph is not kept.
             with torch.no_grad():
                 fake = G(latents, labels)
-            real_scores, fake_scores = D(images, labels), D(fake, labels)
+            real_scores = D(images, labels)
+            fake_scores = D(fake, labels)
             terms = loss.discriminator(real_scores, fake_scores)
+
+            # A penalty that is due every k-th time counts k times.
             for number, penalty in enumerate(loss.penalties):
                 if penalty in due:
                     value = penalty(lambda x: D(x, labels), images, fake, real_scores, fake_scores, mix)
@@ -63,21 +77,26 @@ class Mine:
                     terms[f"penalty{number}"] = weight * penalty.every * value
             return terms, {"real": real_scores.score, "fake": fake_scores.score}
 
-        def make(G: GeneratorCall, D: DiscriminatorCall, part: Part) -> Terms:
-            images, labels, latents = (part[name] for name in ("real", "labels", "latents"))
+        def compute_generator_terms(G: GeneratorCall, D: DiscriminatorCall, batch: TensorBatch) -> Terms:
+            images = batch["real"]
+            labels = batch["labels"]
+            latents = batch["latents"]
             assert images is not None and latents is not None
             real_scores = D(images, labels) if loss.needs_real else None
             return loss.generator(D(G(latents, labels), labels), real_scores), {}
 
-        batch: dict[str, Tensor | None] = {"real": real.images, "labels": real.labels, "mix": ctx.uniform("mix")}
-        part = {**batch, "latents": ctx.latents("discriminator")}
-        d_terms, scores = ctx.minimise("discriminator", "discriminator", judge, part)
+        # Update D, then G, each time with new latents.
+        reals: dict[str, Tensor | None] = {"real": real.images, "labels": real.labels, "mix": ctx.uniform("mix")}
+        batch = {**reals, "latents": ctx.latents("discriminator")}
+        d_terms, scores = ctx.minimise("discriminator", "discriminator", compute_discriminator_terms, batch)
         for number in range(self.generator_updates):
-            part = {**batch, "latents": ctx.latents(f"generator {number}")}
-            g_terms, _ = ctx.minimise("generator", "generator", make, part)
+            batch = {**reals, "latents": ctx.latents(f"generator {number}")}
+            g_terms, _ = ctx.minimise("generator", "generator", compute_generator_terms, batch)
+
+        # The log shows a penalty at its average size, and has no row for it where it was not due.
         for number, penalty in enumerate(loss.penalties):
             name = f"penalty{number}"
-            if name in d_terms:  # in the log as large as it is on average; left out where it was not due
+            if name in d_terms:
                 d_terms[name] = d_terms[name] / penalty.every
         return {
             **{f"Loss/discriminator/{name}": value for name, value in d_terms.items()},
@@ -89,5 +108,5 @@ class Mine:
 
 @hookimpl
 def components() -> list[Component]:
-    """What configs may name: `@updates.Mine()`."""
+    """Return what configs may name: `@updates.Mine()`."""
     return [Component("updates", "Mine", Mine)]

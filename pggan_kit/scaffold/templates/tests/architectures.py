@@ -1,4 +1,4 @@
-"""The conformance suite of architectures on `architectures.Mine`. Add what is particular to yours."""
+"""Test `architectures.Mine` with the conformance suite of architectures; add tests of what is particular to yours."""
 
 from mine import Mine
 
@@ -12,7 +12,7 @@ class TestMine(ArchitectureSuite):
         return Mine(channels=6)
 
 
-def test_how_many_weights_a_block_has() -> None:
+def test_a_block_has_the_weights_of_one_convolution() -> None:
     previous, stage = make_stages((4, 8))
     block = Mine(channels=6).generator_block(previous, stage, TestMine().resampling())
     assert sum(param.numel() for param in block.parameters()) == 6 * 6 * 3 * 3 + 6

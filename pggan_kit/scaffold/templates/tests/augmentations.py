@@ -1,4 +1,4 @@
-"""The conformance suite of augmentations on `augmentations.Mine`. Add what is particular to yours."""
+"""Test `augmentations.Mine` with the conformance suite of augmentations; add tests of what is particular to yours."""
 
 import torch
 from mine import Mine
@@ -13,7 +13,7 @@ class TestMine(AugmentationSuite):
         return Mine()
 
 
-def test_all_or_none() -> None:
+def test_probabilities_0_and_1_turn_none_and_all() -> None:
     images = torch.rand(3, 1, 4, 4)
     assert torch.equal(Mine(p=0.0)(images), images)
     assert torch.equal(Mine(p=1.0)(images), images.flip(2))

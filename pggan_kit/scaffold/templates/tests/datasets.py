@@ -1,4 +1,4 @@
-"""The conformance suite of data sets on `datasets.Mine`. Add what is particular to yours."""
+"""Test `datasets.Mine` with the conformance suite of data sets; add tests of what is particular to yours."""
 
 from mine import Mine
 
@@ -12,7 +12,9 @@ class TestMine(DatasetSuite):
         return Mine(count=20)
 
 
-def test_the_large_ones_are_larger() -> None:
+def test_discs_of_class_1_are_larger() -> None:
     discs = Mine()
     areas = [(discs.image(i) > 0).sum() for i in range(20)]
-    assert max(areas[0::2]) < min(areas[1::2])
+    small = areas[0::2]
+    large = areas[1::2]
+    assert max(small) < min(large)

@@ -1,4 +1,4 @@
-"""The conformance suite of feature extractors on `features.Mine`. Add what is particular to yours."""
+"""Test `features.Mine` with the conformance suite of feature extractors; add tests of what is particular to yours."""
 
 import torch
 from mine import Mine
@@ -13,5 +13,6 @@ class TestMine(FeatureExtractorSuite):
         return Mine()
 
 
-def test_a_flat_image_is_flat() -> None:
-    assert torch.equal(Mine(cells=2)(torch.full((1, 3, 8, 8), 0.25)), torch.full((1, 4), 0.25))
+def test_a_uniform_image_has_uniform_features() -> None:
+    images = torch.full((1, 3, 8, 8), 0.25)
+    assert torch.equal(Mine(cells=2)(images), torch.full((1, 4), 0.25))

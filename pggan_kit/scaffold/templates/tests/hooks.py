@@ -1,4 +1,4 @@
-"""The plugin's hooks, called as a run calls them."""
+"""Test the plugin's hooks, called as a run calls them."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,8 +8,8 @@ import mine
 from pggan_kit.testing import load_hooks
 
 
-def test_it_keeps_a_diary(tmp_path: Path) -> None:
-    hooks = load_hooks(mine)  # refuses misspelt hooks, and arguments that a hook does not have
+def test_a_run_leaves_a_diary(tmp_path: Path) -> None:
+    hooks = load_hooks(mine)  # refuses misspelt hooks, and arguments that hooks do not have
     run = SimpleNamespace(directory=tmp_path, resumed=False)
     hooks.call("before_run", run=run)
     hooks.call("before_stage", run=run, stage=SimpleNamespace(size="4x4"), state=None)

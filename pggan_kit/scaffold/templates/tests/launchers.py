@@ -1,4 +1,4 @@
-"""The conformance suite of launchers on `launchers.Mine`. Add what is particular to yours."""
+"""Test `launchers.Mine` with the conformance suite of launchers; add tests of what is particular to yours."""
 
 import sys
 from pathlib import Path
@@ -16,8 +16,8 @@ class TestMine(LauncherSuite):
         return Mine()
 
 
-def test_one_that_always_dies_is_run_so_often_and_no_more(tmp_path: Path) -> None:
+def test_a_trial_that_always_fails_is_run_again_as_often_as_retries_says(tmp_path: Path) -> None:
     code = "open('times', 'a').write('x'); raise SystemExit(7)"
-    trial = Trial("dies", [sys.executable, "-c", code], folder=tmp_path)
+    trial = Trial("fails", [sys.executable, "-c", code], folder=tmp_path)
     assert Mine(retries=2).launch([trial]) == [7]
     assert (tmp_path / "times").read_text() == "xxx"

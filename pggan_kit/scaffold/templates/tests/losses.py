@@ -1,4 +1,4 @@
-"""The conformance suite of losses on `losses.Mine`. Add what is particular to yours."""
+"""Test `losses.Mine` with the conformance suite of losses; add tests of what is particular to yours."""
 
 import torch
 from mine import Mine
@@ -14,8 +14,10 @@ class TestMine(LossSuite):
         return Mine()
 
 
-def test_reals_beyond_the_margin_cost_nothing() -> None:
+def test_reals_beyond_the_margin_add_nothing() -> None:
     loss = Mine(margin=2.0)
-    terms = loss.discriminator(Scores(torch.tensor([2.0, 5.0])), Scores(torch.tensor([0.0, -1.0])))
+    real = Scores(torch.tensor([2.0, 5.0]))
+    fake = Scores(torch.tensor([0.0, -1.0]))
+    terms = loss.discriminator(real, fake)
     assert terms["real"] == 0.0
     assert terms["fake"] == (2.0 + 1.0) / 2

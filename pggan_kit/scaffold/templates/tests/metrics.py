@@ -1,4 +1,4 @@
-"""The conformance suite of metrics on `metrics.Mine`. Add what is particular to yours."""
+"""Test `metrics.Mine` with the conformance suite of metrics; add tests of what is particular to yours."""
 
 import pytest
 import torch
@@ -14,8 +14,9 @@ class TestMine(MetricSuite):
         return Mine()
 
 
-def test_gray_against_black() -> None:
+def test_gray_images_differ_from_black_ones_in_brightness_alone() -> None:
     metric = Mine(scale=10.0)
-    black, gray = (metric.describe(torch.full((4, 1, 8, 8), value)) for value in (-1.0, 0.0))
+    black = metric.describe(torch.full((4, 1, 8, 8), -1.0))
+    gray = metric.describe(torch.zeros(4, 1, 8, 8))
     assert black is not None and gray is not None
     assert metric.compare(black, gray) == pytest.approx({"brightness": 10.0, "contrast": 0.0})

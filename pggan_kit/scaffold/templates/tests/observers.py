@@ -1,4 +1,4 @@
-"""The conformance suite of observers on `observers.Mine`. Add what is particular to yours."""
+"""Test `observers.Mine` with the conformance suite of observers; add tests of what is particular to yours."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ class TestMine(ObserverSuite):
         return Mine()
 
 
-def test_a_line_a_tick(tmp_path: Path) -> None:
+def test_each_tick_writes_a_row(tmp_path: Path) -> None:
     stage: Any = SimpleNamespace(size="4x4")
     for images in (8, 16):
         run: Any = SimpleNamespace(directory=tmp_path, state=SimpleNamespace(images=images))

@@ -1,4 +1,4 @@
-"""The conformance suite of optimizers on `optimizers.Mine`. Add what is particular to yours."""
+"""Test `optimizers.Mine` with the conformance suite of optimizers; add tests of what is particular to yours."""
 
 import torch
 from mine import Mine
@@ -13,7 +13,7 @@ class TestMine(OptimizerSuite):
         return Mine(lr=0.01)
 
 
-def test_its_first_step_is_as_long_as_the_learning_rate_over_the_root_of_what_is_new() -> None:
+def test_the_first_step_divides_the_learning_rate_by_the_root_of_one_minus_alpha() -> None:
     param = torch.nn.Parameter(torch.zeros(1))
     optimizer = Mine(lr=0.01, alpha=0.75).build([param], make_stages()[0])
     param.grad = torch.tensor([3.0])

@@ -1,4 +1,4 @@
-"""The conformance suite of penalties on `penalties.Mine`. Add what is particular to yours."""
+"""Test `penalties.Mine` with the conformance suite of penalties; add tests of what is particular to yours."""
 
 import torch
 from mine import Mine
@@ -14,10 +14,11 @@ class TestMine(PenaltySuite):
         return Mine()
 
 
-def test_a_linear_critic_has_its_slope_everywhere() -> None:
+def test_a_linear_critic_has_the_same_gradient_everywhere() -> None:
     def critic(images: torch.Tensor) -> Scores:
         return Scores(3.0 * images.sum((1, 2, 3)))
 
     images = torch.zeros(2, 1, 2, 2)
     scores = critic(images)
-    assert Mine()(critic, images, images + 1, scores, scores, torch.rand(2)) == 4 * 3.0**2
+    penalty = Mine()(critic, images, images + 1, scores, scores, torch.rand(2))
+    assert penalty == 4 * 3.0**2

@@ -1,4 +1,4 @@
-"""The conformance suite of switches on `switches.Mine`. Add what is particular to yours."""
+"""Test `switches.Mine` with the conformance suite of switches; add tests of what is particular to yours."""
 
 from mine import Mine
 
@@ -12,5 +12,5 @@ class TestMine(SwitchSuite):
         return Mine()
 
 
-def test_half_way() -> None:
+def test_alpha_half_way_is_the_power_of_one_half() -> None:
     assert Mine(power=3.0).fade_alpha(progress=0.5) == 0.125

@@ -1,4 +1,4 @@
-"""The conformance suite of updates on `updates.Mine`. Add what is particular to yours."""
+"""Test `updates.Mine` with the conformance suite of updates; add tests of what is particular to yours."""
 
 import pytest
 from mine import Mine
@@ -14,7 +14,7 @@ class TestMine(UpdateSuite):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_generator_moves_so_many_times(count: int) -> None:
+def test_the_generator_moves_as_often_as_generator_updates_says(count: int) -> None:
     class Suite(UpdateSuite):
         def make(self) -> Mine:
             return Mine(generator_updates=count)
