@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pggan_kit.errors import RunError
-from pggan_kit.report import ablation_sections as ablations
-from pggan_kit.report import film
-from pggan_kit.report import run_sections as runs
+from pggan_kit.report import ablation_sections, run_sections
 from pggan_kit.report.ablation_record import is_ablation, read_ablation
-from pggan_kit.report.latex import latex
-from pggan_kit.report.page import Section, render, require_libraries
-from pggan_kit.report.pictures import draw_run
-from pggan_kit.report.plots import COLUMN, rendered
-from pggan_kit.report.records import RunRecord, named_apart, read_run
+from pggan_kit.report.film import make_film
+from pggan_kit.report.latex import format_latex
+from pggan_kit.report.page import Section, render_page, require_libraries
+from pggan_kit.report.plots import COLUMN, render_plot
+from pggan_kit.report.run_pictures import draw_run
+from pggan_kit.report.run_record import RunRecord, name_runs, read_run
 from pggan_kit.system.files import write_atomically
 from pggan_kit.version import __version__
 
 __all__ = ["write_report"]
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The content of a report."""
+
+    title: str
+    lead: str
+    sections: list[Section]
 
 
 def write_report(
@@ -36,81 +45,106 @@ def write_report(
     """Write a report of runs, or of one ablation.
 
     Args:
-        folders: run directories, or one folder of `pggan-kit ablate`.
-        out: the HTML file.
-        figures: a folder for the plots as PDF at column width, and the tables as LaTeX.
-        plugins: instead of the plugin files that the runs used.
-        say: told in one sentence of what is left out because it is damaged.
+        folders: Run directories, or one folder of `pggan-kit ablate`.
+        out: The HTML file.
+        figures: Folder for the plots as PDF at column width, and the tables as LaTeX.
+        plugins: Plugins to use instead of the plugin files that the runs used.
+        say: Function that is given a sentence about whatever is left out because it is damaged.
 
     Raises:
-        RunError: no run, one without a tick, one named twice, damaged files, or a target that cannot be written.
+        RunError: A folder holds no run, a run has no tick or is named twice, files are damaged, or a target cannot be
+            written.
         UserError: jinja2 or matplotlib is missing.
     """
     require_libraries()
     paths = [Path(folder) for folder in folders]
-    for place, path in enumerate(paths):
-        if path.resolve() in [other.resolve() for other in paths[:place]]:
-            raise RunError(f"report: {path} is named twice")
-    if any(map(is_ablation, paths)):
+    _require_different(paths)
+
+    if any(is_ablation(path) for path in paths):
         if len(paths) > 1:
             raise RunError("report: name one ablation, or runs")
-        title, lead, sections = _of_ablation(paths[0], say, plugins)
+        content = _draw_ablation(paths[0], say, plugins)
     else:
-        records = [read_run(*pair) for pair in zip(paths, named_apart(paths), strict=True)]
-        title, lead, sections = _of_runs(records, say, plugins)
-    html = render(title, f"{lead} Drawn by pggan_kit {__version__}.", sections)
-    _write(Path(out), html.encode())
+        records = [read_run(path, name) for path, name in zip(paths, name_runs(paths), strict=True)]
+        content = _draw_runs(records, say, plugins)
+
+    # The page is complete before anything is written.
+    html = render_page(content.title, f"{content.lead} Drawn by pggan_kit {__version__}.", content.sections)
+    _write_file(Path(out), html.encode())
     if figures is not None:
-        _write_figures(Path(figures), sections)
+        _write_figures(Path(figures), content.sections)
 
 
-def _of_runs(records: Sequence[RunRecord], say: Say, plugins: Sequence[Any]) -> tuple[str, str, list[Section]]:
+def _require_different(paths: Sequence[Path]) -> None:
+    seen = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise RunError(f"report: {path} is named twice")
+        seen.add(path.resolve())
+
+
+def _draw_runs(records: Sequence[RunRecord], say: Say, plugins: Sequence[Any]) -> _Content:
     pictures = [draw_run(run, say, plugins) for run in records]
-    pair = film.side_by_side(records[:2], pictures[:2]) if len(records) > 1 else None
+    film = None
+    if len(records) > 1:
+        film = make_film(records[:2], pictures[:2])
+
+    # Sections without content are left out of the page.
     sections = [
-        runs.overview(records),
-        runs.film_section(pair, records[:2]),
-        runs.grids_section(records, pictures),
-        runs.fades_section(records, pictures),
-        runs.curves_section(records, pictures),
-        runs.cost_section(records),
-        runs.transitions_section(records),
-        runs.configuration_section(records),
+        run_sections.overview_section(records),
+        run_sections.film_section(film, records[:2]),
+        run_sections.grids_section(records, pictures),
+        run_sections.fades_section(records, pictures),
+        run_sections.curves_section(records, pictures),
+        run_sections.cost_section(records),
+        run_sections.transitions_section(records),
+        run_sections.configuration_section(records),
     ]
-    what = "A run of a progressively grown GAN." if len(records) == 1 else f"{len(records)} runs, compared."
-    return ", ".join(run.name for run in records), what, sections
+    lead = f"{len(records)} runs, compared."
+    if len(records) == 1:
+        lead = "A run of a progressively grown GAN."
+    return _Content(", ".join(run.name for run in records), lead, sections)
 
 
-def _of_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> tuple[str, str, list[Section]]:
+def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
     ablation = read_ablation(folder)
-    shown, pair = ablation.one_of_each(), ablation.contrasted()
+    shown = ablation.pick_one_of_each()
+    pair = ablation.pick_contrasted_pair()
+
+    # A run that is both among the variants and in the film is drawn once.
     pictures = {run.name: draw_run(run, say, plugins) for run in [*shown, *pair]}
-    moving = film.side_by_side(pair, [pictures[run.name] for run in pair]) if pair else None
-    result, seeds, plan = ablations.result_sections(ablation)
+    shown_pictures = [pictures[run.name] for run in shown]
+    film = None
+    if pair:
+        film = make_film(pair, [pictures[run.name] for run in pair])
+
     sections = [
-        result,
-        runs.film_section(moving, pair),
-        ablations.variants_section(shown, [pictures[run.name] for run in shown]),
-        seeds,
-        runs.fades_section(shown, [pictures[run.name] for run in shown]),
-        runs.transitions_section(shown),
-        plan,
+        ablation_sections.result_section(ablation),
+        run_sections.film_section(film, pair),
+        ablation_sections.variants_section(shown, shown_pictures),
+        ablation_sections.seeds_section(ablation),
+        run_sections.fades_section(shown, shown_pictures),
+        run_sections.transitions_section(shown),
+        ablation_sections.plan_section(ablation),
     ]
-    counts = f"{len(ablation.variants)} variants, {len({row['seed'] for row in ablation.results})} seeds."
-    return f"Ablation: {ablation.name}", counts, sections
+    seeds = {row["seed"] for row in ablation.results}
+    lead = f"{len(ablation.variants)} variants, {len(seeds)} seeds."
+    return _Content(f"Ablation: {ablation.name}", lead, sections)
 
 
 def _write_figures(folder: Path, sections: Sequence[Section]) -> None:
+    """Write plots as PDF and tables as LaTeX."""
     for section in sections:
-        for figure in (figure for group in section.groups for figure in group.figures):
-            if figure.draw is not None:
-                _write(folder / f"{figure.name}.pdf", rendered(figure.draw, "pdf", COLUMN))
+        for group in section.groups:
+            for figure in group.figures:
+                if figure.draw is not None:
+                    _write_file(folder / f"{figure.name}.pdf", render_plot(figure.draw, "pdf", COLUMN))
         for table in section.tables:
             if table.name:
-                _write(folder / f"{table.name}.tex", latex(table).encode())
+                _write_file(folder / f"{table.name}.tex", format_latex(table).encode())
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write_file(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -5,31 +5,41 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pggan_kit.errors import RunError
-from pggan_kit.report.records import RunRecord, read_run
+from pggan_kit.report.run_record import NoTickError, RunRecord, read_run
 
 COLUMNS = ("variant", "seed", "stage", "images", "metric", "value", "failed", "revision", "hardware")
-"""What `results.csv` has at least."""
-
+"""Columns that `results.csv` has at least."""
 
 NUMBERS = ("equivalence", "smallest_effect", "correlation")
 """Entries of a contrast that the table shows beside the mean and its test."""
 
+CONTRAST_ENTRIES = {"variant", "against", "role", "n", "mean", "interval", "p", *NUMBERS}
+"""Entries that each contrast of `analysis.json` has at least."""
+
+TABLE_CORNER = "┏"
+"""Character with which a table of `table.txt` begins."""
+
+SCALES = ("log", "plain")
+"""Scales on which runs are compared."""
+
 
 @dataclass(frozen=True)
 class AblationRecord:
-    """An ablation's folder.
+    """The folder of an ablation.
 
     Attributes:
-        name: for people.
-        plan: `plan.json`: `variants`, `seeds`, `controls`, `contrasts`, `primary`, `margin`, `quantities`.
-        results: the rows of `results.csv`, as text.
-        table: `table.txt`; empty where it is not yet there.
-        runs: by variant and seed those that left numbers; none where only the results were kept.
+        name: Name for people.
+        folder: The ablation's folder.
+        plan: Content of `plan.json`: `variants`, `seeds`, `controls`, `contrasts`, `primary`, `margin`, `quantities`.
+        results: Rows of `results.csv`, as text.
+        table: Content of `table.txt`; empty where there is none yet.
+        runs: Runs that left numbers, by variant and seed; none where only the results were kept.
     """
 
     name: str
@@ -41,55 +51,81 @@ class AblationRecord:
 
     @property
     def variants(self) -> list[str]:
-        """Their names, in the plan's order."""
+        """The names of the variants, in the plan's order."""
         return list(self.plan["variants"])
 
     @property
+    def controls(self) -> set[str]:
+        """The names of the variants that are controls."""
+        return set(self.plan.get("controls") or ())
+
+    @property
     def primary(self) -> str:
-        """The endpoint's name."""
+        """The name of the primary endpoint."""
         return str(self.plan["primary"])
 
     @property
+    def note(self) -> str:
+        """The paragraph that somebody wrote above the tables of `table.txt`, as where results are withdrawn."""
+        paragraph, blank_line, _ = self.table.partition("\n\n")
+        if not blank_line or TABLE_CORNER in paragraph:
+            return ""
+        return paragraph.strip()
+
+    @property
     def logarithmic(self) -> bool:
-        """Whether runs are compared by the logarithm of the endpoint, as all were before plans noted it."""
-        stated = self.plan.get("quantities", {}).get(self.primary, {"scale": "log"})
-        return bool(stated["scale"] == "log")
+        """Whether runs are compared by the endpoint's logarithm, as all were before plans recorded the scale."""
+        quantities = self.plan.get("quantities", {})
+        if self.primary not in quantities:
+            return True
+        return bool(quantities[self.primary]["scale"] == "log")
 
     def final(self) -> dict[str, dict[int, float]]:
-        """The primary endpoint of each run that gave one, by variant and seed, at the last stage; where it is compared
-        by its logarithm, only what has one."""
-        found: dict[str, dict[int, float]] = {name: {} for name in self.variants}
-        last: dict[tuple[str, int], int] = {}
+        """Return the primary endpoint of each run that has one, by variant and seed, at the last stage.
+
+        Where the endpoint is compared by its logarithm, values that have none are left out.
+        """
+        values: dict[str, dict[int, float]] = {name: {} for name in self.variants}
+        last_clock: dict[tuple[str, int], int] = {}
         for row in self.results:
-            value, key = number(row["value"]), (row["variant"], int(row["seed"]))
-            if row["metric"] != self.primary or value is None or row["variant"] not in found:
+            variant = row["variant"]
+            seed = int(row["seed"])
+            value = parse_number(row["value"])
+            if row["metric"] != self.primary or variant not in values or value is None:
                 continue
             if self.logarithmic and value <= 0:
                 continue
-            if int(row["images"]) >= last.get(key, 0):
-                found[row["variant"]][int(row["seed"])] = value
-                last[key] = int(row["images"])
-        return found
 
-    def one_of_each(self) -> list[RunRecord]:
-        """A run of each variant, all of the first seed that most of them have."""
+            # A later row of the run replaces an earlier one.
+            clock = int(row["images"])
+            if clock >= last_clock.get((variant, seed), 0):
+                values[variant][seed] = value
+                last_clock[variant, seed] = clock
+        return values
+
+    def pick_one_of_each(self) -> list[RunRecord]:
+        """Return a run of each variant, all of the first seed that most of them have."""
         seeds = sorted({seed for _, seed in self.runs})
         if not seeds:
             return []
-        best = max(seeds, key=lambda seed: sum((name, seed) in self.runs for name in self.variants))
+        best = max(seeds, key=self._count_runs)
         return [self.runs[name, best] for name in self.variants if (name, best) in self.runs]
 
-    def contrasted(self) -> list[RunRecord]:
-        """Two runs of one seed: the first contrast's that are there, what is compared with on the right."""
-        for one, other in self.plan["contrasts"]:
-            for seed in sorted({seed for _, seed in self.runs}):
-                if (one, seed) in self.runs and (other, seed) in self.runs:
-                    return [self.runs[one, seed], self.runs[other, seed]]
+    def _count_runs(self, seed: int) -> int:
+        return sum((name, seed) in self.runs for name in self.variants)
+
+    def pick_contrasted_pair(self) -> list[RunRecord]:
+        """Return two runs of one seed and of the first contrast that has such; the second is the one compared with."""
+        seeds = sorted({seed for _, seed in self.runs})
+        for variant, against in self.plan["contrasts"]:
+            for seed in seeds:
+                if (variant, seed) in self.runs and (against, seed) in self.runs:
+                    return [self.runs[variant, seed], self.runs[against, seed]]
         return []
 
 
 def is_ablation(folder: Path) -> bool:
-    """Whether a folder is one of `pggan-kit ablate`."""
+    """Return whether a folder is one of `pggan-kit ablate`."""
     return (folder / "plan.json").is_file()
 
 
@@ -97,48 +133,45 @@ def read_ablation(folder: Path) -> AblationRecord:
     """Read an ablation.
 
     Raises:
-        RunError: its plan or results are damaged, or nothing has run yet.
+        RunError: The plan or the results are damaged, or nothing has run yet.
     """
-    plan = _plan(folder / "plan.json")
-    results = _results(folder / "results.csv")
-    table = folder / "table.txt"
-    try:
-        text = table.read_text(encoding="utf-8") if table.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"cannot read {table}: {error}") from error
-    runs = {}
-    for variant in plan["variants"]:
-        for path in sorted((folder / "runs" / variant).glob("*")):
-            if path.name.isdecimal() and (path / "run.json").is_file():
-                try:
-                    runs[variant, int(path.name)] = read_run(path, f"{variant}, seed {path.name}")
-                except RunError as error:
-                    if "has no tick yet" not in str(error):
-                        raise
+    plan = _read_plan(folder / "plan.json")
+    results = _read_results(folder / "results.csv")
+    table = _read_table(folder / "table.txt")
+    runs = _read_runs(folder / "runs", plan["variants"])
     if not runs and not results:
-        raise RunError(f"{folder} has no results yet: go on with `pggan-kit ablate`")
+        raise RunError(f"{folder} has no results yet: continue it with `pggan-kit ablate`")
     name = str(plan.get("name") or folder.resolve().name)
-    return AblationRecord(name, folder, plan, results, text, runs)
+    return AblationRecord(name, folder, plan, results, table, runs)
 
 
-def _plan(path: Path) -> dict[str, Any]:
+def _read_plan(path: Path) -> dict[str, Any]:
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
-        good = (
-            isinstance(plan["variants"], dict)
-            and not any("/" in name or name in ("", ".", "..") for name in plan["variants"])
-            and isinstance(plan["primary"], str)
-            and all(len(pair) == 2 and set(pair) <= set(plan["variants"]) for pair in plan["contrasts"])
-            and all(stated["scale"] in ("log", "plain") for stated in plan.get("quantities", {}).values())
-        )
+        complete = _is_complete(plan)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-    if not good:
+    if not complete:
         raise RunError(f"{path} is damaged: it does not name variants, contrasts and a primary endpoint")
     return dict(plan)
 
 
-def _results(path: Path) -> list[dict[str, str]]:
+def _is_complete(plan: Any) -> bool:
+    """Return whether a plan has what a report needs; a plan of another shape may raise an error instead."""
+    variants = plan["variants"]
+    if not isinstance(variants, dict) or not isinstance(plan["primary"], str):
+        return False
+
+    # Variants name folders.
+    if any("/" in name or name in ("", ".", "..") for name in variants):
+        return False
+    for pair in plan["contrasts"]:
+        if len(pair) != 2 or not set(pair) <= set(variants):
+            return False
+    return all(quantity["scale"] in SCALES for quantity in plan.get("quantities", {}).values())
+
+
+def _read_results(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -146,15 +179,61 @@ def _results(path: Path) -> list[dict[str, str]]:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RunError(f"cannot read {path}: {error}") from error
+
+    # The head is line 1.
     for line, row in enumerate(rows, start=2):
-        wrong = [name for name in COLUMNS if not isinstance(row.get(name), str)]
-        if wrong or not row["seed"].isdecimal() or (row["images"] and not row["images"].isdecimal()):
-            raise RunError(f"{path} is damaged: line {line} has no good {', '.join(wrong) or 'seed or images'}")
+        missing = [name for name in COLUMNS if not isinstance(row.get(name), str)]
+        if missing:
+            raise RunError(f"{path} is damaged: line {line} has no good {', '.join(missing)}")
+        if not row["seed"].isdecimal() or (row["images"] and not row["images"].isdecimal()):
+            raise RunError(f"{path} is damaged: line {line} has no good seed or images")
     return rows
 
 
-def number(text: str) -> float | None:
-    """A finite number, None for other text."""
+def _read_table(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+
+
+def _read_runs(folder: Path, variants: Mapping[str, Any]) -> dict[tuple[str, int], RunRecord]:
+    """Return the runs of an ablation that have a tick, by variant and seed."""
+    runs = {}
+    for variant in variants:
+        for path in sorted((folder / variant).glob("*")):
+            if not path.name.isdecimal() or not (path / "run.json").is_file():
+                continue
+            try:
+                runs[variant, int(path.name)] = read_run(path, f"{variant}, seed {path.name}")
+            except NoTickError:
+                continue  # it has just begun, or failed before its first tick
+    return runs
+
+
+def read_contrasts(ablation: AblationRecord) -> list[Mapping[str, Any]]:
+    """Return the contrasts of `analysis.json`; none before there is one.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    path = ablation.folder / "analysis.json"
+    try:
+        contrasts = json.loads(path.read_text(encoding="utf-8"))["contrasts"]
+
+        # Entries are used without further checks.
+        for contrast in contrasts:
+            if not set(contrast) >= CONTRAST_ENTRIES:
+                raise ValueError("a contrast lacks an entry")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    return list(contrasts)
+
+
+def parse_number(text: str) -> float | None:
+    """Return a finite number, None for other text."""
     try:
         value = float(text)
     except ValueError:

@@ -1,94 +1,167 @@
-"""The sections about an ablation: its table, every seed, all variants' images for the same latents."""
+"""The sections about an ablation: its answer and tables, every seed, all variants' images for the same latents."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pggan_kit.errors import RunError
 from pggan_kit.report import plots
-from pggan_kit.report.ablation_record import NUMBERS, AblationRecord, number
-from pggan_kit.report.page import Block, Figure, Group, Section, Table, plot
-from pggan_kit.report.pictures import Pictures
-from pggan_kit.report.records import Curve, RunRecord
-from pggan_kit.report.run_sections import grids_section, is_metric, tags_of, usual_stages
+from pggan_kit.report.ablation_record import AblationRecord, parse_number, read_contrasts
+from pggan_kit.report.page import Block, Figure, Group, Section, Table, make_plot
+from pggan_kit.report.run_pictures import RunPictures
+from pggan_kit.report.run_record import Curve, RunRecord
+from pggan_kit.report.run_sections import find_usual_stages, grids_section, is_metric, list_tags
+
+MOST_PLOTS = 8
+"""Maximum of plots of every seed."""
+
+VERDICTS = {
+    "different": "{variant} differs from {against} in {endpoint}",
+    "different, by less than the margin": (
+        "{variant} differs from {against} in {endpoint}, by less than the margin of equivalence"
+    ),
+    "equivalent": "{variant} is equivalent to {against} in {endpoint}",
+    "undecided": "whether {variant} differs from {against} in {endpoint} is undecided",
+}
+"""Clauses for the verdicts of confirmatory contrasts."""
+
+NOT_FAILED = ("", "0", "false", "no")
+"""Values of a row's `failed` where the run did not fail."""
 
 
-def result_sections(ablation: AblationRecord) -> list[Section]:
-    """The table, each seed's result, and the plan."""
-    result = Section(f"Result: {ablation.primary}")
-    if ablation.table:
-        result.blocks.append(Block("Table", ablation.table, open=True))
-    result.tables.append(summary(ablation))
-    contrasts = contrasts_of(ablation)
+def result_section(ablation: AblationRecord) -> Section:
+    """Return the answer in one sentence, the tables, and the plots of contrasts and of each seed's result.
+
+    A note in `table.txt` stands before the answer: it may say that the answer is withdrawn.
+    """
+    section = Section(f"Result: {ablation.primary}")
+    if ablation.note:
+        section.texts.append(ablation.note)
+    contrasts = read_contrasts(ablation)
+    answer = state_answer(ablation, contrasts)
+    if answer:
+        section.texts.append(answer)
+
+    # Tables stand above the figures, and the text of `table.txt` below them.
+    section.tables.append(tabulate_variants(ablation))
     if contrasts:
-        result.tables.append(contrasts_table(contrasts))
-    intervals = contrasts_figure(ablation, contrasts)
-    figures = [intervals] if intervals else []
+        section.tables.append(tabulate_contrasts(contrasts))
+    if ablation.table:
+        section.blocks.append(Block("Table", ablation.table, open=True))
+
+    figures = plot_contrasts(ablation, contrasts) + plot_results(ablation)
+    if figures:
+        section.groups.append(Group("", "plots", figures))
+    return section
+
+
+def state_answer(ablation: AblationRecord, contrasts: Sequence[Mapping[str, Any]]) -> str:
+    """Return the verdicts of the confirmatory contrasts in one sentence; empty where there are none."""
+    clauses = []
+    for contrast in contrasts:
+        if contrast["role"] == "confirmatory" and contrast.get("verdict"):
+            clauses.append(f"{_state_verdict(contrast, ablation.primary)}{_state_difference(contrast, ablation)}")
+    return f"Answer: {'; '.join(clauses)}." if clauses else ""
+
+
+def _state_verdict(contrast: Mapping[str, Any], endpoint: str) -> str:
+    verdict = str(contrast["verdict"])
+    if verdict not in VERDICTS:
+        return f"{contrast['variant']} against {contrast['against']} in {endpoint}: {verdict}"
+    return VERDICTS[verdict].format(variant=contrast["variant"], against=contrast["against"], endpoint=endpoint)
+
+
+def _state_difference(contrast: Mapping[str, Any], ablation: AblationRecord) -> str:
+    """Return the mean difference and its interval in parentheses, in percent where logarithms were compared."""
+    if contrast["mean"] is None or not contrast["interval"]:
+        return ""
+    low, high = contrast["interval"]
+    numbers = []
+    for value in (contrast["mean"], low, high):
+        if ablation.logarithmic:
+            numbers.append(f"{100 * math.expm1(value):+.1f} %")
+        else:
+            numbers.append(f"{value:+.4g}")
+    mean, lower, upper = numbers
+    return f" (mean difference {mean}, 95 % interval {lower} to {upper}, {contrast['n']} pairs of runs)"
+
+
+def plot_results(ablation: AblationRecord) -> list[Figure]:
+    """Return the plot of each run's endpoint; none where no run has one."""
     values = ablation.final()
-    if any(values.values()):
-        means = {name: mean_of(own.values(), ablation.logarithmic) for name, own in values.items()}
-        words = "; ".join(f"{name}: {mean:.4g}" for name, mean in means.items() if mean is not None)
-        axis, kind = (", on a logarithmic axis", "geometric means") if ablation.logarithmic else ("", "means")
-        each = plot(
-            f"{ablation.primary} of each seed",
-            plots.paired(values, ablation.primary, ablation.logarithmic),
-            f"{ablation.primary} of each run by variant{axis}; gray lines join runs of one seed. "
-            f"{kind.capitalize()}: {words}.",
-            f"Each dot is a run, gray lines join runs of one seed; bars are {kind}. Runs without a value are left out.",
-        )
-        figures.append(each)
-    result.groups += [Group("", "plots", figures)] if figures else []
-    return [result, seeds_section(ablation), plan_section(ablation)]
+    if not any(values.values()):
+        return []
+    axis = ""
+    kind = "means"
+    if ablation.logarithmic:
+        axis = ", on a logarithmic axis"
+        kind = "geometric means"
+
+    # The alternative text lists the means.
+    described = []
+    for name, own in values.items():
+        if own:
+            described.append(f"{name}: {average(own.values(), ablation.logarithmic):.4g}")
+    alt = (
+        f"{ablation.primary} of each run by variant{axis}; gray lines join runs of one seed. "
+        f"{kind.capitalize()}: {'; '.join(described)}."
+    )
+    caption = (
+        f"Each dot is a run, gray lines join runs of one seed; bars are {kind}. Runs without a value are left out."
+    )
+    draw = plots.plot_pairs(values, ablation.primary, ablation.logarithmic)
+    return [make_plot(f"{ablation.primary} of each seed", draw, alt, caption)]
 
 
-def summary(ablation: AblationRecord) -> Table:
-    """Each variant's runs: how many, how many died or gave no value, and the mean and spread of the endpoint."""
-    values, rows = ablation.final(), []
-    controls = ablation.plan.get("controls") or {}
+def tabulate_variants(ablation: AblationRecord) -> Table:
+    """Return a row for each variant: its runs, how many failed or have no value, mean and spread of the endpoint."""
+    values = ablation.final()
+    rows = []
     for name in ablation.variants:
-        seeds = {row["seed"] for row in ablation.results if row["variant"] == name}
-        dead = {
-            row["seed"]
-            for row in ablation.results
-            if row["variant"] == name and (is_failed(row["failed"]) or lacks_value(row, ablation.primary))
-        }
+        kind = "control" if name in ablation.controls else "variant"
+        results = [row for row in ablation.results if row["variant"] == name]
+        seeds = {row["seed"] for row in results}
+        failed = {row["seed"] for row in results if is_failed(row) or lacks_value(row, ablation.primary)}
+
+        # The spread is that of the numbers that are compared.
         own = list(values[name].values())
-        spread = None
+        mean = None
+        deviation = None
+        if own:
+            mean = average(own, ablation.logarithmic)
         if len(own) > 1:
-            spread = float(np.std(np.log(own) if ablation.logarithmic else own, ddof=1))
-        kind = "control" if name in controls else "variant"
-        rows.append([name, kind, len(seeds), len(dead), mean_of(own, ablation.logarithmic), spread])
-    mean, deviation = ("geometric mean", "sd of its logarithm") if ablation.logarithmic else ("mean", "sd")
-    head = ["variant", "kind", "runs", "dead", f"{ablation.primary}, {mean}", deviation]
-    return Table(head, rows, "variants")
+            compared = np.log(own) if ablation.logarithmic else np.array(own)
+            deviation = float(np.std(compared, ddof=1))
+        rows.append([name, kind, len(seeds), len(failed), mean, deviation])
+
+    columns = [f"{ablation.primary}, mean", "sd"]
+    if ablation.logarithmic:
+        columns = [f"{ablation.primary}, geometric mean", "sd of its logarithm"]
+    return Table(["variant", "kind", "runs", "failed", *columns], rows, "variants")
 
 
-def is_failed(text: str) -> bool:
-    """Whether a row's `failed` says so: it is empty, 0 or false where the run did not die."""
-    return text.strip().lower() not in ("", "0", "false", "no")
+def is_failed(row: Mapping[str, str]) -> bool:
+    """Return whether a row of the results says that its run failed."""
+    return row["failed"].strip().lower() not in NOT_FAILED
 
 
 def lacks_value(row: Mapping[str, str], metric: str) -> bool:
-    """Whether a row of a metric has no finite value."""
-    return row["metric"] == metric and number(row["value"]) is None
+    """Return whether a row of the results is one of a metric and has no finite value."""
+    return row["metric"] == metric and parse_number(row["value"]) is None
 
 
-def mean_of(values: Iterable[float], logarithmic: bool) -> float | None:
-    """The mean, or the geometric mean of numbers above 0; None of none."""
-    numbers = [math.log(value) if logarithmic else value for value in values]
-    if not numbers:
-        return None
-    mean = math.fsum(numbers) / len(numbers)
-    return math.exp(mean) if logarithmic else mean
+def average(values: Collection[float], logarithmic: bool) -> float:
+    """Return the mean of one number or more, the geometric mean where they are compared by their logarithms."""
+    if logarithmic:
+        return math.exp(math.fsum(math.log(value) for value in values) / len(values))
+    return math.fsum(values) / len(values)
 
 
 def seeds_section(ablation: AblationRecord) -> Section:
-    """Every seed as a thin line."""
+    """Return the curves of every seed as thin lines."""
     section = Section("Every seed", ["Thin lines are runs, thick ones the median of a variant's seeds."])
     runs = list(ablation.runs.values())
     if not runs:
@@ -96,87 +169,113 @@ def seeds_section(ablation: AblationRecord) -> Section:
     groups: dict[str, list[RunRecord]] = {}
     for (variant, _), run in ablation.runs.items():
         groups.setdefault(variant, []).append(run)
-    shared = usual_stages(runs)
-    wanted = [tag for tag in tags_of(runs) if is_metric(tag)] + [t for t in tags_of(runs) if t.startswith("Loss/")]
+
+    # Metrics come first.
+    tags = list_tags(runs)
+    metrics = [tag for tag in tags if is_metric(tag)]
+    losses = [tag for tag in tags if tag.startswith("Loss/")]
+    shared = find_usual_stages(runs)
     figures = []
-    for tag in wanted[:8]:
-        named: dict[str, list[Curve]] = {name: [run.curve(tag) for run in own] for name, own in groups.items()}
-        named = {name: [curve for curve in own if curve] for name, own in named.items()}
+    for tag in [*metrics, *losses][:MOST_PLOTS]:
         label = tag.removeprefix("Metrics/")
-        medians = {name: np.median([curve[-1][1] for curve in own]) for name, own in named.items() if own}
-        ends = "; ".join(f"{name}: {median:.4g} in the median" for name, median in medians.items())
-        alt = f"Line chart of {label} over images, every seed as a thin line, by variant. At the end: {ends}."
-        figures.append(plot(f"{label} every seed", plots.seeds(named, label, shared), alt, label))
+        curves = {name: _curves_of(members, tag) for name, members in groups.items()}
+        alt = (
+            f"Line chart of {label} over images, every seed as a thin line, by variant. "
+            f"At the end: {_describe_ends(curves)}."
+        )
+        figures.append(make_plot(f"{label} every seed", plots.plot_seeds(curves, label, shared), alt, label))
     section.groups.append(Group("", "plots", figures))
     return section
 
 
+def _curves_of(runs: Sequence[RunRecord], tag: str) -> list[Curve]:
+    """Return a tag's curves of those runs that have it."""
+    return [curve for curve in (run.curve(tag) for run in runs) if curve]
+
+
+def _describe_ends(curves: Mapping[str, Sequence[Curve]]) -> str:
+    """Return the median over seeds of the curves' last values, for each variant that has any."""
+    described = []
+    for name, members in curves.items():
+        if members:
+            median = np.median([curve[-1][1] for curve in members])
+            described.append(f"{name}: {median:.4g} in the median")
+    return "; ".join(described)
+
+
 def plan_section(ablation: AblationRecord) -> Section:
-    """What was planned."""
-    plan, controls = ablation.plan, ablation.plan.get("controls") or {}
-    rows = [[name, "control" if name in controls else "", "\n".join(own)] for name, own in plan["variants"].items()]
-    contrasts = ", ".join(f"{one} against {other}" for one, other in plan["contrasts"])
+    """Return the plan."""
+    plan = ablation.plan
+    contrasts = ", ".join(f"{variant} against {against}" for variant, against in plan["contrasts"])
     logarithm = ", in its logarithm" if ablation.logarithmic else ""
     text = (
         f"Contrasts: {contrasts}. Primary endpoint: {ablation.primary}. Margin of equivalence{logarithm}: "
         f"{plan.get('margin', '-')}. Seeds: {plan.get('seeds', '-')}; added later: {plan.get('exploratory') or 'none'}."
     )
+
+    # A variant is its bindings.
+    rows = []
+    for name, bindings in plan["variants"].items():
+        kind = "control" if name in ablation.controls else ""
+        rows.append([name, kind, "\n".join(bindings)])
     return Section("Plan", [text], tables=[Table(["variant", "", "bindings"], rows)])
 
 
-def variants_section(runs: Sequence[RunRecord], pictures: Sequence[Pictures]) -> Section:
-    """Grids of all variants."""
+def variants_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -> Section:
+    """Return grids of all variants."""
     section = grids_section(runs, pictures)
     section.title = "All variants, the same latents"
     return section
 
 
-def contrasts_of(ablation: AblationRecord) -> list[Mapping[str, Any]]:
-    """The contrasts of `analysis.json`; none before there is one.
-
-    Raises:
-        RunError: the file is damaged.
-    """
-    path = ablation.folder / "analysis.json"
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["contrasts"]
-        for entry in entries:
-            if not {"variant", "against", "role", "n", "mean", "interval", "p", *NUMBERS} <= set(entry):
-                raise ValueError("a contrast lacks an entry")
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-    return list(entries)
-
-
-def contrasts_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """A row for each contrast."""
+def tabulate_contrasts(contrasts: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a row for each contrast."""
+    head = ["contrast", "role", "n", "mean", "95 % from", "to", "p", "Holm", "TOST", "detectable", "r", "verdict"]
     rows = []
-    for entry in entries:
-        low, high = entry["interval"] or (None, None)
-        # As in `table.txt`: corrected where it is.
-        same = entry.get("equivalence_holm", entry["equivalence"])
-        others = [entry[name] for name in NUMBERS if name != "equivalence"]
-        tests = [entry["p"], entry.get("holm"), same, *others, entry.get("verdict", "")]
-        rows.append([named(entry), entry["role"], entry["n"], entry["mean"], low, high, *tests])
-    head = ["contrast", "role", "n", "mean", "95 % from", "to", "p", "Holm", "TOST", "could see", "r", "verdict"]
+    for contrast in contrasts:
+        low, high = contrast["interval"] or (None, None)
+        row = [
+            name_contrast(contrast),
+            contrast["role"],
+            contrast["n"],
+            contrast["mean"],
+            low,
+            high,
+            contrast["p"],
+            contrast.get("holm"),
+            contrast.get("equivalence_holm", contrast["equivalence"]),  # as in `table.txt`, corrected where it is
+            contrast["smallest_effect"],
+            contrast["correlation"],
+            contrast.get("verdict", ""),
+        ]
+        rows.append(row)
     return Table(head, rows, "contrasts")
 
 
-def contrasts_figure(ablation: AblationRecord, entries: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Means and intervals, against the margin of equivalence."""
-    whole = {f"{named(entry)} ({entry['role']})": entry for entry in entries if entry["interval"]}
-    if not whole:
-        return None
-    found = {name: (entry["mean"], *entry["interval"]) for name, entry in whole.items()}
-    margin = number(str(ablation.plan.get("margin"))) or 0.0
-    label = f"paired difference in {'log ' if ablation.logarithmic else ''}{ablation.primary}"
-    words = "; ".join(f"{name}: {m:+.3f}, from {low:+.3f} to {high:+.3f}" for name, (m, low, high) in found.items())
-    caption = f"Means with 95 % intervals; the gray ground is the margin of equivalence, +-{margin:g}."
-    return plot("contrasts", plots.intervals(found, margin, label), f"Chart of each {label}. {words}.", caption)
+def plot_contrasts(ablation: AblationRecord, contrasts: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """Return the plot of means and intervals against the margin of equivalence; none where no contrast has any."""
+    intervals: dict[str, tuple[float, float, float]] = {}
+    described = []
+    for contrast in contrasts:
+        if not contrast["interval"]:
+            continue
+        name = f"{name_contrast(contrast)} ({contrast['role']})"
+        mean = contrast["mean"]
+        low, high = contrast["interval"]
+        intervals[name] = (mean, low, high)
+        described.append(f"{name}: {mean:+.3f}, from {low:+.3f} to {high:+.3f}")
+    if not intervals:
+        return []
+
+    # The margin is on the scale of the differences.
+    margin = parse_number(str(ablation.plan.get("margin"))) or 0.0
+    endpoint = f"log {ablation.primary}" if ablation.logarithmic else ablation.primary
+    label = f"paired difference in {endpoint}"
+    alt = f"Chart of each {label}. {'; '.join(described)}."
+    caption = f"Means with 95 % intervals; the gray area is the margin of equivalence, +-{margin:g}."
+    return [make_plot("contrasts", plots.plot_intervals(intervals, margin, label), alt, caption)]
 
 
-def named(entry: Mapping[str, Any]) -> str:
-    """A contrast for people."""
-    return f"{entry['variant']} - {entry['against']}"
+def name_contrast(contrast: Mapping[str, Any]) -> str:
+    """Return a contrast's name for people."""
+    return f"{contrast['variant']} - {contrast['against']}"

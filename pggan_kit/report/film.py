@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,30 +12,53 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pggan_kit.pictures import gif
-from pggan_kit.pictures.frames import Caption, draw_frame, fitted
-from pggan_kit.pictures.grid import BACKGROUND, untiled
-from pggan_kit.report.pictures import ALPHAS, Pictures
-from pggan_kit.report.records import RunRecord, StageRecord
+from pggan_kit.pictures.frames import Caption, draw_frame, fit_size
+from pggan_kit.pictures.grid import BACKGROUND, split_sheet
+from pggan_kit.report.run_pictures import RunPictures
+from pggan_kit.report.run_record import RunRecord, StageRecord
 from pggan_kit.schedule import FADE, STABLE
 
 COLUMNS = 3
+"""Columns, and rows, of images in each run's half."""
+
 PANEL = 264
-"""Each run's half is about this wide, in pixels."""
+"""Width of each run's half, about, in pixels."""
+
+GAP = 6
+"""Pixels between the halves."""
 
 MOST_FRAMES = 90
-USUAL_MS, FADING_MS, SWITCH_MS, LAST_MS = 180, 500, 1600, 2500
+"""Maximum of frames, where switches and fades leave any to choose from."""
 
-SAME = ("train.seed", "train.latent_size", "observers.Samples.count", "observers.Samples.fresh")
-"""What two runs must have in common for their `samples/` to show the same latents."""
+USUAL_MS = 180
+"""Milliseconds that a frame outside fades is shown."""
+
+FADING_MS = 500
+"""Milliseconds that a frame within a fade is shown."""
+
+SWITCH_MS = 1600
+"""Milliseconds that a frame right before or after a growth is shown."""
+
+LAST_MS = 2500
+"""Milliseconds that the last frame is shown."""
+
+SAMPLES_SETTINGS = ("train.seed", "train.latent_size", "observers.Samples.count")
+"""Settings that two runs must have in common for their `samples/` to show the same latents."""
+
+FRESH_SETTING = "observers.Samples.fresh"
+"""Setting that must be off: with it, each grid shows other latents."""
+
+Moment = tuple[int, int]
+"""Clock and `grown` of a still."""
 
 
 class Still(NamedTuple):
-    """What a run's generator drew at one moment.
+    """Images that a run's generator drew at one moment.
 
     Attributes:
-        clock: in images.
+        clock: The clock, in images.
         grown: 0 at a tick, 1 for the moment right after a growth at the same clock.
-        alpha: of the generator.
+        alpha: Alpha of the generator.
         images: uint8 (N, h, w, C).
     """
 
@@ -44,15 +67,20 @@ class Still(NamedTuple):
     alpha: float
     images: np.ndarray
 
+    @property
+    def moment(self) -> Moment:
+        """The clock, and whether it is before or after a growth."""
+        return self.clock, self.grown
+
 
 @dataclass(frozen=True)
 class Film:
     """The animation.
 
     Attributes:
-        content: a GIF.
-        source: `samples` or `checkpoints`: what it was made from.
-        frames: how many.
+        content: A GIF.
+        source: What it was made from: `samples` or `checkpoints`.
+        frames: Number of frames.
     """
 
     content: bytes
@@ -60,50 +88,86 @@ class Film:
     frames: int
 
 
-def side_by_side(runs: Sequence[RunRecord], pictures: Sequence[Pictures]) -> Film | None:
-    """The film of two runs; None where they have no latents or sizes in common.
+def make_film(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -> Film | None:
+    """Return the film of two runs; None where they have no latents or sizes in common.
 
-    Made of the grids in `samples/`, which show each tick and the moments after growth, where both have them for the
-    same latents; else of checkpoints: then a fade is drawn with the weights that it ended with.
+    It is made of the grids in `samples/`, which show each tick and the moments after growth, where both have them for
+    the same latents; otherwise of checkpoints: then a fade is drawn with the weights that it ended with.
     """
     source = "samples"
-    stills = [from_samples(run) for run in runs]
-    settings = [[run.setting(name) for name in SAME] for run in runs]
-    if not all(stills) or settings[0] != settings[1] or settings[0][3]:
+    stills = [read_samples(run) for run in runs]
+    if not all(stills) or not _samples_agree(runs):
         source = "checkpoints"
-        stills = [from_checkpoints(*pair) for pair in zip(runs, pictures, strict=True)]
-        if not all(stills) or len({drawn.latent_size for drawn in pictures}) > 1:
+        stills = [take_checkpoints(run, drawn) for run, drawn in zip(runs, pictures, strict=True)]
+        latent_sizes = {drawn.latent_size for drawn in pictures}
+        if not all(stills) or len(latent_sizes) > 1:
             return None
-    every = [still.images.shape[1:] for own in stills for still in own]
-    cell = fitted(sorted({shape[:2] for shape in every}), PANEL // COLUMNS)
-    if len({shape[2] for shape in every}) > 1 or any(cell[0] % h and h < cell[0] for h, _, _ in every):
+
+    cell = _common_cell(still for own in stills for still in own)
+    if cell is None:
         return None
-    moments = chosen_moments(stills, runs)
+
+    # A GIF has one frame for each moment at which either run has something new.
     total = max(run.rows[-1]["images"] for run in runs)
-    frames, shown_ms = [], []
-    for moment, milliseconds in moments:
-        panels = [panel(run.name, latest(own, moment), cell, total) for run, own in zip(runs, stills, strict=True)]
-        frames.append(gif.encode(joined(panels), moment[0]))
+    frames = []
+    shown_ms = []
+    for moment, milliseconds in choose_moments(stills, runs):
+        panels = []
+        for run, own in zip(runs, stills, strict=True):
+            panels.append(draw_panel(run.name, find_latest(own, moment), cell, total))
+        frames.append(gif.encode_frame(place_side_by_side(panels), moment[0]))
         shown_ms.append(milliseconds)
-    return Film(gif.assemble(frames, shown_ms), source, len(frames))
+    return Film(gif.assemble_gif(frames, shown_ms), source, len(frames))
 
 
-def from_samples(run: RunRecord) -> list[Still]:
-    """The grids that `observers.Samples` drew, those of the trunk included."""
+def _samples_agree(runs: Sequence[RunRecord]) -> bool:
+    """Return whether the `samples/` of all runs show the same latents throughout."""
+    for name in (*SAMPLES_SETTINGS, FRESH_SETTING):
+        values = [run.setting(name) for run in runs]
+        if any(value != values[0] for value in values):
+            return False
+    return not runs[0].setting(FRESH_SETTING)
+
+
+def _common_cell(stills: Iterable[Still]) -> tuple[int, int] | None:
+    """Return the size of an image on the screen that fits all stills; None where there is none, or channels differ."""
+    shapes = [still.images.shape[1:] for still in stills]
+    sizes = sorted({(height, width) for height, width, _ in shapes})
+    channels = {shape[2] for shape in shapes}
+    if len(channels) > 1:
+        return None
+    cell = fit_size(sizes, PANEL // COLUMNS)
+    for height, _ in sizes:
+        if height < cell[0] and cell[0] % height:
+            return None
+    return cell
+
+
+def read_samples(run: RunRecord) -> list[Still]:
+    """Return the grids that `observers.Samples` drew, those of the trunk included."""
     alphas = {(row["images"], int(row["Progress/size"])): float(row["Progress/alpha"]) for row in run.rows}
     starts = {stage.start: stage for stage in run.stages[1:]}
-    stills: dict[tuple[int, int], Still] = {}
+
+    stills: dict[Moment, Still] = {}
     for ancestor in run.lineage():
         for path in sorted((ancestor.folder / "samples").glob("*.png")):
-            named = re.fullmatch(r"(\d+)-(\d+)x(\d+)\.png", path.name)
-            if named is None:
+            name = re.fullmatch(r"(\d+)-(\d+)x(\d+)\.png", path.name)
+            if name is None:
                 continue
-            clock, height, width = map(int, named.groups())
+            clock, height, width = map(int, name.groups())
+
+            # At the clock of a growth there are two grids: the larger one was drawn right after it.
             stage = starts.get(clock)
-            grown = int(stage is not None and stage.height == height)
-            alpha = _first_alpha(stage) if grown and stage else alphas.get((clock, height))
-            images = _cells(path, height, width) if alpha is not None else None
-            if alpha is not None and images is not None:
+            if stage is not None and stage.height == height:
+                grown = 1
+                alpha: float | None = _first_alpha(stage)
+            else:
+                grown = 0
+                alpha = alphas.get((clock, height))
+            if alpha is None:
+                continue
+            images = _read_grid(path, height, width)
+            if images is not None:
                 stills[clock, grown] = Still(clock, grown, alpha, images[: COLUMNS * COLUMNS])
     return [stills[moment] for moment in sorted(stills)]
 
@@ -112,8 +176,8 @@ def _first_alpha(stage: StageRecord) -> float:
     return 1.0 if stage.fade_end is None else 0.0
 
 
-def _cells(path: Path, height: int, width: int) -> np.ndarray | None:
-    """The images of a grid; None where it is damaged or something else."""
+def _read_grid(path: Path, height: int, width: int) -> np.ndarray | None:
+    """Return the images of a grid; None where the file is damaged or something else."""
     try:
         with Image.open(path) as picture:
             if picture.mode not in ("L", "RGB"):
@@ -121,83 +185,113 @@ def _cells(path: Path, height: int, width: int) -> np.ndarray | None:
             sheet = np.asarray(picture)
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-    return untiled(sheet.reshape(*sheet.shape[:2], -1), height, width)
+    return split_sheet(sheet.reshape(*sheet.shape[:2], -1), height, width)
 
 
-def from_checkpoints(run: RunRecord, pictures: Pictures) -> list[Still]:
-    """Ends and beginnings of stages, and fades with the weights of their ends."""
+def take_checkpoints(run: RunRecord, pictures: RunPictures) -> list[Still]:
+    """Return the ends and beginnings of stages, and fades with the weights of their ends."""
     stills = []
     for stage in run.stages:
         if stage.index in pictures.begins:
-            stills.append(Still(stage.start, 1, *pictures.begins[stage.index]))
+            alpha, images = pictures.begins[stage.index]
+            stills.append(Still(stage.start, 1, alpha, images))
+
+        # The beginning shows the strip's first alpha already.
         strip = pictures.fades.get(stage.index)
         if strip is not None and stage.fade_end is not None:
-            for alpha, images in list(zip(ALPHAS, strip, strict=True))[1:]:
+            for alpha, images in list(zip(strip.alphas, strip.images, strict=True))[1:]:
                 clock = round(stage.start + alpha * (stage.fade_end - stage.start))
                 stills.append(Still(clock, 0, alpha, images))
+
         if stage.index in pictures.ends:
-            clock, alpha = pictures.clocks[stage.index], pictures.alphas[stage.index]
-            stills.append(Still(clock, 0, alpha, pictures.ends[stage.index]))
-    few = min((len(still.images) for still in stills), default=0)
-    shown = (still._replace(images=still.images[: min(few, COLUMNS * COLUMNS)]) for still in stills)
-    return sorted(shown, key=lambda still: still[:2])
+            clock = pictures.clocks[stage.index]
+            stills.append(Still(clock, 0, pictures.alphas[stage.index], pictures.ends[stage.index]))
+
+    # All stills show as many latents as the smallest has.
+    fewest = min((len(still.images) for still in stills), default=0)
+    count = min(fewest, COLUMNS * COLUMNS)
+    shown = [still._replace(images=still.images[:count]) for still in stills]
+    return sorted(shown, key=lambda still: still.moment)
 
 
-def chosen_moments(stills: Sequence[Sequence[Still]], runs: Sequence[RunRecord]) -> list[tuple[tuple[int, int], int]]:
-    """Moments (clock, grown) at which either run has something new, and for how many milliseconds each is shown.
+def choose_moments(stills: Sequence[Sequence[Still]], runs: Sequence[RunRecord]) -> list[tuple[Moment, int]]:
+    """Return the moments at which either run has something new, and for how many milliseconds each is shown.
 
     Beyond `MOST_FRAMES`, moments outside fades and switches are left out, evenly.
     """
-    moments = sorted({still[:2] for own in stills for still in own})
-    switches = {stage.start for run in runs for stage in run.stages[1:]}
-    fades = [(s.start, s.fade_end) for run in runs for s in run.stages if s.fade_end is not None]
+    moments = sorted({still.moment for own in stills for still in own})
+    timed = [(moment, _milliseconds(moment[0], runs)) for moment in moments]
 
-    def milliseconds(moment: tuple[int, int]) -> int:
-        if moment[0] in switches:
-            return SWITCH_MS
-        return FADING_MS if any(start <= moment[0] <= end for start, end in fades) else USUAL_MS
-
-    timed = [(moment, milliseconds(moment)) for moment in moments]
-    usual = [item for item in timed[:-1] if item[1] == USUAL_MS]
+    # The last moment always stays.
+    usual = [moment for moment, milliseconds in timed[:-1] if milliseconds == USUAL_MS]
     room = max(1, MOST_FRAMES - (len(timed) - len(usual)))
     if len(usual) > room:
-        kept = {usual[i * len(usual) // room][0] for i in range(room)}
-        timed = [item for item in timed[:-1] if item[1] != USUAL_MS or item[0] in kept] + timed[-1:]
-    return [*timed[:-1], (timed[-1][0], LAST_MS)]
+        kept = {usual[i * len(usual) // room] for i in range(room)}
+        left_out = set(usual) - kept
+        timed = [(moment, milliseconds) for moment, milliseconds in timed if moment not in left_out]
+
+    last_moment, _ = timed[-1]
+    return [*timed[:-1], (last_moment, LAST_MS)]
 
 
-def latest(stills: Sequence[Still], moment: tuple[int, int]) -> Still:
-    """The last still at or before a moment; the first where there is none."""
-    before = [still for still in stills if still[:2] <= moment]
+def _milliseconds(clock: int, runs: Sequence[RunRecord]) -> int:
+    """Return how long a frame at a clock is shown."""
+    switches = {stage.start for run in runs for stage in run.stages[1:]}
+    if clock in switches:
+        return SWITCH_MS
+    for run in runs:
+        for stage in run.stages:
+            if stage.fade_end is not None and stage.start <= clock <= stage.fade_end:
+                return FADING_MS
+    return USUAL_MS
+
+
+def find_latest(stills: Sequence[Still], moment: Moment) -> Still:
+    """Return the last still at or before a moment; the first still where there is none."""
+    before = [still for still in stills if still.moment <= moment]
     return before[-1] if before else stills[0]
 
 
-def panel(name: str, still: Still, cell: tuple[int, int], total: int) -> Image.Image:
-    """One run's half, mode `L` or `RGB`, with its name above. The clock is the still's own."""
+def draw_panel(name: str, still: Still, cell: tuple[int, int], total: int) -> Image.Image:
+    """Draw one run's half, mode `L` or `RGB`, with its name above.
+
+    Args:
+        name: The run's name.
+        still: The still, whose own clock is shown.
+        cell: Height and width of each image, in pixels.
+        total: Images at the end of the longer run.
+    """
     height, width = still.images.shape[1:3]
     phase = FADE if still.alpha < 1 else STABLE
     caption = Caption(f"{height}x{width}", phase, still.alpha, still.clock, total)
     frame = draw_frame(still.images, COLUMNS, cell, caption)
-    frame = frame.convert("RGB") if frame.mode == "P" else frame
+    if frame.mode == "P":
+        frame = frame.convert("RGB")
+
+    # A name that is too long keeps its end, which tells runs apart.
     font = ImageFont.load_default(16)
+    shown = name
+    if font.getlength(name) > frame.width - 16:
+        shown = f"...{name[-24:]}"
     title = Image.new(frame.mode, (frame.width, 26), _gray(frame.mode, BACKGROUND))
-    shown = name if font.getlength(name) <= frame.width - 16 else f"...{name[-24:]}"
     ImageDraw.Draw(title).text((frame.width // 2, 14), shown, _gray(frame.mode, 255), font, anchor="mm")
-    whole = Image.new(frame.mode, (frame.width, frame.height + title.height))
-    whole.paste(title, (0, 0))
-    whole.paste(frame, (0, title.height))
-    return whole
+
+    panel = Image.new(frame.mode, (frame.width, frame.height + title.height))
+    panel.paste(title, (0, 0))
+    panel.paste(frame, (0, title.height))
+    return panel
 
 
-def joined(panels: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one size beside each other, mode `L` or `P`."""
-    gap = 6
-    mode, (width, height) = panels[0].mode, panels[0].size
-    whole = Image.new(mode, (len(panels) * (width + gap) - gap, height), _gray(mode, 255))
-    for place, picture in enumerate(panels):
-        whole.paste(picture, (place * (width + gap), 0))
-    return whole if mode == "L" else whole.quantize(256)
+def place_side_by_side(panels: Sequence[Image.Image]) -> Image.Image:
+    """Return pictures of one size beside each other, mode `L` or `P`."""
+    mode = panels[0].mode
+    width, height = panels[0].size
+    sheet = Image.new(mode, (len(panels) * (width + GAP) - GAP, height), _gray(mode, 255))
+    for place, panel in enumerate(panels):
+        sheet.paste(panel, (place * (width + GAP), 0))
+    return sheet if mode == "L" else sheet.quantize(256)
 
 
 def _gray(mode: str, level: int) -> int | tuple[int, int, int]:
+    """Return a level of gray as a colour of the mode."""
     return level if mode == "L" else (level, level, level)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pggan_kit.report.page import Table, shown
+from collections.abc import Sequence
+from typing import Any
+
+from pggan_kit.report.page import Table, format_cell
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -20,15 +23,26 @@ _SPECIAL = {
 }
 
 
-def escaped(text: str) -> str:
-    """Text of which LaTeX takes nothing for a command."""
+def escape_text(text: str) -> str:
+    """Escape text so that LaTeX takes nothing in it for a command."""
     return "".join(_SPECIAL.get(letter, letter) for letter in text.replace("\n", " "))
 
 
-def latex(table: Table) -> str:
-    """A `tabular` with rules of booktabs; numbers to the right."""
-    align = "".join("r" if table.numeric(place) else "l" for place in range(len(table.head)))
-    lines = [" & ".join(escaped(cell) for cell in table.head) + r" \\"]
-    body = [" & ".join(escaped(shown(cell)) for cell in row) + r" \\" for row in table.rows]
-    begin, end = rf"\begin{{tabular}}{{{align}}}", r"\end{tabular}"
-    return "\n".join([begin, r"\toprule", *lines, r"\midrule", *body, r"\bottomrule", end, ""])
+def format_latex(table: Table) -> str:
+    """Return a table as a `tabular` with the rules of booktabs, its columns of numbers aligned to the right."""
+    columns = range(len(table.head))
+    alignment = "".join("r" if table.is_numeric(column) else "l" for column in columns)
+    lines = [
+        rf"\begin{{tabular}}{{{alignment}}}",
+        r"\toprule",
+        _format_row(table.head),
+        r"\midrule",
+        *(_format_row(row) for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _format_row(cells: Sequence[Any]) -> str:
+    return " & ".join(escape_text(format_cell(cell)) for cell in cells) + r" \\"

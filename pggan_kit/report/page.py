@@ -13,15 +13,21 @@ import numpy as np
 from PIL import Image
 
 from pggan_kit.errors import UserError
-from pggan_kit.pictures.frames import reduced
+from pggan_kit.pictures.frames import reduce_image
 from pggan_kit.pictures.grid import image_grid
-from pggan_kit.report.plots import Draw, rendered
+from pggan_kit.report.plots import Draw, render_plot
 
 PNG_LIMIT = 150_000
-"""Bytes beyond which a colour picture becomes a JPEG: a page is to be mailed."""
+"""Bytes beyond which a colour picture becomes a JPEG, since a page is to be mailed."""
 
 CELL = 96
-"""Pixels of an image's longer side in a grid, at most."""
+"""Maximum of an image's longer side in a grid, in pixels."""
+
+SMALLEST_CELL = 56
+"""Pixels up to which small images in a grid are enlarged."""
+
+PIXELS_PER_POINT = 4 / 3
+"""CSS pixels in a point, the unit of Matplotlib's SVGs."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +35,12 @@ class Figure:
     """A picture in the page.
 
     Attributes:
-        src: a data URI.
-        alt: says in words what the picture shows.
-        caption: below it.
-        width, height: in CSS pixels.
-        name: of its file under `--figures`.
-        draw: of a plot, which is written there too.
+        src: Data URI of the picture.
+        alt: Text that says in words what the picture shows.
+        caption: Text below the picture.
+        width, height: Size in CSS pixels.
+        name: Stem of its file under `--figures`.
+        draw: Function that draws it again, for a plot, which is written there too.
     """
 
     src: str
@@ -54,15 +60,18 @@ class Table:
     rows: Sequence[Sequence[Any]]
     name: str = ""
 
-    def numeric(self, place: int) -> bool:
-        """Whether a column holds nothing but numbers, which stand to the right."""
-        cells = [row[place] for row in self.rows]
-        return all(c is None or (isinstance(c, (int, float)) and not isinstance(c, bool)) for c in cells)
+    def is_numeric(self, column: int) -> bool:
+        """Return whether a column holds nothing but numbers, which are aligned to the right."""
+        for row in self.rows:
+            cell = row[column]
+            if isinstance(cell, bool) or not isinstance(cell, (int, float, type(None))):
+                return False
+        return True
 
 
 @dataclass(frozen=True)
 class Group:
-    """Figures beside each other. `kind`: `plots` or `pixels`."""
+    """Figures beside each other, of the kind `plots` or `pixels`."""
 
     title: str
     kind: str
@@ -71,7 +80,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Block:
-    """Text as it stands in a file; `open` or folded away."""
+    """Text as it stands in a file, open or folded away."""
 
     title: str
     text: str
@@ -80,7 +89,7 @@ class Block:
 
 @dataclass
 class Section:
-    """A part of the page."""
+    """A section of the page."""
 
     title: str
     texts: list[str] = field(default_factory=list)
@@ -90,68 +99,71 @@ class Section:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to show but the title."""
+        """Whether there is nothing to show but the title and texts."""
         return not (self.tables or self.groups or self.blocks)
 
 
-def plot(name: str, draw: Draw, alt: str, caption: str) -> Figure:
-    """A figure of a plot."""
-    content = rendered(draw, "svg")
-    found = re.search(rb'width="([\d.]+)pt" height="([\d.]+)pt"', content)
-    assert found is not None
-    width, height = (round(float(side) * 4 / 3) for side in found.groups())
-    return Figure(data_uri(content, "svg+xml"), alt, caption, width, height, file_name(name), draw)
+def make_plot(name: str, draw: Draw, alt: str, caption: str) -> Figure:
+    """Return a figure of a plot."""
+    content = render_plot(draw, "svg")
+    size = re.search(rb'width="([\d.]+)pt" height="([\d.]+)pt"', content)
+    assert size is not None
+    width, height = (round(float(side) * PIXELS_PER_POINT) for side in size.groups())
+    return Figure(make_data_uri(content, "svg+xml"), alt, caption, width, height, make_file_stem(name), draw)
 
 
-def grid(images: np.ndarray, columns: int, alt: str, caption: str, cell: int = CELL) -> Figure:
-    """A figure of images uint8 (N, h, w, C); those larger than `cell` are reduced by averaging."""
+def make_grid(images: np.ndarray, columns: int, alt: str, caption: str, cell: int = CELL) -> Figure:
+    """Return a figure of images uint8 (N, h, w, C); those larger than `cell` are reduced by averaging."""
     height, width = images.shape[1:3]
-    if max(height, width) > cell:
-        shrink = max(height, width) / cell
-        size = max(1, round(height / shrink)), max(1, round(width / shrink))
-        images = np.stack([reduced(image, size) for image in images])
-    picture = image_grid(images, columns, min(56, cell))
-    return Figure(encoded(picture), alt, caption, *picture.size)
+    longer = max(height, width)
+    if longer > cell:
+        shrink = longer / cell
+        size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
+        images = np.stack([reduce_image(image, size) for image in images])
+    picture = image_grid(images, columns, min(SMALLEST_CELL, cell))
+    return Figure(encode_picture(picture), alt, caption, *picture.size)
 
 
-def animation(content: bytes, alt: str, caption: str) -> Figure:
-    """A figure of a GIF."""
+def make_animation(content: bytes, alt: str, caption: str) -> Figure:
+    """Return a figure of a GIF."""
     with Image.open(io.BytesIO(content)) as picture:
-        return Figure(data_uri(content, "gif"), alt, caption, *picture.size)
+        return Figure(make_data_uri(content, "gif"), alt, caption, *picture.size)
 
 
-def encoded(picture: Image.Image) -> str:
-    """A data URI of it: PNG, or JPEG where that would be large."""
+def encode_picture(picture: Image.Image) -> str:
+    """Return a picture's data URI: PNG, or JPEG where a colour picture would be large."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     if picture.mode == "RGB" and buffer.tell() > PNG_LIMIT:
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=88)
-        return data_uri(buffer.getvalue(), "jpeg")
-    return data_uri(buffer.getvalue(), "png")
+        return make_data_uri(buffer.getvalue(), "jpeg")
+    return make_data_uri(buffer.getvalue(), "png")
 
 
-def data_uri(content: bytes, kind: str) -> str:
-    """`data:image/<kind>;base64,...`."""
+def make_data_uri(content: bytes, kind: str) -> str:
+    """Return `data:image/<kind>;base64,...`."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def file_name(text: str) -> str:
-    """Letters, digits and dashes."""
+def make_file_stem(text: str) -> str:
+    """Return a text as lower-case letters, digits and dashes."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()
 
 
-def shown(value: Any) -> str:
-    """A table's cell as text."""
+def format_cell(value: Any) -> str:
+    """Return a table's cell as text."""
     if value is None:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
 
 
-def render(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The page as text. Everything that comes from files is escaped."""
+def render_page(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """Return the page as text; everything that comes from files is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -161,16 +173,18 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["shown"] = shown
+    environment.filters["format_cell"] = format_cell
+
+    # A section without content would be a title above nothing.
     filled = [section for section in sections if not section.empty]
     return environment.get_template("page.html").render(title=title, lead=lead, sections=filled)
 
 
 def require_libraries() -> None:
-    """Check that what the report needs is installed.
+    """Check that the libraries that a report needs are installed.
 
     Raises:
-        UserError: it is not; the message says how to install it.
+        UserError: A library is missing; the message says how to install it.
     """
     try:
         import jinja2  # noqa: F401

@@ -1,27 +1,33 @@
-"""Plots with matplotlib, as SVG for the page and as PDF for a paper's column."""
+"""Plots with Matplotlib, as SVG for the page and as PDF for a paper's column."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pggan_kit.report.records import Curve, RunRecord, StageRecord
+from pggan_kit.report.run_record import Curve, RunRecord, StageRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
-"""Okabe and Ito's, which most colour-blind people tell apart; they begin anew after the last."""
+"""Colours of Okabe and Ito, which most colour-blind people tell apart; after the last comes the first again."""
 
-PAGE, COLUMN = (6.4, 3.0), (3.25, 2.1)
-"""Width and height, in inches, on the page and in a paper's column."""
+PAGE = (6.4, 3.0)
+"""Width and height of a plot on the page, in inches."""
+
+COLUMN = (3.25, 2.1)
+"""Width and height of a plot in a paper's column, in inches."""
 
 MOST_POINTS = 600
-"""Of a curve; beyond them, neighbours are averaged."""
+"""Maximum of points in a curve; beyond it, neighbours are averaged."""
+
+MOST_DESCRIBED = 6
+"""Maximum of lines that an alternative text describes."""
 
 RC: Any = {
     "font.size": 8,
@@ -31,148 +37,207 @@ RC: Any = {
     "legend.frameon": False,
     "legend.fontsize": 7,
     "lines.linewidth": 1.2,
-    "svg.hashsalt": "pggan_kit",  # else each file has other ids
+    "svg.hashsalt": "pggan_kit",  # without it, each file has other ids
     "pdf.fonttype": 42,  # text that publishers accept
     "text.parse_math": False,  # names may hold a $
 }
 
 Draw = Callable[["Axes"], None]
+"""Function that draws a plot on empty axes."""
 
 
-def rendered(draw: Draw, form: str, size: tuple[float, float] = PAGE) -> bytes:
-    """A plot as a file.
+def render_plot(draw: Draw, form: str, size: tuple[float, float] = PAGE) -> bytes:
+    """Return a plot as a file's content, the same bytes each time.
 
     Args:
-        draw: draws on empty axes.
+        draw: Function that draws on empty axes.
         form: `svg` or `pdf`.
-        size: in inches.
+        size: Width and height in inches.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
+    # A date would make each file another one.
+    undated = {"Date": None} if form == "svg" else {"CreationDate": None}
     with matplotlib.rc_context(RC):
         figure: Figure = Figure(figsize=size, layout="constrained")
         draw(figure.add_subplot())
         buffer = io.BytesIO()
-        dated = {"Date": None} if form == "svg" else {"CreationDate": None}
-        figure.savefig(buffer, format=form, metadata=dated)
+        figure.savefig(buffer, format=form, metadata=undated)
     return buffer.getvalue()
 
 
-def colour(number: int) -> str:
-    """Of the number-th run, variant or tag."""
+def pick_colour(number: int) -> str:
+    """Return the colour of the number-th run, variant or tag."""
     return COLOURS[number % len(COLOURS)]
 
 
-def curves(
+def plot_curves(
     named: Mapping[str, Curve],
     label: str,
     stages: Sequence[StageRecord] = (),
     floors: Mapping[str, Curve] | None = None,
     log: bool = False,
 ) -> Draw:
-    """Lines over the clock.
+    """Return a function that plots lines over the clock.
 
     Args:
-        named: by what the legend says.
-        label: of the y-axis.
-        stages: whose boundaries are marked and whose fades are shaded.
-        floors: noise floors, dashed in the colour of their curve.
-        log: a logarithmic y-axis, where all values are above 0.
+        named: Curves by their names in the legend, which leaves out empty ones.
+        label: Label of the y-axis.
+        stages: Stages whose boundaries are marked and whose fades are shaded.
+        floors: Noise floors by the names of their curves, dashed in the same colour.
+        log: Whether the y-axis is logarithmic where all values are above 0.
     """
+    noise_floors = floors or {}
 
     def draw(axes: Axes) -> None:
         mark_stages(axes, stages)
+
+        # A curve's colour goes by its place among all, empty ones included, so that a run has one colour in all plots.
         for number, (name, curve) in enumerate(named.items()):
-            x, y = thinned(curve)
-            axes.plot(x, y, color=colour(number), label=name, marker="." if len(x) < 8 else None)
-            floor = (floors or {}).get(name)
+            if curve:
+                x, y = thin_curve(curve)
+                marker = "." if len(x) < 8 else None
+                axes.plot(x, y, color=pick_colour(number), label=name, marker=marker)
+            floor = noise_floors.get(name)
             if floor:
-                axes.plot(*thinned(floor), color=colour(number), linestyle="--", linewidth=0.8, label=f"{name}, floor")
-        every = [y for curve in [*named.values(), *(floors or {}).values()] for _, y in curve]
-        if log and every and min(every) > 0:
-            logarithmic(axes)
-        finish(axes, label, len(named) + len(floors or {}) > 1)
+                x, y = thin_curve(floor)
+                style: Any = {"linestyle": "--", "linewidth": 0.8, "label": f"{name}, floor"}
+                axes.plot(x, y, color=pick_colour(number), **style)
+
+        if log and _all_positive([*named.values(), *noise_floors.values()]):
+            set_log_scale(axes)
+        label_axes(axes, label)
+        add_legend(axes, least=2)
 
     return draw
 
 
-def alphas(named: Mapping[str, Sequence[Curve]], dotted: Collection[str], stages: Sequence[StageRecord] = ()) -> Draw:
-    """Alpha over the clock, with a gap where a stage begins.
+def plot_alphas(
+    named: Mapping[str, Sequence[Curve]], dotted: Collection[str], stages: Sequence[StageRecord] = ()
+) -> Draw:
+    """Return a function that plots alpha over the clock, with a gap where a stage begins.
 
     Args:
-        named: a line for each stage, by what the legend says.
-        dotted: those of which only the points are known, not what lies between them.
-        stages: as for `curves`.
+        named: A curve for each stage, by the names in the legend.
+        dotted: Names of those of which only the points are known, not the values between them.
+        stages: See `plot_curves`.
     """
 
     def draw(axes: Axes) -> None:
         mark_stages(axes, stages)
-        for number, (name, lines) in enumerate(named.items()):
+        for number, (name, curves) in enumerate(named.items()):
             form: Any = {"linestyle": "none", "marker": "."} if name in dotted else {}
-            for place, line in enumerate(lines):
-                label = "_" if place else name  # once in the legend
-                axes.plot(*zip(*line, strict=True), color=colour(number), label=label, **form)
-        finish(axes, "alpha", len(named) > 1)
+            label = name
+            for curve in curves:
+                if not curve:
+                    continue
+                x, y = zip(*curve, strict=True)
+                axes.plot(x, y, color=pick_colour(number), label=label, **form)
+                label = "_"  # the legend names a run once
+        label_axes(axes, "alpha")
+        add_legend(axes, least=2)
 
     return draw
 
 
-def seeds(groups: Mapping[str, Sequence[Curve]], label: str, stages: Sequence[StageRecord] = ()) -> Draw:
-    """Every seed of every variant as a thin line, and each variant's median where all its seeds have a value."""
+def plot_seeds(groups: Mapping[str, Sequence[Curve]], label: str, stages: Sequence[StageRecord] = ()) -> Draw:
+    """Return a function that plots every seed of every variant as a thin line.
+
+    Each variant's median is a thick line, which is drawn where all seeds of the variant have a value. The legend
+    lists the variants that have a line.
+    """
 
     def draw(axes: Axes) -> None:
         mark_stages(axes, stages)
         for number, (name, members) in enumerate(groups.items()):
-            for curve in members:
-                axes.plot(*thinned(curve), color=colour(number), linewidth=0.5, alpha=0.45)
-            shared = sorted(set.intersection(*(set(dict(curve)) for curve in members))) if members else []
-            middle = [float(np.median([dict(curve)[x] for curve in members])) for x in shared]
-            axes.plot(*thinned(list(zip(shared, middle, strict=True))), color=colour(number), linewidth=1.8, label=name)
-        if all(y > 0 for members in groups.values() for curve in members for _, y in curve):
-            logarithmic(axes)
-        finish(axes, label, True)
+            curves = [curve for curve in members if curve]
+            median = median_curve(curves)
+
+            # Without a median, the legend shows the thin lines.
+            thin: Any = {"color": pick_colour(number), "linewidth": 0.5, "alpha": 0.45}
+            for place, curve in enumerate(curves):
+                x, y = thin_curve(curve)
+                axes.plot(x, y, label="_" if median or place else name, **thin)
+            if median:
+                x, y = thin_curve(median)
+                axes.plot(x, y, color=pick_colour(number), linewidth=1.8, label=name)
+
+        if _all_positive(curve for members in groups.values() for curve in members):
+            set_log_scale(axes)
+        label_axes(axes, label)
+        add_legend(axes, least=1)
 
     return draw
 
 
-def paired(values: Mapping[str, Mapping[int, float]], label: str, log: bool) -> Draw:
-    """One number for each variant and seed: a thin line joins those of a seed, a bar shows the mean.
+def median_curve(curves: Sequence[Curve]) -> Curve:
+    """Return the median of several curves at each clock at which all of them have a value."""
+    if not curves:
+        return []
+    values = [dict(curve) for curve in curves]
+    shared = set.intersection(*(set(own) for own in values))
+    return [(clock, float(np.median([own[clock] for own in values]))) for clock in sorted(shared)]
+
+
+def plot_pairs(values: Mapping[str, Mapping[int, float]], label: str, log: bool) -> Draw:
+    """Return a function that plots one number for each variant and seed.
+
+    A thin line joins the runs of a seed, a bar shows the mean of a variant.
 
     Args:
-        values: by variant and seed.
-        label: of the y-axis.
-        log: a logarithmic y-axis and geometric means, of values above 0.
+        values: Numbers by variant and seed.
+        label: Label of the y-axis.
+        log: Whether the y-axis is logarithmic and means are geometric; all values are then above 0.
     """
 
     def draw(axes: Axes) -> None:
+        # The runs.
         names = list(values)
-        for seed in sorted({seed for own in values.values() for seed in own}):
+        seeds = sorted({seed for own in values.values() for seed in own})
+        for seed in seeds:
             points = [(place, values[name][seed]) for place, name in enumerate(names) if seed in values[name]]
-            axes.plot(*zip(*points, strict=True), color="#999999", linewidth=0.6, marker=".", markersize=4)
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, color="#999999", linewidth=0.6, marker=".", markersize=4)
+
+        # The means.
         for place, name in enumerate(names):
-            if values[name]:
-                own = list(values[name].values())
-                mean = float(np.exp(np.mean(np.log(own))) if log else np.mean(own))
-                axes.plot([place - 0.2, place + 0.2], [mean, mean], color=colour(place), linewidth=2.5)
+            own = list(values[name].values())
+            if not own:
+                continue
+            mean = float(np.mean(own))
+            if log:
+                mean = float(np.exp(np.mean(np.log(own))))
+            axes.plot([place - 0.2, place + 0.2], [mean, mean], color=pick_colour(place), linewidth=2.5)
+
         if log:
-            logarithmic(axes)
-        axes.set_xticks(range(len(names)), names, rotation=20 if len(names) > 3 else 0)
+            set_log_scale(axes)
+        rotation = 20 if len(names) > 3 else 0
+        axes.set_xticks(range(len(names)), names, rotation=rotation)
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylabel(label)
 
     return draw
 
 
-def intervals(named: Mapping[str, tuple[float, float, float]], margin: float, label: str) -> Draw:
-    """Means with the ends of their intervals, one below the other, on the ground of +-margin around 0."""
+def plot_intervals(named: Mapping[str, tuple[float, float, float]], margin: float, label: str) -> Draw:
+    """Return a function that plots means with their intervals, one below the other.
+
+    Args:
+        named: Mean, lower end and upper end, by the names beside them.
+        margin: Margin of equivalence: the area within it of 0 is shaded.
+        label: Label of the x-axis.
+    """
 
     def draw(axes: Axes) -> None:
         axes.axvspan(-margin, margin, color="#000000", alpha=0.08, linewidth=0)
         axes.axvline(0, color="#999999", linewidth=0.8)
+
+        # The first stands at the top.
         for place, (mean, low, high) in enumerate(named.values()):
-            axes.plot([low, high], [-place, -place], color=colour(0))
-            axes.plot([mean], [-place], "o", color=colour(0))
+            axes.plot([low, high], [-place, -place], color=pick_colour(0))
+            axes.plot([mean], [-place], "o", color=pick_colour(0))
+
         axes.set_yticks([-place for place in range(len(named))], list(named))
         axes.set_ylim(0.5 - len(named), 0.5)
         axes.set_xlabel(label)
@@ -180,74 +245,108 @@ def intervals(named: Mapping[str, tuple[float, float, float]], margin: float, la
     return draw
 
 
-def bars(named: Mapping[str, Mapping[str, float]], label: str) -> Draw:
-    """Groups of bars: by group, then by what the legend says."""
+def plot_bars(groups: Mapping[str, Mapping[str, float]], label: str) -> Draw:
+    """Return a function that plots groups of bars.
+
+    Args:
+        groups: Numbers by group, then by the names in the legend.
+        label: Label of the y-axis.
+    """
 
     def draw(axes: Axes) -> None:
-        members = list(dict.fromkeys(name for own in named.values() for name in own))
-        width = 0.8 / max(1, len(members))
-        for number, name in enumerate(members):
-            places = [place - 0.4 + (number + 0.5) * width for place, own in enumerate(named.values()) if name in own]
-            heights = [own[name] for own in named.values() if name in own]
-            axes.bar(places, heights, width, color=colour(number), label=name)
-        axes.set_xticks(range(len(named)), list(named))
+        names = list(dict.fromkeys(name for own in groups.values() for name in own))
+        width = 0.8 / max(1, len(names))
+
+        # Each name has its place in every group, also in those that lack it.
+        for number, name in enumerate(names):
+            places = []
+            heights = []
+            for place, own in enumerate(groups.values()):
+                if name in own:
+                    places.append(place - 0.4 + (number + 0.5) * width)
+                    heights.append(own[name])
+            axes.bar(places, heights, width, color=pick_colour(number), label=name)
+
+        axes.set_xticks(range(len(groups)), list(groups))
         axes.set_ylabel(label)
-        if len(members) > 1:
-            axes.legend()
+        add_legend(axes, least=2)
 
     return draw
 
 
-def logarithmic(axes: Axes) -> None:
-    """A logarithmic y-axis with plain numbers; with those between the powers of ten where there are few powers."""
+def set_log_scale(axes: Axes) -> None:
+    """Make the y-axis logarithmic, with plain numbers, also between the powers of ten where there are few powers."""
     from matplotlib.ticker import LogFormatter
 
-    class Plain(LogFormatter):
-        """Decides like its base which ticks get a number, and writes it with enough digits."""
+    class PlainFormatter(LogFormatter):
+        """Formatter that decides like its base which ticks get a number, and writes it with enough digits."""
 
         def __call__(self, x: float, pos: int | None = None) -> str:
             return f"{x:.3g}" if super().__call__(x, pos) else ""
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(Plain())
-    axes.yaxis.set_minor_formatter(Plain(minor_thresholds=(2, 0.5)))
+    axes.yaxis.set_major_formatter(PlainFormatter())
+    axes.yaxis.set_minor_formatter(PlainFormatter(minor_thresholds=(2, 0.5)))
 
 
 def mark_stages(axes: Axes, stages: Sequence[StageRecord]) -> None:
-    """A line where each stage begins, its size above, and a gray ground where it fades in."""
+    """Draw a line where each stage begins, its size above, and a gray area where it fades in."""
+    above = axes.get_xaxis_transform()
     for stage in stages:
         axes.axvline(stage.start, color="#999999", linewidth=0.8, zorder=0)
         if stage.fade_end is not None:
             axes.axvspan(stage.start, stage.fade_end, color="#000000", alpha=0.06, linewidth=0, zorder=0)
-        where = axes.get_xaxis_transform()
-        axes.text(stage.start, 1.01, f" {stage.size}", fontsize=7, color="#555555", transform=where)
+        axes.text(stage.start, 1.01, f" {stage.size}", fontsize=7, color="#555555", transform=above)
 
 
-def finish(axes: Axes, label: str, legend: bool) -> None:
-    """Axes' names, and a legend where it says something."""
+def label_axes(axes: Axes, label: str) -> None:
+    """Label the clock on the x-axis, and the y-axis."""
     from matplotlib.ticker import EngFormatter
 
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("images")
     axes.set_ylabel(label)
-    if legend and axes.get_legend_handles_labels()[0]:
+
+
+def add_legend(axes: Axes, least: int) -> None:
+    """Add a legend where at least that many lines have a name."""
+    handles, _ = axes.get_legend_handles_labels()
+    if len(handles) >= least:
         axes.legend()
 
 
-def thinned(curve: Curve) -> tuple[list[float], list[float]]:
-    """x and y of at most `MOST_POINTS` points: means of equally many neighbours."""
-    per = -(-len(curve) // MOST_POINTS)
-    parts = [curve[i : i + per] for i in range(0, len(curve), per)] if per > 1 else [[point] for point in curve]
-    return tuple([float(np.mean([point[axis] for point in part])) for part in parts] for axis in (0, 1))  # type: ignore[return-value]
+def _all_positive(curves: Iterable[Curve]) -> bool:
+    """Return whether there are values, and all are above 0."""
+    values = [value for curve in curves for _, value in curve]
+    return bool(values) and min(values) > 0
 
 
-def described(named: Mapping[str, Curve], what: str, run: RunRecord | None = None) -> str:
-    """The alternative text of a line chart: what it shows, and where each line begins and ends."""
-    lines = [
-        f"{name} goes from {curve[0][1]:.4g} at {curve[0][0]:,} images to {curve[-1][1]:.4g} at {curve[-1][0]:,}"
-        for name, curve in named.items()
-        if curve
-    ]
-    whose = f" of {run.name}" if run is not None else ""
-    more = f"; and {len(lines) - 6} more lines" if len(lines) > 6 else ""
-    return f"Line chart of {what}{whose} over images: {'; '.join(lines[:6])}{more}."
+def thin_curve(curve: Curve) -> tuple[list[float], list[float]]:
+    """Return x and y of at most `MOST_POINTS` points: means of equal numbers of neighbours."""
+    count = -(-len(curve) // MOST_POINTS)
+    if count <= 1:
+        return [float(clock) for clock, _ in curve], [float(value) for _, value in curve]
+
+    x = []
+    y = []
+    for start in range(0, len(curve), count):
+        clocks, values = zip(*curve[start : start + count], strict=True)
+        x.append(float(np.mean(clocks)))
+        y.append(float(np.mean(values)))
+    return x, y
+
+
+def describe_lines(named: Mapping[str, Curve], subject: str, run: RunRecord | None = None) -> str:
+    """Return the alternative text of a line chart: what it shows, and where each line begins and ends."""
+    lines = []
+    for name, curve in named.items():
+        if curve:
+            start, first = curve[0]
+            end, last = curve[-1]
+            lines.append(f"{name} goes from {first:.4g} at {start:,} images to {last:.4g} at {end:,}")
+
+    owner = f" of {run.name}" if run is not None else ""
+    text = f"Line chart of {subject}{owner} over images: {'; '.join(lines[:MOST_DESCRIBED])}"
+    if len(lines) > MOST_DESCRIBED:
+        text += f"; and {len(lines) - MOST_DESCRIBED} more lines"
+    return f"{text}."

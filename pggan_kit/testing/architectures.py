@@ -1,4 +1,4 @@
-"""The suite of architectures."""
+"""Test that architectures keep their contract."""
 
 from __future__ import annotations
 
@@ -9,38 +9,42 @@ import torch
 from torch import Tensor
 
 from pggan_kit.components import BatchStatistic, Resampling, Scores
-from pggan_kit.growth.networks import Discriminator, Generator
-from pggan_kit.layers.batches import side_by_side
+from pggan_kit.growth.fade import NETS
+from pggan_kit.growth.networks import Discriminator, Generator, GrowingNetwork
+from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Stage
-from pggan_kit.testing.base import TrainedSuite
+from pggan_kit.testing.suite import TrainedSuite
 from pggan_kit.testing.support import (
-    difference,
-    equal,
-    labels_for,
+    are_equal,
+    copy_weights,
+    draw_noise,
+    make_labels,
     make_stages,
-    noise,
+    measure_difference,
+    perturb,
     require,
     require_gradients,
-    shake,
-    weights,
 )
 
 ZERO = torch.zeros(())
 HALF = torch.tensor(0.5)
 ONE = torch.ones(())
 
+FORMAT_TOLERANCE = 1e-4
+"""Tolerance between outputs in the two memory formats, relative to the largest value."""
+
 
 class ArchitectureSuite(TrainedSuite):
     """Both networks at several sizes, growing; `make` should return a narrow one (a handful of channels).
 
     Attributes:
-        geometries: sizes of the stages to grow through.
-        image_channels: gray and colour.
-        classes: 0, or the number of classes to condition on.
-        batch_sizes: that the networks must take.
-        latent_size: Z.
-        tolerance: for two ways to compute the same, relative to the largest value.
+        geometries: Sizes of the stages to grow through.
+        image_channels: Channel counts to try: gray and colour.
+        classes: Number of classes to condition on, or 0.
+        batch_sizes: Batch sizes that the networks must take.
+        latent_size: Size Z of the latents.
+        tolerance: Tolerance between two ways to compute the same, relative to the largest value.
     """
 
     kind = "architectures"
@@ -51,129 +55,144 @@ class ArchitectureSuite(TrainedSuite):
     latent_size = 8
     tolerance = 1e-5
 
-    def chosen(self, part: Any) -> dict[str, Any]:
-        """As `train.architecture`."""
-        return {"architecture": part}
+    def choose_arguments(self, component: Any) -> dict[str, Any]:
+        """Return the component as `train.architecture`."""
+        return {"architecture": component}
 
     def resampling(self) -> Resampling:
-        """The pair for features; the one for images is always nearest up, area down."""
+        """Return the pair for features; the one for images is always nearest up, area down."""
         return Area()
 
-    def grown(self, stages: Sequence[Stage], bridged: bool = False, seed: int = 0) -> tuple[Generator, Discriminator]:
-        """New networks, grown to the last of the stages, with their old paths if `bridged`."""
-        pair = (self.make(), self.resampling(), Area(), seed)
-        networks = Generator(*pair, self.latent_size, stages[0]), Discriminator(*pair, stages[0])
-        for stage in stages[1:]:
-            for net in networks:
-                net.grow(stage, bridged and stage is stages[-1])
-        return networks
+    def grow_networks(
+        self, stages: Sequence[Stage], bridged: bool = False, seed: int = 0
+    ) -> tuple[Generator, Discriminator]:
+        """Return new networks, grown to the last of the stages.
 
-    def growths(self) -> Iterator[tuple[Stage, ...]]:
-        """All stages of each geometry, up to each stage, in gray and colour."""
+        Args:
+            stages: The stages to grow through.
+            bridged: Whether they have their old paths.
+            seed: Seed of their weights.
+        """
+        arguments = (self.make(), self.resampling(), Area(), seed)
+        generator = Generator(*arguments, self.latent_size, stages[0])
+        discriminator = Discriminator(*arguments, stages[0])
+        # Only the last growth may be within a fade.
+        for stage in stages[1:]:
+            keeps_old_path = bridged and stage is stages[-1]
+            generator.grow(stage, keeps_old_path)
+            discriminator.grow(stage, keeps_old_path)
+        return generator, discriminator
+
+    def iterate_growths(self) -> Iterator[tuple[Stage, ...]]:
+        """Yield all stages of each geometry, up to each stage, in gray and colour."""
         for sizes in self.geometries:
             for channels in self.image_channels:
                 stages = make_stages(sizes, channels, self.classes)
                 for end in range(1, len(stages) + 1):
                     yield stages[:end]
 
-    def latents(self, count: int) -> tuple[Tensor, Tensor | None]:
-        """What G is given: latents (count, Z) and labels."""
-        return noise(count, self.latent_size), labels_for(self.classes, count)
+    def draw_latents(self, count: int) -> tuple[Tensor, Tensor | None]:
+        """Return the input of G: latents (count, Z) and labels."""
+        return draw_noise(count, self.latent_size), make_labels(self.classes, count)
 
     def test_shapes(self) -> None:
-        """Images and scores have the right shape and type at every stage, channel count and batch size."""
-        for stages in self.growths():
-            stage, fades = stages[-1], len(stages) > 1
-            networks = self.grown(stages, bridged=fades)
+        """Require images and scores of the right shape and type at every stage, channel count and batch size."""
+        for stages in self.iterate_growths():
+            fades = len(stages) > 1
+            generator, discriminator = self.grow_networks(stages, bridged=fades)
+            alphas = (None, HALF) if fades else (None,)
             for count in self.batch_sizes:
-                for alpha in (None, HALF) if fades else (None,):
-                    self._check_shapes(*networks, stage, count, alpha)
+                for alpha in alphas:
+                    self._check_shapes(generator, discriminator, stages[-1], count, alpha)
 
     def _check_shapes(
         self, generator: Generator, discriminator: Discriminator, stage: Stage, count: int, alpha: Tensor | None
     ) -> None:
         where = f"at {stage.size} with {stage.image_channels} channels and a batch of {count}"
-        latents, labels = self.latents(count)
+
+        # Images.
+        latents, labels = self.draw_latents(count)
         images = generator(latents, labels, alpha)
         wanted = (count, stage.image_channels, stage.height, stage.width)
         require(
             tuple(images.shape) == wanted and images.dtype == torch.float32,
             f"G's images {where} are {images.dtype} {tuple(images.shape)}, not float32 {wanted}",
         )
-        heard: list[Any] = []
-        hook = discriminator.head.register_forward_hook(lambda module, given, output: heard.append(output))
-        try:
-            scores = discriminator(images, labels, alpha)
-        except Exception:
-            require(not heard or isinstance(heard[0], Scores), f"D's head returns {_type(heard)}, not Scores")
-            raise
-        finally:
-            hook.remove()
-        require(isinstance(heard[0], Scores), f"D's head returns {_type(heard)}, not Scores")
+
+        # Scores.
+        scores = _judge(discriminator, images, labels, alpha)
         require(
             tuple(scores.score.shape) == (count,),
             f"D's scores {where} have shape {tuple(scores.score.shape)}, not ({count},)",
         )
         if scores.class_logits is not None:
+            shape = tuple(scores.class_logits.shape)
             require(
-                tuple(scores.class_logits.shape) == (count, self.classes),
-                f"D's class_logits {where} have shape {tuple(scores.class_logits.shape)}, not {(count, self.classes)}",
+                shape == (count, self.classes),
+                f"D's class_logits {where} have shape {shape}, not {(count, self.classes)}",
             )
 
     def test_gradients_flow(self) -> None:
-        """In mid-fade, every parameter of both networks, bridges included, gets a gradient."""
-        for stages in self.growths():
-            generator, discriminator = self.grown(stages, bridged=True)
+        """Require a gradient for every parameter of both networks, bridges included, within a fade."""
+        for stages in self.iterate_growths():
+            generator, discriminator = self.grow_networks(stages, bridged=True)
+            perturb(generator)
+            perturb(discriminator)
+
+            # All outputs enter the sum that is differentiated.
             alpha = HALF if len(stages) > 1 else None
-            shake(generator)
-            shake(discriminator)
             torch.manual_seed(0)
-            latents, labels = self.latents(4)
-            images = generator(latents, labels, alpha)
-            scores = discriminator(images, labels, alpha)
+            latents, labels = self.draw_latents(4)
+            scores = discriminator(generator(latents, labels, alpha), labels, alpha)
             total = scores.score.sum()
             if scores.class_logits is not None:
-                total = total + (scores.class_logits * noise(*scores.class_logits.shape)).sum()
+                total = total + (scores.class_logits * draw_noise(*scores.class_logits.shape)).sum()
             total.backward()
-            where = f"at {stages[-1].size}"
-            require_gradients(generator, f"the generator {where}")
-            require_gradients(discriminator, f"the discriminator {where}")
+
+            require_gradients(generator, f"the generator at {stages[-1].size}")
+            require_gradients(discriminator, f"the discriminator at {stages[-1].size}")
 
     def test_function_at_alpha_0(self) -> None:
-        """At alpha 0 a grown network computes what it computed before, or the architecture says that it does not."""
+        """Require grown networks to compute at alpha 0 what they did before, or `preserves_function` to be False."""
         preserves = self.make().preserves_function
-        for stages in self.growths():
-            if len(stages) > 1:
-                changed = self._changes(stages)
-                where = f"grown to {stages[-1].size}, at alpha 0"
-                if preserves:
-                    for net, change in changed.items():
-                        require(
-                            change <= self.tolerance,
-                            f"preserves_function is True, but {where} the {net}'s output differs from what it was "
-                            f"before growth by {change:.2g}",
-                        )
-                else:
-                    require(
-                        max(changed.values()) > self.tolerance,
-                        f"preserves_function is False, but {where} both networks compute what they did before",
-                    )
+        for stages in self.iterate_growths():
+            if len(stages) == 1:
+                continue
+
+            # The change of one network is enough to break what is promised.
+            changes = self._measure_changes(stages)
+            where = f"grown to {stages[-1].size}, at alpha 0"
+            if not preserves:
+                require(
+                    max(changes.values()) > self.tolerance,
+                    f"preserves_function is False, but {where} both networks compute what they did before",
+                )
+                continue
+            for net, change in changes.items():
+                require(
+                    change <= self.tolerance,
+                    f"preserves_function is True, but {where} the {net}'s output differs from what it was "
+                    f"before growth by {change:.2g}",
+                )
 
     @torch.no_grad()
-    def _changes(self, stages: Sequence[Stage]) -> dict[str, float]:
-        """How much each network's output changes as it grows to the last stage with alpha at 0."""
+    def _measure_changes(self, stages: Sequence[Stage]) -> dict[str, float]:
+        """Return how much each network's output changes as it grows to the last stage, at alpha 0."""
         stage = stages[-1]
-        generator, discriminator = self.grown(stages[:-1])
+        generator, discriminator = self.grow_networks(stages[:-1])
         for net in (generator, discriminator):
-            shake(net)
+            perturb(net)
             net.eval()
-        latents, labels = self.latents(4)
-        images = noise(4, stage.image_channels, stage.height, stage.width, seed=1).clamp(-1, 1)
+        latents, labels = self.draw_latents(4)
+        images = draw_noise(4, *_image_shape(stage), seed=1).clamp(-1, 1)
+
+        # The networks as they were, between images of the new size.
         pair = Area()
         torch.manual_seed(0)
         old_images = pair.up(stage.image_channels, stage.factor)(generator(latents, labels))
         torch.manual_seed(0)
         old_scores = discriminator(pair.down(stage.image_channels, stage.factor)(images), labels).score
+
         for net in (generator, discriminator):
             net.grow(stage, True)
             net.eval()
@@ -182,51 +201,66 @@ class ArchitectureSuite(TrainedSuite):
         torch.manual_seed(0)
         new_scores = discriminator(images, labels, ZERO).score
         return {
-            "generator": difference(new_images, old_images),
-            "discriminator": difference(new_scores, old_scores),
+            "generator": measure_difference(new_images, old_images),
+            "discriminator": measure_difference(new_scores, old_scores),
         }
 
     def test_function_at_alpha_1(self) -> None:
-        """At alpha 1 the old path does not count, and without it the network is the one that never had it."""
-        for stages in self.growths():
-            if len(stages) < 2:
+        """Require the old path not to count at alpha 1, and a network without it to be one that never had it."""
+        for stages in self.iterate_growths():
+            if len(stages) == 1:
                 continue
-            latents, labels = self.latents(3)
-            images = noise(3, stages[-1].image_channels, stages[-1].height, stages[-1].width)
-            plain = self.grown(stages)
-            for net, other, given in zip(self.grown(stages, bridged=True), plain, (latents, images), strict=True):
+            latents, labels = self.draw_latents(3)
+            images = draw_noise(3, *_image_shape(stages[-1]))
+            bridged = self.grow_networks(stages, bridged=True)
+            plain = self.grow_networks(stages)
+            for net, other, given in zip(bridged, plain, (latents, images), strict=True):
                 net.eval()
                 other.eval()
-                outputs = []
-                for alpha in (ONE, None):
-                    torch.manual_seed(0)
-                    outputs.append(_first(net(given, labels, alpha)))
-                where = f"the {net.kind} at {stages[-1].size}"
-                change = difference(*outputs)
-                require(change <= self.tolerance, f"at alpha 1 the old path still changes {where}, by {change:.2g}")
-                net.end_fade()
-                require(
-                    equal(weights(net), weights(other)),
-                    f"{where} without its old path is not what a hard switch makes: the pieces' initial weights depend "
-                    "on whether there is a bridge, or something of the bridge stays behind",
-                )
+                self._check_end_of_fade(net, other, given, labels, f"the {net.kind} at {stages[-1].size}")
+
+    def _check_end_of_fade(
+        self,
+        net: GrowingNetwork,
+        plain: GrowingNetwork,
+        given: Tensor,
+        labels: Tensor | None,
+        where: str,
+    ) -> None:
+        """Compare a network that has an old path with itself without it, and with one that never had it."""
+        # Without alpha, the old path is not computed.
+        outputs = []
+        for alpha in (ONE, None):
+            torch.manual_seed(0)
+            outputs.append(_as_tensor(net(given, labels, alpha)))
+        change = measure_difference(*outputs)
+        require(change <= self.tolerance, f"at alpha 1 the old path still changes {where}, by {change:.2g}")
+
+        net.end_fade()
+        require(
+            are_equal(copy_weights(net), copy_weights(plain)),
+            f"{where} without its old path is not what a hard switch makes: the modules' initial weights depend "
+            "on whether there is a bridge, or something of the bridge stays behind",
+        )
 
     @torch.no_grad()
     def test_batches_stay_apart(self) -> None:
-        """What an architecture that `separates_batches` says of two batches in one call is what it says of each."""
+        """Require an architecture that `separates_batches` to score two batches in one call as it scores each alone."""
         stages = make_stages(self.geometries[0], self.image_channels[0], self.classes)[:2]
-        discriminator = self.grown(stages, bridged=True)[1]
+        _, discriminator = self.grow_networks(stages, bridged=True)
         if not discriminator.separates_batches():
             return
+
         for count in self.batch_sizes:
-            pair = [(i + 1) * noise(count, *_shape(stages[-1]), seed=i) for i in range(2)]
-            labels = labels_for(self.classes, 2 * count)
-            with side_by_side(2):
+            pair = [(i + 1) * draw_noise(count, *_image_shape(stages[-1]), seed=i) for i in range(2)]
+            labels = make_labels(self.classes, 2 * count)
+
+            # Together, and then each alone.
+            with declare_batches(2):
                 both = discriminator(torch.cat(pair), labels, HALF)
             for images, rows in zip(pair, (slice(count), slice(count, None)), strict=True):
-                alone = discriminator(images, None if labels is None else labels[rows], HALF)
-                pairs = zip(both.rows(rows)[:2], alone[:2], strict=True)
-                change = max(difference(*values) for values in pairs if values[0] is not None)
+                own_labels = None if labels is None else labels[rows]
+                change = _largest_difference(both.rows(rows), discriminator(images, own_labels, HALF))
                 require(
                     change <= self.tolerance,
                     "separates_batches is True, but beside another batch the scores of one change, "
@@ -235,39 +269,45 @@ class ArchitectureSuite(TrainedSuite):
 
     @torch.no_grad()
     def test_batch_statistics(self) -> None:
-        """What `batch_statistics` declares is so: a sample's output depends on others of its batch where a statistic
-        is computed over several, and nowhere else."""
+        """Require `batch_statistics` to declare every statistic over several samples, and no other.
+
+        A sample's output depends on others of its batch where a statistic is computed over several, and nowhere else.
+        """
         declare = getattr(self.make(), "batch_statistics", None)
         if declare is None:
             return
-        for stages in self.growths():
-            generator, discriminator = self.grown(stages, bridged=True)
+        for stages in self.iterate_growths():
+            generator, discriminator = self.grow_networks(stages, bridged=True)
             for count in self.batch_sizes:
                 try:
                     statistics = declare(stages[-1], count)
                 except ValueError:
-                    continue
+                    continue  # the architecture refuses this batch size
                 where = f"at {stages[-1].size} with {count} samples"
                 _check_statistics(statistics, count, where)
-                images = noise(count, *_shape(stages[-1]))
-                for net, given in ((generator, self.latents(count)[0]), (discriminator, images)):
-                    self._check_dependence(net, given, statistics, where)
+
+                latents, _ = self.draw_latents(count)
+                images = draw_noise(count, *_image_shape(stages[-1]))
+                self._check_dependence(generator, latents, statistics, where)
+                self._check_dependence(discriminator, images, statistics, where)
 
     def _check_dependence(
         self, net: Generator | Discriminator, given: Tensor, statistics: Sequence[BatchStatistic], where: str
     ) -> None:
-        """Change all samples but the first, and see whether the first one's output changes."""
-        shake(net)
-        before = weights(net)
-        others = torch.cat([given[:1], 3 * noise(*given.shape, seed=1)[1:]])
-        labels = labels_for(self.classes, len(given))
+        """Change all samples but the first, and check whether the first one's output changes as declared."""
+        perturb(net)
+        before = copy_weights(net)
+        others = torch.cat([given[:1], 3 * draw_noise(*given.shape, seed=1)[1:]])
+        labels = make_labels(self.classes, len(given))
         alpha = HALF if net.bridge is not None else None
+
         outputs = []
         for batch in (given, others):
             net.load_state_dict(before)  # running statistics and spectral norm's estimate move with each call
             torch.manual_seed(0)
-            outputs.append(_first(net(batch, labels, alpha))[:1])
-        depends = difference(*outputs) > self.tolerance
+            outputs.append(_as_tensor(net(batch, labels, alpha))[:1])
+        depends = measure_difference(*outputs) > self.tolerance
+
         several = [statistic.name for statistic in statistics if statistic.net == net.kind and statistic.group > 1]
         require(
             several != [] or not depends,
@@ -281,43 +321,75 @@ class ArchitectureSuite(TrainedSuite):
         )
 
     def test_initial_weights(self) -> None:
-        """The same seed gives the same weights, another seed others; and two networks share none."""
+        """Require the same weights from the same seed, others from another seed, and no shared ones."""
         stages = make_stages(self.geometries[0], self.image_channels[0], self.classes)
-        first, second, other = (self.grown(stages, seed=seed) for seed in (0, 0, 1))
-        for one, two, three in zip(first, second, other, strict=True):
-            require(equal(weights(one), weights(two)), f"the {one.kind}'s initial weights differ under the same seed")
+        first, second, other = (self.grow_networks(stages, seed=seed) for seed in (0, 0, 1))
+        for net, same, different in zip(first, second, other, strict=True):
+            weights = copy_weights(net)
             require(
-                not equal(weights(one), weights(three)), f"the {one.kind}'s initial weights do not depend on the seed"
+                are_equal(weights, copy_weights(same)), f"the {net.kind}'s initial weights differ under the same seed"
             )
-            shared = {id(param) for param in one.parameters()} & {id(param) for param in two.parameters()}
-            require(not shared, f"two {one.kind}s share weights: the architecture must make new modules at each call")
+            require(
+                not are_equal(weights, copy_weights(different)),
+                f"the {net.kind}'s initial weights do not depend on the seed",
+            )
+
+            # Modules that an architecture keeps would be trained by several networks.
+            shared = {id(param) for param in net.parameters()} & {id(param) for param in same.parameters()}
+            require(not shared, f"two {net.kind}s share weights: the architecture must make new modules at each call")
 
     @torch.no_grad()
     def test_memory_formats_agree(self) -> None:
-        """channels_last gives the same numbers, and bfloat16 finite ones; in inference mode, since what dropout leaves
-        out goes by the place in memory."""
+        """Require the same numbers with channels_last, and finite ones under bfloat16 autocast.
+
+        The networks are in inference mode, since the units that dropout leaves out depend on their place in memory.
+        """
         stages = make_stages(self.geometries[0], self.image_channels[0], self.classes)[:2]
-        generator, discriminator = self.grown(stages, bridged=True)
-        images = noise(4, *_shape(stages[-1]))
-        for net, given in ((generator, self.latents(4)[0]), (discriminator, images)):
+        generator, discriminator = self.grow_networks(stages, bridged=True)
+        latents, labels = self.draw_latents(4)
+        images = draw_noise(4, *_image_shape(stages[-1]))
+        for net, given in ((generator, latents), (discriminator, images)):
             net.eval()
             outputs = []
             for memory_format in (torch.contiguous_format, torch.channels_last):
-                _to_format(net, memory_format)
+                _move_to_format(net, memory_format)
                 moved = given.to(memory_format=memory_format) if given.dim() == 4 else given
                 torch.manual_seed(0)
-                outputs.append(_first(net(moved, labels_for(self.classes, 4), HALF)))
-            change = difference(*outputs)
-            require(change <= 1e-4, f"with memory format channels_last the {net.kind}'s output changes by {change:.2g}")
+                outputs.append(_as_tensor(net(moved, labels, HALF)))
+            change = measure_difference(*outputs)
+            require(
+                change <= FORMAT_TOLERANCE,
+                f"with memory format channels_last the {net.kind}'s output changes by {change:.2g}",
+            )
+
+            # The same network in a low precision.
             with torch.autocast("cpu", torch.bfloat16):
-                low = _first(net(given, labels_for(self.classes, 4), HALF))
+                low = _as_tensor(net(given, labels, HALF))
             require(bool(low.isfinite().all()), f"under bfloat16 autocast the {net.kind}'s output is not finite")
+
+
+def _judge(discriminator: Discriminator, images: Tensor, labels: Tensor | None, alpha: Tensor | None) -> Scores:
+    """Return D's scores of images; fail where its head returns something else.
+
+    The head's output is looked at itself, since the discriminator may fail on what the head returns.
+    """
+    # The hook is called before the discriminator looks at the head's output.
+    outputs: list[Any] = []
+    hook = discriminator.head.register_forward_hook(lambda module, given, output: outputs.append(output))
+    try:
+        scores: Scores = discriminator(images, labels, alpha)
+        return scores
+    finally:
+        hook.remove()
+        if outputs:
+            name = type(outputs[0]).__name__
+            require(isinstance(outputs[0], Scores), f"D's head returns {name}, not Scores")
 
 
 def _check_statistics(statistics: Sequence[Any], samples: int, where: str) -> None:
     for statistic in statistics:
         require(
-            isinstance(statistic, BatchStatistic) and statistic.net in ("generator", "discriminator"),
+            isinstance(statistic, BatchStatistic) and statistic.net in NETS,
             f"batch_statistics {where} gives {statistic!r}, not a BatchStatistic of the generator or discriminator",
         )
         require(
@@ -326,19 +398,23 @@ def _check_statistics(statistics: Sequence[Any], samples: int, where: str) -> No
         )
 
 
-def _to_format(net: Any, memory_format: torch.memory_format) -> None:
-    """Typed loosely, because `Module.to` has no overload for it."""
+def _largest_difference(scores: Scores, wanted: Scores) -> float:
+    """Return the largest difference between scores, or between class logits where there are any."""
+    change = measure_difference(scores.score, wanted.score)
+    if scores.class_logits is not None and wanted.class_logits is not None:
+        change = max(change, measure_difference(scores.class_logits, wanted.class_logits))
+    return change
+
+
+def _move_to_format(net: Any, memory_format: torch.memory_format) -> None:
+    """Move a network to a memory format; typed loosely, because `Module.to` has no overload for it."""
     net.to(memory_format=memory_format)
 
 
-def _shape(stage: Stage) -> tuple[int, int, int]:
+def _image_shape(stage: Stage) -> tuple[int, int, int]:
     return stage.image_channels, stage.height, stage.width
 
 
-def _type(values: Sequence[Any]) -> str:
-    return ", ".join(type(value).__name__ for value in values)
-
-
-def _first(output: Any) -> Tensor:
-    """Images as they are; the score of Scores."""
+def _as_tensor(output: Any) -> Tensor:
+    """Return images as they are, and the score of Scores."""
     return output.score if isinstance(output, Scores) else output

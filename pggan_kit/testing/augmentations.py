@@ -1,4 +1,4 @@
-"""The suite of augmentations."""
+"""Test that augmentations keep their contract."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
-from pggan_kit.testing.base import TrainedSuite
-from pggan_kit.testing.support import noise, require
+from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.support import draw_noise, require
 
 
 class AugmentationSuite(TrainedSuite):
-    """What D sees of reals and fakes alike. `make` should return one that acts on most images.
+    """Augmentations of all images that D sees, reals and fakes alike; `make` should return one that acts on most.
 
     Attributes:
-        sizes: (height, width) of images.
-        image_channels: gray and colour.
-        draws: how many seeds are tried where one draw may do nothing.
+        sizes: Sizes (height, width) of images.
+        image_channels: Channel counts to try: gray and colour.
+        draws: Number of seeds that are tried where one draw may do nothing.
     """
 
     kind = "augmentations"
@@ -25,37 +25,31 @@ class AugmentationSuite(TrainedSuite):
     image_channels: Sequence[int] = (1, 3)
     draws = 8
 
-    def chosen(self, part: Any) -> dict[str, Any]:
-        """As `train.augmentation`."""
-        return {"augmentation": part}
+    def choose_arguments(self, component: Any) -> dict[str, Any]:
+        """Return the component as `train.augmentation`."""
+        return {"augmentation": component}
 
     def test_shapes(self) -> None:
-        """Images come back in their shape and type, finite, at every size, channel count and batch size."""
-        part = self.make()
+        """Require images of the same shape and type, finite, at every size, channel count and batch size."""
+        augment = self.make()
         for height, width in self.sizes:
             for channels in self.image_channels:
                 for count in (1, 2, 5):
-                    images = noise(count, channels, height, width).clamp(-1, 1)
-                    given = images.clone()
-                    found = part(images)
-                    where = f"of {count} images {height}x{width} with {channels} channels"
-                    require(
-                        found.shape == given.shape and found.dtype == given.dtype,
-                        f"the augmentation {where} returns {found.dtype} {tuple(found.shape)}",
-                    )
-                    require(bool(found.isfinite().all()), f"the augmentation {where} is not finite")
-                    require(torch.equal(images, given), f"the augmentation {where} changes its input in place")
+                    _check_output(augment, (count, channels, height, width))
 
     def test_differentiable(self) -> None:
-        """Gradients flow back to the images, and can be differentiated again: G and penalties learn through it."""
-        part, flows = self.make(), False
+        """Require gradients to the images that can be differentiated again: G and penalties learn through them."""
+        augment = self.make()
+        flows = False
         for seed in range(self.draws):
-            images = noise(4, 3, 8, 8).requires_grad_(True)
+            images = draw_noise(4, 3, 8, 8).requires_grad_(True)
             torch.manual_seed(seed)
-            output = part(images)
+            output = augment(images)
             require(
                 output.requires_grad, "the augmentation is not differentiable: its output is cut off from its input"
             )
+
+            # One draw may leave all images as they are.
             (grad,) = torch.autograd.grad(output.square().sum(), images, create_graph=True)
             require(bool(grad.isfinite().all()), "the gradient through the augmentation is not finite")
             require(grad.requires_grad, "the gradient through the augmentation cannot be differentiated again")
@@ -63,31 +57,50 @@ class AugmentationSuite(TrainedSuite):
         require(flows, "the gradient through the augmentation is 0 throughout")
 
     def test_random_by_torch_alone(self) -> None:
-        """The same torch seed and images give the same result, whatever was augmented before: reals and fakes alike."""
-        part = self.make()
-        images, others = noise(4, 3, 8, 8), noise(4, 3, 8, 8, seed=1)
+        """Require the same result from the same torch seed and images, whatever was augmented before."""
+        augment = self.make()
+        images = draw_noise(4, 3, 8, 8)
+        others = draw_noise(4, 3, 8, 8, seed=1)
         results = []
+
+        # The second time, other images were augmented before.
         for _ in range(2):
             torch.manual_seed(3)
-            results.append(part(images))
-            part(others)
+            results.append(augment(images))
+            augment(others)
         require(
             torch.equal(*results),
-            "the same images under the same torch seed are augmented in two ways: what came before, or another source "
-            "of random numbers, has a say; reals and fakes would not be treated alike",
+            "the same images under the same torch seed are augmented in two ways: earlier images, or another source "
+            "of random numbers, have an influence; reals and fakes would not be treated alike",
         )
 
     def test_gradcheck(self) -> None:
-        """In float64 the gradient to the images equals finite differences."""
-        part = self.make()
+        """Require the gradient to the images to equal finite differences in float64."""
+        augment = self.make()
 
-        def fixed(images: torch.Tensor) -> torch.Tensor:
+        def augment_seeded(images: torch.Tensor) -> torch.Tensor:
             torch.manual_seed(0)
-            result: torch.Tensor = part(images)
+            result: torch.Tensor = augment(images)
             return result
 
-        images = noise(2, 3, 4, 4, dtype=torch.float64).requires_grad_(True)
+        images = draw_noise(2, 3, 4, 4, dtype=torch.float64).requires_grad_(True)
         try:
-            torch.autograd.gradcheck(fixed, (images,))
+            torch.autograd.gradcheck(augment_seeded, (images,))
         except Exception as error:
             raise AssertionError(f"the gradient through the augmentation is not its derivative: {error}") from error
+
+
+def _check_output(augment: Any, shape: tuple[int, int, int, int]) -> None:
+    """Check what an augmentation returns for images of a shape, and that it leaves them as they are."""
+    count, channels, height, width = shape
+    where = f"of {count} images {height}x{width} with {channels} channels"
+    images = draw_noise(*shape).clamp(-1, 1)
+    before = images.clone()
+
+    output = augment(images)
+    require(
+        output.shape == before.shape and output.dtype == before.dtype,
+        f"the augmentation {where} returns {output.dtype} {tuple(output.shape)}",
+    )
+    require(bool(output.isfinite().all()), f"the augmentation {where} is not finite")
+    require(torch.equal(images, before), f"the augmentation {where} changes its input in place")

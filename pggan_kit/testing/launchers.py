@@ -12,109 +12,129 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pggan_kit.components import Trial
-from pggan_kit.testing.base import Suite
+from pggan_kit.testing.suite import Suite
 from pggan_kit.testing.support import require
+
+KILLED_ONCE = """\
+import os, pathlib
+begun = pathlib.Path('begun')
+if not begun.exists():
+    begun.touch()
+    os.kill(os.getpid(), 9)
+"""
+"""Python code that kills itself the first time it runs in a folder."""
+
+COUNTED_WRONG_INPUT = "open('tries', 'a').write('x'); raise SystemExit(2)"
+"""Python code that notes each try, and exits as for wrong input."""
+
+SAVES_WHEN_STOPPED = """\
+import pathlib, signal, sys, time
+def save(*_):
+    time.sleep(0.3)
+    pathlib.Path('saved').touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path('begun').touch()
+time.sleep({patience})
+"""
+"""Python code that takes a while to save after SIGTERM."""
 
 
 class LauncherSuite(Suite):
-    """Runs trials somewhere and survives their deaths.
+    """Launchers run trials somewhere, and outlive trials that are killed.
 
     Attributes:
-        patience: seconds that trials may take to start, and a stopped one to end.
+        patience: Seconds that trials may take to start, and a stopped one to end.
     """
 
     kind = "launchers"
     patience = 60.0
 
     def trial(self, name: str, code: str, folder: str) -> Trial:
-        """A trial that runs Python code in a folder, where its log lies too."""
+        """Return a trial that runs Python code in a folder, where its log is too."""
         return Trial(name, [sys.executable, "-c", code], Path(folder) / f"{name}.log", Path(folder))
 
-    def launched(self, trials: Sequence[Trial], ended: Callable[[Trial, int], None] | None = None) -> list[int]:
-        """The exit codes.
+    def launch_trials(self, trials: Sequence[Trial], ended: Callable[[Trial, int], None] | None = None) -> list[int]:
+        """Launch trials and return their exit codes.
 
         Raises:
             AssertionError: `launch` raises, or does not return one code for each trial.
         """
         try:
-            found = list(self.make().launch(trials, ended))
+            codes = list(self.make().launch(trials, ended))
         except Exception as error:
             raise AssertionError(
-                f"launch() raises {type(error).__name__} ({error}); a trial's death is an exit code, not an exception"
+                f"launch() raises {type(error).__name__} ({error}); a failed trial is an exit code, not an exception"
             ) from error
-        require(len(found) == len(trials), f"launch() returns {len(found)} exit codes for {len(trials)} trials")
-        return found
+        require(len(codes) == len(trials), f"launch() returns {len(codes)} exit codes for {len(trials)} trials")
+        return codes
 
     def test_exit_codes(self) -> None:
-        """One for each trial, in the order of the trials, whichever ends first; `ended` is told of each, once."""
-        codes = {"slow": "import time; time.sleep(0.3)", "wrong": "raise SystemExit(2)", "quick": ""}
-        told: dict[str, int] = {}
+        """Require one code for each trial, in the order of the trials, and one call of `ended` for each."""
+        programs = {"slow": "import time; time.sleep(0.3)", "wrong": "raise SystemExit(2)", "quick": ""}
+        reported: dict[str, int] = {}
         with tempfile.TemporaryDirectory() as folder:
-            trials = [self.trial(name, code, folder) for name, code in codes.items()]
-            found = self.launched(trials, lambda trial, code: told.update({trial.name: code}))
-        require(found == [0, 2, 0], f"trials that exit with 0, 2 and 0 are reported as {found}")
-        require(told == dict(zip(codes, found, strict=True)), f"of exit codes {found}, `ended` is told {told}")
-
-    def test_place(self) -> None:
-        """A trial runs in its folder, and its log has what it writes, after what it wrote before."""
-        with tempfile.TemporaryDirectory() as folder:
-            here = Path(folder).resolve()
-            code = "import os, sys; print(os.getcwd(), flush=True); print('and this', file=sys.stderr)"
-            trial = self.trial("place", code, folder)
-            for _ in range(2):
-                self.launched([trial])
-            assert trial.log is not None
-            written = trial.log.read_text().split("\n") if trial.log.exists() else []
-        wanted = [str(here), "and this"] * 2
+            trials = [self.trial(name, code, folder) for name, code in programs.items()]
+            codes = self.launch_trials(trials, lambda trial, code: reported.update({trial.name: code}))
+        require(codes == [0, 2, 0], f"trials that exit with 0, 2 and 0 are reported as {codes}")
         require(
-            [line for line in written if line] == wanted, f"the log of a trial in {here} has {written}, not {wanted}"
+            reported == dict(zip(programs, codes, strict=True)),
+            f"the exit codes are {codes}, and `ended` is called with {reported}",
         )
 
+    def test_place(self) -> None:
+        """Require a trial to run in its folder, and its log to have its output, after that of earlier launches."""
+        code = "import os, sys; print(os.getcwd(), flush=True); print('and this', file=sys.stderr)"
+        with tempfile.TemporaryDirectory() as folder:
+            here = Path(folder).resolve()
+            trial = self.trial("place", code, folder)
+            for _ in range(2):
+                self.launch_trials([trial])
+            assert trial.log is not None
+            text = trial.log.read_text() if trial.log.exists() else ""
+        lines = [line for line in text.split("\n") if line]
+        wanted = [str(here), "and this"] * 2
+        require(lines == wanted, f"the log of a trial in {here} has {lines}, not {wanted}")
+
     def test_dead_trials_run_again(self) -> None:
-        """One that is killed is run again and goes on; the others run all the same; wrong input is not tried again."""
-        dies = "import os, pathlib; p = pathlib.Path('d'); p.exists() or (p.touch(), os.kill(os.getpid(), 9))"
-        wrong = "open('w', 'a').write('x'); raise SystemExit(2)"
+        """Require a killed trial to run again, others to run all the same, and wrong input not to be tried again."""
         with tempfile.TemporaryDirectory() as folder:
             trials = [
-                self.trial("dies", dies, folder),
-                self.trial("wrong", wrong, folder),
+                self.trial("killed", KILLED_ONCE, folder),
+                self.trial("wrong", COUNTED_WRONG_INPUT, folder),
                 self.trial("good", "", folder),
             ]
-            found = self.launched(trials)
-            tries = len((Path(folder) / "w").read_text())
-        require(found[2] == 0, f"beside a trial that was killed, a good one ends in {found[2]}")
-        require(found[0] == 0, f"a trial that is killed once ends in {found[0]}: it is not run again")
+            killed, _, good = self.launch_trials(trials)
+            tries = len((Path(folder) / "tries").read_text())
+        require(good == 0, f"beside a trial that was killed, a good one ends with {good}")
+        require(killed == 0, f"a trial that is killed once ends with {killed}: it is not run again")
         require(tries == 1, f"a trial whose input is wrong (exit code 2) is run {tries} times")
 
     def test_launches_again(self) -> None:
-        """One object in two launches: in the second a trial that dies is run again as often as in the first."""
-        dies = "import pathlib; p = pathlib.Path('d'); p.exists() or (p.touch(), os.kill(os.getpid(), 9))"
-        part = self.make()
-        for count in ("first", "second"):
+        """Require a second launch by one object to run a killed trial again as often as the first."""
+        launcher = self.make()
+        for number in ("first", "second"):
             with tempfile.TemporaryDirectory() as folder:
-                found = list(part.launch([self.trial("dies", f"import os; {dies}", folder)], None))
-            require(found == [0], f"in the {count} launch a trial that is killed once ends in {found}")
+                codes = list(launcher.launch([self.trial("killed", KILLED_ONCE, folder)], None))
+            require(codes == [0], f"in the {number} launch a trial that is killed once ends with {codes}")
 
     def test_missing_program(self) -> None:
-        """A command that is not there is a failed trial, not an exception."""
+        """Require a missing command to be a failed trial, not an exception."""
         with tempfile.TemporaryDirectory() as folder:
-            found = self.launched([Trial("missing", ["no-such-program-here"]), self.trial("good", "", folder)])
-        require(found[0] != 0 and found[1] == 0, f"a missing program and a good one end in {found}")
+            trials = [Trial("missing", ["no-such-program-here"]), self.trial("good", "", folder)]
+            codes = self.launch_trials(trials)
+        missing, good = codes
+        require(missing != 0 and good == 0, f"a missing program and a good one end with {codes}")
 
     def test_stops_in_order(self) -> None:
-        """Interrupted, it asks what runs to save, waits for it, and raises KeyboardInterrupt."""
-        code = (
-            "import pathlib, signal, sys, time\n"
-            "def save(*_):\n"
-            "    time.sleep(0.3); pathlib.Path('saved').touch(); sys.exit(143)\n"
-            "signal.signal(signal.SIGTERM, save)\n"
-            f"pathlib.Path('begun').touch(); time.sleep({self.patience})"
-        )
+        """Require an interrupted launch to stop its trials, wait until they have saved, and raise KeyboardInterrupt."""
+        code = SAVES_WHEN_STOPPED.format(patience=self.patience)
+        raised = False
         with tempfile.TemporaryDirectory() as folder:
             interrupter = threading.Thread(target=self._interrupt, args=(Path(folder) / "begun",))
             interrupter.start()
-            raised = False
-            # A shell's background jobs ignore SIGINT, and hand that down.
+
+            # A shell's background jobs ignore SIGINT, and pass that on to their children.
             before = signal.signal(signal.SIGINT, signal.default_int_handler)
             try:
                 self.make().launch([self.trial("saves", code, folder)])
@@ -128,12 +148,14 @@ class LauncherSuite(Suite):
         require(saved, "a KeyboardInterrupt in launch() does not wait for a trial that saves after SIGTERM")
 
     def _interrupt(self, begun: Path) -> None:
+        """Interrupt this process once a trial has begun."""
         until = time.monotonic() + self.patience
         while not begun.exists() and time.monotonic() < until:
             time.sleep(0.02)
-        # To this process, whose main thread hears it; where no trial has begun, too, lest `launch` wait for ever.
+
+        # Python raises KeyboardInterrupt in the main thread. Where no trial has begun, `launch` must not wait forever.
         os.kill(os.getpid(), signal.SIGINT)
 
     def test_no_trials(self) -> None:
-        """Nothing to do is done."""
-        require(self.launched([]) == [], "launching no trials returns something")
+        """Require no exit codes for no trials."""
+        require(self.launch_trials([]) == [], "launching no trials returns something")

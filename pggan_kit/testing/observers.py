@@ -1,4 +1,4 @@
-"""The suites of observers and of launchers: what stands around a run."""
+"""Test that observers keep their contract."""
 
 from __future__ import annotations
 
@@ -6,44 +6,51 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.testing.base import TrainedSuite
-from pggan_kit.testing.support import equal, require
-from pggan_kit.testing.tiny_runs import summary, train_tiny
+from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.support import are_equal, require
+from pggan_kit.testing.tiny_runs import summarize_run, train_tiny
 
 
 class ObserverSuite(TrainedSuite):
-    """Watches a run through hooks and changes nothing in it."""
+    """Observers watch a run through hooks and change nothing in it."""
 
     kind = "observers"
 
-    def chosen(self, part: Any) -> dict[str, Any]:
-        """As `train.observers`."""
-        return {"observers": [part]}
+    def choose_arguments(self, component: Any) -> dict[str, Any]:
+        """Return the component as the one of `train.observers`."""
+        return {"observers": [component]}
 
     def test_changes_nothing(self) -> None:
-        """A run with it and one without end in the same weights, to the bit."""
-        part, name = self.part()
+        """Require a run with the observer to end with the same weights as one without, bit for bit."""
+        component, name = self.make_named()
         with tempfile.TemporaryDirectory() as watched, tempfile.TemporaryDirectory() as alone:
-            with_it = summary(train_tiny(part, name, Path(watched), self.chosen(part)))
-            without = summary(train_tiny(object(), "nobody", Path(alone), {}))
+            with_it = summarize_run(self.train(component, name, watched))
+            without = summarize_run(train_tiny(object(), "nobody", Path(alone), {}))
         require(
-            equal(with_it, without), f"a run with {name} ends in other weights than one without: it disturbs training"
+            are_equal(with_it, without),
+            f"a run with {name} ends with other weights than one without: it disturbs training",
         )
 
     def test_leaves_the_same_files_in_each_run(self) -> None:
-        """One object in two runs: in the second it leaves the files that a new object leaves."""
-        used, name = self.part()
-        left: list[dict[str, bytes]] = []
-        for part in (used, used, self.make(), self.make()):
+        """Require the second run with one object to leave the files that a new object leaves."""
+        used, name = self.make_named()
+        files_by_run: list[dict[str, bytes]] = []
+        for component in (used, used, self.make(), self.make()):
             with tempfile.TemporaryDirectory() as folder:
-                train_tiny(part, name, Path(folder), self.chosen(part))
-                files = [path for path in Path(folder).rglob("*") if path.is_file()]
-                left.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
-        _, second, fresh, other = left
+                self.train(component, name, folder)
+                files_by_run.append(_read_files(Path(folder)))
+
+        # A file in which two new objects differ has the time in it.
+        _, second, fresh, other = files_by_run
         for path, content in fresh.items():
-            if other.get(path) == content:  # else it has the time in it
+            if other.get(path) == content:
                 require(
                     second.get(path) == content,
                     f"in a second run with one {name}, {path} is not what a new one leaves: {name} keeps something "
                     "from run to run; begin it in before_run, not in __init__ alone",
                 )
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of all files below a folder, by path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

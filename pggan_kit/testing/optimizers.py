@@ -1,4 +1,4 @@
-"""The suite of optimizers."""
+"""Test that optimizers keep their contract."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import torch
 from torch import nn
 
 from pggan_kit.schedule import Stage
-from pggan_kit.testing.base import TrainedSuite
-from pggan_kit.testing.support import equal, make_stages, noise, require, through_a_file
+from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.support import are_equal, draw_noise, make_stages, require, save_and_load
 
 
 class OptimizerSuite(TrainedSuite):
-    """Builds torch optimizers.
+    """Components that build torch optimizers.
 
     Attributes:
-        steps: within which a quadratic must have become smaller.
-        lr_name: the argument that takes a learning rate per stage; empty where there is none.
+        steps: Steps within which a quadratic must have become smaller.
+        lr_name: Name of the argument that takes a learning rate per stage; empty where there is none.
     """
 
     kind = "optimizers"
     steps = 50
     lr_name = "lr"
 
-    def chosen(self, part: Any) -> dict[str, Any]:
-        """For both networks."""
-        return {"generator_optimizer": part, "discriminator_optimizer": part}
+    def choose_arguments(self, component: Any) -> dict[str, Any]:
+        """Return the component as the optimizer of both networks."""
+        return {"generator_optimizer": component, "discriminator_optimizer": component}
 
     def stage(self) -> Stage:
-        """The one that optimizers are built for."""
+        """Return the stage that optimizers are built for."""
         return make_stages()[0]
 
     def test_holds_all_parameters(self) -> None:
-        """Every parameter that it was given is in one of its groups, also where they came from a generator."""
-        params = [nn.Parameter(noise(3, seed=i)) for i in range(3)]
+        """Require every given parameter in one of the groups, also where the parameters came from a generator."""
+        params = [nn.Parameter(draw_noise(3, seed=i)) for i in range(3)]
         built = self.make().build((param for param in params), self.stage())
         require(
             isinstance(built, torch.optim.Optimizer), f"build() returns a {type(built).__name__}, no torch Optimizer"
@@ -46,22 +46,24 @@ class OptimizerSuite(TrainedSuite):
         )
 
     def test_descends(self) -> None:
-        """A quadratic becomes smaller."""
+        """Require a quadratic to become smaller."""
         params = [nn.Parameter(torch.ones(3)), nn.Parameter(-torch.ones(2, 2))]
         descend(self.make().build(params, self.stage()), params, self.steps)
         size = sum(float(param.detach().square().sum()) for param in params)
         require(size < 7.0, f"after {self.steps} steps a quadratic has not become smaller ({size:.4g}, from 7)")
 
     def test_state_can_be_carried_over(self) -> None:
-        """A new optimizer that is given the old one's state of each parameter goes on as the old one would have."""
+        """Require a new optimizer with the old one's state of each parameter to continue as the old one."""
         ends = []
-        for carried in (False, True):
+        for renews in (False, True):
             params = [nn.Parameter(torch.linspace(0.5, 1.0, 3))]
-            part = self.make()
-            optimizer = part.build(params, self.stage())
+            component = self.make()
+            optimizer = component.build(params, self.stage())
             descend(optimizer, params, 3)
-            if carried:
-                renewed = part.build(params, self.stage())
+
+            # A run does this where the networks grow.
+            if renews:
+                renewed = component.build(params, self.stage())
                 for param in params:
                     renewed.state[param] = optimizer.state[param]
                 optimizer = renewed
@@ -74,30 +76,31 @@ class OptimizerSuite(TrainedSuite):
         )
 
     def test_state_survives_a_file(self) -> None:
-        """`state_dict` is data, and loading it goes on to the bit."""
+        """Require a `state_dict` of data that an optimizer loads bit for bit."""
         params = [nn.Parameter(torch.linspace(0.5, 1.0, 3))]
-        part = self.make()
-        optimizer = part.build(params, self.stage())
+        component = self.make()
+        optimizer = component.build(params, self.stage())
         descend(optimizer, params, 3)
-        saved = through_a_file(optimizer.state_dict(), "the optimizer")
-        other = part.build([nn.Parameter(params[0].detach().clone())], self.stage())
+        saved = save_and_load(optimizer.state_dict(), "the optimizer")
+        other = component.build([nn.Parameter(params[0].detach().clone())], self.stage())
         other.load_state_dict(saved)
         require(
-            equal(other.state_dict()["state"], saved["state"]), "the optimizer does not load the state that it saved"
+            are_equal(other.state_dict()["state"], saved["state"]),
+            "the optimizer does not load the state that it saved",
         )
 
     def test_learning_rate_per_stage(self) -> None:
-        """A dict keyed by image height gives each stage its own learning rate."""
+        """Require a dict keyed by image height to give each stage its own learning rate."""
         if not self.lr_name:
             return
         small, large = make_stages((4, 8))
-        part = self.make_with(**{self.lr_name: {4: 1e-3, 8: 5e-4}})
+        component = self.make_with(**{self.lr_name: {4: 1e-3, 8: 5e-4}})
         for stage, wanted in ((small, 1e-3), (large, 5e-4)):
-            built = part.build([nn.Parameter(torch.ones(1))], stage)
-            found = float(built.param_groups[0]["lr"])
+            built = component.build([nn.Parameter(torch.ones(1))], stage)
+            rate = float(built.param_groups[0]["lr"])
             require(
-                abs(found - wanted) < 1e-12,
-                f"with {self.lr_name} = {{4: 0.001, 8: 0.0005}} the learning rate at {stage.size} is {found}",
+                abs(rate - wanted) < 1e-12,
+                f"with {self.lr_name} = {{4: 0.001, 8: 0.0005}} the learning rate at {stage.size} is {rate}",
             )
 
 

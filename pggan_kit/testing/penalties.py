@@ -9,61 +9,76 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit.components import Penalty, Scores
-from pggan_kit.testing.base import TrainedSuite
-from pggan_kit.testing.support import checked, difference, noise, require
+from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.support import check_gradients, draw_noise, measure_difference, require
 from pggan_kit.testing.toys import ToyLoss
+
+MEAN_TOLERANCE = 1e-6
+"""Tolerance between the penalty of a batch and of the batch given twice."""
 
 
 class SmoothCritic(nn.Module):
-    """(N, channels, 3, 3) -> Scores, smooth in images and weights, and nowhere linear.
+    """A critic (N, channels, 3, 3) -> Scores, smooth in images and weights, and nowhere linear.
 
     Args:
-        channels: of the images.
-        size: of the initial weights; 0 makes a critic that is flat.
+        channels: Channels of the images.
+        size: Size of the initial weights; 0 makes a critic that is flat.
+        dtype: Type of the weights.
     """
 
     def __init__(self, channels: int = 1, size: float = 0.5, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
-        self.first = nn.Parameter(size * noise(3, channels, 2, 2, dtype=dtype))
-        self.second = nn.Parameter(size * noise(12, seed=1, dtype=dtype))
+        self.first = nn.Parameter(size * draw_noise(3, channels, 2, 2, dtype=dtype))
+        self.second = nn.Parameter(size * draw_noise(12, seed=1, dtype=dtype))
 
     def forward(self, images: Tensor) -> Scores:
-        """tanh(convolution), weighted sum."""
-        return self.judged(images, self.first, self.second)
+        """Return the scores of images."""
+        return self.judge(images, self.first, self.second)
 
     @staticmethod
-    def judged(images: Tensor, first: Tensor, second: Tensor) -> Scores:
-        """The same with weights from elsewhere."""
+    def judge(images: Tensor, first: Tensor, second: Tensor) -> Scores:
+        """Return sinh of a weighted sum of tanh of a convolution, with weights from elsewhere."""
         features = torch.nn.functional.conv2d(images, first).tanh().flatten(1)
         return Scores((features @ second).sinh())
 
 
 class PenaltySuite(TrainedSuite):
-    """A penalty, on a small smooth critic.
+    """Penalties, on a small smooth critic.
 
     Attributes:
-        image_channels: gray and colour.
-        second_order: whether the penalty's gradient to D's weights is to be differentiable again.
+        image_channels: Channel counts to try: gray and colour.
+        second_order: Whether the penalty's gradient to D's weights is to be differentiable again.
     """
 
     kind = "penalties"
     image_channels: Sequence[int] = (1, 3)
     second_order = True
 
-    def chosen(self, part: Any) -> dict[str, Any]:
-        """As the one penalty of a logistic loss."""
-        return {"loss": ToyLoss([part])}
+    def choose_arguments(self, component: Any) -> dict[str, Any]:
+        """Return the component as the one penalty of a logistic loss."""
+        return {"loss": ToyLoss([component])}
 
     def value(self, penalty: Penalty, critic: Any, repeat: int = 1, channels: int = 1, count: int = 3) -> Tensor:
-        """The penalty of a fixed batch, which is repeated `repeat` times."""
-        dtype = next(iter(critic.parameters())).dtype if isinstance(critic, nn.Module) else torch.float64
-        real, fake = (noise(count, channels, 3, 3, seed=s, dtype=dtype).repeat(repeat, 1, 1, 1) for s in (2, 3))
+        """Return the penalty of a fixed batch.
+
+        Args:
+            penalty: The penalty.
+            critic: The critic, a `SmoothCritic` or a function of float64 images.
+            repeat: How often the batch is repeated.
+            channels: Channels of the images.
+            count: Samples in the batch.
+        """
+        # Inputs have the type of the critic's weights.
+        dtype = torch.float64
+        if isinstance(critic, nn.Module):
+            dtype = next(iter(critic.parameters())).dtype
+        real, fake = (draw_noise(count, channels, 3, 3, seed=s, dtype=dtype).repeat(repeat, 1, 1, 1) for s in (2, 3))
         mix = torch.linspace(0.1, 0.9, count, dtype=dtype).repeat(repeat)
         torch.manual_seed(0)
         return penalty(critic, real, fake, critic(real), critic(fake), mix)
 
     def test_value(self) -> None:
-        """One finite number, for gray and colour images and any batch size."""
+        """Require one finite number, for gray and colour images and any batch size."""
         for channels in self.image_channels:
             for count in (1, 2, 4):
                 value = self.value(self.make(), SmoothCritic(channels), channels=channels, count=count)
@@ -72,7 +87,7 @@ class PenaltySuite(TrainedSuite):
                 require(bool(value.isfinite()), f"the penalty {where} is not finite")
 
     def test_gradients_flow(self) -> None:
-        """To the critic's weights."""
+        """Require gradients to the critic's weights."""
         critic = SmoothCritic()
         value = self.value(self.make(), critic)
         require(value.requires_grad, "the penalty does not depend on the critic's weights: nothing is penalised")
@@ -81,41 +96,47 @@ class PenaltySuite(TrainedSuite):
         require(any(reached), "no gradient flows from the penalty to the critic's weights: was something detached?")
 
     def test_gradcheck(self) -> None:
-        """In float64, its gradients to the critic's weights, of first and second order, equal finite differences."""
-        penalty, critic = self.make(), SmoothCritic()
-        given = tuple(param.detach().clone().requires_grad_(True) for param in critic.parameters())
+        """Require gradients to the critic's weights, of first and second order, to equal finite differences."""
+        penalty = self.make()
+        weights = [param.detach().clone().requires_grad_(True) for param in SmoothCritic().parameters()]
 
-        def function(first: Tensor, second: Tensor) -> Tensor:
-            return self.value(penalty, lambda images: SmoothCritic.judged(images, first, second))
+        def penalise(first: Tensor, second: Tensor) -> Tensor:
+            return self.value(penalty, lambda images: SmoothCritic.judge(images, first, second))
 
-        checked(function, given, "the penalty as a function of the critic's weights", self.second_order)
+        check_gradients(penalise, weights, "the penalty as a function of the critic's weights", self.second_order)
 
     def test_is_a_mean(self) -> None:
-        """A batch given twice has the same penalty."""
-        penalty, critic = self.make(), SmoothCritic()
-        once, twice = self.value(penalty, critic), self.value(penalty, critic, repeat=2)
+        """Require the same penalty of a batch given twice."""
+        penalty = self.make()
+        critic = SmoothCritic()
+        once = self.value(penalty, critic)
+        twice = self.value(penalty, critic, repeat=2)
         require(
-            difference(twice, once) <= 1e-6,
+            measure_difference(twice, once) <= MEAN_TOLERANCE,
             f"the penalty of a batch repeated twice is {twice.item():.4g} where once it is {once.item():.4g}: it must "
             "be a mean over samples",
         )
 
     def test_leaves_weight_to_the_update(self) -> None:
-        """The term is unweighted: the update multiplies it by `weight` and `every`."""
-        penalty, critic = self.make(), SmoothCritic()
+        """Require an unweighted term: the update multiplies it by `weight` and `every`."""
+        penalty = self.make()
+        critic = SmoothCritic()
         require(penalty.weight >= 0, f"weight is {penalty.weight}, below 0")
         require(
             penalty.every >= 1 and isinstance(penalty.every, int), f"every is {penalty.every!r}, no number from 1 up"
         )
+
+        # With another weight, the value must stay the same.
         plain = self.value(penalty, critic)
-        penalty.weight, penalty.every = 2 * penalty.weight + 1, 2 * penalty.every
+        penalty.weight = 2 * penalty.weight + 1
+        penalty.every = 2 * penalty.every
         require(
-            difference(self.value(penalty, critic), plain) == 0,
+            measure_difference(self.value(penalty, critic), plain) == 0,
             "the penalty's value depends on its weight or every: the update multiplies by them, so they count twice",
         )
 
     def test_flat_critic(self) -> None:
-        """Where D's gradient is 0, value and gradient are finite: the square root has no derivative there."""
+        """Require a finite value and gradient where D's gradient is 0: the square root has no derivative there."""
         critic = SmoothCritic(size=0.0)
         value = self.value(self.make(), critic)
         require(bool(value.isfinite()), "the penalty of a flat critic is not finite")

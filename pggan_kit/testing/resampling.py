@@ -1,115 +1,17 @@
-"""The suite of resampling pairs."""
+"""Test that resampling pairs keep their contract."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pggan_kit.layers.resampling import Downsample, Upsample
-from pggan_kit.testing.base import TrainedSuite
-from pggan_kit.testing.support import difference, noise, require, require_gradients
-
-
-class ResamplingSuite(TrainedSuite):
-    """A pair of modules that change the size of features.
-
-    Attributes:
-        factors: growth factors to try.
-        channels: numbers of maps to try.
-        kernels: sizes of the convolutions that may be fused.
-        tolerance: between fused and composed, in float64, relative to the largest value.
-    """
-
-    kind = "resampling"
-    factors: Sequence[int] = (2, 3, 4)
-    channels: Sequence[int] = (1, 4)
-    kernels: Sequence[int] = (1, 3, 5)
-    tolerance = 1e-10
-
-    def chosen(self, part: Any) -> dict[str, Any]:
-        """As `train.resampling`."""
-        return {"resampling": part}
-
-    def cases(self) -> Iterator[tuple[Any, int, int, str]]:
-        """A new part with each number of channels and factor, and words for it."""
-        for channels in self.channels:
-            for factor in self.factors:
-                torch.manual_seed(0)
-                yield self.make(), channels, factor, f"with factor {factor} and {channels} channels"
-
-    def test_sizes(self) -> None:
-        """`up` multiplies height and width by the factor, `down` divides them, at any size and batch size."""
-        for part, channels, factor, where in self.cases():
-            up, down = part.up(channels, factor), part.down(channels, factor)
-            for count, height, width in ((1, 1, 1), (2, 3, 5), (3, 4, 4)):
-                small = noise(count, channels, height, width)
-                large = noise(count, channels, factor * height, factor * width)
-                for name, found, wanted in (("up", up(small), large), ("down", down(large), small)):
-                    require(
-                        found.shape == wanted.shape and found.dtype == torch.float32,
-                        f"{name} {where} makes {found.dtype} {tuple(found.shape)} where float32 "
-                        f"{tuple(wanted.shape)} is wanted",
-                    )
-
-    def test_is_a_module_with_conv2d(self) -> None:
-        """`up` and `down` build an `Upsample` and a `Downsample`, so that convolutions can be fused with them."""
-        for part, channels, factor, where in self.cases():
-            for name, module, wanted in (
-                ("up", part.up(channels, factor), Upsample),
-                ("down", part.down(channels, factor), Downsample),
-            ):
-                require(isinstance(module, wanted), f"{name} {where} builds no pggan_kit.resampling.{wanted.__name__}")
-                require(module.factor == factor, f"{name} {where} builds a module whose factor is {module.factor}")
-
-    def test_gradients_flow(self) -> None:
-        """To the features and to every parameter."""
-        for part, channels, factor, where in self.cases():
-            for name in ("up", "down"):
-                module = getattr(part, name)(channels, factor)
-                x = noise(2, channels, 2 * factor, 3 * factor).requires_grad_(True)
-                output = module(x)
-                (output * noise(*output.shape, seed=1)).sum().backward()
-                require(
-                    x.grad is not None and bool((x.grad.abs().amax((0, 2, 3)) > 0).all()),
-                    f"no gradient flows through {name} {where} to some of the features",
-                )
-                require_gradients(module, f"{name} {where}")
-
-    def test_same_input_same_output(self) -> None:
-        """Nothing is random or remembered."""
-        for part, channels, factor, where in self.cases():
-            for name in ("up", "down"):
-                module = getattr(part, name)(channels, factor).eval()
-                x = noise(2, channels, 2 * factor, 2 * factor)
-                require(torch.equal(module(x), module(x)), f"{name} {where} gives two outputs for one input")
-
-    def test_fused_convolution(self) -> None:
-        """`conv2d` equals the convolution after `up`, or before `down`, with gradients of first and second order."""
-        for part, channels, factor, where in self.cases():
-            up, down = part.up(channels, factor).double(), part.down(channels, factor).double()
-            for kernel in self.kernels:
-                # `up` precedes the convolution and `down` follows it: each has as many channels as it is given.
-                widen = noise(3, channels, kernel, kernel, dtype=torch.float64)
-                narrow = noise(channels, 3, kernel, kernel, dtype=torch.float64)
-                small = noise(2, channels, 3, 2, seed=1, dtype=torch.float64)
-                large = noise(2, 3, 3 * factor, 2 * factor, seed=1, dtype=torch.float64)
-                case = f"{where} and a {kernel}x{kernel} kernel"
-                for name, module, x, weight in (("up", up, small, widen), ("down", down, large, narrow)):
-                    fused, composed = (_derivatives(module, x, weight, fused) for fused in (True, False))
-                    for order, (found, wanted) in enumerate(zip(fused, composed, strict=True)):
-                        what = ORDERS[order]
-                        require(found.shape == wanted.shape, f"{name}.conv2d {case} has another size than composed")
-                        change = difference(found, wanted)
-                        require(
-                            change <= self.tolerance,
-                            f"{name}.conv2d {case} differs from {name} and convolution one after the other in {what}, "
-                            f"by {change:.2g}",
-                        )
-
+from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.support import draw_noise, measure_difference, require, require_gradients
 
 ORDERS = (
     "its output",
@@ -118,18 +20,145 @@ ORDERS = (
     "the gradient of its gradient to the features",
     "the gradient of its gradient to the weight",
 )
+"""Tensors in which a fused convolution is compared with a composed one."""
 
 
-def _derivatives(module: Any, x: Tensor, weight: Tensor, fused: bool) -> list[Tensor]:
-    """The output, and what `ORDERS` names after it."""
-    x, weight = x.clone().requires_grad_(True), weight.clone().requires_grad_(True)
-    if fused:
-        output = module.conv2d(x, weight)
-    elif isinstance(module, Upsample):
-        output = F.conv2d(module(x), weight, padding=weight.shape[-1] // 2)
-    else:
-        output = module(F.conv2d(x, weight, padding=weight.shape[-1] // 2))
-    direction = noise(*output.shape, seed=2, dtype=torch.float64)
+class Case(NamedTuple):
+    """A new pair with a number of channels and a factor, and words for these."""
+
+    pair: Any
+    channels: int
+    factor: int
+    where: str
+
+
+class ResamplingSuite(TrainedSuite):
+    """Pairs of modules that change the size of features.
+
+    Attributes:
+        factors: Growth factors to try.
+        channels: Numbers of maps to try.
+        kernels: Sizes of the convolutions that may be fused.
+        tolerance: Tolerance between fused and composed, in float64, relative to the largest value.
+    """
+
+    kind = "resampling"
+    factors: Sequence[int] = (2, 3, 4)
+    channels: Sequence[int] = (1, 4)
+    kernels: Sequence[int] = (1, 3, 5)
+    tolerance = 1e-10
+
+    def choose_arguments(self, component: Any) -> dict[str, Any]:
+        """Return the component as `train.resampling`."""
+        return {"resampling": component}
+
+    def iterate_cases(self) -> Iterator[Case]:
+        """Yield a new pair with each number of channels and factor."""
+        for channels in self.channels:
+            for factor in self.factors:
+                torch.manual_seed(0)
+                yield Case(self.make(), channels, factor, f"with factor {factor} and {channels} channels")
+
+    def test_sizes(self) -> None:
+        """Require `up` to multiply height and width by the factor, and `down` to divide them, at any size."""
+        for pair, channels, factor, where in self.iterate_cases():
+            up = pair.up(channels, factor)
+            down = pair.down(channels, factor)
+            for count, height, width in ((1, 1, 1), (2, 3, 5), (3, 4, 4)):
+                small = draw_noise(count, channels, height, width)
+                large = draw_noise(count, channels, factor * height, factor * width)
+                _require_like(up(small), large, f"up {where}")
+                _require_like(down(large), small, f"down {where}")
+
+    def test_is_a_module_with_conv2d(self) -> None:
+        """Require an `Upsample` and a `Downsample`, so that convolutions can be fused with them."""
+        for pair, channels, factor, where in self.iterate_cases():
+            for name, module, wanted in (
+                ("up", pair.up(channels, factor), Upsample),
+                ("down", pair.down(channels, factor), Downsample),
+            ):
+                require(isinstance(module, wanted), f"{name} {where} builds no pggan_kit.{wanted.__name__}")
+                require(module.factor == factor, f"{name} {where} builds a module whose factor is {module.factor}")
+
+    def test_gradients_flow(self) -> None:
+        """Require gradients to the features and to every parameter."""
+        for pair, channels, factor, where in self.iterate_cases():
+            for name in ("up", "down"):
+                module = getattr(pair, name)(channels, factor)
+                x = draw_noise(2, channels, 2 * factor, 3 * factor).requires_grad_(True)
+                output = module(x)
+                (output * draw_noise(*output.shape, seed=1)).sum().backward()
+                require(
+                    x.grad is not None and bool((x.grad.abs().amax((0, 2, 3)) > 0).all()),
+                    f"no gradient flows through {name} {where} to some of the features",
+                )
+                require_gradients(module, f"{name} {where}")
+
+    def test_same_input_same_output(self) -> None:
+        """Require that nothing is random or remembered."""
+        for pair, channels, factor, where in self.iterate_cases():
+            for name in ("up", "down"):
+                module = getattr(pair, name)(channels, factor).eval()
+                x = draw_noise(2, channels, 2 * factor, 2 * factor)
+                require(torch.equal(module(x), module(x)), f"{name} {where} gives two outputs for one input")
+
+    def test_fused_convolution(self) -> None:
+        """Require `conv2d` to equal the convolution after `up`, or before `down`, and its gradients to second order."""
+        for pair, channels, factor, where in self.iterate_cases():
+            up = pair.up(channels, factor).double()
+            down = pair.down(channels, factor).double()
+            small = draw_noise(2, channels, 3, 2, seed=1, dtype=torch.float64)
+            large = draw_noise(2, 3, 3 * factor, 2 * factor, seed=1, dtype=torch.float64)
+            for kernel in self.kernels:
+                # `up` precedes the convolution and `down` follows it: each has as many channels as it is given.
+                widen = draw_noise(3, channels, kernel, kernel, dtype=torch.float64)
+                narrow = draw_noise(channels, 3, kernel, kernel, dtype=torch.float64)
+                case = f"{where} and a {kernel}x{kernel} kernel"
+                self._check_fusion("up", up, small, widen, case)
+                self._check_fusion("down", down, large, narrow, case)
+
+    def _check_fusion(self, name: str, module: Any, x: Tensor, weight: Tensor, case: str) -> None:
+        """Compare a module's fused convolution with module and convolution one after the other."""
+
+        def compose(x: Tensor, weight: Tensor) -> Tensor:
+            padding = weight.shape[-1] // 2
+            if isinstance(module, Upsample):
+                return F.conv2d(module(x), weight, padding=padding)
+            return _call(module, F.conv2d(x, weight, padding=padding))
+
+        # The output, and gradients up to second order.
+        fused = _differentiate_twice(module.conv2d, x, weight)
+        composed = _differentiate_twice(compose, x, weight)
+        for order, value, wanted in zip(ORDERS, fused, composed, strict=True):
+            require(value.shape == wanted.shape, f"{name}.conv2d {case} has another size than composed")
+            change = measure_difference(value, wanted)
+            require(
+                change <= self.tolerance,
+                f"{name}.conv2d {case} differs from {name} and convolution one after the other in {order}, "
+                f"by {change:.2g}",
+            )
+
+
+def _require_like(output: Tensor, wanted: Tensor, name: str) -> None:
+    require(
+        output.shape == wanted.shape and output.dtype == torch.float32,
+        f"{name} makes {output.dtype} {tuple(output.shape)} where float32 {tuple(wanted.shape)} is wanted",
+    )
+
+
+def _call(module: nn.Module, x: Tensor) -> Tensor:
+    output: Tensor = module(x)
+    return output
+
+
+def _differentiate_twice(function: Any, x: Tensor, weight: Tensor) -> list[Tensor]:
+    """Return a function's output, and its gradients in the order of `ORDERS`."""
+    x = x.clone().requires_grad_(True)
+    weight = weight.clone().requires_grad_(True)
+    output = function(x, weight)
+    direction = draw_noise(*output.shape, seed=2, dtype=torch.float64)
+
     first = torch.autograd.grad((output.tanh() * direction).sum(), (x, weight), create_graph=True)
-    second = torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), (x, weight))
+    squares = torch.stack([gradient.square().sum() for gradient in first])
+    second = torch.autograd.grad(squares.sum(), (x, weight))
     return [output, *first, *second]

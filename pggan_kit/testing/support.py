@@ -1,4 +1,4 @@
-"""What the suites share: saying what is broken, stages, comparing, and noticing who waits for the device."""
+"""Helpers of the suites: messages about what is broken, stages, comparisons, and a watch for waits on the device."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require(condition: bool, message: str) -> None:
     """Fail with a message that says what is broken; unlike `assert`, also under `python -O`.
 
     Raises:
-        AssertionError: the condition does not hold.
+        AssertionError: The condition does not hold.
     """
     if not condition:
         raise AssertionError(message)
@@ -42,7 +42,7 @@ def make_stages(
     fade_images: int = 12,
     stable_images: int = 8,
 ) -> tuple[Stage, ...]:
-    """The stages of a short schedule."""
+    """Return the stages of a short schedule."""
     settings = ScheduleSettings(sizes, fade_images, stable_images, batch_size)
     return settings.resolve(16, image_channels, classes).stages
 
@@ -51,71 +51,77 @@ def load_hooks(plugin: object) -> Hooks:
     """Load a plugin as a run does, and return its hooks: `load_hooks(mine).call("before_run", run=run)`.
 
     Args:
-        plugin: a module, or an object with hooks.
+        plugin: A module, or an object with hooks.
 
     Raises:
-        PluginError: it misspells a hook, takes arguments that the hook does not have, or implements none.
+        PluginError: The plugin misspells a hook, takes arguments that the hook does not have, or implements none.
     """
     plugins = Plugins()
     plugins.add(Plugin(getattr(plugin, "__name__", type(plugin).__name__), "this test", plugin))
     return Hooks(plugins, {})
 
 
-def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """N(0, 1), the same for the same seed, whatever else was drawn."""
+def draw_noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Draw from N(0, 1): the same for the same seed, whatever else was drawn."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def labels_for(classes: int, count: int) -> Tensor | None:
-    """(count,) labels 0, 1, ..., or None without classes."""
+def make_labels(classes: int, count: int) -> Tensor | None:
+    """Return labels 0, 1, ... of shape (count,), or None without classes."""
     return torch.arange(count) % classes if classes else None
 
 
-def difference(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, relative to the largest wanted value (at least 1); NaN where anything is NaN."""
-    found, wanted = found.detach().double(), wanted.detach().double()
-    return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1.0))
+def measure_difference(value: Tensor, wanted: Tensor) -> float:
+    """Return the largest difference, relative to the largest wanted value (at least 1); NaN where anything is NaN."""
+    value = value.detach().double()
+    wanted = wanted.detach().double()
+    return float((value - wanted).abs().max() / wanted.abs().max().clamp(min=1.0))
 
 
-def shake(net: nn.Module, seed: int = 0, size: float = 0.1) -> None:
-    """Move every parameter a little: what starts at 0 would hide errors."""
+def perturb(net: nn.Module, seed: int = 0, size: float = 0.1) -> None:
+    """Move every parameter a little: parameters that start at 0 would hide errors."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for param in net.parameters():
             param.add_(torch.randn(param.shape, generator=generator, dtype=param.dtype), alpha=size)
 
 
-def require_gradients(net: nn.Module, what: str) -> None:
+def require_gradients(net: nn.Module, name: str) -> None:
     """Fail where a parameter got no gradient, or one that is 0 throughout or not finite.
 
     Args:
-        net: after a backward pass.
-        what: names the network or part in the message.
+        net: The network or module, after a backward pass.
+        name: Its name for the message.
     """
-    for name, param in net.named_parameters():
-        require(param.grad is not None, f"no gradient flows to {what}'s parameter {name}: the output ignores it")
+    for key, param in net.named_parameters():
+        require(param.grad is not None, f"no gradient flows to {name}'s parameter {key}: the output ignores it")
         assert param.grad is not None
-        require(bool(param.grad.isfinite().all()), f"the gradient of {what}'s parameter {name} is not finite")
-        require(bool(param.grad.abs().max() > 0), f"the gradient of {what}'s parameter {name} is 0 throughout")
+        require(bool(param.grad.isfinite().all()), f"the gradient of {name}'s parameter {key} is not finite")
+        require(bool(param.grad.abs().max() > 0), f"the gradient of {name}'s parameter {key} is 0 throughout")
 
 
-def equal(a: Any, b: Any) -> bool:
-    """Whether two trees of tensors, numbers, strings, dicts, lists and tuples are equal to the bit."""
+def are_equal(a: Any, b: Any) -> bool:
+    """Return whether two trees of tensors, numbers, strings, dicts, lists and tuples are equal bit for bit."""
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(are_equal(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
+        return len(a) == len(b) and all(map(are_equal, a, b))
     return bool(a == b)
 
 
-def through_a_file(saved: Any, what: str) -> Any:
-    """What a checkpoint gives back of it.
+def save_and_load(saved: Any, name: str) -> Any:
+    """Return a state as it comes back from a checkpoint.
+
+    Args:
+        saved: The state.
+        name: Name of its owner for the message.
 
     Raises:
-        AssertionError: it holds something that files of data may not hold.
+        AssertionError: The state holds something that files of data may not hold.
     """
+    # With `weights_only`, torch refuses objects that could run code.
     buffer = io.BytesIO()
     try:
         torch.save(saved, buffer)
@@ -123,48 +129,59 @@ def through_a_file(saved: Any, what: str) -> Any:
         return torch.load(buffer, weights_only=True)
     except Exception as error:
         raise AssertionError(
-            f"{what} saves what torch.load(weights_only=True) does not give back; save tensors, numbers, strings, and "
+            f"{name} saves what torch.load(weights_only=True) does not give back; save tensors, numbers, strings, and "
             f"lists, tuples and dicts of those ({first_line(error)})"
         ) from error
 
 
-def weights(net: nn.Module) -> dict[str, Tensor]:
-    """A copy of a network's state."""
+def copy_weights(net: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a network's state."""
     return {name: value.clone() for name, value in net.state_dict().items()}
 
 
-def checked(function: Callable[..., Any], inputs: Sequence[Tensor], what: str, second: bool = True) -> None:
-    """Compare gradients with finite differences in float64, of first and (with `second`) of second order.
+def check_gradients(function: Callable[..., Any], inputs: Sequence[Tensor], name: str, second: bool = True) -> None:
+    """Compare gradients with finite differences in float64.
+
+    Args:
+        function: The function.
+        inputs: Its float64 inputs.
+        name: Its name, with which the message begins.
+        second: Whether gradients of second order are compared too.
 
     Raises:
-        AssertionError: they differ; the message begins with `what`.
+        AssertionError: The gradients differ.
     """
     try:
         torch.autograd.gradcheck(function, tuple(inputs))
     except Exception as error:
-        raise AssertionError(f"{what}: its gradient is not its derivative. {first_lines(error)}") from error
+        raise AssertionError(f"{name}: its gradient is not its derivative. {summarize_error(error)}") from error
     if not second:
         return
+
+    # Penalties on gradients are differentiated a second time.
     try:
         torch.autograd.gradgradcheck(function, tuple(inputs))
     except Exception as error:
         raise AssertionError(
-            f"{what}: the derivative of its gradient is wrong, or it cannot be differentiated twice. "
-            f"{first_lines(error)}"
+            f"{name}: the derivative of its gradient is wrong, or it cannot be differentiated twice. "
+            f"{summarize_error(error)}"
         ) from error
 
 
-def first_lines(error: BaseException, count: int = 3) -> str:
-    """The beginning of an error's message."""
-    return f"{type(error).__name__}: " + " ".join(str(error).split("\n")[:count]).strip()
+def summarize_error(error: BaseException, count: int = 3) -> str:
+    """Return an error's type and the first lines of its message as one line."""
+    lines = str(error).split("\n")[:count]
+    return f"{type(error).__name__}: " + " ".join(lines).strip()
 
 
 class SyncWatch(TorchFunctionMode):
-    """While entered, notes each call that would make a GPU's queue run empty: `.item()`, `.cpu()`, `float(tensor)`,
-    `if tensor`, printing a tensor. Works on any device, and for any tensor.
+    """A context that notes each call that would make a GPU's queue run empty.
+
+    Such calls are `.item()`, `.cpu()`, `float(tensor)`, `if tensor`, and printing a tensor. The watch works on any
+    device, and for any tensor.
 
     Attributes:
-        found: names of the calls so far.
+        found: Names of the calls so far.
     """
 
     def __init__(self) -> None:
@@ -174,11 +191,14 @@ class SyncWatch(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Note the call where it waits, and go on."""
+        """Note the call if it waits, and make it."""
         name = getattr(func, "__name__", "")
         given = kwargs or {}
-        # A copy that does not block does not wait, and on a CPU `to` cannot be told from such a copy's no-op.
-        moved = name == "to" and not given.get("non_blocking") and "cpu" in map(str, (*args[1:], *given.values()))
-        if name in WAITING or moved:
+
+        # A copy that does not block does not wait, and on a CPU `to` looks like such a copy's no-op.
+        moves = False
+        if name == "to" and not given.get("non_blocking"):
+            moves = "cpu" in map(str, (*args[1:], *given.values()))
+        if moves or name in WAITING:
             self.found.append(name)
         return func(*args, **given)

@@ -1,4 +1,4 @@
-"""The suite of switches."""
+"""Test that switches keep their contract."""
 
 from __future__ import annotations
 
@@ -9,46 +9,53 @@ from typing import Any
 from pggan_kit.errors import TrainingError
 from pggan_kit.growth.fade import PATHS, Fade
 from pggan_kit.plugin_host.hooks import Hooks
-from pggan_kit.testing.base import TrainedSuite
+from pggan_kit.schedule import Stage
+from pggan_kit.testing.suite import TrainedSuite
 from pggan_kit.testing.support import make_stages, require
-from pggan_kit.testing.tiny_runs import new_run
+from pggan_kit.testing.tiny_runs import make_run
+
+FADE_START = 100
+"""Clock at which the fade that is looked at begins."""
 
 
 class SwitchSuite(TrainedSuite):
-    """How one stage gives way to the next.
+    """Switches say how one stage gives way to the next.
 
     Attributes:
-        points: how finely a fade is looked at.
-        monotone: whether alpha must never fall during a fade.
+        points: Number of intervals in which a fade is looked at.
+        monotone: Whether alpha must never fall during a fade.
     """
 
     kind = "switches"
     points = 50
     monotone = True
 
-    def chosen(self, part: Any) -> dict[str, Any]:
-        """As `train.switch`."""
-        return {"switch": part}
+    def choose_arguments(self, component: Any) -> dict[str, Any]:
+        """Return the component as `train.switch`."""
+        return {"switch": component}
 
-    def curves(self) -> dict[str, list[float]]:
-        """alpha over a fade's progress from 0 to 1, by path; where the switch has no opinion, the progress itself."""
-        part, name = self.part()
+    def trace_alpha(self) -> dict[str, list[float]]:
+        """Return alpha over a fade's progress from 0 to 1, by path; the progress itself where the switch gives None."""
+        component, name = self.make_named()
         stage = make_stages(fade_images=self.points)[-1]
         with tempfile.TemporaryDirectory() as folder:
-            hooks = new_run(part, name, Path(folder), self.chosen(part)).hooks
+            hooks = make_run(component, name, Path(folder), self.choose_arguments(component)).hooks
         curves = {}
         for path in PATHS:
-            curves[path] = [self._alpha(hooks, stage, i, path) for i in range(self.points + 1)]
+            curves[path] = [self._ask_alpha(hooks, stage, spent, path) for spent in range(self.points + 1)]
         return curves
 
-    def _alpha(self, hooks: Hooks, stage: Any, spent: int, path: str) -> float:
+    def _ask_alpha(self, hooks: Hooks, stage: Stage, spent: int, path: str) -> float:
+        """Ask for alpha after some images of the fade, and check the answer."""
         progress = spent / self.points
-        question: dict[str, Any] = {"stage": stage, "progress": progress, "images": 100 + spent, "path": path}
+        question: dict[str, Any] = {"stage": stage, "progress": progress, "images": FADE_START + spent, "path": path}
         answer = hooks.ask("fade_alpha", **question)
         require(
             answer is None or (isinstance(answer, (int, float)) and not isinstance(answer, bool)),
             f"fade_alpha answers with a {type(answer).__name__}; it must be a plain number, or None",
         )
+
+        # The switch may not remember that it was asked.
         again = hooks.ask("fade_alpha", **question)
         require(
             again == answer,
@@ -62,21 +69,23 @@ class SwitchSuite(TrainedSuite):
 
     def test_stays_between_0_and_1(self) -> None:
         """Require numbers in [0, 1]: `Fade` raises an error for others."""
-        self.curves()
+        self.trace_alpha()
 
     def test_ends_at_1(self) -> None:
-        """At the end of the fade only the new path counts, so that removing the old one changes nothing."""
-        for path, curve in self.curves().items():
+        """Require only the new path to count at the end of the fade, so that removing the old one changes nothing."""
+        for path, curve in self.trace_alpha().items():
             require(
                 abs(curve[-1] - 1.0) < 1e-6,
                 f"alpha of the {path} ends at {curve[-1]:g}, not 1: the network jumps as its old path is removed",
             )
 
     def test_never_goes_back(self) -> None:
-        """alpha does not fall; and what begins at 1 stays there, since it has no old path."""
-        for path, curve in self.curves().items():
-            falls = [i for i in range(self.points) if curve[i + 1] < curve[i] - 1e-12]
-            require(
-                not falls or not (self.monotone or curve[0] == 1.0),
-                f"alpha of the {path} falls after progress {falls[0] / self.points if falls else 0:g}",
-            )
+        """Require alpha not to fall, and to stay at 1 where it begins there, since there is no old path."""
+        for path, curve in self.trace_alpha().items():
+            if not self.monotone and curve[0] != 1.0:
+                continue
+            for point in range(self.points):
+                require(
+                    curve[point + 1] >= curve[point] - 1e-12,
+                    f"alpha of the {path} falls after progress {point / self.points:g}",
+                )

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pggan_kit.components import Component
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.experiment import Experiment
 from pggan_kit.layers.resampling import Area
-from pggan_kit.plugin_host.contracts import marked_hooks
+from pggan_kit.plugin_host.contracts import find_marked_hooks
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugin, Plugins, Row
 from pggan_kit.runs.directory import RunDirectory
@@ -21,7 +20,7 @@ from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, ScheduleSettings
-from pggan_kit.testing.support import SyncWatch, first_lines, require, weights
+from pggan_kit.testing.support import SyncWatch, copy_weights, require, summarize_error
 from pggan_kit.testing.toys import (
     ToyArchitecture,
     ToyData,
@@ -37,10 +36,14 @@ HOT_HOOKS = ("after_step", "fade_alpha", "should_advance")
 
 
 class WatchedHooks(Hooks):
-    """Hooks that note what waits for the device in those that are called in every step."""
+    """Hooks that note which calls wait for the device.
 
-    def __init__(self, parts: Mapping[str, tuple[Row, Any]]) -> None:
-        super().__init__(Plugins(), parts)
+    Attributes:
+        waits: Names of such calls for each of `HOT_HOOKS`.
+    """
+
+    def __init__(self, components: Mapping[str, tuple[Row, Any]]) -> None:
+        super().__init__(Plugins(), components)
         self.waits: dict[str, list[str]] = {hook: [] for hook in HOT_HOOKS}
 
     def call(self, hook: str, **arguments: Any) -> None:
@@ -61,13 +64,16 @@ class WatchedHooks(Hooks):
             self.waits[hook] += watch.found
 
 
-def hears(part: Any, hook: str) -> bool:
-    """Whether the part implements a hook."""
-    return hook in marked_hooks(part, type(part).__name__)
+def implements_hook(component: Any, hook: str) -> bool:
+    """Return whether a component implements a hook."""
+    return hook in find_marked_hooks(component, type(component).__name__)
 
 
-def tiny_experiment(chosen: Mapping[str, Any]) -> Experiment:
-    """Toys for everything that is not chosen: 4x4, then 8x8 with a fade; seven steps of four images."""
+def make_tiny_experiment(chosen: Mapping[str, Any]) -> Experiment:
+    """Return an experiment with toys for everything that is not chosen.
+
+    It has a stage of 4x4, and one of 8x8 with a fade: seven steps of four images.
+    """
     defaults: dict[str, Any] = {
         "schedule": ScheduleSettings((4, 8), fade_images=12, stable_images=8, batch_size=4),
         "data": DataSettings(),
@@ -86,24 +92,40 @@ def tiny_experiment(chosen: Mapping[str, Any]) -> Experiment:
     return Experiment(**{**defaults, **chosen})
 
 
-def new_run(part: Any, name: str, folder: Path, chosen: Mapping[str, Any]) -> Run:
-    """A run in a folder, not yet trained, whose hooks the part hears."""
-    experiment = tiny_experiment(chosen)
+def make_run(component: Any, name: str, folder: Path, chosen: Mapping[str, Any]) -> Run:
+    """Return a run that is not yet trained.
+
+    Args:
+        component: The component whose hooks the run calls.
+        name: Its name.
+        folder: The run's directory.
+        chosen: Arguments of `Experiment` in place of toys.
+    """
+    experiment = make_tiny_experiment(chosen)
     dataset = experiment.dataset
     schedule = experiment.schedule.resolve(len(dataset), dataset.image(0).shape[2], dataset.classes)
     state = TrainState(experiment, schedule, torch.device("cpu"))
-    row = Row(Component("suite", name, type(part)), Plugin("suite", "pggan_kit.testing", None))
-    return Run(RunDirectory(folder), experiment, schedule, state, WatchedHooks({name: (row, part)}))
+    # The component is the only one whose hooks are called.
+    row = Row(Component("suite", name, type(component)), Plugin("suite", "pggan_kit.testing", None))
+    return Run(RunDirectory(folder), experiment, schedule, state, WatchedHooks({name: (row, component)}))
 
 
-def train_tiny(part: Any, name: str, folder: Path, chosen: Mapping[str, Any], saved: Snapshot | None = None) -> Run:
-    """Train a tiny run to its end, from its beginning or from a checkpoint's content.
+def train_tiny(
+    component: Any, name: str, folder: Path, chosen: Mapping[str, Any], saved: Snapshot | None = None
+) -> Run:
+    """Train a tiny run to its end, from scratch or from a checkpoint's content.
+
+    Args:
+        component, name, folder, chosen: See `make_run`.
+        saved: Content of the checkpoint.
 
     Raises:
-        AssertionError: it fails; the message names the part.
+        AssertionError: The run fails; the message names the component.
     """
     try:
-        run = new_run(part, name, folder, chosen)
+        run = make_run(component, name, folder, chosen)
+
+        # What `api.train.resume` does with a checkpoint.
         if saved is not None:
             run.state.load_snapshot(saved)
             run.resumed = True
@@ -111,25 +133,26 @@ def train_tiny(part: Any, name: str, folder: Path, chosen: Mapping[str, Any], sa
         data: Any = ToyData(run.experiment.dataset.classes)
         train(run, data, saved)
     except Exception as error:
-        doing = "resuming" if saved is not None else "training"
-        raise AssertionError(f"{doing} a tiny run with {name} fails: {first_lines(error)}") from error
+        action = "training" if saved is None else "resuming"
+        raise AssertionError(f"{action} a tiny run with {name} fails: {summarize_error(error)}") from error
     return run
 
 
-def mid_fade(folder: Path) -> Snapshot:
-    """The content of a run's first checkpoint within a fade; of the first at all where there is none."""
+def load_mid_fade(folder: Path) -> Snapshot:
+    """Return the content of a run's first checkpoint within a fade, or of the first one where there is none."""
     checkpoints = RunDirectory(folder).checkpoints()
-    snapshots = [checkpoints.load(entry) for entry in checkpoints.entries()]
+    snapshots = [checkpoints.load(entry) for entry in checkpoints.read_entries()]
     require(bool(snapshots), "the run left no checkpoint")
-    fading = [saved for saved in snapshots if saved.phase == FADE]
+    fading = [snapshot for snapshot in snapshots if snapshot.phase == FADE]
     return (fading or snapshots)[0]
 
 
-def summary(run: Run) -> dict[str, Any]:
-    """Where a run ended: clock and weights."""
-    nets: dict[str, nn.Module] = {name: getattr(run.state, name) for name in ("generator", "ema", "discriminator")}
+def summarize_run(run: Run) -> dict[str, Any]:
+    """Return the clock and the weights with which a run ended."""
     return {
         "images": run.state.images,
         "starts": list(run.state.starts),
-        **{name: weights(net) for name, net in nets.items()},
+        "generator": copy_weights(run.state.generator),
+        "ema": copy_weights(run.state.ema),
+        "discriminator": copy_weights(run.state.discriminator),
     }

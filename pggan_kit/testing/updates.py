@@ -1,4 +1,4 @@
-"""The suite of updates."""
+"""Test that updates keep their contract."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.components import Part, Reals, Scores, Terms
-from pggan_kit.growth.fade import NETS, PATHS
+from pggan_kit.components import Reals, Scores, TensorBatch, Terms
+from pggan_kit.growth.fade import NETS
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import PerStage, Stage
-from pggan_kit.testing.base import TrainedSuite
-from pggan_kit.testing.support import equal, require, weights
-from pggan_kit.testing.tiny_runs import new_run
+from pggan_kit.testing.suite import TrainedSuite, start_fade
+from pggan_kit.testing.support import are_equal, copy_weights, require
+from pggan_kit.testing.tiny_runs import make_run
 from pggan_kit.testing.toys import ToyLoss, ToySampler
-from pggan_kit.training.step import TrainingStep
+from pggan_kit.training.step import UpdateContext
 
 
-class WatchedContext(TrainingStep):
-    """A context that notes what an update draws, and who changes which weights.
+class WatchedContext(UpdateContext):
+    """A context that notes what an update draws, and when which weights change.
 
     Attributes:
-        drawn_streams: of latents.
-        moved: the networks that were minimised, in order.
-        complaints: what went wrong, in sentences.
+        real_batches: Number of batches of reals that were drawn.
+        drawn_streams: Streams of the latents that were drawn.
+        moved: Networks that were minimised, in order.
+        complaints: Sentences about what went wrong.
     """
 
     def __init__(self, state: TrainState, stage: Stage, alpha: Mapping[str, Tensor]) -> None:
@@ -39,14 +40,15 @@ class WatchedContext(TrainingStep):
         self.drawn_streams: list[str] = []
         self.moved: list[str] = []
         self.complaints: list[str] = []
-        self.last = self.snapshot()
+        self.last = self.copy_parameters()
 
-    def snapshot(self) -> dict[str, dict[str, Tensor]]:
-        """Both networks' parameters."""
-        return {
-            net: {name: param.detach().clone() for name, param in self.state.network(net).named_parameters()}
-            for net in NETS
-        }
+    def copy_parameters(self) -> dict[str, dict[str, Tensor]]:
+        """Return a copy of both networks' parameters."""
+        copies = {}
+        for net in NETS:
+            params = self.state.network(net).named_parameters()
+            copies[net] = {name: param.detach().clone() for name, param in params}
+        return copies
 
     def reals(self) -> Reals:
         """See `StepContext.reals`."""
@@ -60,21 +62,24 @@ class WatchedContext(TrainingStep):
 
     def check_untouched(self) -> None:
         """Complain where weights changed since the last `minimise`."""
-        for net, then in self.last.items():
-            if not equal(self.snapshot()[net], then):
+        now = self.copy_parameters()
+        for net, before in self.last.items():
+            if not are_equal(now[net], before):
                 self.complaints.append(f"the update changes the {net}'s weights outside ctx.minimise")
 
     def minimise(
-        self, optimizer: str, net: str, terms: Terms, part: Part, *, inference: bool = False
+        self, optimizer: str, net: str, terms: Terms, batch: TensorBatch, *, inference: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """See `StepContext.minimise`."""
         self.check_untouched()
-        result = super().minimise(optimizer, net, terms, part, inference=inference)
-        now = self.snapshot()
+        result = super().minimise(optimizer, net, terms, batch, inference=inference)
+
+        # Only the named network's weights may change, and they must.
+        now = self.copy_parameters()
         other = NETS[1 - NETS.index(net)]
-        if not equal(now[other], self.last[other]):
+        if not are_equal(now[other], self.last[other]):
             self.complaints.append(f"minimising the {net}'s terms changes the {other}'s weights too")
-        if equal(now[net], self.last[net]):
+        if are_equal(now[net], self.last[net]):
             self.complaints.append(
                 f"minimising with optimizer {optimizer!r} changes nothing of the {net}: it does not hold its weights"
             )
@@ -84,30 +89,32 @@ class WatchedContext(TrainingStep):
 
 
 class UpdateSuite(TrainedSuite):
-    """One training iteration, on toy networks.
+    """Updates: one training iteration, on toy networks.
 
     Attributes:
-        uses_penalties: whether the loss's penalties are part of D's update.
-        uses_needs_real: whether a loss that asks for the scores of reals in G's part gets them.
+        uses_penalties: Whether the loss's penalties are terms of D.
+        uses_needs_real: Whether a loss that asks for the scores of reals in G's terms gets them.
     """
 
     kind = "updates"
     uses_penalties = True
     uses_needs_real = True
 
-    def chosen(self, part: Any) -> dict[str, Any]:
-        """As `train.update`."""
-        return {"update": part}
+    def choose_arguments(self, component: Any) -> dict[str, Any]:
+        """Return the component as `train.update`."""
+        return {"update": component}
 
     def state(self, loss: Any = None) -> TrainState:
-        """New toy networks with the update's optimizers."""
-        part, name = self.part()
-        chosen = {**self.chosen(part), **({} if loss is None else {"loss": loss})}
+        """Return new toy networks with the update's optimizers, and a loss other than the toy one if given."""
+        component, name = self.make_named()
+        chosen = self.choose_arguments(component)
+        if loss is not None:
+            chosen = {**chosen, "loss": loss}
         with tempfile.TemporaryDirectory() as folder:
-            return new_run(part, name, Path(folder), chosen).state
+            return make_run(component, name, Path(folder), chosen).state
 
     def step(self, state: TrainState, alpha: Mapping[str, Tensor] | None = None) -> tuple[WatchedContext, Any]:
-        """One iteration, seeded as the loop seeds it."""
+        """Run one iteration, seeded as the loop seeds it; return its context and what the update returned."""
         torch.manual_seed(state.images)
         ctx = WatchedContext(state, state.stage, alpha or {})
         returned = state.experiment.update.step(ctx)
@@ -116,51 +123,49 @@ class UpdateSuite(TrainedSuite):
         return ctx, returned
 
     def test_optimizers(self) -> None:
-        """Together they hold every parameter of both networks."""
+        """Require optimizers that together hold every parameter of both networks."""
         state = self.state()
+        optimizers = state.optimizers
         require(
-            isinstance(state.optimizers, dict)
-            and all(isinstance(value, torch.optim.Optimizer) for value in state.optimizers.values()),
+            isinstance(optimizers, dict)
+            and all(isinstance(value, torch.optim.Optimizer) for value in optimizers.values()),
             "optimizers() returns no dict of torch optimizers by name",
         )
-        held = {
-            id(param)
-            for optimizer in state.optimizers.values()
-            for group in optimizer.param_groups
-            for param in group["params"]
-        }
+
+        # A parameter is known by its identity.
+        held: set[int] = set()
+        for optimizer in optimizers.values():
+            for group in optimizer.param_groups:
+                held.update(id(param) for param in group["params"])
         for net in NETS:
             for name, param in state.network(net).named_parameters():
                 require(id(param) in held, f"no optimizer holds the {net}'s {name}: it would never learn")
 
     def test_changes_weights_in_minimise_alone(self) -> None:
-        """Both networks learn, each only in the minimisation that names it; in a stage and in a fade."""
-        for state, alpha in self._places():
-            ctx, _ = self.step(state, alpha)
+        """Require both networks to learn, each only in the minimisation that names it; in a stage and in a fade."""
+        fading = self.state()
+        alpha = start_fade(fading)
+        cases: list[tuple[TrainState, dict[str, Tensor]]] = [(self.state(), {}), (fading, alpha)]
+        for state, alphas in cases:
+            ctx, _ = self.step(state, alphas)
             require(not ctx.complaints, "; ".join(ctx.complaints))
             for net in NETS:
                 require(net in ctx.moved, f"one step changes nothing of the {net}: ctx.minimise is never called for it")
 
-    def _places(self) -> list[tuple[TrainState, dict[str, Tensor]]]:
-        fading = self.state()
-        fading.grow({net: True for net in NETS})
-        fading.renew_optimizers(reset=False)
-        return [(self.state(), {}), (fading, {path: torch.tensor(0.5) for path in PATHS})]
-
     def test_draws_through_the_context(self) -> None:
-        """Reals and latents come from the context; the clock moves by whole batches."""
+        """Require reals and latents from the context; the clock moves by whole batches."""
         state = self.state()
         ctx, _ = self.step(state)
         require(ctx.real_batches > 0, "the update draws no reals through ctx.reals(): the clock would stand still")
         require(bool(ctx.drawn_streams), "the update draws no latents through ctx.latents()")
-        before = ctx.drawn_streams
         later, _ = self.step(state)
         require(
-            later.drawn == ctx.drawn and later.drawn_streams == before, "two steps draw different numbers of batches"
+            later.drawn == ctx.drawn and later.drawn_streams == ctx.drawn_streams,
+            "two steps draw different numbers of batches",
         )
 
     def test_returns(self) -> None:
-        """Detached, finite tensors by tag: 0-dim, or (k,)."""
+        """Require detached, finite tensors by tag: 0-dim, or (k,)."""
         _, returned = self.step(self.state())
         require(isinstance(returned, dict) and bool(returned), "step() returns no dict of what is to be logged")
         for tag, value in returned.items():
@@ -175,21 +180,26 @@ class UpdateSuite(TrainedSuite):
             require("/" in tag, f"step() returns the tag {tag!r}; tags begin with Loss/ or Scores/")
 
     def test_same_position_same_step(self) -> None:
-        """All randomness comes from the context and torch's seeded generator."""
+        """Require all randomness to come from the context and torch's seeded generator."""
         ends = []
         for seed in (1, 2):
             state = self.state()
+
+            # These generators are not seeded by a run.
             random.seed(seed)
             np.random.seed(seed)
             self.step(state)
-            ends.append({net: weights(state.network(net)) for net in NETS})
-        require(equal(*ends), "two steps at the same place of the clock differ: random numbers come from elsewhere")
+            ends.append({net: copy_weights(state.network(net)) for net in NETS})
+        require(are_equal(*ends), "two steps at the same place of the clock differ: random numbers come from elsewhere")
 
     def test_penalties(self) -> None:
-        """The loss's penalties are added, at their turns only, with `weight` times `every`."""
+        """Require the loss's penalties to be added when they are due only, with `weight` times `every`."""
         if not self.uses_penalties:
             return
-        each, lazy = CountingPenalty(every=1), CountingPenalty(every=3)
+
+        # When they are due.
+        each = CountingPenalty(every=1)
+        lazy = CountingPenalty(every=3)
         state = self.state(ToyLoss([each, lazy]))
         for _ in range(4):
             self.step(state)
@@ -199,50 +209,70 @@ class UpdateSuite(TrainedSuite):
             f"a penalty with every=3 is added {lazy.calls} times where one with every=1 is added {each.calls} times: "
             "ask ctx.due() which are due",
         )
-        ends = []
-        for weight, every in ((0.02, 100), (0.01, 200), (0.04, 100)):
-            state = self.state(ToyLoss([CountingPenalty(every, weight)]))
-            self.step(state)
-            ends.append(weights(state.discriminator))
-        first, same, more = ends
-        require(equal(first, same) and not equal(first, more), "a penalty's term is not multiplied by weight * every")
+
+        # By how much: the first two have the same product.
+        first, same, more = (self._step_with_penalty(*case) for case in ((0.02, 100), (0.01, 200), (0.04, 100)))
+        require(
+            are_equal(first, same) and not are_equal(first, more),
+            "a penalty's term is not multiplied by weight * every",
+        )
+
+    def _step_with_penalty(self, weight: float, every: int) -> dict[str, Tensor]:
+        """Return D's weights after a step with a penalty."""
+        state = self.state(ToyLoss([CountingPenalty(every, weight)]))
+        self.step(state)
+        return copy_weights(state.discriminator)
 
     def test_needs_real(self) -> None:
-        """A loss whose generator's part needs the scores of reals gets them, and labels travel with scores."""
+        """Require a loss that `needs_real` to get the scores of reals in the generator's terms."""
         if not self.uses_needs_real:
             return
         loss = PairedLoss()
         self.step(self.state(loss))
         require(loss.asked, "the update never asks the loss for the generator's terms")
-        require(loss.given, "the loss says needs_real, but its generator's part is given no scores of reals")
+        require(loss.given, "the loss says needs_real, but its generator's terms are given no scores of reals")
 
 
 class CountingPenalty:
-    """The mean square of reals' scores; counts how often it is asked."""
+    """The mean square of reals' scores.
+
+    Attributes:
+        calls: Number of calls so far.
+    """
 
     def __init__(self, every: int = 1, weight: float = 1.0) -> None:
         self.weight: PerStage[float] = weight
-        self.every, self.calls = every, 0
+        self.every = every
+        self.calls = 0
 
     def __call__(
         self, critic: Any, real: Tensor, fake: Tensor, real_scores: Scores, fake_scores: Scores, mix: Tensor
     ) -> Tensor:
-        """0-dim."""
+        """Return the penalty, 0-dim."""
         self.calls += 1
         return real_scores.score.square().mean()
 
 
 class PairedLoss(ToyLoss):
-    """A loss that compares each fake with a real."""
+    """A loss that compares each fake with a real.
+
+    Attributes:
+        asked: Whether it was asked for the generator's terms.
+        given: Whether it was given the scores of reals for them.
+    """
 
     needs_real = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = self.given = False
+        self.asked = False
+        self.given = False
 
     def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
-        """`paired`."""
-        self.asked, self.given = True, real is not None
-        base = fake.score if real is None else fake.score - real.score
-        return {"paired": torch.nn.functional.softplus(-base).mean()}
+        """Return `paired`."""
+        self.asked = True
+        self.given = real is not None
+        difference = fake.score
+        if real is not None:
+            difference = fake.score - real.score
+        return {"paired": torch.nn.functional.softplus(-difference).mean()}

@@ -1,4 +1,4 @@
-"""The report of an ablation, made of a folder as `pggan-kit ablate` leaves it."""
+"""The report of an ablation, from a folder as `pggan-kit ablate` leaves it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from helpers.paths import ROOT
 from helpers.reporting import Page, train_pair
 
 from pggan_kit.report import write_report
-from pggan_kit.report.ablation_record import read_ablation
-from pggan_kit.report.ablation_sections import contrasts_of, seeds_section, summary
+from pggan_kit.report.ablation_record import read_ablation, read_contrasts
+from pggan_kit.report.ablation_sections import seeds_section, state_answer, tabulate_variants
 
 VALUES = {("soft", 0): 4.0, ("soft", 1): 9.0, ("hard", 0): 8.0, ("hard", 1): 18.0}
 COLUMNS = ("variant", "seed", "stage", "images", "metric", "value", "failed", "revision", "hardware", "exploratory")
@@ -39,7 +39,12 @@ CONTRAST = {
 
 
 def write_results(folder: Path, more: tuple[tuple[Any, ...], ...] = ()) -> None:
-    """Plan, results, analysis and table; the runs are not needed."""
+    """Write plan, results, analysis and table; the runs are not needed.
+
+    Args:
+        folder: The ablation's folder.
+        more: Further rows of the results.
+    """
     plan = {
         "name": "switch",
         "variants": {"soft": ["train.seed = 0"], "hard": ["train.switch = @switches.Hard()"]},
@@ -69,11 +74,11 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> Path:
-    """An ablation with its runs. Not to be changed."""
+    """Return an ablation with its runs. Not to be changed."""
     folder = tmp_path_factory.mktemp("ablation")
     trained = tmp_path_factory.mktemp("trained")
     train_pair(trained)
-    for variant, seed in VALUES:  # one run stands for both seeds
+    for variant, seed in VALUES:  # both seeds have the same run
         shutil.copytree(trained / variant, folder / "runs" / variant / str(seed))
     write_results(folder)
     return folder
@@ -88,37 +93,40 @@ def test_the_page_has_table_seeds_variants_and_the_film(whole: Path, tmp_path: P
     assert "hard - soft +0.693 undecided <&>" in page.text
     assert "hard - soft confirmatory 2 0.6931 0.5 0.9 0.5 0.5 0.75 1.25 - undecided" in page.text
     assert "soft variant 2 0 6 0.5734" in page.text  # sqrt(4 * 9); sd of (log 4, log 9)
-    alts = [image["alt"] for image in page.images]
+
+    # Pictures.
+    alts = page.alts
     (film,) = [alt for alt in alts if alt.startswith("Animation")]
     assert "hard, seed 0 | soft, seed 0 side by side" in film
     for variant in ("soft", "hard"):
         assert sum(f"images of {variant}, seed 0 at" in alt for alt in alts) == 3
     assert any("every seed as a thin line" in alt for alt in alts)
-    assert {"contrasts.tex", "variants.tex", "contrasts.pdf", "fid-of-each-seed.pdf"} <= {
-        path.name for path in (tmp_path / "figures").iterdir()
-    }
+
+    # Files for a paper.
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"contrasts.tex", "variants.tex", "contrasts.pdf", "fid-of-each-seed.pdf"} <= names
     assert r"hard - soft & confirmatory & 2 & 0.6931 &" in (tmp_path / "figures/contrasts.tex").read_text()
 
 
 def test_every_run_is_read(whole: Path) -> None:
     ablation = read_ablation(whole)
     assert sorted(ablation.runs) == sorted(VALUES)
-    assert [run.name for run in ablation.one_of_each()] == ["soft, seed 0", "hard, seed 0"]
-    assert [run.name for run in ablation.contrasted()] == ["hard, seed 0", "soft, seed 0"]
+    assert [run.name for run in ablation.pick_one_of_each()] == ["soft, seed 0", "hard, seed 0"]
+    assert [run.name for run in ablation.pick_contrasted_pair()] == ["hard, seed 0", "soft, seed 0"]
     (group,) = seeds_section(ablation).groups
     assert {figure.caption for figure in group.figures} >= {"Loss/generator/hinge", "Loss/discriminator/hinge"}
 
 
 def test_results_alone_make_a_page(results: Path) -> None:
-    """As they are committed: without runs."""
+    """Committed ablations are without runs."""
     write_report([results], results / "a.html")
     page = Page(results / "a.html")
     page.require_self_contained()
     assert len(page.images) == 2
-    assert not any(alt["alt"].startswith("Animation") for alt in page.images)
+    assert not any(alt.startswith("Animation") for alt in page.alts)
 
 
-def test_dead_runs_are_counted_and_the_last_value_is_taken(tmp_path: Path) -> None:
+def test_failed_runs_are_counted_and_the_last_value_is_taken(tmp_path: Path) -> None:
     write_results(
         tmp_path,
         (
@@ -128,38 +136,86 @@ def test_dead_runs_are_counted_and_the_last_value_is_taken(tmp_path: Path) -> No
     )
     ablation = read_ablation(tmp_path)
     assert ablation.final() == {"soft": {0: 4.0, 1: 9.0}, "hard": {0: 8.0, 1: 18.0}}
-    assert [row[:4] for row in summary(ablation).rows] == [["soft", "variant", 2, 0], ["hard", "variant", 3, 1]]
+    assert [row[:4] for row in tabulate_variants(ablation).rows] == [
+        ["soft", "variant", 2, 0],
+        ["hard", "variant", 3, 1],
+    ]
 
 
 def test_an_endpoint_without_logarithm(results: Path) -> None:
-    """As the plan notes its scale: values below 0 are kept, means are arithmetic; a run without a value is counted."""
+    """The plan records its scale: values below 0 are kept, means are arithmetic; a run without a value is counted."""
     plan = json.loads((results / "plan.json").read_text())
-    stated = {"FID": {"direction": "lower", "scale": "plain"}}
-    (results / "plan.json").write_text(json.dumps({**plan, "quantities": stated}))
+    quantities = {"FID": {"direction": "lower", "scale": "plain"}}
+    (results / "plan.json").write_text(json.dumps({**plan, "quantities": quantities}))
     table = (results / "results.csv").read_text().replace("FID,8.0,0", "FID,-8.0,0")
     (results / "results.csv").write_text(f"{table}hard,2,2,40,FID,,0,abc,a CPU,0\n")
     ablation = read_ablation(results)
     assert ablation.final()["hard"] == {0: -8.0, 1: 18.0}
-    shown = summary(ablation)
+
+    shown = tabulate_variants(ablation)
     assert shown.head[4:] == ["FID, mean", "sd"] and shown.rows[1][1:5] == ["variant", 3, 1, 5.0]
     write_report([results], results / "a.html")
     page = Page(results / "a.html")
-    assert "paired difference in FID" in " ".join(image["alt"] for image in page.images)
-    assert not any("logarithm" in image["alt"] for image in page.images)
+    assert "paired difference in FID" in " ".join(page.alts)
+    assert not any("logarithm" in alt for alt in page.alts)
 
 
 def test_the_committed_ablation_is_still_read(tmp_path: Path) -> None:
-    """Its plan is from before plans noted scales: all were logarithmic."""
+    """Its plan is older than records of scales: all were logarithmic."""
     committed = ROOT / "experiments" / "results" / "switch"
     assert "quantities" not in json.loads((committed / "plan.json").read_text())
     write_report([committed], tmp_path / "a.html")
     page = Page(tmp_path / "a.html")
-    assert "FID, geometric mean" in page.text and any("log FID" in image["alt"] for image in page.images)
+    assert "FID, geometric mean" in page.text and any("log FID" in alt for alt in page.alts)
+
+
+def test_a_withdrawn_answer_stands_below_its_note(results: Path) -> None:
+    """Tables alone are no note."""
+    table = "  switch\n┏━━━┓\n┃ a ┃\n\n┏━━━┓\n"
+    (results / "table.txt").write_text(table)
+    assert read_ablation(results).note == ""
+    (results / "table.txt").write_text(f"WITHDRAWN: do not\nquote this.\n\n{table}")
+    write_report([results], results / "a.html")
+    text = Page(results / "a.html").text
+    assert text.index("WITHDRAWN: do not quote this.") < text.index("Answer:")
 
 
 def test_no_analysis_is_no_contrast(results: Path) -> None:
     (results / "analysis.json").unlink()
-    assert contrasts_of(read_ablation(results)) == []
+    ablation = read_ablation(results)
+    assert read_contrasts(ablation) == []
+    assert state_answer(ablation, []) == ""
+
+
+def test_the_answer_stands_first_in_one_sentence(results: Path) -> None:
+    """In percent where logarithms were compared: e^0.5 is 1.649, e^0.9 is 2.460."""
+    write_report([results], results / "a.html")
+    answer = (
+        "Answer: whether hard differs from soft in FID is undecided "
+        "(mean difference +100.0 %, 95 % interval +64.9 % to +146.0 %, 2 pairs of runs)."
+    )
+    text = Page(results / "a.html").text
+    assert 0 < text.index(answer) < text.index("variant kind runs failed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({"verdict": "equivalent", "interval": None}, "Answer: hard is equivalent to soft in FID."),
+        ({"verdict": "different", "interval": None}, "Answer: hard differs from soft in FID."),
+        ({"verdict": "unclear", "mean": None, "interval": None}, "Answer: hard against soft in FID: unclear."),
+        ({"role": "control"}, ""),
+    ],
+)
+def test_answers(changes: dict[str, Any], answer: str, results: Path) -> None:
+    assert state_answer(read_ablation(results), [{**CONTRAST, **changes}]) == answer
+
+
+def test_an_answer_without_logarithm(results: Path) -> None:
+    plan = json.loads((results / "plan.json").read_text())
+    (results / "plan.json").write_text(json.dumps({**plan, "quantities": {"FID": {"scale": "plain"}}}))
+    answer = state_answer(read_ablation(results), [CONTRAST])
+    assert "(mean difference +0.6931, 95 % interval +0.5 to +0.9, 2 pairs of runs)" in answer
 
 
 @pytest.mark.parametrize(
@@ -200,12 +256,12 @@ def test_one_ablation_at_a_time(
 
 
 def test_variants_may_not_be_markup(results: Path) -> None:
-    evil = "<script>alert(1)<script>"
-    text = (results / "plan.json").read_text().replace('"hard"', json.dumps(evil))
+    markup = "<script>alert(1)<script>"
+    text = (results / "plan.json").read_text().replace('"hard"', json.dumps(markup))
     (results / "plan.json").write_text(text)
     table = (results / "results.csv").read_text()
-    (results / "results.csv").write_text(re.sub("^hard", evil, table, flags=re.MULTILINE))
+    (results / "results.csv").write_text(re.sub("^hard", markup, table, flags=re.MULTILINE))
     write_report([results], results / "a.html")
     page = Page(results / "a.html")
     page.require_self_contained()
-    assert evil in page.text
+    assert markup in page.text

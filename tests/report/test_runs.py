@@ -1,8 +1,9 @@
-"""`pggan-kit report`: the page of one run and of several, what it draws, and what it refuses."""
+"""`pggan-kit report`: the page of one run and of several, its pictures, and the runs that it refuses."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import STUB
-from helpers.reporting import Page, latents, train_pair
+from helpers.reporting import Page, draw_latents, train_pair
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -28,10 +29,10 @@ from pggan_kit.api.sample import draw
 from pggan_kit.api.train import train
 from pggan_kit.errors import RunError, UserError
 from pggan_kit.report import write_report
-from pggan_kit.report.latex import latex
-from pggan_kit.report.page import Section, Table, shown
-from pggan_kit.report.pictures import ALPHAS, GRID, STRIP, draw_run
-from pggan_kit.report.records import named_apart, read_run
+from pggan_kit.report.latex import format_latex
+from pggan_kit.report.page import Section, Table, format_cell
+from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, choose_alphas, draw_run
+from pggan_kit.report.run_record import name_runs, read_run
 from pggan_kit.report.run_sections import curves_section
 from pggan_kit.runs.directory import RunDirectory
 from pggan_plugins.switches import Linear
@@ -39,8 +40,10 @@ from pggan_plugins.switches import Linear
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> SimpleNamespace:
-    """`folder` with the runs `soft` and `hard`, not to be changed, the reports `soft.html` and `both.html`, and
-    `figures`; and `grown`, see `reporting.train_pair`."""
+    """Train the runs `soft` and `hard` in `folder`, and write `soft.html`, `both.html` and `figures` there.
+
+    They are not to be changed. `grown` is what `reporting.train_pair` returns.
+    """
     folder = tmp_path_factory.mktemp("runs")
     grown = train_pair(folder)
     write_report([folder / "soft"], folder / "soft.html")
@@ -50,7 +53,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> SimpleNa
 
 @pytest.fixture
 def copied(pair: SimpleNamespace, tmp_path: Path) -> Callable[..., Path]:
-    """`copied("soft", "name")`: a run's folder of one's own, under another name."""
+    """Return a function that copies a run's folder, perhaps under another name: `copied("soft", "name")`."""
 
     def copy(run: str, name: str | None = None) -> Path:
         target = tmp_path / (name or run)
@@ -67,11 +70,11 @@ def test_a_run_on_one_page(pair: SimpleNamespace) -> None:
     assert file.stat().st_size < 1_000_000
     for title in ("Overview", "Stages", "Through the fades", "Curves", "Throughput", "Transitions", "Configuration"):
         assert title in page.texts
-    alts = " ".join(image["alt"] for image in page.images)
-    for what in ("at 4x4, after 8 ", "at 8x8, after 24 ", "at 16x16, after 40 ", "fade to 8x8", "fade to 16x16"):
-        assert what in alts
-    for what in ("Line chart of losses of soft", "Line chart of scores", "Line chart of alpha", "Bar chart"):
-        assert what in alts
+    alts = " ".join(page.alts)
+    for words in ("at 4x4, after 8 ", "at 8x8, after 24 ", "at 16x16, after 40 ", "fade to 8x8", "fade to 16x16"):
+        assert words in alts
+    for words in ("Line chart of losses of soft", "Line chart of scores", "Line chart of alpha", "Bar chart"):
+        assert words in alts
     assert "train.switch = @switches.Linear()" in page.text
     assert page.text.count("end of fade") == 2
     # A row of the operative configuration that nobody wrote.
@@ -93,7 +96,7 @@ def test_figures_are_pdfs_at_column_width_and_latex(pair: SimpleNamespace) -> No
 
 def test_latex_by_hand() -> None:
     table = Table(["a_b", "n"], [["50 % & more", 3.14159], ["{x}\\y", None]])
-    assert latex(table).splitlines() == [
+    assert format_latex(table).splitlines() == [
         r"\begin{tabular}{lr}",
         r"\toprule",
         r"a\_b & n \\",
@@ -103,67 +106,105 @@ def test_latex_by_hand() -> None:
         r"\bottomrule",
         r"\end{tabular}",
     ]
-    assert [shown(value) for value in (12345, 0.5, None, "x", True)] == ["12,345", "0.5", "-", "x", "True"]
+    assert [format_cell(value) for value in (12345, 0.5, None, "x", True)] == ["12,345", "0.5", "-", "x", "True"]
 
 
 def test_several_runs_beside_each_other(pair: SimpleNamespace) -> None:
     page = Page(pair.folder / "both.html")
     page.require_self_contained()
-    alts = [image["alt"] for image in page.images]
+    alts = page.alts
     (film,) = [alt for alt in alts if alt.startswith("Animation of ")]
     assert "soft | hard side by side" in film
     (alpha,) = [alt for alt in alts if alt.startswith("Line chart of alpha ")]
     assert "soft goes from 1 at 0 images" in alpha and "hard goes from 1 at 0" in alpha
-    assert sum("images of soft at" in alt for alt in alts) == sum("images of hard at" in alt for alt in alts) == 3
+    for name in ("soft", "hard"):
+        assert sum(f"images of {name} at" in alt for alt in alts) == 3
     assert "train.switch @switches.Linear() @switches.Hard()" in page.text
     assert "train.seed 0" not in page.text, "what is the same in both is no difference"
 
 
 def test_ends_of_stages_are_what_load_generator_draws(pair: SimpleNamespace) -> None:
-    found = draw_run(read_run(pair.folder / "hard"), pytest.fail)
-    assert sorted(found.ends) == [0, 1, 2]
-    for stage, images in found.ends.items():
+    pictures = draw_run(read_run(pair.folder / "hard"), pytest.fail)
+    assert sorted(pictures.ends) == [0, 1, 2]
+    for stage, images in pictures.ends.items():
         assert (images == draw(load_generator(pair.folder / "hard", stage=stage), GRID, 0)).all()
-    assert found.fades == {}
-    assert [found.clocks[stage] for stage in range(3)] == [8, 24, 40]
+    assert pictures.fades == {}
+    assert [pictures.clocks[stage] for stage in range(3)] == [8, 24, 40]
 
 
 def test_a_strip_goes_from_the_old_path_to_the_new_one(pair: SimpleNamespace) -> None:
-    """Of a function-preserving architecture, whose blend is linear in the image before rounding."""
-    found = draw_run(read_run(pair.folder / "soft"), pytest.fail)
-    assert sorted(found.fades) == [1, 2]
-    for strip in found.fades.values():
+    """The architecture preserves the function: its blend is linear in the image before rounding."""
+    fades = draw_run(read_run(pair.folder / "soft"), pytest.fail).fades
+    assert sorted(fades) == [1, 2]
+    for alphas, strip in fades.values():
+        assert alphas == list(ALPHAS)
         assert len(strip) == len(ALPHAS) and len(strip[0]) == STRIP
-        first, last = strip[0].astype(float), strip[-1].astype(float)
+        first = strip[0].astype(float)
+        last = strip[-1].astype(float)
         assert np.abs(first - last).max() > 2
+
+        # Pixels that are not clipped at either end.
         inside = (strip[0] > 0) & (strip[0] < 255) & (strip[-1] > 0) & (strip[-1] < 255)
         for alpha, images in zip(ALPHAS, strip, strict=True):
             assert np.abs(images - ((1 - alpha) * first + alpha * last))[inside].max() <= 1.01
+
         # The old path: each pixel of the smaller image a square.
         assert (strip[0] == strip[0][:, ::2, ::2].repeat(2, 1).repeat(2, 2)).all()
+
+
+def test_a_strip_shows_the_alphas_that_the_switch_takes(
+    pair: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A staircase of four steps: five alphas. Its trunk faded linearly."""
+    monkeypatch.chdir(pair.folder)
+    stairs = ["train.switch = @switches.Staircase()"]
+    train("tiny.gin", stairs, run_dir=tmp_path / "stairs", plugins=[str(STUB)], start_from="soft@1")
+
+    fades = draw_run(read_run(tmp_path / "stairs"), pytest.fail).fades
+    assert fades[1].alphas == list(ALPHAS)
+    assert fades[2].alphas == [0, 0.25, 0.5, 0.75, 1]
+    assert len(fades[2].images) == 5
+
+    write_report([tmp_path / "stairs"], tmp_path / "a.html")
+    page = Page(tmp_path / "a.html")
+    assert any("5 values of alpha from 0 to 1 from left to right" in image["alt"] for image in page.images)
+    assert "stage 2, 16x16: alpha 0, 0.25, 0.5, 0.75, 1" in page.texts
+
+
+def test_a_strip_takes_the_nearest_alphas() -> None:
+    """Of a smooth switch those nearest to eighths, of an unfinished fade those so far; each fade ends with 1."""
+    cosine = [(i, (1 - math.cos(math.pi * i / 800)) / 2) for i in range(801)]
+    assert choose_alphas(cosine) == pytest.approx(ALPHAS, abs=2e-3)
+    assert choose_alphas([(0, 0.0), (1, 0.25), (2, 0.5)]) == [0, 0.25, 0.5, 1]
 
 
 @pytest.mark.parametrize("run", ["soft", "hard"])
 def test_beginnings_are_what_the_run_drew_when_it_grew(pair: SimpleNamespace, run: str) -> None:
     restore = api.restorer(pair.folder / run)
-    ends = [saved for saved in RunDirectory(pair.folder / run).checkpoints().kept() if saved.stage_over]
+    ends = [saved for saved in RunDirectory(pair.folder / run).checkpoints().load_kept() if saved.stage_over]
     for stage, saved in enumerate(ends[:-1], start=1):
         generator = restore(saved, grown=True)
-        images = generator(latents(generator.latent_size))
+        images = generator(draw_latents(generator.latent_size))
         assert torch.equal(images, pair.grown[run][stage])
     begins = draw_run(read_run(pair.folder / run), pytest.fail).begins
     assert {stage: alpha for stage, (alpha, _) in begins.items()} == dict.fromkeys((1, 2), float(run == "hard"))
 
 
 def test_a_branch_is_shown_with_its_trunk(pair: SimpleNamespace, tmp_path: Path, monkeypatch: Any) -> None:
-    """What the trunk has up to the branch, and then what the branch has: its own switch too."""
+    """Up to the branch the report shows the trunk, and then the branch, with its own switch."""
     monkeypatch.chdir(pair.folder)
     binding = ["train.switch = @switches.Hard()"]
     train("tiny.gin", binding, run_dir=tmp_path / "branch", plugins=[str(STUB)], start_from="soft@0")
-    branch, hard = read_run(tmp_path / "branch"), read_run(pair.folder / "hard")
+    branch = read_run(tmp_path / "branch")
+    hard = read_run(pair.folder / "hard")
+
+    # Numbers.
     assert [row["images"] for row in branch.rows] == [row["images"] for row in hard.rows]
     assert branch.curve("Loss/generator/hinge") == hard.curve("Loss/generator/hinge")
-    ours, theirs = draw_run(branch, pytest.fail), draw_run(hard, pytest.fail)
+
+    # Images.
+    ours = draw_run(branch, pytest.fail)
+    theirs = draw_run(hard, pytest.fail)
     assert sorted(ours.begins) == [1, 2]
     for stage in (0, 1, 2):
         assert (ours.ends[stage] == theirs.ends[stage]).all()
@@ -175,7 +216,7 @@ def test_a_branch_is_shown_with_its_trunk(pair: SimpleNamespace, tmp_path: Path,
 def test_a_trunk_that_is_named_by_a_relative_path_is_refused(
     pair: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would lead to whatever run lies in the working directory."""
+    """It would lead to whatever run is in the working directory."""
     monkeypatch.chdir(pair.folder)
     folder = tmp_path / "branch"
     shutil.copytree(pair.folder / "hard", folder)
@@ -185,8 +226,8 @@ def test_a_trunk_that_is_named_by_a_relative_path_is_refused(
         read_run(folder)
 
 
-def drawn_alpha(run: Path, said: list[str]) -> list[tuple[list[float], list[float], str]]:
-    """x, y and style of the lines in the plot of alpha, without the marks of stages."""
+def draw_alpha(run: Path, said: list[str]) -> list[tuple[list[float], list[float], str]]:
+    """Return x, y and style of the lines in the plot of alpha, without the marks of stages."""
     record = read_run(run)
     section = curves_section([record], [draw_run(record, said.append)])
     (figure,) = [figure for figure in section.groups[0].figures if figure.name == "alpha"]
@@ -202,16 +243,20 @@ def test_alpha_is_what_the_switch_gives_between_ticks_too(
 ) -> None:
     """Two fades of 8 images, from 8 and from 24 on, each followed by 8 stable ones; a gap where a stage begins."""
     monkeypatch.chdir(pair.folder)
-    stairs, half = ["train.switch = @switches.Staircase()"], tmp_path / "half"
+    stairs = ["train.switch = @switches.Staircase()"]
+    half = tmp_path / "half"
     train("tiny.gin", stairs, run_dir=half, plugins=[str(STUB)], start_from="soft@1")
-    eighths, quarters, ones = [i / 8 for i in range(8)], [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75], [1] * 8
+
+    eighths = [i / 8 for i in range(8)]
+    quarters = [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
+    ones = [1] * 8
     for run, fades in (
         (pair.folder / "soft", (eighths, eighths)),
         (pair.folder / "hard", (ones, ones)),
         (half, (eighths, quarters)),  # the first fade is the trunk's
     ):
         said: list[str] = []
-        assert drawn_alpha(run, said) == [
+        assert draw_alpha(run, said) == [
             ([0, 8], [1, 1], "-"),
             ([*range(8, 17), 24], [*fades[0], 1, 1], "-"),
             ([*range(24, 33), 40], [*fades[1], 1, 1], "-"),
@@ -222,24 +267,29 @@ def test_alpha_is_what_the_switch_gives_between_ticks_too(
 def test_a_switch_that_cannot_be_asked_again_leaves_dots(
     copied: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It answers otherwise than in training, or fails without its run: what the ticks tell is all that is known."""
-    run, said = copied("soft"), []
+    """It gives other alphas than in training, or fails without its run: only those of the ticks are known."""
+    run = copied("soft")
+    said: list[str] = []
     rows = (run / "stats.jsonl").read_text()
     (run / "stats.jsonl").write_text(rows.replace('"Progress/alpha": 0.5', '"Progress/alpha": 0.25', 1))
-    assert drawn_alpha(run, said) == [([8, 16, 24, 32, 40], [1, 0.25, 1, 0.5, 1], "None")]
+    assert draw_alpha(run, said) == [([8, 16, 24, 32, 40], [1, 0.25, 1, 0.5, 1], "None")]
     (sentence,) = said
-    assert "alpha is drawn at ticks only: the switch answers otherwise than it did before images 16" in sentence
+    assert "alpha is drawn at ticks only: the switch does not give the alpha that it gave before images 16" in sentence
+
+    # A switch that fails.
     (run / "stats.jsonl").write_text(rows)
     monkeypatch.setattr(Linear, "fade_alpha", hookimpl(lambda self, progress: self.there_is_none))
-    assert drawn_alpha(run, said)[0][1] == [1, 0.5, 1, 0.5, 1]
+    assert draw_alpha(run, said)[0][1] == [1, 0.5, 1, 0.5, 1]
     assert "alpha is drawn at ticks only: " in said[1] and "no attribute 'there_is_none'" in said[1]
 
 
 def test_stages_and_curves_are_read_from_the_ticks(pair: SimpleNamespace) -> None:
-    soft, hard = (read_run(pair.folder / name) for name in ("soft", "hard"))
+    soft = read_run(pair.folder / "soft")
+    hard = read_run(pair.folder / "hard")
     read = [(stage.height, stage.start, stage.fade_end, stage.end) for stage in soft.stages]
     assert read == [(4, 0, None, 8), (8, 8, 16, 24), (16, 24, 32, 40)]
     assert [s.fade_end for s in hard.stages] == [None] * 3
+
     rows = [json.loads(line) for line in (pair.folder / "soft/stats.jsonl").read_text().splitlines()]
     assert soft.curve("Scores/real") == [(row["images"], row["Scores/real"]) for row in rows]
     own = [row for row in rows if row["Progress/stage"] == 1]
@@ -264,15 +314,15 @@ def test_names_that_would_be_markup_are_text(copied: Callable[..., Path], tmp_pa
     assert evil in page.text and "<script>alert(3)</script>" in page.text
 
 
-def test_nothing_may_be_loaded_by_its_own_policy(pair: SimpleNamespace) -> None:
+def test_the_policy_of_the_page_lets_nothing_load(pair: SimpleNamespace) -> None:
     text = (pair.folder / "soft.html").read_text()
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
     assert not re.search(r"@import|url\(|https?://", text)
 
 
-def test_runs_of_one_name_are_told_apart() -> None:
-    assert named_apart([Path("/a/x"), Path("/b/y")]) == ["x", "y"]
-    assert named_apart([Path("/a/r/x"), Path("/b/r/x")]) == ["a/r/x", "b/r/x"]
+def test_runs_of_one_name_get_longer_names() -> None:
+    assert name_runs([Path("/a/x"), Path("/b/y")]) == ["x", "y"]
+    assert name_runs([Path("/a/r/x"), Path("/b/r/x")]) == ["a/r/x", "b/r/x"]
 
 
 def test_a_damaged_checkpoint_is_left_out_and_named(copied: Callable[..., Path], tmp_path: Path) -> None:
@@ -281,12 +331,13 @@ def test_a_damaged_checkpoint_is_left_out_and_named(copied: Callable[..., Path],
     first.write_bytes(first.read_bytes()[:-10])
     said: list[str] = []
     write_report([run], tmp_path / "a.html", say=said.append)
-    assert len(said) == 1 and first.name in said[0] and "damaged" in said[0]
+    assert len(said) == 1 and first.name in said[0]
     assert not any("at 4x4" in image["alt"] for image in Page(tmp_path / "a.html").images)
 
 
 def test_without_its_plugin_a_run_is_shown_without_pictures(copied: Callable[..., Path], tmp_path: Path) -> None:
-    run, said = copied("soft"), []
+    run = copied("soft")
+    said: list[str] = []
     about = json.loads((run / "run.json").read_text())
     for row in about["plugins"]:
         row["sha256"] = row["sha256"] and "0" * 64
@@ -299,29 +350,29 @@ def test_without_its_plugin_a_run_is_shown_without_pictures(copied: Callable[...
     assert draw_run(read_run(run), pytest.fail, [str(STUB)]).ends
 
 
-def emptied(run: Path) -> None:
+def empty_stats(run: Path) -> None:
     (run / "stats.jsonl").write_text("")
 
 
-def without_stage(run: Path) -> None:
+def drop_stage(run: Path) -> None:
     (run / "stats.jsonl").write_text('{"images": 8, "Loss/x": 1.0}\n')
 
 
-def no_json(run: Path) -> None:
+def break_json(run: Path) -> None:
     (run / "run.json").write_text("{")
 
 
-def no_operative(run: Path) -> None:
+def remove_operative(run: Path) -> None:
     (run / "operative.gin").unlink()
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (emptied, "soft has no tick yet, so there is nothing to report"),
-        (without_stage, "stats.jsonl is damaged: the row of images 8 names no stage"),
-        (no_json, "run.json is damaged"),
-        (no_operative, r"cannot read .*operative\.gin"),
+        (empty_stats, "soft has no tick yet, so there is nothing to report"),
+        (drop_stage, "stats.jsonl is damaged: the row of images 8 names no stage"),
+        (break_json, "run.json is damaged"),
+        (remove_operative, r"cannot read .*operative\.gin"),
         (shutil.rmtree, r"soft holds no run \(it has no run\.json\)"),
     ],
 )
@@ -374,7 +425,8 @@ def test_in_a_real_browser(pair: SimpleNamespace, tmp_path: Path) -> None:
     assert chromium, "install Chromium for this test"
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     flags += " --disable-component-update --disable-sync --hide-scrollbars --window-size=1200,3000"
-    profile, shot = f"--user-data-dir={tmp_path / 'profile'}", tmp_path / "a.png"
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    shot = tmp_path / "a.png"
     url = (pair.folder / "both.html").as_uri()
     command = [chromium, *flags.split(), "--enable-logging=stderr", profile, f"--screenshot={shot}", url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -390,6 +442,7 @@ def test_in_a_real_browser(pair: SimpleNamespace, tmp_path: Path) -> None:
 
 def test_two_runs_are_drawn_for_the_same_latents(pair: SimpleNamespace) -> None:
     """Before the first growth the runs are one."""
-    soft, hard = (draw_run(read_run(pair.folder / name), pytest.fail) for name in ("soft", "hard"))
+    soft = draw_run(read_run(pair.folder / "soft"), pytest.fail)
+    hard = draw_run(read_run(pair.folder / "hard"), pytest.fail)
     assert (soft.ends[0] == hard.ends[0]).all()
     assert (soft.ends[2] != hard.ends[2]).any()

@@ -1,4 +1,4 @@
-"""Broken losses, penalties and data sets fail their suites, and are told what is wrong."""
+"""Broken losses, penalties and data sets fail their suites, with messages that say what is wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.defects import Defect, Defects, HalfGradient, SquaredScores, check_told, name_of
+from helpers.defects import Defect, Defects, HalfGradient, SquaredScores, check_reported, name_case
 from torch import Tensor
 
 import pggan_kit.testing as suites
@@ -18,7 +18,7 @@ from pggan_kit.testing.toys import ToyDataset, ToyLoss
 from pggan_kit.training.step import image_gradients
 
 DEFECTS = Defects()
-defect = DEFECTS.of
+defect = DEFECTS.register
 
 
 def loss_defect(method: str, says: str) -> Callable[[Any], Any]:
@@ -85,7 +85,7 @@ class InPlace(ToyLoss):
         return {"logistic": F.softplus(-fake.score.mul_(2)).mean()}
 
 
-@loss_defect("test_penalties", r"penalties\[0\] \(object\) is no Penalty")
+@loss_defect("test_penalties", r"penalties\[0\] \(object\) is not a valid Penalty")
 class BadPenalties(ToyLoss):
     def __init__(self) -> None:
         self.penalties = (object(),)  # type: ignore[assignment]
@@ -109,7 +109,7 @@ class Detached(SquaredScores):
 
 @penalty_defect("test_gradcheck", "as a function of the critic's weights: its gradient is not its derivative")
 class FirstOrderOnly(SquaredScores):
-    """The classic: gradients taken without create_graph."""
+    """The usual mistake: gradients taken without create_graph."""
 
     def __call__(self, critic: Any, real: Tensor, fake: Tensor, rs: Scores, fs: Scores, mix: Tensor) -> Tensor:
         x = real.detach().requires_grad_(True)
@@ -180,12 +180,12 @@ class RandomlyFlipped(ToyDataset):
         return np.random.default_rng().permutation(super().image(i))
 
 
-@dataset_defect("test_fingerprint", "made anew in each run")
+@dataset_defect("test_fingerprint", "made again in each run")
 class NewFingerprint(ToyDataset):
     def fingerprint(self) -> str:
         return str(id(self))
 
 
-@pytest.mark.parametrize("case", DEFECTS, ids=name_of)
-def test_a_defect_is_told(case: Defect) -> None:
-    check_told(case)
+@pytest.mark.parametrize("case", DEFECTS, ids=name_case)
+def test_a_defect_is_reported(case: Defect) -> None:
+    check_reported(case)

@@ -1,4 +1,4 @@
-"""Broken architectures, resampling pairs and augmentations fail their suites, and are told what is wrong."""
+"""Broken architectures, resampling pairs and augmentations fail their suites, with messages that say what is wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.defects import Defect, Defects, Flip, HalfGradient, check_told, name_of
+from helpers.defects import Defect, Defects, Flip, HalfGradient, check_reported, name_case
 from torch import Tensor, nn
 
 import pggan_kit.testing as suites
@@ -20,7 +20,7 @@ from pggan_kit.layers.resampling import Area, AreaDownsample, NearestUpsample
 from pggan_kit.testing.toys import ToyArchitecture
 
 DEFECTS = Defects()
-defect = DEFECTS.of
+defect = DEFECTS.register
 
 
 @defect(suites.ArchitectureSuite, "test_shapes", r"G's images at 4x4 .* \(1, 2, 4, 4\), not float32 \(1, 1, 4, 4\)")
@@ -52,7 +52,7 @@ class TwoDimensionalScores(ToyArchitecture):
 
 
 class Unused(nn.Sequential):
-    """Holds a parameter that it does not use."""
+    """A module with a parameter that it does not use."""
 
     def __init__(self, *modules: nn.Module) -> None:
         super().__init__(*modules)
@@ -75,7 +75,7 @@ class JumpsAtGrowth(ToyArchitecture):
 
 
 @defect(suites.ArchitectureSuite, "test_function_at_alpha_0", "preserves_function is False, but .* did before")
-class TooModest(ToyArchitecture):
+class PreservesMoreThanItSays(ToyArchitecture):
     preserves_function = False
 
 
@@ -106,7 +106,7 @@ class MixesBatches(ToyArchitecture):
 
 
 @defect(suites.ArchitectureSuite, "test_batch_statistics", "discriminator's output .* depends .* declares nothing")
-class KeepsQuietOfItsBatch(MixesBatches):
+class DeclaresTooLittle(MixesBatches):
     separates_batches = False
 
     def batch_statistics(self, stage: Any, samples: int) -> list[BatchStatistic]:
@@ -163,7 +163,7 @@ class OnlyFactorTwo(Area):
         return TwiceAsLarge(factor)
 
 
-@defect(suites.ResamplingSuite, "test_is_a_module_with_conv2d", "builds no pggan_kit.resampling.Downsample")
+@defect(suites.ResamplingSuite, "test_is_a_module_with_conv2d", "builds no pggan_kit.Downsample")
 class PlainPooling(Area):
     def down(self, channels: int, factor: int) -> Any:
         return nn.AvgPool2d(factor)
@@ -247,6 +247,6 @@ class HalvesGradients(Flip):
         return HalfGradient.apply(images)
 
 
-@pytest.mark.parametrize("case", DEFECTS, ids=name_of)
-def test_a_defect_is_told(case: Defect) -> None:
-    check_told(case)
+@pytest.mark.parametrize("case", DEFECTS, ids=name_case)
+def test_a_defect_is_reported(case: Defect) -> None:
+    check_reported(case)

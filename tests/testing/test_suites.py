@@ -1,4 +1,4 @@
-"""The conformance suites: a sound part of each kind passes, and each defect fails with the sentence that names it."""
+"""The conformance suites: sound components pass, and each defect fails with a sentence that names it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from helpers.defects import (
     MeanGap,
     Moments,
     SquaredScores,
-    check_told,
-    name_of,
-    suite_for,
+    check_reported,
+    make_suite,
+    name_case,
 )
 from helpers.paths import TESTS
 from torch import Tensor
@@ -35,11 +35,11 @@ import pggan_kit.testing as suites
 from pggan_kit import Quantity, Scores, check_at_least, hookimpl
 from pggan_kit.components import KINDS, Trial
 from pggan_kit.layers.resampling import Area, AreaDownsample
-from pggan_kit.plugin_host.loading import load
+from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.testing.toys import ToyLoss
 
 DEFECTS = Defects()
-defect = DEFECTS.of
+defect = DEFECTS.register
 
 
 @defect(suites.LossSuite, "test_keeps_its_protocol", "it has no generator")
@@ -51,7 +51,7 @@ class LossWithoutGenerator:
         return {}
 
 
-@defect(suites.ObserverSuite, "test_hooks_are_known", r"after_stp is no hook \(did you mean after_step\?\)")
+@defect(suites.ObserverSuite, "test_hooks_are_known", r"after_stp is not a hook \(did you mean after_step\?\)")
 class MisspeltHook:
     @hookimpl
     def after_stp(self) -> None: ...
@@ -62,7 +62,7 @@ class UnmarkedHook:
     def after_step(self) -> None: ...
 
 
-@defect(suites.PenaltySuite, "test_bad_arguments_are_refused", "taken without a word", bad_arguments=[{"every": 0}])
+@defect(suites.PenaltySuite, "test_bad_arguments_are_refused", "raise no SettingError", bad_arguments=[{"every": 0}])
 class TakesAnything(SquaredScores): ...
 
 
@@ -180,7 +180,8 @@ class ReadsMemory(Area):
 )
 class Blends(Flip):
     def __call__(self, images: Tensor) -> Tensor:
-        result, some = images.clone(), torch.rand(len(images)) < 0.9
+        result = images.clone()
+        some = torch.rand(len(images)) < 0.9
         result[some] = F.conv2d(images, torch.ones(1, 1, 1, 1))[some]  # bfloat16 into float32
         return result
 
@@ -227,11 +228,11 @@ class StatesADirectionAlone(MeanGap):
 @defect(suites.MetricSuite, "test_remembers_nothing", "must remember nothing")
 class NeverForgets(MeanGap):
     def __init__(self) -> None:
-        self.found: list[float] = []
+        self.gaps: list[float] = []
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        self.found.append(float((real.mean() - fake.mean()).abs()))
-        return {"gap": sum(self.found)}
+        self.gaps.append(float((real.mean() - fake.mean()).abs()))
+        return {"gap": sum(self.gaps)}
 
 
 @defect(suites.MetricSuite, "test_order_of_images", "with the images in another order")
@@ -308,7 +309,7 @@ class CountsOnAndSaves(CountsOn):
 
 
 @defect(suites.LauncherSuite, "test_exit_codes", r"exit with 0, 2 and 0 are reported as \[0, 1, 0\]")
-class YesOrNo(InTurn):
+class ZeroOrOne(InTurn):
     def run(self, trial: Trial) -> int:
         return int(super().run(trial) != 0)
 
@@ -319,8 +320,8 @@ class AsTheyEnd(InTurn):
         return [*super().launch(trials, ended)[::-1][1:], 0]
 
 
-@defect(suites.LauncherSuite, "test_exit_codes", r"`ended` is told \{\}")
-class TellsNothing(InTurn):
+@defect(suites.LauncherSuite, "test_exit_codes", r"`ended` is called with \{\}")
+class NeverCallsEnded(InTurn):
     def launch(self, trials: Sequence[Trial], ended: Any = None) -> list[int]:
         return super().launch(trials)
 
@@ -333,54 +334,56 @@ class LosesOne(InTurn):
 
 @defect(suites.LauncherSuite, "test_place", "the log of a trial in")
 class StaysHere(InTurn):
-    def once(self, trial: Trial) -> int:
-        return super().once(replace(trial, folder=None))
+    def run_once(self, trial: Trial) -> int:
+        return super().run_once(replace(trial, folder=None))
 
 
 @defect(suites.LauncherSuite, "test_dead_trials_run_again", "it is not run again")
-class LetsThemLie(InTurn):
+class NeverTriesAgain(InTurn):
     def run(self, trial: Trial) -> int:
-        return self.once(trial)
+        return self.run_once(trial)
 
 
 @defect(suites.LauncherSuite, "test_dead_trials_run_again", "is run 2 times")
-class NeverLearns(InTurn):
+class TriesWrongInputAgain(InTurn):
     def run(self, trial: Trial) -> int:
-        return self.once(trial) and self.once(trial)
+        return self.run_once(trial) and self.run_once(trial)
 
 
 @defect(suites.LauncherSuite, "test_dead_trials_run_again", r"launch.. raises CalledProcessError")
 class GivesUp(InTurn):
-    def once(self, trial: Trial) -> int:
+    def run_once(self, trial: Trial) -> int:
         return subprocess.run(trial.command, check=True, cwd=trial.folder).returncode
 
 
-@defect(suites.LauncherSuite, "test_launches_again", "in the second launch a trial that is killed once ends in")
+@defect(suites.LauncherSuite, "test_launches_again", "in the second launch a trial that is killed once ends with")
 class RunsOutOfTries(InTurn):
     def __init__(self) -> None:
         self.left = 1
 
     def run(self, trial: Trial) -> int:
-        code = self.once(trial)
+        code = self.run_once(trial)
         if code and self.left:
             self.left -= 1
-            code = self.once(trial)
+            code = self.run_once(trial)
         return code
 
 
 @defect(suites.LauncherSuite, "test_missing_program", r"launch.. raises FileNotFoundError")
-class TrustsCommands(InTurn):
-    def once(self, trial: Trial) -> int:
+class AssumesThatCommandsExist(InTurn):
+    def run_once(self, trial: Trial) -> int:
         return subprocess.run(trial.command, check=False).returncode
 
 
 class Impatient(suites.LauncherSuite):
-    patience = 5.0  # the trials of these two are left behind, and somebody waits for them
+    """A suite that waits less long: the trials of these two launchers are left running."""
+
+    patience = 5.0
 
 
 @defect(Impatient, "test_stops_in_order", "does not wait for a trial")
 class RunsAway(InTurn):
-    def once(self, trial: Trial) -> int:
+    def run_once(self, trial: Trial) -> int:
         process = subprocess.Popen(trial.command, cwd=trial.folder)
         try:
             return process.wait()
@@ -391,26 +394,26 @@ class RunsAway(InTurn):
 
 @defect(Impatient, "test_stops_in_order", "is not raised again")
 class SwallowsIt(InTurn):
-    def once(self, trial: Trial) -> int:
+    def run_once(self, trial: Trial) -> int:
         try:
-            return super().once(trial)
+            return super().run_once(trial)
         except KeyboardInterrupt:
             return 143
 
 
-@pytest.mark.parametrize("case", DEFECTS, ids=name_of)
-def test_a_defect_is_told(case: Defect) -> None:
-    check_told(case)
+@pytest.mark.parametrize("case", DEFECTS, ids=name_case)
+def test_a_defect_is_reported(case: Defect) -> None:
+    check_reported(case)
 
 
 @pytest.mark.parametrize("suite", SOUND, ids=lambda suite: suite.kind)
-def test_a_sound_part_passes(suite: type[suites.Suite]) -> None:
+def test_a_sound_component_passes(suite: type[suites.Suite]) -> None:
     attributes: dict[str, Any] = {}
     if suite is suites.OptimizerSuite:
         attributes["lr_name"] = ""
     if suite is suites.ArchitectureSuite:
         attributes["geometries"] = ((4, 8),)
-    instance = suite_for(suite, SOUND[suite], **attributes)
+    instance = make_suite(suite, SOUND[suite], **attributes)
     for name in dir(instance):
         if name.startswith("test_"):
             getattr(instance, name)()
@@ -430,7 +433,8 @@ def test_the_installed_package_does_not_need_pytest() -> None:
 
 
 def test_what_waits_for_the_device_is_noticed() -> None:
-    value, other = torch.tensor(1.5), torch.zeros(2)
+    value = torch.tensor(1.5)
+    other = torch.zeros(2)
     waits: dict[str, Callable[[], Any]] = {
         "item": value.item,
         "tolist": value.tolist,
@@ -449,6 +453,8 @@ def test_what_waits_for_the_device_is_noticed() -> None:
         with suites.SyncWatch() as watch:
             action()
         assert watch.found, name
+
+    # Work that stays on the device.
     with suites.SyncWatch() as watch:
         other += value * 2
         torch.stack([value, value]).mean().detach().to(torch.float64)
@@ -457,10 +463,11 @@ def test_what_waits_for_the_device_is_noticed() -> None:
 
 
 TESTED_HERE = ("architectures", "resampling", "losses", "penalties", "updates", "optimizers", "switches")
+"""Kinds whose shipped components must each have a suite."""
 
 
-def test_every_shipped_part_inherits_its_suite() -> None:
-    """Somewhere in tests/plugins, a class whose `make` makes the part."""
+def test_every_shipped_component_has_a_suite() -> None:
+    """Somewhere in tests/plugins there is a class whose `make` makes it."""
     made: set[type] = set()
     for path in (TESTS / "plugins").rglob("test_*.py"):
         if "Suite" not in path.read_text():
@@ -469,20 +476,21 @@ def test_every_shipped_part_inherits_its_suite() -> None:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        for thing in vars(module).values():
-            inherits = isinstance(thing, type) and issubclass(thing, suites.Suite)
-            if inherits and thing.__name__.startswith("Test") and thing.kind in TESTED_HERE:
-                made.add(type(thing().make()))
-    shipped = [
-        row.component
-        for row in load().rows.values()
-        if row.component.kind in TESTED_HERE and ours(row.component.factory)
-    ]
-    missing = [f"{row.kind}.{row.name}" for row in shipped if row.factory not in made]
+        for value in vars(module).values():
+            is_suite = isinstance(value, type) and issubclass(value, suites.Suite)
+            if is_suite and value.__name__.startswith("Test") and value.kind in TESTED_HERE:
+                made.add(type(value().make()))
+
+    shipped = []
+    for row in load_plugins().rows.values():
+        component = row.component
+        if component.kind in TESTED_HERE and is_ours(component.factory):
+            shipped.append(component)
     assert shipped
+    missing = [f"{component.kind}.{component.name}" for component in shipped if component.factory not in made]
     assert not missing, f"no conformance suite for {', '.join(missing)}"
 
 
-def ours(factory: Callable[..., Any]) -> bool:
-    """Whether it comes from this project's own plugins."""
+def is_ours(factory: Callable[..., Any]) -> bool:
+    """Return whether a component comes from this project's own plugins."""
     return factory.__module__.startswith("pggan_plugins.")

@@ -1,4 +1,4 @@
-"""Broken optimizers, switches and updates fail their suites, and are told what is wrong."""
+"""Broken optimizers, switches and updates fail their suites, with messages that say what is wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.defects import Defect, Defects, Ramp, check_told, name_of
+from helpers.defects import Defect, Defects, Ramp, check_reported, name_case
 from torch import Tensor, nn
 
 import pggan_kit.testing as suites
@@ -17,7 +17,7 @@ from pggan_kit import hookimpl
 from pggan_kit.testing.toys import ToyOptimizer, ToyUpdate
 
 DEFECTS = Defects()
-defect = DEFECTS.of
+defect = DEFECTS.register
 
 
 def optimizer_defect(method: str, says: str) -> Callable[[Any], Any]:
@@ -73,7 +73,7 @@ class FallsForEver(ToyOptimizer):
         return torch.optim.SGD(params, lr=self.lr)
 
 
-def switch(alpha: Callable[[float], Any], method: str, says: str) -> None:
+def switch_defect(alpha: Callable[[float], Any], method: str, says: str) -> None:
     class Broken:
         @hookimpl
         def fade_alpha(self, progress: float) -> Any:
@@ -82,13 +82,15 @@ def switch(alpha: Callable[[float], Any], method: str, says: str) -> None:
     DEFECTS.append(Defect(suites.SwitchSuite, Broken, method, says))
 
 
-switch(
+switch_defect(
     lambda p: 1.2 * p, "test_stays_between_0_and_1", r"gave alpha 1\.0\d* for the generator at images 142; it lies in"
 )
-switch(lambda p: 0.9 * p, "test_ends_at_1", r"alpha of the generator ends at 0\.9, not 1: the network jumps")
-switch(lambda p: 1 - p if p < 1 else 1.0, "test_never_goes_back", "alpha of the generator falls after progress 0")
-switch(lambda p: next(TURNS) % 2, "test_ends_at_1", "for the same question")
-switch(torch.tensor, "test_stays_between_0_and_1", "fade_alpha answers with a Tensor; it must be a plain number")
+switch_defect(lambda p: 0.9 * p, "test_ends_at_1", r"alpha of the generator ends at 0\.9, not 1: the network jumps")
+switch_defect(
+    lambda p: 1 - p if p < 1 else 1.0, "test_never_goes_back", "alpha of the generator falls after progress 0"
+)
+switch_defect(lambda p: next(TURNS) % 2, "test_ends_at_1", "for the same question")
+switch_defect(torch.tensor, "test_stays_between_0_and_1", "fade_alpha answers with a Tensor; it must be a plain number")
 
 
 @defect(suites.SwitchSuite, "test_trains_through_a_fade", "never grows")
@@ -109,7 +111,7 @@ class OnlyDiscriminator(ToyUpdate):
 
 
 @update_defect("test_changes_weights_in_minimise_alone", "changes the generator's weights outside ctx.minimise")
-class BehindItsBack(ToyUpdate):
+class ChangesWeightsItself(ToyUpdate):
     def step(self, ctx: Any) -> dict[str, Tensor]:
         result = super().step(ctx)
         with torch.no_grad():
@@ -145,7 +147,7 @@ class OneSided(ToyUpdate):
 
 
 class OwnLatents:
-    """Stands before a context and draws latents elsewhere."""
+    """A context in front of another that draws latents elsewhere."""
 
     def __init__(self, ctx: Any) -> None:
         self._ctx = ctx
@@ -210,6 +212,6 @@ class NeverDue(ToyUpdate):
         return super().step(NoneDue(ctx))
 
 
-@pytest.mark.parametrize("case", DEFECTS, ids=name_of)
-def test_a_defect_is_told(case: Defect) -> None:
-    check_told(case)
+@pytest.mark.parametrize("case", DEFECTS, ids=name_case)
+def test_a_defect_is_reported(case: Defect) -> None:
+    check_reported(case)

@@ -1,0 +1,183 @@
+"""Images of the same latents from all checkpoints of a run, and its alpha between ticks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pggan_kit.api.prepare import prepare_run
+from pggan_kit.api.sample import draw
+from pggan_kit.errors import TrainingError, UserError
+from pggan_kit.report.alpha_lines import Trained, draw_alpha_lines
+from pggan_kit.report.run_record import Curve, RunRecord
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.generators import TrainedGenerator, restore_generator
+from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.system.seeding import fork_random_numbers
+
+GRID = 16
+"""Images in a grid."""
+
+STRIP = 9
+"""Latents in the strip through a fade."""
+
+ALPHAS = tuple(i / 8 for i in range(9))
+"""Alphas that the strip through a fade shows, as far as the switch takes them."""
+
+Say = Callable[[str], None]
+Restore = Callable[..., TrainedGenerator]
+
+
+class FadeStrip(NamedTuple):
+    """Images through a fade, all with the weights of one checkpoint.
+
+    Attributes:
+        alphas: Rising alphas of the generator.
+        images: uint8 (N, h, w, C) of the first latents, for each alpha.
+    """
+
+    alphas: list[float]
+    images: list[np.ndarray]
+
+
+@dataclass
+class RunPictures:
+    """Images of the latents that `api.sample.draw` makes of a seed; equal for runs with one latent size.
+
+    Attributes:
+        ends: `GRID` images uint8 (N, h, w, C) by stage, at its end or at the run's last checkpoint.
+        clocks, alphas: Clock and alpha of those, by stage.
+        begins: Alpha and such images by stage, right after the growth, before anything was trained.
+        fades: Strips by stage, from the last checkpoint before the fade's end.
+        latent_size: Size Z of the latents; 0 where nothing could be drawn.
+        alpha_lines: Alpha by clock for each stage, see `draw_alpha_lines`; None where only ticks record alpha.
+    """
+
+    ends: dict[int, np.ndarray] = field(default_factory=dict)
+    clocks: dict[int, int] = field(default_factory=dict)
+    alphas: dict[int, float] = field(default_factory=dict)
+    begins: dict[int, tuple[float, np.ndarray]] = field(default_factory=dict)
+    fades: dict[int, FadeStrip] = field(default_factory=dict)
+    latent_size: int = 0
+    alpha_lines: list[Curve] | None = None
+
+
+def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 0) -> RunPictures:
+    """Draw images from all checkpoints that were kept, those of the trunk included.
+
+    Args:
+        run: The run.
+        say: Function that is given a sentence about what could not be drawn; everything else is drawn.
+        plugins: Plugins to use instead of the plugin files that the run used.
+        seed: Seed of the latents.
+    """
+    pictures = RunPictures()
+    chain = list(run.lineage())
+    try:
+        built = [prepare_run(ancestor.folder, plugins)[0] for ancestor in chain]
+        trained = [(prepared.schedule(), prepared.hooks()) for prepared in built]
+        pictures.alpha_lines = _try_alpha_lines(run, trained, say)
+        strip_alphas = _strip_alphas(run, pictures.alpha_lines)
+
+        # Each checkpoint is restored by the run that wrote it.
+        restores = []
+        for prepared, (schedule, hooks) in zip(built, trained, strict=True):
+            restores.append(partial(restore_generator, prepared.built.experiment, schedule, hooks))
+        with fork_random_numbers():
+            for place, saved in _iterate_checkpoints(chain, say):
+                _draw_checkpoint(pictures, restores[place](saved), saved, strip_alphas, seed)
+                if saved.stage_over and saved.stage < run.stages[-1].index:
+                    grow = _restore_of_next_stage(chain, restores, place, saved)
+                    _draw_growth(pictures, grow(saved, grown=True), saved.stage + 1, seed)
+    except (UserError, TrainingError) as error:
+        say(f"{run.folder}: not all pictures can be drawn: {error}")
+    return pictures
+
+
+def _iterate_checkpoints(chain: Sequence[RunRecord], say: Say) -> Iterator[tuple[int, Snapshot]]:
+    """Yield the checkpoints of a lineage with their run's place in it, of each run those up to where the next began."""
+    for place, ancestor in enumerate(chain):
+        limit = _branch_clock_after(chain, place)
+        for saved in RunDirectory(ancestor.folder).checkpoints().load_kept(say):
+            if saved.images <= limit:
+                yield place, saved
+
+
+def _branch_clock_after(chain: Sequence[RunRecord], place: int) -> float:
+    """Return the clock at which the next run of a lineage began; infinity for the last run."""
+    if place + 1 == len(chain):
+        return math.inf
+    return float(chain[place + 1].about["from"]["images"])
+
+
+def _restore_of_next_stage(
+    chain: Sequence[RunRecord], restores: Sequence[Restore], place: int, saved: Snapshot
+) -> Restore:
+    """Return how to restore a checkpoint of a stage's end as the run that trained the next stage did."""
+    if saved.images == _branch_clock_after(chain, place):
+        return restores[place + 1]
+    return restores[place]
+
+
+def _try_alpha_lines(run: RunRecord, trained: Trained, say: Say) -> list[Curve] | None:
+    try:
+        return draw_alpha_lines(run, trained)
+    except (UserError, TrainingError) as error:
+        say(f"{run.folder}: alpha is drawn at ticks only: {error}")
+        return None
+
+
+def _strip_alphas(run: RunRecord, lines: Sequence[Curve] | None) -> dict[int, list[float]]:
+    """Return the alphas of each stage's strip, by stage; none where the switch cannot be asked."""
+    if lines is None:
+        return {}
+    return {stage.index: choose_alphas(line) for stage, line in zip(run.stages, lines, strict=True)}
+
+
+def choose_alphas(line: Curve) -> list[float]:
+    """Return those alphas of a fade that are nearest to `ALPHAS`, rising and each once.
+
+    Args:
+        line: Alpha by clock, as the switch gives it. To it comes 1, with which each fade ends.
+    """
+    taken = sorted({alpha for _, alpha in line} | {1.0})
+    nearest = {min(taken, key=lambda alpha: abs(alpha - wanted)) for wanted in ALPHAS}
+    return sorted(nearest)
+
+
+def _draw_checkpoint(
+    pictures: RunPictures,
+    generator: TrainedGenerator,
+    saved: Snapshot,
+    strip_alphas: dict[int, list[float]],
+    seed: int,
+) -> None:
+    """Draw what one checkpoint shows; a later one of the same stage replaces it."""
+    stage = saved.stage
+    pictures.latent_size = generator.latent_size
+    # A strip needs an old path.
+    if generator.alpha is not None and not saved.stage_over:
+        alphas = strip_alphas.get(stage, list(ALPHAS))
+        pictures.fades[stage] = draw_strip(generator, alphas, seed)
+    pictures.ends[stage] = draw(generator, GRID, seed)
+    pictures.clocks[stage] = saved.images
+    pictures.alphas[stage] = _alpha_of(generator)
+
+
+def _draw_growth(pictures: RunPictures, generator: TrainedGenerator, stage: int, seed: int) -> None:
+    """Draw what a generator shows right after it has grown to a stage."""
+    pictures.begins[stage] = (_alpha_of(generator), draw(generator, GRID, seed))
+
+
+def _alpha_of(generator: TrainedGenerator) -> float:
+    return 1.0 if generator.alpha is None else float(generator.alpha)
+
+
+def draw_strip(generator: TrainedGenerator, alphas: list[float], seed: int) -> FadeStrip:
+    """Draw images of the first `STRIP` latents at each alpha."""
+    return FadeStrip(alphas, [draw(generator, GRID, seed, alpha=alpha)[:STRIP] for alpha in alphas])

@@ -1,0 +1,238 @@
+"""The files of a run, read for a report: numbers, stages, configuration. Images are in `run_pictures.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pggan_kit.config import gin_files
+from pggan_kit.errors import RunError, UserError
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.system.json_lines import JsonLines
+
+Curve = list[tuple[int, float]]
+"""Pairs (clock, value), both finite, by rising clock."""
+
+
+class NoTickError(RunError):
+    """A run has no tick yet, so that there is nothing to report."""
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A stage as it was trained.
+
+    Attributes:
+        index: Place in the schedule, from 0.
+        height: Height of its images.
+        start, end: Clock at its beginning and at its last tick.
+        fade_end: Clock at the last tick at which an old path was blended in; None where there was none.
+        images_per_second: Pace over the whole stage, the work of ticks included.
+    """
+
+    index: int
+    height: int
+    start: int
+    end: int
+    fade_end: int | None
+    images_per_second: float
+
+    @property
+    def size(self) -> str:
+        """The stage's size for people."""
+        return f"{self.height} px"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run.
+
+    Attributes:
+        name: Name for people, unique among the runs of a report.
+        folder: The run's directory.
+        trunk: The run that it began from, where that still exists.
+        about: Content of `run.json`.
+        given, operative: Configuration as gin text, as it was given and as it was in effect.
+        rows: A row for each tick, those of the trunk before its own.
+        transitions: Rows of `transitions.jsonl`, likewise.
+        stages: The stages, in order.
+    """
+
+    name: str
+    folder: Path
+    trunk: RunRecord | None
+    about: dict[str, Any]
+    given: str
+    operative: str
+    rows: list[dict[str, Any]]
+    transitions: list[dict[str, Any]]
+    stages: list[StageRecord]
+
+    @property
+    def tags(self) -> list[str]:
+        """All tags that have numbers, in the order of their first appearance."""
+        tags: dict[str, None] = {}
+        for row in self.rows:
+            for tag, value in row.items():
+                if "/" in tag and is_finite(value):
+                    tags[tag] = None
+        return list(tags)
+
+    def curve(self, tag: str) -> Curve:
+        """Return a tag's finite values over the clock."""
+        return [(row["images"], float(row[tag])) for row in self.rows if is_finite(row.get(tag))]
+
+    def final(self, tag: str) -> float | None:
+        """Return a tag's last value, None where there is none."""
+        curve = self.curve(tag)
+        return curve[-1][1] if curve else None
+
+    def setting(self, name: str) -> Any:
+        """Return the value of a parameter such as `train.seed`; None where the configuration cannot be read."""
+        try:
+            bindings = gin_files.parse_text(self.operative, "operative.gin").bindings
+        except UserError:
+            return None
+        value = None
+        for binding in bindings:
+            if not binding.is_macro and f"{binding.selector}.{binding.parameter}" == name:
+                value = binding.value  # the last binding counts
+        return value
+
+    def lineage(self) -> Iterator[RunRecord]:
+        """Yield the trunk's trunk, ..., the trunk, the run."""
+        if self.trunk is not None:
+            yield from self.trunk.lineage()
+        yield self
+
+
+def is_finite(value: object) -> bool:
+    """Return whether a value is a number that can be drawn."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_run(folder: Path, name: str | None = None) -> RunRecord:
+    """Read a run.
+
+    Args:
+        folder: The run's directory.
+        name: Name for people, by default that of the folder.
+
+    Raises:
+        NoTickError: The run has no tick yet.
+        RunError: The folder holds no run, or its files are damaged.
+    """
+    # A trunk may be without ticks of its own, but not the whole lineage.
+    record = _read(folder, name, set())
+    if not record.rows:
+        raise NoTickError(
+            f"{folder} has no tick yet, so there is nothing to report: continue it with `pggan-kit resume {folder}`"
+        )
+    return record
+
+
+def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
+    files = RunDirectory.open(folder)
+    about = files.about()
+    rows = files.stats()
+    transitions = JsonLines(folder / "transitions.jsonl").read()
+
+    # A branch shows what its trunk did up to the branch.
+    trunk = _read_trunk(about, folder, seen | {folder.resolve()})
+    if trunk is not None:
+        clock = about["from"]["images"]
+        rows = [row for row in trunk.rows if row["images"] <= clock] + rows
+        transitions = [row for row in trunk.transitions if row["images"] <= clock] + transitions
+
+    operative = folder / "operative.gin"
+    try:
+        operative_text = operative.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read {operative}: {error}") from error
+
+    return RunRecord(
+        name=name or folder.resolve().name,
+        folder=folder,
+        trunk=trunk,
+        about=about,
+        given=files.read_config(),
+        operative=operative_text,
+        rows=rows,
+        transitions=transitions,
+        stages=list_stages(rows, folder),
+    )
+
+
+def _origin_of(about: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return the run, and its clock, that a branch began from; None for a run from scratch."""
+    origin = about.get("from")
+    if not isinstance(origin, dict):
+        return None
+    run = origin.get("run")
+    clock = origin.get("images")
+    if not isinstance(run, str) or type(clock) is not int:
+        return None
+    return run, clock
+
+
+def _read_trunk(about: Mapping[str, Any], folder: Path, seen: set[Path]) -> RunRecord | None:
+    """Read the run that a branch began from; return None for other runs, and where it no longer exists."""
+    origin = _origin_of(about)
+    if origin is None:
+        return None
+    path = Path(origin[0])
+    if not path.is_absolute():
+        raise RunError(
+            f"{folder / 'run.json'} is damaged: it names the run that it began from by a relative path, {path}"
+        )
+
+    # A damaged run.json may name a run that began from this one.
+    if path.resolve() in seen or not (path / "run.json").is_file():
+        return None
+    return _read(path, None, seen)
+
+
+def list_stages(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[StageRecord]:
+    """Return the stages that the rows of ticks belong to.
+
+    Raises:
+        RunError: A tick does not name its stage.
+    """
+    by_stage: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if not all(is_finite(row.get(f"Progress/{name}")) for name in ("stage", "size", "alpha")):
+            raise RunError(f"{folder / 'stats.jsonl'} is damaged: the row of images {row['images']} names no stage")
+        by_stage.setdefault(int(row["Progress/stage"]), []).append(row)
+
+    # A stage begins where the one before it ended.
+    stages: list[StageRecord] = []
+    start = 0
+    for index, ticks in sorted(by_stage.items()):
+        stage = _summarize_stage(index, start, ticks)
+        stages.append(stage)
+        start = stage.end
+    return stages
+
+
+def _summarize_stage(index: int, start: int, ticks: Sequence[Mapping[str, Any]]) -> StageRecord:
+    height = int(ticks[0]["Progress/size"])
+    end = ticks[-1]["images"]
+    faded = [row["images"] for row in ticks if row["Progress/alpha"] < 1]
+    seconds = sum(row["Timing/seconds"] for row in ticks if is_finite(row.get("Timing/seconds")))
+    images_per_second = (end - start) / seconds if seconds > 0 else 0.0
+    return StageRecord(index, height, start, end, max(faded, default=None), images_per_second)
+
+
+def name_runs(folders: Sequence[Path]) -> list[str]:
+    """Return a short, unique name for each folder: its own, with as many of its parents as that takes."""
+    paths = [folder.resolve().parts for folder in folders]
+    names = [path[-1] for path in paths]
+    longest = max(map(len, paths))
+    depth = 1
+    while len(set(names)) < len(names) and depth < longest:
+        depth += 1
+        names = ["/".join(path[-depth:]) for path in paths]
+    return names

@@ -1,0 +1,336 @@
+"""The checks of every suite, and those of the kinds that can be trained with: a tiny training run around them."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pggan_kit.errors import PluginError, SettingError
+from pggan_kit.experiment import MEMORY_FORMATS
+from pggan_kit.growth.fade import NETS, PATHS
+from pggan_kit.plugin_host.contracts import find_marked_hooks, require_protocol
+from pggan_kit.runs.run import Run
+from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.runs.state import TrainState
+from pggan_kit.testing.support import (
+    SyncWatch,
+    are_equal,
+    copy_weights,
+    measure_difference,
+    require,
+    save_and_load,
+    summarize_error,
+)
+from pggan_kit.testing.tiny_runs import (
+    HOT_HOOKS,
+    WatchedHooks,
+    implements_hook,
+    load_mid_fade,
+    make_run,
+    summarize_run,
+    train_tiny,
+)
+from pggan_kit.testing.toys import ToySampler
+from pggan_kit.training.compiler import Compiler, keep_recording
+from pggan_kit.training.step import UpdateContext
+
+Weights = dict[str, dict[str, Tensor]]
+"""State of both networks, by network and name."""
+
+
+class Suite:
+    """The checks of every kind: inherit the suite of your component's kind and override `make`.
+
+    Attributes:
+        kind: Name of the kind, as in `components.KINDS`.
+        bad_arguments: Keyword arguments that the component must refuse with a SettingError, e.g. `[{"weight": -1.0}]`.
+    """
+
+    kind = ""
+    bad_arguments: Sequence[Mapping[str, Any]] = ()
+
+    def make(self) -> Any:
+        """Return a new component; called again for each test, and more than once in some."""
+        raise NotImplementedError(f"{type(self).__name__}.make() must return the component under test")
+
+    def make_with(self, **arguments: Any) -> Any:
+        """Return the component with other arguments: its class called with them."""
+        return type(self.make())(**arguments)
+
+    def make_named(self) -> tuple[Any, str]:
+        """Return a new component, and its name for messages."""
+        component = self.make()
+        return component, f"{self.kind}.{type(component).__name__}"
+
+    def test_keeps_its_protocol(self) -> None:
+        """Require all methods and attributes of the kind, with the right arguments."""
+        component, name = self.make_named()
+        try:
+            require_protocol(component, self.kind, name)
+        except PluginError as error:
+            raise AssertionError(str(error)) from error
+
+    def test_hooks_are_known(self) -> None:
+        """Require that methods marked as hooks are hooks, and take only arguments that exist."""
+        component, name = self.make_named()
+        try:
+            find_marked_hooks(component, name)
+        except PluginError as error:
+            raise AssertionError(str(error)) from error
+
+    def test_bad_arguments_are_refused(self) -> None:
+        """Require a SettingError that names the argument for each wrong argument."""
+        for arguments in self.bad_arguments:
+            name = next(iter(arguments))  # the argument that is wrong
+            try:
+                self.make_with(**arguments)
+            except SettingError as error:
+                require(
+                    error.setting == name,
+                    f"the SettingError for the bad {name} must have its name, and has {error.setting!r}: {error}",
+                )
+            except Exception as error:
+                raise AssertionError(
+                    f"bad arguments must raise a SettingError; {dict(arguments)} raised {summarize_error(error)}"
+                ) from error
+            else:
+                raise AssertionError(f"the bad arguments {dict(arguments)} raise no SettingError")
+
+
+class TrainedSuite(Suite):
+    """The checks of kinds that an experiment picks: two stages, 4x4 and 8x8, with toys for everything else.
+
+    Attributes:
+        batches: Batches of reals that one iteration with the component draws.
+        format_tolerance: Tolerance between weights after two steps in the two memory formats, relative to the largest.
+    """
+
+    batches = 1
+    format_tolerance = 1e-3
+
+    def choose_arguments(self, component: Any) -> dict[str, Any]:
+        """Return the arguments of `Experiment` that put the component in its place."""
+        raise NotImplementedError
+
+    def train(self, component: Any, name: str, folder: str, saved: Snapshot | None = None) -> Run:
+        """Train a tiny run with the component, from scratch or from a checkpoint."""
+        return train_tiny(component, name, Path(folder), self.choose_arguments(component), saved)
+
+    def test_trains_through_a_fade(self) -> None:
+        """Require a run that grows, fades, and ends with finite weights at the first step that spends the schedule."""
+        component, name = self.make_named()
+        with tempfile.TemporaryDirectory() as folder:
+            run = self.train(component, name, folder)
+
+        # The last step may spend more than what is left, but by less than one iteration.
+        overdrawn = run.state.images - run.schedule.total
+        require(
+            0 <= overdrawn < self.batches * run.schedule.stages[-1].batch_size,
+            f"with {name} the run spends {run.state.images} images where its schedule has {run.schedule.total}",
+        )
+        require(
+            len(run.state.starts) == len(run.schedule.stages),
+            f"with {name} the run ends in stage {len(run.state.starts)} of {len(run.schedule.stages)}: it never grows",
+        )
+        for net in (run.state.generator, run.state.discriminator):
+            for key, value in net.state_dict().items():
+                require(bool(value.isfinite().all()), f"with {name} the {net.kind}'s {key} becomes non-finite")
+
+    def test_same_seed_same_weights(self) -> None:
+        """Require two runs with one seed to be equal bit for bit: all randomness comes from torch's generator."""
+        ends = []
+        for seed in (1, 2):
+            component, name = self.make_named()
+
+            # These generators are not seeded by a run.
+            random.seed(seed)
+            np.random.seed(seed)
+            with tempfile.TemporaryDirectory() as folder:
+                ends.append(summarize_run(self.train(component, name, folder)))
+        require(
+            are_equal(*ends), f"two runs with {name} and the same seed differ: it draws random numbers from elsewhere"
+        )
+
+    def test_resumes_exactly(self) -> None:
+        """Require a run that is resumed within a fade to end with the same weights, bit for bit."""
+        component, name = self.make_named()
+        with tempfile.TemporaryDirectory() as folder:
+            unbroken = summarize_run(self.train(component, name, folder))
+            saved = load_mid_fade(Path(folder))
+            resumed = summarize_run(self.train(self.make(), name, folder, saved))
+        require(
+            are_equal(resumed, unbroken),
+            f"a resumed run with {name} does not end where one without a break does: {name} keeps something that it "
+            "does not save in save_state and take back in load_state",
+        )
+
+    def test_begins_each_run_afresh(self) -> None:
+        """Require the second run with one object to end as a run with a new object does, bit for bit."""
+        used, name = self.make_named()
+        ends: list[dict[str, Any]] = []
+        for component in (used, used, self.make()):
+            with tempfile.TemporaryDirectory() as folder:
+                run = self.train(component, name, folder)
+                ends.append({**summarize_run(run), "saved": run.hooks.collect("save_state", run=run)})
+        _, second, fresh = ends
+        require(
+            are_equal(second, fresh),
+            f"a second run with one {name} does not end where a run with a new one does: {name} keeps something from "
+            "run to run; begin it in before_run, not in __init__ alone",
+        )
+
+    def test_state_survives_a_checkpoint(self) -> None:
+        """Require that what `save_state` returns can be saved as data, and that `load_state` takes it back."""
+        component, name = self.make_named()
+        saves = implements_hook(component, "save_state")
+        loads = implements_hook(component, "load_state")
+        require(saves or not loads, f"{name} has load_state but no save_state to give it anything")
+        require(loads or not saves, f"{name} has save_state but no load_state: what it saves is lost")
+        if not saves:
+            return
+
+        with tempfile.TemporaryDirectory() as folder:
+            run = self.train(component, name, folder)
+            (saved,) = run.hooks.collect("save_state", run=run).values()
+            loaded = save_and_load(saved, name)
+
+            # A new object that has loaded the state must save the same.
+            fresh = self.make()
+            other = make_run(fresh, name, Path(folder), self.choose_arguments(fresh))
+            other.hooks.call("before_run", run=other)
+            other.hooks.call_one(name, "load_state", run=other, saved=loaded)
+            (again,) = other.hooks.collect("save_state", run=other).values()
+        require(are_equal(again, loaded), f"{name} does not take back in load_state all that it saves in save_state")
+
+    def test_hot_hooks_do_not_wait(self) -> None:
+        """Require hooks that are called in each step to let the device's queue run on."""
+        component, name = self.make_named()
+        if not any(implements_hook(component, hook) for hook in HOT_HOOKS):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            run = self.train(component, name, folder)
+        assert isinstance(run.hooks, WatchedHooks)
+        for hook, calls in run.hooks.waits.items():
+            require(
+                not calls,
+                f"{name} waits for the device in {hook}: it calls {', '.join(sorted(set(calls)))} on a tensor in every "
+                "step; keep tensors as they are, and read them in after_tick",
+            )
+
+    def test_step_does_not_wait(self) -> None:
+        """Require a step, in a stage and in a fade, to let the device's queue run on."""
+        component, name = self.make_named()
+        for fading in (False, True):
+            watch = SyncWatch()
+            self.run_steps(component, name, fading, count=1, watch=watch)
+            calls = ", ".join(sorted(set(watch.found)))
+            require(not watch.found, f"a step with {name} waits for the device: it calls {calls} on a tensor")
+
+    def test_memory_formats_agree(self) -> None:
+        """Require the same weights, up to rounding, with features in `channels_last` and in `contiguous` memory."""
+        ends = []
+        for memory_format in MEMORY_FORMATS:
+            component, name = self.make_named()
+            ends.append(self.run_steps(component, name, fading=True, count=2, memory_format=memory_format))
+        ours, wanted = ends
+        self._require_close(
+            ours,
+            wanted,
+            f"with {name} the {{key}} after two steps depends on the memory format, by {{change:.2g}}: is "
+            "memory reinterpreted (`as_strided`, `untyped_storage`) where dimensions are meant?",
+        )
+
+    def test_trains_in_bfloat16(self) -> None:
+        """Require two steps under bfloat16 autocast to end in finite weights."""
+        component, name = self.make_named()
+        try:
+            ends = self.run_steps(component, name, fading=True, count=2, precision="bfloat16")
+        except Exception as error:
+            reason = summarize_error(error)
+            raise AssertionError(f"under bfloat16 autocast a step with {name} fails: {reason}") from error
+        for net, weights in ends.items():
+            for key, value in weights.items():
+                require(
+                    bool(value.isfinite().all()),
+                    f"under bfloat16 autocast with {name} the {net}'s {key} becomes non-finite",
+                )
+
+    def test_recorded_steps_agree(self) -> None:
+        """Require a step that `train.compile` records to lead to the weights that the step without it leads to."""
+        ends = []
+        warnings: list[str] = []
+        for setting in ("never", "always"):
+            component, name = self.make_named()
+            ends.append(self.run_steps(component, name, fading=True, count=2, warn=warnings.append, compile=setting))
+
+        # A warning says that the step could not be recorded.
+        require(not warnings, f"with {name}, {'; '.join(warnings)}")
+
+        plain, recorded = ends
+        self._require_close(
+            recorded,
+            plain,
+            f"with {name} the {{key}} after two compiled steps is off by {{change:.2g}}: does a step "
+            "depend on something that changes, and is neither a number in a public attribute nor in the batch?",
+        )
+
+    def _require_close(self, ours: Weights, wanted: Weights, message: str) -> None:
+        """Fail with the message, filled with `key` and `change`, where weights differ by more than rounding."""
+        for net, weights in wanted.items():
+            for key, value in weights.items():
+                change = measure_difference(ours[net][key].float(), value.float())
+                require(change <= self.format_tolerance, message.format(key=f"{net}'s {key}", change=change))
+
+    def run_steps(
+        self,
+        component: Any,
+        name: str,
+        fading: bool,
+        count: int,
+        watch: SyncWatch | None = None,
+        warn: Callable[[str], None] = print,
+        **settings: Any,
+    ) -> Weights:
+        """Run some steps of the base stage, or of the next one's fade, and return the weights of both networks.
+
+        Args:
+            component: The component under test.
+            name: Its name.
+            fading: Whether the steps belong to a fade.
+            count: Number of steps.
+            watch: Entered during each step.
+            warn: Function that is given warnings of `train.compile`.
+            settings: Further arguments of `Experiment`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            chosen = {**self.choose_arguments(component), **settings}
+            state = make_run(component, name, Path(folder), chosen).state
+        alpha: dict[str, Tensor] = {}
+        if fading:
+            alpha = start_fade(state)
+
+        # Steps are seeded as the loop seeds them.
+        compiler = Compiler(state.experiment, state.device, print, warn, lambda net: None, keep_recording)
+        compiler.enter_region(state, state.schedule)
+        for number in range(count):
+            torch.manual_seed(number)
+            ctx = UpdateContext(state.experiment, state, state.stage, ToySampler(state.stage), alpha, compiler=compiler)
+            with watch or nullcontext():
+                state.experiment.update.step(ctx)
+            state.images += ctx.drawn
+        return {net: copy_weights(state.network(net)) for net in NETS}
+
+
+def start_fade(state: TrainState) -> dict[str, Tensor]:
+    """Grow both networks of a state with their old paths, and return an alpha of one half for each path."""
+    state.grow(dict.fromkeys(NETS, True))
+    state.renew_optimizers(reset=False)
+    return {path: torch.tensor(0.5) for path in PATHS}
