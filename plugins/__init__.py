@@ -1,1 +1,1 @@
-"""The parts that come with pggan_kit. They use the same entry points and the same contracts as anyone's plugin."""
+"""The components that ship with pggan_kit. They use the same entry points and contracts as third-party plugins."""

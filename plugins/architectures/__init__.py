@@ -1,4 +1,4 @@
-"""Networks that grow, one stage's pieces at a time."""
+"""Architectures: networks that grow, one stage's modules at a time."""
 
 from pggan_kit import Component, hookimpl
 from pggan_plugins.architectures.pggan import PGGAN
@@ -12,6 +12,6 @@ __all__ = ["PGGAN", "ResNet", "SkipPGGAN", "StyleGAN2", "Tutorial"]
 
 @hookimpl
 def components() -> list[Component]:
-    """The architectures of this folder."""
-    parts = (PGGAN, ResNet, SkipPGGAN, StyleGAN2, Tutorial)
-    return [Component("architectures", cls.__name__, cls) for cls in parts]
+    """Return the architectures of this folder."""
+    classes = (PGGAN, ResNet, SkipPGGAN, StyleGAN2, Tutorial)
+    return [Component("architectures", cls.__name__, cls) for cls in classes]

@@ -1,4 +1,4 @@
-"""Class labels in both networks. Labels are (N,) int64 in [0, K)."""
+"""Class labels in both networks; labels are (N,) int64 in [0, K)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ CONDITIONING = ("none", "projection", "auxiliary")
 
 
 class Conditioning:
-    """What an architecture makes of the data set's labels.
+    """How an architecture uses the data set's labels.
 
     Args:
-        conditioning: `none`: neither network looks at them. Otherwise G takes an embedding of the label beside the
-            latents, and D judges whether an image fits its label: by `projection` (Miyato and Koyama 2018), or by an
-            `auxiliary` classifier (Odena et al. 2017), whose term `losses.AuxiliaryClassifier` adds.
-        label_size: length of G's embedding.
+        conditioning: `none`: neither network uses them. Otherwise G takes an embedding of the label beside the latents,
+            and D judges whether an image fits its label: by `projection` (Miyato and Koyama 2018), or by an `auxiliary`
+            classifier (Odena et al. 2017), whose term `losses.AuxiliaryClassifier` adds.
+        label_size: Length of G's embedding, at least 1.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: A value is out of range.
     """
 
     def __init__(self, conditioning: str, label_size: int) -> None:
@@ -32,59 +32,86 @@ class Conditioning:
         self.kind = conditioning
         self.label_size = label_size
 
-    def latents(self, latent_size: int, stage: Stage, normalise: bool) -> LabelledLatents:
-        """G's input."""
-        return LabelledLatents(latent_size, self._classes(stage), self.label_size, normalise)
+    def make_latents(self, latent_size: int, stage: Stage, normalise: bool) -> LabelledLatents:
+        """Return the module that makes G's input from latents and labels.
 
-    def scores(self, features: int, stage: Stage, dense: Callable[..., nn.Module]) -> LabelledScores:
-        """D's output; `dense(inputs, outputs, gain, bias)` makes a layer with one output a class."""
-        classes = self._classes(stage)
+        Raises:
+            SettingError: The architecture is conditional, and the data set has no labels.
+        """
+        return LabelledLatents(latent_size, self._count_classes(stage), self.label_size, normalise)
+
+    def make_scores(self, features: int, stage: Stage, make_dense: Callable[..., nn.Module]) -> LabelledScores:
+        """Return the module that makes D's output from a score, features and labels.
+
+        Args:
+            features: Number of features before the last layer.
+            stage: The base stage.
+            make_dense: Factory of a dense layer, `make_dense(inputs, outputs, gain, bias)`; called for a layer with one
+                output for each class.
+
+        Raises:
+            SettingError: The architecture is conditional, and the data set has no labels.
+        """
+        classes = self._count_classes(stage)
         if not classes:
             return LabelledScores(None, self.kind)
-        return LabelledScores(dense(features, classes, gain=1.0, bias=self.kind == "auxiliary"), self.kind)
+        # The projection's weights are embeddings, which have no bias.
+        by_class = make_dense(features, classes, gain=1.0, bias=self.kind == "auxiliary")
+        return LabelledScores(by_class, self.kind)
 
-    def _classes(self, stage: Stage) -> int:
+    def _count_classes(self, stage: Stage) -> int:
         if self.kind == "none":
             return 0
         if not stage.classes:
-            raise SettingError("conditioning", f"{self.kind!r} needs a data set with labels, and this one has none")
+            raise SettingError("conditioning", f"{self.kind!r} needs a data set with labels, but this one has none")
         return stage.classes
 
 
 class LabelledLatents(nn.Module):
-    """Latents, and behind them the label's embedding; each normalised on its own where `normalise` is set.
+    """Latents followed by the label's embedding, each normalised separately where `normalise` is set.
+
+    Args:
+        latent_size: Length of the latents.
+        classes: Number of classes; 0 for no embedding.
+        label_size: Length of the embedding.
+        normalise: Whether to apply pixel norm.
 
     Attributes:
-        size: length of the output.
+        size: Length of the output.
     """
 
     def __init__(self, latent_size: int, classes: int, label_size: int, normalise: bool) -> None:
         super().__init__()
-        self.size = latent_size + (label_size if classes else 0)
+        self.size = latent_size
         self.normalise = PixelNorm() if normalise else nn.Identity()
-        self.embedding = nn.Embedding(classes, label_size) if classes else None
+        self.embedding = None
+        if classes:
+            self.size += label_size
+            self.embedding = nn.Embedding(classes, label_size)
 
     def forward(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """(N, Z), (N,) | None -> (N, size).
+        """Map latents (N, Z) and labels (N,) | None to (N, size).
 
         Raises:
-            ValueError: no labels for a conditional generator.
+            ValueError: A conditional generator has no labels.
         """
         latents = self.normalise(latents)
         if self.embedding is None:
             return latents
         if labels is None:
-            raise ValueError("labels: this generator is conditional and needs them")
-        return torch.cat([latents, self.normalise(self.embedding(labels)).to(latents.dtype)], 1)
+            raise ValueError("labels: this generator is conditional; pass a label for each latent")
+        embedded = self.normalise(self.embedding(labels))
+        return torch.cat([latents, embedded.to(latents.dtype)], 1)
 
 
 class LabelledScores(nn.Module):
-    """Completes a discriminator's score with what it makes of the label.
+    """Scores of a discriminator, completed by what it computes for the labels.
 
     Args:
-        by_class: features (N, F) -> (N, K). For the projection, whose layer has no bias, the K rows of its weight are
-            the embeddings of the classes: its output at the label is their inner product with the features.
-        conditioning: see `Conditioning`.
+        by_class: Layer (N, F) -> (N, K). For the projection, whose layer has no bias, the K rows of its weight are the
+            embeddings of the classes: its output at the label is their inner product with the features. None without
+            conditioning.
+        conditioning: Use of the labels: see `Conditioning`.
     """
 
     def __init__(self, by_class: nn.Module | None, conditioning: str) -> None:
@@ -93,16 +120,21 @@ class LabelledScores(nn.Module):
         self.projects = conditioning == "projection"
 
     def forward(self, score: Tensor, features: Tensor, labels: Tensor | None) -> Scores:
-        """Scores (N,), features (N, F), labels (N,) | None -> Scores.
+        """Map scores (N,), features (N, F) and labels (N,) | None to Scores.
 
         Raises:
-            ValueError: no labels for a projection.
+            ValueError: A projection has no labels.
         """
         if self.by_class is None:
             return Scores(score, labels=labels)
+
+        # The auxiliary classifier leaves the score alone.
         by_class: Tensor = self.by_class(features)
         if not self.projects:
             return Scores(score, by_class, labels)
+
+        # The projection adds what it computes at the label.
         if labels is None:
-            raise ValueError("labels: this discriminator is conditional and needs them")
-        return Scores(score + by_class.gather(1, labels[:, None]).squeeze(1), labels=labels)
+            raise ValueError("labels: this discriminator is conditional; pass a label for each image")
+        projection = by_class.gather(1, labels[:, None]).squeeze(1)
+        return Scores(score + projection, labels=labels)

@@ -1,9 +1,9 @@
-"""Layers that architectures share. Features are (N, C, h, w)."""
+"""Layers that architectures are built from; features are (N, C, h, w)."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,10 @@ from pggan_kit import Downsample, Upsample, at_least_float32, check_choice, conv
 from pggan_kit.components import BatchStatistic
 
 LEAK = 0.2
+"""Slope of the leaky ReLU below 0."""
+
 EPSILON = 1e-8
+"""Number added to mean squares before their root."""
 
 ACTIVATIONS = ("leaky_relu", "relu")
 GENERATOR_NORMS = ("pixel", "batch", "layer", "none")
@@ -22,18 +25,21 @@ DISCRIMINATOR_NORMS = ("none", "layer", "spectral", "batch")
 OUTPUTS = ("linear", "tanh")
 
 ALONE = "over the pixels of each image alone"
-"""What batch norm of maps is with one sample in a call."""
+"""Meaning of the batch norm of maps with one sample in a call."""
 
 
 class EqualizedConv2d(nn.Module):
-    """A convolution whose weights are N(0, 1) and scaled by gain / sqrt(fan-in) at run time, so that all learn at one
-    speed (Karras et al. 2018, section 4.1). Zero padding keeps the size; the bias starts at 0 and is not scaled.
+    """A convolution with equalized learning rate (Karras et al. 2018, section 4.1).
+
+    Weights are drawn from N(0, 1) and scaled by gain / sqrt(fan-in) at run time, so that all weights learn at the same
+    speed. Zero padding keeps the size; the bias starts at 0 and is not scaled.
 
     Args:
-        in_channels, out_channels, kernel_size: of the convolution; kernel_size is odd.
-        gain: sqrt(2) suits a (leaky) ReLU behind it, 1 a linear output.
-        up, down: fuse a change of size before or after the convolution.
-        bias: whether there is one.
+        in_channels, out_channels: Numbers of maps.
+        kernel_size: Size of the kernel, odd.
+        gain: Gain of the layer: sqrt(2) suits a (leaky) ReLU behind it, 1 a linear output.
+        up, down: Change of size before or after the convolution, fused with it.
+        bias: Whether there is a bias.
     """
 
     def __init__(
@@ -53,24 +59,29 @@ class EqualizedConv2d(nn.Module):
         self.resample = up or down
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in, h, w) -> (N, out, h', w')."""
-        # Read the weight once: under spectral norm each reading is a step of its power iteration.
+        """Map (N, in, h, w) to (N, out, h', w')."""
+        # Read the weight once: under spectral norm each access is a step of its power iteration.
         weight = self.weight * self.scale
-        if self.resample is not None:
-            x = self.resample.conv2d(x, weight)
-            # In x's own type, which autocast may have lowered: the two paths of a fade must have the same.
-            return x if self.bias is None else x + self.bias.view(-1, 1, 1).to(x.dtype)
-        return conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
+        if self.resample is None:
+            return conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
+
+        x = self.resample.conv2d(x, weight)
+        if self.bias is None:
+            return x
+        # In x's dtype, which autocast may have lowered: both paths of a fade must have the same.
+        return x + self.bias.view(-1, 1, 1).to(x.dtype)
 
 
 class EqualizedLinear(nn.Module):
-    """A dense layer with run-time scaled weights: see `EqualizedConv2d`.
+    """A dense layer whose weights are scaled at run time: see `EqualizedConv2d`.
 
     Args:
-        in_features, out_features, gain, bias: as for the convolution.
-        lr_multiplier: how much faster than others it learns; its first outputs do not depend on it (Karras et al.
-            2019, appendix C: 0.01 for a mapping network).
-        bias_start: the bias's first value.
+        in_features, out_features: Numbers of features.
+        gain: Gain of the layer: see `EqualizedConv2d`.
+        bias: Whether there is a bias.
+        lr_multiplier: Factor of its learning speed; its first outputs do not depend on it (Karras et al. 2019,
+            appendix C: 0.01 for a mapping network).
+        bias_start: Initial value of the bias.
     """
 
     def __init__(
@@ -89,21 +100,23 @@ class EqualizedLinear(nn.Module):
         self.bias_scale = lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in) -> (N, out)."""
+        """Map (N, in) to (N, out)."""
         bias: Tensor | None = self.bias
-        if bias is not None and self.bias_scale != 1.0:
+        if self.bias_scale == 1.0:
+            # Scale the inputs, mostly fewer than the weights; the gradients of the weights then need no scaling.
+            return F.linear(x * self.scale, self.weight, bias)
+
+        # Scale the weights: they are so large here that low precision would lose their gradients.
+        if bias is not None:
             bias = bias * self.bias_scale
-        if self.bias_scale != 1.0:  # weights so large that low precision would lose their gradients
-            return F.linear(x, self.weight * self.scale, bias)
-        # The inputs, which are mostly fewer than the weights; and the weights' gradients need no scaling then.
-        return F.linear(x * self.scale, self.weight, bias)
+        return F.linear(x, self.weight * self.scale, bias)
 
 
 class LeakyReLU(nn.Module):
     """Leaky ReLU with slope 0.2.
 
     Args:
-        inplace: write over the input, where nothing else needs it: a large stage's step gains 3 % by it.
+        inplace: Whether to overwrite the input, where nothing else needs it; a step of a large stage is 3 % faster so.
     """
 
     def __init__(self, inplace: bool = False) -> None:
@@ -111,46 +124,52 @@ class LeakyReLU(nn.Module):
         self.inplace = inplace
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
+        """Apply the activation; the shape stays."""
         return leaky_relu(x, LEAK, self.inplace)
 
 
 class PixelNorm(nn.Module):
-    """`x / sqrt(mean over channels of x^2 + 1e-8)` (Karras et al. 2018, section 4.2), for (N, C, ...)."""
+    """The normalisation `x / sqrt(mean over channels of x^2 + 1e-8)` (Karras et al. 2018, section 4.2).
+
+    It takes (N, C, ...).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
+        """Normalise each pixel; the shape stays."""
         if not torch.is_grad_enabled():
-            return x * inverse_size(x).to(x.dtype)
+            return x * compute_inverse_norm(x).to(x.dtype)
         out: Tensor = _PixelNorm.apply(x)
         return out
 
 
 class _PixelNorm(torch.autograd.Function):
-    """With its derivative written out: what torch makes of the composed one takes up to 15 times as long in
-    channels_last, where a factor for each pixel is spread over neighbours in memory."""
+    """Pixel norm with its derivative written out.
+
+    torch's derivative of the composed formula takes up to 15 times as long in channels_last, where a factor for each
+    pixel is spread over neighbours in memory.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return x * inverse_size(x).to(x.dtype)
+        return x * compute_inverse_norm(x).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        scale = inverse_size(x)
-        along = (at_least_float32(grad) * x).mean(1, keepdim=True) * scale.square()
-        return torch.addcmul(grad, x, along.to(x.dtype), value=-1) * scale.to(x.dtype)
+        inverse = compute_inverse_norm(x)
+        along = (at_least_float32(grad) * x).mean(1, keepdim=True) * inverse.square()
+        return torch.addcmul(grad, x, along.to(x.dtype), value=-1) * inverse.to(x.dtype)
 
 
-def inverse_size(x: Tensor) -> Tensor:
-    """(N, C, ...) -> (N, 1, ...): `1 / sqrt(mean over channels of x^2 + 1e-8)`, in float32 or better."""
-    size = torch.linalg.vector_norm(at_least_float32(x), dim=1, keepdim=True)
-    return torch.rsqrt(size.square() / x.shape[1] + EPSILON)
+def compute_inverse_norm(x: Tensor) -> Tensor:
+    """Return `1 / sqrt(mean over channels of x^2 + 1e-8)` in float32 or better: (N, C, ...) -> (N, 1, ...)."""
+    norm = torch.linalg.vector_norm(at_least_float32(x), dim=1, keepdim=True)
+    return torch.rsqrt(norm.square() / x.shape[1] + EPSILON)
 
 
 class Residual(nn.Module):
-    """`(branch(x) + shortcut(x)) * gain`."""
+    """A residual block: `(branch(x) + shortcut(x)) * gain`."""
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module, gain: float = 1.0) -> None:
         super().__init__()
@@ -159,24 +178,43 @@ class Residual(nn.Module):
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
-        """What branch and shortcut make of (N, C, h, w)."""
+        """Map (N, C, h, w) to the output of the branch and of the shortcut."""
         total: Tensor = self.branch(x) + self.shortcut(x)
-        return total if self.gain == 1.0 else total * self.gain
+        if self.gain == 1.0:
+            return total
+        return total * self.gain
+
+
+class HasImage(Protocol):
+    """Features that hold an image (N, image channels, h, w)."""
+
+    @property
+    def image(self) -> Tensor:
+        """The image."""
+
+
+class SummedImage(nn.Module):
+    """The layer to images of a generator whose blocks add up the image themselves."""
+
+    def forward(self, features: HasImage) -> Tensor:
+        """Return the image (N, image channels, h, w) of the features."""
+        return features.image
 
 
 Layer = TypeVar("Layer", EqualizedConv2d, EqualizedLinear)
 
 
 class Layers:
-    """Makes the layers of one network, all with the same activation, normalisation and scaling of weights.
+    """The layers of one network, all with the same activation, normalisation and scaling of weights.
 
     Args:
         activation: `leaky_relu` (slope 0.2) or `relu`.
         norm: `pixel`; `batch` (Ioffe and Szegedy 2015) or `layer` (Ba et al. 2016: over channels and pixels, with a
             gain and an offset for each channel); `spectral` (Miyato et al. 2018): each weight, seen as a matrix with
             a row for each output, is divided by its largest singular value; or `none`.
-        equalized_lr: scale weights at run time; else they are drawn with the scale that they would have had (He et al.
-            2015), so that the first outputs are the same. Under spectral norm weights have no scale of their own.
+        equalized_lr: Whether to scale weights at run time. Otherwise they are drawn with the scale that they would have
+            had (He et al. 2015), so that the first outputs are the same. Under spectral norm weights have no scale of
+            their own.
     """
 
     def __init__(self, activation: str, norm: str, equalized_lr: bool) -> None:
@@ -185,8 +223,8 @@ class Layers:
         self.equalized_lr = equalized_lr
 
     @property
-    def biased(self) -> bool:
-        """Whether a convolution before a normalisation has a bias: batch norm would take it out again."""
+    def conv_has_bias(self) -> bool:
+        """Whether a convolution before a normalisation has a bias: batch norm would subtract it again."""
         return self.norm != "batch"
 
     def conv(
@@ -199,55 +237,79 @@ class Layers:
         down: Downsample | None = None,
         bias: bool = True,
     ) -> nn.Module:
-        """A convolution: see `EqualizedConv2d`."""
-        return self._scaled(EqualizedConv2d(in_channels, out_channels, kernel_size, gain, up, down, bias))
+        """Return a convolution: see `EqualizedConv2d`."""
+        return self._scale_weight(EqualizedConv2d(in_channels, out_channels, kernel_size, gain, up, down, bias))
 
     def dense(self, in_features: int, out_features: int, gain: float = math.sqrt(2), bias: bool = True) -> nn.Module:
-        """A dense layer: see `EqualizedLinear`."""
-        return self._scaled(EqualizedLinear(in_features, out_features, gain, bias))
+        """Return a dense layer: see `EqualizedLinear`."""
+        return self._scale_weight(EqualizedLinear(in_features, out_features, gain, bias))
 
     def activation(self, inplace: bool = False) -> nn.Module:
-        """The activation alone; `inplace` only right behind a layer, whose output nothing else reads."""
-        return LeakyReLU(inplace) if self.kind == "leaky_relu" else nn.ReLU(inplace)
+        """Return the activation; `inplace` only directly behind a layer, whose output nothing else reads."""
+        if self.kind == "leaky_relu":
+            return LeakyReLU(inplace)
+        return nn.ReLU(inplace)
 
-    def after(self, channels: int, flat: bool = False) -> nn.Module:
-        """What follows a convolution (or, `flat`, a dense layer) with `channels` outputs.
+    def norm_and_activation_after(self, channels: int, flat: bool = False) -> nn.Module:
+        """Return the normalisation and activation that follow a layer.
 
         Batch and layer norm come before the activation, pixel norm behind it as in Karras et al. 2018, table 2.
+
+        Args:
+            channels: Number of outputs of the layer.
+            flat: Whether the layer is dense; otherwise it is a convolution.
         """
         if self.norm == "pixel":
-            return nn.Sequential(self.activation(True), PixelNorm())
-        return self.before(channels, flat, inplace=True)
+            return nn.Sequential(self.activation(inplace=True), PixelNorm())
+        return self.norm_and_activation_before(channels, flat, inplace=True)
 
-    def before(self, channels: int, flat: bool = False, inplace: bool = False) -> nn.Module:
-        """What precedes a convolution of a pre-activation network: normalisation, activation (He et al. 2016)."""
+    def norm_and_activation_before(self, channels: int, flat: bool = False, inplace: bool = False) -> nn.Module:
+        """Return the normalisation and activation that precede a layer of a pre-activation network (He et al. 2016).
+
+        Args:
+            channels: Number of inputs of the layer.
+            flat: Whether the input is (N, C); otherwise it is (N, C, h, w).
+            inplace: Whether the activation may overwrite its input where there is no normalisation.
+        """
+        # Nothing else reads the output of a normalisation, so the activation behind it may overwrite that.
         if self.norm == "pixel":
-            return nn.Sequential(PixelNorm(), self.activation(True))
+            return nn.Sequential(PixelNorm(), self.activation(inplace=True))
         if self.norm == "batch":
-            return nn.Sequential(nn.BatchNorm1d(channels) if flat else nn.BatchNorm2d(channels), self.activation(True))
+            batch_norm = nn.BatchNorm1d(channels) if flat else nn.BatchNorm2d(channels)
+            return nn.Sequential(batch_norm, self.activation(inplace=True))
         if self.norm == "layer":
-            return nn.Sequential(nn.GroupNorm(1, channels), self.activation(True))
+            return nn.Sequential(nn.GroupNorm(1, channels), self.activation(inplace=True))
         return self.activation(inplace)
 
-    def _scaled(self, layer: Layer) -> nn.Module:
+    def _scale_weight(self, layer: Layer) -> nn.Module:
         if self.equalized_lr and self.norm != "spectral":
             return layer
         with torch.no_grad():
             layer.weight.mul_(layer.scale)
         layer.scale = 1.0
-        return spectral_norm(layer) if self.norm == "spectral" else layer
+        if self.norm == "spectral":
+            return spectral_norm(layer)
+        return layer
 
 
 def describe_batch_norm(net: str, layers: Layers, samples: int) -> list[BatchStatistic]:
-    """Return the batch norm of a network's layers, where they have one."""
+    """Return the batch norm of a network's layers, if they have one.
+
+    Args:
+        net: `generator` or `discriminator`.
+        layers: Layers of that network.
+        samples: Number of samples of a call.
+    """
     if layers.norm != "batch":
         return []
     return [BatchStatistic(net, "batch norm", samples, ALONE)]
 
 
-def to_image_layer(conv: nn.Module, output: str) -> nn.Module:
-    """A convolution to images, alone (`linear`) or with a `tanh` behind it."""
-    return nn.Sequential(conv, nn.Tanh()) if output == "tanh" else conv
+def add_output_activation(conv: nn.Module, output: str) -> nn.Module:
+    """Return a convolution to images, alone (`linear`) or with a `tanh` behind it."""
+    if output == "tanh":
+        return nn.Sequential(conv, nn.Tanh())
+    return conv
 
 
 def check_layers(
@@ -255,8 +317,13 @@ def check_layers(
 ) -> None:
     """Check the options that `Layers` takes, and the output of G.
 
+    Args:
+        activations: Activations by parameter name.
+        generator_norm, discriminator_norm: Normalisations.
+        output: Output of G; None for an architecture without this option.
+
     Raises:
-        ValueError: an unknown value; the message begins with the parameter's name.
+        SettingError: A value is unknown; the message begins with the parameter's name.
     """
     for name, value in activations.items():
         check_choice(name, value, ACTIVATIONS)

@@ -9,37 +9,43 @@ from torch import Tensor, nn
 
 from pggan_kit import PerStage, Resampling, Stage, check_at_least, check_choice
 from pggan_kit.components import BatchStatistic
+from pggan_plugins.architectures.head import Head
+from pggan_plugins.architectures.image_fade import ImageSpaceFade
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
-from pggan_plugins.architectures.layers import Layers, check_layers, describe_batch_norm, to_image_layer
+from pggan_plugins.architectures.layers import Layers, add_output_activation, check_layers, describe_batch_norm
 from pggan_plugins.architectures.minibatch import MINIBATCH, describe_minibatch
-from pggan_plugins.architectures.shared import Head, ImageSpaceFade, check_channels, width_at
+from pggan_plugins.architectures.widths import check_channels, choose_width
 
 POOLS = ("after_activation", "before_activation")
+
+WIDTH_BASE = 8192
+"""Numerator of the paper's number of maps: see `choose_width`."""
 
 
 class PGGAN(ImageSpaceFade):
     """Progressive growing as published: equalized learning rate, pixel norm in G, minibatch stddev in D.
 
-    The options besides are those of the paper's ablation (table 1), and common ones of the field.
+    The other options are those of the paper's ablation (table 1), and common ones of the field.
 
     Args:
-        channels: maps of each stage's blocks; may be per stage. None: the paper's, `min(8192 / 2^(level + 1), 512)`
-            with the stage's index as level.
-        generator_norm: `pixel`, `batch`, `layer` or `none`, with each 3x3 convolution of G: see `layers.Layers`.
-        discriminator_norm: `none`, `layer`, `spectral` or `batch`; `spectral` in all layers, the others with each 3x3
-            and full-size convolution.
+        channels: Number of maps of each stage's blocks; may be per stage. None: the paper's,
+            `min(8192 / 2^(level + 1), 512)` with the stage's index as level.
+        generator_norm: Normalisation with each 3x3 convolution of G: `pixel`, `batch`, `layer` or `none`; see
+            `layers.Layers`.
+        discriminator_norm: Normalisation in D: `none`, `layer`, `spectral` or `batch`; `spectral` in all layers, the
+            others with each 3x3 and full-size convolution.
         generator_activation, discriminator_activation: `leaky_relu` or `relu`.
-        equalized_lr: scale weights at run time (section 4.1), not once when they are drawn.
-        latent_norm: pixel norm of the latents.
-        output: of G: `linear` or `tanh`.
-        minibatch: what D is told of the batch: `stddev`, `discrimination` (100 kernels of size 5) or `none`.
-        stddev_group: largest group of `stddev`.
-        pool: `after_activation` is the paper's order in D (convolve, activate, average); `before_activation`
+        equalized_lr: Whether to scale weights at run time (section 4.1), not once when they are drawn.
+        latent_norm: Whether to apply pixel norm to the latents.
+        output: Output of G: `linear` or `tanh`.
+        minibatch: Statistic of the batch in D: `stddev`, `discrimination` (100 kernels of size 5) or `none`.
+        stddev_group: Largest group of `stddev`.
+        pool: Order in D: `after_activation` is the paper's (convolve, activate, average); `before_activation`
             averages first, which lets the resampling fuse the average into the convolution.
-        conditioning, label_size: see `labels.Conditioning`.
+        conditioning, label_size: Use of labels: see `labels.Conditioning`.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: A value is out of range.
     """
 
     def __init__(
@@ -67,6 +73,8 @@ class PGGAN(ImageSpaceFade):
         check_choice("minibatch", minibatch, MINIBATCH)
         check_at_least("stddev_group", stddev_group, 1)
         check_choice("pool", pool, POOLS)
+
+        # Each network's layers have their activation, normalisation and scaling of weights in common.
         self.channels = channels
         self.generator_layers = Layers(generator_activation, generator_norm, equalized_lr)
         self.discriminator_layers = Layers(discriminator_activation, discriminator_norm, equalized_lr)
@@ -77,63 +85,78 @@ class PGGAN(ImageSpaceFade):
         self.pool_first = pool == "before_activation"
         self.conditioning = Conditioning(conditioning, label_size)
         self.conditional = conditioning != "none"
+
+        # Discrimination compares a sample with all of a call, the samples of other batches included.
         self.separates_batches = minibatch != "discrimination"
 
     def width(self, stage: Stage) -> int:
-        """Maps of a stage's blocks."""
-        return width_at(stage, self.channels, 8192)
+        """Return the number of maps of a stage's blocks."""
+        return choose_width(stage, self.channels, WIDTH_BASE)
 
     def generator_stem(self, latent_size: int, stage: Stage) -> nn.Module:
-        """Latents, normalised, to the base stage's features."""
-        latents = self.conditioning.latents(latent_size, stage, self.latent_norm)
+        """Return the layers from latents to the base stage's features."""
+        latents = self.conditioning.make_latents(latent_size, stage, self.latent_norm)
         return Stem(latents, self.width(stage), stage, self.generator_layers)
 
     def generator_block(self, previous: Stage, stage: Stage, resampling: Resampling) -> nn.Module:
-        """Up, 3x3, 3x3."""
-        old, new, layers = self.width(previous), self.width(stage), self.generator_layers
+        """Return a block of G: up, 3x3, 3x3."""
+        old = self.width(previous)
+        new = self.width(stage)
+        layers = self.generator_layers
         up = resampling.up(old, stage.factor)
         return nn.Sequential(
-            layers.conv(old, new, up=up, bias=layers.biased),
-            layers.after(new),
-            layers.conv(new, new, bias=layers.biased),
-            layers.after(new),
+            layers.conv(old, new, up=up, bias=layers.conv_has_bias),
+            layers.norm_and_activation_after(new),
+            layers.conv(new, new, bias=layers.conv_has_bias),
+            layers.norm_and_activation_after(new),
         )
 
     def to_image(self, stage: Stage) -> nn.Module:
-        """A 1x1."""
+        """Return a 1x1 to images, with the output's activation."""
         conv = self.generator_layers.conv(self.width(stage), stage.image_channels, 1, gain=1.0)
-        return to_image_layer(conv, self.output)
+        return add_output_activation(conv, self.output)
 
     def from_image(self, stage: Stage) -> nn.Module:
-        """1x1 and activation."""
+        """Return a 1x1 from images and its activation."""
         layers = self.discriminator_layers
-        return nn.Sequential(layers.conv(stage.image_channels, self.width(stage), 1), layers.activation(inplace=True))
+        conv = layers.conv(stage.image_channels, self.width(stage), 1)
+        return nn.Sequential(conv, layers.activation(inplace=True))
 
     def discriminator_block(self, stage: Stage, previous: Stage, resampling: Resampling) -> nn.Module:
-        """3x3, 3x3, down."""
-        new, old, layers = self.width(stage), self.width(previous), self.discriminator_layers
+        """Return a block of D: 3x3, 3x3, down."""
+        new = self.width(stage)
+        old = self.width(previous)
+        layers = self.discriminator_layers
         down = resampling.down(old, stage.factor)
-        first = [layers.conv(new, new, bias=layers.biased), layers.after(new)]
+        first = [
+            layers.conv(new, new, bias=layers.conv_has_bias),
+            layers.norm_and_activation_after(new),
+        ]
+
+        # The average is fused into the second convolution, or follows its activation.
         if self.pool_first:
-            return nn.Sequential(*first, layers.conv(new, old, down=down, bias=layers.biased), layers.after(old))
-        return nn.Sequential(*first, layers.conv(new, old, bias=layers.biased), layers.after(old), down)
+            conv = layers.conv(new, old, down=down, bias=layers.conv_has_bias)
+            return nn.Sequential(*first, conv, layers.norm_and_activation_after(old))
+        conv = layers.conv(new, old, bias=layers.conv_has_bias)
+        return nn.Sequential(*first, conv, layers.norm_and_activation_after(old), down)
 
     def discriminator_head(self, stage: Stage) -> nn.Module:
-        """Minibatch statistic, 3x3, full-size convolution, one score."""
+        """Return D's head: minibatch statistic, 3x3, full-size convolution, one score."""
         layers = self.discriminator_layers
         return Head(self.width(stage), stage, layers, self.conditioning, self.minibatch, self.stddev_group)
 
     def batch_statistics(self, stage: Stage, samples: int) -> list[BatchStatistic]:
-        """Return batch norm in either network, and what D is told of the batch.
+        """Return the batch norm of either network, and D's statistic of the batch.
 
         Raises:
-            ValueError: D's dense layer has batch norm, and there is one sample.
+            ValueError: D's dense layer has batch norm, and there is only one sample.
         """
         if samples == 1 and self.discriminator_layers.norm == "batch":
             raise ValueError(
-                "discriminator_norm = 'batch' needs at least 2 samples in a call: after a dense layer a sample has "
-                "one value of a kind"
+                "discriminator_norm = 'batch' needs at least 2 samples in a call: after a dense layer each sample "
+                "has a single value per feature"
             )
+
         return [
             *describe_batch_norm("generator", self.generator_layers, samples),
             *describe_batch_norm("discriminator", self.discriminator_layers, samples),
@@ -142,22 +165,25 @@ class PGGAN(ImageSpaceFade):
 
 
 class Stem(nn.Module):
-    """Latents (N, Z), dense to the base size, 3x3."""
+    """The layers from latents (N, Z) to the base stage's features: dense, 3x3."""
 
     def __init__(self, latents: LabelledLatents, channels: int, stage: Stage, layers: Layers) -> None:
         super().__init__()
         self.shape = (channels, stage.height, stage.width)
-        pixels = stage.height * stage.width
         self.latents = latents
-        # sqrt(2) / 4 at the paper's 4x4: the released code's gain for a layer seen as a full-size convolution.
+
+        # The gain is sqrt(2) / 4 at the paper's 4x4, as in the released code, which sees the layer as a full-size
+        # convolution. So there is one bias for each map.
+        pixels = stage.height * stage.width
         self.dense = layers.dense(latents.size, channels * pixels, gain=math.sqrt(2 / pixels), bias=False)
-        self.bias = nn.Parameter(torch.zeros(channels, 1, 1)) if layers.biased else None
-        self.after_dense = layers.after(channels)
-        self.conv = layers.conv(channels, channels, bias=layers.biased)
-        self.after_conv = layers.after(channels)
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1)) if layers.conv_has_bias else None
+        self.after_dense = layers.norm_and_activation_after(channels)
+
+        self.conv = layers.conv(channels, channels, bias=layers.conv_has_bias)
+        self.after_conv = layers.norm_and_activation_after(channels)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(N, Z), (N,) | None -> (N, C, h, w)."""
+        """Map latents (N, Z) and labels (N,) | None to features (N, C, h, w)."""
         x = self.dense(self.latents(latents, labels)).view(-1, *self.shape)
         if self.bias is not None:
             x = x + self.bias

@@ -1,4 +1,4 @@
-"""PGGAN whose new blocks begin without effect, so that growing changes neither network's function, even at once."""
+"""PGGAN whose new blocks have no effect at first, so that even a hard switch changes neither network's function."""
 
 from __future__ import annotations
 
@@ -8,35 +8,41 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit import PerStage, Resampling, Scores, Stage
-from pggan_plugins.architectures.layers import EqualizedConv2d, to_image_layer
+from pggan_plugins.architectures.layers import EqualizedConv2d, SummedImage, add_output_activation
 from pggan_plugins.architectures.pggan import PGGAN
 
 
 class Features(NamedTuple):
-    """What G's blocks hand on: maps (N, C, h, w), and the image (N, image channels, h, w) summed over the stages."""
+    """The features that G's blocks pass on.
+
+    Attributes:
+        maps: (N, C, h, w).
+        image: (N, image channels, h, w), summed over the stages so far.
+    """
 
     maps: Tensor
     image: Tensor
 
 
 class SkipPGGAN(PGGAN):
-    """PGGAN, with layers to and from the image at every stage (Karras et al. 2020, figure 7b).
+    """PGGAN with layers to and from the image at every stage (Karras et al. 2020, figure 7b).
 
-    G's image is that of the stage before, made larger, plus the new stage's own. D adds what it sees in the image, made
-    smaller, to what a block hands on. PGGAN is the case in which only the newest of these layers count.
+    G's image is that of the stage before, made larger, plus the new stage's own. At each stage D reads the image, made
+    smaller, and adds the result to the output of the block before. PGGAN is the case in which only the newest of these
+    layers count.
 
     Two convolutions of a new stage start at zero: G's to the image, and the last one of D's block. So after a hard
-    switch G's images are those of before, enlarged by `train.resampling`, and D's scores those of before of images made
-    smaller by it. In a fade alpha multiplies what the new stage adds, as long as `train.image_resampling` is alike.
+    switch G gives the images of before, enlarged by `train.resampling`, and D gives the scores of before to images
+    reduced by it. In a fade alpha multiplies what the new stage adds, as long as `train.image_resampling` is the same.
 
-    D has no normalisation, and leaky ReLUs: zero weights have no singular value to be divided by, other norms would
-    blow up what they give after one step, and ReLU would keep them at zero.
+    D has no normalisation, and leaky ReLUs: zero weights have no singular value to divide by, other norms would amplify
+    the outputs of these layers after the first step, and ReLU would keep them at zero.
 
     Args:
-        channels, output, stddev_group, conditioning, label_size: as for `PGGAN`. `tanh` is taken of the sum.
+        channels, output, stddev_group, conditioning, label_size: Options of `PGGAN`. `tanh` is applied to the sum.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: A value is out of range.
     """
 
     def __init__(
@@ -52,48 +58,55 @@ class SkipPGGAN(PGGAN):
         )
 
     def generator_stem(self, latent_size: int, stage: Stage) -> nn.Module:
-        """PGGAN's, and the first image."""
-        return Stem(super().generator_stem(latent_size, stage), self._own_image(stage))
+        """Return PGGAN's stem, with a layer to the first image."""
+        stem = super().generator_stem(latent_size, stage)
+        return Stem(stem, self._make_own_image(stage))
 
     def generator_block(self, previous: Stage, stage: Stage, resampling: Resampling) -> nn.Module:
-        """PGGAN's, and what is added to the image: at first nothing."""
-        block, own = super().generator_block(previous, stage, resampling), self._own_image(stage)
-        start_at_zero(own)
+        """Return PGGAN's block, with a layer to the image that adds nothing at first."""
+        block = super().generator_block(previous, stage, resampling)
+        own = self._make_own_image(stage)
+        zero_last_convolution(own)
         return Block(block, own, resampling.up(stage.image_channels, stage.factor))
 
-    def _own_image(self, stage: Stage) -> nn.Module:
+    def _make_own_image(self, stage: Stage) -> nn.Module:
         return self.generator_layers.conv(self.width(stage), stage.image_channels, 1, gain=1.0)
 
     def to_image(self, stage: Stage) -> nn.Module:
-        """The image summed so far: the blocks own the layers that make it."""
-        return to_image_layer(SummedImage(), self.output)
+        """Return a module that reads the image summed so far: the layers to images belong to the blocks."""
+        return add_output_activation(SummedImage(), self.output)
 
     def from_image(self, stage: Stage) -> nn.Module:
-        """The image, then maps of zeros: the blocks own the layers that read it. One tensor, for the fade to blend."""
+        """Return a module that appends maps of zeros to the image: the layers from images belong to the blocks.
+
+        Image and maps are one tensor, so that the fade can blend it.
+        """
         return nn.ZeroPad3d((0, 0, 0, 0, 0, self.width(stage)))
 
     def discriminator_block(self, stage: Stage, previous: Stage, resampling: Resampling) -> nn.Module:
-        """PGGAN's, which at first gives zeros; beside it the image, down."""
+        """Return PGGAN's block, whose output is 0 at first, beside the image made smaller."""
         block = super().discriminator_block(stage, previous, resampling)
-        start_at_zero(block)
-        return DiscriminatorBlock(self._entry(stage), block, resampling.down(stage.image_channels, stage.factor))
+        zero_last_convolution(block)
+        entry = self._make_entry(stage)
+        return DiscriminatorBlock(entry, block, resampling.down(stage.image_channels, stage.factor))
 
     def discriminator_head(self, stage: Stage) -> nn.Module:
-        """PGGAN's."""
-        return SkipHead(self._entry(stage), super().discriminator_head(stage))
+        """Return PGGAN's head, with a layer from the image before it."""
+        entry = self._make_entry(stage)
+        return SkipHead(entry, super().discriminator_head(stage))
 
-    def _entry(self, stage: Stage) -> Entry:
+    def _make_entry(self, stage: Stage) -> Entry:
         return Entry(super().from_image(stage), stage.image_channels)
 
 
-def start_at_zero(module: nn.Module) -> None:
-    """Set the weight of the last convolution in it to 0; its bias is."""
-    last = [layer for layer in module.modules() if isinstance(layer, EqualizedConv2d)][-1]
-    nn.init.zeros_(last.weight)
+def zero_last_convolution(module: nn.Module) -> None:
+    """Set the weight of the last convolution in a module to 0; its bias is 0 already."""
+    convolutions = [layer for layer in module.modules() if isinstance(layer, EqualizedConv2d)]
+    nn.init.zeros_(convolutions[-1].weight)
 
 
 class Stem(nn.Module):
-    """G's stem, and the layer to the first image."""
+    """G's stem, with the layer to the first image."""
 
     def __init__(self, stem: nn.Module, own: nn.Module) -> None:
         super().__init__()
@@ -101,13 +114,13 @@ class Stem(nn.Module):
         self.own = own
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Features:
-        """(N, Z), (N,) | None -> Features of the base stage."""
+        """Map latents (N, Z) and labels (N,) | None to the base stage's Features."""
         maps = self.stem(latents, labels)
         return Features(maps, self.own(maps))
 
 
 class Block(nn.Module):
-    """A block of G, and the layer to what it adds to the image."""
+    """A block of G, with the layer to the image that it adds to the one before."""
 
     def __init__(self, block: nn.Module, own: nn.Module, up: nn.Module) -> None:
         super().__init__()
@@ -116,21 +129,13 @@ class Block(nn.Module):
         self.up = up
 
     def forward(self, features: Features) -> Features:
-        """Features of the stage before -> Features of this one."""
+        """Map the Features of the stage before to those of this one."""
         maps = self.block(features.maps)
         return Features(maps, self.up(features.image) + self.own(maps))
 
 
-class SummedImage(nn.Module):
-    """Features -> their image."""
-
-    def forward(self, features: Features) -> Tensor:
-        """Features -> (N, image channels, h, w)."""
-        return features.image
-
-
 class Entry(nn.Module):
-    """D's layer from the image, added to the maps that came with it."""
+    """D's layer from the image, whose output is added to the maps that came with the image."""
 
     def __init__(self, layer: nn.Module, image_channels: int) -> None:
         super().__init__()
@@ -138,15 +143,15 @@ class Entry(nn.Module):
         self.image_channels = image_channels
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, image channels + C, h, w) -> the image, maps (N, C, h, w)."""
+        """Split (N, image channels + C, h, w) into the image and maps (N, C, h, w), and add the layer to the maps."""
         image, maps = features.tensor_split([self.image_channels], dim=1)
-        seen = self.layer(image)
-        # In the layer's type, which autocast may have lowered: beside the image the maps have that of the image.
-        return image, seen + maps.to(seen.dtype)
+        read = self.layer(image)
+        # In the layer's dtype, which autocast may have lowered: the maps came in the dtype of the image.
+        return image, read + maps.to(read.dtype)
 
 
 class DiscriminatorBlock(nn.Module):
-    """A block of D, and the image beside it."""
+    """A block of D beside the image, which is made smaller."""
 
     def __init__(self, entry: Entry, block: nn.Module, down: nn.Module) -> None:
         super().__init__()
@@ -155,13 +160,13 @@ class DiscriminatorBlock(nn.Module):
         self.down = down
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, image channels + C, h, w) -> (N, image channels + C', h / factor, w / factor)."""
+        """Map (N, image channels + C, h, w) to (N, image channels + C', h / factor, w / factor)."""
         image, maps = self.entry(features)
         return torch.cat([self.down(image), self.block(maps)], dim=1)
 
 
 class SkipHead(nn.Module):
-    """D's head."""
+    """D's head behind its layer from the image."""
 
     def __init__(self, entry: Entry, head: nn.Module) -> None:
         super().__init__()
@@ -169,6 +174,7 @@ class SkipHead(nn.Module):
         self.head = head
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Scores:
-        """(N, image channels + C, h, w), (N,) | None -> Scores."""
-        scores: Scores = self.head(self.entry(features)[1], labels)
+        """Map features (N, image channels + C, h, w) and labels (N,) | None to Scores."""
+        _, maps = self.entry(features)
+        scores: Scores = self.head(maps, labels)
         return scores

@@ -1,4 +1,4 @@
-"""What the discriminator is shown instead of the images themselves: for data sets that it would learn by heart."""
+"""Random changes to the images that the discriminator sees, against overfitting of small data sets."""
 
 from pggan_kit import Component, hookimpl
 from pggan_plugins.augmentations.ada import ADA
@@ -9,5 +9,5 @@ __all__ = ["ADA", "DiffAugment"]
 
 @hookimpl
 def components() -> list[Component]:
-    """The augmentations of this folder."""
+    """Return the augmentations of this folder."""
     return [Component("augmentations", cls.__name__, cls) for cls in (DiffAugment, ADA)]

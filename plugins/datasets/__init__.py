@@ -1,4 +1,4 @@
-"""Data sets: full-size images as uint8 (H, W, C). The core resizes and keeps them (`pggan_kit.data`)."""
+"""Data sets: full-size images as uint8 (H, W, C). The core resizes and caches them (`pggan_kit.data`)."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ __all__ = ["MNIST", "Arrays", "HuggingFace", "ImageFolder", "Torch"]
 
 @hookimpl
 def components() -> list[Component]:
-    """The data sets of this package, as `datasets.<name>`."""
+    """Return the data sets of this package, which configs name `datasets.<name>`."""
     return [Component("datasets", cls.__name__, cls) for cls in (MNIST, ImageFolder, Arrays, Torch, HuggingFace)]

@@ -1,4 +1,4 @@
-"""A folder of pictures."""
+"""A folder of image files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from pggan_kit import DataError, SettingError, SkipImage, check_choice
 
-from .images import MAX_PIXELS, check_channels, check_max_pixels, colour, read_picture
+from .conversion import MAX_PIXELS, check_channels, check_max_pixels, parse_colour, read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -27,33 +27,35 @@ class _File(NamedTuple):
 class ImageFolder:
     """PNG, JPEG, WebP, BMP and TIFF files in a folder and its sub-folders, in the order of their paths.
 
-    Pictures may be of any mode and differ in size. Transparent ones are composited on `background`, 16-bit ones scaled
-    to 8, and those whose EXIF says so are turned. Hidden files and folders are ignored, links to folders not followed.
+    Images may be of any mode and differ in size. Transparent ones are composited on `background`, 16-bit ones scaled
+    to 8 bits, and all are rotated as their EXIF says. Hidden files and folders are ignored; links to folders are not
+    followed.
 
-    What becomes of odd sizes:
+    Images of unusual sizes:
 
-    * `fit = 'crop'`, no `size`: each picture stays as it is; the core centre-crops it to the stages' aspect ratio.
-    * `fit = 'crop'` with a `size`: the central `size` pixels. A smaller picture counts as broken.
-    * `fit = 'pad'`, no `size`: bars of `background` make each picture square.
-    * `fit = 'pad'` with a `size`: bars make it `size`. A larger picture counts as broken.
+    * `fit = 'crop'`, no `size`: each image stays as it is; the core centre-crops it to the stages' aspect ratio.
+    * `fit = 'crop'` with a `size`: the central `size` pixels. A smaller image counts as broken.
+    * `fit = 'pad'`, no `size`: bars of `background` make each image square.
+    * `fit = 'pad'` with a `size`: bars enlarge it to `size`. A larger image counts as broken.
 
     Args:
-        folder: where the pictures are.
-        channels: 1 for gray, 3 for colour; pictures are converted.
-        size: in pixels, a side or (height, width); nothing is resized here. None: see above.
+        folder: The folder with the images.
+        channels: 1 for gray, 3 for colour; images are converted.
+        size: A side or (height, width), in pixels; nothing is resized here. None: see above.
         fit: `crop` or `pad`.
-        background: a colour as CSS writes it, `white` or `#ffcc00`.
-        on_error: with a broken picture, `stop` with its name, or `skip` it and count it.
-        labels: whether the first-level sub-folders are classes, numbered in the order of their names.
-        max_pixels: larger pictures count as broken, by what their header says. At most Pillow's 178,956,970.
+        background: A colour in CSS notation, `white` or `#ffcc00`.
+        on_error: `stop` to fail with the name of a broken image, `skip` to leave it out and count it.
+        labels: Whether the first-level sub-folders are classes, numbered in the order of their names.
+        max_pixels: The most pixels of an image, at most Pillow's 178,956,970; a larger one counts as broken, by its
+            header.
 
     Attributes:
-        classes: the number of classes; 0 without labels.
-        class_names: the sub-folders' names, in the order of their numbers.
+        classes: The number of classes; 0 without labels.
+        class_names: The sub-folders' names, in the order of their numbers.
 
     Raises:
-        ValueError: an argument out of range.
-        DataError: no such folder, or no pictures in it.
+        ValueError: An argument out of range.
+        DataError: A folder that does not exist or holds no images.
     """
 
     def __init__(
@@ -71,12 +73,18 @@ class ImageFolder:
         check_choice("fit", fit, ("crop", "pad"))
         check_choice("on_error", on_error, ("stop", "skip"))
         check_max_pixels(max_pixels)
-        self._background = colour(background, channels)
+        self._background = parse_colour(background, channels)
         self._read = (max_pixels, channels, background)
-        self._size, self._fit, self._skip = _checked_size(size), fit, on_error == "skip"
+        self._size = _parse_size(size)
+        self._fit = fit
+        self._skip = on_error == "skip"
+
+        # List the folder once: a run sees the files that were there when it started.
         self._folder = Path(folder).expanduser()
         self._files = _list_files(self._folder)
-        self.class_names = _class_names(self._folder, self._files) if labels else []
+        self.class_names: list[str] = []
+        if labels:
+            self.class_names = _list_class_names(self._folder, self._files)
         self.classes = len(self.class_names)
         self._numbers = {name: number for number, name in enumerate(self.class_names)}
 
@@ -84,79 +92,106 @@ class ImageFolder:
         return len(self._files)
 
     def image(self, i: int) -> np.ndarray:
-        """uint8 (H, W, channels).
+        """Return image i as uint8 (H, W, channels).
 
         Raises:
-            SkipImage: the picture is broken and `on_error` is `skip`.
-            DataError: it is broken and `on_error` is `stop`.
+            SkipImage: A broken image where `on_error` is `skip`.
+            DataError: A broken image where `on_error` is `stop`.
         """
         path = self._folder / self._files[i].path
         try:
-            return self._fitted(read_picture(path, str(path), *self._read), path)
+            return self._fit_to_size(read_image(path, str(path), *self._read), path)
         except DataError as error:
             if self._skip:
                 raise SkipImage(str(error)) from error
-            raise DataError(f"{error}. Mend or remove it, or set on_error = 'skip' to leave such files out") from error
+            raise DataError(
+                f"{error}. Repair or remove it, or set on_error = 'skip' to leave such files out"
+            ) from error
 
     def label(self, i: int) -> int:
-        """The number of the picture's sub-folder; 0 without labels."""
-        return self._numbers[self._files[i].path.split("/")[0]] if self._numbers else 0
+        """Return the number of the sub-folder of image i; 0 without labels."""
+        if not self._numbers:
+            return 0
+        return self._numbers[self._files[i].path.split("/")[0]]
 
     def fingerprint(self) -> str:
-        """SHA-256 of the settings and of each file's path, size and time of change.
+        """Return the SHA-256 of the settings and of each file's path, size and time of change.
 
-        Not of the contents: reading a hundred thousand files would delay each start of each run by minutes. Copying
-        the folder with its times (`cp -a`, `rsync -a`) keeps the fingerprint; touching a file changes it.
+        The contents do not enter: reading a hundred thousand files would delay the start of each run by minutes.
+        Copying the folder with its times (`cp -a`, `rsync -a`) keeps the fingerprint; touching a file changes it.
         """
         settings = [*self._read, self._size, self._fit, self._skip, self.classes]
         content = json.dumps([settings, self._files], allow_nan=False).encode()
         return f"folder {hashlib.sha256(content).hexdigest()}"
 
-    def _fitted(self, image: np.ndarray, path: Path) -> np.ndarray:
+    def _fit_to_size(self, image: np.ndarray, path: Path) -> np.ndarray:
+        """Crop or pad an image (H, W, C) to the size asked for.
+
+        Raises:
+            DataError: An image that is too large to be padded or too small to be cropped.
+        """
         height, width = image.shape[:2]
+
         if self._fit == "pad":
-            wanted = self._size or (max(height, width), max(height, width))
-            if height > wanted[0] or width > wanted[1]:
-                raise DataError(f"{path}: is {height}x{width} pixels, too large to be padded to {_text(wanted)}")
-            padded = np.empty((*wanted, image.shape[2]), np.uint8)
+            size = self._size or (max(height, width), max(height, width))
+            if height > size[0] or width > size[1]:
+                raise DataError(f"{path}: is {height}x{width} pixels, too large to be padded to {size[0]}x{size[1]}")
+            padded = np.empty((*size, image.shape[2]), np.uint8)
             padded[:] = self._background
-            _centre(padded, (height, width))[:] = image
+            _view_centre(padded, (height, width))[:] = image
             return padded
+
+        # Without a size the core crops, to the aspect ratio of the stages.
         if self._size is None:
             return image
-        if height < self._size[0] or width < self._size[1]:
-            raise DataError(f"{path}: is {height}x{width} pixels, too small to be cropped to {_text(self._size)}")
-        return _centre(image, self._size)
+        size = self._size
+        if height < size[0] or width < size[1]:
+            raise DataError(f"{path}: is {height}x{width} pixels, too small to be cropped to {size[0]}x{size[1]}")
+        return _view_centre(image, size)
 
 
-def _centre(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A view of the central `size` pixels."""
-    top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
+def _view_centre(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a view of the central (height, width) pixels."""
+    top = (image.shape[0] - size[0]) // 2
+    left = (image.shape[1] - size[1]) // 2
     return image[top : top + size[0], left : left + size[1]]
 
 
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
+def _parse_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """Return a size as (height, width), or None.
 
-
-def _checked_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    Raises:
+        SettingError: A value that is neither a side nor such a pair.
+    """
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (list, tuple)) else ()
+
+    # gin hands over lists as well as tuples.
+    pair: tuple[int, ...] = ()
+    if isinstance(size, int):
+        pair = (size, size)
+    elif isinstance(size, (list, tuple)):
+        pair = tuple(size)
     if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in pair):
         raise SettingError("size", f"must be a side or (height, width) of at least 1, or None, not {size!r}")
     return pair[0], pair[1]
 
 
 def _list_files(folder: Path) -> list[_File]:
+    """List the images in a folder and its sub-folders, sorted by path.
+
+    Raises:
+        DataError: A folder that does not exist, cannot be listed, or holds no images.
+    """
     if not folder.is_dir():
-        raise DataError(f"no folder {folder}: set datasets.ImageFolder.folder to one with pictures")
+        raise DataError(f"no folder {folder}: set datasets.ImageFolder.folder to one with images")
 
     def stop(error: OSError) -> None:
         raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
 
     files = []
     for parent, folders, names in os.walk(folder, onerror=stop):
+        # `os.walk` goes into those folders that this list still has.
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(parent, name)
@@ -164,11 +199,16 @@ def _list_files(folder: Path) -> list[_File]:
                 status = path.stat()
                 files.append(_File(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
     if not files:
-        raise DataError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}), nor do its sub-folders")
+        raise DataError(f"{folder} and its sub-folders hold no images ({', '.join(SUFFIXES)})")
     return sorted(files)
 
 
-def _class_names(folder: Path, files: Sequence[_File]) -> list[str]:
+def _list_class_names(folder: Path, files: Sequence[_File]) -> list[str]:
+    """List the names of the first-level sub-folders, sorted.
+
+    Raises:
+        DataError: An image that is in no sub-folder.
+    """
     loose = [file.path for file in files if "/" not in file.path]
     if loose:
         raise DataError(f"{folder / loose[0]} is in no sub-folder, and with labels = True each is a class: move it")

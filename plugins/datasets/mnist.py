@@ -15,37 +15,40 @@ from pggan_kit import DataError, SettingError, check_at_least, check_choice
 
 BUNDLED = Path(__file__).with_name("mnist")
 PREFIXES = {"train": "train", "test": "t10k"}
-FIRST = 50_000
-"""Of the training digits, those before this one are for learning, those from it on for tuning."""
+
+LEARNING_DIGITS = 50_000
+"""Number of the training digits that belong to `learning`; the rest belongs to `tuning`."""
 
 SPLITS = {
     "train": ("train", slice(None)),
-    "learning": ("train", slice(FIRST)),
-    "tuning": ("train", slice(FIRST, None)),
+    "learning": ("train", slice(LEARNING_DIGITS)),
+    "tuning": ("train", slice(LEARNING_DIGITS, None)),
     "test": ("test", slice(None)),
 }
-"""By name: the files, and which of their digits."""
+"""Files and rows of each split, by its name."""
 
-IMAGES_MAGIC, LABELS_MAGIC = 0x803, 0x801
+IMAGES_MAGIC = 0x803
+LABELS_MAGIC = 0x801
 SIDE = 28
+
 MAX_COUNT = 10_000_000
-"""Above the count of any IDX file in use; a header that says more is damaged."""
+"""Maximum count that an IDX header may announce: more than any file in use has."""
 
 
 class MNIST:
     """Gray digits of 28x28 pixels in 10 classes.
 
     Args:
-        folder: one with the full IDX files (`train-images-idx3-ubyte`, ...), gzipped or not. None: the bundled 10,000
-            training digits, 1,000 of each class.
+        folder: A folder with the full IDX files (`train-images-idx3-ubyte`, ...), gzipped or not. None: the bundled
+            10,000 training digits, 1,000 of each class.
         split: `train` (all 60,000 training digits), `learning` (the first 50,000 of them), `tuning` (the last 10,000)
             or `test` (the 10,000 test digits). The bundled digits are all of `learning`; the others need a folder.
-        pad: black pixels added on each side: 2 makes 32x32.
-        limit: only the first so many. None: all.
+        pad: Black pixels added on each side: 2 makes 32x32.
+        limit: The number of digits to use, from the first on. None: all.
 
     Raises:
-        ValueError: an argument out of range.
-        DataError: no such folder or file, or one that is not what its name says.
+        ValueError: An argument out of range.
+        DataError: A folder or file that does not exist, or a file that is not what its name says.
     """
 
     classes = 10
@@ -60,7 +63,8 @@ class MNIST:
                 "split",
                 f"{split!r} needs a folder with the full IDX files: the bundled digits are all of 'learning'",
             )
-        images, labels = _read_part(BUNDLED if folder is None else Path(folder).expanduser(), split)
+
+        images, labels = _read_split_rows(BUNDLED if folder is None else Path(folder).expanduser(), split)
         self._images = np.pad(images[:limit], ((0, 0), (pad, pad), (pad, pad)))[..., None]
         self._labels = labels[:limit]
 
@@ -68,52 +72,62 @@ class MNIST:
         return len(self._images)
 
     def image(self, i: int) -> np.ndarray:
-        """uint8 (28 + 2 pad, 28 + 2 pad, 1); ink is bright."""
+        """Return image i as uint8 (28 + 2 pad, 28 + 2 pad, 1); ink is bright."""
         image: np.ndarray = self._images[i]
         return image
 
     def label(self, i: int) -> int:
-        """The digit."""
+        """Return the digit that image i shows."""
         return int(self._labels[i])
 
     def fingerprint(self) -> str:
-        """SHA-256 of shape, pixels and labels."""
+        """Return the SHA-256 of shape, pixels and labels."""
         content = hashlib.sha256(repr(self._images.shape).encode())
         content.update(np.ascontiguousarray(self._images).data)
         content.update(np.ascontiguousarray(self._labels).data)
         return f"mnist {content.hexdigest()}"
 
 
-def _read_part(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    files, part = SPLITS[split]
-    images, labels = (values[part] for values in read_split(folder, files))
+def _read_split_rows(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read images uint8 (n, 28, 28) and labels uint8 (n,) of a key of `SPLITS`.
+
+    Raises:
+        DataError: Files that cannot be read, or that have no digits of this split.
+    """
+    files, rows = SPLITS[split]
+    images, labels = (values[rows] for values in read_split(folder, files))
     if not len(images):
-        raise DataError(f"{folder} has no digits after the first {FIRST:,}, which split {split!r} is made of")
+        raise DataError(
+            f"{folder} has no digits after the first {LEARNING_DIGITS:,}, which make up the split {split!r}: give a "
+            "folder with the full IDX files"
+        )
     return images, labels
 
 
 def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (n, 28, 28) and labels uint8 (n,) from the IDX files of `train` or `test`.
+    """Read images uint8 (n, 28, 28) and labels uint8 (n,) from the IDX files of `train` or `test`.
 
     Raises:
-        DataError: no such folder or file, or one that is not what its name says.
+        DataError: A folder or file that does not exist, or a file that is not what its name says.
     """
     if not folder.is_dir():
         raise DataError(
             f"no folder {folder}: name one with the MNIST files, or leave `folder` out for the bundled digits"
         )
     prefix = PREFIXES[split]
-    images = _read_idx(_find(folder, f"{prefix}-images-idx3-ubyte"), IMAGES_MAGIC, (SIDE, SIDE))
-    path = _find(folder, f"{prefix}-labels-idx1-ubyte")
+    images = _read_idx(_find_file(folder, f"{prefix}-images-idx3-ubyte"), IMAGES_MAGIC, (SIDE, SIDE))
+    path = _find_file(folder, f"{prefix}-labels-idx1-ubyte")
     labels = _read_idx(path, LABELS_MAGIC, ())
+
+    # Files of different downloads may be valid each, and not fit together.
     if len(images) != len(labels):
-        raise DataError(f"{path} has {len(labels)} labels for {len(images)} images: fetch both files again")
+        raise DataError(f"{path} has {len(labels)} labels for {len(images)} images: download both files again")
     if labels.max() > 9:
-        raise DataError(f"{path} has a label {labels.max()}; digits are 0 to 9: fetch the file again")
+        raise DataError(f"{path} has a label {labels.max()}; digits are 0 to 9: download the file again")
     return images, labels
 
 
-def _find(folder: Path, name: str) -> Path:
+def _find_file(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
@@ -121,28 +135,39 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 (n, *shape). Reads no more than the header announces, so that no small file can unpack to a huge one."""
+    """Read uint8 (n, *shape), and no more than the header announces: a small file must not unpack to a huge array.
+
+    Raises:
+        DataError: A file that is corrupt, or announces something else.
+    """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return _parse_idx(file, path, magic, shape)  # type: ignore[arg-type]
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path} is damaged or cut short ({error}): fetch it again") from error
+        raise DataError(f"{path} is corrupt or cut short ({error}): download it again") from error
 
 
 def _parse_idx(file: BinaryIO, path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
-    fields = 2 + len(shape)
-    header = file.read(4 * fields)
-    if len(header) < 4 * fields:
-        raise DataError(f"{path} is cut short: it ends within its header. Fetch it again")
-    found, count, *sides = struct.unpack(f">{fields}I", header)
-    if found != magic:
-        raise DataError(f"{path} is no such IDX file: it begins with {found:#010x}, not {magic:#010x}")
+    """Parse an IDX file with this magic number and shape of each row; see `_read_idx`."""
+    field_count = 2 + len(shape)
+    header = file.read(4 * field_count)
+    if len(header) < 4 * field_count:
+        raise DataError(f"{path} is cut short: it ends within its header. Download it again")
+
+    # Check what the header announces before reading that much.
+    actual_magic, count, *sides = struct.unpack(f">{field_count}I", header)
+    if actual_magic != magic:
+        raise DataError(f"{path} is no such IDX file: it begins with {actual_magic:#010x}, not {magic:#010x}")
     if tuple(sides) != shape or not 1 <= count <= MAX_COUNT:
-        text = "x".join(map(str, (count, *sides)))
-        raise DataError(f"{path} announces {text} values; MNIST has images of {SIDE}x{SIDE} and one label for each")
-    wanted = count * int(np.prod(shape, dtype=np.int64))
-    content = file.read(wanted + 1)
-    if len(content) != wanted:
-        state = "is cut short" if len(content) < wanted else "goes on after its last value"
-        raise DataError(f"{path} {state}: it announces {wanted} bytes. Fetch it again")
+        announced = "x".join(map(str, (count, *sides)))
+        raise DataError(
+            f"{path} announces {announced} values; MNIST has images of {SIDE}x{SIDE} and one label for each"
+        )
+
+    # Read a byte more than announced, to notice a file that goes on.
+    byte_count = count * int(np.prod(shape, dtype=np.int64))
+    content = file.read(byte_count + 1)
+    if len(content) != byte_count:
+        state = "is cut short" if len(content) < byte_count else "goes on after its last value"
+        raise DataError(f"{path} {state}: it announces {byte_count} bytes. Download it again")
     return np.frombuffer(content, np.uint8).reshape(count, *shape)

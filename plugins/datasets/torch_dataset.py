@@ -1,4 +1,4 @@
-"""Any map-style torch data set."""
+"""Map-style torch data sets."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from PIL import Image
 
 from pggan_kit import DataError, SettingError, check_at_least
 
-from .images import check_value_range, scale_floats, to_uint8
+from .conversion import convert_to_uint8, parse_value_range, scale_floats
 
 GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
 
 
 class Torch:
-    """Wraps a map-style torch data set whose items are an image, or a tuple of image, label and anything else.
+    """A map-style torch data set whose items are an image, or a tuple of image, label and anything else.
 
-    An image is a Pillow image (gray modes become 1 channel, all others 3, transparency goes on white), or a tensor
+    An image is a Pillow image (gray modes become 1 channel, all others 3, transparency is put on white), or a tensor
     (C, H, W) or (H, W), uint8 or float. It must be the same each time: random augmentation belongs elsewhere. Items
     are fetched by one thread at a time.
 
     Args:
-        dataset: has `__len__` and `__getitem__`.
-        classes: number of classes of the labels; 0: labels are ignored.
-        name: names the contents, and is taken for their fingerprint: give another when they change. None: all items
+        dataset: The data set, with `__len__` and `__getitem__`.
+        classes: The number of classes of the labels; 0: labels are ignored.
+        name: A name for the contents, which serves as their fingerprint: change it when they change. None: all items
             are read and hashed at each start.
-        value_range: (low, high) of float tensors: those values become 0 and 255.
+        value_range: The pair (low, high) of values that become 0 and 255, for float tensors.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: An argument out of range.
     """
 
     def __init__(
@@ -46,62 +46,77 @@ class Torch:
             )
         check_at_least("classes", classes, 0, whole=True)
         self.classes = classes
-        self._dataset, self._name, self._range = dataset, name, check_value_range(value_range)
+        self._dataset = dataset
+        self._name = name
+        self._range = parse_value_range(value_range)
         self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def image(self, i: int) -> np.ndarray:
-        """uint8 (H, W, C).
+        """Return image i as uint8 (H, W, C).
 
         Raises:
-            DataError: an item that holds no image, or floats outside `value_range`.
+            DataError: An item that holds no image, or floats outside `value_range`.
         """
-        return self._to_uint8(self._item(i)[0], f"item {i}")
+        return self._convert_image(self._fetch_item(i)[0], f"item {i}")
 
     def label(self, i: int) -> int:
-        """The label; 0 where they are ignored.
+        """Return the label of image i; 0 where labels are ignored.
 
         Raises:
-            DataError: an item without a label, or with one that is no whole number.
+            DataError: An item without a label, or with one that is no integer.
         """
-        return self._label(self._item(i), i)
+        return self._read_label(self._fetch_item(i), i)
 
     def fingerprint(self) -> str:
-        """The name, or the SHA-256 of all items."""
+        """Return the name, or the SHA-256 of all items."""
         if self._name is not None:
             return f"torch {self._name} {len(self)} {self.classes} {self._range}"
         content = hashlib.sha256()
         for i in range(len(self)):
-            item = self._item(i)
-            image = self._to_uint8(item[0], f"item {i}")
-            content.update(f"{image.shape} {self._label(item, i)}".encode())
+            item = self._fetch_item(i)
+            image = self._convert_image(item[0], f"item {i}")
+            content.update(f"{image.shape} {self._read_label(item, i)}".encode())
             content.update(np.ascontiguousarray(image).data)
         return f"torch {content.hexdigest()} {self.classes}"
 
-    def _item(self, i: int) -> Sequence[Any]:
+    def _fetch_item(self, i: int) -> Sequence[Any]:
         with self._lock:
             item = self._dataset[i]
-        return item if isinstance(item, (tuple, list)) else (item,)
+        if isinstance(item, (tuple, list)):
+            return item
+        return (item,)
 
-    def _label(self, item: Sequence[Any], i: int) -> int:
+    def _read_label(self, item: Sequence[Any], i: int) -> int:
         if not self.classes:
             return 0
         try:
             label = item[1]
-            return int(label.item() if isinstance(label, (torch.Tensor, np.generic)) else label)
+            if isinstance(label, (torch.Tensor, np.generic)):
+                label = label.item()
+            return int(label)
         except (IndexError, TypeError, ValueError, RuntimeError):
             raise DataError(
                 f"item {i} has no whole number as its label: give (image, label), or set classes = 0"
             ) from None
 
-    def _to_uint8(self, image: Any, name: str) -> np.ndarray:
+    def _convert_image(self, image: Any, name: str) -> np.ndarray:
+        """Convert a Pillow image or a tensor to uint8 (H, W, C).
+
+        Raises:
+            DataError: Another type, shape or dtype, or floats outside `value_range`.
+        """
         if isinstance(image, Image.Image):
-            return to_uint8(image, 1 if image.mode in GRAY_MODES else 3, "white")
+            return convert_to_uint8(image, 1 if image.mode in GRAY_MODES else 3, "white")
+
+        # Check the tensor's shape: (H, W), or with 1 or 3 channels in front.
         if not isinstance(image, torch.Tensor) or image.ndim not in (2, 3) or image.shape[:-2] not in ((), (1,), (3,)):
-            found = tuple(image.shape) if isinstance(image, torch.Tensor) else type(image).__name__
-            raise DataError(f"{name}: an image must be a Pillow image or a tensor (1 or 3, H, W), not {found}")
+            given = tuple(image.shape) if isinstance(image, torch.Tensor) else type(image).__name__
+            raise DataError(f"{name}: an image must be a Pillow image or a tensor (1 or 3, H, W), not {given}")
+
+        # Bring the tensor to (H, W, C), and its values to uint8.
         pixels = np.asarray(image.detach().cpu().reshape(-1, *image.shape[-2:]).permute(1, 2, 0))
         if pixels.dtype == np.uint8:
             return pixels

@@ -12,5 +12,5 @@ __all__ = ["DigitClasses", "Digits", "Inception"]
 
 @hookimpl
 def components() -> list[Component]:
-    """The features of this package, as `features.<name>`."""
+    """Return the feature extractors of this package, which configs name `features.<name>`."""
     return [Component("features", cls.__name__, cls) for cls in (Digits, DigitClasses, Inception)]

@@ -1,4 +1,4 @@
-"""Small classifiers of digits, trained by `scripts/train_digits.py`, whose features tell digits apart."""
+"""Features of small classifiers of digits, which `scripts/train_digits.py` has trained."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ FEATURES = 64
 
 
 class Digits:
-    """Features of handwritten digits: what a small classifier computes before its last layer.
+    """Features of handwritten digits: the activations of a small classifier before its last layer.
 
-    There is one for each of 7x7, 14x14 and 28x28, trained on the first 50,000 MNIST training digits; how often each is
-    right is in `plugins/features/digits/README.md`. Needs the extra `metrics`.
+    There is one classifier for each of 7x7, 14x14 and 28x28, trained on the first 50,000 MNIST training digits; their
+    accuracies are in `plugins/features/digits/README.md`. Needs the extra `metrics`.
 
     Args:
-        variant: `a`, or `b`: other networks, trained from another seed, to confirm what `a` says.
+        variant: `a`, or `b`: other networks, trained from another seed, to confirm results of `a`.
 
     Raises:
-        ValueError: an argument out of range.
-        DataError: the library `safetensors` is missing.
+        ValueError: An argument out of range.
+        DataError: A missing library `safetensors`.
     """
 
     def __init__(self, variant: str = "a") -> None:
@@ -36,21 +36,21 @@ class Digits:
         self.variant = variant
         path = WEIGHTS / f"{variant}.safetensors"
         self._fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()
-        self._nets = _load(path, VARIANTS[variant])
+        self._nets = _load_classifiers(path, VARIANTS[variant])
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, C, h, w) in [-1, 1] -> (N, 64). Colour is averaged to gray.
+        """Return features (N, 64) of images (N, C, h, w) in [-1, 1]. Colour is averaged to gray.
 
         Raises:
-            DataError: images of another size than the classifiers know.
+            DataError: Images of a size that has no classifier.
         """
-        net, gray = self._prepared(images)
+        net = self._select_classifier(images)
         with torch.no_grad():
-            features: Tensor = net.features(gray)
+            features: Tensor = net.features(_average_channels(images))
         return features
 
     def fingerprint(self) -> str:
-        """The SHA-256 of the weights."""
+        """Return the class, the variant and the SHA-256 of the weights."""
         return f"{type(self).__name__} {self.variant} {self._fingerprint}"
 
     @hookimpl
@@ -58,34 +58,34 @@ class Digits:
         """Check the sizes of the run.
 
         Raises:
-            DataError: one that the classifiers do not know.
+            DataError: A size that has no classifier.
         """
         for stage in run.schedule.stages:
             _require_size(stage.height, stage.width)
 
-    def _prepared(self, images: Tensor) -> tuple[Classifier, Tensor]:
-        """The classifier for these images, where they are, and the images in gray."""
+    def _select_classifier(self, images: Tensor) -> Classifier:
+        """Return the classifier for the size of these images, on their device."""
         _require_size(*images.shape[2:])
-        net = self._nets[images.shape[-1]].to(images.device)
-        return net, images.float().mean(1, keepdim=True)
+        return self._nets[images.shape[-1]].to(images.device)
 
 
 class DigitClasses(Digits):
-    """How likely an image shows each digit: the whole classifiers of `features.Digits`. Needs the extra `metrics`.
+    """The probability that an image shows each digit, by the classifiers of `features.Digits`. Needs the extra
+    `metrics`.
 
     Args:
-        variant: see `features.Digits`.
+        variant: The variant of `features.Digits`.
     """
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, C, h, w) in [-1, 1] -> (N, 10), each row with the sum 1."""
-        net, gray = self._prepared(images)
+        """Return probabilities (N, 10), each row with the sum 1, of images (N, C, h, w) in [-1, 1]."""
+        net = self._select_classifier(images)
         with torch.no_grad():
-            return net(gray).softmax(1)
+            return net(_average_channels(images)).softmax(1)
 
 
 class Classifier(nn.Module):
-    """Gray images (N, 1, size, size) in [-1, 1] -> logits (N, 10) of the digits."""
+    """A classifier of gray images (N, 1, size, size) in [-1, 1], which returns logits (N, 10) of the digits."""
 
     def __init__(self, body: nn.Sequential, activation: nn.Module) -> None:
         super().__init__()
@@ -93,17 +93,17 @@ class Classifier(nn.Module):
         self.last = nn.Sequential(activation, nn.Linear(FEATURES, 10))
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 1, size, size) -> (N, 64): before the last activation, where they are nearly Gaussian."""
-        found: Tensor = self.body(images)
-        return found
+        """Return features (N, 64) before the last activation, where they are nearly Gaussian."""
+        features: Tensor = self.body(images)
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.last(self.features(images))
         return logits
 
 
-def variant_a(size: int) -> Classifier:
-    """3x3 convolutions with batch norm and ReLU, strides down to 7x7, 2x2 means. About 41,000 parameters."""
+def build_variant_a(size: int) -> Classifier:
+    """Build 3x3 convolutions with batch norm and ReLU, strides down to 7x7, 2x2 means. About 41,000 parameters."""
     strides = {7: (1, 1), 14: (1, 2), 28: (2, 2)}[size]
     body = nn.Sequential(
         *(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
@@ -115,8 +115,8 @@ def variant_a(size: int) -> Classifier:
     return Classifier(body, nn.ReLU())
 
 
-def variant_b(size: int) -> Classifier:
-    """5x5 and 3x3 convolutions with GELU, maxima down to 3x3. About 34,000 parameters."""
+def build_variant_b(size: int) -> Classifier:
+    """Build 5x5 and 3x3 convolutions with GELU, maxima down to 3x3. About 34,000 parameters."""
     pools = {7: (1, 1), 14: (1, 2), 28: (2, 2)}[size]
     body = nn.Sequential(
         *(nn.Conv2d(1, 12, 5, padding=2), nn.GELU(), nn.MaxPool2d(pools[0])),
@@ -127,27 +127,43 @@ def variant_b(size: int) -> Classifier:
     return Classifier(body, nn.GELU())
 
 
-VARIANTS = {"a": variant_a, "b": variant_b}
+VARIANTS = {"a": build_variant_a, "b": build_variant_b}
 
 
-def _load(path: Path, make: Callable[[int], Classifier]) -> dict[int, Classifier]:
-    """The classifiers by size, in inference mode, from a file with their weights as float16."""
+def _load_classifiers(path: Path, build: Callable[[int], Classifier]) -> dict[int, Classifier]:
+    """Load the classifiers by size, in inference mode, from a file with their weights as float16.
+
+    Raises:
+        DataError: A missing library `safetensors`.
+    """
     try:
         weights = importlib.import_module("safetensors.torch").load_file(path)
     except ImportError as error:
         raise DataError(
             f"features.Digits needs the library `safetensors` ({error}): pip install 'pggan_kit[metrics]'"
         ) from error
+
     nets = {}
     for size in SIZES:
-        nets[size] = make(size).eval().requires_grad_(False)
+        nets[size] = build(size).eval().requires_grad_(False)
+        # One file holds the weights of all sizes, under the size as a prefix.
         prefix = f"{size}."
         own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         nets[size].load_state_dict(own)
     return nets
 
 
+def _average_channels(images: Tensor) -> Tensor:
+    """Average images (N, C, h, w) to gray (N, 1, h, w) in float32."""
+    return images.float().mean(1, keepdim=True)
+
+
 def _require_size(height: int, width: int) -> None:
+    """Check that there is a classifier for a size.
+
+    Raises:
+        DataError: Another size.
+    """
     if height != width or height not in SIZES:
         raise DataError(
             f"features.Digits knows digits of 7x7, 14x14 and 28x28 pixels, and is given {height}x{width}: choose other "

@@ -1,4 +1,4 @@
-"""Where trials run."""
+"""Launchers: where trials run."""
 
 from pggan_kit import Component, hookimpl
 from pggan_plugins.launchers.local import Local
@@ -9,5 +9,5 @@ __all__ = ["Local", "Ray"]
 
 @hookimpl
 def components() -> list[Component]:
-    """The launchers of this folder."""
+    """Return the launchers of this package, which configs name `launchers.<name>`."""
     return [Component("launchers", cls.__name__, cls) for cls in (Local, Ray)]

@@ -14,55 +14,63 @@ import torch
 
 from pggan_kit import Trial, check_at_least
 
-NOT_THERE = 127
-"""The exit code of a program that is not there, as a shell has it."""
+PROGRAM_MISSING = 127
+"""Exit code of a program that does not exist, as in a shell."""
 
 WRONG_INPUT = 2
-LOOK_EVERY = 0.05
-"""Seconds between looks at what has ended."""
+"""Exit code of a trial whose input is wrong: running it again would not help."""
+
+POLL_SECONDS = 0.05
+"""Seconds between checks for processes that have exited."""
 
 
 class Local:
-    """A bounded number of processes at once, each with its share of the cores and its GPU.
+    """A limited number of processes at once, each with its share of the cores and its GPU.
 
-    On one core each, trials of small networks get through more in an hour than on several: two threads of one trial
-    wait for each other.
+    With one core each, small networks train more images an hour in all than with several: two threads of one trial wait
+    for each other.
 
     Args:
-        jobs: how many trials at once, at least 1. None: as many as the cores allow, or, with GPUs, as these do.
-        cores: of each trial, at least 1: its OMP_NUM_THREADS.
-        trials_per_gpu: how many share a GPU, at least 1. Trials are dealt to the GPUs in turn, by CUDA_VISIBLE_DEVICES.
-        retries: how often a trial that died is run again, at least 0.
+        jobs: The number of trials at once, at least 1. None: as many as the cores allow, or, with GPUs, as these allow.
+        cores: The cores of each trial, at least 1: its OMP_NUM_THREADS.
+        trials_per_gpu: The number of trials that share a GPU, at least 1. Trials are assigned to the GPUs in turn, by
+            CUDA_VISIBLE_DEVICES.
+        retries: The number of times that a trial which failed is run again, at least 0.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: A value out of range.
     """
 
     def __init__(self, jobs: int | None = None, cores: int = 1, trials_per_gpu: int = 1, retries: int = 2) -> None:
         check_at_least("jobs", jobs, 1, instead="None")
-        for name, value, least in (("cores", cores, 1), ("trials_per_gpu", trials_per_gpu, 1), ("retries", retries, 0)):
-            check_at_least(name, value, least)
-        self.gpus = visible_gpus()
-        room = len(self.gpus) * trials_per_gpu if self.gpus else max(1, available_cores() // cores)
-        self.jobs = jobs if jobs is not None else room
+        check_at_least("cores", cores, 1)
+        check_at_least("trials_per_gpu", trials_per_gpu, 1)
+        check_at_least("retries", retries, 0)
+        self.gpus = list_gpus()
+        if jobs is not None:
+            self.jobs = jobs
+        elif self.gpus:
+            self.jobs = len(self.gpus) * trials_per_gpu
+        else:
+            self.jobs = max(1, count_cores() // cores)
         self.cores = cores
         self.retries = retries
 
     def launch(self, trials: Sequence[Trial], ended: Callable[[Trial, int], None] | None = None) -> list[int]:
-        """See `pggan_kit.components.Launcher`."""
-        work = _Work(self, trials, ended)
+        """Run each trial to its end; see `pggan_kit.components.Launcher`."""
+        queue = _Queue(self, trials, ended)
         try:
-            while work.waiting or work.running:
-                work.start_some()
-                time.sleep(LOOK_EVERY)
-                work.collect()
+            while queue.waiting or queue.running:
+                queue.fill_slots()
+                time.sleep(POLL_SECONDS)
+                queue.collect_exits()
         except BaseException:
-            stop([running.process for running in work.running.values()])
+            stop_processes([job.process for job in queue.running.values()])
             raise
-        return [work.codes[number] for number in range(len(trials))]
+        return [queue.codes[number] for number in range(len(trials))]
 
     def environment(self, slot: int) -> dict[str, str]:
-        """Of a process in one of the places for jobs, counted from 0."""
+        """Return the environment of a process in one of the slots for jobs, counted from 0."""
         share = {"OMP_NUM_THREADS": str(self.cores)}
         if self.gpus:
             share["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
@@ -70,14 +78,28 @@ class Local:
 
 
 @dataclass
-class _Running:
+class _Job:
+    """A running trial.
+
+    Attributes:
+        number: Its place among the trials.
+        retries: The retries that are left.
+        process: Its process.
+    """
+
     number: int
-    retries: int  # that are left
+    retries: int
     process: subprocess.Popen[bytes]
 
 
-class _Work:
-    """The state of one `launch`."""
+class _Queue:
+    """The trials of one `launch`.
+
+    Attributes:
+        codes: The last exit code of each trial that is done, by its number.
+        waiting: The number and the retries left of each trial that is to be started.
+        running: The running trials, by slot.
+    """
 
     def __init__(self, local: Local, trials: Sequence[Trial], ended: Callable[[Trial, int], None] | None) -> None:
         self.local = local
@@ -85,52 +107,56 @@ class _Work:
         self.ended = ended
         self.codes: dict[int, int] = {}
         self.waiting = deque((number, local.retries) for number in range(len(trials)))
-        self.running: dict[int, _Running] = {}  # by slot
+        self.running: dict[int, _Job] = {}
 
-    def start_some(self) -> None:
+    def fill_slots(self) -> None:
+        """Start a waiting trial in each free slot."""
         for slot in range(self.local.jobs):
             if self.waiting and slot not in self.running:
                 number, retries = self.waiting.popleft()
                 try:
-                    process = started(self.trials[number], self.local.environment(slot))
+                    process = start_process(self.trials[number], self.local.environment(slot))
                 except OSError:
-                    self._settle(number, NOT_THERE)
+                    self._finish(number, PROGRAM_MISSING)
                 else:
-                    self.running[slot] = _Running(number, retries, process)
+                    self.running[slot] = _Job(number, retries, process)
 
-    def collect(self) -> None:
+    def collect_exits(self) -> None:
+        """Free the slots of trials that have exited, and queue again those that failed and have retries left."""
         for slot, job in list(self.running.items()):
             code = job.process.poll()
-            if code is not None:
-                del self.running[slot]
-                if code not in (0, WRONG_INPUT) and job.retries:
-                    self.waiting.appendleft((job.number, job.retries - 1))
-                else:
-                    self._settle(job.number, code)
+            if code is None:
+                continue
+            del self.running[slot]
+            if code not in (0, WRONG_INPUT) and job.retries:
+                self.waiting.appendleft((job.number, job.retries - 1))
+            else:
+                self._finish(job.number, code)
 
-    def _settle(self, number: int, code: int) -> None:
+    def _finish(self, number: int, code: int) -> None:
+        """Record the last exit code of a trial, and report it."""
         self.codes[number] = code
         if self.ended is not None:
             self.ended(self.trials[number], code)
 
 
-def started(
+def start_process(
     trial: Trial, environment: Mapping[str, str], before: Callable[[], None] | None = None
 ) -> subprocess.Popen[bytes]:
-    """A trial's process.
+    """Start a trial's process.
 
     Args:
-        trial: what to run.
-        environment: its variables.
-        before: called in the new process before the program takes over.
+        trial: The trial.
+        environment: The environment variables of the process.
+        before: A function called in the new process before the program takes over.
 
     Raises:
-        OSError: the program is not there, which its log then says too; or the log cannot be written.
+        OSError: A program that does not exist, which the trial's log then says too, or a log that cannot be written.
     """
     with contextlib.ExitStack() as files:
         output = files.enter_context(trial.log.open("ab")) if trial.log is not None else None
         try:
-            # A session of its own: a terminal's Ctrl-C goes to this process alone, and from here to each trial, once.
+            # A session of its own: a terminal's Ctrl-C reaches this process alone, which passes it to each trial, once.
             return subprocess.Popen(
                 list(trial.command),
                 stdin=subprocess.DEVNULL,
@@ -147,8 +173,11 @@ def started(
             raise
 
 
-def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Send SIGTERM and wait; each further KeyboardInterrupt sends it again, at which a trial no longer saves."""
+def stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Send SIGTERM to processes and wait for them.
+
+    Each further KeyboardInterrupt sends it again, upon which a trial exits without saving.
+    """
     while any(process.poll() is None for process in processes):
         for process in processes:
             process.terminate()
@@ -157,13 +186,17 @@ def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
                 process.wait()
 
 
-def available_cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may say to choose each GPU that this process sees."""
+def list_gpus() -> list[str]:
+    """Return the value of CUDA_VISIBLE_DEVICES that selects each GPU that this process may use."""
     count = torch.cuda.device_count()
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return told.split(",")[:count] if told else [str(index) for index in range(count)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        return visible.split(",")[:count]
+    return [str(index) for index in range(count)]

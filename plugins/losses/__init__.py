@@ -1,7 +1,7 @@
-"""Adversarial losses. Penalties are their argument."""
+"""Adversarial losses, which take penalties as an argument."""
 
 from pggan_kit import Component, hookimpl
-from pggan_plugins.losses.auxiliary import AuxiliaryClassifier
+from pggan_plugins.losses.auxiliary_classifier import AuxiliaryClassifier
 from pggan_plugins.losses.binary_cross_entropy import BinaryCrossEntropy
 from pggan_plugins.losses.hinge import Hinge
 from pggan_plugins.losses.least_squares import LeastSquares
@@ -24,7 +24,7 @@ WGANGP_PENALTIES = "[@penalties.GradientPenalty(), @penalties.Drift()]"
 
 @hookimpl
 def components() -> list[Component]:
-    """The losses of this folder."""
+    """Return the losses of this folder."""
     return [
         Component("losses", "WGANGP", WGANGP, {"penalties": WGANGP_PENALTIES}),
         Component("losses", "Hinge", Hinge),

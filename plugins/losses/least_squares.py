@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pggan_kit import Penalty, Scores, SettingError, check_finite
-from pggan_plugins.losses.base import Penalised
+from pggan_plugins.losses.loss_with_penalties import LossWithPenalties
 
 
-class LeastSquares(Penalised):
-    """Scores are regressed on targets (LSGAN, Mao et al. 2017, equation 2).
+class LeastSquares(LossWithPenalties):
+    """A regression of scores on targets (LSGAN, Mao et al. 2017, equation 2).
 
     Args:
-        penalties: terms added to the discriminator's.
-        fake_target: a, what D's scores of fakes are drawn to.
-        real_target: b, what D's scores of reals are drawn to.
-        generator_target: c, what G wants D to say of its fakes.
+        penalties: Terms added to the discriminator's.
+        fake_target: Target a of D's scores of fakes.
+        real_target: Target b of D's scores of reals.
+        generator_target: Target c of the scores of fakes in G's loss.
 
     Raises:
-        ValueError: a target that is not finite, or targets of reals and fakes that are the same.
+        ValueError: A target is not finite, or the targets of reals and fakes are the same.
     """
 
     def __init__(
@@ -37,18 +37,19 @@ class LeastSquares(Penalised):
             ("generator_target", generator_target),
         ):
             check_finite(name, value)
+        # With equal targets D would have nothing to tell apart.
         if fake_target == real_target:
-            raise SettingError("real_target", f"must differ from fake_target, and both are {real_target}")
+            raise SettingError("real_target", f"must differ from fake_target, but both are {real_target}")
         self.fake_target = fake_target
         self.real_target = real_target
         self.generator_target = generator_target
 
     def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
-        """`least_squares`: `E[(D(real) - b)^2] / 2 + E[(D(fake) - a)^2] / 2`."""
+        """Return `least_squares`: `E[(D(real) - b)^2] / 2 + E[(D(fake) - a)^2] / 2`."""
         reals = (real.score - self.real_target).square().mean()
         fakes = (fake.score - self.fake_target).square().mean()
         return {"least_squares": (reals + fakes) / 2}
 
     def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
-        """`least_squares`: `E[(D(fake) - c)^2] / 2`."""
+        """Return `least_squares`: `E[(D(fake) - c)^2] / 2`."""
         return {"least_squares": (fake.score - self.generator_target).square().mean() / 2}

@@ -1,4 +1,4 @@
-"""How far fakes are from reals."""
+"""Metrics: how far fakes are from reals."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ __all__ = ["MSSSIM", "ClassCoverage", "FrechetDistance", "KernelDistance", "Prec
 
 @hookimpl
 def components() -> list[Component]:
-    """The metrics of this package, as `metrics.<name>`."""
+    """Return the metrics of this package, which configs name `metrics.<name>`."""
     metrics = (FrechetDistance, KernelDistance, PrecisionRecall, SlicedWasserstein, MSSSIM, ClassCoverage)
     return [Component("metrics", cls.__name__, cls) for cls in metrics]

@@ -1,4 +1,4 @@
-"""Which classes fakes are of."""
+"""A metric of the classes that fakes belong to."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from torch import Tensor
 from pggan_kit import ConfigError, Quantity, check_between
 from pggan_kit.components import FeatureExtractor
 
-from .shared import OfFeatures
+from .of_features import OfFeatures
+
+TOLERANCE = 1e-3
+"""Maximum deviation of a sum of probabilities from 1."""
 
 
 class ClassCoverage(OfFeatures):
-    """What a classifier says of the fakes: whether all classes are there, as often as among the reals, and clearly.
+    """Coverage of the classes by the fakes: whether all occur, as often as among the reals, and clearly.
 
-    `ClassesCovered`: the share of the reals' classes that the fakes have too, at least `rare` times as often.
+    `ClassesCovered`: the share of the reals' classes that occur among the fakes, at least `rare` times as often.
     `ClassDivergence`: the Kullback-Leibler divergence of the fakes' class shares from the reals', in nats, 0 where they
     are equal; shares are counted with one image more in each class. `ClassEntropy`: the entropy of the fakes' class
-    shares over that of equal shares, in [0, 1]; 1 where there is but one class. `Confidence`: the mean of the
+    shares over that of equal shares, in [0, 1]; 1 where there is only one class. `Confidence`: the mean of the
     largest probability.
 
     Args:
-        features: gives probabilities (N, K), each row with the sum 1: `features.DigitClasses`.
-        rare: the share of a class among the fakes, over that among the reals, from which it counts; in (0, 1].
-        suffix: of the values' names.
+        features: The classifier, which returns probabilities (N, K), each row with the sum 1: `features.DigitClasses`.
+        rare: The share of a class among the fakes, over that among the reals, from which it counts; in (0, 1].
+        suffix: A suffix of the values' names.
 
     Raises:
         ValueError: `rare` outside (0, 1].
@@ -46,30 +49,47 @@ class ClassCoverage(OfFeatures):
         self.rare = rare
 
     def describe(self, images: Tensor) -> Tensor:
-        """(N, C, h, w) -> probabilities (N, K).
+        """Return the probabilities (N, K) of images (N, C, h, w).
 
         Raises:
-            ConfigError: the features are none.
+            ConfigError: Features that are no probabilities.
         """
-        found = super().describe(images)
-        if (found < 0).any() or ((found.sum(1) - 1).abs() > 1e-3).any():
+        probabilities = super().describe(images)
+        if (probabilities < 0).any() or ((probabilities.sum(1) - 1).abs() > TOLERANCE).any():
             raise ConfigError(
                 "metrics.ClassCoverage.features must give probabilities with the sum 1, as features.DigitClasses does"
             )
-        return found
+        return probabilities
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        """The four values."""
-        counts = [torch.bincount(side.argmax(1), minlength=side.shape[1]).double() for side in (real, fake)]
-        shares_real, shares_fake = (count / count.sum() for count in counts)
-        there = shares_real > 0
-        covered = (shares_fake >= self.rare * shares_real)[there].double().mean()
-        p, q = ((count + 1) / (count + 1).sum() for count in reversed(counts))
-        entropy = torch.special.entr(shares_fake).sum() / math.log(len(q)) if len(q) > 1 else 1.0
+        """Return the four values of probabilities (M, K) and (N, K)."""
+        real_counts = _count_classes(real)
+        fake_counts = _count_classes(fake)
+        real_shares = real_counts / real_counts.sum()
+        fake_shares = fake_counts / fake_counts.sum()
+
+        # Coverage is over the classes that the reals have.
+        covered = (fake_shares >= self.rare * real_shares)[real_shares > 0].double().mean()
+
+        # With one image more in each class no share is 0, and the divergence stays finite.
+        p = (fake_counts + 1) / (fake_counts + 1).sum()
+        q = (real_counts + 1) / (real_counts + 1).sum()
+        divergence = (p * (p / q).log()).sum()
+
+        # The entropy of equal shares is 0 where there is one class.
+        entropy: Tensor | float = 1.0
+        if len(fake_shares) > 1:
+            entropy = torch.special.entr(fake_shares).sum() / math.log(len(fake_shares))
+
         values = {
             "ClassesCovered": covered,
-            "ClassDivergence": (p * (p / q).log()).sum(),
+            "ClassDivergence": divergence,
             "ClassEntropy": entropy,
             "Confidence": fake.double().max(1).values.mean(),
         }
         return {f"{name}{self.suffix}": float(value) for name, value in values.items()}
+
+
+def _count_classes(probabilities: Tensor) -> Tensor:
+    """Return how many rows of (N, K) are most likely of each class, (K,) in float64."""
+    return torch.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]).double()

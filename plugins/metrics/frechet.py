@@ -1,4 +1,4 @@
-"""The Fréchet distance between Gaussians that fit features."""
+"""The Fréchet distance between Gaussians fitted to features."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from torch import Tensor
 
 from pggan_kit import Quantity
 
-from .shared import OfFeatures
+from .of_features import OfFeatures
 
 
 class FrechetDistance(OfFeatures):
-    """FID (Heusel et al. 2017), of whatever features: |m - n|^2 + tr(A + B - 2 (A B)^(1/2)), with means m, n and
+    """FID (Heusel et al. 2017) of any features: |m - n|^2 + tr(A + B - 2 (A B)^(1/2)), with means m, n and
     covariances A, B (divided by N - 1) of the features of reals and fakes.
 
     Args:
-        features: the extractor.
-        suffix: of the value's name, `FID`.
+        features: The extractor.
+        suffix: A suffix of the value's name, `FID`.
     """
 
     unsuffixed: ClassVar[Mapping[str, Quantity]] = {"FID": Quantity("lower", (0.0, math.inf), "log")}
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        """`FID`, at least 0; in float64.
+        """Return `FID`, at least 0, of features (M, F) and (N, F); computed in float64.
 
         Raises:
-            ConfigError: fewer than 2 images of one kind.
+            ConfigError: Fewer than 2 images of one kind.
         """
         self.require_images(2, real, fake)
-        (m, a), (n, b) = _moments(real), _moments(fake)
+        m, a = _compute_moments(real)
+        n, b = _compute_moments(fake)
+
         # tr((A B)^(1/2)) is the sum of the roots of the eigenvalues of A^(1/2) B A^(1/2), which is symmetric.
         values, vectors = torch.linalg.eigh(a)
         root = vectors * values.clamp(min=0).sqrt() @ vectors.T
@@ -41,8 +43,8 @@ class FrechetDistance(OfFeatures):
         return {f"FID{self.suffix}": max(0.0, float(distance))}
 
 
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (F,) and covariance (F, F) of (N, F)."""
+def _compute_moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean (F,) and the covariance (F, F) of features (N, F)."""
     values = features.double()
     mean = values.mean(0)
     centred = values - mean

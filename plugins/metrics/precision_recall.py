@@ -1,4 +1,4 @@
-"""How many fakes look real, and how much of what is real is covered."""
+"""Precision and recall: how many fakes look real, and how much of the reals' variety the fakes cover."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor
 from pggan_kit import Quantity, check_at_least
 from pggan_kit.components import FeatureExtractor
 
-from .shared import OfFeatures
+from .of_features import OfFeatures
 
 ROWS = 2048
+"""Number of rows of a distance matrix that are in memory at once."""
 
 
 class PrecisionRecall(OfFeatures):
@@ -23,9 +24,9 @@ class PrecisionRecall(OfFeatures):
     Precision is the share of fakes within some ball of a real, recall the share of reals within some ball of a fake.
 
     Args:
-        features: the extractor.
+        features: The extractor.
         neighbours: k, at least 1.
-        suffix: of the values' names, `Precision` and `Recall`.
+        suffix: A suffix of the values' names, `Precision` and `Recall`.
 
     Raises:
         ValueError: `neighbours` below 1.
@@ -42,20 +43,21 @@ class PrecisionRecall(OfFeatures):
         self.neighbours = neighbours
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        """`Precision` and `Recall`, in [0, 1].
+        """Return `Precision` and `Recall`, in [0, 1], of features (M, F) and (N, F); computed in float64.
 
         Raises:
-            ConfigError: no more than `neighbours` images of one kind.
+            ConfigError: No more than `neighbours` images of one kind.
         """
         self.require_images(self.neighbours + 1, real, fake)
-        real, fake = real.double(), fake.double()
+        real = real.double()
+        fake = fake.double()
         return {
-            f"Precision{self.suffix}": self._covered(fake, real),
-            f"Recall{self.suffix}": self._covered(real, fake),
+            f"Precision{self.suffix}": self._measure_coverage(fake, real),
+            f"Recall{self.suffix}": self._measure_coverage(real, fake),
         }
 
-    def _covered(self, points: Tensor, centres: Tensor) -> float:
-        """The share of points within some centre's ball."""
+    def _measure_coverage(self, points: Tensor, centres: Tensor) -> float:
+        """Return the share of points (M, F) that lie within the ball of some centre (N, F)."""
         k = self.neighbours + 1  # the nearest is the centre itself
         radii = torch.cat([torch.cdist(rows, centres).kthvalue(k, dim=1).values for rows in centres.split(ROWS)])
         within = [(torch.cdist(rows, centres) <= radii).any(1) for rows in points.split(ROWS)]

@@ -12,10 +12,17 @@ from torch import Tensor
 from pggan_kit import Quantity, torch_generator
 
 SMALLEST = 16
-"""Pixels of the shorter side, below which there is no level."""
+"""Minimum pixels of the shorter side of a level."""
 
-PATCHES, PATCH = 128, 7
-ROUNDS, DIRECTIONS = 4, 128
+PATCHES = 128
+"""Number of patches from each image and level."""
+
+PATCH = 7
+"""Pixels of a side of a patch."""
+
+ROUNDS = 4
+DIRECTIONS = 128
+"""Number of random projections in each round."""
 
 
 class SlicedWasserstein:
@@ -23,13 +30,13 @@ class SlicedWasserstein:
 
     At each level of a Laplacian pyramid, from full size down to 16 pixels: 128 patches of 7x7 pixels from each image,
     normalised to mean 0 and standard deviation 1 in each colour channel, and the mean over 4 x 128 random projections
-    of how far the sorted projections of reals and fakes are apart; times 1000.
+    of the distance between the sorted projections of reals and fakes; times 1000.
 
     Each level has half the size of the one above, rounded up. Below 16 pixels the metric is not defined. An image's
     patches need 24.5 KiB of memory a level and channel: 10,000 gray ones at 28x28, 240 MiB.
 
     Args:
-        suffix: of the value's name, `SWD`.
+        suffix: A suffix of the value's name, `SWD`.
     """
 
     def __init__(self, suffix: str = "") -> None:
@@ -37,78 +44,85 @@ class SlicedWasserstein:
         self.quantities = {f"SWD{suffix}": Quantity("lower", (0.0, math.inf), "log")}
 
     def describe(self, images: Tensor) -> Tensor | None:
-        """(N, C, h, w) -> patches (N, levels, 128, C, 7, 7) at random places; None below 16 pixels."""
+        """Return patches (N, levels, 128, C, 7, 7) at random places of images (N, C, h, w); None below 16 pixels."""
         if min(images.shape[2:]) < SMALLEST:
             return None
-        return torch.stack([_patches(level) for level in laplacian_pyramid(images)], 1)
+        return torch.stack([_draw_patches(level) for level in build_laplacian_pyramid(images)], 1)
 
     def fingerprint(self) -> str:
-        """Names the pyramid and the patches."""
+        """Return a name for the pyramid and the patches."""
         return f"laplacian patches {SMALLEST} {PATCHES} {PATCH}"
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        """`SWD`, the mean over the levels."""
-        levels = zip(real.unbind(1), fake.unbind(1), strict=True)
-        found = [1000 * _distance(_normalised(a), _normalised(b)) for a, b in levels]
-        return {f"SWD{self.suffix}": sum(found) / len(found)}
+        """Return `SWD`, the mean over the levels, of patches (M, levels, ...) and (N, levels, ...)."""
+        distances = []
+        for real_patches, fake_patches in zip(real.unbind(1), fake.unbind(1), strict=True):
+            distance = _measure_distance(_normalise_patches(real_patches), _normalise_patches(fake_patches))
+            distances.append(1000 * distance)
+        return {f"SWD{self.suffix}": sum(distances) / len(distances)}
 
 
-def laplacian_pyramid(images: Tensor) -> list[Tensor]:
-    """Images (N, C, h, w) -> what each level adds to the next smaller one, full size first; the last is what is left.
+def build_laplacian_pyramid(images: Tensor) -> list[Tensor]:
+    """Build the levels of images (N, C, h, w), full size first.
 
-    Half of h is (h + 1) // 2.
+    A level is the difference to the next smaller one, enlarged; the last is what remains. Half of h is (h + 1) // 2.
     """
     levels = [images]
     while min((n + 1) // 2 for n in levels[-1].shape[2:]) >= SMALLEST:
-        smaller = _blurred(levels[-1], 1.0)[:, :, ::2, ::2]
-        levels[-1] = levels[-1] - _enlarged(smaller, levels[-1].shape[2:])
+        smaller = _blur(levels[-1], 1.0)[:, :, ::2, ::2]
+        levels[-1] = levels[-1] - _enlarge(smaller, levels[-1].shape[2:])
         levels.append(smaller)
     return levels
 
 
-def _blurred(images: Tensor, gain: float) -> Tensor:
-    """The binomial 5x5 filter, mirrored at the edges."""
+def _blur(images: Tensor, gain: float) -> Tensor:
+    """Apply the binomial 5x5 filter, mirrored at the edges and multiplied by `gain`."""
     channels = images.shape[1]
     taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=images.dtype, device=images.device) / 16
     kernel = (gain * taps[:, None] * taps).expand(channels, 1, 5, 5)
     return F.conv2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), kernel, groups=channels)
 
 
-def _enlarged(images: Tensor, size: torch.Size) -> Tensor:
-    """Twice as large, to `size`: zeros between the pixels, then the filter with 4 times the weight."""
+def _enlarge(images: Tensor, size: torch.Size) -> Tensor:
+    """Enlarge images twofold to `size`: put zeros between the pixels, then apply the filter with 4 times the weight."""
     spread = images.new_zeros(*images.shape[:2], *size)
     spread[:, :, ::2, ::2] = images
-    return _blurred(spread, 4.0)
+    return _blur(spread, 4.0)
 
 
-def _patches(level: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N, 128, C, 7, 7), at places from torch's generator."""
+def _draw_patches(level: Tensor) -> Tensor:
+    """Draw patches (N, 128, C, 7, 7) from a level (N, C, h, w), at places from torch's generator."""
     n, _, height, width = level.shape
     top = torch.randint(height - PATCH + 1, (n, PATCHES, 1, 1)).to(level.device)
     left = torch.randint(width - PATCH + 1, (n, PATCHES, 1, 1)).to(level.device)
+
+    # One index for each pixel of each patch: (N, 128, 7, 1) rows and (N, 128, 1, 7) columns.
     offsets = torch.arange(PATCH, device=level.device)
-    rows, columns = top + offsets[:, None], left + offsets
+    rows = top + offsets[:, None]
+    columns = left + offsets
     image = torch.arange(n, device=level.device)[:, None, None, None]
     return level.permute(0, 2, 3, 1)[image, rows, columns].permute(0, 1, 4, 2, 3)
 
 
-def _normalised(patches: Tensor) -> Tensor:
-    """(N, 128, C, 7, 7) -> (N * 128, C * 49), each channel with mean 0 and standard deviation 1 over all."""
+def _normalise_patches(patches: Tensor) -> Tensor:
+    """Bring each channel of (N, 128, C, 7, 7) to mean 0 and standard deviation 1 over all, as (N * 128, C * 49)."""
     flat = patches.flatten(0, 1)
     mean = flat.mean((0, 2, 3), keepdim=True)
     std = flat.std((0, 2, 3), unbiased=False, keepdim=True).clamp(min=1e-8)
     return ((flat - mean) / std).flatten(1)
 
 
-def _distance(real: Tensor, fake: Tensor) -> float:
-    """Mean over directions and ranks of |sorted projections of reals - those of fakes|."""
+def _measure_distance(real: Tensor, fake: Tensor) -> float:
+    """Return the mean over directions and ranks of |sorted projections of reals - those of fakes|."""
     count = min(len(real), len(fake))
     generator = torch_generator(0, "sliced wasserstein")
     means = []
     for _ in range(ROUNDS):
         directions = torch.randn(DIRECTIONS, real.shape[1], generator=generator)
         directions /= directions.norm(dim=1, keepdim=True)
+
         # NumPy sorts rows many times faster than torch.
-        sides = [np.sort((directions @ side[:count].T).numpy(), axis=1) for side in (real, fake)]
-        means.append(float(np.abs(sides[0] - sides[1]).mean(dtype=np.float64)))
+        real_ranks = np.sort((directions @ real[:count].T).numpy(), axis=1)
+        fake_ranks = np.sort((directions @ fake[:count].T).numpy(), axis=1)
+        means.append(float(np.abs(real_ranks - fake_ranks).mean(dtype=np.float64)))
     return sum(means) / len(means)

@@ -1,4 +1,4 @@
-"""What watches a run: pictures, event files, and the live display."""
+"""Observers: sample grids, the growth animation, event files, the live display, and measurements of switches."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ __all__ = ["Growth", "Progress", "Samples", "TensorBoard", "TransitionShock"]
 
 @hookimpl
 def components() -> list[Component]:
-    """The observers of this folder."""
+    """Return the observers of this package, which configs name `observers.<name>`."""
     factories = (Samples, Growth, TensorBoard, Progress, TransitionShock)
     return [Component("observers", factory.__name__, factory) for factory in factories]

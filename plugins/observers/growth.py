@@ -1,28 +1,37 @@
-"""One animation of the whole run: how the images of the same latents sharpen."""
+"""An animation of the whole run: how the images of the same latents sharpen."""
 
 from __future__ import annotations
 
 import math
 
 from pggan_kit import Run, Stage, TrainState, check_at_least, check_between, hookimpl, write_atomically
-from pggan_kit.pictures import Caption, Frame, assemble, cell_size, disassemble, draw_frame, encode, to_uint8
-from pggan_plugins.observers.grid import latents_of
-from pggan_plugins.observers.shared import phase_shown
+from pggan_kit.pictures import (
+    Caption,
+    Frame,
+    assemble_gif,
+    choose_cell_size,
+    disassemble_gif,
+    draw_frame,
+    encode_frame,
+    to_uint8,
+)
+from pggan_plugins.observers.phase import name_phase
+from pggan_plugins.observers.sample_grid import choose_latents
 
 
 class Growth:
-    """`growth.gif` in the run's directory, rewritten at each tick: the averaged generator's images of the same
+    """The file `growth.gif` in the run's directory, rewritten at each tick: the averaged generator's images of the same
     latents, one frame a tick, captioned with the stage's size, the phase, alpha and the clock.
 
     All frames have the size that the last stage needs; smaller images are enlarged, each pixel to a square, and images
     too large for their cell are reduced by averaging. Colour frames have 240 colours of their own.
 
     Args:
-        count: how many latents.
-        frame_ms: how long each frame is shown, in milliseconds.
-        hold_ms: how long the last frame is shown.
-        frames: the most frames; beyond them, those that stand closest together are thinned out.
-        fresh: draw new latents for each frame instead of the same ones.
+        count: The number of latents.
+        frame_ms: The duration of each frame, in milliseconds.
+        hold_ms: The duration of the last frame, in milliseconds.
+        frames: The maximum number of frames; beyond it, those that are closest together on the clock are dropped.
+        fresh: Whether each frame shows new latents instead of the same ones.
 
     Raises:
         ValueError: `count` below 1, `frame_ms` or `hold_ms` below 20 (browsers slow such animations down) or above
@@ -36,37 +45,40 @@ class Growth:
     ) -> None:
         check_at_least("count", count, 1)
         check_at_least("frames", frames, 2)
-        for name, value in (("frame_ms", frame_ms), ("hold_ms", hold_ms)):
-            check_between(name, value, 20, 60_000)
+        check_between("frame_ms", frame_ms, 20, 60_000)
+        check_between("hold_ms", hold_ms, 20, 60_000)
         self.count = count
         self.frame_ms = frame_ms
         self.hold_ms = hold_ms
-        self.most = frames
+        self.max_frames = frames
         self.fresh = fresh
         self._frames: list[Frame] = []
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Read the frames of a resumed run back, but those drawn after its checkpoint: they come again."""
+        """Read the frames of a resumed run, except those drawn after its checkpoint: they will be drawn again."""
+        self._frames = []
         file = run.directory / "growth.gif"
-        found = disassemble(file.read_bytes()) if run.resumed and file.exists() else []
-        self._frames = [frame for frame in found if frame.images <= run.state.images]
+        if run.resumed and file.exists():
+            frames = disassemble_gif(file.read_bytes())
+            self._frames = [frame for frame in frames if frame.images <= run.state.images]
 
     @hookimpl
     def after_tick(self, run: Run, stage: Stage, state: TrainState) -> None:
-        """Add a frame and put the new file in the old one's place."""
-        latents = latents_of(run, self.count, self.fresh)
-        images = to_uint8(run.generate(latents, run.fixed_labels(self.count)))
-        caption = Caption(stage.size, phase_shown(state), run.alpha["generator"], state.images, run.schedule.total)
+        """Add a frame, and replace the file."""
+        latents = choose_latents(run, self.count, self.fresh)
+        pixels = to_uint8(run.generate(latents, run.fixed_labels(self.count)))
         columns = math.ceil(math.sqrt(self.count))
-        picture = draw_frame(images, columns, cell_size(run.schedule, columns), caption)
-        self._frames = thinned([*self._frames, encode(picture, state.images)], self.most)
-        shown_ms = [self.frame_ms] * (len(self._frames) - 1) + [self.hold_ms]
-        write_atomically(run.directory / "growth.gif", assemble(self._frames, shown_ms))
+        caption = Caption(stage.size, name_phase(state), run.alpha["generator"], state.images, run.schedule.total)
+        picture = draw_frame(pixels, columns, choose_cell_size(run.schedule, columns), caption)
+
+        self._frames = thin_frames([*self._frames, encode_frame(picture, state.images)], self.max_frames)
+        durations = [self.frame_ms] * (len(self._frames) - 1) + [self.hold_ms]
+        write_atomically(run.directory / "growth.gif", assemble_gif(self._frames, durations))
 
 
-def thinned(frames: list[Frame], most: int) -> list[Frame]:
-    """At most `most` frames, spread over the clock roughly evenly; the first and the last stay."""
+def thin_frames(frames: list[Frame], most: int) -> list[Frame]:
+    """Return at most `most` frames, spread over the clock roughly evenly; the first and the last stay."""
     frames = list(frames)
     while len(frames) > most:
         _, closest = min((frames[i + 1].images - frames[i - 1].images, i) for i in range(1, len(frames) - 1))

@@ -1,4 +1,4 @@
-"""How far the run is: a live line in a terminal, else a plain line a tick."""
+"""The progress of a run: a live display in a terminal, otherwise a plain line a tick."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from rich.table import Table
 from rich.text import Text
 
 from pggan_kit import Run, Schedule, TrainState, hookimpl
-from pggan_plugins.observers.shared import phase_shown
+from pggan_plugins.observers.phase import name_phase
 
 REFRESH_SECONDS = 0.25
+"""Seconds between two updates of the display."""
+
 WINDOW_SECONDS = 10.0
-"""The rate is that of about the last so many seconds."""
+"""Seconds over which the rate is measured, about."""
+
+LOSS_PREFIX = "Loss/"
 
 
 class Progress:
-    """Stage, phase, alpha, images of the total, images per second and the time left, on stderr.
+    """A display of stage, phase, alpha, images of the total, images per second and the time left, on stderr.
 
-    In a terminal a display that is renewed four times a second, with the last tick's losses; elsewhere one plain line
-    a tick. At the end it says what there is to look at.
+    In a terminal the display is updated four times a second and shows the last tick's losses; elsewhere there is one
+    plain line a tick. At the end it lists the files worth opening.
     """
 
     critical = False
@@ -36,167 +40,191 @@ class Progress:
         self._live: Live | None = None
         self._pace = Pace()
         self._losses = ""
-        self._started = self._next = 0.0
+        self._started = 0.0
+        self._next_refresh = 0.0
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Name the run's directory; start the display."""
-        self._pace, self._losses = Pace(), ""
-        self._started, self._next = time.perf_counter(), math.inf
-        verb = "going on with" if run.resumed else "training"
-        self._say(f"{verb} {run.directory}")
+        """Print the run's directory; start the display."""
+        self._pace = Pace()
+        self._losses = ""
+        self._started = time.perf_counter()
+        self._next_refresh = math.inf
+        self._print(f"{'resuming' if run.resumed else 'training'} {run.directory}")
+
         if self._console.is_interactive:
-            self._next = self._started
-            # stdout stays what the program prints for machines; a thread that refreshes would compete with the step.
+            self._next_refresh = self._started
+            # stdout is left alone, for machines to read; a thread that refreshes would compete with the step.
             self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False)
             self._live.start()
 
     @hookimpl
     def before_stage(self, state: TrainState) -> None:
-        """Forget the pace: the new stage has its own."""
+        """Measure the pace from here on: the new stage has its own."""
         self._pace = Pace()
         self._pace.mark(time.perf_counter(), state.images)
 
     @hookimpl
     def before_compile(self, run: Run, net: str) -> None:
-        """Say what takes so long."""
-        told = f"compiling the {net}'s step, once for this size ..."
+        """Show why the run pauses."""
+        message = f"compiling the {net}'s step, once for this size ..."
         if self._live is not None:
-            self._live.update(display(run, self._pace, self._started, told), refresh=True)
+            self._live.update(build_display(run, self._pace, self._started, message), refresh=True)
         else:
-            self._say(f"{where(run)}  {told}")
+            self._print(f"{describe_position(run)}  {message}")
 
     @hookimpl
     def after_step(self, run: Run, state: TrainState) -> None:
-        """Renew the display where it is due; costs a look at the clock where it is not."""
+        """Update the display if it is due; otherwise only read the clock."""
         now = time.perf_counter()
-        if now < self._next:
+        if now < self._next_refresh:
             return
-        self._next = now + REFRESH_SECONDS
+        self._next_refresh = now + REFRESH_SECONDS
         self._pace.mark(now, state.images)
         self._refresh(run)
 
     @hookimpl
     def after_tick(self, run: Run, state: TrainState, stats: Mapping[str, float]) -> None:
         """Show the tick's losses, or print its line."""
-        self._losses = losses(stats)
+        self._losses = format_losses(stats)
         self._pace.mark(time.perf_counter(), state.images)
         if self._live is not None:
             self._refresh(run)
-        else:
-            self._say("  ".join([where(run), how_far(run, self._pace, self._started), self._losses]).rstrip())
+            return
+        columns = [describe_position(run), describe_progress(run, self._pace, self._started), self._losses]
+        self._print("  ".join(columns).rstrip())
 
     @hookimpl
     def after_run(self, run: Run, result: Mapping[str, Any]) -> None:
-        """Say what there is to see."""
-        self._stop()
-        took = duration(time.perf_counter() - self._started)
-        self._say(f"{result['images']:,} images, {took}. What there is to see:")
-        for line in worth_opening(run):
-            self._say(f"  {line}")
+        """List the files worth opening."""
+        self._stop_display()
+        took = format_duration(time.perf_counter() - self._started)
+        self._print(f"{result['images']:,} images, {took}. Have a look at:")
+        for line in list_outputs(run):
+            self._print(f"  {line}")
 
     @hookimpl
     def on_error(self) -> None:
-        """Give the terminal back; the last display stays."""
-        self._stop()
+        """Release the terminal; the last display stays."""
+        self._stop_display()
 
     def _refresh(self, run: Run) -> None:
         assert self._live is not None, "only a terminal is refreshed"
-        self._live.update(display(run, self._pace, self._started, self._losses), refresh=True)
+        self._live.update(build_display(run, self._pace, self._started, self._losses), refresh=True)
 
-    def _stop(self) -> None:
+    def _stop_display(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
-        self._next = math.inf
+        self._next_refresh = math.inf
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         # Paths must stay whole, so that they can be copied.
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class Pace:
-    """How fast the clock moves: marks of (seconds, images), the last `WINDOW_SECONDS` of them."""
+    """The speed of the clock: marks of (seconds, images), the last `WINDOW_SECONDS` of them."""
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int]] = deque()
 
     def mark(self, seconds: float, images: int) -> None:
-        """Note that the clock stood at `images` at this time."""
+        """Record the clock's position in images at a time in seconds."""
         self._marks.append((seconds, images))
         while len(self._marks) > 2 and seconds - self._marks[1][0] > WINDOW_SECONDS:
             self._marks.popleft()
 
     @property
     def images_per_second(self) -> float:
-        """0 while nothing is known."""
+        """Images per second over the window; 0 while nothing is known."""
         if not self._marks:
             return 0.0
-        (began, first), (ended, last) = self._marks[0], self._marks[-1]
-        return (last - first) / (ended - began) if ended > began else 0.0
+        first_seconds, first_images = self._marks[0]
+        last_seconds, last_images = self._marks[-1]
+        if last_seconds <= first_seconds:
+            return 0.0
+        return (last_images - first_images) / (last_seconds - first_seconds)
 
 
-def images_left(schedule: Schedule, starts: Sequence[int], images: int) -> float:
-    """What is left to train, in images of the current stage: an image of a later stage counts as many times as it is
-    larger in height. That lies between equal costs and costs as the pixels, since larger stages have fewer channels."""
-    current, clock = schedule.stages[len(starts) - 1], schedule.end(starts)
+def estimate_images_left(schedule: Schedule, starts: Sequence[int], images: int) -> float:
+    """Estimate the training that is left, in images of the current stage.
+
+    An image of a later stage counts in proportion to its height. That lies between equal costs and costs in proportion
+    to the pixels, since larger stages have fewer channels.
+    """
+    current = schedule.stages[len(starts) - 1]
+    clock = schedule.end(starts)
     left = float(clock - images)
     for stage in schedule.stages[len(starts) :]:
-        room = schedule.total - clock
-        spent = room if stage is schedule.stages[-1] else min(stage.budget, room)
+        # The last stage takes all that remains.
+        remaining = schedule.total - clock
+        spent = remaining if stage is schedule.stages[-1] else min(stage.budget, remaining)
         left += spent * stage.height / current.height
         clock += spent
     return left
 
 
-def where(run: Run) -> str:
-    """`stage 2/3 14x14  fade  alpha 0.43`."""
+def describe_position(run: Run) -> str:
+    """Return a text like `stage 2/3 14x14  fade  alpha 0.43`."""
     state = run.state
     place = f"stage {state.stage.index + 1}/{len(run.schedule.stages)} {state.stage.size}"
-    return f"{place}  {phase_shown(state)}  alpha {run.alpha['generator']:.2f}"
+    return f"{place}  {name_phase(state)}  alpha {run.alpha['generator']:.2f}"
 
 
-def how_far(run: Run, pace: Pace, started: float) -> str:
-    """`12,800 of 100,000 images  812 images/s  elapsed 0:16  about 1:47 left`."""
-    parts = [f"{run.state.images:,} of {run.schedule.total:,} images"]
+def describe_progress(run: Run, pace: Pace, started: float) -> str:
+    """Return a text like `12,800 of 100,000 images  812 images/s  elapsed 0:16  about 1:47 left`.
+
+    Args:
+        run: The run.
+        pace: The speed of its clock.
+        started: The time of its start, by `time.perf_counter`.
+    """
+    columns = [f"{run.state.images:,} of {run.schedule.total:,} images"]
+
+    # Neither a rate nor a time left is known at first.
     rate = pace.images_per_second
     if rate > 0:
-        parts.append(f"{rate:,.0f} images/s" if rate >= 10 else f"{rate:.1f} images/s")
-    parts.append(f"elapsed {duration(time.perf_counter() - started)}")
+        columns.append(f"{rate:,.0f} images/s" if rate >= 10 else f"{rate:.1f} images/s")
+    columns.append(f"elapsed {format_duration(time.perf_counter() - started)}")
     if rate > 0:
-        left = images_left(run.schedule, run.state.starts, run.state.images) / rate
-        parts.append(f"about {duration(left)} left")
-    return "  ".join(parts)
+        seconds_left = estimate_images_left(run.schedule, run.state.starts, run.state.images) / rate
+        columns.append(f"about {format_duration(seconds_left)} left")
+    return "  ".join(columns)
 
 
-def display(run: Run, pace: Pace, started: float, told: str) -> RenderableType:
-    """Four lines: where the run is, a bar with how far, the numbers, and the last tick's losses."""
+def build_display(run: Run, pace: Pace, started: float, message: str) -> RenderableType:
+    """Build four lines: the position, a bar of the progress, the numbers, and a message."""
     lines = Table.grid()
-    lines.add_row(Text(where(run), "bold", no_wrap=True, overflow="ellipsis"))
+    lines.add_row(Text(describe_position(run), "bold", no_wrap=True, overflow="ellipsis"))
     lines.add_row(ProgressBar(run.schedule.total, run.state.images))
-    lines.add_row(Text(how_far(run, pace, started), no_wrap=True, overflow="ellipsis"))
-    lines.add_row(Text(told, "dim", no_wrap=True, overflow="ellipsis"))
+    lines.add_row(Text(describe_progress(run, pace, started), no_wrap=True, overflow="ellipsis"))
+    lines.add_row(Text(message, "dim", no_wrap=True, overflow="ellipsis"))
     return lines
 
 
-def duration(seconds: float) -> str:
-    """`0:07`, `12:30`, `3:05:00`."""
-    minutes, left = divmod(round(seconds), 60)
+def format_duration(seconds: float) -> str:
+    """Return a duration as `0:07`, `12:30` or `3:05:00`."""
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:02d}"
+    return f"{minutes}:{rest:02d}"
 
 
-def worth_opening(run: Run) -> list[str]:
-    """Of the files that observers leave, those that are there."""
+def list_outputs(run: Run) -> list[str]:
+    """List the files and commands that show a run's results, or its directory where observers left none."""
     folder = run.directory
-    found = [str(path) for path in (folder / "growth.gif", folder / "samples") if path.exists()]
+    outputs = [str(path) for path in (folder / "growth.gif", folder / "samples") if path.exists()]
     if any(folder.glob("events.out.tfevents.*")):
-        found.append(f"tensorboard --logdir {folder}")
-    return found or [str(folder)]
+        outputs.append(f"tensorboard --logdir {folder}")
+    return outputs or [str(folder)]
 
 
-def losses(stats: Mapping[str, float]) -> str:
-    """`generator/logistic 0.886  discriminator/R1 0.512`."""
-    prefix = "Loss/"
-    named = {tag[len(prefix) :]: value for tag, value in stats.items() if tag.startswith(prefix)}
-    return "  ".join(f"{name} {value:.3f}" for name, value in named.items())
+def format_losses(stats: Mapping[str, float]) -> str:
+    """Return a text like `generator/logistic 0.886  discriminator/R1 0.512`."""
+    columns = []
+    for tag, value in stats.items():
+        if tag.startswith(LOSS_PREFIX):
+            columns.append(f"{tag.removeprefix(LOSS_PREFIX)} {value:.3f}")
+    return "  ".join(columns)

@@ -1,4 +1,4 @@
-"""What a switch does at the moment it happens."""
+"""Measurements of the jump at a switch, and of the recovery after it."""
 
 from __future__ import annotations
 
@@ -24,42 +24,44 @@ from pggan_kit import (
 )
 from pggan_kit.components import FeatureExtractor
 
-GROWTH, FADE_END = "growth", "fade_end"
+GROWTH = "growth"
+FADE_END = "fade_end"
 METRICS = "Metrics/"
 
 Step = tuple[tuple[str, ...], Tensor]
-"""One step's numbers: their names, and (K,) values that stay on the device until somebody may wait for it."""
+"""Numbers of one step: their names, and values (K,) that stay on the device until a tick, which may wait for it."""
 
 
 class TransitionShock:
-    """`transitions.jsonl` in the run's directory: a row for each switch, written at the first tick after it.
+    """The file `transitions.jsonl` in the run's directory: a row for each switch, written at the first tick after it.
 
-    A switch is a growth (`event: growth`), or the moment when the old path goes at the end of a fade (`fade_end`). `at`
-    is its clock, `from` and `size` are the sizes before and after, `images` is the clock of the tick. Its numbers have
-    tags, which `observers.TensorBoard` shows:
+    A switch is a growth (`event: growth`), or the end of a fade, when the old path goes (`fade_end`). `at` is its
+    clock, `from` and `size` are the sizes before and after, `images` is the clock of the tick. Its numbers have tags,
+    which `observers.TensorBoard` shows:
 
-    * `Transition/rms/generator`, `Transition/rms/ema`: how far the images of fixed latents jump: the root mean square
-      of their difference, in [0, 2]; the smaller ones are brought to the new size as the fade does it.
-    * `Transition/features/...`: the same in feature space, in units of how far the images before lay from their mean.
-    * `Transition/<tag>/before` and `/after`: means of all losses, scores and gradient norms (`Gradient/generator`,
-      `Gradient/discriminator`; what of an update is left in the networks, so not where losses are scaled, and none
-      where an update keeps none) over the last and the first `steps` steps; of `Metrics/*` the last value before and
-      the first after.
+    * `Transition/rms/generator`, `Transition/rms/ema`: the jump of the images of fixed latents, as the root mean square
+      of their difference, in [0, 2]; the smaller images are enlarged to the new size as the fade does it.
+    * `Transition/features/...`: the same in feature space, in units of the distance of the images before from their
+      mean.
+    * `Transition/<tag>/before` and `/after`: means of all losses, scores and gradient norms over the last and the first
+      `steps` steps; for `Metrics/*` the last value before and the first after. Gradient norms (`Gradient/generator`,
+      `Gradient/discriminator`) are of the gradients that an update leaves in the networks: there are none where it
+      leaves none, or where losses are scaled.
 
     When the watched metric is back within its noise band, another row follows (`event: recovery`) with
-    `Transition/recovery`: the images that it took from the growth on, in whole ticks. It is back when
+    `Transition/recovery`: the images from the growth until then, in whole ticks. It is back when
     `value / floor <= value_before / floor_before + band`: sizes are compared in units of their own noise floor. A stage
-    that ends before has no such row.
+    that ends earlier has no such row.
 
     Args:
-        count: images of fixed latents.
-        features: a feature space to measure in, too.
-        steps: how many steps before and after make a mean.
-        watch: the metric, a distance that comes with `<watch>_floor`.
-        band: how many noise floors above its level before are still within the band, above 0.
+        count: The number of images of fixed latents.
+        features: A feature space to measure in, too.
+        steps: The number of steps before and after over which means are taken.
+        watch: The tag of the metric, a distance that comes with `<watch>_floor`.
+        band: The width of the band above the level before, in noise floors, above 0.
 
     Raises:
-        ValueError: `count` or `steps` below 1, `watch` no metric's tag, or `band` not above 0.
+        ValueError: `count` or `steps` below 1, a `watch` that is no metric's tag, or a `band` not above 0.
     """
 
     critical = False
@@ -83,9 +85,10 @@ class TransitionShock:
         self.steps = steps
         self.watch = watch
         self.band = band
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
+        """Clear the state of a run."""
         self._images: dict[str, Tensor] | None = None
         self._last_alpha: float | None = None
         self._recent: deque[Step] = deque(maxlen=self.steps)
@@ -96,65 +99,82 @@ class TransitionShock:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Forget an earlier run; cut the rows of a resumed one back to its checkpoint."""
-        self._forget()
+        """Reset the state that an earlier run left; cut the rows of a resumed run back to its checkpoint."""
+        self._reset()
         self._rows = JsonLines(run.directory / "transitions.jsonl")
         if run.resumed and self._rows.path.exists():
             self._rows.cut(run.state.images, run.files.warn)
 
     @hookimpl
     def after_step(self, run: Run, state: TrainState, losses: Mapping[str, Tensor]) -> None:
-        """Keep the step's numbers, on the device."""
-        values = {**losses, **({} if run.experiment.precision == "float16" else gradient_norms(state))}
+        """Record the step's numbers, on the device."""
+        values = dict(losses)
+        # In float16 the losses are scaled, and with them the gradients.
+        if run.experiment.precision != "float16":
+            values |= measure_gradient_norms(state)
         if not values:
             return
-        step = tuple(values), torch.stack([value.detach().float() for value in values.values()])
+
+        step = (tuple(values), torch.stack([value.detach().float() for value in values.values()]))
         self._recent.append(step)
         if self._open and len(self._first) < self.steps:
             self._first.append(step)
 
     @hookimpl
     def after_tick(self, run: Run, state: TrainState, stats: Mapping[str, float]) -> None:
-        """Write what is known now; at a fade's last tick, draw what it has come to."""
+        """Write the rows that are complete now; at a fade's last tick, generate the images before its end."""
+        # Complete the open rows with the numbers since the switch.
         metrics = {tag: value for tag, value in stats.items() if tag.startswith(METRICS)}
-        after = {**means(self._first), **metrics}
+        after = {**average_steps(self._first), **metrics}
         for row in self._open:
             before = row.pop("before")
-            for tag in sorted(tag for tag in before.keys() & after.keys() if not tag.endswith("_floor")):
-                row |= {f"Transition/{tag}/before": before[tag], f"Transition/{tag}/after": after[tag]}
+            for tag in sorted(before.keys() & after.keys()):
+                if not tag.endswith("_floor"):
+                    row[f"Transition/{tag}/before"] = before[tag]
+                    row[f"Transition/{tag}/after"] = after[tag]
             self._rows.append({"images": state.images, **row})
-        self._open, self._first = [], []
+        self._open = []
+        self._first = []
+
         self._metrics |= metrics
-        self._recovered(state.images, metrics)
-        ends = state.fading and run.schedule.at(state.images, state.starts).phase == STABLE
-        self._last_alpha = run.alpha["generator"] if ends else None
-        self._images = self._drawn(run) if ends else None
+        self._write_recovery(state.images, metrics)
+
+        # The old path goes right after this tick where the clock has reached the end of the fade.
+        self._last_alpha = None
+        self._images = None
+        if state.fading and run.schedule.at(state.images, state.starts).phase == STABLE:
+            self._last_alpha = run.alpha["generator"]
+            self._images = self._generate_images(run)
 
     @hookimpl
     def after_stage(self, run: Run) -> None:
-        """Draw what the stage has come to."""
-        self._images = self._drawn(run)
+        """Generate the images before the growth."""
+        self._images = self._generate_images(run)
 
     @hookimpl
     def before_stage(self, run: Run, stage: Stage, state: TrainState) -> None:
-        """Measure the growth; where a run goes on from a fade's last tick, draw again what was drawn there."""
+        """Measure the growth; in a run resumed at a fade's last tick, generate again the images of that tick."""
         if self._last_alpha is not None and self._images is None:
-            self._images = self._drawn(run, self._last_alpha)
+            self._images = self._generate_images(run, self._last_alpha)
         elif self._images is not None and stage.previous is not None:
-            self._measure(run, GROWTH, stage.previous)
-            level = in_floors(self._metrics, self.watch)
-            self._awaited = None if level is None else {"at": state.images, "size": stage.size, "level": level}
+            self._measure_jump(run, GROWTH, stage.previous)
+
+            # From here on the metric is expected back near its level before.
+            level = divide_by_floor(self._metrics, self.watch)
+            self._awaited = None
+            if level is not None:
+                self._awaited = {"at": state.images, "size": stage.size, "level": level}
             self._metrics = {}
 
     @hookimpl
     def after_fade(self, run: Run, stage: Stage) -> None:
-        """Measure the loss of the old path."""
+        """Measure the removal of the old path."""
         if self._images is not None:
-            self._measure(run, FADE_END, stage)
+            self._measure_jump(run, FADE_END, stage)
 
     @hookimpl
     def save_state(self) -> dict[str, Any]:
-        """What is still open, and the last steps."""
+        """Return the open rows, the steps around the switch, and the metrics before it."""
         return {
             "recent": [(list(names), values.cpu()) for names, values in self._recent],
             "first": [(list(names), values.cpu()) for names, values in self._first],
@@ -166,51 +186,78 @@ class TransitionShock:
 
     @hookimpl
     def load_state(self, saved: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        self._forget()
+        """Restore the saved state."""
+        self._reset()
         self._recent.extend((tuple(names), values) for names, values in saved["recent"])
         self._first = [(tuple(names), values) for names, values in saved["first"]]
         self._open = [dict(row) for row in saved["open"]]
-        self._metrics, self._awaited = dict(saved["metrics"]), saved["awaited"]
+        self._metrics = dict(saved["metrics"])
+        self._awaited = saved["awaited"]
         self._last_alpha = saved["last_alpha"]
 
-    def _drawn(self, run: Run, alpha: float | None = None) -> dict[str, Tensor]:
-        """Return images of G and of its average, at an alpha; None: that of the last step."""
+    def _generate_images(self, run: Run, alpha: float | None = None) -> dict[str, Tensor]:
+        """Return images (count, C, h, w) of G and of its average, at an alpha; None: that of the last step."""
         latents = run.fixed_latents(self.count)
         labels = run.fixed_labels(self.count)
         return {net: run.generate(latents, labels, net == "ema", alpha) for net in ("generator", "ema")}
 
-    def _measure(self, run: Run, event: str, old: Stage) -> None:
-        """Open a row for the switch from the images kept to those drawn now."""
+    def _measure_jump(self, run: Run, event: str, old: Stage) -> None:
+        """Open a row for the switch from the images generated before it to those generated now.
+
+        Args:
+            run: The run, after the switch.
+            event: `GROWTH` or `FADE_END`.
+            old: The stage before the switch.
+        """
         assert self._images is not None
-        stage, row = run.state.stage, {"event": event, "at": run.state.images, "stage": run.state.stage.index}
-        row |= {"from": old.size, "size": stage.size, "alpha": run.alpha["generator"] if event == GROWTH else 1.0}
+        stage = run.state.stage
+        row: dict[str, Any] = {
+            "event": event,
+            "at": run.state.images,
+            "stage": stage.index,
+            "from": old.size,
+            "size": stage.size,
+            "alpha": run.alpha["generator"] if event == GROWTH else 1.0,
+        }
+
         factor = stage.height // old.height
-        for net, new in self._drawn(run).items():
+        for net, after in self._generate_images(run).items():
             before = self._images[net]
             if factor > 1:
                 before = run.experiment.image_resampling.up(stage.image_channels, factor)(before)
-            row[f"Transition/rms/{net}"] = float((new - before).square().mean().sqrt())
-            moved = None if self.features is None else feature_jump(self.features(before), self.features(new))
-            if moved is not None:
-                row[f"Transition/features/{net}"] = moved
-        row["before"] = {**means(self._recent), **self._metrics}
-        self._open.append(row)
-        self._images = self._last_alpha = None
+            row[f"Transition/rms/{net}"] = float((after - before).square().mean().sqrt())
+            if self.features is not None:
+                jump = measure_feature_jump(self.features(before), self.features(after))
+                if jump is not None:
+                    row[f"Transition/features/{net}"] = jump
 
-    def _recovered(self, images: int, metrics: Mapping[str, float]) -> None:
-        level = in_floors(metrics, self.watch)
+        # The next tick completes the row with the numbers after.
+        row["before"] = {**average_steps(self._recent), **self._metrics}
+        self._open.append(row)
+        self._images = None
+        self._last_alpha = None
+
+    def _write_recovery(self, images: int, metrics: Mapping[str, float]) -> None:
+        """Write the row of the recovery that is awaited, if the watched metric is back within its band."""
+        level = divide_by_floor(metrics, self.watch)
         if self._awaited is None or level is None or level > self._awaited["level"] + self.band:
             return
-        row = {key: self._awaited[key] for key in ("at", "size")}
-        took = images - self._awaited["at"]
-        self._rows.append({"images": images, "event": "recovery", **row, "Transition/recovery": took})
+        row = {
+            "images": images,
+            "event": "recovery",
+            "at": self._awaited["at"],
+            "size": self._awaited["size"],
+            "Transition/recovery": images - self._awaited["at"],
+        }
+        self._rows.append(row)
         self._awaited = None
 
 
-def gradient_norms(state: TrainState) -> dict[str, Tensor]:
-    """`Gradient/generator`, `Gradient/discriminator`: norms over all parameters of the last update's gradients, 0-dim
-    and on the device; without those of a network that holds none."""
+def measure_gradient_norms(state: TrainState) -> dict[str, Tensor]:
+    """Return the norms of the last update's gradients over all parameters, 0-dim and on the device.
+
+    They are `Gradient/generator` and `Gradient/discriminator`; a network that holds no gradients has none.
+    """
     norms = {}
     for name in ("generator", "discriminator"):
         net: nn.Module = state.network(name)
@@ -220,23 +267,30 @@ def gradient_norms(state: TrainState) -> dict[str, Tensor]:
     return norms
 
 
-def means(steps: Iterable[Step]) -> dict[str, float]:
-    """Of each name over those steps that have it. Waits for the device."""
-    seen: dict[str, list[float]] = {}
+def average_steps(steps: Iterable[Step]) -> dict[str, float]:
+    """Return the mean of each name over the steps that have it. Waits for the device."""
+    values_of: dict[str, list[float]] = {}
     for names, values in steps:
         for name, value in zip(names, values.tolist(), strict=True):
-            seen.setdefault(name, []).append(value)
-    return {name: math.fsum(values) / len(values) for name, values in seen.items()}
+            values_of.setdefault(name, []).append(value)
+    return {name: math.fsum(values) / len(values) for name, values in values_of.items()}
 
 
-def feature_jump(before: Tensor, after: Tensor) -> float | None:
-    """Root mean square distance between rows of (N, F), over that of the rows before from their mean; None where those
-    are all the same."""
+def measure_feature_jump(before: Tensor, after: Tensor) -> float | None:
+    """Return the jump of features (N, F): the root mean square distance between rows before and after.
+
+    Its unit is the root mean square distance of the rows before from their mean; None where they are all the same.
+    """
     spread = (before - before.mean(dim=0)).square().sum(dim=1).mean().sqrt()
-    return float((after - before).square().sum(dim=1).mean().sqrt() / spread) if spread > 0 else None
+    if not spread > 0:
+        return None
+    return float((after - before).square().sum(dim=1).mean().sqrt() / spread)
 
 
-def in_floors(metrics: Mapping[str, float], tag: str) -> float | None:
-    """A metric in units of its noise floor; None where it or a floor above 0 is missing."""
-    value, floor = metrics.get(tag), metrics.get(f"{tag}_floor", 0.0)
-    return value / floor if value is not None and math.isfinite(value) and floor > 0 else None
+def divide_by_floor(metrics: Mapping[str, float], tag: str) -> float | None:
+    """Return a metric in units of its noise floor; None where it is missing or not finite, or has no floor above 0."""
+    value = metrics.get(tag)
+    floor = metrics.get(f"{tag}_floor", 0.0)
+    if value is None or not math.isfinite(value) or not floor > 0:
+        return None
+    return value / floor

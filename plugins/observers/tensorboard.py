@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pggan_kit import JsonLines, Run, TrainState, check_at_least, hookimpl
-from pggan_plugins.observers.grid import draw_grid
+from pggan_plugins.observers.sample_grid import draw_grid
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -30,21 +30,24 @@ LAYOUT = {
         "memory": ["Multiline", ["Resources/.*"]],
     },
 }
-"""The charts of the page *Custom Scalars*: by category and title, tags as regular expressions."""
+"""Charts of the page *Custom Scalars*: by category and title, tags as regular expressions."""
 
 LONGEST_VALUE = 200
-"""Characters of a setting among the hyperparameters."""
+"""Maximum characters of a setting among the hyperparameters."""
+
+PREFIX = "Transition/"
+"""Prefix of the tags in `transitions.jsonl`."""
 
 
 class TensorBoard:
     """TensorBoard events in the run's directory. The x-axis is the clock, in images.
 
-    Every number of each tick under its tag, and those of `transitions.jsonl` where `observers.TransitionShock` writes
-    it; a grid of samples; charts that show what belongs together; the operative config as text; and as hyperparameters
-    what the config binds, with the metrics (without any, the losses) as what runs are compared by.
+    They hold every number of each tick under its tag, and those of `transitions.jsonl` where
+    `observers.TransitionShock` writes it; a grid of samples; charts of related numbers; the operative config as text;
+    and the bindings of the config as hyperparameters, by whose metrics (without any, losses) runs are compared.
 
     Args:
-        count: images in the grid `Samples`, laid out as by `observers.Samples`; 0 draws none.
+        count: The number of images in the grid `Samples`, arranged as by `observers.Samples`; 0 draws none.
 
     Raises:
         ValueError: `count` below 0.
@@ -54,7 +57,7 @@ class TensorBoard:
 
     def __init__(self, count: int = 64) -> None:
         check_at_least("count", count, 0)
-        # Slow to import: only those pay who chose it, and before the run starts.
+        # Slow to import: only runs with this observer wait for it, and before they start.
         from torch.utils.tensorboard import SummaryWriter
 
         self.count = count
@@ -64,32 +67,35 @@ class TensorBoard:
     @hookimpl
     def before_run(self, run: Run) -> None:
         """Open the event file; log the operative config and the charts once per run."""
-        # What was logged after the checkpoint comes again: readers drop the old events from `purge_step` on.
-        purge_step = run.state.images + 1 if run.resumed else None
-        self._writer = self._new_writer(str(run.directory), purge_step=purge_step)
         self._transitions = JsonLines(run.directory / "transitions.jsonl")
-        self._logged = run.state.images - 1.0 if run.resumed else -1.0
-        self._compared = run.resumed and run.state.last_tick > 0
-        if not run.resumed:
-            self._writer.add_custom_scalars(LAYOUT)
-            operative = run.directory / "operative.gin"
-            if operative.exists():
-                indented = "".join(f"    {line}\n" for line in operative.read_text().splitlines())
-                self._writer.add_text("operative.gin", indented, 0)
-        self._writer.flush()
+        # Events after the checkpoint are logged again: readers drop the old ones from `purge_step` on.
+        purge_step = run.state.images + 1 if run.resumed else None
+        writer = self._new_writer(str(run.directory), purge_step=purge_step)
+        self._writer = writer
+        if run.resumed:
+            self._logged_until = run.state.images - 1.0
+            self._has_hyperparameters = run.state.last_tick > 0
+        else:
+            self._logged_until = -1.0
+            self._has_hyperparameters = False
+            writer.add_custom_scalars(LAYOUT)
+            self._add_operative_config(writer, run)
+        writer.flush()
 
     @hookimpl
     def after_tick(self, run: Run, state: TrainState, stats: Mapping[str, float]) -> None:
         """Log all numbers and the grid."""
         writer = self._writer
         assert writer is not None, "before_run comes first"
-        if not self._compared:
+        if not self._has_hyperparameters:
             self._add_hyperparameters(run, stats)
-            self._compared = True
+            self._has_hyperparameters = True
         for tag, value in stats.items():
             writer.add_scalar(tag, value, state.images)
-        # Those of this tick may be written before or after this hook: they are for the next.
+
+        # Rows of this tick may be written before or after this hook: they are left for the next tick.
         self._add_transitions(state.images - 1)
+
         if self.count:
             grid = np.asarray(draw_grid(run, self.count))
             writer.add_image("Samples", grid, state.images, dataformats="HW" if grid.ndim == 2 else "HWC")
@@ -107,28 +113,39 @@ class TensorBoard:
         """Close the event file."""
         self._close()
 
+    def _add_operative_config(self, writer: SummaryWriter, run: Run) -> None:
+        """Log the operative config as text, which Markdown shows as code where it is indented."""
+        operative = run.directory / "operative.gin"
+        if operative.exists():
+            indented = "".join(f"    {line}\n" for line in operative.read_text().splitlines())
+            writer.add_text("operative.gin", indented, 0)
+
     def _add_transitions(self, until: float) -> None:
-        """Log the rows up to a clock that were not logged yet, one image later: they are written after their tick's
-        checkpoint, and one who resumes from it must drop them."""
+        """Log the rows up to a clock that were not logged yet, one image later.
+
+        They are written after their tick's checkpoint, and a run that is resumed from it must drop them.
+        """
         assert self._writer is not None
         for row in self._transitions.read():
-            if self._logged < row["images"] <= until:
+            if self._logged_until < row["images"] <= until:
                 for tag, value in row.items():
-                    if tag.startswith("Transition/") and value is not None:  # it was not finite
+                    # A value that was not finite was written as null.
+                    if tag.startswith(PREFIX) and value is not None:
                         self._writer.add_scalar(tag, value, row["images"] + 1)
-        self._logged = until
+        self._logged_until = until
 
     def _add_hyperparameters(self, run: Run, stats: Mapping[str, float]) -> None:
+        """Log the bindings of the config, and the tags by which runs are compared."""
         from torch.utils.tensorboard.summary import hparams
 
         config = run.directory / "config.gin"
         if not config.exists():
             return
-        compared = [tag for tag in stats if tag.startswith("Metrics/")] or [
-            tag for tag in stats if tag.startswith("Loss/")
-        ]
+        compared = [tag for tag in stats if tag.startswith("Metrics/")]
+        if not compared:
+            compared = [tag for tag in stats if tag.startswith("Loss/")]
         assert self._writer is not None
-        for summary in hparams(hyperparameters(config.read_text()), dict.fromkeys(compared, 0.0)):
+        for summary in hparams(parse_hyperparameters(config.read_text()), dict.fromkeys(compared, 0.0)):
             self._writer._get_file_writer().add_summary(summary, 0)
 
     def _close(self) -> None:
@@ -137,14 +154,16 @@ class TensorBoard:
             self._writer = None
 
 
-def hyperparameters(config: str) -> dict[str, Any]:
-    """The bindings of a self-contained gin text: numbers and truth values as such, all else as text."""
-    found: dict[str, Any] = {}
+def parse_hyperparameters(config: str) -> dict[str, Any]:
+    """Return the bindings of a self-contained gin text: numbers, truth values and strings as such, the rest as text."""
+    parsed: dict[str, Any] = {}
     for name, text in re.findall(r"^([\w./]+) = (.+)$", config, re.MULTILINE):
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             value = None
-        plain = isinstance(value, (bool, int, float, str))
-        found[name] = value if plain else text[:LONGEST_VALUE]
-    return found
+        if isinstance(value, (bool, int, float, str)):
+            parsed[name] = value
+        else:
+            parsed[name] = text[:LONGEST_VALUE]
+    return parsed

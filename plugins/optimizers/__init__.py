@@ -9,5 +9,5 @@ __all__ = ["Adam", "SharedAdam"]
 
 @hookimpl
 def components() -> list[Component]:
-    """The optimizers of this folder."""
+    """Return the optimizers of this package, which configs name `optimizers.<name>`."""
     return [Component("optimizers", cls.__name__, cls) for cls in (Adam, SharedAdam)]

@@ -1,4 +1,4 @@
-"""Adam as Keras computes it: one step counter for all parameters, whenever they joined."""
+"""Adam as Keras computes it: with one step counter for all parameters, new and old."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ class SharedAdam(Adam):
     """Adam with one counter for bias correction, which counts every step and does not restart for new layers.
 
     For one optimizer over both networks (`updates.JointBatch.optimizer`): an iteration then counts two steps, one for
-    each network, and layers that join late get next to no bias correction. Parameters without a gradient are left as
-    they are. The defaults are those of the tutorial that `experiments/tutorial_mnist.gin` rebuilds.
+    each network, and layers that are added late get next to no bias correction. Parameters without a gradient do not
+    change. The defaults are those of the tutorial that `experiments/tutorial_mnist.gin` reproduces.
 
     Args:
-        lr, beta1, beta2, eps: see `Adam`; eps is added to the root of the uncorrected second moment, as in Keras.
+        lr, beta1, beta2, eps: The parameters of `Adam`; eps is added to the root of the uncorrected second moment, as
+            in Keras.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: A value out of range.
     """
 
     def __init__(self, lr: PerStage[float] = 2e-4, beta1: float = 0.5, beta2: float = 0.999, eps: float = 1e-7) -> None:
         super().__init__(lr, beta1, beta2, eps)
 
     def build(self, params: Iterable[nn.Parameter], stage: Stage) -> torch.optim.Optimizer:
-        """A new optimizer at this stage's learning rate."""
+        """Build an optimizer at this stage's learning rate."""
         return SharedCounterAdam(params, at_height(self.lr, stage.height), self.betas, self.eps)
 
 
@@ -40,8 +41,8 @@ class SharedCounterAdam(torch.optim.Optimizer):
     At step t, counted over all steps, whichever parameters they moved (Kingma and Ba 2015, end of section 2):
     `lr_t = lr * sqrt(1 - beta2^t) / (1 - beta1^t)`, `p -= lr_t * m / (sqrt(v) + eps)`.
 
-    Each parameter's state holds the counter besides its moments, all with the same value: it thus lives on in whatever
-    parameters are carried over to an optimizer for a grown network, and in a checkpoint.
+    Each parameter's state holds the counter besides its moments, all with the same value: so it is carried over with
+    any parameter to the optimizer of a grown network, and saved in a checkpoint.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], eps: float) -> None:
@@ -49,35 +50,44 @@ class SharedCounterAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move the parameters that have a gradient."""
+        """Update the parameters that have a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+
+        # New parameters have no counter yet: the highest one is right.
         step = 1 + max((state["step"] for state in self.state.values()), default=0)
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]
             if params:
-                self._move(params, group, step)
+                self._update_params(params, group, step)
+
+        # Those that were not updated count the step, too.
         for state in self.state.values():
             state["step"] = step
         return loss
 
-    def _move(self, params: list[nn.Parameter], group: dict[str, Any], step: int) -> None:
-        (beta1, beta2), eps = group["betas"], group["eps"]
+    def _update_params(self, params: list[nn.Parameter], group: dict[str, Any], step: int) -> None:
+        beta1, beta2 = group["betas"]
         lr = group["lr"] * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
-        states = [self._state_of(param) for param in params]
+
+        # Update the moments of all parameters together.
+        states = [self._get_state(param) for param in params]
         first: list[Tensor] = [state["exp_avg"] for state in states]
         second: list[Tensor] = [state["exp_avg_sq"] for state in states]
         grads: list[Tensor] = [param.grad for param in params if param.grad is not None]
         torch._foreach_lerp_(first, grads, 1 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, grads, grads, 1 - beta2)
+
+        # Move the parameters by the ratio of the moments.
         scale = torch._foreach_sqrt(second)
-        torch._foreach_add_(scale, eps)
+        torch._foreach_add_(scale, group["eps"])
         torch._foreach_addcdiv_(list[Tensor](params), first, scale, -lr)
 
-    def _state_of(self, param: nn.Parameter) -> dict[str, Any]:
+    def _get_state(self, param: nn.Parameter) -> dict[str, Any]:
+        """Return the state of a parameter, after creating it for a new one."""
         state: dict[str, Any] = self.state[param]
         if not state:
             state["step"] = 0

@@ -1,15 +1,19 @@
-"""A penalty on scores that wander off."""
+"""A penalty on scores that drift away from 0."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from pggan_kit import Critic, PerStage, Scores
-from pggan_plugins.penalties.base import Weighted
+from pggan_plugins.penalties.weighted_penalty import WeightedPenalty
 
 
-class Drift(Weighted):
-    """The mean of D(x)^2 over reals: keeps a critic's output near 0 (Karras et al. 2018, appendix A.1)."""
+class Drift(WeightedPenalty):
+    """The mean of D(x)^2 over reals, which keeps a critic's output near 0 (Karras et al. 2018, appendix A.1).
+
+    Args:
+        weight, every: See `WeightedPenalty`.
+    """
 
     def __init__(self, weight: PerStage[float] = 1e-3, every: int = 1) -> None:
         super().__init__(weight, every)
@@ -17,5 +21,5 @@ class Drift(Weighted):
     def __call__(
         self, critic: Critic, real: Tensor, fake: Tensor, real_scores: Scores, fake_scores: Scores, mix: Tensor
     ) -> Tensor:
-        """0-dim."""
+        """Return the penalty, 0-dim."""
         return real_scores.score.square().mean()

@@ -1,4 +1,4 @@
-"""Matched pairs that change the size of features."""
+"""Matched pairs of modules that change the size of features."""
 
 from pggan_kit import Component, hookimpl
 from pggan_plugins.resampling.filtered import Bilinear, Blur
@@ -10,5 +10,5 @@ __all__ = ["Bilinear", "Blur", "Learned", "Nearest", "PixelShuffle"]
 
 @hookimpl
 def components() -> list[Component]:
-    """The pairs of this folder."""
+    """Return the pairs of this folder."""
     return [Component("resampling", cls.__name__, cls) for cls in (Nearest, Bilinear, Blur, Learned, PixelShuffle)]

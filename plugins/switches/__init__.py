@@ -1,4 +1,4 @@
-"""How one stage gives way to the next."""
+"""Switches: how one stage gives way to the next."""
 
 from pggan_kit import Component, hookimpl
 from pggan_plugins.switches.fades import Cosine, GeneratorFirst, Hard, Linear, Smoothstep, Staircase
@@ -10,6 +10,6 @@ __all__ = ["Cosine", "GeneratorFirst", "Hard", "Linear", "Nudged", "Plateau", "S
 
 @hookimpl
 def components() -> list[Component]:
-    """The switches of this folder."""
-    parts = (Hard, Linear, Cosine, Smoothstep, Staircase, GeneratorFirst, Plateau, Nudged)
-    return [Component("switches", cls.__name__, cls) for cls in parts]
+    """Return the switches of this package, which configs name `switches.<name>`."""
+    factories = (Hard, Linear, Cosine, Smoothstep, Staircase, GeneratorFirst, Plateau, Nudged)
+    return [Component("switches", cls.__name__, cls) for cls in factories]

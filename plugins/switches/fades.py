@@ -1,4 +1,4 @@
-"""Switches that depend on nothing but how far the fade has come."""
+"""Switches that depend on the progress of the fade alone."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ class Linear:
 
     @hookimpl
     def fade_alpha(self, progress: float) -> float:
-        """alpha = progress."""
+        """Return alpha = progress."""
         return progress
 
 
 class Hard:
-    """The new layers take over at once. The fade's images are spent all the same, and no old path is kept.
+    """The hard switch: the new layers take over at once.
+
+    The fade's images are spent all the same, and no old path is kept.
 
     Args:
-        fade_reals: whether the reals still fade in linearly, to tell what fading them does from what fading the
-            networks does.
+        fade_reals: Whether the reals still fade in linearly, to separate the effect of fading them from that of fading
+            the networks.
     """
 
     def __init__(self, fade_reals: bool = False) -> None:
@@ -29,37 +31,39 @@ class Hard:
 
     @hookimpl
     def fade_alpha(self, progress: float, path: str) -> float:
-        """alpha = 1; of `reals` progress, where they fade."""
-        return progress if self.fade_reals and path == "reals" else 1.0
+        """Return alpha = 1; for the path `reals`, where they fade, alpha = progress."""
+        if self.fade_reals and path == "reals":
+            return progress
+        return 1.0
 
 
 class Cosine:
-    """Half a cosine wave: slow at both ends, so that the new layers neither arrive nor take over with a jolt."""
+    """A fade along half a cosine wave: slow at both ends, so that new layers neither start nor take over abruptly."""
 
     @hookimpl
     def fade_alpha(self, progress: float) -> float:
-        """alpha = (1 - cos(pi * progress)) / 2."""
+        """Return alpha = (1 - cos(pi * progress)) / 2."""
         return (1.0 - math.cos(math.pi * progress)) / 2.0
 
 
 class Smoothstep:
-    """The cubic whose slope is 0 at both ends."""
+    """A fade along the cubic whose slope is 0 at both ends."""
 
     @hookimpl
     def fade_alpha(self, progress: float) -> float:
-        """alpha = 3 * progress^2 - 2 * progress^3."""
+        """Return alpha = 3 * progress^2 - 2 * progress^3."""
         return progress * progress * (3.0 - 2.0 * progress)
 
 
 class Staircase:
-    """A fade in equal steps: between the soft and the hard switch. The last of them is the fade's end.
+    """A fade in equal steps: between the soft and the hard switch. The last step is the fade's end.
 
     Args:
-        steps: how often alpha rises, each time by 1 / steps, at least 1. With 1 the old path holds alone for the whole
-            fade, and the new layers take over untrained at its end.
+        steps: The number of steps, each of 1 / steps, at least 1. With 1 the old path remains alone for the whole fade,
+            and the new layers take over untrained at its end.
 
     Raises:
-        ValueError: steps out of range.
+        ValueError: A number of steps out of range.
     """
 
     def __init__(self, steps: int = 4) -> None:
@@ -68,21 +72,23 @@ class Staircase:
 
     @hookimpl
     def fade_alpha(self, progress: float) -> float:
-        """alpha = floor(steps * progress) / steps."""
+        """Return alpha = floor(steps * progress) / steps."""
         return math.floor(self.steps * progress) / self.steps
 
 
 class GeneratorFirst:
-    """The generator fades in over the first half of the fade, the discriminator over the second, each linearly.
+    """A linear fade of the generator in the first half of the fade, and of the discriminator in the second half.
 
-    The reals go with the generator. Fading them keeps D from telling reals by detail that G cannot draw yet, so they
-    may hold no more of it than fakes do; and while D's own path is still the old one it shrinks its images (in an
-    architecture that preserves the function, with the pair `Nearest`) to what the reals' fade leaves untouched, so D's
-    answers do not change with it. With the reals on D's path instead, the second half would begin by showing D fakes
+    The reals fade with the generator. Fading them keeps D from recognising reals by detail that G cannot draw yet, so
+    they may hold no more of it than fakes do; and while D's own path is still the old one, D shrinks its images (in an
+    architecture that preserves the function, with the pair `Nearest`) to what the reals' fade leaves unchanged, so D's
+    scores do not change with it. If the reals faded with D instead, the second half would begin by showing D fakes
     with detail beside reals without any.
     """
 
     @hookimpl
     def fade_alpha(self, progress: float, path: str) -> float:
-        """alpha = min(1, 2 * progress), of `discriminator` max(0, 2 * progress - 1)."""
-        return max(0.0, 2.0 * progress - 1.0) if path == "discriminator" else min(1.0, 2.0 * progress)
+        """Return alpha = min(1, 2 * progress); for the path `discriminator`, max(0, 2 * progress - 1)."""
+        if path == "discriminator":
+            return max(0.0, 2.0 * progress - 1.0)
+        return min(1.0, 2.0 * progress)

@@ -1,4 +1,4 @@
-"""A control for comparisons of switches: how far apart chance alone takes two runs."""
+"""A control for comparisons of switches: how far two runs drift apart by chance."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pggan_plugins.switches.fades import Linear
 class Nudged(Linear):
     """The linear fade; at the first growth one weight of the generator moves to the next larger float.
 
-    Training is chaotic: after some thousand steps such a run is another one than that with `Linear`, by chance alone. A
-    variant that differs from `Linear` no more than this one does has shown nothing.
+    Training is chaotic: after some thousand steps such a run differs from one with `Linear`, by chance alone. A variant
+    that differs from `Linear` no more than this one does has no proven effect.
     """
 
     def __init__(self) -> None:
@@ -23,25 +23,25 @@ class Nudged(Linear):
 
     @hookimpl
     def before_run(self) -> None:
-        """Forget an earlier run."""
+        """Reset the state that an earlier run left."""
         self._done = False
 
     @hookimpl
     def before_stage(self, stage: Stage, state: TrainState) -> None:
-        """Nudge, once: a run that is resumed here was nudged before."""
+        """Nudge the weight, once: a run that is resumed here was nudged before."""
         if stage.index == 1 and state.images == state.starts[-1] and not self._done:
             with torch.no_grad():
-                whole = next(state.generator.parameters())
-                weight = whole[(0,) * whole.dim()]
+                first_param = next(state.generator.parameters())
+                weight = first_param[(0,) * first_param.dim()]
                 weight.copy_(torch.nextafter(weight, torch.full_like(weight, torch.inf)))
             self._done = True
 
     @hookimpl
     def save_state(self) -> dict[str, Any]:
-        """Whether it is done."""
+        """Return whether the weight was nudged."""
         return {"done": self._done}
 
     @hookimpl
     def load_state(self, saved: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the saved state."""
         self._done = bool(saved["done"])

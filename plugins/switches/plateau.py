@@ -1,4 +1,4 @@
-"""Growing when training no longer gets anywhere."""
+"""Growth as soon as training makes no more progress."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ from pggan_kit import (
 )
 
 LATE = "Metrics/"
-"""Tags that begin like this need not be there at each tick."""
+"""Prefix of tags that may be missing at a tick."""
 
 
 class Plateau:
-    """A linear fade, and then growth as soon as a watched number lies still, or at a limit of images.
+    """A linear fade, and then growth as soon as a watched number is level, or at a limit of images.
 
-    The number is read at each tick after the fade. It lies still if the straight line that fits its values over the
-    last `window` images best (least squares) rises or falls by no more than `tolerance` along the window. Growth waits
-    for a whole window after the fade. A run spends the schedule's total whatever happens: what a stage saves, the last
-    one has, and what it overdraws (with `most` above its budget), the last one lacks.
+    The number is read at each tick after the fade. It is level if the straight line that fits its values over the last
+    `window` images best (least squares) rises or falls by no more than `tolerance` along the window. Growth waits for a
+    whole window after the fade. A run always spends the schedule's total: what a stage saves is added to the last one,
+    and what it overdraws (with `most` above its budget) is taken from the last one.
 
     Args:
-        watch: the tag, as `stats.jsonl` and TensorBoard show it: `Loss/generator/hinge`, `Metrics/...`.
-        window: images, at least two ticks' worth.
-        tolerance: in the number's own unit, at least 0.
-        least: images of a stage, fade included, before which it does not end; may be per stage.
-        most: images of a stage at which it ends in any case; may be per stage. None: its budget in the schedule.
+        watch: The tag, as `stats.jsonl` and TensorBoard show it: `Loss/generator/hinge`, `Metrics/...`.
+        window: The length of the window in images, at least two ticks.
+        tolerance: The largest change along the window, in the number's own unit, at least 0.
+        least: The number of images of a stage, fade included, before which it does not end; may be per stage.
+        most: The number of images of a stage at which it ends in any case; may be per stage. None: its budget in the
+            schedule.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: A value out of range.
     """
 
     def __init__(
@@ -72,10 +73,10 @@ class Plateau:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Forget an earlier run, and check what only this one knows.
+        """Reset the state that an earlier run left, and check the settings against this one.
 
         Raises:
-            ConfigError: a window shorter than two ticks; limits that leave a stage no room.
+            ConfigError: A window shorter than two ticks, or limits that leave a stage no images.
         """
         self.points = []
         if self.window < 2 * run.experiment.tick:
@@ -83,8 +84,10 @@ class Plateau:
                 f"switches.Plateau.window must span at least two ticks ({2 * run.experiment.tick} images, as "
                 f"train.tick is {run.experiment.tick}), and is {self.window}"
             )
+
+        # The last stage ends with the run, whatever the limits are.
         for stage in run.schedule.stages[:-1]:
-            least, most = self._limits(stage)
+            least, most = self._get_limits(stage)
             if stage.budget and not max(least, stage.fade_images) <= most:
                 raise ConfigError(
                     f"switches.Plateau.most is {most} images at stage {stage.size}, less than its least ({least}) or "
@@ -93,71 +96,88 @@ class Plateau:
 
     @hookimpl
     def fade_alpha(self, progress: float) -> float:
-        """alpha = progress."""
+        """Return alpha = progress."""
         return progress
 
     @hookimpl
     def should_advance(self, stage: Stage, state: TrainState) -> bool:
-        """Whether the number lies still, within the limits.
+        """Return whether the number is level, within the limits.
 
         Raises:
-            TrainingError: the most images are spent, and the watched number never came.
+            TrainingError: A watched number that no tick of the stage had.
         """
-        least, most = self._limits(stage)
+        least, most = self._get_limits(stage)
         start = state.starts[-1]
         spent = state.images - start
-        # The question precedes the clock's own tick and comes again after a resume from that tick: not to be answered
-        # differently then, it must not see that tick.
-        seen = [(at, value) for at, value in self.points if start < at < state.images]
+
+        # The question precedes the clock's own tick and is asked again after a resume from that tick. The answer must
+        # be the same, so that tick does not count.
+        points = [(images, value) for images, value in self.points if start < images < state.images]
+
         if spent >= most:
-            if not seen and self.watch.startswith(LATE) and spent >= stage.fade_images + self.window:
+            if not points and self.watch.startswith(LATE) and spent >= stage.fade_images + self.window:
                 raise TrainingError(
-                    f"switches.Plateau watches {self.watch}, which no tick of stage {stage.size} brought"
+                    f"switches.Plateau watches {self.watch}, which no tick of stage {stage.size} had: bind a metric "
+                    "that is computed there, or watch another tag"
                 )
             return True
-        return spent >= max(least, stage.fade_images) and self._still(seen, start + stage.fade_images)
+        return spent >= max(least, stage.fade_images) and self._is_level(points, start + stage.fade_images)
 
     @hookimpl
     def after_tick(self, state: TrainState, stats: Mapping[str, float]) -> None:
-        """Remember the watched number.
+        """Record the watched number.
 
         Raises:
-            ConfigError: there is no such tag.
+            ConfigError: A tag that does not exist.
         """
+        # Each rank has its own losses, and all must grow at once: rank 0 decides.
         shared = [stats.get(self.watch)]
-        share_from_rank_0(shared)  # each rank has its own losses, and all must grow at once
+        share_from_rank_0(shared)
         value = shared[0]
+
         if value is None and not self.watch.startswith(LATE):
             hint = suggest(did_you_mean(self.watch, stats))
-            raise ConfigError(
-                f"switches.Plateau.watch: no tick brings {self.watch}{hint}; there are {', '.join(stats)}"
-            )
+            raise ConfigError(f"switches.Plateau.watch: no tick has {self.watch}{hint}; there are {', '.join(stats)}")
+
+        # Points of an earlier stage do not count any more, nor do those of a fade.
         self.points = [point for point in self.points if point[0] > state.starts[-1]]
         if value is not None and state.phase == STABLE:
             self.points.append((state.images, float(value)))
 
     @hookimpl
     def save_state(self) -> dict[str, Any]:
-        """What the stage's ticks have brought so far."""
+        """Return the numbers recorded in this stage."""
         return {"points": list(self.points)}
 
     @hookimpl
     def load_state(self, saved: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        self.points = [(at, value) for at, value in saved["points"]]
+        """Restore the saved numbers."""
+        self.points = [(images, value) for images, value in saved["points"]]
 
-    def _limits(self, stage: Stage) -> tuple[int, int]:
-        """The least and the most images of a stage."""
-        most = stage.budget if self.most is None or stage.budget == 0 else at_height(self.most, stage.height)
-        return at_height(self.least, stage.height), most
+    def _get_limits(self, stage: Stage) -> tuple[int, int]:
+        """Return the least and the most images of a stage."""
+        least = at_height(self.least, stage.height)
+        if self.most is None or stage.budget == 0:
+            return least, stage.budget
+        return least, at_height(self.most, stage.height)
 
-    def _still(self, seen: Sequence[tuple[int, float]], since: int) -> bool:
-        """Whether the line through the last window's values is level; not before there was a window since `since`."""
-        if not seen or seen[-1][0] - self.window < since:
+    def _is_level(self, points: Sequence[tuple[int, float]], since: int) -> bool:
+        """Return whether the line through the last window's values is level.
+
+        Args:
+            points: The clock and the watched number at each tick.
+            since: The clock from which a whole window must have passed.
+        """
+        if not points:
             return False
-        images, values = np.array([point for point in seen if point[0] > seen[-1][0] - self.window]).T
+        begin = points[-1][0] - self.window
+        if begin < since:
+            return False
+        images, values = np.array([point for point in points if point[0] > begin]).T
         if len(images) < 2:
             return False
+
+        # The slope of the least-squares line.
         distances = images - images.mean()
         slope = (distances * (values - values.mean())).sum() / (distances**2).sum()
         return bool(abs(slope) * self.window <= self.tolerance)

@@ -1,4 +1,4 @@
-"""Training iterations."""
+"""Updates: training iterations."""
 
 from pggan_kit import Component, hookimpl
 from pggan_plugins.updates.alternating import Alternating
@@ -9,5 +9,5 @@ __all__ = ["Alternating", "JointBatch"]
 
 @hookimpl
 def components() -> list[Component]:
-    """The updates of this folder."""
+    """Return the updates of this package, which configs name `updates.<name>`."""
     return [Component("updates", cls.__name__, cls) for cls in (Alternating, JointBatch)]

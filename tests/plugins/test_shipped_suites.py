@@ -1,4 +1,4 @@
-"""The conformance suites of the data sets and observers, and a check that no shipped part goes without one."""
+"""The conformance suites of the data sets and observers, and a check that each shipped component passes one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from helpers.paths import TESTS
 from PIL import Image
 
-from pggan_kit.plugin_host.loading import load
+from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.testing import DatasetSuite, ObserverSuite
 from pggan_plugins.datasets import MNIST, Arrays, ImageFolder, Torch
 from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard
 
 UNREACHABLE = {"datasets.HuggingFace"}
-"""Needs a library that the tests do not install; `test_datasets.py` tries it with a stand-in."""
+"""Components that need a library which the tests do not install; `test_datasets.py` uses a stand-in."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,7 +33,7 @@ def folder() -> object:
 
 
 class Folder:
-    """Where the module's data lie."""
+    """The folder of the module's data."""
 
     path = Path()
 
@@ -87,13 +87,14 @@ class TestProgress(ObserverSuite):
         return Progress()
 
 
-def test_every_shipped_part_passes_a_suite() -> None:
-    """Some class in tests/ inherits a suite and makes the part."""
+def test_every_shipped_component_passes_a_suite() -> None:
+    """A class in tests/ inherits a suite and makes the component."""
     made: set[str] = set()
     for file in TESTS.rglob("test_*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ClassDef) and node.name.startswith(("Test", "Small")):
                 made |= {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
                 made |= {inner.attr for inner in ast.walk(node) if isinstance(inner, ast.Attribute)}
-    parts = {s for s, row in load().rows.items() if row.plugin.origin.startswith("pggan_kit ")} - UNREACHABLE
-    assert sorted(selector for selector in parts if selector.partition(".")[2] not in made) == []
+    rows = load_plugins().rows.items()
+    shipped = {selector for selector, row in rows if row.plugin.origin.startswith("pggan_kit ")} - UNREACHABLE
+    assert sorted(selector for selector in shipped if selector.partition(".")[2] not in made) == []

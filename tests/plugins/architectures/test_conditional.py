@@ -1,4 +1,4 @@
-"""Labels: the pieces that architectures share, the auxiliary classifier's loss, and conditional training."""
+"""Tests of labels: the modules that architectures share, the auxiliary classifier's loss, and conditional training."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Stage
 from pggan_kit.testing import ArchitectureSuite, LossSuite, make_stages
-from pggan_kit.testing.support import noise, shake
+from pggan_kit.testing.support import draw_noise, perturb
 from pggan_kit.testing.toys import ToyDataset
 from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2
 from pggan_plugins.architectures.labels import LabelledLatents
 from pggan_plugins.losses import WGANGP, Hinge, NonSaturating, Relativistic
-from pggan_plugins.losses.auxiliary import AuxiliaryClassifier
+from pggan_plugins.losses.auxiliary_classifier import AuxiliaryClassifier
 from pggan_plugins.penalties import R1
 
 MAKERS: dict[str, Callable[..., Any]] = {
@@ -44,11 +44,11 @@ class ConditionalSuite(ArchitectureSuite):
     batch_sizes = (1, 6)
     classes = 3
 
-    def chosen(self, part: Any) -> dict[str, Any]:
-        chosen = {"architecture": part, "dataset": ToyDataset(self.classes)}
+    def choose_arguments(self, part: Any) -> dict[str, Any]:
+        components = {"architecture": part, "dataset": ToyDataset(self.classes)}
         if part.conditioning.kind == "auxiliary":
-            chosen["loss"] = AuxiliaryClassifier(Hinge())
-        return chosen
+            components["loss"] = AuxiliaryClassifier(Hinge())
+        return components
 
 
 class TestPGGANProjection(ConditionalSuite):
@@ -66,13 +66,13 @@ class TestStyleGAN2Auxiliary(ConditionalSuite):
         return StyleGAN2(channels=4, style_size=6, mapping_layers=2, conditioning="auxiliary")
 
 
-def networks(architecture: Any, classes: int = 3) -> tuple[Generator, Discriminator]:
+def make_networks(architecture: Any, classes: int = 3) -> tuple[Generator, Discriminator]:
     stages = make_stages((4, 8), 3, classes)
     pair = (architecture, Area(), Area(), 0)
     nets = Generator(*pair, 5, stages[0]), Discriminator(*pair, stages[0])
     for net in nets:
         net.grow(stages[1], False)
-        shake(net)
+        perturb(net)
         net.double().eval()
     return nets
 
@@ -82,21 +82,24 @@ def test_generators_input_against_the_formula(normalise: bool) -> None:
     """Latents and the row of the label, each divided by the root of its mean square."""
     torch.manual_seed(0)
     module = LabelledLatents(5, 3, 4, normalise).double()
-    latents, labels = noise(6, 5, dtype=torch.float64).numpy(), [2, 0, 1, 1, 2, 0]
+    latents = draw_noise(6, 5, dtype=torch.float64).numpy()
+    labels = [2, 0, 1, 1, 2, 0]
     rows = module.embedding.weight.detach().numpy()[labels]
     if normalise:
         latents_by_hand, rows = (x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-8) for x in (latents, rows))
     else:
         latents_by_hand = latents
-    found = module(torch.from_numpy(latents), torch.tensor(labels)).detach().numpy()
-    np.testing.assert_allclose(found, np.concatenate([latents_by_hand, rows], 1), rtol=1e-12)
-    assert module.size == found.shape[1] == 9
+
+    output = module(torch.from_numpy(latents), torch.tensor(labels)).detach().numpy()
+    np.testing.assert_allclose(output, np.concatenate([latents_by_hand, rows], 1), rtol=1e-12)
+    assert module.size == output.shape[1] == 9
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_generator_looks_at_labels(name: str) -> None:
-    generator, _ = networks(MAKERS[name](conditioning="projection"))
-    latents, labels = noise(1, 5, dtype=torch.float64).expand(6, 5), torch.arange(6) % 3
+    generator, _ = make_networks(MAKERS[name](conditioning="projection"))
+    latents = draw_noise(1, 5, dtype=torch.float64).expand(6, 5)
+    labels = torch.arange(6) % 3
     images = generator(latents, labels)
     torch.testing.assert_close(images[:3], images[3:])
     for i in range(3):
@@ -106,43 +109,47 @@ def test_the_generator_looks_at_labels(name: str) -> None:
 @pytest.mark.parametrize("name", MAKERS)
 def test_projection_against_the_formula(name: str) -> None:
     """psi(phi(x)) + <embedding of y, phi(x)>: Miyato and Koyama 2018, equation 3."""
-    _, discriminator = networks(MAKERS[name](conditioning="projection"))
-    images, labels = noise(4, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 2, 1, 2])
+    _, discriminator = make_networks(MAKERS[name](conditioning="projection"))
+    images = draw_noise(4, 3, 8, 8, dtype=torch.float64)
+    labels = torch.tensor([0, 2, 1, 2])
     head: Any = discriminator.head
     seen: list[torch.Tensor] = []
     head.score.register_forward_hook(lambda module, given, output: seen.extend((given[0], output)))
-    found = discriminator(images, labels)
+    scores = discriminator(images, labels)
     features, plain = seen
-    # ResNet's is divided by its largest singular value and has no other scale.
+
+    # The projection's weights are scaled at run time; ResNet's are divided by their largest singular value instead.
     embeddings = head.labels.by_class.weight / (1 if name == "ResNet" else math.sqrt(features.shape[1]))
     wanted = [(plain[i, 0] + features[i] @ embeddings[labels[i]]).item() for i in range(4)]
-    assert found.score.tolist() == pytest.approx(wanted, rel=1e-10)
+    assert scores.score.tolist() == pytest.approx(wanted, rel=1e-10)
     assert head.labels.by_class.bias is None
-    assert found.class_logits is None
-    assert found.labels is labels
+    assert scores.class_logits is None
+    assert scores.labels is labels
     assert embeddings.shape == (3, features.shape[1])
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_auxiliary_classifier_does_not_touch_the_score(name: str) -> None:
-    _, discriminator = networks(MAKERS[name](conditioning="auxiliary"))
-    images, labels = noise(4, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 2, 1, 2])
+    _, discriminator = make_networks(MAKERS[name](conditioning="auxiliary"))
+    images = draw_noise(4, 3, 8, 8, dtype=torch.float64)
+    labels = torch.tensor([0, 2, 1, 2])
     head: Any = discriminator.head
     seen: list[torch.Tensor] = []
     head.score.register_forward_hook(lambda module, given, output: seen.extend((given[0], output)))
-    found = discriminator(images, labels)
+    scores = discriminator(images, labels)
     features, plain = seen
-    torch.testing.assert_close(found.score, plain[:, 0], rtol=0, atol=0)
+
+    torch.testing.assert_close(scores.score, plain[:, 0], rtol=0, atol=0)
     layer = head.labels.by_class
-    torch.testing.assert_close(found.class_logits, features @ layer.weight.T * layer.scale + layer.bias)
-    assert found.labels is labels
-    assert torch.equal(discriminator(images).score, found.score)
+    torch.testing.assert_close(scores.class_logits, features @ layer.weight.T * layer.scale + layer.bias)
+    assert scores.labels is labels
+    assert torch.equal(discriminator(images).score, scores.score)
 
 
 def test_only_the_rows_of_labels_in_the_batch_learn() -> None:
-    generator, discriminator = networks(PGGAN(channels=4, conditioning="projection"))
+    generator, discriminator = make_networks(PGGAN(channels=4, conditioning="projection"))
     labels = torch.tensor([0, 2, 2, 0])
-    discriminator(generator(noise(4, 5, dtype=torch.float64), labels), labels).score.sum().backward()
+    discriminator(generator(draw_noise(4, 5, dtype=torch.float64), labels), labels).score.sum().backward()
     for weight in (generator.stem.latents.embedding.weight, discriminator.head.labels.by_class.weight):
         assert weight.grad.abs().sum(1).gt(0).tolist() == [True, False, True]
 
@@ -150,8 +157,9 @@ def test_only_the_rows_of_labels_in_the_batch_learn() -> None:
 @pytest.mark.parametrize("name", MAKERS)
 def test_without_conditioning_labels_change_nothing(name: str) -> None:
     """On a data set with labels, the default networks are those for one without, and ignore labels."""
-    with_labels, without = networks(MAKERS[name]()), networks(MAKERS[name](), classes=0)
-    given = noise(4, 5, dtype=torch.float64), noise(4, 3, 8, 8, dtype=torch.float64)
+    with_labels = make_networks(MAKERS[name]())
+    without = make_networks(MAKERS[name](), classes=0)
+    given = draw_noise(4, 5, dtype=torch.float64), draw_noise(4, 3, 8, 8, dtype=torch.float64)
     labels = torch.tensor([0, 1, 2, 0])
     for one, other, x in zip(with_labels, without, given, strict=True):
         assert one.state_dict().keys() == other.state_dict().keys()
@@ -169,12 +177,12 @@ def test_a_conditional_network_needs_classes_and_labels(name: str, conditioning:
     for make in (lambda: architecture.generator_stem(5, stage), lambda: architecture.discriminator_head(stage)):
         with pytest.raises(ValueError, match=rf"^conditioning '{conditioning}' needs a data set with labels"):
             make()
-    generator, discriminator = networks(architecture)
+    generator, discriminator = make_networks(architecture)
     with pytest.raises(ValueError, match=r"^labels: this generator"):
-        generator(noise(2, 5, dtype=torch.float64))
+        generator(draw_noise(2, 5, dtype=torch.float64))
     if conditioning == "projection":
         with pytest.raises(ValueError, match=r"^labels: this discriminator"):
-            discriminator(noise(2, 3, 8, 8, dtype=torch.float64))
+            discriminator(draw_noise(2, 3, 8, 8, dtype=torch.float64))
 
 
 # The loss of the auxiliary classifier.
@@ -190,20 +198,20 @@ class TestAuxiliaryClassifier(LossSuite):
     def scores(self, score: torch.Tensor) -> Scores:
         """Logits that repeat with the labels, as `test_is_a_mean` repeats the batch."""
         labels = torch.arange(len(score)) % self.classes
-        return Scores(score, noise(self.classes, self.classes, dtype=score.dtype)[labels], labels)
+        return Scores(score, draw_noise(self.classes, self.classes, dtype=score.dtype)[labels], labels)
 
-    def chosen(self, part: Any) -> dict[str, Any]:
+    def choose_arguments(self, part: Any) -> dict[str, Any]:
         architecture = PGGAN(channels=4, conditioning="auxiliary")
         return {"loss": part, "architecture": architecture, "dataset": ToyDataset(self.classes)}
 
 
-LOGITS = noise(5, 3, seed=1, dtype=torch.float64)
+LOGITS = draw_noise(5, 3, seed=1, dtype=torch.float64)
 LABELS = torch.tensor([0, 2, 1, 1, 0])
-REAL = Scores(noise(5, seed=2, dtype=torch.float64), LOGITS, LABELS)
-FAKE = Scores(noise(5, seed=3, dtype=torch.float64), LOGITS.flip(0), LABELS)
+REAL = Scores(draw_noise(5, seed=2, dtype=torch.float64), LOGITS, LABELS)
+FAKE = Scores(draw_noise(5, seed=3, dtype=torch.float64), LOGITS.flip(0), LABELS)
 
 
-def cross_entropy(logits: torch.Tensor) -> float:
+def compute_cross_entropy(logits: torch.Tensor) -> float:
     values = logits.numpy()
     return float(np.mean([math.log(np.exp(row).sum()) - row[label] for row, label in zip(values, LABELS, strict=True)]))
 
@@ -213,14 +221,17 @@ def cross_entropy(logits: torch.Tensor) -> float:
 def test_terms_against_the_formula(classify_fakes: bool, generator_weight: float | None) -> None:
     inner = Hinge()
     loss = AuxiliaryClassifier(inner, 2.0, generator_weight, classify_fakes)
-    found = loss.discriminator(REAL, FAKE)
-    wanted = cross_entropy(REAL.class_logits) + (cross_entropy(FAKE.class_logits) if classify_fakes else 0)
-    assert float(found["class"]) == pytest.approx(2.0 * wanted, rel=1e-12)
-    assert found["hinge"] == inner.discriminator(REAL, FAKE)["hinge"]
-    made = loss.generator(FAKE, None)
+    terms = loss.discriminator(REAL, FAKE)
+    wanted = compute_cross_entropy(REAL.class_logits)
+    if classify_fakes:
+        wanted += compute_cross_entropy(FAKE.class_logits)
+    assert float(terms["class"]) == pytest.approx(2.0 * wanted, rel=1e-12)
+    assert terms["hinge"] == inner.discriminator(REAL, FAKE)["hinge"]
+
+    terms = loss.generator(FAKE, None)
     factor = 2.0 if generator_weight is None else generator_weight
-    assert float(made["class"]) == pytest.approx(factor * cross_entropy(FAKE.class_logits), rel=1e-12)
-    assert made["hinge"] == inner.generator(FAKE, None)["hinge"]
+    assert float(terms["class"]) == pytest.approx(factor * compute_cross_entropy(FAKE.class_logits), rel=1e-12)
+    assert terms["hinge"] == inner.generator(FAKE, None)["hinge"]
 
 
 def test_it_passes_on_what_the_loss_needs() -> None:
@@ -280,24 +291,26 @@ def test_penalties_of_the_wrapped_loss_count_once(tiny: Callable[..., str], stub
         "losses.Hinge.penalties = [@penalties.R1()]",
     ]
     prepared = api.prepare(tiny(*lines), plugins=[stub, ROW])
-    names = [name for name in prepared.built.parts if name.startswith("train.loss")]
+    names = [name for name in prepared.built.components if name.startswith("train.loss")]
     assert names == ["train.loss", "train.loss.loss", "train.loss.loss.penalties.0"]
     assert [type(p).__name__ for p in prepared.built.experiment.loss.penalties] == ["R1"]
 
 
 def test_the_classifier_learns_the_classes() -> None:
-    """On images that show their class by their brightness, D's classifier gets them right, and G then asks for them."""
+    """D's classifier learns classes that differ in brightness, and then G's term rises for images of a wrong class."""
     torch.manual_seed(0)
-    _, discriminator = networks(PGGAN(channels=4, conditioning="auxiliary"))
+    _, discriminator = make_networks(PGGAN(channels=4, conditioning="auxiliary"))
     loss = AuxiliaryClassifier(Hinge())
     optimizer = torch.optim.Adam(discriminator.parameters(), 0.01)
     labels = torch.arange(12) % 3
-    images = (labels - 1.0).view(-1, 1, 1, 1).expand(12, 3, 8, 8).double() + 0.1 * noise(12, 3, 8, 8).double()
+    images = (labels - 1.0).view(-1, 1, 1, 1).expand(12, 3, 8, 8).double() + 0.1 * draw_noise(12, 3, 8, 8).double()
+
     for _ in range(60):
         scores = discriminator(images, labels)
         optimizer.zero_grad()
         sum(loss.discriminator(scores, scores).values()).backward()
         optimizer.step()
+
     assert discriminator(images, labels).class_logits.argmax(1).tolist() == labels.tolist()
     wrong = discriminator(images, labels.roll(1))
     assert loss.generator(wrong, None)["class"] > 3 * loss.generator(discriminator(images, labels), None)["class"]
@@ -313,7 +326,7 @@ def test_errors_of_a_config(tiny: Callable[..., str], stub: str) -> None:
 
 
 def test_the_experiment_with_digits(tmp_path: Path) -> None:
-    """`experiments/mnist_conditional.gin`, cut to two steps a phase: G is given each digit, and rows have one each."""
+    """`experiments/mnist_conditional.gin`, cut to two steps a phase: each row of the samples has one digit."""
     file = ROOT / "experiments" / "mnist_conditional.gin"
     cut = ["schedule.fade_images = 8", "schedule.stable_images = 8", "schedule.batch_size = 4", "train.tick = 8"]
     wanted: list[list[int]] = []
@@ -322,6 +335,8 @@ def test_the_experiment_with_digits(tmp_path: Path) -> None:
     assert architecture.conditioning.kind == "projection"
     assert run.state.images == 40
     assert sorted((tmp_path / "run" / "samples").glob("*-28x28.png"))
+
+    # Record the labels that the averaged generator gets from the observer.
     run.state.ema.register_forward_pre_hook(lambda module, given: wanted.append(given[1].tolist()))
     observer: Any = next(part for part in run.experiment.observers if type(part).__name__ == "Samples")
     observer.after_tick(run=run, stage=run.state.stage, state=run.state)

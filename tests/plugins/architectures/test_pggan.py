@@ -1,4 +1,4 @@
-"""Layers against slow float64 formulas, the paper's sizes, and the conformance suite for every architecture."""
+"""Tests of layers against slow float64 formulas, of the paper's sizes, and the suite for every architecture."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from pggan_kit.growth.networks import Discriminator, Generator
-from pggan_kit.layers.batches import count_batches, side_by_side
+from pggan_kit.layers.batches import count_batches, declare_batches
 from pggan_kit.layers.resampling import Area
 from pggan_kit.testing import ArchitectureSuite, make_stages
-from pggan_kit.testing.support import noise
+from pggan_kit.testing.support import draw_noise
 from pggan_kit.testing.toys import ToyDataset
 from pggan_plugins.architectures import PGGAN, ResNet, SkipPGGAN, StyleGAN2, Tutorial
 from pggan_plugins.architectures.layers import EqualizedConv2d, EqualizedLinear, PixelNorm
@@ -30,7 +30,7 @@ PAPER_WIDTHS = (512, 512, 512, 512, 256, 128, 64, 32, 16)
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 7, 3, 4)])
 def test_pixel_norm(shape: tuple[int, ...]) -> None:
-    x = noise(*shape, dtype=torch.float64) * 3
+    x = draw_noise(*shape, dtype=torch.float64) * 3
     array = x.numpy()
     wanted = np.empty_like(array)
     for index in np.ndindex(shape[0], *shape[2:]):
@@ -41,23 +41,25 @@ def test_pixel_norm(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 4, 3, 2)])
 def test_derivatives_of_pixel_norm(shape: tuple[int, ...]) -> None:
-    """First and second, against differences in float64."""
-    x = noise(*shape, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(PixelNorm(), (x,)) and torch.autograd.gradgradcheck(PixelNorm(), (x,))
+    """First and second derivatives against differences in float64."""
+    x = draw_noise(*shape, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(PixelNorm(), (x,))
+    assert torch.autograd.gradgradcheck(PixelNorm(), (x,))
 
 
 def test_pixel_norm_in_half_precision() -> None:
-    """It keeps the type, and neither its sums nor those of its derivative overflow."""
-    x = (noise(2, 64, 2, 2) * 400).half().requires_grad_()
+    """It keeps the dtype, and neither its sums nor those of its derivative overflow."""
+    x = (draw_noise(2, 64, 2, 2) * 400).half().requires_grad_()
     out = PixelNorm()(x)
-    out.backward(noise(2, 64, 2, 2, seed=1).half())
+    out.backward(draw_noise(2, 64, 2, 2, seed=1).half())
+
     wide = x.detach().double().requires_grad_()
-    PixelNorm()(wide).backward(noise(2, 64, 2, 2, seed=1).double())
+    PixelNorm()(wide).backward(draw_noise(2, 64, 2, 2, seed=1).double())
     assert out.dtype is x.grad.dtype is torch.float16
     torch.testing.assert_close(x.grad.double(), wide.grad, rtol=0, atol=2e-3 * float(wide.grad.abs().max()))
 
 
-def test_pixel_norm_of_nothing_is_nothing() -> None:
+def test_pixel_norm_of_zeros_has_finite_gradients() -> None:
     x = torch.zeros(2, 3, 1, 1, requires_grad=True)
     PixelNorm()(x).sum().backward()
     assert x.grad is not None and bool(x.grad.isfinite().all())
@@ -66,10 +68,12 @@ def test_pixel_norm_of_nothing_is_nothing() -> None:
 @pytest.mark.parametrize("batch", [*range(1, 10), 12, 16])
 def test_minibatch_stddev(batch: int) -> None:
     """Strided groups, biased variance, the largest divisor of the batch that is at most 4."""
-    x = noise(batch, 3, 2, 5, dtype=torch.float64)
+    x = draw_noise(batch, 3, 2, 5, dtype=torch.float64)
     array = x.numpy()
     size = max(g for g in (1, 2, 3, 4) if batch % g == 0)
     groups = batch // size
+
+    # Pixel by pixel, the deviation over the members of a group.
     wanted = np.empty(batch)
     for m in range(groups):
         members = [g * groups + m for g in range(size)]
@@ -79,19 +83,20 @@ def test_minibatch_stddev(batch: int) -> None:
             mean = sum(values) / size
             deviations.append(math.sqrt(sum((v - mean) ** 2 for v in values) / size + 1e-8))
         wanted[members] = sum(deviations) / len(deviations)
-    found = MinibatchStddev(4)(x)
-    assert found.shape == (batch, 4, 2, 5)
-    np.testing.assert_array_equal(found[:, :3].numpy(), array)
-    np.testing.assert_allclose(found[:, 3].numpy(), np.broadcast_to(wanted[:, None, None], (batch, 2, 5)), rtol=1e-10)
+
+    output = MinibatchStddev(4)(x)
+    assert output.shape == (batch, 4, 2, 5)
+    np.testing.assert_array_equal(output[:, :3].numpy(), array)
+    np.testing.assert_allclose(output[:, 3].numpy(), np.broadcast_to(wanted[:, None, None], (batch, 2, 5)), rtol=1e-10)
 
 
 @pytest.mark.parametrize(("batch", "group"), [(4, 4), (5, 1), (7, 1), (14, 2), (16, 4)])
-def test_minibatch_stddev_is_declared_as_it_is(batch: int, group: int) -> None:
-    """Where it is declared as computed over one sample, it is the root of 1e-8 for any images; elsewhere it is not."""
+def test_declared_group_of_minibatch_stddev_is_its_group(batch: int, group: int) -> None:
+    """It is the root of 1e-8 for any images if and only if it is declared as computed over one sample."""
     for architecture in (PGGAN(channels=4), SkipPGGAN(channels=4), StyleGAN2(channels=4)):
         (declared,) = architecture.batch_statistics(make_stages()[0], batch)
         assert (declared.net, declared.name, declared.group) == ("discriminator", "minibatch stddev", group)
-    statistic = MinibatchStddev(4)(noise(batch, 3, 2, 5, dtype=torch.float64))[:, 3]
+    statistic = MinibatchStddev(4)(draw_noise(batch, 3, 2, 5, dtype=torch.float64))[:, 3]
     assert bool(((statistic - 1e-4).abs() < 1e-12).all()) == (group == 1)
     assert len(statistic[:, 0, 0].unique()) == (1 if group == 1 else batch // group)
 
@@ -99,76 +104,79 @@ def test_minibatch_stddev_is_declared_as_it_is(batch: int, group: int) -> None:
 def test_other_statistics_of_a_batch_are_declared() -> None:
     stage = make_stages()[-1]
 
-    def declared(architecture: Any, samples: int) -> set[tuple[str, str, int]]:
+    def list_declared(architecture: Any, samples: int) -> set[tuple[str, str, int]]:
         return {tuple(statistic[:3]) for statistic in architecture.batch_statistics(stage, samples)}
 
     options = {"channels": 4, "generator_norm": "batch", "minibatch": "discrimination"}
     both = {("generator", "batch norm", 1), ("discriminator", "minibatch discrimination", 1)}
-    assert declared(PGGAN(**options), 1) == both
-    assert declared(PGGAN(channels=4, minibatch="none"), 1) == set()
-    assert declared(PGGAN(channels=4, stddev_group=16), 14) == {("discriminator", "minibatch stddev", 14)}
-    assert declared(ResNet(channels=4), 1) == {("generator", "batch norm", 1)}
-    assert declared(ResNet(channels=4, discriminator_norm="batch"), 3) == {
+    assert list_declared(PGGAN(**options), 1) == both
+    assert list_declared(PGGAN(channels=4, minibatch="none"), 1) == set()
+    assert list_declared(PGGAN(channels=4, stddev_group=16), 14) == {("discriminator", "minibatch stddev", 14)}
+    assert list_declared(ResNet(channels=4), 1) == {("generator", "batch norm", 1)}
+    assert list_declared(ResNet(channels=4, discriminator_norm="batch"), 3) == {
         ("generator", "batch norm", 3),
         ("discriminator", "batch norm", 3),
     }
-    assert declared(Tutorial(), 2) == {("generator", "batch norm", 2), ("discriminator", "batch norm", 2)}
-    for part in (Tutorial(), PGGAN(channels=4, discriminator_norm="batch")):
+    assert list_declared(Tutorial(), 2) == {("generator", "batch norm", 2), ("discriminator", "batch norm", 2)}
+    for architecture in (Tutorial(), PGGAN(channels=4, discriminator_norm="batch")):
         with pytest.raises(ValueError, match="needs at least 2 samples in a call"):
-            part.batch_statistics(stage, 1)
+            architecture.batch_statistics(stage, 1)
 
 
 def test_derivatives_of_minibatch_stddev() -> None:
-    """First, second and third, against the composed formula, which torch differentiates, and against differences."""
-    x = noise(8, 3, 2, 2, dtype=torch.float64).requires_grad_()
+    """First, second and third derivatives against torch's of the composed formula, and against differences."""
+    x = draw_noise(8, 3, 2, 2, dtype=torch.float64).requires_grad_()
 
-    def plain(x: torch.Tensor) -> torch.Tensor:
+    def compose(x: torch.Tensor) -> torch.Tensor:
         groups = x.view(4, 2, 3, 2, 2)
         spread = ((groups - groups.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3))
         return torch.cat([x, spread.repeat(4).view(8, 1, 1, 1).expand(8, 1, 2, 2)], 1)
 
-    def derivatives(statistic: Any) -> list[torch.Tensor]:
+    def differentiate(statistic: Any) -> list[torch.Tensor]:
         (first,) = torch.autograd.grad(statistic(x).tanh().sum(), x, create_graph=True)
         (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
         return [first, second, *torch.autograd.grad(second.square().sum(), x)]
 
-    for found, wanted in zip(derivatives(MinibatchStddev()), derivatives(plain), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
+    for written_out, composed in zip(differentiate(MinibatchStddev()), differentiate(compose), strict=True):
+        torch.testing.assert_close(written_out, composed, rtol=1e-11, atol=1e-11)
     assert torch.autograd.gradgradcheck(lambda x: MinibatchStddev()(x)[:, 3], (x,))
 
 
 @pytest.mark.parametrize("batch", [3, 4, 6, 16])
 def test_minibatch_stddev_keeps_batches_apart_that_are_side_by_side(batch: int) -> None:
-    first, second = noise(batch, 3, 4, 4), 5 * noise(batch, 3, 4, 4, seed=1)
-    with side_by_side(2):
-        found = MinibatchStddev()(torch.cat([first, second]))
-    torch.testing.assert_close(found, torch.cat([MinibatchStddev()(first), MinibatchStddev()(second)]))
+    first = draw_noise(batch, 3, 4, 4)
+    second = 5 * draw_noise(batch, 3, 4, 4, seed=1)
+    with declare_batches(2):
+        together = MinibatchStddev()(torch.cat([first, second]))
+    torch.testing.assert_close(together, torch.cat([MinibatchStddev()(first), MinibatchStddev()(second)]))
     assert count_batches() == 1
 
 
 def test_minibatch_stddev_sees_a_collapsed_batch() -> None:
-    same = noise(1, 3, 4, 4).expand(8, -1, -1, -1)
+    same = draw_noise(1, 3, 4, 4).expand(8, -1, -1, -1)
     assert float(MinibatchStddev()(same)[:, 3].max()) == pytest.approx(1e-4)
-    assert float(MinibatchStddev()(noise(8, 3, 4, 4))[:, 3].min()) > 0.5
+    assert float(MinibatchStddev()(draw_noise(8, 3, 4, 4))[:, 3].min()) > 0.5
 
 
 def test_minibatch_discrimination() -> None:
     torch.manual_seed(0)
     layer = MinibatchDiscrimination(6, lambda i, o: nn.Linear(i, o, bias=False), kernels=3, size=2).double()
-    x = noise(4, 6, dtype=torch.float64)
+    x = draw_noise(4, 6, dtype=torch.float64)
     points = (x @ layer.project.weight.T).detach().numpy().reshape(4, 3, 2)
-    found = layer(x).detach().numpy()
-    np.testing.assert_array_equal(found[:, :6], x.numpy())
+    output = layer(x).detach().numpy()
+    np.testing.assert_array_equal(output[:, :6], x.numpy())
     for i in range(4):
         for b in range(3):
             wanted = sum(math.exp(-sum(abs(points[i, b] - points[j, b]))) for j in range(4))
-            assert found[i, 6 + b] == pytest.approx(wanted, rel=1e-10)
+            assert output[i, 6 + b] == pytest.approx(wanted, rel=1e-10)
 
 
 def test_equalized_layers_scale_weights_at_run_time() -> None:
     torch.manual_seed(0)
-    conv, dense = EqualizedConv2d(5, 7, 3, gain=1.3).double(), EqualizedLinear(6, 4).double()
-    x, z = noise(2, 5, 4, 6, seed=1, dtype=torch.float64), noise(3, 6, seed=2, dtype=torch.float64)
+    conv = EqualizedConv2d(5, 7, 3, gain=1.3).double()
+    dense = EqualizedLinear(6, 4).double()
+    x = draw_noise(2, 5, 4, 6, seed=1, dtype=torch.float64)
+    z = draw_noise(3, 6, seed=2, dtype=torch.float64)
     with torch.no_grad():
         conv.bias.normal_()
         dense.bias.normal_()
@@ -180,7 +188,7 @@ def test_equalized_layers_scale_weights_at_run_time() -> None:
 
 def test_all_weights_of_pggan_start_standard_normal_and_biases_at_zero() -> None:
     stages = make_stages((4, 8), 3)
-    for net in pggan_networks(PGGAN(channels=32), stages, 64):
+    for net in make_networks(PGGAN(channels=32), stages, 64):
         for name, param in net.state_dict().items():
             if name.endswith("bias"):
                 assert bool((param == 0).all()), name
@@ -191,17 +199,17 @@ def test_all_weights_of_pggan_start_standard_normal_and_biases_at_zero() -> None
 
 
 def test_activations_keep_their_size() -> None:
-    """What the gain sqrt(2) is for: away from the border, convolution and leaky ReLU keep the mean square (x 1.04)."""
+    """With the gain sqrt(2), convolution and leaky ReLU keep the mean square away from the border (x 1.04)."""
     torch.manual_seed(0)
-    x = noise(4, 64, 12, 12)
+    x = draw_noise(4, 64, 12, 12)
     for _ in range(3):
         x = F.leaky_relu(EqualizedConv2d(64, 64, 3)(x), 0.2)
         x = x[..., 1:-1, 1:-1]
     assert x.square().mean().item() == pytest.approx(1.04**3, rel=0.15)
 
 
-def pggan_networks(part: PGGAN, stages: Sequence, latent_size: int) -> tuple[Generator, Discriminator]:
-    pair = (part, Area(), Area(), 0)
+def make_networks(architecture: PGGAN, stages: Sequence, latent_size: int) -> tuple[Generator, Discriminator]:
+    pair = (architecture, Area(), Area(), 0)
     networks = Generator(*pair, latent_size, stages[0]), Discriminator(*pair, stages[0])
     for stage in stages[1:]:
         for net in networks:
@@ -209,18 +217,20 @@ def pggan_networks(part: PGGAN, stages: Sequence, latent_size: int) -> tuple[Gen
     return networks
 
 
-def paper_counts() -> tuple[int, int]:
-    """Weights and biases of the 1024x1024 networks, counted from the paper's table 2 and nothing else."""
+def count_paper_weights() -> tuple[int, int]:
+    """Count the weights and biases of the 1024x1024 networks from the paper's table 2 alone."""
 
     def conv(inputs: int, outputs: int, kernel: int) -> int:
         return inputs * outputs * kernel**2 + outputs
 
     widths = PAPER_WIDTHS
+
     # Dense to 4x4 (one bias a map), 3x3; then two 3x3 a stage; the last to-image.
     generator = 512 * 512 * 16 + 512 + conv(512, 512, 3)
     generator += sum(conv(a, b, 3) + conv(b, b, 3) for a, b in pairwise(widths))
     generator += conv(16, 3, 1)
-    # The mirror; the last block sees one map more, and ends in a 4x4 convolution and a dense layer.
+
+    # The mirror image; the head has one map more, and ends in a 4x4 convolution and a dense layer.
     discriminator = conv(3, 16, 1)
     discriminator += sum(conv(b, b, 3) + conv(b, a, 3) for a, b in pairwise(widths))
     discriminator += conv(513, 512, 3) + conv(512, 512, 4) + 512 + 1
@@ -228,13 +238,14 @@ def paper_counts() -> tuple[int, int]:
 
 
 def test_parameters_at_1024() -> None:
-    part, stages = PGGAN(), make_stages(PAPER_SIZES, 3)
-    assert tuple(part.width(stage) for stage in stages) == PAPER_WIDTHS
+    architecture = PGGAN()
+    stages = make_stages(PAPER_SIZES, 3)
+    assert tuple(architecture.width(stage) for stage in stages) == PAPER_WIDTHS
     with torch.device("meta"):
-        networks = pggan_networks(part, stages, 512)
-    found = tuple(sum(param.numel() for param in net.parameters()) for net in networks)
-    assert found == paper_counts()
-    assert [round(count / 1e6, 2) for count in found] == [23.07, 23.08]
+        networks = make_networks(architecture, stages, 512)
+    counts = tuple(sum(param.numel() for param in net.parameters()) for net in networks)
+    assert counts == count_paper_weights()
+    assert [round(count / 1e6, 2) for count in counts] == [23.07, 23.08]
 
 
 class Small(ArchitectureSuite):
@@ -282,7 +293,7 @@ class TestPGGANProjection(Small):
     def make(self) -> PGGAN:
         return PGGAN(channels=6, conditioning="projection")
 
-    def chosen(self, part: PGGAN) -> dict:
+    def choose_arguments(self, part: PGGAN) -> dict:
         return {"architecture": part, "dataset": LABELLED}
 
 

@@ -1,4 +1,4 @@
-"""PGGAN's options: each against a transcription in float64, in the conformance suite, and through training."""
+"""Tests of PGGAN's options: each against a transcription in float64, in the conformance suite, and in training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pggan_kit.api import prepare as api
 from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
 from pggan_kit.testing import ArchitectureSuite, make_stages
-from pggan_kit.testing.support import noise, shake
+from pggan_kit.testing.support import draw_noise, perturb
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.architectures.layers import Layers
 from pggan_plugins.architectures.minibatch import MinibatchDiscrimination
@@ -81,24 +81,25 @@ class TestSpectral(TestOthers):
         return PGGAN(channels=4, **SPECTRAL)
 
 
-def networks(architecture: Any, sizes: Any = (4, 8), channels: int = 3) -> tuple[Generator, Discriminator]:
+def make_networks(architecture: Any, sizes: Any = (4, 8), channels: int = 3) -> tuple[Generator, Discriminator]:
     stages = make_stages(sizes, channels)
     pair = (architecture, Area(), Area(), 0)
     nets = Generator(*pair, 6, stages[0]), Discriminator(*pair, stages[0])
     for net in nets:
         for stage in stages[1:]:
             net.grow(stage, False)
-        shake(net)
+        perturb(net)
         net.double()
     return nets
 
 
 class ByHand:
-    """The paper's table 2 with options, from a network's weights alone."""
+    """The layers of the paper's table 2 with options, from a network's weights alone."""
 
     def __init__(self, net: nn.Module, norm: str, activation: str, equalized: bool) -> None:
         self.weights = net.state_dict()
-        self.norm, self.equalized = norm, equalized
+        self.norm = norm
+        self.equalized = equalized
         self.act = torch.relu if activation == "relu" else lambda x: torch.where(x > 0, x, 0.2 * x)
 
     def linear(self, x: Tensor, name: str, gain: float, padding: int = 0) -> Tensor:
@@ -109,29 +110,38 @@ class ByHand:
         bias = self.weights.get(f"{name}.bias", torch.zeros(len(weight), dtype=x.dtype))
         return y + bias.view(-1, *[1] * (y.dim() - 2))
 
-    def after(self, x: Tensor, name: str) -> Tensor:
+    def norm_and_activation(self, x: Tensor, name: str) -> Tensor:
         if self.norm in ("batch", "layer"):
-            others = [d for d in range(x.dim()) if d != 1] if self.norm == "batch" else list(range(1, x.dim()))
+            others = list(range(1, x.dim()))
+            if self.norm == "batch":
+                others = [d for d in range(x.dim()) if d != 1]
             mean = x.mean(others, keepdim=True)
             variance = (x - mean).square().mean(others, keepdim=True)
             gain, offset = (self.weights[f"{name}.0.{p}"].view(-1, *[1] * (x.dim() - 2)) for p in ("weight", "bias"))
             x = (x - mean) / (variance + 1e-5).sqrt() * gain + offset
         x = self.act(x)
-        return x / (x.square().mean(1, keepdim=True) + 1e-8).sqrt() if self.norm == "pixel" else x
+        if self.norm == "pixel":
+            x = x / (x.square().mean(1, keepdim=True) + 1e-8).sqrt()
+        return x
 
     def layer(self, x: Tensor, name: str, after: str, gain: float = math.sqrt(2)) -> Tensor:
-        return self.after(self.linear(x, name, gain, 1), after)
+        return self.norm_and_activation(self.linear(x, name, gain, 1), after)
 
 
-def generator_by_hand(net: Generator, z: Tensor, options: dict[str, Any]) -> Tensor:
-    norm, activation = options.get("generator_norm", "pixel"), options.get("generator_activation", "leaky_relu")
+def run_generator_by_hand(net: Generator, z: Tensor, options: dict[str, Any]) -> Tensor:
+    norm = options.get("generator_norm", "pixel")
+    activation = options.get("generator_activation", "leaky_relu")
     hand = ByHand(net, norm, activation, options.get("equalized_lr", True))
     if options.get("latent_norm", True):
         z = z / (z.square().mean(1, keepdim=True) + 1e-8).sqrt()
+
+    # The stem.
     x = hand.linear(z, "stem.dense", math.sqrt(2) / 4).view(len(z), -1, 4, 4)
     if "stem.bias" in hand.weights:
         x = x + hand.weights["stem.bias"]
-    x = hand.layer(hand.after(x, "stem.after_dense"), "stem.conv", "stem.after_conv")
+    x = hand.layer(hand.norm_and_activation(x, "stem.after_dense"), "stem.conv", "stem.after_conv")
+
+    # The block, and the layer to images.
     x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     x = hand.layer(hand.layer(x, "blocks.1.0", "blocks.1.1"), "blocks.1.2", "blocks.1.3")
     tanh = options.get("output") == "tanh"
@@ -139,57 +149,65 @@ def generator_by_hand(net: Generator, z: Tensor, options: dict[str, Any]) -> Ten
     return image.tanh() if tanh else image
 
 
-def discriminator_by_hand(net: Discriminator, images: Tensor, options: dict[str, Any]) -> Tensor:
-    norm, activation = options.get("discriminator_norm", "none"), options.get("discriminator_activation", "leaky_relu")
+def run_discriminator_by_hand(net: Discriminator, images: Tensor, options: dict[str, Any]) -> Tensor:
+    norm = options.get("discriminator_norm", "none")
+    activation = options.get("discriminator_activation", "leaky_relu")
     hand = ByHand(net, norm, activation, options.get("equalized_lr", True))
+
+    # The layer from images, and the block.
     x = hand.act(hand.linear(images, "from_image.0", math.sqrt(2)))
     x = hand.layer(x, "blocks.1.0", "blocks.1.1")
     if options.get("pool") == "before_activation":
-        x = hand.after(F.avg_pool2d(hand.linear(x, "blocks.1.2", math.sqrt(2), 1), 2), "blocks.1.3")
+        x = hand.norm_and_activation(F.avg_pool2d(hand.linear(x, "blocks.1.2", math.sqrt(2), 1), 2), "blocks.1.3")
     else:
         x = F.avg_pool2d(hand.layer(x, "blocks.1.2", "blocks.1.3"), 2)
+
+    # The head.
     minibatch = options.get("minibatch", "stddev")
     if minibatch == "stddev":
         groups = x.view(options.get("stddev_group", 4), -1, *x.shape[1:])
         spread = ((groups - groups.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3)).repeat(len(groups))
         x = torch.cat([x, spread.view(-1, 1, 1, 1).expand(-1, 1, 4, 4)], 1)
     x = hand.layer(x, "head.conv", "head.after_conv")
-    x = hand.after(hand.linear(x.permute(0, 2, 3, 1).flatten(1), "head.dense", math.sqrt(2)), "head.after_dense")
+    x = hand.norm_and_activation(
+        hand.linear(x.permute(0, 2, 3, 1).flatten(1), "head.dense", math.sqrt(2)), "head.after_dense"
+    )
     if minibatch == "discrimination":
         points = hand.linear(x, "head.discrimination.project", 1.0)
-        x = torch.cat([x, closeness(points.view(len(x), 100, 5))], 1)
+        x = torch.cat([x, compute_closeness(points.view(len(x), 100, 5))], 1)
     return hand.linear(x, "head.score", 1.0)[:, 0]
 
 
-def closeness(points: Tensor) -> Tensor:
-    """Salimans et al. 2016, section 3.2, as two loops."""
+def compute_closeness(points: Tensor) -> Tensor:
+    """Compute minibatch discrimination (Salimans et al. 2016, section 3.2) by two loops."""
     rows = [sum(torch.exp(-(one - other).abs().sum(1)) for other in points) for one in points]
     return torch.stack(rows)
 
 
 @pytest.mark.parametrize("options", [{}, CLASSIC, OTHERS, PLAIN], ids=["paper", "classic", "others", "plain"])
 def test_networks_against_a_transcription(options: dict[str, Any]) -> None:
-    generator, discriminator = networks(PGGAN(channels={4: 5, 8: 4}, **options))
-    z, images = noise(4, 6, dtype=torch.float64), noise(4, 3, 8, 8, dtype=torch.float64)
-    torch.testing.assert_close(generator(z), generator_by_hand(generator, z, options), rtol=1e-10, atol=1e-10)
-    wanted = discriminator_by_hand(discriminator, images, options)
+    generator, discriminator = make_networks(PGGAN(channels={4: 5, 8: 4}, **options))
+    z = draw_noise(4, 6, dtype=torch.float64)
+    images = draw_noise(4, 3, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(generator(z), run_generator_by_hand(generator, z, options), rtol=1e-10, atol=1e-10)
+    wanted = run_discriminator_by_hand(discriminator, images, options)
     torch.testing.assert_close(discriminator(images).score, wanted, rtol=1e-10, atol=1e-10)
 
 
 def test_batch_norm_uses_its_averages_in_inference() -> None:
-    generator, _ = networks(PGGAN(channels=4, **CLASSIC))
+    generator, _ = make_networks(PGGAN(channels=4, **CLASSIC))
     for _ in range(3):
-        generator(noise(8, 6, dtype=torch.float64))
+        generator(draw_noise(8, 6, dtype=torch.float64))
     generator.eval()
-    z = noise(5, 6, seed=2, dtype=torch.float64)
+    z = draw_noise(5, 6, seed=2, dtype=torch.float64)
     torch.testing.assert_close(generator(z)[:1], generator(z[:1]), rtol=1e-10, atol=1e-10)
 
 
 def test_batch_norm_leaves_no_bias_before_it() -> None:
-    """It would be taken out again, and would drift."""
+    """Batch norm would subtract the bias again, which then would drift."""
     biases = [
         {name for name in net.state_dict() if name.endswith("bias") and "after" not in name and ".1.1." not in name}
-        for net in networks(PGGAN(channels=4, generator_norm="batch", discriminator_norm="batch"))
+        for net in make_networks(PGGAN(channels=4, generator_norm="batch", discriminator_norm="batch"))
     ]
     assert biases[0] == {"blocks.1.3.0.bias", "to_image.bias"}
     assert biases[1] == {"blocks.1.3.0.bias", "from_image.0.bias", "head.score.bias"}
@@ -198,62 +216,68 @@ def test_batch_norm_leaves_no_bias_before_it() -> None:
 def test_minibatch_discrimination_against_two_loops() -> None:
     torch.manual_seed(0)
     layer = MinibatchDiscrimination(3, lambda inputs, outputs: nn.Linear(inputs, outputs, bias=False), 4, 2).double()
-    x = noise(5, 3, dtype=torch.float64)
+    x = draw_noise(5, 3, dtype=torch.float64)
     points = (x @ layer.project.weight.T).view(5, 4, 2)
-    torch.testing.assert_close(layer(x), torch.cat([x, closeness(points)], 1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(layer(x), torch.cat([x, compute_closeness(points)], 1), rtol=1e-12, atol=1e-12)
     alike = layer(x[:1].expand(5, 3))
     torch.testing.assert_close(alike[:, 3:], torch.full((5, 4), 5.0, dtype=torch.float64))
 
 
 def test_weights_scaled_at_the_start_make_the_same_first_networks() -> None:
-    z, images = noise(4, 8), noise(4, 1, 8, 8)
+    z = draw_noise(4, 8)
+    images = draw_noise(4, 1, 8, 8)
     outputs = []
     for equalized in (True, False):
         stages = make_stages((4, 8), 1)
         pair = (PGGAN(channels=4, equalized_lr=equalized), Area(), Area(), 0)
-        generator, discriminator = Generator(*pair, 8, stages[0]), Discriminator(*pair, stages[0])
+        generator = Generator(*pair, 8, stages[0])
+        discriminator = Discriminator(*pair, stages[0])
         for net in (generator, discriminator):
             net.grow(stages[1], False)
         outputs.append((generator(z), discriminator(images).score, generator.stem.conv.weight.detach().std()))
-    for found, wanted in zip(outputs[1][:2], outputs[0][:2], strict=True):
-        torch.testing.assert_close(found, wanted)
+    for drawn, equalized in zip(outputs[1][:2], outputs[0][:2], strict=True):
+        torch.testing.assert_close(drawn, equalized)
     assert float(outputs[0][2]) == pytest.approx(1.0, abs=0.2)
     assert float(outputs[1][2]) == pytest.approx(math.sqrt(2 / 36), rel=0.2)
 
 
-def spectral_layers(net: nn.Module) -> dict[str, nn.Module]:
+def list_spectral_layers(net: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in net.named_modules() if hasattr(module, "parametrizations")}
 
 
 def test_spectral_norm_divides_every_weight_by_its_largest_singular_value() -> None:
-    _, discriminator = networks(PGGAN(channels=6, **SPECTRAL))
-    images = noise(4, 3, 8, 8, dtype=torch.float64)
+    _, discriminator = make_networks(PGGAN(channels=6, **SPECTRAL))
+    images = draw_noise(4, 3, 8, 8, dtype=torch.float64)
     with torch.no_grad():
         for _ in range(100):
             discriminator(images)
     discriminator.eval()
-    layers = spectral_layers(discriminator)
+    layers = list_spectral_layers(discriminator)
     assert len(layers) == 7  # from-image, two in the block, 3x3, dense, discrimination, score
     for name, layer in layers.items():
         original = layer.parametrizations.weight.original.detach().flatten(1).numpy()
         largest = np.linalg.svd(original, compute_uv=False)[0]
-        found = layer.weight.detach().flatten(1).numpy()
-        np.testing.assert_allclose(found, original / largest, rtol=1e-3, atol=1e-6, err_msg=name)
+        weight = layer.weight.detach().flatten(1).numpy()
+        np.testing.assert_allclose(weight, original / largest, rtol=1e-3, atol=1e-6, err_msg=name)
         assert layer.scale == 1.0
 
 
 def test_spectral_norm_takes_one_step_a_call_and_none_in_inference() -> None:
     torch.manual_seed(0)
     layer = Layers("relu", "spectral", True).conv(3, 4).double()
-    norm, x = layer.parametrizations.weight[0], noise(2, 3, 5, 5, dtype=torch.float64)
-    weight, v = layer.parametrizations.weight.original.detach().flatten(1), norm._v.clone()
+    norm = layer.parametrizations.weight[0]
+    x = draw_noise(2, 3, 5, 5, dtype=torch.float64)
+    weight = layer.parametrizations.weight.original.detach().flatten(1)
+    v = norm._v.clone()
     u = F.normalize(weight @ v, dim=0)
     wanted = F.normalize(weight.T @ u, dim=0)
     assert float((wanted - v).abs().max()) > 1e-9
-    found = layer(x)
+
+    output = layer(x)
     torch.testing.assert_close(norm._v, wanted, rtol=1e-12, atol=1e-13)
     by_hand = F.conv2d(x, (weight / (u @ weight @ wanted)).view(4, 3, 3, 3), padding=1)
-    torch.testing.assert_close(found, by_hand, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(output, by_hand, rtol=1e-12, atol=1e-12)
+
     layer.eval()
     layer(x)
     torch.testing.assert_close(norm._v, wanted, rtol=1e-12, atol=1e-13)
@@ -280,7 +304,7 @@ def test_trains_with_a_gradient_penalty(options: dict[str, Any], train: Callable
         assert all(bool(value.isfinite().all()) for value in net.state_dict().values())
 
 
-# What RECIPES and the released code say of each row: n_critic, batch, lr, beta2, latents, drift.
+# n_critic, batch, lr, beta2, latents and drift of each row, from the paper and its released code.
 ROWS: dict[str, tuple[int, int, float, float, int, bool]] = {
     "a": (5, 64, 1e-4, 0.9, 128, False),
     "b": (5, 64, 1e-4, 0.9, 128, False),
@@ -307,13 +331,18 @@ def folder(tmp_path: Path) -> str:
 @pytest.mark.parametrize("row", ROWS)
 def test_rows_of_table_1(row: str, folder: str) -> None:
     prepared = api.prepare(TABLE1 / f"{row}.gin", [folder])
-    experiment, schedule = prepared.built.experiment, prepared.schedule()
+    experiment = prepared.built.experiment
+    schedule = prepared.schedule()
     architecture: Any = experiment.architecture
     optimizer: Any = experiment.discriminator_optimizer
     penalties = [type(penalty).__name__ for penalty in experiment.loss.penalties]
-    found = (experiment.update.n_critic, schedule.stages[-1].batch_size, optimizer.lr, optimizer.betas[1])
-    assert (*found, experiment.latent_size, "Drift" in penalties) == ROWS[row]
+
+    # The training settings.
+    settings = (experiment.update.n_critic, schedule.stages[-1].batch_size, optimizer.lr, optimizer.betas[1])
+    assert (*settings, experiment.latent_size, "Drift" in penalties) == ROWS[row]
     assert penalties[0] == "GradientPenalty"
+
+    # The networks.
     classic = row in "abc"
     norms = (architecture.generator_layers.norm, architecture.discriminator_layers.norm)
     assert norms == (("batch", "layer") if classic else ("pixel" if row in "gh" else "none", "none"))
@@ -326,6 +355,8 @@ def test_rows_of_table_1(row: str, folder: str) -> None:
     assert architecture.minibatch == minibatch
     widths = [architecture.width(stage) for stage in schedule.stages]
     assert widths == ([512, 512, 512, 512, 256, 128] if row == "h" else [512, 512, 256, 128, 64, 32])
+
+    # The schedule.
     grown = [stage.budget for stage in schedule.stages[:-1]]
     assert grown == ([0] * 5 if row == "a" else [800_000, *[1_600_000] * 4])
     assert schedule.total == (19_000_000 if row == "h" else 10_000_000)

@@ -1,4 +1,4 @@
-"""ResNet: the block's formula in float64, spectral norm, the conformance suite, and training."""
+"""Tests of ResNet: the blocks' formulas in float64, spectral norm, the conformance suite, and training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pggan_kit.api.train import train
 from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
 from pggan_kit.testing import ArchitectureSuite, make_stages
-from pggan_kit.testing.support import noise, shake
+from pggan_kit.testing.support import draw_noise, perturb
 from pggan_plugins.architectures import ResNet
 
 
@@ -59,19 +59,19 @@ class TestPlain(TestOthers):
         return ResNet(channels=4, generator_norm="layer", discriminator_norm="batch")
 
 
-def networks(architecture: ResNet, sizes: Any = (4, 8)) -> tuple[Generator, Discriminator]:
+def make_networks(architecture: ResNet, sizes: Any = (4, 8)) -> tuple[Generator, Discriminator]:
     stages = make_stages(sizes, 3)
     pair = (architecture, Area(), Area(), 0)
     nets = Generator(*pair, 6, stages[0]), Discriminator(*pair, stages[0])
     for net in nets:
         for stage in stages[1:]:
             net.grow(stage, False)
-        shake(net)
+        perturb(net)
         net.double()
     return nets
 
 
-def batch_norm(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
+def normalise_batch(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
     mean = x.mean((0, 2, 3), keepdim=True)
     variance = (x - mean).square().mean((0, 2, 3), keepdim=True)
     gain, offset = (weights[f"{name}.{part}"].view(-1, 1, 1) for part in ("weight", "bias"))
@@ -80,16 +80,21 @@ def batch_norm(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
 
 def test_generator_against_a_transcription() -> None:
     """Dense; up to 8x8 by one residual block with batch norm; batch norm, ReLU, 3x3, tanh."""
-    generator, _ = networks(ResNet(channels={4: 5, 8: 4}))
+    generator, _ = make_networks(ResNet(channels={4: 5, 8: 4}))
     w = generator.state_dict()
-    z = noise(4, 6, dtype=torch.float64)
+    z = draw_noise(4, 6, dtype=torch.float64)
+
     x = (z @ w["stem.dense.weight"].T + w["stem.dense.bias"]).view(4, 5, 4, 4)
+
+    # The block, normalised and activated before its convolutions.
     large = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     shortcut = F.conv2d(large, w["blocks.1.shortcut.0.weight"])
-    y = torch.relu(batch_norm(x, w, "blocks.1.branch.0.0")).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    y = torch.relu(normalise_batch(x, w, "blocks.1.branch.0.0")).repeat_interleave(2, 2).repeat_interleave(2, 3)
     y = F.conv2d(y, w["blocks.1.branch.1.weight"], padding=1)
-    y = F.conv2d(torch.relu(batch_norm(y, w, "blocks.1.branch.2.0")), w["blocks.1.branch.3.weight"], padding=1)
-    x = torch.relu(batch_norm(shortcut + y, w, "to_image.0.0"))
+    y = F.conv2d(torch.relu(normalise_batch(y, w, "blocks.1.branch.2.0")), w["blocks.1.branch.3.weight"], padding=1)
+
+    # The layer to images.
+    x = torch.relu(normalise_batch(shortcut + y, w, "to_image.0.0"))
     image = F.conv2d(x, w["to_image.1.0.weight"], w["to_image.1.0.bias"], padding=1).tanh()
     torch.testing.assert_close(generator(z), image, rtol=1e-10, atol=1e-10)
     assert not any(name.endswith("branch.1.bias") for name in w)
@@ -97,38 +102,39 @@ def test_generator_against_a_transcription() -> None:
 
 def test_discriminator_against_a_transcription() -> None:
     """Pre-activation blocks with spectral norm: ReLU, 3x3, ReLU, 3x3, average, beside average, 1x1; sum over pixels."""
-    _, discriminator = networks(ResNet(channels={4: 5, 8: 4}))
+    _, discriminator = make_networks(ResNet(channels={4: 5, 8: 4}))
     discriminator.eval()
 
-    def normal(name: str) -> tuple[Tensor, Tensor]:
+    def normalise_weight(name: str) -> tuple[Tensor, Tensor]:
         original = discriminator.get_parameter(f"{name}.parametrizations.weight.original").detach()
         norm = discriminator.get_submodule(f"{name}.parametrizations.weight.0")
         sigma = norm._u @ original.flatten(1) @ norm._v
         return original / sigma, discriminator.get_parameter(f"{name}.bias").detach()
 
     def conv(x: Tensor, name: str) -> Tensor:
-        weight, bias = normal(name)
+        weight, bias = normalise_weight(name)
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
-    images = noise(4, 3, 8, 8, dtype=torch.float64)
+    images = draw_noise(4, 3, 8, 8, dtype=torch.float64)
     x = conv(images, "from_image")
     y = conv(torch.relu(conv(torch.relu(x), "blocks.1.branch.1")), "blocks.1.branch.3")
     x = F.avg_pool2d(y, 2) + conv(F.avg_pool2d(x, 2), "blocks.1.shortcut.1")
     x = x + conv(torch.relu(conv(torch.relu(x), "head.block.branch.1")), "head.block.branch.3")
-    weight, bias = normal("head.score")
+    weight, bias = normalise_weight("head.score")
     score = torch.relu(x).sum((2, 3)) @ weight.T + bias
     torch.testing.assert_close(discriminator(images).score, score[:, 0], rtol=1e-10, atol=1e-10)
 
 
 def test_every_weight_of_d_has_a_largest_singular_value_of_1() -> None:
-    _, discriminator = networks(ResNet(channels=6))
-    images = noise(2, 3, 8, 8, dtype=torch.float64)
+    _, discriminator = make_networks(ResNet(channels=6))
+    images = draw_noise(2, 3, 8, 8, dtype=torch.float64)
     with torch.no_grad():
         for _ in range(100):
             discriminator(images)
     discriminator.eval()
     plain = [n for n, p in discriminator.named_parameters() if p.dim() > 1 and not n.endswith("weight.original")]
     assert plain == []
+
     for name, module in discriminator.named_modules():
         if hasattr(module, "parametrizations"):
             largest = np.linalg.norm(module.weight.detach().flatten(1).numpy(), 2)
@@ -137,9 +143,9 @@ def test_every_weight_of_d_has_a_largest_singular_value_of_1() -> None:
 
 def test_the_cheaper_order_of_the_shortcut_is_the_same() -> None:
     """1x1 and then up is up and then 1x1, where up treats all channels alike."""
-    generator, _ = networks(ResNet(channels=4))
+    generator, _ = make_networks(ResNet(channels=4))
     shortcut = generator.blocks["1"].shortcut
-    x = noise(2, 4, 4, 4, dtype=torch.float64)
+    x = draw_noise(2, 4, 4, 4, dtype=torch.float64)
     torch.testing.assert_close(shortcut(x), shortcut[0](shortcut[1](x)), rtol=1e-12, atol=1e-12)
 
 
@@ -175,7 +181,10 @@ def test_trains_with_a_gradient_penalty(norm: str, tiny: Callable[..., str], stu
     assert run.state.steps == 24
     nets: list[nn.Module] = [run.state.generator, run.state.ema, run.state.discriminator]
     assert all(bool(value.isfinite().all()) for net in nets for value in net.state_dict().values())
-    average, current = run.state.ema.state_dict(), run.state.generator.state_dict()
+
+    # The averaged generator has running means of its own.
+    average = run.state.ema.state_dict()
+    current = run.state.generator.state_dict()
     running = [name for name in current if name.endswith("running_mean")]
     assert len(running) == 3
     assert all(bool(average[name].any()) and bool(current[name].any()) for name in running)

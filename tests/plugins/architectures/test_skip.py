@@ -1,4 +1,4 @@
-"""SkipPGGAN: the networks in float64, hard growth that changes no function, new layers that learn, and training."""
+"""Tests of SkipPGGAN: the networks in float64, hard switches that change no function, new layers, and training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Stage
 from pggan_kit.testing import ArchitectureSuite, make_stages
-from pggan_kit.testing.support import noise, shake
+from pggan_kit.testing.support import draw_noise, perturb
 from pggan_kit.testing.toys import ToyDataset
 from pggan_plugins.architectures import SkipPGGAN
 from pggan_plugins.resampling import Bilinear, Learned, Nearest, PixelShuffle
@@ -48,25 +48,25 @@ class TestConditional(ArchitectureSuite):
     def make(self) -> SkipPGGAN:
         return SkipPGGAN(channels=4, output="tanh", conditioning="projection")
 
-    def chosen(self, part: Any) -> dict[str, Any]:
+    def choose_arguments(self, part: Any) -> dict[str, Any]:
         return {"architecture": part, "dataset": ToyDataset(self.classes)}
 
 
-def pair(architecture: SkipPGGAN, base: Stage, resampling: Any = None) -> tuple[Generator, Discriminator]:
-    given = (architecture, resampling or Area(), Area(), 0)
-    return Generator(*given, 5, base), Discriminator(*given, base)
+def make_pair(architecture: SkipPGGAN, base: Stage, resampling: Any = None) -> tuple[Generator, Discriminator]:
+    arguments = (architecture, resampling or Area(), Area(), 0)
+    return Generator(*arguments, 5, base), Discriminator(*arguments, base)
 
 
-def larger(x: Tensor) -> Tensor:
+def enlarge(x: Tensor) -> Tensor:
     return x.repeat_interleave(2, -2).repeat_interleave(2, -1)
 
 
-def smaller(x: Tensor) -> Tensor:
+def reduce(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
     return x.view(n, c, h // 2, 2, w // 2, 2).mean((3, 5))
 
 
-def lrelu(x: Tensor) -> Tensor:
+def leaky_relu(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0.2 * x)
 
 
@@ -76,18 +76,18 @@ def linear(x: Tensor, w: dict[str, Tensor], name: str, gain: float = math.sqrt(2
     return x @ weight.T + bias if x.dim() == 2 else F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
 
-def pixel_norm(x: Tensor) -> Tensor:
+def normalise_pixels(x: Tensor) -> Tensor:
     return x / (x.square().mean(1, keepdim=True) + 1e-8).sqrt()
 
 
-def shaken(bridged: bool) -> tuple[Generator, Discriminator]:
-    """Three stages, so that one of the layers at the image is neither the base's nor the newest."""
+def make_shaken_networks(bridged: bool) -> tuple[Generator, Discriminator]:
+    """Make networks of three stages, so that a layer at the image is neither the base's nor the newest."""
     stages = make_stages((4, 8, 16), 3)
-    nets = pair(SkipPGGAN(channels={4: 5, 8: 4, 16: 3}), stages[0])
+    nets = make_pair(SkipPGGAN(channels={4: 5, 8: 4, 16: 3}), stages[0])
     for net in nets:
         net.grow(stages[1], False)
         net.grow(stages[2], bridged)
-        shake(net)
+        perturb(net)
         net.double()
     return nets
 
@@ -98,38 +98,47 @@ ALPHAS = pytest.mark.parametrize("alpha", [None, 0.3])
 @ALPHAS
 def test_generator_against_a_transcription(alpha: float | None) -> None:
     """In the fade, alpha multiplies what the new stage adds."""
-    generator, _ = shaken(alpha is not None)
+    generator, _ = make_shaken_networks(alpha is not None)
     w = generator.state_dict()
-    z = pixel_norm(latents := noise(3, 5, dtype=torch.float64))
+    z = normalise_pixels(latents := draw_noise(3, 5, dtype=torch.float64))
+
+    # The stem and its image.
     x = (z @ w["stem.stem.dense.weight"].T * math.sqrt(2 / 16 / 5)).view(3, 5, 4, 4) + w["stem.stem.bias"]
-    x = pixel_norm(lrelu(linear(pixel_norm(lrelu(x)), w, "stem.stem.conv")))
+    x = normalise_pixels(leaky_relu(linear(normalise_pixels(leaky_relu(x)), w, "stem.stem.conv")))
     image = linear(x, w, "stem.own", 1.0)
+
+    # Each block adds its image to the one before, made larger.
     for block, share in (("blocks.1", 1.0), ("blocks.2", 1.0 if alpha is None else float(torch.tensor(alpha)))):
-        x = pixel_norm(lrelu(linear(larger(x), w, f"{block}.block.0")))
-        x = pixel_norm(lrelu(linear(x, w, f"{block}.block.2")))
-        image = larger(image) + share * linear(x, w, f"{block}.own", 1.0)
-    found = generator(latents, None, None if alpha is None else torch.tensor(alpha))
-    torch.testing.assert_close(found, image, rtol=1e-9, atol=1e-9)
+        x = normalise_pixels(leaky_relu(linear(enlarge(x), w, f"{block}.block.0")))
+        x = normalise_pixels(leaky_relu(linear(x, w, f"{block}.block.2")))
+        image = enlarge(image) + share * linear(x, w, f"{block}.own", 1.0)
+
+    images = generator(latents, None, None if alpha is None else torch.tensor(alpha))
+    torch.testing.assert_close(images, image, rtol=1e-9, atol=1e-9)
 
 
 @ALPHAS
 def test_discriminator_against_a_transcription(alpha: float | None) -> None:
-    _, discriminator = shaken(alpha is not None)
+    _, discriminator = make_shaken_networks(alpha is not None)
     w = discriminator.state_dict()
-    image = images = noise(4, 3, 16, 16, dtype=torch.float64)
+    image = images = draw_noise(4, 3, 16, 16, dtype=torch.float64)
+
+    # Each block reads the image, made smaller, and adds the maps that came with it.
     maps: Tensor | float = 0.0
     for block, share in (("blocks.2", 1.0 if alpha is None else float(torch.tensor(alpha))), ("blocks.1", 1.0)):
-        x = lrelu(linear(image, w, f"{block}.entry.layer.0")) + maps
-        x = lrelu(linear(lrelu(linear(x, w, f"{block}.block.0")), w, f"{block}.block.2"))
-        image, maps = smaller(image), share * smaller(x)
-    x = lrelu(linear(image, w, "head.entry.layer.0")) + maps
+        x = leaky_relu(linear(image, w, f"{block}.entry.layer.0")) + maps
+        x = leaky_relu(linear(leaky_relu(linear(x, w, f"{block}.block.0")), w, f"{block}.block.2"))
+        image = reduce(image)
+        maps = share * reduce(x)
+
+    # The head.
+    x = leaky_relu(linear(image, w, "head.entry.layer.0")) + maps
     spread = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
-    x = lrelu(linear(torch.cat([x, spread.expand(4, 1, 4, 4)], 1), w, "head.head.conv"))
-    score = linear(lrelu(linear(x.permute(0, 2, 3, 1).flatten(1), w, "head.head.dense")), w, "head.head.score", 1.0)[
-        :, 0
-    ]
-    found = discriminator(images, None, None if alpha is None else torch.tensor(alpha)).score
-    torch.testing.assert_close(found, score, rtol=1e-9, atol=1e-9)
+    x = leaky_relu(linear(torch.cat([x, spread.expand(4, 1, 4, 4)], 1), w, "head.head.conv"))
+    x = leaky_relu(linear(x.permute(0, 2, 3, 1).flatten(1), w, "head.head.dense"))
+    wanted = linear(x, w, "head.head.score", 1.0)[:, 0]
+    score = discriminator(images, None, None if alpha is None else torch.tensor(alpha)).score
+    torch.testing.assert_close(score, wanted, rtol=1e-9, atol=1e-9)
 
 
 @torch.no_grad()
@@ -138,13 +147,15 @@ def test_discriminator_against_a_transcription(alpha: float | None) -> None:
 def test_a_hard_switch_changes_no_function(resampling: Any, output: str) -> None:
     """Twice, with weights that have moved in between."""
     stages = make_stages((7, 14, 28), 1)
-    generator, discriminator = pair(SkipPGGAN(channels=4, output=output), stages[0], resampling)
-    latents = noise(6, 5, dtype=torch.float64)
+    generator, discriminator = make_pair(SkipPGGAN(channels=4, output=output), stages[0], resampling)
+    latents = draw_noise(6, 5, dtype=torch.float64)
     for stage in stages[1:]:
         for net in (generator, discriminator):
-            shake(net.double(), size=0.3)
-        images = noise(6, 1, stage.height, stage.width, seed=1, dtype=torch.float64)
-        wanted = larger(generator(latents)), discriminator(smaller(images)).score
+            perturb(net.double(), size=0.3)
+
+        # After a hard switch both networks compute what they computed before, at the new size.
+        images = draw_noise(6, 1, stage.height, stage.width, seed=1, dtype=torch.float64)
+        wanted = enlarge(generator(latents)), discriminator(reduce(images)).score
         for net in (generator, discriminator):
             net.grow(stage, False)
             net.double()
@@ -156,8 +167,9 @@ def test_a_hard_switch_changes_no_function(resampling: Any, output: str) -> None
 @torch.no_grad()
 def test_another_pair_enlarges_the_images_in_its_own_way() -> None:
     stages = make_stages((4, 8), 3)
-    generator, discriminator = pair(SkipPGGAN(channels=4), stages[0], Bilinear())
-    z, images = noise(3, 5), noise(3, 3, 8, 8)
+    generator, discriminator = make_pair(SkipPGGAN(channels=4), stages[0], Bilinear())
+    z = draw_noise(3, 5)
+    images = draw_noise(3, 3, 8, 8)
     wanted = Bilinear().up(3, 2)(generator(z)), discriminator(Bilinear().down(3, 2)(images)).score
     for net in (generator, discriminator):
         net.grow(stages[1], False)
@@ -167,23 +179,25 @@ def test_another_pair_enlarges_the_images_in_its_own_way() -> None:
 
 @pytest.mark.parametrize("kind", ["generator", "discriminator"])
 def test_new_layers_learn(kind: str) -> None:
-    """The first step moves, of the new stage, what starts at zero; the second moves the rest."""
+    """The first step changes those weights of the new stage that start at zero; the second changes the others."""
     stages = make_stages((4, 8, 16), 3)
-    net: Any = pair(SkipPGGAN(channels=4), stages[0])[("generator", "discriminator").index(kind)]
-    given = noise(4, 5) if kind == "generator" else noise(4, 3, 16, 16)
+    net: Any = make_pair(SkipPGGAN(channels=4), stages[0])[("generator", "discriminator").index(kind)]
+    inputs = draw_noise(4, 5) if kind == "generator" else draw_noise(4, 3, 16, 16)
     net.grow(stages[1], False)
-    shake(net)
+    perturb(net)
     net.grow(stages[2], False)
+
     first = {"blocks.2.own" if kind == "generator" else "blocks.2.block.2"}
     optimizer = torch.optim.Adam(net.parameters(), 1e-2, (0.0, 0.99))
     waiting = None
     for _ in range(2):
         before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
-        out = net(given)
+        out = net(inputs)
         loss = (out if kind == "generator" else out.score).square().sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
         still = {name.rpartition(".")[0] for name, value in net.named_parameters() if torch.equal(value, before[name])}
         if waiting is None:
             waiting = {name for name in still if name.startswith("blocks.2")}
@@ -195,7 +209,7 @@ def test_new_layers_learn(kind: str) -> None:
 
 def test_at_the_start_only_what_is_new_is_zero() -> None:
     stages = make_stages((4, 8), 3)
-    for net in pair(SkipPGGAN(channels=4), stages[0]):
+    for net in make_pair(SkipPGGAN(channels=4), stages[0]):
         assert all(bool(p.any()) for name, p in net.named_parameters() if name.endswith("weight"))
         net.grow(stages[1], False)
         zero = [name for name, p in net.named_parameters() if name.endswith("weight") and not p.any()]
@@ -223,5 +237,5 @@ def test_trains_with_a_gradient_penalty(switch: str, tiny: Callable[..., str], s
         ("discriminator_norm", "'spectral'", "discriminator_norm"),
     ],
 )
-def test_a_wrong_setting_is_told(name: str, value: str, complaint: str, rejected: Callable[..., str]) -> None:
+def test_a_wrong_setting_is_an_error(name: str, value: str, complaint: str, rejected: Callable[..., str]) -> None:
     assert complaint in rejected(r"SkipPGGAN", f"architectures.SkipPGGAN.{name} = {value}", base=CONFIG)

@@ -1,4 +1,4 @@
-"""StyleGAN2: its layers and fade in float64, noise, the conformance suite, and training."""
+"""Tests of StyleGAN2: its layers and fade in float64, noise, the conformance suite, and training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pggan_kit.api.train import train
 from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
 from pggan_kit.testing import ArchitectureSuite, make_stages
-from pggan_kit.testing.support import noise, shake
+from pggan_kit.testing.support import draw_noise, perturb
 from pggan_plugins.architectures import StyleGAN2
 from pggan_plugins.architectures.layers import EqualizedLinear
 from pggan_plugins.architectures.stylegan2 import ModulatedConv2d
@@ -50,28 +50,32 @@ class TestWithoutNoise(ArchitectureSuite):
         return StyleGAN2(channels=4, noise=False, **SMALL)
 
 
-def networks(architecture: StyleGAN2, sizes: Any = (4, 8), bridged: bool = False) -> tuple[Generator, Discriminator]:
+def make_networks(
+    architecture: StyleGAN2, sizes: Any = (4, 8), bridged: bool = False
+) -> tuple[Generator, Discriminator]:
     stages = make_stages(sizes, 3)
     pair = (architecture, Area(), Area(), 0)
     nets = Generator(*pair, 5, stages[0]), Discriminator(*pair, stages[0])
     for net in nets:
         for stage in stages[1:]:
             net.grow(stage, bridged and stage is stages[-1])
-        shake(net)
+        perturb(net)
         net.double()
     return nets
 
 
-def lrelu(x: Tensor) -> Tensor:
+def leaky_relu(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0.2 * x)
 
 
-def larger(x: Tensor) -> Tensor:
+def enlarge(x: Tensor) -> Tensor:
     return x.repeat_interleave(2, -2).repeat_interleave(2, -1)
 
 
-def modulated(x: Tensor, styles: Tensor, w: dict[str, Tensor], name: str, gain: float, demodulate: bool) -> Tensor:
-    """Sample by sample, with weights of its own each: Karras et al. 2020, equations 1 and 3."""
+def modulate_and_convolve(
+    x: Tensor, styles: Tensor, w: dict[str, Tensor], name: str, gain: float, demodulate: bool
+) -> Tensor:
+    """Convolve sample by sample, each with weights of its own: Karras et al. 2020, equations 1 and 3."""
     weight, affine, bias = (w[f"{name}.{part}"] for part in ("weight", "affine.weight", "affine.bias"))
     out = []
     for one, style in zip(x, styles, strict=True):
@@ -89,51 +93,55 @@ def test_modulated_convolution_against_a_loop(kernel: int, demodulate: bool, up:
     resampling = Nearest().up(4, 2) if up else None
     conv = ModulatedConv2d(4, 3, kernel, 6, demodulate, gain=1.3, up=resampling).double()
     assert torch.equal(conv.affine.bias, torch.ones(4))
-    shake(conv)
-    x, styles = noise(5, 4, 4, 6, dtype=torch.float64), noise(5, 6, dtype=torch.float64)
+    perturb(conv)
+    x = draw_noise(5, 4, 4, 6, dtype=torch.float64)
+    styles = draw_noise(5, 6, dtype=torch.float64)
     w = {f"conv.{name}": value for name, value in conv.state_dict().items()}
-    wanted = modulated(larger(x) if up else x, styles, w, "conv", 1.3, demodulate)
+    wanted = modulate_and_convolve(enlarge(x) if up else x, styles, w, "conv", 1.3, demodulate)
     torch.testing.assert_close(conv(x, styles), wanted, rtol=1e-10, atol=1e-10)
 
 
-def generator_by_hand(net: Generator, z: Tensor) -> tuple[Tensor, Tensor]:
-    """The image of 4x4 and that of 8x8; draws noise as the network does."""
+def run_generator_by_hand(net: Generator, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the images of 4x4 and of 8x8, with noise drawn as the network draws it."""
     w = net.state_dict()
+
+    # The mapping network.
     style = z / (z.square().mean(1, keepdim=True) + 1e-8).sqrt()
     for index in (0, 2):
         weight, bias = (w[f"stem.mapping.layers.{index}.{part}"] for part in ("weight", "bias"))
-        style = lrelu(style @ weight.T * 0.01 * math.sqrt(2 / weight.shape[1]) + bias * 0.01)
+        style = leaky_relu(style @ weight.T * 0.01 * math.sqrt(2 / weight.shape[1]) + bias * 0.01)
 
-    def layer(x: Tensor, name: str) -> Tensor:
-        x = modulated(x, style, w, f"{name}.conv", math.sqrt(2), True)
-        drawn = torch.randn(len(x), 1, *x.shape[2:], dtype=torch.float64)
-        return lrelu(x + w[f"{name}.noise_strength"] * drawn + w[f"{name}.bias"])
+    def apply_layer(x: Tensor, name: str) -> Tensor:
+        x = modulate_and_convolve(x, style, w, f"{name}.conv", math.sqrt(2), True)
+        noise_map = torch.randn(len(x), 1, *x.shape[2:], dtype=torch.float64)
+        return leaky_relu(x + w[f"{name}.noise_strength"] * noise_map + w[f"{name}.bias"])
 
-    def image(x: Tensor, name: str) -> Tensor:
-        return modulated(x, style, w, f"{name}.image.conv", 1.0, False) + w[f"{name}.image.bias"]
+    def make_image(x: Tensor, name: str) -> Tensor:
+        return modulate_and_convolve(x, style, w, f"{name}.image.conv", 1.0, False) + w[f"{name}.image.bias"]
 
-    x = layer(w["stem.constant"][None].repeat(len(z), 1, 1, 1), "stem.layer")
-    small = image(x, "stem")
-    x = layer(layer(larger(x), "blocks.1.first"), "blocks.1.second")
-    return small, larger(small) + image(x, "blocks.1")
+    # The stem, and one block, whose image is added to the stem's.
+    x = apply_layer(w["stem.constant"][None].repeat(len(z), 1, 1, 1), "stem.layer")
+    small = make_image(x, "stem")
+    x = apply_layer(apply_layer(enlarge(x), "blocks.1.first"), "blocks.1.second")
+    return small, enlarge(small) + make_image(x, "blocks.1")
 
 
 @pytest.mark.parametrize("alpha", [None, 0.0, 0.3])
 def test_generator_against_a_transcription(alpha: float | None) -> None:
     """In the fade, alpha multiplies the new stage's own image."""
-    generator, _ = networks(StyleGAN2(channels={4: 5, 8: 4}, **SMALL), bridged=alpha is not None)
-    z = noise(3, 5, dtype=torch.float64)
+    generator, _ = make_networks(StyleGAN2(channels={4: 5, 8: 4}, **SMALL), bridged=alpha is not None)
+    z = draw_noise(3, 5, dtype=torch.float64)
     torch.manual_seed(1)
-    found = generator(z, None, None if alpha is None else torch.tensor(alpha))
+    images = generator(z, None, None if alpha is None else torch.tensor(alpha))
     torch.manual_seed(1)
-    small, image = generator_by_hand(generator, z)
+    small, image = run_generator_by_hand(generator, z)
     if alpha is not None:
-        image = larger(small) + float(torch.tensor(alpha)) * (image - larger(small))
-    torch.testing.assert_close(found, image, rtol=1e-9, atol=1e-9)
+        image = enlarge(small) + float(torch.tensor(alpha)) * (image - enlarge(small))
+    torch.testing.assert_close(images, image, rtol=1e-9, atol=1e-9)
 
 
 def test_discriminator_against_a_transcription() -> None:
-    _, discriminator = networks(StyleGAN2(channels={4: 5, 8: 4}, **SMALL))
+    _, discriminator = make_networks(StyleGAN2(channels={4: 5, 8: 4}, **SMALL))
     w = discriminator.state_dict()
 
     def linear(x: Tensor, name: str, gain: float = math.sqrt(2)) -> Tensor:
@@ -141,13 +149,19 @@ def test_discriminator_against_a_transcription() -> None:
         bias = w.get(f"{name}.bias")
         return x @ weight.T + bias if x.dim() == 2 else F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
-    images = noise(4, 3, 8, 8, dtype=torch.float64)
-    x = lrelu(linear(images, "from_image.0"))
-    branch = lrelu(F.avg_pool2d(linear(lrelu(linear(x, "blocks.1.branch.0")), "blocks.1.branch.2"), 2))
+    images = draw_noise(4, 3, 8, 8, dtype=torch.float64)
+    x = leaky_relu(linear(images, "from_image.0"))
+
+    # The residual block.
+    branch = leaky_relu(linear(x, "blocks.1.branch.0"))
+    branch = leaky_relu(F.avg_pool2d(linear(branch, "blocks.1.branch.2"), 2))
     x = (branch + linear(F.avg_pool2d(x, 2), "blocks.1.shortcut.1", 1.0)) / math.sqrt(2)
+
+    # The head.
     spread = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
-    x = lrelu(linear(torch.cat([x, spread.expand(4, 1, 4, 4)], 1), "head.conv"))
-    score = linear(lrelu(linear(x.permute(0, 2, 3, 1).flatten(1), "head.dense")), "head.score", 1.0)[:, 0]
+    x = leaky_relu(linear(torch.cat([x, spread.expand(4, 1, 4, 4)], 1), "head.conv"))
+    x = leaky_relu(linear(x.permute(0, 2, 3, 1).flatten(1), "head.dense"))
+    score = linear(x, "head.score", 1.0)[:, 0]
     torch.testing.assert_close(discriminator(images).score, score, rtol=1e-10, atol=1e-10)
 
 
@@ -156,26 +170,26 @@ def test_the_lr_multiplier_does_not_change_the_first_function() -> None:
     for multiplier in (0.01, 1.0):
         stage = make_stages((4,), 1)[0]
         architecture = StyleGAN2(channels=4, mapping_lr_multiplier=multiplier, **SMALL)
-        images.append(Generator(architecture, Area(), Area(), 0, 8, stage)(noise(3, 8)))
+        images.append(Generator(architecture, Area(), Area(), 0, 8, stage)(draw_noise(3, 8)))
     torch.testing.assert_close(images[0], images[1])
 
 
 def test_one_learning_step_moves_the_mapping_by_the_multiplier() -> None:
-    """With steps of fixed size in the weights, as Adam takes them."""
+    """The steps in the weights have a fixed size, as Adam's have."""
     stage = make_stages((4,), 1)[0]
     moved = []
     for multiplier in (0.01, 1.0):
         net = Generator(StyleGAN2(channels=4, mapping_lr_multiplier=multiplier, **SMALL), Area(), Area(), 0, 8, stage)
         layer: Any = net.stem.mapping.layers[0]
-        before = layer(noise(3, 8))
+        before = layer(draw_noise(3, 8))
         with torch.no_grad():
             layer.weight += 1e-2
             layer.bias += 1e-2
-        moved.append(layer(noise(3, 8)) - before)
+        moved.append(layer(draw_noise(3, 8)) - before)
     torch.testing.assert_close(moved[0], moved[1] * 0.01, rtol=1e-2, atol=1e-6)
 
 
-def test_the_bias_starts_where_it_is_told_whatever_the_multiplier() -> None:
+def test_the_bias_starts_at_bias_start_whatever_the_multiplier() -> None:
     layer = EqualizedLinear(3, 2, lr_multiplier=0.01, bias_start=1.5)
     torch.testing.assert_close(layer(torch.zeros(1, 3)), torch.full((1, 2), 1.5))
 
@@ -193,9 +207,10 @@ def test_parameters_at_1024() -> None:
 
 
 def test_noise_starts_without_effect_and_differs_between_samples_and_calls() -> None:
-    generator, _ = networks(StyleGAN2(channels=4, **SMALL))
-    z = noise(1, 5, dtype=torch.float64).expand(2, 5)
-    first, second = generator(z), generator(z)
+    generator, _ = make_networks(StyleGAN2(channels=4, **SMALL))
+    z = draw_noise(1, 5, dtype=torch.float64).expand(2, 5)
+    first = generator(z)
+    second = generator(z)
     assert not torch.allclose(first[0], first[1])
     assert not torch.allclose(first, second)
     with torch.no_grad():

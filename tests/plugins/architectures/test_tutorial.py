@@ -1,4 +1,4 @@
-"""The tutorial's parts one by one. The recipe that they make together: test_tutorial.py."""
+"""Tests of the tutorial's components one by one; their recipe is tested in `test_tutorial_recipe.py`."""
 
 from __future__ import annotations
 
@@ -31,61 +31,84 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def keras_same(size: int, kernel: int, stride: int) -> list[list[int]]:
-    """For each output, the inputs under the kernel, -1 outside: TensorFlow's `SAME`."""
+def list_keras_windows(size: int, kernel: int, stride: int) -> list[list[int]]:
+    """Return the inputs under the kernel for each output, -1 outside: TensorFlow's `SAME`."""
     outputs = math.ceil(size / stride)
     before = max((outputs - 1) * stride + kernel - size, 0) // 2
-    places = [[o * stride - before + k for k in range(kernel)] for o in range(outputs)]
-    return [[p if 0 <= p < size else -1 for p in row] for row in places]
+    windows = []
+    for output in range(outputs):
+        places = [output * stride - before + k for k in range(kernel)]
+        windows.append([place if 0 <= place < size else -1 for place in places])
+    return windows
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(14, 4, 2), (7, 4, 2), (9, 6, 3), (8, 6, 3), (5, 4, 4)])
 def test_same_padding_is_keras(size: int, kernel: int, stride: int, double: None) -> None:
     torch.manual_seed(0)
-    x, places = torch.randn(1, 1, size, size), keras_same(size, kernel, stride)
-    conv, back = (c(1, 1, kernel, stride, bias=False) for c in (tutorial.SameConv2d, tutorial.SameConvTranspose2d))
-    windows = [[F.pad(x[0, 0], (0, 1, 0, 1))[rows][:, columns] for columns in places] for rows in places]
-    wanted = torch.stack([torch.stack([(w * conv.weight[0, 0]).sum() for w in row]) for row in windows])
-    torch.testing.assert_close(conv(x)[0, 0], wanted)
-    means = [[x[0, 0][[p for p in r if p >= 0]][:, [p for p in c if p >= 0]].mean() for c in places] for r in places]
-    torch.testing.assert_close(tutorial.same_average(x, kernel, stride)[0, 0], torch.tensor(means))
-    if size % stride == 0:  # the transposed convolution is the convolution's adjoint
+    x = torch.randn(1, 1, size, size)
+    windows = list_keras_windows(size, kernel, stride)
+    conv = tutorial.SameConv2d(1, 1, kernel, stride, bias=False)
+    back = tutorial.SameConvTranspose2d(1, 1, kernel, stride, bias=False)
+
+    # Window by window; row and column -1 are zeros.
+    padded = F.pad(x[0, 0], (0, 1, 0, 1))
+    sums = torch.empty(len(windows), len(windows))
+    means = torch.empty(len(windows), len(windows))
+    for i, rows in enumerate(windows):
+        for j, columns in enumerate(windows):
+            sums[i, j] = (padded[rows][:, columns] * conv.weight[0, 0]).sum()
+            rows_inside = [row for row in rows if row >= 0]
+            columns_inside = [column for column in columns if column >= 0]
+            means[i, j] = x[0, 0][rows_inside][:, columns_inside].mean()
+    torch.testing.assert_close(conv(x)[0, 0], sums)
+    torch.testing.assert_close(tutorial.pool_average_same(x, kernel, stride)[0, 0], means)
+
+    # The transposed convolution is the convolution's adjoint.
+    if size % stride == 0:
         back.weight = conv.weight
         y = torch.randn(1, 1, size // stride, size // stride)
         torch.testing.assert_close((conv(x) * y).sum(), (x * back(y)).sum())
 
 
-def grown(architecture: Tutorial, sizes: Any, channels: int = 1) -> Iterator[tuple[Generator, Discriminator, Any]]:
-    """Both networks at each stage, with bridges until the next."""
+def grow_networks(
+    architecture: Tutorial, sizes: Any, channels: int = 1
+) -> Iterator[tuple[Generator, Discriminator, Any]]:
+    """Yield both networks at each stage, with bridges until the next."""
     stages = ScheduleSettings(sizes, 8, 8, 4).resolve(8, channels, 0).stages
     pair = (architecture, Area(), Area(), 0)
-    g, d = Generator(*pair, 10, stages[0]), Discriminator(*pair, stages[0])
+    g = Generator(*pair, 10, stages[0])
+    d = Discriminator(*pair, stages[0])
     for stage in stages:
         if stage.index:
-            g.end_fade(), d.end_fade()
-            g.grow(stage, bridged=True), d.grow(stage, bridged=True)
+            for net in (g, d):
+                net.end_fade()
+                net.grow(stage, bridged=True)
         yield g.eval(), d.eval(), stage
 
 
 @pytest.mark.parametrize("sizes", [(7, 14, 28), ((2, 3), (6, 9)), (4, 16), (5, 10, 20, 40)])
 @pytest.mark.parametrize("bridge", tutorial.BRIDGES)
 def test_shapes_and_whether_growing_preserves_the_function(sizes: Any, bridge: str) -> None:
-    architecture, zero, before = Tutorial(bridge=bridge), torch.zeros(()), None
+    architecture = Tutorial(bridge=bridge)
+    zero = torch.zeros(())
+    before = None
     z = torch.randn(4, 10)
-    for g, d, stage in grown(architecture, sizes, channels=3):
+    for g, d, stage in grow_networks(architecture, sizes, channels=3):
         alpha = zero if stage.index else None
         image = g(z, None, alpha)
         score = d(image, None, alpha).score
         assert image.shape == (4, 3, stage.height, stage.width) and score.shape == (4,)
+
+        # At alpha 0, against the networks before this growth.
         if before is not None:
             larger = F.interpolate(before[0], scale_factor=stage.factor, mode="nearest")
-            same = torch.allclose(image, larger, atol=1e-6), torch.allclose(score, before[1], atol=1e-5)
-            assert same == (architecture.preserves_function,) * 2
+            assert torch.allclose(image, larger, atol=1e-6) == architecture.preserves_function
+            assert torch.allclose(score, before[1], atol=1e-5) == architecture.preserves_function
         before = g(z), d(g(z)).score
 
 
 def test_initial_weights_are_keras() -> None:
-    for g, d, _ in grown(Tutorial(), (7, 14, 28)):
+    for g, d, _ in grow_networks(Tutorial(), (7, 14, 28)):
         for module in [*g.modules(), *d.modules()]:
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
                 ins, outs, *kernel = module.weight.shape
@@ -100,7 +123,8 @@ def test_late_parameters_get_the_shared_counter_and_those_without_gradients_stay
     early, late, idle = (nn.Parameter(torch.tensor(1.0)) for _ in range(3))
     optimizer = SharedAdam(lr=0.1).build([early, late, idle], stage)
     for step in range(1, 51):
-        early.grad, late.grad = torch.tensor(2.0), torch.tensor(2.0) if step == 50 else None
+        early.grad = torch.tensor(2.0)
+        late.grad = torch.tensor(2.0) if step == 50 else None
         optimizer.step()
     rate = 0.1 * math.sqrt(1 - 0.999**50) / (1 - 0.5**50)
     assert late.item() == pytest.approx(1.0 - rate * 0.5 * 2.0 / (math.sqrt(0.001 * 4.0) + 1e-7), rel=1e-12)
@@ -108,8 +132,11 @@ def test_late_parameters_get_the_shared_counter_and_those_without_gradients_stay
 
 
 def test_cross_entropy_is_the_mean_over_the_joint_batch() -> None:
-    real, fake = Scores(torch.tensor([0.3, -2.0])), Scores(torch.tensor([1.5, 0.1]))
-    ours, sums = BinaryCrossEntropy(), NonSaturating()
+    real = Scores(torch.tensor([0.3, -2.0]))
+    fake = Scores(torch.tensor([1.5, 0.1]))
+    ours = BinaryCrossEntropy()
+    sums = NonSaturating()
+
     half = sums.discriminator(real, fake)["logistic"] / 2
     torch.testing.assert_close(ours.discriminator(real, fake)["cross_entropy"], half)
     torch.testing.assert_close(ours.generator(fake, None)["cross_entropy"], sums.generator(fake, None)["logistic"])
@@ -125,7 +152,8 @@ def test_joint_terms_hand_losses_their_halves_with_labels_and_add_penalties() ->
             return {"seen": real.score.sum()}
 
     class Constant:
-        weight, every = 2.0, 4
+        weight = 2.0
+        every = 4
 
         def __call__(self, critic: Any, real: Tensor, *rest: Any) -> Tensor:
             return critic(real).score.sum()
@@ -168,8 +196,10 @@ def test_generator_terms_pair_each_fake_with_a_real_where_the_loss_asks() -> Non
             assert name == "both" and inference == (net == "generator")
             return terms(lambda z, labels: z, lambda x, labels: Scores(x), part)
 
-    told = joint_batch.JointBatch(SharedAdam()).step(Ctx())
-    assert told["Loss/generator/paired"] == 4 and told["Scores/real"] == 1.5 and told["Scores/fake"] == 1
+    logged = joint_batch.JointBatch(SharedAdam()).step(Ctx())
+    assert logged["Loss/generator/paired"] == 4
+    assert logged["Scores/real"] == 1.5
+    assert logged["Scores/fake"] == 1
 
 
 @pytest.mark.parametrize(
@@ -181,6 +211,6 @@ def test_generator_terms_pair_each_fake_with_a_real_where_the_loss_asks() -> Non
         (lambda: SharedAdam(beta1=1.0), "beta1 must"),
     ],
 )
-def test_arguments_out_of_range_name_themselves(make: Any, message: str) -> None:
+def test_errors_name_the_argument_out_of_range(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         make()

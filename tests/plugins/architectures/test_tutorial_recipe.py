@@ -1,4 +1,7 @@
-"""The tutorial's recipe against a second, plain transcription of it. Its parts one by one: test_tutorial_parts.py."""
+"""Tests of the tutorial's recipe against a second, plain transcription of it.
+
+Its components are tested one by one in `test_tutorial.py`.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,19 @@ from pggan_kit.errors import ConfigError
 from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.system.seeding import derive
-from pggan_kit.training.step import TrainingStep
+from pggan_kit.training.step import UpdateContext
 
 EXPERIMENTS = ROOT / "experiments"
 STAGES = (7, 14, 28)
-FADE, COUNT, BATCH = 4, 100, 32  # steps of a fade, images of the data set, reals of a step
+FADE = 4  # steps of a fade
+COUNT = 100  # images of the data set
+BATCH = 32  # reals of a step
 
 Tensors = dict[str, Tensor]
 
 
 class Noise:
-    """100 images of noise, each in a class of its own, so that a batch's labels tell which images it holds."""
+    """A data set of 100 images of noise, each in a class of its own, so that labels show which images a batch holds."""
 
     classes = COUNT
     pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 28, 28, 1), np.uint8)
@@ -51,7 +56,7 @@ class Noise:
 
 
 class Transcription:
-    """RECIPES, "The tutorial", in functions on dicts of tensors. Names: network and size, layer, tensor."""
+    """The tutorial's recipe as functions on dicts of tensors. Names: network and size, layer, tensor."""
 
     def __init__(self) -> None:
         self.weights: Tensors = {}
@@ -62,10 +67,12 @@ class Transcription:
     def norm(self, x: Tensor, name: str, training: bool) -> Tensor:
         dims = (0,) if x.dim() == 2 else (0, 2, 3)
         shape = (1, -1) if x.dim() == 2 else (1, -1, 1, 1)
-        mean, var = self.running[f"{name}.running_mean"], self.running[f"{name}.running_var"]
+        mean = self.running[f"{name}.running_mean"]
+        var = self.running[f"{name}.running_var"]
         if training:
             n = x.numel() / x.shape[1]
-            mean, var = x.mean(dims), ((x - x.mean(dims, keepdim=True)) ** 2).mean(dims)
+            mean = x.mean(dims)
+            var = ((x - x.mean(dims, keepdim=True)) ** 2).mean(dims)
             for key, new in (("mean", mean), ("var", var * n / (n - 1))):
                 old = self.running[f"{name}.running_{key}"]
                 self.running[f"{name}.running_{key}"] = 0.99 * old + 0.01 * new.detach()
@@ -99,7 +106,7 @@ class Transcription:
             x = self.norm(x, f"d{s}.norm", training)
             x = torch.where(x > 0, x, 0.3 * x)
             if training:
-                x = x * kept(x, 0.7) / 0.7
+                x = x * draw_mask(x, 0.7) / 0.7
             if s == size and alpha is not None:
                 pooled = F.avg_pool2d(seen, 4, 2, padding=1, count_include_pad=False)
                 x = alpha * x + (1 - alpha) * self.one(pooled, f"d{s}.project")
@@ -114,7 +121,8 @@ class Transcription:
             if grad is None:
                 continue
             m, v = self.moments.get(name, (torch.zeros_like(grad), torch.zeros_like(grad)))
-            m, v = 0.5 * m + 0.5 * grad, 0.999 * v + 0.001 * grad**2
+            m = 0.5 * m + 0.5 * grad
+            v = 0.999 * v + 0.001 * grad**2
             self.moments[name] = m, v
             self.weights[name] = (self.weights[name] - rate * m / (v.sqrt() + 1e-7)).detach().requires_grad_(True)
 
@@ -129,32 +137,41 @@ class Transcription:
         return g_loss, d_loss
 
 
-def kept(x: Tensor, share: float) -> Tensor:
-    """A mask drawn in the order of the elements' indices, however they lie in memory (torch's follows the memory)."""
+def draw_mask(x: Tensor, share: float) -> Tensor:
+    """Draw a mask in the order of the elements' indices, whatever the memory layout.
+
+    torch's own order is that of the memory.
+    """
     return torch.empty(x.shape, device=x.device).bernoulli_(share)
 
 
-def layers(state: Any) -> dict[str, nn.Module]:
-    """The framework's layers by the transcription's names."""
-    g, d, size = state.generator, state.discriminator, state.stage.height
-    found = {"g7.dense": g.stem.dense, "g7.norm": g.stem.norm, f"g{size}.rgb": g.to_image[0]}
-    found |= {"d7.dense": d.head.dense, f"d{size}.rgb": d.from_image[0]}
+def name_layers(state: Any) -> dict[str, nn.Module]:
+    """Return the framework's layers by the transcription's names."""
+    g = state.generator
+    d = state.discriminator
+    size = state.stage.height
+    named = {"g7.dense": g.stem.dense, "g7.norm": g.stem.norm, f"g{size}.rgb": g.to_image[0]}
+    named |= {"d7.dense": d.head.dense, f"d{size}.rgb": d.from_image[0]}
     for net, name in ((g, "g"), (d, "d")):
         for index, block in net.blocks.items():
-            found |= {f"{name}{STAGES[int(index)]}.conv": block[0], f"{name}{STAGES[int(index)]}.norm": block[1]}
+            named |= {f"{name}{STAGES[int(index)]}.conv": block[0], f"{name}{STAGES[int(index)]}.norm": block[1]}
         if net.bridge is not None:
-            found[f"{name}{size}.project"] = net.bridge.project
-    return found
+            named[f"{name}{size}.project"] = net.bridge.project
+    return named
 
 
-def tensors(state: Any) -> Tensors:
-    """Weights and running statistics by the transcription's names."""
-    named = {f"{name}.{key}": t for name, layer in layers(state).items() for key, t in layer.state_dict().items()}
-    return {name: t.clone() for name, t in named.items() if "num_batches" not in name}
+def copy_tensors(state: Any) -> Tensors:
+    """Return the weights and running statistics by the transcription's names."""
+    copies = {}
+    for layer_name, layer in name_layers(state).items():
+        for key, tensor in layer.state_dict().items():
+            if "num_batches" not in key:
+                copies[f"{layer_name}.{key}"] = tensor.clone()
+    return copies
 
 
 class Shadow:
-    """Trains the transcription beside a run, from the same initial weights, and compares them after every step."""
+    """An observer that trains the transcription beside a run, and compares them after every step."""
 
     def __init__(self) -> None:
         self.plain = Transcription()
@@ -164,33 +181,38 @@ class Shadow:
     @hookimpl
     def before_stage(self, state: Any) -> None:
         self.begun = state.steps
-        for name, tensor in tensors(state).items():
+        for name, tensor in copy_tensors(state).items():
             place = self.plain.running if "running" in name else self.plain.weights
             place.setdefault(name, tensor.requires_grad_("running" not in name))
 
     @hookimpl
     def after_step(self, run: Any, state: Any, losses: Tensors) -> None:
-        size, done = state.stage.height, state.steps - 1 - self.begun
+        size = state.stage.height
+        done = state.steps - 1 - self.begun
         alpha = done / FADE if size > 7 and done < FADE else None
         (images, labels), z = self.drawn
         self.drawn.clear()
+
+        # The reals are those of the labels, every second or fourth pixel of them.
         pixels = Noise.pixels[labels, :, :, 0][:, 14 // size :: 28 // size, 14 // size :: 28 // size]
         real = torch.from_numpy(pixels)[:, None] / 255.0 * 2 - 1
-        close(images, real, "reals")
+        assert_close(images, real, "reals")
+
+        # The same step, with the same random numbers for dropout.
         torch.manual_seed(derive(0, "step", state.images - BATCH, 0))
         g_loss, d_loss = self.plain.step(real.double(), z, size, alpha)
-        close(losses["Loss/generator/cross_entropy"], g_loss.detach(), "G's loss")
-        close(losses["Loss/discriminator/cross_entropy"], d_loss.detach(), "D's loss")
-        for name, tensor in tensors(state).items():
-            close(tensor, {**self.plain.weights, **self.plain.running}[name].detach(), name)
-        drawn = run.generate(z[:3])
-        close(drawn, self.plain.generator(z[:3], size, alpha, training=False).float(), "images", 1e-6)
+        assert_close(losses["Loss/generator/cross_entropy"], g_loss.detach(), "G's loss")
+        assert_close(losses["Loss/discriminator/cross_entropy"], d_loss.detach(), "D's loss")
+        for name, tensor in copy_tensors(state).items():
+            assert_close(tensor, {**self.plain.weights, **self.plain.running}[name].detach(), name)
+        generated = run.generate(z[:3])
+        assert_close(generated, self.plain.generator(z[:3], size, alpha, training=False).float(), "images", 1e-6)
         self.compared.append((size, alpha))
 
 
-def close(found: Tensor, wanted: Tensor, what: str, tolerance: float = 1e-10) -> None:
+def assert_close(actual: Tensor, wanted: Tensor, what: str, tolerance: float = 1e-10) -> None:
     torch.testing.assert_close(
-        found, wanted.to(found.dtype), rtol=tolerance, atol=tolerance, msg=lambda text: f"{what}: {text}"
+        actual, wanted.to(actual.dtype), rtol=tolerance, atol=tolerance, msg=lambda text: f"{what}: {text}"
     )
 
 
@@ -221,27 +243,27 @@ def test_recipe_is_followed_step_by_step(
     config: Path, tmp_path: Path, double: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shadow = Shadow()
-    dropout = lambda x, p, training, inplace: x * kept(x, 1 - p) / (1 - p) if training else x  # noqa: E731
+    dropout = lambda x, p, training, inplace: x * draw_mask(x, 1 - p) / (1 - p) if training else x  # noqa: E731
     monkeypatch.setattr(F, "dropout", dropout)
     for name in ("reals", "latents"):
-        drawn = getattr(TrainingStep, name)
+        drawn = getattr(UpdateContext, name)
 
-        def record(ctx: TrainingStep, *args: Any, drawn: Any = drawn) -> Any:
+        def record(ctx: UpdateContext, *args: Any, drawn: Any = drawn) -> Any:
             shadow.drawn.append(drawn(ctx, *args))
             return shadow.drawn[-1]
 
-        monkeypatch.setattr(TrainingStep, name, record)
+        monkeypatch.setattr(UpdateContext, name, record)
     run = train(config, run_dir=tmp_path / "run", plugins=[NOISE, shadow])
     fades = [(size, alpha) for size in (14, 28) for alpha in (0.0, 0.25, 0.5, 0.75)]
     assert shadow.compared == [(7, None)] * 2 + fades[:4] + [(14, None)] + fades[4:] + [(28, None)]
     optimizer = run.state.optimizers["both"]
     assert {state["step"] for state in optimizer.state.values()} == {2 * run.state.steps}
-    moments = {name: shadow.plain.moments[name] for name in tensors(run.state) if name in shadow.plain.moments}
+    moments = {name: shadow.plain.moments[name] for name in copy_tensors(run.state) if name in shadow.plain.moments}
     for name, (first, second) in moments.items():
         layer, _, kind = name.rpartition(".")
-        state = optimizer.state[getattr(layers(run.state)[layer], kind)]
-        close(state["exp_avg"], first, name)
-        close(state["exp_avg_sq"], second, name)
+        state = optimizer.state[getattr(name_layers(run.state)[layer], kind)]
+        assert_close(state["exp_avg"], first, name)
+        assert_close(state["exp_avg_sq"], second, name)
     assert len(moments) == len(optimizer.state) == len(list(optimizer.param_groups[0]["params"]))
 
 
@@ -265,7 +287,7 @@ def test_discriminator_infers_for_the_generator_and_then_learns_from_one_joint_b
 
 
 class Breaks:
-    """Fails in the middle of the last fade, past a checkpoint."""
+    """A hook that fails in the middle of the last fade, past a checkpoint."""
 
     @hookimpl
     def after_step(self, state: Any) -> None:
@@ -273,16 +295,17 @@ class Breaks:
             raise RuntimeError("the plug was pulled")
 
 
-def shortened(tmp_path: Path, fade: int) -> list[str]:
-    """Overrides: few digits, fades of so many steps, two steps in each other phase, a tick every four steps."""
+def shorten(tmp_path: Path, fade: int) -> list[str]:
+    """Return overrides: few digits, fades of `fade` steps, two steps in each other phase, a tick every four steps."""
     return [
         f"schedule.fade_images = '{fade} steps'", "schedule.stable_images = '2 steps'", "train.tick = 128",
         "datasets.MNIST.limit = 64", f"data.cache = '{tmp_path / 'cache'}'", "train.device = 'cpu'",
     ]  # fmt: skip
 
 
-def test_resumed_run_ends_with_the_same_bits_and_counter(tmp_path: Path) -> None:
-    recipe, short = EXPERIMENTS / "tutorial_mnist.gin", shortened(tmp_path, fade=3)
+def test_resumed_run_ends_equal_bit_for_bit_with_the_same_counter(tmp_path: Path) -> None:
+    recipe = EXPERIMENTS / "tutorial_mnist.gin"
+    short = shorten(tmp_path, fade=3)
     short += ["observers.Samples.count = 1", "observers.Growth.count = 1", "observers.TensorBoard.count = 1"]
     whole = train(recipe, short, run_dir=tmp_path / "whole")
     with pytest.raises(Exception, match="plug was pulled"):
@@ -292,14 +315,15 @@ def test_resumed_run_ends_with_the_same_bits_and_counter(tmp_path: Path) -> None
     assert {state["step"] for state in saved.optimizers["both"]["state"].values()} == {16}
     resumed = resume(tmp_path / "run")
     assert {state["step"] for state in resumed.state.optimizers["both"].state.values()} == {2 * 12}
-    left, right = whole.state.take_snapshot().content(), resumed.state.take_snapshot().content()
+    left = whole.state.take_snapshot()
+    right = resumed.state.take_snapshot()
     for name in ("generator", "discriminator", "ema", "optimizers", "steps", "starts"):
-        torch.testing.assert_close(left[name], right[name], rtol=0, atol=0)
+        torch.testing.assert_close(getattr(left, name), getattr(right, name), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["tutorial_mnist", "tutorial_mnist_mended"])
 def test_experiment_trains_two_steps_in_each_phase(name: str, tmp_path: Path) -> None:
-    run = train(EXPERIMENTS / f"{name}.gin", shortened(tmp_path, fade=2), run_dir=tmp_path / "run")
+    run = train(EXPERIMENTS / f"{name}.gin", shorten(tmp_path, fade=2), run_dir=tmp_path / "run")
     assert (run.state.steps, run.state.images, run.state.starts) == (10, 320, [0, 64, 192])
     with Image.open(tmp_path / "run" / "growth.gif") as gif:
         assert gif.n_frames == 5 and gif.info["duration"] == 400

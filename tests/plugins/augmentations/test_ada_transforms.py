@@ -1,4 +1,4 @@
-"""ADA's transforms: pixel blits bit by bit, map and colours against the paper's matrices in float64, the chances."""
+"""Tests of ADA's transforms: pixel blits bit for bit, map and colours against the paper's matrices, probabilities."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pggan_plugins.augmentations import ADA, geometry
 from pggan_plugins.augmentations.colour import recolour
-from pggan_plugins.augmentations.dice import Dice
 from pggan_plugins.augmentations.geometry import Affine
+from pggan_plugins.augmentations.random_draws import RandomDraws
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -27,34 +27,40 @@ def test_p_0_changes_no_bit(shape: tuple[int, ...]) -> None:
         assert torch.equal(ADA(p=0.0)(images), images)
 
 
-def turned(image: np.ndarray) -> list[np.ndarray]:
-    """The flips and turns of an image that keep its shape."""
-    turns = [np.rot90(image, k, (1, 2)) for k in range(4)]
-    return [t for turn in turns for t in (turn, turn[:, :, ::-1]) if t.shape == image.shape]
+def list_flips_and_turns(image: np.ndarray) -> list[np.ndarray]:
+    """Return the flips and turns of an image that keep its shape."""
+    candidates = []
+    for k in range(4):
+        turn = np.rot90(image, k, (1, 2))
+        candidates += [turn, turn[:, :, ::-1]]
+    return [candidate for candidate in candidates if candidate.shape == image.shape]
 
 
 @pytest.mark.parametrize(("size", "count"), [((4, 4), 8), ((4, 3), 4), ((1, 2), 4)])
 def test_blits_of_small_images_are_their_flips_and_turns(size: tuple[int, int], count: int) -> None:
-    """At 4 pixels the shift of 1/8 rounds to 0. Bit by bit: pixels move and keep their values."""
+    """At 4 pixels the shift of 1/8 rounds to 0. Equal bit for bit: pixels move and keep their values."""
     images = noise(300, 2, *size).float()
     torch.manual_seed(0)
-    found = ADA(["blit"], p=1.0)(images)
+    augmented = ADA(["blit"], p=1.0)(images)
+
     seen = set()
-    for image, moved in zip(images.numpy(), found.numpy(), strict=True):
-        matches = [i for i, wanted in enumerate(turned(image)) if np.array_equal(wanted, moved)]
+    for image, moved in zip(images.numpy(), augmented.numpy(), strict=True):
+        matches = [i for i, wanted in enumerate(list_flips_and_turns(image)) if np.array_equal(wanted, moved)]
         assert matches
         seen.add(matches[0])
-    assert len(seen) == len(turned(images[0].numpy())) == count or size == (1, 2)
+    assert len(seen) == len(list_flips_and_turns(images[0].numpy())) == count or size == (1, 2)
 
 
 def test_blits_shift_by_whole_pixels_over_a_mirrored_border() -> None:
     images = noise(300, 1, 16, 24).float()
     torch.manual_seed(0)
-    found = ADA(["blit"], p=1.0)(images)
+    augmented = ADA(["blit"], p=1.0)(images)
+
+    # Exactly one flip or turn with one shift explains each result, and all shifts of up to 2 x 3 pixels occur.
     seen = set()
-    for image, moved in zip(images.numpy(), found.numpy(), strict=True):
+    for image, moved in zip(images.numpy(), augmented.numpy(), strict=True):
         fits = []
-        for index, picture in enumerate(turned(image)):
+        for index, picture in enumerate(list_flips_and_turns(image)):
             padded = np.pad(picture, ((0, 0), (2, 2), (3, 3)), mode="reflect")
             fits += [
                 (index, dy, dx)
@@ -69,57 +75,62 @@ def test_blits_shift_by_whole_pixels_over_a_mirrored_border() -> None:
 def test_a_shift_moves_to_the_right_and_down() -> None:
     images = noise(1, 1, 6, 6)
     one = torch.ones(1, dtype=torch.float64)
-    found = geometry.warp(images, geometry.shift(one, 2 * one))
-    torch.testing.assert_close(found[0, 0, 2:, 1:], images[0, 0, :-2, :-1])
+    shifted = geometry.warp(images, geometry.invert_shift(one, 2 * one))
+    torch.testing.assert_close(shifted[0, 0, 2:, 1:], images[0, 0, :-2, :-1])
 
 
 @pytest.mark.parametrize(("h", "w"), [(7, 7), (5, 8), (1, 3)])
 def test_warp_by_loops(h: int, w: int) -> None:
-    images, numbers = noise(4, 2, h, w), noise(6, 4, seed=1) * torch.tensor([[1.0], [1], [5], [1], [1], [5]])
-    found = geometry.warp(images, Affine(*numbers))
+    images = noise(4, 2, h, w)
+    numbers = noise(6, 4, seed=1) * torch.tensor([[1.0], [1], [5], [1], [1], [5]])
+    warped = geometry.warp(images, Affine(*numbers))
 
-    def pixel(image: np.ndarray, i: int, j: int) -> np.ndarray:
+    def reflect(place: int, size: int) -> int:
         for _ in range(100):  # from mirror to mirror until it lies inside
-            i = -i if i < 0 else (2 * (h - 1) - i if i >= h else i)
-            j = -j if j < 0 else (2 * (w - 1) - j if j >= w else j)
-            if h == 1:
-                i = 0
-        return image[:, i, j]
+            if place < 0:
+                place = -place
+            elif place >= size:
+                place = 2 * (size - 1) - place
+        return 0 if size == 1 else place
 
     for n, image in enumerate(images.numpy()):
         xx, xy, x0, yx, yy, y0 = numbers[:, n].tolist()
         for i, j in np.ndindex(h, w):
-            x, y = j - (w - 1) / 2, i - (h - 1) / 2
-            column, row = xx * x + xy * y + x0 + (w - 1) / 2, yx * x + yy * y + y0 + (h - 1) / 2
-            left, top = math.floor(column), math.floor(row)
-            wanted = sum(
-                (1 - abs(row - a)) * (1 - abs(column - b)) * pixel(image, a, b)
-                for a, b in itertools.product((top, top + 1), (left, left + 1))
-            )
-            np.testing.assert_allclose(found[n, :, i, j].numpy(), wanted, atol=1e-12)
+            # The place in the image that this pixel shows, and the four pixels around it with their weights.
+            x = j - (w - 1) / 2
+            y = i - (h - 1) / 2
+            column = xx * x + xy * y + x0 + (w - 1) / 2
+            row = yx * x + yy * y + y0 + (h - 1) / 2
+            left = math.floor(column)
+            top = math.floor(row)
+            wanted = np.zeros(2)
+            for a, b in itertools.product((top, top + 1), (left, left + 1)):
+                weight = (1 - abs(row - a)) * (1 - abs(column - b))
+                wanted += weight * image[:, reflect(a, h), reflect(b, w)]
+            np.testing.assert_allclose(warped[n, :, i, j].numpy(), wanted, atol=1e-12)
 
 
-class Listed(Dice):
-    """Dice that remember what they gave."""
+class RecordedDraws(RandomDraws):
+    """Draws that record what they returned."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.given: list[Tensor] = []
+        self.record: list[Tensor] = []
 
-    def strike(self, values: Tensor, p: Tensor | None = None) -> Tensor:
-        self.given.append(super().strike(values, p))
-        return self.given[-1]
+    def toss_coins(self, values: Tensor, p: Tensor | None = None) -> Tensor:
+        self.record.append(super().toss_coins(values, p))
+        return self.record[-1]
 
 
 def matrix(*rows: tuple[float, float, float]) -> np.ndarray:
     return np.array([*rows, (0.0, 0.0, 1.0)])
 
 
-def scaling(x: float, y: float) -> np.ndarray:
+def scale_by(x: float, y: float) -> np.ndarray:
     return matrix((x, 0, 0), (0, y, 0))
 
 
-def turning(angle: float) -> np.ndarray:
+def turn_by(angle: float) -> np.ndarray:
     return matrix((math.cos(angle), math.sin(angle), 0), (-math.sin(angle), math.cos(angle), 0))
 
 
@@ -127,43 +138,43 @@ def turning(angle: float) -> np.ndarray:
 def test_map_is_the_inverse_of_the_papers_transforms_in_order(h: int, w: int) -> None:
     """Forward matrices, the first transform innermost, inverted as a whole."""
     torch.manual_seed(0)
-    dice = Listed(50, torch.tensor(0.8), torch.float64)
-    found = [
-        field if isinstance(field, Tensor) else torch.full((50,), field, dtype=torch.float64)
-        for field in geometry.random_map(dice, ("blit", "geometry"), h, w)
-    ]
+    draws = RecordedDraws(50, torch.tensor(0.8), torch.float64)
+    drawn_map = geometry.draw_map(draws, ("blit", "geometry"), h, w)
+    fields = [torch.as_tensor(field, dtype=torch.float64).expand(50) for field in drawn_map]
     for n in range(50):
-        turns, flip, (tx, ty), size, stretch, before, after, (fx, fy) = (given[..., n].tolist() for given in dice.given)
+        turns, flip, (tx, ty), size, stretch, before, after, (fx, fy) = (each[..., n].tolist() for each in draws.record)
         quarter = turns * (1 if h == w else 2) * math.pi / 2
         forward = [
-            scaling(1 - 2 * flip, 1),
-            turning(quarter),
+            scale_by(1 - 2 * flip, 1),
+            turn_by(quarter),
             matrix((1, 0, round(tx * w)), (0, 1, round(ty * h))),
-            scaling(2**size, 2**size),
-            turning(before),
-            scaling(2**stretch, 2**-stretch),
-            turning(after),
+            scale_by(2**size, 2**size),
+            turn_by(before),
+            scale_by(2**stretch, 2**-stretch),
+            turn_by(after),
             matrix((1, 0, fx * w), (0, 1, fy * h)),
         ]
-        whole = np.eye(3)
+        product = np.eye(3)
         for step in forward:
-            whole = step @ whole
-        wanted = np.linalg.inv(whole)[:2].flatten()
-        np.testing.assert_allclose([field[n].item() for field in found], wanted, atol=1e-9)
+            product = step @ product
+        wanted = np.linalg.inv(product)[:2].flatten()
+        np.testing.assert_allclose([field[n].item() for field in fields], wanted, atol=1e-9)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_colour_is_the_papers_matrices(channels: int) -> None:
     """4x4 matrices on (r, g, b, 1), multiplied up; gray images take the mean row, as in the paper's code."""
     torch.manual_seed(0)
-    dice = Listed(40, torch.tensor(0.8), torch.float64)
+    draws = RecordedDraws(40, torch.tensor(0.8), torch.float64)
     images = noise(40, channels, 2, 3)
-    found = recolour(images, dice).numpy()
+    recoloured = recolour(images, draws).numpy()
+
     v = np.ones(channels) / math.sqrt(channels)
     names = ["brightness", "contrast", "flip"] + ["hue"] * (channels == 3) + ["saturation"] * (channels > 1)
     for n, image in enumerate(images.numpy()):
-        draw = dict(zip(names, (given[n].item() for given in dice.given), strict=True))
-        linear, offset = np.eye(channels), np.zeros(channels) + draw["brightness"]
+        draw = dict(zip(names, (each[n].item() for each in draws.record), strict=True))
+        linear = np.eye(channels)
+        offset = np.full(channels, draw["brightness"])
         steps = [np.eye(channels) * 2 ** draw["contrast"], np.eye(channels) - 2 * draw["flip"] * np.outer(v, v)]
         if channels == 3:
             angle = draw["hue"]
@@ -172,84 +183,99 @@ def test_colour_is_the_papers_matrices(channels: int) -> None:
         if channels > 1:
             steps.append(np.outer(v, v) + (np.eye(channels) - np.outer(v, v)) * 2 ** draw["saturation"])
         for step in steps:
-            linear, offset = step @ linear, step @ offset
+            linear = step @ linear
+            offset = step @ offset
         wanted = np.einsum("ab,bhw->ahw", linear, image) + offset[:, None, None]
-        np.testing.assert_allclose(found[n], wanted, atol=1e-12)
+        np.testing.assert_allclose(recoloured[n], wanted, atol=1e-12)
 
 
-def test_dice_strike_each_sample_on_its_own_with_chance_p() -> None:
+def test_each_sample_has_a_coin_of_its_own_with_probability_p() -> None:
     torch.manual_seed(0)
     count = 40_000
-    dice = Dice(count, torch.tensor(0.3), torch.float64)
-    normal, uniform, whole = dice.normal(0.2), dice.uniform(2.0), dice.whole(4)
-    for draws in (normal, uniform):
-        struck = draws[draws != 0]
-        assert len(struck) / count == pytest.approx(0.3, abs=0.01)
+    draws = RandomDraws(count, torch.tensor(0.3), torch.float64)
+    normal = draws.draw_normal(0.2)
+    uniform = draws.draw_uniform(2.0)
+    integers = draws.draw_integers(4)
+
+    for numbers in (normal, uniform):
+        heads = numbers[numbers != 0]
+        assert len(heads) / count == pytest.approx(0.3, abs=0.01)
     assert normal[normal != 0].std().item() == pytest.approx(0.2, rel=0.03)
     assert uniform.abs().max().item() == pytest.approx(2.0, abs=0.01)
     assert uniform[uniform != 0].mean().item() == pytest.approx(0.0, abs=0.06)
-    shares = [(whole == k).double().mean().item() for k in range(4)]
+    shares = [(integers == k).double().mean().item() for k in range(4)]
     assert shares == pytest.approx([0.775, 0.075, 0.075, 0.075], abs=0.01)
     together = ((normal != 0) & (uniform != 0)).double().mean().item()
     assert together == pytest.approx(0.09, abs=0.01)
 
 
 def test_sizes_of_the_draws_are_the_papers() -> None:
-    """Deviations of the normal ones, and the largest of the uniform ones."""
+    """The deviations of the normal ones, and the limits of the uniform ones."""
     torch.manual_seed(0)
-    dice = Listed(40_000, torch.tensor(1.0), torch.float64)
-    geometry.random_map(dice, ("blit", "geometry"), 8, 8)
-    turn, flip, (tx, ty), size, stretch, before, after, (fx, fy) = dice.given
-    dice.given = []
-    recolour(torch.zeros(40_000, 3, 1, 1, dtype=torch.float64), dice)
-    brightness, contrast, luma, hue, saturation = dice.given
+    draws = RecordedDraws(40_000, torch.tensor(1.0), torch.float64)
+    geometry.draw_map(draws, ("blit", "geometry"), 8, 8)
+    turn, flip, (tx, ty), size, stretch, before, after, (fx, fy) = draws.record
+    draws.record = []
+    recolour(torch.zeros(40_000, 3, 1, 1, dtype=torch.float64), draws)
+    brightness, contrast, luma, hue, saturation = draws.record
+
     normals = (size, 0.2), (stretch, 0.2), (fx, 0.125), (fy, 0.125), (brightness, 0.2), (contrast, 0.5), (saturation, 1)
-    for draws, deviation in normals:
-        assert draws.std().item() == pytest.approx(deviation, rel=0.02)
-        assert draws.mean().item() == pytest.approx(0, abs=0.02 * deviation)
-    for draws, most in ((tx, 0.125), (ty, 0.125), (before, math.pi), (after, math.pi), (hue, math.pi)):
-        assert draws.abs().max().item() == pytest.approx(most, rel=1e-3) and draws.abs().max() <= most
-        assert draws.std().item() == pytest.approx(most / math.sqrt(3), rel=0.02)
-    for draws, count in ((turn, 4), (flip, 2), (luma, 2)):
-        shares = torch.bincount(draws.long()) / len(draws)
+    for numbers, deviation in normals:
+        assert numbers.std().item() == pytest.approx(deviation, rel=0.02)
+        assert numbers.mean().item() == pytest.approx(0, abs=0.02 * deviation)
+    for numbers, limit in ((tx, 0.125), (ty, 0.125), (before, math.pi), (after, math.pi), (hue, math.pi)):
+        assert numbers.abs().max().item() == pytest.approx(limit, rel=1e-3) and numbers.abs().max() <= limit
+        assert numbers.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.02)
+    for numbers, count in ((turn, 4), (flip, 2), (luma, 2)):
+        shares = torch.bincount(numbers.long()) / len(numbers)
         assert shares.tolist() == pytest.approx([1 / count] * count, abs=0.01)
 
 
-def test_one_of_the_two_rotations_strikes_with_chance_p() -> None:
+def test_one_of_the_two_rotations_happens_with_probability_p() -> None:
     torch.manual_seed(0)
-    dice = Listed(40_000, torch.tensor(0.4), torch.float64)
-    geometry.random_map(dice, ("geometry",), 8, 8)
-    before, after = dice.given[2], dice.given[3]
+    draws = RecordedDraws(40_000, torch.tensor(0.4), torch.float64)
+    geometry.draw_map(draws, ("geometry",), 8, 8)
+    _, _, before, after, _ = draws.record
     assert ((before != 0) | (after != 0)).double().mean().item() == pytest.approx(0.4, abs=0.01)
 
 
 def test_each_transform_tosses_as_many_coins_as_in_the_paper() -> None:
-    """Karras et al. 2020, appendix B: each transform tosses one coin, a shift too. Of `count` whole values, 0 among
-    them, the coin shows `1 - 1 / count`; each of the two rotations has a coin of its own, with 1 - sqrt(1 - p)."""
+    """Karras et al. 2020, appendix B: each transform tosses one coin, a shift too.
+
+    A draw of `count` integers, 0 among them, shows its coin with probability 1 - 1 / count; each of the two rotations
+    has a coin of its own, with 1 - sqrt(1 - p).
+    """
     torch.manual_seed(0)
     p = 0.5
-    dice = Listed(40_000, torch.tensor(p), torch.float64)
-    geometry.random_map(dice, ("blit", "geometry"), 8, 8)
-    recolour(torch.zeros(40_000, 3, 1, 1, dtype=torch.float64), dice)
+    draws = RecordedDraws(40_000, torch.tensor(p), torch.float64)
+    geometry.draw_map(draws, ("blit", "geometry"), 8, 8)
+    recolour(torch.zeros(40_000, 3, 1, 1, dtype=torch.float64), draws)
     names = ["turn", "flip", "shift", "size", "stretch", "before", "after", "fraction"]
     names += ["brightness", "contrast", "luma", "hue", "saturation"]
-    struck = {name: draws != 0 for name, draws in zip(names, dice.given, strict=True)}
+    heads = {name: numbers != 0 for name, numbers in zip(names, draws.record, strict=True)}
+
+    # Both axes of a shift move, or neither.
     for name in ("shift", "fraction"):
-        assert torch.equal(*struck[name]), f"the {name} strikes one axis alone"
-        struck[name] = struck[name][0]
+        assert torch.equal(*heads[name]), f"the {name} moves one axis alone"
+        heads[name] = heads[name][0]
+
+    # Each alone, and in pairs: the coins are independent.
     either = 1 - math.sqrt(1 - p)
     wanted = {"turn": p * 3 / 4, "flip": p / 2, "luma": p / 2, "before": either, "after": either}
-    for name, samples in struck.items():
+    for name, samples in heads.items():
         assert samples.double().mean().item() == pytest.approx(wanted.get(name, p), abs=0.012), name
-    for one, two in itertools.combinations(struck, 2):
-        both = (struck[one] & struck[two]).double().mean().item()
+    for one, two in itertools.combinations(heads, 2):
+        both = (heads[one] & heads[two]).double().mean().item()
         assert both == pytest.approx(wanted.get(one, p) * wanted.get(two, p), abs=0.012), (one, two)
 
 
-def test_as_many_images_stay_as_by_the_papers_chances() -> None:
-    """Of 16x16 pixels with p = 0.5, blits leave those that are neither flipped, nor turned, nor shifted: a shift of
-    U(-2, 2) pixels on each axis rounds to 0 with a chance of 1/4 each."""
-    count, p = 20_000, 0.5
+def test_as_many_images_stay_as_in_the_paper() -> None:
+    """Blits leave those unchanged that are neither flipped, nor turned, nor shifted.
+
+    At 16x16 pixels a shift of U(-2, 2) pixels on each axis rounds to 0 with a probability of 1/4 each.
+    """
+    count = 20_000
+    p = 0.5
     images = noise(1, 1, 16, 16).float().expand(count, 1, 16, 16)
     torch.manual_seed(0)
     stay = (ADA(["blit"], p=p)(images) == images).flatten(1).all(1)
@@ -260,10 +286,10 @@ def test_as_many_images_stay_as_by_the_papers_chances() -> None:
 def test_ada_keeps_coordinates_under_autocast() -> None:
     """A coordinate in bfloat16 would be off by whole pixels at 256."""
     images = torch.rand(2, 1, 256, 256)
-    part = ADA(["blit", "geometry"], p=1.0)
+    ada = ADA(["blit", "geometry"], p=1.0)
     torch.manual_seed(0)
-    wanted = part(images)
+    wanted = ada(images)
     torch.manual_seed(0)
     with torch.autocast("cpu", torch.bfloat16):
-        found = part(images)
-    torch.testing.assert_close(found, wanted)
+        augmented = ada(images)
+    torch.testing.assert_close(augmented, wanted)

@@ -1,5 +1,7 @@
-"""DiffAugment against a transcription; both twice differentiable; ADA's p up, down, logged and resumed. What ADA does
-to images is in `test_ada_transforms.py`."""
+"""Tests of DiffAugment against a transcription, of both augmentations' gradients, and of ADA's p in a run.
+
+What ADA does to images is tested in `test_ada_transforms.py`.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,7 @@ class TestADA(AugmentationSuite):
     def make(self) -> ADA:
         return ADA(p=0.7, interval=8, adjust_images=100)
 
-    def chosen(self, part: Any) -> dict[str, Any]:
+    def choose_arguments(self, part: Any) -> dict[str, Any]:
         """With an update that reports the signs of scores, as ADA asks of it."""
         return {"augmentation": part, "update": Alternating()}
 
@@ -86,7 +88,9 @@ def test_both_are_components() -> None:
 def test_colour_by_transcription(shape: tuple[int, ...]) -> None:
     images = noise(*shape)
     torch.manual_seed(1)
-    found = DiffAugment(["colour"])(images)
+    augmented = DiffAugment(["colour"])(images)
+
+    # The same random numbers, and the paper's formulas sample by sample.
     torch.manual_seed(1)
     draws = torch.rand(3, shape[0], 1, 1, 1, dtype=torch.float64).numpy().reshape(3, -1)
     for n, image in enumerate(images.numpy()):
@@ -95,18 +99,18 @@ def test_colour_by_transcription(shape: tuple[int, ...]) -> None:
         gray = image.mean(0)
         image = gray + (image - gray) * 2 * saturation
         image = image.mean() + (image - image.mean()) * (contrast + 0.5)
-        np.testing.assert_allclose(found[n].numpy(), image, atol=1e-12)
+        np.testing.assert_allclose(augmented[n].numpy(), image, atol=1e-12)
 
 
 def test_saturation_leaves_gray_images() -> None:
-    """What is left of a gray image's colour is a line through its pixels: brightness and contrast."""
+    """Only brightness and contrast change a gray image, and together they are a linear function of its pixels."""
     images = noise(4, 1, 5, 5)
     torch.manual_seed(0)
-    found = DiffAugment(["colour"])(images)
-    assert found.std((1, 2, 3)).ge(0.5 * images.std((1, 2, 3)) * 0.999).all()
+    augmented = DiffAugment(["colour"])(images)
+    assert augmented.std((1, 2, 3)).ge(0.5 * images.std((1, 2, 3)) * 0.999).all()
     for n in range(4):
-        slope, offset = np.polyfit(images[n].flatten().numpy(), found[n].flatten().numpy(), 1)
-        np.testing.assert_allclose(found[n].numpy(), slope * images[n].numpy() + offset, atol=1e-9)
+        slope, offset = np.polyfit(images[n].flatten().numpy(), augmented[n].flatten().numpy(), 1)
+        np.testing.assert_allclose(augmented[n].numpy(), slope * images[n].numpy() + offset, atol=1e-9)
 
 
 @pytest.mark.parametrize(("height", "width", "rows", "columns"), [(8, 16, 1, 2), (4, 4, 1, 1), (3, 20, 0, 3)])
@@ -115,9 +119,11 @@ def test_translation_shifts_by_all_whole_pixels_up_to_its_share(
 ) -> None:
     images = torch.rand(400, 2, height, width) + 1.0
     torch.manual_seed(0)
-    found = DiffAugment(["translation"])(images)
+    augmented = DiffAugment(["translation"])(images)
+
+    # Exactly one shift explains each result, and all shifts up to the share occur.
     seen = set()
-    for image, moved in zip(images.numpy(), found.numpy(), strict=True):
+    for image, moved in zip(images.numpy(), augmented.numpy(), strict=True):
         padded = np.pad(image, ((0, 0), (rows, rows), (columns, columns)))
         fits = [
             (dy, dx)
@@ -136,9 +142,11 @@ BOXES = [(8, 8, 0.5), (7, 5, 0.5), (4, 12, 0.3), (6, 6, 1.0), (5, 5, 0.0)]
 def test_cutout_hides_one_box_with_its_centre_anywhere(height: int, width: int, share: float) -> None:
     images = torch.rand(600, 3, height, width) + 1.0
     torch.manual_seed(0)
-    found = DiffAugment(["cutout"], cutout=share)(images)
-    hidden = (found == 0).all(1).numpy()
-    np.testing.assert_array_equal(found.numpy(), np.where(hidden[:, None], 0, images.numpy()))
+    augmented = DiffAugment(["cutout"], cutout=share)(images)
+    hidden = (augmented == 0).all(1).numpy()
+    np.testing.assert_array_equal(augmented.numpy(), np.where(hidden[:, None], 0, images.numpy()))
+
+    # What is hidden is a box of the right size, unless the border cuts it.
     seen = set()
     for mask in hidden:
         lines = [np.flatnonzero(mask.any(axis)) for axis in (1, 0)]
@@ -148,6 +156,8 @@ def test_cutout_hides_one_box_with_its_centre_anywhere(height: int, width: int, 
             assert len(line) == box or not box or line[0] == 0 or line[-1] == size - 1
         assert mask.sum() == len(lines[0]) * len(lines[1])
         seen.add(tuple(tuple(line) for line in lines))
+
+    # All places occur.
     boxes = [int(size * share + 0.5) for size in (height, width)]
     starts = [size + 1 - box % 2 for size, box in zip((height, width), boxes, strict=True)]
     if share == 0.5:  # each start shows a box of its own, while at least one pixel of it is inside
@@ -157,10 +167,10 @@ def test_cutout_hides_one_box_with_its_centre_anywhere(height: int, width: int, 
 def test_policy_chooses_and_orders() -> None:
     images = noise(3, 3, 8, 8)
     torch.manual_seed(0)
-    found = DiffAugment(["cutout", "translation"])(images)
+    augmented = DiffAugment(["cutout", "translation"])(images)
     torch.manual_seed(0)
     wanted = DiffAugment(["translation"])(DiffAugment(["cutout"])(images))
-    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    torch.testing.assert_close(augmented, wanted, rtol=0, atol=0)
 
 
 # Both, differentiated
@@ -169,27 +179,28 @@ def test_policy_chooses_and_orders() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("make", [DiffAugment, lambda: ADA(p=1.0), lambda: ADA(p=0.5)])
 def test_gradients_of_both_orders(make: Callable[[], Any], channels: int) -> None:
-    part = make()
+    augmentation = make()
 
-    def squared(images: Tensor) -> Tensor:
+    def square_augmented(images: Tensor) -> Tensor:
         torch.manual_seed(0)
-        return part(images).square()
+        return augmentation(images).square()
 
     images = noise(2, channels, 4, 4).requires_grad_(True)
-    torch.autograd.gradcheck(squared, images, fast_mode=True)
-    torch.autograd.gradgradcheck(squared, images, fast_mode=True)
+    torch.autograd.gradcheck(square_augmented, images, fast_mode=True)
+    torch.autograd.gradgradcheck(square_augmented, images, fast_mode=True)
 
 
 @pytest.mark.parametrize("make", [DiffAugment, lambda: ADA(p=1.0)])
 def test_r1_goes_through(make: Callable[[], Any]) -> None:
-    """The penalty on D seen through the augmentation trains D: against differences, with the draws held."""
-    part, images = make(), noise(3, 3, 6, 6)
+    """R1 of D behind the augmentation trains D: gradients against differences, with the random numbers fixed."""
+    augmentation = make()
+    images = noise(3, 3, 6, 6)
     weight = noise(3 * 36, seed=1).requires_grad_(True)
 
     def penalty(w: Tensor) -> Tensor:
         def critic(x: Tensor) -> Scores:
             torch.manual_seed(0)
-            return Scores((part(x).flatten(1) * w).sum(1).tanh())
+            return Scores((augmentation(x).flatten(1) * w).sum(1).tanh())
 
         return image_gradients(critic, images).square().sum((1, 2, 3)).mean()
 
@@ -202,53 +213,53 @@ def test_r1_goes_through(make: Callable[[], Any]) -> None:
 
 
 class Clock:
-    """The part of a run's state that ADA reads."""
+    """The fields of a run's state that ADA reads."""
 
     def __init__(self) -> None:
         self.images = 0
         self.means = TickMeans()
 
 
-def fed(ada: ADA, signs: list[float], batch: int = 10) -> list[float]:
-    """p after each of these steps."""
+def run_steps(ada: ADA, signs: list[float], batch: int = 10) -> list[float]:
+    """Return p after each step, given the mean signs that the steps report."""
     state: Any = Clock()
     ada.before_run(SimpleNamespace(device=torch.device("cpu")))  # type: ignore[arg-type]
     ada.before_stage(state)
-    found = []
+    values = []
     for sign in signs:
         state.images += batch
         ada.after_step(state, {"Scores/real_sign": torch.tensor(sign)})
-        found.append(ada.p.item())
-    return found
+        values.append(ada.p.item())
+    return values
 
 
 def test_p_rises_while_all_scores_are_positive_at_its_speed() -> None:
     """500,000 images from 0 to 1 as published; here 1,000, in steps of 10."""
-    found = fed(ADA(interval=10, adjust_images=1000), [1.0] * 120)
-    assert found[:100] == pytest.approx([(i + 1) / 100 for i in range(100)], abs=1e-5)
-    assert found[100:] == [1.0] * 20
+    values = run_steps(ADA(interval=10, adjust_images=1000), [1.0] * 120)
+    assert values[:100] == pytest.approx([(i + 1) / 100 for i in range(100)], abs=1e-5)
+    assert values[100:] == [1.0] * 20
     default = ADA()
-    assert fed(default, [1.0] * 1000, batch=256)[-1] == pytest.approx(256_000 / 500_000, abs=1e-4)
+    assert run_steps(default, [1.0] * 1000, batch=256)[-1] == pytest.approx(256_000 / 500_000, abs=1e-4)
 
 
 def test_p_falls_while_scores_are_negative_and_stops_at_0() -> None:
-    found = fed(ADA(p=0.5, interval=10, adjust_images=1000), [-1.0] * 60)
-    assert found[:50] == pytest.approx([0.5 - (i + 1) / 100 for i in range(50)], abs=1e-5)
-    assert found[51:] == [0.0] * 9
+    values = run_steps(ADA(p=0.5, interval=10, adjust_images=1000), [-1.0] * 60)
+    assert values[:50] == pytest.approx([0.5 - (i + 1) / 100 for i in range(50)], abs=1e-5)
+    assert values[51:] == [0.0] * 9
 
 
-def test_p_stands_where_the_signs_are_on_target_and_turns_about_it() -> None:
-    assert fed(ADA(p=0.5, interval=10, adjust_images=1000), [0.6]) == pytest.approx([0.5])
-    assert fed(ADA(p=0.5, interval=10, adjust_images=1000), [0.61]) == pytest.approx([0.51])
-    assert fed(ADA(p=0.5, interval=10, adjust_images=1000), [0.59]) == pytest.approx([0.49])
-    assert fed(ADA(p=0.5, target=-0.2, interval=10, adjust_images=1000), [-0.1]) == pytest.approx([0.51])
+def test_p_stays_where_the_signs_are_on_target_and_moves_on_either_side() -> None:
+    assert run_steps(ADA(p=0.5, interval=10, adjust_images=1000), [0.6]) == pytest.approx([0.5])
+    assert run_steps(ADA(p=0.5, interval=10, adjust_images=1000), [0.61]) == pytest.approx([0.51])
+    assert run_steps(ADA(p=0.5, interval=10, adjust_images=1000), [0.59]) == pytest.approx([0.49])
+    assert run_steps(ADA(p=0.5, target=-0.2, interval=10, adjust_images=1000), [-0.1]) == pytest.approx([0.51])
 
 
 def test_p_moves_once_an_interval_by_the_mean_sign() -> None:
     """An interval of 25 in batches of 10 is over after 30: the mean of three signs against 0.6, moving by all 30."""
     signs = [1.0, 1.0, 0.0, 1.0, 1.0, -0.3, 1.0, 1.0]
-    found = fed(ADA(p=0.5, interval=25, adjust_images=1000), signs)
-    assert found == pytest.approx([0.5, 0.5, 0.53, 0.53, 0.53, 0.5, 0.5, 0.5], abs=1e-6)
+    values = run_steps(ADA(p=0.5, interval=25, adjust_images=1000), signs)
+    assert values == pytest.approx([0.5, 0.5, 0.53, 0.53, 0.53, 0.5, 0.5, 0.5], abs=1e-6)
 
 
 def test_without_a_target_p_stays() -> None:
@@ -260,14 +271,14 @@ def test_without_a_target_p_stays() -> None:
     assert state.means.read() == {"Progress/augmentation": 0.25}
 
 
-def test_an_update_that_hides_the_signs_is_an_error(train: Callable[..., Any]) -> None:
-    class Mute(Alternating):
+def test_an_update_without_the_signs_is_an_error(train: Callable[..., Any]) -> None:
+    class WithoutSigns(Alternating):
         def step(self, ctx: Any) -> dict[str, Tensor]:
             return {name: value for name, value in super().step(ctx).items() if "sign" not in name}
 
-    lines = ("train.augmentation = @augmentations.ADA()", "train.update = @updates.Mute()")
+    lines = ("train.augmentation = @augmentations.ADA()", "train.update = @updates.WithoutSigns()")
     with pytest.raises(ConfigError, match=r"augmentations\.ADA needs the tag Scores/real_sign"):
-        train(*lines, plugins=(Component("updates", "Mute", Mute),))
+        train(*lines, plugins=(Component("updates", "WithoutSigns", WithoutSigns),))
 
 
 ADAPTING = (
@@ -285,13 +296,17 @@ def test_p_is_logged_and_moves_in_a_run(train: Callable[..., Any]) -> None:
     rows = run.files.stats()
     seen = [row["Progress/augmentation"] for row in rows]
     assert len(seen) == 10 and seen[0] == pytest.approx(0.3)
-    expected, gathered = 0.3, []
+
+    # The same rule by hand: p moves by 12 / 100 at every third tick of 4 images.
+    expected = 0.3
+    gathered = []
     for row, p in zip(rows, seen, strict=True):
         assert p == pytest.approx(expected, abs=1e-6)  # the tag is noted before the step's own correction
         gathered.append(row["Scores/real_sign"])
         if len(gathered) == 3:
             expected += math.copysign(0.12, sum(gathered) / 3 - 0.6)
-            expected, gathered = min(1.0, max(0.0, expected)), []
+            expected = min(1.0, max(0.0, expected))
+            gathered = []
     assert seen[-1] != seen[0]
 
 
@@ -299,10 +314,12 @@ def test_a_resumed_run_adapts_as_if_it_had_never_stopped(train: Callable[..., An
     run = train(*ADAPTING, run_dir="whole")
     wanted = run.files.stats()
     for count in range(1, 10, 2):
+        # A copy whose last checkpoints are missing, as after a run that was stopped earlier.
         folder = Path(f"cut{count}")
         shutil.copytree("whole", folder)
         manifest = folder / "checkpoints" / "manifest.json"
         manifest.write_text(json.dumps(json.loads(manifest.read_text())[:count]))
+
         again = resume(folder, plugins=[stub])
         for name, value in run.state.generator.state_dict().items():
             assert torch.equal(value, again.state.generator.state_dict()[name])

@@ -1,4 +1,4 @@
-"""The data sets: every kind of input they take, and every message they give."""
+"""The data sets: every kind of input they accept, and every error message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError, SkipImage
 from pggan_plugins import datasets as plugin
 from pggan_plugins.datasets import MNIST, Arrays, HuggingFace, ImageFolder, Torch
-from pggan_plugins.datasets.images import read_picture
+from pggan_plugins.datasets.conversion import read_image
 
 SCRIPT = ROOT / "scripts" / "draw_mnist_subset.py"
 
@@ -91,7 +91,7 @@ def test_mnist_from_a_folder(tmp_path: Path, suffix: str, split: str) -> None:
 
 
 def test_mnist_splits(tmp_path: Path) -> None:
-    """The first 50,000 training digits, and the others; all bundled digits are among the former."""
+    """`learning` has the first 50,000 training digits and `tuning` the others; bundled digits are all of `learning`."""
     images = np.zeros((50_003, 28, 28), np.uint8)
     images[:, 0, 0], images[:, 0, 1] = np.divmod(np.arange(50_003) // 2, 256)
     write_idx(tmp_path / IMAGES, images)
@@ -106,7 +106,7 @@ def test_mnist_splits(tmp_path: Path) -> None:
 
 def test_a_folder_without_digits_for_tuning(tmp_path: Path) -> None:
     mnist_folder(tmp_path)
-    with pytest.raises(DataError, match=r"has no digits after the first 50,000, which split 'tuning' is made of"):
+    with pytest.raises(DataError, match=r"has no digits after the first 50,000, which make up the split 'tuning'"):
         MNIST(str(tmp_path), "tuning")
 
 
@@ -136,7 +136,8 @@ def test_wrong_mnist_arguments(options: dict[str, Any], message: str) -> None:
         MNIST(**options)
 
 
-IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+IMAGES = "train-images-idx3-ubyte"
+LABELS = "train-labels-idx1-ubyte"
 BLANK = np.zeros((20, 28, 28), np.uint8)
 
 
@@ -167,7 +168,7 @@ def test_a_cut_gzip_file_is_named(tmp_path: Path, keep: int) -> None:
     mnist_folder(tmp_path, suffix=".gz")
     path = tmp_path / f"{IMAGES}.gz"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DataError, match=rf"{IMAGES}\.gz is (damaged or )?cut short"):
+    with pytest.raises(DataError, match=rf"{IMAGES}\.gz is (corrupt or )?cut short"):
         MNIST(str(tmp_path))
 
 
@@ -201,7 +202,7 @@ def test_the_script_draws_the_first_of_each_class_the_same_each_time(tmp_path: P
 
 
 def gradient(height: int = 8, width: int = 12) -> np.ndarray:
-    """A colour picture in which each corner differs."""
+    """Return a colour image in which each corner differs."""
     y, x = np.mgrid[:height, :width]
     return np.stack([y * 20, x * 15, (x + y) * 10], 2).astype(np.uint8)
 
@@ -212,7 +213,7 @@ def save(path: Path, pixels: np.ndarray | Image.Image, **options: Any) -> None:
     picture.save(path, **options)
 
 
-def only(folder: Path, **options: Any) -> np.ndarray:
+def read_only_image(folder: Path, **options: Any) -> np.ndarray:
     dataset = ImageFolder(str(folder), **options)
     assert len(dataset) == 1
     return dataset.image(0)
@@ -221,18 +222,18 @@ def only(folder: Path, **options: Any) -> np.ndarray:
 @pytest.mark.parametrize("name", ["a.png", "a.BMP", "a.tif", "a.tiff"])
 def test_lossless_formats(tmp_path: Path, name: str) -> None:
     save(tmp_path / name, gradient())
-    np.testing.assert_array_equal(only(tmp_path), gradient())
+    np.testing.assert_array_equal(read_only_image(tmp_path), gradient())
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.webp"])
 def test_lossy_formats(tmp_path: Path, name: str) -> None:
     save(tmp_path / name, gradient(), quality=95)
-    assert np.abs(only(tmp_path).astype(int) - gradient()).mean() < 4
+    assert np.abs(read_only_image(tmp_path).astype(int) - gradient()).mean() < 4
 
 
 def test_gray_from_colour_is_its_luma(tmp_path: Path) -> None:
     save(tmp_path / "a.png", gradient())
-    gray = only(tmp_path, channels=1)
+    gray = read_only_image(tmp_path, channels=1)
     assert gray.shape == (8, 12, 1)
     assert np.abs(gray[..., 0] - gradient() @ [0.299, 0.587, 0.114]).max() < 1
 
@@ -241,8 +242,8 @@ def test_gray_from_colour_is_its_luma(tmp_path: Path) -> None:
 def test_gray_files_in_either_kind(tmp_path: Path, mode: str) -> None:
     pixels = np.where(gradient()[..., 0] > 60, 255, 0).astype(np.uint8)
     save(tmp_path / "a.png", Image.fromarray(pixels).convert(mode))
-    np.testing.assert_array_equal(only(tmp_path, channels=1)[..., 0], pixels)
-    np.testing.assert_array_equal(only(tmp_path), np.repeat(pixels[..., None], 3, 2))
+    np.testing.assert_array_equal(read_only_image(tmp_path, channels=1)[..., 0], pixels)
+    np.testing.assert_array_equal(read_only_image(tmp_path), np.repeat(pixels[..., None], 3, 2))
 
 
 def test_transparency_goes_on_the_stated_colour(tmp_path: Path) -> None:
@@ -251,13 +252,13 @@ def test_transparency_goes_on_the_stated_colour(tmp_path: Path) -> None:
     share = alpha[..., None] / 255
     for background, colour in (("white", (255, 255, 255)), ("#ff8000", (255, 128, 0))):
         expected = gradient() * share + np.array(colour) * (1 - share)
-        assert np.abs(only(tmp_path, background=background) - expected).max() <= 1
+        assert np.abs(read_only_image(tmp_path, background=background) - expected).max() <= 1
 
 
 def test_gray_with_transparency(tmp_path: Path) -> None:
     save(tmp_path / "a.png", Image.fromarray(np.array([[[40, 0], [40, 255]]], np.uint8), "LA"))
-    assert only(tmp_path, channels=1, background="black").ravel().tolist() == [0, 40]
-    assert only(tmp_path, channels=1, background="red").ravel().tolist() == [76, 40]
+    assert read_only_image(tmp_path, channels=1, background="black").ravel().tolist() == [0, 40]
+    assert read_only_image(tmp_path, channels=1, background="red").ravel().tolist() == [76, 40]
 
 
 def test_palettes_with_and_without_transparency(tmp_path: Path) -> None:
@@ -266,20 +267,22 @@ def test_palettes_with_and_without_transparency(tmp_path: Path) -> None:
     picture.putdata([0, 1, 0])
     save(tmp_path / "plain" / "a.png", picture)
     save(tmp_path / "clear" / "a.png", picture, transparency=0)
-    assert only(tmp_path / "plain").tolist() == [[[10, 20, 30], [200, 100, 50], [10, 20, 30]]]
-    assert only(tmp_path / "clear").tolist() == [[[255] * 3, [200, 100, 50], [255] * 3]]
+    assert read_only_image(tmp_path / "plain").tolist() == [[[10, 20, 30], [200, 100, 50], [10, 20, 30]]]
+    assert read_only_image(tmp_path / "clear").tolist() == [[[255] * 3, [200, 100, 50], [255] * 3]]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_sixteen_bit_gray_is_scaled(tmp_path: Path, name: str) -> None:
     values = np.array([[0, 128, 257, 4096, 32768, 65535]], np.uint16)
     save(tmp_path / name, Image.fromarray(values))
-    assert only(tmp_path, channels=1).ravel().tolist() == np.rint(values / 257.0).astype(int).ravel().tolist()
-    assert only(tmp_path).shape == (1, 6, 3)
+    assert (
+        read_only_image(tmp_path, channels=1).ravel().tolist() == np.rint(values / 257.0).astype(int).ravel().tolist()
+    )
+    assert read_only_image(tmp_path).shape == (1, 6, 3)
 
 
 def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
-    """A PNG file by hand: also what Pillow cannot write, and what is a lie."""
+    """Build a PNG file by hand: one that Pillow cannot write, or whose header lies."""
     import zlib
 
     def chunk(name: bytes, content: bytes) -> bytes:
@@ -293,14 +296,14 @@ def test_sixteen_bit_colour_is_scaled(tmp_path: Path) -> None:
     values = np.array([0, 257, 65535, 32768, 4112, 60000], ">u2")
     (tmp_path / "a.png").write_bytes(png(2, 1, 16, 2, b"\0" + values.tobytes()))
     # Pillow keeps the high byte: within a level of the exact quotient.
-    assert np.abs(only(tmp_path).ravel() - values / 257).max() < 1
+    assert np.abs(read_only_image(tmp_path).ravel() - values / 257).max() < 1
 
 
 def test_cmyk(tmp_path: Path) -> None:
     ink = np.zeros((8, 8, 4), np.uint8)
     ink[:, :4, 0] = 255  # cyan on the left, white on the right
     save(tmp_path / "a.tif", Image.fromarray(ink, "CMYK"))
-    pixels = only(tmp_path)
+    pixels = read_only_image(tmp_path)
     assert pixels[0, 0].tolist() == [0, 255, 255]
     assert pixels[0, 7].tolist() == [255, 255, 255]
     save(tmp_path / "b.jpg", Image.fromarray(ink, "CMYK"), quality=100)
@@ -324,25 +327,25 @@ def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     save(tmp_path / "a.png", np.ascontiguousarray(stored), exif=exif)
-    np.testing.assert_array_equal(only(tmp_path), upright)
+    np.testing.assert_array_equal(read_only_image(tmp_path), upright)
 
 
 def test_odd_sizes(tmp_path: Path) -> None:
     save(tmp_path / "a.png", gradient(8, 12))
-    assert only(tmp_path).shape == (8, 12, 3)
-    np.testing.assert_array_equal(only(tmp_path, size=(6, 4)), gradient(8, 12)[1:7, 4:8])
-    square = only(tmp_path, fit="pad", background="#010203")
+    assert read_only_image(tmp_path).shape == (8, 12, 3)
+    np.testing.assert_array_equal(read_only_image(tmp_path, size=(6, 4)), gradient(8, 12)[1:7, 4:8])
+    square = read_only_image(tmp_path, fit="pad", background="#010203")
     assert square.shape == (12, 12, 3)
     np.testing.assert_array_equal(square[2:10], gradient(8, 12))
     assert (square[:2] == (1, 2, 3)).all()
     assert (square[10:] == (1, 2, 3)).all()
-    larger = only(tmp_path, fit="pad", size=16, channels=1, background="white")
+    larger = read_only_image(tmp_path, fit="pad", size=16, channels=1, background="white")
     assert larger.shape == (16, 16, 1)
     assert (larger[:4] == 255).all()
     with pytest.raises(DataError, match=r"a\.png: is 8x12 pixels, too small to be cropped to 10x10"):
-        only(tmp_path, size=10)
+        read_only_image(tmp_path, size=10)
     with pytest.raises(DataError, match=r"a\.png: is 8x12 pixels, too large to be padded to 10x10"):
-        only(tmp_path, size=10, fit="pad")
+        read_only_image(tmp_path, size=10, fit="pad")
 
 
 def test_sub_folders_are_sorted_and_may_be_classes(tmp_path: Path) -> None:
@@ -350,7 +353,7 @@ def test_sub_folders_are_sorted_and_may_be_classes(tmp_path: Path) -> None:
         save(tmp_path / name, np.full((4, 4, 3), number, np.uint8))
     save(tmp_path / ".hidden" / "a.png", gradient())
     save(tmp_path / "cat" / ".a.png", gradient())
-    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     folder = ImageFolder(str(tmp_path), labels=True)
     assert [folder.image(i)[0, 0, 0] for i in range(len(folder))] == [2, 1, 0, 3]
     assert folder.class_names == ["ant", "cat", "dog"]
@@ -364,11 +367,11 @@ def test_sub_folders_are_sorted_and_may_be_classes(tmp_path: Path) -> None:
         ImageFolder(str(tmp_path), labels=True)
 
 
-def test_folders_without_pictures(tmp_path: Path) -> None:
+def test_folders_without_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no folder .*gone: set datasets\.ImageFolder\.folder"):
         ImageFolder(str(tmp_path / "gone"))
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(DataError, match=r"holds no pictures \(\.png, .*\), nor do its sub-folders"):
+    with pytest.raises(DataError, match=r"and its sub-folders hold no images \(\.png, .*\)"):
         ImageFolder(str(tmp_path))
 
 
@@ -377,10 +380,10 @@ def broken_folder(folder: Path) -> None:
         save(folder / f"{name}.png", gradient(32, 32))
     whole = (folder / "b.png").read_bytes()
     (folder / "b.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "d.png").write_text("no picture")
+    (folder / "d.png").write_text("no image")
 
 
-def test_a_broken_picture_stops_with_its_name(tmp_path: Path) -> None:
+def test_a_broken_image_stops_with_its_name(tmp_path: Path) -> None:
     broken_folder(tmp_path)
     folder = ImageFolder(str(tmp_path))
     for i, name in ((1, "b"), (3, "d")):
@@ -393,9 +396,9 @@ def test_a_broken_picture_stops_with_its_name(tmp_path: Path) -> None:
         open_data(folder, DataSettings(cache=str(tmp_path / "cache")), [(8, 8)], 0)
 
 
-def test_or_is_skipped_and_counted(tmp_path: Path) -> None:
-    broken_folder(tmp_path / "pictures")
-    folder = ImageFolder(str(tmp_path / "pictures"), on_error="skip")
+def test_a_broken_image_may_be_skipped_and_counted(tmp_path: Path) -> None:
+    broken_folder(tmp_path / "images")
+    folder = ImageFolder(str(tmp_path / "images"), on_error="skip")
     with pytest.warns(UserWarning, match=r"2 of 4 images are left out:\n.*b\.png.*\n.*d\.png"):
         data = open_data(folder, DataSettings(cache=str(tmp_path / "cache")), [(8, 8)], 0)
     assert (len(data), data.skipped) == (2, 2)
@@ -409,7 +412,7 @@ def test_a_file_cut_anywhere_is_an_error(tmp_path: Path, suffix: str) -> None:
     whole = path.read_bytes()
     for length in range(0, int(len(whole) * 0.9), max(1, len(whole) // 40)):
         with pytest.raises(DataError, match=r"^name: "):
-            read_picture(io.BytesIO(whole[:length]), "name", 10_000, 3, "white")
+            read_image(io.BytesIO(whole[:length]), "name", 10_000, 3, "white")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif"])
@@ -424,7 +427,7 @@ def test_only_the_documented_error_comes_out(tmp_path: Path, suffix: str) -> Non
         for _ in range(rng.integers(1, 4)):
             content[rng.integers(0, min(len(content), 200))] = rng.integers(0, 256)
         try:
-            pixels = read_picture(io.BytesIO(bytes(content)), "name", 10_000, 3, "white")
+            pixels = read_image(io.BytesIO(bytes(content)), "name", 10_000, 3, "white")
         except DataError:
             continue
         assert pixels.dtype == np.uint8
@@ -434,31 +437,31 @@ def test_only_the_documented_error_comes_out(tmp_path: Path, suffix: str) -> Non
 
 @pytest.mark.filterwarnings("ignore:.*decompression bomb")
 def test_bombs_are_refused_by_their_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def decoded(*args: object) -> None:
+    def fail_to_decode(*args: object) -> None:
         raise AssertionError("it was decoded")
 
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoded)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail_to_decode)
     for width, height in ((50_000, 50_000), (50_000, 1), (12_000, 12_000), (9_000, 9_000)):
         (tmp_path / "a.png").write_bytes(png(width, height, 8, 2, b""))
         with pytest.raises(DataError, match=r"a\.png: .*pixels.*max_pixels"):
-            only(tmp_path, max_pixels=80_000_000)
+            read_only_image(tmp_path, max_pixels=80_000_000)
     (tmp_path / "a.png").write_bytes(png(11, 10, 8, 2, b""))
     with pytest.raises(DataError, match=r"is 10x11 pixels, above the limit of 100 in all \(max_pixels\)"):
-        only(tmp_path, max_pixels=100)
+        read_only_image(tmp_path, max_pixels=100)
 
 
 def test_a_file_of_another_format_does_not_reach_its_decoder(tmp_path: Path) -> None:
     with (tmp_path / "a.png").open("wb") as file:
         Image.fromarray(gradient()).save(file, format="GIF")  # whole, and Pillow could read it
     with pytest.raises(DataError, match=r"a\.png: cannot be read as an image"):
-        only(tmp_path)
+        read_only_image(tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_pixels_of_no_stated_range_are_refused(tmp_path: Path, mode: str) -> None:
+def test_pixels_without_a_defined_range_are_refused(tmp_path: Path, mode: str) -> None:
     save(tmp_path / "a.tif", Image.new(mode, (4, 4)))
     with pytest.raises(DataError, match=r"a\.tif: has 32-bit pixels .*save it with 8 or 16 bit"):
-        only(tmp_path)
+        read_only_image(tmp_path)
 
 
 def test_folder_fingerprints(tmp_path: Path) -> None:
@@ -601,9 +604,9 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, 3), (2, 5, 5, 5)])
-def test_a_layout_that_the_shape_does_not_tell(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_an_ambiguous_layout_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
-    with pytest.raises(ValueError, match=r"^layout must be 'NCHW' or 'NHWC': the shape .* does not tell it"):
+    with pytest.raises(ValueError, match=r"^layout must be 'NCHW' or 'NHWC': the shape .* is ambiguous"):
         Arrays(str(tmp_path / "a.npy"))
 
 
@@ -691,7 +694,8 @@ def test_wrong_torch_items(item: Any, message: str) -> None:
 
 
 def test_torch_fingerprints() -> None:
-    a, b = torch.zeros(1, 4, 4), torch.ones(1, 4, 4)
+    a = torch.zeros(1, 4, 4)
+    b = torch.ones(1, 4, 4)
     assert Torch(Items(a, b)).fingerprint() == Torch(Items(a, b)).fingerprint()
     assert Torch(Items(a, b)).fingerprint() != Torch(Items(b, a)).fingerprint()
     labelled = [Torch(Items((a, label)), classes=2).fingerprint() for label in (0, 1)]
@@ -735,12 +739,14 @@ def test_torch_items_are_fetched_one_at_a_time(tmp_path: Path) -> None:
 
 
 class Rows:
-    """What the plugin uses of a `datasets.Dataset`."""
+    """The methods of a `datasets.Dataset` that the plugin uses."""
 
     _fingerprint = "abc"
 
     def __init__(self, cells: list[Any], labels: list[int], features: dict[str, Any]) -> None:
-        self.cells, self.labels, self.features = cells, labels, features
+        self.cells = cells
+        self.labels = labels
+        self.features = features
         self.column_names = ["image", "label"]
         self.decoded = True
 

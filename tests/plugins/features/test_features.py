@@ -1,4 +1,4 @@
-"""The shipped features: the digit classifiers are as good as they say, and Inception is wired to torch-fidelity."""
+"""The shipped features: the accuracy of the digit classifiers, and how Inception uses torch-fidelity."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class TestDigitClasses(FeatureExtractorSuite):
         return DigitClasses()
 
 
-def bundled(size: int, every: int = 10) -> tuple[Tensor, Tensor]:
-    """Each tenth of the bundled digits in [-1, 1], and their labels."""
+def load_bundled(size: int, every: int = 10) -> tuple[Tensor, Tensor]:
+    """Return every tenth of the bundled digits in [-1, 1], and their labels."""
     from PIL import Image
 
     digits = MNIST()
@@ -62,38 +62,40 @@ def bundled(size: int, every: int = 10) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.stack(images))[:, None] / 127.5 - 1, torch.tensor([digits.label(i) for i in rows])
 
 
-def noted(variant: str) -> dict[str, dict[str, float]]:
+def read_accuracies(variant: str) -> dict[str, dict[str, float]]:
     with safe_open(str(WEIGHTS / f"{variant}.safetensors"), "pt") as file:
         return {name: json.loads(file.metadata()[f"{name}_accuracy"]) for name in ("tuning", "test")}
 
 
 @pytest.mark.parametrize("variant", ["a", "b"])
 @pytest.mark.parametrize("size", [7, 14, 28])
-def test_digits_are_told_apart(variant: str, size: int) -> None:
-    """At least as often as on digits that the classifiers have not seen, less what 1,000 digits leave open."""
-    images, labels = bundled(size)
+def test_digits_are_classified(variant: str, size: int) -> None:
+    """The accuracy is at least that on unseen digits, less the uncertainty of 1,000 digits."""
+    images, labels = load_bundled(size)
     right = float((DigitClasses(variant)(images).argmax(1) == labels).double().mean())
-    assert right >= noted(variant)["test"][str(size)] - 0.015
+    assert right >= read_accuracies(variant)["test"][str(size)] - 0.015
     assert right > 0.95
 
 
-def test_their_readme_says_how_good_they_are() -> None:
-    told = re.findall(r"^\| (\w) \| (\d+)x\d+ \| ([\d.]+) % \|", (WEIGHTS / "README.md").read_text(), re.MULTILINE)
-    wanted = [(v, size, f"{100 * share:.2f}") for v in "ab" for size, share in noted(v)["test"].items()]
-    assert told == wanted
+def test_their_readme_states_the_accuracies() -> None:
+    stated = re.findall(r"^\| (\w) \| (\d+)x\d+ \| ([\d.]+) % \|", (WEIGHTS / "README.md").read_text(), re.MULTILINE)
+    wanted = [(v, size, f"{100 * share:.2f}") for v in "ab" for size, share in read_accuracies(v)["test"].items()]
+    assert stated == wanted
 
 
 def test_two_variants_are_unlike() -> None:
     """Their features differ, and so do their weights' names and shapes: not one network under two names."""
-    images, _ = bundled(28, every=500)
-    one, other = Digits("a"), Digits("b")
+    images, _ = load_bundled(28, every=500)
+    one = Digits("a")
+    other = Digits("b")
     assert one.fingerprint() != other.fingerprint() != DigitClasses("b").fingerprint()
     assert not torch.allclose(one(images), other(images), atol=0.1)
 
 
-def test_features_are_what_the_probabilities_are_made_of() -> None:
-    images, _ = bundled(14, every=500)
-    features, classes = Digits(), DigitClasses()
+def test_probabilities_follow_from_the_features() -> None:
+    images, _ = load_bundled(14, every=500)
+    features = Digits()
+    classes = DigitClasses()
     assert features(images).shape == (20, 64)
     last = features._nets[14].last
     assert torch.allclose(last(features(images)).softmax(1), classes(images), atol=1e-6)
@@ -101,7 +103,7 @@ def test_features_are_what_the_probabilities_are_made_of() -> None:
 
 
 def test_colour_digits_are_averaged() -> None:
-    images, _ = bundled(28, every=1000)
+    images, _ = load_bundled(28, every=1000)
     colour = torch.cat([images - 0.2, images, images + 0.2], 1)
     assert torch.allclose(Digits()(colour), Digits()(images), atol=1e-3)
 
@@ -127,7 +129,7 @@ def test_digits_without_safetensors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class StandIn:
-    """Takes what torch-fidelity's extractor takes."""
+    """A stand-in with the parameters of torch-fidelity's extractor."""
 
     made: tuple[Any, ...] = ()
 
@@ -159,11 +161,11 @@ class TestInception(FeatureExtractorSuite):
 @pytest.mark.usefixtures("fidelity")
 def test_inception_is_given_bytes(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2)}, tmp_path / "weights.pth")
-    part = Inception(str(tmp_path / "weights.pth"))
+    extractor = Inception(str(tmp_path / "weights.pth"))
     assert StandIn.made == (["2048"], str(tmp_path / "weights.pth"))
     gray = torch.tensor([-1.5, -1.0, 0.0, 1.0]).view(4, 1, 1, 1).expand(4, 1, 8, 8)
-    assert part(gray)[:, :3].tolist() == [[0.0] * 3, [0.0] * 3, [128.0] * 3, [255.0] * 3]
-    assert part.fingerprint() != Inception().fingerprint()
+    assert extractor(gray)[:, :3].tolist() == [[0.0] * 3, [0.0] * 3, [128.0] * 3, [255.0] * 3]
+    assert extractor.fingerprint() != Inception().fingerprint()
     assert StandIn.made == (["2048"], None)
 
 
@@ -185,7 +187,7 @@ def test_inception_without_torch_fidelity(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.skipif(importlib.util.find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
 def test_inception_is_torch_fidelitys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real network, with random weights; torchvision, of which it uses nothing, may be missing."""
+    """The real network with random weights. torchvision, which it imports and does not use, may be missing."""
     names = ["", ".transforms", ".transforms.functional", ".datasets", ".models"]
     if importlib.util.find_spec("torchvision") is None:
         for name in names:
@@ -194,7 +196,7 @@ def test_inception_is_torch_fidelitys(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.delitem(sys.modules, name)
     module = importlib.import_module(MODULE)
     for name in [name for name in sys.modules if name.startswith("torch_fidelity")]:
-        # Set again, so that all of them, which know the stand-ins, are forgotten after this test.
+        # Set them again, so that monkeypatch removes them after this test: they refer to the stand-ins.
         monkeypatch.setitem(sys.modules, name, sys.modules.pop(name))
     net_class = module.FeatureExtractorInceptionV3
     with monkeypatch.context() as patch:
@@ -203,7 +205,7 @@ def test_inception_is_torch_fidelitys(tmp_path: Path, monkeypatch: pytest.Monkey
         net = net_class("random", ["2048"])
     torch.save({key: value.half() for key, value in net.state_dict().items()}, tmp_path / "weights.pth")
     images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    found = Inception(str(tmp_path / "weights.pth"))(images)
+    actual = Inception(str(tmp_path / "weights.pth"))(images)
     (wanted,) = net.half().float()(((images + 1) * 127.5).round().byte().expand(-1, 3, -1, -1))
-    assert found.shape == (2, 2048)
-    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    assert actual.shape == (2, 2048)
+    assert torch.allclose(actual, wanted, rtol=1e-4, atol=1e-5)

@@ -19,61 +19,65 @@ class TestLocal(LauncherSuite):
         return Local(jobs=2)
 
 
-def trial(folder: Path, name: str, code: str) -> Trial:
+def make_trial(folder: Path, name: str, code: str) -> Trial:
     return Trial(name, [sys.executable, "-c", code], folder / f"{name}.log", folder)
 
 
-NOTES = "import os, time; a = time.time(); time.sleep(0.4); print(a, time.time(), *(os.environ.get(n) for n in {}))"
+PRINT_TIMES = (
+    "import os, time; begin = time.time(); time.sleep(0.4); "
+    "print(begin, time.time(), *(os.environ.get(name) for name in {}))"
+)
+"""Code of a trial that prints when it began and ended, and the environment variables of a list."""
 
 
 def test_no_more_than_jobs_run_at_once(tmp_path: Path) -> None:
     names = "abcd"
-    Local(jobs=2).launch([trial(tmp_path, name, NOTES.format([])) for name in names])
+    Local(jobs=2).launch([make_trial(tmp_path, name, PRINT_TIMES.format([])) for name in names])
     spans = [[float(word) for word in (tmp_path / f"{name}.log").read_text().split()] for name in names]
     at_once = [sum(begin <= start < end for begin, end in spans) for start, _ in spans]
     assert max(at_once) == 2
 
 
 def test_each_has_its_share_of_cores_and_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "visible_gpus", lambda: ["4", "7"])
+    monkeypatch.setattr(local, "list_gpus", lambda: ["4", "7"])
     launcher = Local(cores=3, trials_per_gpu=2)
     assert launcher.jobs == 4, "two to each of the two GPUs"
-    code = NOTES.format(["OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"])
-    launcher.launch([trial(tmp_path, name, code) for name in "abcd"])
-    found = [(tmp_path / f"{name}.log").read_text().split()[2:] for name in "abcd"]
-    assert found == [["3", "4"], ["3", "7"], ["3", "4"], ["3", "7"]]
+    code = PRINT_TIMES.format(["OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"])
+    launcher.launch([make_trial(tmp_path, name, code) for name in "abcd"])
+    shares = [(tmp_path / f"{name}.log").read_text().split()[2:] for name in "abcd"]
+    assert shares == [["3", "4"], ["3", "7"], ["3", "4"], ["3", "7"]]
 
 
 def test_jobs_follow_from_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "visible_gpus", list)
-    monkeypatch.setattr(local, "available_cores", lambda: 8)
+    monkeypatch.setattr(local, "list_gpus", list)
+    monkeypatch.setattr(local, "count_cores", lambda: 8)
     assert (Local().jobs, Local(cores=3).jobs, Local(cores=9).jobs, Local(jobs=5).jobs) == (8, 2, 1, 5)
 
 
-@pytest.mark.parametrize(("told", "wanted"), [(None, ["0", "1"]), ("5,3", ["5", "3"]), ("", ["0", "1"])])
+@pytest.mark.parametrize(("visible", "wanted"), [(None, ["0", "1"]), ("5,3", ["5", "3"]), ("", ["0", "1"])])
 def test_gpus_are_those_that_this_process_may_use(
-    told: str | None, wanted: list[str], monkeypatch: pytest.MonkeyPatch
+    visible: str | None, wanted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if told is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
-    assert local.visible_gpus() == wanted
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert local.list_gpus() == wanted
 
 
-def test_a_trial_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
+def test_a_trial_that_keeps_failing_is_given_up(tmp_path: Path) -> None:
     code = "print('x', flush=True); raise SystemExit(5)"
-    assert Local(jobs=1, retries=3).launch([trial(tmp_path, "dies", code)]) == [5]
-    assert (tmp_path / "dies.log").read_text().count("x") == 4
+    assert Local(jobs=1, retries=3).launch([make_trial(tmp_path, "fails", code)]) == [5]
+    assert (tmp_path / "fails.log").read_text().count("x") == 4
 
 
-def test_a_missing_program_is_told_in_the_log(tmp_path: Path) -> None:
+def test_the_log_names_a_missing_program(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert Local(jobs=1).launch([Trial("missing", ["no-such-program"], log)]) == [127]
     assert log.read_text() == "cannot start no-such-program: No such file or directory\n"
 
 
 def test_a_terminals_interrupt_reaches_no_trial_by_itself(tmp_path: Path) -> None:
-    """It goes to all of a session; a trial that heard it from there and from the launcher too would not save."""
-    Local(jobs=1).launch([trial(tmp_path, "own", "import os; print(os.getsid(0) == os.getpid())")])
+    """The terminal signals a whole session; a trial that got a second signal from the launcher would not save."""
+    Local(jobs=1).launch([make_trial(tmp_path, "own", "import os; print(os.getsid(0) == os.getpid())")])
     assert (tmp_path / "own.log").read_text() == "True\n"

@@ -41,7 +41,7 @@ class TestRay(LauncherSuite):
 
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
-    def _started(cls) -> Iterator[None]:
+    def _start_ray(cls) -> Iterator[None]:
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
@@ -54,16 +54,14 @@ class TestRay(LauncherSuite):
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    yield made
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield cluster
     ray.shutdown()
-    made.shutdown()
+    cluster.shutdown()
 
 
 @pytest.mark.slow
-def test_a_node_dies_and_every_trial_ends_as_if_it_had_not(
-    cluster: Any, tiny: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_failing_node_changes_no_trial(cluster: Any, tiny: Callable[..., str], tmp_path: Path) -> None:
     doomed = cluster.add_node(num_cpus=1)
     tiny("train.tick = 4")
     # Two seeds are too few for a verdict, which only controls go without.
@@ -72,8 +70,8 @@ def test_a_node_dies_and_every_trial_ends_as_if_it_had_not(
     Path("slow.py").write_text(SLOW)
 
     def run(launcher: Launcher, out: str) -> Path:
-        plan, _ = plans.read("switch.gin", [], [str(STUB), str(PLUGIN), str(tmp_path / "slow.py")])
-        running.run(plan, launcher, tmp_path / out, [].append)
+        plan, _ = plans.read_plan("switch.gin", [], [str(STUB), str(PLUGIN), str(tmp_path / "slow.py")])
+        running.run_ablation(plan, launcher, tmp_path / out, [].append)
         return tmp_path / out
 
     killed: list[int] = []
@@ -91,27 +89,27 @@ def test_a_node_dies_and_every_trial_ends_as_if_it_had_not(
     killer.join()
     assert killed == [0], "two trials were half-way, one on each node"
     logs = [path.read_text() for path in there.glob("runs/*/*/log.txt")]
-    assert any("resumed at images" in log for log in logs), "the trial of the dead node went on elsewhere"
+    assert any("resumed at images" in log for log in logs), "the trial of the killed node went on elsewhere"
     here = run(Local(jobs=2), "here")
     for variant in ("linear", "hard"):
         for seed in ("0", "1"):
             assert_same_run(there / "runs" / variant / seed, here / "runs" / variant / seed)
 
 
-def test_wrong_settings_are_told() -> None:
+def test_wrong_settings_are_refused() -> None:
     for settings in TestRay.bad_arguments:
         with pytest.raises(ValueError, match=next(iter(settings))):
             Ray(**settings)
 
 
-def test_ray_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'pggan_kit\[ray\]'"):
         Ray()
 
 
 def test_a_trial_gets_its_share_of_cores() -> None:
-    assert ray_cluster._environment({"CUDA_VISIBLE_DEVICES": "3"}, 2) == {
+    assert ray_cluster._build_environment({"CUDA_VISIBLE_DEVICES": "3"}, 2) == {
         "CUDA_VISIBLE_DEVICES": "3",
         "OMP_NUM_THREADS": "2",
     }

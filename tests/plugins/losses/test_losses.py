@@ -1,4 +1,4 @@
-"""The losses against float64 formulas, and in the conformance suite."""
+"""Tests of the losses against float64 formulas, and the conformance suite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def softplus(x: np.ndarray) -> np.ndarray:
     return np.logaddexp(0.0, x)
 
 
-def squares(x: np.ndarray, target: float) -> float:
+def half_mean_square(x: np.ndarray, target: float) -> float:
     return float(((x - target) ** 2).mean() / 2)
 
 
@@ -29,7 +29,7 @@ FORMULAS = {
     # -log(sigmoid(real)) - log(1 - sigmoid(fake)), and -log(sigmoid(fake)) for G.
     "NonSaturating": (softplus(-REAL).mean() + softplus(FAKE).mean(), softplus(-FAKE).mean()),
     "BinaryCrossEntropy": ((softplus(-REAL).mean() + softplus(FAKE).mean()) / 2, softplus(-FAKE).mean()),
-    "LeastSquares": (squares(REAL, 1.0) + squares(FAKE, 0.0), squares(FAKE, 1.0)),
+    "LeastSquares": (half_mean_square(REAL, 1.0) + half_mean_square(FAKE, 0.0), half_mean_square(FAKE, 1.0)),
     "Relativistic": (softplus(FAKE - REAL).mean(), softplus(REAL - FAKE).mean()),
 }
 
@@ -37,16 +37,18 @@ FORMULAS = {
 @pytest.mark.parametrize("name", FORMULAS)
 def test_values_against_formulas(name: str) -> None:
     loss = losses.WGANGP([]) if name == "WGANGP" else getattr(losses, name)()
-    real, fake = Scores(torch.from_numpy(REAL)), Scores(torch.from_numpy(FAKE))
-    (critic,) = loss.discriminator(real, fake).values()
-    (maker,) = loss.generator(fake, real if loss.needs_real else None).values()
+    real = Scores(torch.from_numpy(REAL))
+    fake = Scores(torch.from_numpy(FAKE))
+    (discriminator_term,) = loss.discriminator(real, fake).values()
+    (generator_term,) = loss.generator(fake, real if loss.needs_real else None).values()
     wanted = FORMULAS[name]
-    assert float(critic) == pytest.approx(wanted[0], rel=1e-12)
-    assert float(maker) == pytest.approx(wanted[1], rel=1e-12)
+    assert float(discriminator_term) == pytest.approx(wanted[0], rel=1e-12)
+    assert float(generator_term) == pytest.approx(wanted[1], rel=1e-12)
 
 
-def test_hinge_does_not_care_beyond_the_margin() -> None:
-    real, fake = torch.tensor([1.5, 0.5]).requires_grad_(True), torch.tensor([-1.5, -0.5]).requires_grad_(True)
+def test_hinge_has_no_gradient_beyond_the_margin() -> None:
+    real = torch.tensor([1.5, 0.5]).requires_grad_(True)
+    fake = torch.tensor([-1.5, -0.5]).requires_grad_(True)
     (term,) = losses.Hinge().discriminator(Scores(real), Scores(fake)).values()
     term.backward()
     assert real.grad is not None and fake.grad is not None

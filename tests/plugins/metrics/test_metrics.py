@@ -27,12 +27,12 @@ from pggan_plugins.metrics import (
     PrecisionRecall,
     SlicedWasserstein,
 )
-from pggan_plugins.metrics.similarity import ms_ssim
-from pggan_plugins.metrics.wasserstein import laplacian_pyramid
+from pggan_plugins.metrics.similarity import compute_ms_ssim
+from pggan_plugins.metrics.wasserstein import build_laplacian_pyramid
 
 
 class Means:
-    """Features that need no weights: the images' rows' means."""
+    """Features that need no weights: the means of the images' rows."""
 
     def __call__(self, images: Tensor) -> Tensor:
         return images.mean((1, 3))[:, :8]
@@ -95,14 +95,14 @@ class TestClassCoverage(MetricSuite):
 
 @pytest.fixture
 def sides() -> tuple[np.ndarray, np.ndarray]:
-    """Features (120, 6) and (90, 6), correlated, of unlike means and spreads."""
+    """Return features (120, 6) and (90, 6), correlated, with different means and spreads."""
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(6, 6))
     return rng.normal(size=(120, 6)) @ mixing + 1, rng.normal(size=(90, 6)) @ mixing.T * 1.3
 
 
-def close(found: float, wanted: float) -> bool:
-    return abs(found - wanted) <= 1e-4 * max(1e-3, abs(wanted))
+def is_close(actual: float, wanted: float) -> bool:
+    return abs(actual - wanted) <= 1e-4 * max(1e-3, abs(wanted))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def close(found: float, wanted: float) -> bool:
     [(FrechetDistance(Means()), 2), (KernelDistance(Means()), 2), (PrecisionRecall(Means(), neighbours=2), 3)],
 )
 def test_too_few_images_are_refused(metric: Any, least: int) -> None:
-    """Of one image there is no covariance and no pair, and of `neighbours` images no ball: 0 or NaN would be said."""
+    """One image has no covariance and no pair, and `neighbours` images have no ball: the value would be 0 or NaN."""
     generator = torch.Generator().manual_seed(0)
     enough, few = (torch.randn(count, 3, generator=generator) for count in (least, least - 1))
     for side, given in (("real", (few, enough)), ("fake", (enough, few))):
@@ -120,20 +120,23 @@ def test_too_few_images_are_refused(metric: Any, least: int) -> None:
 
 
 def test_frechet_distance(sides: tuple[np.ndarray, np.ndarray]) -> None:
-    (x, y), means = sides, [side.mean(0) for side in sides]
+    x, y = sides
+    means = [side.mean(0) for side in sides]
     a, b = (np.cov(side, rowvar=False) for side in sides)
     wanted = ((means[0] - means[1]) ** 2).sum() + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real)
-    found = FrechetDistance(Means(), suffix="_x").compare(torch.tensor(x).float(), torch.tensor(y).float())
-    assert found.keys() == {"FID_x"}
-    assert close(found["FID_x"], wanted)
+    actual = FrechetDistance(Means(), suffix="_x").compare(torch.tensor(x).float(), torch.tensor(y).float())
+    assert actual.keys() == {"FID_x"}
+    assert is_close(actual["FID_x"], wanted)
 
 
 def test_frechet_distance_of_fewer_images_than_features(sides: tuple[np.ndarray, np.ndarray]) -> None:
     """Singular covariances: along one direction each, the distance of two normal distributions is known."""
-    real, fake = torch.zeros(2, 6).double(), torch.zeros(2, 6).double()
-    real[:, 0], fake[:, 0] = torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 5.0])  # variances 2 and 8
-    found = FrechetDistance(Means()).compare(real, fake)["FID"]
-    assert close(found, 3**2 + (math.sqrt(8) - math.sqrt(2)) ** 2)
+    real = torch.zeros(2, 6).double()
+    fake = torch.zeros(2, 6).double()
+    real[:, 0] = torch.tensor([-1.0, 1.0])
+    fake[:, 0] = torch.tensor([1.0, 5.0])  # variances 2 and 8
+    actual = FrechetDistance(Means()).compare(real, fake)["FID"]
+    assert is_close(actual, 3**2 + (math.sqrt(8) - math.sqrt(2)) ** 2)
     assert FrechetDistance(Means()).compare(real, real)["FID"] == pytest.approx(0, abs=1e-9)
 
 
@@ -145,7 +148,7 @@ def test_kernel_distance(sides: tuple[np.ndarray, np.ndarray]) -> None:
 
     within = [np.mean([kernel(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j]) for s in (x, y)]
     wanted = sum(within) - 2 * np.mean([kernel(one, other) for one in x for other in y])
-    assert close(KernelDistance(Means()).compare(torch.tensor(x), torch.tensor(y))["KID"], wanted)
+    assert is_close(KernelDistance(Means()).compare(torch.tensor(x), torch.tensor(y))["KID"], wanted)
 
 
 def test_kernel_distance_in_pieces(sides: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,14 +162,14 @@ def test_kernel_distance_in_pieces(sides: tuple[np.ndarray, np.ndarray], monkeyp
 def test_precision_and_recall(sides: tuple[np.ndarray, np.ndarray], k: int) -> None:
     x, y = sides
 
-    def covered(points: np.ndarray, centres: np.ndarray) -> float:
+    def measure_coverage(points: np.ndarray, centres: np.ndarray) -> float:
         radii = [sorted(np.linalg.norm(centre - centres, axis=1))[k] for centre in centres]
         inside = [any(np.linalg.norm(p - c) <= r for c, r in zip(centres, radii, strict=True)) for p in points]
         return float(np.mean(inside))
 
-    found = PrecisionRecall(Means(), k).compare(torch.tensor(x), torch.tensor(y))
-    assert found == {"Precision": covered(y, x), "Recall": covered(x, y)}
-    assert 0 < found["Precision"] < 1
+    actual = PrecisionRecall(Means(), k).compare(torch.tensor(x), torch.tensor(y))
+    assert actual == {"Precision": measure_coverage(y, x), "Recall": measure_coverage(x, y)}
+    assert 0 < actual["Precision"] < 1
 
 
 def test_a_collapsed_generator_recalls_nothing() -> None:
@@ -174,8 +177,8 @@ def test_a_collapsed_generator_recalls_nothing() -> None:
     assert PrecisionRecall(Means()).compare(real, real[:1].expand(50, -1)) == {"Precision": 1.0, "Recall": 1 / 50}
 
 
-def burt_adelson(image: np.ndarray) -> list[np.ndarray]:
-    """The Laplacian pyramid of one channel (h, w), by scipy."""
+def build_pyramid_by_scipy(image: np.ndarray) -> list[np.ndarray]:
+    """Build the Laplacian pyramid of one channel (h, w) with scipy."""
     taps = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
     levels = [image]
     while min(-(-n // 2) for n in levels[-1].shape) >= 16:
@@ -190,10 +193,10 @@ def burt_adelson(image: np.ndarray) -> list[np.ndarray]:
 @pytest.mark.parametrize(("size", "levels"), [((16, 16), 1), ((28, 28), 1), ((31, 45), 2), ((64, 80), 3)])
 def test_laplacian_pyramid(size: tuple[int, int], levels: int) -> None:
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).double()
-    found = laplacian_pyramid(images)
-    wanted = burt_adelson(images[1, 2].numpy())
-    assert len(found) == len(wanted) == levels
-    for level, other in zip(found, wanted, strict=True):
+    actual = build_laplacian_pyramid(images)
+    wanted = build_pyramid_by_scipy(images[1, 2].numpy())
+    assert len(actual) == len(wanted) == levels
+    for level, other in zip(actual, wanted, strict=True):
         np.testing.assert_allclose(level[1, 2].numpy(), other, atol=1e-12)
 
 
@@ -233,8 +236,8 @@ def test_sliced_wasserstein(channels: int, size: tuple[int, int]) -> None:
     assert metric.compare(*sides)["SWD"] == pytest.approx(1000 * np.mean(means), rel=0.03)
 
 
-def test_sliced_wasserstein_to_the_last_digit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With given directions it is scipy's distance to 1e-4."""
+def test_sliced_wasserstein_with_given_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It equals scipy's distance to 1e-4."""
     directions = torch.randn(128, 49, generator=torch.Generator().manual_seed(5))
     monkeypatch.setattr(torch, "randn", lambda *shape, generator: directions.clone())
     generator = torch.Generator().manual_seed(1)
@@ -244,15 +247,15 @@ def test_sliced_wasserstein_to_the_last_digit(monkeypatch: pytest.MonkeyPatch) -
     unit = directions.double().numpy() / np.linalg.norm(directions.double().numpy(), axis=1, keepdims=True)
     one, other = (side @ unit.T for side in flat)
     wanted = np.mean([scipy.stats.wasserstein_distance(one[:, i], other[:, i]) for i in range(128)])
-    assert close(SlicedWasserstein().compare(real, fake)["SWD"], 1000 * wanted)
+    assert is_close(SlicedWasserstein().compare(real, fake)["SWD"], 1000 * wanted)
 
 
 def test_sliced_wasserstein_is_not_defined_below_16_pixels() -> None:
     assert SlicedWasserstein().describe(torch.zeros(2, 1, 15, 64)) is None
 
 
-def ms_ssim_by_scipy(x: np.ndarray, y: np.ndarray) -> float:
-    """Images (C, h, w) in [0, 1], after Wang, Simoncelli and Bovik 2003; each scale's mean is one over channels too."""
+def compute_ms_ssim_by_scipy(x: np.ndarray, y: np.ndarray) -> float:
+    """Compute MS-SSIM (Wang et al. 2003) of images (C, h, w) in [0, 1], with means over channels too."""
     places = np.arange(-5, 6)
     window = np.exp(-(places[:, None] ** 2 + places**2) / (2 * 1.5**2))
     window /= window.sum()
@@ -263,8 +266,11 @@ def ms_ssim_by_scipy(x: np.ndarray, y: np.ndarray) -> float:
     result = 1.0
     weights = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]
     for scale, weight in enumerate(weights):
-        mx, my = mean(x), mean(y)
-        vx, vy, cov = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
+        mx = mean(x)
+        my = mean(y)
+        vx = mean(x * x) - mx**2
+        vy = mean(y * y) - my**2
+        cov = mean(x * y) - mx * my
         structure = (2 * cov + 9e-4) / (vx + vy + 9e-4)
         luminance = (2 * mx * my + 1e-4) / (mx**2 + my**2 + 1e-4)
         result *= max(0.0, float((structure * luminance if scale == 4 else structure).mean())) ** weight
@@ -281,12 +287,12 @@ def test_ms_ssim(channels: int) -> None:
     x, other = (torch.rand(2, channels, 177, 200, generator=generator).double() for _ in range(2))
     other[:, 2:] = other[:, 2:, ::16, ::16].repeat_interleave(16, 2).repeat_interleave(16, 3)[:, :, :177, :200]
     y = 0.4 * x + 0.6 * other
-    wanted = [ms_ssim_by_scipy(x[i].numpy(), y[i].numpy()) for i in range(2)]
-    np.testing.assert_allclose(ms_ssim(x, y).numpy(), wanted, rtol=1e-6)
+    wanted = [compute_ms_ssim_by_scipy(x[i].numpy(), y[i].numpy()) for i in range(2)]
+    np.testing.assert_allclose(compute_ms_ssim(x, y).numpy(), wanted, rtol=1e-6)
     assert all(0.1 < value < 0.999 for value in wanted)
     if channels == 3:
-        one_by_one = [ms_ssim_by_scipy(x[0, [c]].numpy(), y[0, [c]].numpy()) for c in range(3)]
-        assert abs(np.mean(one_by_one) - wanted[0]) > 0.02, "the images cannot tell the two means apart"
+        one_by_one = [compute_ms_ssim_by_scipy(x[0, [c]].numpy(), y[0, [c]].numpy()) for c in range(3)]
+        assert abs(np.mean(one_by_one) - wanted[0]) > 0.02, "the images do not distinguish the two means"
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
@@ -294,39 +300,41 @@ def test_ms_ssim_is_of_neighbours_round_the_batch(count: int) -> None:
     """Whether the batch is even or odd, each image is compared with another one, and never with itself."""
     images = torch.rand(count, 1, 176, 176, generator=torch.Generator().manual_seed(0)) * 2 - 1
     shares = ((images + 1) / 2).double().numpy()
-    wanted = [ms_ssim_by_scipy(shares[i], shares[(i + 1) % count]) for i in range(count)]
-    found = MSSSIM().describe(images)
-    assert found is not None
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-3)
+    wanted = [compute_ms_ssim_by_scipy(shares[i], shares[(i + 1) % count]) for i in range(count)]
+    actual = MSSSIM().describe(images)
+    assert actual is not None
+    np.testing.assert_allclose(actual.numpy(), wanted, rtol=1e-3)
     assert all(value < 0.5 for value in wanted)
 
 
 def test_ms_ssim_is_near_1_of_one_image_again_and_again() -> None:
     images = (torch.rand(1, 3, 176, 176, generator=torch.Generator().manual_seed(0)) * 2 - 1).repeat(3, 1, 1, 1)
-    found = MSSSIM().describe(images)
-    assert found is not None and found.tolist() == pytest.approx([1.0] * 3, abs=1e-5)
+    actual = MSSSIM().describe(images)
+    assert actual is not None and actual.tolist() == pytest.approx([1.0] * 3, abs=1e-5)
     assert MSSSIM().describe(torch.zeros(2, 1, 175, 300)) is None
 
 
-def test_ms_ssim_of_an_image_alone_in_its_batch_counts_for_nothing() -> None:
+def test_ms_ssim_leaves_out_an_image_alone_in_its_batch() -> None:
     images = torch.rand(3, 1, 176, 176, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    pair, alone = MSSSIM().describe(images[:2]), MSSSIM().describe(images[2:])
+    pair = MSSSIM().describe(images[:2])
+    alone = MSSSIM().describe(images[2:])
     assert pair is not None and alone is not None and alone.isnan().tolist() == [True]
-    found = MSSSIM().compare(pair, torch.cat([pair, alone]))
-    assert found == {"MSSSIM": pytest.approx(float(pair.double().mean()))}
+    actual = MSSSIM().compare(pair, torch.cat([pair, alone]))
+    assert actual == {"MSSSIM": pytest.approx(float(pair.double().mean()))}
     with pytest.raises(ConfigError, match=r"each was alone in its batch: set evaluation.batch_size to 2 or more"):
         MSSSIM().compare(pair, alone)
 
 
 def one_hot(*counts: int) -> Tensor:
-    """Probabilities that name class i `counts[i]` times, with 0.8."""
+    """Return probabilities by which class i is most likely `counts[i]` times, with 0.8."""
     labels = torch.cat([torch.full((n,), i) for i, n in enumerate(counts)])
     return torch.nn.functional.one_hot(labels, len(counts)) * 0.7 + 0.1
 
 
 def test_class_coverage() -> None:
-    real, fake = one_hot(50, 30, 20), one_hot(70, 29, 1)
-    found = ClassCoverage(Odds(), suffix="_x").compare(real, fake)
+    real = one_hot(50, 30, 20)
+    fake = one_hot(70, 29, 1)
+    actual = ClassCoverage(Odds(), suffix="_x").compare(real, fake)
     shares = np.array([71, 30, 2]) / 103
     wanted = {
         "ClassesCovered_x": 2 / 3,
@@ -334,23 +342,23 @@ def test_class_coverage() -> None:
         "ClassEntropy_x": scipy.stats.entropy([0.7, 0.29, 0.01], base=3),
         "Confidence_x": 0.8,
     }
-    assert found == pytest.approx(wanted, rel=1e-6)
+    assert actual == pytest.approx(wanted, rel=1e-6)
     assert ClassCoverage(Odds(), rare=0.04).compare(real, fake)["ClassesCovered"] == 1
 
 
 def test_class_coverage_of_one_class() -> None:
-    found = ClassCoverage(Odds()).compare(one_hot(50, 50, 0), one_hot(100, 0, 0))
-    assert found["ClassesCovered"] == 0.5  # the reals have two classes
-    assert found["ClassEntropy"] == 0
+    actual = ClassCoverage(Odds()).compare(one_hot(50, 50, 0), one_hot(100, 0, 0))
+    assert actual["ClassesCovered"] == 0.5  # the reals have two classes
+    assert actual["ClassEntropy"] == 0
 
 
 def test_class_coverage_of_a_classifier_with_one_class() -> None:
     """The entropy of equal shares is 0 there, which may not divide."""
-    found = ClassCoverage(Odds()).compare(torch.ones(7, 1), torch.ones(9, 1))
-    assert found == {"ClassesCovered": 1.0, "ClassDivergence": 0.0, "ClassEntropy": 1.0, "Confidence": 1.0}
+    actual = ClassCoverage(Odds()).compare(torch.ones(7, 1), torch.ones(9, 1))
+    assert actual == {"ClassesCovered": 1.0, "ClassDivergence": 0.0, "ClassEntropy": 1.0, "Confidence": 1.0}
 
 
-def test_what_metrics_state() -> None:
+def test_quantities_of_metrics() -> None:
     """Distances are compared by logarithms, except for KID, which is unbiased and so may be negative."""
     metrics: list[Metric] = [make(Means(), suffix="_x") for make in (FrechetDistance, KernelDistance, PrecisionRecall)]
     metrics += [ClassCoverage(Odds(), suffix="_x"), MSSSIM("_x"), SlicedWasserstein("_x")]

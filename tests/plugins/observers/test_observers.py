@@ -1,4 +1,4 @@
-"""Observers: what they draw, write and print, against a run whose images are known."""
+"""Observers: the files and lines they write, against a run whose images are known."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from pggan_kit.pictures import gif
-from pggan_kit.pictures.frames import Caption, cell_size, draw_caption, draw_frame
+from pggan_kit.pictures.frames import Caption, choose_cell_size, draw_caption, draw_frame
 from pggan_kit.pictures.grid import BACKGROUND, GAP, image_grid, tile, to_uint8
-from pggan_kit.plugin_host.manager import new_manager, register
+from pggan_kit.plugin_host.manager import make_manager, register_hooks
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.json_lines import JsonLines
 from pggan_plugins import observers
 from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard, TransitionShock, progress
-from pggan_plugins.observers.grid import arrange, crop, latents_of
-from pggan_plugins.observers.growth import thinned
+from pggan_plugins.observers.growth import thin_frames
+from pggan_plugins.observers.sample_grid import arrange_latents, choose_latents, crop_rows
 
 STATS = {"Loss/generator": 0.5, "Scores/real": 1.25, "Progress/alpha": 0.5, "Timing/seconds": 2.0, "Metrics/fid": 9.0}
 
@@ -79,28 +79,28 @@ def run(tmp_path: Path) -> FakeRun:
     return FakeRun(tmp_path)
 
 
-def heard(observer: object) -> pluggy.PluginManager:
-    """The observer's hooks, called as a run calls them."""
-    manager = new_manager()
-    register(manager, observer, "observer", "the test")
+def register_observer(observer: object) -> pluggy.PluginManager:
+    """Return a manager that calls the observer's hooks as a run calls them."""
+    manager = make_manager()
+    register_hooks(manager, observer, "observer", "the test")
     return manager
 
 
-def tick(observer: object, run: FakeRun, images: int) -> None:
+def run_tick(observer: object, run: FakeRun, images: int) -> None:
     run.move(images)
-    heard(observer).hook.after_tick(run=run, stage=run.state.stage, state=run.state, stats=STATS)
+    register_observer(observer).hook.after_tick(run=run, stage=run.state.stage, state=run.state, stats=STATS)
 
 
-def begin(observer: object, run: FakeRun, images: int | None = None) -> None:
-    """Start, or go on at a checkpoint of `images`."""
+def begin_run(observer: object, run: FakeRun, images: int | None = None) -> None:
+    """Start a run, or resume it at a checkpoint of `images`."""
     run.resumed = images is not None
     run.move(images or 0)
-    heard(observer).hook.before_run(run=run)
-    heard(observer).hook.before_stage(run=run, stage=run.state.stage, state=run.state)
+    register_observer(observer).hook.before_run(run=run)
+    register_observer(observer).hook.before_stage(run=run, stage=run.state.stage, state=run.state)
 
 
-def cells(picture: Image.Image, size: tuple[int, int], scale: int) -> np.ndarray:
-    """The images of a grid, made small again: (rows, columns, h, w, ...). Fails where an enlarged pixel is uneven."""
+def cut_cells(picture: Image.Image, size: tuple[int, int], scale: int) -> np.ndarray:
+    """Cut the images (rows, columns, h, w, ...) out of a grid. Check that their enlargement is even, and undo it."""
     sheet = np.asarray(picture)
     assert (sheet[:GAP] == BACKGROUND).all()
     assert (sheet[:, :GAP] == BACKGROUND).all()
@@ -109,7 +109,8 @@ def cells(picture: Image.Image, size: tuple[int, int], scale: int) -> np.ndarray
     out = []
     for row in range(rows):
         for column in range(columns):
-            top, left = row * steps[0] + GAP, column * steps[1] + GAP
+            top = row * steps[0] + GAP
+            left = column * steps[1] + GAP
             cell = sheet[top : top + scale * size[0], left : left + scale * size[1]]
             small = cell[::scale, ::scale]
             assert (cell == small.repeat(scale, 0).repeat(scale, 1)).all()
@@ -117,11 +118,11 @@ def cells(picture: Image.Image, size: tuple[int, int], scale: int) -> np.ndarray
     return np.stack(out).reshape(rows, columns, *out[0].shape)
 
 
-def bytes_of(run: FakeRun, count: int) -> np.ndarray:
+def generate_uint8(run: FakeRun, count: int) -> np.ndarray:
     return to_uint8(run.generate(run.fixed_latents(count), run.fixed_labels(count)))
 
 
-def frames_of(file: Path) -> list[np.ndarray]:
+def read_frames(file: Path) -> list[np.ndarray]:
     with Image.open(file) as picture:
         frames = []
         for number in range(picture.n_frames):
@@ -147,71 +148,73 @@ def test_image_grid_holds_each_image_enlarged(shape: tuple[int, int, int], cell:
     images = np.random.default_rng(0).integers(0, 256, (5, *shape), dtype=np.uint8)
     picture = image_grid(images, 2, cell)
     assert picture.mode == ("L" if shape[2] == 1 else "RGB")
-    found = cells(picture, shape[:2], scale).reshape(6, *shape)
-    assert (found[:5] == images).all()
-    assert (found[5] == BACKGROUND).all()
+    actual = cut_cells(picture, shape[:2], scale).reshape(6, *shape)
+    assert (actual[:5] == images).all()
+    assert (actual[5] == BACKGROUND).all()
 
 
 # Samples
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_samples_are_what_generate_gives(tmp_path: Path, channels: int) -> None:
-    run, observer = FakeRun(tmp_path, channels), Samples(count=9)
-    begin(observer, run)
+def test_samples_show_generated_images(tmp_path: Path, channels: int) -> None:
+    run = FakeRun(tmp_path, channels)
+    observer = Samples(count=9)
+    begin_run(observer, run)
     for images, name, scale in ((400, "000000400-7x7.png", 8), (600, "000000600-14x14.png", 4)):
-        tick(observer, run, images)
+        run_tick(observer, run, images)
         size = (run.state.stage.height, run.state.stage.width)
         with Image.open(tmp_path / "samples" / name) as picture:
-            found = cells(picture, size, scale)
-        assert (found.reshape(9, *size, channels) == bytes_of(run, 9)).all()
+            actual = cut_cells(picture, size, scale)
+        assert (actual.reshape(9, *size, channels) == generate_uint8(run, 9)).all()
 
 
 def test_samples_show_one_class_a_row(tmp_path: Path) -> None:
-    run, observer = FakeRun(tmp_path, classes=3), Samples(count=8)
-    begin(observer, run)
-    tick(observer, run, 400)
+    run = FakeRun(tmp_path, classes=3)
+    observer = Samples(count=8)
+    begin_run(observer, run)
+    run_tick(observer, run, 400)
     with Image.open(tmp_path / "samples/000000400-7x7.png") as picture:
-        found = cells(picture, (7, 7), 8)
-    expected = bytes_of(run, 8)[..., 0]
-    assert found.shape[:2] == (3, 2)
+        actual = cut_cells(picture, (7, 7), 8)
+    expected = generate_uint8(run, 8)[..., 0]
+    assert actual.shape[:2] == (3, 2)
     for row in range(3):
         for column in range(2):
             latent = row + 3 * column
             assert run.fixed_labels(8)[latent] == row
-            assert (found[row, column] == expected[latent]).all()
+            assert (actual[row, column] == expected[latent]).all()
 
 
 def test_grids_arrange_few_latents_in_a_square_and_crop_large_images() -> None:
-    assert arrange(5, 0) == [[0, 1, 2], [3, 4]]
-    assert arrange(4, 10) == [[0, 1], [2, 3]]
-    full = arrange(64, 0)
-    assert crop(full, 128, 128) == full
-    assert crop(full, 512, 512) == [row[:3] for row in full[:3]]
-    assert crop(full, 512, 1024) == [row[:1] for row in full[:3]]
-    assert crop(full, 4096, 4096) == [[0]]
+    assert arrange_latents(5, 0) == [[0, 1, 2], [3, 4]]
+    assert arrange_latents(4, 10) == [[0, 1], [2, 3]]
+    full = arrange_latents(64, 0)
+    assert crop_rows(full, 128, 128) == full
+    assert crop_rows(full, 512, 512) == [row[:3] for row in full[:3]]
+    assert crop_rows(full, 512, 1024) == [row[:1] for row in full[:3]]
+    assert crop_rows(full, 4096, 4096) == [[0]]
 
 
-def test_samples_show_what_a_growth_has_done(run: FakeRun) -> None:
+def test_samples_show_the_effect_of_a_growth(run: FakeRun) -> None:
     """Right after it, beside the grid of the tick before it; not where a run goes on within the stage."""
     observer = Samples(count=1)
-    begin(observer, run)
-    tick(observer, run, 400)
+    begin_run(observer, run)
+    run_tick(observer, run, 400)
     run.state.__dict__.update(starts=[0, 400], stage=run.schedule.stages[1], phase="fade", fading=True)
-    heard(observer).hook.before_stage(run=run, stage=run.state.stage, state=run.state)
+    register_observer(observer).hook.before_stage(run=run, stage=run.state.stage, state=run.state)
     names = sorted(path.name for path in (run.directory / "samples").iterdir())
     assert names == ["000000400-14x14.png", "000000400-7x7.png"]
-    begin(Samples(count=1), run, images=600)
+    begin_run(Samples(count=1), run, images=600)
     assert len(list((run.directory / "samples").iterdir())) == 2
 
 
-def test_samples_past_the_checkpoint_go_on_resume(run: FakeRun) -> None:
+def test_a_resume_removes_samples_past_the_checkpoint(run: FakeRun) -> None:
     observer = Samples(count=1)
-    begin(observer, run)
+    begin_run(observer, run)
     for images in (200, 400, 600):
-        tick(observer, run, images)
+        run_tick(observer, run, images)
     (run.directory / "samples/mine.png").touch()
-    begin(Samples(count=1), run, images=450)
+    begin_run(Samples(count=1), run, images=450)
     names = sorted(path.name for path in (run.directory / "samples").iterdir())
     assert names == ["000000200-7x7.png", "000000400-7x7.png", "mine.png"]
 
@@ -221,10 +224,11 @@ def test_samples_past_the_checkpoint_go_on_resume(run: FakeRun) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_growth_has_a_frame_a_tick_of_one_size_and_holds_the_last(tmp_path: Path, channels: int) -> None:
-    run, observer = FakeRun(tmp_path, channels), Growth(count=4, frame_ms=150, hold_ms=1500)
-    begin(observer, run)
+    run = FakeRun(tmp_path, channels)
+    observer = Growth(count=4, frame_ms=150, hold_ms=1500)
+    begin_run(observer, run)
     for number, images in enumerate((200, 400, 600, 800, 1000), start=1):
-        tick(observer, run, images)
+        run_tick(observer, run, images)
         with Image.open(tmp_path / "growth.gif") as picture:
             assert picture.info["loop"] == 0
             assert picture.n_frames == number
@@ -233,33 +237,34 @@ def test_growth_has_a_frame_a_tick_of_one_size_and_holds_the_last(tmp_path: Path
                 picture.seek(frame)
                 durations.append(picture.info["duration"])
         assert durations == [150] * (number - 1) + [1500]
-    assert len({frame.shape for frame in frames_of(tmp_path / "growth.gif")}) == 1
+    assert len({frame.shape for frame in read_frames(tmp_path / "growth.gif")}) == 1
 
 
 def test_growth_frames_show_the_images_exactly_in_gray(run: FakeRun) -> None:
     observer = Growth(count=4)
-    begin(observer, run)
-    tick(observer, run, 200)
-    tick(observer, run, 600)
-    frames = frames_of(run.directory / "growth.gif")
-    cell, _ = cell_size(run.schedule, 2)
+    begin_run(observer, run)
+    run_tick(observer, run, 200)
+    run_tick(observer, run, 600)
+    frames = read_frames(run.directory / "growth.gif")
+    cell, _ = choose_cell_size(run.schedule, 2)
     for frame, images, size in zip(frames, (200, 600), (7, 14), strict=True):
-        sheet = tile(bytes_of(run.move(images), 4), 2, cell // size)
+        sheet = tile(generate_uint8(run.move(images), 4), 2, cell // size)
         assert (frame[-len(sheet) :] == sheet).all()
 
 
 def test_growth_frames_in_colour_are_close_to_the_images(tmp_path: Path) -> None:
-    run, observer = FakeRun(tmp_path, channels=3), Growth(count=1)
-    begin(observer, run)
-    tick(observer, run, 200)
-    sheet = tile(bytes_of(run, 1), 1, cell_size(run.schedule, 1)[0] // 7)
-    frame = frames_of(run.directory / "growth.gif")[0]
+    run = FakeRun(tmp_path, channels=3)
+    observer = Growth(count=1)
+    begin_run(observer, run)
+    run_tick(observer, run, 200)
+    sheet = tile(generate_uint8(run, 1), 1, choose_cell_size(run.schedule, 1)[0] // 7)
+    frame = read_frames(run.directory / "growth.gif")[0]
     # 49 colours fit a palette of 240, which Pillow looks up to a few levels.
     assert np.abs(frame[-len(sheet) :].astype(int) - sheet).max() <= 8
     assert frame[0, 0].tolist() == [BACKGROUND] * 3
 
 
-def test_growth_captions_tell_alpha_phase_size_and_clock() -> None:
+def test_growth_captions_show_alpha_phase_size_and_clock() -> None:
     images = np.zeros((4, 14, 14, 1), np.uint8)
     first = Caption("14x14", "fade", 0.25, 600, 1000)
     pictures = {
@@ -283,14 +288,14 @@ def test_growth_captions_tell_alpha_phase_size_and_clock() -> None:
 def test_growth_alpha_bar_fills_in_proportion(channels: int) -> None:
     images = np.zeros((4, 14, 14, channels), np.uint8)
 
-    def filled(alpha: float) -> int:
+    def measure_bar(alpha: float) -> int:
         frame = np.asarray(draw_frame(images, 2, (252, 252), Caption("", "fade", alpha, 1, 1)).convert("L"))
         strip = frame[: -2 * 252 - 3 * GAP]
         return max(len(run) for row in strip for run in re.findall(rb"\xff+", row.tobytes()))
 
-    whole = filled(1.0)
+    whole = measure_bar(1.0)
     assert whole > 250
-    assert filled(0.5) == pytest.approx(whole / 2, abs=1)
+    assert measure_bar(0.5) == pytest.approx(whole / 2, abs=1)
 
 
 def test_growth_is_named_stable_where_the_switch_is_hard(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,11 +305,11 @@ def test_growth_is_named_stable_where_the_switch_is_hard(run: FakeRun, monkeypat
         lambda caption, width: seen.append(caption) or Image.new("L", (width, 20)),
     )
     observer = Growth(count=1)
-    begin(observer, run)
-    tick(observer, run, 600)
+    begin_run(observer, run)
+    run_tick(observer, run, 600)
     run.move(650).state.fading = False
     run.alpha["generator"] = 1.0
-    heard(observer).hook.after_tick(run=run, stage=run.state.stage, state=run.state, stats={})
+    register_observer(observer).hook.after_tick(run=run, stage=run.state.stage, state=run.state, stats={})
     assert seen == [Caption("14x14", "fade", 0.5, 600, 1000), Caption("14x14", "stable", 1.0, 650, 1000)]
 
 
@@ -320,7 +325,7 @@ def test_growth_is_named_stable_where_the_switch_is_hard(run: FakeRun, monkeypat
 )
 def test_growth_cells_fit_all_stages(sizes: tuple, cell: tuple[int, int]) -> None:
     schedule = ScheduleSettings(sizes, 10, 10, 2).resolve(10, 1, 0)
-    assert cell_size(schedule, 4) == cell
+    assert choose_cell_size(schedule, 4) == cell
     shapes = {
         draw_frame(np.zeros((3, s.height, s.width, 3), np.uint8), 4, cell, Caption("", "", 1, 1, 1)).size
         for s in schedule.stages
@@ -330,56 +335,59 @@ def test_growth_cells_fit_all_stages(sizes: tuple, cell: tuple[int, int]) -> Non
 
 def test_growth_resumes_with_the_frames_up_to_the_checkpoint(run: FakeRun) -> None:
     observer = Growth(count=2)
-    begin(observer, run)
+    begin_run(observer, run)
     for images in (200, 400, 600, 800):
-        tick(observer, run, images)
-    before = frames_of(run.directory / "growth.gif")
+        run_tick(observer, run, images)
+    before = read_frames(run.directory / "growth.gif")
     resumed = Growth(count=2)
-    begin(resumed, run, images=450)
-    tick(resumed, run, 700)
-    after = frames_of(run.directory / "growth.gif")
+    begin_run(resumed, run, images=450)
+    run_tick(resumed, run, 700)
+    after = read_frames(run.directory / "growth.gif")
     assert len(after) == 3
     assert (after[0] == before[0]).all()
     assert (after[1] == before[1]).all()
-    assert [f.images for f in gif.disassemble((run.directory / "growth.gif").read_bytes())] == [200, 400, 700]
+    assert [f.images for f in gif.disassemble_gif((run.directory / "growth.gif").read_bytes())] == [200, 400, 700]
 
 
 def test_an_uninterrupted_growth_equals_a_resumed_one(run: FakeRun) -> None:
-    whole, file = Growth(count=2), run.directory / "growth.gif"
-    begin(whole, run)
+    whole = Growth(count=2)
+    file = run.directory / "growth.gif"
+    begin_run(whole, run)
     for images in (200, 400, 600):
-        tick(whole, run, images)
+        run_tick(whole, run, images)
     expected = file.read_bytes()
     resumed = Growth(count=2)
-    begin(resumed, run, images=400)
-    tick(resumed, run, 600)
+    begin_run(resumed, run, images=400)
+    run_tick(resumed, run, 600)
     assert file.read_bytes() == expected
 
 
 def test_a_damaged_growth_gif_keeps_its_whole_frames(run: FakeRun) -> None:
-    observer, file = Growth(count=2), run.directory / "growth.gif"
-    begin(observer, run)
-    tick(observer, run, 200)
-    tick(observer, run, 400)
+    observer = Growth(count=2)
+    file = run.directory / "growth.gif"
+    begin_run(observer, run)
+    run_tick(observer, run, 200)
+    run_tick(observer, run, 400)
     content = file.read_bytes()
-    assert len(gif.disassemble(content)) == 2
-    assert len(gif.disassemble(content[:-500])) == 1
+    assert len(gif.disassemble_gif(content)) == 2
+    assert len(gif.disassemble_gif(content[:-500])) == 1
     for other in (b"", b"not a GIF", content[:20]):
-        assert gif.disassemble(other) == []
+        assert gif.disassemble_gif(other) == []
 
 
 def test_growth_is_rewritten_atomically(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    observer, file = Growth(count=2), run.directory / "growth.gif"
-    begin(observer, run)
-    tick(observer, run, 200)
+    observer = Growth(count=2)
+    file = run.directory / "growth.gif"
+    begin_run(observer, run)
+    run_tick(observer, run, 200)
     before = file.read_bytes()
 
-    def broken(*_: object) -> None:
+    def fail_to_replace(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.replace", broken)
+    monkeypatch.setattr("os.replace", fail_to_replace)
     with pytest.raises(Exception, match="No space left"):
-        tick(observer, run, 400)
+        run_tick(observer, run, 400)
     assert file.read_bytes() == before
     assert [path.name for path in run.directory.iterdir()] == ["growth.gif"]
 
@@ -387,7 +395,7 @@ def test_growth_is_rewritten_atomically(run: FakeRun, monkeypatch: pytest.Monkey
 def test_growth_thins_its_frames_evenly(run: FakeRun) -> None:
     frames: list[gif.Frame] = []
     for images in range(1, 1001):
-        frames = thinned([*frames, gif.Frame(images, b"")], 20)
+        frames = thin_frames([*frames, gif.Frame(images, b"")], 20)
     clock = [frame.images for frame in frames]
     gaps = np.diff(clock)
     assert len(clock) == 20
@@ -395,46 +403,48 @@ def test_growth_thins_its_frames_evenly(run: FakeRun) -> None:
     assert clock[-1] == 1000
     assert gaps[:-1].max() <= 2.5 * gaps[:-1].min()
     observer = Growth(count=1, frames=3)
-    begin(observer, run)
+    begin_run(observer, run)
     for images in range(100, 1001, 100):
-        tick(observer, run, images)
-    assert len(frames_of(run.directory / "growth.gif")) == 3
+        run_tick(observer, run, images)
+    assert len(read_frames(run.directory / "growth.gif")) == 3
 
 
 def test_growth_stays_cheap(tmp_path: Path) -> None:
-    run, observer = FakeRun(tmp_path, sizes=(14, 28)), Growth()
-    begin(observer, run)
+    run = FakeRun(tmp_path, sizes=(14, 28))
+    observer = Growth()
+    begin_run(observer, run)
     started = time.process_time()
     for images in range(25, 1001, 25):
-        tick(observer, run, images)
+        run_tick(observer, run, images)
     assert (time.process_time() - started) / 40 < 0.03
 
 
 # TensorBoard
 
 
-def events(folder: Path) -> EventAccumulator:
+def read_events(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder), {"scalars": 0, "images": 0, "tensors": 0}).Reload()
 
 
 def test_tensorboard_has_every_number_the_grid_and_the_config(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    flushed, flush = [], SummaryWriter.flush
+    flushed = []
+    flush = SummaryWriter.flush
     monkeypatch.setattr(SummaryWriter, "flush", lambda writer: flushed.append(run.state.images) or flush(writer))
     (run.directory / "operative.gin").write_text("optimizers.Adam.lr = 0.5\n")
     observer = TensorBoard(count=4)
-    begin(observer, run)
+    begin_run(observer, run)
     for images in (200, 600):
-        tick(observer, run, images)
+        run_tick(observer, run, images)
     assert flushed == [0, 200, 600]
-    found = events(run.directory)
+    actual = read_events(run.directory)
     for tag, value in STATS.items():
-        assert [(e.step, e.value) for e in found.Scalars(tag)] == [(200, value), (600, value)]
-    assert [e.step for e in found.Images("Samples")] == [200, 600]
-    shown = found.Images("Samples")[-1]
-    assert (shown.width, shown.height) == image_grid(bytes_of(run, 4), 2).size
-    (text,) = [tag for tag in found.Tags()["tensors"] if "operative" in tag]
-    assert b"optimizers.Adam.lr = 0.5" in found.Tensors(text)[0].tensor_proto.string_val[0]
-    heard(observer).hook.after_run(run=run, result={})
+        assert [(e.step, e.value) for e in actual.Scalars(tag)] == [(200, value), (600, value)]
+    assert [e.step for e in actual.Images("Samples")] == [200, 600]
+    shown = actual.Images("Samples")[-1]
+    assert (shown.width, shown.height) == image_grid(generate_uint8(run, 4), 2).size
+    (text,) = [tag for tag in actual.Tags()["tensors"] if "operative" in tag]
+    assert b"optimizers.Adam.lr = 0.5" in actual.Tensors(text)[0].tensor_proto.string_val[0]
+    register_observer(observer).hook.after_run(run=run, result={})
 
 
 def test_tensorboard_events_appear_once_after_a_resume(run: FakeRun) -> None:
@@ -444,36 +454,36 @@ def test_tensorboard_events_appear_once_after_a_resume(run: FakeRun) -> None:
     for images in (400, 600, 700):
         transitions.append({"images": images, "Transition/rms/ema": images / 1000})
     observer = TensorBoard(count=1)
-    begin(observer, run)
+    begin_run(observer, run)
     for images in (200, 400, 600, 800):
-        tick(observer, run, images)
-    heard(observer).hook.on_error(run=run, error=KeyboardInterrupt())
+        run_tick(observer, run, images)
+    register_observer(observer).hook.on_error(run=run, error=KeyboardInterrupt())
     resumed = TensorBoard(count=1)
-    begin(resumed, run, images=400)
+    begin_run(resumed, run, images=400)
     for images in (600, 700):
-        tick(resumed, run, images)
-    heard(resumed).hook.after_run(run=run, result={})
-    found = events(run.directory)
-    assert [e.step for e in found.Scalars("Loss/generator")] == [200, 400, 600, 700]
-    assert [e.step for e in found.Images("Samples")] == [200, 400, 600, 700]
-    jumps = [(e.step, e.value) for e in found.Scalars("Transition/rms/ema")]
+        run_tick(resumed, run, images)
+    register_observer(resumed).hook.after_run(run=run, result={})
+    actual = read_events(run.directory)
+    assert [e.step for e in actual.Scalars("Loss/generator")] == [200, 400, 600, 700]
+    assert [e.step for e in actual.Images("Samples")] == [200, 400, 600, 700]
+    jumps = [(e.step, e.value) for e in actual.Scalars("Transition/rms/ema")]
     assert jumps == [(step + 1, pytest.approx(step / 1000)) for step in (400, 600, 700)]
-    assert {len(found.Tensors(tag)) for tag in found.Tags()["tensors"]} == {1}
+    assert {len(actual.Tensors(tag)) for tag in actual.Tags()["tensors"]} == {1}
 
 
 def test_tensorboard_without_a_grid_generates_nothing(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "generate", None)
     observer = TensorBoard(count=0)
-    begin(observer, run)
-    tick(observer, run, 200)
-    heard(observer).hook.after_run(run=run, result={})
-    assert events(run.directory).Tags()["images"] == []
+    begin_run(observer, run)
+    run_tick(observer, run, 200)
+    register_observer(observer).hook.after_run(run=run, result={})
+    assert read_events(run.directory).Tags()["images"] == []
 
 
 # Progress
 
 
-def in_terminal(observer: Progress) -> None:
+def simulate_terminal(observer: Progress) -> None:
     observer._console = Console(
         stderr=True, force_terminal=True, force_interactive=True, width=100, legacy_windows=False
     )
@@ -485,14 +495,16 @@ def test_progress_prints_one_plain_line_a_tick(
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     observer = Progress()
-    begin(observer, run)
+    begin_run(observer, run)
     for images in range(4, 1001, 4):
-        heard(observer).hook.after_step(run=run.move(images), stage=run.state.stage, state=run.state, losses={})
+        register_observer(observer).hook.after_step(
+            run=run.move(images), stage=run.state.stage, state=run.state, losses={}
+        )
         if images % 200 == 0:
-            tick(observer, run, images)
+            run_tick(observer, run, images)
     for name in ("growth.gif", "events.out.tfevents.1"):
         (run.directory / name).touch()
-    heard(observer).hook.after_run(run=run, result={"images": 1000})
+    register_observer(observer).hook.after_run(run=run, result={"images": 1000})
     out, err = capsys.readouterr()
     assert out == ""
     assert "\x1b" not in err
@@ -510,13 +522,13 @@ def test_progress_in_a_terminal_shows_and_leaves_it_clean(
     run: FakeRun, capsys: pytest.CaptureFixture[str], ending: str
 ) -> None:
     observer = Progress()
-    in_terminal(observer)
+    simulate_terminal(observer)
     stderr = sys.stderr
-    begin(observer, run)
-    heard(observer).hook.after_step(run=run.move(600), stage=run.state.stage, state=run.state, losses={})
-    tick(observer, run, 600)
+    begin_run(observer, run)
+    register_observer(observer).hook.after_step(run=run.move(600), stage=run.state.stage, state=run.state, losses={})
+    run_tick(observer, run, 600)
     print("for machines")
-    getattr(heard(observer).hook, ending)(run=run, result={"images": 600}, error=KeyboardInterrupt())
+    getattr(register_observer(observer).hook, ending)(run=run, result={"images": 600}, error=KeyboardInterrupt())
     assert sys.stderr is stderr
     out, err = capsys.readouterr()
     assert out == "for machines\n"
@@ -535,11 +547,11 @@ def test_progress_says_that_it_compiles(
         monkeypatch.delenv(name, raising=False)
     observer = Progress()
     if terminal:
-        in_terminal(observer)
-    begin(observer, run, 600)
-    told = {"run": run, "stage": run.state.stage, "state": run.state, "net": "generator"}
-    heard(observer).hook.before_compile(**told)
-    heard(observer).hook.on_error(run=run, error=KeyboardInterrupt())
+        simulate_terminal(observer)
+    begin_run(observer, run, 600)
+    arguments = {"run": run, "stage": run.state.stage, "state": run.state, "net": "generator"}
+    register_observer(observer).hook.before_compile(**arguments)
+    register_observer(observer).hook.on_error(run=run, error=KeyboardInterrupt())
     err = capsys.readouterr().err
     assert "stage 2/2 14x14" in err and "compiling the generator's step" in err
 
@@ -547,12 +559,13 @@ def test_progress_says_that_it_compiles(
 def test_progress_renews_the_display_at_most_four_times_a_second(
     run: FakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock, drawn = [0.0], []
+    clock = [0.0]
+    drawn = []
     monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(Progress, "_refresh", lambda self, run: drawn.append(clock[0]))
     observer = Progress()
-    in_terminal(observer)
-    begin(observer, run)
+    simulate_terminal(observer)
+    begin_run(observer, run)
     for step in range(1000):
         clock[0] = step / 100
         observer.after_step(run, run.state)
@@ -560,12 +573,12 @@ def test_progress_renews_the_display_at_most_four_times_a_second(
     assert 36 <= len(drawn) <= 41
 
 
-def test_an_error_before_the_start_is_survived() -> None:
+def test_an_error_before_the_start_is_handled() -> None:
     for observer in (Progress(), TensorBoard()):
-        assert heard(observer).hook.on_error(run=None, error=ValueError()) == []
+        assert register_observer(observer).hook.on_error(run=None, error=ValueError()) == []
 
 
-def test_pace_is_that_of_the_last_seconds() -> None:
+def test_pace_is_measured_over_the_last_seconds() -> None:
     pace = progress.Pace()
     assert pace.images_per_second == 0
     for second in range(100):
@@ -579,22 +592,28 @@ def test_pace_is_that_of_the_last_seconds() -> None:
 
 def test_time_left_counts_later_stages_by_their_height() -> None:
     schedule = ScheduleSettings((7, 14, 28), 100, 300, 4, 1500).resolve(10, 1, 0)
-    assert progress.images_left(schedule, [0], 100) == 200 + 2 * 400 + 4 * 800
-    assert progress.images_left(schedule, [0, 300], 500) == 200 + 2 * 800
-    assert progress.images_left(schedule, [0, 300, 700], 1500) == 0
+    assert progress.estimate_images_left(schedule, [0], 100) == 200 + 2 * 400 + 4 * 800
+    assert progress.estimate_images_left(schedule, [0, 300], 500) == 200 + 2 * 800
+    assert progress.estimate_images_left(schedule, [0, 300, 700], 1500) == 0
     cut = ScheduleSettings((7, 14, 28), 100, 300, 4, 400).resolve(10, 1, 0)
-    assert progress.images_left(cut, [0], 0) == 300 + 2 * 100
+    assert progress.estimate_images_left(cut, [0], 0) == 300 + 2 * 100
 
 
-def test_durations_read_well() -> None:
-    assert [progress.duration(s) for s in (0, 7.4, 59.6, 750, 11_100)] == ["0:00", "0:07", "1:00", "12:30", "3:05:00"]
+def test_durations_are_formatted() -> None:
+    assert [progress.format_duration(s) for s in (0, 7.4, 59.6, 750, 11_100)] == [
+        "0:00",
+        "0:07",
+        "1:00",
+        "12:30",
+        "3:05:00",
+    ]
 
 
 # All of them
 
 
 class Untouchable(torch.Tensor):
-    """A tensor that must not be looked at."""
+    """A tensor that must not be read."""
 
     @classmethod
     def __torch_function__(cls, function: object, *_: object, **__: object) -> None:
@@ -607,14 +626,16 @@ def test_no_observer_touches_tensors_between_ticks(
 ) -> None:
     observer = factory()
     if factory is Progress:
-        in_terminal(observer)
-    begin(observer, run)
+        simulate_terminal(observer)
+    begin_run(observer, run)
     secret = torch.zeros(()).as_subclass(Untouchable)
     run.state.generator = run.state.ema = run.state.means = secret
     monkeypatch.setattr(run, "generate", None)
     run.move(600)
-    heard(observer).hook.after_step(run=run, stage=run.state.stage, state=run.state, losses={"Loss/generator": secret})
-    heard(observer).hook.on_error(run=run, error=ValueError())
+    register_observer(observer).hook.after_step(
+        run=run, stage=run.state.stage, state=run.state, losses={"Loss/generator": secret}
+    )
+    register_observer(observer).hook.on_error(run=run, error=ValueError())
 
 
 @pytest.mark.parametrize(
@@ -647,8 +668,8 @@ def test_all_observers_are_registered() -> None:
 
 def test_fresh_latents_differ_from_tick_to_tick_and_stay_the_same_at_one(run: FakeRun) -> None:
     run.experiment = SimpleNamespace(seed=0, latent_size=4)
-    first = latents_of(run, 8, fresh=True)
-    assert torch.equal(first, latents_of(run, 8, fresh=True))
+    first = choose_latents(run, 8, fresh=True)
+    assert torch.equal(first, choose_latents(run, 8, fresh=True))
     run.state.images += 32
-    assert not torch.equal(first, latents_of(run, 8, fresh=True))
-    assert torch.equal(latents_of(run, 8, fresh=False), run.fixed_latents(8))
+    assert not torch.equal(first, choose_latents(run, 8, fresh=True))
+    assert torch.equal(choose_latents(run, 8, fresh=False), run.fixed_latents(8))

@@ -1,4 +1,4 @@
-"""`observers.TransitionShock`: what it writes, against a run whose images, losses and gradients are known."""
+"""`observers.TransitionShock`: its rows, against a run whose images, losses and gradients are known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Stage
 from pggan_kit.testing import ObserverSuite
 from pggan_plugins.observers import TransitionShock
-from pggan_plugins.observers.shock import feature_jump, gradient_norms, in_floors, means
+from pggan_plugins.observers.shock import (
+    average_steps,
+    divide_by_floor,
+    measure_feature_jump,
+    measure_gradient_norms,
+)
 
 SMALL = Stage(0, 4, 4, 1, 0, 40, 4)
 LARGE = Stage(1, 8, 8, 1, 40, 40, 4, SMALL)
@@ -94,8 +99,10 @@ class Scripted:
 
     def grow(self, observer: TransitionShock, images: Tensor) -> None:
         observer.after_stage(self)
-        self.state.starts, self.state.stage = [0, self.state.images], LARGE
-        self.state.phase, self.state.fading = "fade", True
+        self.state.starts = [0, self.state.images]
+        self.state.stage = LARGE
+        self.state.phase = "fade"
+        self.state.fading = True
         self.images = {True: images, False: 2 * images}
         self.alpha["generator"] = 0.0
         observer.before_stage(self, LARGE, self.state)
@@ -109,8 +116,8 @@ def run(tmp_path: Path) -> Scripted:
     return Scripted(tmp_path)
 
 
-def through_growth(run: Scripted, observer: TransitionShock) -> None:
-    """Stand right after the growth at 40, with losses 1 to 10 and gradients (3, 3) before."""
+def pass_growth(run: Scripted, observer: TransitionShock) -> None:
+    """Bring the run right behind the growth at 40, with losses 1 to 10 and gradients (3, 3) before."""
     observer.before_run(run)
     generator = torch.Generator().manual_seed(0)
     run.images = dict.fromkeys((True, False), torch.rand(2, 1, 4, 4, generator=generator))
@@ -122,7 +129,7 @@ def through_growth(run: Scripted, observer: TransitionShock) -> None:
 
 def test_a_growth_is_measured_by_hand(run: Scripted) -> None:
     observer = TransitionShock(count=2, features=Means(), steps=2)
-    through_growth(run, observer)
+    pass_growth(run, observer)
     old = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double()
     large = old.repeat_interleave(2, 2).repeat_interleave(2, 3)
     new = {"ema": run.images[True].double(), "generator": run.images[False].double()}
@@ -150,7 +157,7 @@ def test_a_growth_is_measured_by_hand(run: Scripted) -> None:
 def test_recovery_is_counted_in_floors_from_the_growth_on(run: Scripted) -> None:
     """3 floors before and a band of 1: back at 4 floors, which are 16 with a floor of 4."""
     observer = TransitionShock(count=2, band=1.0)
-    through_growth(run, observer)
+    pass_growth(run, observer)
     for value in (50.0, 16.1, 16.0, 3.0):
         run.step(observer, 0.0)
         run.tick(observer, FID=value, FID_floor=4.0)
@@ -161,23 +168,25 @@ def test_recovery_is_counted_in_floors_from_the_growth_on(run: Scripted) -> None
 
 def test_a_metric_that_is_missing_or_no_number_is_no_recovery(run: Scripted) -> None:
     observer = TransitionShock(count=2)
-    through_growth(run, observer)
+    pass_growth(run, observer)
     for metrics in ({}, {"FID": math.nan, "FID_floor": 4.0}, {"FID": 1.0}, {"FID": 1.0, "FID_floor": 0.0}):
         run.step(observer, 0.0)
         run.tick(observer, **metrics)
     assert [row["event"] for row in run.rows()] == ["growth"]
-    assert in_floors({"a": 3.0, "a_floor": 2.0}, "a") == 1.5
+    assert divide_by_floor({"a": 3.0, "a_floor": 2.0}, "a") == 1.5
 
 
 def test_the_end_of_a_fade_is_measured(run: Scripted) -> None:
     observer = TransitionShock(count=2)
-    through_growth(run, observer)
+    pass_growth(run, observer)
     for images in (60, 76, 80):
         run.state.images = images - 4
         run.step(observer, 0.0)
         run.tick(observer)
-    before, run.images[True] = run.images[True], run.images[True] + 0.5
-    run.state.phase, run.state.fading = "stable", False
+    before = run.images[True]
+    run.images[True] = run.images[True] + 0.5
+    run.state.phase = "stable"
+    run.state.fading = False
     observer.after_fade(run, LARGE)
     run.step(observer, 0.0)
     run.tick(observer)
@@ -189,14 +198,15 @@ def test_the_end_of_a_fade_is_measured(run: Scripted) -> None:
     assert fade_end["alpha"] == 1
 
 
-def test_what_is_open_survives_a_checkpoint(run: Scripted, tmp_path: Path) -> None:
+def test_open_rows_are_saved_in_a_checkpoint(run: Scripted, tmp_path: Path) -> None:
     """Saved between the switch and the next tick, and resumed: the same rows."""
     observer = TransitionShock(count=2, steps=3)
-    through_growth(run, observer)
+    pass_growth(run, observer)
     run.step(observer, 20.0, 1.0)
-    saved, here = observer.save_state(), run.state.images
+    saved = observer.save_state()
+    here = run.state.images
 
-    def to_end(observer: TransitionShock) -> list[dict[str, Any]]:
+    def finish_run(observer: TransitionShock) -> list[dict[str, Any]]:
         run.state.images = here
         for loss in (30.0, 40.0, 50.0):
             run.step(observer, loss, 1.0)
@@ -204,26 +214,28 @@ def test_what_is_open_survives_a_checkpoint(run: Scripted, tmp_path: Path) -> No
         run.tick(observer, FID=12.0, FID_floor=4.0)
         return run.rows()
 
-    whole = to_end(observer)
+    whole = finish_run(observer)
     assert len(whole) == 2
     assert whole[0]["Transition/Loss/generator/after"] == 30
     resumed = TransitionShock(count=2, steps=3)
-    run.resumed, run.state.images = True, here
+    run.resumed = True
+    run.state.images = here
     resumed.before_run(run)
     assert run.rows() == []
     resumed.load_state(saved)
     resumed.before_stage(run, LARGE, run.state)
-    assert to_end(resumed) == whole
+    assert finish_run(resumed) == whole
 
 
 def test_helpers_against_numbers_by_hand() -> None:
     steps = [(("a", "b"), torch.tensor([1.0, 4.0])), (("a",), torch.tensor([2.0]))]
-    assert means(steps) == {"a": 1.5, "b": 4.0}
-    assert means([]) == {}
-    assert feature_jump(torch.ones(3, 2), torch.zeros(3, 2)) is None
+    assert average_steps(steps) == {"a": 1.5, "b": 4.0}
+    assert average_steps([]) == {}
+    assert measure_feature_jump(torch.ones(3, 2), torch.zeros(3, 2)) is None
     nets = {"generator": nn.Linear(2, 2), "discriminator": nn.Linear(1, 1)}
-    nets["generator"].weight.grad, nets["generator"].bias.grad = torch.ones(2, 2), torch.tensor([0.0, 2.0])
-    assert {k: float(v) for k, v in gradient_norms(SimpleNamespace(network=nets.__getitem__)).items()} == {
+    nets["generator"].weight.grad = torch.ones(2, 2)
+    nets["generator"].bias.grad = torch.tensor([0.0, 2.0])
+    assert {k: float(v) for k, v in measure_gradient_norms(SimpleNamespace(network=nets.__getitem__)).items()} == {
         "Gradient/generator": pytest.approx(math.sqrt(8))
     }
 
@@ -231,7 +243,7 @@ def test_helpers_against_numbers_by_hand() -> None:
 TINY_SHOCK = ("train.observers = [@observers.TransitionShock()]", "observers.TransitionShock.count = 4")
 
 
-def switches_of(run: Any) -> list[tuple[str, int]]:
+def read_switches(run: Any) -> list[tuple[str, int]]:
     rows = [json.loads(line) for line in (run.directory / "transitions.jsonl").read_text().splitlines()]
     return [(row["event"], row["at"]) for row in rows]
 
@@ -239,8 +251,8 @@ def switches_of(run: Any) -> list[tuple[str, int]]:
 def test_in_training_a_soft_switch_does_not_jump_and_a_hard_one_does(train: Callable[..., Any]) -> None:
     soft = train(*TINY_SHOCK, run_dir="soft")
     hard = train(*TINY_SHOCK, "train.switch = @switches.Hard()", run_dir="hard")
-    assert switches_of(soft) == [("growth", 8), ("fade_end", 16), ("growth", 24), ("fade_end", 32)]
-    assert switches_of(hard) == [("growth", 8), ("growth", 24)]
+    assert read_switches(soft) == [("growth", 8), ("fade_end", 16), ("growth", 24), ("fade_end", 32)]
+    assert read_switches(hard) == [("growth", 8), ("growth", 24)]
     jumps = {}
     for run in (soft, hard):
         rows = [json.loads(line) for line in (run.directory / "transitions.jsonl").read_text().splitlines()]
@@ -250,8 +262,8 @@ def test_in_training_a_soft_switch_does_not_jump_and_a_hard_one_does(train: Call
     assert max(jumps[soft]) < 1e-6 < min(jumps[hard])
 
 
-class Dies:
-    """Ends the run at a clock, before the tick there is saved."""
+class Interrupt:
+    """A plugin that stops the run at a clock, before the tick there is saved."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -264,9 +276,9 @@ class Dies:
 
 @pytest.mark.parametrize("at", [16, 24, 32])
 def test_a_resumed_run_writes_the_same_file(train: Callable[..., Any], stub: str, at: int) -> None:
-    """Killed between the rows of a tick and its checkpoint."""
+    """Interrupted between the rows of a tick and its checkpoint."""
     whole = (train(*TINY_SHOCK, run_dir="whole").directory / "transitions.jsonl").read_text()
     with pytest.raises(KeyboardInterrupt):
-        train(*TINY_SHOCK, plugins=(Dies(at),), run_dir="cut")
+        train(*TINY_SHOCK, plugins=(Interrupt(at),), run_dir="cut")
     resumed = resume("cut", plugins=[stub])
     assert (resumed.directory / "transitions.jsonl").read_text() == whole

@@ -1,4 +1,4 @@
-"""What a real TensorBoard server makes of a run's event files: its pages' own endpoints are asked."""
+"""A run's event files as a real TensorBoard server reads them, by the endpoints of its own pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from conftest import STUB, TINY
 from PIL import Image
 
 from pggan_kit.api.train import train
-from pggan_plugins.observers.tensorboard import LAYOUT, hyperparameters
+from pggan_plugins.observers.tensorboard import LAYOUT, parse_hyperparameters
 
 OBSERVED = """\
 train.observers = [@observers.TensorBoard(), @observers.TransitionShock()]
@@ -32,7 +32,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> Path:
-    """The runs `soft` and `hard`."""
+    """Train the runs `soft` and `hard`."""
     folder = tmp_path_factory.mktemp("runs")
     before = Path.cwd()
     os.chdir(folder)
@@ -47,25 +47,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> Path:
 
 @pytest.fixture(scope="module")
 def ask(runs: Path) -> Iterator[Ask]:
-    """`ask("scalars/tags", run="soft")` asks a server on the runs; a dict as `body` is posted."""
+    """Yield a function that queries a server on the runs: `ask("scalars/tags", run="soft")`; a `body` is posted."""
     code = "from tensorboard.main import run_main; run_main()"
     command = [sys.executable, "-c", code, "--logdir", str(runs), "--port", "0", "--host", "127.0.0.1"]
     server = subprocess.Popen([*command, "--load_fast", "false"], stderr=subprocess.PIPE, text=True)
     try:
-        address = _address(server)
+        address = _read_address(server)
 
-        def question(path: str, body: dict[str, Any] | None = None, raw: bool = False, **query: Any) -> Any:
+        def query_server(path: str, body: dict[str, Any] | None = None, raw: bool = False, **query: Any) -> Any:
             url = f"{address}data/plugin/{path}?{urllib.parse.urlencode(query)}"
             data = None if body is None else json.dumps(body).encode()
-            asked = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(asked, timeout=20) as answer:
+            request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=20) as answer:
                 content = answer.read()
             return content if raw else json.loads(content)
 
         deadline = time.monotonic() + 60
-        while len(question("scalars/tags")) < 2 and time.monotonic() < deadline:  # it reads in the background
+        while len(query_server("scalars/tags")) < 2 and time.monotonic() < deadline:  # it reads in the background
             time.sleep(0.2)
-        yield question
+        yield query_server
     finally:
         server.terminate()
         server.wait(20)
@@ -73,13 +73,13 @@ def ask(runs: Path) -> Iterator[Ask]:
         server.stderr.close()
 
 
-def _address(server: subprocess.Popen[str]) -> str:
+def _read_address(server: subprocess.Popen[str]) -> str:
     assert server.stderr is not None
     for line in server.stderr:
-        found = re.search(r"http://\S+", line)
-        if found:
-            return found[0]
-    raise AssertionError("the server said no address")
+        actual = re.search(r"http://\S+", line)
+        if actual:
+            return actual[0]
+    raise AssertionError("the server printed no address")
 
 
 def test_scalars_are_those_of_the_ticks(ask: Ask, runs: Path) -> None:
@@ -118,14 +118,14 @@ def test_the_charts_find_their_tags(ask: Ask) -> None:
 
 def test_images_are_grids(ask: Ask) -> None:
     assert ask("images/tags")["soft"]["Samples"]["samples"] == 1
-    found = ask("images/images", run="soft", tag="Samples", sample=0)
-    assert [entry["step"] for entry in found] == [8, 16, 24, 32, 40]
-    with Image.open(io.BytesIO(ask(f"images/individualImage?{found[-1]['query']}&_=", raw=True))) as picture:
+    actual = ask("images/images", run="soft", tag="Samples", sample=0)
+    assert [entry["step"] for entry in actual] == [8, 16, 24, 32, 40]
+    with Image.open(io.BytesIO(ask(f"images/individualImage?{actual[-1]['query']}&_=", raw=True))) as picture:
         assert picture.format == "PNG"
         assert picture.size == (3 * (64 + 2) + 2,) * 2  # 16x16, four times as large
 
 
-def test_hyperparameters_tell_the_runs_apart(ask: Ask) -> None:
+def test_hyperparameters_distinguish_the_runs(ask: Ask) -> None:
     experiment = ask("hparams/experiment", body={"experimentName": ""})
     names = {info["name"] for info in experiment["hparamInfos"]}
     assert {"train.switch", "train.latent_size", "schedule.sizes"} <= names
@@ -133,13 +133,13 @@ def test_hyperparameters_tell_the_runs_apart(ask: Ask) -> None:
     assert compared == {"Loss/generator/hinge", "Loss/discriminator/hinge"}
     wanted = {"allowedStatuses": ["STATUS_SUCCESS", "STATUS_RUNNING", "STATUS_UNKNOWN", "STATUS_FAILURE"]}
     groups = ask("hparams/session_groups", body={"experimentName": "", "startIndex": 0, "sliceSize": 10, **wanted})
-    found = {group["sessions"][0]["name"]: group for group in groups["sessionGroups"]}
-    assert {name: group["hparams"]["train.switch"] for name, group in found.items()} == {
+    actual = {group["sessions"][0]["name"]: group for group in groups["sessionGroups"]}
+    assert {name: group["hparams"]["train.switch"] for name, group in actual.items()} == {
         "soft": "@switches.Linear()",
         "hard": "@switches.Hard()",
     }
-    assert found["soft"]["hparams"]["train.latent_size"] == 8
-    values = {value["name"]["tag"]: value["value"] for value in found["soft"]["metricValues"]}
+    assert actual["soft"]["hparams"]["train.latent_size"] == 8
+    values = {value["name"]["tag"]: value["value"] for value in actual["soft"]["metricValues"]}
     points = ask("scalars/scalars", run="soft", tag="Loss/generator/hinge")
     assert values["Loss/generator/hinge"] == pytest.approx(points[-1][2])
 
@@ -151,7 +151,7 @@ def test_the_operative_config_is_a_text(ask: Ask) -> None:
 
 def test_hyperparameters_are_numbers_truths_and_texts() -> None:
     text = "SIZES = (4, 8)\n\na.b = 3\na.c = 1e-3\ns/a.d = True\na.e = 'x'\na.f = @b.C()\na.g = {4: 2}\n"
-    assert hyperparameters(text) == {
+    assert parse_hyperparameters(text) == {
         "SIZES": "(4, 8)",
         "a.b": 3,
         "a.c": 1e-3,
@@ -160,4 +160,4 @@ def test_hyperparameters_are_numbers_truths_and_texts() -> None:
         "a.f": "@b.C()",
         "a.g": "{4: 2}",
     }
-    assert len(hyperparameters(f"a.b = @{'x' * 900}")["a.b"]) == 200
+    assert len(parse_hyperparameters(f"a.b = @{'x' * 900}")["a.b"]) == 200

@@ -14,10 +14,10 @@ from torch import nn
 from pggan_kit import hookimpl
 from pggan_kit.runs.state import TrainState
 from pggan_kit.testing import OptimizerSuite, make_stages
-from pggan_kit.testing.support import noise
-from pggan_kit.testing.tiny_runs import tiny_experiment
+from pggan_kit.testing.support import draw_noise
+from pggan_kit.testing.tiny_runs import make_tiny_experiment
 from pggan_kit.testing.toys import ToyLoss, ToySampler
-from pggan_kit.training.step import TrainingStep
+from pggan_kit.training.step import UpdateContext
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.optimizers import Adam, SharedAdam
 from pggan_plugins.penalties import GradientPenalty
@@ -32,7 +32,9 @@ def test_adam_against_its_formula() -> None:
     """Kingma and Ba 2015, algorithm 1, in float64."""
     param = nn.Parameter(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
     optimizer = Adam(lr=0.1, beta1=0.3, beta2=0.9, eps=1e-4).build([param], STAGE)
-    theta, m, v = np.array([1.0, -2.0, 3.0]), np.zeros(3), np.zeros(3)
+    theta = np.array([1.0, -2.0, 3.0])
+    m = np.zeros(3)
+    v = np.zeros(3)
     for t, gradient in enumerate(GRADIENTS, start=1):
         m = 0.3 * m + 0.7 * gradient
         v = 0.9 * v + 0.1 * gradient**2
@@ -44,7 +46,8 @@ def test_adam_against_its_formula() -> None:
 
 def test_gradients_of_another_memory_format() -> None:
     """The fused kernel would take them in the order in which they lie in memory."""
-    start, gradient = noise(4, 3, 3, 3), noise(4, 3, 3, 3, seed=1)
+    start = draw_noise(4, 3, 3, 3)
+    gradient = draw_noise(4, 3, 3, 3, seed=1)
     moved = []
     for memory_format in (torch.channels_last, torch.contiguous_format):
         param = nn.Parameter(start.clone().contiguous(memory_format=memory_format))
@@ -59,12 +62,12 @@ def test_gradients_of_another_memory_format() -> None:
 def test_a_backward_pass_makes_gradients_in_their_parameters_format() -> None:
     """So none is copied, in D under a penalty and in G."""
     chosen = {"architecture": PGGAN(channels=8), "resampling": Nearest(), "loss": ToyLoss([GradientPenalty()])}
-    experiment = tiny_experiment({**chosen, "update": Alternating(), "generator_optimizer": Adam()})
+    experiment = make_tiny_experiment({**chosen, "update": Alternating(), "generator_optimizer": Adam()})
     state = TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu"))
     state.grow({"generator": True, "discriminator": True})
     state.renew_optimizers(reset=True)
     alphas = dict.fromkeys(("generator", "discriminator", "reals"), torch.tensor(0.3))
-    experiment.update.step(TrainingStep(experiment, state, state.stage, ToySampler(state.stage), alphas))
+    experiment.update.step(UpdateContext(experiment, state, state.stage, ToySampler(state.stage), alphas))
     for net in (state.generator, state.discriminator):
         for name, param in net.named_parameters():
             assert param.grad is not None and param.grad.stride() == param.stride(), name
@@ -76,19 +79,19 @@ def test_moments_of_another_memory_format() -> None:
     chosen = {"architecture": PGGAN(channels=8), "generator_optimizer": Adam(), "discriminator_optimizer": Adam()}
     runs = []
     for memory_format in ("contiguous", "channels_last"):
-        experiment = tiny_experiment({**chosen, "update": Alternating(), "memory_format": memory_format})
+        experiment = make_tiny_experiment({**chosen, "update": Alternating(), "memory_format": memory_format})
         runs.append(TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu")))
-    step(runs[0])
+    run_step(runs[0])
     runs[1].load_snapshot(runs[0].take_snapshot(), other_optimizers=True)
     for state in runs:
-        step(state)
+        run_step(state)
     for name in ("generator", "discriminator"):
         for one, two in zip(*(state.network(name).parameters() for state in runs), strict=True):
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-def step(state: TrainState) -> None:
-    ctx = TrainingStep(state.experiment, state, state.stage, ToySampler(state.stage), {})
+def run_step(state: TrainState) -> None:
+    ctx = UpdateContext(state.experiment, state, state.stage, ToySampler(state.stage), {})
     state.experiment.update.step(ctx)
     state.images += ctx.drawn
 
@@ -98,11 +101,12 @@ def test_the_papers_defaults() -> None:
     assert (group["lr"], group["betas"], group["eps"]) == (1e-3, (0.0, 0.99), 1e-8)
 
 
-def test_shared_counter_goes_on_for_parameters_that_join_late() -> None:
+def test_shared_counter_goes_on_for_parameters_that_are_added_late() -> None:
     """Keras' form: eps beside the uncorrected root, one counter for all; a late parameter gets the correction of t."""
     early, late = (nn.Parameter(torch.zeros(3, dtype=torch.float64)) for _ in range(2))
     optimizer = SharedAdam(lr=0.1, beta1=0.5, beta2=0.9, eps=1e-4).build([early, late], STAGE)
-    theta, moments = np.zeros((2, 3)), np.zeros((2, 2, 3))
+    theta = np.zeros((2, 3))
+    moments = np.zeros((2, 2, 3))
     for t, gradient in enumerate(GRADIENTS, start=1):
         moving = [0] if t <= 3 else [0, 1]
         early.grad = torch.from_numpy(gradient.copy())
@@ -122,8 +126,11 @@ def test_a_lazy_interval_adapts_rate_and_betas(interval: int, share: float) -> N
     """Karras et al. 2020 (StyleGAN2), appendix B: c = k / (k + 1), lr * c, beta ** c; in Adam's formula, float64."""
     param = nn.Parameter(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
     optimizer = Adam(lr={4: 0.1, 8: 0.2}, beta1=0.3, beta2=0.9, eps=1e-4, lazy_interval=interval).build([param], STAGE)
-    theta, m, v = np.array([1.0, -2.0, 3.0]), np.zeros(3), np.zeros(3)
-    beta1, beta2 = 0.3**share, 0.9**share
+    theta = np.array([1.0, -2.0, 3.0])
+    m = np.zeros(3)
+    v = np.zeros(3)
+    beta1 = 0.3**share
+    beta2 = 0.9**share
     for t, gradient in enumerate(GRADIENTS, start=1):
         m = beta1 * m + (1 - beta1) * gradient
         v = beta2 * v + (1 - beta2) * gradient**2
@@ -163,7 +170,7 @@ class TestSharedAdam(OptimizerSuite):
 
 
 def test_the_learning_rate_falls_at_the_end(train: Callable[..., Any]) -> None:
-    """lr * (to + (1 - to) * left / decay_images) over the last images, per stage, also when it is built anew."""
+    """lr * (to + (1 - to) * left / decay_images) over the last images, per stage, also in a new optimizer."""
     seen: dict[int, float] = {}
 
     class Watch:
@@ -176,7 +183,7 @@ def test_the_learning_rate_falls_at_the_end(train: Callable[..., Any]) -> None:
     train(*lines, *more, plugins=(Watch(),))
     total = 40
     for images, lr in seen.items():
-        began = images - 4  # a plugin hears of a step before Adam sets the next one's rate
+        began = images - 4  # a plugin's hook runs before Adam sets the next step's rate
         base = 4e-3 if began >= 24 else 1e-3
         assert lr == pytest.approx(base * min(1.0, 0.5 + 0.5 * (total - began) / 24)), images
     assert len(seen) == 10

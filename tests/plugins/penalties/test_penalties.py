@@ -1,4 +1,4 @@
-"""The penalties, their values and gradients to the weights, against slow float64 formulas; and the suite.
+"""Tests of the penalties: values and gradients to the weights against slow float64 formulas, and the suite.
 
 The analytic critic is D(x) = v . tanh(W x), whose image gradient is W^T (v * (1 - tanh(W x)^2)): the formulas use NumPy
 alone, and their gradients to the weights are central differences.
@@ -19,51 +19,53 @@ from pggan_plugins.penalties import R1, R2, Drift, GradientPenalty
 
 RNG = np.random.default_rng(0)
 SHAPE = (5, 2, 3, 2)
-REAL, FAKE = RNG.normal(size=SHAPE), RNG.normal(size=SHAPE)
+REAL = RNG.normal(size=SHAPE)
+FAKE = RNG.normal(size=SHAPE)
 MIX = RNG.random(5)
-W, V = RNG.normal(size=(4, 12)) / 3, RNG.normal(size=4)
+W = RNG.normal(size=(4, 12)) / 3
+V = RNG.normal(size=4)
 
 Formula = Callable[[np.ndarray, np.ndarray], float]
 
 
-def score(x: np.ndarray, w: np.ndarray, v: np.ndarray) -> float:
+def compute_score(x: np.ndarray, w: np.ndarray, v: np.ndarray) -> float:
     return float(v @ np.tanh(w @ x.ravel()))
 
 
-def image_gradient(x: np.ndarray, w: np.ndarray, v: np.ndarray) -> np.ndarray:
+def compute_image_gradient(x: np.ndarray, w: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.asarray(w.T @ (v * (1 - np.tanh(w @ x.ravel()) ** 2)))
 
 
-def gradient_penalty(target: float) -> Formula:
+def make_gradient_penalty(target: float) -> Formula:
     def formula(w: np.ndarray, v: np.ndarray) -> float:
         total = 0.0
         for real, fake, mix in zip(REAL, FAKE, MIX, strict=True):
-            norm = np.sqrt((image_gradient((1 - mix) * real + mix * fake, w, v) ** 2).sum())
+            norm = np.sqrt((compute_image_gradient((1 - mix) * real + mix * fake, w, v) ** 2).sum())
             total += (norm - target) ** 2 / target**2
         return total / len(REAL)
 
     return formula
 
 
-def zero_centred(images: np.ndarray) -> Formula:
-    return lambda w, v: sum((image_gradient(x, w, v) ** 2).sum() for x in images) / len(images) / 2
+def make_zero_centred_penalty(images: np.ndarray) -> Formula:
+    return lambda w, v: sum((compute_image_gradient(x, w, v) ** 2).sum() for x in images) / len(images) / 2
 
 
 def drift(w: np.ndarray, v: np.ndarray) -> float:
-    return sum(score(x, w, v) ** 2 for x in REAL) / len(REAL)
+    return sum(compute_score(x, w, v) ** 2 for x in REAL) / len(REAL)
 
 
 CASES = {
-    "gradient penalty": (GradientPenalty(), gradient_penalty(1.0)),
-    "gradient penalty, target 750": (GradientPenalty(target=750.0), gradient_penalty(750.0)),
-    "R1": (R1(), zero_centred(REAL)),
-    "R2": (R2(), zero_centred(FAKE)),
+    "gradient penalty": (GradientPenalty(), make_gradient_penalty(1.0)),
+    "gradient penalty, target 750": (GradientPenalty(target=750.0), make_gradient_penalty(750.0)),
+    "R1": (R1(), make_zero_centred_penalty(REAL)),
+    "R2": (R2(), make_zero_centred_penalty(FAKE)),
     "drift": (Drift(), drift),
 }
 
 
-def slopes(formula: Formula) -> tuple[np.ndarray, np.ndarray]:
-    """Central differences to both weights."""
+def differentiate(formula: Formula) -> tuple[np.ndarray, np.ndarray]:
+    """Return central differences to both weights."""
     results = []
     for which, weight in enumerate((W, V)):
         slope = np.zeros_like(weight)
@@ -86,18 +88,20 @@ def test_value_and_gradient_to_the_weights(case: str) -> None:
     def critic(images: Tensor) -> Scores:
         return Scores((images.flatten(1) @ w.T).tanh() @ v)
 
+    # The value, and its gradients by torch and by differences.
     real, fake, mix = (torch.from_numpy(array) for array in (REAL, FAKE, MIX))
     value = penalty(critic, real, fake, critic(real), critic(fake), mix)
     assert value.dim() == 0
     assert float(value) == pytest.approx(formula(W, V), rel=1e-10)
-    found = torch.autograd.grad(value, (w, v))
-    for gradient, wanted in zip(found, slopes(formula), strict=True):
+    gradients = torch.autograd.grad(value, (w, v))
+    for gradient, wanted in zip(gradients, differentiate(formula), strict=True):
         np.testing.assert_allclose(gradient.numpy(), wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_a_sum_over_the_batch_does_not_mix_samples() -> None:
     """Each sample's penalty is its own: the mean over a batch is the mean of batches of one."""
-    w, v = torch.from_numpy(W), torch.from_numpy(V)
+    w = torch.from_numpy(W)
+    v = torch.from_numpy(V)
 
     def critic(images: Tensor) -> Scores:
         return Scores((images.flatten(1) @ w.T).tanh() @ v)

@@ -67,11 +67,12 @@ def test_reals_fade_with_the_generator() -> None:
 
 
 def test_reals_fade_unseen_while_the_discriminator_is_old() -> None:
-    """What the decision about the reals rests on: D at alpha 0 says the same of a real at whatever alpha of its own."""
+    """The reason why reals fade with G: D at alpha 0 gives a real the same score at any alpha of the reals."""
     base, stage = make_stages()
     net = Discriminator(PGGAN(channels=4), Area(), Area(), 0, base)
     net.grow(stage, bridged=True)
-    reals, zero = torch.randn(4, 1, 8, 8), torch.tensor(0.0)
+    reals = torch.randn(4, 1, 8, 8)
+    zero = torch.tensor(0.0)
     scores = [
         net(fade_reals(reals, 2, torch.tensor(alpha), Area().up(1, 2), Area().down(1, 2)), None, zero).score
         for alpha in (0.0, 0.5, 1.0)
@@ -124,7 +125,7 @@ def test_plateau_refuses(wrong: dict[str, Any]) -> None:
         ("switches.Plateau.window = 7", "window must span at least two ticks.*8 images"),
         ("switches.Plateau.most = 4", "most is 4 images at stage 8x8.*its fade .8."),
         ("switches.Plateau.least = 81", "most is 80 images at stage 4x4, less than its least .81."),
-        ("switches.Plateau.watch = 'Loss/generator/hinges'", "watch: no tick brings.*mean Loss/generator/hinge."),
+        ("switches.Plateau.watch = 'Loss/generator/hinges'", "watch: no tick has.*mean Loss/generator/hinge."),
     ],
 )
 def test_plateau_refuses_what_only_the_run_shows(train: Callable[..., Any], line: str, message: str) -> None:
@@ -168,8 +169,8 @@ def test_the_most_may_overdraw_the_budget(train: Callable[..., Any]) -> None:
     assert run.state.images == run.schedule.total == 256
 
 
-def test_a_metric_that_never_comes_is_an_error_at_the_most(train: Callable[..., Any]) -> None:
-    with pytest.raises(TrainingError, match="watches Metrics/none, which no tick of stage 4x4 brought"):
+def test_a_missing_metric_is_an_error_at_the_most(train: Callable[..., Any]) -> None:
+    with pytest.raises(TrainingError, match="watches Metrics/none, which no tick of stage 4x4 had"):
         train(*LONG, "switches.Plateau.watch = 'Metrics/none'")
 
 
@@ -224,8 +225,8 @@ def test_ticks_of_the_fade_do_not_count() -> None:
     assert switch.save_state() == {"points": [(60, 1.0)]}
 
 
-def cut(folder: Path, target: Path, checkpoints: int) -> str:
-    """A copy of a run as it was after its first so many checkpoints."""
+def copy_until(folder: Path, target: Path, checkpoints: int) -> str:
+    """Copy a run as it was after a number of checkpoints, and return the copy's folder."""
     shutil.copytree(folder, target)
     manifest = target / "checkpoints" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text())[:checkpoints]))
@@ -236,10 +237,10 @@ def test_resumed_at_any_tick_it_grows_at_the_same_clock(train: Callable[..., Any
     """The answer at a tick must not see that tick: the question was asked before it, and is asked again after."""
     run = train(*LONG, "schedule.total_images = 48", run_dir="whole")
     assert run.state.starts == [0, 12, 32]
-    entries = run.checkpoints.entries()
+    entries = run.checkpoints.read_entries()
     assert len(entries) == 13
     for count in range(1, len(entries)):
-        again = resume(cut(Path("whole"), Path(f"cut{count}"), count), plugins=[stub])
+        again = resume(copy_until(Path("whole"), Path(f"cut{count}"), count), plugins=[stub])
         assert again.state.starts == run.state.starts, f"resumed at images {entries[count - 1].images}"
         for name, value in run.state.generator.state_dict().items():
             assert torch.equal(value, again.state.generator.state_dict()[name])

@@ -109,8 +109,8 @@ class TestPlateau(SwitchSuite):
     def make(self) -> switches.Plateau:
         return switches.Plateau("Loss/generator", window=8, tolerance=1e9)
 
-    def chosen(self, part: Any) -> dict[str, Any]:
-        """With a tick at each step, so that the first stage ends early and the last one spends what it saved."""
+    def choose_arguments(self, part: Any) -> dict[str, Any]:
+        """Choose a tick at each step, so that the first stage ends early and the last one spends what it saved."""
         return {"switch": part, "tick": 4}
 
 
@@ -120,7 +120,8 @@ def test_nudged_moves_one_weight_by_one_ulp_once(train: Callable[..., Any]) -> N
 
     class Look:
         def __init__(self, name: str, stop: bool = False) -> None:
-            self.name, self.stop = name, stop
+            self.name = name
+            self.stop = stop
 
         @hookimpl
         def before_fade(self, run: Any, stage: Any, state: Any) -> None:

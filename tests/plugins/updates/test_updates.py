@@ -1,4 +1,4 @@
-"""The updates against a step written out by hand, and the conformance suite."""
+"""The updates against a step written out by hand, and their conformance suites."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.seeding import torch_generator
 from pggan_kit.testing import UpdateSuite
-from pggan_kit.testing.support import equal
-from pggan_kit.testing.tiny_runs import mid_fade, summary, tiny_experiment, train_tiny
+from pggan_kit.testing.support import are_equal
+from pggan_kit.testing.tiny_runs import load_mid_fade, make_tiny_experiment, summarize_run, train_tiny
 from pggan_kit.testing.toys import ToyLoss, ToySampler
-from pggan_kit.training.step import TrainingStep, scores_of_each
+from pggan_kit.training.step import UpdateContext, scores_of_each
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.augmentations import DiffAugment
 from pggan_plugins.optimizers import SharedAdam
@@ -29,21 +29,22 @@ from pggan_plugins.penalties import R1, Drift
 from pggan_plugins.updates import Alternating, JointBatch
 
 
-def new_state(update: Any, **chosen: Any) -> TrainState:
-    experiment = tiny_experiment({"update": update, **chosen})
+def build_state(update: Any, **chosen: Any) -> TrainState:
+    experiment = make_tiny_experiment({"update": update, **chosen})
     return TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu"))
 
 
 def step(state: TrainState) -> dict[str, torch.Tensor]:
-    ctx = TrainingStep(state.experiment, state, state.stage, ToySampler(state.stage), {})
+    ctx = UpdateContext(state.experiment, state, state.stage, ToySampler(state.stage), {})
     losses = state.experiment.update.step(ctx)
     state.images += ctx.drawn
     return losses
 
 
-def by_hand(state: TrainState, n_critic: int, r1: float) -> None:
-    """The paper's iteration with plain torch: n_critic updates of D with fresh reals and latents, then one of G."""
-    images, seed = state.images, state.experiment.seed
+def run_step_by_hand(state: TrainState, n_critic: int, r1: float) -> None:
+    """Run the paper's iteration in plain torch: n_critic updates of D with fresh reals and latents, then one of G."""
+    images = state.images
+    seed = state.experiment.seed
     for _ in range(n_critic):
         real = ToySampler(state.stage).batch(images, 4)[0].float() / 127.5 - 1
         images += 4
@@ -68,20 +69,20 @@ def by_hand(state: TrainState, n_critic: int, r1: float) -> None:
 @pytest.mark.parametrize("n_critic", [1, 3])
 def test_alternating_against_a_step_by_hand(n_critic: int) -> None:
     loss = ToyLoss([R1(weight=3.0)])
-    state, plain = (new_state(Alternating(n_critic), loss=loss) for _ in range(2))
+    state, plain = (build_state(Alternating(n_critic), loss=loss) for _ in range(2))
     for _ in range(3):
         step(state)
         for param in plain.discriminator.parameters():
             param.requires_grad_(True)
-        by_hand(plain, n_critic, 3.0)
+        run_step_by_hand(plain, n_critic, 3.0)
     assert state.images == plain.images == 3 * 4 * n_critic
     for net in ("generator", "discriminator"):
-        for found, wanted in zip(state.network(net).parameters(), plain.network(net).parameters(), strict=True):
-            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+        for actual, wanted in zip(state.network(net).parameters(), plain.network(net).parameters(), strict=True):
+            torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-6)
 
 
 class Counted(PGGAN):
-    """Counts D's calls, and how many batches are side by side in each."""
+    """A PGGAN that records D's calls: the number of batches side by side in each."""
 
     def from_image(self, stage: Any) -> torch.nn.Module:
         self.seen: list[int] = []
@@ -91,7 +92,7 @@ class Counted(PGGAN):
 
 
 class Normalised(Counted):
-    """Says nothing of the batch norm that it brings."""
+    """A PGGAN with batch norm that it does not declare."""
 
     def discriminator_head(self, stage: Any) -> torch.nn.Module:
         head = super().discriminator_head(stage)
@@ -117,7 +118,7 @@ def test_reals_and_fakes_share_a_call_where_nothing_mixes_them(
     kind = options.get("kind", Counted)
     joint, apart = (kind(channels=6, **{k: v for k, v in options.items() if k != "kind"}) for _ in range(2))
     apart.separates_batches = False
-    states = [new_state(Alternating(), architecture=a, augmentation=augmentation) for a in (joint, apart)]
+    states = [build_state(Alternating(), architecture=a, augmentation=augmentation) for a in (joint, apart)]
     for _ in range(2):
         joint.seen.clear()
         losses = []
@@ -127,20 +128,22 @@ def test_reals_and_fakes_share_a_call_where_nothing_mixes_them(
         assert joint.seen == seen
         for name, value in losses[1].items():
             torch.testing.assert_close(losses[0][name], value, rtol=1e-4, atol=1e-6)
-    for found, wanted in zip(*(state.discriminator.parameters() for state in states), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    for actual, wanted in zip(*(state.discriminator.parameters() for state in states), strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_each_batch_keeps_its_labels() -> None:
-    first, second, labels = torch.arange(3.0), torch.arange(3.0) + 10, torch.tensor([2, 0, 1])
+    first = torch.arange(3.0)
+    second = torch.arange(3.0) + 10
+    labels = torch.tensor([2, 0, 1])
 
     def D(images: torch.Tensor, labels: torch.Tensor | None = None) -> Scores:
         return Scores(images, images[:, None] * torch.ones(1, 3), labels)
 
     D.separates_batches = True
-    for images, found in zip((first, second), scores_of_each(D, (first, second), labels), strict=True):
-        assert torch.equal(found.score, images) and torch.equal(found.labels, labels)
-        assert torch.equal(found.class_logits, images[:, None].expand(3, 3))
+    for images, actual in zip((first, second), scores_of_each(D, (first, second), labels), strict=True):
+        assert torch.equal(actual.score, images) and torch.equal(actual.labels, labels)
+        assert torch.equal(actual.class_logits, images[:, None].expand(3, 3))
 
 
 def test_batches_of_unequal_size_are_not_put_together() -> None:
@@ -151,12 +154,12 @@ def test_batches_of_unequal_size_are_not_put_together() -> None:
         return Scores(images)
 
     D.separates_batches = True
-    found = scores_of_each(D, (torch.zeros(3), torch.ones(5)), None)
-    assert calls == [3, 5] and [len(scores.score) for scores in found] == [3, 5]
+    actual = scores_of_each(D, (torch.zeros(3), torch.ones(5)), None)
+    assert calls == [3, 5] and [len(scores.score) for scores in actual] == [3, 5]
 
 
 def test_n_critic_may_depend_on_the_stage() -> None:
-    state = new_state(Alternating({4: 1, 8: 3}))
+    state = build_state(Alternating({4: 1, 8: 3}))
     step(state)
     assert state.images == 4
     state.grow({})
@@ -165,13 +168,13 @@ def test_n_critic_may_depend_on_the_stage() -> None:
     assert state.images == 4 + 12
 
 
-def test_an_update_says_which_optimizer_it_lacks() -> None:
+def test_a_missing_optimizer_is_named() -> None:
     with pytest.raises(ValueError, match="discriminator_optimizer"):
-        new_state(Alternating(), discriminator_optimizer=None)
+        build_state(Alternating(), discriminator_optimizer=None)
 
 
 class Noted(Drift):
-    """Notes its values, with the weight."""
+    """A drift that records its values, times the weight."""
 
     def __init__(self, weight: float, every: int) -> None:
         super().__init__(weight, every)
@@ -184,7 +187,7 @@ class Noted(Drift):
 
 
 class Ticks:
-    """The noted values since the last tick, at each."""
+    """An observer of the recorded values since the last tick."""
 
     def __init__(self, penalties: list[Noted]) -> None:
         self.penalties = penalties
@@ -209,8 +212,8 @@ def test_the_log_has_the_mean_of_a_lazy_penalty_over_the_times_it_was_computed(n
     assert len(rows) == len(ticks.seen) > 1
     for row, seen in zip(rows, ticks.seen, strict=True):
         wanted = {tag: np.mean(values) for tag, values in zip(tags, seen, strict=True) if values}
-        found = {tag: value for tag, value in row.items() if "Noted" in tag}
-        assert found == pytest.approx(wanted, rel=1e-5)
+        actual = {tag: value for tag, value in row.items() if "Noted" in tag}
+        assert actual == pytest.approx(wanted, rel=1e-5)
     assert sum(len(seen[0]) for seen in ticks.seen) > 2
 
 
@@ -235,7 +238,7 @@ def test_hooks_get_the_mean_of_what_a_step_computed_several_times(tmp_path: Path
 
 
 class Greedy(Alternating):
-    """Draws one batch more than it uses."""
+    """An update that draws one batch more than it uses."""
 
     def step(self, ctx: StepContext) -> dict[str, torch.Tensor]:
         ctx.reals()
@@ -254,14 +257,14 @@ def test_a_lazy_penalty_is_computed_every_kth_time_whatever_is_drawn(
     eager = "compile" not in chosen
     whole, again = (Noted(0.1, every=2) if eager else Drift(0.1, every=2) for _ in range(2))
     run = train_tiny(object(), "nobody", tmp_path, {**chosen, "loss": ToyLoss([whole])})
-    saved = mid_fade(tmp_path)
+    saved = load_mid_fade(tmp_path)
     assert saved.discriminator_updates % 2 == 1, "the run must break between two turns"
     assert run.state.starts == [0, 4 * drawn] and run.state.images == 13 * drawn
     slices = 4 // chosen.get("micro_batch", 4)
     if isinstance(whole, Noted):  # a compiled step calls no Python
         assert len(whole.values) == slices * (-(-4 * n_critic // 2) + -(-9 * n_critic // 2))
     resumed = train_tiny(object(), "nobody", tmp_path, {**chosen, "loss": ToyLoss([again])}, saved)
-    assert equal(summary(resumed), summary(run))
+    assert are_equal(summarize_run(resumed), summarize_run(run))
 
 
 def test_a_loss_with_a_term_named_like_its_penalty_is_refused() -> None:
@@ -270,7 +273,7 @@ def test_a_loss_with_a_term_named_like_its_penalty_is_refused() -> None:
             return {"R1": real.score.mean()}
 
     with pytest.raises(ValueError, match="the loss has a term R1, which is the name of its penalty's term"):
-        step(new_state(Alternating(), loss=Clash([R1()])))
+        step(build_state(Alternating(), loss=Clash([R1()])))
 
 
 class TestAlternating(UpdateSuite):
@@ -291,7 +294,7 @@ class TestJointBatch(UpdateSuite):
     def make(self) -> JointBatch:
         return JointBatch(SharedAdam())
 
-    def chosen(self, part: Any) -> dict[str, Any]:
+    def choose_arguments(self, part: Any) -> dict[str, Any]:
         return {"update": part, "generator_optimizer": None, "discriminator_optimizer": None}
 
 
@@ -310,7 +313,8 @@ def test_a_penalty_weighs_by_the_stage(train: Callable[..., Any]) -> None:
 
     loss = ("train.loss = @losses.Hinge()", "losses.Hinge.penalties = [@penalties.R1()]")
     frozen = (*loss, "optimizers.Adam.lr = 1e-30")
-    one, staged = First(), First()
+    one = First()
+    staged = First()
     train(*frozen, "penalties.R1.weight = 1.0", plugins=(one,), run_dir="one")
     train(*frozen, "penalties.R1.weight = {4: 0.0, 8: 2.0, 16: 6.0}", plugins=(staged,), run_dir="staged")
     assert all(one.terms.values())

@@ -1,4 +1,4 @@
-"""What all losses have."""
+"""The base class of losses."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pggan_kit import Penalty
 
 
-class Penalised:
-    """A loss with penalties, whose generator's part does not need the scores of reals.
+class LossWithPenalties:
+    """A loss with penalties, whose generator term does not need the scores of reals.
 
     Args:
-        penalties: terms added to the discriminator's.
+        penalties: Terms added to the discriminator's.
     """
 
     needs_real = False

@@ -1,4 +1,4 @@
-"""What metrics of features have in common."""
+"""The base of metrics that compare features of images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pggan_kit.components import FeatureExtractor
 
 
 class OfFeatures:
-    """Describes images by their features.
+    """A metric that describes images by their features.
 
     Args:
-        features: the extractor.
-        suffix: added to the names of the values, so that two of a kind can be told apart.
+        features: The extractor.
+        suffix: A suffix of the values' names, which keeps two metrics of one kind apart.
 
     Attributes:
-        unsuffixed: the quantities of all such metrics, by their names without a suffix.
+        unsuffixed: The quantities of all such metrics, by their names without a suffix.
     """
 
     unsuffixed: ClassVar[Mapping[str, Quantity]]
@@ -30,22 +30,26 @@ class OfFeatures:
 
     @property
     def quantities(self) -> dict[str, Quantity]:
-        """The statements, by the names that `compare` gives."""
+        """The quantities, by the names that `compare` returns."""
         return {f"{name}{self.suffix}": quantity for name, quantity in self.unsuffixed.items()}
 
     def describe(self, images: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, F)."""
+        """Return the features (N, F) of images (N, C, h, w)."""
         return self.features(images)
 
     def fingerprint(self) -> str:
-        """That of the features, whatever the metric."""
+        """Return the fingerprint of the features, which all metrics of the same features share."""
         return f"features of {self.features.fingerprint()}"
 
     def require_images(self, least: int, real: Tensor, fake: Tensor) -> None:
-        """Check that there are enough images for the values to mean something.
+        """Check that there are enough images of both kinds for the values to mean something.
+
+        Args:
+            least: The smallest number of each kind.
+            real, fake: Features (M, F) and (N, F).
 
         Raises:
-            ConfigError: there are fewer than `least` of one kind.
+            ConfigError: Fewer than `least` images of one kind.
         """
         for side, features in (("real", real), ("fake", fake)):
             if len(features) < least:

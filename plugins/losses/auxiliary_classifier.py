@@ -11,19 +11,19 @@ from pggan_kit import ConfigError, Loss, Penalty, Scores, check_at_least
 
 
 class AuxiliaryClassifier:
-    """A loss, and beside it the cross-entropy of D's class logits: D learns the classes of reals, and G to make images
-    that D puts into the class asked for (Odena et al. 2017).
+    """An adversarial loss plus the cross-entropy of D's class logits (Odena et al. 2017).
 
-    Needs an architecture with `conditioning = 'auxiliary'`.
+    D learns the classes of reals, and G learns to make images that D assigns to the requested class. This needs an
+    architecture with `conditioning = 'auxiliary'`.
 
     Args:
-        loss: the adversarial loss. In configs the default is `losses.Hinge`.
-        weight: of D's cross-entropy, at least 0.
-        generator_weight: of G's, at least 0. None: as `weight`.
-        classify_fakes: whether D learns the classes of fakes, too, as Odena et al. have it.
+        loss: The adversarial loss. In configs the default is `losses.Hinge`.
+        weight: Factor of D's cross-entropy, at least 0.
+        generator_weight: Factor of G's cross-entropy, at least 0. None: the same as `weight`.
+        classify_fakes: Whether D also learns the classes of fakes, as in Odena et al.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: A value is out of range.
     """
 
     def __init__(
@@ -31,46 +31,49 @@ class AuxiliaryClassifier:
     ) -> None:
         for name, value in (("weight", weight), ("generator_weight", generator_weight)):
             check_at_least(name, value, 0)
+        if generator_weight is None:
+            generator_weight = weight
+
         self.loss = loss
         self.weight = weight
-        self.generator_weight = weight if generator_weight is None else generator_weight
+        self.generator_weight = generator_weight
         self.classify_fakes = classify_fakes
 
     @property
     def needs_real(self) -> bool:
-        """The adversarial loss's."""
+        """Whether the adversarial loss needs the scores of reals for G."""
         return self.loss.needs_real
 
     @property
     def penalties(self) -> Sequence[Penalty]:
-        """The adversarial loss's."""
+        """The penalties of the adversarial loss."""
         return self.loss.penalties
 
     def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
-        """The loss's terms and `class`: `weight` times the reals' cross-entropy, plus the fakes' if they count.
+        """Return the loss's terms and `class`: `weight` times the cross-entropy of reals, and of fakes if they count.
 
         Raises:
             ConfigError: D gives no class logits, or there are no labels.
         """
-        term = classification(real)
+        class_loss = compute_class_loss(real)
         if self.classify_fakes:
-            term = term + classification(fake)
-        return {**self.loss.discriminator(real, fake), "class": self.weight * term}
+            class_loss = class_loss + compute_class_loss(fake)
+        return {**self.loss.discriminator(real, fake), "class": self.weight * class_loss}
 
     def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
-        """The loss's terms and `class`: `generator_weight` times the fakes' cross-entropy.
+        """Return the loss's terms and `class`: `generator_weight` times the cross-entropy of fakes.
 
         Raises:
             ConfigError: D gives no class logits, or there are no labels.
         """
-        return {**self.loss.generator(fake, real), "class": self.generator_weight * classification(fake)}
+        return {**self.loss.generator(fake, real), "class": self.generator_weight * compute_class_loss(fake)}
 
 
-def classification(scores: Scores) -> Tensor:
-    """The mean cross-entropy of the class logits (N, K) and the labels (N,), 0-dim, in nats.
+def compute_class_loss(scores: Scores) -> Tensor:
+    """Return the mean cross-entropy of the class logits (N, K) and the labels (N,), 0-dim, in nats.
 
     Raises:
-        ConfigError: one of the two is missing.
+        ConfigError: The class logits or the labels are missing.
     """
     if scores.class_logits is None or scores.labels is None:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What losses and penalties do inside an update: scores of reals for G, R1 and R2 together, every wrong argument."""
+"""Tests of losses and penalties in an update: scores of reals for G, R1 and R2 together, every wrong argument."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from pggan_plugins.losses import LeastSquares, Relativistic
 from pggan_plugins.penalties import R1, R2
 from pggan_plugins.updates.alternating import discriminator_terms, generator_terms
 
-A, B = 0.7, -1.3
+A = 0.7
+B = -1.3
 LATENTS = torch.tensor([[0.5], [-1.0], [2.0], [0.1]], dtype=torch.float64)
 REALS = torch.tensor([[1.0], [0.2], [-0.6], [3.0]], dtype=torch.float64)
 
 
 class Line(nn.Module):
-    """G(z) = a z, or D(x) = b x."""
+    """A network that is a line: G(z) = a z, or D(x) = b x."""
 
     def __init__(self, slope: float) -> None:
         super().__init__()
@@ -30,30 +31,32 @@ class Line(nn.Module):
         return self.slope * x
 
 
-def players() -> tuple[Line, Line, Callable[..., Scores]]:
-    generator, critic = Line(A), Line(B)
+def make_players() -> tuple[Line, Line, Callable[..., Scores]]:
+    generator = Line(A)
+    critic = Line(B)
     return generator, critic, lambda x, labels=None: Scores(critic(x).flatten())
 
 
-def part(**more: Tensor | None) -> dict[str, Tensor | None]:
+def make_batch(**more: Tensor | None) -> dict[str, Tensor | None]:
     return {"latents": LATENTS, "real": REALS, "labels": None, "mix": torch.rand(4), **more}
 
 
 def test_generator_is_scored_against_reals_and_learns_from_its_fakes_alone() -> None:
     """d/da of mean softplus(b x - b a z) is mean sigmoid(b x - b a z) * (-b z)."""
-    generator, critic, D = players()
+    generator, critic, D = make_players()
     critic.requires_grad_(False)
     seen: list[Tensor] = []
 
-    def watched(x: Tensor, labels: Tensor | None = None) -> Scores:
+    def record_scores(x: Tensor, labels: Tensor | None = None) -> Scores:
         scores = D(x)
         seen.append(scores.score)
         return scores
 
-    terms, _ = generator_terms(generator, watched, part(), Relativistic())
+    terms, _ = generator_terms(generator, record_scores, make_batch(), Relativistic())
     (term,) = terms.values()
     term.backward()
-    z, x = LATENTS.flatten(), REALS.flatten()
+    z = LATENTS.flatten()
+    x = REALS.flatten()
     wanted = (torch.sigmoid(B * x - B * A * z) * (-B * z)).mean()
     torch.testing.assert_close(generator.slope.grad, wanted)
     assert critic.slope.grad is None
@@ -62,41 +65,45 @@ def test_generator_is_scored_against_reals_and_learns_from_its_fakes_alone() -> 
 
 def test_generator_gets_no_gradient_through_reals_even_of_a_moving_discriminator() -> None:
     """Were the reals' scores differentiated too, D's weight would get a second term."""
-    generator, critic, D = players()
-    terms, _ = generator_terms(generator, D, part(), Relativistic())
+    generator, critic, D = make_players()
+    terms, _ = generator_terms(generator, D, make_batch(), Relativistic())
     (term,) = terms.values()
     (grad,) = torch.autograd.grad(term, critic.slope)
-    z, x = LATENTS.flatten(), REALS.flatten()
+    z = LATENTS.flatten()
+    x = REALS.flatten()
     torch.testing.assert_close(grad, (torch.sigmoid(B * x - B * A * z) * (-A * z)).mean())
 
 
 def test_pairs_are_row_by_row() -> None:
-    real, fake = torch.tensor([3.0, -1.0]), torch.tensor([1.0, 2.0])
-    (found,) = Relativistic().discriminator(Scores(real), Scores(fake)).values()
+    real = torch.tensor([3.0, -1.0])
+    fake = torch.tensor([1.0, 2.0])
+    (term,) = Relativistic().discriminator(Scores(real), Scores(fake)).values()
     wanted = (torch.log1p(torch.exp(torch.tensor([-2.0, 3.0])))).mean()
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(term, wanted)
 
 
 def test_least_squares_targets() -> None:
     """a, b and c of the paper, each in its own place."""
     loss = LeastSquares(fake_target=-2.0, real_target=3.0, generator_target=0.5)
-    real, fake = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0])
-    (found,) = loss.discriminator(Scores(real), Scores(fake)).values()
-    assert found.item() == pytest.approx(((4 + 1) / 2 + (4 + 36) / 2) / 2)
-    (found,) = loss.generator(Scores(fake), None).values()
-    assert found.item() == pytest.approx((0.25 + 12.25) / 2 / 2)
+    real = torch.tensor([1.0, 2.0])
+    fake = torch.tensor([0.0, 4.0])
+    (term,) = loss.discriminator(Scores(real), Scores(fake)).values()
+    assert term.item() == pytest.approx(((4 + 1) / 2 + (4 + 36) / 2) / 2)
+    (term,) = loss.generator(Scores(fake), None).values()
+    assert term.item() == pytest.approx((0.25 + 12.25) / 2 / 2)
 
 
-def test_r1_and_r2_stand_side_by_side_in_an_update() -> None:
+def test_r1_and_r2_are_both_added_in_an_update() -> None:
     """For D(x) = b x both gradients are b, so each penalty is b^2 / 2 and counts with its weight."""
-    generator, critic, _ = players()
+    generator, critic, _ = make_players()
 
     def D(x: Tensor, labels: Tensor | None = None) -> Scores:
         return Scores(critic(x).flatten(1).sum(1))
 
     images = {"real": REALS.view(4, 1, 1, 1), "latents": LATENTS.view(4, 1, 1, 1)}
     penalties = [R1(weight=2.0), R2(weight=3.0)]
-    terms, _ = discriminator_terms(generator, D, part(**images), Relativistic(penalties), penalties)
+
+    terms, _ = discriminator_terms(generator, D, make_batch(**images), Relativistic(penalties), penalties)
     assert terms["R1"].item() == pytest.approx(2.0 * B**2 / 2)
     assert terms["R2"].item() == pytest.approx(3.0 * B**2 / 2)
     torch.stack([terms["R1"], terms["R2"]]).sum().backward()
@@ -116,7 +123,7 @@ def test_r1_and_r2_stand_side_by_side_in_an_update() -> None:
         (R2, {"every": 0}),
     ],
 )
-def test_wrong_arguments_name_themselves(kind: Any, arguments: dict[str, Any]) -> None:
+def test_errors_name_the_wrong_argument(kind: Any, arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(arguments))} "):
         kind(**arguments)
 
