@@ -16,15 +16,15 @@ class Noise:
         return 64
 
     def image(self, i: int) -> np.ndarray:
-        """Image i, uint8 (128, 128, 3)."""
+        """Return image i, uint8 (128, 128, 3)."""
         return np.random.default_rng(i).integers(0, 256, (128, 128, 3), np.uint8)
 
     def label(self, i: int) -> int:
-        """There are no classes."""
+        """Return 0: there are no classes."""
         return 0
 
     def fingerprint(self) -> str:
-        """Always the same noise."""
+        """Return a constant: the noise is always the same."""
         return "benchmarks/noise.py"
 
 

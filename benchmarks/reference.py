@@ -1,6 +1,6 @@
 """The yardstick: the paper's networks and training iteration in plain eager PyTorch (Karras et al. 2018, appendix A.1).
 
-It shares no code with pggan_kit; tests/benchmarking/test_reference.py holds it to the same losses and gradients.
+It shares no code with pggan_kit; tests/benchmarking/test_reference.py checks that losses and gradients are the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class Scaled(nn.Module):
-    """A convolution, or without `kernel` a dense layer, of N(0, 1) weights scaled at run time (section 4.1)."""
+    """A convolution, or a dense layer where `kernel` is 0, with N(0, 1) weights scaled at run time (section 4.1)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 0, gain: float = 2**0.5, bias: bool = True) -> None:
         super().__init__()
@@ -25,15 +25,18 @@ class Scaled(nn.Module):
         self.scale = gain * self.weight[0].numel() ** -0.5
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, pad = self.weight * self.scale, self.kernel // 2
-        return F.conv2d(x, weight, self.bias, padding=pad) if self.kernel else F.linear(x, weight, self.bias)
+        weight = self.weight * self.scale
+        if self.kernel:
+            return F.conv2d(x, weight, self.bias, padding=self.kernel // 2)
+        return F.linear(x, weight, self.bias)
 
 
-def act(x: Tensor) -> Tensor:
+def activate(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.2)
 
 
-def pixel_norm(x: Tensor) -> Tensor:
+def normalise_pixels(x: Tensor) -> Tensor:
+    """Bring each pixel's features to a root mean square of 1 (section 4.2)."""
     return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
 
 
@@ -41,8 +44,8 @@ def upscale(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-def minibatch_stddev(x: Tensor, most: int = 4) -> Tensor:
-    """Appends the mean deviation over strided groups as one map (section 3)."""
+def append_stddev(x: Tensor, most: int = 4) -> Tensor:
+    """Append the mean deviation over strided groups of at most `most` samples as one map (section 3)."""
     n, c, h, w = x.shape
     group = next(size for size in range(min(most, n), 0, -1) if n % size == 0)
     y = x.view(group, -1, c, h, w)
@@ -51,7 +54,13 @@ def minibatch_stddev(x: Tensor, most: int = 4) -> Tensor:
 
 
 class Generator(nn.Module):
-    """`widths`: maps from 4x4 up; with `fading` the old way to an image stands beside the new one."""
+    """The generator.
+
+    Args:
+        widths: Maps at each size, from 4x4 up.
+        colours: Channels of the images.
+        fading: Whether the old path to an image is kept beside the new one.
+    """
 
     def __init__(self, widths: list[int], colours: int, fading: bool) -> None:
         super().__init__()
@@ -64,16 +73,27 @@ class Generator(nn.Module):
         self.old_to_image = Scaled(widths[-2], colours, 1, gain=1.0) if fading else None
 
     def forward(self, latents: Tensor, alpha: float | None) -> Tensor:
-        x = pixel_norm(act(self.dense(pixel_norm(latents)).view(len(latents), -1, 4, 4) + self.bias))
-        x = old = pixel_norm(act(self.conv(x)))
+        # From latents to features of 4x4.
+        x = self.dense(normalise_pixels(latents)).view(len(latents), -1, 4, 4)
+        x = normalise_pixels(activate(x + self.bias))
+        x = normalise_pixels(activate(self.conv(x)))
+
+        # Each block doubles the size; the old path ends before the last one.
+        old = x
         for first, second in self.blocks:
-            old, x = x, pixel_norm(act(first(upscale(x))))
-            x = pixel_norm(act(second(x)))
+            old = x
+            x = normalise_pixels(activate(first(upscale(x))))
+            x = normalise_pixels(activate(second(x)))
+
         image = self.to_image(x)
-        return image if alpha is None else torch.lerp(upscale(self.old_to_image(old)), image, alpha)
+        if alpha is None:
+            return image
+        return torch.lerp(upscale(self.old_to_image(old)), image, alpha)
 
 
 class Discriminator(nn.Module):
+    """The discriminator; see `Generator`."""
+
     def __init__(self, widths: list[int], colours: int, fading: bool) -> None:
         super().__init__()
         first = widths[0]
@@ -87,18 +107,31 @@ class Discriminator(nn.Module):
         self.score = Scaled(first, 1, gain=1.0)
 
     def forward(self, images: Tensor, alpha: float | None) -> Tensor:
-        x = act(self.from_image(images))
+        x = activate(self.from_image(images))
         for index, (first, second) in enumerate(self.blocks):
-            x = F.avg_pool2d(act(second(act(first(x)))), 2)
+            x = activate(second(activate(first(x))))
+            x = F.avg_pool2d(x, 2)
+            # The old path joins behind the newest block.
             if index == 0 and alpha is not None:
-                x = torch.lerp(act(self.old_from_image(F.avg_pool2d(images, 2))), x, alpha)
-        x = act(self.conv(minibatch_stddev(x)))
-        return self.score(act(self.dense(x.flatten(1)))).squeeze(1)
+                old = activate(self.old_from_image(F.avg_pool2d(images, 2)))
+                x = torch.lerp(old, x, alpha)
+
+        x = activate(self.conv(append_stddev(x)))
+        x = activate(self.dense(x.flatten(1)))
+        return self.score(x).squeeze(1)
 
 
 def critic_loss(D: nn.Module, real: Tensor, fake: Tensor, mix: Tensor, alpha: float | None) -> Tensor:
-    """WGAN with gradient penalty and drift; `mix` (N,): each sample's place between its real and its fake."""
-    real_scores, fake_scores = D(real, alpha), D(fake, alpha)
+    """Return the loss of WGAN with gradient penalty and drift.
+
+    Args:
+        D: The discriminator.
+        real, fake: Images (N, C, h, w).
+        mix: The place (N,) of each sample between its real and its fake, in [0, 1).
+        alpha: The new layers' share while they fade in; None: after the fade.
+    """
+    real_scores = D(real, alpha)
+    fake_scores = D(fake, alpha)
     between = torch.lerp(real, fake, mix.view(-1, 1, 1, 1)).requires_grad_(True)
     (gradient,) = torch.autograd.grad(D(between, alpha).sum(), between, create_graph=True)
     penalty = (gradient.flatten(1).norm(dim=1) - 1).square().mean()
@@ -106,40 +139,49 @@ def critic_loss(D: nn.Module, real: Tensor, fake: Tensor, mix: Tensor, alpha: fl
 
 
 Contender = tuple[Callable[[], None], list[nn.Parameter], list[nn.Parameter]]
+"""A training iteration, and the parameters of G and of D."""
 
 
 def make(size: int, alpha: float | None, width: Mapping[int, int], batch: int, colours: int) -> Contender:
-    """A whole training iteration on noise, and both networks' parameters, on torch's default device.
+    """Make a whole training iteration on noise, and both networks, on torch's default device.
 
     Args:
-        size: height and width of the images, 4, 8, 16, ...
-        alpha: the new layers' share while they fade in; None: they have.
-        width: maps at each size from 4 up; there are as many latents as maps at 4.
-        batch, colours: images, and channels of each.
+        size: Height and width of the images, 4, 8, 16, ...
+        alpha: The new layers' share while they fade in; None: after the fade.
+        width: Maps at each size from 4 up; there are as many latents as maps at 4.
+        batch, colours: Images of a batch, and channels of each.
     """
     widths = [width[s] for s in sorted(width) if s <= size]
-    G, D = (net(widths, colours, alpha is not None) for net in (Generator, Discriminator))
+    G = Generator(widths, colours, alpha is not None)
+    D = Discriminator(widths, colours, alpha is not None)
     average = copy.deepcopy(G).requires_grad_(False)
-    g_adam, d_adam = (torch.optim.Adam(net.parameters(), 1e-3, (0.0, 0.99), 1e-8) for net in (G, D))
+    g_adam = torch.optim.Adam(G.parameters(), 1e-3, (0.0, 0.99), 1e-8)
+    d_adam = torch.optim.Adam(D.parameters(), 1e-3, (0.0, 0.99), 1e-8)
     data = torch.randint(0, 256, (batch, colours, size, size), dtype=torch.uint8)
 
-    def latents() -> Tensor:
+    def draw_latents() -> Tensor:
         return torch.randn(batch, widths[0], device=data.device)
 
     def step() -> None:
         real = data.float() / 127.5 - 1
         if alpha is not None:
             real = torch.lerp(upscale(F.avg_pool2d(real, 2)), real, alpha)
+
+        # Update D.
         with torch.no_grad():
-            fake = G(latents(), alpha)
+            fake = G(draw_latents(), alpha)
         d_adam.zero_grad()
         critic_loss(D, real, fake, torch.rand(batch, device=data.device), alpha).backward()
         d_adam.step()
+
+        # Update G, with D held constant.
         D.requires_grad_(False)
         g_adam.zero_grad()
-        (-D(G(latents(), alpha), alpha).mean()).backward()
+        (-D(G(draw_latents(), alpha), alpha).mean()).backward()
         g_adam.step()
         D.requires_grad_(True)
+
+        # Update the average of G's weights.
         with torch.no_grad():
             for mean, param in zip(average.parameters(), G.parameters(), strict=True):
                 mean.lerp_(param, 1 - 0.999)

@@ -8,43 +8,61 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.benchmarking.tables import machine
+from pggan_kit.benchmarking.tables import describe_measured_machine
 
 
 def speeds(report: Mapping[str, Any]) -> str:
-    """Images per second, and behind them the ratio to the yardstick: a column for each contender."""
+    """Return a table of images per second, with the ratio to the yardstick: a column for each contender."""
     contenders = list(dict.fromkeys(row["contender"] for row in report["rows"]))
-    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in report["rows"]:
-        text = f"{row['images_per_second']:.3g}" + (f" ({row['ratio']:.2f})" if "ratio" in row else "")
+        text = f"{row['images_per_second']:.3g}"
+        if "ratio" in row:
+            text += f" ({row['ratio']:.2f})"
         cells.setdefault((row["size"], row["phase"]), {})[row["contender"]] = text
-    return markdown(
-        ["size", "phase", *contenders],
-        [[*case, *(found[name] for name in contenders)] for case, found in cells.items()],
-    )
+
+    lines = []
+    for case, text_of in cells.items():
+        lines.append([*case, *(text_of[name] for name in contenders)])
+    return format_markdown(["size", "phase", *contenders], lines)
 
 
 def costs(report: Mapping[str, Any], contender: str) -> str:
-    """What an image costs at each size, once its fade is over."""
-    rows = [row for row in report["rows"] if (row["contender"], row["phase"]) == (contender, "steady")]
+    """Return a table of the costs of an image at each size, after the fade."""
     lines = []
-    for row in rows:
+    for row in report["rows"]:
+        if row["contender"] != contender or row["phase"] != "steady":
+            continue
         milliseconds = 1000 / row["images_per_second"]
-        outside = f"{row['shares']['hooks']:.2%}"
-        figures = (milliseconds, row["gflops_per_image"], milliseconds / row["gflops_per_image"])
-        lines.append([row["size"], *(f"{value:.3g}" for value in figures), f"{row['of_ceiling']:.0%}", outside])
-    return markdown(
-        ["size", "ms an image", "GFLOP an image", "ms a GFLOP", "of the ceiling", "outside the update"], lines
-    )
+        gflops = row["gflops_per_image"]
+        lines.append(
+            [
+                row["size"],
+                f"{milliseconds:.3g}",
+                f"{gflops:.3g}",
+                f"{milliseconds / gflops:.3g}",
+                f"{row['of_ceiling']:.0%}",
+                f"{row['shares']['hooks']:.2%}",
+            ]
+        )
+    head = ["size", "ms an image", "GFLOP an image", "ms a GFLOP", "of the ceiling", "outside the update"]
+    return format_markdown(head, lines)
 
 
-def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
+def format_markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    rule = ["---"] * len(head)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
+
+
+def main() -> None:
+    """Print the tables of the report that the command line names."""
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    report = json.loads(Path(sys.argv[1]).read_text())
+    first_contender = report["rows"][0]["contender"]
+    print(describe_measured_machine(report), speeds(report), costs(report, first_contender), sep="\n\n")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    read = json.loads(Path(sys.argv[1]).read_text())
-    print(machine(read), speeds(read), costs(read, read["rows"][0]["contender"]), sep="\n\n")
+    main()

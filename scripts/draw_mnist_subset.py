@@ -3,7 +3,7 @@
     python scripts/draw_mnist_subset.py FOLDER [OUT]
 
 FOLDER holds the full training files, gzipped or not; OUT is plugins/datasets/mnist unless given. Nothing is random and
-no time is stored, so the same files come out each time.
+no time is stored, so the files are the same each time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 from pggan_plugins.datasets.mnist import IMAGES_MAGIC, LABELS_MAGIC, read_split
 
 PER_CLASS = 1000
+"""Number of digits of each class."""
+
 OUT = Path(__file__).parents[1] / "plugins" / "datasets" / "mnist"
 
 
@@ -31,7 +33,8 @@ def write_idx(path: Path, magic: int, values: np.ndarray) -> None:
 def main(folder: Path, out: Path = OUT) -> None:
     """Read the training split of `folder` and write its subset to `out`."""
     images, labels = read_split(folder, "train")
-    chosen = np.sort(np.concatenate([np.flatnonzero(labels == digit)[:PER_CLASS] for digit in range(10)]))
+    rows_of_classes = [np.flatnonzero(labels == digit)[:PER_CLASS] for digit in range(10)]
+    chosen = np.sort(np.concatenate(rows_of_classes))
     if len(chosen) != 10 * PER_CLASS:
         sys.exit(f"{folder} has fewer than {PER_CLASS} digits of some class: give the full training files")
     out.mkdir(parents=True, exist_ok=True)

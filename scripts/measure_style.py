@@ -3,8 +3,8 @@
     python scripts/measure_style.py [ROOT]
 
 Prints: flat files of the core, functions of 15 lines or more without a comment, pairs of unrelated assignments in one
-statement, functions named by a bare participle, file names that occur more than once or say nothing, and docstrings
-whose first word is no imperative verb as far as a list can tell.
+statement, functions named by a bare participle, file names that say nothing, and docstrings whose first word is no
+imperative verb as far as a list can tell.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LONG = 15
-"""Lines from which on a function needs a comment."""
+"""Minimum lines of a function that needs a comment."""
 
 PARTICIPLE = re.compile(r"_*[a-z]+(ed|wn|ven|ken|osen|itten|idden)")
 NO_PARTICIPLES = {"seed", "embed", "feed", "need", "down", "own", "speed", "exceed", "proceed", "open", "token", "even"}
@@ -32,13 +32,13 @@ NO_VERBS = re.compile(
 )
 
 
-def python_files(root: Path) -> list[Path]:
-    """Return the source files of both packages, templates of plugins left out."""
-    found = [*(root / "pggan_kit").rglob("*.py"), *(root / "plugins").rglob("*.py")]
-    return sorted(file for file in found if "templates" not in file.parts)
+def list_files(root: Path) -> list[Path]:
+    """List the source files of both packages, templates of plugins left out."""
+    files = [*(root / "pggan_kit").rglob("*.py"), *(root / "plugins").rglob("*.py")]
+    return sorted(file for file in files if "templates" not in file.parts)
 
 
-def functions_of(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+def iterate_functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Yield every function and method of a module, nested ones too."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -69,13 +69,15 @@ def measure(root: Path) -> dict[str, object]:
     participles: list[str] = []
     nouns = 0
     docstrings = 0
-    for file in python_files(root):
+    for file in list_files(root):
         text = file.read_text(encoding="utf-8")
         lines = text.splitlines()
         tree = ast.parse(text)
+
+        # Count the module's lines and statements, then its functions.
         line_count += len(lines)
         pairs += sum(is_pair_of_unrelated(node) for node in ast.walk(tree))
-        for function in functions_of(tree):
+        for function in iterate_functions(tree):
             assert function.end_lineno is not None
             name = function.name
             if PARTICIPLE.fullmatch(name) and name.strip("_") not in NO_PARTICIPLES:
@@ -87,7 +89,8 @@ def measure(root: Path) -> dict[str, object]:
             if function.end_lineno - function.lineno + 1 >= LONG:
                 long_functions += 1
                 without_comment += not has_comment(lines, function)
-    stems = Counter(file.stem for file in python_files(root) if file.stem != "__init__")
+
+    stems = Counter(file.stem for file in list_files(root) if file.stem != "__init__")
     return {
         "lines": line_count,
         "flat files in pggan_kit": len(list((root / "pggan_kit").glob("*.py"))),
@@ -105,7 +108,9 @@ def measure(root: Path) -> dict[str, object]:
 
 def main() -> None:
     """Print the counts."""
-    root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[1]
+    if len(sys.argv) > 1:
+        root = Path(sys.argv[1])
     for name, value in measure(root).items():
         if isinstance(value, list):
             print(f"{name}: {len(value)}")

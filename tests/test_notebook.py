@@ -1,4 +1,4 @@
-"""Parts that are written, and written again, in one Python process, as in a notebook."""
+"""Components that are defined, and defined again, in one Python process, as in a notebook."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +8,15 @@ import torch
 
 import pggan_kit
 from pggan_kit import Component, Scores, hookimpl
-from pggan_kit.api import prepare as api
 from pggan_kit.api.generator import load_generator
+from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import resume
 from pggan_kit.errors import ConfigError
 
 LINES = ["train.loss = @losses.Mine()", "train.switch = @switches.Mine()", "schedule.sizes = (4, 8)"]
 
 
-def first_loss(trace: list[str]) -> type:
+def define_first_loss(trace: list[str]) -> type:
     class Mine:
         needs_real = False
         penalties = ()
@@ -33,7 +33,7 @@ def first_loss(trace: list[str]) -> type:
     return Mine
 
 
-def second_loss(trace: list[str]) -> type:
+def define_second_loss(trace: list[str]) -> type:
     class Mine:
         needs_real = True
         penalties = ()
@@ -77,12 +77,12 @@ class Watcher:
         self.alphas.append(run.alpha["generator"])
 
 
-def test_a_part_that_is_defined_again_replaces_the_first_one(tiny: Callable[..., str], stub: str) -> None:
+def test_a_component_that_is_defined_again_replaces_the_first_one(tiny: Callable[..., str], stub: str) -> None:
     trace: list[str] = []
     switch = Component("switches", "Mine", Switch)
 
     watcher = Watcher()
-    rows = [stub, Component("losses", "Mine", first_loss(trace)), switch, watcher]
+    rows = [stub, Component("losses", "Mine", define_first_loss(trace)), switch, watcher]
     pggan_kit.train(tiny(*LINES, "losses.Mine.old_parameter = 3.5"), plugins=rows)
     assert trace == ["first 3.5"]
     assert watcher.stages == ["4x4", "8x8"]
@@ -90,22 +90,22 @@ def test_a_part_that_is_defined_again_replaces_the_first_one(tiny: Callable[...,
     assert watcher.alphas == [1.0, 1.0, 0.0, 0.75, 1.0, 1.0]
 
     watcher = Watcher()
-    rows = [stub, Component("losses", "Mine", second_loss(trace)), switch, watcher]
+    rows = [stub, Component("losses", "Mine", define_second_loss(trace)), switch, watcher]
     run = pggan_kit.train(tiny(*LINES, "losses.Mine.new_parameter = 7"), plugins=rows)
     assert trace == ["first 3.5", "second 7"]
     assert watcher.tags == {"Loss/generator/second", "Loss/discriminator/second"}
     assert "losses.Mine.new_parameter = 7" in (run.directory / "operative.gin").read_text()
 
     with pytest.raises(ConfigError, match=r"has no parameter old_parameter .*it has new_parameter"):
-        api.prepare(tiny(*LINES, "losses.Mine.old_parameter = 3.5"), plugins=rows)
+        prepare(tiny(*LINES, "losses.Mine.old_parameter = 3.5"), plugins=rows)
     assert trace == ["first 3.5", "second 7"]
 
 
-def test_a_part_of_one_call_is_unknown_to_the_next(tiny: Callable[..., str], stub: str) -> None:
-    rows = [Component("losses", "Mine", first_loss([])), Component("switches", "Mine", Switch)]
-    api.prepare(tiny(*LINES), plugins=[stub, *rows])
+def test_a_component_of_one_call_is_unknown_to_the_next(tiny: Callable[..., str], stub: str) -> None:
+    rows = [Component("losses", "Mine", define_first_loss([])), Component("switches", "Mine", Switch)]
+    prepare(tiny(*LINES), plugins=[stub, *rows])
     with pytest.raises(ConfigError, match=r"unknown component losses\.Mine"):
-        api.prepare(tiny(*LINES), plugins=[stub])
+        prepare(tiny(*LINES), plugins=[stub])
 
 
 def test_two_runs_in_one_process_number_their_directories_and_load(tiny: Callable[..., str], stub: str) -> None:
@@ -136,8 +136,8 @@ def test_a_generator_loaded_within_a_fade_has_its_alpha(tiny: Callable[..., str]
     assert torch.isfinite(stop.images).all()
 
 
-def test_a_run_with_parts_of_a_notebook_is_resumed_with_them(tiny: Callable[..., str], stub: str) -> None:
-    rows = [stub, Component("losses", "Mine", first_loss([])), Component("switches", "Mine", Switch)]
+def test_a_run_with_components_of_a_notebook_is_resumed_with_them(tiny: Callable[..., str], stub: str) -> None:
+    rows = [stub, Component("losses", "Mine", define_first_loss([])), Component("switches", "Mine", Switch)]
     run = pggan_kit.train(tiny(*LINES), plugins=rows)
     again = resume(run.directory, plugins=rows)
     assert again.state.images == run.state.images

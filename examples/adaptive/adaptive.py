@@ -1,33 +1,36 @@
-"""A fade that waits while the discriminator is far ahead, and an observer that writes down what it did."""
+"""A fade that waits while the discriminator is far ahead, and an observer that records how the fade went."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from pggan_kit import Component, Run, Stage, check_between, hookimpl
+from pggan_kit import Component, JsonLines, Run, Stage, check_between, hookimpl
+
+START = {"progress": 0.0, "alpha": 0.0, "waits": False}
 
 
 class Adaptive:
-    """alpha rises linearly, but stays where it is after a tick in which D recognised too many reals.
+    """A linear fade of which alpha stays constant after a tick in which D scored too many reals as real.
 
     Args:
-        patience: the mean sign of D's scores of reals (`Scores/real_sign`) above which the fade waits, in (-1, 1).
-        latest: the progress from which it no longer waits, in [0, 1), so that alpha is 1 at the end of the fade.
+        patience: The mean sign of D's scores of reals (`Scores/real_sign`) above which the fade waits, in (-1, 1).
+        latest: The progress from which the fade no longer waits, in [0, 1): alpha must be 1 at its end.
     """
 
     def __init__(self, patience: float = 0.9, latest: float = 0.75) -> None:
         check_between("patience", patience, -1, 1, low_included=False, high_included=False)
         check_between("latest", latest, 0, 1, high_included=False)
-        self.patience, self.latest = patience, latest
+        self.patience = patience
+        self.latest = latest
         self.before_run()
 
     @hookimpl
     def before_run(self) -> None:
-        """Reset what is kept from tick to tick: this object may have been in another run."""
-        self.last: dict[str, Any] = {"stage": 0, "progress": 0.0, "alpha": 0.0, "waits": False}
+        """Reset the state that an earlier run with this object left."""
+        self.last: dict[str, Any] = {"stage": 0, **START}
 
     @hookimpl
     def fade_alpha(self, stage: Stage, progress: float) -> float:
-        last = self.last if self.last["stage"] == stage.index else {"progress": 0.0, "alpha": 0.0, "waits": False}
+        last = self.last if self.last["stage"] == stage.index else START
         share = 0.0 if last["waits"] else (progress - last["progress"]) / (1 - last["progress"])
         return last["alpha"] + (1 - last["alpha"]) * share
 
@@ -49,20 +52,18 @@ class Adaptive:
 
 
 class Diary:
-    """Writes a line to `fades.csv` at each tick: images, size, alpha, and the mean sign of D's scores of reals."""
+    """The file `fades.jsonl` in the run's directory, with alpha and the sign of the reals' scores at each tick."""
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Drop what is later than the checkpoint of a resumed run: the run writes it again."""
-        self.file = run.directory / "fades.csv"
-        lines = self.file.read_text().splitlines(keepends=True) if self.file.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]
-        self.file.write_text("".join(line for line in whole if int(line.split(",")[0]) <= run.state.images))
+        self.rows = JsonLines(run.directory / "fades.jsonl")
+        if run.resumed:
+            self.rows.cut(run.state.images, run.files.warn)  # rows after the checkpoint will be written again
 
     @hookimpl
     def after_tick(self, run: Run, stage: Stage, stats: Mapping[str, Any]) -> None:
-        with self.file.open("a") as file:
-            print(run.state.images, stage.size, stats["Progress/alpha"], stats["Scores/real_sign"], sep=",", file=file)
+        numbers = {"alpha": stats["Progress/alpha"], "real_sign": stats["Scores/real_sign"]}
+        self.rows.append({"images": run.state.images, "size": stage.size, **numbers})
 
 
 @hookimpl
