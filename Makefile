@@ -48,7 +48,8 @@ bench: $(READY)
 # The link lets mypy see plugins/ under the name that it is imported by.
 $(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "installing the versions in constraints.txt into .venv: torch alone is 200 MB (CPU) to 3 GB (CUDA); this takes minutes"
+	$(BIN)/python -m pip install $$(test -t 1 || echo --quiet) --constraint constraints.txt --editable '.[dev]'
 	mkdir -p .venv/typing && ln -sfn ../../plugins .venv/typing/pggan_plugins
 	touch $(READY)
 

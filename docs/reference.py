@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit import hookspecs
-from pggan_kit.plugin_host.loading import load
+from pggan_kit.plugin_host.loading import load_plugins
 
 
 def write(folder: Path) -> None:
@@ -38,7 +38,7 @@ def parts() -> str:
         "",
     ]
     kind = ""
-    for selector, row in sorted(load().rows.items()):
+    for selector, row in sorted(load_plugins().rows.items()):
         if not row.plugin.origin.startswith("pggan_kit "):
             continue
         if selector.split(".")[0] != kind:

@@ -20,13 +20,13 @@ from test_house import HOUSE
 
 import pggan_kit
 from pggan_kit import hookspecs
-from pggan_kit.ablation.analysis import correct
-from pggan_kit.ablation.plan import read as read_plan
-from pggan_kit.ablation.statistics import pairs_needed
-from pggan_kit.ablation.table import tables
+from pggan_kit.ablation.analysis import add_verdicts
+from pggan_kit.ablation.plan import read_plan as read_plan
+from pggan_kit.ablation.statistics import count_pairs_needed
+from pggan_kit.ablation.table import build_tables
 from pggan_kit.cli import main
 from pggan_kit.components import KINDS
-from pggan_kit.plugin_host.loading import load
+from pggan_kit.plugin_host.loading import load_plugins
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("guides/*.md"))]
@@ -67,7 +67,7 @@ def test_hook_reference_names_every_hook_and_argument() -> None:
 
 def test_part_reference_names_every_part_and_setting() -> None:
     text = reference.parts()
-    for selector, row in load().rows.items():
+    for selector, row in load_plugins().rows.items():
         if row.plugin.origin.startswith("pggan_kit "):
             section = text.split(f"\n### {selector}\n")[1].split("\n##")[0]
             for name in reference.inspect.signature(row.component.factory).parameters:
@@ -141,21 +141,21 @@ def test_plan_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
     (tmp_path / "mine.gin").write_text(plan.replace("'mnist.gin'", f"'{base}'"))
     read, _ = read_plan(tmp_path / "mine.gin")
     assert read.confirmatory == [["hard", "linear"]]
-    assert read.branch == 0 and read.shared == ["linear", "hard"]  # what the page says of most switches
-    assert [read.seeds_of("nudged"), read.seeds_of("hard")] == [[0, 1, 2], [0, 1, 2, 3, 4, 5]]
+    assert read.branch == 0 and read.shared == ["linear", "hard", "nudged"]  # what the page says of most switches
+    assert [read.select_seeds("nudged"), read.select_seeds("hard")] == [[0, 1, 2], [0, 1, 2, 3, 4, 5]]
 
 
 def test_page_on_ablations_explains_every_column_and_verdict_and_file() -> None:
     text = (DOCS / "ablations.md").read_text()
     explained = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
     analysis = {"name": "", "metric": "FID", "scale": "log", "variants": {}, "contrasts": [], "secondary": []}
-    columns = {str(column.header) for table in tables(analysis) for column in table.columns} - {"FID"}
+    columns = {str(column.header) for table in build_tables(analysis) for column in table.columns} - {"FID"}
     assert len(columns) > 12
     assert columns <= set(explained)
     for differs in (0.01, 0.9):
         for same in (0.01, 0.9):
             entry = {"role": "confirmatory", "p": differs, "equivalence": same, "ranks": None}
-            correct([entry])
+            add_verdicts([entry])
             answers = ["yes" if p < 0.05 else "no" for p in (differs, same)]
             assert f"\n| {entry['verdict']} | {answers[0]} | {answers[1]} |" in text
     shipped = {file.name for file in (ROOT / "experiments/ablations").glob("*.gin")} - {"base.gin", "common.gin"}
@@ -168,7 +168,7 @@ def test_page_on_ablations_names_the_fewest_seeds() -> None:
     listed = {count: int(n) for low, high, n in rows for count in range(int(low), int(high or low) + 1)}
     # Independent of the code: all pairs agree with probability 2 / 2^n; Holm multiplies it by the number of contrasts.
     fewest = {count: next(n for n in range(1, 20) if count * 2 / 2**n < 0.05) for count in range(1, 7)}
-    assert listed == fewest == {count: pairs_needed(count) for count in range(1, 7)}
+    assert listed == fewest == {count: count_pairs_needed(count) for count in range(1, 7)}
 
 
 def test_both_tutorials_tell_the_same() -> None:

@@ -14,7 +14,7 @@ from pggan_kit import hookimpl
 from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import train
 from pggan_kit.config import gin_files as configs
-from pggan_kit.runs.average import ages_of_average
+from pggan_kit.runs.average import list_average_ages
 from pggan_kit.training.batch_statistics import list_batch_statistics
 
 EXPERIMENTS = ROOT / "experiments"
@@ -72,9 +72,9 @@ def test_it_checks_as_it_is(path: Path, pictures: Path) -> None:
     prepared = prepare(path, folder)
     schedule = prepared.schedule()
     assert schedule.total >= schedule.stages[-1].batch_size
-    assert prepared.hooks().implementations("after_tick")
+    assert prepared.hooks().list_implementations("after_tick")
     # At each stage's end, the averaged generator must be one of this stage.
-    ages = ages_of_average(prepared.built.experiment, schedule, [0])
+    ages = list_average_ages(prepared.built.experiment, schedule, [0])
     assert ages and all(age.before_stage <= 0.05 for age in ages), "; ".join(age.text for age in ages)
 
 
@@ -97,7 +97,7 @@ def test_it_trains_two_steps_in_each_phase_and_no_step_waits(
 
 
 def uses_a_folder(path: Path) -> bool:
-    return any(binding.name == "FOLDER" for binding in configs.read(path).bindings)
+    return any(binding.name == "FOLDER" for binding in configs.read_config(path).bindings)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_the_minibatch_stddev_is_computed_over_the_groups_of_its_source(
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_no_statistic_of_a_batch_is_computed_over_one_sample(path: Path, pictures: Path) -> None:
     prepared = prepare(path, [f"FOLDER = {str(pictures)!r}"] if uses_a_folder(path) else [])
-    assert prepared.batch_warnings(prepared.schedule()) == []
+    assert prepared.list_batch_warnings(prepared.schedule()) == []
 
 
 @pytest.mark.parametrize("path", sorted((EXPERIMENTS / "base").glob("*.gin")), ids=named)
 def test_base_files_only_bind(path: Path) -> None:
-    assert configs.read(path).bindings
+    assert configs.read_config(path).bindings

@@ -12,7 +12,7 @@ from helpers.paths import ROOT
 
 from pggan_kit.api.train import train
 from pggan_kit.cli import main
-from pggan_kit.plugin_host.loading import load
+from pggan_kit.plugin_host.loading import load_plugins
 
 README = (ROOT / "README.md").read_text()
 PARTS = (ROOT / "docs/parts.md").read_text()
@@ -32,7 +32,7 @@ def list_commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[t
 
 def test_table_of_parts_is_complete() -> None:
     listed = re.findall(r"^\| `(\w+\.\w+)` \| .+ \| .+ \|$", PARTS, re.MULTILINE)
-    shipped = [selector for selector, row in load().rows.items() if row.plugin.origin.startswith("pggan_kit ")]
+    shipped = [selector for selector, row in load_plugins().rows.items() if row.plugin.origin.startswith("pggan_kit ")]
     assert sorted(listed) == sorted(shipped)
 
 
@@ -54,7 +54,7 @@ def test_page_of_commands_names_every_option() -> None:
 
 
 def test_its_links_lead_somewhere() -> None:
-    links = re.findall(r"(?<!!)\[[^\]]+\]\(([^)]+)\)", README)
+    links = re.findall(r"\[[^\]]+\]\(([^)]+)\)", README)
     assert len(links) > 10
     assert [link for link in links if not (ROOT / link).exists()] == []
 
