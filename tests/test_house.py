@@ -1,6 +1,6 @@
-"""The house keeps its floors: a room imports from lower floors only, and each rule of the house has one place.
+"""The structure of the code: a room imports from lower floors only, gin is in one room, plugins use the front door.
 
-HOUSE is the plan: rooms from the ground floor up. A room is a folder of `pggan_kit/`, or one of its flat files.
+HOUSE is the plan: the rooms, from the ground floor up. A room is a folder of `pggan_kit/`, or one of its flat files.
 """
 
 import ast
@@ -33,21 +33,22 @@ HOUSE = (
 FLOOR = {room: number for number, rooms in enumerate(HOUSE, 1) for room in rooms}
 
 FRONT_DOOR = {"pggan_kit", "pggan_kit.components", "pggan_kit.testing", "pggan_kit.pictures"}
-"""Modules that plugins may import, besides names that these export."""
+"""Modules that plugins may import."""
 
 FOR_ANNOTATIONS = {("hookspecs", "runs")}
-"""Rooms of which the first names a class of the second, which stands higher, for type checkers alone: the signatures
-of hooks say what a run and its state are."""
+"""Pairs of rooms of which the first imports classes of the second, on a higher floor, for type checkers alone: the
+signatures of hooks have the types of a run and its state."""
 
 CORE = Path(pggan_kit.__file__).parent
 PLUGINS = Path(pggan_plugins.__file__).parent
-FLAT_FILES_AT_MOST = 9
+MAX_FLAT_FILES = 9
+"""Maximum number of modules that are directly in `pggan_kit/`."""
 
 PAGES = [*sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("docs/guides/*.md"))]
-"""Pages that people write: `docs/reference/` is made from the code, where the documentation was built."""
+"""Pages that people write. `docs/reference/` is made from the code when the documentation is built."""
 
 
-def modules_of(folder: Path, package: str) -> dict[str, Path]:
+def list_modules(folder: Path, package: str) -> dict[str, Path]:
     """Return the files of a package by module name, without the templates of `plugins new`."""
     modules = {}
     for file in sorted(folder.rglob("*.py")):
@@ -60,18 +61,20 @@ def modules_of(folder: Path, package: str) -> dict[str, Path]:
     return modules
 
 
-CORE_MODULES = modules_of(CORE, "pggan_kit")
-PLUGIN_MODULES = modules_of(PLUGINS, "pggan_plugins")
+CORE_MODULES = list_modules(CORE, "pggan_kit")
+PLUGIN_MODULES = list_modules(PLUGINS, "pggan_plugins")
 
 
-def imports_of(file: Path, known: dict[str, Path]) -> Iterator[tuple[str, bool]]:
-    """Yield the modules among `known` that a file imports, anywhere in it, and whether for type checkers alone."""
-    yield from imports_in(file.read_text(encoding="utf-8"), known)
+def find_imports_of_file(file: Path, known: dict[str, Path]) -> Iterator[tuple[str, bool]]:
+    """Yield the imports of a file; see `find_imports`."""
+    yield from find_imports(file.read_text(encoding="utf-8"), known)
 
 
-def imports_in(code: str, known: Container[str]) -> Iterator[tuple[str, bool]]:
-    """Yield the same of a piece of code."""
+def find_imports(code: str, known: Container[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the modules among `known` that code imports, anywhere in it, and whether for type checkers alone."""
     tree = ast.parse(code)
+
+    # Imports under `if TYPE_CHECKING` do not happen at run time.
     for_checkers = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -91,52 +94,57 @@ def imports_in(code: str, known: Container[str]) -> Iterator[tuple[str, bool]]:
                 yield name, node in for_checkers
 
 
-def room_of(module: str) -> str:
-    """Return the room that a module of the core stands in."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+def find_room(module: str) -> str:
+    """Return the room of a module of the core."""
+    if "." not in module:
+        return "__init__"
+    return module.split(".")[1]
 
 
 def test_every_room_has_its_floor() -> None:
-    rooms = {room_of(module) for module in CORE_MODULES}
+    rooms = {find_room(module) for module in CORE_MODULES}
     assert rooms == set(FLOOR), "HOUSE in this test is the plan of pggan_kit/"
-    assert len(list(CORE.glob("*.py"))) <= FLAT_FILES_AT_MOST
+    assert len(list(CORE.glob("*.py"))) <= MAX_FLAT_FILES
 
 
 @pytest.mark.parametrize("module", CORE_MODULES)
 def test_a_room_imports_from_below(module: str) -> None:
-    room = room_of(module)
-    for imported, for_checkers in imports_of(CORE_MODULES[module], CORE_MODULES):
-        other = room_of(imported)
+    room = find_room(module)
+    for imported, for_checkers in find_imports_of_file(CORE_MODULES[module], CORE_MODULES):
+        other = find_room(imported)
         if other == room or (for_checkers and (room, other) in FOR_ANNOTATIONS):
             continue
         assert FLOOR[other] < FLOOR[room], f"{module} (floor {FLOOR[room]}) imports {imported} (floor {FLOOR[other]})"
 
 
 def test_no_imports_in_a_circle() -> None:
-    arrows = {
-        module: {
-            imported
-            for imported, for_checkers in imports_of(file, CORE_MODULES)
-            if imported != module and not (for_checkers and (room_of(module), room_of(imported)) in FOR_ANNOTATIONS)
-        }
-        for module, file in CORE_MODULES.items()
-    }
-    # Take away what imports nothing that is left, until nothing changes: what stays stands in circles.
-    while leaves := {module for module, imported in arrows.items() if not imported & arrows.keys()}:
-        for module in leaves:
-            del arrows[module]
-    assert not arrows, f"modules that import each other: {', '.join(sorted(arrows))}"
+    imports: dict[str, set[str]] = {}
+    for module, file in CORE_MODULES.items():
+        imports[module] = set()
+        for imported, for_checkers in find_imports_of_file(file, CORE_MODULES):
+            is_allowed = for_checkers and (find_room(module), find_room(imported)) in FOR_ANNOTATIONS
+            if imported != module and not is_allowed:
+                imports[module].add(imported)
+
+    # Remove the modules that import none of those left, until nothing changes: the rest import each other.
+    while removable := [module for module, imported in imports.items() if not imported & imports.keys()]:
+        for module in removable:
+            del imports[module]
+    assert not imports, f"modules that import each other: {', '.join(sorted(imports))}"
 
 
 @pytest.mark.parametrize("module", {**CORE_MODULES, **PLUGIN_MODULES})
-def test_gin_stands_in_one_room(module: str) -> None:
+def test_one_room_imports_gin(module: str) -> None:
     file = {**CORE_MODULES, **PLUGIN_MODULES}[module]
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(node.module or "")
     if any(name.split(".")[0] == "gin" for name in names):
-        assert module.startswith("pggan_kit.config."), "gin is imported in pggan_kit/config/ alone"
+        assert module.startswith("pggan_kit.config."), "only pggan_kit/config/ may import gin"
 
 
 @pytest.mark.parametrize("module", CORE_MODULES)
@@ -145,18 +153,22 @@ def test_the_core_names_no_plugin(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", [module for module in CORE_MODULES if module != "pggan_kit"])
-def test_nobody_inside_uses_the_front_door(module: str) -> None:
-    imported = {name for name, _ in imports_of(CORE_MODULES[module], CORE_MODULES)}
-    assert "pggan_kit" not in imported, f"{module} imports pggan_kit itself: name the module that has what it needs"
+def test_the_core_does_not_use_the_front_door(module: str) -> None:
+    imported = {name for name, _ in find_imports_of_file(CORE_MODULES[module], CORE_MODULES)}
+    assert "pggan_kit" not in imported, (
+        f"{module} imports pggan_kit itself: import from the module that defines the name"
+    )
 
 
-def code_of_authors() -> dict[str, str]:
-    """Return code that authors write or are shown, by where it stands: plugins, templates, examples and docs."""
+def collect_code_of_authors() -> dict[str, str]:
+    """Return the code that authors of plugins write or read, by place: plugins, templates, examples and docs."""
+    # Python files
     folders = (PLUGINS, CORE / "scaffold" / "templates", ROOT / "examples")
     files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
     code = {f"{file.parent.name}/{file.name}": file.read_text(encoding="utf-8") for file in files}
     assert len(code) == len(files)
 
+    # Blocks in pages, and cells of the notebook
     for page in [ROOT / "README.md", *PAGES]:
         blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
         code |= {f"{page.name} {number}": block for number, block in enumerate(blocks, 1)}
@@ -165,7 +177,7 @@ def code_of_authors() -> dict[str, str]:
     return code | {f"notebook {number}": cell for number, cell in enumerate(cells, 1)}
 
 
-CODE_OF_AUTHORS = code_of_authors()
+CODE_OF_AUTHORS = collect_code_of_authors()
 
 
 def test_code_of_authors_is_found_everywhere() -> None:
@@ -177,8 +189,8 @@ def test_code_of_authors_is_found_everywhere() -> None:
 def test_plugins_come_through_the_front_door(place: str) -> None:
     lines = [line for line in CODE_OF_AUTHORS[place].splitlines() if not line.startswith(("%", "!"))]
     code = "\n".join(lines)
-    imported = {name for name, _ in imports_in(code, CORE_MODULES)}
-    # A module that has moved is none of the core's any more.
+    imported = {name for name, _ in find_imports(code, CORE_MODULES)}
+    # Add modules that no longer exist, which `find_imports` does not know.
     modules = {node.module or "" for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)}
     imported |= {module for module in modules if module.startswith("pggan_kit.")}
     assert imported <= FRONT_DOOR, f"{place} imports {', '.join(sorted(imported - FRONT_DOOR))}"
@@ -186,16 +198,16 @@ def test_plugins_come_through_the_front_door(place: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(FRONT_DOOR))
 def test_prose_names_what_the_front_door_gives(module: str) -> None:
-    """Docs, and docstrings of contracts, that say `pggan_kit.image_gradients` name something that is there."""
+    """Names such as `pggan_kit.image_gradients`, in docs and in the docstrings of contracts, exist."""
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, CORE / "components.py"]
-    gives = importlib.import_module(module)
+    front_door = importlib.import_module(module)
     for page in pages:
         for name in re.findall(rf"`{re.escape(module)}\.([A-Za-z_]\w*)", page.read_text(encoding="utf-8")):
-            assert hasattr(gives, name), f"{page.name} names {module}.{name}"
+            assert hasattr(front_door, name), f"{page.name} names {module}.{name}"
 
 
-def test_the_front_door_gives_what_it_says() -> None:
-    """Type checkers, `from pggan_kit import *` and Python itself see the same names, each from where it is defined."""
+def test_the_front_door_gives_the_names_that_it_declares() -> None:
+    """Type checkers, `from pggan_kit import *` and Python itself see the same names, each from the same module."""
     for_checkers: dict[str, str] = {}
     for node in ast.walk(ast.parse(CORE_MODULES["pggan_kit"].read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pggan_kit."):
@@ -205,11 +217,11 @@ def test_the_front_door_gives_what_it_says() -> None:
     for name, module in for_checkers.items():
         assert getattr(pggan_kit, name) is getattr(importlib.import_module(module), name), f"{name} of {module}"
         assert name in dir(pggan_kit)
-    assert not set(for_checkers) & {room for room in FLOOR}, "a name must not hide a module of the core"
+    assert not set(for_checkers) & set(FLOOR), "a name must not hide a module of the core"
 
 
 def test_the_front_door_stays_open_when_modules_are_imported_first() -> None:
-    """`import pggan_kit.api.train` sets attributes on packages; the verbs must stay functions, the modules modules."""
+    """`import pggan_kit.api.train` sets attributes on packages; `pggan_kit.train` must still be the function."""
     for module in CORE_MODULES:
         if not module.endswith("__main__"):
             importlib.import_module(module)
@@ -218,7 +230,7 @@ def test_the_front_door_stays_open_when_modules_are_imported_first() -> None:
     assert pggan_kit.testing.LossSuite and pggan_kit.pictures.to_uint8 and pggan_kit.components.Loss
 
 
-def test_a_name_that_is_not_there_is_refused() -> None:
+def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(AttributeError, match="module 'pggan_kit' has no attribute 'Dragon'"):
         _ = pggan_kit.Dragon
     with pytest.raises(ImportError):

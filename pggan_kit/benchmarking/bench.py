@@ -138,9 +138,9 @@ def measure_matrix_products(device: torch.device, progress: Progress) -> dict[st
     return products
 
 
-def _name_case(progress: Progress, case: str) -> Progress:
+def _name_case(progress: Progress, name: str) -> Progress:
     """Return what puts the name of a case before each line."""
-    return lambda line: progress(f"{case}: {line}")
+    return lambda line: progress(f"{name}: {line}")
 
 
 def list_phases(variant: Variant, stage: Stage) -> list[str]:
@@ -296,7 +296,7 @@ def measure_costs(
         notes: Lines to which is added what could not be measured.
     """
     calls = count_mean_calls(lambda: Rig(variant.prepared, variant.schedule, stage.index, fading, compiles=False))
-    costs: dict[str, Any] = {"gflops_per_image": sum_flops(calls) / images / 1e9}
+    measured: dict[str, Any] = {"gflops_per_image": sum_flops(calls) / images / 1e9}
 
     # The types of interest, and the one that this computes in: there the measured rate is held against the ceiling.
     main = ceiling.find_main_dtype(calls)
@@ -306,13 +306,13 @@ def measure_costs(
             seconds = ceiling.measure_alone(calls, dtype, device)
             if seconds is not None:
                 alone[ceiling.name_dtype(dtype)] = images / seconds
-    costs["alone_images_per_second"] = alone
+    measured["alone_images_per_second"] = alone
 
     name = ceiling.name_dtype(main)
     if name in alone:
-        costs["of_ceiling"] = rate / alone[name]
+        measured["of_ceiling"] = rate / alone[name]
     elif ceiling.is_native(main, device):
         notes.append(f"no ceiling in {name}: measuring it takes more than {ceiling.PROBE_SECONDS:.0f} s")
     else:
         notes.append(f"no ceiling in {name}, in which this computes: the device does not do so natively")
-    return costs
+    return measured

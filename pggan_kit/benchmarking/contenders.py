@@ -49,12 +49,12 @@ def load_variants(
     first = _load_variant(Path(config).stem, config, bindings, plugins)
 
     # The others are measured in the same rounds, so they must do comparable work.
-    variants = [first]
+    comparable = [first]
     for name, further in others.items():
         variant = _load_variant(name, config, [*bindings, *further], plugins)
         _require_comparable(variant, first, config)
-        variants.append(variant)
-    return variants
+        comparable.append(variant)
+    return comparable
 
 
 def _load_variant(name: str, config: str | Path, bindings: Sequence[str], plugins: Sequence[Any]) -> Variant:

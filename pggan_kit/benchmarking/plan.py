@@ -161,14 +161,14 @@ COLUMNS = (
 
 def build_table(rows: Sequence[dict[str, Any]]) -> Table:
     """Return the rows of `plan` as a table."""
-    table = Table(*COLUMNS)
-    for column in table.columns[2:]:
+    shown = Table(*COLUMNS)
+    for column in shown.columns[2:]:
         column.justify = "right"
     for row in rows:
-        table.add_row(*_format_cells(row))
-    table.title = "G, D: parameters; weights: with gradients, average and moments; act.: kept for backward (MiB)"
-    table.caption = _build_caption(rows)
-    return table
+        shown.add_row(*_format_cells(row))
+    shown.title = "G, D: parameters; weights: with gradients, average and moments; act.: kept for backward (MiB)"
+    shown.caption = _build_caption(rows)
+    return shown
 
 
 def _format_cells(row: dict[str, Any]) -> list[str]:

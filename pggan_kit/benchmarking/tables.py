@@ -15,8 +15,8 @@ def build_table(report: Mapping[str, Any]) -> Table:
     if has_ratios:
         names.append("ratio")
     names += ["of ceiling", "GFLOP", "MiB", "first call", "where its time goes"]
-    table = Table(*names)
-    for column in table.columns[3:-1]:
+    shown = Table(*names)
+    for column in shown.columns[3:-1]:
         column.justify = "right"
 
     # A line between cases.
@@ -24,11 +24,11 @@ def build_table(report: Mapping[str, Any]) -> Table:
     for row in report["rows"]:
         case = (row["size"], row["phase"])
         if last_case not in (None, case):
-            table.add_section()
+            shown.add_section()
         last_case = case
-        table.add_row(*_format_cells(row, has_ratios))
-    table.caption = describe_measured_machine(report)
-    return table
+        shown.add_row(*_format_cells(row, has_ratios))
+    shown.caption = describe_measured_machine(report)
+    return shown
 
 
 def _format_cells(row: Mapping[str, Any], has_ratios: bool) -> list[str]:
@@ -49,13 +49,13 @@ def _format_cells(row: Mapping[str, Any], has_ratios: bool) -> list[str]:
 
 def describe_measured_machine(report: Mapping[str, Any]) -> str:
     """Return one line on the machine that a report was measured on."""
-    machine = report["machine"]
-    gflops = machine["matrix_product"]
+    facts = report["machine"]
+    gflops = facts["matrix_product"]
     products = ", ".join(f"{value:.0f} GFLOP/s in {name}" for name, value in gflops.items())
-    lacks = "" if machine["native_bfloat16"] else " without native bfloat16"
+    lacks = "" if facts["native_bfloat16"] else " without native bfloat16"
     if "bfloat16" not in gflops:
         products += " (bfloat16 is not native here, and not measured)"
     return (
-        f"{machine['device']}{lacks}, {machine['threads']} threads, torch {machine['torch']}; a large matrix product: "
+        f"{facts['device']}{lacks}, {facts['threads']} threads, torch {facts['torch']}; a large matrix product: "
         f"{products}"
     )

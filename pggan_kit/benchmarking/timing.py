@@ -70,10 +70,10 @@ class Turns:
         for number in range(rounds):
             start = number % len(names)
             for name in names[start:] + names[:start]:
-                seconds = 0.0
+                total = 0.0
                 for (share, work), count in zip(contenders[name], repeats[name], strict=True):
-                    seconds += share * time_calls(work, device, count)
-                self.rounds[name].append(seconds)
+                    total += share * time_calls(work, device, count)
+                self.rounds[name].append(total)
 
     def compute_ratios(self, name: str, yardstick: str, images: float = 1.0) -> list[float]:
         """Return how many times as fast as another contender one is, in each round.

@@ -100,6 +100,8 @@ def require_arguments(
     missing = [name for name in list_required_parameters(factory) if name not in arguments]
     if not missing:
         return
+
+    # Suggest the components that would do, where the parameter takes one.
     binding = f"{selector}.{missing[0]}"
     kind = find_kind(read_annotations(factory).get(missing[0]))
     if kind is not None:
@@ -133,6 +135,8 @@ def check_arguments(
         hint = hints[name]
         if not fits_annotation(value, hint, selector_of):
             raise SettingError(name, f"must be {describe_annotation(hint)}, not {format_value(value, selector_of)}")
+
+        # A value holds from its height upwards, so one for the first stage is all that is needed.
         if base_height is not None and isinstance(value, Mapping) and _is_per_stage(hint):
             values_per_stage(name, value, [(base_height, base_height)])
 
@@ -182,6 +186,8 @@ def _fits_container(value: Any, origin: Any, types_inside: tuple[Any, ...], sele
     is_sequence = isinstance(value, (list, tuple))
     if origin in LIST_ORIGINS or (origin is tuple and types_inside[1:] == (...,)):
         return is_sequence and all(fits_annotation(item, types_inside[0], selector_of) for item in value)
+
+    # A tuple of a fixed length, each item of its own type
     if origin is tuple:
         if not is_sequence or len(value) != len(types_inside):
             return False
@@ -235,11 +241,14 @@ def describe_annotation(hint: Any) -> str:
     if origin is typing.Literal:
         return " or ".join(repr(option) for option in options)
 
+    # Containers, and what they hold
     if origin is tuple or origin in LIST_ORIGINS:
         inside = [describe_annotation(option) for option in options if option is not ...]
         return f"a list of ({', '.join(dict.fromkeys(inside))})"
     if origin in (dict, collections.abc.Mapping):
         return f"a dict of {describe_annotation(options[0])} to {describe_annotation(options[1])}"
+
+    # Components, and other classes
     kind = find_kind(hint)
     if kind is not None:
         return f"a component, as @{kind}.NAME()"

@@ -165,6 +165,7 @@ class Reach:
             user: The binding that refers to it; None for a root.
         """
         bindings = self.find_effective(scope, selector)
+        # All selectors are known by now, and only gin's singleton is not a component itself.
         if selector in self._signatures and selector != SINGLETON:
             self.selectors.add(selector)
         elif user is not None:
@@ -243,8 +244,11 @@ def require_known(
     forbidden = set(roots)
     components = [selector for selector in signatures if selector not in forbidden]
     for binding in bindings:
+        # The left-hand side
         if not binding.is_macro:
             _require_parameter(binding, signatures)
+
+        # The value
         for reference in iterate_references(binding.value):
             if isinstance(reference, Macro):
                 _require_macro(reference, macros, binding)

@@ -51,7 +51,9 @@ GIN_STATE = (
 _LOCK = threading.Lock()  # gin has one state for the whole process.
 
 MainT = TypeVar("MainT")
+
 Components = dict[str, tuple[Row, Any]]
+"""Components by their path in the experiment, each with its row."""
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...])
         included_from: The place of the `include`; None for the main file.
         chain: The files that include it, from the main file down, resolved.
     """
+    # Messages about an included file begin with the place of its include.
     where = "config"
     if included_from is not None:
         where = f"{included_from}: includes"

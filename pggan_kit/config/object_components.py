@@ -49,6 +49,8 @@ def components_from_objects(parts: Mapping[str, object]) -> ObjectComponents:
                 f"parts: {place} is not the place of a component{suggest(did_you_mean(place, places))}; "
                 f"places are {', '.join(places)}"
             )
+
+        # One object or a list of them
         kind, takes_list = places[place]
         if takes_list and not isinstance(value, (list, tuple)):
             raise ConfigError(f"parts: {place} takes a list of objects, not {value!r}")
@@ -56,6 +58,7 @@ def components_from_objects(parts: Mapping[str, object]) -> ObjectComponents:
         if takes_list:
             objects = typing.cast("Sequence[object]", value)
 
+        # A component for each, and one binding for all
         selectors = []
         for thing in objects:
             component = _make_component(thing, kind, place, components.rows)
@@ -102,6 +105,8 @@ def require_same_places(recorded: Mapping[str, Sequence[str]], now: ObjectCompon
     """
     if {place: list(selectors) for place, selectors in recorded.items()} == now.names:
         return
+
+    # Say which classes to give, by place.
     wanted = []
     for place, selectors in recorded.items():
         classes = [selector.partition(".")[2].removesuffix(SUFFIX) for selector in selectors]

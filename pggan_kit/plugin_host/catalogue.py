@@ -30,6 +30,7 @@ def list_plugins(plugins: Plugins) -> list[dict[str, Any]]:
         for selector, row in own.items():
             implementers[selector] = row.component.factory
 
+        # Turn the hooks of each implementer into the implementers of each hook.
         hooks: dict[str, list[str]] = {}
         for name, thing in implementers.items():
             for hook in list_hooks(thing, name):
@@ -68,6 +69,8 @@ def find_component(plugins: Plugins, selector: str) -> Row:
     """
     if selector in plugins.rows:
         return plugins.rows[selector]
+
+    # The kind is wrong or missing.
     kind, _, name = selector.partition(".")
     if kind not in KINDS:
         raise PluginError(
@@ -75,6 +78,7 @@ def find_component(plugins: Plugins, selector: str) -> Row:
             f"name it KIND.NAME, with a kind of {', '.join(KINDS)}"
         )
 
+    # The kind is right, and the name is not.
     of_kind = [row.component.name for row in plugins.rows.values() if row.component.kind == kind]
     near = did_you_mean(name, of_kind)
     hint = "" if near is None else suggest(f"{kind}.{near}")
@@ -108,12 +112,15 @@ def describe_component(plugins: Plugins, selector: str) -> dict[str, Any]:
     row = find_component(plugins, selector)
     factory = row.component.factory
     signature = _read_signature(factory)
+
+    # A class written in C may have no signature.
     parameters = []
     signature_text = None
     if signature is not None:
         signature_text = f"{selector}{_format_signature(signature)}"
         for parameter in signature.parameters.values():
             parameters.append(_describe_parameter(parameter, row.component.defaults.get(parameter.name)))
+
     return {
         "part": selector,
         "plugin": row.plugin.name,

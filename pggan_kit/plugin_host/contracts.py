@@ -95,12 +95,14 @@ def require_protocol(thing: Any, kind: str, selector: str) -> None:
     refusal = f"{selector} is not a valid {protocol.__name__}"
     find_marked_hooks(thing, selector)
 
-    for name, method in _protocol_methods(protocol):
+    # Methods, with the Protocol's arguments
+    for name, method in _list_methods(protocol):
         if not _has_method(thing, name):
             raise PluginError(f"{refusal}: it has no {name}()")
         if not _accepts_arguments(thing, name, method):
             raise PluginError(f"{refusal}: {name}() must take {_list_arguments(method)}")
 
+    # Attributes
     if isinstance(thing, type):
         return
     for name in getattr(protocol, "__annotations__", {}):
@@ -108,7 +110,7 @@ def require_protocol(thing: Any, kind: str, selector: str) -> None:
             raise PluginError(f"{refusal}: it has no attribute {name}")
 
 
-def _protocol_methods(protocol: type) -> Iterator[tuple[str, Callable[..., Any]]]:
+def _list_methods(protocol: type) -> Iterator[tuple[str, Callable[..., Any]]]:
     """Yield the methods that a Protocol demands, by name."""
     for name, member in vars(protocol).items():
         is_private = name.startswith("_") and name not in CHECKED_SPECIAL_METHODS

@@ -86,6 +86,8 @@ class Hooks:
             answer = self._call_implementation(implementation, hook, arguments)
             if answer is not None:
                 answers.append((implementation.plugin_name, answer))
+
+        # Two answers would make the result depend on the order of plugins.
         if not answers:
             return None
         if len(answers) > 1:
@@ -127,6 +129,7 @@ class Hooks:
             error: The exception that the observer raised.
             run: The run that was passed to its hook, or None.
         """
+        # A second failure would only hide the first one.
         for implementation in self.list_implementations("on_error"):
             if implementation.plugin_name == name:
                 with suppress(Exception):

@@ -216,9 +216,11 @@ def require_installed(names: Iterable[str]) -> None:
     Raises:
         PluginError: A plugin is not installed; the message has the nearest name.
     """
+    # A plugin answers to both of its names.
     known: list[str] = []
     for plugin, _ in find_installed_plugins():
         known += [plugin.name, plugin.key]
+
     for name in names:
         if name not in known:
             raise PluginError(
@@ -244,6 +246,7 @@ def load_recorded_plugins(record: Path, rows: Sequence[Mapping[str, Any]], block
     for row in rows:
         origin: str = row["origin"]
         sha256: Any = row.get("sha256")
+        # A file without a SHA-256 is refused by `RecordedFile`, not left out.
         if sha256 is not None or origin.endswith(".py"):
             change = f"name it to continue with the new content: --plugin {origin}"
             files.append(RecordedFile(Path(origin), sha256, record, change))

@@ -40,6 +40,8 @@ def register_hooks(manager: pluggy.PluginManager, thing: Any, name: str, origin:
     if manager.has_plugin(name):
         raise PluginError(f"two plugins are named {name} (one of them is {origin}); rename one")
     hooks = find_marked_hooks(thing, f"{name} ({origin})")
+
+    # pluggy finds implementations by attribute, so the holder has one for each hook.
     holder = _HookHolder()
     vars(holder).update(hooks)
     manager.register(holder, name)

@@ -56,7 +56,7 @@ def find_branch_point(text: str | Path) -> BranchPoint:
         except RunError as error:
             raise RunError(f"--from {folder}@{stage}: {error}") from None
 
-    # The new run notes all that identifies the checkpoint, as it does not need it any more.
+    # All that identifies the checkpoint: the branch does not read the other run again.
     origin = {
         "run": str(folder.resolve()),
         "checkpoint": entry.file,

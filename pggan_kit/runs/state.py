@@ -384,7 +384,7 @@ def load_weights(net: nn.Module, saved: Mapping[str, Tensor], name: str) -> None
     Raises:
         RunError: they belong to another architecture; the message names the first piece that differs.
     """
-    # torch would list all differences at once, and stop at no first one.
+    # Checked here, because torch would list every difference and not the first one.
     own = net.state_dict()
     for key in [*own, *saved]:
         own_shape = _shape_of(own, key)

@@ -71,11 +71,11 @@ class Recording(NamedTuple):
 
 def list_varying_tensors(work: Work) -> list[Tensor]:
     """Return the tensors that differ from step to step."""
-    varying = [rows for rows in work.batch.values() if rows is not None]
-    varying += work.alpha.values()
+    tensors = [rows for rows in work.batch.values() if rows is not None]
+    tensors += work.alpha.values()
     if work.factor is not None:
-        varying.append(work.factor)
-    return varying
+        tensors.append(work.factor)
+    return tensors
 
 
 @dataclass
@@ -112,8 +112,8 @@ def record(experiment: Experiment, state: TrainState, work: Work) -> Recording:
 
         # Run the pass on these tensors in the place of the networks' own.
         replaced = {f"networks.{name}": tensor for name, tensor in held.items()}
-        varying = tensors[len(names) :]
-        result, gradients = functional_call(_Pass(networks, experiment, state), replaced, (work, varying))
+        given = tensors[len(names) :]
+        result, gradients = functional_call(_Pass(networks, experiment, state), replaced, (work, given))
         changed = [name for name, version in versions.items() if held[name]._version != version]
         if changed:
             raise ImpureError(f"it changes {changed[0]} while it runs")
@@ -141,18 +141,18 @@ class _Pass(nn.Module):
         self._experiment = experiment
         self._state = state
 
-    def forward(self, work: Work, varying: Sequence[Tensor]) -> tuple[Differentiated, Sequence[Tensor | None]]:
+    def forward(self, work: Work, given: Sequence[Tensor]) -> tuple[Differentiated, Sequence[Tensor | None]]:
         """Run the pass on other tensors than the work's own.
 
         Args:
             work: The pass.
-            varying: Tensors in the order of `list_varying_tensors`.
+            given: Tensors in the order of `list_varying_tensors`.
 
         Returns:
             Losses and kept tensors, and a gradient for each moving parameter.
         """
         # Put the other tensors in the place of the work's own.
-        remaining = iter(varying)
+        remaining = iter(given)
         batch = {name: None if rows is None else next(remaining) for name, rows in work.batch.items()}
         alpha = {path: next(remaining) for path in work.alpha}
         moving = list(self.networks[work.net].parameters())
@@ -162,10 +162,10 @@ class _Pass(nn.Module):
             with self._experiment.autocast(self._state.device, work.precision):
                 G, D = make_network_calls(self._experiment, self._state, alpha)
                 losses, kept = work.terms(G, D, batch)
-            total = sum_losses(losses)
+            objective = sum_losses(losses)
             if work.factor is not None:
-                total = total * next(remaining)
-            gradients = torch.autograd.grad(total, moving, allow_unused=True)
+                objective = objective * next(remaining)
+            gradients = torch.autograd.grad(objective, moving, allow_unused=True)
 
         detached_losses = {name: value.detach() for name, value in losses.items()}
         detached_kept = {name: value.detach() for name, value in kept.items()}

@@ -250,10 +250,10 @@ class UpdateContext:
         with self.experiment.autocast(self._state.device, work.precision):
             G, D = make_network_calls(self.experiment, self._state, work.alpha)
             losses, kept = work.terms(G, D, work.batch)
-        total = sum_losses(losses)
+        objective = sum_losses(losses)
         if work.factor is not None:
-            total = total * work.factor
-        torch.autograd.backward(total)
+            objective = objective * work.factor
+        torch.autograd.backward(objective)
         return _detach(losses), _detach(kept)
 
     def _take_own_rows(self, batch: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Gin files that are wrong: each is refused with its file and line, and nothing is left behind."""
+"""Wrong gin files: each is refused with its file and line, and leaves nothing behind."""
 
 import subprocess
 import sys
@@ -77,8 +77,8 @@ BROKEN = {
     ),
     "unclosed bracket before a line": ("train.observers = [\ntrain.seed = 1", r":1[78]: broken gin syntax"),
     "mixed brackets": ("train.observers = [1, (2]", r":17: broken gin syntax"),
-    "unclosed text": ("train.device = 'cpu", r":17: broken gin syntax"),
-    "unclosed long text": ("train.device = '''cpu", r":1[78]: broken gin syntax"),
+    "unclosed string": ("train.device = 'cpu", r":17: broken gin syntax"),
+    "unclosed long string": ("train.device = '''cpu", r":1[78]: broken gin syntax"),
     "missing value": ("train.seed =", r":17: broken gin syntax"),
     "missing =": ("train.seed 3", r":17: broken gin syntax"),
     "only a name": ("train.seed", r":1[78]: broken gin syntax"),
@@ -156,23 +156,23 @@ def test_a_loop_of_references_is_refused(case: str, rejected: Rejected):
     rejected(rf"tiny\.gin.*{pattern}|tiny\.gin{pattern}", *lines.split("\n"))
 
 
-PARTS = {
+NO_COMPONENTS = {
     "no parentheses": ("@losses.Hinge", r"must be a component, as @losses\.NAME\(\), not @losses\.Hinge without its"),
     "another kind": ("@switches.Hard()", r"must be a component, as @losses\.NAME\(\), not @switches\.Hard\(\)"),
-    "a text": ("'hinge'", r"must be a component, as @losses\.NAME\(\), not 'hinge'"),
+    "a string": ("'hinge'", r"must be a component, as @losses\.NAME\(\), not 'hinge'"),
     "None": ("None", r"must be a component, as @losses\.NAME\(\), not None"),
     "singleton without a scope": ("@gin.singleton()", r"a shared component is written @NAME/gin\.singleton\(\)"),
     "singleton of nothing": ("@x/gin.singleton()", r"a shared component is written @NAME/gin\.singleton\(\)"),
 }
 
 
-@pytest.mark.parametrize("case", PARTS)
-def test_what_is_no_part_of_the_kind_is_refused(case: str, rejected: Rejected):
-    value, pattern = PARTS[case]
+@pytest.mark.parametrize("case", NO_COMPONENTS)
+def test_a_value_that_is_not_a_component_of_the_kind_is_refused(case: str, rejected: Rejected):
+    value, pattern = NO_COMPONENTS[case]
     rejected(rf"tiny\.gin:17: train\.loss:? {pattern}", f"train.loss = {value}")
 
 
-def test_a_list_that_holds_a_wrong_part_is_refused(rejected: Rejected):
+def test_a_list_with_a_component_of_another_kind_is_refused(rejected: Rejected):
     rejected(
         r":17: losses\.Hinge\.penalties .* not \[@penalties\.R1\(\), @switches",
         "losses.Hinge.penalties = [@penalties.R1(), @switches.Hard()]",
@@ -200,7 +200,7 @@ def test_a_complaint_about_a_macro_names_both_places(rejected: Rejected):
     )
 
 
-def test_files_that_are_no_config_are_refused(
+def test_files_that_are_not_configs_are_refused(
     cli: Cli, stub: str, refused: Refused, rejected: Rejected, tmp_path: Path
 ):
     (tmp_path / "folder.gin").mkdir()
@@ -218,15 +218,15 @@ def test_a_config_that_may_not_be_read_is_refused(
 ):
     file = tiny()
 
-    def denied(*_: object, **__: object) -> str:
+    def deny(*_: object, **__: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", denied)  # chmod does not keep root out
+    monkeypatch.setattr(Path, "read_text", deny)  # chmod does not keep root out
     refused(cli("train", file, "--plugin", stub), r"config tiny\.gin: cannot be read \(.*Permission denied")
 
 
 @pytest.mark.parametrize("case", ["unknown component", "broken syntax", "negative rate"])
-def test_a_real_process_ends_with_2_and_one_line(case: str, tiny: Write, stub: str, tmp_path: Path):
+def test_a_real_process_exits_with_2_and_one_line(case: str, tiny: Write, stub: str, tmp_path: Path):
     line = {
         "unknown component": "train.loss = @losses.Hing()",
         "broken syntax": "train.seed = [",

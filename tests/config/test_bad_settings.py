@@ -1,7 +1,7 @@
-"""Every setting and every parameter of every shipped part, with values it must refuse.
+"""Every setting and every parameter of every shipped component, with values that it must refuse.
 
-The cases are drawn from the signatures, so a parameter that is added is tested too: a value of a wrong type, a number
-far below any range, and a text that is no choice. A parameter that takes any number or text joins the lists below.
+The cases come from the signatures, so a new parameter is tested too: a value of a wrong type, a number far below any
+range, and a string that is not a choice. Parameters that take any number or string are in the lists below.
 """
 
 import inspect
@@ -30,7 +30,7 @@ CHOSEN_BY = {
     "metrics": "train.metrics = [@{}()]",
     "features": "train.metrics = [@metrics.FrechetDistance()]\nmetrics.FrechetDistance.features = @{}()",
 }
-"""A line that brings a part of each kind into the tiny experiment."""
+"""Lines that bring a component of each kind into the tiny experiment."""
 
 NEEDED = {
     "datasets.Torch.dataset": "[1, 2]",
@@ -39,7 +39,7 @@ NEEDED = {
     "metrics.PrecisionRecall.features": "@features.Digits()",
     "metrics.ClassCoverage.features": "@features.DigitClasses()",
 }
-"""Values for parameters that have no default and are no text or number."""
+"""Values of parameters without a default that are neither a string nor a number."""
 
 ANY_NUMBER = {
     "train.seed": "any whole number is a seed",
@@ -63,26 +63,30 @@ ANY_TEXT = {
     "datasets.HuggingFace.image_column": "the data set knows its columns",
     "datasets.HuggingFace.label_column": "the data set knows its columns",
 }
-ANYTHING = {"datasets.Torch.dataset": "checked by what it can do"}
+ANYTHING = {"datasets.Torch.dataset": "checked by its methods"}
 
 WRONG_TYPE = "{'no': ['such', 'thing']}"
 FAR_BELOW = "-1_000_000_000"
 NO_CHOICE = "'no such choice'"
 
 
-def parameters() -> Iterator[tuple[str, str, typing.Any]]:
-    """(what is bound, its parameter, its annotation)."""
-    # Launchers are chosen in ablations: see test_ablation.py.
-    parts = {s: row.component.factory for s, row in load_plugins().rows.items() if row.component.kind != "launchers"}
-    for selector, factory in {**ROOTS, **parts}.items():
+def list_parameters() -> Iterator[tuple[str, str, typing.Any]]:
+    """Yield the selector, name and annotation of every parameter that a config may bind."""
+    factories = dict(ROOTS)
+    for selector, row in load_plugins().rows.items():
+        # Launchers are chosen in ablations: see tests/ablation/test_conduct.py.
+        if row.component.kind != "launchers":
+            factories[selector] = row.component.factory
+    for selector, factory in factories.items():
         hints = read_annotations(factory)
         for name in inspect.signature(factory).parameters:
             if not (selector == "train" and name in ROOTS):
                 yield selector, name, hints.get(name, typing.Any)
 
 
-def cases() -> Iterator[typing.Any]:
-    for selector, name, hint in parameters():
+def list_cases() -> Iterator[typing.Any]:
+    """Yield the selector, the parameter and a value that it must refuse."""
+    for selector, name, hint in list_parameters():
         target = f"{selector}.{name}"
         if target not in ANYTHING:
             yield pytest.param(selector, name, WRONG_TYPE, id=f"{target}-type")
@@ -92,32 +96,44 @@ def cases() -> Iterator[typing.Any]:
             yield pytest.param(selector, name, NO_CHOICE, id=f"{target}-text")
 
 
-def needs(selector: str) -> dict[str, str]:
-    """Values for a part's parameters that have no default."""
-    _, _, factory, defaults = load_plugins().rows[selector].component
-    hints = read_annotations(factory)
-    found = {}
-    for name, parameter in inspect.signature(factory).parameters.items():
+def choose_needed_values(selector: str) -> dict[str, str]:
+    """Return gin values for a component's parameters that have no default."""
+    component = load_plugins().rows[selector].component
+    hints = read_annotations(component.factory)
+    values = {}
+    for name, parameter in inspect.signature(component.factory).parameters.items():
+        if parameter.default is not parameter.empty or name in component.defaults:
+            continue
         target = f"{selector}.{name}"
-        if parameter.default is parameter.empty and name not in defaults:
-            found[target] = NEEDED.get(target) or ("'nowhere'" if fits_annotation("", hints[name]) else "1")
-    return found
+        if target in NEEDED:
+            values[target] = NEEDED[target]
+        elif fits_annotation("", hints[name]):
+            values[target] = "'nowhere'"
+        else:
+            values[target] = "1"
+    return values
 
 
-def config_with(selector: str, name: str, value: str) -> tuple[list[str], str]:
-    """Lines that choose a part and bind one of its parameters last, and the tiny experiment without what that kills."""
-    base, lines = TINY, []
+def write_config(selector: str, name: str, value: str) -> tuple[list[str], str]:
+    """Return lines that choose a component and bind one of its parameters last, and the rest of the config.
+
+    The rest is the tiny experiment without bindings that the choice makes useless.
+    """
+    base = TINY
+    lines = []
     if selector not in ROOTS:
         lines.append(CHOSEN_BY[selector.partition(".")[0]].format(selector))
-        lines += [f"{other} = {v}" for other, v in needs(selector).items() if other != f"{selector}.{name}"]
+        for target, needed in choose_needed_values(selector).items():
+            if target != f"{selector}.{name}":
+                lines.append(f"{target} = {needed}")
     if selector.startswith("architectures.") or (selector, name) == ("train", "architecture"):
         base = "".join(line for line in TINY.splitlines(keepends=True) if not line.startswith("architectures."))
     return [*lines, f"{selector}.{name} = {value}"], base
 
 
-@pytest.mark.parametrize(("selector", "name", "value"), list(cases()))
+@pytest.mark.parametrize(("selector", "name", "value"), list(list_cases()))
 def test_a_wrong_value_is_refused(selector: str, name: str, value: str, rejected: Callable[..., str]) -> None:
-    lines, base = config_with(selector, name, value)
+    lines, base = write_config(selector, name, value)
     line = len((base + "\n".join(lines)).splitlines())
     rejected(rf"tiny\.gin:{line}: {selector}\.{name}\b", *lines, base=base)
 
@@ -132,7 +148,7 @@ RANGES = [
     ("schedule.sizes", "((4, 4, 4),)", "pairs of at least 1"),
     ("schedule.sizes", "4", "must be a list"),
     ("schedule.sizes", "(4.0, 8)", "must be a list of"),
-    ("schedule.batch_size", "0", "of at least 1, and is 0"),
+    ("schedule.batch_size", "0", "must be a whole number of at least 1, and is 0"),
     ("schedule.batch_size", "{8: 4}", "no value for height 4"),
     ("schedule.batch_size", "2.5", "must be a whole number"),
     ("schedule.batch_size", "True", "must be a whole number"),
@@ -204,12 +220,12 @@ def test_an_average_follows_by_images_or_by_updates(rejected: Callable[..., str]
 
 
 @pytest.mark.parametrize("name", ["cudaa", "cuda:99", "meta gpu"])
-def test_a_device_that_is_not_there_is_refused(name: str, rejected: Callable[..., str]) -> None:
+def test_a_device_that_does_not_exist_is_refused(name: str, rejected: Callable[..., str]) -> None:
     rejected(rf"train\.device '{name}' cannot be used", f"train.device = '{name}'")
 
 
 @pytest.mark.parametrize("name", ["architecture", "resampling", "loss", "update", "dataset"])
-def test_a_part_that_is_missing_is_named(name: str, rejected: Callable[..., str]) -> None:
+def test_a_missing_component_is_named(name: str, rejected: Callable[..., str]) -> None:
     base = "".join(
         line
         for line in TINY.splitlines(keepends=True)
@@ -219,22 +235,22 @@ def test_a_part_that_is_missing_is_named(name: str, rejected: Callable[..., str]
 
 
 @pytest.mark.parametrize("name", ["sizes", "fade_images", "stable_images", "batch_size"])
-def test_a_schedule_setting_that_is_missing_is_named(name: str, rejected: Callable[..., str]) -> None:
+def test_a_missing_schedule_setting_is_named(name: str, rejected: Callable[..., str]) -> None:
     base = "".join(line for line in TINY.splitlines(keepends=True) if not line.startswith(f"schedule.{name} "))
     rejected(rf"schedule needs a value for {name}: bind", base=base)
 
 
 @pytest.mark.parametrize("name", ["generator_optimizer", "discriminator_optimizer"])
-def test_an_optimizer_that_is_missing_is_named(name: str, rejected: Callable[..., str]) -> None:
+def test_a_missing_optimizer_is_named(name: str, rejected: Callable[..., str]) -> None:
     base = "".join(line for line in TINY.splitlines(keepends=True) if not line.startswith(f"train.{name} "))
     rejected(rf"needs train\.{name}", base=base)
 
 
-def test_a_parameter_without_default_is_named(rejected: Callable[..., str]) -> None:
+def test_a_missing_parameter_without_a_default_is_named(rejected: Callable[..., str]) -> None:
     rejected(r"datasets\.ImageFolder needs a value for folder: bind", "train.dataset = @datasets.ImageFolder()")
 
 
-def test_a_part_that_is_left_out_is_explained_by_those_that_there_are(rejected: Callable[..., str]) -> None:
+def test_a_missing_component_of_a_component_is_suggested(rejected: Callable[..., str]) -> None:
     message = rejected(
         r"metrics\.FrechetDistance needs a value for features: bind metrics\.FrechetDistance\.features = @features\.",
         "train.metrics = [@metrics.FrechetDistance()]",

@@ -1,4 +1,4 @@
-"""What a gin file means: scopes, macros, singletons, blocks, order; the archived and the operative text."""
+"""The meaning of a gin file: scopes, macros, singletons, blocks, order; the archived and the operative text."""
 
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +11,9 @@ import pytest
 from conftest import TINY
 
 from pggan_kit import Component
-from pggan_kit.config import builder
-from pggan_kit.config import gin_files as config
 from pggan_kit.config.arguments import check_arguments, fits_annotation, read_annotations
-from pggan_kit.config.builder import Built, list_bindings
+from pggan_kit.config.builder import Built, build_from_config, list_bindings
+from pggan_kit.config.gin_files import parse_text, read_config
 from pggan_kit.errors import ConfigError
 from pggan_kit.plugin_host.loading import Plugins, load_plugins
 from pggan_kit.schedule import at_height
@@ -22,87 +21,90 @@ from pggan_kit.schedule import at_height
 Build = Callable[..., Built]
 
 
-class Part:
-    """Shows what it was given."""
+class Keeper:
+    """A component that keeps its arguments."""
 
-    def __init__(self, x: Any = 0, parts: Any = ()) -> None:
+    def __init__(self, x: Any = 0, inner: Any = ()) -> None:
         self.x = x
-        self.parts = parts
+        self.inner = inner
 
 
 @pytest.fixture(scope="module")
 def plugins(stub: str) -> Plugins:
-    return load_plugins([stub, Component("observers", "Part", Part), Component("observers", "Hearer", Part)])
+    return load_plugins([stub, Component("observers", "Keeper", Keeper), Component("observers", "Holder", Keeper)])
 
 
 @pytest.fixture
 def build(tiny: Callable[..., str], plugins: Plugins) -> Build:
-    """Builds the tiny experiment with more lines, and overrides."""
-    return lambda *lines, b=(): builder.build_from_config(config.read_config(tiny(*lines), b), plugins)
+    """Return a function that builds the tiny experiment with more lines, and overrides."""
+    return lambda *lines, overrides=(): build_from_config(read_config(tiny(*lines), overrides), plugins)
 
 
-def observers(built: Built) -> list[Any]:
+def list_observers(built: Built) -> list[Any]:
     return list(built.experiment.observers)
 
 
 def test_a_scoped_binding_wins_in_its_scope_and_only_there(build: Build) -> None:
     built = build("optimizers.Adam.lr = 0.5", "optimizers.Adam.beta1 = 0.25", "d/optimizers.Adam.lr = 0.75")
-    generator, discriminator = built.experiment.generator_optimizer, built.experiment.discriminator_optimizer
+    generator = built.experiment.generator_optimizer
+    discriminator = built.experiment.discriminator_optimizer
     assert (generator.lr, generator.betas[0]) == (0.5, 0.25)
     assert (discriminator.lr, discriminator.betas[0]) == (0.75, 0.25)
 
 
 def test_an_outer_scope_applies_within_inner_ones_and_references_inherit_it(build: Build) -> None:
     built = build(
-        "train.observers = [@a/b/observers.Part(), @c/observers.Part()]",
-        "a/b/observers.Part.parts = [@observers.Hearer(), @c/observers.Hearer()]",
-        "a/observers.Part.x = 1",
-        "a/observers.Hearer.x = 2",
-        "c/observers.Hearer.x = 3",
+        "train.observers = [@a/b/observers.Keeper(), @c/observers.Keeper()]",
+        "a/b/observers.Keeper.inner = [@observers.Holder(), @c/observers.Holder()]",
+        "a/observers.Keeper.x = 1",
+        "a/observers.Holder.x = 2",
+        "c/observers.Holder.x = 3",
     )
-    outer, other = observers(built)
+    outer, other = list_observers(built)
     assert (outer.x, other.x) == (1, 0)
-    assert [inner.x for inner in outer.parts] == [2, 3]
+    assert [component.x for component in outer.inner] == [2, 3]
 
 
 def test_macros_may_be_defined_after_their_use_and_inside_lists_and_dicts(build: Build) -> None:
     built = build(
-        "train.observers = [@observers.Part()]",
-        "observers.Part.x = {'a': [%LATER, (%LATER, 2)]}",
+        "train.observers = [@observers.Keeper()]",
+        "observers.Keeper.x = {'a': [%LATER, (%LATER, 2)]}",
         "train.seed = %LATER",
         "LATER = %EVEN_LATER",
         "EVEN_LATER = 7",
     )
     assert built.experiment.seed == 7
-    assert observers(built)[0].x == {"a": [7, (7, 2)]}
+    assert list_observers(built)[0].x == {"a": [7, (7, 2)]}
 
 
 def test_the_main_file_overrides_a_macro_of_an_included_one(tiny: Callable[..., str], plugins: Plugins) -> None:
     tiny()
-    Path("parts").mkdir()
-    Path("parts/base.gin").write_text(TINY + "include 'seeds.gin'\ntrain.seed = %SEED\n")
-    Path("parts/seeds.gin").write_text("SEED = 1\n")
-    for text, b, seed in (
-        ("include 'parts/base.gin'\n", (), 1),
-        ("include 'parts/base.gin'\nSEED = 2\n", (), 2),
-        ("include 'parts/base.gin'\nSEED = 2\n", ["SEED = 3"], 3),
-        ("include 'parts/base.gin'\nSEED = 2\n", ["train.seed = 4", "train.seed = 5"], 5),
+    Path("folder").mkdir()
+    Path("folder/base.gin").write_text(TINY + "include 'seeds.gin'\ntrain.seed = %SEED\n")
+    Path("folder/seeds.gin").write_text("SEED = 1\n")
+    for text, overrides, seed in (
+        ("include 'folder/base.gin'\n", (), 1),
+        ("include 'folder/base.gin'\nSEED = 2\n", (), 2),
+        ("include 'folder/base.gin'\nSEED = 2\n", ["SEED = 3"], 3),
+        ("include 'folder/base.gin'\nSEED = 2\n", ["train.seed = 4", "train.seed = 5"], 5),
     ):
         Path("main.gin").write_text(text)
-        built = builder.build_from_config(config.read_config("main.gin", b), plugins)
+        built = build_from_config(read_config("main.gin", overrides), plugins)
         assert built.experiment.seed == seed
 
 
-def test_what_an_override_displaces_is_idle_and_not_archived(tiny: Callable[..., str], plugins: Plugins) -> None:
+def test_bindings_that_an_override_displaces_are_idle_and_not_archived(
+    tiny: Callable[..., str], plugins: Plugins
+) -> None:
     file = tiny("losses.Hinge.penalties = [@penalties.R1()]", "penalties.R1.weight = 2.0")
-    built = builder.build_from_config(config.read_config(file, ["train.loss = @losses.NonSaturating()"]), plugins)
+    built = build_from_config(read_config(file, ["train.loss = @losses.NonSaturating()"]), plugins)
     assert [binding.name for binding in built.idle] == ["losses.Hinge.penalties", "penalties.R1.weight"]
     Path("archived.gin").write_text(built.config.text())
-    again = builder.build_from_config(config.read_config("archived.gin"), plugins)
+    again = build_from_config(read_config("archived.gin"), plugins)
     assert again.operative == built.operative and not again.idle
     with pytest.raises(ConfigError, match=r"^-b 'penalties.R1.weight = 3.0': nothing"):
-        builder.build_from_config(
-            config.read_config(file, ["train.loss = @losses.NonSaturating()", "penalties.R1.weight = 3.0"]), plugins
+        build_from_config(
+            read_config(file, ["train.loss = @losses.NonSaturating()", "penalties.R1.weight = 3.0"]), plugins
         )
 
 
@@ -110,23 +112,23 @@ def test_a_binding_before_an_include_loses_to_the_included_file(tiny: Callable[.
     tiny()
     Path("base.gin").write_text(TINY + "train.seed = 1\n")
     Path("main.gin").write_text("train.seed = 2\ninclude 'base.gin'\n")
-    assert builder.build_from_config(config.read_config("main.gin"), plugins).experiment.seed == 1
+    assert build_from_config(read_config("main.gin"), plugins).experiment.seed == 1
 
 
 def test_the_last_binding_wins_and_keeps_its_place_for_errors(build: Build) -> None:
     built = build("train.seed = 1", "train.seed = 2", "train.seed = 3")
     assert built.experiment.seed == 3
-    lines = list_bindings(config.read_config("tiny.gin"))
+    lines = list_bindings(read_config("tiny.gin"))
     assert [line for line in lines if line.startswith("train.seed")] == ["train.seed = 3    # tiny.gin:19"]
 
 
-def test_a_singleton_is_one_instance_and_one_part(build: Build) -> None:
+def test_a_singleton_is_one_instance_and_one_component(build: Build) -> None:
     shared = "@one/gin.singleton()"
     built = build(
-        f"train.observers = [{shared}, {shared}, @observers.Part(), @observers.Part()]",
-        "one/gin.singleton.constructor = @observers.Part",
+        f"train.observers = [{shared}, {shared}, @observers.Keeper(), @observers.Keeper()]",
+        "one/gin.singleton.constructor = @observers.Keeper",
     )
-    first, again, other, another = observers(built)
+    first, again, other, another = list_observers(built)
     assert first is again
     assert len({id(first), id(other), id(another)}) == 3
     assert [path for path in built.components if path.startswith("train.observers")] == [
@@ -136,9 +138,11 @@ def test_a_singleton_is_one_instance_and_one_part(build: Build) -> None:
     ]
 
 
-def test_a_macro_of_a_part_makes_an_instance_at_each_use_in_a_scope_of_its_name(build: Build) -> None:
-    built = build("PART = @observers.Part()", "train.observers = [%PART, %PART]", "PART/observers.Part.x = 5")
-    first, second = observers(built)
+def test_a_macro_of_a_component_makes_an_instance_at_each_use_in_a_scope_of_its_name(build: Build) -> None:
+    built = build(
+        "KEEPER = @observers.Keeper()", "train.observers = [%KEEPER, %KEEPER]", "KEEPER/observers.Keeper.x = 5"
+    )
+    first, second = list_observers(built)
     assert first is not second
     assert (first.x, second.x) == (5, 5)
 
@@ -155,10 +159,10 @@ def test_per_stage_dicts_keep_their_keys(build: Build) -> None:
     assert [at_height(built.experiment.ema_decay, height) for height in (4, 8, 16)] == [0.5, 0.5, 0.75]
 
 
-def test_nested_parts_are_named_by_their_path_in_config_order(build: Build) -> None:
+def test_nested_components_are_named_by_their_path_in_config_order(build: Build) -> None:
     built = build(
-        "train.observers = [@observers.Part(), @a/observers.Part()]",
-        "a/observers.Part.parts = {'p': [@b/observers.Part()], 'q': @c/observers.Part()}",
+        "train.observers = [@observers.Keeper(), @a/observers.Keeper()]",
+        "a/observers.Keeper.inner = {'p': [@b/observers.Keeper()], 'q': @c/observers.Keeper()}",
         "losses.Hinge.penalties = [@penalties.R1(), @penalties.Drift()]",
     )
     assert list(built.components) == [
@@ -174,13 +178,13 @@ def test_nested_parts_are_named_by_their_path_in_config_order(build: Build) -> N
         "train.discriminator_optimizer",
         "train.observers.0",
         "train.observers.1",
-        "train.observers.1.parts.p.0",
-        "train.observers.1.parts.q",
+        "train.observers.1.inner.p.0",
+        "train.observers.1.inner.q",
     ]
-    assert built.components["train.observers.1.parts.q"][1] is observers(built)[1].parts["q"]
+    assert built.components["train.observers.1.inner.q"][1] is list_observers(built)[1].inner["q"]
 
 
-def test_the_defaults_of_a_part_can_be_reached_and_overridden(build: Build) -> None:
+def test_the_defaults_of_a_component_can_be_reached_and_overridden(build: Build) -> None:
     built = build("train.loss = @losses.WGANGP()", "penalties.GradientPenalty.weight = 3.0")
     assert [type(p).__name__ for p in built.experiment.loss.penalties] == ["GradientPenalty", "Drift"]
     assert built.experiment.loss.penalties[0].weight == 3.0
@@ -189,13 +193,15 @@ def test_the_defaults_of_a_part_can_be_reached_and_overridden(build: Build) -> N
 
 
 def test_two_builds_in_one_process_share_nothing(build: Build) -> None:
-    first = build("train.observers = [@observers.Part()]", "observers.Part.x = [1]", "SEED = 5", "train.seed = %SEED")
-    second = build("train.observers = [@observers.Part()]")
-    assert observers(first)[0].x == [1] and first.experiment.seed == 5
-    assert observers(second)[0].x == 0 and second.experiment.seed == 0
-    observers(first)[0].x.append(2)
-    third = build("train.observers = [@observers.Part()]", "observers.Part.x = [1]")
-    assert observers(third)[0].x == [1]
+    first = build(
+        "train.observers = [@observers.Keeper()]", "observers.Keeper.x = [1]", "SEED = 5", "train.seed = %SEED"
+    )
+    second = build("train.observers = [@observers.Keeper()]")
+    assert list_observers(first)[0].x == [1] and first.experiment.seed == 5
+    assert list_observers(second)[0].x == 0 and second.experiment.seed == 0
+    list_observers(first)[0].x.append(2)
+    third = build("train.observers = [@observers.Keeper()]", "observers.Keeper.x = [1]")
+    assert list_observers(third)[0].x == [1]
 
 
 def test_a_failed_build_leaves_nothing_for_the_next(build: Build) -> None:
@@ -204,12 +210,12 @@ def test_a_failed_build_leaves_nothing_for_the_next(build: Build) -> None:
     assert build().experiment.seed == 0
 
 
-def settings(built: Built) -> dict[str, Any]:
-    """What an experiment consists of, as plain values."""
+def list_settings(built: Built) -> dict[str, Any]:
+    """Return the settings of an experiment, and the selectors of its components."""
     experiment = built.experiment
     plain = {name: value for name, value in vars(experiment).items() if isinstance(value, (int, float, str, dict))}
-    parts = {path: row.selector for path, (row, _) in built.components.items()}
-    return {**plain, "schedule": experiment.schedule, "data": experiment.data, "parts": parts}
+    selectors = {path: row.selector for path, (row, _) in built.components.items()}
+    return {**plain, "schedule": experiment.schedule, "data": experiment.data, "components": selectors}
 
 
 SHOWY = [
@@ -220,9 +226,9 @@ SHOWY = [
     "penalties.Drift.weight = 1e-7",
     "train.ema_decay = {4: 0.5, 8: 0.75}",
     "d/optimizers.Adam.lr = {4: 1e-3}",
-    "train.observers = [@observers.Part(), @one/gin.singleton()]",
-    "one/gin.singleton.constructor = @two/observers.Part",
-    "two/observers.Part.x = ['it\\'s', \"a \\\"text\\\"\", 'two\\nlines', True, None, -0.5, 10_000, {1: (2,)}]",
+    "train.observers = [@observers.Keeper(), @one/gin.singleton()]",
+    "one/gin.singleton.constructor = @two/observers.Keeper",
+    "two/observers.Keeper.x = ['it\\'s', \"a \\\"text\\\"\", 'two\\nlines', True, None, -0.5, 10_000, {1: (2,)}]",
     "data.filter = 'nearest'",
 ]
 
@@ -230,11 +236,11 @@ SHOWY = [
 def test_the_archived_text_gives_the_same_experiment(build: Build, plugins: Plugins) -> None:
     built = build(*SHOWY)
     text = built.config.text()
-    again = builder.build_from_config(config.parse_text(text, "config.gin"), plugins)
-    assert settings(again) == settings(built)
+    again = build_from_config(parse_text(text, "config.gin"), plugins)
+    assert list_settings(again) == list_settings(built)
     assert again.operative == built.operative
-    assert observers(again)[1].x == observers(built)[1].x
-    assert config.parse_text(text, "config.gin").text() == text
+    assert list_observers(again)[1].x == list_observers(built)[1].x
+    assert parse_text(text, "config.gin").text() == text
 
 
 def test_the_operative_text_holds_defaults_and_is_a_config_itself(build: Build, plugins: Plugins) -> None:
@@ -242,10 +248,10 @@ def test_the_operative_text_holds_defaults_and_is_a_config_itself(build: Build, 
     assert "train.tick = 8" in built.operative  # bound
     assert "train.latent_size = 8" in built.operative
     assert "train.reset_optimizer = 'never'" in built.operative  # a default
-    assert "g/optimizers.Adam.beta2 = 0.99" in built.operative  # a part's default
-    again = builder.build_from_config(config.parse_text(built.operative, "operative.gin"), plugins)
+    assert "g/optimizers.Adam.beta2 = 0.99" in built.operative  # a component's default
+    again = build_from_config(parse_text(built.operative, "operative.gin"), plugins)
     assert again.operative == built.operative
-    assert settings(again)["schedule"] == settings(built)["schedule"]
+    assert list_settings(again)["schedule"] == list_settings(built)["schedule"]
 
 
 def test_a_users_own_gin_is_set_aside_and_put_back(build: Build) -> None:
@@ -263,11 +269,11 @@ def test_a_users_own_gin_is_set_aside_and_put_back(build: Build) -> None:
     gin.parse_config("train.lr = 0.25\noptimizers.Adam.lr = 0.5")
     before = gin.config_str()
     try:
-        parts = "train.observers = [@observers.Part(), @d/observers.Part()]"
+        observers = "train.observers = [@observers.Keeper(), @d/observers.Keeper()]"
         with gin.config_scope("d"):
-            built = build("train.seed = 3", "optimizers.Adam.lr = 2.0", parts, "d/observers.Part.x = 4")
+            built = build("train.seed = 3", "optimizers.Adam.lr = 2.0", observers, "d/observers.Keeper.x = 4")
             assert gin.current_scope_str() == "d"
-        assert [part.x for part in observers(built)] == [0, 4]
+        assert [observer.x for observer in list_observers(built)] == [0, 4]
         assert built.experiment.seed == 3
         assert built.experiment.generator_optimizer.lr == 2.0
         assert type(built.experiment.generator_optimizer).__module__.startswith("pggan_plugins.")
@@ -289,7 +295,7 @@ def test_gin_of_a_user_survives_a_failed_build(build: Build) -> None:
 
 @dataclass
 class Settings:
-    """Has a marker among its annotations, which Python 3.10 does not take for a type."""
+    """A dataclass with a marker among its annotations, which Python 3.10 does not take for a type."""
 
     first: int
     _: KW_ONLY
@@ -312,13 +318,13 @@ def test_a_default_of_none_admits_none_on_every_python(hint: Any) -> None:
 
 
 class OldAlias(types.GenericAlias):
-    """`list[int]` as it is on Python 3.10, where it passes for a class."""
+    """The type of `list[int]` on Python 3.10, where it passes for a class."""
 
     __class__ = property(lambda self: type)  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("alias", [types.GenericAlias, OldAlias])
-def test_containers_are_no_classes_on_any_python(alias: Any) -> None:
+def test_containers_are_not_classes_on_any_python(alias: Any) -> None:
     cases = [
         (alias(list, (int,)), [1, 2], [1, "a"]),
         (alias(tuple, (int, str)), (1, "a"), ("a", 1)),

@@ -90,7 +90,7 @@ class Recorder:
 
 
 def to_double(param: Tensor) -> np.ndarray:
-    return param.detach().to_double().numpy().copy()
+    return param.detach().double().numpy().copy()
 
 
 def find_birth(name: str, now: int) -> int:
@@ -331,11 +331,11 @@ def test_statistics_are_those_of_the_averages_own_features(tmp_path: Path, chose
     run = train_tiny(moment, "moment", tmp_path, {**chosen, "schedule": GROWING, "ema_half_life": 200, "seed": 5})
     assert moment.pair is not None
     net, calibrated_net = moment.pair
-    net.to_double().eval()
+    net.double().eval()
     norms = replace_norms(net)
     count = averaging.CALIBRATION_BATCHES
     size = averaging.CALIBRATION_BATCH_SIZE
-    latents = torch.randn(count * size, 8, generator=torch_generator(5, "calibration latents")).to_double()
+    latents = torch.randn(count * size, 8, generator=torch_generator(5, "calibration latents")).double()
     labels = draw_calibration_labels(run.experiment, run.state.stage)
     assert (labels is None) == (chosen.get("dataset") is None)
     with torch.no_grad():
@@ -349,10 +349,8 @@ def test_statistics_are_those_of_the_averages_own_features(tmp_path: Path, chose
         assert len(norm.means) == count
         own = calibrated[name]
         assert own.running_mean is not None and own.running_var is not None and own.momentum == 0.1
-        torch.testing.assert_close(own.running_mean.to_double(), torch.stack(norm.means).mean(0), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(
-            own.running_var.to_double(), torch.stack(norm.variances).mean(0), rtol=1e-4, atol=1e-6
-        )
+        torch.testing.assert_close(own.running_mean.double(), torch.stack(norm.means).mean(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(own.running_var.double(), torch.stack(norm.variances).mean(0), rtol=1e-4, atol=1e-6)
 
 
 class Asker:

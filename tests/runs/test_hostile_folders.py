@@ -302,6 +302,7 @@ def make_plan(plugins: dict[str, Any]) -> Plan:
         controls={},
         contrasts=[["hard", "linear"]],
         primary="gap",
+        quantities={"gap": {"direction": "lower", "scale": "log"}},
         margin=0.5,
         evaluation=[],
         shared=[],
