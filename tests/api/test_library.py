@@ -259,7 +259,7 @@ def test_places_are_the_parts_of_an_experiment() -> None:
     assert "train.seed" not in places
 
 
-UNDOCUMENTED = {"FADE", "STABLE", "__version__", "Critic", "GeneratorCall", "Part", "PerStage", "hookimpl"}
+UNDOCUMENTED = {"FADE", "STABLE", "__version__", "Critic", "GeneratorCall", "PerStage", "TensorBatch", "hookimpl"}
 """Public names that can have no docstring of their own: constants, type aliases, and pluggy's marker."""
 
 

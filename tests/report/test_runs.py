@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pggan_kit import hookimpl
-from pggan_kit.api import prepare as api
 from pggan_kit.api.generator import load_generator
+from pggan_kit.api.prepare import prepare_run
 from pggan_kit.api.sample import draw
 from pggan_kit.api.train import train
 from pggan_kit.errors import RunError, UserError
@@ -35,6 +35,7 @@ from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, choose_alphas, dr
 from pggan_kit.report.run_record import name_runs, read_run
 from pggan_kit.report.run_sections import curves_section
 from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.generators import restore_generator
 from pggan_plugins.switches import Linear
 
 
@@ -180,10 +181,12 @@ def test_a_strip_takes_the_nearest_alphas() -> None:
 
 @pytest.mark.parametrize("run", ["soft", "hard"])
 def test_beginnings_are_what_the_run_drew_when_it_grew(pair: SimpleNamespace, run: str) -> None:
-    restore = api.restorer(pair.folder / run)
+    prepared, _ = prepare_run(pair.folder / run, [])
     ends = [saved for saved in RunDirectory(pair.folder / run).checkpoints().load_kept() if saved.stage_over]
     for stage, saved in enumerate(ends[:-1], start=1):
-        generator = restore(saved, grown=True)
+        generator = restore_generator(
+            prepared.built.experiment, prepared.schedule(), prepared.hooks(), saved, grown=True
+        )
         images = generator(draw_latents(generator.latent_size))
         assert torch.equal(images, pair.grown[run][stage])
     begins = draw_run(read_run(pair.folder / run), pytest.fail).begins

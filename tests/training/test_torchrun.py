@@ -84,7 +84,7 @@ def test_a_rank_that_exits_ends_all_with_a_message(torchrun: Torchrun) -> None:
     began = time.monotonic()
     ended = torchrun("os._exit(3)")
     assert ended.returncode != 0 and time.monotonic() - began < SECONDS / 2
-    assert "error: process 0 of 2 lost the others: one of them has ended" in ended.stderr
+    assert "error: process 0 of 2 lost the others: one of them has exited" in ended.stderr
     assert last(Path("run"))["images"] == 8, "the last tick's"
     assert resume_and_count() == 40
 
