@@ -503,9 +503,9 @@ def test_compare_refuses_what_is_no_report(cli: Cli, refused: Refused) -> None:
     Path("rows.json").write_text('{"format": 1, "rows": [{}]}')
     for path, pattern in (
         ("none.json", r"none\.json cannot be read: No such file"),
-        ("text.json", r"text\.json is no report of"),
-        ("list.json", r"list\.json is no report of"),
-        ("rows.json", r"rows\.json is no report of"),
+        ("text.json", r"text\.json is not a report of"),
+        ("list.json", r"list\.json is not a report of"),
+        ("rows.json", r"rows\.json is not a report of"),
         ("newer.json", "has format 2; this version reads format 1"),
         (write_report("other.json", _5x5=1.0), "have no contender, stage and phase in common"),
         (write_report("zero.json", _4x4=0.0), r"zero\.json holds a figure that is not above 0"),

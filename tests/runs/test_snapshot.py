@@ -62,7 +62,7 @@ def test_an_entry_that_is_missing_is_named_or_has_a_default(name: str) -> None:
     if name in LATER:
         assert are_equal(Snapshot.from_content(content).content(), snapshot_at(8).content())
     else:
-        wanted = "of which format" if name == "format" else f"is corrupt: it has no entry '{name}'"
+        wanted = "has no format number" if name == "format" else f"is corrupt: it has no entry '{name}'"
         with pytest.raises(RunError, match=wanted):
             Snapshot.from_content(content)
 
