@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.paths import ROOT
+from helpers.patience import PATIENCE_SECONDS
 
 EXAMPLES = ROOT / "examples"
 
@@ -15,7 +16,7 @@ EXAMPLES = ROOT / "examples"
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in EXAMPLES.glob("*/test_*.py")))
 def test_an_examples_own_tests_pass(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / name)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -34,7 +35,7 @@ def test_the_notebook_runs_and_shows_pictures(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "experiments").symlink_to(EXAMPLES.parent / "experiments")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     folder = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3", resources=folder).execute()
+    nbclient.NotebookClient(notebook, timeout=PATIENCE_SECONDS, kernel_name="python3", resources=folder).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
     assert not [output for output in outputs if output.output_type == "error"]
@@ -43,5 +44,5 @@ def test_the_notebook_runs_and_shows_pictures(tmp_path: Path, monkeypatch: pytes
 def test_the_benchmarks_are_collected() -> None:
     folder = str(ROOT / "benchmarks")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only", folder]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert done.returncode == 0, done.stdout

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from helpers.patience import PATIENCE_SECONDS
 from PIL import Image
 from torch import nn
 
@@ -321,10 +322,10 @@ def test_a_signal_ends_a_process_with_its_number_and_a_resumable_run(tiny: Calla
     )
     command = [sys.executable, "-m", "pggan_kit"]
     train = [*command, "train", tiny(), "--plugin", stub, "--plugin", "stop.py", "--run-dir", "run"]
-    done = subprocess.run(train, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(train, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 143
     assert done.stderr.strip() == "error: stopped at images 12 and saved; go on with: pggan-kit resume run"
-    done = subprocess.run([*command, "resume", "run"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "resume", "run"], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert (done.returncode, done.stderr) == (0, "")
 
 

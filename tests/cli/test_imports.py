@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
+from helpers.patience import PATIENCE_SECONDS
 
 import pggan_kit
 from pggan_kit.cli import main
@@ -63,7 +64,12 @@ def run_commands(commands: Sequence[tuple[Sequence[str], str]], heavy: Sequence[
     code = ASK.format(commands=[(list(words), line) for words, line in commands], heavy=list(heavy), before=before)
     environment = {**os.environ, "COLUMNS": "200"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return [(code, shown, imported) for code, shown, imported in json.loads(done.stdout)]
@@ -127,7 +133,9 @@ for name in {names!r}:
     heavy = [module for module in ("torch._inductor", "matplotlib", "scipy", "jinja2") if module in sys.modules]
     assert not heavy, f"{{name}} imports {{heavy}}"
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

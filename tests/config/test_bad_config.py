@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from conftest import TINY
+from helpers.patience import PATIENCE_SECONDS
 
 Write = Callable[..., str]
 Cli = Callable[..., Result]
@@ -233,7 +234,7 @@ def test_a_real_process_exits_with_2_and_one_line(case: str, tiny: Write, stub: 
         "negative rate": "optimizers.Adam.lr = -1",
     }[case]
     command = [sys.executable, "-m", "pggan_kit", "train", tiny(line), "--plugin", stub]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: tiny.gin:1") and done.stderr.count("\n") == 1

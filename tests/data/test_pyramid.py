@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.datasets import ArrayDataset, make_random_dataset
+from helpers.patience import PATIENCE_SECONDS
 from PIL import Image
 
 from pggan_kit.data import array_files, pyramid
@@ -298,7 +299,7 @@ def start_slow_build(folder: Path, pause: float) -> subprocess.Popen[str]:
 
 def test_of_two_processes_one_builds_and_the_other_waits(tmp_path: Path) -> None:
     both = [start_slow_build(tmp_path, 0.05) for _ in range(2)]
-    outputs = sorted(process.communicate(timeout=60)[0].strip() for process in both)
+    outputs = sorted(process.communicate(timeout=PATIENCE_SECONDS)[0].strip() for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert len((tmp_path / "log").read_text()) == 41, "40 images and the look at the first"
     assert outputs[0] == "resizing images to 4x4"
@@ -307,7 +308,7 @@ def test_of_two_processes_one_builds_and_the_other_waits(tmp_path: Path) -> None
 
 def test_after_a_kill_the_next_process_builds_and_removes_what_was_left(tmp_path: Path) -> None:
     process = start_slow_build(tmp_path, 0.2)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not find_files(tmp_path, ".*.part") and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

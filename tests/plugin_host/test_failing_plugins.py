@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit import Component, hookimpl
 from pggan_kit.api.generator import load_generator
@@ -165,7 +166,7 @@ def test_a_plugin_that_hangs_in_after_run_loses_nothing(
     Path("hangs.py").write_text(HANGS)
     command = [sys.executable, "-m", "pggan_kit", "train", config, "--run-dir", "run"]
     process = subprocess.Popen([*command, "--plugin", stub, "--plugin", "hangs.py"], env=os.environ)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not Path("hangs").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)

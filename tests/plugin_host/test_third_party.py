@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from helpers.fresh import fresh_python
+from helpers.patience import PATIENCE_SECONDS
 
 SOURCE = '''\
 """A loss, a switch and an observer from outside the project."""
@@ -93,7 +94,12 @@ py-modules = ["somebody_elses_parts"]
 def run_command(*command: str | Path, environment: dict[str, str] | None = None) -> str:
     """Run a command that must succeed; return its output."""
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=300, env=environment, check=False
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

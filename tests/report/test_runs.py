@@ -18,6 +18,7 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import STUB
+from helpers.patience import PATIENCE_SECONDS
 from helpers.reporting import Page, draw_latents, train_pair
 from matplotlib.figure import Figure
 from PIL import Image
@@ -432,7 +433,7 @@ def test_in_a_real_browser(pair: SimpleNamespace, tmp_path: Path) -> None:
     shot = tmp_path / "a.png"
     url = (pair.folder / "both.html").as_uri()
     command = [chromium, *flags.split(), "--enable-logging=stderr", profile, f"--screenshot={shot}", url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
     with Image.open(shot) as picture:
         pixels = np.asarray(picture.convert("RGB"))

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from helpers.patience import PATIENCE_SECONDS
 from helpers.snapshots import snapshot_at
 
 from pggan_kit.errors import RunError, TrainingError
@@ -233,7 +234,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_run_ends_it_with_1_and_it_can_b
     Path("full.py").write_text(FULL_DISK)
     command = [sys.executable, "-m", "pggan_kit", "train", config, "--run-dir", "run"]
     command += ["--plugin", stub, "--plugin", "full.py"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert ended.returncode == 1, ended.stderr
     message = ended.stderr.strip()
     assert message.startswith("error: cannot write run/checkpoints/") and "\n" not in message, message

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import STUB
 from helpers.killing import assert_same_run, events, pictures, rows
+from helpers.patience import PATIENCE_SECONDS
 
 COMMAND = [sys.executable, "-m", "pggan_kit"]
-PATIENCE_SECONDS = 120
 
 SOAK = """\
 schedule.sizes = (4, 8, 16)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from helpers.fresh import fresh_python
+from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit import scaffold
 from pggan_kit.api import prepare as api
@@ -43,7 +44,13 @@ def test_the_tests_of_each_plugin_pass(written: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, packages))}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *packages]
     done = subprocess.run(
-        list(map(str, command)), cwd=written, env=environment, capture_output=True, text=True, timeout=500, check=False
+        list(map(str, command)),
+        cwd=written,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
     tests = {path.name for path in written.glob("*/tests/test_*.py")}
@@ -90,7 +97,7 @@ def go_from_nothing_to_training(kind: str, folder: Path) -> None:
 
     def run(*command: str) -> str:
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

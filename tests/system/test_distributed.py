@@ -16,6 +16,7 @@ import pytest
 import torch
 from helpers.killing import last
 from helpers.paths import TESTS
+from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit import Scores
 from pggan_kit.errors import RunError
@@ -33,7 +34,6 @@ from pggan_plugins.optimizers import Adam
 from pggan_plugins.penalties import R1, Drift, GradientPenalty
 from pggan_plugins.updates import Alternating
 
-SECONDS = 180
 BATCH = 16
 SHAPES = ((3, 2), (5,), (1,))
 
@@ -143,7 +143,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(request.param)]
     command = [sys.executable, *launcher, __file__, str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(TESTS)}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert ended.returncode == 0, ended.stderr
     return folder
 

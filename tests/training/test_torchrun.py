@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import STUB
 from helpers.killing import last
+from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit.api.train import resume
 
-SECONDS = 120
-"""Maximum seconds of a command."""
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 ACT = """\
@@ -58,7 +57,7 @@ def torchrun(tiny: Callable[..., str]) -> Torchrun:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=PATIENCE_SECONDS,
         )
         Path("act.py").write_text(ACT.format(code="pass"))
         return ended
@@ -83,7 +82,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(torchrun: Torchrun) -> 
 def test_a_rank_that_exits_ends_all_with_a_message(torchrun: Torchrun) -> None:
     began = time.monotonic()
     ended = torchrun("os._exit(3)")
-    assert ended.returncode != 0 and time.monotonic() - began < SECONDS / 2
+    assert ended.returncode != 0 and time.monotonic() - began < PATIENCE_SECONDS / 2
     assert "error: process 0 of 2 lost the others: one of them has exited" in ended.stderr
     assert last(Path("run"))["images"] == 8, "the last tick's"
     assert resume_and_count() == 40
@@ -131,6 +130,6 @@ def test_a_rank_that_finds_no_others_says_so(rejected: Callable[..., str], monke
 def test_two_stop_and_four_go_on(torchrun: Torchrun) -> None:
     torchrun("os.kill(os.getpid(), signal.SIGTERM)")
     command = ["-m", "pggan_kit", "resume", "run", "--plugin", STUB]
-    ended = subprocess.run([*LAUNCH, "4", *map(str, command)], capture_output=True, text=True, timeout=SECONDS)
+    ended = subprocess.run([*LAUNCH, "4", *map(str, command)], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert ended.returncode == 0, ended.stderr
     assert last(Path("run"))["images"] == 40

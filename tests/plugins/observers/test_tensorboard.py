@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import STUB, TINY
+from helpers.patience import PATIENCE_SECONDS
 from PIL import Image
 
 from pggan_kit.api.train import train
@@ -62,7 +63,7 @@ def ask(runs: Path) -> Iterator[Ask]:
                 content = answer.read()
             return content if raw else json.loads(content)
 
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while len(query_server("scalars/tags")) < 2 and time.monotonic() < deadline:  # it reads in the background
             time.sleep(0.2)
         yield query_server
