@@ -187,9 +187,7 @@ def _check_component(component: Component, plugin: Plugin) -> None:
         )
 
 
-def load_plugins(
-    extra: Sequence[Any] = (), blocked: Iterable[str] = (), *, accept_broken: bool = False
-) -> Plugins:
+def load_plugins(extra: Sequence[Any] = (), blocked: Iterable[str] = (), *, accept_broken: bool = False) -> Plugins:
     """Load the plugins of all installed distributions, then extra ones.
 
     Args:

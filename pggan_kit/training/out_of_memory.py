@@ -63,7 +63,5 @@ def _find_smaller(schedule: Schedule, size: int) -> int:
     processes = distributed.world_size()
     all_rows = [stage.batch_size // processes for stage in schedule.stages]
     return next(
-        candidate
-        for candidate in range(size - 1, 0, -1)
-        if all(rows % min(rows, candidate) == 0 for rows in all_rows)
+        candidate for candidate in range(size - 1, 0, -1) if all(rows % min(rows, candidate) == 0 for rows in all_rows)
     )

@@ -258,9 +258,9 @@ def test_an_object_without_hooks_and_a_class_are_refused() -> None:
     with pytest.raises(PluginError, match="implements no hook"):
         load_plugins([object()])
     first, second = Watcher(), Watcher()
-    with pytest.raises(PluginError, match="two plugins are named Watcher: .*; give one of the objects another name"):
+    with pytest.raises(PluginError, match=r"two plugins are named Watcher: .*; give one of the objects another name"):
         load_plugins([first, second])
-    with pytest.raises(PluginError, match="two plugins are named Watcher: .*; give it once$"):
+    with pytest.raises(PluginError, match=r"two plugins are named Watcher: .*; give it once$"):
         load_plugins([first, first])
     second.__name__ = "second"  # type: ignore[attr-defined]
     assert [plugin.key for plugin in load_plugins([first, second]).loaded[-2:]] == ["Watcher", "second"]
