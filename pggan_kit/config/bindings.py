@@ -292,8 +292,8 @@ def _make_unknown_error(binding: Binding, selector: str, known: Iterable[str]) -
     """Return the error of an unknown component, with the nearest known one."""
     known = list(known)
     if selector in OTHER_FILES:
-        name = f"{selector}.{binding.parameter}"
-        return ConfigError(f"{binding.place}: {name} has no place here: {OTHER_FILES[selector]}")
+        parameter = f"{selector}.{binding.parameter}"
+        return ConfigError(f"{binding.place}: {parameter} has no place here: {OTHER_FILES[selector]}")
     setting = selector.rpartition(".")[0]
     if setting in OTHER_FILES and setting in known:
         return ConfigError(
