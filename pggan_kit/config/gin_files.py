@@ -134,7 +134,12 @@ def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...])
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{where} {path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except IsADirectoryError:
+        advice = "name a gin file; `pggan-kit resume` continues the run of a folder"
+        raise ConfigError(f"{where} {path}: cannot be read, because it is a folder: {advice}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where} {path}: cannot be read ({error}); save it as UTF-8") from None
+    except OSError as error:
         raise ConfigError(f"{where} {path}: cannot be read ({error})") from None
 
     resolved = path.resolve()
