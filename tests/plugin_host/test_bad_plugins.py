@@ -164,6 +164,15 @@ def test_two_files_of_one_name_are_refused(rejected: Callable[..., str], tmp_pat
     rejected(r"two plugins are named mine\.py: .*; give it once$", args=[*args[:2], "--plugin", "a/../a/mine.py"])
 
 
+def test_two_files_with_one_component_are_refused_without_an_option_that_would_be(
+    rejected: Callable[..., str], tmp_path: Path
+) -> None:
+    for name in ("one.py", "other.py"):
+        (tmp_path / name).write_text(HEAD + write_components("Component('observers', 'A', object)"))
+    pattern = r"other\.py \(.*\) registers observers\.A, which one\.py \(.*\) already brings; rename one$"
+    rejected(pattern, args=["--plugin", "one.py", "--plugin", "other.py"])
+
+
 NEIGHBOURS = {
     "a file": ("import helper_beside", r"beside/helper_beside\.py lies beside it"),
     "a package": ("from package_beside.inner import x", r"beside/package_beside lies beside it"),
