@@ -126,7 +126,7 @@ def test_the_minibatch_stddev_is_computed_over_the_groups_of_its_source(
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_no_statistic_of_a_batch_is_computed_over_one_sample(path: Path, pictures: Path) -> None:
     prepared = prepare(path, [f"FOLDER = {str(pictures)!r}"] if uses_a_folder(path) else [])
-    assert prepared.list_batch_warnings(prepared.schedule()) == []
+    assert prepared.list_warnings(prepared.schedule()) == []
 
 
 @pytest.mark.parametrize("path", sorted((EXPERIMENTS / "base").glob("*.gin")), ids=named)

@@ -79,7 +79,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
     schedule = prepared.schedule()
     budget = Budget(MEASURING_SECONDS)
     ages = {age.stage.index: age for age in list_average_ages(experiment, schedule, [0])}
-    for line in prepared.list_batch_warnings(schedule):
+    for line in prepared.list_warnings(schedule):
         warnings.warn(line, stacklevel=2)
 
     rows: list[dict[str, Any]] = []

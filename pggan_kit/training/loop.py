@@ -31,6 +31,7 @@ from pggan_kit.system.signals import StopSignals
 from pggan_kit.training.compiler import Compiler
 from pggan_kit.training.measures import Meter, compute_metrics, measure_diversity
 from pggan_kit.training.non_finite import NonFiniteError, watch_layers
+from pggan_kit.training.out_of_memory import explain_out_of_memory, is_out_of_memory
 from pggan_kit.training.recovery import Recovery, Stop
 from pggan_kit.training.step import UpdateContext, average_each
 
@@ -55,11 +56,21 @@ def train(run: Run, data: Data, saved: Snapshot | None = None) -> dict[str, Any]
     """
     try:
         with StopSignals() as signals:
-            return Loop(run, data, signals).train_to_end(saved)
+            return _train_to_end(Loop(run, data, signals), saved)
     except BaseException as error:
         # Also after Ctrl-C: observers then close their files. What fails in that is logged, and hides no error.
         for failure in run.hooks.call_all("on_error", run=run, error=error):
             run.files.log(f"while the run was failing: {failure}")
+        raise
+
+
+def _train_to_end(loop: Loop, saved: Snapshot | None) -> dict[str, Any]:
+    """Train a run to its end; where memory is full, say how to continue with less."""
+    try:
+        return loop.train_to_end(saved)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise TrainingError(explain_out_of_memory(loop.run, error)) from error
         raise
 
 

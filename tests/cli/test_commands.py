@@ -290,6 +290,15 @@ def test_config_check_describes_a_good_config(tiny: Callable[..., str], cli: Cli
     assert (result.exit_code, result.stdout) == (0, "tiny.gin: good; 4x4 -> 8x8 -> 16x16, 40 images, 8 components\n")
 
 
+@pytest.mark.parametrize("batch", [5, 7, 11, 13])
+def test_config_check_warns_of_batches_without_groups(
+    batch: int, tiny: Callable[..., str], cli: Cli, stub: str
+) -> None:
+    result = cli("config", "check", tiny(f"schedule.batch_size = {batch}"), "--plugin", stub)
+    assert result.exit_code == 0
+    assert "warning: at 4x4, 8x8, 16x16 the discriminator's minibatch stddev is a constant" in result.stderr
+
+
 def test_config_show_names_the_place_of_each_binding(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
     Path("base.gin").write_text("\ntrain.seed = 1\n")
     lines = cli(
