@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from pggan_kit.runs.run import Run, Stats
     from pggan_kit.runs.state import TrainState
     from pggan_kit.schedule import FADE, STABLE, PerStage, Schedule, Stage, at_height, values_per_stage
+    from pggan_kit.system.content_hashes import hash_files
     from pggan_kit.system.distributed import share_from_rank_0, world_size
     from pggan_kit.system.files import write_atomically
     from pggan_kit.system.json_lines import JsonLines
@@ -114,6 +115,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "runs.run": ("Run", "Stats"),
     "runs.state": ("TrainState",),
     "schedule": ("FADE", "STABLE", "PerStage", "Schedule", "Stage", "at_height", "values_per_stage"),
+    "system.content_hashes": ("hash_files",),
     "system.distributed": ("share_from_rank_0", "world_size"),
     "system.files": ("write_atomically",),
     "system.json_lines": ("JsonLines",),
@@ -181,6 +183,7 @@ __all__ = [
     "count_batches",
     "did_you_mean",
     "evaluate",
+    "hash_files",
     "hookimpl",
     "image_gradients",
     "images_from_uint8",

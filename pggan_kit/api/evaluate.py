@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
 from pggan_kit.layers.tensors import images_from_uint8
-from pggan_kit.pictures.decoding import open_picture
+from pggan_kit.pictures.reading import SUFFIXES, PictureReader, describe_left_out, find_channels, list_pictures
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.runs.checkpoint_identity import read_noted_fingerprint
 from pggan_kit.runs.generators import TrainedGenerator, draw_images, load_stage_end, restore_generator
@@ -37,9 +38,6 @@ CHANGEABLE = ("metrics", "features", "datasets", "evaluation")
 NO_METRICS = (
     "there is nothing to measure: bind train.metrics, e.g. `--metric NAME`; `pggan-kit plugins list` shows metrics"
 )
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 
 
 def evaluate(
@@ -222,35 +220,32 @@ def _split_into_batches(images: np.ndarray, rows: np.ndarray, batch_size: int) -
 def read_images(path: Path) -> np.ndarray:
     """Return the images of a folder in the order of their paths, or of an .npz file's `images`: uint8 (N, C, h, w).
 
+    A folder is read as `PictureReader` reads it for training: in gray where all its images are gray, else in colour.
+
     Raises:
         DataError: there are none, one is damaged, or they differ in size.
     """
     if path.suffix == ".npz":
         return _read_npz(path)
-    files: list[Path] = []
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-    if len(files) < 2:
+    if not path.is_dir():
+        raise DataError(f"no folder {path}: name a run, a folder of images or an .npz file")
+    names, left_out = list_pictures(path)
+    if len(names) < 2:
         raise DataError(
-            f"{path} holds no images ({', '.join(SUFFIXES)}): name a run, a folder of images or an .npz file"
+            f"{path} holds {len(names)} images ({', '.join(SUFFIXES)}): name a run, a folder of images or an .npz file"
         )
+    if left_out:
+        warnings.warn(f"{path}: {len(names):,} images; {describe_left_out(left_out)}", stacklevel=2)
 
     # All have the channels and the size of the first.
+    files = [path / name for name in names]
+    reader = PictureReader(find_channels(files))
     images: list[np.ndarray] = []
     for file in files:
-        try:
-            with open_picture(file, formats=FORMATS) as picture:
-                is_gray = picture.mode in ("1", "L", "I;16")
-                if images:
-                    is_gray = images[0].shape[0] == 1
-                pixels = np.asarray(picture.convert("L" if is_gray else "RGB"))
-        except DataError as error:
-            raise DataError(f"{file} {error}") from error
-        images.append(np.atleast_3d(pixels).transpose(2, 0, 1))
+        images.append(reader.read(file, str(file)).transpose(2, 0, 1))
         if images[-1].shape != images[0].shape:
-            raise DataError(
-                f"{file} has {pixels.shape[0]}x{pixels.shape[1]} pixels, and those before it have another size"
-            )
+            height, width = images[-1].shape[1:]
+            raise DataError(f"{file} has {height}x{width} pixels, and those before it have another size")
     return np.stack(images)
 
 

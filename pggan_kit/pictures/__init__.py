@@ -1,24 +1,29 @@
-"""Pictures: files opened with care, tensors as bytes, grids of images, and GIFs that grow by a frame at a time."""
+"""Pictures: files listed, opened and read in one way, tensors as bytes, grids of images, and GIFs that grow by a frame at a time."""
 
 from pggan_kit.pictures.decoding import FORMATS, MAX_PIXELS, PILLOW_LIMIT, open_picture
 from pggan_kit.pictures.frames import Caption, choose_cell_size, draw_frame
 from pggan_kit.pictures.gif import Frame, assemble_gif, disassemble_gif, encode_frame
 from pggan_kit.pictures.grid import BACKGROUND, GAP, image_grid, split_sheet, tile, to_uint8
+from pggan_kit.pictures.reading import GRAY_MODES, SUFFIXES, PictureReader, list_pictures
 
 __all__ = [
     "BACKGROUND",
     "FORMATS",
     "GAP",
+    "GRAY_MODES",
     "MAX_PIXELS",
     "PILLOW_LIMIT",
+    "SUFFIXES",
     "Caption",
     "Frame",
+    "PictureReader",
     "assemble_gif",
     "choose_cell_size",
     "disassemble_gif",
     "draw_frame",
     "encode_frame",
     "image_grid",
+    "list_pictures",
     "open_picture",
     "split_sheet",
     "tile",

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pggan_kit import DataError, SettingError, check_choice
+from pggan_kit import DataError, SettingError, check_choice, hash_files
 
 from .conversion import parse_value_range, scale_floats
 
 LAYOUTS = ("auto", "NCHW", "NHWC")
-
-BLOCK_BYTES = 1 << 22
-"""Bytes of a file that are read at a time to hash it."""
 
 
 class Arrays:
@@ -31,7 +27,7 @@ class Arrays:
         value_range: The pair (low, high) of values that become 0 and 255, for floats. uint8 is used unchanged.
 
     Attributes:
-        classes: The largest label plus 1; 0 without labels.
+        classes: The largest label plus 1; 0 without labels, or where all have the same label 0.
 
     Raises:
         ValueError: An argument out of range, or `auto` where both axes or neither could hold the channels.
@@ -48,8 +44,9 @@ class Arrays:
             raise DataError(f"{self._path} holds {images.dtype}; images must be uint8 or float: convert them")
         self._images = _arrange_as_nhwc(images, layout, self._path)
 
+        # One class for all says nothing, and a file's labels cannot be switched off.
         self.classes = 0
-        if self._labels is not None:
+        if self._labels is not None and self._labels.max() > 0:
             self.classes = int(self._labels.max()) + 1
 
     def __len__(self) -> int:
@@ -74,11 +71,8 @@ class Arrays:
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the file, and how it is read."""
-        content = hashlib.sha256()
-        with self._path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                content.update(block)
-        return f"arrays {content.hexdigest()} {self._images.shape} {self._range}"
+        (content,) = hash_files(self._path.parent, [self._path.name])
+        return f"arrays {content} {self._images.shape} {self._range}"
 
 
 def _load_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -131,8 +125,13 @@ def _arrange_as_nhwc(images: np.ndarray, layout: str, path: Path) -> np.ndarray:
 
     # The channels' axis has 1 or 3 entries.
     fits = {"NCHW": images.shape[1] in (1, 3), "NHWC": images.shape[3] in (1, 3)}
+    if not any(fits.values()):
+        raise DataError(
+            f"{path} holds {images.shape}: images must have 1 or 3 channels, on the second axis or on the last; choose 1 "
+            "or 3 of yours, or make an array for each"
+        )
     if layout == "auto":
-        if fits["NCHW"] == fits["NHWC"]:
+        if all(fits.values()):
             raise SettingError("layout", f"must be 'NCHW' or 'NHWC': the shape {images.shape} in {path} is ambiguous")
         layout = "NCHW" if fits["NCHW"] else "NHWC"
     elif not fits[layout]:

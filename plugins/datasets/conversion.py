@@ -1,85 +1,18 @@
-"""Conversions to uint8 (H, W, C) from what files and libraries hold, and checks of the settings of data sets."""
+"""Checks of the settings of data sets, and floats as bytes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import ImageColor
 
 from pggan_kit import DataError, SettingError
-from pggan_kit.pictures import PILLOW_LIMIT, open_picture
-
-ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
+from pggan_kit.pictures import PILLOW_LIMIT
 
 TOLERANCE = 1e-3
 """Share of the value range by which floats may lie outside it."""
-
-
-def read_image(source: Path | BinaryIO, name: str, max_pixels: int, channels: int, background: str) -> np.ndarray:
-    """Decode the first frame of an image file, rotated as its EXIF says.
-
-    Args:
-        source: The file.
-        name: The file's name in errors.
-        max_pixels: The most pixels; a larger image is refused by its header, before anything is decoded.
-        channels: 1 or 3; the image is converted.
-        background: The colour put behind transparent pixels.
-
-    Returns:
-        uint8 (H, W, channels).
-
-    Raises:
-        DataError: A file that is no image, is corrupt or too large, or has pixels without a defined range.
-    """
-    try:
-        with open_picture(source, max_pixels=max_pixels) as picture:
-            return convert_to_uint8(picture, channels, background)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from error.__cause__
-
-
-def convert_to_uint8(picture: Image.Image, channels: int, background: str) -> np.ndarray:
-    """Convert a Pillow image of any mode to uint8 (H, W, channels).
-
-    Args:
-        picture: The image. 16-bit values are scaled; transparent pixels are composited on `background`.
-        channels: 1 or 3; colour becomes gray by ITU-R 601 luma.
-        background: The colour behind transparent pixels, in CSS notation.
-
-    Raises:
-        DataError: 32-bit pixels, which have no defined range.
-    """
-    # Older versions of Pillow open 16-bit gray PNGs in the 32-bit mode I.
-    has_16_bits = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
-    if not has_16_bits and picture.mode in ("I", "F"):
-        raise DataError(
-            f"has 32-bit pixels (mode {picture.mode}), which have no defined range: save it with 8 or 16 bits"
-        )
-    picture = ImageOps.exif_transpose(picture)
-
-    # Bring 16-bit and transparent images to a plain mode.
-    if has_16_bits:
-        values = np.asarray(picture).astype(np.uint32)
-        picture = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-    elif picture.mode in ALPHA_MODES or "transparency" in picture.info:
-        picture = _composite_on_background(picture, background)
-
-    if channels == 1:
-        return np.asarray(picture.convert("L"))[..., None]
-    return np.asarray(picture.convert("RGB"))
-
-
-def _composite_on_background(picture: Image.Image, background: str) -> Image.Image:
-    # Pillow converts premultiplied modes to their plain form only.
-    if picture.mode == "La":
-        picture = picture.convert("LA")
-    elif picture.mode == "RGBa":
-        picture = picture.convert("RGBA")
-    behind = Image.new("RGBA", picture.size, background)
-    return Image.alpha_composite(behind, picture.convert("RGBA"))
 
 
 def parse_colour(background: str, channels: int) -> tuple[int, ...]:
@@ -128,9 +61,20 @@ def parse_value_range(value_range: object) -> tuple[float, float]:
         low, high = (float(value) for value in value_range)  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         raise SettingError("value_range", message) from None
-    if not low < high:
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise SettingError("value_range", message)
     return low, high
+
+
+def parse_window(value_range: object) -> tuple[float, float] | None:
+    """Return a value range of deep pictures as two floats, low first, or None for that of the type.
+
+    Raises:
+        SettingError: A `value_range` that is neither None nor a pair of rising numbers.
+    """
+    if value_range is None:
+        return None
+    return parse_value_range(value_range)
 
 
 def scale_floats(values: np.ndarray, value_range: Sequence[float], name: str) -> np.ndarray:

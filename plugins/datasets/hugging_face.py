@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import io
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pggan_kit import DataError, SettingError, check_choice
-from pggan_kit.pictures import MAX_PIXELS
+from pggan_kit.pictures import MAX_PIXELS, PictureReader
 
-from .conversion import check_channels, check_max_pixels, parse_colour, read_image
+from .conversion import check_channels, check_max_pixels, parse_colour, parse_window
 
 
 class HuggingFace:
@@ -25,6 +27,8 @@ class HuggingFace:
         channels: 1 for gray, 3 for colour; images are converted.
         background: The colour put behind transparent pixels, in CSS notation.
         max_pixels: The most pixels of an image; the header of the file is checked before it is decoded.
+        value_range: The pair (low, high) of values of 16-bit and 32-bit gray images that become 0 and 255; values outside
+            are clipped. None: 0 to 65535, and 32-bit images are refused.
 
     Attributes:
         classes: The number of names that the label column's type has, or its largest value plus 1; 0 without labels.
@@ -43,11 +47,12 @@ class HuggingFace:
         channels: int = 3,
         background: str = "white",
         max_pixels: int = MAX_PIXELS,
+        value_range: Sequence[float] | None = None,
     ) -> None:
         check_channels(channels)
         check_max_pixels(max_pixels)
         parse_colour(background, channels)
-        self._read = (max_pixels, channels, background)
+        self._reader = PictureReader(channels, background, max_pixels, parse_window(value_range))
 
         # Load the rows, and check the columns before anything is read from them.
         library = _import_library()
@@ -59,7 +64,7 @@ class HuggingFace:
         if label_column is not None:
             check_choice("label_column", label_column, rows.column_names)
         self._name = f"{path} {split}"
-        self._fingerprint = f"hugging face {rows._fingerprint} {image_column} {label_column} {self._read}"
+        self._fingerprint = f"hugging face {rows._fingerprint} {image_column} {label_column} {self._reader.settings}"
 
         self._labels: np.ndarray | None = None
         self.classes = 0
@@ -85,17 +90,20 @@ class HuggingFace:
 
         # A row holds the file's content, or where the file is.
         if cell.get("bytes") is not None:
-            return read_image(io.BytesIO(cell["bytes"]), name, *self._read)
+            return self._reader.read(io.BytesIO(cell["bytes"]), name)
         if not cell.get("path"):
             raise DataError(f"{name} has no image in column {self._column!r}")
-        with open(cell["path"], "rb") as file:
-            return read_image(file, name, *self._read)
+        return self._reader.read(Path(cell["path"]), name)
 
     def label(self, i: int) -> int:
         """Return the label of image i; 0 where there are no labels."""
         if self._labels is None:
             return 0
         return int(self._labels[i])
+
+    def list_warnings(self) -> list[str]:
+        """Return a warning if the 16-bit images that were read use a small part of their range."""
+        return self._reader.list_warnings("datasets.HuggingFace.value_range")
 
     def fingerprint(self) -> str:
         """Return the library's own fingerprint of the rows, and how they are read."""

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pggan_kit import DataError, SettingError, SkipImage, check_choice
-from pggan_kit.pictures import MAX_PIXELS
+from pggan_kit import DataError, SettingError, SkipImage, check_choice, hash_files, hookimpl
+from pggan_kit.pictures import MAX_PIXELS, SUFFIXES, PictureReader, list_pictures
 
-from .conversion import check_channels, check_max_pixels, parse_colour, read_image
+from .conversion import check_channels, check_max_pixels, parse_colour, parse_window
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
-
-class _File(NamedTuple):
-    path: str  # below the folder, with slashes
-    size: int
-    modified: int  # nanoseconds
+if TYPE_CHECKING:
+    from pggan_kit import Run
 
 
 class ImageFolder:
     """PNG, JPEG, WebP, BMP and TIFF files in a folder and its sub-folders, in the order of their paths.
 
     Images may be of any mode and differ in size. Transparent ones are composited on `background`, 16-bit ones scaled
-    to 8 bits, and all are rotated as their EXIF says. Hidden files and folders are ignored; links to folders are not
-    followed.
+    to 8 bits, and all are rotated as their EXIF says. Hidden files and folders, links to folders and files of other
+    kinds are not read, but counted.
 
     Images of unusual sizes:
 
     * `fit = 'crop'`, no `size`: each image stays as it is; the core centre-crops it to the stages' aspect ratio.
     * `fit = 'crop'` with a `size`: the central `size` pixels. A smaller image counts as broken.
     * `fit = 'pad'`, no `size`: bars of `background` make each image square.
-    * `fit = 'pad'` with a `size`: bars enlarge it to `size`. A larger image counts as broken.
+    * `fit = 'pad'` with a `size`: bars enlarge it to `size`, or to the aspect ratio of `size` where it is larger. Stages
+      that are not square need it.
 
     Args:
         folder: The folder with the images.
@@ -49,10 +44,13 @@ class ImageFolder:
         labels: Whether the first-level sub-folders are classes, numbered in the order of their names.
         max_pixels: The most pixels of an image, at most Pillow's 178,956,970; a larger one counts as broken, by its
             header.
+        value_range: The pair (low, high) of values of 16-bit and 32-bit gray images that become 0 and 255; values
+            outside are clipped. None: 0 to 65535, and 32-bit images count as broken.
 
     Attributes:
         classes: The number of classes; 0 without labels.
         class_names: The sub-folders' names, in the order of their numbers.
+        left_out: The number of entries of the folder that are not read, by kind, such as `.HEIC`.
 
     Raises:
         ValueError: An argument out of range.
@@ -69,25 +67,31 @@ class ImageFolder:
         on_error: str = "stop",
         labels: bool = False,
         max_pixels: int = MAX_PIXELS,
+        value_range: Sequence[float] | None = None,
     ) -> None:
         check_channels(channels)
         check_choice("fit", fit, ("crop", "pad"))
         check_choice("on_error", on_error, ("stop", "skip"))
         check_max_pixels(max_pixels)
         self._background = parse_colour(background, channels)
-        self._read = (max_pixels, channels, background)
+        self._reader = PictureReader(channels, background, max_pixels, parse_window(value_range))
         self._size = _parse_size(size)
         self._fit = fit
         self._skip = on_error == "skip"
 
         # List the folder once: a run sees the files that were there when it started.
         self._folder = Path(folder).expanduser()
-        self._files = _list_files(self._folder)
+        if not self._folder.is_dir():
+            raise DataError(f"no folder {folder}: set datasets.ImageFolder.folder to one with images")
+        self._files, self.left_out = list_pictures(self._folder)
+        if not self._files:
+            raise DataError(f"{folder} and its sub-folders hold no images ({', '.join(SUFFIXES)})")
         self.class_names: list[str] = []
         if labels:
             self.class_names = _list_class_names(self._folder, self._files)
         self.classes = len(self.class_names)
         self._numbers = {name: number for number, name in enumerate(self.class_names)}
+        self._fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self._files)
@@ -99,9 +103,9 @@ class ImageFolder:
             SkipImage: A broken image where `on_error` is `skip`.
             DataError: A broken image where `on_error` is `stop`.
         """
-        path = self._folder / self._files[i].path
+        path = self._folder / self._files[i]
         try:
-            return self._fit_to_size(read_image(path, str(path), *self._read), path)
+            return self._fit_to_size(self._reader.read(path, str(path)), path)
         except DataError as error:
             if self._skip:
                 raise SkipImage(str(error)) from error
@@ -113,30 +117,51 @@ class ImageFolder:
         """Return the number of the sub-folder of image i; 0 without labels."""
         if not self._numbers:
             return 0
-        return self._numbers[self._files[i].path.split("/")[0]]
+        return self._numbers[self._files[i].split("/")[0]]
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the settings and of each file's path, size and time of change.
+        """Return the SHA-256 of the settings and of each file's path and content, however the folder was copied.
 
-        The contents do not enter: reading a hundred thousand files would delay the start of each run by minutes.
-        Copying the folder with its times (`cp -a`, `rsync -a`) keeps the fingerprint; touching a file changes it.
+        The contents are hashed once for each version of a file; see `hash_files`.
         """
-        settings = [*self._read, self._size, self._fit, self._skip, self.classes]
-        content = json.dumps([settings, self._files], allow_nan=False).encode()
-        return f"folder {hashlib.sha256(content).hexdigest()}"
+        if self._fingerprint is None:
+            settings = [self._reader.settings, self._size, self._fit, self._skip, self.classes]
+            files = list(zip(self._files, hash_files(self._folder, self._files), strict=True))
+            content = json.dumps([settings, files], allow_nan=False).encode()
+            self._fingerprint = f"folder {hashlib.sha256(content).hexdigest()}"
+        return self._fingerprint
+
+    def list_warnings(self) -> list[str]:
+        """Return a warning if the 16-bit images that were read use a small part of their range."""
+        return self._reader.list_warnings("datasets.ImageFolder.value_range")
+
+    @hookimpl
+    def before_run(self, run: Run) -> None:
+        """Check that padded images have the aspect ratio of the stages: else the core would cut the bars off again.
+
+        Raises:
+            DataError: They have another one.
+        """
+        if self._fit != "pad":
+            return
+        height, width = self._size or (1, 1)
+        for stage in run.schedule.stages:
+            if height * stage.width != width * stage.height:
+                raise DataError(
+                    f"fit = 'pad' makes images of the aspect ratio {height}:{width}, and the stage {stage.size} would crop "
+                    f"them: set datasets.ImageFolder.size = ({stage.height}, {stage.width})"
+                )
 
     def _fit_to_size(self, image: np.ndarray, path: Path) -> np.ndarray:
         """Crop or pad an image (H, W, C) to the size asked for.
 
         Raises:
-            DataError: An image that is too large to be padded or too small to be cropped.
+            DataError: An image that is too small to be cropped.
         """
         height, width = image.shape[:2]
 
         if self._fit == "pad":
-            size = self._size or (max(height, width), max(height, width))
-            if height > size[0] or width > size[1]:
-                raise DataError(f"{path}: is {height}x{width} pixels, too large to be padded to {size[0]}x{size[1]}")
+            size = _find_padded_size(height, width, self._size or (1, 1))
             padded = np.empty((*size, image.shape[2]), np.uint8)
             padded[:] = self._background
             _view_centre(padded, (height, width))[:] = image
@@ -149,6 +174,12 @@ class ImageFolder:
         if height < size[0] or width < size[1]:
             raise DataError(f"{path}: is {height}x{width} pixels, too small to be cropped to {size[0]}x{size[1]}")
         return _view_centre(image, size)
+
+
+def _find_padded_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the smallest size that holds an image, is at least `size`, and has its aspect ratio, but for rounding."""
+    scale = max(1, height / size[0], width / size[1])
+    return max(height, round(scale * size[0])), max(width, round(scale * size[1]))
 
 
 def _view_centre(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -178,39 +209,19 @@ def _parse_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     return pair[0], pair[1]
 
 
-def _list_files(folder: Path) -> list[_File]:
-    """List the images in a folder and its sub-folders, sorted by path.
-
-    Raises:
-        DataError: A folder that does not exist, cannot be listed, or holds no images.
-    """
-    if not folder.is_dir():
-        raise DataError(f"no folder {folder}: set datasets.ImageFolder.folder to one with images")
-
-    def stop(error: OSError) -> None:
-        raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
-
-    files = []
-    for parent, folders, names in os.walk(folder, onerror=stop):
-        # `os.walk` goes into those folders that this list still has.
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(parent, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
-                status = path.stat()
-                files.append(_File(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
-    if not files:
-        raise DataError(f"{folder} and its sub-folders hold no images ({', '.join(SUFFIXES)})")
-    return sorted(files)
-
-
-def _list_class_names(folder: Path, files: Sequence[_File]) -> list[str]:
+def _list_class_names(folder: Path, files: Sequence[str]) -> list[str]:
     """List the names of the first-level sub-folders, sorted.
 
     Raises:
-        DataError: An image that is in no sub-folder.
+        DataError: An image that is in no sub-folder, or images in one sub-folder alone.
     """
-    loose = [file.path for file in files if "/" not in file.path]
+    loose = [file for file in files if "/" not in file]
     if loose:
         raise DataError(f"{folder / loose[0]} is in no sub-folder, and with labels = True each is a class: move it")
-    return sorted({file.path.split("/")[0] for file in files})
+    names = sorted({file.split("/")[0] for file in files})
+    if len(names) == 1:
+        raise DataError(
+            f"{folder} has images in the one sub-folder {names[0]} alone, and with labels = True each sub-folder is a "
+            "class (a dataset.json is not read): give each class a sub-folder, or set labels = False"
+        )
+    return names

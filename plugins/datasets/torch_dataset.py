@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 
 from pggan_kit import DataError, SettingError, check_at_least
+from pggan_kit.pictures import GRAY_MODES, PictureReader
 
-from .conversion import convert_to_uint8, parse_value_range, scale_floats
-
-GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
+from .conversion import parse_value_range, scale_floats
 
 
 class Torch:
@@ -109,7 +108,7 @@ class Torch:
             DataError: Another type, shape or dtype, or floats outside `value_range`.
         """
         if isinstance(image, Image.Image):
-            return convert_to_uint8(image, 1 if image.mode in GRAY_MODES else 3, "white")
+            return PictureReader(1 if image.mode in GRAY_MODES else 3).convert(image)
 
         # Check the tensor's shape: (H, W), or with 1 or 3 channels in front.
         if not isinstance(image, torch.Tensor) or image.ndim not in (2, 3) or image.shape[:-2] not in ((), (1,), (3,)):

@@ -23,9 +23,10 @@ from pggan_kit.components import Dataset
 from pggan_kit.data.sampler import open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError, SkipImage
+from pggan_kit.pictures import PictureReader
+from pggan_kit.system import content_hashes
 from pggan_plugins import datasets as plugin
 from pggan_plugins.datasets import MNIST, Arrays, HuggingFace, ImageFolder, Torch
-from pggan_plugins.datasets.conversion import read_image
 
 SCRIPT = ROOT / "scripts" / "draw_mnist_subset.py"
 
@@ -344,8 +345,10 @@ def test_odd_sizes(tmp_path: Path) -> None:
     assert (larger[:4] == 255).all()
     with pytest.raises(DataError, match=r"a\.png: is 8x12 pixels, too small to be cropped to 10x10"):
         read_only_image(tmp_path, size=10)
-    with pytest.raises(DataError, match=r"a\.png: is 8x12 pixels, too large to be padded to 10x10"):
-        read_only_image(tmp_path, size=10, fit="pad")
+    # A larger image is padded to the aspect ratio.
+    wide = read_only_image(tmp_path, size=(2, 6), fit="pad", background="black")
+    assert wide.shape == (8, 24, 3)
+    np.testing.assert_array_equal(wide[:, 6:18], gradient(8, 12))
 
 
 def test_sub_folders_are_sorted_and_may_be_classes(tmp_path: Path) -> None:
@@ -362,6 +365,7 @@ def test_sub_folders_are_sorted_and_may_be_classes(tmp_path: Path) -> None:
     plain = ImageFolder(str(tmp_path))
     assert plain.classes == 0
     assert plain.label(2) == 0
+    assert folder.left_out == {".txt": 1, "hidden": 2}
     save(tmp_path / "loose.png", gradient())
     with pytest.raises(DataError, match=r"loose\.png is in no sub-folder, and with labels = True each is a class"):
         ImageFolder(str(tmp_path), labels=True)
@@ -412,7 +416,7 @@ def test_a_file_cut_anywhere_is_an_error(tmp_path: Path, suffix: str) -> None:
     whole = path.read_bytes()
     for length in range(0, int(len(whole) * 0.9), max(1, len(whole) // 40)):
         with pytest.raises(DataError, match=r"^name: "):
-            read_image(io.BytesIO(whole[:length]), "name", 10_000, 3, "white")
+            PictureReader(3, max_pixels=10_000).read(io.BytesIO(whole[:length]), "name")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif"])
@@ -427,7 +431,7 @@ def test_only_the_documented_error_comes_out(tmp_path: Path, suffix: str) -> Non
         for _ in range(rng.integers(1, 4)):
             content[rng.integers(0, min(len(content), 200))] = rng.integers(0, 256)
         try:
-            pixels = read_image(io.BytesIO(bytes(content)), "name", 10_000, 3, "white")
+            pixels = PictureReader(3, max_pixels=10_000).read(io.BytesIO(bytes(content)), "name")
         except DataError:
             continue
         assert pixels.dtype == np.uint8
@@ -460,8 +464,11 @@ def test_a_file_of_another_format_does_not_reach_its_decoder(tmp_path: Path) -> 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_pixels_without_a_defined_range_are_refused(tmp_path: Path, mode: str) -> None:
     save(tmp_path / "a.tif", Image.new(mode, (4, 4)))
-    with pytest.raises(DataError, match=r"a\.tif: has 32-bit pixels .*save it with 8 or 16 bit"):
+    with pytest.raises(DataError, match=r"a\.tif: has 32-bit pixels .*: set value_range, or save it with 8 or 16 bit"):
         read_only_image(tmp_path)
+    values = np.array([[-1000, -200, 400, 3000]])
+    save(tmp_path / "a.tif", Image.fromarray(values.astype(np.int32 if mode == "I" else np.float32)))
+    assert read_only_image(tmp_path, channels=1, value_range=(-1000, 600)).ravel().tolist() == [0, 128, 223, 255]
 
 
 def test_folder_fingerprints(tmp_path: Path) -> None:
@@ -470,12 +477,63 @@ def test_folder_fingerprints(tmp_path: Path) -> None:
     assert ImageFolder(str(tmp_path / "x")).fingerprint() == first
     for options in ({"channels": 1}, {"size": 4}, {"fit": "pad"}, {"background": "red"}, {"on_error": "skip"}):
         assert ImageFolder(str(tmp_path / "x"), **options).fingerprint() != first, options
+    assert ImageFolder(str(tmp_path / "x"), value_range=(0, 1)).fingerprint() != first
     os.rename(tmp_path / "x", tmp_path / "y")
-    assert ImageFolder(str(tmp_path / "y")).fingerprint() == first, "moved with its times"
     os.utime(tmp_path / "y" / "a.png", ns=(1, 1))
-    assert ImageFolder(str(tmp_path / "y")).fingerprint() != first, "changed"
+    assert ImageFolder(str(tmp_path / "y")).fingerprint() == first, "moved, without its times"
+
+    # Other bytes of the same number, at the same time.
+    content = bytearray((tmp_path / "y" / "a.png").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "y" / "a.png").write_bytes(content)
+    os.utime(tmp_path / "y" / "a.png", ns=(1, 1))
+    second = ImageFolder(str(tmp_path / "y")).fingerprint()
+    assert second != first, "changed"
+    os.rename(tmp_path / "y" / "a.png", tmp_path / "y" / "b.png")
+    assert ImageFolder(str(tmp_path / "y")).fingerprint() != second, "renamed"
+
+    save(tmp_path / "z" / "a.png", gradient())
     before = ImageFolder(str(tmp_path)).fingerprint()
     assert ImageFolder(str(tmp_path), labels=True).fingerprint() != before
+
+
+def test_contents_are_hashed_once_for_each_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    hash_file = content_hashes._hash
+
+    def count(path: Path) -> str:
+        hashed.append(path.name)
+        return hash_file(path)
+
+    monkeypatch.setattr(content_hashes, "_hash", count)
+    for name in "ab":
+        save(tmp_path / f"{name}.png", gradient())
+    first = ImageFolder(str(tmp_path)).fingerprint()
+    assert ImageFolder(str(tmp_path)).fingerprint() == first
+    assert sorted(hashed) == ["a.png", "a.png", "b.png", "b.png"], "a file that is so young may change unseen"
+
+    monkeypatch.setattr(content_hashes, "SETTLED_NS", 0)
+    hashed.clear()
+    for _ in range(2):
+        assert ImageFolder(str(tmp_path)).fingerprint() == first
+    assert sorted(hashed) == ["a.png", "b.png"]
+    save(tmp_path / "b.png", 255 - gradient())
+    assert ImageFolder(str(tmp_path)).fingerprint() != first
+    assert sorted(hashed) == ["a.png", "b.png", "b.png"]
+
+    # Hashes that are damaged, and a cache that cannot be written, cost time alone.
+    second = ImageFolder(str(tmp_path)).fingerprint()
+    for kept in Path(os.environ["PGGAN_KIT_CACHE"], "contents").iterdir():
+        for damage in (b"", b"[1]", b"\xff", b'{"b.png": [[1], 2]}', b'{"b.png": 5}'):
+            kept.write_bytes(damage)
+            assert ImageFolder(str(tmp_path)).fingerprint() == second, damage
+    (tmp_path / "blocked").write_text("")
+    monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "blocked"))
+    (tmp_path / "b.png").chmod(0o000)
+    if not os.access(tmp_path / "b.png", os.R_OK):
+        assert ImageFolder(str(tmp_path)).fingerprint() != second, "a file that cannot be read is none of them"
+    (tmp_path / "b.png").chmod(0o600)
+    assert ImageFolder(str(tmp_path)).fingerprint() == second
 
 
 @pytest.mark.parametrize(
@@ -492,6 +550,9 @@ def test_folder_fingerprints(tmp_path: Path) -> None:
         ({"on_error": "ignore"}, r"^on_error must be 'stop' or 'skip', not 'ignore'"),
         ({"max_pixels": 0}, r"^max_pixels must be a whole number in \[1, 178956970\], not 0"),
         ({"max_pixels": 10**9}, r"^max_pixels must be"),
+        ({"value_range": (5, 5)}, r"^value_range must be \(low, high\), .*, not \(5, 5\)"),
+        ({"value_range": (0, float("inf"))}, r"^value_range must be"),
+        ({"value_range": 4095}, r"^value_range must be"),
     ],
 )
 def test_wrong_folder_arguments(tmp_path: Path, options: dict[str, Any], message: str) -> None:
@@ -603,11 +664,30 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 5, 3), (2, 5, 5, 5)])
-def test_an_ambiguous_layout_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+def test_an_ambiguous_layout_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2, 3, 5, 3), np.uint8))
     with pytest.raises(ValueError, match=r"^layout must be 'NCHW' or 'NHWC': the shape .* is ambiguous"):
         Arrays(str(tmp_path / "a.npy"))
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5, 5), (2, 5, 5, 4), (2, 5, 8, 8)])
+@pytest.mark.parametrize("layout", ["auto", "NCHW"])
+def test_other_numbers_of_channels_are_refused(tmp_path: Path, shape: tuple[int, ...], layout: str) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(DataError, match=r"holds \(2, .*\): images must have 1 or 3 channels"):
+        Arrays(str(tmp_path / "a.npy"), layout=layout)
+
+
+def test_one_class_in_an_array_is_none(tmp_path: Path) -> None:
+    save_arrays(tmp_path / "a.npz", images=np.zeros((2, 4, 4), np.uint8), labels=np.zeros(2, np.int64))
+    assert Arrays(str(tmp_path / "a.npz")).classes == 0
+
+
+def test_one_class_folder_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "00000" / "a.png", gradient())
+    (tmp_path / "dataset.json").write_text("{}")
+    with pytest.raises(DataError, match=r"images in the one sub-folder 00000 alone, .*dataset\.json is not read"):
+        ImageFolder(str(tmp_path), labels=True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,275 @@
+"""Read picture files as bytes of 1 or 3 channels, in the one way that training, evaluation and all others share."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pggan_kit.errors import DataError
+from pggan_kit.pictures.decoding import MAX_PIXELS, open_picture
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+"""Suffixes, in lower case, of the files that count as pictures."""
+
+ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
+
+GRAY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's modes without colour."""
+
+LARGEST_16_BIT = 65535
+
+FEWEST_LEVELS = 64
+"""Gray levels, of 256, below which 16-bit pictures count as squeezed."""
+
+EXTRA_SAMPLES = 338
+SAMPLES_PER_PIXEL = 277
+PHOTOMETRIC = 262
+"""Tags of TIFF: what samples beyond the colours mean, the number of samples, and how colours are stored."""
+
+COLOUR_SAMPLES = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
+"""Samples that are colours, by the photometric interpretation of a TIFF."""
+
+
+class Listing(NamedTuple):
+    """The pictures of a folder, and what else is there.
+
+    Attributes:
+        files: Paths of the pictures below the folder, sorted, with slashes.
+        left_out: Number of the entries that are not read, by kind: a suffix such as `.HEIC`, `hidden`, ...
+    """
+
+    files: list[str]
+    left_out: dict[str, int]
+
+
+def list_pictures(folder: Path) -> Listing:
+    """List the pictures in a folder and its sub-folders, and count whatever else is there.
+
+    A picture is a regular file with one of `SUFFIXES`. Hidden files and folders, and links to folders, are not read.
+
+    Raises:
+        DataError: A folder that cannot be listed.
+    """
+
+    def stop(error: OSError) -> None:
+        raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
+
+    files = []
+    left_out: Counter[str] = Counter()
+    for parent, folders, names in os.walk(folder, onerror=stop):
+        for name in list(folders):
+            kind = None
+            if name.startswith("."):
+                kind = "hidden"
+            elif Path(parent, name).is_symlink():
+                kind = "links to folders"
+            # `os.walk` goes into those folders that this list still has.
+            if kind is not None:
+                folders.remove(name)
+                left_out[kind] += 1
+        for name in names:
+            path = Path(parent, name)
+            if name.startswith("."):
+                left_out["hidden"] += 1
+            elif path.suffix.lower() not in SUFFIXES:
+                left_out[path.suffix or "without a suffix"] += 1
+            elif not path.is_file():
+                left_out["no regular files"] += 1
+            else:
+                files.append(path.relative_to(folder).as_posix())
+    return Listing(sorted(files), dict(sorted(left_out.items())))
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """Return what was not read as the end of a sentence, `90 of other kinds (.HEIC) were not read`."""
+    total = sum(left_out.values())
+    kinds = ", ".join(left_out)
+    if len(left_out) > 1:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in left_out.items())
+    verb = "was" if total == 1 else "were"
+    return f"{total:,} of other kinds ({kinds}) {verb} not read"
+
+
+def find_channels(paths: Iterable[Path]) -> int:
+    """Return 1 where all pictures are gray by their headers, else 3.
+
+    Raises:
+        DataError: A file that is no picture.
+    """
+    for path in paths:
+        try:
+            with open_picture(path) as picture:
+                is_gray = picture.mode in GRAY_MODES
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        if not is_gray:
+            return 3
+    return 1
+
+
+class PictureReader:
+    """A reader of pictures of any mode as uint8 (H, W, channels), for use from several threads.
+
+    The first frame is decoded, rotated as its EXIF says, composited on a background where it is transparent, scaled to
+    8 bits, and converted to gray (ITU-R 601 luma) or colour.
+
+    Args:
+        channels: 1 for gray, 3 for colour.
+        background: Colour behind transparent pixels, in CSS notation.
+        max_pixels: Maximum number of pixels of a picture.
+        value_range: Pair (low, high) of values of 16-bit and 32-bit gray pictures that become 0 and 255; values outside
+            are clipped. None for 0 to 65535; 32-bit pictures have no range of their own, and are refused.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        background: str = "white",
+        max_pixels: int = MAX_PIXELS,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        self._channels = channels
+        self._background = background
+        self._max_pixels = max_pixels
+        self._value_range = value_range
+        self._lock = Lock()
+        self._lowest = LARGEST_16_BIT
+        self._highest = -1
+
+    @property
+    def settings(self) -> list[object]:
+        """What decides the pixels of a file."""
+        return [self._max_pixels, self._channels, self._background, self._value_range]
+
+    def read(self, source: Path | BinaryIO, name: str) -> np.ndarray:
+        """Read a file.
+
+        Args:
+            source: File.
+            name: Name of the file in errors.
+
+        Returns:
+            uint8 (H, W, channels).
+
+        Raises:
+            DataError: A file that is no picture, is corrupt or too large, has pixels without a defined range, or bands
+                that are neither colour nor opacity.
+        """
+        try:
+            with open_picture(source, max_pixels=self._max_pixels) as picture:
+                return self.convert(picture)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error.__cause__
+
+    def convert(self, picture: Image.Image) -> np.ndarray:
+        """Convert a Pillow image of any mode to uint8 (H, W, channels); see `read`."""
+        _require_known_bands(picture)
+        has_16_bit_colour = _has_16_bit_colour(picture)
+        if has_16_bit_colour and self._value_range is not None:
+            raise DataError("has 16-bit colour, of which only the upper 8 bits can be read: value_range has no use")
+
+        # Older versions of Pillow open 16-bit gray PNGs in the 32-bit mode I.
+        has_16_bits = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
+        has_32_bits = not has_16_bits and picture.mode in ("I", "F")
+        if has_32_bits and self._value_range is None:
+            raise DataError(
+                f"has 32-bit pixels (mode {picture.mode}), which have no defined range: set value_range, or save it "
+                "with 8 or 16 bits"
+            )
+        picture = ImageOps.exif_transpose(picture)
+
+        # Bring deep and transparent images to a plain mode.
+        if has_16_bits or has_32_bits:
+            values = np.asarray(picture)
+            if has_16_bits:
+                self._note_range(int(values.min()), int(values.max()))
+            picture = Image.fromarray(_scale(values, self._value_range or (0, LARGEST_16_BIT)))
+        elif picture.mode in ALPHA_MODES or "transparency" in picture.info:
+            picture = _composite_on_background(picture, self._background)
+
+        converted = picture.convert("L" if self._channels == 1 else "RGB")
+        pixels = np.asarray(converted)
+        if has_16_bit_colour:
+            self._note_range(int(pixels.min()) * 257, int(pixels.max()) * 257)
+        return np.atleast_3d(pixels)
+
+    def list_warnings(self, setting: str) -> list[str]:
+        """Return a warning if 16-bit pictures that were read use a small part of their range.
+
+        Args:
+            setting: Name of the setting that holds the value range, as a config binds it.
+        """
+        with self._lock:
+            low = self._lowest
+            high = self._highest
+        levels = (high - low) * 256 // (LARGEST_16_BIT + 1) + 1
+        if self._value_range is not None or high < low or levels >= FEWEST_LEVELS:
+            return []
+        return [
+            f"16-bit pictures have values from {low} to {high} only, which become {levels} of 256 levels; set {setting} "
+            f"= ({low}, {high}), or to the range that matters"
+        ]
+
+    def _note_range(self, low: int, high: int) -> None:
+        with self._lock:
+            self._lowest = min(self._lowest, low)
+            self._highest = max(self._highest, high)
+
+
+def _scale(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    """Scale values to uint8: low to 0, high to 255, rounded; values outside are clipped."""
+    low, high = value_range
+    shares = (values.astype(np.float64) - low) / (high - low)
+    if np.isnan(shares).any():
+        raise DataError("has pixels that are no numbers (NaN)")
+    scaled: np.ndarray = np.floor(np.clip(shares, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return scaled
+
+
+def _require_known_bands(picture: Image.Image) -> None:
+    """Check that the bands of a TIFF are colours, and at most one that is declared as opacity.
+
+    Pillow takes a fourth band that nobody declared for opacity, or drops it, where it may be near-infrared.
+    """
+    tags = getattr(picture, "tag_v2", None)
+    if picture.format != "TIFF" or tags is None:
+        return
+    samples = tags.get(SAMPLES_PER_PIXEL, 1)
+    colours = COLOUR_SAMPLES.get(tags.get(PHOTOMETRIC), samples)
+    extra = tags.get(EXTRA_SAMPLES, ())
+    if isinstance(extra, int):
+        extra = (extra,)
+    if samples <= colours or (samples == colours + 1 and extra in ((1,), (2,))):
+        return
+    raise DataError(
+        f"has {samples} bands, of which {samples - colours} are not declared as colour or opacity (near-infrared?): "
+        "save it with 1 or 3 bands"
+    )
+
+
+def _has_16_bit_colour(picture: Image.Image) -> bool:
+    """Return whether a file holds 16 bits a channel, of which Pillow keeps the upper 8."""
+    if picture.mode in GRAY_MODES and picture.mode not in ("LA", "La"):
+        return False
+    for tile in getattr(picture, "tile", []):
+        raw_mode = tile[3][0] if isinstance(tile[3], tuple) else tile[3]
+        if isinstance(raw_mode, str) and ";16" in raw_mode:
+            return True
+    return False
+
+
+def _composite_on_background(picture: Image.Image, background: str) -> Image.Image:
+    # Pillow converts premultiplied modes to their plain form only.
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    elif picture.mode == "RGBa":
+        picture = picture.convert("RGBA")
+    behind = Image.new("RGBA", picture.size, background)
+    return Image.alpha_composite(behind, picture.convert("RGBA"))
