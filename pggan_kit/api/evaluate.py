@@ -17,12 +17,13 @@ from pggan_kit.components import Metric
 from pggan_kit.config import gin_files as configs
 from pggan_kit.config.builder import build_from_config
 from pggan_kit.config.gin_files import Config
+from pggan_kit.data.contents import describe_left_out
 from pggan_kit.errors import ConfigError, DataError, RunError, require_list
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
 from pggan_kit.layers.tensors import images_from_uint8
-from pggan_kit.pictures.reading import SUFFIXES, PictureReader, describe_left_out, find_channels, list_pictures
+from pggan_kit.pictures.reading import SUFFIXES, PictureReader, find_channels, list_pictures
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.runs.checkpoint_identity import read_noted_fingerprint
 from pggan_kit.runs.generators import TrainedGenerator, draw_images, load_stage_end, restore_generator

@@ -13,6 +13,8 @@ from pggan_kit.config import gin_files as configs
 from pggan_kit.config.builder import Built, build_from_config
 from pggan_kit.config.gin_files import Config
 from pggan_kit.config.object_components import components_from_objects, require_same_places
+from pggan_kit.data.contents import get_class_names, list_content_warnings
+from pggan_kit.data.pyramid import find_image_channels
 from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.errors import ConfigError, DataError, SettingError, require_list
 from pggan_kit.evaluation.description_cache import DescriptionCache
@@ -55,7 +57,12 @@ class Prepared:
         """
         experiment = self.built.experiment
         dataset = experiment.dataset
-        channels = dataset.image(0).shape[2]
+        channels = find_image_channels(dataset)
+        get_class_names(dataset)
+        if dataset.classes == 1:
+            raise ConfigError(
+                "train.dataset has one class alone, of which a conditional training learns nothing: leave its labels out"
+            )
         try:
             schedule: Schedule = experiment.schedule.resolve(len(dataset), channels, dataset.classes)
         except SettingError as error:
@@ -81,15 +88,22 @@ class Prepared:
                 ) from None
         return schedule
 
-    def list_warnings(self, schedule: Schedule, first: int = 0) -> list[str]:
-        """Return the warnings about bindings that an include takes back, and statistics of a batch over one sample.
+    def list_warnings(self, schedule: Schedule, first: int = 0, skipped: int = 0) -> list[str]:
+        """Return the warnings about bindings that an include takes back, data that are left out, and statistics of a
+        batch over one sample.
 
         Args:
             schedule: the stages.
             first: the number of the first stage to check.
+            skipped: the number of images that could not be read, as far as is known.
         """
+        experiment = self.built.experiment
         stages = [stage for stage in list_trained_stages(schedule) if stage.index >= first]
-        return [*self.config.warnings, *list_warnings(self.built.experiment, stages, distributed.world_size())]
+        return [
+            *self.config.warnings,
+            *list_content_warnings(experiment.dataset, skipped),
+            *list_warnings(experiment, stages, distributed.world_size()),
+        ]
 
     def hooks(self) -> Hooks:
         """Return the hooks of all plugins and components; observers only on rank 0."""

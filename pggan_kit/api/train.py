@@ -90,11 +90,12 @@ def _begin_run(
     if point is not None:
         saved, warnings = load_branch_point(point, own, state, hooks)
 
-    files = _make_directory(prepared, run_dir, point)
+    files = _make_directory(prepared, run_dir, point, data)
     run = Run(files, experiment, schedule, state, hooks)
     run.identity = own
     run.evaluator = evaluator
-    for line in [*warnings, *prepared.list_warnings(schedule)]:
+    run.data = data
+    for line in [*warnings, *prepared.list_warnings(schedule, skipped=data.skipped)]:
         files.warn(line)
     return run, data, saved
 
@@ -150,6 +151,7 @@ def _resume_locked(prepared: Prepared, files: RunDirectory, data_progress: DataP
     run.identity = own
     run.resumed = True
     run.evaluator = prepared.evaluator(schedule.stages, state.device, data)
+    run.data = data
 
     # The files, back at the checkpoint; the warnings again, as the number of processes may be another one now.
     if distributed.rank() == 0:
@@ -157,7 +159,7 @@ def _resume_locked(prepared: Prepared, files: RunDirectory, data_progress: DataP
         files.log(f"resumed at images {state.images}")
     if state.images >= schedule.total:
         files.log_and_say(f"{files.path} was complete already, at images {state.images:,}", say)
-    for line in prepared.list_warnings(schedule, state.stage.index):
+    for line in prepared.list_warnings(schedule, state.stage.index, data.skipped):
         files.warn(line)
 
     training.train(run, data, saved)
@@ -174,7 +176,9 @@ def _load_last(files: RunDirectory) -> Snapshot | None:
     return checkpoints.load_last(files.warn)
 
 
-def _make_directory(prepared: Prepared, run_dir: str | Path | None, point: BranchPoint | None) -> RunDirectory:
+def _make_directory(
+    prepared: Prepared, run_dir: str | Path | None, point: BranchPoint | None, data: Data
+) -> RunDirectory:
     """Make a run's directory on rank 0, and return it on all ranks."""
     path = None
     if run_dir is not None:
@@ -199,6 +203,7 @@ def _make_directory(prepared: Prepared, run_dir: str | Path | None, point: Branc
             origin,
             blocked=[plugin.key for plugin in prepared.plugins.blocked],
             objects=prepared.objects,
+            data=data.record(),
         )
         return str(files.path)
 

@@ -183,7 +183,7 @@ class Pyramid:
         self._warn(skipped, enlarged, sizes)
 
     def _warn(self, skipped: Sequence[str], enlarged: int, sizes: Sequence[Size]) -> None:
-        """Warn of images that were skipped, and of images that were enlarged."""
+        """Warn of images that were skipped or enlarged, and of what the data set noticed."""
         total = len(self._dataset)
         if skipped:
             names = "\n  ".join(skipped[:5])
@@ -193,6 +193,11 @@ class Pyramid:
         if enlarged:
             height, width = max(sizes)
             warnings.warn(f"{enlarged} of {total} images are smaller than {height}x{width}, and enlarged", stacklevel=2)
+
+        # A data set may have noticed something about its images, now that it has read them all.
+        notice: Callable[[], Sequence[str]] = getattr(self._dataset, "list_warnings", list)
+        for line in notice():
+            warnings.warn(line, stacklevel=2)
 
     def _check_space(self, needed: int) -> None:
         """Check that the disk has room for a number of bytes: a full disk might show only after an hour of writing."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pggan_kit.components import Dataset
+from pggan_kit.data.contents import get_class_names, get_left_out
 from pggan_kit.data.pyramid import Level, Progress, Pyramid
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.schedule import Size, Stage
@@ -120,6 +121,8 @@ class Data:
     Attributes:
         image_channels: Channels of the images: 1 for gray, 3 for colour.
         classes: Number of classes of the labels; 0 without labels.
+        class_names: Names of the classes by their numbers; none where the data set has no names.
+        left_out: Number of entries that the data set did not read, by kind.
         skipped: Number of images that were left out because they could not be read.
         fingerprint: Fingerprint of the data set.
     """
@@ -132,6 +135,8 @@ class Data:
         self._length = int(largest.shape[0])
         self.image_channels = int(largest.shape[1])
         self.classes = dataset.classes
+        self.class_names = get_class_names(dataset)
+        self.left_out = get_left_out(dataset)
         self.fingerprint = pyramid.fingerprint
         self.skipped = len(dataset) - self._length
 
@@ -141,6 +146,21 @@ class Data:
     def level(self, size: Size) -> Level:
         """Return all images of one size, in the data set's order."""
         return self._levels[size]
+
+    def record(self) -> dict[str, Any]:
+        """Return what a run's files record of its data."""
+        return {
+            "images": self._length + self.skipped,
+            "channels": self.image_channels,
+            "classes": self.classes,
+            "class_names": self.class_names,
+            "skipped": self.skipped,
+            "left_out": self.left_out,
+        }
+
+    def draw_order(self) -> np.ndarray:
+        """Return the numbers of all images in a random order that is always the same."""
+        return numpy_generator(self._seed, "sheet").permutation(self._length)
 
     def sampler(self, stage: Stage | Size) -> Sampler:
         """Return a sampler of a stage's images. It holds small ones in memory: drop it after the stage."""

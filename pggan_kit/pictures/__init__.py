@@ -3,7 +3,7 @@
 from pggan_kit.pictures.decoding import FORMATS, MAX_PIXELS, PILLOW_LIMIT, open_picture
 from pggan_kit.pictures.frames import Caption, choose_cell_size, draw_frame
 from pggan_kit.pictures.gif import Frame, assemble_gif, disassemble_gif, encode_frame
-from pggan_kit.pictures.grid import BACKGROUND, GAP, image_grid, split_sheet, tile, to_uint8
+from pggan_kit.pictures.grid import BACKGROUND, GAP, arrange_grid, crop_grid, image_grid, split_sheet, tile, to_uint8
 from pggan_kit.pictures.reading import GRAY_MODES, SUFFIXES, PictureReader, list_pictures
 
 __all__ = [
@@ -17,8 +17,10 @@ __all__ = [
     "Caption",
     "Frame",
     "PictureReader",
+    "arrange_grid",
     "assemble_gif",
     "choose_cell_size",
+    "crop_grid",
     "disassemble_gif",
     "draw_frame",
     "encode_frame",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from PIL import Image
 from torch import Tensor
@@ -13,6 +15,12 @@ GAP = 2
 
 BACKGROUND = 34
 """Gray level of the gaps: neither the black of digits nor the middle of an untrained network."""
+
+LIMIT = 2048
+"""Maximum width and height of a grid in pixels, unless a single image is larger."""
+
+CELL = 56
+"""Minimum width and height of a cell in pixels: smaller images are enlarged."""
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -85,7 +93,7 @@ def split_sheet(sheet: np.ndarray, height: int, width: int, background: int = BA
     return None
 
 
-def image_grid(images: np.ndarray, columns: int, cell: int = 56) -> Image.Image:
+def image_grid(images: np.ndarray, columns: int, cell: int = CELL) -> Image.Image:
     """Draw many images in one picture, row by row.
 
     Args:
@@ -102,3 +110,22 @@ def image_grid(images: np.ndarray, columns: int, cell: int = 56) -> Image.Image:
     if sheet.shape[-1] == 1:
         sheet = sheet[..., 0]
     return Image.fromarray(sheet)
+
+
+def arrange_grid(count: int, classes: int) -> list[list[int]]:
+    """Arrange the numbers below `count` in rows: a near square, or, with classes, one row for each class.
+
+    Image i has the class i % classes. Each class shows equally many; the last images may be left out.
+    """
+    if 1 < classes <= count // 2:
+        return [list(range(first, count - count % classes, classes)) for first in range(classes)]
+    columns = math.ceil(math.sqrt(count))
+    return [list(range(first, min(count, first + columns))) for first in range(0, count, columns)]
+
+
+def crop_grid(rows: list[list[int]], height: int, width: int) -> list[list[int]]:
+    """Return the upper left part of a grid whose images of height x width fit into `LIMIT`, at least one image."""
+    scale = -(-CELL // min(height, width))
+    row_count = max(1, (LIMIT - GAP) // (scale * height + GAP))
+    column_count = max(1, (LIMIT - GAP) // (scale * width + GAP))
+    return [row[:column_count] for row in rows[:row_count]]

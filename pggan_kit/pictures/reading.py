@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, NamedTuple
@@ -85,16 +85,6 @@ def list_pictures(folder: Path) -> Listing:
             else:
                 files.append(path.relative_to(folder).as_posix())
     return Listing(sorted(files), dict(sorted(left_out.items())))
-
-
-def describe_left_out(left_out: Mapping[str, int]) -> str:
-    """Return what was not read as the end of a sentence, `90 of other kinds (.HEIC) were not read`."""
-    total = sum(left_out.values())
-    kinds = ", ".join(left_out)
-    if len(left_out) > 1:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in left_out.items())
-    verb = "was" if total == 1 else "were"
-    return f"{total:,} of other kinds ({kinds}) {verb} not read"
 
 
 def find_channels(paths: Iterable[Path]) -> int:

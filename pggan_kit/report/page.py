@@ -125,6 +125,11 @@ def make_grid(images: np.ndarray, columns: int, alt: str, caption: str, cell: in
     return Figure(encode_picture(picture), alt, caption, *picture.size)
 
 
+def make_sheet(picture: Image.Image, alt: str, caption: str) -> Figure:
+    """Return a figure of a picture as it is."""
+    return Figure(encode_picture(picture), alt, caption, *picture.size)
+
+
 def make_animation(content: bytes, alt: str, caption: str) -> Figure:
     """Return a figure of a GIF."""
     with open_picture(io.BytesIO(content), formats=("GIF",)) as picture:

@@ -7,9 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from pggan_kit.errors import DataError
+from pggan_kit.pictures.decoding import open_picture
 from pggan_kit.report import plots
 from pggan_kit.report.film import Film
-from pggan_kit.report.page import Block, Figure, Group, Section, Table, make_animation, make_grid, make_plot
+from pggan_kit.report.page import (
+    Block,
+    Figure,
+    Group,
+    Section,
+    Table,
+    make_animation,
+    make_grid,
+    make_plot,
+    make_sheet,
+)
 from pggan_kit.report.run_pictures import FadeStrip, RunPictures
 from pggan_kit.report.run_record import Curve, RunRecord, StageRecord
 
@@ -89,6 +101,37 @@ def grids_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) ->
         if figures:
             section.groups.append(Group(run.name, "pixels", figures))
     return section
+
+
+def reals_section(runs: Sequence[RunRecord]) -> Section:
+    """Return the sheets of real images that `observers.Samples` drew; of runs with the same sheets, those of the first."""
+    section = Section("Training images", ["Real images at each stage's size, as the networks see them."])
+    seen: set[str] = set()
+    for run in runs:
+        figures = []
+        for stage in run.stages:
+            figure = _read_sheet(run, stage)
+            if figure is not None and figure.src not in seen:
+                seen.add(figure.src)
+                figures.append(figure)
+        if figures:
+            section.groups.append(Group(run.name, "pixels", figures))
+    return section
+
+
+def _read_sheet(run: RunRecord, stage: StageRecord) -> Figure | None:
+    """Return a stage's sheet of real images, of the run or its trunk; None where there is none that can be read."""
+    for ancestor in reversed(list(run.lineage())):
+        for path in sorted((ancestor.folder / "samples").glob(f"reals-{stage.height}x*.png")):
+            size = path.stem.removeprefix("reals-")
+            try:
+                with open_picture(path, formats=("PNG",)) as picture:
+                    picture.load()
+                    alt = f"Sheet of real images of {run.name} at {size}."
+                    return make_sheet(picture, alt, f"{size}, real")
+            except DataError:  # damaged, or something else
+                continue
+    return None
 
 
 def fades_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -> Section:

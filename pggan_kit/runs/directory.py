@@ -116,6 +116,7 @@ class RunDirectory:
         *,
         blocked: Sequence[str] = (),
         objects: Mapping[str, Sequence[str]] | None = None,
+        data: Mapping[str, Any],
     ) -> None:
         """Write `config.gin`, `operative.gin` and `run.json`, once, before the run starts.
 
@@ -127,12 +128,14 @@ class RunDirectory:
             origin: the checkpoint that a branch goes on from; None for other runs.
             blocked: installed plugins that were left out.
             objects: selectors of the components that were given as objects, by their places.
+            data: what is known of the data set; see `Data.record`.
         """
         about: dict[str, Any] = {
             "command": command,
             "plugins": plugins,
             "blocked": list(blocked),
             "objects": dict(objects or {}),
+            "data": dict(data),
             "environment": describe_environment(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }

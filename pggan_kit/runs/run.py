@@ -17,9 +17,13 @@ from pggan_kit.runs.generators import (
     load_stage_end,
     restore_generator,
 )
+from pggan_kit.runs.reals import draw_reals
 from pggan_kit.system.seeding import torch_generator
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from pggan_kit.data.sampler import Data
     from pggan_kit.evaluation.evaluator import Evaluator
     from pggan_kit.experiment import Experiment
     from pggan_kit.growth.networks import Generator
@@ -41,6 +45,7 @@ class Run:
         alpha: alpha of the last step, by path (`generator`, `discriminator`, `reals`); 1 where nothing fades.
         identity: the experiment that its checkpoints note.
         evaluator: the evaluator that measures `train.metrics` at ticks; None where there are no metrics.
+        data: the training data; None where they are not open.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Run:
         self.alpha: dict[str, float] = {}
         self.identity: Identity = {}
         self.evaluator: Evaluator | None = None
+        self.data: Data | None = None
         self.checkpoints = files.checkpoints(experiment.keep)
 
     @property
@@ -139,6 +145,17 @@ class Run:
         latents = self.fixed_latents(count)
         labels = self.fixed_labels(count)
         return draw_images(generator, latents, labels, None, self.experiment.seed, torch.device("cpu"))
+
+    def draw_reals(self, count: int) -> Image.Image | None:
+        """Return a sheet of real images at the current size, always the same; None where the data are not open.
+
+        Args:
+            count: number of images, at least 1. With labels, each row shows one class.
+        """
+        if self.data is None:
+            return None
+        stage = self.state.stage
+        return draw_reals(self.data, (stage.height, stage.width), count)
 
     @property
     def stats(self) -> Stats:

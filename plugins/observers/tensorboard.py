@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pggan_kit import JsonLines, Run, TrainState, check_at_least, hookimpl
+from pggan_kit import JsonLines, Run, Stage, TrainState, check_at_least, hookimpl
 from pggan_plugins.observers.sample_grid import draw_grid
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
 
 LAYOUT = {
@@ -43,11 +44,11 @@ class TensorBoard:
     """TensorBoard events in the run's directory. The x-axis is the clock, in images.
 
     They hold every number of each tick under its tag, and those of `transitions.jsonl` where
-    `observers.TransitionShock` writes it; a grid of samples; charts of related numbers; the operative config as text;
+    `observers.TransitionShock` writes it; a grid of samples, and one of real images for each stage; charts of related numbers; the operative config as text;
     and the bindings of the config as hyperparameters, by whose metrics (without any, losses) runs are compared.
 
     Args:
-        count: The number of images in the grid `Samples`, arranged as by `observers.Samples`; 0 draws none.
+        count: The number of images in the grids `Samples` and `Reals`, arranged as by `observers.Samples`; 0 draws none.
 
     Raises:
         ValueError: `count` below 0.
@@ -83,6 +84,15 @@ class TensorBoard:
         writer.flush()
 
     @hookimpl
+    def before_stage(self, run: Run, stage: Stage, state: TrainState) -> None:
+        """Log the stage's reals as it begins."""
+        assert self._writer is not None, "before_run comes first"
+        if self.count and state.images == state.starts[-1]:
+            reals = run.draw_reals(self.count)
+            if reals is not None:
+                self._add_image("Reals", reals, state.images)
+
+    @hookimpl
     def after_tick(self, run: Run, state: TrainState, stats: Mapping[str, float]) -> None:
         """Log all numbers and the grid."""
         writer = self._writer
@@ -97,8 +107,7 @@ class TensorBoard:
         self._add_transitions(state.images - 1)
 
         if self.count:
-            grid = np.asarray(draw_grid(run, self.count))
-            writer.add_image("Samples", grid, state.images, dataformats="HW" if grid.ndim == 2 else "HWC")
+            self._add_image("Samples", draw_grid(run, self.count), state.images)
         writer.flush()
 
     @hookimpl
@@ -112,6 +121,11 @@ class TensorBoard:
     def on_error(self) -> None:
         """Close the event file."""
         self._close()
+
+    def _add_image(self, tag: str, picture: Image.Image, images: int) -> None:
+        assert self._writer is not None
+        pixels = np.asarray(picture)
+        self._writer.add_image(tag, pixels, images, dataformats="HW" if pixels.ndim == 2 else "HWC")
 
     def _add_operative_config(self, writer: SummaryWriter, run: Run) -> None:
         """Log the operative config as text, which Markdown shows as code where it is indented."""

@@ -26,7 +26,7 @@ from pggan_kit.system.json_lines import JsonLines
 from pggan_plugins import observers
 from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard, TransitionShock, progress
 from pggan_plugins.observers.growth import thin_frames
-from pggan_plugins.observers.sample_grid import arrange_latents, choose_latents, crop_rows
+from pggan_plugins.observers.sample_grid import choose_latents
 
 STATS = {"Loss/generator": 0.5, "Scores/real": 1.25, "Progress/alpha": 0.5, "Timing/seconds": 2.0, "Metrics/fid": 9.0}
 
@@ -63,6 +63,9 @@ class FakeRun:
     def fixed_labels(self, count: int) -> torch.Tensor | None:
         classes = self.state.stage.classes
         return torch.arange(count) % classes if classes else None
+
+    def draw_reals(self, count: int) -> None:
+        """Its data are not open."""
 
     def generate(self, latents: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         stage = self.state.stage
@@ -186,13 +189,13 @@ def test_samples_show_one_class_a_row(tmp_path: Path) -> None:
 
 
 def test_grids_arrange_few_latents_in_a_square_and_crop_large_images() -> None:
-    assert arrange_latents(5, 0) == [[0, 1, 2], [3, 4]]
-    assert arrange_latents(4, 10) == [[0, 1], [2, 3]]
-    full = arrange_latents(64, 0)
-    assert crop_rows(full, 128, 128) == full
-    assert crop_rows(full, 512, 512) == [row[:3] for row in full[:3]]
-    assert crop_rows(full, 512, 1024) == [row[:1] for row in full[:3]]
-    assert crop_rows(full, 4096, 4096) == [[0]]
+    assert arrange_grid(5, 0) == [[0, 1, 2], [3, 4]]
+    assert arrange_grid(4, 10) == [[0, 1], [2, 3]]
+    full = arrange_grid(64, 0)
+    assert crop_grid(full, 128, 128) == full
+    assert crop_grid(full, 512, 512) == [row[:3] for row in full[:3]]
+    assert crop_grid(full, 512, 1024) == [row[:1] for row in full[:3]]
+    assert crop_grid(full, 4096, 4096) == [[0]]
 
 
 def test_samples_show_the_effect_of_a_growth(run: FakeRun) -> None:

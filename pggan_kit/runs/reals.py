@@ -1,0 +1,75 @@
+"""Draw sheets of real images, to look at what a run is trained on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pggan_kit.data.sampler import Data
+from pggan_kit.errors import RunError
+from pggan_kit.pictures.grid import BACKGROUND, CELL, arrange_grid, crop_grid, image_grid
+from pggan_kit.schedule import Size
+from pggan_kit.system.files import write_atomically
+
+COUNT = 64
+"""Number of images in a sheet, where nothing else is asked for."""
+
+
+def draw_reals(data: Data, size: Size, count: int = COUNT) -> Image.Image:
+    """Draw a sheet of real images of one size, always the same; with labels, each row shows one class.
+
+    Args:
+        data: Data, opened at this size.
+        size: (height, width) of the images.
+        count: Number of images; fewer where there are fewer, or where the sheet would become too large.
+    """
+    images, labels = data.level(size)
+    order = data.draw_order()
+    classes = 0
+    if labels is not None:
+        classes = data.classes
+
+    # With classes, cell i shows an image of class i % classes.
+    rows = crop_grid(arrange_grid(count, classes), *size)
+    queues = [order]
+    if labels is not None and 1 < classes <= count // 2:
+        queues = [order[labels[order] == label] for label in range(classes)]
+    cells = [_take_image(images, queues[i % len(queues)], i // len(queues)) for row in rows for i in row]
+
+    # Without classes, all that there is may be less than asked for.
+    if len(queues) == 1:
+        cells = cells[: len(order)]
+    sheet = np.stack(cells).transpose(0, 2, 3, 1)
+    return image_grid(sheet, min(len(rows[0]), len(sheet)), CELL)
+
+
+def _take_image(images: np.ndarray, numbers: np.ndarray, place: int) -> np.ndarray:
+    """Return the image (C, h, w) at a place of a queue of numbers, or an empty cell where the queue is shorter."""
+    if place < len(numbers):
+        image: np.ndarray = images[numbers[place]]
+        return image
+    return np.full(images.shape[1:], BACKGROUND, np.uint8)
+
+
+def write_sheets(data: Data, sizes: Sequence[Size], folder: Path) -> list[Path]:
+    """Write a sheet of real images for each size, `reals-14x14.png`, and return their paths.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write the sheets of real images to {folder}: {error.strerror}") from error
+    paths = []
+    for height, width in sizes:
+        path = folder / f"reals-{height}x{width}.png"
+        content = io.BytesIO()
+        draw_reals(data, (height, width)).save(content, "PNG")
+        write_atomically(path, content.getvalue())
+        paths.append(path)
+    return paths

@@ -1,0 +1,195 @@
+"""Train from folders of pictures: what is left out is said, what is there can be looked at, and a copy is as good."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from helpers.killing import assert_same_run
+from PIL import Image
+
+from pggan_kit import Component, hookimpl
+from pggan_kit.api.train import resume
+from pggan_kit.data.contents import describe_left_out
+from pggan_kit.errors import DataError, Interrupted, PluginError, RunError
+from pggan_kit.pictures.grid import BACKGROUND, split_sheet
+from pggan_plugins.datasets import ImageFolder
+
+FOLDER = (
+    "train.dataset = @datasets.ImageFolder()",
+    "datasets.ImageFolder.folder = 'images'",
+    "datasets.ImageFolder.channels = 1",
+)
+
+
+def write_pictures(folder: Path, names: list[str], side: int = 16) -> None:
+    """Write gray pictures, each of one value of its own."""
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((side, side), 40 + 10 * number, np.uint8)).save(path)
+
+
+def read_sheet(path: Path, side: int) -> list[int]:
+    """Return the value of each image in a sheet of images of one value."""
+    sheet = np.asarray(Image.open(path))
+    images = split_sheet(sheet.reshape(*sheet.shape[:2], -1), side, side)
+    assert images is not None
+    assert (images == images[:, :1, :1]).all()
+    return [int(image[0, 0, 0]) for image in images]
+
+
+CONTENTS = "7 images; 1 could not be read; 3 of other kinds (.HEIC 2, .json 1) were not read"
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """A folder of seven pictures, one broken, and others that are not read."""
+    folder = tmp_path / "images"
+    write_pictures(folder, [f"{letter}.png" for letter in "bcdefgh"])
+    (folder / "a.png").write_bytes(b"the first one is broken")
+    for name in ("x.HEIC", "y.HEIC", "dataset.json"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_whatever_is_left_out_is_reported_at_each_start(
+    mixed: Path, tiny: Callable[..., str], cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(*FOLDER, "datasets.ImageFolder.on_error = 'skip'", "schedule.sizes = (4, 8)")
+    result = cli("config", "check", config)
+    assert "the data set has 8 images; 3 of other kinds (.HEIC 2, .json 1) were not read" in result.output
+    result = cli("plan", config)
+    assert "the data set has 8 images; 3 of other kinds (.HEIC 2, .json 1) were not read" in result.output
+    result = cli("data", "build", config, "--out", "sheets")
+    assert result.exit_code == 0, result.output
+    assert f"{CONTENTS}; at 4x4, 8x8 in " in result.output
+    assert "look at sheets/reals-8x8.png" in result.output
+    assert sorted(read_sheet(Path("sheets/reals-8x8.png"), 8)) == [40, 50, 60, 70, 80, 90, 100]
+
+    # Twice from the cache, in which nothing tells of the broken one any more but the number of images.
+    result = cli("train", config, "--run-dir", "run")
+    assert result.exit_code == 0, result.output
+    assert f"the data set has {CONTENTS}" in result.output
+    assert f"the data set has {CONTENTS}" in Path("run/log.txt").read_text()
+    recorded = json.loads(Path("run/run.json").read_text())["data"]
+    assert recorded == {
+        "images": 8,
+        "channels": 1,
+        "classes": 0,
+        "class_names": [],
+        "skipped": 1,
+        "left_out": {".HEIC": 2, ".json": 1},
+    }
+    assert f"the data set has {CONTENTS}" in cli("resume", "run").output
+
+
+def test_sheets_are_in_the_cache_where_nothing_else_is_asked_for(
+    tmp_path: Path, tiny: Callable[..., str], cli: Callable[..., Result]
+) -> None:
+    write_pictures(tmp_path / "images", ["a.png", "b.png"])
+    result = cli("data", "build", tiny(*FOLDER, f"data.cache = '{tmp_path / 'cache'}'"))
+    shown = [Path(line.partition("look at ")[2]) for line in result.output.splitlines() if "look at" in line]
+    assert [path.name for path in shown] == ["reals-4x4.png", "reals-8x8.png", "reals-16x16.png"]
+    assert all(path.is_relative_to(tmp_path / "cache") for path in shown)
+    assert sorted(read_sheet(shown[0], 4)) == [40, 50]
+    (tmp_path / "file").touch()
+    result = cli("data", "build", "tiny.gin", "--out", "file/sheets")
+    assert result.exit_code == 2
+    assert "cannot write the sheets of real images to file/sheets" in result.output
+
+
+def test_samples_show_reals_of_each_stage_in_rows_of_classes(tmp_path: Path, train: Callable[..., Any]) -> None:
+    write_pictures(tmp_path / "images", ["dog/a.png", "cat/a.png", "cat/b.png", "cat/c.png"])
+    lines = ("datasets.ImageFolder.labels = True", "train.observers = [@observers.Samples()]", "observers.Samples.count = 6")
+    run = train(*FOLDER, *lines, run_dir="run")
+    for side in (4, 8, 16):
+        values = read_sheet(tmp_path / "run" / "samples" / f"reals-{side}x{side}.png", side)
+        cats, dogs = values[:3], values[3:]
+        assert sorted(cats) == [50, 60, 70]
+        assert dogs == [40], "empty cells come last, and are left out"
+    assert json.loads(Path("run/run.json").read_text())["data"]["class_names"] == ["cat", "dog"]
+    assert run.draw_reals(2).mode == "L"
+    assert BACKGROUND not in (40, 50, 60, 70)
+
+
+def test_a_copied_run_and_data_set_go_on_bit_for_bit(tmp_path: Path, train: Callable[..., Any]) -> None:
+    write_pictures(tmp_path / "images", [f"{letter}.png" for letter in "abcdefgh"])
+    train(*FOLDER, run_dir="whole")
+
+    class Stop:
+        @hookimpl
+        def after_step(self, state: Any) -> None:
+            if state.images == 20:
+                raise Interrupted(15, "stopped")
+
+    with pytest.raises(Interrupted):
+        train(
+            *FOLDER,
+            "train.observers = [@observers.Stop()]",
+            plugins=(Component("observers", "Stop", Stop),),
+            run_dir="stopped",
+        )
+
+    # Copied as `tar c | tar x` does it, without the fractions of times, and worse: in another order and without times.
+    (tmp_path / "copy").mkdir()
+    for path in sorted((tmp_path / "images").iterdir(), reverse=True):
+        (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
+    shutil.rmtree(tmp_path / "images")
+    (tmp_path / "copy").rename(tmp_path / "images")
+    shutil.copytree("stopped", "elsewhere", copy_function=shutil.copyfile)
+    resume("elsewhere", plugins=[Component("observers", "Stop", object)])
+    assert_same_run(tmp_path / "whole", tmp_path / "elsewhere")
+
+    # One pixel that differs is another data set.
+    write_pictures(tmp_path / "images", ["a.png", "b.png"][::-1])
+    with pytest.raises(RunError, match="another data set"):
+        resume("stopped", plugins=[Component("observers", "Stop", object)])
+
+
+def test_sixteen_bit_pictures_are_reported_when_copies_are_made(tmp_path: Path, tiny: Callable[..., str], cli: Any) -> None:
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16)).save(tmp_path / "images" / "a.png")
+    config = tiny(*FOLDER)
+    expected = "16-bit pictures have values from 0 to 255 only, which become 1 of 256 levels"
+    assert expected in " ".join(cli("data", "build", config).output.split())
+    ranged = cli("data", "build", config, "-b", "datasets.ImageFolder.value_range = (0, 255)")
+    assert "16-bit" not in ranged.output
+
+
+def test_padding_that_a_stage_would_crop_is_refused(tmp_path: Path, train: Callable[..., Any]) -> None:
+    write_pictures(tmp_path / "images", ["a.png", "b.png"])
+    oblong = ("schedule.sizes = ((4, 8), (8, 16))", "datasets.ImageFolder.fit = 'pad'")
+    with pytest.raises(DataError, match=r"aspect ratio 1:1, and the stage 4x8 would .*ImageFolder\.size = \(4, 8\)"):
+        train(*FOLDER, *oblong, run_dir="run")
+    assert not Path("run").exists()
+    train(*FOLDER, *oblong, "datasets.ImageFolder.size = (4, 8)", run_dir="run")
+
+
+def test_a_data_set_of_one_class_is_refused(rejected: Callable[..., str]) -> None:
+    rejected("train.dataset has one class alone", "datasets.Stub.classes = 1")
+
+
+def test_class_names_that_do_not_fit_the_classes_are_refused(train: Callable[..., Any]) -> None:
+    class Misnamed(ImageFolder):
+        def __init__(self) -> None:
+            super().__init__("images")
+            self.class_names = ["cat"]
+            self.classes = 2
+
+    write_pictures(Path("images"), ["a.png"])
+    with pytest.raises(PluginError, match=r"Misnamed.class_names has 1 names for 2 classes: give one for each"):
+        train(
+            "train.dataset = @datasets.Misnamed()", plugins=(Component("datasets", "Misnamed", Misnamed),), run_dir="run"
+        )
+
+
+def test_what_was_not_read_is_said_in_words() -> None:
+    assert describe_left_out({".HEIC": 90}) == "90 of other kinds (.HEIC) were not read"
+    assert describe_left_out({".a": 1}) == "1 of other kinds (.a) was not read"
