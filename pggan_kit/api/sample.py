@@ -12,29 +12,47 @@ import torch
 from PIL import Image
 
 from pggan_kit.api.generator import load_generator
-from pggan_kit.errors import RunError
+from pggan_kit.errors import RunError, did_you_mean, suggest
 from pggan_kit.pictures.grid import image_grid, to_uint8
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.seeding import torch_generator
 
+SHOWN_NAMES = 10
+"""Maximum number of class names in a message."""
+
 
 def sample(
-    run_dir: Path, count: int, seed: int, target: Path, plugins: Sequence[Any] = (), stage: str | int | None = None
+    run_dir: Path,
+    count: int,
+    seed: int,
+    target: Path,
+    plugins: Sequence[Any] = (),
+    stage: str | int | None = None,
+    image_class: str | int | None = None,
 ) -> None:
     """Write `count` images of a run's averaged generator.
 
     Args:
         run_dir: the run's folder.
-        count: number of images; labels, where there are any, go round 0, 1, ..., K - 1.
+        count: number of images.
         seed: the seed of the latents; the same seed and count give the same images.
         target: `.npz` (one array `images`, uint8, N x H x W x C), `.png` (a grid), else a folder of PNGs.
         plugins, stage: see `load_generator`.
+        image_class: the class of all images, by its name or else its number from 0; None: labels, where there are any,
+            go round 0, 1, ..., K - 1.
 
     Raises:
-        RunError: the run cannot be read, no such stage has ended, or the target cannot be written.
+        RunError: the run cannot be read, no such stage has ended, there is no such class, or the target cannot be
+            written.
     """
-    images = draw(load_generator(run_dir, stage=stage, plugins=plugins), count, seed)
+    generator = load_generator(run_dir, stage=stage, plugins=plugins)
+    label = None
+    if image_class is not None:
+        names = RunDirectory.open(run_dir).read_class_names()
+        label = find_class(image_class, generator.classes, names)
+    images = draw(generator, count, seed, label=label)
     if target.suffix == ".npz":
         buffer = io.BytesIO()
         np.savez_compressed(buffer, images=images)
@@ -51,8 +69,40 @@ def sample(
         _write_folder(images, target)
 
 
+def find_class(wanted: str | int, classes: int, names: Sequence[str]) -> int:
+    """Return the number of a class.
+
+    Args:
+        wanted: its name, or else its number from 0.
+        classes: number of classes; 0 where the generator is unconditional.
+        names: names of the classes by their numbers; none without names.
+
+    Raises:
+        RunError: there is no such class.
+    """
+    if not classes:
+        raise RunError(f"--class {wanted}: the generator is unconditional; leave --class out")
+    if wanted in names:
+        return names.index(str(wanted))
+    known = [*names, *map(str, range(classes))]
+    if str(wanted) in known:
+        return int(wanted)
+
+    listed = f"a number from 0 to {classes - 1}"
+    if names:
+        listed += f", or one of {', '.join(names[:SHOWN_NAMES])}"
+        if len(names) > SHOWN_NAMES:
+            listed += ", ..."
+    raise RunError(f"--class {wanted}: there is no such class; give {listed}{suggest(did_you_mean(str(wanted), names))}")
+
+
 def draw(
-    generator: TrainedGenerator, count: int, seed: int, batch: int = 250, alpha: float | None = None
+    generator: TrainedGenerator,
+    count: int,
+    seed: int,
+    batch: int = 250,
+    alpha: float | None = None,
+    label: int | None = None,
 ) -> np.ndarray:
     """Return images (N, H, W, C), uint8, of latents that depend on nothing but `seed` and `count`.
 
@@ -62,11 +112,14 @@ def draw(
         seed: the seed of latents and noise.
         batch: number of images that are drawn at once.
         alpha: alpha in [0, 1] instead of the generator's own where it stands within a fade.
+        label: the class of all images, of a conditional generator; None: they go round.
     """
     latents = torch.randn(count, generator.latent_size, generator=torch_generator(seed, "sample"))
     labels = None
     if generator.classes:
         labels = torch.arange(count) % generator.classes
+    if label is not None:
+        labels = torch.full((count,), label)
     share = None
     if alpha is not None:
         share = torch.tensor(alpha)

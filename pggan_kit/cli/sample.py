@@ -14,10 +14,19 @@ from pggan_kit.cli.base import err, main, no_plugin_option, recorded_plugin_opti
 @click.option("--count", default=64, show_default=True, type=click.IntRange(min=1), help="Number of images.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of the latents.")
 @click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="FILE.npz, FILE.png or a folder.")
+@click.option("--class", "image_class", help="Class of all images, by name or by number from 0. Default: all in turn.")
 @stage_option
 @recorded_plugin_option
 @no_plugin_option
-def sample(run: Path, count: int, seed: int, target: Path, stage: str | None, plugins: tuple[str, ...]) -> None:
+def sample(
+    run: Path,
+    count: int,
+    seed: int,
+    target: Path,
+    image_class: str | None,
+    stage: str | None,
+    plugins: tuple[str, ...],
+) -> None:
     """Draw images from a run's averaged generator.
 
     An .npz file holds one array `images`, uint8, N x H x W x C; a .png file shows a grid; anything else is a folder of
@@ -25,5 +34,5 @@ def sample(run: Path, count: int, seed: int, target: Path, stage: str | None, pl
     """
     from pggan_kit.api import sample as sampling
 
-    sampling.sample(run, count, seed, target, plugins, stage)
+    sampling.sample(run, count, seed, target, plugins, stage, image_class)
     err.print(f"wrote {count} images to {target}")

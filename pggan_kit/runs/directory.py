@@ -169,6 +169,20 @@ class RunDirectory:
             raise RunError(f"{path} is damaged: its blocked or objects are no lists of names")
         return content
 
+    def read_class_names(self) -> list[str]:
+        """Return the names of the data set's classes by their numbers, as `run.json` records them; none without names.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        try:
+            names = self.about().get("data", {}).get("class_names", [])
+        except AttributeError:
+            names = None
+        if not _is_list_of_texts(names):
+            raise RunError(f"{self.path / 'run.json'} is damaged: its class names are no list of names")
+        return list(names)
+
     def read_config(self) -> str:
         """Return the text of `config.gin`: includes and overrides resolved.
 

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from helpers.killing import assert_same_run
 from PIL import Image
 
-from pggan_kit import Component, hookimpl
+from pggan_kit import Component, hookimpl, torch_generator
+from pggan_kit.api.generator import load_generator
 from pggan_kit.api.train import resume
 from pggan_kit.data.contents import describe_left_out
 from pggan_kit.errors import DataError, Interrupted, PluginError, RunError
+from pggan_kit.pictures import to_uint8
 from pggan_kit.pictures.grid import BACKGROUND, split_sheet
 from pggan_plugins.datasets import ImageFolder
 
@@ -117,6 +120,49 @@ def test_samples_show_reals_of_each_stage_in_rows_of_classes(tmp_path: Path, tra
     assert json.loads(Path("run/run.json").read_text())["data"]["class_names"] == ["cat", "dog"]
     assert run.draw_reals(2).mode == "L"
     assert BACKGROUND not in (40, 50, 60, 70)
+
+
+def test_a_class_can_be_sampled_by_name_or_number(
+    tmp_path: Path, train: Callable[..., Any], cli: Callable[..., Result]
+) -> None:
+    write_pictures(tmp_path / "images", ["2/a.png", "10/a.png", "shoe/a.png", "shoe/b.png"])
+    train(*FOLDER, "datasets.ImageFolder.labels = True", "architectures.PGGAN.conditioning = 'projection'", run_dir="run")
+    generator = load_generator("run")
+    latents = torch.randn(3, generator.latent_size, generator=torch_generator(5, "sample"))
+
+    def draw(*args: str) -> np.ndarray:
+        result = cli("sample", "run", "--count", "3", "--seed", "5", "--out", "a.npz", *args)
+        assert result.exit_code == 0, result.output
+        images: np.ndarray = np.load("a.npz")["images"]
+        return images
+
+    # The sub-folders' names, sorted as text, are the classes 0, 1, 2; a name comes before a number.
+    for wanted, label in (("shoe", 2), ("2", 1), ("10", 0), ("0", 0), ("1", 1)):
+        expected = to_uint8(generator(latents, torch.full((3,), label)))
+        np.testing.assert_array_equal(draw("--class", wanted), expected, err_msg=wanted)
+    assert not np.array_equal(draw("--class", "shoe"), draw("--class", "10"))
+    np.testing.assert_array_equal(draw(), to_uint8(generator(latents, torch.arange(3))))
+
+    for wanted in ("sho", "3", "-1", ""):
+        result = cli("sample", "run", "--out", "b.npz", "--class", wanted)
+        assert result.exit_code == 2
+        message = " ".join(result.output.split())
+        assert "there is no such class; give a number from 0 to 2, or one of 10, 2, shoe" in message
+        assert ("did you mean shoe" in message) == (wanted == "sho")
+    assert not Path("b.npz").exists()
+
+    content = json.loads(Path("run/run.json").read_text())
+    for damage in ({"class_names": 5}, {"class_names": [1]}, []):
+        Path("run/run.json").write_text(json.dumps({**content, "data": damage}))
+        result = cli("sample", "run", "--out", "b.npz", "--class", "shoe")
+        assert "run.json is damaged" in result.output
+
+
+def test_a_class_of_an_unconditional_generator_is_refused(train: Callable[..., Any], cli: Callable[..., Result]) -> None:
+    train(run_dir="run")
+    result = cli("sample", "run", "--out", "b.npz", "--class", "0")
+    assert result.exit_code == 2
+    assert "--class 0: the generator is unconditional; leave --class out" in " ".join(result.output.split())
 
 
 def test_a_copied_run_and_data_set_go_on_bit_for_bit(tmp_path: Path, train: Callable[..., Any]) -> None:

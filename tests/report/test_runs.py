@@ -34,7 +34,7 @@ from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, Table, format_cell
 from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, choose_alphas, draw_run
 from pggan_kit.report.run_record import name_runs, read_run
-from pggan_kit.report.run_sections import curves_section
+from pggan_kit.report.run_sections import curves_section, reals_section
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import restore_generator
 from pggan_plugins.switches import Linear
@@ -70,12 +70,14 @@ def test_a_run_on_one_page(pair: SimpleNamespace) -> None:
     page = Page(file)
     page.require_self_contained()
     assert file.stat().st_size < 1_000_000
-    for title in ("Overview", "Stages", "Through the fades", "Curves", "Throughput", "Transitions", "Configuration"):
+    for title in ("Overview", "Stages", "Training images", "Through the fades", "Curves", "Throughput", "Transitions", "Configuration"):
         assert title in page.texts
     alts = " ".join(page.alts)
     for words in ("at 4x4, after 8 ", "at 8x8, after 24 ", "at 16x16, after 40 ", "fade to 8x8", "fade to 16x16"):
         assert words in alts
     for words in ("Line chart of losses of soft", "Line chart of scores", "Line chart of alpha", "Bar chart"):
+        assert words in alts
+    for words in ("real images of soft at 4x4", "real images of soft at 8x8", "real images of soft at 16x16"):
         assert words in alts
     assert "train.switch = @switches.Linear()" in page.text
     assert page.text.count("end of fade") == 2
@@ -205,6 +207,14 @@ def test_a_branch_is_shown_with_its_trunk(pair: SimpleNamespace, tmp_path: Path,
     # Numbers.
     assert [row["images"] for row in branch.rows] == [row["images"] for row in hard.rows]
     assert branch.curve("Loss/generator/hinge") == hard.curve("Loss/generator/hinge")
+
+    # Reals of the trunk's stage, and of its own.
+    (group,) = reals_section([branch]).groups
+    assert [figure.caption for figure in group.figures] == ["4x4, real", "8x8, real", "16x16, real"]
+    (tmp_path / "branch" / "samples" / "reals-8x8.png").write_bytes(b"damaged")
+    (tmp_path / "branch" / "samples" / "reals-16x16.png").unlink()
+    (group,) = reals_section([branch, hard]).groups  # those of `hard` are the same
+    assert [figure.caption for figure in group.figures] == ["4x4, real", "8x8, real", "16x16, real"], "the trunk's"
 
     # Images.
     ours = draw_run(branch, pytest.fail)

@@ -383,3 +383,14 @@ def test_class_coverage_needs_probabilities() -> None:
 def test_metrics_of_the_same_features_share_them(make: Callable[..., FrechetDistance]) -> None:
     assert make(Means()).fingerprint() == FrechetDistance(Means(), suffix="_x").fingerprint()
     assert make(Means()).fingerprint() != make(Odds()).fingerprint()
+
+
+def test_fid_warns_once_of_fewer_images_than_features(recwarn: pytest.WarningsRecorder) -> None:
+    features = torch.randn(40, 20, generator=torch.Generator().manual_seed(0))
+    metric = FrechetDistance(Means(), "_x")
+    metric.compare(features[:20], features[20:])
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="^FID_x of 20 real and 19 other images with 20 features: .* noise floor"):
+        metric.compare(features[:20], features[21:])
+    metric.compare(features[:5], features[5:])
+    assert not recwarn.list, "once"

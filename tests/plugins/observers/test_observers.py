@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pggan_kit.pictures import gif
 from pggan_kit.pictures.frames import Caption, choose_cell_size, draw_caption, draw_frame
-from pggan_kit.pictures.grid import BACKGROUND, GAP, image_grid, tile, to_uint8
+from pggan_kit.pictures.grid import BACKGROUND, GAP, arrange_grid, crop_grid, image_grid, tile, to_uint8
 from pggan_kit.plugin_host.manager import make_manager, register_hooks
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.json_lines import JsonLines

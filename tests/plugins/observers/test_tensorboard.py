@@ -125,6 +125,12 @@ def test_images_are_grids(ask: Ask) -> None:
         assert picture.format == "PNG"
         assert picture.size == (3 * (64 + 2) + 2,) * 2  # 16x16, four times as large
 
+    # Reals come once for each stage, as it begins.
+    actual = ask("images/images", run="soft", tag="Reals", sample=0)
+    assert [entry["step"] for entry in actual] == [0, 8, 24]
+    with Image.open(io.BytesIO(ask(f"images/individualImage?{actual[-1]['query']}&_=", raw=True))) as picture:
+        assert picture.size == (3 * (64 + 2) + 2,) * 2
+
 
 def test_hyperparameters_distinguish_the_runs(ask: Ask) -> None:
     experiment = ask("hparams/experiment", body={"experimentName": ""})
