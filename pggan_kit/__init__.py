@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from pggan_kit.runs.run import Run, Stats
     from pggan_kit.runs.state import TrainState
     from pggan_kit.schedule import FADE, STABLE, PerStage, Schedule, Stage, at_height, values_per_stage
-    from pggan_kit.system.content_hashes import hash_files
+    from pggan_kit.system.content_hashes import hash_files, hash_once
     from pggan_kit.system.distributed import share_from_rank_0, world_size
     from pggan_kit.system.files import write_atomically
     from pggan_kit.system.json_lines import JsonLines
@@ -115,7 +115,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "runs.run": ("Run", "Stats"),
     "runs.state": ("TrainState",),
     "schedule": ("FADE", "STABLE", "PerStage", "Schedule", "Stage", "at_height", "values_per_stage"),
-    "system.content_hashes": ("hash_files",),
+    "system.content_hashes": ("hash_files", "hash_once"),
     "system.distributed": ("share_from_rank_0", "world_size"),
     "system.files": ("write_atomically",),
     "system.json_lines": ("JsonLines",),
@@ -184,6 +184,7 @@ __all__ = [
     "did_you_mean",
     "evaluate",
     "hash_files",
+    "hash_once",
     "hookimpl",
     "image_gradients",
     "images_from_uint8",

@@ -353,9 +353,10 @@ class Update(Protocol):
 class Dataset(Protocol):
     """Images at full size. The core alone resizes and caches them.
 
-    It may have `class_names`, a name for each class, which `sample --class NAME` takes; `left_out`, the number of entries
-    that it did not read, by kind (`{".HEIC": 90}`), which is reported at each start; and `list_warnings()`, sentences
-    about the images that were read, which are reported after resized copies were made.
+    It may have `class_names`, a list with a name for each class, which `sample --class NAME` takes; `left_out`, a dict
+    with the number of entries that it did not read, by kind (`{".HEIC": 90}`), which is reported at each start; and
+    `list_warnings()`, a list of sentences about the images that were read, which are reported after resized copies were
+    made.
 
     Attributes:
         classes: Number of classes, at least 2; 0 where there are no labels.

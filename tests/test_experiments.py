@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import Result
 from helpers.paths import ROOT
 from helpers.syncing import watched
 from PIL import Image
@@ -127,6 +130,22 @@ def test_the_minibatch_stddev_is_computed_over_the_groups_of_its_source(
 def test_no_statistic_of_a_batch_is_computed_over_one_sample(path: Path, pictures: Path) -> None:
     prepared = prepare(path, [f"FOLDER = {str(pictures)!r}"] if uses_a_folder(path) else [])
     assert prepared.list_warnings(prepared.schedule()) == []
+
+
+def test_the_template_for_own_pictures_works_as_a_copy(pictures: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "mine.gin"
+    shutil.copy(EXPERIMENTS / "my_images.gin", copy)
+    experiment = prepare(
+        copy, [f"FOLDER = {str(pictures)!r}", "train.augmentation = @augmentations.ADA()"]
+    ).built.experiment
+    # ADA's signal means nothing with a critic whose scores may drift anywhere.
+    assert type(experiment.loss).__name__ == "NonSaturating"
+
+
+def test_a_config_can_be_shown_as_one_file(cli: Callable[..., Result], tmp_path: Path) -> None:
+    original = EXPERIMENTS / "mnist_hard.gin"
+    (tmp_path / "mine.gin").write_text(cli("config", "show", original).output)
+    assert prepare(tmp_path / "mine.gin").built.operative == prepare(original).built.operative
 
 
 @pytest.mark.parametrize("path", sorted((EXPERIMENTS / "base").glob("*.gin")), ids=named)

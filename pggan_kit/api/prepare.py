@@ -60,9 +60,7 @@ class Prepared:
         channels = find_image_channels(dataset)
         get_class_names(dataset)
         if dataset.classes == 1:
-            raise ConfigError(
-                "train.dataset has one class alone, of which a conditional training learns nothing: leave its labels out"
-            )
+            raise ConfigError("train.dataset has one class alone, from which labels teach nothing: leave them out")
         try:
             schedule: Schedule = experiment.schedule.resolve(len(dataset), channels, dataset.classes)
         except SettingError as error:

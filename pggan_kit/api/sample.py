@@ -93,7 +93,9 @@ def find_class(wanted: str | int, classes: int, names: Sequence[str]) -> int:
         listed += f", or one of {', '.join(names[:SHOWN_NAMES])}"
         if len(names) > SHOWN_NAMES:
             listed += ", ..."
-    raise RunError(f"--class {wanted}: there is no such class; give {listed}{suggest(did_you_mean(str(wanted), names))}")
+    raise RunError(
+        f"--class {wanted}: there is no such class; give {listed}{suggest(did_you_mean(str(wanted), names))}"
+    )
 
 
 def draw(

@@ -1,4 +1,4 @@
-"""Pictures: files listed, opened and read in one way, tensors as bytes, grids of images, and GIFs that grow by a frame at a time."""
+"""Pictures: files listed, opened and read in one way, tensors as bytes, grids of images, and GIFs by the frame."""
 
 from pggan_kit.pictures.decoding import FORMATS, MAX_PIXELS, PILLOW_LIMIT, open_picture
 from pggan_kit.pictures.frames import Caption, choose_cell_size, draw_frame

@@ -203,8 +203,8 @@ class PictureReader:
         if self._value_range is not None or high < low or levels >= FEWEST_LEVELS:
             return []
         return [
-            f"16-bit pictures have values from {low} to {high} only, which become {levels} of 256 levels; set {setting} "
-            f"= ({low}, {high}), or to the range that matters"
+            f"16-bit pictures have values from {low} to {high} only, which become {levels} of 256 levels; set "
+            f"{setting} = ({low}, {high}), or to the range that matters"
         ]
 
     def _note_range(self, low: int, high: int) -> None:

@@ -104,7 +104,7 @@ def grids_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) ->
 
 
 def reals_section(runs: Sequence[RunRecord]) -> Section:
-    """Return the sheets of real images that `observers.Samples` drew; of runs with the same sheets, those of the first."""
+    """Return the sheets of real images that `observers.Samples` drew, each once where runs have the same."""
     section = Section("Training images", ["Real images at each stage's size, as the networks see them."])
     seen: set[str] = set()
     for run in runs:

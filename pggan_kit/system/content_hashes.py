@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -45,7 +45,8 @@ def hash_files(folder: Path, names: Sequence[str]) -> list[str]:
         folder: Folder of the files.
         names: Paths of the files below it.
     """
-    kept = _read_kept(folder)
+    place = _name_file(os.fsdecode(folder.resolve()))
+    kept = _read_kept(place)
     fresh: dict[str, list[Any]] = {}
     now = time.time_ns()
 
@@ -66,8 +67,23 @@ def hash_files(folder: Path, names: Sequence[str]) -> list[str]:
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), thread_name_prefix="hashes") as pool:
         digests = list(pool.map(hash_file, names))
     if fresh:
-        _keep(folder, {**kept, **fresh})
+        _keep(place, {**kept, **fresh})
     return digests
+
+
+def hash_once(key: str, make: Callable[[], str]) -> str:
+    """Return what `make` returned when it was first called for this key; it is kept in the cache folder.
+
+    Args:
+        key: What the hash is of, e.g. a library's own name for a version of its data.
+        make: Function that makes the hash.
+    """
+    place = _name_file(f"once {key}")
+    digest = _read_kept(place).get("digest")
+    if not isinstance(digest, str):
+        digest = make()
+        _keep(place, {"digest": digest})
+    return digest
 
 
 def _read_version(path: Path) -> Version:
@@ -83,23 +99,29 @@ def _hash(path: Path) -> str:
     return content.hexdigest()
 
 
-def _name_file(folder: Path) -> Path:
-    """Return the path of the hashes of a folder's files."""
-    text = json.dumps([FORMAT, os.fsdecode(folder.resolve())])
-    return cache_folder() / "contents" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-
-
-def _read_kept(folder: Path) -> dict[str, Any]:
-    """Return versions and hashes by name, none where there is no such file or it is corrupt."""
+def _name_file(key: str) -> Path | None:
+    """Return the path of the hashes that belong to a key; None where no cache folder is known."""
+    digest = hashlib.sha256(json.dumps([FORMAT, key]).encode()).hexdigest()
     try:
-        content = json.loads(read_bytes(_name_file(folder)))
-    except (OSError, ValueError, RecursionError, DataError):  # the file only saves time
+        return cache_folder() / "contents" / f"{digest[:32]}.json"
+    except DataError:
+        return None
+
+
+def _read_kept(path: Path | None) -> dict[str, Any]:
+    """Return the content of a file of hashes; nothing where there is no such file or it is corrupt."""
+    if path is None:
+        return {}
+    try:
+        content = json.loads(read_bytes(path))
+    except (OSError, ValueError, RecursionError):  # the file only saves time
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _keep(folder: Path, rows: Mapping[str, Any]) -> None:
-    with suppress(OSError, RunError, DataError):  # the file only saves time
-        path = _name_file(folder)
+def _keep(path: Path | None, rows: Mapping[str, Any]) -> None:
+    if path is None:
+        return
+    with suppress(OSError, RunError):  # the file only saves time
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(rows, separators=(",", ":")).encode())

@@ -55,6 +55,31 @@ class DatasetSuite(Suite):
             require(isinstance(label, (int, np.integer)), f"label({i}) is a {type(label).__name__}, no integer")
             require(0 <= label < bound, f"label({i}) is {label}, outside [0, {bound}) ({classes} classes)")
 
+    def test_class_names(self) -> None:
+        """Require a name for each class, of a data set that names its classes."""
+        dataset = self.make()
+        names = getattr(dataset, "class_names", [])
+        are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        require(are_texts, f"class_names is {names!r}, no list of texts")
+        require(len(names) in (0, dataset.classes), f"class_names has {len(names)} names for {dataset.classes} classes")
+
+    def test_left_out(self) -> None:
+        """Require counts by kind, of a data set that says what it did not read."""
+        left_out = getattr(self.make(), "left_out", {})
+        are_counts = isinstance(left_out, dict) and all(
+            isinstance(kind, str) and isinstance(count, int) and count > 0 for kind, count in left_out.items()
+        )
+        require(are_counts, f"left_out is {left_out!r}, no numbers from 1 up by kind")
+
+    def test_list_warnings(self) -> None:
+        """Require sentences, of a data set that has warnings about its images."""
+        dataset = self.make()
+        if hasattr(dataset, "list_warnings"):
+            dataset.image(0)
+            lines = dataset.list_warnings()
+            are_texts = isinstance(lines, list) and all(isinstance(line, str) for line in lines)
+            require(are_texts, f"list_warnings() returns {lines!r}, no list of texts")
+
     def test_same_image_each_time(self) -> None:
         """Require the same image at each reading, also by another object: augmentations belong elsewhere."""
         dataset = self.make()

@@ -127,8 +127,8 @@ def _arrange_as_nhwc(images: np.ndarray, layout: str, path: Path) -> np.ndarray:
     fits = {"NCHW": images.shape[1] in (1, 3), "NHWC": images.shape[3] in (1, 3)}
     if not any(fits.values()):
         raise DataError(
-            f"{path} holds {images.shape}: images must have 1 or 3 channels, on the second axis or on the last; choose 1 "
-            "or 3 of yours, or make an array for each"
+            f"{path} holds {images.shape}: images must have 1 or 3 channels, on the second axis or on the last; "
+            "choose 1 or 3 of yours, or make an array for each"
         )
     if layout == "auto":
         if all(fits.values()):

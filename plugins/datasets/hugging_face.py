@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import io
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pggan_kit import DataError, SettingError, check_choice
+from pggan_kit import DataError, SettingError, check_choice, hash_files, hash_once
 from pggan_kit.pictures import MAX_PIXELS, PictureReader
 
 from .conversion import check_channels, check_max_pixels, parse_colour, parse_window
@@ -27,11 +28,12 @@ class HuggingFace:
         channels: 1 for gray, 3 for colour; images are converted.
         background: The colour put behind transparent pixels, in CSS notation.
         max_pixels: The most pixels of an image; the header of the file is checked before it is decoded.
-        value_range: The pair (low, high) of values of 16-bit and 32-bit gray images that become 0 and 255; values outside
-            are clipped. None: 0 to 65535, and 32-bit images are refused.
+        value_range: The pair (low, high) of values of 16-bit and 32-bit gray images that become 0 and 255; values
+            outside are clipped. None: 0 to 65535, and 32-bit images are refused.
 
     Attributes:
         classes: The number of names that the label column's type has, or its largest value plus 1; 0 without labels.
+        class_names: The names that the label column's type has, in the order of their numbers.
 
     Raises:
         ValueError: An argument out of range, or a column that the data set lacks.
@@ -64,13 +66,15 @@ class HuggingFace:
         if label_column is not None:
             check_choice("label_column", label_column, rows.column_names)
         self._name = f"{path} {split}"
-        self._fingerprint = f"hugging face {rows._fingerprint} {image_column} {label_column} {self._reader.settings}"
+        self._version = f"hugging face {rows._fingerprint} {image_column}"
 
         self._labels: np.ndarray | None = None
         self.classes = 0
+        self.class_names: list[str] = []
         if label_column is not None:
             self._labels = np.asarray(rows[label_column])
             self.classes = _count_classes(rows, label_column, self._labels)
+            self.class_names = list(getattr(rows.features[label_column], "names", None) or [])
 
         # Files, not decoded images: their size is checked first, and their content is converted as in ImageFolder.
         self._column = image_column
@@ -106,8 +110,27 @@ class HuggingFace:
         return self._reader.list_warnings("datasets.HuggingFace.value_range")
 
     def fingerprint(self) -> str:
-        """Return the library's own fingerprint of the rows, and how they are read."""
-        return self._fingerprint
+        """Return the SHA-256 of labels and images, and how they are read, wherever the rows come from.
+
+        They are hashed once for each version of the rows, which the library's own fingerprint tells on one machine.
+        """
+        labels = "" if self._labels is None else hashlib.sha256(self._labels.astype(np.int64).tobytes()).hexdigest()
+        content = hash_once(self._version, self._hash_images)
+        return f"hugging face {content} {labels} {self.classes} {self._reader.settings}"
+
+    def _hash_images(self) -> str:
+        """Return the SHA-256 of all images' files."""
+        content = hashlib.sha256()
+        for i in range(len(self._rows)):
+            cell = self._rows[i][self._column] or {}
+            digest = ""
+            if cell.get("bytes") is not None:
+                digest = hashlib.sha256(cell["bytes"]).hexdigest()
+            elif cell.get("path"):
+                path = Path(cell["path"])
+                (digest,) = hash_files(path.parent, [path.name])
+            content.update(f"{digest}\n".encode())
+        return content.hexdigest()
 
 
 def _import_library() -> Any:

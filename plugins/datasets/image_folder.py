@@ -31,8 +31,8 @@ class ImageFolder:
     * `fit = 'crop'`, no `size`: each image stays as it is; the core centre-crops it to the stages' aspect ratio.
     * `fit = 'crop'` with a `size`: the central `size` pixels. A smaller image counts as broken.
     * `fit = 'pad'`, no `size`: bars of `background` make each image square.
-    * `fit = 'pad'` with a `size`: bars enlarge it to `size`, or to the aspect ratio of `size` where it is larger. Stages
-      that are not square need it.
+    * `fit = 'pad'` with a `size`: bars enlarge it to `size`, or to the aspect ratio of `size` where it is larger.
+      Stages that are not square need it.
 
     Args:
         folder: The folder with the images.
@@ -50,7 +50,6 @@ class ImageFolder:
     Attributes:
         classes: The number of classes; 0 without labels.
         class_names: The sub-folders' names, in the order of their numbers.
-        left_out: The number of entries of the folder that are not read, by kind, such as `.HEIC`.
 
     Raises:
         ValueError: An argument out of range.
@@ -83,7 +82,7 @@ class ImageFolder:
         self._folder = Path(folder).expanduser()
         if not self._folder.is_dir():
             raise DataError(f"no folder {folder}: set datasets.ImageFolder.folder to one with images")
-        self._files, self.left_out = list_pictures(self._folder)
+        self._files, self._left_out = list_pictures(self._folder)
         if not self._files:
             raise DataError(f"{folder} and its sub-folders hold no images ({', '.join(SUFFIXES)})")
         self.class_names: list[str] = []
@@ -119,6 +118,11 @@ class ImageFolder:
             return 0
         return self._numbers[self._files[i].split("/")[0]]
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """The number of entries of the folder that are not read, by kind, such as `.HEIC`."""
+        return self._left_out
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of the settings and of each file's path and content, however the folder was copied.
 
@@ -148,8 +152,8 @@ class ImageFolder:
         for stage in run.schedule.stages:
             if height * stage.width != width * stage.height:
                 raise DataError(
-                    f"fit = 'pad' makes images of the aspect ratio {height}:{width}, and the stage {stage.size} would crop "
-                    f"them: set datasets.ImageFolder.size = ({stage.height}, {stage.width})"
+                    f"fit = 'pad' makes images of the aspect ratio {height}:{width}, and the stage {stage.size} would "
+                    f"crop them: set datasets.ImageFolder.size = ({stage.height}, {stage.width})"
                 )
 
     def _fit_to_size(self, image: np.ndarray, path: Path) -> np.ndarray:

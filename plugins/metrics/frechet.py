@@ -60,8 +60,8 @@ class FrechetDistance(OfFeatures):
         self._has_warned = True
         warnings.warn(
             f"FID{self.suffix} of {len(real):,} real and {len(fake):,} other images with {size:,} features: with fewer "
-            "images than features it is too high, and its noise floor, from halves of the reals, may lie above it; raise "
-            "evaluation.count, give more images, or take metrics.KernelDistance",
+            "images than features it is too high, and its noise floor, from halves of the reals, may lie above it; "
+            "raise evaluation.count, give more images, or take metrics.KernelDistance",
             stacklevel=2,
         )
 

@@ -22,7 +22,7 @@ def draw_grid(run: Run, count: int, fresh: bool = False) -> Image.Image:
     """Draw the grid of `count` latents' images at the run's current size and alpha.
 
     With labels, each row shows one class where that gives rows of two or more. Where large images would make the
-    grid larger than `pictures.grid.LIMIT`, its right and lower parts are left out: the remaining images keep their places and pixels.
+    grid too large, its right and lower parts are left out: the remaining images keep their places and pixels.
     """
     stage = run.state.stage
     labels = run.fixed_labels(count)

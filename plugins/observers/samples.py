@@ -43,8 +43,10 @@ class Samples:
 
     @hookimpl
     def before_stage(self, run: Run, stage: Stage, state: TrainState) -> None:
-        """Draw the stage's reals once, and the effect of the growth: the grid before it was drawn at the tick that ended
-        the stage."""
+        """Draw the stage's reals, once, and the effect of the growth.
+
+        The grid from before the growth was drawn at the tick that ended the stage.
+        """
         path = locate_samples(run) / f"reals-{stage.size}.png"
         if not path.exists():
             reals = run.draw_reals(self.count)

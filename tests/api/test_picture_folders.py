@@ -110,7 +110,11 @@ def test_sheets_are_in_the_cache_where_nothing_else_is_asked_for(
 
 def test_samples_show_reals_of_each_stage_in_rows_of_classes(tmp_path: Path, train: Callable[..., Any]) -> None:
     write_pictures(tmp_path / "images", ["dog/a.png", "cat/a.png", "cat/b.png", "cat/c.png"])
-    lines = ("datasets.ImageFolder.labels = True", "train.observers = [@observers.Samples()]", "observers.Samples.count = 6")
+    lines = (
+        "datasets.ImageFolder.labels = True",
+        "train.observers = [@observers.Samples()]",
+        "observers.Samples.count = 6",
+    )
     run = train(*FOLDER, *lines, run_dir="run")
     for side in (4, 8, 16):
         values = read_sheet(tmp_path / "run" / "samples" / f"reals-{side}x{side}.png", side)
@@ -126,7 +130,9 @@ def test_a_class_can_be_sampled_by_name_or_number(
     tmp_path: Path, train: Callable[..., Any], cli: Callable[..., Result]
 ) -> None:
     write_pictures(tmp_path / "images", ["2/a.png", "10/a.png", "shoe/a.png", "shoe/b.png"])
-    train(*FOLDER, "datasets.ImageFolder.labels = True", "architectures.PGGAN.conditioning = 'projection'", run_dir="run")
+    train(
+        *FOLDER, "datasets.ImageFolder.labels = True", "architectures.PGGAN.conditioning = 'projection'", run_dir="run"
+    )
     generator = load_generator("run")
     latents = torch.randn(3, generator.latent_size, generator=torch_generator(5, "sample"))
 
@@ -158,7 +164,9 @@ def test_a_class_can_be_sampled_by_name_or_number(
         assert "run.json is damaged" in result.output
 
 
-def test_a_class_of_an_unconditional_generator_is_refused(train: Callable[..., Any], cli: Callable[..., Result]) -> None:
+def test_a_class_of_an_unconditional_generator_is_refused(
+    train: Callable[..., Any], cli: Callable[..., Result]
+) -> None:
     train(run_dir="run")
     result = cli("sample", "run", "--out", "b.npz", "--class", "0")
     assert result.exit_code == 2
@@ -189,6 +197,7 @@ def test_a_copied_run_and_data_set_go_on_bit_for_bit(tmp_path: Path, train: Call
         (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
     shutil.rmtree(tmp_path / "images")
     (tmp_path / "copy").rename(tmp_path / "images")
+    (tmp_path / "images" / "notes.txt").write_text("no picture, and so no other data set")
     shutil.copytree("stopped", "elsewhere", copy_function=shutil.copyfile)
     resume("elsewhere", plugins=[Component("observers", "Stop", object)])
     assert_same_run(tmp_path / "whole", tmp_path / "elsewhere")
@@ -199,7 +208,9 @@ def test_a_copied_run_and_data_set_go_on_bit_for_bit(tmp_path: Path, train: Call
         resume("stopped", plugins=[Component("observers", "Stop", object)])
 
 
-def test_sixteen_bit_pictures_are_reported_when_copies_are_made(tmp_path: Path, tiny: Callable[..., str], cli: Any) -> None:
+def test_sixteen_bit_pictures_are_reported_when_copies_are_made(
+    tmp_path: Path, tiny: Callable[..., str], cli: Any
+) -> None:
     (tmp_path / "images").mkdir()
     Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16)).save(tmp_path / "images" / "a.png")
     config = tiny(*FOLDER)
@@ -232,7 +243,9 @@ def test_class_names_that_do_not_fit_the_classes_are_refused(train: Callable[...
     write_pictures(Path("images"), ["a.png"])
     with pytest.raises(PluginError, match=r"Misnamed.class_names has 1 names for 2 classes: give one for each"):
         train(
-            "train.dataset = @datasets.Misnamed()", plugins=(Component("datasets", "Misnamed", Misnamed),), run_dir="run"
+            "train.dataset = @datasets.Misnamed()",
+            plugins=(Component("datasets", "Misnamed", Misnamed),),
+            run_dir="run",
         )
 
 

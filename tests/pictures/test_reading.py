@@ -176,7 +176,7 @@ def test_sixteen_bit_colour_has_no_value_range() -> None:
     reader = PictureReader(3)
     reader.read(io.BytesIO(content), "a")
     assert "values from 3855 to 3855 only" in reader.list_warnings("x")[0]
-    with pytest.raises(DataError, match="a: has 16-bit colour, .* value_range has no use"):
+    with pytest.raises(DataError, match=r"a: has 16-bit colour, .* value_range has no use"):
         PictureReader(3, value_range=(0, 4095)).read(io.BytesIO(content), "a")
 
 

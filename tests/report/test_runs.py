@@ -70,7 +70,16 @@ def test_a_run_on_one_page(pair: SimpleNamespace) -> None:
     page = Page(file)
     page.require_self_contained()
     assert file.stat().st_size < 1_000_000
-    for title in ("Overview", "Stages", "Training images", "Through the fades", "Curves", "Throughput", "Transitions", "Configuration"):
+    for title in (
+        "Overview",
+        "Stages",
+        "Training images",
+        "Through the fades",
+        "Curves",
+        "Throughput",
+        "Transitions",
+        "Configuration",
+    ):
         assert title in page.texts
     alts = " ".join(page.alts)
     for words in ("at 4x4, after 8 ", "at 8x8, after 24 ", "at 16x16, after 40 ", "fade to 8x8", "fade to 16x16"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -172,6 +172,25 @@ class LabelsTooLarge(ToyDataset):
 
     def label(self, i: int) -> int:
         return i if i == 15 else 0
+
+
+@dataset_defect("test_class_names", "class_names has 1 names for 3 classes")
+class Misnamed(ToyDataset):
+    class_names: ClassVar[list[str]] = ["cat"]
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+
+@dataset_defect("test_left_out", r"left_out is \['.HEIC'\], no numbers from 1 up by kind")
+class LeftOutWithoutNumbers(ToyDataset):
+    left_out: ClassVar[list[str]] = [".HEIC"]
+
+
+@dataset_defect("test_list_warnings", r"list_warnings\(\) returns 'dark', no list of texts")
+class OneWarning(ToyDataset):
+    def list_warnings(self) -> str:
+        return "dark"
 
 
 @dataset_defect("test_same_image_each_time", "not the same each time it is read")

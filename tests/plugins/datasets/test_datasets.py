@@ -887,11 +887,35 @@ def test_hugging_face(hub: Rows) -> None:
     assert dataset.fingerprint() != HuggingFace("some/set", label_column="label", channels=1).fingerprint()
 
 
+def test_hugging_face_fingerprints_are_of_contents(hub: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = HuggingFace("some/set", label_column="label").fingerprint()
+    assert HuggingFace("some/set").fingerprint() != first
+    hub._fingerprint = "after copying"  # type: ignore[misc]
+    assert HuggingFace("some/set", label_column="label").fingerprint() == first
+    reads: list[int] = []
+    monkeypatch.setattr(HuggingFace, "_hash_images", lambda self: reads.append(1))
+    assert HuggingFace("some/set", label_column="label").fingerprint() == first
+    assert not reads, "a version is hashed once"
+    monkeypatch.undo()
+
+
+def test_hugging_face_fingerprints_tell_images_and_labels_apart(hub: Rows) -> None:
+    first = HuggingFace("some/set", label_column="label").fingerprint()
+    hub.labels = [0, 2, 1, 1]
+    assert HuggingFace("some/set", label_column="label").fingerprint() != first
+    hub.labels = [0, 2, 1, 0]
+    hub._fingerprint = "changed"  # type: ignore[misc]
+    hub.cells[3] = {"bytes": b"other junk"}
+    assert HuggingFace("some/set", label_column="label").fingerprint() != first
+
+
 def test_hugging_face_labels(hub: Rows) -> None:
     assert HuggingFace("some/set").classes == 0
     assert HuggingFace("some/set").label(1) == 0
     hub.features["label"] = object()
     assert HuggingFace("some/set", label_column="label").classes == 3, "one more than the largest"
+    hub.features["label"] = types.SimpleNamespace(num_classes=3, names=["ant", "bee", "cat"])
+    assert HuggingFace("some/set", label_column="label").class_names == ["ant", "bee", "cat"]
     hub.labels = [0.5, 1.0, 0.0, 0.0]  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"^label_column must hold class numbers from 0 up, and 'label' does not"):
         HuggingFace("some/set", label_column="label")
