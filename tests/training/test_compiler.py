@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.compiled_steps import CPU, NETS, Steps
 from helpers.paths import STUB_PLUGIN
 from torch import Tensor
 from torch._subclasses import FakeTensor
@@ -40,7 +41,6 @@ from pggan_kit.training.compiler import (
     replays_graphs,
     translate_to_machine_code,
 )
-from pggan_kit.training.parity import describe_difference
 from pggan_kit.training.step import UpdateContext
 from pggan_plugins.architectures import PGGAN, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
@@ -49,60 +49,6 @@ from pggan_plugins.optimizers import Adam
 from pggan_plugins.penalties import R1, Drift, GradientPenalty
 from pggan_plugins.resampling import Nearest
 from pggan_plugins.updates import Alternating
-
-NETS = ("generator", "discriminator")
-CPU = torch.device("cpu")
-
-
-class Steps:
-    """Training steps of a tiny experiment, compiled or not.
-
-    Attributes:
-        lines: Lines that were logged, warned and announced, as (kind, text).
-    """
-
-    def __init__(self, compile: str, fading: bool = False, translate: Any = keep_recording, **chosen: Any) -> None:
-        components: dict[str, Any] = {
-            "architecture": PGGAN(4),
-            "resampling": Nearest(),
-            "update": Alternating(),
-            "loss": WGANGP([GradientPenalty(), Drift()]),
-            "generator_optimizer": Adam(),
-            "discriminator_optimizer": Adam(),
-        }
-        self.experiment = make_tiny_experiment({**components, **chosen, "compile": compile})
-        self.state = TrainState(self.experiment, self.experiment.schedule.resolve(16, 1, 0), CPU)
-        if fading:
-            self.state.grow(dict.fromkeys(NETS, True))
-            self.state.renew_optimizers(reset=True)
-        self.lines: list[tuple[str, str]] = []
-        notes = [self._make_note(kind) for kind in ("log", "warn", "announce")]
-        self.compiler = Compiler(self.experiment, CPU, *notes, translate)
-        self.compiler.enter_region(self.state, self.state.schedule)
-
-    def _make_note(self, kind: str) -> Callable[[str], None]:
-        return lambda text: self.lines.append((kind, text))
-
-    def take(self, count: int = 3, alpha: float | None = None) -> list[dict[str, Tensor]]:
-        """Take steps at an alpha that moves, and return the losses of each."""
-        returned = []
-        for number in range(count):
-            torch.manual_seed(number)
-            paths = ("generator", "discriminator", "reals") if alpha is not None else ()
-            alphas = {path: torch.tensor((alpha or 0.0) + 0.1 * number) for path in paths}
-            sampler = ToySampler(self.state.stage)
-            ctx = UpdateContext(self.experiment, self.state, self.state.stage, sampler, alphas, compiler=self.compiler)
-            returned.append(self.experiment.update.step(ctx))
-            self.state.images += ctx.drawn
-            self.state.update_average(ctx.drawn)
-        return returned
-
-    def weights(self) -> dict[str, dict[str, Tensor]]:
-        return {net: copy_weights(self.state.network(net)) for net in NETS}
-
-    def list_lines(self, kind: str) -> list[str]:
-        return [text for own_kind, text in self.lines if own_kind == kind]
-
 
 @pytest.fixture
 def float64() -> Any:
@@ -258,18 +204,6 @@ def test_terms_that_are_new_at_each_step_are_given_up() -> None:
     assert steps.compiler.outcome == dict.fromkeys(NETS, "eager")
     assert sum("of more than 4 kinds" in line for line in steps.list_lines("log")) == 2
     assert len(steps.list_lines("announce")) == 8
-
-
-def test_comparing_finds_what_rounding_does_not_explain() -> None:
-    one = {"a": torch.ones(3), "b": torch.full((2,), 1e-6)}
-    assert describe_difference(({}, one), ({}, {"a": one["a"] * 1.0005, "b": one["b"] * 2}), 1e-3) is None
-    assert "gradient of a differs" in str(describe_difference(({}, one), ({}, {**one, "a": one["a"] * 1.002}), 1e-3))
-    assert "gradient of b differs" in str(describe_difference(({}, one), ({}, {**one, "b": torch.ones(2)}), 1e-3))
-    assert "a differs" in str(describe_difference((one, {}), ({**one, "a": torch.full((3,), float("nan"))}, {}), 1e-3))
-    low = {**one, "a": torch.full((3,), 1.01)}  # a hundredth from the exact ones
-    assert describe_difference(({}, low), ({}, {**one, "a": one["a"] * 0.985}), 1e-3, ({}, one)) is None
-    assert describe_difference(({}, low), ({}, {**one, "a": one["a"] * 0.97}), 1e-3, ({}, one)) is not None
-    assert "b get other gradients" in str(describe_difference(({}, one), ({}, {"a": one["a"]}), 1e-3))
 
 
 def test_where_compiling_pays() -> None:

@@ -37,6 +37,7 @@ class FakeRun:
     def __init__(self, directory: Path, channels: int = 1, classes: int = 0, sizes=(7, 14)) -> None:
         self.directory = directory
         self.schedule = ScheduleSettings(sizes, 400, 400, 4, 1000).resolve(100, channels, classes)
+        self.experiment = SimpleNamespace(tick=200, observers=[])
         self.alpha: dict[str, float] = {}
         self.resumed = False
         self.state = SimpleNamespace()
