@@ -10,14 +10,19 @@ A compiled step is compared with the eager one in two surroundings: near the bat
 them, where weights, batch and alpha are others; only there a weight or an alpha that was compiled in as a constant shows.
 A step is refused where it differs by more than `FACTOR` times its scale at each of `ATTEMPTS` places of one surrounding.
 
-Why a right step is refused less than once in 10^4. Its difference comes from rounding alone, of results that are changed
-a multiple of as much when the scale is measured (`choose_rounding`). It can exceed the scale in three ways. The scale is by chance too
-small: the median of `SAMPLES` responses is below a share s of the typical one with a probability of about 10 s^3 for a
-single number, and falls faster for tensors. The difference has an outlier, since rounding moved an activation across a
-kink, which the noise does `ORDERS` times as often. Or the order of summation is worse than the noise assumes. The first
-two are rare and independent from place to place; the third is what `ORDERS` has to cover. `tests/training/test_parity.py`
-measures the ratio of difference and scale for other orders of summation, other precisions and machine code, over seeds,
-sizes and losses, and extrapolates its tail.
+Why a right step is refused less than once in 10^4: its difference comes from rounding alone, and the noise exceeds
+rounding several times (`choose_rounding`), so that the ratio of difference and scale is typically 0.05 to 0.5. It can be
+larger for three reasons.
+
+1. The scale is too small by chance. A single number's response is below a share s of the typical one with a probability
+   of about s, and the median of 5 responses with about 10 s^3; that of a tensor much more rarely.
+2. Rounding moved an activation across a kink, which changes a gradient at once. The median leaves such outliers out of the
+   scale as long as they are rare. At one place they happen with a probability of some per cent; places are independent,
+   and five per cent at each of five places are 3 in 10^7.
+3. The order of summation is worse than any that the noise assumes. It assumes one accumulator for all pixels of a batch.
+
+`tests/training/test_parity.py` measures the ratio for steps that are computed in other orders of summation, and in float64
+and then rounded, over seeds, sizes and losses, and extrapolates its tail.
 """
 
 from __future__ import annotations

@@ -80,5 +80,7 @@ class Payback:
 
 
 def format_ms(seconds: float) -> str:
-    """Return seconds as `31.2 ms`."""
-    return f"{1000 * seconds:.3g} ms"
+    """Return seconds as `5.1 ms`, `31 ms` or `1,200 ms`."""
+    if seconds < 0.01:
+        return f"{1000 * seconds:.1f} ms"
+    return f"{1000 * seconds:,.0f} ms"

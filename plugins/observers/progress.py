@@ -173,14 +173,16 @@ def estimate_images_left(schedule: Schedule, starts: Sequence[int], images: int)
 def describe_plan(run: Run) -> list[str]:
     """Return lines that say what a run will do, and where to look meanwhile."""
     sizes = ", ".join(stage.size for stage in run.schedule.stages)
-    lines = [f"{run.schedule.total:,} images at {sizes}. Ctrl-C saves and stops; go on with: pggan-kit resume {run.directory}"]
+    lines = [
+        f"{run.schedule.total:,} images at {sizes}. Ctrl-C saves and stops; go on with: pggan-kit resume {run.directory}"
+    ]
 
     observers = run.experiment.observers
     if any(isinstance(observer, Samples) for observer in observers):
         wait = find_next_tick(run) - run.state.images
         lines.append(f"look now: {locate_samples(run)}  the next grid of samples is there after {wait:,} images")
     if any(isinstance(observer, Growth) for observer in observers):
-        lines.append(f"the film:  {run.directory / 'growth.gif'}  a frame more at each tick")
+        lines.append(f"the film: {run.directory / 'growth.gif'}  one more frame at each tick")
     return lines
 
 

@@ -286,7 +286,11 @@ def test_a_run_compiles_each_phase_once_and_resumes_bit_for_bit(train: Callable[
     places = [("4x4", 0), ("8x8", 8), ("8x8", 16)]  # the base, the fade, and what follows it
     assert watch.calls == [(net, *place) for place in places for net in ("discriminator", "generator")]
     log = Path("whole/log.txt").read_text()
-    assert log.count("compiled the") == 6 and "compiled the discriminator's step at 8x8 (fade) in" in log
+    assert log.count("compiled the") == 6
+    assert re.search(r"compiled the discriminator's step at 8x8 \(fade\) in \d+ s: it takes [\d.,]+ ms, and .* eagerly", log)
+    # Each region's account is closed, the last one's at the end of the run.
+    for region in ("4x4 (stable)", "8x8 (fade)", "8x8 (stable)"):
+        assert f"compiling at {region} did not pay for itself in 8 images" in log
 
     with pytest.raises(Interrupted):
         train(*RUN, plugins=(Compiling(stop=12),), run_dir="run")
