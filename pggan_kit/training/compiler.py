@@ -195,7 +195,7 @@ class Compiler:
             return self._give_up(work, eager, "the loss, a penalty or the augmentation changes when it is called")
 
         # Compile and check it. A compiler may raise anything, too.
-        compiled = _Pass(work, recording, settings, recording.graph)
+        compiled = _Pass(work, recording, settings, recording.graph, PassSeconds(0.0, 0.0))
         try:
             problem = self._translate_and_check(compiled, work, eager)
         except Exception as error:
@@ -319,7 +319,7 @@ class _Pass:
     recording: Recording
     settings: Hashable
     function: Callable[..., Any]
-    seconds: PassSeconds = PassSeconds(0.0, 0.0)
+    seconds: PassSeconds
 
     @torch.no_grad()
     def __call__(self, work: Work) -> Differentiated:

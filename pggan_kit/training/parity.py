@@ -1,28 +1,28 @@
 """Compare a recorded step with the eager one, and tell recordings apart by what they were made of.
 
-Two right ways to compute a step differ in rounding. How much, depends on the step: on sums whose terms cancel, on
-activations near the kink of a leaky ReLU, on the sizes of everything. So the difference that is allowed is measured: the
-eager step is taken again with every result of an operation changed at random, about as much as the worst order of a
-summation changes it (`RoundingNoise`), and each term's and each gradient's response sets its own scale. This is Monte
-Carlo arithmetic (Parker, Pierce and Eggert 2000, "Monte Carlo arithmetic: how to gamble with floating point and win").
+Two right ways to compute a step differ in rounding. How much depends on the step: on sums whose terms cancel, on
+activations near the kink of a leaky ReLU, on the sizes of everything. So the allowed difference is measured. The
+eager step is taken again with every result of an operation changed at random, several times as much as the order of a
+summation may change it (`RoundingNoise`, `choose_rounding`), and the response of each term and gradient is its scale.
+This is Monte Carlo arithmetic (Parker, Pierce and Eggert 2000, "Monte Carlo arithmetic: how to gamble with floating
+point and win").
 
 A compiled step is compared with the eager one in two surroundings: near the batch and the weights at hand, and far from
-them, where weights, batch and alpha are others; only there a weight or an alpha that was compiled in as a constant shows.
-A step is refused where it differs by more than `FACTOR` times its scale at each of `ATTEMPTS` places of one surrounding.
+them, where weights, batch and alpha are others. Only there does a weight or an alpha show that is a constant.
+A step is refused where it exceeds `FACTOR` times a scale at each of `ATTEMPTS` places of one surrounding.
 
-Why a right step is refused less than once in 10^4: its difference comes from rounding alone, and the noise exceeds
-rounding several times (`choose_rounding`), so that the ratio of difference and scale is typically 0.05 to 0.5. It can be
-larger for three reasons.
+Why a right step is refused less than once in 10^4: since the noise is larger than rounding, the ratio of difference and
+scale is typically 0.03 to 0.5. It can be larger for three reasons.
 
 1. The scale is too small by chance. A single number's response is below a share s of the typical one with a probability
    of about s, and the median of 5 responses with about 10 s^3; that of a tensor much more rarely.
-2. Rounding moved an activation across a kink, which changes a gradient at once. The median leaves such outliers out of the
-   scale as long as they are rare. At one place they happen with a probability of some per cent; places are independent,
-   and five per cent at each of five places are 3 in 10^7.
-3. The order of summation is worse than any that the noise assumes. It assumes one accumulator for all pixels of a batch.
+2. Rounding moved an activation across a kink, which changes a gradient at once. The median leaves such outliers out of
+   the scale as long as they are rare. A place has one with a probability of some per cent, and places are independent:
+   five per cent at each of five places are 3 in 10^7.
+3. The order of summation is worse than the noise assumes: it assumes one accumulator for all pixels of a batch.
 
-`tests/training/test_parity.py` measures the ratio for steps that are computed in other orders of summation, and in float64
-and then rounded, over seeds, sizes and losses, and extrapolates its tail.
+`tests/training/test_parity.py` measures the ratio for steps that are computed in other orders of summation, and in
+float64 and then rounded, over seeds, sizes and losses, and extrapolates its tail.
 """
 
 from __future__ import annotations

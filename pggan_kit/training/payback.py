@@ -55,7 +55,9 @@ class Payback:
         if not self._paid and self._eager - self._compiled >= self._compiling:
             self._paid = True
             spent = images - self._first_images
-            self._log(f"compiling at {self._place} has paid for itself after {spent:,} images ({self._describe_times()})")
+            self._log(
+                f"compiling at {self._place} has paid for itself after {spent:,} images ({self._describe_times()})"
+            )
 
     def close(self, images: int) -> None:
         """Log, as the region ends, that compiling did not pay for itself, if that is so.

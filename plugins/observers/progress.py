@@ -173,9 +173,8 @@ def estimate_images_left(schedule: Schedule, starts: Sequence[int], images: int)
 def describe_plan(run: Run) -> list[str]:
     """Return lines that say what a run will do, and where to look meanwhile."""
     sizes = ", ".join(stage.size for stage in run.schedule.stages)
-    lines = [
-        f"{run.schedule.total:,} images at {sizes}. Ctrl-C saves and stops; go on with: pggan-kit resume {run.directory}"
-    ]
+    plan = f"{run.schedule.total:,} images at {sizes}"
+    lines = [f"{plan}. Ctrl-C saves and stops; go on with: pggan-kit resume {run.directory}"]
 
     observers = run.experiment.observers
     if any(isinstance(observer, Samples) for observer in observers):

@@ -16,6 +16,7 @@ from pggan_kit.testing.tiny_runs import make_tiny_experiment
 from pggan_kit.testing.toys import ToySampler
 from pggan_kit.training.compiler import Compiler, _Pass, keep_recording
 from pggan_kit.training.parity import Comparison, Evaluate, Result, choose_rounding, compute_rms
+from pggan_kit.training.payback import PassSeconds
 from pggan_kit.training.recording import Recording, record
 from pggan_kit.training.step import Backward, Differentiated, UpdateContext, Work
 from pggan_plugins.architectures import PGGAN
@@ -144,5 +145,6 @@ class Passes:
         if number not in self._recordings:
             self._recordings[number] = record(self.experiment, self.state, self.works[number])
         recording = self._recordings[number]
-        run = _Pass(self.works[number], recording, None, machine.translate(recording, self.works[number], False))
+        work = self.works[number]
+        run = _Pass(work, recording, None, machine.translate(recording, work, False), PassSeconds(0.0, 0.0))
         return functools.partial(self.compiler._run_aside, run)

@@ -93,7 +93,9 @@ def sum_one_by_one(func: Any, x: Tensor, dims: Sequence[int] | None = None, keep
     return total
 
 
-def average_one_by_one(func: Any, x: Tensor, dims: Sequence[int] | None = None, keepdim: bool = False, **kw: Any) -> Any:
+def average_one_by_one(
+    func: Any, x: Tensor, dims: Sequence[int] | None = None, keepdim: bool = False, **kw: Any
+) -> Any:
     total = sum_one_by_one(func, x, dims, keepdim)
     return total / (x.numel() / max(1, total.numel()))
 
@@ -106,12 +108,20 @@ def add_one_by_one(rows: Tensor) -> Tensor:
 
 
 def convolve_by_unfolding(
-    func: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, transposed: Any, *args: Any
+    func: Any,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: Any,
+    *args: Any,
 ) -> Tensor:
     """Convolve by `unfold` and a product of matrices, the terms of each kernel position one after the other."""
     if transposed:
         return func(x, weight, bias, stride, padding, dilation, transposed, *args)
-    count, _, height, width = x.shape
+    count, _, height, _ = x.shape
     kernel = weight.shape[2:]
     columns = F.unfold(x, kernel, dilation, padding, stride)
     product = weight.flatten(1) @ columns
@@ -123,14 +133,25 @@ def convolve_by_unfolding(
 
 
 def differentiate_convolution_one_by_one(
-    func: Any, grad: Tensor, x: Tensor, weight: Tensor, bias_sizes: Any, stride: Any, padding: Any, dilation: Any,
-    transposed: Any, output_padding: Any, groups: Any, mask: Sequence[bool],
+    func: Any,
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias_sizes: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: Any,
+    output_padding: Any,
+    groups: Any,
+    mask: Sequence[bool],
 ) -> Any:
     rest = (stride, padding, dilation, transposed, output_padding, groups)
     grad_x, grad_weight, grad_bias = func(grad, x, weight, bias_sizes, *rest, mask)
     if mask[1]:
         parts = [
-            func(grad[i : i + 1], x[i : i + 1], weight, bias_sizes, *rest, [False, True, False])[1] for i in range(len(x))
+            func(grad[i : i + 1], x[i : i + 1], weight, bias_sizes, *rest, [False, True, False])[1]
+            for i in range(len(x))
         ]
         grad_weight = add_one_by_one(torch.stack(parts))
     if mask[2]:

@@ -25,11 +25,10 @@ from pggan_kit import hookimpl, image_gradients
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted
 from pggan_kit.experiment import COMPILE
-from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, ScheduleSettings
 from pggan_kit.testing.support import are_equal, copy_weights, make_stages
 from pggan_kit.testing.tiny_runs import make_tiny_experiment
-from pggan_kit.testing.toys import ToyLoss, ToyOptimizer, ToySampler
+from pggan_kit.testing.toys import ToyLoss, ToyOptimizer
 from pggan_kit.training import loop as training
 from pggan_kit.training.compiler import (
     PAYS_FROM_STEPS,
@@ -41,14 +40,12 @@ from pggan_kit.training.compiler import (
     replays_graphs,
     translate_to_machine_code,
 )
-from pggan_kit.training.step import UpdateContext
 from pggan_plugins.architectures import PGGAN, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
 from pggan_plugins.losses import WGANGP, Relativistic
-from pggan_plugins.optimizers import Adam
-from pggan_plugins.penalties import R1, Drift, GradientPenalty
-from pggan_plugins.resampling import Nearest
+from pggan_plugins.penalties import R1, Drift
 from pggan_plugins.updates import Alternating
+
 
 @pytest.fixture
 def float64() -> Any:
@@ -287,7 +284,9 @@ def test_a_run_compiles_each_phase_once_and_resumes_bit_for_bit(train: Callable[
     assert watch.calls == [(net, *place) for place in places for net in ("discriminator", "generator")]
     log = Path("whole/log.txt").read_text()
     assert log.count("compiled the") == 6
-    assert re.search(r"compiled the discriminator's step at 8x8 \(fade\) in \d+ s: it takes [\d.,]+ ms, and .* eagerly", log)
+    assert re.search(
+        r"compiled the discriminator's step at 8x8 \(fade\) in \d+ s: it takes [\d.,]+ ms, and .* eagerly", log
+    )
     # Each region's account is closed, the last one's at the end of the run.
     for region in ("4x4 (stable)", "8x8 (fade)", "8x8 (stable)"):
         assert f"compiling at {region} did not pay for itself in 8 images" in log

@@ -26,14 +26,12 @@ from pggan_kit.training.parity import (
     Evaluate,
     RoundingNoise,
     choose_rounding,
-    compute_rms,
     describe_excess,
     measure_errors,
 )
 from pggan_kit.training.step import Work
-from pggan_plugins.losses import Hinge, NonSaturating, Relativistic, WGANGP
+from pggan_plugins.losses import WGANGP, Hinge, NonSaturating, Relativistic
 from pggan_plugins.penalties import R1, Drift, GradientPenalty
-from pggan_plugins.updates.alternating import discriminator_terms
 
 CPU = torch.device("cpu")
 ROUNDING = choose_rounding(CPU, 3)
@@ -84,8 +82,9 @@ def test_the_same_function_summed_in_another_order_is_right() -> None:
     def run_reversed(work: Work) -> dict[str, Tensor]:
         rows = work.batch["rows"]
         assert rows is not None
-        columns = (work.alpha["generator"] * (line.weight * rows + line.bias)).detach().sum(0)
-        gradient = rows[2] * work.alpha["generator"] + rows[1] * work.alpha["generator"] + rows[0] * work.alpha["generator"]
+        alpha = work.alpha["generator"]
+        columns = (alpha * (line.weight * rows + line.bias)).detach().sum(0)
+        gradient = rows[2] * alpha + rows[1] * alpha + rows[0] * alpha
         return {"term": columns.flip(0).cumsum(0)[-1], "the gradient of weight": gradient}
 
     comparison = line.compare()
