@@ -21,8 +21,8 @@ scale is typically 0.03 to 0.5. It can be larger for three reasons.
    five per cent at each of five places are 3 in 10^7.
 3. The order of summation is worse than the noise assumes: it assumes one accumulator for all pixels of a batch.
 
-`tests/training/test_parity.py` measures the ratio for steps that are computed in other orders of summation, and in
-float64 and then rounded, over seeds, sizes and losses, and extrapolates its tail.
+`tests/training/test_parity.py` counts how often steps exceed the bound at a place that are computed in other orders of
+summation, or in float64 and then rounded, over seeds, sizes and losses.
 """
 
 from __future__ import annotations
