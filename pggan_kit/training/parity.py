@@ -256,9 +256,9 @@ def choose_rounding(device: torch.device, terms: int) -> dict[torch.dtype, float
     rounding = {dtype: growth * torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32)}
     if device.type == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32):
         rounding[torch.float32] = max(TF32_EPS, rounding[torch.float32])
-    # Numbers of 16 bits are summed in float32: only the result is rounded.
+    # Numbers of 16 bits are summed in float32: only the result is rounded, by half of an eps at most.
     for dtype in (torch.float16, torch.bfloat16):
-        rounding[dtype] = torch.finfo(dtype).eps
+        rounding[dtype] = 2 * torch.finfo(dtype).eps
     return rounding
 
 
