@@ -22,6 +22,7 @@ from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.training.parity import (
     ATTEMPTS,
     FACTOR,
+    SUBNORMAL,
     Comparison,
     Difference,
     Evaluate,
@@ -171,6 +172,14 @@ def test_noise_changes_results_by_as_much_as_rounding_may() -> None:
         again = ones * 2
     assert torch.equal(again, doubled)
     assert torch.equal(other, wide * 2), "only float32 was named"
+
+
+def test_noise_moves_the_smallest_numbers_of_float16_by_their_distance() -> None:
+    """A relative change would leave them as they are."""
+    smallest = torch.full((1_000,), SUBNORMAL, dtype=torch.float16)
+    with RoundingNoise({torch.float16: 1e-3}, 1):
+        changed = smallest * 1
+    assert set((changed / smallest).tolist()) == {0.0, 1.0, 2.0}
 
 
 def test_differences_that_no_scale_explains_are_described() -> None:
