@@ -84,7 +84,7 @@ class RoundingNoise(TorchDispatchMode):
     """
 
     def __init__(self, rounding: Mapping[torch.dtype, float], seed: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._rounding = rounding
         self._seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
