@@ -2,7 +2,8 @@
 
 A run goes through its stages in order. A stage whose new layers fade in is in the phase `fade` first, then in `stable`.
 Each step trains both networks on one or more batches of reals; reals drawn so far are the one clock, `state.images`.
-Every `train.tick` images, and at the end of each phase, the loop writes statistics and a checkpoint.
+Every `train.tick` images, a few times before the first of these ticks, and at the end of each phase, the loop writes
+statistics and a checkpoint.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Loop:
         # What training adds to it.
         self.fade = Fade(run.hooks, run.experiment.fade_reals)
         self.alpha_tensors = {path: torch.ones((), device=run.device) for path in PATHS}
+        self.early_ticks = run.schedule.list_early_ticks(run.experiment.tick)
         self.meter = Meter(self.state.images)
         self.agreement = distributed.Agreement()
         self.recovery = Recovery(run)
@@ -120,6 +122,7 @@ class Loop:
 
         while unfinished:
             unfinished = self.advance_run()
+        self.compiler.leave_region()
 
         result = {
             "images": self.state.images,
@@ -325,9 +328,12 @@ class Loop:
     # Ticks and checkpoints.
 
     def tick_is_due(self) -> bool:
-        """Return whether the clock has passed a multiple of `train.tick` since the last tick."""
+        """Return whether the clock has passed a multiple of `train.tick`, or an early tick, since the last tick."""
+        images = self.state.images
+        last_tick = self.state.last_tick
         tick = self.experiment.tick
-        return self.state.images // tick > self.state.last_tick // tick
+        passed_early_tick = any(last_tick < place <= images for place in self.early_ticks)
+        return passed_early_tick or images // tick > last_tick // tick
 
     def tick(self, stage_over: bool, keep_forever: bool) -> None:
         """Write the statistics since the last tick, and a checkpoint.

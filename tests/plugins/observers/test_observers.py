@@ -37,6 +37,7 @@ class FakeRun:
     def __init__(self, directory: Path, channels: int = 1, classes: int = 0, sizes=(7, 14)) -> None:
         self.directory = directory
         self.schedule = ScheduleSettings(sizes, 400, 400, 4, 1000).resolve(100, channels, classes)
+        self.experiment = SimpleNamespace(tick=200, observers=[])
         self.alpha: dict[str, float] = {}
         self.resumed = False
         self.state = SimpleNamespace()
@@ -511,14 +512,31 @@ def test_progress_prints_one_plain_line_a_tick(
     out, err = capsys.readouterr()
     assert out == ""
     assert "\x1b" not in err
-    first, *ticks = err.splitlines()
+    first, plan, *ticks = err.splitlines()
     assert first == f"training {run.directory}"
+    assert plan.startswith("  1,000 images at 7x7, 14x14. Ctrl-C saves and stops")
     assert ticks[2].startswith("stage 2/2 14x14  fade  alpha 0.50  600 of 1,000 images  ")
     # Two spells of 2 s for 200 images of 7 px, one for 200 of 14 px: 400 images of 14 px at the pace of the median.
     assert ticks[2].endswith("  100 images/s  elapsed 0:06  about 0:08 left  generator 0.500")
     assert [line.split()[1] for line in ticks[:5]] == ["1/2", "1/2", "2/2", "2/2", "2/2"]
     assert ticks[5].startswith("1,000 images, 0:10")
     assert ticks[6:] == [f"  {run.directory / 'growth.gif'}", f"  tensorboard --logdir {run.directory}"]
+
+
+def test_progress_says_where_to_look_at_the_start(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run.experiment = SimpleNamespace(tick=800, observers=[Samples(), Growth()])
+    begin_run(Progress(), run)
+    _, _, look, film = capsys.readouterr().err.splitlines()
+    # A 16th of the tick.
+    assert re.fullmatch(rf"  look now: {run.directory / 'samples'}  the next grid .* after 50 images", look)
+    assert film.startswith(f"  the film: {run.directory / 'growth.gif'}")
+
+    # After the early ticks, and for a run without grids.
+    assert progress.find_next_tick(run.move(100)) == 200
+    assert progress.find_next_tick(run.move(400)) == 800
+    assert progress.find_next_tick(run.move(800)) == 1_600
+    run.experiment.observers = []
+    assert len(progress.describe_plan(run)) == 1
 
 
 @pytest.mark.parametrize("ending", ["after_run", "on_error"])
