@@ -5,6 +5,7 @@ A test of how a process starts, such as what it imports, runs `python -m pggan_k
 
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -104,6 +105,23 @@ def _read_from_start(descriptor: int) -> str:
 def fork_command(*words: Any) -> Fork:
     """Start `pggan-kit` with these words."""
     return Fork(lambda: main([str(word) for word in words], prog_name="pggan-kit"))
+
+
+def fork_ranks(count: int, work: Callable[[], object]) -> list[Fork]:
+    """Start processes that find each other as those of `torchrun` on one machine do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+
+    def join_as(rank: int) -> Callable[[], object]:
+        def join_and_work() -> None:
+            os.environ |= {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            work()
+
+        return join_and_work
+
+    return [Fork(join_as(rank)) for rank in range(count)]
 
 
 def run_pytest(folder: Path, *words: Any) -> Fork:
