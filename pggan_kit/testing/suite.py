@@ -138,11 +138,9 @@ class TrainedSuite(Suite):
 
     Attributes:
         batches: Batches of reals that one iteration with the component draws.
-        format_tolerance: Tolerance between weights after two steps in the two memory formats, relative to the largest.
     """
 
     batches = 1
-    format_tolerance = 1e-3
     _ended: ClassVar[dict[str, TrainedRun]] = {}
     """Runs of this class that tests share, by what is particular to them."""
 
@@ -292,6 +290,16 @@ class TrainedSuite(Suite):
                 f"{name} waits for the device in {hook}: it calls {', '.join(sorted(set(calls)))} on a tensor in every "
                 "step; keep tensors as they are, and read them in after_tick",
             )
+
+
+class StepSuite(TrainedSuite):
+    """The checks of kinds that take part in a training step.
+
+    Attributes:
+        format_tolerance: Tolerance between weights after two steps in the two memory formats, relative to the largest.
+    """
+
+    format_tolerance = 1e-3
 
     def test_step_does_not_wait(self) -> None:
         """Require a step, in a stage and in a fade, to let the device's queue run on."""
