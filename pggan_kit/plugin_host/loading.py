@@ -254,12 +254,16 @@ def _load_file(path: Path, file: Path | RecordedFile) -> Plugin:
 def find_installed_plugins() -> list[tuple[Plugin, importlib.metadata.EntryPoint]]:
     """Return the plugins of all installed distributions, not yet imported, with their entry points."""
     plugins = []
+    described: dict[importlib.metadata.Distribution, tuple[str, str]] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.dist is None:
             plugin = Plugin(entry.name, entry.value, None)
         else:
-            distribution = entry.dist.name
-            version = entry.dist.version
+            # Each look at its name or version parses the file that holds them and the whole README.
+            if entry.dist not in described:
+                metadata = entry.dist.metadata
+                described[entry.dist] = (metadata["Name"], metadata["Version"])
+            distribution, version = described[entry.dist]
             origin = f"{distribution} {version}"
             folder = str(entry.dist.locate_file(""))
             plugin = Plugin(entry.name, origin, None, distribution=distribution, version=version, folder=folder)
