@@ -115,7 +115,8 @@ def _evaluate_run(
     else:
         _, saved = load_stage_end(checkpoints, ended_stage)
     _require_own_data(saved, experiment)
-    generator = restore_generator(experiment, schedule, prepared.hooks(), saved)
+    own = prepared.identify_networks(schedule)
+    generator = restore_generator(experiment, schedule, prepared.hooks(), saved, own)
     stage = schedule.at(saved.images, saved.starts).stage
 
     device = find_device("auto")

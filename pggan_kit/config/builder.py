@@ -15,6 +15,7 @@ import gin
 from pggan_kit.config.arguments import check_arguments, read_signature, require_arguments
 from pggan_kit.config.bindings import SINGLETON, Binding, Macro, Place, Reach, require_known
 from pggan_kit.config.gin_files import Config, parse_statements
+from pggan_kit.config.operative import Made, Settings, list_settings
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import ConfigError, PluginError, SettingError, UserError
 from pggan_kit.evaluation.settings import EvaluationSettings
@@ -65,6 +66,7 @@ class BuiltConfig(Generic[MainT]):
         components: The chosen components by their path (`train.loss.penalties.0`), each with its row, in config order.
         config: The bindings that take effect, and no others: what a run archives.
         operative: All parameters in effect, defaults included, as gin text.
+        settings: The same by place in the experiment, with those of objects that no binding can describe.
         idle: Bindings that nothing uses, of included files, or displaced by an override.
     """
 
@@ -72,6 +74,7 @@ class BuiltConfig(Generic[MainT]):
     components: Components
     config: Config
     operative: str
+    settings: Settings
     idle: tuple[Binding, ...]
 
 
@@ -119,8 +122,9 @@ def build_from_config(config: Config, plugins: Plugins, roots: Roots = ROOTS) ->
 
     used = Config(config.name, tuple(binding for binding in bindings if binding.key in reach.used))
     with _LOCK, _set_gin_aside():
-        experiment, components, operative = _Builder(plugins, reach, roots).build(used)
-    return BuiltConfig(experiment, components, used, operative, tuple(idle))
+        builder = _Builder(plugins, reach, roots)
+        experiment, components, operative = builder.build(used)
+    return BuiltConfig(experiment, components, used, operative, builder.settings, tuple(idle))
 
 
 def _list_signatures(plugins: Plugins, roots: Roots) -> dict[str, inspect.Signature]:
@@ -196,8 +200,9 @@ class _Builder:
         roots: The roots.
 
     Attributes:
-        made: Row, object and arguments of each component that was made, by the object's id.
+        made: Each component that was made, by the object's id.
         arguments: Arguments of each root.
+        settings: The settings in effect, known once everything is built.
         base_height: Height of the first stage, known once the schedule is made, which is first.
         error: The first error, before gin rewrote it.
     """
@@ -206,8 +211,9 @@ class _Builder:
         self.plugins = plugins
         self.reach = reach
         self.roots = roots
-        self.made: dict[int, tuple[Row, Any, Mapping[str, Any]]] = {}
+        self.made: dict[int, Made] = {}
         self.arguments: dict[str, Mapping[str, Any]] = {}
+        self.settings: Settings = {}
         self.base_height: int | None = None
         self.error: UserError | None = None
 
@@ -232,6 +238,12 @@ class _Builder:
         except Exception as error:
             # gin rewrites the exceptions that pass through it; the one raised first is the one to show.
             raise self.error or error from None
+
+        for name, built in {main: experiment, **settings}.items():
+            self.settings |= list_settings(name, self.roots[name], built, self.arguments[name], self.made)
+        # The first root holds the others, whose settings have places of their own.
+        for name in others:
+            self.settings.pop(f"{main}.{name}", None)
 
         components: Components = {}
         for name in self.roots:
@@ -265,7 +277,7 @@ class _Builder:
             self.arguments[selector] = arguments
         else:
             require_protocol(made, row.component.kind, selector)
-            self.made[id(made)] = (row, made, arguments)
+            self.made[id(made)] = Made(row, made, arguments, gin.current_scope_str())
         if selector == "schedule":
             self.base_height = check_sizes(made.sizes)[0][0]
         return made
@@ -286,7 +298,7 @@ class _Builder:
     def _find_selector(self, value: Any) -> str | None:
         """Return the selector of a component that was made, or `@selector` of a wrapped factory; else None."""
         if id(value) in self.made:
-            return self.made[id(value)][0].selector
+            return self.made[id(value)].row.selector
         if inspect.isfunction(value):
             selector = getattr(value, "selector", None)
             if isinstance(selector, str):
@@ -313,9 +325,9 @@ class _Builder:
         for name, value in arguments.items():
             for inner_path, item in _iterate_leaves(f"{path}.{name}", value):
                 if id(item) in self.made:
-                    row, made, inner_arguments = self.made.pop(id(item))
-                    yield inner_path, (row, made)
-                    yield from self._take_components(inner_path, inner_arguments)
+                    made = self.made.pop(id(item))
+                    yield inner_path, (made.row, made.component)
+                    yield from self._take_components(inner_path, made.arguments)
 
 
 def _iterate_leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
