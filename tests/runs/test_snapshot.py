@@ -32,8 +32,8 @@ OF_THE_RUN = {
 """Entries that a file may lack: the state of the networks is whole without them."""
 
 CORE = Path(pggan_kit.__file__).parent
-SHARED = {"images", "steps", "phase", "generator", "discriminator", "components", "compiled", "format"}
-"""Keys that other dicts have too: rows of statistics, networks by name, the catalogue, and `pggan-kit plan`."""
+SHARED = {"images", "steps", "phase", "generator", "discriminator", "components", "compiled", "format", "changes"}
+"""Keys that other dicts have too: rows of statistics, networks by name, `run.json`, the catalogue, `pggan-kit plan`."""
 
 
 def test_the_file_has_the_form_of_format_4() -> None:
