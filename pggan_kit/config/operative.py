@@ -190,7 +190,7 @@ def _read_constructor_arguments(thing: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(thing, type) or inspect.isroutine(thing):
         return
     attributes: Mapping[str, Any] = getattr(thing, "__dict__", {})
-    known = {}
+    known: dict[str, Any] = {}
     for parameter in read_signature(type(thing)).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue

@@ -422,7 +422,7 @@ def test_a_generator_needs_no_data_and_draws_what_the_run_drew(
     pictures = draw(pggan_kit.load_generator("run"), 4, 0)
     write_report(["run"], "with.html")
 
-    shutil.rmtree("data")
+    Path("data").rename("moved")
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     assert (draw(pggan_kit.load_generator(run), 4, 0) == pictures).all()
@@ -445,5 +445,14 @@ def test_a_generator_needs_no_data_and_draws_what_the_run_drew(
     assert torch.equal(restored(latents, labels), grown["8x8"](latents, labels))
     assert are_equal(restored.state_dict(), grown["8x8"].state_dict())
 
-    with pytest.raises(pggan_kit.DataError, match=r"data.*folder"):
+    # What needs data says so, and takes their new place.
+    with pytest.raises(pggan_kit.DataError, match=str(folder)):
         pggan_kit.resume("../run")
+    moved = ["FOLDER = '../moved'"]
+    assert pggan_kit.resume("../run", moved).state.images == 32
+    metrics = ["train.metrics = [@metrics.Zero()]", "evaluation.count = 4"]
+    plugin = Component("metrics", "Zero", Zero)
+    with pytest.raises(pggan_kit.DataError, match=str(folder)):
+        pggan_kit.evaluate("../run", bindings=metrics, plugins=[plugin])
+    (row,) = pggan_kit.evaluate("../run", bindings=[*metrics, *moved], plugins=[plugin])
+    assert row["value"] == 0
