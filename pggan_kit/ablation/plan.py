@@ -79,9 +79,13 @@ class Plan:
 
     @property
     def fixed_fields(self) -> dict[str, Any]:
-        """The fields that may not change once a trial has begun, by name."""
+        """The fields that may not change once a trial has begun, by name.
+
+        The names of gin files are none of them: what was written in them is in the other fields.
+        """
         fields = dataclasses.asdict(self)
-        del fields["exploratory"]
+        for name in ("name", "base", "exploratory"):
+            del fields[name]
         return fields
 
     @property

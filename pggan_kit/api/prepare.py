@@ -13,12 +13,15 @@ from pggan_kit.config import gin_files as configs
 from pggan_kit.config.builder import Built, build_from_config
 from pggan_kit.config.gin_files import Config
 from pggan_kit.config.object_components import components_from_objects, require_same_places
+from pggan_kit.config.path_settings import make_paths_absolute
+from pggan_kit.data.recorded import count_channels
 from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.errors import ConfigError, DataError, SettingError, require_list
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugins, load_plugins, load_recorded_plugins
+from pggan_kit.runs.checkpoint_identity import Identity, identify_networks
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.state import TrainState
@@ -48,18 +51,13 @@ class Prepared:
     objects: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def schedule(self) -> Schedule:
-        """Return the stages for this experiment's data set.
+        """Return the stages for this experiment's data set, which can be trained here.
 
         Raises:
             ConfigError: a schedule that does not fit the data, the networks or the number of processes.
         """
         experiment = self.built.experiment
-        dataset = experiment.dataset
-        channels = dataset.image(0).shape[2]
-        try:
-            schedule: Schedule = experiment.schedule.resolve(len(dataset), channels, dataset.classes)
-        except SettingError as error:
-            raise ConfigError(f"schedule.{error}") from None
+        schedule = self.resolve_schedule()
 
         # Each batch must divide over the processes, and each process's share into micro-batches.
         world = distributed.world_size()
@@ -80,6 +78,23 @@ class Prepared:
                     f"at {stage.size} {error}; change schedule.batch_size, train.micro_batch or the number of processes"
                 ) from None
         return schedule
+
+    def resolve_schedule(self) -> Schedule:
+        """Return the stages for this experiment's data set, as far as sampling needs them.
+
+        Raises:
+            ConfigError: a schedule that does not fit the data.
+        """
+        experiment = self.built.experiment
+        dataset = experiment.dataset
+        try:
+            return experiment.schedule.resolve(len(dataset), count_channels(dataset), dataset.classes)
+        except SettingError as error:
+            raise ConfigError(f"schedule.{error}") from None
+
+    def identify_networks(self, schedule: Schedule) -> Identity:
+        """Return what decides which function the weights of this experiment's networks are."""
+        return identify_networks(self.built.settings, schedule)
 
     def list_warnings(self, schedule: Schedule, first: int = 0) -> list[str]:
         """Return the warnings about bindings that an include takes back, and statistics of a batch over one sample.
@@ -165,6 +180,7 @@ def prepare(
     bindings: Sequence[str] = (),
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
+    absolute_paths: bool = False,
 ) -> Prepared:
     """Read, check and build a config; train nothing.
 
@@ -176,6 +192,8 @@ def prepare(
             `{"train.observers": [Watcher()]}`. Their hooks are called; those of objects that they hold (a loss's
             penalties) are not. A gin file cannot say how they were made, so `resume` and `load_generator` have to be
             given them again.
+        absolute_paths: whether relative paths become absolute, as a run needs them, which may be resumed from another
+            folder.
 
     Raises:
         UserError: something is wrong with the input; the message says what and where.
@@ -186,6 +204,8 @@ def prepare(
     objects = components_from_objects(parts or {})
     loaded = load_plugins([*plugins, *objects.rows])
     parsed = configs.read_config(config, [*bindings, *objects.bindings])
+    if absolute_paths:
+        parsed = make_paths_absolute(parsed, loaded)
     return Prepared(parsed, loaded, build_from_config(parsed, loaded), objects.names)
 
 
@@ -194,6 +214,8 @@ def prepare_run(
     plugins: Sequence[Any],
     parts: Mapping[str, object] | None = None,
     bindings: Sequence[str] = (),
+    *,
+    needs_data: bool = True,
 ) -> tuple[Prepared, RunDirectory]:
     """Build again what a run was made of, under further bindings.
 
@@ -202,6 +224,8 @@ def prepare_run(
         plugins: plugins instead of the plugin files that the run used.
         parts: new objects for those that the run was begun with; None where there were none.
         bindings: overrides of the run's config.
+        needs_data: whether its data are opened; else what `run.json` records of them takes their place, and metrics
+            are left out.
 
     Returns:
         The experiment, and the run's directory.
@@ -223,5 +247,11 @@ def prepare_run(
         loaded = load_recorded_plugins(files.path / "run.json", about["plugins"], blocked)
     loaded.add_components(objects.rows)
 
-    config = configs.parse_text(files.read_config(), str(files.path / "config.gin"), bindings)
+    overrides = [*bindings]
+    if not needs_data:
+        recorded = components_from_objects({"train.dataset": files.read_data_record()})
+        loaded.add_components(recorded.rows)
+        overrides += [*recorded.bindings, "evaluation.dataset = None", "train.metrics = []"]
+    config = configs.parse_text(files.read_config(), str(files.path / "config.gin"), overrides)
+    config = make_paths_absolute(config, loaded)
     return Prepared(config, loaded, build_from_config(config, loaded), objects.names), files

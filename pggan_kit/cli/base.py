@@ -151,14 +151,15 @@ stage_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 """Option of commands whose output programs may read."""
 
-_bindings_option = click.option(
+bindings_option = click.option(
     "-b", "bindings", multiple=True, metavar="BINDING", help="Override, e.g. -b 'train.seed = 1'."
 )
+"""Option of commands that build an experiment, or go on with one."""
 
 
 def add_experiment_options(command: Command) -> Command:
     """Add the options of commands that build an experiment: bindings, and plugins to load or to leave out."""
-    for add_option in (_bindings_option, new_plugin_option, no_plugin_option):
+    for add_option in (bindings_option, new_plugin_option, no_plugin_option):
         command = add_option(command)
     return command
 

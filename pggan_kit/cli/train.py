@@ -9,6 +9,7 @@ import click
 from pggan_kit.cli.base import (
     DataProgress,
     add_experiment_options,
+    bindings_option,
     main,
     no_plugin_option,
     print_message,
@@ -50,11 +51,16 @@ def train(
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@bindings_option
 @recorded_plugin_option
 @no_plugin_option
-def resume(run: Path, plugins: tuple[str, ...]) -> None:
-    """Continue a run from its last checkpoint."""
+def resume(run: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
+    """Continue a run from its last checkpoint.
+
+    Settings that changed, here or in its config.gin, hold from there on and are recorded: the loss, rates, the switch,
+    the seed, the folder of the data. The networks, the schedule and the images cannot change.
+    """
     from pggan_kit.api import train as training
 
     with DataProgress() as progress:
-        training.resume(run, plugins=plugins, data_progress=progress, say=print_message)
+        training.resume(run, bindings, plugins=plugins, data_progress=progress, say=print_message)

@@ -13,7 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pggan_kit.data.recorded import RecordedDataset, read_record
 from pggan_kit.errors import RunError
+from pggan_kit.runs.checkpoint_identity import is_list_of_changes
 from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
 from pggan_kit.system import distributed
 from pggan_kit.system.files import write_atomically
@@ -116,6 +118,7 @@ class RunDirectory:
         *,
         blocked: Sequence[str] = (),
         objects: Mapping[str, Sequence[str]] | None = None,
+        data: Mapping[str, int],
     ) -> None:
         """Write `config.gin`, `operative.gin` and `run.json`, once, before the run starts.
 
@@ -127,12 +130,14 @@ class RunDirectory:
             origin: the checkpoint that a branch goes on from; None for other runs.
             blocked: installed plugins that were left out.
             objects: selectors of the components that were given as objects, by their places.
+            data: what sampling needs to know of the data set: its `images`, `channels` and `classes`.
         """
         about: dict[str, Any] = {
             "command": command,
             "plugins": plugins,
             "blocked": list(blocked),
             "objects": dict(objects or {}),
+            "data": dict(data),
             "environment": describe_environment(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
@@ -144,6 +149,26 @@ class RunDirectory:
         write_atomically(self.path / "operative.gin", operative_text.encode())
         write_atomically(self.path / "run.json", (json_text(about, indent=1) + "\n").encode())
 
+    def update_record(
+        self, changes: Sequence[Mapping[str, Any]], operative_text: str, config_text: str | None = None
+    ) -> None:
+        """Record with which settings a run goes on; write nothing where the files say so already.
+
+        Args:
+            changes: the settings that changed up to here as the run was resumed, the last ones last.
+            operative_text: see `record`.
+            config_text: see `record`; None where the file was not overridden.
+        """
+        # First what is trained, and then since when: killed in between, a resumed run finds the difference again.
+        if config_text is not None:
+            write_atomically(self.path / "config.gin", config_text.encode())
+        if not (self.path / "operative.gin").exists() or self._read_text("operative.gin") != operative_text:
+            write_atomically(self.path / "operative.gin", operative_text.encode())
+        about = self.about()
+        if about["changes"] != list(changes):
+            about["changes"] = list(changes)
+            write_atomically(self.path / "run.json", (json_text(about, indent=1) + "\n").encode())
+
     def about(self) -> dict[str, Any]:
         """Return the content of `run.json`, as `record` wrote it.
 
@@ -154,7 +179,8 @@ class RunDirectory:
         try:
             content: dict[str, Any] = json.loads(self._read_text("run.json"))
             plugins_are_rows = all(_is_plugin_row(row) for row in content["plugins"])
-            content = {"blocked": [], "objects": {}, **content}  # an older version noted neither
+            # An older version noted neither; changes are noted where there are some.
+            content = {"blocked": [], "objects": {}, "changes": [], **content}
             are_lists = _is_list_of_texts(content["blocked"]) and all(
                 _is_list_of_texts(names) for names in content["objects"].values()
             )
@@ -164,7 +190,20 @@ class RunDirectory:
             raise RunError(f"{path} is damaged: its plugins are no rows of name, origin and sha256")
         if not are_lists:
             raise RunError(f"{path} is damaged: its blocked or objects are no lists of names")
+        if not is_list_of_changes(content["changes"]):
+            raise RunError(f"{path} is damaged: its changes are no list of `images` and `bindings`")
         return content
+
+    def read_data_record(self) -> RecordedDataset:
+        """Return what `run.json` records of the data set.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        try:
+            return read_record(self.about().get("data", {}))
+        except (ValueError, AttributeError) as error:
+            raise RunError(f"{self.path / 'run.json'} is damaged: {error}") from error
 
     def read_config(self) -> str:
         """Return the text of `config.gin`: includes and overrides resolved.

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pggan_kit.errors import RunError
-from pggan_kit.runs.checkpoint_identity import SECTIONS, Identity, read_noted_sizes
+from pggan_kit.runs.checkpoint_identity import SECTIONS, Identity, is_list_of_changes, read_noted_sizes
 from pggan_kit.schedule import FADE, STABLE
 
-FORMAT = 3
+FORMAT = 4
 """Number of the file format, which changes when an older version could no longer read the file."""
 
 
@@ -20,7 +21,7 @@ FORMAT = 3
 class Snapshot:
     """The content of a checkpoint: all that a run needs to go on from there.
 
-    Entries with a default are missing in checkpoints of versions that did not write them yet.
+    Entries with a default are known to a run alone, not to the state of its networks; a file may lack them.
 
     Attributes:
         images: the clock: reals drawn so far, over all ranks.
@@ -43,6 +44,10 @@ class Snapshot:
         components: the state that components saved, by their place in the config.
         compiled: for each network, whether its steps were compiled (`compiled`) or not (`eager`).
         component_classes: the class of each component that can save something, by its place.
+        alpha: the generator's alpha at this clock; 1 where it has no old path.
+        calibration_labels: the labels (N,) that the average's batch normalisation is calibrated with; None where it
+            needs none.
+        changes: the settings that changed so far as the run was resumed, as `run.json` has them.
     """
 
     images: int
@@ -67,6 +72,9 @@ class Snapshot:
     components: Mapping[str, Any] = field(default_factory=dict)
     compiled: Mapping[str, str] = field(default_factory=dict)
     component_classes: Mapping[str, str] = field(default_factory=dict)
+    alpha: float = 1.0
+    calibration_labels: Tensor | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def stage(self) -> int:
@@ -120,6 +128,9 @@ class Snapshot:
             "components": self.components,
             "compiled": self.compiled,
             "component_classes": self.component_classes,
+            "alpha": self.alpha,
+            "calibration_labels": self.calibration_labels,
+            "changes": self.changes,
         }
 
     @classmethod
@@ -235,6 +246,10 @@ def _is_means(value: object) -> bool:
     )
 
 
+def _is_labels(value: object) -> bool:
+    return value is None or (isinstance(value, Tensor) and value.dim() == 1 and value.dtype == torch.int64)
+
+
 def _is_identity(value: object) -> bool:
     if not isinstance(value, dict):
         return False
@@ -265,6 +280,9 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "components": _is_mapping_of(object),
     "compiled": _is_mapping_of_texts,
     "component_classes": _is_mapping_of_texts,
+    "alpha": lambda value: type(value) is float and 0 <= value <= 1,
+    "calibration_labels": _is_labels,
+    "changes": is_list_of_changes,
 }
 """Check of each entry's value, by the entry's name."""
 

@@ -245,7 +245,7 @@ class Loop:
         signal = None if agreed == TIMED_OUT else agreed
         raise Interrupted(
             signal,
-            f"stopped at images {self.state.images} and saved; go on with: pggan-kit resume {self.run.directory}",
+            f"stopped at images {self.state.images} and saved; go on with: pggan-kit resume {self.run.files.path}",
         )
 
     # Phases and stages.
@@ -414,14 +414,20 @@ class Loop:
         # Every process takes part in gathering the state; rank 0 alone writes it.
         components = self.hooks.collect("save_state", run=self.run)
         component_classes = list_implementing_classes(self.hooks, "save_state")
-        self.state.means.gather()
+        state = self.state
+        state.means.gather()
+        alpha = 1.0
+        if state.generator.bridge is not None:
+            alpha = self.fade.compute_alpha(state.stage, state.starts[-1], state.images, "generator")
         snapshot = replace(
-            self.state.take_snapshot(),
+            state.take_snapshot(),
             identity=self.run.identity,
             stage_over=stage_over,
             components=components,
             compiled=self.compiler.outcome,
             component_classes=component_classes,
+            alpha=alpha,
+            changes=self.run.changes,
         )
 
         self.recovery.snapshot = snapshot.copy_to_cpu()

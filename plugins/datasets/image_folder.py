@@ -60,7 +60,7 @@ class ImageFolder:
 
     def __init__(
         self,
-        folder: str,
+        folder: str | Path,
         channels: int = 3,
         size: int | Sequence[int] | None = None,
         fit: str = "crop",

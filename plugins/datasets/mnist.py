@@ -53,7 +53,9 @@ class MNIST:
 
     classes = 10
 
-    def __init__(self, folder: str | None = None, split: str = "train", pad: int = 0, limit: int | None = None) -> None:
+    def __init__(
+        self, folder: str | Path | None = None, split: str = "train", pad: int = 0, limit: int | None = None
+    ) -> None:
         check_choice("split", split, tuple(SPLITS))
         if not isinstance(pad, int) or not 0 <= pad <= 1000:
             raise SettingError("pad", f"must be a whole number of pixels in [0, 1000], not {pad!r}")

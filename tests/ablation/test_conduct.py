@@ -208,6 +208,17 @@ def test_a_base_that_changed_is_refused_by_its_line(begun: Ablate, tiny: Callabl
         begun()
 
 
+def test_a_new_name_of_the_gin_files_is_no_new_plan(begun: Ablate) -> None:
+    rows = read_rows()
+    Path("other.gin").write_text(Path("switch.gin").read_text().replace("tiny.gin", "./base.gin"))
+    Path("tiny.gin").rename("base.gin")
+    said: list[str] = []
+    ablation.ablate("other.gin", out="out", plugins=PLUGINS, say=said.append)
+    assert said == [], "no trial is run again"
+    assert json.loads(Path("out/plan.json").read_text())["name"] == "other"
+    assert read_rows() == rows
+
+
 def test_a_plan_changed_by_hand_is_refused(begun: Ablate) -> None:
     path = Path("out/plan.json")
     path.write_text(path.read_text().replace('"margin": 0.5', '"margin": 5.0'))

@@ -160,6 +160,19 @@ def test_a_run_is_resumed_from_anywhere_even_with_idle_bindings(
     assert result.stderr == f"{tmp_path / 'run'} was complete already, at images 40\n"
 
 
+def test_overrides_hold_from_where_a_run_is_resumed(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
+    lines = ["schedule.sizes = (4, 8)", "train.time_limit = 1e-9"]
+    assert cli("train", tiny(*lines), "--plugin", stub, "--run-dir", "run").exit_code == 75
+    result = cli("resume", "run", "--plugin", stub, "-b", "train.seed = 3", "-b", "train.time_limit = None")
+    assert result.exit_code == 0, result.output
+    said = re.search(r"changed at images \d+: train\.time_limit: 1e-09 -> None; train\.seed: 0 -> 3\n", result.stderr)
+    assert said and said[0] in Path("run/log.txt").read_text()
+    wrong = cli("resume", "run", "--plugin", stub, "-b", "train.sede = 3")
+    assert wrong.exit_code == 2 and "did you mean seed" in wrong.stderr
+    other = cli("resume", "run", "--plugin", stub, "-b", "architectures.PGGAN.generator_activation = 'relu'")
+    assert other.exit_code == 2 and "generator_activation: 'leaky_relu' there, 'relu' here" in other.stderr
+
+
 def test_a_run_directory_that_is_taken_is_refused(
     tiny: Callable[..., str], cli: Cli, stub: str, refused: Callable[..., str]
 ) -> None:

@@ -185,9 +185,9 @@ def test_beginnings_are_what_the_run_drew_when_it_grew(pair: SimpleNamespace, ru
     prepared, _ = prepare_run(pair.folder / run, [])
     ends = [saved for saved in RunDirectory(pair.folder / run).checkpoints().load_kept() if saved.stage_over]
     for stage, saved in enumerate(ends[:-1], start=1):
-        generator = restore_generator(
-            prepared.built.experiment, prepared.schedule(), prepared.hooks(), saved, grown=True
-        )
+        schedule = prepared.schedule()
+        own = prepared.identify_networks(schedule)
+        generator = restore_generator(prepared.built.experiment, schedule, prepared.hooks(), saved, own, grown=True)
         images = generator(draw_latents(generator.latent_size))
         assert torch.equal(images, pair.grown[run][stage])
     begins = draw_run(read_run(pair.folder / run), pytest.fail).begins

@@ -143,7 +143,7 @@ def test_a_checkpoint_of_another_form_says_what_is_wrong(run: Path, cli: Cli, st
 OTHERS = {
     "architecture": (
         "architectures.PGGAN.channels = 8",
-        r"checkpoint is of another architecture \(PGGAN.channels: 4 there, 8 here\)\..*--from RUN",
+        r"checkpoint is of another architecture \(architectures\.PGGAN\.channels: 4 there, 8 here\)\..*--from RUN",
     ),
     "latents": (
         "train.latent_size = 4",
@@ -155,7 +155,7 @@ OTHERS = {
     ),
     "sizes": ("schedule.sizes = (4, 8)", r"another schedule \(sizes: 4x4, 8x8, 16x16 there, 4x4, 8x8 here; "),
     "data set": ("datasets.Stub.n = 13", r"another data set \(images: 12 there, 13 here; content: [0-9a-f]+ there, "),
-    "classes": ("datasets.Stub.classes = 2", r"another data set \(.*classes: 0 there, 2 here"),
+    "classes": ("datasets.Stub.classes = 2", r"another kind of data \(classes: 0 there, 2 here\) and of another data"),
     "several": (
         "train.latent_size = 4\ndatasets.Stub.n = 13",
         r"of another architecture \(.*\) and of another data set \(",
