@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from pggan_kit.errors import RunError
 from pggan_kit.growth.fade import Fade
-from pggan_kit.runs.checkpoints import Checkpoints, Entry, Say
+from pggan_kit.runs.checkpoints import Checkpoints, Entry
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.system.seeding import fork_random_numbers
@@ -88,9 +89,15 @@ def restore_generator(
         grown: whether it is returned as it was right after the stage's end, when the next stage had begun and nothing
             was trained yet.
 
+    Warns:
+        Weights are NaN or infinite.
+
     Raises:
         RunError: the checkpoint does not fit the experiment.
     """
+    problem = _describe_non_finite(saved.ema)
+    if problem:
+        warnings.warn(f"the averaged generator of the checkpoint at images {saved.images} {problem}", stacklevel=2)
     with fork_random_numbers():  # networks are initialised under seeds of their own
         state = TrainState(experiment, schedule, torch.device("cpu"))
         state.load_snapshot(saved, other_optimizers=True)
@@ -99,6 +106,17 @@ def restore_generator(
             old_paths = Fade(hooks, experiment.fade_reals).find_old_paths(stage, state.images)
             state.grow(dict.fromkeys(old_paths, True))
     return copy_generator(state, hooks)
+
+
+def _describe_non_finite(weights: Mapping[str, Tensor]) -> str:
+    """Return what is wrong with weights of which some are NaN or infinite; nothing where none is."""
+    names = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if not names:
+        return ""
+    listed = ", ".join(names[:3])
+    if len(names) > 3:
+        listed += ", ..."
+    return f"has NaN or infinite numbers in {len(names)} of {len(weights)} tensors: {listed}. Its images are of no use"
 
 
 @torch.no_grad()
@@ -135,25 +153,32 @@ def draw_images(
     return torch.cat(pictures)
 
 
-def load_stage_end(checkpoints: Checkpoints, stage: str | int, say: Say = warnings.warn) -> tuple[Entry, Snapshot]:
+def load_stage_end(checkpoints: Checkpoints, stage: str | int) -> tuple[Entry, Snapshot]:
     """Return the checkpoint that was kept as a stage ended: its row in `read_entries()`, and its content.
 
     Args:
         checkpoints: the run's checkpoints.
         stage: its number from 0, or its size, as `28x28`.
-        say: the receiver of one sentence where the list of checkpoints is damaged.
 
     Raises:
-        RunError: no such stage has ended; the message lists those that have.
+        RunError: no such stage has ended, or its checkpoint is damaged; the message lists those that have.
     """
     ended: list[str] = []
-    for entry in checkpoints.read_entries(say):
+    damaged = ""
+    for entry in checkpoints.read_entries():
         if not entry.forever:
             continue
-        saved = checkpoints.load(entry)
+        # The one that is asked for may be whole.
+        try:
+            saved = checkpoints.load(entry)
+        except RunError as error:
+            damaged += f". {error}"
+            continue
         # The end of a fade is kept forever too.
         if saved.stage_over:
             if str(stage) in (str(saved.stage), saved.size):
                 return entry, saved
             ended.append(f"{saved.stage} ({saved.size})")
-    raise RunError(f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}")
+    raise RunError(
+        f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}{damaged}"
+    )
