@@ -57,7 +57,7 @@ class Run:
         self.alpha: dict[str, float] = {}
         self.identity: Identity = {}
         self.evaluator: Evaluator | None = None
-        self.checkpoints = files.checkpoints(experiment.keep)
+        self.checkpoints = files.checkpoints(experiment.keep, files.warn)
 
     @property
     def name(self) -> str:
@@ -130,7 +130,7 @@ class Run:
             generator = self.generator()
         else:
             try:
-                _, saved = load_stage_end(self.checkpoints, stage, self.files.warn)
+                _, saved = load_stage_end(self.checkpoints, stage)
             except RunError as error:
                 raise RunError(f"{self.directory}, stage {stage!r}: {error}") from None
             generator = restore_generator(self.experiment, self.schedule, self.hooks, saved)

@@ -43,6 +43,7 @@ class Snapshot:
         components: the state that components saved, by their place in the config.
         compiled: for each network, whether its steps were compiled (`compiled`) or not (`eager`).
         component_classes: the class of each component that can save something, by its place.
+        forever: whether the checkpoint is kept however many follow.
     """
 
     images: int
@@ -67,6 +68,7 @@ class Snapshot:
     components: Mapping[str, Any] = field(default_factory=dict)
     compiled: Mapping[str, str] = field(default_factory=dict)
     component_classes: Mapping[str, str] = field(default_factory=dict)
+    forever: bool = False
 
     @property
     def stage(self) -> int:
@@ -120,6 +122,7 @@ class Snapshot:
             "components": self.components,
             "compiled": self.compiled,
             "component_classes": self.component_classes,
+            "forever": self.forever,
         }
 
     @classmethod
@@ -265,6 +268,7 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "components": _is_mapping_of(object),
     "compiled": _is_mapping_of_texts,
     "component_classes": _is_mapping_of_texts,
+    "forever": lambda value: type(value) is bool,
 }
 """Check of each entry's value, by the entry's name."""
 

@@ -81,7 +81,7 @@ def test_whenever_the_process_dies_the_last_checkpoint_or_the_new_one_is_whole(
         status = in_a_child(save_and_die)
         assert status in (0, KILLED)
         said: list[str] = []
-        images = Checkpoints(folder).load_last(said.append).images
+        images = Checkpoints(folder, say=said.append).load_last().images
         assert images in (1, 2) and not said, said
         # Dropped is only what a later whole one stands for.
         assert images == 2 or all(path.read_bytes() == content for path, content in before.items())

@@ -20,15 +20,17 @@ KEYS = [
     "format", "images", "steps", "starts", "discriminator_updates", "last_tick", "phase", "bridged", "generator", "ema",
     "discriminator", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds", "warned_stage",
     "identity", "stage_over", "components", "compiled", "component_classes",
+    "forever",
 ]  # fmt: skip
 """Entries of the file, in the order in which they are written."""
 
-LATER = {"scalers", "identity", "stage_over", "components", "compiled", "component_classes"}
+LATER = {"scalers", "identity", "stage_over", "components", "compiled", "component_classes", "forever"}
 """Entries that the first checkpoints of this format did not have."""
 
 CORE = Path(pggan_kit.__file__).parent
-SHARED = {"images", "steps", "phase", "generator", "discriminator", "components", "compiled", "format"}
-"""Keys that other dicts have too: rows of statistics, networks by name, the catalogue, and `pggan-kit plan`."""
+SHARED = {"images", "steps", "phase", "generator", "discriminator", "components", "compiled", "format", "forever"}
+"""Keys that other dicts have too: rows of statistics and of the manifest, networks by name, the catalogue, and
+`pggan-kit plan`."""
 
 
 def test_the_file_has_the_form_of_format_3() -> None:
@@ -45,7 +47,7 @@ def test_a_snapshot_comes_back_from_its_content() -> None:
         "starts": (0, 8), "phase": "fade", "bridged": {"generator": True}, "scalers": {"generator": {"scale": 2.0}},
         "means": SavedMeans({"a": torch.ones(())}, {"a": 2}), "dropped": 1, "rewinds": 2, "warned_stage": 0,
         "identity": identity, "stage_over": True, "components": {"x": [1, None]}, "compiled": {"generator": "eager"},
-        "component_classes": {"x": "X"},
+        "component_classes": {"x": "X"}, "forever": True,
     }  # fmt: skip
     snapshot = snapshot_at(9, steps=3, discriminator_updates=5, last_tick=7, **changes)
     read = Snapshot.from_content(snapshot.content())
@@ -75,7 +77,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("scalers", []), ("means", {}), ("means", {"sums": {"a": torch.ones(())}, "counts": {}}), ("dropped", -1),
     ("rewinds", 0.5), ("warned_stage", -2), ("identity", None), ("identity", {"schedule": {}}),
     ("identity", {"architecture": {}, "schedule": {"sizes": 3}, "dataset": {}}), ("stage_over", 1),
-    ("components", [1]), ("compiled", {"generator": 1}), ("component_classes", "x"),
+    ("components", [1]), ("compiled", {"generator": 1}), ("component_classes", "x"), ("forever", 1),
 ]  # fmt: skip
 
 
