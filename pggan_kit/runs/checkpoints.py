@@ -344,9 +344,8 @@ class Checkpoints:
                 left_out = ""
                 if damaged or others:
                     left_out = f", and left out as damaged: {', '.join([*damaged, *others])}"
-                self._say(
-                    f"{self.folder / MANIFEST} {problem}: {len(whole)} whole checkpoints were found without it{left_out}"
-                )
+                manifest = self.folder / MANIFEST
+                self._say(f"{manifest} {problem}: {len(whole)} whole checkpoints were found without it{left_out}")
             return _Survey(whole, [], damaged, is_as_listed=not whole)
 
         # One later than the last row was not listed yet; one that is to stay was never dropped.

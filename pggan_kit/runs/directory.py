@@ -29,7 +29,7 @@ LONGEST_NAME = 60
 """Maximum characters of a config's name in a run's: with four bytes each they still fit a file name."""
 
 START = ("config.gin", "operative.gin", "run.json")
-"""Names of the files that a run begins with, in the order in which they are written: the last makes the folder a run."""
+"""Names of the files that a run begins with, in the order of writing: the last one makes the folder a run."""
 
 NOT_EMPTY = (errno.EEXIST, errno.ENOTEMPTY)
 """Errors of renaming a folder to the name of one that is not empty."""

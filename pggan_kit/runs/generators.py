@@ -179,6 +179,4 @@ def load_stage_end(checkpoints: Checkpoints, stage: str | int) -> tuple[Entry, S
             if str(stage) in (str(saved.stage), saved.size):
                 return entry, saved
             ended.append(f"{saved.stage} ({saved.size})")
-    raise RunError(
-        f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}{damaged}"
-    )
+    raise RunError(f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}{damaged}")

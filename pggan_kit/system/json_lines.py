@@ -18,7 +18,6 @@ from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_text import json_text
 
-
 _CHECKED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}')
 """A row and its checksum. Rows that were written by hand, without one, are read as they are."""
 

@@ -15,6 +15,7 @@ from click.testing import Result
 import pggan_kit
 from pggan_kit.runs.checkpoints import Checkpoints
 
+
 def spoil(run: Any, value: float, count: int) -> list[str]:
     """Save the run's last checkpoint again with a number in all of the average's first tensors; return their names."""
     saved = run.checkpoints.load_last()
@@ -36,7 +37,7 @@ def test_nothing_is_drawn_from_weights_that_are_not_finite(
     said += f"tensors: {listed}. Its images are of no use"
 
     # The weights are there to be looked at.
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="averaged generator") as caught:
         generator = pggan_kit.load_generator("run", plugins=[stub])
     assert [str(warning.message) for warning in caught] == [said]
     assert not all(tensor.isfinite().all() for tensor in generator.state_dict().values())

@@ -230,9 +230,10 @@ def test_labels_are_never_beside_images_of_another_build(tmp_path: Path, monkeyp
             raise KeyboardInterrupt
         commit(writer)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(array_files.ArrayWriter, "commit", die_at_the_images)
-        open_data(source, make_settings(tmp_path), [(6, 6)], 0)
+        with pytest.raises(KeyboardInterrupt):
+            open_data(source, make_settings(tmp_path), [(6, 6)], 0)
     with pytest.warns(UserWarning, match="left out"):
         level = open_data(source, make_settings(tmp_path), [(6, 6)], 0).level((6, 6))
     np.testing.assert_array_equal(level.labels, [i % 3 for i in range(20) if i != 4])

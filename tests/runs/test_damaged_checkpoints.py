@@ -428,7 +428,9 @@ def test_leftovers_of_a_killed_process_are_removed_and_counted(train: Callable[.
     passing = [entry for entry in run.checkpoints.read_entries() if not entry.forever]
     leftover = Checkpoints(run.checkpoints.folder, keep=100).save(replace(run.checkpoints.load_last(), images=30))
     unlist(run.checkpoints.folder, 30)
-    parts = [Path("run/.stats.jsonl.a1.part"), Path("run/samples/.x.png.b2.part"), Path("run/checkpoints/.y.pt.c3.part")]
+    parts = [
+        Path("run", name) for name in (".stats.jsonl.a1.part", "samples/.x.png.b2.part", "checkpoints/.y.pt.c3.part")
+    ]
     for path in parts:
         path.write_bytes(b"half")
     kept = Path("run/mine.part")

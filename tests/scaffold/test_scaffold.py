@@ -187,7 +187,7 @@ def test_a_plugin_that_cannot_be_written_whole_leaves_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", fail_at_the_second)
-        with pytest.raises(PluginError, match="cannot write .*: No space left on device"):
+        with pytest.raises(PluginError, match=r"cannot write .*: No space left on device"):
             scaffold.write_plugin("mine-too", "losses", tmp_path, single)
     assert list(tmp_path.iterdir()) == []
     files, _ = scaffold.write_plugin("mine-too", "losses", tmp_path, single)

@@ -60,8 +60,8 @@ def test_a_damaged_row_is_dropped_and_said_when_the_file_is_cut(tmp_path: Path) 
     rows.cut(16, said.append)
     assert said == [f"{rows.path} was damaged; dropped 1 of its lines: 1"]
     assert rows.read() == ROWS[1:2]
+    rows.path.write_bytes(rows.path.read_bytes().replace(b"300", b"200"))
     with pytest.warns(UserWarning, match="left out 1 of its lines: 1"):
-        rows.path.write_bytes(rows.path.read_bytes().replace(b"300", b"200"))
         assert rows.read() == []
 
 
