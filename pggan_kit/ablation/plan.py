@@ -482,7 +482,9 @@ def load_plan(folder: Path) -> Plan:
             raise TypeError("`plugins` is not a mapping from paths to SHA-256")
     except FileNotFoundError:
         raise RunError(f"{folder} holds no ablation (it has no {PLAN})") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
     # A plan edited after the first start would no longer be the one that was fixed.

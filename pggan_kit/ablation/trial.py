@@ -105,7 +105,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     """Return the result of a trial that has ended; None if it has not.
 
     Raises:
-        RunError: The file is damaged.
+        RunError: The file is damaged, or cannot be read.
     """
     path = folder / RESULT
     try:
@@ -115,7 +115,9 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         # The trial writes the file last, when it has ended.
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error}); remove it, and the trial is evaluated again") from error
     return dict(result)
 
@@ -163,13 +165,13 @@ def _train_to_end(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence
 
 
 def _train_or_resume(folder: Path, config: Path, seed: int, plugins: Sequence[Any], start_from: str | None) -> None:
-    """Resume the run of a folder that has a checkpoint; else remove the folder and train from the start."""
+    """Resume the run of a folder; if it has saved nothing yet, remove the folder and train from the start."""
     if folder.exists():
         with RunLock(folder):
-            has_checkpoint = (folder / "run.json").exists() and bool(RunDirectory(folder).checkpoints().read_entries())
-            if not has_checkpoint:
+            has_trained = RunDirectory(folder).has_trained()
+            if not has_trained:
                 shutil.rmtree(folder)
-        if has_checkpoint:
+        if has_trained:
             resume(folder, plugins=plugins)
             return
     train(config, [f"train.seed = {seed}"], run_dir=folder, plugins=plugins, start_from=start_from)

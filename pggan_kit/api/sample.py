@@ -32,7 +32,8 @@ def sample(
         plugins, stage: see `load_generator`.
 
     Raises:
-        RunError: the run cannot be read, no such stage has ended, or the target cannot be written.
+        RunError: the run cannot be read, no such stage has ended, the images are NaN or infinite, or the target cannot
+            be written.
     """
     images = draw(load_generator(run_dir, stage=stage, plugins=plugins), count, seed)
     if target.suffix == ".npz":
@@ -62,6 +63,9 @@ def draw(
         seed: the seed of latents and noise.
         batch: number of images that are drawn at once.
         alpha: alpha in [0, 1] instead of the generator's own where it stands within a fade.
+
+    Raises:
+        RunError: images are NaN or infinite, which uint8 would not show.
     """
     latents = torch.randn(count, generator.latent_size, generator=torch_generator(seed, "sample"))
     labels = None
@@ -80,7 +84,13 @@ def draw(
             batch_labels = None
             if labels is not None:
                 batch_labels = labels[rows]
-            batches.append(to_uint8(generator(latents[rows], batch_labels, share)))
+            pictures = generator(latents[rows], batch_labels, share)
+            if not pictures.isfinite().all():
+                raise RunError(
+                    f"the generator at images {generator.images} draws NaN or infinite numbers: there is nothing to "
+                    "show. Draw from the end of an earlier stage"
+                )
+            batches.append(to_uint8(pictures))
     return np.concatenate(batches)
 
 

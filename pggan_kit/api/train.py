@@ -31,7 +31,7 @@ from pggan_kit.runs.checkpoint_identity import (
     require_same,
 )
 from pggan_kit.runs.checkpoints import Say
-from pggan_kit.runs.directory import RunDirectory, read_command_line
+from pggan_kit.runs.directory import RunDirectory, describe_start, read_command_line
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
@@ -100,16 +100,17 @@ def _begin_run(
     schedule = prepared.schedule()
     hooks = prepared.hooks()
     point: BranchPoint | None = None
+    warnings: list[str] = []
     if start_from is not None:
-        point = find_branch_point(start_from)
+        point = find_branch_point(start_from, warnings.append)
     data = prepared.data(schedule, progress)
     state = prepared.state(schedule)
     own = identify_experiment(prepared.built.settings, schedule, data)
     evaluator = prepared.evaluator(schedule.stages, state.device, data)
     saved: Snapshot | None = None
-    warnings: list[str] = []
     if point is not None:
-        saved, warnings = load_branch_point(point, own, state, hooks)
+        saved, notes = load_branch_point(point, own, state, hooks)
+        warnings += notes
 
     files = _make_directory(prepared, run_dir, point, data)
     run = Run(files, experiment, schedule, state, hooks)
@@ -155,6 +156,7 @@ def resume(
     # Locked before anything is read that another process may still write.
     distributed.run_on_rank_0(files.lock)
     try:
+        distributed.run_on_rank_0(files.require_no_links)
         return _resume_locked(prepared, files, bool(bindings), data_progress, say)
     finally:
         files.unlock()
@@ -189,6 +191,7 @@ def _resume_locked(
 
     # The files, back at the checkpoint; the warnings again, as the number of processes may be another one now.
     if distributed.rank() == 0:
+        files.remove_leftovers(run.checkpoints)
         files.cut_stats(state.images)
         files.log(f"resumed at images {state.images}")
     if state.images >= schedule.total:
@@ -241,12 +244,10 @@ def _record_changes(
 
 def _load_last(files: RunDirectory) -> Snapshot | None:
     """Return the last whole checkpoint; None where a run was killed before its first, so that it starts again."""
-    checkpoints = files.checkpoints()
-    is_untouched = not checkpoints.has_files() and not files.stats()
     # A branch has the weights of its first checkpoint from another run: it cannot start again without them.
-    if is_untouched and "from" not in files.about():
+    if not files.has_trained() and "from" not in files.about():
         return None
-    return checkpoints.load_last(files.warn)
+    return files.checkpoints(say=files.warn).load_last()
 
 
 def _make_directory(
@@ -264,13 +265,11 @@ def _make_directory(
     record = {"images": len(dataset), "channels": data.image_channels, "classes": data.classes}
 
     def make() -> str:
-        files = RunDirectory.create(path, prepared.config.name)
-        made.append(files)
         plugins = [
             {"name": plugin.name, "origin": plugin.origin, "sha256": plugin.sha256}
             for plugin in prepared.plugins.loaded
         ]
-        files.record(
+        start = describe_start(
             plugins,
             prepared.built.config.text(),
             prepared.built.operative,
@@ -280,6 +279,8 @@ def _make_directory(
             objects=prepared.objects,
             data=record,
         )
+        files = RunDirectory.create(path, prepared.config.name, start)
+        made.append(files)
         return str(files.path)
 
     # Rank 0 goes on with the object that holds the lock.

@@ -177,7 +177,11 @@ class Pyramid:
                 done += len(chunk.labels) + len(chunk.skipped)
                 self._progress(done, total, what)
 
-            # Labels first: the images in their place are the sign that both are there.
+            # Labels first: images in their place are the sign that both are there, and are of one build. Damaged ones
+            # that might look whole beside other labels go before.
+            with explain_disk_errors(self.folder):
+                for size in sizes:
+                    self._name_files(size)[0].unlink(missing_ok=True)
             for writer in (*label_writers.values(), *image_writers.values()):
                 writer.commit()
         self._warn(skipped, enlarged, sizes)

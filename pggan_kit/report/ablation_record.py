@@ -149,7 +149,9 @@ def _read_plan(path: Path) -> dict[str, Any]:
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
         complete = _is_complete(plan)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     if not complete:
         raise RunError(f"{path} is damaged: it does not name variants, contrasts and a primary endpoint")
@@ -215,7 +217,7 @@ def read_contrasts(ablation: AblationRecord) -> list[Mapping[str, Any]]:
     """Return the contrasts of `analysis.json`; none before there is one.
 
     Raises:
-        RunError: The file is damaged.
+        RunError: The file is damaged, or cannot be read.
     """
     path = ablation.folder / "analysis.json"
     try:
@@ -227,7 +229,9 @@ def read_contrasts(ablation: AblationRecord) -> list[Mapping[str, Any]]:
                 raise ValueError("a contrast lacks an entry")
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return list(contrasts)
 

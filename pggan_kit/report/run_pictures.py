@@ -104,7 +104,7 @@ def _iterate_checkpoints(chain: Sequence[RunRecord], say: Say) -> Iterator[tuple
     """Yield the checkpoints of a lineage with their run's place in it, of each run those up to where the next began."""
     for place, ancestor in enumerate(chain):
         limit = _branch_clock_after(chain, place)
-        for saved in RunDirectory(ancestor.folder).checkpoints().load_kept(say):
+        for saved in RunDirectory(ancestor.folder).checkpoints(say=say).load_kept():
             if saved.images <= limit:
                 yield place, saved
 

@@ -10,6 +10,7 @@ from pggan_kit.errors import RunError
 from pggan_kit.growth.fade import NETS, Fade
 from pggan_kit.plugin_host.hooks import list_implementing_classes
 from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits
+from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import load_stage_end
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot
@@ -34,23 +35,24 @@ class BranchPoint:
     origin: dict[str, Any]
 
 
-def find_branch_point(text: str | Path) -> BranchPoint:
+def find_branch_point(text: str | Path, say: Say) -> BranchPoint:
     """Return the checkpoint that `RUN` (its last) or `RUN@STAGE` (the stage's end) names.
 
     Args:
         text: the run's folder, and after an @ the stage's number from 0, or its size: `2` or `28x28`.
+        say: the receiver of one sentence for each of its checkpoints that is damaged. Nothing is written there.
 
     Raises:
         RunError: no such run, stage or checkpoint.
     """
     folder, stage = _split_start(str(text))
     files = RunDirectory.open(folder)
-    checkpoints = files.checkpoints()
+    checkpoints = files.checkpoints(say=say)
     if stage is None:
-        entry, saved = checkpoints.find_last(files.warn)
+        entry, saved = checkpoints.find_last()
     else:
         try:
-            entry, saved = load_stage_end(checkpoints, stage, files.warn)
+            entry, saved = load_stage_end(checkpoints, stage)
         except RunError as error:
             raise RunError(f"--from {folder}@{stage}: {error}") from None
 

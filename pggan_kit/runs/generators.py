@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ from pggan_kit.errors import RunError
 from pggan_kit.growth.fade import Fade
 from pggan_kit.runs.average import calibrate_batch_norm, draw_calibration_labels, is_copy
 from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits, require_same_networks
-from pggan_kit.runs.checkpoints import Checkpoints, Entry, Say
+from pggan_kit.runs.checkpoints import Checkpoints, Entry
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import (
     TrainState,
@@ -96,9 +97,15 @@ def restore_generator(
         grown: whether it is returned as it was right after the stage's end, when the next stage had begun and nothing
             was trained yet.
 
+    Warns:
+        Weights are NaN or infinite.
+
     Raises:
         RunError: the checkpoint does not fit the experiment, or is of other networks.
     """
+    problem = _describe_non_finite(saved.ema)
+    if problem:
+        warnings.warn(f"the averaged generator of the checkpoint at images {saved.images} {problem}", stacklevel=2)
     if grown:
         # A branch may have begun here, whose next stage is its own.
         require_branch_fits(saved.identity, own, saved.stage, any(saved.bridged.values()))
@@ -138,6 +145,17 @@ def count_classes(experiment: Experiment, stage: Stage) -> int:
     return stage.classes
 
 
+def _describe_non_finite(weights: Mapping[str, Tensor]) -> str:
+    """Return what is wrong with weights of which some are NaN or infinite; nothing where none is."""
+    names = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if not names:
+        return ""
+    listed = ", ".join(names[:3])
+    if len(names) > 3:
+        listed += ", ..."
+    return f"has NaN or infinite numbers in {len(names)} of {len(weights)} tensors: {listed}. Its images are of no use"
+
+
 @torch.no_grad()
 def draw_images(
     net: nn.Module, latents: Tensor, labels: Tensor | None, alpha: Tensor | None, seed: int, device: torch.device
@@ -172,25 +190,30 @@ def draw_images(
     return torch.cat(pictures)
 
 
-def load_stage_end(checkpoints: Checkpoints, stage: str | int, say: Say = warnings.warn) -> tuple[Entry, Snapshot]:
+def load_stage_end(checkpoints: Checkpoints, stage: str | int) -> tuple[Entry, Snapshot]:
     """Return the checkpoint that was kept as a stage ended: its row in `read_entries()`, and its content.
 
     Args:
         checkpoints: the run's checkpoints.
         stage: its number from 0, or its size, as `28x28`.
-        say: the receiver of one sentence where the list of checkpoints is damaged.
 
     Raises:
-        RunError: no such stage has ended; the message lists those that have.
+        RunError: no such stage has ended, or its checkpoint is damaged; the message lists those that have.
     """
     ended: list[str] = []
-    for entry in checkpoints.read_entries(say):
+    damaged = ""
+    for entry in checkpoints.read_entries():
         if not entry.forever:
             continue
-        saved = checkpoints.load(entry)
+        # The one that is asked for may be whole.
+        try:
+            saved = checkpoints.load(entry)
+        except RunError as error:
+            damaged += f". {error}"
+            continue
         # The end of a fade is kept forever too.
         if saved.stage_over:
             if str(stage) in (str(saved.stage), saved.size):
                 return entry, saved
             ended.append(f"{saved.stage} ({saved.size})")
-    raise RunError(f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}")
+    raise RunError(f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}{damaged}")

@@ -59,7 +59,7 @@ class Run:
         self.identity: Identity = {}
         self.changes: list[dict[str, Any]] = []
         self.evaluator: Evaluator | None = None
-        self.checkpoints = files.checkpoints(experiment.keep)
+        self.checkpoints = files.checkpoints(experiment.keep, files.warn)
 
     @property
     def name(self) -> str:
@@ -132,8 +132,7 @@ class Run:
             generator = self.generator()
         else:
             try:
-                checkpoints = RunDirectory(self.directory).checkpoints()
-                _, saved = load_stage_end(checkpoints, stage, self.files.warn)
+                _, saved = load_stage_end(self.checkpoints, stage)
             except RunError as error:
                 raise RunError(f"{self.directory}, stage {stage!r}: {error}") from None
             generator = restore_generator(self.experiment, self.schedule, self.hooks, saved, self.identity)

@@ -48,6 +48,7 @@ class Snapshot:
         calibration_labels: the labels (N,) that the average's batch normalisation is calibrated with; None where it
             needs none.
         changes: the settings that changed so far as the run was resumed, as `run.json` has them.
+        forever: whether the checkpoint is kept however many follow.
     """
 
     images: int
@@ -75,6 +76,7 @@ class Snapshot:
     alpha: float = 1.0
     calibration_labels: Tensor | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
+    forever: bool = False
 
     @property
     def stage(self) -> int:
@@ -131,6 +133,7 @@ class Snapshot:
             "alpha": self.alpha,
             "calibration_labels": self.calibration_labels,
             "changes": self.changes,
+            "forever": self.forever,
         }
 
     @classmethod
@@ -283,6 +286,7 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "alpha": lambda value: type(value) is float and 0 <= value <= 1,
     "calibration_labels": _is_labels,
     "changes": is_list_of_changes,
+    "forever": lambda value: type(value) is bool,
 }
 """Check of each entry's value, by the entry's name."""
 

@@ -109,6 +109,8 @@ class Loop:
 
     def train_to_end(self, saved: Snapshot | None) -> dict[str, Any]:
         """Train from the beginning, or from a checkpoint, to the last image; return the result of the run."""
+        if distributed.rank() == 0:
+            self.run.files.keep_start()
         self.hooks.call("before_run", run=self.run)
 
         # A branch also continues from a checkpoint, but from that of another run.
@@ -357,6 +359,7 @@ class Loop:
 
         state.last_tick = state.images
         if distributed.rank() == 0:
+            self.run.files.keep_start()
             row = {"images": state.images, "steps": state.steps, "phase": state.phase, **stats}
             self.run.files.append_stats(row)
         self.hooks.call("after_tick", run=self.run, stage=state.stage, state=state, stats=stats)
@@ -432,6 +435,7 @@ class Loop:
 
         self.recovery.snapshot = snapshot.copy_to_cpu()
         if distributed.rank() == 0:
+            self.run.files.keep_start()
             self.last_checkpoint = self.run.checkpoints.save(self.recovery.snapshot, keep_forever)
 
     # After a loss or gradient became NaN or infinite.

@@ -145,8 +145,10 @@ def _read_idx(path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return _parse_idx(file, path, magic, shape)  # type: ignore[arg-type]
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is corrupt or cut short ({error}): download it again") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _parse_idx(file: BinaryIO, path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -274,7 +274,7 @@ def test_a_switch_that_cannot_be_asked_again_leaves_dots(
     """It gives other alphas than in training, or fails without its run: only those of the ticks are known."""
     run = copied("soft")
     said: list[str] = []
-    rows = (run / "stats.jsonl").read_text()
+    rows = re.sub(r', "crc32": "\w+"', "", (run / "stats.jsonl").read_text())
     (run / "stats.jsonl").write_text(rows.replace('"Progress/alpha": 0.5', '"Progress/alpha": 0.25', 1))
     assert draw_alpha(run, said) == [([8, 16, 24, 32, 40], [1, 0.25, 1, 0.5, 1], "None")]
     (sentence,) = said

@@ -60,8 +60,8 @@ def test_two_checkpoints_at_one_clock_leave_the_kept_one_alone(tmp_path: Path) -
     checkpoints.save(snapshot_at(9))
     assert kept.exists()
     assert [(entry.images, entry.forever) for entry in checkpoints.read_entries()] == [(8, True), (9, False)]
-    checkpoints.save(snapshot_at(8))
-    assert checkpoints.read_entries()[-1].forever, "the same content saved again stays forever"
+    assert checkpoints.save(snapshot_at(8), forever=True) == kept, "the same content has one file"
+    assert [entry.images for entry in checkpoints.read_entries()] == [9, 8]
 
 
 class Crash(BaseException):
@@ -70,10 +70,10 @@ class Crash(BaseException):
 
 @pytest.mark.parametrize("failing", ["replace", "fsync"])
 @pytest.mark.parametrize("which", [1, 2])
-def test_a_crash_while_writing_leaves_the_last_one(
+def test_a_crash_while_writing_leaves_the_last_one_or_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, which: int
 ) -> None:
-    """At the checkpoint's own file or at the manifest, before the rename: the previous checkpoint still loads."""
+    """Before the rename of the checkpoint's own file, the previous one loads; at the manifest's, the new one."""
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(snapshot_at(1))
     calls = []
@@ -90,7 +90,7 @@ def test_a_crash_while_writing_leaves_the_last_one(
     with pytest.raises(Crash):
         checkpoints.save(snapshot_at(2))
     monkeypatch.undo()
-    assert Checkpoints(tmp_path).load_last().images == 1
+    assert Checkpoints(tmp_path).load_last().images == which
     checkpoints.save(snapshot_at(3))
     assert checkpoints.load_last().images == 3
 
@@ -151,7 +151,9 @@ def test_code_in_a_checkpoint_is_refused_unrun(tmp_path: Path, form: str) -> Non
     else:
         path.write_bytes(pickle.dumps({"weights": Payload(proof)}, protocol=2))
     rows = json.loads((folder / MANIFEST).read_text())
-    rows[-1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    rows[-1] |= {"sha256": sha256, "file": f"{1:012d}-{sha256[:8]}.pt"}
+    path.rename(folder / rows[-1]["file"])
     (folder / MANIFEST).write_text(json.dumps(rows))
     with pytest.raises(RunError, match="never code"):
         Checkpoints(folder).load_last()

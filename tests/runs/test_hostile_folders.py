@@ -25,7 +25,7 @@ from pggan_kit.errors import PluginError, RunError
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.plugin_host.plugin_files import read_trusted_hashes
 from pggan_kit.runs.checkpoints import MANIFEST
-from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.directory import START, RunDirectory
 
 Cli = Callable[..., Result]
 
@@ -466,7 +466,7 @@ def test_a_runs_folder_lies_right_under_runs_whatever_its_config_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    files = RunDirectory.create(None, name)
+    files = RunDirectory.create(None, name, dict.fromkeys(START, ""))
     files.unlock()
     assert files.path.resolve().parent == tmp_path / "runs"
     assert files.path.name.startswith("00000-") and files.path.name.isprintable()

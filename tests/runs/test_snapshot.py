@@ -21,19 +21,22 @@ KEYS = [
     "format", "images", "steps", "starts", "discriminator_updates", "last_tick", "phase", "bridged", "generator", "ema",
     "discriminator", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds", "warned_stage",
     "identity", "stage_over", "components", "compiled", "component_classes", "alpha", "calibration_labels",
-    "changes",
+    "changes", "forever",
 ]  # fmt: skip
 """Entries of the file, in the order in which they are written."""
 
 OF_THE_RUN = {
     "scalers", "identity", "stage_over", "components", "compiled", "component_classes", "alpha", "calibration_labels",
-    "changes",
+    "changes", "forever",
 }  # fmt: skip
 """Entries that a file may lack: the state of the networks is whole without them."""
 
 CORE = Path(pggan_kit.__file__).parent
-SHARED = {"images", "steps", "phase", "generator", "discriminator", "components", "compiled", "format", "changes"}
-"""Keys that other dicts have too: rows of statistics, networks by name, `run.json`, the catalogue, `pggan-kit plan`."""
+SHARED = {
+    "images", "steps", "phase", "generator", "discriminator", "components", "compiled", "format", "changes", "forever",
+}  # fmt: skip
+"""Keys that other dicts have too: rows of statistics and of the manifest, networks by name, `run.json`, the catalogue,
+`pggan-kit plan`."""
 
 
 def test_the_file_has_the_form_of_format_4() -> None:
@@ -50,7 +53,7 @@ def test_a_snapshot_comes_back_from_its_content() -> None:
         "starts": (0, 8), "phase": "fade", "bridged": {"generator": True}, "scalers": {"generator": {"scale": 2.0}},
         "means": SavedMeans({"a": torch.ones(())}, {"a": 2}), "dropped": 1, "rewinds": 2, "warned_stage": 0,
         "identity": identity, "stage_over": True, "components": {"x": [1, None]}, "compiled": {"generator": "eager"},
-        "component_classes": {"x": "X"}, "alpha": 0.5, "calibration_labels": torch.arange(3),
+        "component_classes": {"x": "X"}, "alpha": 0.5, "calibration_labels": torch.arange(3), "forever": True,
         "changes": [{"images": 8, "bindings": {"train.seed": ["0", None]}}],
     }  # fmt: skip
     snapshot = snapshot_at(9, steps=3, discriminator_updates=5, last_tick=7, **changes)
@@ -81,7 +84,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("scalers", []), ("means", {}), ("means", {"sums": {"a": torch.ones(())}, "counts": {}}), ("dropped", -1),
     ("rewinds", 0.5), ("warned_stage", -2), ("identity", None), ("identity", {"schedule": {}}),
     ("identity", {"architecture": {}, "schedule": {"sizes": 3}, "dataset": {}}), ("stage_over", 1),
-    ("components", [1]), ("compiled", {"generator": 1}), ("component_classes", "x"),
+    ("components", [1]), ("compiled", {"generator": 1}), ("component_classes", "x"), ("forever", 1),
     ("alpha", 1), ("alpha", 1.5), ("alpha", float("nan")), ("calibration_labels", [1]),
     ("calibration_labels", torch.ones(2)), ("calibration_labels", torch.ones(1, 1, dtype=torch.int64)),
     ("changes", {}), ("changes", [3]), ("changes", [{"images": 1.0, "bindings": {}}]),

@@ -17,6 +17,7 @@ from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Stage
+from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.testing import ObserverSuite
 from pggan_plugins.observers import TransitionShock
 from pggan_plugins.observers.shock import (
@@ -108,7 +109,7 @@ class Scripted:
         observer.before_stage(self, LARGE, self.state)
 
     def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.directory / "transitions.jsonl").read_text().splitlines()]
+        return JsonLines(self.directory / "transitions.jsonl").read()
 
 
 @pytest.fixture
