@@ -132,7 +132,8 @@ class Run:
             generator = self.generator()
         else:
             try:
-                _, saved = load_stage_end(self.checkpoints, stage)
+                checkpoints = RunDirectory(self.directory).checkpoints(say=self.files.warn)
+                _, saved = load_stage_end(checkpoints, stage)
             except RunError as error:
                 raise RunError(f"{self.directory}, stage {stage!r}: {error}") from None
             generator = restore_generator(self.experiment, self.schedule, self.hooks, saved, self.identity)
