@@ -16,7 +16,7 @@ import torch
 
 from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.runs.snapshot import Snapshot
-from pggan_kit.system.files import UNFINISHED, write_atomically
+from pggan_kit.system.files import UNFINISHED, read_bytes, write_atomically
 from pggan_kit.system.json_text import json_text
 
 MANIFEST = "manifest.json"
@@ -138,7 +138,7 @@ class Checkpoints:
         """
         manifest = self.folder / MANIFEST
         try:
-            listed = _parse_manifest(manifest.read_bytes())
+            listed = _parse_manifest(read_bytes(manifest))
             problem = "is damaged"
         except FileNotFoundError:
             listed = None

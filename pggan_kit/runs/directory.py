@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 import time
 import warnings
@@ -13,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.errors import RunError
+from pggan_kit.errors import RunError, quote_path
 from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
 from pggan_kit.system import distributed
-from pggan_kit.system.files import write_atomically
+from pggan_kit.system.files import open_regular, read_text, write_atomically
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import LOCK, RunLock
@@ -33,12 +34,17 @@ class RunDirectory:
 
     `run.json` (plugins, overrides, environment), `config.gin` (self-contained), `operative.gin`, `log.txt`,
     `stats.jsonl`, `checkpoints/`, and what observers add.
+
+    Attributes:
+        path: the folder.
+        warned: the warnings that this process has written to `log.txt`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows = JsonLines(path / "stats.jsonl")
         self._lock: RunLock | None = None
+        self.warned: set[str] = set()
 
     @classmethod
     def create(cls, path: Path | None, name: str) -> RunDirectory:
@@ -78,7 +84,7 @@ class RunDirectory:
         problem = "is not empty"
         if (self.path / "run.json").exists():
             problem = "already holds a run"
-        raise RunError(f"--run-dir {self.path} {problem}; name another, or `pggan-kit resume {self.path}`")
+        raise RunError(f"--run-dir {self.path} {problem}; name another, or `pggan-kit resume {quote_path(self.path)}`")
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -176,7 +182,7 @@ class RunDirectory:
 
     def _read_text(self, name: str) -> str:
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            return read_text(self.path / name)
         except OSError as error:
             raise RunError(f"cannot read {self.path / name}: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -187,8 +193,8 @@ class RunDirectory:
 
         A line that cannot be written ends no run: what fails for the same reason reports it.
         """
-        with suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        with suppress(OSError), open_regular(self.path / "log.txt", "ab") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n".encode(errors="replace"))
 
     def log_and_say(self, line: str, say: Say | None) -> None:
         """Log a line, and pass it to `say` where there is one. Only rank 0 does."""
@@ -201,6 +207,7 @@ class RunDirectory:
         """Warn, and log the warning too. Only rank 0 does."""
         if distributed.rank() == 0:
             self.log(f"warning: {line}")
+            self.warned.add(line)
             warnings.warn(line, stacklevel=2)
 
     def checkpoints(self, keep: int = KEEP) -> Checkpoints:
@@ -251,5 +258,8 @@ def _is_list_of_texts(value: Any) -> bool:
 
 
 def read_command_line() -> str:
-    """Return the command that started this process, without the folder of its program."""
-    return " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    """Return the command that started this process, quoted for a shell, without the folder of its program."""
+    program = [os.path.basename(sys.argv[0])]
+    if program == ["__main__.py"]:
+        program = ["python", "-m", "pggan_kit"]
+    return shlex.join([*program, *sys.argv[1:]])

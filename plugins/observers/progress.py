@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ class Progress:
     critical = False
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = StderrConsole()
         self._live: Live | None = None
         self._pace = Pace()
         self._losses = ""
@@ -121,6 +122,17 @@ class Progress:
     def _print(self, line: str) -> None:
         # Paths must stay whole, so that they can be copied.
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class StderrConsole(Console):
+    """A console on stderr. Where nobody reads that any more, it fails as a file does: rich would end the process."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        """Fail, so that the observer is switched off and the run goes on."""
+        raise BrokenPipeError("nobody reads stderr any more")
 
 
 class Pace:
@@ -217,7 +229,7 @@ def list_outputs(run: Run) -> list[str]:
     folder = run.directory
     outputs = [str(path) for path in (folder / "growth.gif", folder / "samples") if path.exists()]
     if any(folder.glob("events.out.tfevents.*")):
-        outputs.append(f"tensorboard --logdir {folder}")
+        outputs.append(f"tensorboard --logdir {shlex.quote(str(folder))}")
     return outputs or [str(folder)]
 
 
