@@ -15,6 +15,7 @@ from pggan_kit.runs.branches import BranchPoint, describe_branch, find_branch_po
 from pggan_kit.runs.checkpoint_identity import identify_experiment, require_same
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory, read_command_line
+from pggan_kit.runs.processes import ProcessRecord
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.system import distributed
@@ -50,9 +51,27 @@ def train(
         TrainingError: the run failed.
         Interrupted: a signal or `train.time_limit` stopped it; it can be resumed.
     """
+    with ProcessRecord(bindings) as record:
+        return _train(record, config, bindings, run_dir, plugins, parts, data_progress, start_from, say)
+
+
+def _train(
+    record: ProcessRecord,
+    config: str | Path,
+    bindings: Sequence[str],
+    run_dir: str | Path | None,
+    plugins: Sequence[Any],
+    parts: Mapping[str, object] | None,
+    data_progress: DataProgress | None,
+    start_from: str | Path | None,
+    say: Say | None,
+) -> Run:
+    """Train a new run, which is added to the record of this process."""
     distributed.join_group()
     prepared = prepare(config, bindings, plugins, parts)
     run, data, saved = _begin_run(prepared, run_dir, start_from, data_progress)
+    record.attach(run.files)
+    record.follow(run)
     if start_from is not None:
         run.files.log_and_say(describe_branch(start_from, run), say)
     _log_average_ages(run)
@@ -65,8 +84,6 @@ def train(
         if run.state.steps == first_step and distributed.rank() == 0:
             shutil.rmtree(run.directory)
         raise
-    finally:
-        run.files.unlock()
     return run
 
 
@@ -122,18 +139,35 @@ def resume(
     Raises:
         RunError: there is no run, no checkpoint, or one that does not fit; or another process trains there.
     """
+    with ProcessRecord() as record:
+        return _resume(record, run_dir, plugins, parts, data_progress, say)
+
+
+def _resume(
+    record: ProcessRecord,
+    run_dir: str | Path,
+    plugins: Sequence[Any],
+    parts: Mapping[str, object] | None,
+    data_progress: DataProgress | None,
+    say: Say | None,
+) -> Run:
+    """Go on with a run, which is added to the record of this process."""
     distributed.join_group()
     prepared, files = prepare_run(run_dir, plugins, parts)
 
     # Locked before anything is read that another process may still write.
     distributed.run_on_rank_0(files.lock)
-    try:
-        return _resume_locked(prepared, files, data_progress, say)
-    finally:
-        files.unlock()
+    record.attach(files)
+    return _resume_locked(record, prepared, files, data_progress, say)
 
 
-def _resume_locked(prepared: Prepared, files: RunDirectory, data_progress: DataProgress | None, say: Say | None) -> Run:
+def _resume_locked(
+    record: ProcessRecord,
+    prepared: Prepared,
+    files: RunDirectory,
+    data_progress: DataProgress | None,
+    say: Say | None,
+) -> Run:
     # The experiment, at its last checkpoint.
     experiment = prepared.built.experiment
     schedule = prepared.schedule()
@@ -147,6 +181,7 @@ def _resume_locked(prepared: Prepared, files: RunDirectory, data_progress: DataP
         state.load_snapshot(saved)
 
     run = Run(files, experiment, schedule, state, hooks)
+    record.follow(run)
     run.identity = own
     run.resumed = True
     run.evaluator = prepared.evaluator(schedule.stages, state.device, data)
