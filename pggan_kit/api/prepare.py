@@ -46,7 +46,7 @@ def names_component(activity: str) -> Callable[[Method[P, T]], Method[P, T]]:
 
     def decorate(method: Method[P, T]) -> Method[P, T]:
         @functools.wraps(method)
-        def call(prepared: Prepared, *args: P.args, **options: P.kwargs) -> T:
+        def call(prepared: Prepared, /, *args: P.args, **options: P.kwargs) -> T:
             with explain_unforeseen(activity, prepared.built.components):
                 return method(prepared, *args, **options)
 

@@ -169,7 +169,7 @@ no_plugin_option = click.option(
 """Option of every command that loads plugins; the command itself need not know about it."""
 
 
-class UserPath(click.ParamType):
+class UserPath(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click
     """A path as a user writes it: not empty, and with `~` for the home folder, which shells leave in `--out=~/x`."""
 
     name = "path"
