@@ -4,6 +4,7 @@ Any other exception that reaches the user is a bug, here or in a plugin.
 """
 
 import math
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -201,6 +202,20 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if near is not None:
         near = repr(near)
     raise SettingError(name, f"must be {listed}, not {value!r}{suggest(near)}")
+
+
+def require_list(name: str, value: object) -> None:
+    """Check that an argument of the Python API is a list of things, and not one thing alone.
+
+    Args:
+        name: Name of the argument.
+        value: Value of the argument; a text would be taken for a list of its letters.
+
+    Raises:
+        ConfigError: It is no list; the message says how to write it.
+    """
+    if isinstance(value, (str, bytes, os.PathLike, Mapping)) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name} must be a list, not {value!r}: write {name}=[{value!r}]")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -184,7 +184,8 @@ def after_step(run: Run, stage: Stage, state: TrainState, losses: Mapping[str, T
 
 @hookspec
 def after_tick(run: Run, stage: Stage, state: TrainState, stats: Mapping[str, float]) -> None:
-    """Log, draw or measure at a tick: every `train.tick` images, and at the end of each phase.
+    """Log, draw or measure at a tick: every `train.tick` images, a few times before the first of these, and at the
+    end of each phase.
 
     The checkpoint is written right after. At the end of a fade the bridges are still there.
 

@@ -28,6 +28,13 @@ STABLE = "stable"
 """The phase of a stage after its fade."""
 
 
+EARLY_TICKS = (16, 8, 4, 2)
+"""Shares of the first tick, as divisors, at which there are ticks before it: a run shows something at once."""
+
+EARLY_BATCHES = 4
+"""Minimum number of batches before an early tick: a tick of a few batches needs none."""
+
+
 def at_height(value: PerStage[T], height: int) -> T:
     """Return the value of a setting, which may be per stage, at a stage of an image height.
 
@@ -155,6 +162,15 @@ class Schedule:
         for stage in self.stages[:-1]:
             starts.append(starts[-1] + stage.budget)
         return starts
+
+    def list_early_ticks(self, tick: int) -> list[int]:
+        """Return the image counts, below the first tick, that are ticks as well.
+
+        Args:
+            tick: Images between two ticks.
+        """
+        least = EARLY_BATCHES * self.stages[0].batch_size
+        return [-(-tick // share) for share in EARLY_TICKS if tick >= share * least]
 
 
 @dataclass(frozen=True)

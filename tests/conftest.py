@@ -8,6 +8,7 @@ import logging
 import os
 import re
 
+from helpers.gin_text import bind_again
 from helpers.paths import STUB_PLUGIN
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
@@ -62,11 +63,14 @@ def stub() -> str:
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """`tiny("train.seed = 1", ...)` writes `tiny.gin` with these lines after the tiny experiment's 16; its name."""
+    """`tiny("train.seed = 1", ...)` writes `tiny.gin` with these lines after the tiny experiment's 16; its name.
+
+    Lines before that bind the same are left empty, as a file may bind nothing twice.
+    """
     monkeypatch.chdir(tmp_path)
 
     def write(*lines: str, name: str = "tiny.gin", base: str = TINY) -> str:
-        Path(name).write_text(base + "".join(f"{line}\n" for line in lines))
+        Path(name).write_text(bind_again(base, lines))
         return name
 
     return write

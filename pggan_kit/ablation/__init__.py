@@ -39,7 +39,8 @@ def ablate(
 
     Args:
         config: The gin file that binds `ablate.*`, see `settings.Ablation`.
-        bindings: Overrides of the plan (`ablate.*`, `launchers.*`), and of the experiments of all variants.
+        bindings: Overrides of the plan (`ablate.*`, `launchers.*`, macros of its file), and of the experiments of all
+            variants.
         out: The ablation's folder; None: `runs/NAME`.
         plugins: Files of plugins beside the installed ones.
         say: Function that is called with one line for each trial that ends.

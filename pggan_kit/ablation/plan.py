@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -19,8 +19,9 @@ from pggan_kit.ablation.settings import TRUNK, Ablation
 from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.components import Launcher
 from pggan_kit.config import gin_files
-from pggan_kit.config.builder import build_from_config
-from pggan_kit.errors import ConfigError, PluginError, RunError, UserError
+from pggan_kit.config.builder import BuiltConfig, build_from_config
+from pggan_kit.config.gin_files import OVERRIDE, Config
+from pggan_kit.errors import ConfigError, PluginError, RunError, UserError, require_list
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.plugin_host.plugin_files import RecordedFile, locate_plugin_file
 from pggan_kit.system.files import read_text, write_atomically
@@ -37,6 +38,7 @@ LONGEST_SHOWN = 120
 """Maximum characters of a value in an error message."""
 
 _PLAN_BINDING = re.compile(r"\s*(\w+/)*(ablate|launchers)\b")
+_MACRO_BINDING = re.compile(r"\s*([\w/]+)\s*=")
 _SEED_BINDING = re.compile(r"\s*train\.seed\b")
 
 
@@ -122,11 +124,21 @@ class Plan:
                     yield variant, seed
 
 
-def split_bindings(bindings: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the overrides of the plan (`ablate.*`, `launchers.*`), and those of all its experiments."""
-    plan_bindings = [text for text in bindings if _PLAN_BINDING.match(text)]
+def split_bindings(bindings: Sequence[str], macros: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the overrides of the plan (`ablate.*`, `launchers.*` and its macros), and those of all its experiments."""
+    plan_bindings = [text for text in bindings if _PLAN_BINDING.match(text) or _find_macro(text) in macros]
     experiment_bindings = [text for text in bindings if text not in plan_bindings]
     return plan_bindings, experiment_bindings
+
+
+def _find_macro(text: str) -> str | None:
+    """Return the name of the macro that an override defines, or None."""
+    match = _MACRO_BINDING.match(text)
+    return None if match is None else match[1]
+
+
+def _list_macros(config: Config) -> list[str]:
+    return [binding.name for binding in config.bindings if binding.is_macro]
 
 
 def read_plan(
@@ -142,20 +154,31 @@ def read_plan(
     Raises:
         UserError: Something is wrong; the message says what, where and in which variant.
     """
-    plan_bindings, experiment_bindings = split_bindings(bindings)
+    require_list("bindings", bindings)
+    macros = _list_macros(gin_files.read_config(file))
+    plan_bindings, experiment_bindings = split_bindings(bindings, macros)
     loaded = load_plugins(plugins)
 
     # All variants are built by the code whose SHA-256 is recorded, even if a file is edited meanwhile.
     sha256 = {plugin.origin: plugin.sha256 for plugin in loaded.loaded if plugin.sha256 is not None}
     files = list_recorded_files(Path(file), sha256, named=plugins)
 
-    settings: Ablation = build_from_config(gin_files.read_config(file, plan_bindings), loaded, ROOT).experiment
+    built = build_from_config(gin_files.read_config(file, plan_bindings), loaded, ROOT)
+    settings: Ablation = built.experiment
     base = Path(file).parent / settings.base
+    _require_one_meaning(plan_bindings, _read_base(base, built), file, base)
     variants = {}
     experiments = {}
     for name, own_bindings in settings.variants.items():
         variants[name] = [*settings.bindings, *experiment_bindings, *own_bindings]
-        experiments[name] = _prepare_variant(name, base, variants[name], files)
+        shared = [*settings.bindings, *experiment_bindings]
+        experiments[name] = _prepare_variant(name, base, shared, own_bindings, files)
+
+    # A list of bindings is as a file: it binds nothing twice.
+    lists = {f"variant {name}": own_bindings for name, own_bindings in settings.variants.items()}
+    lists |= {"ablate.bindings": settings.bindings, "ablate.evaluation": settings.evaluation}
+    for name, texts in lists.items():
+        gin_files.parse_text("\n".join(texts), name)
 
     # What the comparison needs is checked now, and not after hours of training.
     _require_different(experiments)
@@ -178,6 +201,35 @@ def read_plan(
         plugins=sha256,
     )
     return plan, settings.launcher
+
+
+def _read_base(base: Path, built: BuiltConfig[Any]) -> Config:
+    """Return the config of the experiment as its file has it.
+
+    Raises:
+        ConfigError: The file is missing or cannot be read; the message says where it is named.
+    """
+    try:
+        return gin_files.read_config(base)
+    except ConfigError as error:
+        (place,) = [binding.place for binding in built.config.bindings if binding.key == ("", "ablate", "base")]
+        raise ConfigError(f"{place}: ablate.base, which is relative to the ablation's file: {error}") from None
+
+
+def _require_one_meaning(plan_bindings: Sequence[str], base_config: Config, file: str | Path, base: Path) -> None:
+    """Check that no override defines a macro of the plan that the experiment has too.
+
+    Raises:
+        ConfigError: One does; the message says what to write instead.
+    """
+    macros = _list_macros(base_config)
+    for text in plan_bindings:
+        name = _find_macro(text)
+        if name in macros:
+            raise ConfigError(
+                f"{OVERRIDE} '{text}': {file} and {base} both define {name}; give the macro another name in one of "
+                "them, or override the setting that uses it"
+            )
 
 
 def list_recorded_files(record: Path, sha256: Mapping[str, str], named: Sequence[str | Path]) -> list[RecordedFile]:
@@ -205,20 +257,43 @@ def list_recorded_files(record: Path, sha256: Mapping[str, str], named: Sequence
     return files
 
 
-def _prepare_variant(name: str, base: Path, bindings: Sequence[str], plugins: Sequence[RecordedFile]) -> Prepared:
+def _prepare_variant(
+    name: str, base: Path, shared: Sequence[str], own: Sequence[str], plugins: Sequence[RecordedFile]
+) -> Prepared:
     """Return the experiment of a variant, with a schedule that can be made.
 
+    Args:
+        name: The variant.
+        base: Gin file of the experiment.
+        shared: Bindings of all variants.
+        own: Bindings of this one.
+        plugins: The plan's plugin files.
+
     Raises:
-        UserError: The experiment is wrong; the message names the variant.
+        UserError: The experiment is wrong; the message names the variant, unless all variants have the fault.
     """
-    if any(_SEED_BINDING.match(text) for text in bindings):
+    if any(_SEED_BINDING.match(text) for text in shared):
+        raise ConfigError("the bindings of all variants hold train.seed; bind ablate.seeds instead")
+    if any(_SEED_BINDING.match(text) for text in own):
         raise ConfigError(f"variant {name} of ablate.variants binds train.seed; bind ablate.seeds instead")
     try:
-        prepared = prepare(base, bindings, plugins)
+        prepared = prepare(base, [*shared, *own], plugins)
         prepared.schedule()
     except UserError as error:
-        raise type(error)(f"variant {name} of ablate.variants: {error}") from error
+        owner = f"variant {name}"
+        if str(error) == _find_fault(base, shared, plugins):
+            owner = "all variants"
+        raise type(error)(f"{owner} of ablate.variants: {error}") from error
     return prepared
+
+
+def _find_fault(base: Path, bindings: Sequence[str], plugins: Sequence[RecordedFile]) -> str | None:
+    """Return what is wrong with an experiment, or None."""
+    try:
+        prepare(base, bindings, plugins).schedule()
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _find_quantities(
@@ -339,6 +414,10 @@ def _describe_difference(old_plan: Plan, new_plan: Plan) -> str:
     if isinstance(old, str) and isinstance(new, str) and "\n" in old:
         old_lines = old.splitlines()
         new_lines = new.splitlines()
+        if sorted(old_lines) == sorted(new_lines):
+            pairs = zip(old_lines, new_lines, strict=True)
+            old, new = next(pair for pair in pairs if pair[0] != pair[1])
+            return f"{name} has its lines in another order: where it had `{_shorten(old)}`, it has `{_shorten(new)}`"
         old = next((line for line in old_lines if line not in new_lines), None)
         new = next((line for line in new_lines if line not in old_lines), None)
     return f"{name} was {_shorten(old)} and is {_shorten(new)}"

@@ -16,7 +16,7 @@ from pggan_kit.components import Metric
 from pggan_kit.config import gin_files as configs
 from pggan_kit.config.builder import build_from_config
 from pggan_kit.config.gin_files import Config
-from pggan_kit.errors import ConfigError, DataError, RunError
+from pggan_kit.errors import ConfigError, DataError, RunError, require_list
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
@@ -79,6 +79,8 @@ def evaluate(
         UserError: the input was wrong, or no metric is defined at this size: a message says what to do.
         TrainingError: a metric failed, or the generator's images are not finite.
     """
+    require_list("metrics", metrics)
+    require_list("bindings", bindings)
     # Arguments are bindings in other words.
     overrides = [*bindings]
     if metrics:

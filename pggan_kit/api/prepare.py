@@ -15,7 +15,7 @@ from pggan_kit.config.builder import Built, build_from_config
 from pggan_kit.config.gin_files import Config
 from pggan_kit.config.object_components import components_from_objects, require_same_places
 from pggan_kit.data.sampler import Data, open_data
-from pggan_kit.errors import ConfigError, DataError, SettingError
+from pggan_kit.errors import ConfigError, DataError, SettingError, require_list
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet
 from pggan_kit.plugin_host.failures import explain_unforeseen
@@ -106,15 +106,15 @@ class Prepared:
                 ) from None
         return schedule
 
-    def list_batch_warnings(self, schedule: Schedule, first: int = 0) -> list[str]:
-        """Return the warnings about statistics of a batch that are computed over one sample.
+    def list_warnings(self, schedule: Schedule, first: int = 0) -> list[str]:
+        """Return the warnings about bindings that an include takes back, and statistics of a batch over one sample.
 
         Args:
             schedule: the stages.
             first: the number of the first stage to check.
         """
         stages = [stage for stage in list_trained_stages(schedule) if stage.index >= first]
-        return list_warnings(self.built.experiment, stages, distributed.world_size())
+        return [*self.config.warnings, *list_warnings(self.built.experiment, stages, distributed.world_size())]
 
     @names_component("registering hooks")
     def hooks(self) -> Hooks:
@@ -209,6 +209,8 @@ def prepare(
     Raises:
         UserError: something is wrong with the input; the message says what and where.
     """
+    require_list("bindings", bindings)
+    require_list("plugins", plugins)
     # Objects are loaded as components, and bindings put them in their places.
     objects = components_from_objects(parts or {})
     loaded = load_plugins([*plugins, *objects.rows])

@@ -111,7 +111,7 @@ def _begin_run(
     run = Run(files, experiment, schedule, state, hooks)
     run.identity = own
     run.evaluator = evaluator
-    for line in [*warnings, *prepared.list_batch_warnings(schedule)]:
+    for line in [*warnings, *prepared.list_warnings(schedule)]:
         files.warn(line)
     return run, data, saved
 
@@ -192,7 +192,7 @@ def _resume_locked(
         files.log(f"resumed at images {state.images}")
     if state.images >= schedule.total:
         files.log_and_say(f"{files.path} was complete already, at images {state.images:,}", say)
-    for line in prepared.list_batch_warnings(schedule, state.stage.index):
+    for line in prepared.list_warnings(schedule, state.stage.index):
         files.warn(line)
 
     training.train(run, data, saved)

@@ -16,7 +16,7 @@ from pggan_kit.benchmarking.contenders import Foreign, Variant, load_foreign, lo
 from pggan_kit.benchmarking.flops import count_mean_calls, sum_flops
 from pggan_kit.benchmarking.rig import Rig, has_fade
 from pggan_kit.benchmarking.timing import ROUNDS, Kinds, Turns, compute_spread, time_calls
-from pggan_kit.errors import UserError
+from pggan_kit.errors import UserError, require_list
 from pggan_kit.schedule import Schedule, Stage
 from pggan_kit.system.devices import peak_mib, prepare_device, reset_peak
 from pggan_kit.system.provenance import describe_machine
@@ -72,6 +72,8 @@ def bench(
         UserError: The config or an option is wrong.
     """
     # Refuse what can be refused.
+    require_list("stages", stages)
+    require_list("against", against)
     if rounds < ROUNDS:
         raise UserError(f"--rounds must be at least {ROUNDS}, and is {rounds}")
     variants = load_variants(config, bindings, plugins, others or {})

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pggan_kit.api.prepare import Prepared, prepare
-from pggan_kit.errors import UserError
+from pggan_kit.errors import UserError, require_list
 from pggan_kit.schedule import Schedule, Stage
 
 ARGUMENTS = ("size", "alpha", "width", "batch", "colours")
@@ -51,6 +51,7 @@ def load_variants(
     # The others are measured in the same rounds, so they must do comparable work.
     comparable = [first]
     for name, further in others.items():
+        require_list(f"others[{name!r}]", further)
         variant = _load_variant(name, config, [*bindings, *further], plugins)
         _require_comparable(variant, first, config)
         comparable.append(variant)

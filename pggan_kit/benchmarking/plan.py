@@ -35,6 +35,9 @@ MEASURING_SECONDS = 60.0
 TIMED = 3
 """Number of iterations of a kind, of which the median counts."""
 
+LONG_TICK_SECONDS = 2.0
+"""Seconds of measuring ticks after which no further one is measured."""
+
 GENERATOR_COPIES = 5
 """Tensors of the size of the generator's weights: weights, gradients, average and Adam's two moments."""
 
@@ -76,7 +79,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
     schedule = prepared.schedule()
     budget = Budget(MEASURING_SECONDS)
     ages = {age.stage.index: age for age in list_average_ages(experiment, schedule, [0])}
-    for line in prepared.list_batch_warnings(schedule):
+    for line in prepared.list_warnings(schedule):
         warnings.warn(line, stacklevel=2)
 
     rows: list[dict[str, Any]] = []
@@ -323,13 +326,19 @@ def _measure_seconds_an_image(rig: Rig) -> float:
 
 
 def _measure_tick_seconds(rig: Rig) -> float:
-    """Return the seconds that the loop itself takes at a tick: for the images' diversity, and for a checkpoint."""
+    """Return the seconds that the loop itself takes at a tick: for the images' diversity, and for a checkpoint.
+
+    The median of a few, since a disk may be busy for a moment; fewer where a single one takes long.
+    """
+    seconds: list[float] = []
     with rig.open_run() as run:
-        began = time.perf_counter()
-        if rig.experiment.collapse_below > 0:
-            measure_diversity(run, rig.sampler)
-        run.checkpoints.save(rig.state.take_snapshot().copy_to_cpu())
-        return time.perf_counter() - began
+        while len(seconds) < TIMED and sum(seconds) < LONG_TICK_SECONDS:
+            began = time.perf_counter()
+            if rig.experiment.collapse_below > 0:
+                measure_diversity(run, rig.sampler)
+            run.checkpoints.save(rig.state.take_snapshot().copy_to_cpu())
+            seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
 
 
 def _measure_activations_mib(rig: Rig) -> float:

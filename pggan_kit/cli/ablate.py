@@ -36,8 +36,8 @@ def ablate(
 ) -> None:
     """Train variants of an experiment with several seeds, and compare them by the rules of the gin file.
 
-    Stop it at any time and start it again with the same command. -b overrides what the file binds; bindings of anything
-    but ablate and launchers apply to the experiments of all variants.
+    Stop it at any time and start it again with the same command. -b overrides what the file binds: ablate, launchers
+    and its macros; all other bindings apply to the experiments of all variants.
     """
     from pggan_kit import ablation
     from pggan_kit.ablation.cost import build_cost_table

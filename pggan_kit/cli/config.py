@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import click
@@ -27,6 +28,8 @@ def config_check(file: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]
     prepared.hooks()
     prepared.state(schedule)
 
+    for line in prepared.list_warnings(schedule):
+        warnings.warn(line, stacklevel=2)
     for binding in prepared.built.idle:
         out.print(f"idle: {escape_text(binding.text())}  ({binding.place})", highlight=False, soft_wrap=True)
     sizes = " -> ".join(stage.size for stage in schedule.stages)

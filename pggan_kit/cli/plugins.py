@@ -27,13 +27,16 @@ def plugins_list(plugins: tuple[str, ...], as_json: bool) -> None:
     from pggan_kit.plugin_host import catalogue
     from pggan_kit.plugin_host.loading import load_plugins
 
-    loaded = load_plugins(plugins)
+    loaded = load_plugins(plugins, accept_broken=True)
     rows = catalogue.list_plugins(loaded)
     if as_json:
         blocked = [row["plugin"] for row in rows if row["blocked"]]
         print_json({"plugins": rows, "blocked": blocked})
     else:
         out.print(_build_table(rows))
+        for row in rows:
+            if row["broken"] is not None:
+                out.print(Text(row["broken"]), soft_wrap=True)
 
 
 def _build_table(rows: list[dict[str, Any]]) -> Table:
@@ -41,8 +44,8 @@ def _build_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         components = "\n".join(row["parts"]) or "hooks only"
         hooks = "\n".join(_format_hook(hook, who) for hook, who in row["hooks"].items())
-        if row["blocked"]:
-            components = "blocked"
+        if row["blocked"] or row["broken"]:
+            components = "blocked" if row["blocked"] else "broken"
             hooks = ""
         # Names from plugins may contain what rich reads as markup.
         cells = (row["plugin"], row["distribution"] or row["origin"], row["version"] or "", components, hooks)

@@ -137,7 +137,7 @@ def check_arguments(
             raise SettingError(name, f"must be {describe_annotation(hint)}, not {format_value(value, selector_of)}")
 
         # A value holds from its height upwards, so one for the first stage is all that is needed.
-        if base_height is not None and isinstance(value, Mapping) and _is_per_stage(hint):
+        if base_height is not None and isinstance(value, Mapping) and is_per_stage(hint):
             values_per_stage(name, value, [(base_height, base_height)])
 
 
@@ -145,7 +145,7 @@ def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
-def _is_per_stage(hint: Any) -> bool:
+def is_per_stage(hint: Any) -> bool:
     """Return whether an annotation is `PerStage[...]`: a value, or a mapping from heights to values."""
     if not _is_union(hint):
         return False

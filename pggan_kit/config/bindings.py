@@ -12,6 +12,19 @@ from pggan_kit.errors import ConfigError, did_you_mean, suggest
 SINGLETON = "gin.singleton"
 """Selector of gin's own component that makes another one once and shares it."""
 
+OTHER_FILES = {
+    "ablate": (
+        "this is the file of an ablation, which `pggan-kit ablate` runs; every other command takes the file of an "
+        "experiment, such as the one that ablate.base names"
+    ),
+    **dict.fromkeys(
+        ("train", "schedule", "data", "evaluation"),
+        "this is the file of an experiment, which `pggan-kit train` trains; that of an ablation names it as "
+        "ablate.base, and binds settings of its experiments in ablate.bindings",
+    ),
+}
+"""Hints by the first part of a selector, for a file that is given to a command of another kind."""
+
 Node = tuple[str, str]
 """A component in a scope, or a macro: (scope, selector)."""
 
@@ -278,6 +291,15 @@ def _require_parameter(binding: Binding, signatures: Mapping[str, inspect.Signat
 def _make_unknown_error(binding: Binding, selector: str, known: Iterable[str]) -> ConfigError:
     """Return the error of an unknown component, with the nearest known one."""
     known = list(known)
+    if selector in OTHER_FILES:
+        parameter = f"{selector}.{binding.parameter}"
+        return ConfigError(f"{binding.place}: {parameter} has no place here: {OTHER_FILES[selector]}")
+    setting = selector.rpartition(".")[0]
+    if setting in OTHER_FILES and setting in known:
+        return ConfigError(
+            f"{binding.place}: {selector} is a setting: parameters belong to the component that it holds, as in "
+            f"KIND.NAME.{binding.parameter} = ..."
+        )
     near = did_you_mean(selector, known)
     if near is None:
         # Its kind may be missing or wrong.

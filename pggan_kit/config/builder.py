@@ -15,6 +15,7 @@ import gin
 from pggan_kit.config.arguments import check_arguments, read_signature, require_arguments
 from pggan_kit.config.bindings import SINGLETON, Binding, Macro, Place, Reach, require_known
 from pggan_kit.config.gin_files import Config, parse_statements
+from pggan_kit.config.per_stage_keys import take_out_unread_keys
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import ConfigError, PluginError, SettingError, UserError
 from pggan_kit.evaluation.settings import EvaluationSettings
@@ -65,7 +66,8 @@ class BuiltConfig(Generic[MainT]):
         components: The chosen components by their path (`train.loss.penalties.0`), each with its row, in config order.
         config: The bindings that take effect, and no others: what a run archives.
         operative: All parameters in effect, defaults included, as gin text.
-        idle: Bindings that nothing uses, of included files, or displaced by an override.
+        idle: Bindings that have no effect: those that nothing uses, of included files or displaced by an override;
+            those that a file included later takes back; and the keys of per-stage dicts that no stage reads.
     """
 
     experiment: MainT
@@ -96,8 +98,8 @@ def build_from_config(config: Config, plugins: Plugins, roots: Roots = ROOTS) ->
         roots: The roots.
 
     Raises:
-        ConfigError: A component, parameter or macro is unknown, a binding is not used, or a value is of the wrong type
-            or out of range; the message says where.
+        ConfigError: A component, parameter or macro is unknown, a binding or a key per stage is not used, or a value is
+            of the wrong type or out of range; the message says where.
         UserError: A component refuses its own input.
     """
     signatures = _list_signatures(plugins, roots)
@@ -106,7 +108,7 @@ def build_from_config(config: Config, plugins: Plugins, roots: Roots = ROOTS) ->
     reach = Reach(bindings, roots, signatures)
 
     # Bindings that nothing uses are mistakes, unless another file or an override explains them.
-    idle = []
+    idle = [*config.taken_back]
     for binding in bindings:
         if binding.key in reach.used or binding.place.default:
             continue
@@ -117,10 +119,23 @@ def build_from_config(config: Config, plugins: Plugins, roots: Roots = ROOTS) ->
             )
         idle.append(binding)
 
-    used = Config(config.name, tuple(binding for binding in bindings if binding.key in reach.used))
+    # Keys of per-stage dicts too; a macro may have no user without them.
+    kept, unread = take_out_unread_keys(
+        [binding for binding in bindings if binding.key in reach.used], reach, _list_factories(plugins, roots)
+    )
+    idle += unread
+    reach = Reach(kept, roots, signatures)
+
+    used = Config(config.name, tuple(binding for binding in kept if binding.key in reach.used))
     with _LOCK, _set_gin_aside():
         experiment, components, operative = _Builder(plugins, reach, roots).build(used)
     return BuiltConfig(experiment, components, used, operative, tuple(idle))
+
+
+def _list_factories(plugins: Plugins, roots: Roots) -> dict[str, Callable[..., Any]]:
+    """Return the factories of all that a config may bind, by selector."""
+    factories = {selector: row.component.factory for selector, row in plugins.rows.items()}
+    return {**roots, **factories}
 
 
 def _list_signatures(plugins: Plugins, roots: Roots) -> dict[str, inspect.Signature]:
@@ -147,7 +162,7 @@ def _add_defaults(config: Config, plugins: Plugins) -> list[Binding]:
         place = Place(f"defaults of {selector}", None, included=True, default=True)
         for parameter, value in row.component.defaults.items():
             if (selector, parameter) not in bound:
-                defaults += parse_statements(f"{selector}.{parameter} = {value}", place)
+                defaults += parse_statements(f"{selector}.{parameter} = {value}", place).bindings
     return [*defaults, *config.bindings]
 
 
@@ -158,7 +173,10 @@ def _is_displaced(
     if binding.place.line is None:
         return False
     before = _add_defaults(Config(config.name, config.before), plugins)
-    return binding.key in Reach(before, roots, signatures).used
+    try:
+        return binding.key in Reach(before, roots, signatures).used
+    except ConfigError:  # the files alone are wrong, which the override mends: they use nothing
+        return False
 
 
 @contextlib.contextmanager

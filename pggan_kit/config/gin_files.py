@@ -10,18 +10,25 @@ from __future__ import annotations
 import math
 import re
 import tokenize
-from collections.abc import Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gin import config_parser
 
 from pggan_kit.config.bindings import Binding, Macro, Place, Reference
-from pggan_kit.errors import ConfigError
+from pggan_kit.errors import ConfigError, require_list
 
 OVERRIDE = "-b"
 """Option of overrides on the command line, by which messages name them."""
+
+ELEMENT = re.compile(r"\s*([\w./]*[\w])(\[[^\]]*\]|\{[^}]*\}|\.\d\w*)\S*\s*=|\s*([\w./]+)\s*\+=")
+"""Pattern of a line that binds one element of a list or dict, `train.observers[0] =`, or appends to it, `+=`."""
+
+LONGEST_VALUE = 200
+"""Maximum number of characters of the present value of a list or dict in a message."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +39,36 @@ class Config:
         name: Stem of the main file.
         bindings: The last binding of each (scope, selector, parameter), in file order.
         before: The same without the overrides.
+        taken_back: Bindings that have no effect, because a file that is included after them binds the same.
+        warnings: A line for each of those that stands in the file that has the include.
     """
 
     name: str
     bindings: tuple[Binding, ...]
     before: tuple[Binding, ...] = ()
+    taken_back: tuple[Binding, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def text(self) -> str:
         """Return the config as one gin file that needs no other: includes and overrides resolved, macros first."""
         macros = [binding.text() for binding in self.bindings if binding.is_macro]
         others = [binding.text() for binding in self.bindings if not binding.is_macro]
         return "\n".join([*macros, "", *others, ""])
+
+
+@dataclass
+class Statements:
+    """The statements of a text, with those of the files that it includes, in the order in which they are read.
+
+    Attributes:
+        bindings: The bindings.
+        taken_back: See `Config`.
+        warnings: See `Config`.
+    """
+
+    bindings: list[Binding] = field(default_factory=list)
+    taken_back: list[Binding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def read_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -53,7 +79,7 @@ def read_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
         overrides: Bindings that win over the files, e.g. `penalties.R1.weight = 5`.
 
     Raises:
-        ConfigError: A file is missing, a statement is broken, or a file imports something.
+        ConfigError: A file is missing, a statement is broken, a file imports something, or binds a parameter twice.
     """
     path = Path(file)
     return _add_overrides(path.stem, _read_file(path, included_from=None, chain=()), overrides)
@@ -73,15 +99,17 @@ def parse_text(text: str, name: str, overrides: Sequence[str] = ()) -> Config:
     return _add_overrides(name, parse_statements(text, Place(name, 1, included=False)), overrides)
 
 
-def _add_overrides(name: str, bindings: list[Binding], overrides: Sequence[str]) -> Config:
-    before = _keep_last_of_each(bindings)
+def _add_overrides(name: str, read: Statements, overrides: Sequence[str]) -> Config:
+    require_list("bindings", overrides)
+    bindings = read.bindings
     for text in overrides:
         place = Place(f"{OVERRIDE} '{text}'", None, included=False)
-        parsed = parse_statements(text, place)
+        parsed = parse_statements(text, place, known=bindings).bindings
         if not parsed:
             raise ConfigError(f"{place}: binds nothing; write it like {OVERRIDE} 'train.seed = 1'")
         bindings = [*bindings, *parsed]
-    return Config(name, _keep_last_of_each(bindings), before)
+    before = _keep_last_of_each(read.bindings)
+    return Config(name, _keep_last_of_each(bindings), before, tuple(read.taken_back), tuple(read.warnings))
 
 
 def _keep_last_of_each(bindings: Sequence[Binding]) -> tuple[Binding, ...]:
@@ -89,7 +117,7 @@ def _keep_last_of_each(bindings: Sequence[Binding]) -> tuple[Binding, ...]:
     return tuple(by_key.values())
 
 
-def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...]) -> list[Binding]:
+def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...]) -> Statements:
     """Read a file and its includes.
 
     Args:
@@ -102,10 +130,16 @@ def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...])
     if included_from is not None:
         where = f"{included_from}: includes"
     try:
-        text = path.read_text(encoding="utf-8")
+        # Some editors begin a file with a byte-order mark.
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{where} {path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except IsADirectoryError:
+        advice = "name a gin file; `pggan-kit resume` continues the run of a folder"
+        raise ConfigError(f"{where} {path}: cannot be read, because it is a folder: {advice}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where} {path}: cannot be read ({error}); save it as UTF-8") from None
+    except OSError as error:
         raise ConfigError(f"{where} {path}: cannot be read ({error})") from None
 
     resolved = path.resolve()
@@ -115,7 +149,13 @@ def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...])
     return parse_statements(text, start, path, (*chain, resolved))
 
 
-def parse_statements(text: str, start: Place, path: Path | None = None, chain: tuple[Path, ...] = ()) -> list[Binding]:
+def parse_statements(
+    text: str,
+    start: Place,
+    path: Path | None = None,
+    chain: tuple[Path, ...] = (),
+    known: Sequence[Binding] = (),
+) -> Statements:
     """Parse gin statements, and read the files that they include.
 
     Args:
@@ -123,39 +163,91 @@ def parse_statements(text: str, start: Place, path: Path | None = None, chain: t
         start: The place of the first line.
         path: The file, which its includes are relative to; None where no file may be included.
         chain: The files that include each other down to this one, which none of them may include again.
+        known: Bindings that were read before, for messages.
 
     Raises:
-        ConfigError: A statement is broken, imports something, or includes a file that cannot be read.
+        ConfigError: A statement is broken, binds what another one of this text binds already, imports something, or
+            includes a file that cannot be read.
     """
-    bindings: list[Binding] = []
+    read = Statements()
+    own: dict[tuple[str, str, str], Binding] = {}
     place = start
     try:
-        for statement in config_parser.ConfigParser(text, _Delegate()):
+        for statement in _Parser(text, start):
             place = start.move_to(statement.location.line_num)
             if isinstance(statement, config_parser.ImportStatement):
                 raise ConfigError(f"{place}: a config may not import modules; load a plugin with --plugin FILE instead")
             if isinstance(statement, config_parser.IncludeStatement):
                 if path is None:
                     raise ConfigError(f"{place}: an override cannot include a file")
-                bindings += _read_file(path.parent / statement.filename, place, chain)
+                _add_included(read, _read_file(path.parent / statement.filename, place, chain), own, place)
             elif isinstance(statement, config_parser.BindingStatement):
                 _check_finite(statement.value, place)
-                bindings.append(
-                    Binding(statement.scope, statement.selector, statement.arg_name, statement.value, place)
-                )
+                binding = Binding(statement.scope, statement.selector, statement.arg_name, statement.value, place)
+                _require_first(binding, own)
+                own[binding.key] = binding
+                read.bindings.append(binding)
 
     # gin's parser raises whatever Python's raises, which knows the line of some errors alone.
     except SyntaxError as error:
         place = start.move_to(_find_line(error))
-        raise ConfigError(f"{place}: broken gin syntax: {_explain_syntax_error(error)}") from None
+        reason = _explain_line(text, _find_line(error), [*known, *read.bindings]) or _explain_syntax_error(error)
+        raise ConfigError(f"{place}: broken gin syntax: {reason}") from None
     except tokenize.TokenError as error:
-        last = place if bindings else None
-        place = start.move_to(error.args[1][0])
-        raise ConfigError(f"{place}: broken gin syntax: {_explain_token_error(error, last)}") from None
+        last = place if read.bindings else None
+        line = error.args[1][0]
+        reason = _explain_line(text, line, [*known, *read.bindings]) or _explain_token_error(error, last)
+        raise ConfigError(f"{start.move_to(line)}: broken gin syntax: {reason}") from None
     except (ValueError, TypeError, RecursionError, MemoryError) as error:
         reason = str(error) or type(error).__name__
         raise ConfigError(f"{place}: broken gin syntax here or in the statement after it: {reason}") from None
-    return bindings
+    return read
+
+
+def _require_first(binding: Binding, own: Mapping[tuple[str, str, str], Binding]) -> None:
+    """Check that no binding of the same text binds the same parameter or macro."""
+    first = own.get(binding.key)
+    if first is None:
+        return
+    where = ""
+    if first.place.line is not None:
+        where = f", first at {first.place}"
+    raise ConfigError(f"{binding.place}: {binding.name} is bound twice{where}; remove one of the two bindings")
+
+
+def _add_included(
+    read: Statements, included: Statements, own: Mapping[tuple[str, str, str], Binding], include: Place
+) -> None:
+    """Add the statements of an included file, and note which bindings before the include they take back.
+
+    Args:
+        read: What was read before the include, to which the statements are added.
+        included: The statements of the included file.
+        own: The bindings among `read` that stand in the file that has the include.
+        include: The place of the include.
+    """
+    before = {binding.key: binding for binding in read.bindings}
+    for binding in _keep_last_of_each(included.bindings):
+        earlier = before.get(binding.key)
+        if earlier is None or earlier.value == binding.value:
+            continue
+        read.taken_back.append(earlier)
+        # Among included files the later one wins on purpose; a file's own bindings are meant to win.
+        if own.get(binding.key) is earlier:
+            read.warnings.append(
+                f"{earlier.place}: {earlier.name} = {_shorten(earlier.value)} has no effect, because {include} "
+                f"includes {binding.place}, which binds it again; move the include above it"
+            )
+    read.bindings += included.bindings
+    read.taken_back += included.taken_back
+    read.warnings += included.warnings
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    if len(text) > LONGEST_VALUE:
+        text = f"{text[:LONGEST_VALUE]}..."
+    return text
 
 
 def _find_line(error: SyntaxError) -> int | None:
@@ -164,6 +256,36 @@ def _find_line(error: SyntaxError) -> int | None:
         line: int | None = error.args[1][1]
         return line
     return error.lineno
+
+
+def _explain_line(text: str, number: int | None, known: Sequence[Binding]) -> str | None:
+    """Return what is wrong with a line that no parser can explain, or None.
+
+    Args:
+        text: The text that has the line.
+        number: The line's number, from 1.
+        known: Bindings before the line.
+    """
+    lines = text.split("\n")
+    if number is None or not 1 <= number <= len(lines):
+        return None
+    line = lines[number - 1]
+
+    # Copied from a web page, or from a file that another editor wrote.
+    for character in line:
+        if character not in "\t\r\x0c" and not character.isprintable():
+            name = unicodedata.name(character, "control character")
+            return f"the line has an invisible character (U+{ord(character):04X}, {name}): remove it, or write a space"
+
+    element = ELEMENT.match(line)
+    if element is None:
+        return None
+    name = element[1] or element[3]
+    advice = f"write {name} = ... with all its elements"
+    for binding in known:
+        if binding.name == name:
+            advice = f"write {name} = {_shorten(binding.value)} with your change in it"
+    return f"a list or dict can only be bound as a whole; {advice}"
 
 
 def _explain_syntax_error(error: SyntaxError) -> str:
@@ -194,6 +316,35 @@ def _check_finite(value: Any, place: Place) -> None:
     if isinstance(value, (list, tuple)):
         for item in value:
             _check_finite(item, place)
+
+
+class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
+    """gin's parser, which refuses a dict that has a key twice.
+
+    Args:
+        text: The statements.
+        start: The place of the first line.
+    """
+
+    def __init__(self, text: str, start: Place) -> None:
+        self._start = start
+        # The keys so far of each bracket that is open.
+        self._keys: list[list[Any]] = []
+        super().__init__(text, _Delegate())
+
+    def _maybe_parse_container(self) -> tuple[bool, Any]:
+        self._keys.append([])
+        result: tuple[bool, Any] = super()._maybe_parse_container()
+        self._keys.pop()
+        return result
+
+    def _parse_dict_item(self) -> tuple[Any, Any]:
+        place = self._start.move_to(self._current_token.start[0])
+        item: tuple[Any, Any] = super()._parse_dict_item()
+        if item[0] in self._keys[-1]:
+            raise ConfigError(f"{place}: the dict has the key {item[0]!r} twice; remove one of the two")
+        self._keys[-1].append(item[0])
+        return item
 
 
 class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]

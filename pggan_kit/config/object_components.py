@@ -41,6 +41,9 @@ def components_from_objects(parts: Mapping[str, object]) -> ObjectComponents:
     Raises:
         ConfigError: There is no such place; a class is given instead of an object, or an object instead of a list.
     """
+    if not isinstance(parts, Mapping):
+        example = "{'train.loss': Mine()}"
+        raise ConfigError(f"parts must be a dict of objects by their places, e.g. {example}, not {parts!r}")
     components = ObjectComponents()
     places = find_component_places()
     for place, value in parts.items():

@@ -16,12 +16,14 @@ BRINGS_COMPONENTS = "components"
 
 
 def list_plugins(plugins: Plugins) -> list[dict[str, Any]]:
-    """Return a row for each plugin, blocked ones last.
+    """Return a row for each plugin, broken and blocked ones last.
 
     Returns:
-        Rows with `plugin`, `distribution`, `version`, `origin`, `parts`, `hooks` and `blocked`. `parts` are selectors
-        of components; `hooks` has, for each hook, the names of those that implement it: selectors, or the plugin's own
-        name. The hooks of components that a function makes are unknown, because listing makes no component.
+        Rows with `plugin`, `distribution`, `version`, `origin`, `folder`, `parts`, `hooks`, `blocked` and `broken`.
+        `folder` is where the distribution is installed. `parts` are selectors of components; `hooks` has, for each
+        hook, the names of those that implement it: selectors, or the plugin's own name. The hooks of components that a
+        function makes are unknown, because listing makes no component. `broken` is why the plugin cannot be loaded, or
+        None.
     """
     rows = []
     for plugin in plugins.loaded:
@@ -35,22 +37,32 @@ def list_plugins(plugins: Plugins) -> list[dict[str, Any]]:
         for name, thing in implementers.items():
             for hook in list_hooks(thing, name):
                 hooks.setdefault(hook, []).append(name)
-        rows.append(_make_row(plugin, list(own), hooks, blocked=False))
+        rows.append(_make_row(plugin, list(own), hooks))
 
+    for plugin, reason in plugins.broken:
+        rows.append(_make_row(plugin, [], {}, broken=reason))
     for plugin in plugins.blocked:
         rows.append(_make_row(plugin, [], {}, blocked=True))
     return rows
 
 
-def _make_row(plugin: Plugin, selectors: list[str], hooks: dict[str, list[str]], blocked: bool) -> dict[str, Any]:
+def _make_row(
+    plugin: Plugin,
+    selectors: list[str],
+    hooks: dict[str, list[str]],
+    blocked: bool = False,
+    broken: str | None = None,
+) -> dict[str, Any]:
     return {
         "plugin": plugin.name,
         "distribution": plugin.distribution,
         "version": plugin.version,
         "origin": plugin.origin,
+        "folder": plugin.folder,
         "parts": selectors,
         "hooks": hooks,
         "blocked": blocked,
+        "broken": broken,
     }
 
 

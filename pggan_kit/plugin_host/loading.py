@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.components import KINDS, Component
-from pggan_kit.errors import PluginError, did_you_mean, quote_path, suggest
+from pggan_kit.errors import PluginError, did_you_mean, quote_path, require_list, suggest
 from pggan_kit.plugin_host.contracts import MARK, require_protocol
 from pggan_kit.plugin_host.manager import make_manager, register_hooks
 from pggan_kit.plugin_host.plugin_files import (
@@ -37,6 +37,7 @@ class Plugin:
         object: The module or object with the hooks; None for a blocked plugin.
         sha256: SHA-256 of a file.
         distribution, version: Distribution of an installed plugin, and its version.
+        folder: Folder that the distribution is installed in.
     """
 
     name: str
@@ -45,6 +46,13 @@ class Plugin:
     sha256: str | None = None
     distribution: str | None = None
     version: str | None = None
+    folder: str | None = None
+
+    @property
+    def description(self) -> str:
+        """Return the name, and where the plugin comes from, for messages."""
+        place = f" in {self.folder}" if self.folder else ""
+        return f"{self.name} ({self.origin}{place})"
 
     @property
     def key(self) -> str:
@@ -73,29 +81,50 @@ class Plugins:
     Attributes:
         loaded: Plugins in load order.
         blocked: Installed plugins that were left out.
+        broken: Installed plugins that cannot be loaded, with the reason, where the caller accepts such.
         rows: Components by selector.
     """
 
     def __init__(self) -> None:
         self.loaded: list[Plugin] = []
         self.blocked: list[Plugin] = []
+        self.broken: list[tuple[Plugin, str]] = []
         self.rows: dict[str, Row] = {}
         self._manager = make_manager()
 
     def add(self, plugin: Plugin) -> None:
-        """Add a plugin and the components that it brings.
+        """Add a plugin and the components that it brings, or nothing of it.
 
         Raises:
-            PluginError: The plugin has no hook, misspells one, repeats a name, or returns something other than
-                components.
+            PluginError: The plugin is a class, has no hook, misspells one, repeats a name, or returns something other
+                than components.
         """
+        _require_object(plugin)
+        self._require_own_name(plugin)
         if not register_hooks(self._manager, plugin.object, plugin.key, plugin.origin):
             raise PluginError(f"plugin {plugin.name} ({plugin.origin}) implements no hook; mark one with {MARK}")
+        try:
+            for implementation in self._manager.hook.components.get_hookimpls():
+                if implementation.plugin_name == plugin.key:
+                    for component in _call_components(implementation.function, plugin):
+                        self._add_component(component, plugin)
+        except PluginError:
+            self._manager.unregister(name=plugin.key)
+            self.rows = {selector: row for selector, row in self.rows.items() if row.plugin is not plugin}
+            raise
         self.loaded.append(plugin)
-        for implementation in self._manager.hook.components.get_hookimpls():
-            if implementation.plugin_name == plugin.key:
-                for component in _call_components(implementation.function, plugin):
-                    self._add_component(component, plugin)
+
+    def _require_own_name(self, plugin: Plugin) -> None:
+        """Check that no other plugin has the name, under which its state is saved."""
+        for other in self.loaded:
+            if other.key != plugin.key:
+                continue
+            remedy = "rename one"
+            if other.object is plugin.object or (other.sha256 is not None and other.origin == plugin.origin):
+                remedy = "give it once"
+            elif other.sha256 is None and plugin.sha256 is None and plugin.distribution is None:
+                remedy = "give one of the objects another name, in its attribute `__name__`"
+            raise PluginError(f"two plugins are named {plugin.key}: {other.origin} and {plugin.origin}; {remedy}")
 
     def add_components(self, components: Iterable[Component]) -> None:
         """Add components that the caller gave, without a plugin.
@@ -112,13 +141,32 @@ class Plugins:
         taken = self.rows.get(row.selector)
         if taken is not None:
             raise PluginError(
-                f"plugin {plugin.name} ({plugin.origin}) registers {row.selector}, which {taken.plugin.name} "
-                f"({taken.plugin.origin}) already brings; rename one, or block one: --no-plugin {plugin.key}"
+                f"plugin {plugin.description} registers {row.selector}, which {taken.plugin.description} already "
+                f"brings; rename one{_advise_blocking(plugin, taken.plugin)}"
             )
         # What a function makes is checked once it is made.
         if isinstance(component.factory, type):
             require_protocol(component.factory, component.kind, row.selector)
         self.rows[row.selector] = row
+
+
+def _require_object(plugin: Plugin) -> None:
+    """Check that a plugin is not a class, whose hooks would be called without an object."""
+    if not isinstance(plugin.object, type):
+        return
+    name = plugin.object.__name__
+    remedy = f"give an instance of it, {name}()"
+    if plugin.distribution is not None:
+        remedy = f"let the entry point name an instance of it, MODULE:plugin, where MODULE has `plugin = {name}()`"
+    raise PluginError(f"plugin {plugin.description} is a class: {remedy}")
+
+
+def _advise_blocking(*plugins: Plugin) -> str:
+    """Return how to leave out one of some plugins, as the end of a sentence; nothing where none is installed."""
+    for plugin in plugins:
+        if plugin.distribution is not None:
+            return f", or block one: --no-plugin {plugin.key}"
+    return ""
 
 
 def _call_components(function: Callable[[], Any], plugin: Plugin) -> list[Component]:
@@ -144,7 +192,7 @@ def _check_component(component: Component, plugin: Plugin) -> None:
         )
 
 
-def load_plugins(extra: Sequence[Any] = (), blocked: Iterable[str] = ()) -> Plugins:
+def load_plugins(extra: Sequence[Any] = (), blocked: Iterable[str] = (), *, accept_broken: bool = False) -> Plugins:
     """Load the plugins of all installed distributions, then extra ones.
 
     Args:
@@ -152,19 +200,24 @@ def load_plugins(extra: Sequence[Any] = (), blocked: Iterable[str] = ()) -> Plug
             each file that a record on the disk names; modules or objects with hooks; or `Component` rows.
         blocked: Installed plugins to leave out, besides those in the environment variable PGGAN_KIT_NO_PLUGINS
             (separated by commas): NAME, or DISTRIBUTION:NAME where two distributions have a plugin of that name.
+        accept_broken: Whether an installed plugin that cannot be loaded is noted, and raises nothing.
 
     Raises:
         PluginError: A plugin cannot be imported or breaks the contract; the message names it.
     """
+    require_list("plugins", extra)
     plugins = Plugins()
     left_out = {*blocked, *read_blocked_plugins()}
     for plugin, entry in find_installed_plugins():
         if left_out & {plugin.name, plugin.key}:
             plugins.blocked.append(plugin)
             continue
-        remedy = f"fix it, or leave it out with --no-plugin {plugin.key}, or {BLOCK_VARIABLE}={plugin.key}"
-        module = import_plugin(entry.load, f"{plugin.name} ({plugin.origin})", remedy)
-        plugins.add(replace(plugin, object=module))
+        try:
+            _add_installed(plugins, plugin, entry)
+        except PluginError as error:
+            if not accept_broken:
+                raise
+            plugins.broken.append((plugin, str(error)))
 
     # Components without a plugin come last, so that a name taken by a plugin is theirs to change.
     for item in extra:
@@ -174,14 +227,26 @@ def load_plugins(extra: Sequence[Any] = (), blocked: Iterable[str] = ()) -> Plug
     return plugins
 
 
+def _add_installed(plugins: Plugins, plugin: Plugin, entry: importlib.metadata.EntryPoint) -> None:
+    """Import an installed plugin and add it."""
+
+    def advise(error: BaseException) -> str:
+        action = "fix it"
+        if isinstance(error, ModuleNotFoundError) and f"{entry.module}.".startswith(f"{error.name}."):
+            remains = f"remove what is left of it: pip uninstall {plugin.distribution}"
+            action = f"its code is gone: install it again, or {remains}"
+        return f"{action}; or leave it out with --no-plugin {plugin.key}, or {BLOCK_VARIABLE}={plugin.key}"
+
+    module = import_plugin(entry.load, plugin.description, advise)
+    plugins.add(replace(plugin, object=module))
+
+
 def _load_extra(item: Any) -> Plugin:
     """Load a file, or take a module or an object with hooks, as a plugin."""
     if isinstance(item, (str, os.PathLike)):
         return _load_file(Path(item), Path(item))
     if isinstance(item, RecordedFile):
         return _load_file(item.path, item)
-    if isinstance(item, type):
-        raise PluginError(f"the plugin {item.__name__} is a class: give an instance of it, {item.__name__}()")
     name = getattr(item, "__name__", type(item).__name__)
     return Plugin(name, f"given by the caller ({name})", item)
 
@@ -194,14 +259,19 @@ def _load_file(path: Path, file: Path | RecordedFile) -> Plugin:
 def find_installed_plugins() -> list[tuple[Plugin, importlib.metadata.EntryPoint]]:
     """Return the plugins of all installed distributions, not yet imported, with their entry points."""
     plugins = []
+    described: dict[importlib.metadata.Distribution, tuple[str, str]] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.dist is None:
             plugin = Plugin(entry.name, entry.value, None)
         else:
-            distribution = entry.dist.name
-            version = entry.dist.version
+            # Each look at its name or version parses the file that holds them and the whole README.
+            if entry.dist not in described:
+                metadata = entry.dist.metadata
+                described[entry.dist] = (metadata["Name"], metadata["Version"])
+            distribution, version = described[entry.dist]
             origin = f"{distribution} {version}"
-            plugin = Plugin(entry.name, origin, None, distribution=distribution, version=version)
+            folder = str(entry.dist.locate_file(""))
+            plugin = Plugin(entry.name, origin, None, distribution=distribution, version=version, folder=folder)
         plugins.append((plugin, entry))
     return plugins
 
@@ -228,9 +298,11 @@ def require_installed(names: Iterable[str]) -> None:
 
     for name in names:
         if name not in known:
+            advice = "see `pggan-kit plugins list`"
+            if name.endswith(".py"):
+                advice = "a plugin file is left out by a command without --plugin"
             raise PluginError(
-                f"--no-plugin {name}: no installed plugin has this name{suggest(did_you_mean(name, known))}; "
-                "see `pggan-kit plugins list`"
+                f"--no-plugin {name}: no installed plugin has this name{suggest(did_you_mean(name, known))}; {advice}"
             )
 
 

@@ -99,7 +99,9 @@ def load_plugin_file(file: Path | RecordedFile) -> tuple[ModuleType, str]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     import_plugin(
-        lambda: exec(compile(content, str(path), "exec"), vars(module)), str(path), "fix it, or run without it"
+        lambda: exec(compile(content, str(path), "exec"), vars(module)),
+        str(path),
+        lambda error: _advise_on_file(path, error),
     )
     return module, digest
 
@@ -108,6 +110,23 @@ def locate_plugin_file(path: str | Path) -> Path:
     """Return the absolute path of a plugin file: that of a link and not of its target, which need not end in .py."""
     path = Path(path)
     return path.parent.resolve() / path.name
+
+
+def _advise_on_file(path: Path, error: BaseException) -> str:
+    """Return what to do about a plugin file that cannot be imported."""
+    neighbours: list[Path] = []
+    if isinstance(error, ImportError) and error.name is not None:
+        name = error.name.partition(".")[0]
+        neighbours = [path.parent / f"{name}.py", path.parent / name]
+    beside = [neighbour for neighbour in neighbours if neighbour.exists()]
+    is_relative = isinstance(error, ImportError) and "relative import" in str(error)
+    if not beside and not is_relative:
+        return "fix it, or run without it"
+    what = str(beside[0]) if beside else "what it imports"
+    return (
+        f"{what} lies beside it, and a plugin file is loaded alone, so that its content can be recorded: put all into "
+        "one file, or make a package of them and install it (`pggan-kit plugins new` writes one)"
+    )
 
 
 def _require_trust(file: RecordedFile, digest: str) -> None:
@@ -124,21 +143,22 @@ def _require_trust(file: RecordedFile, digest: str) -> None:
         )
 
 
-def import_plugin(action: Callable[[], Any], name: str, remedy: str) -> Any:
+def import_plugin(action: Callable[[], Any], name: str, advise: Callable[[BaseException], str]) -> Any:
     """Import a plugin by an action, and return what the action returns.
 
     Args:
         action: The function that imports the plugin.
         name: The plugin's name in messages.
-        remedy: The end of the message: what to do about a plugin that cannot be imported.
+        advise: Function that returns the end of the message: what to do about the plugin that raised this.
 
     Raises:
-        PluginError: The import fails; the message has the plugin's name and the remedy.
+        PluginError: The import fails; the message has the plugin's name and the advice.
     """
     try:
         return action()
     except (Exception, SystemExit) as error:
-        raise PluginError(f"plugin {name} cannot be imported: {type(error).__name__}: {error}; {remedy}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise PluginError(f"plugin {name} cannot be imported: {reason}; {advise(error)}") from error
 
 
 def _read_recorded(file: RecordedFile) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.errors import RunError
+from pggan_kit.errors import RunError, require_list
 from pggan_kit.report import ablation_sections, run_sections
 from pggan_kit.report.ablation_record import is_ablation, read_ablation
 from pggan_kit.report.film import make_film
@@ -58,6 +58,7 @@ def write_report(
         UserError: jinja2 or matplotlib is missing.
     """
     require_libraries()
+    require_list("folders", folders)
     paths = [Path(folder) for folder in folders]
     _require_different(paths)
 

@@ -2,7 +2,8 @@
 
 A run goes through its stages in order. A stage whose new layers fade in is in the phase `fade` first, then in `stable`.
 Each step trains both networks on one or more batches of reals; reals drawn so far are the one clock, `state.images`.
-Every `train.tick` images, and at the end of each phase, the loop writes statistics and a checkpoint.
+Every `train.tick` images, a few times before the first of these ticks, and at the end of each phase, the loop writes
+statistics and a checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 
 from pggan_kit.data.device_feed import choose_feed
 from pggan_kit.data.sampler import Data, Source
-from pggan_kit.errors import FORESEEN, DivergedError, Interrupted, UnforeseenError, quote_path
+from pggan_kit.errors import FORESEEN, DivergedError, Interrupted, TrainingError, UnforeseenError, quote_path
 from pggan_kit.growth.fade import NETS, PATHS, Fade
 from pggan_kit.plugin_host.failures import describe_failure
 from pggan_kit.plugin_host.hooks import list_implementing_classes
@@ -31,6 +32,7 @@ from pggan_kit.system.signals import StopSignals
 from pggan_kit.training.compiler import Compiler
 from pggan_kit.training.measures import Meter, compute_metrics, measure_diversity
 from pggan_kit.training.non_finite import NonFiniteError, watch_layers
+from pggan_kit.training.out_of_memory import explain_out_of_memory, is_out_of_memory
 from pggan_kit.training.recovery import Recovery, Stop
 from pggan_kit.training.step import UpdateContext, average_each
 
@@ -55,7 +57,7 @@ def train(run: Run, data: Data, saved: Snapshot | None = None) -> dict[str, Any]
     """
     try:
         with StopSignals() as signals:
-            return Loop(run, data, signals).train_to_end(saved)
+            return _train_to_end(Loop(run, data, signals), saved)
     except BaseException as error:
         # Also after Ctrl-C: observers then close their files. What fails in that is logged, and hides no error.
         for second in run.hooks.call_all("on_error", run=run, error=error):
@@ -67,6 +69,16 @@ def train(run: Run, data: Data, saved: Snapshot | None = None) -> dict[str, Any]
         raise UnforeseenError(
             f"training failed at images {state.images} (stage {state.stage.size}, {state.phase}){failure}"
         ) from error
+
+
+def _train_to_end(loop: Loop, saved: Snapshot | None) -> dict[str, Any]:
+    """Train a run to its end; where memory is full, say how to continue with less."""
+    try:
+        return loop.train_to_end(saved)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise TrainingError(explain_out_of_memory(loop.run, error)) from error
+        raise
 
 
 class Loop:
@@ -94,6 +106,7 @@ class Loop:
         # What training adds to it.
         self.fade = Fade(run.hooks, run.experiment.fade_reals)
         self.alpha_tensors = {path: torch.ones((), device=run.device) for path in PATHS}
+        self.early_ticks = run.schedule.list_early_ticks(run.experiment.tick)
         self.meter = Meter(self.state.images)
         self.agreement = distributed.Agreement()
         self.recovery = Recovery(run)
@@ -115,6 +128,7 @@ class Loop:
 
         while unfinished:
             unfinished = self.advance_run()
+        self.compiler.leave_region()
 
         result = {
             "images": self.state.images,
@@ -309,9 +323,12 @@ class Loop:
     # Ticks and checkpoints.
 
     def tick_is_due(self) -> bool:
-        """Return whether the clock has passed a multiple of `train.tick` since the last tick."""
+        """Return whether the clock has passed a multiple of `train.tick`, or an early tick, since the last tick."""
+        images = self.state.images
+        last_tick = self.state.last_tick
         tick = self.experiment.tick
-        return self.state.images // tick > self.state.last_tick // tick
+        passed_early_tick = any(last_tick < place <= images for place in self.early_ticks)
+        return passed_early_tick or images // tick > last_tick // tick
 
     def tick(self, stage_over: bool, keep_forever: bool) -> None:
         """Write the statistics since the last tick, and a checkpoint.

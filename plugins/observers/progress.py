@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import statistics
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,24 @@ from rich.table import Table
 from rich.text import Text
 
 from pggan_kit import Run, Schedule, TrainState, hookimpl
+from pggan_plugins.observers.growth import Growth
 from pggan_plugins.observers.phase import name_phase
+from pggan_plugins.observers.samples import Samples, locate_samples
 
 REFRESH_SECONDS = 0.25
 """Seconds between two updates of the display."""
 
 WINDOW_SECONDS = 10.0
 """Seconds over which the rate is measured, about."""
+
+SPELL_SECONDS = 2.0
+"""Minimum seconds of a spell, whose speed is one vote in the estimate of the time left."""
+
+SPELLS = 30
+"""Number of last spells that the estimate looks at: a minute or more."""
+
+LEAST_SPELLS = 3
+"""Number of spells before there is an estimate: the median of fewer is moved by one."""
 
 LOSS_PREFIX = "Loss/"
 
@@ -31,7 +43,8 @@ class Progress:
     """A display of stage, phase, alpha, images of the total, images per second and the time left, on stderr.
 
     In a terminal the display is updated four times a second and shows the last tick's losses; elsewhere there is one
-    plain line a tick. At the end it lists the files worth opening.
+    plain line a tick. At the start it says what will happen and where to look meanwhile; at the end it lists the files
+    worth opening.
     """
 
     critical = False
@@ -46,12 +59,14 @@ class Progress:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Print the run's directory; start the display."""
+        """Print the run's directory, what will happen and where to look; start the display."""
         self._pace = Pace()
         self._losses = ""
         self._started = time.perf_counter()
         self._next_refresh = math.inf
         self._print(f"{'resuming' if run.resumed else 'training'} {run.directory}")
+        for line in describe_plan(run):
+            self._print(f"  {line}")
 
         if self._console.is_interactive:
             self._next_refresh = self._started
@@ -62,8 +77,7 @@ class Progress:
     @hookimpl
     def before_stage(self, state: TrainState) -> None:
         """Measure the pace from here on: the new stage has its own."""
-        self._pace = Pace()
-        self._pace.mark(time.perf_counter(), state.images)
+        self._pace.begin_stage(time.perf_counter(), state.images)
 
     @hookimpl
     def before_compile(self, run: Run, net: str) -> None:
@@ -81,14 +95,14 @@ class Progress:
         if now < self._next_refresh:
             return
         self._next_refresh = now + REFRESH_SECONDS
-        self._pace.mark(now, state.images)
+        self._pace.mark(now, state.images, state.stage.height)
         self._refresh(run)
 
     @hookimpl
     def after_tick(self, run: Run, state: TrainState, stats: Mapping[str, float]) -> None:
         """Show the tick's losses, or print its line."""
         self._losses = format_losses(stats)
-        self._pace.mark(time.perf_counter(), state.images)
+        self._pace.mark(time.perf_counter(), state.images, state.stage.height)
         if self._live is not None:
             self._refresh(run)
             return
@@ -136,16 +150,31 @@ class StderrConsole(Console):
 
 
 class Pace:
-    """The speed of the clock: marks of (seconds, images), the last `WINDOW_SECONDS` of them."""
+    """The speed of a run: over the last seconds, to be shown; and the usual one, for an estimate of the time left."""
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int]] = deque()
+        self._spells: deque[float] = deque(maxlen=SPELLS)
+        self._spell_began: tuple[float, int] | None = None
 
-    def mark(self, seconds: float, images: int) -> None:
-        """Record the clock's position in images at a time in seconds."""
+    def begin_stage(self, seconds: float, images: int) -> None:
+        """Measure the images of a new stage apart from those before it."""
+        self._marks.clear()
+        self._marks.append((seconds, images))
+        self._spell_began = (seconds, images)
+
+    def mark(self, seconds: float, images: int, height: int) -> None:
+        """Record the clock's position in images at a time in seconds, and the height of those images."""
         self._marks.append((seconds, images))
         while len(self._marks) > 2 and seconds - self._marks[1][0] > WINDOW_SECONDS:
             self._marks.popleft()
+
+        if self._spell_began is None:
+            self._spell_began = (seconds, images)
+        began_seconds, began_images = self._spell_began
+        if seconds - began_seconds >= SPELL_SECONDS and images > began_images:
+            self._spells.append((seconds - began_seconds) / (images - began_images) / height)
+            self._spell_began = (seconds, images)
 
     @property
     def images_per_second(self) -> float:
@@ -158,23 +187,56 @@ class Pace:
             return 0.0
         return (last_images - first_images) / (last_seconds - first_seconds)
 
+    @property
+    def usual_seconds(self) -> float | None:
+        """Seconds of an image of height 1: the median over the last spells. None while there are too few of them.
 
-def estimate_images_left(schedule: Schedule, starts: Sequence[int], images: int) -> float:
-    """Estimate the training that is left, in images of the current stage.
+        A machine that is busy for a moment, or a tick that compiles, does not move a median.
+        """
+        if len(self._spells) < LEAST_SPELLS:
+            return None
+        return statistics.median(self._spells)
 
-    An image of a later stage counts in proportion to its height. That lies between equal costs and costs in proportion
-    to the pixels, since larger stages have fewer channels.
+
+def estimate_work_left(schedule: Schedule, starts: Sequence[int], images: int) -> float:
+    """Estimate the training that is left, in images of height 1.
+
+    An image counts in proportion to its height. That lies between equal costs and costs in proportion to the pixels,
+    since larger stages have fewer channels.
     """
-    current = schedule.stages[len(starts) - 1]
     clock = schedule.end(starts)
-    left = float(clock - images)
+    left = float(clock - images) * schedule.stages[len(starts) - 1].height
     for stage in schedule.stages[len(starts) :]:
         # The last stage takes all that remains.
         remaining = schedule.total - clock
         spent = remaining if stage is schedule.stages[-1] else min(stage.budget, remaining)
-        left += spent * stage.height / current.height
+        left += spent * stage.height
         clock += spent
     return left
+
+
+def describe_plan(run: Run) -> list[str]:
+    """Return lines that say what a run will do, and where to look meanwhile."""
+    sizes = ", ".join(stage.size for stage in run.schedule.stages)
+    plan = f"{run.schedule.total:,} images at {sizes}"
+    command = f"pggan-kit resume {shlex.quote(str(run.directory))}"
+    lines = [f"{plan}. Ctrl-C saves and stops; go on with: {command}"]
+
+    observers = run.experiment.observers
+    if any(isinstance(observer, Samples) for observer in observers):
+        wait = find_next_tick(run) - run.state.images
+        lines.append(f"look now: {locate_samples(run)}  the next grid of samples is there after {wait:,} images")
+    if any(isinstance(observer, Growth) for observer in observers):
+        lines.append(f"the film: {run.directory / 'growth.gif'}  one more frame at each tick")
+    return lines
+
+
+def find_next_tick(run: Run) -> int:
+    """Return the image count of the next tick, if no phase ends before it."""
+    images = run.state.images
+    tick = run.experiment.tick
+    places = [*run.schedule.list_early_ticks(tick), images - images % tick + tick]
+    return min(place for place in places if place > images)
 
 
 def describe_position(run: Run) -> str:
@@ -199,8 +261,8 @@ def describe_progress(run: Run, pace: Pace, started: float) -> str:
     if rate > 0:
         columns.append(f"{rate:,.0f} images/s" if rate >= 10 else f"{rate:.1f} images/s")
     columns.append(f"elapsed {format_duration(time.perf_counter() - started)}")
-    if rate > 0:
-        seconds_left = estimate_images_left(run.schedule, run.state.starts, run.state.images) / rate
+    if pace.usual_seconds is not None:
+        seconds_left = estimate_work_left(run.schedule, run.state.starts, run.state.images) * pace.usual_seconds
         columns.append(f"about {format_duration(seconds_left)} left")
     return "  ".join(columns)
 

@@ -201,6 +201,11 @@ def test_a_base_that_changed_is_refused_by_its_line(begun: Ablate, tiny: Callabl
     tiny("train.ema_decay = 0.5")
     with pytest.raises(RunError, match=r"configs: linear was .* and is train\.ema_decay = 0\.5"):
         begun()
+    lines = TINY.splitlines()
+    Path("tiny.gin").write_text("\n".join([*lines[:13], lines[14], lines[13], *lines[15:], ""]))
+    order = r"linear has its lines in another order: where it had `train\.latent_size = 8`, it has `train\.tick = 8`"
+    with pytest.raises(RunError, match=rf"^out was begun with another plan \(configs: {order}\)\. Change it back"):
+        begun()
 
 
 def test_a_plan_changed_by_hand_is_refused(begun: Ablate) -> None:
@@ -460,7 +465,7 @@ def test_a_value_that_is_not_finite_is_a_result(ablate: Ablate) -> None:
 
 
 WRONG = {
-    "ablate.base = 'nope.gin'": r"variant linear of ablate\.variants: config nope\.gin: no such file",
+    "ablate.base = 'nope.gin'": r"-b 'ablate\.base = .*': ablate\.base, .*: config nope\.gin: no such file$",
     "ablate.base = 1": r"ablate\.base must be a (text|string)",
     "ablate.variants = {'linear': []}": r"ablate\.variants must name at least two",
     "ablate.variants = {'linear': [], 'a/b': []}": r"ablate\.variants names folders: 'a/b' must begin with",
@@ -469,6 +474,7 @@ WRONG = {
     "ablate.variants = {'linear': [], 'hard': ['train.seed = 3']}": r"variant hard .* binds train\.seed; bind",
     "ablate.variants = {'linear': [], 'hard': ['train.swich = 3']}": r"variant hard of .*did you mean switch",
     "ablate.variants = {'linear': [], 'hard': ['train.switch = @switches.Linear()']}": r"linear and hard are the same",
+    "ablate.variants = {'linear': [], 'hard': ['train.tick = 4', 'train.tick = 6']}": r"variant hard.*bound twice",
     "ablate.seeds = ()": r"ablate\.seeds must be at least one",
     "ablate.seeds = (1, 1)": r"ablate\.seeds must be at least one, each once",
     "ablate.seeds = (0.5,)": r"ablate\.seeds must be a list of \(a whole number\)",
@@ -485,7 +491,10 @@ WRONG = {
     "ablate.margin = 'small'": r"ablate\.margin must be a number",
     "ablate.evaluation = []": r"the metrics at 16x16 give nothing: bind train\.metrics in ablate\.evaluation",
     "ablate.evaluation = ['train.metrics = [@metrics.Gpa()]']": r"ablate\.evaluation: .*did you mean metrics\.Gap",
-    "ablate.bindings = ['train.loss = @losses.Hing()']": r"variant linear .*did you mean losses\.Hinge",
+    "ablate.bindings = ['train.loss = @losses.Hing()']": r"all variants of .*did you mean losses\.Hinge",
+    "ablate.bindings = ['train.seed = 3']": r"^error: the bindings of all variants hold train\.seed; bind",
+    "train.seed = 3": r"^error: the bindings of all variants hold train\.seed; bind ablate\.seeds",
+    "train.loss = @losses.Hing()": r"all variants of .*: -b 'train\.loss = .*did you mean losses\.Hinge",
     "ablate.bindings = 3": r"ablate\.bindings must be a list",
     "ablate.launcher = @switches.Hard()": r"ablate\.launcher must be a component, as @launchers\.NAME\(\)",
     "ablate.lancher = 3": r"ablate has no parameter lancher \(did you mean launcher\?\)",
@@ -596,9 +605,38 @@ def test_macros_are_looked_through(tiny: Callable[..., str], stub: str) -> None:
 
 
 def test_overrides_go_to_the_plan_or_to_all_experiments() -> None:
-    of_plan = ["ablate.seeds = (1,)", " launchers.Local.jobs = 2", "x/launchers.Local.jobs = 2"]
+    of_plan = ["ablate.seeds = (1,)", " launchers.Local.jobs = 2", "x/launchers.Local.jobs = 2", " SEEDS= (0, 1)"]
     of_all = ["train.tick = 3", "SIZES = (4, 8)", "a/datasets.MNIST.folder = 'ablate.seeds'"]
-    assert plans.split_bindings([of_all[0], *of_plan, *of_all[1:]]) == (of_plan, of_all)
+    assert plans.split_bindings([of_all[0], *of_plan, *of_all[1:]], ["SEEDS"]) == (of_plan, of_all)
+
+
+def test_a_macro_of_the_ablation_is_overridden_there(
+    ablate: Ablate, tiny: Callable[..., str], cli: Callable[..., Result], refused: Callable[[Result, str], str]
+) -> None:
+    plan = SWITCH.replace("ablate.seeds = (0, 1)", "ablate.seeds = %SEEDS")
+    Path("switch.gin").write_text(f"SEEDS = (0, 1)\n{plan}")
+    plan, _ = plans.read_plan("switch.gin", ["SEEDS = (3, 4, 5)"], PLUGINS)
+    assert plan.seeds == [3, 4, 5]
+    tiny("SEEDS = 1", "train.seed = %SEEDS")
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    refused(
+        cli("ablate", "switch.gin", "-b", "SEEDS = (3, 4, 5)", *options),
+        r"-b 'SEEDS = \(3, 4, 5\)': switch\.gin and tiny\.gin both define SEEDS; give the macro another name in one",
+    )
+
+
+def test_a_base_that_is_missing_or_broken_is_refused_at_its_place(
+    ablate: Ablate, tiny: Callable[..., str], cli: Callable[..., Result], refused: Callable[[Result, str], str]
+) -> None:
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    tiny("train.seed = [")
+    pattern = r"^error: switch\.gin:1: ablate\.base, which is relative to the ablation's file: tiny\.gin:1\d: broken"
+    refused(cli("ablate", "switch.gin", *options), pattern)
+    tiny("train.loss = @losses.Hing()")
+    refused(cli("ablate", "switch.gin", *options), r"^error: all variants of ablate\.variants: tiny\.gin:17: unknown")
+    Path("tiny.gin").unlink()
+    pattern = r"^error: switch\.gin:1: ablate\.base, which is relative .*: config tiny\.gin: no such file$"
+    refused(cli("ablate", "switch.gin", *options), pattern)
 
 
 def test_revision_and_hardware_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ from helpers.paths import ROOT
 
 import pggan_kit
 from pggan_kit import Run, Scores, Stats, hookimpl
+from pggan_kit.ablation import ablate
 from pggan_kit.api import prepare as api
 from pggan_kit.api.generator import load_generator
+from pggan_kit.benchmarking.bench import bench
+from pggan_kit.benchmarking.plan import plan
 from pggan_kit.config.object_components import find_component_places
 from pggan_kit.errors import ConfigError, PluginError, RunError
+from pggan_kit.report import write_report
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.json_text import json_text
 
@@ -247,6 +252,36 @@ def test_wrong_objects_are_refused(case: str, tiny: Tiny, stub: str) -> None:
     with pytest.raises(error, match=message):
         pggan_kit.train(tiny(), plugins=[stub], parts=parts)
     assert not Path("runs").exists()
+
+
+ALONE: dict[str, tuple[Callable[[str], Any], str]] = {
+    "bindings": (
+        lambda file: pggan_kit.train(file, "train.seed = 1"),
+        r"bindings must be a list, not 'train\.seed = 1': write bindings=\['train\.seed = 1'\]$",
+    ),
+    "plugins": (lambda file: pggan_kit.train(file, plugins="x.py"), r"plugins must be a list, not 'x\.py': write pl"),
+    "a path": (lambda file: pggan_kit.train(file, plugins=Path("x.py")), r"plugins must be a list, not "),
+    "an object": (lambda file: pggan_kit.train(file, plugins=Watcher()), r"plugins must be a list, not "),
+    "parts": (lambda file: pggan_kit.train(file, parts=[Watcher()]), r"parts must be a dict of objects by their pl"),
+    "metrics": (lambda file: pggan_kit.evaluate("run", metrics="FrechetDistance"), r"metrics must be a list"),
+    "bindings of evaluate": (lambda file: pggan_kit.evaluate("run", bindings="x = 1"), r"bindings must be a list"),
+    "bindings of plan": (lambda file: plan(file, "train.seed = 1"), r"bindings must be a list"),
+    "bindings of a variant": (lambda file: bench(file, others={"b": "x = 1"}), r"others\['b'\] must be a list"),
+    "stages": (lambda file: bench(file, stages="4x4"), r"stages must be a list"),
+    "bindings of ablate": (lambda file: ablate(file, "ablate.seeds = (1,)"), r"bindings must be a list"),
+    "plugins of ablate": (lambda file: ablate(file, plugins="x.py"), r"plugins must be a list"),
+    "folders": (lambda file: write_report("runs", "report.html"), r"folders must be a list"),
+    "plugins of a run": (lambda file: pggan_kit.load_generator("run", plugins="x.py"), r"plugins must be a list"),
+}
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_one_thing_in_place_of_a_list_is_refused(case: str, tiny: Tiny, finished: Run) -> None:
+    call, message = ALONE[case]
+    file = tiny("train.dataset = @datasets.MNIST()", "schedule.sizes = (7, 14)")
+    shutil.copytree(finished.directory, "run")
+    with pytest.raises(ConfigError, match=message):
+        call(file)
 
 
 def test_places_are_the_parts_of_an_experiment() -> None:

@@ -290,6 +290,15 @@ def test_config_check_describes_a_good_config(tiny: Callable[..., str], cli: Cli
     assert (result.exit_code, result.stdout) == (0, "tiny.gin: good; 4x4 -> 8x8 -> 16x16, 40 images, 8 components\n")
 
 
+@pytest.mark.parametrize("batch", [5, 7, 11, 13])
+def test_config_check_warns_of_batches_without_groups(
+    batch: int, tiny: Callable[..., str], cli: Cli, stub: str
+) -> None:
+    result = cli("config", "check", tiny(f"schedule.batch_size = {batch}"), "--plugin", stub)
+    assert result.exit_code == 0
+    assert "warning: at 4x4, 8x8, 16x16 the discriminator's minibatch stddev is a constant" in result.stderr
+
+
 def test_config_show_names_the_place_of_each_binding(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
     Path("base.gin").write_text("\ntrain.seed = 1\n")
     lines = cli(
@@ -315,18 +324,31 @@ def test_a_run_that_fails_ends_with_1_and_one_line(tiny: Callable[..., str], cli
     assert result.stderr.count("\n") == 1
 
 
-def test_a_signal_ends_a_process_with_its_number_and_a_resumable_run(tiny: Callable[..., str], stub: str) -> None:
+def test_a_signal_ends_a_process_with_its_number_and_a_resumable_run(
+    tiny: Callable[..., str], cli: Cli, stub: str
+) -> None:
     Path("stop.py").write_text(
         "import os, signal\nfrom pggan_kit import hookimpl\n"
         "@hookimpl\ndef after_step(state):\n    if state.images == 12: os.kill(os.getpid(), signal.SIGTERM)\n"
     )
-    command = [sys.executable, "-m", "pggan_kit"]
-    train = [*command, "train", tiny(), "--plugin", stub, "--plugin", "stop.py", "--run-dir", "run"]
+    train = [
+        sys.executable,
+        "-m",
+        "pggan_kit",
+        "train",
+        tiny(),
+        "--plugin",
+        stub,
+        "--plugin",
+        "stop.py",
+        "--run-dir",
+        "run",
+    ]
     done = subprocess.run(train, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 143
     assert done.stderr.strip() == "error: stopped at images 12 and saved; go on with: pggan-kit resume run"
-    done = subprocess.run([*command, "resume", "run"], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = cli("resume", "run")
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_a_signal_before_a_run_has_started_ends_with_130(

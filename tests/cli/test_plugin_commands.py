@@ -52,9 +52,11 @@ def test_list_shows_plugin_distribution_version_components_hooks(cli: Callable[.
         "distribution": None,
         "version": None,
         "origin": str(STUB),
+        "folder": None,
         "parts": ["datasets.Stub", "augmentations.Noise", "observers.Meddler"],
         "hooks": {hook: ["observers.Meddler"] for hook in ("after_step", "after_tick", "before_stage")},
         "blocked": False,
+        "broken": None,
     }
     switches = rows["pggan_kit:switches"]
     assert switches["version"] and "switches.Plateau" in switches["parts"]
@@ -122,7 +124,7 @@ def test_a_plugin_that_a_run_left_out_is_left_out_when_it_continues(
 NO_SUCH_PLUGIN = {
     "lossess": r"--no-plugin lossess: no installed plugin has this name \(did you mean losses\?\)",
     "pggan_kit:loss": r"\(did you mean pggan_kit:losses\?\)",
-    "stub_plugin.py": "no installed plugin has this name",
+    "stub_plugin.py": "no installed plugin has this name; a plugin file is left out by a command without --plugin$",
 }
 
 

@@ -71,6 +71,65 @@ def test_a_binding_of_an_included_file_that_nothing_uses_is_listed_as_idle(tiny:
     assert "idle: penalties.R1.weight = 3.0  (base.gin:17)" in result.stdout
 
 
+TWICE = {
+    "a setting": (
+        "train.seed = 1\ntrain.seed = 2",
+        r":18: train\.seed is bound twice, first at twice\.gin:17; remove one of the two bindings$",
+    ),
+    "a macro": ("SEED = 1\ntrain.seed = %SEED\nSEED = 2", r":19: SEED is bound twice, first at twice\.gin:17"),
+    "in a scope": (
+        "optimizers.Adam.lr = 1.0\nd/optimizers.Adam.lr = 1.0\nd/optimizers.Adam.lr = 2.0",
+        r":19: d/optimizers\.Adam\.lr is bound twice, first at twice\.gin:18",
+    ),
+    "in a block": (
+        "optimizers.Adam.lr = 1.0\noptimizers.Adam:\n    lr = 2.0",
+        r":19: optimizers\.Adam\.lr is bound twice, first at twice\.gin:17",
+    ),
+    "around an include": ("train.seed = 1\ninclude 'seed.gin'\ntrain.seed = 3", r":19: train\.seed is bound twice"),
+    "a key": ("train.ema_decay = {4: 0.5, 4: 0.75}", r":17: the dict has the key 4 twice; remove one"),
+    "a key in a later line": ("train.ema_decay = {\n    4: 0.5,\n    8: 0.25,\n    4: 0.75,\n}", r":20: .*key 4 twice"),
+    "a key of an inner dict": ("train.observers = [{'a': {'b': 1, 'b': 2}}]", r":17: the dict has the key 'b' twice"),
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_what_a_file_binds_twice_is_refused(case: str, tiny: Write, cli: Cli, stub: str, refused: Refused):
+    lines, pattern = TWICE[case]
+    tiny()
+    Path("seed.gin").write_text("train.seed = 2\n")
+    Path("twice.gin").write_text(f"{TINY}{lines}\n")
+    refused(cli("config", "check", "twice.gin", "--plugin", stub), rf"twice\.gin{pattern}")
+
+
+UNREAD = {
+    "above the last size": (
+        "schedule.batch_size = {4: 4, 32: 2}",
+        r":17: no stage reads the key 32 of schedule\.batch_size: .*; remove the key$",
+    ),
+    "of a component": ("d/optimizers.Adam.lr = {4: 1e-3, 64: 1e-4}", r":17: .* the key 64 of d/optimizers\.Adam\.lr:"),
+    "of a macro": ("BATCH = {4: 4, 32: 2}\nschedule.batch_size = %BATCH", r":17: .* the key 32 of schedule\.batch"),
+    "below the first size": ("train.ema_decay = {2: 0.5, 4: 0.75}", r":17: .* the key 2 of train\.ema_decay"),
+    "between two sizes": ("train.ema_decay = {4: 0.1, 9: 0.2, 10: 0.3, 12: 0.4}", r":17: .* the keys 9, 10 of"),
+    "above sizes with macros": (
+        "MIDDLE = 8\nSIZES = (4, %MIDDLE)\nschedule.sizes = %SIZES\ntrain.micro_batch = {4: 4, 16: 2}",
+        r":20: .* the key 16 of train\.micro_batch: the stages have the heights 4, 8 \(see tiny\.gin:18\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNREAD)
+def test_a_key_that_no_stage_reads_is_refused(case: str, rejected: Rejected):
+    lines, pattern = UNREAD[case]
+    rejected(rf"tiny\.gin{pattern}", *lines.split("\n"))
+
+
+def test_an_override_with_a_key_that_no_stage_reads_is_refused(rejected: Rejected):
+    rejected(
+        r"-b 'schedule\.batch_size = .*': no stage reads the key 32 .* \(see tiny\.gin:1\)",
+        args=["-b", "schedule.batch_size = {4: 4, 32: 2}"],
+    )
+
+
 BROKEN = {
     "unclosed bracket at the end": (
         "train.observers = [",
@@ -101,7 +160,12 @@ BROKEN = {
     "an empty block": ("optimizers.Adam:\ntrain.seed = 1", r":18: broken gin syntax"),
     "a list as key": ("architectures.PGGAN.channels = {[4]: 4}", r":1[67]: broken gin syntax here or in the statement"),
     "too deep": (f"train.observers = {'[' * 5000}{']' * 5000}", r":1[67]: broken gin syntax"),
-    "a zero byte": ("train.device = 'a\0b'", r":17: broken gin syntax"),
+    "a zero byte": ("train.device = 'a\0b'", r":17: broken gin syntax: .* an invisible character \(U\+0000,"),
+    "a space of a web page": (
+        "train.seed\u00a0= 1",
+        r":17: broken gin syntax: the line has an invisible character \(U\+00A0, NO-BREAK SPACE\): remove it, or write",
+    ),
+    "a mark of another file": ("\ufefftrain.seed = 1", r":17: .*\(U\+FEFF, ZERO WIDTH NO-BREAK SPACE\): remove it"),
 }
 
 
@@ -109,6 +173,43 @@ BROKEN = {
 def test_broken_syntax_is_refused_at_its_line(case: str, rejected: Rejected):
     text, pattern = BROKEN[case]
     rejected(rf"tiny\.gin{pattern}", text)
+
+
+ELEMENTS = {
+    "train.observers[0] = 1": r"write train\.observers = \[@observers\.Meddler\(\)\] with your change in it$",
+    "train.observers.0 = 1": r"write train\.observers = \[@observers",
+    "train.observers += [1]": r"write train\.observers = \[@observers",
+    "train.observers[0].critical = False": r"write train\.observers = \[@observers",
+    "schedule.sizes[2] = 32": r"write schedule\.sizes = \(4, 8, 16\) with",
+    "train.ema_decay[8] = 0.5": r"write train\.ema_decay = \{4: 0\.25\} with",
+    "train.ema_decay{8} = 0.5": r"write train\.ema_decay = \{4: 0\.25\} with",
+    "train.metrics[0] = 1": r"write train\.metrics = \.\.\. with all its elements$",
+}
+
+
+@pytest.mark.parametrize("line", ELEMENTS)
+def test_a_binding_of_one_element_says_how_to_bind_all(line: str, rejected: Rejected):
+    lines = ["train.observers = [@observers.Meddler()]", "train.ema_decay = {4: 0.25}"]
+    pattern = f"broken gin syntax: a list or dict can only be bound as a whole; {ELEMENTS[line]}"
+    rejected(rf"tiny\.gin:19: {pattern}", *lines, line)
+    rejected(rf"^error: -b '.*': {pattern}", *lines, args=["-b", line])
+
+
+def test_a_parameter_of_a_setting_names_the_component(rejected: Rejected):
+    rejected(
+        r"tiny\.gin:17: train\.loss is a setting: parameters belong to the component .* as in KIND\.NAME\.penalties = ",
+        "train.loss.penalties = []",
+    )
+
+
+def test_a_file_of_the_other_kind_is_refused_with_its_command(tiny: Write, cli: Cli, stub: str, refused: Refused):
+    tiny()
+    Path("ablation.gin").write_text("SEEDS = (0, 1)\nablate.seeds = %SEEDS\nablate.base = 'tiny.gin'\n")
+    for command in (("train",), ("plan",), ("config", "check")):
+        message = refused(cli(*command, "ablation.gin", "--plugin", stub), r"ablation\.gin:2: ablate\.seeds has no")
+        assert "`pggan-kit ablate` runs" in message
+    message = refused(cli("ablate", "tiny.gin", "--plugin", stub), r"tiny\.gin:1: schedule\.sizes has no place here")
+    assert "`pggan-kit train` trains" in message and "ablate.base" in message
 
 
 @pytest.mark.parametrize("line", ["import os", "from os import path", "import os.path as p", "from __gin__ import x"])
@@ -201,14 +302,21 @@ def test_a_complaint_about_a_macro_names_both_places(rejected: Rejected):
     )
 
 
+def test_a_byte_order_mark_at_the_start_of_a_file_is_no_part_of_it(tiny: Write, cli: Cli, stub: str):
+    Path(tiny()).write_text(f"\ufeffinclude 'base.gin'\n{TINY}", encoding="utf-8")
+    Path("base.gin").write_text("\ufefftrain.seed = 1\n", encoding="utf-8")
+    result = cli("config", "check", "tiny.gin", "--plugin", stub)
+    assert result.exit_code == 0, result.stderr
+
+
 def test_files_that_are_not_configs_are_refused(
     cli: Cli, stub: str, refused: Refused, rejected: Rejected, tmp_path: Path
 ):
     (tmp_path / "folder.gin").mkdir()
     (tmp_path / "binary.gin").write_bytes(bytes(range(256)))
     (tmp_path / "empty.gin").write_bytes(b"")
-    refused(cli("train", "folder.gin", "--plugin", stub), r"config folder\.gin: cannot be read")
-    refused(cli("train", "binary.gin", "--plugin", stub), r"config binary\.gin: cannot be read")
+    refused(cli("train", "folder.gin", "--plugin", stub), r"config folder\.gin: cannot be read, because it is a folder")
+    refused(cli("train", "binary.gin", "--plugin", stub), r"config binary\.gin: cannot be read .*; save it as UTF-8$")
     refused(cli("train", "nope.gin", "--plugin", stub), r"config nope\.gin: no such file")
     refused(cli("train", "empty.gin", "--plugin", stub), r"schedule needs a value for sizes")
     rejected(r"tiny\.gin:17: includes binary\.gin: cannot", "include 'binary.gin'")
@@ -226,14 +334,8 @@ def test_a_config_that_may_not_be_read_is_refused(
     refused(cli("train", file, "--plugin", stub), r"config tiny\.gin: cannot be read \(.*Permission denied")
 
 
-@pytest.mark.parametrize("case", ["unknown component", "broken syntax", "negative rate"])
-def test_a_real_process_exits_with_2_and_one_line(case: str, tiny: Write, stub: str, tmp_path: Path):
-    line = {
-        "unknown component": "train.loss = @losses.Hing()",
-        "broken syntax": "train.seed = [",
-        "negative rate": "optimizers.Adam.lr = -1",
-    }[case]
-    command = [sys.executable, "-m", "pggan_kit", "train", tiny(line), "--plugin", stub]
+def test_a_real_process_exits_with_2_and_one_line(tiny: Write, stub: str, tmp_path: Path):
+    command = [sys.executable, "-m", "pggan_kit", "train", tiny("optimizers.Adam.lr = -1"), "--plugin", stub]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 2
     assert done.stdout == ""

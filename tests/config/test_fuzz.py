@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import STUB, TINY
+from helpers.gin_text import bind_again
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -127,7 +128,7 @@ def test_gin_statements_of_any_words(text: str) -> None:
 
 @fuzz(60, 3000, lines=st.lists(BINDINGS, min_size=1, max_size=3))
 def test_gin_values_of_any_kind(lines: list[str]) -> None:
-    read_and_build(TINY + "\n".join(lines))
+    read_and_build(bind_again(TINY, lines))
 
 
 @fuzz(100, 3000, changes=CHANGES)

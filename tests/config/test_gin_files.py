@@ -108,18 +108,93 @@ def test_bindings_that_an_override_displaces_are_idle_and_not_archived(
         )
 
 
-def test_a_binding_before_an_include_loses_to_the_included_file(tiny: Callable[..., str], plugins: Plugins) -> None:
+TAKEN_BACK = (
+    "main.gin:1: train.seed = 2 has no effect, because main.gin:2 includes base.gin:17, which binds it again; move the "
+    "include above it"
+)
+
+
+def test_a_binding_that_a_later_include_takes_back_is_idle_with_a_warning(
+    tiny: Callable[..., str], cli: Callable[..., Any], plugins: Plugins, stub: str
+) -> None:
     tiny()
     Path("base.gin").write_text(TINY + "train.seed = 1\n")
     Path("main.gin").write_text("train.seed = 2\ninclude 'base.gin'\n")
-    assert build_from_config(read_config("main.gin"), plugins).experiment.seed == 1
+    config = read_config("main.gin")
+    built = build_from_config(config, plugins)
+    assert built.experiment.seed == 1
+    assert [(binding.text(), str(binding.place)) for binding in built.idle] == [("train.seed = 2", "main.gin:1")]
+    assert config.warnings == (TAKEN_BACK,)
+
+    checked = cli("config", "check", "main.gin", "--plugin", stub)
+    assert "idle: train.seed = 2  (main.gin:1)" in checked.stdout and TAKEN_BACK in checked.stderr
+    trained = cli("train", "main.gin", "--plugin", stub, "--run-dir", "run", "-b", "schedule.sizes = (4,)")
+    assert trained.exit_code == 0 and TAKEN_BACK in trained.stderr and TAKEN_BACK in Path("run/log.txt").read_text()
 
 
-def test_the_last_binding_wins_and_keeps_its_place_for_errors(build: Build) -> None:
-    built = build("train.seed = 1", "train.seed = 2", "train.seed = 3")
-    assert built.experiment.seed == 3
-    lines = list_bindings(read_config("tiny.gin"))
-    assert [line for line in lines if line.startswith("train.seed")] == ["train.seed = 3    # tiny.gin:19"]
+def test_an_included_file_that_a_later_one_takes_back_is_idle_without_a_warning(
+    tiny: Callable[..., str], plugins: Plugins
+) -> None:
+    """Files are layered on purpose, and two of them may include a third."""
+    tiny()
+    Path("base.gin").write_text(TINY)
+    Path("seed.gin").write_text("include 'base.gin'\ntrain.seed = 1\ntrain.latent_size = 4\n")
+    Path("small.gin").write_text("include 'base.gin'\ntrain.seed = 2\n")
+    Path("main.gin").write_text("include 'seed.gin'\ninclude 'small.gin'\n")
+    config = read_config("main.gin")
+    built = build_from_config(config, plugins)
+    assert (built.experiment.seed, built.experiment.latent_size) == (2, 8)
+    assert [binding.text() for binding in built.idle] == ["train.latent_size = 4", "train.seed = 1"]
+    assert config.warnings == ()
+
+
+def test_the_last_override_wins_and_keeps_its_place_for_errors(tiny: Callable[..., str]) -> None:
+    config = read_config(tiny("train.seed = 1"), ["train.seed = 2", "train.seed = 3"])
+    lines = [line for line in list_bindings(config) if line.startswith("train.seed")]
+    assert lines == ["train.seed = 3    # -b 'train.seed = 3'"]
+    with pytest.raises(ConfigError, match=r"': train\.seed is bound twice; remove one of the two bindings$"):
+        read_config("tiny.gin", ["train.seed = 2\ntrain.seed = 3"])
+
+
+PER_STAGE = ("BATCH = {4: 4, 16: 2, 32: 1}", "schedule.batch_size = %BATCH", "train.ema_decay = {4: 0.5, 16: 0.25}")
+
+
+def test_keys_for_other_sizes_than_those_of_an_override_are_idle_and_not_archived(
+    tiny: Callable[..., str], plugins: Plugins
+) -> None:
+    file = tiny(*PER_STAGE)
+    built = build_from_config(read_config(file, ["schedule.sizes = (4, 8)"]), plugins)
+    idle = [f"{binding.text()} ({binding.place})" for binding in built.idle]
+    assert idle == ["schedule.batch_size = {16: 2, 32: 1} (tiny.gin:17)", "train.ema_decay = {16: 0.25} (tiny.gin:19)"]
+    assert built.experiment.schedule.batch_size == {4: 4}
+    again = build_from_config(parse_text(built.config.text(), "config.gin"), plugins)
+    assert again.operative == built.operative and not again.idle
+
+
+def test_keys_for_other_sizes_than_those_of_another_file_are_idle(tiny: Callable[..., str], plugins: Plugins) -> None:
+    tiny(*PER_STAGE, name="base.gin")
+    Path("small.gin").write_text("include 'base.gin'\nschedule.sizes = (4, 8)\n")
+    Path("batch.gin").write_text("include 'base.gin'\nschedule.batch_size = {4: 4, 32: 1}\n")
+    built = build_from_config(read_config("small.gin"), plugins)
+    assert [binding.name for binding in built.idle] == ["schedule.batch_size", "train.ema_decay"]
+    built = build_from_config(read_config("batch.gin"), plugins)
+    assert [f"{binding.text()} ({binding.place})" for binding in built.idle] == [
+        "BATCH = {4: 4, 16: 2, 32: 1} (base.gin:17)",
+        "schedule.batch_size = {32: 1} (batch.gin:2)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "override"),
+    [
+        (["A = %A", "train.seed = %A"], "A = 1"),
+        (["train.loss = @losses.Hing()"], "train.loss = @losses.Hinge()"),
+    ],
+)
+def test_a_fault_that_an_override_mends_hides_no_other_one(lines: list[str], override: str, build: Build) -> None:
+    """Whether the files alone use a binding cannot be said where they are wrong."""
+    with pytest.raises(ConfigError, match=r"nothing in this experiment uses penalties\.R1\.weight"):
+        build(*lines, "penalties.R1.weight = 3.0", overrides=[override])
 
 
 def test_a_singleton_is_one_instance_and_one_component(build: Build) -> None:

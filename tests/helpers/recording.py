@@ -137,7 +137,8 @@ def expected(sizes: Sequence[int], fade: int, stable: int, batch: int, tick: int
                 yield ("should_advance", size, images)
                 over = images >= end
             fade_over = fading and (over or images >= fade_end)
-            if over or fade_over or images // tick > last_tick // tick:
+            early = any(last_tick < tick / share <= images for share in (16, 8, 4, 2) if tick / share >= 4 * batch)
+            if over or fade_over or early or images // tick > last_tick // tick:
                 last_tick = images
                 yield ("after_tick", size, images)
                 yield ("save_state", images)

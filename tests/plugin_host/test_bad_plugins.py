@@ -1,5 +1,7 @@
 """Broken plugins: each is refused by name, with what to do, and leaves nothing behind."""
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from click.testing import Result
 
 from pggan_kit import Component, hookimpl
 from pggan_kit.errors import PluginError
-from pggan_kit.plugin_host.loading import load_plugins
+from pggan_kit.plugin_host.loading import Plugin, Plugins, load_plugins
 
 HEAD = "from pggan_kit import Component, hookimpl\n"
 
@@ -46,7 +48,8 @@ LOADING = {
     "old wrapper": ("@hookimpl(hookwrapper=True)\ndef before_run(run):\n    yield", r"before_run is a wrapper"),
     "name taken": (
         write_components("Component('losses', 'Hinge', object)"),
-        r"bad\.py \(.*\) registers losses\.Hinge, which losses \(pggan_kit .*\) already brings; rename one, or block",
+        r"bad\.py \(.*\) registers losses\.Hinge, which losses \(pggan_kit .*\) already brings; rename one, or block "
+        r"one: --no-plugin pggan_kit:losses$",
     ),
     "name twice": (
         write_components("*[Component('observers', 'A', object)] * 2"),
@@ -157,7 +160,37 @@ def test_two_files_of_one_name_are_refused(rejected: Callable[..., str], tmp_pat
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(HEAD + write_components())
     args = ["--plugin", "a/mine.py", "--plugin", "b/mine.py"]
-    rejected(r"two plugins are named mine\.py .*; rename one", args=args)
+    rejected(r"two plugins are named mine\.py: .*a/mine\.py and .*b/mine\.py; rename one$", args=args)
+    rejected(r"two plugins are named mine\.py: .*; give it once$", args=[*args[:2], "--plugin", "a/../a/mine.py"])
+
+
+def test_two_files_with_one_component_are_refused_without_an_option_that_would_be(
+    rejected: Callable[..., str], tmp_path: Path
+) -> None:
+    for name in ("one.py", "other.py"):
+        (tmp_path / name).write_text(HEAD + write_components("Component('observers', 'A', object)"))
+    pattern = r"other\.py \(.*\) registers observers\.A, which one\.py \(.*\) already brings; rename one$"
+    rejected(pattern, args=["--plugin", "one.py", "--plugin", "other.py"])
+
+
+NEIGHBOURS = {
+    "a file": ("import helper_beside", r"beside/helper_beside\.py lies beside it"),
+    "a package": ("from package_beside.inner import x", r"beside/package_beside lies beside it"),
+    "a relative import": ("from . import helper_beside", r"what it imports lies beside it"),
+}
+
+
+@pytest.mark.parametrize("case", NEIGHBOURS)
+def test_a_plugin_file_that_imports_its_neighbour_is_refused_with_what_to_do(
+    case: str, rejected: Callable[..., str], tmp_path: Path
+) -> None:
+    line, pattern = NEIGHBOURS[case]
+    (tmp_path / "beside" / "package_beside").mkdir(parents=True)
+    (tmp_path / "beside" / "helper_beside.py").write_text("x = 1\n")
+    (tmp_path / "beside" / "mine.py").write_text(f"{line}\n{HEAD}{write_components()}")
+    pattern = rf"mine\.py cannot be imported: \w+: .*; .*{pattern}, and a plugin file is loaded alone"
+    message = rejected(pattern, args=["--plugin", "beside/mine.py"])
+    assert "make a package of them and install it (`pggan-kit plugins new`" in message
 
 
 def test_a_file_may_be_named_like_an_installed_plugin(cli: Callable[..., Result], tmp_path: Path) -> None:
@@ -166,33 +199,79 @@ def test_a_file_may_be_named_like_an_installed_plugin(cli: Callable[..., Result]
     assert result.exit_code == 0, result.output
 
 
-def test_a_broken_installed_plugin_is_named_and_can_be_left_out(
-    cli: Callable[..., Result], refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+INSTALLED = {
+    "its code is gone": (
+        "third = no_such_module_of_third_party",
+        r"cannot be imported: ModuleNotFoundError: .*; its code is gone: install it again, or .* pip uninstall third_",
+    ),
+    "it needs what is missing": ("third = third_party_code", r"cannot be .*: ModuleNotFoundError: .*; fix it; or"),
+    "it has no such object": ("third = third_party_class:plugin", r"cannot be .*: AttributeError: .*; fix it; or"),
+    "its entry point names a class": (
+        "third = third_party_class:Plugin",
+        r"is a class: let the entry point name an instance of it, MODULE:plugin, where MODULE has `plugin = Plugin",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", INSTALLED)
+def test_a_broken_installed_plugin_is_named_and_listed_and_can_be_left_out(
+    case: str,
+    cli: Callable[..., Result],
+    rejected: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its entry point names a module that cannot be imported."""
-    info = tmp_path / "site" / "third_party-1.2.dist-info"
+    entry, pattern = INSTALLED[case]
+    site = tmp_path / "site"
+    info = site / "third_party-1.2.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third_party\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text("[pggan_kit]\nthird = no_such_module_of_third_party\n")
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    message = refused(cli("plugins", "list"), r"plugin third \(third_party 1\.2\) cannot be imported: ModuleNotFound")
-    assert "PGGAN_KIT_NO_PLUGINS=third" in message
+    (info / "entry_points.txt").write_text(f"[pggan_kit]\n{entry}\n")
+    (site / "third_party_code.py").write_text("import no_such_module_at_all\n")
+    source = f"{HEAD}class Plugin:\n    @hookimpl\n    def before_run(self, run): ...\n"
+    (site / "third_party_class.py").write_text(source)
+    monkeypatch.syspath_prepend(str(site))
+
+    message = rejected(rf"^error: plugin third \(third_party 1\.2 in {re.escape(str(site))}\) {pattern}")
+    (row,) = [row for row in json.loads(cli("plugins", "list", "--json").stdout)["plugins"] if row["plugin"] == "third"]
+    assert f"error: {row['broken']}" == message and row["folder"] == str(site) and not row["blocked"]
+    listed = cli("plugins", "list")
+    assert listed.exit_code == 0 and row["broken"] in listed.stdout
+    assert [line for line in listed.stdout.splitlines() if "third" in line and "broken" in line]
+
     monkeypatch.setenv("PGGAN_KIT_NO_PLUGINS", "other, third")
     result = cli("plugins", "list")
     assert result.exit_code == 0
     assert [line for line in result.stdout.splitlines() if "third" in line and "blocked" in line]
 
 
+def test_what_a_broken_plugin_has_registered_is_taken_back() -> None:
+    class Half:
+        @hookimpl
+        def components(self) -> list[Component]:
+            return [Component("observers", "Good", object), Component("observers", "Bad name", object)]
+
+    plugins = Plugins()
+    with pytest.raises(PluginError, match="needs an identifier"):
+        plugins.add(Plugin("half", "test", Half()))
+    assert (plugins.rows, plugins.loaded) == ({}, [])
+
+
 def test_an_object_without_hooks_and_a_class_are_refused() -> None:
-    class Plugin:
+    class Watcher:
         @hookimpl
         def before_run(self) -> None: ...
 
-    with pytest.raises(PluginError, match=r"Plugin is a class: give an instance of it, Plugin\(\)"):
-        load_plugins([Plugin])
+    with pytest.raises(PluginError, match=r"plugin Watcher .* is a class: give an instance of it, Watcher\(\)$"):
+        load_plugins([Watcher])
     with pytest.raises(PluginError, match="implements no hook"):
         load_plugins([object()])
-    with pytest.raises(PluginError, match="two plugins are named Plugin"):
-        load_plugins([Plugin(), Plugin()])
+    first, second = Watcher(), Watcher()
+    with pytest.raises(PluginError, match=r"two plugins are named Watcher: .*; give one of the objects another name"):
+        load_plugins([first, second])
+    with pytest.raises(PluginError, match=r"two plugins are named Watcher: .*; give it once$"):
+        load_plugins([first, first])
+    second.__name__ = "second"  # type: ignore[attr-defined]
+    assert [plugin.key for plugin in load_plugins([first, second]).loaded[-2:]] == ["Watcher", "second"]
     with pytest.raises(PluginError, match=r"caller .* registers losses\.Hinge, which losses"):
         load_plugins([Component("losses", "Hinge", object)])

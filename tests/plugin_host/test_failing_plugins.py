@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from helpers.forks import fork_command
 from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit import Component, hookimpl
@@ -162,10 +160,8 @@ def after_run():
 def test_a_plugin_that_hangs_in_after_run_loses_nothing(
     tiny: Callable[..., str], cli: Callable[..., Result], stub: str
 ) -> None:
-    config = tiny()
     Path("hangs.py").write_text(HANGS)
-    command = [sys.executable, "-m", "pggan_kit", "train", config, "--run-dir", "run"]
-    process = subprocess.Popen([*command, "--plugin", stub, "--plugin", "hangs.py"], env=os.environ)
+    process = fork_command("train", tiny(), "--run-dir", "run", "--plugin", stub, "--plugin", "hangs.py")
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not Path("hangs").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)

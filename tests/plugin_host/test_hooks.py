@@ -24,6 +24,7 @@ CASES = {
     "plain": (8, 8, 4, 8),
     "ticks within phases": (8, 8, 4, 4),
     "few ticks": (8, 8, 4, 1000),
+    "ticks before the first": (8, 40, 4, 64),
     "budgets that no batch divides": (8, 7, 3, 5),
     "no fade": (0, 8, 4, 8),
     "nothing but fades": (8, 0, 4, 8),

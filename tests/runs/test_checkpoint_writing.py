@@ -8,8 +8,6 @@ import os
 import resource
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from helpers.patience import PATIENCE_SECONDS
+from helpers.forks import fork_command
 from helpers.snapshots import snapshot_at
 
 from pggan_kit.errors import RunError, TrainingError
@@ -232,11 +230,11 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_run_ends_it_with_1_and_it_can_b
 ) -> None:
     config = tiny("train.observers = [@observers.Full()]")
     Path("full.py").write_text(FULL_DISK)
-    command = [sys.executable, "-m", "pggan_kit", "train", config, "--run-dir", "run"]
-    command += ["--plugin", stub, "--plugin", "full.py"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
-    assert ended.returncode == 1, ended.stderr
-    message = ended.stderr.strip()
+    # In a process of its own, since the limit is one of the process.
+    process = fork_command("train", config, "--run-dir", "run", "--plugin", stub, "--plugin", "full.py")
+    code = process.wait()
+    message = process.read_errors().strip()
+    assert code == 1, message
     assert message.startswith("error: cannot write run/checkpoints/") and "\n" not in message, message
     assert message.endswith("File too large. What was saved before is untouched")
     Path("full.py").write_text(FULL_DISK.replace("24", "2400"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from helpers.forks import run_pytest
 from helpers.fresh import fresh_python
 from helpers.patience import PATIENCE_SECONDS
 
@@ -39,20 +40,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_tests_of_each_plugin_pass(written: Path) -> None:
+def test_the_tests_of_each_plugin_pass(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packages = [written / name_plugin(kind) for kind in KINDS_TO_WRITE]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, packages))}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *packages]
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=written,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    for package in packages:
+        monkeypatch.syspath_prepend(package)
+    done = run_pytest(written, "--import-mode=importlib", *packages)
+    assert done.returncode == 0, done.read_output()
     tests = {path.name for path in written.glob("*/tests/test_*.py")}
     assert len(tests) == len(KINDS_TO_WRITE)
 

@@ -1,22 +1,18 @@
-"""Processes that torchrun starts on one machine: equal replicas, and the numbers of one process.
+"""Processes that train together on one machine: equal replicas, and the numbers of one process.
 
-Run as a script, this file is what each of the processes executes. `test_torchrun.py` has what happens to a whole run.
+`test_torchrun.py` starts them with torchrun, and has what happens to a whole run.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.forks import fork_ranks
 from helpers.killing import last
-from helpers.paths import TESTS
-from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit import Scores
 from pggan_kit.errors import RunError, TrainingError
@@ -154,11 +150,8 @@ def rank_main(folder: Path) -> None:
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where so many processes left their runs and reports."""
     folder = tmp_path_factory.mktemp("ranks")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(request.param)]
-    command = [sys.executable, *launcher, __file__, str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(TESTS)}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    assert ended.returncode == 0, ended.stderr
+    for process in fork_ranks(request.param, lambda: rank_main(folder)):
+        assert process.wait() == 0, process.read_errors()
     return folder
 
 
@@ -252,7 +245,3 @@ def test_one_process_needs_no_group() -> None:
     assert (distributed.rank(), distributed.world_size(), values, ones.tolist()) == (0, 1, [1], [1.0, 1.0])
     assert distributed.run_on_rank_0(lambda: 7) == 7
     assert [distributed.Agreement().largest(wanted) for wanted in (0, 15)] == [0, 15]
-
-
-if __name__ == "__main__":
-    rank_main(Path(sys.argv[1]))

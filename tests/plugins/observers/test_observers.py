@@ -37,6 +37,7 @@ class FakeRun:
     def __init__(self, directory: Path, channels: int = 1, classes: int = 0, sizes=(7, 14)) -> None:
         self.directory = directory
         self.schedule = ScheduleSettings(sizes, 400, 400, 4, 1000).resolve(100, channels, classes)
+        self.experiment = SimpleNamespace(tick=200, observers=[])
         self.alpha: dict[str, float] = {}
         self.resumed = False
         self.state = SimpleNamespace()
@@ -494,9 +495,12 @@ def test_progress_prints_one_plain_line_a_tick(
 ) -> None:
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
+    clock = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     observer = Progress()
     begin_run(observer, run)
     for images in range(4, 1001, 4):
+        clock[0] = images / 100
         register_observer(observer).hook.after_step(
             run=run.move(images), stage=run.state.stage, state=run.state, losses={}
         )
@@ -508,13 +512,31 @@ def test_progress_prints_one_plain_line_a_tick(
     out, err = capsys.readouterr()
     assert out == ""
     assert "\x1b" not in err
-    first, *ticks = err.splitlines()
+    first, plan, *ticks = err.splitlines()
     assert first == f"training {run.directory}"
+    assert plan.startswith("  1,000 images at 7x7, 14x14. Ctrl-C saves and stops")
     assert ticks[2].startswith("stage 2/2 14x14  fade  alpha 0.50  600 of 1,000 images  ")
-    assert re.search(r"images/s  elapsed 0:0\d  about 0:0\d left  generator 0.500$", ticks[2])
+    # Two spells of 2 s for 200 images of 7 px, one for 200 of 14 px: 400 images of 14 px at the pace of the median.
+    assert ticks[2].endswith("  100 images/s  elapsed 0:06  about 0:08 left  generator 0.500")
     assert [line.split()[1] for line in ticks[:5]] == ["1/2", "1/2", "2/2", "2/2", "2/2"]
-    assert ticks[5].startswith("1,000 images, 0:0")
+    assert ticks[5].startswith("1,000 images, 0:10")
     assert ticks[6:] == [f"  {run.directory / 'growth.gif'}", f"  tensorboard --logdir {run.directory}"]
+
+
+def test_progress_says_where_to_look_at_the_start(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run.experiment = SimpleNamespace(tick=800, observers=[Samples(), Growth()])
+    begin_run(Progress(), run)
+    _, _, look, film = capsys.readouterr().err.splitlines()
+    # A 16th of the tick.
+    assert re.fullmatch(rf"  look now: {run.directory / 'samples'}  the next grid .* after 50 images", look)
+    assert film.startswith(f"  the film: {run.directory / 'growth.gif'}")
+
+    # After the early ticks, and for a run without grids.
+    assert progress.find_next_tick(run.move(100)) == 200
+    assert progress.find_next_tick(run.move(400)) == 800
+    assert progress.find_next_tick(run.move(800)) == 1_600
+    run.experiment.observers = []
+    assert len(progress.describe_plan(run)) == 1
 
 
 @pytest.mark.parametrize("ending", ["after_run", "on_error"])
@@ -582,21 +604,48 @@ def test_pace_is_measured_over_the_last_seconds() -> None:
     pace = progress.Pace()
     assert pace.images_per_second == 0
     for second in range(100):
-        pace.mark(second, 10 * second if second < 50 else 500 + 30 * (second - 50))
+        pace.mark(second, 10 * second if second < 50 else 500 + 30 * (second - 50), 1)
     assert pace.images_per_second == pytest.approx(30)
     slow = progress.Pace()
-    slow.mark(0, 0)
-    slow.mark(60, 120)
+    slow.mark(0, 0, 1)
+    slow.mark(60, 120, 1)
     assert slow.images_per_second == 2
 
 
-def test_time_left_counts_later_stages_by_their_height() -> None:
+def test_time_left_counts_images_by_their_height() -> None:
     schedule = ScheduleSettings((7, 14, 28), 100, 300, 4, 1500).resolve(10, 1, 0)
-    assert progress.estimate_images_left(schedule, [0], 100) == 200 + 2 * 400 + 4 * 800
-    assert progress.estimate_images_left(schedule, [0, 300], 500) == 200 + 2 * 800
-    assert progress.estimate_images_left(schedule, [0, 300, 700], 1500) == 0
+    assert progress.estimate_work_left(schedule, [0], 100) == 200 * 7 + 400 * 14 + 800 * 28
+    assert progress.estimate_work_left(schedule, [0, 300], 500) == 200 * 14 + 800 * 28
+    assert progress.estimate_work_left(schedule, [0, 300, 700], 1500) == 0
     cut = ScheduleSettings((7, 14, 28), 100, 300, 4, 400).resolve(10, 1, 0)
-    assert progress.estimate_images_left(cut, [0], 0) == 300 + 2 * 100
+    assert progress.estimate_work_left(cut, [0], 0) == 300 * 7 + 100 * 14
+
+
+def test_one_bad_tick_does_not_move_the_estimate() -> None:
+    """Ticks of 100 images of 7 px take 4 s; the third takes 400 s. The stage that follows starts with what is known."""
+    pace = progress.Pace()
+    pace.begin_stage(0.0, 0)
+    now = 0.0
+    for tick in range(1, 7):
+        now += 400.0 if tick == 3 else 4.0
+        pace.mark(now, 100 * tick, 7)
+        if tick < progress.LEAST_SPELLS:
+            assert pace.usual_seconds is None
+        else:
+            assert pace.usual_seconds == pytest.approx(4.0 / 100 / 7)
+    pace.begin_stage(now + 60.0, 600)
+    assert pace.images_per_second == 0
+    assert pace.usual_seconds == pytest.approx(4.0 / 100 / 7)
+
+
+def test_a_lasting_change_of_speed_moves_the_estimate() -> None:
+    pace = progress.Pace()
+    pace.begin_stage(0.0, 0)
+    images = 0
+    for second in range(2, 200, 2):
+        images += 60 if second < 100 else 20
+        pace.mark(second, images, 1)
+    assert pace.usual_seconds == pytest.approx(2 / 20)
 
 
 def test_durations_are_formatted() -> None:

@@ -1,0 +1,67 @@
+"""Say what to do where a run needs more memory than there is."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+import torch
+
+from pggan_kit.errors import first_line
+from pggan_kit.runs.run import Run
+from pggan_kit.schedule import Schedule
+from pggan_kit.system import distributed
+
+CPU_ALLOCATOR = "DefaultCPUAllocator"
+"""Word in the RuntimeError that torch raises where the CPU's memory is full."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception, or one that caused it, says that memory is full."""
+    return any(
+        isinstance(cause, (MemoryError, torch.OutOfMemoryError))
+        or (isinstance(cause, RuntimeError) and CPU_ALLOCATOR in str(cause))
+        for cause in _iterate_causes(error)
+    )
+
+
+def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def explain_out_of_memory(run: Run, error: BaseException) -> str:
+    """Return where a run ran out of memory, and the command that continues it with less.
+
+    Args:
+        run: The run, in the state in which it failed.
+        error: What was raised.
+    """
+    state = run.state
+    stage = state.stage
+    rows = stage.batch_size // distributed.world_size()
+    slices = run.experiment.count_micro_batches(stage, rows)
+    size = rows // slices
+    place = f"stage {stage.size}, {state.phase}, images {state.images}"
+    reason = f"out of memory ({place}; rows of a batch at once: {size}): {first_line(error)}"
+
+    if size == 1:
+        return f"{reason}. One row is the least: choose narrower networks, or smaller images"
+
+    # A run cannot change its own settings, so another one continues from the end of a stage.
+    command = ["pggan-kit", "train", str(run.directory / "config.gin")]
+    ended = [earlier for earlier in run.schedule.stages[: stage.index] if earlier.budget > 0]
+    if ended:
+        command += ["--from", f"{run.directory}@{ended[-1].size}"]
+    command += ["-b", f"train.micro_batch = {_find_smaller(run.schedule, size)}"]
+    return f"{reason}. Work on fewer at once, with the plugin files of this run: {shlex.join(command)}"
+
+
+def _find_smaller(schedule: Schedule, size: int) -> int:
+    """Return the largest `micro_batch` below `size` that divides the batches of all stages."""
+    processes = distributed.world_size()
+    all_rows = [stage.batch_size // processes for stage in schedule.stages]
+    return next(
+        candidate for candidate in range(size - 1, 0, -1) if all(rows % min(rows, candidate) == 0 for rows in all_rows)
+    )
