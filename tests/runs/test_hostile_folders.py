@@ -109,7 +109,7 @@ def test_a_checkpoint_with_code_is_refused_and_runs_nothing(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("run.json", r"run holds no run"),
+        ("run.json", r"run holds no run|cannot read run/run\.json: no regular file"),
         ("config.gin", r"cannot read run/config\.gin: no regular file"),
         ("stats.jsonl", r"cannot read run/stats\.jsonl: no regular file"),
         ("log.txt", None),
