@@ -5,9 +5,11 @@ Any other exception that reaches the user is a bug, here or in a plugin.
 
 import math
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
+from pathlib import Path
 
 TIME_LIMIT_REACHED = 75
 """Exit code at the time limit: "try again later" in sysexits.h."""
@@ -41,6 +43,16 @@ class DivergedError(TrainingError):
     """A loss or gradient became NaN or infinite, and what `train.non_finite` allows has been tried."""
 
 
+class UnforeseenError(TrainingError):
+    """An exception that nobody foresaw: a bug, here or in a plugin. The message says where; its cause is the exception.
+
+    Attributes:
+        log: The file that keeps the traceback; None where there is none.
+    """
+
+    log: Path | None = None
+
+
 class Interrupted(Exception):
     """The run was asked to stop. It has saved its state and can be resumed.
 
@@ -59,6 +71,10 @@ class Interrupted(Exception):
             self.exit_code = TIME_LIMIT_REACHED
         else:
             self.exit_code = 128 + signal
+
+
+FORESEEN = (UserError, TrainingError, Interrupted)
+"""Exceptions whose messages are for users. Any other is a bug."""
 
 
 class SkipImage(DataError):
@@ -218,6 +234,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
 def suggest(word: str | None) -> str:
     """Return ` (did you mean WORD?)`, the end of a message; an empty text for None."""
     return "" if word is None else f" (did you mean {word}?)"
+
+
+def quote_path(path: object) -> str:
+    """Return a path as a shell takes it, for commands in messages."""
+    return shlex.quote(str(path))
 
 
 def first_line(error: BaseException) -> str:

@@ -19,8 +19,8 @@ import pggan_plugins
 HOUSE = (
     ("errors", "version"),
     ("schedule", "layers"),
-    ("components", "system", "pictures"),
-    ("growth", "data", "evaluation", "hookspecs"),
+    ("components", "system"),
+    ("growth", "data", "evaluation", "hookspecs", "pictures"),
     ("experiment", "plugin_host"),
     ("runs", "config"),
     ("training",),
@@ -145,6 +145,27 @@ def test_one_room_imports_gin(module: str) -> None:
             names.append(node.module or "")
     if any(name.split(".")[0] == "gin" for name in names):
         assert module.startswith("pggan_kit.config."), "only pggan_kit/config/ may import gin"
+
+
+@pytest.mark.parametrize("module", CORE_MODULES)
+def test_paths_in_commands_are_quoted(module: str) -> None:
+    """A message such as f"pggan-kit resume {run}" is copied into a shell."""
+    text = CORE_MODULES[module].read_text(encoding="utf-8")
+    unquoted = re.findall(r"pggan-kit (?:resume|train|sample|report|evaluate) \{(?!quote_path\()[^}]*\}", text)
+    assert not unquoted, "use quote_path"
+
+
+@pytest.mark.parametrize("module", {**CORE_MODULES, **PLUGIN_MODULES})
+def test_one_module_opens_pictures(module: str) -> None:
+    """`Image.open` with any decoder, of a file of any size, is in nobody's reach: see `pictures/decoding.py`."""
+    if module == "pggan_kit.pictures.decoding":
+        return
+    tree = ast.parse({**CORE_MODULES, **PLUGIN_MODULES}[module].read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            assert ast.unparse(node) not in ("Image.open", "PIL.Image.open"), f"line {node.lineno}: use open_picture"
+        if isinstance(node, ast.ImportFrom) and node.module == "PIL.Image":
+            assert "open" not in [alias.name for alias in node.names], f"line {node.lineno}: use open_picture"
 
 
 @pytest.mark.parametrize("module", CORE_MODULES)

@@ -18,6 +18,7 @@ from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.table import render_text
 from pggan_kit.components import Launcher, Trial
 from pggan_kit.errors import Interrupted, RunError, TrainingError
+from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock
@@ -61,6 +62,7 @@ def run_ablation(plan: Plan, launcher: Launcher, out: Path, say: Say = print) ->
         TrainingError: Some trials did not end; the message names their logs. There is no analysis then.
         Interrupted: A signal stopped it; called again, it continues.
     """
+    require_target_outside_runs("--out", out)
     try:
         (out / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -18,7 +18,7 @@ from pggan_kit.hookspecs import hookimpl
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.schedule import Stage
-from pggan_kit.system.files import write_atomically
+from pggan_kit.system.files import read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock
 from pggan_kit.system.provenance import describe_hardware, find_revision
@@ -109,7 +109,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / RESULT
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(read_text(path))
         if not set(result) >= RESULT_KEYS:
             raise ValueError("an entry is missing")
     except (FileNotFoundError, NotADirectoryError):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pggan_kit.api.prepare import prepare_run
@@ -23,6 +22,7 @@ from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
 from pggan_kit.layers.tensors import images_from_uint8
+from pggan_kit.pictures.decoding import open_picture
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.runs.checkpoint_identity import read_noted_fingerprint
 from pggan_kit.runs.generators import TrainedGenerator, draw_images, load_stage_end, restore_generator
@@ -249,13 +249,13 @@ def read_images(path: Path) -> np.ndarray:
     images: list[np.ndarray] = []
     for file in files:
         try:
-            with Image.open(file, formats=FORMATS) as picture:
+            with open_picture(file, formats=FORMATS) as picture:
                 is_gray = picture.mode in ("1", "L", "I;16")
                 if images:
                     is_gray = images[0].shape[0] == 1
                 pixels = np.asarray(picture.convert("L" if is_gray else "RGB"))
-        except Exception as error:  # a damaged file can raise nearly anything
-            raise DataError(f"{file} cannot be read as an image ({error})") from error
+        except DataError as error:
+            raise DataError(f"{file} {error}") from error
         images.append(np.atleast_3d(pixels).transpose(2, 0, 1))
         if images[-1].shape != images[0].shape:
             raise DataError(

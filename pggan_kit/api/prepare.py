@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
@@ -19,6 +20,7 @@ from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.errors import ConfigError, DataError, SettingError, require_list
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet
+from pggan_kit.plugin_host.failures import explain_unforeseen
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugins, load_plugins, load_recorded_plugins
 from pggan_kit.runs.checkpoint_identity import Identity, identify_networks
@@ -32,6 +34,28 @@ from pggan_kit.system.devices import prepare_device
 from pggan_kit.training.batch_statistics import list_batch_statistics, list_trained_stages, list_warnings
 
 DataProgress = Callable[[int, int, str], None]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Method = Callable[Concatenate["Prepared", P], T]
+
+
+def names_component(activity: str) -> Callable[[Method[P, T]], Method[P, T]]:
+    """Return a decorator of methods of `Prepared`: where one fails in a way that nobody foresaw, the error says where.
+
+    Args:
+        activity: What the method does, for the message.
+    """
+
+    def decorate(method: Method[P, T]) -> Method[P, T]:
+        @functools.wraps(method)
+        def call(prepared: Prepared, /, *args: P.args, **options: P.kwargs) -> T:
+            with explain_unforeseen(activity, prepared.built.components):
+                return method(prepared, *args, **options)
+
+        return call
+
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -50,6 +74,7 @@ class Prepared:
     built: Built
     objects: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
+    @names_component("reading the data set")
     def schedule(self) -> Schedule:
         """Return the stages for this experiment's data set, which can be trained here.
 
@@ -106,6 +131,7 @@ class Prepared:
         stages = [stage for stage in list_trained_stages(schedule) if stage.index >= first]
         return [*self.config.warnings, *list_warnings(self.built.experiment, stages, distributed.world_size())]
 
+    @names_component("registering hooks")
     def hooks(self) -> Hooks:
         """Return the hooks of all plugins and components; observers only on rank 0."""
         silent: tuple[str, ...] = ()
@@ -113,6 +139,7 @@ class Prepared:
             silent = ("observers",)
         return Hooks(self.plugins, self.built.components, silent)
 
+    @names_component("making networks and optimizers")
     def state(self, schedule: Schedule) -> TrainState:
         """Return new networks and optimizers.
 
@@ -125,6 +152,7 @@ class Prepared:
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
+    @names_component("preparing the data")
     def data(self, schedule: Schedule, progress: DataProgress | None = None) -> Data:
         """Return the data set at all stages' sizes, made or read from the cache.
 
@@ -137,6 +165,7 @@ class Prepared:
             progress = None
         return open_data(experiment.dataset, experiment.data, schedule.stages, experiment.seed, progress)
 
+    @names_component("preparing the evaluation")
     def evaluator(self, stages: Sequence[Stage], device: torch.device, data: Data | None = None) -> Evaluator | None:
         """Return the evaluator that measures `train.metrics` at these stages' sizes; None where there are no metrics.
 

@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 
 from pggan_kit.api.generator import load_generator
-from pggan_kit.errors import RunError
+from pggan_kit.errors import ConfigError, RunError
 from pggan_kit.pictures.grid import image_grid, to_uint8
 from pggan_kit.runs.generators import TrainedGenerator
-from pggan_kit.system.files import write_atomically
+from pggan_kit.runs.targets import require_target_outside_runs
+from pggan_kit.system.devices import read_memory_mib
+from pggan_kit.system.files import require_replaceable, write_atomically
 from pggan_kit.system.seeding import torch_generator
 
 
@@ -35,7 +37,16 @@ def sample(
         RunError: the run cannot be read, no such stage has ended, the images are NaN or infinite, or the target cannot
             be written.
     """
-    images = draw(load_generator(run_dir, stage=stage, plugins=plugins), count, seed)
+    # The target is checked before anything is drawn, which may take long.
+    if target.suffix not in ("", ".npz", ".png"):
+        raise RunError(f"--out {target}: name an .npz file, a .png file or a folder")
+    require_target_outside_runs("--out", target)
+    if target.suffix:
+        require_replaceable(target)
+    generator = load_generator(run_dir, stage=stage, plugins=plugins)
+    _require_memory(generator, count)
+
+    images = draw(generator, count, seed)
     if target.suffix == ".npz":
         buffer = io.BytesIO()
         np.savez_compressed(buffer, images=images)
@@ -46,10 +57,26 @@ def sample(
         buffer = io.BytesIO()
         image_grid(images, columns=columns).save(buffer, "PNG")
         _write_file(target, buffer.getvalue())
-    elif target.suffix:
-        raise RunError(f"--out {target}: name an .npz file, a .png file or a folder")
     else:
         _write_folder(images, target)
+
+
+def _require_memory(generator: TrainedGenerator, count: int) -> None:
+    """Check that the machine has memory for the latents and images of a sample.
+
+    Raises:
+        RunError: It has not.
+    """
+    try:
+        memory = read_memory_mib(torch.device("cpu"))
+    except ConfigError:  # this platform does not tell
+        return
+    image = draw(generator, 1, 0)
+    needed = count * (image.nbytes + 4 * generator.latent_size) / 2**20
+    if needed > memory:
+        raise RunError(
+            f"--count {count}: the images need {needed:,.0f} MiB, and this machine has {memory:,.0f} MiB; draw fewer"
+        )
 
 
 def draw(
@@ -109,6 +136,8 @@ def _write_folder(images: np.ndarray, folder: Path) -> None:
             pixels = image
             if image.shape[-1] == 1:  # gray
                 pixels = image.squeeze(-1)
-            Image.fromarray(pixels).save(folder / f"{index:06d}.png")
+            path = folder / f"{index:06d}.png"
+            require_replaceable(path)
+            Image.fromarray(pixels).save(path)
     except OSError as error:
         raise RunError(f"--out {folder}: cannot be written ({error.strerror})") from error

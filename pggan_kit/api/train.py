@@ -32,6 +32,7 @@ from pggan_kit.runs.checkpoint_identity import (
 )
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory, describe_start, read_command_line
+from pggan_kit.runs.processes import ProcessRecord
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
@@ -71,9 +72,27 @@ def train(
         TrainingError: the run failed.
         Interrupted: a signal or `train.time_limit` stopped it; it can be resumed.
     """
+    with ProcessRecord(bindings) as record:
+        return _train(record, config, bindings, run_dir, plugins, parts, data_progress, start_from, say)
+
+
+def _train(
+    record: ProcessRecord,
+    config: str | Path,
+    bindings: Sequence[str],
+    run_dir: str | Path | None,
+    plugins: Sequence[Any],
+    parts: Mapping[str, object] | None,
+    data_progress: DataProgress | None,
+    start_from: str | Path | None,
+    say: Say | None,
+) -> Run:
+    """Train a new run, which is added to the record of this process."""
     distributed.join_group()
     prepared = prepare(config, bindings, plugins, parts, absolute_paths=True)
     run, data, saved = _begin_run(prepared, run_dir, start_from, data_progress)
+    record.attach(run.files)
+    record.follow(run)
     if start_from is not None:
         run.files.log_and_say(describe_branch(start_from, run), say)
     _log_average_ages(run)
@@ -86,8 +105,6 @@ def train(
         if run.state.steps == first_step and distributed.rank() == 0:
             shutil.rmtree(run.directory)
         raise
-    finally:
-        run.files.unlock()
     return run
 
 
@@ -150,6 +167,20 @@ def resume(
     Raises:
         RunError: there is no run, no checkpoint, or one that does not fit; or another process trains there.
     """
+    with ProcessRecord(bindings) as record:
+        return _resume(record, run_dir, bindings, plugins, parts, data_progress, say)
+
+
+def _resume(
+    record: ProcessRecord,
+    run_dir: str | Path,
+    bindings: Sequence[str],
+    plugins: Sequence[Any],
+    parts: Mapping[str, object] | None,
+    data_progress: DataProgress | None,
+    say: Say | None,
+) -> Run:
+    """Go on with a run, which is added to the record of this process."""
     distributed.join_group()
     prepared, files = prepare_run(run_dir, plugins, parts, bindings)
 
@@ -157,13 +188,20 @@ def resume(
     distributed.run_on_rank_0(files.lock)
     try:
         distributed.run_on_rank_0(files.require_no_links)
-        return _resume_locked(prepared, files, bool(bindings), data_progress, say)
-    finally:
+    except UserError:
         files.unlock()
+        raise
+    record.attach(files)
+    return _resume_locked(record, prepared, files, bool(bindings), data_progress, say)
 
 
 def _resume_locked(
-    prepared: Prepared, files: RunDirectory, overridden: bool, data_progress: DataProgress | None, say: Say | None
+    record: ProcessRecord,
+    prepared: Prepared,
+    files: RunDirectory,
+    overridden: bool,
+    data_progress: DataProgress | None,
+    say: Say | None,
 ) -> Run:
     # The experiment, at its last checkpoint.
     experiment = prepared.built.experiment
@@ -184,6 +222,7 @@ def _resume_locked(
         saved, notes = _load_under_changes(saved, changes, prepared.built.settings, state, hooks)
 
     run = Run(files, experiment, schedule, state, hooks)
+    record.follow(run)
     run.identity = own
     run.changes = earlier
     run.resumed = True

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import DataProgress, add_experiment_options, main, out
+from pggan_kit.cli.base import PATH, DataProgress, add_experiment_options, main, out
 
 
 @main.group()
@@ -15,7 +15,7 @@ def data() -> None:
 
 
 @data.command("build")
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=PATH)
 @add_experiment_options
 def data_build(config: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
     """Make copies of an experiment's data set at all of its sizes, ahead of training."""

@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from pggan_kit.cli.base import (
+    PATH,
+    PATH_TEXT,
     DataProgress,
     add_experiment_options,
     bindings_option,
@@ -18,11 +20,12 @@ from pggan_kit.cli.base import (
 
 
 @main.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("--run-dir", type=click.Path(path_type=Path), help="The run's folder; default: the next under runs/.")
+@click.argument("config", type=PATH)
+@click.option("--run-dir", type=PATH, help="The run's folder; default: the next under runs/.")
 @click.option(
     "--from",
     "start_from",
+    type=PATH_TEXT,
     metavar="RUN[@STAGE]",
     help="Start from another run's last checkpoint, or from the end of a stage: its number from 0, or its size.",
 )
@@ -50,7 +53,7 @@ def train(
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @bindings_option
 @recorded_plugin_option
 @no_plugin_option

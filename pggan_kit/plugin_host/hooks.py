@@ -25,11 +25,15 @@ class Hooks:
         components: The components by their path in the experiment (`train.loss.penalties.0`), in config order.
         silent: Kinds whose components are not called on this rank.
 
+    Attributes:
+        components: See above.
+
     Raises:
         PluginError: See `register_hooks`.
     """
 
     def __init__(self, plugins: Plugins, components: Mapping[str, tuple[Row, Any]], silent: Iterable[str] = ()) -> None:
+        self.components = components
         self._manager = make_manager()
         self._expendable: set[str] = set()
         entries: list[tuple[Any, str, str]] = [(plugin.object, plugin.key, plugin.origin) for plugin in plugins.loaded]

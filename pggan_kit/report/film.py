@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pggan_kit.errors import DataError
 from pggan_kit.pictures import gif
+from pggan_kit.pictures.decoding import open_picture
 from pggan_kit.pictures.frames import Caption, draw_frame, fit_size
 from pggan_kit.pictures.grid import BACKGROUND, split_sheet
 from pggan_kit.report.run_pictures import RunPictures
@@ -179,11 +181,11 @@ def _first_alpha(stage: StageRecord) -> float:
 def _read_grid(path: Path, height: int, width: int) -> np.ndarray | None:
     """Return the images of a grid; None where the file is damaged or something else."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path, formats=("PNG",)) as picture:
             if picture.mode not in ("L", "RGB"):
                 return None
             sheet = np.asarray(picture)
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except DataError:
         return None
     return split_sheet(sheet.reshape(*sheet.shape[:2], -1), height, width)
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pggan_kit.errors import UserError
+from pggan_kit.errors import UserError, first_line
+from pggan_kit.pictures.decoding import open_picture
 from pggan_kit.pictures.frames import reduce_image
 from pggan_kit.pictures.grid import image_grid
 from pggan_kit.report.plots import Draw, render_plot
@@ -126,7 +127,7 @@ def make_grid(images: np.ndarray, columns: int, alt: str, caption: str, cell: in
 
 def make_animation(content: bytes, alt: str, caption: str) -> Figure:
     """Return a figure of a GIF."""
-    with Image.open(io.BytesIO(content)) as picture:
+    with open_picture(io.BytesIO(content), formats=("GIF",)) as picture:
         return Figure(make_data_uri(content, "gif"), alt, caption, *picture.size)
 
 
@@ -191,3 +192,8 @@ def require_libraries() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise UserError(f"a report needs {error.name}: pip install 'pggan_kit[report]'") from None
+    except (OSError, RuntimeError) as error:  # without a home folder, or one that it can write to
+        raise UserError(
+            f"a report needs matplotlib, which cannot be imported ({first_line(error)}): set MPLCONFIGDIR to a folder "
+            "that can be written"
+        ) from None

@@ -17,7 +17,7 @@ import torch
 
 from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.runs.snapshot import Snapshot
-from pggan_kit.system.files import is_unfinished, write_atomically
+from pggan_kit.system.files import is_unfinished, read_bytes, write_atomically
 from pggan_kit.system.json_text import json_text
 
 MANIFEST = "manifest.json"
@@ -399,7 +399,7 @@ class Checkpoints:
         try:
             if path.exists() and not path.is_file():  # to read a pipe in its place would wait forever
                 raise _ChangedError(f"{path} is damaged: it is no file")
-            content = path.read_bytes()
+            content = read_bytes(path)
         except (OSError, MemoryError) as error:
             raise _UnusableError(f"cannot read {path}: {getattr(error, 'strerror', 'too large')}") from error
         sha256 = hashlib.sha256(content).hexdigest()
@@ -424,7 +424,7 @@ class Checkpoints:
     def _read_manifest(self) -> tuple[list[Entry] | None, str]:
         """Return the manifest's rows; or None, and what is wrong with it."""
         try:
-            content = (self.folder / MANIFEST).read_bytes()
+            content = read_bytes(self.folder / MANIFEST)
         except FileNotFoundError:
             return None, "is missing"
         except OSError as error:

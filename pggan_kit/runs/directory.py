@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import sys
 import time
 import warnings
@@ -15,11 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.data.recorded import RecordedDataset, read_record
-from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.errors import RunError, TrainingError, quote_path
 from pggan_kit.runs.checkpoint_identity import is_list_of_changes
 from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
 from pggan_kit.system import distributed
-from pggan_kit.system.files import is_unfinished, make_whole_folder, remove_unfinished, write_atomically
+from pggan_kit.system.files import (
+    is_unfinished,
+    make_whole_folder,
+    open_regular,
+    read_bytes,
+    read_text,
+    remove_unfinished,
+    write_atomically,
+)
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import LOCK, RunLock
@@ -42,13 +51,17 @@ class RunDirectory:
 
     `run.json` (plugins, overrides, environment), `config.gin` (self-contained), `operative.gin`, `log.txt`,
     `stats.jsonl`, `checkpoints/`, and what observers add.
+
+    Attributes:
+        path: the folder.
+        warned: the warnings that this process has written to `log.txt`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows = JsonLines(path / "stats.jsonl")
         self._lock: RunLock | None = None
-        self._warned: set[str] = set()
+        self.warned: set[str] = set()
         self._start: dict[str, bytes] | None = None
         self._has_rows = False
 
@@ -107,9 +120,8 @@ class RunDirectory:
         if LOCK in names and all(name in (LOCK, *START[:-1]) or is_unfinished(name) for name in names):
             return
         if "run.json" in names:
-            raise RunError(
-                f"--run-dir {self.path} already holds a run; name another, or `pggan-kit resume {self.path}`"
-            )
+            command = f"pggan-kit resume {quote_path(self.path)}"
+            raise RunError(f"--run-dir {self.path} already holds a run; name another, or `{command}`")
         raise RunError(f"--run-dir {self.path} is not empty; name another")
 
     @classmethod
@@ -244,7 +256,7 @@ class RunDirectory:
 
     def _read_text(self, name: str) -> str:
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            return read_text(self.path / name)
         except OSError as error:
             raise RunError(f"cannot read {self.path / name}: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -255,8 +267,8 @@ class RunDirectory:
 
         A line that cannot be written ends no run: what fails for the same reason reports it.
         """
-        with suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        with suppress(OSError), open_regular(self.path / "log.txt", "ab") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n".encode(errors="replace"))
 
     def log_and_say(self, line: str, say: Say | None) -> None:
         """Log a line, and pass it to `say` where there is one. Only rank 0 does."""
@@ -267,9 +279,9 @@ class RunDirectory:
 
     def warn(self, line: str) -> None:
         """Warn, and log the warning too, once for the same line. Only rank 0 does."""
-        if distributed.rank() == 0 and line not in self._warned:
-            self._warned.add(line)
+        if distributed.rank() == 0 and line not in self.warned:
             self.log(f"warning: {line}")
+            self.warned.add(line)
             warnings.warn(line, stacklevel=2)
 
     def checkpoints(self, keep: int = KEEP, say: Say = warnings.warn) -> Checkpoints:
@@ -309,7 +321,7 @@ class RunDirectory:
             self._start = {}
             for name in START:
                 with suppress(OSError):  # runs that no config was read for have no such files
-                    self._start[name] = (self.path / name).read_bytes()
+                    self._start[name] = read_bytes(self.path / name)
         for name, content in self._start.items():
             path = self.path / name
             if not path.exists():
@@ -416,5 +428,8 @@ def _is_list_of_texts(value: Any) -> bool:
 
 
 def read_command_line() -> str:
-    """Return the command that started this process, without the folder of its program."""
-    return " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    """Return the command that started this process, quoted for a shell, without the folder of its program."""
+    program = [os.path.basename(sys.argv[0])]
+    if program == ["__main__.py"]:
+        program = ["python", "-m", "pggan_kit"]
+    return shlex.join([*program, *sys.argv[1:]])

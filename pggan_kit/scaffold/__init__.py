@@ -16,7 +16,7 @@ from pathlib import Path
 from string import Template
 
 from pggan_kit.components import KINDS
-from pggan_kit.errors import PluginError, did_you_mean, suggest
+from pggan_kit.errors import PluginError, did_you_mean, quote_path, suggest
 from pggan_kit.plugin_host.loading import find_installed_plugins, load_plugins
 from pggan_kit.system.files import make_whole_folder
 
@@ -223,8 +223,9 @@ def _list_commands(root: Path, module: str, kind: str, single_file: bool) -> lis
     """Return the commands that try a plugin: for a package install, run, test."""
     command = f"pggan-kit {_choose_command(kind)}"
     if single_file:
-        return [f"{command} {root / module}.gin --plugin {root / module}.py"]
-    return [f"pip install -e {root}", f"{command} {root / 'try.gin'}", f"pytest {root}"]
+        return [f"{command} {quote_path(root / f'{module}.gin')} --plugin {quote_path(root / f'{module}.py')}"]
+    here = quote_path(root)
+    return [f"pip install -e {here}", f"{command} {quote_path(root / 'try.gin')}", f"pytest {here}"]
 
 
 def _choose_command(kind: str) -> str:

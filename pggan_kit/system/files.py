@@ -1,27 +1,94 @@
-"""Write files whole or not at all."""
+"""Write files whole or not at all, and read regular files only: no device or named pipe is read or replaced."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 from pggan_kit.errors import RunError
 
 UNFINISHED = ".part"
 """Suffix of temporary files. Only those of a process that was killed remain."""
 
+NOT_REGULAR = "no regular file, but a device, a named pipe or a socket"
+"""Description of what is neither read nor replaced."""
+
+
+def open_regular(path: Path, mode: Literal["rb", "ab"] = "rb") -> BinaryIO:
+    """Open a file in binary mode, if it is a regular one: a named pipe in its place would make the process wait.
+
+    Raises:
+        OSError: The file cannot be opened, or is no regular file.
+    """
+    try:
+        file = open(path, mode, opener=_open_without_waiting)  # noqa: SIM115  # the caller closes it
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket, or a named pipe that no process reads
+            raise OSError(errno.EINVAL, NOT_REGULAR, str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+    return file
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: The file cannot be read, or is no regular file.
+    """
+    with open_regular(path) as file:
+        return file.read()
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a regular file in UTF-8, without the byte-order mark that some editors put before it.
+
+    Raises:
+        OSError: The file cannot be read, or is no regular file.
+        UnicodeDecodeError: It is no UTF-8 text.
+    """
+    return io.TextIOWrapper(io.BytesIO(read_bytes(path)), encoding="utf-8-sig").read()
+
+
+def require_replaceable(path: Path) -> None:
+    """Check that a path may get a new file: nothing is there, or a regular file.
+
+    Raises:
+        RunError: There is a folder, a device, a named pipe or a socket.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing is there, or writing will say what is wrong
+        return
+    if stat.S_ISDIR(mode):
+        raise RunError(f"cannot write {path}: it is a folder; name a file")
+    if not stat.S_ISREG(mode):
+        raise RunError(f"cannot write {path}: it is {NOT_REGULAR}; name a file")
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Put a file in place so that a crash leaves the old one or the new one, never a part.
 
     Raises:
-        RunError: The disk is full or the folder cannot be written. What was there before is untouched.
+        RunError: The disk is full, the folder cannot be written, or the path is that of something other than a regular
+            file. What was there before is untouched.
     """
+    require_replaceable(path)
     temporary = None
     try:
         # The whole content is on the disk before the file gets its name.
@@ -94,6 +161,8 @@ def _umask() -> int:
 
 
 def _sync_folder(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder, and orders such changes itself
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

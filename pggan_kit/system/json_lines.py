@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.errors import RunError, TrainingError
-from pggan_kit.system.files import write_atomically
+from pggan_kit.system.files import open_regular, read_bytes, write_atomically
 from pggan_kit.system.json_text import json_text
 
 _CHECKED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}')
@@ -39,8 +39,8 @@ class JsonLines:
             TrainingError: The row cannot be written.
         """
         try:
-            with self.path.open("a") as file:
-                file.write(_encode_row(row))
+            with open_regular(self.path, "ab") as file:
+                file.write(_encode_row(row).encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -65,7 +65,7 @@ class JsonLines:
     def _read_lines(self) -> tuple[list[dict[str, Any]], list[int]]:
         """Return the rows, and the numbers of the lines that are no rows or have changed."""
         try:
-            lines = self.path.read_bytes().split(b"\n")
+            lines = read_bytes(self.path).split(b"\n")
         except FileNotFoundError:
             return [], []
         except OSError as error:

@@ -12,6 +12,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from pggan_kit.errors import RunError
+from pggan_kit.system.files import open_regular
 
 LOCK = ".lock"
 """Name of the file that is locked in a run directory."""
@@ -124,7 +125,7 @@ def _write_holder(path: Path) -> None:
 def _read_holder(path: Path) -> str:
     """Return the holder of a lock, as its file says, or an empty text where it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             text = file.read(LONGEST_HOLDER).decode(errors="replace").strip()
     except OSError:
         return ""

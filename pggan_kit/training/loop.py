@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
 
 from pggan_kit.data.device_feed import choose_feed
 from pggan_kit.data.sampler import Data, Source
-from pggan_kit.errors import DivergedError, Interrupted, TrainingError, UserError
+from pggan_kit.errors import FORESEEN, DivergedError, Interrupted, TrainingError, UnforeseenError, quote_path
 from pggan_kit.growth.fade import NETS, PATHS, Fade
+from pggan_kit.plugin_host.failures import describe_failure
 from pggan_kit.plugin_host.hooks import list_implementing_classes
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
@@ -60,9 +60,15 @@ def train(run: Run, data: Data, saved: Snapshot | None = None) -> dict[str, Any]
             return _train_to_end(Loop(run, data, signals), saved)
     except BaseException as error:
         # Also after Ctrl-C: observers then close their files. What fails in that is logged, and hides no error.
-        for failure in run.hooks.call_all("on_error", run=run, error=error):
-            run.files.log(f"while the run was failing: {failure}")
-        raise
+        for second in run.hooks.call_all("on_error", run=run, error=error):
+            run.files.log(f"while the run was failing: {second}")
+        if isinstance(error, FORESEEN) or not isinstance(error, Exception):
+            raise
+        state = run.state
+        failure = describe_failure(error, run.hooks.components)
+        raise UnforeseenError(
+            f"training failed at images {state.images} (stage {state.stage.size}, {state.phase}){failure}"
+        ) from error
 
 
 def _train_to_end(loop: Loop, saved: Snapshot | None) -> dict[str, Any]:
@@ -188,7 +194,7 @@ class Loop:
         self.recovery.copy_buffers_if_droppable()
         began = time.perf_counter()
         try:
-            losses = self.run_update(context)
+            losses = self.experiment.update.step(context)
         except NonFiniteError as failure:
             # Raises the failure again unless the policy is to drop the step, whose images then count as seen.
             self.recovery.drop_step(failure)
@@ -204,18 +210,6 @@ class Loop:
         state.means.add(losses)
         means = average_each(losses)
         self.hooks.call("after_step", run=self.run, stage=state.stage, state=state, losses=means)
-
-    def run_update(self, context: UpdateContext) -> dict[str, Tensor]:
-        """Run the chosen update and return its losses; say where the run stood if it fails."""
-        try:
-            return self.experiment.update.step(context)
-        except (UserError, TrainingError, NonFiniteError):
-            raise
-        except Exception as error:
-            raise TrainingError(
-                f"the update failed at images {context.images} (stage {context.stage.size}, {self.state.phase}): "
-                f"{type(error).__name__}: {error}"
-            ) from error
 
     def set_alpha(self) -> None:
         """Ask for alpha at the clock, and write it into tensors, so that compiled code survives its change."""
@@ -247,7 +241,8 @@ class Loop:
         signal = None if agreed == TIMED_OUT else agreed
         raise Interrupted(
             signal,
-            f"stopped at images {self.state.images} and saved; go on with: pggan-kit resume {self.run.files.path}",
+            f"stopped at images {self.state.images} and saved; go on with: pggan-kit resume "
+            f"{quote_path(self.run.files.path)}",
         )
 
     # Phases and stages.

@@ -10,18 +10,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
 from pggan_kit import DataError, SettingError
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-"""Formats that are decoded: a file called .png must not reach Pillow's other decoders (EPS runs Ghostscript)."""
-
-MAX_PIXELS = 89_478_485
-"""Maximum number of pixels unless `max_pixels` says otherwise: Pillow warns above it."""
-
-PILLOW_LIMIT = 178_956_970
-"""Maximum number of pixels that Pillow decodes, whatever `max_pixels` says."""
-
-MAX_SIDE = 32_768
-"""Maximum pixels of a side: no centre crop of so thin or so large an image is useful."""
+from pggan_kit.pictures import PILLOW_LIMIT, open_picture
 
 ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
 
@@ -46,23 +35,10 @@ def read_image(source: Path | BinaryIO, name: str, max_pixels: int, channels: in
         DataError: A file that is no image, is corrupt or too large, or has pixels without a defined range.
     """
     try:
-        with Image.open(source, formats=FORMATS) as picture:
-            _check_size(picture, max_pixels)
+        with open_picture(source, max_pixels=max_pixels) as picture:
             return convert_to_uint8(picture, channels, background)
     except DataError as error:
-        raise DataError(f"{name}: {error}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(f"{name}: has more than {max_pixels} pixels (max_pixels)") from None
-    except Exception as error:  # a corrupt file can raise nearly anything: OSError, SyntaxError, struct.error, ...
-        raise DataError(f"{name}: cannot be read as an image ({error})") from error
-
-
-def _check_size(picture: Image.Image, max_pixels: int) -> None:
-    if max(picture.size) > MAX_SIDE or picture.width * picture.height > max_pixels:
-        raise DataError(
-            f"is {picture.height}x{picture.width} pixels, above the limit of {max_pixels} in all (max_pixels) or "
-            f"{MAX_SIDE} a side"
-        )
+        raise DataError(f"{name}: {error}") from error.__cause__
 
 
 def convert_to_uint8(picture: Image.Image, channels: int, background: str) -> np.ndarray:

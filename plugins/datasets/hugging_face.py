@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from pggan_kit import DataError, SettingError, check_choice
+from pggan_kit.pictures import MAX_PIXELS
 
-from .conversion import MAX_PIXELS, check_channels, check_max_pixels, parse_colour, read_image
+from .conversion import check_channels, check_max_pixels, parse_colour, read_image
 
 
 class HuggingFace:

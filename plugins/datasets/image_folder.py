@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pggan_kit import DataError, SettingError, SkipImage, check_choice
+from pggan_kit.pictures import MAX_PIXELS
 
-from .conversion import MAX_PIXELS, check_channels, check_max_pixels, parse_colour, read_image
+from .conversion import check_channels, check_max_pixels, parse_colour, read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 

@@ -59,7 +59,7 @@ class Growth:
         """Read the frames of a resumed run, except those drawn after its checkpoint: they will be drawn again."""
         self._frames = []
         file = run.directory / "growth.gif"
-        if run.resumed and file.exists():
+        if run.resumed and file.is_file():
             frames = disassemble_gif(file.read_bytes())
             self._frames = [frame for frame in frames if frame.images <= run.state.images]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import statistics
 import time
 from collections import deque
@@ -49,7 +50,7 @@ class Progress:
     critical = False
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = StderrConsole()
         self._live: Live | None = None
         self._pace = Pace()
         self._losses = ""
@@ -137,6 +138,17 @@ class Progress:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+class StderrConsole(Console):
+    """A console on stderr. Where nobody reads that any more, it fails as a file does: rich would end the process."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        """Fail, so that the observer is switched off and the run goes on."""
+        raise BrokenPipeError("nobody reads stderr any more")
+
+
 class Pace:
     """The speed of a run: over the last seconds, to be shown; and the usual one, for an estimate of the time left."""
 
@@ -207,7 +219,8 @@ def describe_plan(run: Run) -> list[str]:
     """Return lines that say what a run will do, and where to look meanwhile."""
     sizes = ", ".join(stage.size for stage in run.schedule.stages)
     plan = f"{run.schedule.total:,} images at {sizes}"
-    lines = [f"{plan}. Ctrl-C saves and stops; go on with: pggan-kit resume {run.directory}"]
+    command = f"pggan-kit resume {shlex.quote(str(run.directory))}"
+    lines = [f"{plan}. Ctrl-C saves and stops; go on with: {command}"]
 
     observers = run.experiment.observers
     if any(isinstance(observer, Samples) for observer in observers):
@@ -278,7 +291,7 @@ def list_outputs(run: Run) -> list[str]:
     folder = run.directory
     outputs = [str(path) for path in (folder / "growth.gif", folder / "samples") if path.exists()]
     if any(folder.glob("events.out.tfevents.*")):
-        outputs.append(f"tensorboard --logdir {folder}")
+        outputs.append(f"tensorboard --logdir {shlex.quote(str(folder))}")
     return outputs or [str(folder)]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
-from pggan_kit import Run, Stage, TrainState, check_at_least, hookimpl
+from pggan_kit import Run, Stage, TrainState, check_at_least, hookimpl, write_atomically
 from pggan_plugins.observers.sample_grid import draw_grid
 
 
@@ -49,7 +50,9 @@ class Samples:
         """Draw the grid."""
         # Enlarged pixels compress well at any level; the lowest is several times faster.
         grid = draw_grid(run, self.count, self.fresh)
-        grid.save(locate_samples(run) / f"{state.images:09d}-{stage.size}.png", compress_level=1)
+        content = io.BytesIO()
+        grid.save(content, "PNG", compress_level=1)
+        write_atomically(locate_samples(run) / f"{state.images:09d}-{stage.size}.png", content.getvalue())
 
 
 def locate_samples(run: Run) -> Path:

@@ -116,8 +116,8 @@ class TensorBoard:
     def _add_operative_config(self, writer: SummaryWriter, run: Run) -> None:
         """Log the operative config as text, which Markdown shows as code where it is indented."""
         operative = run.directory / "operative.gin"
-        if operative.exists():
-            indented = "".join(f"    {line}\n" for line in operative.read_text().splitlines())
+        if operative.is_file():
+            indented = "".join(f"    {line}\n" for line in operative.read_text(encoding="utf-8-sig").splitlines())
             writer.add_text("operative.gin", indented, 0)
 
     def _add_transitions(self, until: float) -> None:
@@ -139,13 +139,15 @@ class TensorBoard:
         from torch.utils.tensorboard.summary import hparams
 
         config = run.directory / "config.gin"
-        if not config.exists():
+        if not config.is_file():
             return
         compared = [tag for tag in stats if tag.startswith("Metrics/")]
         if not compared:
             compared = [tag for tag in stats if tag.startswith("Loss/")]
         assert self._writer is not None
-        for summary in hparams(parse_hyperparameters(config.read_text()), dict.fromkeys(compared, 0.0)):
+        for summary in hparams(
+            parse_hyperparameters(config.read_text(encoding="utf-8-sig")), dict.fromkeys(compared, 0.0)
+        ):
             self._writer._get_file_writer().add_summary(summary, 0)
 
     def _close(self) -> None:

@@ -15,7 +15,7 @@ from helpers.forks import fork_ranks
 from helpers.killing import last
 
 from pggan_kit import Scores
-from pggan_kit.errors import RunError
+from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system import distributed
@@ -80,6 +80,19 @@ def refused() -> str:
     return ""
 
 
+def broken() -> str:
+    """What each process gets of an error on rank 0 that nobody foresaw."""
+
+    def fail() -> None:
+        raise KeyError("boom")
+
+    try:
+        distributed.run_on_rank_0(fail)
+    except (KeyError, TrainingError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 class DyingElsewhere(ToyLoss):
     """A term that is no number on the last rank alone, and has no gradient that would carry it to the others."""
 
@@ -123,6 +136,7 @@ def rank_main(folder: Path) -> None:
         "means": tensors,
         "shared": shared,
         "refused": refused(),
+        "broken": broken(),
         "death": death(),
         "agreed": agreed(),
         "trained": trained(folders[0]),
@@ -168,6 +182,8 @@ def test_tensors_become_their_mean_with_the_same_bits(reports: list[dict[str, An
 def test_rank_0_shares_what_it_has_and_what_it_may_not(reports: list[dict[str, Any]]) -> None:
     assert all(report["shared"] == ["from 0", 0] for report in reports)
     assert all(report["refused"] == "the folder of 0 is not empty" for report in reports)
+    others = ["TrainingError: process 0 failed: KeyError: 'boom'"] * (len(reports) - 1)
+    assert [report["broken"] for report in reports] == ["KeyError: 'boom'", *others]
 
 
 def test_what_one_rank_wants_is_agreed_one_step_later(reports: list[dict[str, Any]]) -> None:

@@ -106,6 +106,7 @@ def test_a_rank_that_hangs_is_not_waited_for_forever(torchrun: Torchrun) -> None
     [
         ("pass", ["schedule.batch_size = 5"], "schedule.batch_size 5 does not divide over 2 processes"),
         ("raise ValueError('no')", [], "after_step"),
+        ("state.network = None", [], "training failed at images 12 (stage 8x8, fade) on process 1 of 2: TypeError"),
     ],
 )
 def test_errors_are_reported(code: str, lines: list[str], message: str, torchrun: Torchrun) -> None:
