@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pggan_kit.api.generator import load_generator
-from pggan_kit.errors import RunError
+from pggan_kit.errors import RunError, check_at_least, check_seed
 from pggan_kit.pictures.grid import image_grid, to_uint8
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.system.files import write_atomically
@@ -32,8 +32,11 @@ def sample(
         plugins, stage: see `load_generator`.
 
     Raises:
+        SettingError: `count` or `seed` is out of range.
         RunError: the run cannot be read, no such stage has ended, or the target cannot be written.
     """
+    check_at_least("count", count, 1, whole=True)
+    check_seed("seed", seed)
     images = draw(load_generator(run_dir, stage=stage, plugins=plugins), count, seed)
     if target.suffix == ".npz":
         buffer = io.BytesIO()

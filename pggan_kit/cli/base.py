@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from pggan_kit.errors import Interrupted, TrainingError, UserError
+from pggan_kit.errors import LARGEST_WHOLE_NUMBER, Interrupted, TrainingError, UserError
 from pggan_kit.system.signals import StoppedAtOnce, exit_in_order_on_sigterm
 from pggan_kit.version import __version__
 
@@ -27,6 +27,9 @@ WRONG_INPUT = 2
 
 WIDTH_WITHOUT_TERMINAL = 160
 """Characters of a line in a file or pipe, where tables would else be cut to 80."""
+
+SEED = click.IntRange(min=0, max=LARGEST_WHOLE_NUMBER)
+"""Type of arguments and options that are seeds, with the range of `train.seed`."""
 
 out = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 err = Console(stderr=True)
