@@ -55,7 +55,8 @@ class Experiment:
         observers: Watchers of the run.
         metrics: Metrics of the averaged generator, measured as `evaluation` says, at ticks and by `pggan-kit evaluate`.
         latent_size: Size of a latent, Z.
-        seed: Seed of all randomness, from 0 to 2**63 - 1. Two experiments with one seed see the same images and latents.
+        seed: Seed of all randomness, from 0 to 2**63 - 1. Two experiments with one seed see the same images and
+            latents.
         tick: Images between two ticks (logs, grids, checkpoints).
         ema_half_life: Images after which half of the generator's average is new, at least 0; 0 makes the average a
             copy. None for 10,000, where no `ema_decay` is bound.

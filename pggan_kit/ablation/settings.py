@@ -25,9 +25,9 @@ class Ablation:
         variants: Bindings in which each variant differs from the base, by its name, e.g. `{'linear': [], 'hard':
             ['train.switch = @switches.Hard()']}`. The config of the first one is also trained up to the first
             difference.
-        seeds: Seeds of the runs of each variant, as `train.seed` may be; variants with one seed see the same images and latents. At least
-            as many as it takes to find a difference at all: 6 for one confirmatory contrast, 7 for two or three, 8 for
-            four to six.
+        seeds: Seeds of the runs of each variant, each from 0 to 2**63 - 1; variants with one seed see the same images
+            and latents. At least as many as it takes to find a difference at all: 6 for one confirmatory contrast, 7
+            for two or three, 8 for four to six.
         contrasts: Pairs (variant, against) that are compared. Those without a control are confirmatory: Holm's
             correction covers them.
         primary: Name of the one value that answers, as `evaluate` gives it, for the averaged generator at the last
