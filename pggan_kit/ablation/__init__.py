@@ -42,7 +42,7 @@ def ablate(
         bindings: Overrides of the plan (`ablate.*`, `launchers.*`), and of the experiments of all variants.
         out: The ablation's folder; None: `runs/NAME`.
         plugins: Files of plugins beside the installed ones.
-        say: Function that is called with one line for each trial that ends.
+        say: Function that is called with one line for each trial that ends, or has to wait.
 
     Returns:
         The content of `analysis.json`, see `analysis.analyse_results`.
