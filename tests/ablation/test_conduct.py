@@ -354,7 +354,10 @@ def test_a_trial_that_still_runs_is_waited_for(ablate: Ablate, finished: Path, m
     old.start()
     assert is_held.wait(PATIENCE_SECONDS)
     ablate(said=said)
+    has_waited = is_waited_for.is_set()
+    is_waited_for.set()
     old.join()
+    assert has_waited
     process = f"process {os.getpid()} on {platform.node()}"
     assert said[:4] == [
         f"trunk 0: {process} of an earlier `ablate` still runs it; waiting until it has ended",

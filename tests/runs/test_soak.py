@@ -26,6 +26,7 @@ from helpers.ablation_plugin import SWITCH
 from helpers.forks import Fork, launch_in_forks, wait_until
 from helpers.killing import assert_same_run, events, pictures, rows
 from helpers.paths import ABLATION_PLUGIN, HELPERS, STUB_PLUGIN
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pggan_kit.ablation import settings
 from pggan_kit.cli import main
@@ -50,10 +51,15 @@ augmentations.ADA.adjust_images = 4_000
 train.latent_size = 8
 train.tick = {tick}
 train.device = 'cpu'
-train.observers = [@observers.TensorBoard(), @observers.Samples(), @observers.Growth(), @observers.Progress()]
+train.observers = [
+    @observers.TensorBoard(), @observers.Samples(), @observers.Growth(), @observers.Progress(),
+    @observers.TransitionShock()
+]
 observers.TensorBoard.count = 0
 observers.Samples.count = 4
 observers.Growth.count = 4
+observers.TransitionShock.count = 4
+observers.TransitionShock.steps = 3
 """
 
 PENALISED = """\
@@ -152,9 +158,10 @@ SCENARIOS = {
     "hung up": Scenario(hang_up),
     "paused": Scenario(pause),
     "stopped between ticks": Scenario(stop),
-    "rewinding": Scenario(kill, REWINDING + ALTERNATING),
+    "rewinding": Scenario(stop, REWINDING + ALTERNATING, tick=1_000),
     "two ranks": Scenario(kill, ranks=2),
     "one optimizer": Scenario(strike_anyhow, PENALISED + JOINT),
+    "rewinding, anyhow": Scenario(strike_anyhow, REWINDING + ALTERNATING),
     "few ticks": Scenario(strike_anyhow, tick=1_000),
     "three ranks": Scenario(strike_anyhow, ranks=3),
     "four ranks": Scenario(strike_anyhow, ranks=4),
@@ -162,13 +169,13 @@ SCENARIOS = {
 
 FEW = {
     **{"killed": (3, 96), "hung up": (2, 96), "paused": (2, 96), "stopped between ticks": (3, 96)},
-    **{"rewinding": (2, 96), "two ranks": (2, 48)},
+    **{"rewinding": (4, 96), "two ranks": (2, 48)},
 }
 """Strikes of the default suite, and images of each phase."""
 
 MANY = {
     **{"killed": 60, "hung up": 20, "paused": 30, "stopped between ticks": 40, "rewinding": 40, "two ranks": 30},
-    **{"one optimizer": 40, "few ticks": 20, "three ranks": 20, "four ranks": 20},
+    **{"rewinding, anyhow": 40, "one optimizer": 40, "few ticks": 20, "three ranks": 20, "four ranks": 20},
 }
 """Strikes of `make test-soak`."""
 
@@ -303,6 +310,7 @@ def test_a_run_ends_as_if_nothing_had_happened(
     assert rows(run)[-1]["images"] == 5 * images
     assert_same_run(run, whole)
     assert events(run) == events(whole)
+    assert list_texts_and_charts(run) == list_texts_and_charts(whole)
     assert pictures(run) == pictures(whole)
     assert_nothing_is_left(run, whole)
 
@@ -315,6 +323,11 @@ def assert_nothing_is_left(run: Path, whole: Path) -> None:
     assert [row["images"] for row in ours if row["forever"]] == [row["images"] for row in theirs if row["forever"]]
     assert len(ours) == len(theirs)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"manifest.json", *(row["file"] for row in ours)}
+
+
+def list_texts_and_charts(run: Path) -> list[str]:
+    """Return the names of what TensorBoard shows besides numbers: charts, the config, hyperparameters."""
+    return sorted(EventAccumulator(str(run)).Reload().Tags()["tensors"])
 
 
 def list_files(folder: Path) -> set[str]:
