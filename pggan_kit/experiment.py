@@ -20,7 +20,7 @@ from pggan_kit.components import (
     Update,
 )
 from pggan_kit.data.settings import DataSettings
-from pggan_kit.errors import SettingError, check_above, check_at_least, check_between, check_choice
+from pggan_kit.errors import SettingError, check_above, check_at_least, check_between, check_choice, check_seed
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import PerStage, ScheduleSettings, Size, Stage, at_height, check_sizes, values_per_stage
@@ -55,7 +55,8 @@ class Experiment:
         observers: Watchers of the run.
         metrics: Metrics of the averaged generator, measured as `evaluation` says, at ticks and by `pggan-kit evaluate`.
         latent_size: Size of a latent, Z.
-        seed: Seed of all randomness. Two experiments with one seed see the same images and latents.
+        seed: Seed of all randomness, from 0 to 2**63 - 1. Two experiments with one seed see the same images and
+            latents.
         tick: Images between two ticks (logs, grids, checkpoints). A run begins with ticks at a 16th, an 8th, a quarter
             and half of it, those of them that are at least 4 batches.
         ema_half_life: Images after which half of the generator's average is new, at least 0; 0 makes the average a
@@ -135,6 +136,7 @@ class Experiment:
     def __post_init__(self) -> None:
         for name in ("latent_size", "tick", "keep", "non_finite_limit"):
             check_at_least(name, getattr(self, name), 1)
+        check_seed("seed", self.seed)
         sizes = check_sizes(self.schedule.sizes)
         for micro_batch in values_per_stage("micro_batch", self.micro_batch, sizes):
             check_at_least("micro_batch", micro_batch, 1)

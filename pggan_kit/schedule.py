@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeAlias, TypeVar
 
-from pggan_kit.errors import SettingError, check_at_least
+from pggan_kit.errors import LARGEST_WHOLE_NUMBER, SettingError, check_at_least
 
 T = TypeVar("T")
 
@@ -250,7 +250,10 @@ def convert_to_images(name: str, budget: Budget, batch_size: int, dataset_length
         if match is None:
             raise SettingError(name, f"must be images, or a text like '3000 steps' or '2 epochs', not {budget!r}")
         unit = {"images": 1, "steps": batch_size, "epochs": dataset_length}[match[2]]
-        return round(float(match[1]) * unit)
+        images = float(match[1]) * unit
+        if images > LARGEST_WHOLE_NUMBER:
+            raise SettingError(name, f"must be at most {LARGEST_WHOLE_NUMBER} images, and is {images:.3g}")
+        return round(images)
     if not isinstance(budget, int) or isinstance(budget, bool):
         raise SettingError(name, f"must be a whole number of images, or a text with a unit, not {budget!r}")
     check_at_least(name, budget, 0)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pggan_kit.api.generator import load_generator
-from pggan_kit.errors import ConfigError, RunError
+from pggan_kit.errors import ConfigError, RunError, check_at_least, check_seed
 from pggan_kit.pictures.grid import image_grid, to_uint8
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.targets import require_target_outside_runs
@@ -34,9 +34,12 @@ def sample(
         plugins, stage: see `load_generator`.
 
     Raises:
+        SettingError: `count` or `seed` is out of range.
         RunError: the run cannot be read, no such stage has ended, the images are NaN or infinite, or the target cannot
             be written.
     """
+    check_at_least("count", count, 1, whole=True)
+    check_seed("seed", seed)
     # The target is checked before anything is drawn, which may take long.
     if target.suffix not in ("", ".npz", ".png"):
         raise RunError(f"--out {target}: name an .npz file, a .png file or a folder")

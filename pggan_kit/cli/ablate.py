@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from pggan_kit.cli.base import (
     PATH,
     PATH_TEXT,
+    SEED,
     add_experiment_options,
     json_option,
     main,
@@ -40,7 +42,7 @@ def ablate(
     and its macros; all other bindings apply to the experiments of all variants.
     """
     from pggan_kit import ablation
-    from pggan_kit.ablation.cost import build_cost_table
+    from pggan_kit.ablation.cost import build_cost_table, describe_cost
 
     # The option is a short form of a binding.
     if launcher is not None:
@@ -49,7 +51,7 @@ def ablate(
     if dry_run:
         plan, rows = ablation.estimate_cost(config, bindings, plugins)
         if as_json:
-            print_json(rows)
+            print_json(describe_cost(plan, rows))
         else:
             out.print(build_cost_table(plan, rows))
         return
@@ -64,7 +66,7 @@ def ablate(
 @main.command(hidden=True)
 @click.argument("folder", type=PATH)
 @click.argument("variant")
-@click.argument("seed", type=int)
+@click.argument("seed", type=SEED)
 @click.option(
     "--plugin",
     "plugins",
@@ -73,9 +75,13 @@ def ablate(
     metavar="FILE",
     help="A plugin file of the plan that you trust.",
 )
-def trial(folder: Path, variant: str, seed: int, plugins: tuple[str, ...]) -> None:
+@click.option("--with-ablate", is_flag=True, help="Stop when no ablate works in the folder any more.")
+def trial(folder: Path, variant: str, seed: int, plugins: tuple[str, ...], with_ablate: bool) -> None:
     """Run one trial of an ablation to its end. Launchers run this command."""
-    from pggan_kit.ablation.trial import run_trial
+    from pggan_kit.ablation.trial import run_trial, stop_with_ablate
 
-    result = run_trial(folder, variant, seed, plugins)
+    with contextlib.ExitStack() as stack:
+        if with_ablate:
+            stack.enter_context(stop_with_ablate(folder, print_message))
+        result = run_trial(folder, variant, seed, plugins, say=print_message)
     print_message(f"{variant} {seed}: {result['failed'] or 'done'}")

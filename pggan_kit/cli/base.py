@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from pggan_kit.errors import FORESEEN, Interrupted, UnforeseenError, UserError, first_line
+from pggan_kit.errors import FORESEEN, LARGEST_WHOLE_NUMBER, Interrupted, UnforeseenError, UserError, first_line
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.signals import StoppedAtOnce, exit_in_order_on_sigterm
 from pggan_kit.version import __version__
@@ -38,6 +38,9 @@ SPINS = 10_000
 GNU OpenMP's own number is thirty times as high. Two threads on two cores, beside two other busy processes, then have a
 seventh of their quiet speed; with this number a third, and a twentieth less at most when the machine is quiet.
 """
+
+SEED = click.IntRange(min=0, max=LARGEST_WHOLE_NUMBER)
+"""Type of arguments and options that are seeds, with the range of `train.seed`."""
 
 STDOUT = "pggan_kit.stdout"
 """Key of click's context under which the stream for JSON is kept while stdout is redirected."""

@@ -260,8 +260,15 @@ def test_sample_refuses_a_target_that_it_cannot_write(finished: Path, cli: Cli, 
     refused(cli("sample", finished, "--out", "x.jpg"), r"--out x\.jpg: name an \.npz file, a \.png file or a folder")
     refused(cli("sample", finished, "--out", "file"), r"--out file: cannot be written")
     refused(cli("sample", finished, "--out", "file/x.npz"), r"--out file/x\.npz: cannot be written")
-    for count in ("0", "many"):
-        assert cli("sample", finished, "--out", "x.npz", "--count", count).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "option", ["--count 0", "--count many", "--seed -1", "--seed 9223372036854775808", "--seed x", "--stage -1"]
+)
+def test_sample_refuses_numbers_out_of_range(option: str, finished: Path, cli: Cli) -> None:
+    result = cli("sample", finished, "--out", "x.npz", *option.split())
+    assert result.exit_code == 2 and option.split()[0].strip("-") in result.stderr
+    assert not Path("x.npz").exists()
 
 
 def test_plan_shows_each_stage_and_trains_nothing(

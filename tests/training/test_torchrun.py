@@ -19,6 +19,7 @@ from pggan_kit.api.train import resume
 from pggan_kit.cli import main
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+PROGRAM = ("--no-python", str(Path(sys.executable).parent / "pggan-kit"))
 
 ACT = """\
 import os, signal, time
@@ -49,7 +50,7 @@ def torchrun(tiny: Callable[..., str]) -> Torchrun:
     Rank 1 runs the code after its third step.
     """
 
-    def run(code: str, *lines: str, ranks: int = 2, program: tuple[str, ...] = ("-m", "pggan_kit")) -> object:
+    def run(code: str, *lines: str, ranks: int = 2, program: tuple[str, ...] = PROGRAM) -> object:
         Path("act.py").write_text(ACT.format(code=code))
         args = ["train", tiny(*lines), "--plugin", STUB, "--plugin", "act.py", "--run-dir", "run"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -133,7 +134,7 @@ def test_a_rank_that_finds_no_others_says_so(rejected: Callable[..., str], monke
 @pytest.mark.slow
 def test_two_stop_and_four_go_on(torchrun: Torchrun) -> None:
     torchrun("os.kill(os.getpid(), signal.SIGTERM)")
-    command = ["-m", "pggan_kit", "resume", "run", "--plugin", STUB]
+    command = [*PROGRAM, "resume", "run", "--plugin", STUB]
     ended = subprocess.run([*LAUNCH, "4", *map(str, command)], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert ended.returncode == 0, ended.stderr
     assert last(Path("run"))["images"] == 40
