@@ -43,12 +43,14 @@ class Entry:
         images: the clock at which it was saved.
         sha256: the hash of the file's content.
         forever: whether it is kept however many follow.
+        between_ticks: whether it is removed as soon as another one follows; see `Snapshot`.
     """
 
     file: str
     images: int
     sha256: str
     forever: bool
+    between_ticks: bool = False
 
 
 class Checkpoints:
@@ -105,11 +107,13 @@ class Checkpoints:
                 forever = forever or entry.forever
             else:
                 entries.append(entry)
-        entries.append(Entry(path.name, snapshot.images, sha256, forever))
+        # One that was written between two ticks pushes none of a tick out: the run may have to go back there.
+        dropped = [entry for entry in entries if entry.between_ticks]
+        entries.append(Entry(path.name, snapshot.images, sha256, forever, snapshot.between_ticks))
+        passing = [entry for entry in entries if not entry.forever and not entry.between_ticks]
+        dropped += passing[: max(0, len(passing) - self.keep)]
 
         # A file is removed only when the manifest no longer lists it.
-        passing = [entry for entry in entries if not entry.forever]
-        dropped = passing[: max(0, len(passing) - self.keep)]
         self._write_manifest([entry for entry in entries if entry not in dropped])
         for entry in dropped:
             with suppress(OSError):  # a file too many does no harm
@@ -298,13 +302,16 @@ def _parse_manifest(content: bytes) -> list[Entry] | None:
             and _SHA256.fullmatch(row["sha256"])
             and type(row["images"]) is int
             and type(row["forever"]) is bool
+            and type(row.get("between_ticks", False)) is bool
             for row in rows
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     if not is_valid or not isinstance(rows, list):
         return None
-    return [Entry(row["file"], row["images"], row["sha256"], row["forever"]) for row in rows]
+    return [
+        Entry(row["file"], row["images"], row["sha256"], row["forever"], row.get("between_ticks", False)) for row in rows
+    ]
 
 
 def _hash_file(path: Path) -> str | None:

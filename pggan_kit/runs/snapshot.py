@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from pggan_kit.errors import RunError
+from pggan_kit.errors import PluginError, RunError
 from pggan_kit.runs.checkpoint_identity import SECTIONS, Identity, read_noted_sizes
 from pggan_kit.schedule import FADE, STABLE
+from pggan_kit.system.plain_data import PLAIN_DATA, describe_foreign_value
 
 FORMAT = 3
 """Number of the file format, which changes when an older version could no longer read the file."""
@@ -43,6 +44,7 @@ class Snapshot:
         components: the state that components saved, by their place in the config.
         compiled: for each network, whether its steps were compiled (`compiled`) or not (`eager`).
         component_classes: the class of each component that can save something, by its place.
+        between_ticks: whether it was saved because the run was stopped, where a run that is not stopped has none.
     """
 
     images: int
@@ -67,6 +69,7 @@ class Snapshot:
     components: Mapping[str, Any] = field(default_factory=dict)
     compiled: Mapping[str, str] = field(default_factory=dict)
     component_classes: Mapping[str, str] = field(default_factory=dict)
+    between_ticks: bool = False
 
     @property
     def stage(self) -> int:
@@ -120,7 +123,24 @@ class Snapshot:
             "components": self.components,
             "compiled": self.compiled,
             "component_classes": self.component_classes,
+            "between_ticks": self.between_ticks,
         }
+
+    def require_readable(self) -> None:
+        """Check that a process that loads the snapshot will accept it.
+
+        Raises:
+            PluginError: It will not; the message names the entry and, within it, the value.
+        """
+        for name, value in self.content().items():
+            phrase = describe_foreign_value(value, name)
+            if phrase is None and name in _IS_VALID and not _IS_VALID[name](value):
+                phrase = f"{name} has a value of the wrong kind"
+            if phrase is not None:
+                raise PluginError(
+                    f"a checkpoint could not be read back, because in it {phrase}: checkpoints hold {PLAIN_DATA}, and "
+                    "what a component gives to be saved there must be that"
+                )
 
     @classmethod
     def from_content(cls, content: object) -> Snapshot:
@@ -265,6 +285,7 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "components": _is_mapping_of(object),
     "compiled": _is_mapping_of_texts,
     "component_classes": _is_mapping_of_texts,
+    "between_ticks": lambda value: type(value) is bool,
 }
 """Check of each entry's value, by the entry's name."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -29,11 +30,18 @@ class JsonLines:
         Raises:
             TrainingError: The row cannot be written.
         """
+        line = (json_text(row) + "\n").encode()
         try:
-            with self.path.open("a") as file:
-                file.write(json_text(row) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            with self.path.open("ab", buffering=0) as file:
+                size = file.tell()
+                try:
+                    if file.write(line) < len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file.fileno())
+                except OSError:
+                    # The part of a row that was written would spoil the next one.
+                    os.ftruncate(file.fileno(), size)
+                    raise
         except OSError as error:
             raise TrainingError(
                 f"cannot write {self.path}: {error.strerror}. The checkpoints saved before are untouched"

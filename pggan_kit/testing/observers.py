@@ -8,7 +8,7 @@ from typing import Any
 
 from pggan_kit.testing.suite import TrainedSuite
 from pggan_kit.testing.support import are_equal, require
-from pggan_kit.testing.tiny_runs import summarize_run, train_tiny
+from pggan_kit.testing.tiny_runs import load_snapshots, summarize_run, train_tiny
 
 
 class ObserverSuite(TrainedSuite):
@@ -51,6 +51,37 @@ class ObserverSuite(TrainedSuite):
                 )
 
 
+    def test_resumes_with_the_same_files(self) -> None:
+        """Require a run that is resumed from any of its checkpoints to leave the files that one without a break leaves.
+
+        The folder has all that was written after the checkpoint, as where a process was killed later.
+        """
+        component, name = self.make_named()
+        with tempfile.TemporaryDirectory() as other_folder:
+            self.train(self.make(), name, other_folder)
+            others = _read_files(Path(other_folder))
+        with tempfile.TemporaryDirectory() as folder:
+            self.train(component, name, folder)
+            # A file in which two runs differ has the time in it.
+            unbroken = {
+                path: content for path, content in _read_files(Path(folder)).items() if others.get(path) == content
+            }
+            for saved in load_snapshots(Path(folder)):
+                self.train(self.make(), name, folder, saved)
+                resumed = _read_files(Path(folder))
+                for path, content in unbroken.items():
+                    require(
+                        resumed.get(path) == content,
+                        f"a run with {name} that is resumed at images {saved.images} leaves another {path} than one "
+                        "without a break: in before_run, drop what is later than run.state.images, which is written "
+                        "again",
+                    )
+
+
 def _read_files(folder: Path) -> dict[str, bytes]:
-    """Return the content of all files below a folder, by path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Return the content of all files below a folder, by path, without those that the framework checks."""
+    files = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.parent.name != "checkpoints":
+            files[str(path.relative_to(folder))] = path.read_bytes()
+    return files

@@ -33,7 +33,7 @@ from pggan_kit.testing.tiny_runs import (
     HOT_HOOKS,
     WatchedHooks,
     implements_hook,
-    load_mid_fade,
+    load_snapshots,
     make_run,
     summarize_run,
     train_tiny,
@@ -120,9 +120,11 @@ class TrainedSuite(Suite):
         """Return the arguments of `Experiment` that put the component in its place."""
         raise NotImplementedError
 
-    def train(self, component: Any, name: str, folder: str, saved: Snapshot | None = None) -> Run:
-        """Train a tiny run with the component, from scratch or from a checkpoint."""
-        return train_tiny(component, name, Path(folder), self.choose_arguments(component), saved)
+    def train(
+        self, component: Any, name: str, folder: str, saved: Snapshot | None = None, single_step: bool = False
+    ) -> Run:
+        """Train a tiny run with the component, from scratch or from a checkpoint; to its end, or a single step."""
+        return train_tiny(component, name, Path(folder), self.choose_arguments(component), saved, single_step)
 
     def test_trains_through_a_fade(self) -> None:
         """Require a run that grows, fades, and ends with finite weights at the first step that spends the schedule."""
@@ -160,26 +162,40 @@ class TrainedSuite(Suite):
         )
 
     def test_resumes_exactly(self) -> None:
-        """Require a run that is resumed within a fade to end with the same weights, bit for bit."""
+        """Require a run that is resumed from any of its checkpoints to end with the same weights, bit for bit."""
         component, name = self.make_named()
         with tempfile.TemporaryDirectory() as folder:
-            unbroken = summarize_run(self.train(component, name, folder))
-            saved = load_mid_fade(Path(folder))
-            resumed = summarize_run(self.train(self.make(), name, folder, saved))
+            unbroken = summarize_end(self.train(component, name, folder))
+            for saved in load_snapshots(Path(folder)):
+                resumed = summarize_end(self.train(self.make(), name, folder, saved))
+                self._require_same_end(resumed, unbroken, name, f"resumed at images {saved.images}")
+
+    def test_stops_exactly(self) -> None:
+        """Require a run that is stopped after each step, also between ticks, to end with the same weights."""
+        component, name = self.make_named()
+        with tempfile.TemporaryDirectory() as folder:
+            unbroken = summarize_end(self.train(component, name, folder))
+        with tempfile.TemporaryDirectory() as folder:
+            run = self.train(self.make(), name, folder, single_step=True)
+            while run.state.images < run.schedule.total:
+                saved = run.checkpoints.load_last()
+                run = self.train(self.make(), name, folder, saved, single_step=True)
+        self._require_same_end(summarize_end(run), unbroken, name, "stopped and resumed after each step")
+
+    def _require_same_end(self, ours: dict[str, Any], unbroken: dict[str, Any], name: str, how: str) -> None:
         require(
-            are_equal(resumed, unbroken),
-            f"a resumed run with {name} does not end where one without a break does: {name} keeps something that it "
-            "does not save in save_state and take back in load_state",
+            are_equal(ours, unbroken),
+            f"a run with {name} that is {how} does not end where one without a break does: {name} keeps something that "
+            "it does not save in save_state and take back in load_state",
         )
 
     def test_begins_each_run_afresh(self) -> None:
         """Require the second run with one object to end as a run with a new object does, bit for bit."""
         used, name = self.make_named()
-        ends: list[dict[str, Any]] = []
+        ends = []
         for component in (used, used, self.make()):
             with tempfile.TemporaryDirectory() as folder:
-                run = self.train(component, name, folder)
-                ends.append({**summarize_run(run), "saved": run.hooks.collect("save_state", run=run)})
+                ends.append(summarize_end(self.train(component, name, folder)))
         _, second, fresh = ends
         require(
             are_equal(second, fresh),
@@ -327,6 +343,11 @@ class TrainedSuite(Suite):
                 state.experiment.update.step(ctx)
             state.images += ctx.drawn
         return {net: copy_weights(state.network(net)) for net in NETS}
+
+
+def summarize_end(run: Run) -> dict[str, Any]:
+    """Return the clock, the weights and the states of components with which a run ended."""
+    return {**summarize_run(run), "saved": run.hooks.collect("save_state", run=run)}
 
 
 def start_fade(state: TrainState) -> dict[str, Tensor]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
-from pggan_kit import Run, Stage, TrainState, check_at_least, hookimpl
+from pggan_kit import Run, Stage, TrainState, check_at_least, hookimpl, write_atomically
 from pggan_plugins.observers.sample_grid import draw_grid
 
 
@@ -39,9 +40,9 @@ class Samples:
                 file.unlink()
 
     @hookimpl
-    def before_stage(self, run: Run, stage: Stage, state: TrainState) -> None:
+    def before_stage(self, run: Run, stage: Stage, state: TrainState, continues: bool) -> None:
         """Draw the effect of the growth: the grid before it was drawn at the tick that ended the stage."""
-        if not self.fresh and stage.previous is not None and state.images == state.starts[-1]:
+        if not self.fresh and stage.previous is not None and not continues:
             self.after_tick(run, stage, state)
 
     @hookimpl
@@ -49,7 +50,9 @@ class Samples:
         """Draw the grid."""
         # Enlarged pixels compress well at any level; the lowest is several times faster.
         grid = draw_grid(run, self.count, self.fresh)
-        grid.save(locate_samples(run) / f"{state.images:09d}-{stage.size}.png", compress_level=1)
+        content = io.BytesIO()
+        grid.save(content, "PNG", compress_level=1)
+        write_atomically(locate_samples(run) / f"{state.images:09d}-{stage.size}.png", content.getvalue())
 
 
 def locate_samples(run: Run) -> Path:
