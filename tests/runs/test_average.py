@@ -165,24 +165,27 @@ def test_a_fade_begins_with_the_averaged_images_of_the_stage_before(tmp_path: Pa
 
 
 class Judge:
-    """Measures the averaged images as the last stage begins, which are those of the stage before, and at its end."""
+    """Measures the averaged images as the last stage begins, which are those of the stage before, and in its fade."""
 
     def __init__(self) -> None:
         self.distances: list[float] = []
 
+    def measure(self, run: Any) -> None:
+        self.distances.append(compute_metrics(run, run.evaluator)["Metrics/FID"])
+
     @hookimpl
     def before_stage(self, run: Any, stage: Any) -> None:
         if stage.index == 1:
-            self.distances.append(compute_metrics(run, run.evaluator)["Metrics/FID"])
+            self.measure(run)
 
     @hookimpl
-    def after_stage(self, run: Any, stage: Any) -> None:
-        if stage.index == 1:
-            self.distances.append(compute_metrics(run, run.evaluator)["Metrics/FID"])
+    def after_step(self, run: Any, stage: Any, state: Any) -> None:
+        if stage.index == 1 and state.steps % 10 == 0:
+            self.measure(run)
 
 
-def test_a_fade_brings_the_averaged_images_nearer_to_the_digits(tmp_path: Path) -> None:
-    """The demo, smaller. With new blocks averaged from their random start the distance grows by half or more."""
+def test_through_a_fade_the_averaged_images_are_nearer_to_the_digits_than_before_it(tmp_path: Path) -> None:
+    """The demo, smaller. With new blocks averaged from their random start (`train.ema_decay = 0.998`) they are not."""
     judge = Judge()
     bindings = [
         "SIZES = (7, 14)",
@@ -199,8 +202,9 @@ def test_a_fade_brings_the_averaged_images_nearer_to_the_digits(tmp_path: Path) 
         "train.device = 'cpu'",
     ]
     pggan_kit.train(EXPERIMENTS / "mnist.gin", bindings, run_dir=tmp_path / "run", plugins=[judge])
-    begin, end = judge.distances
-    assert end < begin
+    begin, *during = judge.distances
+    assert len(during) == 10
+    assert max(during) < begin, judge.distances
 
 
 # Its age
