@@ -16,9 +16,9 @@ A run calls them in this order:
     after_run          or, if anything raised, on_error
 
 Where a run continues from a checkpoint, `before_stage` is called again for the current stage and, within a fade,
-`before_fade`, both with `continues` true, and then `load_state`: what was saved stands, whatever those hooks have set. A
-resumed run calls `before_run` first, with `run.resumed` true. With `train.compile`, `before_compile` is called before the
-first steps of a stage and before the first steps after its fade.
+`before_fade`, both with `continues` true, and then `load_state`: what was saved stands, whatever those hooks have set.
+A resumed run calls `before_run` first, with `run.resumed` true. With `train.compile`, `before_compile` is called before
+the first steps of a stage and before the first steps after its fade.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def before_stage(run: Run, stage: Stage, state: TrainState, continues: bool) -> 
         run: The run.
         stage: The stage that begins or continues.
         state: The networks, their average, the optimizers and the clock.
-        continues: Whether the stage continues from a checkpoint. What may be done only once, as a stage begins, was done
-            before that checkpoint.
+        continues: Whether the stage continues from a checkpoint. What may be done only once, as a stage begins, was
+            done before that checkpoint.
     """
 
 

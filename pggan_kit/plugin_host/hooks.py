@@ -38,10 +38,10 @@ class _Expendable:
 class Hooks:
     """The hooks of a run: those of all plugins, and those of all components that the experiment chose.
 
-    An observer with `critical = False` cannot end a run: where one of its hooks fails, this hook is tried again from the
-    next tick on; where it is `before_run`, no other is called before that. The first failure is a warning, the others
-    are counted. A `UserError` before the first step, in `before_run` or about what `save_state` returns, still ends the
-    run.
+    An observer with `critical = False` cannot end a run: where one of its hooks fails, this hook is tried again from
+    the next tick on; where it is `before_run`, no other is called before that. The first failure is a warning, the
+    others are counted. A `UserError` before the first step, in `before_run` or about what `save_state` returns, still
+    ends the run.
 
     Args:
         plugins: The loaded plugins, whose hooks are called first.
@@ -138,7 +138,7 @@ class Hooks:
         return results
 
     def list_repeated_failures(self) -> list[str]:
-        """Return a sentence for each observer that has failed more than once, of which not every failure was reported."""
+        """Return a sentence for each observer that has failed more than once: not all its failures were reported."""
         return [
             f"{name} failed {observer.failures} times, at last: {observer.last_failure}"
             for name, observer in self._expendable.items()

@@ -310,7 +310,8 @@ def _parse_manifest(content: bytes) -> list[Entry] | None:
     if not is_valid or not isinstance(rows, list):
         return None
     return [
-        Entry(row["file"], row["images"], row["sha256"], row["forever"], row.get("between_ticks", False)) for row in rows
+        Entry(row["file"], row["images"], row["sha256"], row["forever"], row.get("between_ticks", False))
+        for row in rows
     ]
 
 

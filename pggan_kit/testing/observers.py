@@ -50,7 +50,6 @@ class ObserverSuite(TrainedSuite):
                     "from run to run; begin it in before_run, not in __init__ alone",
                 )
 
-
     def test_resumes_with_the_same_files(self) -> None:
         """Require a run that is resumed from any of its checkpoints to leave the files that one without a break leaves.
 

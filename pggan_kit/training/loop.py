@@ -37,9 +37,7 @@ TIMED_OUT = 1
 """Number of the time limit among the numbers of signals; it must be the smallest, so that a signal prevails."""
 
 
-def train(
-    run: Run, data: Data, saved: Snapshot | None = None, signals: StopSignals | None = None
-) -> dict[str, Any]:
+def train(run: Run, data: Data, saved: Snapshot | None = None, signals: StopSignals | None = None) -> dict[str, Any]:
     """Train a run to its end.
 
     Args:

@@ -88,7 +88,9 @@ class Growth:
     @hookimpl
     def save_state(self) -> dict[str, Any]:
         """Return the frames that are not in the file: those of ticks at which it could not be written."""
-        frames = [(frame.images, torch.frombuffer(bytearray(frame.data), dtype=torch.uint8)) for frame in self._unwritten]
+        frames = [
+            (frame.images, torch.frombuffer(bytearray(frame.data), dtype=torch.uint8)) for frame in self._unwritten
+        ]
         return {"unwritten": frames}
 
     @hookimpl

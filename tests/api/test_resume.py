@@ -128,7 +128,8 @@ KILLS = [
     ("after_stage", 40),
 ]
 WATCHED = [
-    "train.observers = [@observers.TensorBoard(), @observers.Samples(), @observers.Growth(), @observers.TransitionShock()]"
+    "train.observers = [@observers.TensorBoard(), @observers.Samples(), @observers.Growth(), "
+    "@observers.TransitionShock()]"
 ]
 
 

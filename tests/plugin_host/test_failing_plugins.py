@@ -106,7 +106,7 @@ class Stubborn:
 
 
 def test_repeated_failures_are_counted(train: Callable[..., Any]) -> None:
-    """In each step, but it is tried after ticks only: in 10 of 20 steps. The first and the tenth are warnings, the sum is logged."""
+    """It fails in each step, and is tried after ticks only, in 10 of 20: two warnings, and the sum in the log."""
     lines = ["schedule.batch_size = 2", "train.tick = 4", WATCH.replace("Watcher", "Stubborn")]
     with pytest.warns(UserWarning, match="No space left") as warned:
         run = train(*lines, plugins=(Component("observers", "Stubborn", Stubborn),))
@@ -115,7 +115,10 @@ def test_repeated_failures_are_counted(train: Callable[..., Any]) -> None:
     assert "(stage 4x4, images 2): OSError" in said[0] and "(failure 10). It is tried again" in said[1]
     log = (run.directory / "log.txt").read_text()
     assert log.count("No space left") == 3
-    assert "train.observers.0 failed 10 times, at last: train.observers.0 failed in its hook after_step (stage 16x16" in log
+    assert (
+        "train.observers.0 failed 10 times, at last: train.observers.0 failed in its hook after_step (stage 16x16"
+        in log
+    )
 
 
 @pytest.mark.parametrize("critical", [True, False])
@@ -182,7 +185,9 @@ def test_a_state_that_cannot_be_read_back_is_refused_before_the_first_step(
     value, phrase = UNREADABLE[case]
     observer: Any = make_failing_observer("none", ValueError(), critical)
     observer.save_state = hookimpl(lambda self: value)
-    with pytest.raises(PluginError, match=rf"^train\.observers\.0: {phrase}, which cannot be read back from a checkpoint"):
+    with pytest.raises(
+        PluginError, match=rf"^train\.observers\.0: {phrase}, which cannot be read back from a checkpoint"
+    ):
         train(WATCH, plugins=(make_row(observer),), run_dir="run")
     assert "after_step" not in observer.calls
     assert not Path("run").exists(), "nothing was trained, so nothing is left"
@@ -238,7 +243,9 @@ def test_other_values_that_checkpoints_hold_are_checked_before_the_first_step(tr
     with pytest.raises(PluginError, match=r"in it optimizers\['generator'\].*\['lr'\] is a numpy\.float64"):
         train("train.generator_optimizer = @optimizers.Odd()", plugins=(rate,))
     data = Component("datasets", "Odd", OddFingerprint)
-    with pytest.raises(PluginError, match=r"fingerprint\(\) of the data set OddFingerprint must return a string, .* int"):
+    with pytest.raises(
+        PluginError, match=r"fingerprint\(\) of the data set OddFingerprint must return a string, .* int"
+    ):
         train("train.dataset = @datasets.Odd()", plugins=(data,))
     assert not list(Path("runs").glob("*"))
 
@@ -287,7 +294,9 @@ def test_a_drawing_that_cannot_be_written_does_not_end_the_run(train: Callable[.
             (run.directory / "growth.gif").mkdir(exist_ok=True)
 
     lines = ["train.observers = [@observers.Growth()]", "observers.Growth.count = 1"]
-    with pytest.warns(UserWarning, match=r"cannot write .*growth\.gif.*tried again at the next tick; the run continues"):
+    with pytest.warns(
+        UserWarning, match=r"cannot write .*growth\.gif.*tried again at the next tick; the run continues"
+    ):
         assert train(*lines, plugins=(Spoiler(),)).state.images == 40
 
 

@@ -6,7 +6,6 @@ import enum
 import io
 from collections import OrderedDict, namedtuple
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest

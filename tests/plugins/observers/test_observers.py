@@ -206,9 +206,7 @@ def test_samples_show_the_effect_of_a_growth(run: FakeRun) -> None:
     begin_run(observer, run)
     run_tick(observer, run, 400)
     run.state.__dict__.update(starts=[0, 400], stage=run.schedule.stages[1], phase="fade", fading=True)
-    register_observer(observer).hook.before_stage(
-        run=run, stage=run.state.stage, state=run.state, continues=False
-    )
+    register_observer(observer).hook.before_stage(run=run, stage=run.state.stage, state=run.state, continues=False)
     names = sorted(path.name for path in (run.directory / "samples").iterdir())
     assert names == ["000000400-14x14.png", "000000400-7x7.png"]
     begin_run(Samples(count=1), run, images=600)
