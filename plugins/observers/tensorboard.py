@@ -71,7 +71,9 @@ class TensorBoard:
     def before_run(self, run: Run) -> None:
         """Log the operative config and the charts, once per run."""
         self._transitions = JsonLines(run.directory / "transitions.jsonl")
+        self._writer = None
         self._unlogged = []
+        # A branch that is resumed may have none, although its clock has gone on.
         has_ticks = bool(run.stats)
         self._has_hyperparameters = run.resumed and has_ticks
 
