@@ -226,6 +226,7 @@ class TrainedSuite(Suite):
             # A new object that has loaded the state must save the same.
             fresh = self.make()
             other = make_run(fresh, name, Path(folder), self.choose_arguments(fresh))
+            other.resumed = True
             other.hooks.call("before_run", run=other)
             other.hooks.call_one(name, "load_state", run=other, saved=loaded)
             (again,) = other.hooks.collect("save_state", run=other).values()
