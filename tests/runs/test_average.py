@@ -198,14 +198,19 @@ class Judge:
             self.measure(run)
 
 
-def test_through_a_fade_the_averaged_images_are_nearer_to_the_digits_than_before_it(tmp_path: Path) -> None:
-    """The demo, smaller. With new blocks averaged from their random start (`train.ema_decay = 0.998`) they are not."""
+def test_through_a_fade_the_averaged_images_stay_digits(tmp_path: Path) -> None:
+    """The demo, smaller. At first the new layers disturb the network itself, by a fifth here; then images improve.
+
+    With new blocks averaged from their random start (0.998 an update) the distance grows until the fade ends, by 80 %.
+    """
     judge = Judge()
     bindings = [
         "SIZES = (7, 14)",
         "schedule.fade_images = 3_200",
-        "schedule.stable_images = {7: 4_800, 14: 0}",
+        "schedule.stable_images = {7: 3_200, 14: 0}",
         "architectures.PGGAN.channels = {7: 32, 14: 16}",
+        "optimizers.Adam.lr = {7: 16e-3, 14: 8e-3}",
+        "train.precision = 'float32'",
         "optimizers.Adam.decay_images = 0",
         "datasets.MNIST.limit = 2_000",
         "train.observers = []",
@@ -214,7 +219,8 @@ def test_through_a_fade_the_averaged_images_are_nearer_to_the_digits_than_before
     pggan_kit.train(EXPERIMENTS / "mnist.gin", bindings, run_dir=tmp_path / "run", plugins=[judge])
     begin, *during = judge.distances
     assert len(during) == 10
-    assert max(during) < begin, judge.distances
+    assert max(during) < 1.5 * begin, judge.distances
+    assert max(during[-3:]) < begin, judge.distances
 
 
 # Its age
