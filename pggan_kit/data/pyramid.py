@@ -21,7 +21,7 @@ from PIL import Image
 from pggan_kit.components import Dataset
 from pggan_kit.data.array_files import ArrayWriter, explain_disk_errors, lock_file, open_array
 from pggan_kit.data.settings import FILTERS, DataSettings
-from pggan_kit.errors import DataError, SkipImage
+from pggan_kit.errors import DataError, PluginError, SkipImage
 from pggan_kit.schedule import Size
 from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.files import UNFINISHED
@@ -82,6 +82,12 @@ class Pyramid:
             raise DataError("the data set holds no images")
         self.folder = cache_folder(settings.cache) / "pyramids"
         self.fingerprint = dataset.fingerprint()
+        # Checkpoints note it, and one that notes something else could not be loaded.
+        if type(self.fingerprint) is not str:
+            raise PluginError(
+                f"fingerprint() of the data set {type(dataset).__name__} must return a string, and returns a "
+                f"{type(self.fingerprint).__name__}"
+            )
         self._dataset = dataset
         self._settings = settings
         self._source = _digest(self.fingerprint)[:16]

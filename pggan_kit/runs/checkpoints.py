@@ -43,12 +43,14 @@ class Entry:
         images: the clock at which it was saved.
         sha256: the hash of the file's content.
         forever: whether it is kept however many follow.
+        between_ticks: whether it is removed as soon as another one follows; see `Snapshot`.
     """
 
     file: str
     images: int
     sha256: str
     forever: bool
+    between_ticks: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,13 @@ class Checkpoints:
 
         # The same content may have been saved before.
         entries = [entry for entry in before if entry.file != path.name]
-        entries.append(Entry(path.name, snapshot.images, sha256, snapshot.forever))
+        # One that was written between two ticks pushes none of a tick out: the run may have to go back there.
+        dropped = [entry for entry in entries if entry.between_ticks]
+        entries.append(Entry(path.name, snapshot.images, sha256, snapshot.forever, snapshot.between_ticks))
+        passing = [entry for entry in entries if not entry.forever and not entry.between_ticks]
+        dropped += passing[: max(0, len(passing) - self.keep)]
 
         # A file is removed only when the manifest no longer lists it.
-        passing = [entry for entry in entries if not entry.forever]
-        dropped = passing[: max(0, len(passing) - self.keep)]
         self._known = [entry for entry in entries if entry not in dropped]
         self._write_manifest(self._known)
         for entry in dropped:
@@ -369,10 +373,10 @@ class Checkpoints:
         images = int(name.partition("-")[0])
         entry = Entry(name, images, sha256, forever=True)
         try:
-            forever = self._decode(entry, content).forever
+            snapshot = self._decode(entry, content)
         except RunError:  # whoever loads it says why it is refused; it is not ours to remove
             return entry
-        return replace(entry, forever=forever)
+        return replace(entry, forever=snapshot.forever, between_ticks=snapshot.between_ticks)
 
     def _read_whole(self, entry: Entry) -> tuple[bytes, str]:
         """Return the content of a checkpoint's file, and its SHA-256.
@@ -465,10 +469,14 @@ def _parse_manifest(content: bytes) -> list[Entry] | None:
             and type(row["images"]) is int
             and type(row["forever"]) is bool
             and row["file"] == f"{row['images']:012d}-{row['sha256'][:8]}.pt"
+            and type(row.get("between_ticks", False)) is bool
             for row in rows
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     if not is_valid:
         return None
-    return [Entry(row["file"], row["images"], row["sha256"], row["forever"]) for row in rows]
+    return [
+        Entry(row["file"], row["images"], row["sha256"], row["forever"], row.get("between_ticks", False))
+        for row in rows
+    ]

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import RunError
+from pggan_kit.errors import PluginError, RunError
 from pggan_kit.runs.checkpoint_identity import SECTIONS, Identity, is_list_of_changes, read_noted_sizes
 from pggan_kit.schedule import FADE, STABLE
+from pggan_kit.system.plain_data import PLAIN_DATA, describe_foreign_value
 
 FORMAT = 4
 """Number of the file format, which changes when an older version could no longer read the file."""
@@ -49,6 +50,7 @@ class Snapshot:
             needs none.
         changes: the settings that changed so far as the run was resumed, as `run.json` has them.
         forever: whether the checkpoint is kept however many follow.
+        between_ticks: whether it was saved because the run was stopped, where a run that is not stopped has none.
     """
 
     images: int
@@ -77,6 +79,7 @@ class Snapshot:
     calibration_labels: Tensor | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
     forever: bool = False
+    between_ticks: bool = False
 
     @property
     def stage(self) -> int:
@@ -134,7 +137,24 @@ class Snapshot:
             "calibration_labels": self.calibration_labels,
             "changes": self.changes,
             "forever": self.forever,
+            "between_ticks": self.between_ticks,
         }
+
+    def require_readable(self) -> None:
+        """Check that a process that loads the snapshot will accept it.
+
+        Raises:
+            PluginError: It will not; the message names the entry and, within it, the value.
+        """
+        for name, value in self.content().items():
+            phrase = describe_foreign_value(value, name)
+            if phrase is None and name in _IS_VALID and not _IS_VALID[name](value):
+                phrase = f"{name} has a value of the wrong kind"
+            if phrase is not None:
+                raise PluginError(
+                    f"a checkpoint could not be read back, because in it {phrase}: checkpoints hold {PLAIN_DATA}, and "
+                    "what a component gives to be saved there must be that"
+                )
 
     @classmethod
     def from_content(cls, content: object) -> Snapshot:
@@ -287,6 +307,7 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "calibration_labels": _is_labels,
     "changes": is_list_of_changes,
     "forever": lambda value: type(value) is bool,
+    "between_ticks": lambda value: type(value) is bool,
 }
 """Check of each entry's value, by the entry's name."""
 

@@ -23,14 +23,19 @@ NOT_REGULAR = "no regular file, but a device, a named pipe or a socket"
 """Description of what is neither read nor replaced."""
 
 
-def open_regular(path: Path, mode: Literal["rb", "ab"] = "rb") -> BinaryIO:
+def open_regular(path: Path, mode: Literal["rb", "ab"] = "rb", buffering: int = -1) -> BinaryIO:
     """Open a file in binary mode, if it is a regular one: a named pipe in its place would make the process wait.
+
+    Args:
+        path: The file.
+        mode: Whether it is read, or appended to.
+        buffering: As of Python's `open`; 0 for none.
 
     Raises:
         OSError: The file cannot be opened, or is no regular file.
     """
     try:
-        file = open(path, mode, opener=_open_without_waiting)  # noqa: SIM115  # the caller closes it
+        file = open(path, mode, buffering, opener=_open_without_waiting)  # noqa: SIM115  # the caller closes it
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket, or a named pipe that no process reads
             raise OSError(errno.EINVAL, NOT_REGULAR, str(path)) from None

@@ -5,6 +5,7 @@ A row ends with the key `crc32`: the CRC-32 of the row as it is without this key
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -38,11 +39,18 @@ class JsonLines:
         Raises:
             TrainingError: The row cannot be written.
         """
+        line = _encode_row(row).encode()
         try:
-            with open_regular(self.path, "ab") as file:
-                file.write(_encode_row(row).encode())
-                file.flush()
-                os.fsync(file.fileno())
+            with open_regular(self.path, "ab", buffering=0) as file:
+                size = file.tell()
+                try:
+                    if file.write(line) < len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file.fileno())
+                except OSError:
+                    # The part of a row that was written would spoil the next one.
+                    os.ftruncate(file.fileno(), size)
+                    raise
         except OSError as error:
             raise TrainingError(
                 f"cannot write {self.path}: {error.strerror}. The checkpoints saved before are untouched"

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.suite import TrainedSuite, read_files
 from pggan_kit.testing.support import are_equal, require
-from pggan_kit.testing.tiny_runs import summarize_run, train_tiny
+from pggan_kit.testing.tiny_runs import load_snapshots, summarize_run, train_tiny
 
 
 class ObserverSuite(TrainedSuite):
@@ -45,3 +45,30 @@ class ObserverSuite(TrainedSuite):
                     f"in a second run with one {name}, {path} is not what a new one leaves: {name} keeps something "
                     "from run to run; begin it in before_run, not in __init__ alone",
                 )
+
+    def test_resumes_with_the_same_files(self) -> None:
+        """Require a run that is resumed from any of its checkpoints to leave the files that one without a break leaves.
+
+        The folder has all that was written after the checkpoint, as where a process was killed later.
+        """
+        first = self.first_run()
+        other = self.other_run()
+        name = first.name
+        # A file in which two runs differ has the time in it.
+        unbroken = {
+            path: content
+            for path, content in first.files.items()
+            if other.files.get(path) == content and Path(path).parent.name != "checkpoints"
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            first.write_files(Path(folder))
+            for saved in load_snapshots(Path(folder)):
+                self.train(self.make(), name, folder, saved)
+                resumed = read_files(Path(folder))
+                for path, content in unbroken.items():
+                    require(
+                        resumed.get(path) == content,
+                        f"a run with {name} that is resumed at images {saved.images} leaves another {path} than one "
+                        "without a break: in before_run, drop what is later than run.state.images, which is written "
+                        "again",
+                    )

@@ -34,7 +34,7 @@ from pggan_kit.testing.tiny_runs import (
     HOT_HOOKS,
     WatchedHooks,
     implements_hook,
-    load_mid_fade,
+    load_snapshots,
     make_run,
     summarize_run,
     train_tiny,
@@ -153,22 +153,23 @@ class TrainedSuite(Suite):
         """Return the arguments of `Experiment` that put the component in its place."""
         raise NotImplementedError
 
-    def train(self, component: Any, name: str, folder: str, saved: Snapshot | None = None) -> Run:
-        """Train a tiny run with the component, from scratch or from a checkpoint."""
-        return train_tiny(component, name, Path(folder), self.choose_arguments(component), saved)
+    def train(
+        self, component: Any, name: str, folder: str, saved: Snapshot | None = None, single_step: bool = False
+    ) -> Run:
+        """Train a tiny run with the component, from scratch or from a checkpoint; to its end, or a single step."""
+        return train_tiny(component, name, Path(folder), self.choose_arguments(component), saved, single_step)
 
     def train_to_end(self, component: Any, name: str) -> TrainedRun:
         """Train a tiny run from scratch, and return what is left of it."""
         with tempfile.TemporaryDirectory() as folder:
             run = self.train(component, name, folder)
-            paths = [path for path in Path(folder).rglob("*") if path.is_file()]
             return TrainedRun(
                 component=component,
                 name=name,
                 run=run,
                 end=summarize_run(run),
                 saved=run.hooks.collect("save_state", run=run),
-                files={str(path.relative_to(folder)): path.read_bytes() for path in paths},
+                files=read_files(Path(folder)),
             )
 
     def first_run(self) -> TrainedRun:
@@ -231,17 +232,35 @@ class TrainedSuite(Suite):
         )
 
     def test_resumes_exactly(self) -> None:
-        """Require a run that is resumed within a fade to end with the same weights, bit for bit."""
+        """Require a run that is resumed from any of its checkpoints to end with the same weights, bit for bit."""
         first = self.first_run()
-        name = first.name
         with tempfile.TemporaryDirectory() as folder:
             first.write_files(Path(folder))
-            saved = load_mid_fade(Path(folder))
-            resumed = summarize_run(self.train(self.make(), name, folder, saved))
+            for saved in load_snapshots(Path(folder)):
+                resumed = self.train(self.make(), first.name, folder, saved)
+                self._require_same_end(resumed, f"resumed at images {saved.images}")
+
+    def test_stops_exactly(self) -> None:
+        """Require a run that is stopped after each step, also between ticks, to end with the same weights.
+
+        Only hooks know of ticks: a component without any is tested by `test_resumes_exactly`.
+        """
+        first = self.first_run()
+        if not find_marked_hooks(first.component, first.name):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            run = self.train(self.make(), first.name, folder, single_step=True)
+            while run.state.images < run.schedule.total:
+                saved = run.checkpoints.load_last()
+                run = self.train(self.make(), first.name, folder, saved, single_step=True)
+        self._require_same_end(run, "stopped and resumed after each step")
+
+    def _require_same_end(self, run: Run, how: str) -> None:
+        first = self.first_run()
         require(
-            are_equal(resumed, first.end),
-            f"a resumed run with {name} does not end where one without a break does: {name} keeps something that it "
-            "does not save in save_state and take back in load_state",
+            are_equal(summarize_end(run), {**first.end, "saved": first.saved}),
+            f"a run with {first.name} that is {how} does not end where one without a break does: {first.name} keeps "
+            "something that it does not save in save_state and take back in load_state",
         )
 
     def test_begins_each_run_afresh(self) -> None:
@@ -272,6 +291,7 @@ class TrainedSuite(Suite):
         with tempfile.TemporaryDirectory() as folder:
             fresh = self.make()
             other = make_run(fresh, name, Path(folder), self.choose_arguments(fresh))
+            other.resumed = True
             other.hooks.call("before_run", run=other)
             other.hooks.call_one(name, "load_state", run=other, saved=loaded)
             (again,) = other.hooks.collect("save_state", run=other).values()
@@ -403,6 +423,17 @@ class StepSuite(TrainedSuite):
                 state.experiment.update.step(ctx)
             state.images += ctx.drawn
         return {net: copy_weights(state.network(net)) for net in NETS}
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of all files below a folder, by path."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def summarize_end(run: Run) -> dict[str, Any]:
+    """Return the clock, the weights and the states of components with which a run ended."""
+    return {**summarize_run(run), "saved": run.hooks.collect("save_state", run=run)}
 
 
 def start_fade(state: TrainState) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ statistics and a checkpoint.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,20 +32,21 @@ from pggan_kit.training.compiler import Compiler
 from pggan_kit.training.measures import Meter, compute_metrics, measure_diversity
 from pggan_kit.training.non_finite import NonFiniteError, watch_layers
 from pggan_kit.training.out_of_memory import explain_out_of_memory, is_out_of_memory
-from pggan_kit.training.recovery import Recovery, Stop
+from pggan_kit.training.recovery import Recovery, Stop, load_last_tick
 from pggan_kit.training.step import UpdateContext, average_each
 
 TIMED_OUT = 1
 """Number of the time limit among the numbers of signals; it must be the smallest, so that a signal prevails."""
 
 
-def train(run: Run, data: Data, saved: Snapshot | None = None) -> dict[str, Any]:
+def train(run: Run, data: Data, saved: Snapshot | None = None, signals: StopSignals | None = None) -> dict[str, Any]:
     """Train a run to its end.
 
     Args:
         run: A run whose state is new, or was loaded from `saved`.
         data: The data set at the sizes of all stages.
         saved: The checkpoint from which a resumed run, or a branch of another run, continues.
+        signals: The signals that ask the run to stop; None: those that this process receives.
 
     Returns:
         The `result` that the hook `after_run` is given.
@@ -56,8 +56,7 @@ def train(run: Run, data: Data, saved: Snapshot | None = None) -> dict[str, Any]
         Interrupted: A signal or `train.time_limit` stopped the run, after a checkpoint was written.
     """
     try:
-        with StopSignals() as signals:
-            return _train_to_end(Loop(run, data, signals), saved)
+        return _train_until_stopped(run, data, saved, signals or StopSignals())
     except BaseException as error:
         # Also after Ctrl-C: observers then close their files. What fails in that is logged, and hides no error.
         for second in run.hooks.call_all("on_error", run=run, error=error):
@@ -69,15 +68,27 @@ def train(run: Run, data: Data, saved: Snapshot | None = None) -> dict[str, Any]
         raise UnforeseenError(
             f"training failed at images {state.images} (stage {state.stage.size}, {state.phase}){failure}"
         ) from error
+    finally:
+        for line in run.hooks.list_repeated_failures():
+            run.files.log(f"warning: {line}")
 
 
-def _train_to_end(loop: Loop, saved: Snapshot | None) -> dict[str, Any]:
-    """Train a run to its end; where memory is full, say how to continue with less."""
+def _train_until_stopped(run: Run, data: Data, saved: Snapshot | None, signals: StopSignals) -> dict[str, Any]:
+    """Train a run to its end; where memory is full, say how to continue with less.
+
+    A part cannot bring the end about by `sys.exit`: the command would look successful.
+    """
     try:
-        return loop.train_to_end(saved)
+        with signals:
+            return Loop(run, data, signals).train_to_end(saved)
+    except SystemExit as error:
+        raise TrainingError(
+            f"a part of the run called sys.exit({error.code!r}) at images {run.state.images} (stage "
+            f"{run.state.stage.size}): a part that cannot go on must raise an exception that says why"
+        ) from error
     except Exception as error:
         if is_out_of_memory(error):
-            raise TrainingError(explain_out_of_memory(loop.run, error)) from error
+            raise TrainingError(explain_out_of_memory(run, error)) from error
         raise
 
 
@@ -122,8 +133,8 @@ class Loop:
         # A branch also continues from a checkpoint, but from that of another run.
         own_checkpoint = saved if self.run.resumed else None
         if own_checkpoint is not None:
-            self.recovery.snapshot = own_checkpoint.copy_to_cpu()
-        unfinished = self.begin_or_resume(saved)
+            self.recovery.snapshot = load_last_tick(self.run, own_checkpoint).copy_to_cpu()
+        unfinished = self.begin_or_resume(saved, is_branch=own_checkpoint is None)
         if unfinished and own_checkpoint is None:
             # A run can then be resumed from before its first tick, and a branch without its trunk.
             self.save_checkpoint()
@@ -142,25 +153,23 @@ class Loop:
         self.hooks.call("after_run", run=self.run, result=result)
         return result
 
-    def begin_or_resume(self, checkpoint: Snapshot | None) -> bool:
+    def begin_or_resume(self, checkpoint: Snapshot | None, is_branch: bool = False) -> bool:
         """Enter the stage that the state is in, and return whether there is more to train.
 
         Args:
             checkpoint: The checkpoint that the state was loaded from; None for a new run.
+            is_branch: Whether it is another run's, whose stage may end elsewhere.
         """
-        # Components continue from what they have saved.
-        compiled = None
-        if checkpoint is not None:
-            for name, value in checkpoint.components.items():
-                self.hooks.call_one(name, "load_state", run=self.run, saved=value)
-            compiled = checkpoint.compiled
-        self.enter_stage(compiled)
+        self.enter_stage(checkpoint)
+        if checkpoint is None or self.state.images == self.state.starts[-1]:
+            return self.end_phase_and_stage_if_over(self.stage_has_no_budget())
 
-        # The checkpoint may have been written in the very step that ended its fade or its stage.
-        stage_has_begun = self.state.images > self.state.starts[-1]
-        if stage_has_begun:
-            return self.end_phase_and_stage_if_over(self.stage_is_over())
-        return self.end_phase_and_stage_if_over(self.stage_has_no_budget())
+        # The checkpoint may have been written in the very step that ended its fade or its stage. A switch is not asked
+        # again: it has seen the tick of that step by now, and had not when it answered.
+        stage_over = checkpoint.stage_over
+        if is_branch:
+            stage_over = self.stage_is_over()
+        return self.end_phase_and_stage_if_over(stage_over)
 
     def advance_run(self) -> bool:
         """Take a step, tick where one is due, enter the next phase or stage; return whether there is more to train."""
@@ -234,7 +243,7 @@ class Loop:
             return
 
         self.recovery.require_finite_steps()
-        self.save_checkpoint()
+        self.save_checkpoint(between_ticks=True)
         # A process that exits before rank 0 has written gets rank 0 killed.
         distributed.barrier()
 
@@ -307,20 +316,34 @@ class Loop:
         state.renew_optimizers(reset=self.experiment.reset_optimizer != "never")
         self.enter_stage()
 
-    def enter_stage(self, compiled: Mapping[str, str] | None = None) -> None:
-        """Prepare what depends on the stage: compiled code, reals and alpha.
+    def enter_stage(self, checkpoint: Snapshot | None = None) -> None:
+        """Prepare what depends on the stage: compiled code, reals, alpha and components.
 
         Args:
-            compiled: The outcome of compiling in this stage and phase, from the checkpoint that the run resumes from.
+            checkpoint: The checkpoint that the stage continues from; None for a stage that begins.
         """
+        continues = checkpoint is not None
+        compiled = None
+        if checkpoint is not None:
+            compiled = checkpoint.compiled
         self.compiler.enter_region(self.state, self.schedule, compiled)
         source = self.data.sampler(self.state.stage)
         self.sampler = choose_feed(source, self.run.device, self.experiment.data.device_memory)
-        self.set_alpha()
 
-        self.call_hook("before_stage")
+        # A switch cannot be asked before it knows what it has saved.
+        if continues:
+            self.run.alpha = dict.fromkeys(PATHS, 1.0)
+        else:
+            self.set_alpha()
+        self.call_hook("before_stage", continues=continues)
         if self.state.fading:
-            self.call_hook("before_fade")
+            self.call_hook("before_fade", continues=continues)
+
+        # Last, so that what was saved stands, whatever those hooks have set.
+        if checkpoint is not None:
+            for name, value in checkpoint.components.items():
+                self.hooks.call_one(name, "load_state", run=self.run, saved=value)
+            self.set_alpha()
 
     # Ticks and checkpoints.
 
@@ -402,12 +425,15 @@ class Loop:
             return compute_metrics(self.run, evaluator)
         return {}
 
-    def save_checkpoint(self, stage_over: bool = False, keep_forever: bool = False) -> None:
+    def save_checkpoint(
+        self, stage_over: bool = False, keep_forever: bool = False, between_ticks: bool = False
+    ) -> None:
         """Keep the state in memory, to return to it after a failure, and on rank 0 also on disk.
 
         Args:
             stage_over: Whether the stage ends here.
             keep_forever: Whether the checkpoint is never deleted.
+            between_ticks: Whether the run ends here, at a place where a run that is not stopped has no checkpoint.
         """
         # Every process takes part in gathering the state; rank 0 alone writes it.
         components = self.hooks.collect("save_state", run=self.run)
@@ -426,12 +452,18 @@ class Loop:
             component_classes=component_classes,
             alpha=alpha,
             changes=self.run.changes,
+            between_ticks=between_ticks,
         )
 
-        self.recovery.snapshot = snapshot.copy_to_cpu()
+        # The first checkpoint is written before the first step: nothing is trained that cannot be loaded.
+        snapshot.require_readable()
+        snapshot = snapshot.copy_to_cpu()
+        # A run that is stopped must later go back to where one that is not stopped goes back to.
+        if not between_ticks:
+            self.recovery.snapshot = snapshot
         if distributed.rank() == 0:
             self.run.files.keep_start()
-            self.last_checkpoint = self.run.checkpoints.save(self.recovery.snapshot, keep_forever)
+            self.last_checkpoint = self.run.checkpoints.save(snapshot, keep_forever)
 
     # After a loss or gradient became NaN or infinite.
 
@@ -458,7 +490,7 @@ class Loop:
         self.return_to_checkpoint(self.state.rewinds)
         while self.state.images < stop.images:
             self.advance_run()
-        self.save_checkpoint()
+        self.save_checkpoint(between_ticks=True)
 
         # Repeat the step that failed, eagerly: compiled code knows no layers.
         self.compiler.disable()
@@ -477,9 +509,9 @@ class Loop:
 
     # Hooks.
 
-    def call_hook(self, hook: str) -> None:
-        """Call a hook with the run, its stage and its state."""
-        self.hooks.call(hook, run=self.run, stage=self.state.stage, state=self.state)
+    def call_hook(self, hook: str, **arguments: Any) -> None:
+        """Call a hook with the run, its stage and its state, and further arguments."""
+        self.hooks.call(hook, run=self.run, stage=self.state.stage, state=self.state, **arguments)
 
     def announce_compiling(self, net: str) -> None:
         """Call `before_compile`, since compiling a network's step takes a while."""

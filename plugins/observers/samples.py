@@ -40,9 +40,9 @@ class Samples:
                 file.unlink()
 
     @hookimpl
-    def before_stage(self, run: Run, stage: Stage, state: TrainState) -> None:
+    def before_stage(self, run: Run, stage: Stage, state: TrainState, continues: bool) -> None:
         """Draw the effect of the growth: the grid before it was drawn at the tick that ended the stage."""
-        if not self.fresh and stage.previous is not None and state.images == state.starts[-1]:
+        if not self.fresh and stage.previous is not None and not continues:
             self.after_tick(run, stage, state)
 
     @hookimpl

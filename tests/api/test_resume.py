@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.killing import assert_same_run, events, in_a_child, killed_at, last, pictures, rows
+from helpers.killing import StopAt, assert_same_run, events, in_a_child, killed_at, last, pictures, rows
 from helpers.paths import ROOT, STUB_PLUGIN
 
 from pggan_kit import Component, hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted
+from pggan_kit.runs.directory import RunDirectory
 
 STUB = str(STUB_PLUGIN)
 
@@ -40,18 +41,6 @@ PHASES = ["train.reset_optimizer = 'phase'", "train.tick = 1000", "schedule.stab
 """Ticks of up to four steps, whose means are gathered over several processes."""
 
 CHOICES = {"rich": RICH, "shared": SHARED, "phases": PHASES}
-
-
-class StopAt:
-    """An observer that asks the run to stop after the step that brings the clock to a place."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-
-    @hookimpl
-    def after_step(self, state: Any) -> None:
-        if state.images == self.images:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -148,7 +137,10 @@ KILLS = [
     ("after_fade", 16),
     ("after_stage", 40),
 ]
-WATCHED = ["train.observers = [@observers.TensorBoard(), @observers.Samples(), @observers.Growth()]"]
+WATCHED = [
+    "train.observers = [@observers.TensorBoard(), @observers.Samples(), @observers.Growth(), "
+    "@observers.TransitionShock()]"
+]
 
 
 def test_a_run_that_is_killed_at_every_boundary_one_after_the_other(train: Callable[..., Any]) -> None:
@@ -166,6 +158,26 @@ def test_a_run_that_is_killed_at_every_boundary_one_after_the_other(train: Calla
     assert pictures(Path("run")) == pictures(Path("whole"))
     steps = [step for step, _ in events(Path("run"))["Progress/alpha"]]
     assert steps == [row["images"] for row in rows(Path("run"))] == [8, 16, 24, 32, 40]
+
+
+def test_a_run_that_stops_between_ticks_leaves_what_another_leaves(train: Callable[..., Any]) -> None:
+    """Checkpoints, events and pictures too: the numbers of a switch are logged at the tick after theirs."""
+    lines = ["train.tick = 16", *WATCHED, "observers.TensorBoard.count = 4", "observers.Samples.count = 4"]
+    train(*lines, run_dir="whole")
+    with pytest.raises(Interrupted):
+        train(*lines, run_dir="run", plugins=(StopAt(4),))
+    for images in (12, 20, 28, 36):
+        with pytest.raises(Interrupted):
+            resume("run", plugins=[STUB, StopAt(images)])
+    resume("run", plugins=[STUB])
+    assert_same_run(Path("run"), Path("whole"))
+    assert events(Path("run")) == events(Path("whole"))
+    assert "Transition/rms/ema" in events(Path("whole"))
+    assert pictures(Path("run")) == pictures(Path("whole"))
+    assert Path("run/transitions.jsonl").read_bytes() == Path("whole/transitions.jsonl").read_bytes()
+    kept = {folder: RunDirectory(Path(folder)).checkpoints().read_entries() for folder in ("run", "whole")}
+    ours, theirs = ([(entry.images, entry.forever) for entry in entries] for entries in kept.values())
+    assert ours == theirs
 
 
 class Advance:

@@ -9,11 +9,24 @@ from typing import Any
 
 import torch
 
+from pggan_kit import hookimpl
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.testing.support import are_equal
 
 OWN = ("Timing/", "Resources/")
 """Tags that are different in each run."""
+
+
+class StopAt:
+    """A plugin that asks the run to stop after the step that brings the clock to a place."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        if state.images == self.images:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def rows(run: Path) -> list[dict[str, Any]]:

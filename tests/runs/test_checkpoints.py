@@ -31,7 +31,8 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert checkpoints.read_entries() == [Entry(path.name, 3, sha256, forever=False)]
     written = json.loads((checkpoints.folder / MANIFEST).read_text())
-    assert written == [{"file": path.name, "images": 3, "sha256": sha256, "forever": False}]
+    row = {"file": path.name, "images": 3, "sha256": sha256, "forever": False, "between_ticks": False}
+    assert written == [row]
 
 
 def test_the_last_few_and_those_forever_are_kept(tmp_path: Path) -> None:
@@ -41,6 +42,21 @@ def test_the_last_few_and_those_forever_are_kept(tmp_path: Path) -> None:
     assert [entry.images for entry in checkpoints.read_entries()] == [2, 5, 6, 7]
     assert len(list_files(tmp_path)) == 5, "the files of dropped checkpoints are gone, and nothing else is left"
     assert checkpoints.load_last().images == 7
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_checkpoint_between_ticks_pushes_none_out_and_goes_with_the_next(tmp_path: Path, keep: int) -> None:
+    """A run that was stopped often keeps the same checkpoints as one that was not."""
+    checkpoints = Checkpoints(tmp_path, keep)
+    for images in (8, 16):
+        checkpoints.save(snapshot_at(images))
+    for images in (17, 18):
+        checkpoints.save(snapshot_at(images, between_ticks=True))
+        assert checkpoints.load_last().between_ticks and checkpoints.load_last().images == images
+        assert [entry.images for entry in checkpoints.read_entries()] == [8, 16, images][-1 - keep :]
+    checkpoints.save(snapshot_at(24))
+    assert [entry.images for entry in checkpoints.read_entries()] == [8, 16, 24][-keep:]
+    assert len(list_files(tmp_path)) == keep + 1
 
 
 def test_keep_one(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
-"""Test rows: each has a checksum, and one that has changed is left out and said."""
+"""Test rows: each has a checksum, one that has changed is left out and said, and half a row spoils no other."""
 
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pggan_kit.errors import TrainingError
 from pggan_kit.system.json_lines import JsonLines
 
 ROWS: list[dict[str, Any]] = [
@@ -71,3 +75,27 @@ def test_a_row_that_was_written_by_hand_is_read(tmp_path: Path) -> None:
     assert rows.read() == [{"images": 8, "Loss/a": 2}, {"images": 16}]
     rows.cut(16, pytest.fail)
     assert rows.read() == [{"images": 8, "Loss/a": 2}, {"images": 16}]
+
+
+@pytest.fixture
+def disk() -> Iterator[None]:
+    """Let files that grow too large fail as on a full disk, and not by a signal; restore the limit."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_half_a_row_does_not_spoil_the_next_one(tmp_path: Path, disk: None) -> None:
+    rows = JsonLines(tmp_path / "rows.jsonl")
+    rows.append({"images": 1})
+    size = rows.path.stat().st_size
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, hard))
+    with pytest.raises(TrainingError, match=r"cannot write .*rows\.jsonl: .*checkpoints saved before are untouched"):
+        rows.append({"images": 2, "text": "x" * 100})
+    assert rows.path.stat().st_size == size, "the half that was written is gone"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    rows.append({"images": 3})
+    assert [row["images"] for row in rows.read()] == [1, 3]

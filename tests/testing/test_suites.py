@@ -298,6 +298,14 @@ class CountsOn:
         (run.directory / "ticks.txt").write_text(str(self.count))
 
 
+@defect(suites.ObserverSuite, "test_resumes_with_the_same_files", r"resumed at images 0 leaves another rows\.txt")
+class NeverCutsItsRows:
+    @hookimpl
+    def after_tick(self, run: Any) -> None:
+        with (run.directory / "rows.txt").open("a") as file:
+            file.write(f"{run.state.images}\n")
+
+
 @defect(suites.ObserverSuite, "test_begins_each_run_afresh", "begin it in before_run, not in __init__ alone")
 class CountsOnAndSaves(CountsOn):
     @hookimpl
