@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 OLDEST ?= python3.10
 NEWEST ?= python3.13
-TESTS ?= -n 2 --dist loadfile -m 'not slow and not browser'
+TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
 .PHONY: demo test test-oldest test-newest test-slow test-soak test-browser lint docs bench clean
 

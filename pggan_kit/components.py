@@ -468,10 +468,11 @@ class FeatureExtractor(Protocol):
 class Observer(Protocol):
     """Watches a run through hooks and changes nothing in it. Exists on rank 0 alone.
 
-    An observer with the attribute `critical = False` cannot end a run: where one of its hooks fails, its `on_error` is
-    called, it is switched off with a warning, and training continues. Only a `UserError` in `before_run`, when nothing
-    is trained yet, still ends the run. Without the attribute, an error in an observer ends the run like an error in
-    any other component.
+    An observer with the attribute `critical = False` cannot end a run: where one of its hooks fails, training
+    continues, and the hook is called again from the next tick on; where it is `before_run`, the observer begins with it
+    at the next tick. The first failure is a warning; later ones are counted, and the 10th, the 100th, ... are warnings
+    again. Only a `UserError` in `before_run`, when nothing is trained yet, and a first state that cannot be saved still
+    end the run. Without the attribute, an error in an observer ends the run like an error in any other component.
     """
 
 

@@ -11,6 +11,9 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 
+LARGEST_WHOLE_NUMBER = 2**63 - 1
+"""Maximum whole number in a config or option, a seed included: torch and event files have 64 bits for it."""
+
 TIME_LIMIT_REACHED = 75
 """Exit code at the time limit: "try again later" in sysexits.h."""
 
@@ -172,6 +175,16 @@ def check_finite(name: str, value: Checked) -> None:
     for number in _numbers_of(value):
         if not (_is_number(number) and math.isfinite(number)):
             raise SettingError(name, f"must be finite, and is {number!r}")
+
+
+def check_seed(name: str, value: int) -> None:
+    """Check that a setting can be a seed: a whole number from 0 to `LARGEST_WHOLE_NUMBER`.
+
+    Raises:
+        SettingError: It cannot.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= value <= LARGEST_WHOLE_NUMBER:
+        raise SettingError(name, f"must be a whole number from 0 to {LARGEST_WHOLE_NUMBER}, and is {value!r}")
 
 
 def _numbers_of(value: Checked) -> list[float]:

@@ -20,7 +20,7 @@ from pggan_kit.components import (
     Update,
 )
 from pggan_kit.data.settings import DataSettings
-from pggan_kit.errors import SettingError, check_above, check_at_least, check_between, check_choice
+from pggan_kit.errors import SettingError, check_above, check_at_least, check_between, check_choice, check_seed
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import PerStage, ScheduleSettings, Size, Stage, at_height, check_sizes, values_per_stage
@@ -55,8 +55,10 @@ class Experiment:
         observers: Watchers of the run.
         metrics: Metrics of the averaged generator, measured as `evaluation` says, at ticks and by `pggan-kit evaluate`.
         latent_size: Size of a latent, Z.
-        seed: Seed of all randomness. Two experiments with one seed see the same images and latents.
-        tick: Images between two ticks (logs, grids, checkpoints).
+        seed: Seed of all randomness, from 0 to 2**63 - 1. Two experiments with one seed see the same images and
+            latents.
+        tick: Images between two ticks (logs, grids, checkpoints). A run begins with ticks at a 16th, an 8th, a quarter
+            and half of it, those of them that are at least 4 batches.
         ema_half_life: Images after which half of the generator's average is new, at least 0; 0 makes the average a
             copy. None for 10,000, where no `ema_decay` is bound.
         ema_decay: Share of the average that stays at each update, in [0, 1), whatever the update's batch size. It
@@ -134,6 +136,7 @@ class Experiment:
     def __post_init__(self) -> None:
         for name in ("latent_size", "tick", "keep", "non_finite_limit"):
             check_at_least(name, getattr(self, name), 1)
+        check_seed("seed", self.seed)
         sizes = check_sizes(self.schedule.sizes)
         for micro_batch in values_per_stage("micro_batch", self.micro_batch, sizes):
             check_at_least("micro_batch", micro_batch, 1)
@@ -162,15 +165,9 @@ class Experiment:
             check_at_least("ema_half_life", half_life, 0)
         check_between("ema_ramp_up", self.ema_ramp_up, 0, 1, low_included=False, instead="None")
 
-    def autocast(self, device: torch.device, precision: str | None = None) -> torch.autocast:
-        """Return a context in which networks compute in a precision.
-
-        Args:
-            device: Device that computes.
-            precision: One of `PRECISIONS`; None for the experiment's.
-        """
-        precision = precision or self.precision
-        if precision == "float16":
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Return a context in which networks on a device compute in `precision`."""
+        if self.precision == "float16":
             return torch.autocast(device.type, torch.float16)
 
         # bfloat16 without native support would be slower than float32.
@@ -178,7 +175,7 @@ class Experiment:
             native = torch.cuda.is_bf16_supported()
         else:
             native = has_bfloat16()
-        low = precision == "bfloat16" or (precision == "auto" and native)
+        low = self.precision == "bfloat16" or (self.precision == "auto" and native)
         return torch.autocast(device.type, torch.bfloat16, enabled=low)
 
     def count_micro_batches(self, stage: Stage, rows: int) -> int:

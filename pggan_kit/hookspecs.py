@@ -7,7 +7,7 @@ loading, then those of the experiment's components, in config order.
 A run calls them in this order:
 
     before_run
-      before_stage                          once per stage, and again after a resume or a rewind
+      before_stage                          once per stage, and again where it continues from a checkpoint
         before_fade                         where the stage fades
           (fade_alpha, after_step, should_advance) ...      after_tick where due
         after_fade
@@ -15,9 +15,10 @@ A run calls them in this order:
       after_stage
     after_run          or, if anything raised, on_error
 
-A resumed run calls `before_run` (with `run.resumed` true), then `load_state`, then `before_stage` for its current stage
-and, within a fade, `before_fade`. With `train.compile`, `before_compile` is called before the first steps of a stage
-and before the first steps after its fade.
+Where a run continues from a checkpoint, `before_stage` is called again for the current stage and, within a fade,
+`before_fade`, both with `continues` true, and then `load_state`: what was saved stands, whatever those hooks have set.
+A resumed run calls `before_run` first, with `run.resumed` true. With `train.compile`, `before_compile` is called before
+the first steps of a stage and before the first steps after its fade.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def before_run(run: Run) -> None:
     """Prepare for a run. The run directory exists, the data set is open, and nothing is trained yet.
 
     A component that keeps state on itself resets it here: given as an object (`parts`), it may already have been part
-    of another run in this process. `load_state`, which follows in a resumed run, brings back what was saved.
+    of another run in this process. `load_state`, which follows where a run is resumed, brings back what was saved.
 
     Args:
         run: The run: its directory, experiment, schedule and device. `run.resumed` is true in a resumed run.
@@ -80,18 +81,24 @@ def on_error(run: Run, error: BaseException) -> None:
 
 
 @hookspec
-def before_stage(run: Run, stage: Stage, state: TrainState) -> None:
-    """Prepare for a stage. The networks have its size, the optimizers are ready, and no batch of it is drawn yet.
+def before_stage(run: Run, stage: Stage, state: TrainState, continues: bool) -> None:
+    """Prepare for a stage. The networks have its size, the optimizers are ready, and no batch is drawn yet.
+
+    Also called where a stage continues from a checkpoint: in a run that is resumed or begins as a branch
+    (`train --from`), and where a run goes back after a loss became NaN or infinite (`train.non_finite`). Networks,
+    optimizers and clock are those of the checkpoint; `load_state` follows, and until then `run.alpha` is 1.
 
     Args:
         run: The run.
-        stage: The stage that begins or, after a resume, continues.
+        stage: The stage that begins or continues.
         state: The networks, their average, the optimizers and the clock.
+        continues: Whether the stage continues from a checkpoint. What may be done only once, as a stage begins, was
+            done before that checkpoint.
     """
 
 
 @hookspec
-def before_fade(run: Run, stage: Stage, state: TrainState) -> None:
+def before_fade(run: Run, stage: Stage, state: TrainState, continues: bool) -> None:
     """Prepare for a fade. At least one network has its bridge.
 
     Called right after `before_stage`; not where a stage has no fade, or where the switch is hard.
@@ -100,6 +107,7 @@ def before_fade(run: Run, stage: Stage, state: TrainState) -> None:
         run: The run.
         stage: The stage that fades in.
         state: As for `before_stage`; `state.generator.bridge` and `state.discriminator.bridge` are the old paths.
+        continues: As for `before_stage`.
     """
 
 
@@ -142,8 +150,8 @@ def should_advance(run: Run, stage: Stage, state: TrainState) -> bool | None:
     """Return whether the stage is over. Asked after each step of every stage but the last.
 
     This is a question: at most one implementation may answer. Without an answer, a stage ends when its budget is spent.
-    The answer must depend on nothing but the arguments and on what `save_state` saves, since a resumed run asks again.
-    The run ends at the schedule's total in any case.
+    The answer must depend on nothing but the arguments and on what `save_state` saves. A branch (`train --from`) asks
+    at the checkpoint that it begins from, too. The run ends at the schedule's total in any case.
 
     Args:
         run: The run.
@@ -184,7 +192,8 @@ def after_step(run: Run, stage: Stage, state: TrainState, losses: Mapping[str, T
 
 @hookspec
 def after_tick(run: Run, stage: Stage, state: TrainState, stats: Mapping[str, float]) -> None:
-    """Log, draw or measure at a tick: every `train.tick` images, and at the end of each phase.
+    """Log, draw or measure at a tick: every `train.tick` images, a few times before the first of these, and at the
+    end of each phase.
 
     The checkpoint is written right after. At the end of a fade the bridges are still there.
 
@@ -213,13 +222,15 @@ def after_stage(run: Run, stage: Stage, state: TrainState) -> None:
 def save_state(run: Run) -> dict[str, Any]:  # type: ignore[empty-body]
     """Return what this implementation needs after a resume.
 
-    Called for each checkpoint; the first is written before the first step.
+    Called for each checkpoint; the first is written before the first step. Anything else than what is listed below is
+    refused there, since no process could load it.
 
     Args:
         run: The run.
 
     Returns:
-        Tensors, numbers, strings, and lists, tuples and dicts of those: files hold data, never code.
+        A dict of tensors, numbers, strings, truth values, None, and lists, tuples and dicts of those: files hold data,
+        never code. Values of NumPy and paths are none of them: write `float(x)`, `x.tolist()` or `str(path)`.
     """
 
 
@@ -227,9 +238,8 @@ def save_state(run: Run) -> dict[str, Any]:  # type: ignore[empty-body]
 def load_state(run: Run, saved: Mapping[str, Any]) -> None:
     """Restore what `save_state` returned.
 
-    Called for each implementation that saved something: after `before_run` when a run is resumed or begins as a branch
-    (`train --from`), and when a run goes back after a loss became NaN or infinite (`train.non_finite`). `before_stage`
-    follows.
+    Called for each implementation that saved something, where a run continues from a checkpoint: right after
+    `before_stage` and `before_fade` (see there), and before the first step.
 
     Args:
         run: The run.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeAlias, TypeVar
 
-from pggan_kit.errors import SettingError, check_at_least
+from pggan_kit.errors import LARGEST_WHOLE_NUMBER, SettingError, check_at_least
 
 T = TypeVar("T")
 
@@ -26,6 +26,13 @@ FADE = "fade"
 
 STABLE = "stable"
 """The phase of a stage after its fade."""
+
+
+EARLY_TICKS = (16, 8, 4, 2)
+"""Shares of the first tick, as divisors, at which there are ticks before it: a run shows something at once."""
+
+EARLY_BATCHES = 4
+"""Minimum number of batches before an early tick: a tick of a few batches needs none."""
 
 
 def at_height(value: PerStage[T], height: int) -> T:
@@ -156,6 +163,15 @@ class Schedule:
             starts.append(starts[-1] + stage.budget)
         return starts
 
+    def list_early_ticks(self, tick: int) -> list[int]:
+        """Return the image counts, below the first tick, that are ticks as well.
+
+        Args:
+            tick: Images between two ticks.
+        """
+        least = EARLY_BATCHES * self.stages[0].batch_size
+        return [-(-tick // share) for share in EARLY_TICKS if tick >= share * least]
+
 
 @dataclass(frozen=True)
 class ScheduleSettings:
@@ -234,7 +250,10 @@ def convert_to_images(name: str, budget: Budget, batch_size: int, dataset_length
         if match is None:
             raise SettingError(name, f"must be images, or a text like '3000 steps' or '2 epochs', not {budget!r}")
         unit = {"images": 1, "steps": batch_size, "epochs": dataset_length}[match[2]]
-        return round(float(match[1]) * unit)
+        images = float(match[1]) * unit
+        if images > LARGEST_WHOLE_NUMBER:
+            raise SettingError(name, f"must be at most {LARGEST_WHOLE_NUMBER} images, and is {images:.3g}")
+        return round(images)
     if not isinstance(budget, int) or isinstance(budget, bool):
         raise SettingError(name, f"must be a whole number of images, or a text with a unit, not {budget!r}")
     check_at_least(name, budget, 0)

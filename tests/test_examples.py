@@ -2,11 +2,10 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers.forks import run_pytest
 from helpers.paths import ROOT
 from helpers.patience import PATIENCE_SECONDS
 
@@ -15,9 +14,8 @@ EXAMPLES = ROOT / "examples"
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in EXAMPLES.glob("*/test_*.py")))
 def test_an_examples_own_tests_pass(name: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / name)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
-    assert done.returncode == 0, done.stdout
+    done = run_pytest(tmp_path, EXAMPLES / name)
+    assert done.returncode == 0, done.read_output()
 
 
 def test_the_third_party_plugin_is_as_short_as_the_readme_says() -> None:
@@ -42,7 +40,5 @@ def test_the_notebook_runs_and_shows_pictures(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_benchmarks_are_collected() -> None:
-    folder = str(ROOT / "benchmarks")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only", folder]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
-    assert done.returncode == 0, done.stdout
+    done = run_pytest(ROOT, "--collect-only", ROOT / "benchmarks")
+    assert done.returncode == 0, done.read_output()

@@ -75,6 +75,7 @@ def test_it_checks_as_it_is(path: Path, pictures: Path) -> None:
     prepared = prepare(path, folder)
     schedule = prepared.schedule()
     assert schedule.total >= schedule.stages[-1].batch_size
+    assert prepared.list_warnings(schedule) == [], "a statistic of a batch is computed over one sample"
     assert prepared.hooks().list_implementations("after_tick")
     # At each stage's end, the averaged generator must be one of this stage.
     ages = list_average_ages(prepared.built.experiment, schedule, [0])
@@ -124,12 +125,6 @@ def test_the_minibatch_stddev_is_computed_over_the_groups_of_its_source(
     assert [[(statistic.name, statistic.group) for statistic in each] for each in found] == [
         [("minibatch stddev", group)] for group in groups
     ]
-
-
-@pytest.mark.parametrize("path", FILES, ids=named)
-def test_no_statistic_of_a_batch_is_computed_over_one_sample(path: Path, pictures: Path) -> None:
-    prepared = prepare(path, [f"FOLDER = {str(pictures)!r}"] if uses_a_folder(path) else [])
-    assert prepared.list_warnings(prepared.schedule()) == []
 
 
 def test_the_template_for_own_pictures_works_as_a_copy(pictures: Path, tmp_path: Path) -> None:

@@ -164,3 +164,12 @@ def test_errors_name_the_setting(name: str, value: object) -> None:
 def test_a_run_of_no_images_is_an_error() -> None:
     with pytest.raises(ValueError, match="no images"):
         ScheduleSettings((4,), 10, 0, 4).resolve(10, 1, 0)
+
+
+def test_a_run_begins_with_ticks_that_are_closer_together() -> None:
+    """Ticks at shares of the first one, where those are at least four batches."""
+    demo = ScheduleSettings((7, 14), 0, 9_600, 32).resolve(100, 1, 0)
+    assert demo.list_early_ticks(4_000) == [250, 500, 1_000, 2_000]
+    assert demo.list_early_ticks(2_047) == [256, 512, 1_024]
+    assert demo.list_early_ticks(255) == []
+    assert demo.list_early_ticks(256) == [128]

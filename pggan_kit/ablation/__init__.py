@@ -43,7 +43,7 @@ def ablate(
             variants.
         out: The ablation's folder; None: `runs/NAME`.
         plugins: Files of plugins beside the installed ones.
-        say: Function that is called with one line for each trial that ends.
+        say: Function that is called with one line for each trial that ends, or has to wait.
 
     Returns:
         The content of `analysis.json`, see `analysis.analyse_results`.

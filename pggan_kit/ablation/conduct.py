@@ -6,7 +6,7 @@ import csv
 import io
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from pggan_kit.ablation.analysis import analyse_results
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.table import render_text
+from pggan_kit.ablation.trial import Say
 from pggan_kit.components import Launcher, Trial
 from pggan_kit.errors import Interrupted, RunError, TrainingError
+from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_text import json_text
-from pggan_kit.system.locks import RunLock
+from pggan_kit.system.locks import RunLock, is_locked, read_holder
 from pggan_kit.system.signals import StoppedAtOnce
 
 COLUMNS = (
@@ -37,9 +39,6 @@ COLUMNS = (
 )
 """Columns of `results.csv`."""
 
-Say = Callable[[str], None]
-"""Function that shows one line."""
-
 Key = tuple[str, int]
 """Name and seed of a trial."""
 
@@ -51,7 +50,7 @@ def run_ablation(plan: Plan, launcher: Launcher, out: Path, say: Say = print) ->
         plan: The plan as read. The first start writes it to `out`; later it must be the same, except for added seeds.
         launcher: Launcher that runs the trials.
         out: The ablation's folder.
-        say: Function that is called with one line for each trial that ends.
+        say: Function that is called with one line for each trial that ends, or has to wait.
 
     Returns:
         The analysis, see `analyse_results`.
@@ -61,12 +60,13 @@ def run_ablation(plan: Plan, launcher: Launcher, out: Path, say: Say = print) ->
         TrainingError: Some trials did not end; the message names their logs. There is no analysis then.
         Interrupted: A signal stopped it; called again, it continues.
     """
+    require_target_outside_runs("--out", out)
     try:
         (out / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out {out}: {error.strerror}") from error
 
-    with RunLock(out):
+    with RunLock(out), trials.hold_trials(out):
         plan = plans.fix_plan(plan, out)
         try:
             _launch_trials(plan, out, list(plan.list_trunks()), launcher, say)
@@ -97,6 +97,12 @@ def _launch_trials(plan: Plan, out: Path, keys: Sequence[Key], launcher: Launche
     waiting = [key for key in keys if trials.read_result(trials.locate_trial(out, *key)) is None]
     ended_count = len(keys) - len(waiting)
 
+    # An earlier `ablate` may have been killed just now: the new process of a trial waits for the old one.
+    for name, seed in waiting:
+        lock = trials.locate_lock(out, name, seed)
+        if is_locked(lock):
+            say(f"{name} {seed}: {read_holder(lock)} of an earlier `ablate` still runs it; waiting until it has ended")
+
     def report_end(trial: Trial, code: int) -> None:
         nonlocal ended_count
         ended_count += 1
@@ -114,8 +120,14 @@ def make_trial(plan: Plan, out: Path, name: str, seed: int) -> Trial:
     The command names the plan's plugin files, because the user who runs the ablation named them too; the trial
     compares their content with the plan.
     """
+    # A trial imports what this process imports. `python -m` would look in the working directory first, and then run a
+    # `random.py` that lies there. Nothing that is not built in is imported before the path is set.
+    start = (
+        f"import sys; sys.path[:] = {[str(entry) for entry in sys.path]!r}; sys.argv[0] = 'pggan-kit'; "
+        "from pggan_kit.cli import main; main()"
+    )
     folder = out.resolve()
-    command = [sys.executable, "-m", "pggan_kit", "trial", str(folder), name, str(seed)]
+    command = [sys.executable, "-c", start, "trial", str(folder), name, str(seed), "--with-ablate"]
     for path in plan.plugins:
         command += ["--plugin", path]
     log = folder / "logs" / f"{name}-{seed}.log"

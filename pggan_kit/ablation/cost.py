@@ -70,17 +70,38 @@ def _count_images(stage: dict[str, Any]) -> int:
     return int(stage["fade_images"] + stage["stable_images"])
 
 
-def describe_detectable_mean(plan: Plan) -> str:
-    """Return a sentence on how large a difference the plan detects."""
-    pairs = len(plan.seeds)
-    contrasts = len(plan.confirmatory)
-    deviations = find_detectable_mean(pairs, ALPHA / contrasts)
+def find_detectable_effect(plan: Plan) -> float:
+    """Return the mean difference that a plan with confirmatory contrasts detects, in standard deviations."""
+    deviations = find_detectable_mean(len(plan.seeds), ALPHA / len(plan.confirmatory))
     assert deviations is not None, "a plan with fewer seeds is refused"
+    return deviations
 
+
+def describe_cost(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a dry run shows, for programs.
+
+    Returns:
+        `trials` (the rows of `estimate_cost`), `pairs` (seeds), `confirmatory` (contrasts), and, if there are any of
+        these, `detectable`: the mean difference that the plan detects in 80 % of cases, in standard deviations of the
+        pairs' differences.
+    """
+    description: dict[str, Any] = {
+        "trials": list(rows),
+        "pairs": len(plan.seeds),
+        "confirmatory": len(plan.confirmatory),
+    }
+    if plan.confirmatory:
+        description["detectable"] = find_detectable_effect(plan)
+    return description
+
+
+def describe_detectable_effect(plan: Plan) -> str:
+    """Return a sentence on how large a difference the plan detects."""
+    contrasts = len(plan.confirmatory)
     noun = "contrast" if contrasts == 1 else "contrasts"
     return (
-        f"{pairs} pairs, {contrasts} confirmatory {noun}: sign flips detect a mean of "
-        f"{deviations:.2g} standard deviations of the pairs' differences in {POWER:.0%} of cases"
+        f"{len(plan.seeds)} pairs, {contrasts} confirmatory {noun}: sign flips detect a mean of "
+        f"{find_detectable_effect(plan):.2g} standard deviations of the pairs' differences in {POWER:.0%} of cases"
     )
 
 
@@ -113,5 +134,5 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:
         "without fades, observers and evaluation"
     )
     if plan.confirmatory:
-        table.caption += f"\n{describe_detectable_mean(plan)}"
+        table.caption += f"\n{describe_detectable_effect(plan)}"
     return table

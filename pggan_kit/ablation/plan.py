@@ -23,8 +23,8 @@ from pggan_kit.config.builder import BuiltConfig, build_from_config
 from pggan_kit.config.gin_files import OVERRIDE, Config
 from pggan_kit.errors import ConfigError, PluginError, RunError, UserError, require_list
 from pggan_kit.plugin_host.loading import load_plugins
-from pggan_kit.plugin_host.plugin_files import RecordedFile
-from pggan_kit.system.files import write_atomically
+from pggan_kit.plugin_host.plugin_files import RecordedFile, locate_plugin_file
+from pggan_kit.system.files import read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.seeding import torch_generator
 
@@ -79,9 +79,13 @@ class Plan:
 
     @property
     def fixed_fields(self) -> dict[str, Any]:
-        """The fields that may not change once a trial has begun, by name."""
+        """The fields that may not change once a trial has begun, by name.
+
+        The names of gin files are none of them: what was written in them is in the other fields.
+        """
         fields = dataclasses.asdict(self)
-        del fields["exploratory"]
+        for name in ("name", "base", "exploratory"):
+            del fields[name]
         return fields
 
     @property
@@ -244,7 +248,7 @@ def list_recorded_files(record: Path, sha256: Mapping[str, str], named: Sequence
         PluginError: A path is relative, or has no SHA-256; or a named file is not in the plan.
     """
     # A file that the user named may run, even if it was never named on this machine before.
-    named_paths = {Path(path).resolve() for path in named}
+    named_paths = {locate_plugin_file(path) for path in named}
     remedy = "begin another ablation with the new one: ablate --out FOLDER"
     files = []
     for text, value in sha256.items():
@@ -455,7 +459,7 @@ def check_config(plan: Plan, folder: Path, variant: str) -> Path:
     """
     path = locate_config(folder, variant)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"cannot read {path}: {error}") from error
     if text != plan.configs[variant]:
@@ -471,14 +475,16 @@ def load_plan(folder: Path) -> Plan:
     """
     path = folder / PLAN
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         recorded_hash = content.pop("hash")
         plan = Plan(**content)
         if not isinstance(plan.plugins, dict):
             raise TypeError("`plugins` is not a mapping from paths to SHA-256")
     except FileNotFoundError:
         raise RunError(f"{folder} holds no ablation (it has no {PLAN})") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
     # A plan edited after the first start would no longer be the one that was fixed.

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from pggan_kit.ablation.statistics import ALPHA, compute_smallest_p, count_pairs_needed
 from pggan_kit.components import Launcher
-from pggan_kit.errors import SettingError, check_above, check_finite
+from pggan_kit.errors import SettingError, check_above, check_finite, check_seed
 
 TRUNK = "trunk"
 """Name of the run before the first difference; no variant may have it."""
@@ -25,9 +25,9 @@ class Ablation:
         variants: Bindings in which each variant differs from the base, by its name, e.g. `{'linear': [], 'hard':
             ['train.switch = @switches.Hard()']}`. The config of the first one is also trained up to the first
             difference.
-        seeds: Seeds of the runs of each variant; variants with one seed see the same images and latents. At least
-            as many as it takes to find a difference at all: 6 for one confirmatory contrast, 7 for two or three, 8 for
-            four to six.
+        seeds: Seeds of the runs of each variant, each from 0 to 2**63 - 1; variants with one seed see the same images
+            and latents. At least as many as it takes to find a difference at all: 6 for one confirmatory contrast, 7
+            for two or three, 8 for four to six.
         contrasts: Pairs (variant, against) that are compared. Those without a control are confirmatory: Holm's
             correction covers them.
         primary: Name of the one value that answers, as `evaluate` gives it, for the averaged generator at the last
@@ -60,6 +60,8 @@ class Ablation:
         self._check_variants()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SettingError("seeds", f"must be at least one, each once, not {list(self.seeds)}")
+        for seed in self.seeds:
+            check_seed("seeds", seed)
 
         # Controls and contrasts refer to variants and seeds.
         for name, count in self.controls.items():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,9 @@ from pggan_kit.hookspecs import hookimpl
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.schedule import Stage
-from pggan_kit.system.files import write_atomically
+from pggan_kit.system.files import read_text, write_atomically
 from pggan_kit.system.json_text import json_text
-from pggan_kit.system.locks import RunLock
+from pggan_kit.system.locks import RunLock, hold_when_free, is_locked
 from pggan_kit.system.provenance import describe_hardware, find_revision
 
 RESULT = "result.json"
@@ -28,6 +32,18 @@ RESULT = "result.json"
 
 RESULT_KEYS = {"failed", "images", "rows", "revision", "hardware"}
 """Keys of a result."""
+
+LOCKS = "locks"
+"""Name of the folder of lock files in an ablation's folder."""
+
+ABLATE_LOCK = "ablate.lock"
+"""Name of the file that is locked as long as trials may run."""
+
+WATCH_SECONDS = 1.0
+"""Seconds between a trial's looks at whether its `ablate` still runs."""
+
+Say = Callable[[str], None]
+"""Function that shows one line."""
 
 
 class TrunkEnd(Interrupted):
@@ -61,8 +77,45 @@ def locate_trial(out: Path, name: str, seed: int) -> Path:
     return out / "runs" / name / str(seed)
 
 
-def run_trial(out: Path, name: str, seed: int, plugins: Sequence[str | Path] = ()) -> dict[str, Any]:
-    """Run a trial to its end, from wherever an earlier process stopped.
+def locate_lock(out: Path, name: str, seed: int) -> Path:
+    """Return the file whose lock the process of a trial holds."""
+    return out / LOCKS / f"{name}-{seed}.lock"
+
+
+@contextlib.contextmanager
+def hold_trials(out: Path) -> Iterator[None]:
+    """Let trials run within a block: those that are still running after it, or after this process, stop."""
+    # Only trials that look whether it is held could hold it, each for an instant.
+    with hold_when_free(out / LOCKS / ABLATE_LOCK, lambda holder: None):
+        yield
+
+
+@contextlib.contextmanager
+def stop_with_ablate(out: Path, say: Say) -> Iterator[None]:
+    """Stop this process as SIGTERM does, once no `ablate` holds the trials of its folder, within a block.
+
+    The kernel releases that lock however `ablate` ends, and on whichever machine: no launcher has to see to it.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while is_locked(out / LOCKS / ABLATE_LOCK):
+            if over.wait(WATCH_SECONDS):
+                return
+        say("the `ablate` that this trial belongs to has ended: stopping")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def run_trial(out: Path, name: str, seed: int, plugins: Sequence[str | Path] = (), say: Say = print) -> dict[str, Any]:
+    """Run a trial to its end, from wherever an earlier process stopped; if that still runs, wait until it has ended.
 
     Args:
         out: The ablation's folder, which holds its plan.
@@ -70,6 +123,7 @@ def run_trial(out: Path, name: str, seed: int, plugins: Sequence[str | Path] = (
         seed: A seed of the plan.
         plugins: Files among the plan's plugin files that the user named for this trial; the others run only if a file
             of the same content was named on this machine before. All must have the content that the plan records.
+        say: Function that is called with one line before waiting.
 
     Returns:
         The content of the run directory's `result.json`: `failed` (why the run failed, or None), `rows` as
@@ -82,6 +136,16 @@ def run_trial(out: Path, name: str, seed: int, plugins: Sequence[str | Path] = (
     if (name, seed) not in [*plan.list_trunks(), *plan.list_runs()]:
         raise ConfigError(f"trial {name} {seed}: the plan has no such trial")
     files = plans.list_recorded_files(out / plans.PLAN, plan.plugins, plugins)
+
+    def say_waiting(holder: str) -> None:
+        say(f"waiting for {holder}, which runs this trial")
+
+    with hold_when_free(locate_lock(out, name, seed), say_waiting):
+        return _run_to_result(plan, out, name, seed, files)
+
+
+def _run_to_result(plan: Plan, out: Path, name: str, seed: int, files: Sequence[RecordedFile]) -> dict[str, Any]:
+    """Return the result of a trial, which is run unless an earlier process has done so."""
     folder = locate_trial(out, name, seed)
     earlier_result = read_result(folder)
     if earlier_result is not None:
@@ -105,17 +169,19 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     """Return the result of a trial that has ended; None if it has not.
 
     Raises:
-        RunError: The file is damaged.
+        RunError: The file is damaged, or cannot be read.
     """
     path = folder / RESULT
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(read_text(path))
         if not set(result) >= RESULT_KEYS:
             raise ValueError("an entry is missing")
     except (FileNotFoundError, NotADirectoryError):
         # The trial writes the file last, when it has ended.
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error}); remove it, and the trial is evaluated again") from error
     return dict(result)
 
@@ -163,13 +229,13 @@ def _train_to_end(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence
 
 
 def _train_or_resume(folder: Path, config: Path, seed: int, plugins: Sequence[Any], start_from: str | None) -> None:
-    """Resume the run of a folder that has a checkpoint; else remove the folder and train from the start."""
+    """Resume the run of a folder; if it has saved nothing yet, remove the folder and train from the start."""
     if folder.exists():
         with RunLock(folder):
-            has_checkpoint = (folder / "run.json").exists() and bool(RunDirectory(folder).checkpoints().read_entries())
-            if not has_checkpoint:
+            has_trained = RunDirectory(folder).has_trained()
+            if not has_trained:
                 shutil.rmtree(folder)
-        if has_checkpoint:
+        if has_trained:
             resume(folder, plugins=plugins)
             return
     train(config, [f"train.seed = {seed}"], run_dir=folder, plugins=plugins, start_from=start_from)

@@ -15,6 +15,7 @@ from torch import Tensor
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.components import Metric
 from pggan_kit.config import gin_files as configs
+from pggan_kit.config.bindings import Binding, Macro, iterate_references
 from pggan_kit.config.builder import build_from_config
 from pggan_kit.config.gin_files import Config
 from pggan_kit.data.contents import describe_left_out
@@ -116,7 +117,8 @@ def _evaluate_run(
     else:
         _, saved = load_stage_end(checkpoints, ended_stage)
     _require_own_data(saved, experiment)
-    generator = restore_generator(experiment, schedule, prepared.hooks(), saved)
+    own = prepared.identify_networks(schedule)
+    generator = restore_generator(experiment, schedule, prepared.hooks(), saved, own)
     stage = schedule.at(saved.images, saved.starts).stage
 
     device = find_device("auto")
@@ -150,12 +152,20 @@ def _require_changeable(config: Config) -> None:
     """Check that overrides change how a run is measured, and nothing of the run."""
     for binding in config.bindings:
         is_override = binding.place.line is None and not binding.place.default
-        allowed = binding.selector.partition(".")[0] in CHANGEABLE or binding.key == ("", "train", "metrics")
-        if is_override and not allowed:
+        if is_override and not _is_changeable(binding, config):
             raise ConfigError(
                 f"{binding.place}: an evaluation may bind train.metrics, and settings of "
                 f"{', '.join(f'{name}.*' for name in CHANGEABLE)}; all else is the run's own"
             )
+
+
+def _is_changeable(binding: Binding, config: Config) -> bool:
+    """Return whether an evaluation may bind something; a macro only where all that use it may be bound."""
+    if not binding.is_macro:
+        return binding.selector.partition(".")[0] in CHANGEABLE or binding.key == ("", "train", "metrics")
+    macro = Macro(binding.name)
+    users = [other for other in config.bindings if macro in iterate_references(other.value)]
+    return all(_is_changeable(user, config) for user in users)
 
 
 def _require_own_data(saved: Snapshot, experiment: Experiment) -> None:

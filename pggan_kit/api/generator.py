@@ -18,7 +18,7 @@ def load_generator(
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
 ) -> TrainedGenerator:
-    """Return the averaged generator of a run, on the CPU.
+    """Return the averaged generator of a run, on the CPU. Its training data are not needed.
 
     Args:
         run: a run or its directory.
@@ -28,14 +28,15 @@ def load_generator(
         parts: new objects for those that the run was begun with; None where there were none.
 
     Raises:
-        RunError: there is no run, no such stage, no checkpoint, or one that does not fit.
+        RunError: there is no run, no such stage, no checkpoint, or one that does not fit the run's config.
     """
-    prepared, files = prepare_run(run, plugins, parts)
+    prepared, files = prepare_run(run, plugins, parts, needs_data=False)
     checkpoints = files.checkpoints()
     if stage is None:
         saved = checkpoints.load_last()
     else:
         _, saved = load_stage_end(checkpoints, stage)
 
-    # The hooks decide alpha where the checkpoint is within a fade.
-    return restore_generator(prepared.built.experiment, prepared.schedule(), prepared.hooks(), saved)
+    schedule = prepared.resolve_schedule()
+    own = prepared.identify_networks(schedule)
+    return restore_generator(prepared.built.experiment, schedule, prepared.hooks(), saved, own)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
@@ -13,14 +14,17 @@ from pggan_kit.config import gin_files as configs
 from pggan_kit.config.builder import Built, build_from_config
 from pggan_kit.config.gin_files import Config
 from pggan_kit.config.object_components import components_from_objects, require_same_places
+from pggan_kit.config.path_settings import make_paths_absolute
 from pggan_kit.data.contents import get_class_names, list_content_warnings
-from pggan_kit.data.pyramid import find_image_channels
+from pggan_kit.data.recorded import count_channels
 from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.errors import ConfigError, DataError, SettingError, require_list
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet
+from pggan_kit.plugin_host.failures import explain_unforeseen
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugins, load_plugins, load_recorded_plugins
+from pggan_kit.runs.checkpoint_identity import Identity, identify_networks
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.state import TrainState
@@ -31,6 +35,28 @@ from pggan_kit.system.devices import prepare_device
 from pggan_kit.training.batch_statistics import list_batch_statistics, list_trained_stages, list_warnings
 
 DataProgress = Callable[[int, int, str], None]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Method = Callable[Concatenate["Prepared", P], T]
+
+
+def names_component(activity: str) -> Callable[[Method[P, T]], Method[P, T]]:
+    """Return a decorator of methods of `Prepared`: where one fails in a way that nobody foresaw, the error says where.
+
+    Args:
+        activity: What the method does, for the message.
+    """
+
+    def decorate(method: Method[P, T]) -> Method[P, T]:
+        @functools.wraps(method)
+        def call(prepared: Prepared, /, *args: P.args, **options: P.kwargs) -> T:
+            with explain_unforeseen(activity, prepared.built.components):
+                return method(prepared, *args, **options)
+
+        return call
+
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -49,22 +75,19 @@ class Prepared:
     built: Built
     objects: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
+    @names_component("reading the data set")
     def schedule(self) -> Schedule:
-        """Return the stages for this experiment's data set.
+        """Return the stages for this experiment's data set, which can be trained here.
 
         Raises:
             ConfigError: a schedule that does not fit the data, the networks or the number of processes.
         """
         experiment = self.built.experiment
+        schedule = self.resolve_schedule()
         dataset = experiment.dataset
-        channels = find_image_channels(dataset)
         get_class_names(dataset)
         if dataset.classes == 1:
             raise ConfigError("train.dataset has one class alone, from which labels teach nothing: leave them out")
-        try:
-            schedule: Schedule = experiment.schedule.resolve(len(dataset), channels, dataset.classes)
-        except SettingError as error:
-            raise ConfigError(f"schedule.{error}") from None
 
         # Each batch must divide over the processes, and each process's share into micro-batches.
         world = distributed.world_size()
@@ -86,6 +109,23 @@ class Prepared:
                 ) from None
         return schedule
 
+    def resolve_schedule(self) -> Schedule:
+        """Return the stages for this experiment's data set, as far as sampling needs them.
+
+        Raises:
+            ConfigError: a schedule that does not fit the data.
+        """
+        experiment = self.built.experiment
+        dataset = experiment.dataset
+        try:
+            return experiment.schedule.resolve(len(dataset), count_channels(dataset), dataset.classes)
+        except SettingError as error:
+            raise ConfigError(f"schedule.{error}") from None
+
+    def identify_networks(self, schedule: Schedule) -> Identity:
+        """Return what decides which function the weights of this experiment's networks are."""
+        return identify_networks(self.built.settings, schedule)
+
     def list_warnings(self, schedule: Schedule, first: int = 0, skipped: int = 0) -> list[str]:
         """Return the warnings about bindings that an include takes back, data that are left out, and statistics of a
         batch over one sample.
@@ -103,6 +143,7 @@ class Prepared:
             *list_warnings(experiment, stages, distributed.world_size()),
         ]
 
+    @names_component("registering hooks")
     def hooks(self) -> Hooks:
         """Return the hooks of all plugins and components; observers only on rank 0."""
         silent: tuple[str, ...] = ()
@@ -110,6 +151,7 @@ class Prepared:
             silent = ("observers",)
         return Hooks(self.plugins, self.built.components, silent)
 
+    @names_component("making networks and optimizers")
     def state(self, schedule: Schedule) -> TrainState:
         """Return new networks and optimizers.
 
@@ -122,6 +164,7 @@ class Prepared:
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
+    @names_component("preparing the data")
     def data(self, schedule: Schedule, progress: DataProgress | None = None) -> Data:
         """Return the data set at all stages' sizes, made or read from the cache.
 
@@ -134,6 +177,7 @@ class Prepared:
             progress = None
         return open_data(experiment.dataset, experiment.data, schedule.stages, experiment.seed, progress)
 
+    @names_component("preparing the evaluation")
     def evaluator(self, stages: Sequence[Stage], device: torch.device, data: Data | None = None) -> Evaluator | None:
         """Return the evaluator that measures `train.metrics` at these stages' sizes; None where there are no metrics.
 
@@ -177,6 +221,7 @@ def prepare(
     bindings: Sequence[str] = (),
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
+    absolute_paths: bool = False,
 ) -> Prepared:
     """Read, check and build a config; train nothing.
 
@@ -188,6 +233,8 @@ def prepare(
             `{"train.observers": [Watcher()]}`. Their hooks are called; those of objects that they hold (a loss's
             penalties) are not. A gin file cannot say how they were made, so `resume` and `load_generator` have to be
             given them again.
+        absolute_paths: whether relative paths become absolute, as a run needs them, which may be resumed from another
+            folder.
 
     Raises:
         UserError: something is wrong with the input; the message says what and where.
@@ -198,6 +245,8 @@ def prepare(
     objects = components_from_objects(parts or {})
     loaded = load_plugins([*plugins, *objects.rows])
     parsed = configs.read_config(config, [*bindings, *objects.bindings])
+    if absolute_paths:
+        parsed = make_paths_absolute(parsed, loaded)
     return Prepared(parsed, loaded, build_from_config(parsed, loaded), objects.names)
 
 
@@ -206,6 +255,8 @@ def prepare_run(
     plugins: Sequence[Any],
     parts: Mapping[str, object] | None = None,
     bindings: Sequence[str] = (),
+    *,
+    needs_data: bool = True,
 ) -> tuple[Prepared, RunDirectory]:
     """Build again what a run was made of, under further bindings.
 
@@ -214,6 +265,8 @@ def prepare_run(
         plugins: plugins instead of the plugin files that the run used.
         parts: new objects for those that the run was begun with; None where there were none.
         bindings: overrides of the run's config.
+        needs_data: whether its data are opened; else what `run.json` records of them takes their place, and metrics
+            are left out.
 
     Returns:
         The experiment, and the run's directory.
@@ -235,5 +288,11 @@ def prepare_run(
         loaded = load_recorded_plugins(files.path / "run.json", about["plugins"], blocked)
     loaded.add_components(objects.rows)
 
-    config = configs.parse_text(files.read_config(), str(files.path / "config.gin"), bindings)
+    overrides = [*bindings]
+    if not needs_data:
+        recorded = components_from_objects({"train.dataset": files.read_data_record()})
+        loaded.add_components(recorded.rows)
+        overrides += [*recorded.bindings, "evaluation.dataset = None", "train.metrics = []"]
+    config = configs.parse_text(files.read_config(), str(files.path / "config.gin"), overrides)
+    config = make_paths_absolute(config, loaded)
     return Prepared(config, loaded, build_from_config(config, loaded), objects.names), files

@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 
 from pggan_kit.api.generator import load_generator
-from pggan_kit.errors import RunError, did_you_mean, suggest
+from pggan_kit.errors import ConfigError, RunError, check_at_least, check_seed, did_you_mean, suggest
 from pggan_kit.pictures.grid import image_grid, to_uint8
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator
-from pggan_kit.system.files import write_atomically
+from pggan_kit.runs.targets import require_target_outside_runs
+from pggan_kit.system.devices import read_memory_mib
+from pggan_kit.system.files import require_replaceable, write_atomically
 from pggan_kit.system.seeding import torch_generator
 
 SHOWN_NAMES = 10
@@ -44,14 +46,25 @@ def sample(
             go round 0, 1, ..., K - 1.
 
     Raises:
-        RunError: the run cannot be read, no such stage has ended, there is no such class, or the target cannot be
-            written.
+        SettingError: `count` or `seed` is out of range.
+        RunError: the run cannot be read, no such stage has ended, there is no such class, the images are NaN or
+            infinite, or the target cannot be written.
     """
+    check_at_least("count", count, 1, whole=True)
+    check_seed("seed", seed)
+    # The target is checked before anything is drawn, which may take long.
+    if target.suffix not in ("", ".npz", ".png"):
+        raise RunError(f"--out {target}: name an .npz file, a .png file or a folder")
+    require_target_outside_runs("--out", target)
+    if target.suffix:
+        require_replaceable(target)
     generator = load_generator(run_dir, stage=stage, plugins=plugins)
     label = None
     if image_class is not None:
         names = RunDirectory.open(run_dir).read_class_names()
         label = find_class(image_class, generator.classes, names)
+    _require_memory(generator, count)
+
     images = draw(generator, count, seed, label=label)
     if target.suffix == ".npz":
         buffer = io.BytesIO()
@@ -63,8 +76,6 @@ def sample(
         buffer = io.BytesIO()
         image_grid(images, columns=columns).save(buffer, "PNG")
         _write_file(target, buffer.getvalue())
-    elif target.suffix:
-        raise RunError(f"--out {target}: name an .npz file, a .png file or a folder")
     else:
         _write_folder(images, target)
 
@@ -98,6 +109,24 @@ def find_class(wanted: str | int, classes: int, names: Sequence[str]) -> int:
     )
 
 
+def _require_memory(generator: TrainedGenerator, count: int) -> None:
+    """Check that the machine has memory for the latents and images of a sample.
+
+    Raises:
+        RunError: It has not.
+    """
+    try:
+        memory = read_memory_mib(torch.device("cpu"))
+    except ConfigError:  # this platform does not tell
+        return
+    image = draw(generator, 1, 0)
+    needed = count * (image.nbytes + 4 * generator.latent_size) / 2**20
+    if needed > memory:
+        raise RunError(
+            f"--count {count}: the images need {needed:,.0f} MiB, and this machine has {memory:,.0f} MiB; draw fewer"
+        )
+
+
 def draw(
     generator: TrainedGenerator,
     count: int,
@@ -115,6 +144,9 @@ def draw(
         batch: number of images that are drawn at once.
         alpha: alpha in [0, 1] instead of the generator's own where it stands within a fade.
         label: the class of all images, of a conditional generator; None: they go round.
+
+    Raises:
+        RunError: images are NaN or infinite, which uint8 would not show.
     """
     latents = torch.randn(count, generator.latent_size, generator=torch_generator(seed, "sample"))
     labels = None
@@ -135,7 +167,13 @@ def draw(
             batch_labels = None
             if labels is not None:
                 batch_labels = labels[rows]
-            batches.append(to_uint8(generator(latents[rows], batch_labels, share)))
+            pictures = generator(latents[rows], batch_labels, share)
+            if not pictures.isfinite().all():
+                raise RunError(
+                    f"the generator at images {generator.images} draws NaN or infinite numbers: there is nothing to "
+                    "show. Draw from the end of an earlier stage"
+                )
+            batches.append(to_uint8(pictures))
     return np.concatenate(batches)
 
 
@@ -154,6 +192,8 @@ def _write_folder(images: np.ndarray, folder: Path) -> None:
             pixels = image
             if image.shape[-1] == 1:  # gray
                 pixels = image.squeeze(-1)
-            Image.fromarray(pixels).save(folder / f"{index:06d}.png")
+            path = folder / f"{index:06d}.png"
+            require_replaceable(path)
+            Image.fromarray(pixels).save(path)
     except OSError as error:
         raise RunError(f"--out {folder}: cannot be written ({error.strerror})") from error

@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.prepare import DataProgress, Prepared, prepare, prepare_run
 from pggan_kit.data.sampler import Data
 from pggan_kit.errors import UserError
+from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.runs.average import list_average_ages
-from pggan_kit.runs.branches import BranchPoint, describe_branch, find_branch_point, load_branch_point
-from pggan_kit.runs.checkpoint_identity import identify_experiment, require_same
+from pggan_kit.runs.branches import (
+    BranchPoint,
+    describe_branch,
+    find_branch_point,
+    keep_states_of_same_classes,
+    load_branch_point,
+    require_bridges,
+)
+from pggan_kit.runs.checkpoint_identity import (
+    Change,
+    Settings,
+    are_below,
+    describe_changes,
+    identify_experiment,
+    list_changes,
+    require_same,
+)
 from pggan_kit.runs.checkpoints import Say
-from pggan_kit.runs.directory import RunDirectory, read_command_line
+from pggan_kit.runs.directory import RunDirectory, describe_start, read_command_line
+from pggan_kit.runs.processes import ProcessRecord
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.runs.state import TrainState
 from pggan_kit.system import distributed
 from pggan_kit.training import loop as training
+
+PLACES_OF_OPTIMIZERS = ("train.generator_optimizer", "train.discriminator_optimizer", "train.update")
+"""Places whose settings decide with which rates optimizers are built."""
 
 
 def train(
@@ -50,9 +72,27 @@ def train(
         TrainingError: the run failed.
         Interrupted: a signal or `train.time_limit` stopped it; it can be resumed.
     """
+    with ProcessRecord(bindings) as record:
+        return _train(record, config, bindings, run_dir, plugins, parts, data_progress, start_from, say)
+
+
+def _train(
+    record: ProcessRecord,
+    config: str | Path,
+    bindings: Sequence[str],
+    run_dir: str | Path | None,
+    plugins: Sequence[Any],
+    parts: Mapping[str, object] | None,
+    data_progress: DataProgress | None,
+    start_from: str | Path | None,
+    say: Say | None,
+) -> Run:
+    """Train a new run, which is added to the record of this process."""
     distributed.join_group()
-    prepared = prepare(config, bindings, plugins, parts)
+    prepared = prepare(config, bindings, plugins, parts, absolute_paths=True)
     run, data, saved = _begin_run(prepared, run_dir, start_from, data_progress)
+    record.attach(run.files)
+    record.follow(run)
     if start_from is not None:
         run.files.log_and_say(describe_branch(start_from, run), say)
     _log_average_ages(run)
@@ -65,8 +105,6 @@ def train(
         if run.state.steps == first_step and distributed.rank() == 0:
             shutil.rmtree(run.directory)
         raise
-    finally:
-        run.files.unlock()
     return run
 
 
@@ -79,16 +117,17 @@ def _begin_run(
     schedule = prepared.schedule()
     hooks = prepared.hooks()
     point: BranchPoint | None = None
+    warnings: list[str] = []
     if start_from is not None:
-        point = find_branch_point(start_from)
+        point = find_branch_point(start_from, warnings.append)
     data = prepared.data(schedule, progress)
     state = prepared.state(schedule)
-    own = identify_experiment(experiment, schedule, data)
+    own = identify_experiment(prepared.built.settings, schedule, data)
     evaluator = prepared.evaluator(schedule.stages, state.device, data)
     saved: Snapshot | None = None
-    warnings: list[str] = []
     if point is not None:
-        saved, warnings = load_branch_point(point, own, state, hooks)
+        saved, notes = load_branch_point(point, own, state, hooks)
+        warnings += notes
 
     files = _make_directory(prepared, run_dir, point, data)
     run = Run(files, experiment, schedule, state, hooks)
@@ -102,6 +141,7 @@ def _begin_run(
 
 def resume(
     run_dir: str | Path,
+    bindings: Sequence[str] = (),
     *,
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
@@ -110,12 +150,17 @@ def resume(
 ) -> Run:
     """Go on with a run from its last whole checkpoint, as if it had never stopped.
 
+    Settings that changed since that checkpoint, by hand in `config.gin` or by `bindings`, hold from there on: `log.txt`
+    and `run.json` record each with the clock, and `operative.gin` is written again. The networks, the schedule and the
+    images of the data set cannot change.
+
     Args:
         run_dir: the run's folder.
+        bindings: overrides of the run's config, which they become part of: where the data are now, another rate.
         plugins: plugins instead of the plugin files that the run used, which must not have changed since.
         parts: new objects for those that the run was begun with, made with the same arguments.
         data_progress: see `train`.
-        say: the receiver of one line where the run was complete already.
+        say: the receiver of one line where settings changed, or where the run was complete already.
 
     Returns:
         The finished run.
@@ -123,57 +168,127 @@ def resume(
     Raises:
         RunError: there is no run, no checkpoint, or one that does not fit; or another process trains there.
     """
+    with ProcessRecord(bindings) as record:
+        return _resume(record, run_dir, bindings, plugins, parts, data_progress, say)
+
+
+def _resume(
+    record: ProcessRecord,
+    run_dir: str | Path,
+    bindings: Sequence[str],
+    plugins: Sequence[Any],
+    parts: Mapping[str, object] | None,
+    data_progress: DataProgress | None,
+    say: Say | None,
+) -> Run:
+    """Go on with a run, which is added to the record of this process."""
     distributed.join_group()
-    prepared, files = prepare_run(run_dir, plugins, parts)
+    prepared, files = prepare_run(run_dir, plugins, parts, bindings)
 
     # Locked before anything is read that another process may still write.
     distributed.run_on_rank_0(files.lock)
     try:
-        return _resume_locked(prepared, files, data_progress, say)
-    finally:
+        distributed.run_on_rank_0(files.require_no_links)
+    except UserError:
         files.unlock()
+        raise
+    record.attach(files)
+    return _resume_locked(record, prepared, files, bool(bindings), data_progress, say)
 
 
-def _resume_locked(prepared: Prepared, files: RunDirectory, data_progress: DataProgress | None, say: Say | None) -> Run:
+def _resume_locked(
+    record: ProcessRecord,
+    prepared: Prepared,
+    files: RunDirectory,
+    overridden: bool,
+    data_progress: DataProgress | None,
+    say: Say | None,
+) -> Run:
     # The experiment, at its last checkpoint.
     experiment = prepared.built.experiment
     schedule = prepared.schedule()
     hooks = prepared.hooks()
     saved = _load_last(files)
     data = prepared.data(schedule, data_progress)
-    own = identify_experiment(experiment, schedule, data)
+    own = identify_experiment(prepared.built.settings, schedule, data)
     state = prepared.state(schedule)
+    changes: dict[str, Change] = {}
+    notes: list[str] = []
+    earlier: list[dict[str, Any]] = []
     if saved is not None:
         require_same(saved.identity, own)
-        state.load_snapshot(saved)
+        earlier = saved.changes
+        if saved.identity:
+            changes = list_changes(saved.identity["settings"], own["settings"])
+        saved, notes = _load_under_changes(saved, changes, prepared.built.settings, state, hooks)
 
     run = Run(files, experiment, schedule, state, hooks)
+    record.follow(run)
     run.identity = own
+    run.changes = earlier
     run.resumed = True
     run.evaluator = prepared.evaluator(schedule.stages, state.device, data)
     run.data = data
 
     # The files, back at the checkpoint; the warnings again, as the number of processes may be another one now.
     if distributed.rank() == 0:
+        files.remove_leftovers(run.checkpoints)
         files.cut_stats(state.images)
         files.log(f"resumed at images {state.images}")
     if state.images >= schedule.total:
         files.log_and_say(f"{files.path} was complete already, at images {state.images:,}", say)
-    for line in prepared.list_warnings(schedule, state.stage.index, data.skipped):
+    else:
+        _record_changes(run, prepared, changes, overridden, say)
+    for line in [*notes, *prepared.list_warnings(schedule, state.stage.index, data.skipped)]:
         files.warn(line)
 
     training.train(run, data, saved)
     return run
 
 
+def _load_under_changes(
+    saved: Snapshot, changes: Mapping[str, Change], settings: Settings, state: TrainState, hooks: Hooks
+) -> tuple[Snapshot, list[str]]:
+    """Load a checkpoint into the state of a run whose settings may have changed since.
+
+    Returns:
+        The snapshot that the run goes on from, without what was not loaded; and sentences that say what was not.
+    """
+    # What an optimizer saved would hide its new rate, here and at each return to this checkpoint.
+    has_new_rates = are_below(changes, settings, PLACES_OF_OPTIMIZERS)
+    state.load_snapshot(saved, own_settings=has_new_rates)
+    if has_new_rates:
+        saved = replace(saved, optimizers={name: each.state_dict() for name, each in state.optimizers.items()})
+    if not changes:
+        return saved, []
+    if are_below(changes, settings, ["train.switch"]):
+        require_bridges(state, hooks)
+    components, notes = keep_states_of_same_classes(saved, hooks)
+    return replace(saved, components=components), notes
+
+
+def _record_changes(
+    run: Run, prepared: Prepared, changes: Mapping[str, Change], overridden: bool, say: Say | None
+) -> None:
+    """Record with which settings a run goes on, and say which of them changed."""
+    images = run.state.images
+    if changes:
+        entry = {"images": images, "bindings": {name: list(values) for name, values in changes.items()}}
+        run.changes = [*run.changes, entry]
+        run.files.log_and_say(f"changed at images {images:,}: {describe_changes(changes)}", say)
+    if distributed.rank() == 0:
+        config_text = None
+        if overridden:
+            config_text = prepared.built.config.text()
+        run.files.update_record(run.changes, prepared.built.operative, config_text)
+
+
 def _load_last(files: RunDirectory) -> Snapshot | None:
     """Return the last whole checkpoint; None where a run was killed before its first, so that it starts again."""
-    checkpoints = files.checkpoints()
-    is_untouched = not checkpoints.has_files() and not files.stats()
     # A branch has the weights of its first checkpoint from another run: it cannot start again without them.
-    if is_untouched and "from" not in files.about():
+    if not files.has_trained() and "from" not in files.about():
         return None
-    return checkpoints.load_last(files.warn)
+    return files.checkpoints(say=files.warn).load_last()
 
 
 def _make_directory(
@@ -189,13 +304,11 @@ def _make_directory(
     made: list[RunDirectory] = []
 
     def make() -> str:
-        files = RunDirectory.create(path, prepared.config.name)
-        made.append(files)
         plugins = [
             {"name": plugin.name, "origin": plugin.origin, "sha256": plugin.sha256}
             for plugin in prepared.plugins.loaded
         ]
-        files.record(
+        start = describe_start(
             plugins,
             prepared.built.config.text(),
             prepared.built.operative,
@@ -205,6 +318,8 @@ def _make_directory(
             objects=prepared.objects,
             data=data.record(),
         )
+        files = RunDirectory.create(path, prepared.config.name, start)
+        made.append(files)
         return str(files.path)
 
     # Rank 0 goes on with the object that holds the lock.

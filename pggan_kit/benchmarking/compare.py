@@ -10,6 +10,7 @@ from typing import Any
 
 from pggan_kit.benchmarking.bench import FORMAT
 from pggan_kit.errors import UserError
+from pggan_kit.system.files import read_text
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def compare(before: str | Path, after: str | Path, threshold: float = 0.05) -> l
 def _read_rows(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     """Return the rows of a report by contender, size and phase."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = json.loads(read_text(path))
         if report["format"] != FORMAT:
             raise UserError(f"{path} has format {report['format']}; this version reads format {FORMAT}")
         rows = {(row["contender"], row["size"], row["phase"]): row for row in report["rows"]}

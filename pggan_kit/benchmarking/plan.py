@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -22,12 +20,11 @@ from pggan_kit.benchmarking.breakdown import measure_loop_overhead
 from pggan_kit.benchmarking.flops import count_forward_calls, sum_flops
 from pggan_kit.benchmarking.rig import Rig, has_fade
 from pggan_kit.benchmarking.timing import time_calls
-from pggan_kit.errors import ConfigError
 from pggan_kit.runs.average import AverageAge, format_percent, list_average_ages
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.system import distributed
-from pggan_kit.system.devices import peak_mib, reset_peak
+from pggan_kit.system.devices import peak_mib, read_memory_mib, reset_peak
 from pggan_kit.training.batch_statistics import list_batch_statistics, list_trained_stages
 from pggan_kit.training.compiler import compiling_pays, count_steps
 from pggan_kit.training.measures import measure_diversity
@@ -224,22 +221,6 @@ def _describe_groups(rows: Sequence[dict[str, Any]]) -> list[str]:
         described[0] = described[0].replace(" (", " samples (", 1)
         lines.append(f"{name} compares {', '.join(described)}")
     return lines
-
-
-def read_memory_mib(device: torch.device) -> float:
-    """Return all memory of a GPU, or of this machine, in MiB.
-
-    Raises:
-        ConfigError: This platform does not tell it.
-    """
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory / 2**20
-    if not hasattr(os, "sysconf"):
-        raise ConfigError(
-            f"this platform ({sys.platform}) does not tell Python how much memory the machine has, so nobody can say "
-            "what fits: plan for a GPU, or on Linux or macOS"
-        )
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
 
 
 def format_count(count: int) -> str:

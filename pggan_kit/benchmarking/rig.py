@@ -139,7 +139,7 @@ class Rig:
             run.alpha = dict.fromkeys(PATHS, 1.0)
             run.alpha |= {path: alpha.item() for path, alpha in self.alphas.items()}
             self.hooks.call("before_run", run=run)
-            self.hooks.call("before_stage", run=run, stage=self.stage, state=self.state)
+            self.hooks.call("before_stage", run=run, stage=self.stage, state=self.state, continues=False)
             yield run
 
     def list_kinds(self) -> list[tuple[float, int]]:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import add_experiment_options, main, out, print_message
-from pggan_kit.system.json_text import json_text
+from pggan_kit.cli.base import (
+    PATH,
+    PATH_TEXT,
+    SEED,
+    add_experiment_options,
+    json_option,
+    main,
+    out,
+    print_json,
+    print_message,
+)
 
 
 @main.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=PATH)
 @click.option("--dry-run", is_flag=True, help="Show trials, images and cost; train nothing.")
-@click.option("--out", "folder", type=click.Path(path_type=Path), help="The ablation's folder; default: runs/NAME.")
+@click.option("--out", "folder", type=PATH, help="The ablation's folder; default: runs/NAME.")
 @click.option("--launcher", metavar="NAME", help="What runs the trials: Local, or another launcher of `plugins list`.")
-@click.option("--json", "as_json", is_flag=True, help="Print the analysis, or the cost, as JSON.")
+@json_option
 @add_experiment_options
 def ablate(
     config: Path,
@@ -32,7 +42,7 @@ def ablate(
     and its macros; all other bindings apply to the experiments of all variants.
     """
     from pggan_kit import ablation
-    from pggan_kit.ablation.cost import build_cost_table
+    from pggan_kit.ablation.cost import build_cost_table, describe_cost
 
     # The option is a short form of a binding.
     if launcher is not None:
@@ -41,26 +51,37 @@ def ablate(
     if dry_run:
         plan, rows = ablation.estimate_cost(config, bindings, plugins)
         if as_json:
-            click.echo(json_text(rows, indent=1))
+            print_json(describe_cost(plan, rows))
         else:
             out.print(build_cost_table(plan, rows))
         return
 
     analysis = ablation.ablate(config, bindings, out=folder, plugins=plugins, say=print_message)
     if as_json:
-        click.echo(json_text(analysis, indent=1))
+        print_json(analysis)
     else:
         click.echo(ablation.render_text(analysis), nl=False)
 
 
 @main.command(hidden=True)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.argument("variant")
-@click.argument("seed", type=int)
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="A plugin file of the plan that you trust.")
-def trial(folder: Path, variant: str, seed: int, plugins: tuple[str, ...]) -> None:
+@click.argument("seed", type=SEED)
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    type=PATH_TEXT,
+    metavar="FILE",
+    help="A plugin file of the plan that you trust.",
+)
+@click.option("--with-ablate", is_flag=True, help="Stop when no ablate works in the folder any more.")
+def trial(folder: Path, variant: str, seed: int, plugins: tuple[str, ...], with_ablate: bool) -> None:
     """Run one trial of an ablation to its end. Launchers run this command."""
-    from pggan_kit.ablation.trial import run_trial
+    from pggan_kit.ablation.trial import run_trial, stop_with_ablate
 
-    result = run_trial(folder, variant, seed, plugins)
+    with contextlib.ExitStack() as stack:
+        if with_ablate:
+            stack.enter_context(stop_with_ablate(folder, print_message))
+        result = run_trial(folder, variant, seed, plugins, say=print_message)
     print_message(f"{variant} {seed}: {result['failed'] or 'done'}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
 
 import click
 from rich.console import Console
 from rich.progress import Progress
 
-from pggan_kit.errors import Interrupted, TrainingError, UserError
+from pggan_kit.errors import FORESEEN, LARGEST_WHOLE_NUMBER, Interrupted, UnforeseenError, UserError, first_line
+from pggan_kit.system.json_text import json_text
 from pggan_kit.system.signals import StoppedAtOnce, exit_in_order_on_sigterm
 from pggan_kit.version import __version__
 
@@ -35,28 +39,76 @@ GNU OpenMP's own number is thirty times as high. Two threads on two cores, besid
 seventh of their quiet speed; with this number a third, and a twentieth less at most when the machine is quiet.
 """
 
-out = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
-err = Console(stderr=True)
+SEED = click.IntRange(min=0, max=LARGEST_WHOLE_NUMBER)
+"""Type of arguments and options that are seeds, with the range of `train.seed`."""
+
+STDOUT = "pggan_kit.stdout"
+"""Key of click's context under which the stream for JSON is kept while stdout is redirected."""
+
+
+class OutputConsole(Console):
+    """A console that goes silent where nobody reads it any more: what a command does is not lost with its output."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more, and let Python flush at its exit what is left."""
+        self.quiet = True
+        with suppress(OSError, ValueError):  # a stream without a file has nothing left to flush
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+def _choose_width() -> int | None:
+    """Return the width of lines on stdout: that of its terminal (None), or a fixed one. A closed stdout is None."""
+    if sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty():
+        return None
+    return WIDTH_WITHOUT_TERMINAL
+
+
+out = OutputConsole(width=_choose_width())
+err = OutputConsole(stderr=True)
 
 
 class Group(click.Group):
     """A group of commands that turns errors into one short message and an exit code; `--debug` shows the traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
+        """Run a command. This is the one place where exceptions end that nobody foresaw."""
+        _escape_what_cannot_be_printed()
         limit_spinning()
         try:
             with exit_in_order_on_sigterm(), warnings.catch_warnings():
                 warnings.showwarning = _print_warning
                 return super().invoke(ctx)
-        except (UserError, TrainingError, Interrupted) as error:
+        except FORESEEN as error:
             if ctx.params.get("debug"):
                 raise
-            _exit_with_error(error)
+            _exit_with_error(error, ctx.invoked_subcommand)
         except StoppedAtOnce as error:
             sys.exit(error.exit_code)
         except KeyboardInterrupt:  # no run has started: there is nothing to resume
             sys.exit(128 + signal.SIGINT)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):  # click ends these itself
+            raise
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            command = ctx.invoked_subcommand
+            _exit_with_error(UnforeseenError(f"{command} failed{_describe_unforeseen(error)}"), command)
+
+
+def _escape_what_cannot_be_printed() -> None:
+    """Let characters that the encoding of a stream lacks (cp1252, ASCII) be printed as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _describe_unforeseen(error: Exception) -> str:
+    """Return where an exception arose, as far as it is known, and its message."""
+    try:
+        from pggan_kit.plugin_host.failures import describe_failure
+    except Exception:  # torch itself may be what cannot be imported
+        return f": {type(error).__name__}: {first_line(error)}"
+    return describe_failure(error)
 
 
 def limit_spinning() -> None:
@@ -81,8 +133,12 @@ def _print_warning(
     err.print(f"[bold yellow]warning[/]: {escape_text(str(message))}", soft_wrap=True, highlight=False)
 
 
-def _exit_with_error(error: Exception) -> NoReturn:
-    err.print(f"[bold red]error[/]: {escape_text(str(error))}", soft_wrap=True, highlight=False)
+def _exit_with_error(error: Exception, command: str | None) -> NoReturn:
+    message = str(error)
+    if isinstance(error, UnforeseenError):
+        kept = "" if error.log is None else f"the traceback is in {error.log}; "
+        message += f" ({kept}to see it here: pggan-kit --debug {command} ...)"
+    err.print(f"[bold red]error[/]: {escape_text(message)}", soft_wrap=True, highlight=False)
     if isinstance(error, Interrupted):
         sys.exit(error.exit_code)
     if isinstance(error, UserError):
@@ -133,13 +189,56 @@ no_plugin_option = click.option(
 )
 """Option of every command that loads plugins; the command itself need not know about it."""
 
+
+class UserPath(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click
+    """A path as a user writes it: not empty, and with `~` for the home folder, which shells leave in `--out=~/x`."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path.
+
+        Raises:
+            UserError: It is empty, or in the home folder of nobody.
+        """
+        label = "PATH"
+        if param is not None:
+            label = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
+        text = os.fspath(value)
+        if not text.strip():
+            raise UserError(f"{label} is empty: name a file or a folder")
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            raise UserError(f"{label} {text}: nobody has this home folder; write ./{text} for a name with ~") from None
+
+
+class UserPathText(UserPath):
+    """The same, as text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path as text."""
+        return str(super().convert(value, param, ctx))
+
+
+PATH = UserPath()
+"""Type of every argument and option that names a file or a folder."""
+
+PATH_TEXT = UserPathText()
+"""Type of those that may name something else as well, and so stay text."""
+
 new_plugin_option = click.option(
-    "--plugin", "plugins", multiple=True, metavar="FILE", help="Load a plugin from a Python file."
+    "--plugin", "plugins", multiple=True, type=PATH_TEXT, metavar="FILE", help="Load a plugin from a Python file."
 )
 """Option of commands that begin from a config or from nothing."""
 
 recorded_plugin_option = click.option(
-    "--plugin", "plugins", multiple=True, metavar="FILE", help="Use this instead of the plugin files that the run used."
+    "--plugin",
+    "plugins",
+    multiple=True,
+    type=PATH_TEXT,
+    metavar="FILE",
+    help="Use this instead of the plugin files that the run used.",
 )
 """Option of commands that begin from a run."""
 
@@ -148,17 +247,40 @@ stage_option = click.option(
 )
 """Option of commands that use a run's averaged generator."""
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-"""Option of commands whose output programs may read."""
 
-_bindings_option = click.option(
+def _keep_stdout_for_json(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
+    """Keep stdout for `print_json`, so that what a plugin prints goes to stderr."""
+    if as_json:
+        ctx.meta[STDOUT] = sys.stdout
+        ctx.with_resource(redirect_stdout(sys.stderr))
+    return as_json
+
+
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    callback=_keep_stdout_for_json,
+    help="Print JSON, and nothing else.",
+)
+"""Option of commands whose output programs may read, with `print_json`."""
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, within a command with `--json`."""
+    click.echo(json_text(value, indent=1), file=click.get_current_context().meta[STDOUT])
+
+
+bindings_option = click.option(
     "-b", "bindings", multiple=True, metavar="BINDING", help="Override, e.g. -b 'train.seed = 1'."
 )
+"""Option of commands that build an experiment, or go on with one."""
 
 
 def add_experiment_options(command: Command) -> Command:
     """Add the options of commands that build an experiment: bindings, and plugins to load or to leave out."""
-    for add_option in (_bindings_option, new_plugin_option, no_plugin_option):
+    for add_option in (bindings_option, new_plugin_option, no_plugin_option):
         command = add_option(command)
     return command
 

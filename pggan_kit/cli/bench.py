@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import FAILED, add_experiment_options, escape_text, main, out, print_message
+from pggan_kit.cli.base import FAILED, PATH, add_experiment_options, escape_text, main, out, print_message
 from pggan_kit.errors import UserError
 from pggan_kit.system.json_text import json_text
 
@@ -32,13 +32,11 @@ def bench() -> None:
 
 
 @bench.command("run")
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=PATH)
 @click.option(
     "--stages", default="", metavar="SIZES", help="Measure these only: sizes or numbers from 0, as 8x8,16x16."
 )
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to a file."
-)
+@click.option("--json", "json_file", type=PATH, help="Write the report to a file.")
 @click.option(
     "--against",
     multiple=True,
@@ -64,14 +62,19 @@ def bench_run(
     from pggan_kit.benchmarking import tables
     from pggan_kit.benchmarking.bench import bench
     from pggan_kit.benchmarking.contenders import parse_variant
+    from pggan_kit.runs.targets import require_target_outside_runs
+    from pggan_kit.system.files import require_replaceable, write_atomically
 
     # What would fail after minutes of measuring is checked first.
     named_variants = [parse_variant(text) for text in variants]
     others = dict(named_variants)
     if len(others) < len(named_variants):
         raise UserError("--variant: two have the same name; give each a name of its own")
-    if json_file is not None and not json_file.parent.is_dir():
-        raise UserError(f"--json {json_file}: there is no folder {json_file.parent}")
+    if json_file is not None:
+        if not json_file.parent.is_dir():
+            raise UserError(f"--json {json_file}: there is no folder {json_file.parent}")
+        require_target_outside_runs("--json", json_file)
+        require_replaceable(json_file)
 
     report = bench(
         config,
@@ -84,13 +87,13 @@ def bench_run(
         progress=print_message,
     )
     if json_file is not None:
-        json_file.write_text(json_text(report, indent=1) + "\n", encoding="utf-8")
+        write_atomically(json_file, (json_text(report, indent=1) + "\n").encode())
     out.print(tables.build_table(report))
 
 
 @bench.command("compare")
-@click.argument("before", type=click.Path(path_type=Path))
-@click.argument("after", type=click.Path(path_type=Path))
+@click.argument("before", type=PATH)
+@click.argument("after", type=PATH)
 @click.option("--threshold", default=0.05, show_default=True, help="Largest accepted slowdown, as a share.")
 @click.pass_context
 def bench_compare(ctx: click.Context, before: Path, after: Path, threshold: float) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import add_experiment_options, escape_text, main, out
+from pggan_kit.cli.base import PATH, add_experiment_options, escape_text, main, out
 
 
 @main.group()
@@ -16,7 +16,7 @@ def config() -> None:
 
 
 @config.command("check")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @add_experiment_options
 def config_check(file: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
     """Build the experiment of a gin file, and report errors and bindings without an effect."""
@@ -38,7 +38,7 @@ def config_check(file: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]
 
 
 @config.command("show")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--operative", is_flag=True, help="Show all parameters in effect, defaults included, as gin text.")
 @add_experiment_options
 def config_show(file: Path, operative: bool, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pggan_kit.cli.base import DataProgress, add_experiment_options, main, out
+from pggan_kit.cli.base import PATH, DataProgress, add_experiment_options, main, out
 
 PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
 """How lines with paths are printed: as they are."""
@@ -20,8 +20,8 @@ def data() -> None:
 
 
 @data.command("build")
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("--out", "sheets", type=click.Path(path_type=Path), help="Folder for the sheets. Default: in the cache.")
+@click.argument("config", type=PATH)
+@click.option("--out", "sheets", type=PATH, help="Folder for the sheets. Default: in the cache.")
 @add_experiment_options
 def data_build(config: Path, sheets: Path | None, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
     """Make copies of an experiment's data set at all of its sizes, ahead of training, and sheets to look at."""

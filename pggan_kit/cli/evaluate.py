@@ -8,13 +8,12 @@ from typing import Any
 import click
 from rich.table import Table
 
-from pggan_kit.cli.base import add_experiment_options, json_option, main, out, stage_option
-from pggan_kit.system.json_text import json_text
+from pggan_kit.cli.base import PATH, add_experiment_options, json_option, main, out, print_json, stage_option
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("against", type=click.Path(path_type=Path), required=False)
+@click.argument("run", type=PATH)
+@click.argument("against", type=PATH, required=False)
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Use this instead of the run's train.metrics.")
 @click.option("--count", type=click.IntRange(min=2), help="Number of images; default: evaluation.count.")
 @stage_option
@@ -42,7 +41,7 @@ def evaluate(
         run, against, metrics=metrics, bindings=bindings, plugins=plugins, stage=stage, count=count
     )
     if as_json:
-        click.echo(json_text(rows, indent=1))
+        print_json(rows)
     else:
         out.print(_build_table(rows))
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import add_experiment_options, json_option, main, out
-from pggan_kit.system.json_text import json_text
+from pggan_kit.cli.base import PATH, add_experiment_options, json_option, main, out, print_json
 
 
 @main.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=PATH)
 @json_option
 @add_experiment_options
 def plan(config: Path, as_json: bool, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
@@ -20,6 +19,6 @@ def plan(config: Path, as_json: bool, bindings: tuple[str, ...], plugins: tuple[
 
     rows = planning.plan(config, bindings, plugins)
     if as_json:
-        click.echo(json_text(rows, indent=1))
+        print_json(rows)
     else:
         out.print(planning.build_table(rows))

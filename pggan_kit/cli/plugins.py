@@ -9,9 +9,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from pggan_kit.cli.base import json_option, main, new_plugin_option, no_plugin_option, out
+from pggan_kit.cli.base import PATH, json_option, main, new_plugin_option, no_plugin_option, out, print_json
 from pggan_kit.scaffold import KINDS_TO_WRITE
-from pggan_kit.system.json_text import json_text
 
 
 @main.group("plugins")
@@ -32,7 +31,7 @@ def plugins_list(plugins: tuple[str, ...], as_json: bool) -> None:
     rows = catalogue.list_plugins(loaded)
     if as_json:
         blocked = [row["plugin"] for row in rows if row["blocked"]]
-        click.echo(json_text({"plugins": rows, "blocked": blocked}, indent=1))
+        print_json({"plugins": rows, "blocked": blocked})
     else:
         out.print(_build_table(rows))
         for row in rows:
@@ -72,7 +71,7 @@ def plugins_show(component: str, plugins: tuple[str, ...], as_json: bool) -> Non
 
     description = catalogue.describe_component(load_plugins(plugins), component)
     if as_json:
-        click.echo(json_text(description, indent=1))
+        print_json(description)
     else:
         _print_description(description)
 
@@ -102,9 +101,7 @@ def _print_description(description: dict[str, Any]) -> None:
 @click.argument("name")
 @click.option("--kind", required=True, help=f"What the plugin provides: {', '.join(KINDS_TO_WRITE)}.")
 @click.option("--single-file", is_flag=True, help="Write one file for --plugin instead of a package to install.")
-@click.option(
-    "--into", type=click.Path(path_type=Path), default=Path(), help="Folder to write to; default: the current one."
-)
+@click.option("--into", type=PATH, default=Path(), help="Folder to write to; default: the current one.")
 def plugins_new(name: str, kind: str, single_file: bool, into: Path) -> None:
     """Write a plugin that works: a component of your own, its tests, and an experiment that uses it."""
     from pggan_kit import scaffold

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import err, main, recorded_plugin_option
+from pggan_kit.cli.base import PATH, err, main, recorded_plugin_option
 
 
 @main.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--out",
     default="report.html",
     show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PATH,
     help="File to write.",
 )
-@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), help="Folder for PDFs and LaTeX tables.")
+@click.option("--figures", type=PATH, help="Folder for PDFs and LaTeX tables.")
 @recorded_plugin_option
 def report(runs: tuple[Path, ...], out: Path, figures: Path | None, plugins: tuple[str, ...]) -> None:
     """Draw a report of runs, or of an ablation: one HTML file that needs no network.

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import err, main, no_plugin_option, recorded_plugin_option, stage_option
+from pggan_kit.cli.base import PATH, SEED, err, main, no_plugin_option, recorded_plugin_option, stage_option
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.option("--count", default=64, show_default=True, type=click.IntRange(min=1), help="Number of images.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of the latents.")
-@click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="FILE.npz, FILE.png or a folder.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the latents.")
+@click.option("--out", "target", required=True, type=PATH, help="FILE.npz, FILE.png or a folder.")
 @click.option("--class", "image_class", help="Class of all images, by name or by number from 0. Default: all in turn.")
 @stage_option
 @recorded_plugin_option

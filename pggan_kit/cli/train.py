@@ -7,8 +7,11 @@ from pathlib import Path
 import click
 
 from pggan_kit.cli.base import (
+    PATH,
+    PATH_TEXT,
     DataProgress,
     add_experiment_options,
+    bindings_option,
     main,
     no_plugin_option,
     print_message,
@@ -17,11 +20,12 @@ from pggan_kit.cli.base import (
 
 
 @main.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("--run-dir", type=click.Path(path_type=Path), help="The run's folder; default: the next under runs/.")
+@click.argument("config", type=PATH)
+@click.option("--run-dir", type=PATH, help="The run's folder; default: the next under runs/.")
 @click.option(
     "--from",
     "start_from",
+    type=PATH_TEXT,
     metavar="RUN[@STAGE]",
     help="Start from another run's last checkpoint, or from the end of a stage: its number from 0, or its size.",
 )
@@ -49,12 +53,17 @@ def train(
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
+@bindings_option
 @recorded_plugin_option
 @no_plugin_option
-def resume(run: Path, plugins: tuple[str, ...]) -> None:
-    """Continue a run from its last checkpoint."""
+def resume(run: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
+    """Continue a run from its last checkpoint.
+
+    Settings that changed, here or in its config.gin, hold from there on and are recorded: the loss, rates, the switch,
+    the seed, the folder of the data. The networks, the schedule and the images cannot change.
+    """
     from pggan_kit.api import train as training
 
     with DataProgress() as progress:
-        training.resume(run, plugins=plugins, data_progress=progress, say=print_message)
+        training.resume(run, bindings, plugins=plugins, data_progress=progress, say=print_message)

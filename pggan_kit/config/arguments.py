@@ -7,6 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pggan_kit.components import KINDS
@@ -29,6 +30,7 @@ TYPE_NAMES: dict[Any, str] = {
     float: "a number",
     bool: "True or False",
     str: "a string",
+    Path: "a string",
 }
 """Names of types in messages."""
 

@@ -15,6 +15,7 @@ import gin
 from pggan_kit.config.arguments import check_arguments, read_signature, require_arguments
 from pggan_kit.config.bindings import SINGLETON, Binding, Macro, Place, Reach, require_known
 from pggan_kit.config.gin_files import Config, parse_statements
+from pggan_kit.config.operative import Made, Settings, list_settings
 from pggan_kit.config.per_stage_keys import take_out_unread_keys
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import ConfigError, PluginError, SettingError, UserError
@@ -66,6 +67,7 @@ class BuiltConfig(Generic[MainT]):
         components: The chosen components by their path (`train.loss.penalties.0`), each with its row, in config order.
         config: The bindings that take effect, and no others: what a run archives.
         operative: All parameters in effect, defaults included, as gin text.
+        settings: The same by place in the experiment, with those of objects that no binding can describe.
         idle: Bindings that have no effect: those that nothing uses, of included files or displaced by an override;
             those that a file included later takes back; and the keys of per-stage dicts that no stage reads.
     """
@@ -74,6 +76,7 @@ class BuiltConfig(Generic[MainT]):
     components: Components
     config: Config
     operative: str
+    settings: Settings
     idle: tuple[Binding, ...]
 
 
@@ -128,8 +131,9 @@ def build_from_config(config: Config, plugins: Plugins, roots: Roots = ROOTS) ->
 
     used = Config(config.name, tuple(binding for binding in kept if binding.key in reach.used))
     with _LOCK, _set_gin_aside():
-        experiment, components, operative = _Builder(plugins, reach, roots).build(used)
-    return BuiltConfig(experiment, components, used, operative, tuple(idle))
+        builder = _Builder(plugins, reach, roots)
+        experiment, components, operative = builder.build(used)
+    return BuiltConfig(experiment, components, used, operative, builder.settings, tuple(idle))
 
 
 def _list_factories(plugins: Plugins, roots: Roots) -> dict[str, Callable[..., Any]]:
@@ -214,8 +218,9 @@ class _Builder:
         roots: The roots.
 
     Attributes:
-        made: Row, object and arguments of each component that was made, by the object's id.
+        made: Each component that was made, by the object's id.
         arguments: Arguments of each root.
+        settings: The settings in effect, known once everything is built.
         base_height: Height of the first stage, known once the schedule is made, which is first.
         error: The first error, before gin rewrote it.
     """
@@ -224,8 +229,9 @@ class _Builder:
         self.plugins = plugins
         self.reach = reach
         self.roots = roots
-        self.made: dict[int, tuple[Row, Any, Mapping[str, Any]]] = {}
+        self.made: dict[int, Made] = {}
         self.arguments: dict[str, Mapping[str, Any]] = {}
+        self.settings: Settings = {}
         self.base_height: int | None = None
         self.error: UserError | None = None
 
@@ -250,6 +256,12 @@ class _Builder:
         except Exception as error:
             # gin rewrites the exceptions that pass through it; the one raised first is the one to show.
             raise self.error or error from None
+
+        for name, built in {main: experiment, **settings}.items():
+            self.settings |= list_settings(name, self.roots[name], built, self.arguments[name], self.made)
+        # The first root holds the others, whose settings have places of their own.
+        for name in others:
+            self.settings.pop(f"{main}.{name}", None)
 
         components: Components = {}
         for name in self.roots:
@@ -283,7 +295,7 @@ class _Builder:
             self.arguments[selector] = arguments
         else:
             require_protocol(made, row.component.kind, selector)
-            self.made[id(made)] = (row, made, arguments)
+            self.made[id(made)] = Made(row, made, arguments, gin.current_scope_str())
         if selector == "schedule":
             self.base_height = check_sizes(made.sizes)[0][0]
         return made
@@ -304,7 +316,7 @@ class _Builder:
     def _find_selector(self, value: Any) -> str | None:
         """Return the selector of a component that was made, or `@selector` of a wrapped factory; else None."""
         if id(value) in self.made:
-            return self.made[id(value)][0].selector
+            return self.made[id(value)].row.selector
         if inspect.isfunction(value):
             selector = getattr(value, "selector", None)
             if isinstance(selector, str):
@@ -331,9 +343,9 @@ class _Builder:
         for name, value in arguments.items():
             for inner_path, item in _iterate_leaves(f"{path}.{name}", value):
                 if id(item) in self.made:
-                    row, made, inner_arguments = self.made.pop(id(item))
-                    yield inner_path, (row, made)
-                    yield from self._take_components(inner_path, inner_arguments)
+                    made = self.made.pop(id(item))
+                    yield inner_path, (made.row, made.component)
+                    yield from self._take_components(inner_path, made.arguments)
 
 
 def _iterate_leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ from typing import Any
 from gin import config_parser
 
 from pggan_kit.config.bindings import Binding, Macro, Place, Reference
-from pggan_kit.errors import ConfigError, require_list
+from pggan_kit.errors import LARGEST_WHOLE_NUMBER, ConfigError, require_list
 
 OVERRIDE = "-b"
 """Option of overrides on the command line, by which messages name them."""
@@ -182,7 +182,7 @@ def parse_statements(
                     raise ConfigError(f"{place}: an override cannot include a file")
                 _add_included(read, _read_file(path.parent / statement.filename, place, chain), own, place)
             elif isinstance(statement, config_parser.BindingStatement):
-                _check_finite(statement.value, place)
+                _check_numbers(statement.value, place)
                 binding = Binding(statement.scope, statement.selector, statement.arg_name, statement.value, place)
                 _require_first(binding, own)
                 own[binding.key] = binding
@@ -307,15 +307,17 @@ def _explain_token_error(error: tokenize.TokenError, last: Place | None) -> str:
     return reason
 
 
-def _check_finite(value: Any, place: Place) -> None:
-    """Refuse numbers such as 1e999, which Python reads as infinite."""
+def _check_numbers(value: Any, place: Place) -> None:
+    """Refuse numbers such as 1e999, which Python reads as infinite, and whole ones that torch cannot take."""
+    if isinstance(value, int) and abs(value) > LARGEST_WHOLE_NUMBER:
+        raise ConfigError(f"{place}: a whole number is too large: none may be above {LARGEST_WHOLE_NUMBER}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{place}: a number is too large for a float, and would become infinite")
     if isinstance(value, dict):
         value = [*value.keys(), *value.values()]
     if isinstance(value, (list, tuple)):
         for item in value:
-            _check_finite(item, place)
+            _check_numbers(item, place)
 
 
 class _Parser(config_parser.ConfigParser):  # type: ignore[misc]

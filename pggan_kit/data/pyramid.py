@@ -21,7 +21,7 @@ from PIL import Image
 from pggan_kit.components import Dataset
 from pggan_kit.data.array_files import ArrayWriter, explain_disk_errors, lock_file, open_array
 from pggan_kit.data.settings import FILTERS, DataSettings
-from pggan_kit.errors import DataError, SkipImage
+from pggan_kit.errors import DataError, PluginError, SkipImage
 from pggan_kit.schedule import Size
 from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.files import UNFINISHED
@@ -82,6 +82,12 @@ class Pyramid:
             raise DataError("the data set holds no images")
         self.folder = cache_folder(settings.cache) / "pyramids"
         self.fingerprint = dataset.fingerprint()
+        # Checkpoints note it, and one that notes something else could not be loaded.
+        if type(self.fingerprint) is not str:
+            raise PluginError(
+                f"fingerprint() of the data set {type(dataset).__name__} must return a string, and returns a "
+                f"{type(self.fingerprint).__name__}"
+            )
         self._dataset = dataset
         self._settings = settings
         self._source = _digest(self.fingerprint)[:16]
@@ -177,7 +183,11 @@ class Pyramid:
                 done += len(chunk.labels) + len(chunk.skipped)
                 self._progress(done, total, what)
 
-            # Labels first: the images in their place are the sign that both are there.
+            # Labels first: images in their place are the sign that both are there, and are of one build. Damaged ones
+            # that might look whole beside other labels go before.
+            with explain_disk_errors(self.folder):
+                for size in sizes:
+                    self._name_files(size)[0].unlink(missing_ok=True)
             for writer in (*label_writers.values(), *image_writers.values()):
                 writer.commit()
         self._warn(skipped, enlarged, sizes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 
@@ -32,7 +33,7 @@ class DataSettings:
 
     filter: str = "area"
     mirror: bool = False
-    cache: str | None = None
+    cache: str | Path | None = None
     workers: int | None = None
     device_memory: int | None = None
 
@@ -40,7 +41,7 @@ class DataSettings:
         check_choice("filter", self.filter, tuple(FILTERS))
         if not isinstance(self.mirror, bool):
             raise SettingError("mirror", f"must be True or False, not {self.mirror!r}")
-        if self.cache is not None and (not isinstance(self.cache, str) or not self.cache):
+        if self.cache is not None and (not isinstance(self.cache, (str, Path)) or not str(self.cache)):
             raise SettingError("cache", f"must name a folder, or be None, not {self.cache!r}")
         check_at_least("workers", self.workers, 1, instead="None for one per core", whole=True)
         check_at_least("device_memory", self.device_memory, 0)

@@ -43,7 +43,7 @@ def open_picture(
     try:
         with ExitStack() as stack:
             file = stack.enter_context(open_regular(source)) if isinstance(source, Path) else source
-            picture = stack.enter_context(Image.open(file, formats=formats))
+            picture = stack.enter_context(Image.open(file, formats=tuple(formats)))
             _check_size(picture, max_pixels)
             yield picture
     except DataError:

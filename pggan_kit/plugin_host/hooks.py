@@ -4,34 +4,62 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import pluggy
 
-from pggan_kit.errors import Interrupted, TrainingError, UserError
+from pggan_kit.errors import Interrupted, PluginError, TrainingError, UserError
 from pggan_kit.plugin_host.loading import Plugins, Row
 from pggan_kit.plugin_host.manager import make_manager, register_hooks
+from pggan_kit.system.plain_data import PLAIN_DATA, describe_foreign_value
+
+REPORT_FACTOR = 10
+"""Factor between the numbers of failures of one observer that are reported: the 1st, the 10th, the 100th."""
+
+
+@dataclass
+class _Expendable:
+    """What is known of an observer that cannot end a run.
+
+    Attributes:
+        failures: Number of failures so far.
+        last_failure: Description of the last one.
+        failed_hooks: Hooks that have failed since the last tick, and are not called until the next one.
+        is_prepared: Whether its `before_run` has not failed.
+    """
+
+    failures: int = 0
+    last_failure: str = ""
+    failed_hooks: set[str] = field(default_factory=set)
+    is_prepared: bool = True
 
 
 class Hooks:
     """The hooks of a run: those of all plugins, and those of all components that the experiment chose.
 
-    An observer with `critical = False` cannot end a run: where it fails, it is switched off with a warning. A
-    `UserError` that it raises in `before_run`, when nothing is trained yet, still ends the run.
+    An observer with `critical = False` cannot end a run: where one of its hooks fails, this hook is tried again from
+    the next tick on; where it is `before_run`, no other is called before that. The first failure is a warning, the
+    others are counted. A `UserError` before the first step, in `before_run` or about what `save_state` returns, still
+    ends the run.
 
     Args:
         plugins: The loaded plugins, whose hooks are called first.
         components: The components by their path in the experiment (`train.loss.penalties.0`), in config order.
         silent: Kinds whose components are not called on this rank.
 
+    Attributes:
+        components: See above.
+
     Raises:
         PluginError: See `register_hooks`.
     """
 
     def __init__(self, plugins: Plugins, components: Mapping[str, tuple[Row, Any]], silent: Iterable[str] = ()) -> None:
+        self.components = components
         self._manager = make_manager()
-        self._expendable: set[str] = set()
+        self._expendable: dict[str, _Expendable] = {}
+        self._has_trained = False
         entries: list[tuple[Any, str, str]] = [(plugin.object, plugin.key, plugin.origin) for plugin in plugins.loaded]
         for path, (row, component) in components.items():
             kind = row.component.kind
@@ -39,7 +67,7 @@ class Hooks:
                 continue
             entries.append((component, path, f"{row.selector} of {row.plugin.name}"))
             if kind == "observers" and not getattr(component, "critical", True):
-                self._expendable.add(path)
+                self._expendable[path] = _Expendable()
 
         # pluggy calls the last registered first.
         for thing, name, origin in reversed(entries):
@@ -56,6 +84,10 @@ class Hooks:
         Raises:
             TrainingError: An implementation failed; the message names it, the hook, and the place on the clock.
         """
+        if hook == "after_step":
+            self._has_trained = True
+        elif hook == "after_tick":
+            self._wake_observers(arguments)
         for implementation in self.list_implementations(hook):
             self._call_implementation(implementation, hook, arguments)
 
@@ -96,51 +128,108 @@ class Hooks:
         return answers[0][1]
 
     def collect(self, hook: str, **arguments: Any) -> dict[str, Any]:
-        """Call all implementations of a hook; return their results by name."""
+        """Call all implementations of a hook that returns state for a checkpoint; return their results by name.
+
+        Raises:
+            PluginError: A result is something that no checkpoint gives back; the message names its owner and its key.
+        """
         results = {}
         for implementation in self.list_implementations(hook):
-            results[implementation.plugin_name] = self._call_implementation(implementation, hook, arguments)
-        # An observer that failed in this very call is switched off: it has no result.
-        return {name: result for name, result in results.items() if self._manager.has_plugin(name)}
+            result = self._call_implementation(implementation, hook, arguments, is_state=True)
+            # An observer that failed in this very call has no result.
+            if result is not None:
+                results[implementation.plugin_name] = result
+        return results
 
-    def _call_implementation(self, implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any]) -> Any:
-        try:
-            return _call_with_wanted(implementation, arguments)
-        except (TrainingError, Interrupted):
-            raise
-        except Exception as error:
-            name = implementation.plugin_name
-            is_expendable = name in self._expendable
-            # Wrong input has a message of its own, which needs no hook's name in front.
-            if isinstance(error, UserError) and (not is_expendable or hook == "before_run"):
-                raise
-            failure = f"{name} failed in its hook {hook}{_describe_place(arguments)}: {type(error).__name__}: {error}"
-            if not is_expendable:
-                raise TrainingError(failure) from error
-            self._switch_off(name, failure, error, arguments.get("run"))
+    def list_repeated_failures(self) -> list[str]:
+        """Return a sentence for each observer that has failed more than once: not all its failures were reported."""
+        return [
+            f"{name} failed {observer.failures} times, at last: {observer.last_failure}"
+            for name, observer in self._expendable.items()
+            if observer.failures > 1
+        ]
+
+    def _call_implementation(
+        self, implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any], is_state: bool = False
+    ) -> Any:
+        """Call an implementation; return None for an observer that fails without ending the run, or has just failed."""
+        name = implementation.plugin_name
+        observer = self._expendable.get(name)
+        if observer is not None and (hook in observer.failed_hooks or not observer.is_prepared):
             return None
 
-    def _switch_off(self, name: str, failure: str, error: Exception, run: Any) -> None:
-        """Take a failed observer out of all hooks, after its `on_error` has released its resources.
+        try:
+            result = _call_with_wanted(implementation, arguments)
+            if is_state:
+                _require_state(result, name, hook)
+            return result
+        except Interrupted:
+            raise
+        except (Exception, SystemExit) as error:  # a hook that exits must not look like the end of the run
+            is_early = hook in ("before_run", "save_state") and not self._has_trained
+            # Wrong input has a message of its own, which needs no hook's name in front.
+            if isinstance(error, UserError) and (observer is None or is_early):
+                raise
+            if observer is None and isinstance(error, TrainingError):
+                raise
+            failure = f"{name} failed in its hook {hook}{_describe_place(arguments)}: {type(error).__name__}: {error}"
+            if observer is None:
+                raise TrainingError(failure) from error
+            self._note_failure(observer, hook, failure, arguments.get("run"))
+            return None
 
-        Args:
-            name: The observer's name.
-            failure: The beginning of the warning: which hook failed, and how.
-            error: The exception that the observer raised.
-            run: The run that was passed to its hook, or None.
-        """
-        # A second failure would only hide the first one.
-        for implementation in self.list_implementations("on_error"):
-            if implementation.plugin_name == name:
-                with suppress(Exception):
-                    _call_with_wanted(implementation, {"run": run, "error": error})
-        self._manager.unregister(name=name)
+    def _note_failure(self, observer: _Expendable, hook: str, failure: str, run: Any) -> None:
+        """Let a hook of an observer rest until the next tick; report the first failure, the 10th, the 100th, ..."""
+        observer.failed_hooks.add(hook)
+        observer.failures += 1
+        observer.last_failure = failure
+        if hook == "before_run":
+            observer.is_prepared = False
+        if not _is_power(observer.failures, REPORT_FACTOR):
+            return
 
-        warning = f"{failure}. It is switched off; the run continues"
+        count = ""
+        if observer.failures > 1:
+            count = f" (failure {observer.failures})"
+        consequence = "It is tried again at the next tick; the run continues"
+        if hook in ("after_run", "on_error"):
+            consequence = "The run itself is not affected"
+        warning = f"{failure}{count}. {consequence}"
         if run is None:
             warnings.warn(warning, stacklevel=2)
         else:
             run.files.warn(warning)
+
+    def _wake_observers(self, arguments: Mapping[str, Any]) -> None:
+        """Let hooks that have failed be called again; an observer whose `before_run` failed begins with it."""
+        for name, observer in self._expendable.items():
+            observer.failed_hooks.clear()
+            if not observer.is_prepared:
+                observer.is_prepared = True
+                self.call_one(name, "before_run", **arguments)
+
+
+def _require_state(value: Any, name: str, hook: str) -> None:
+    """Check that what a hook returns for a checkpoint can be read back from it.
+
+    Raises:
+        PluginError: It cannot; the message names the owner and the key.
+    """
+    phrase = describe_foreign_value(value, f"{hook}()")
+    if phrase is None and not isinstance(value, dict):
+        phrase = f"{hook}() is a {type(value).__name__} and not a dict"
+    if phrase is not None:
+        raise PluginError(
+            f"{name}: {phrase}, which cannot be read back from a checkpoint: return a dict of {PLAIN_DATA} (of others, "
+            "for example, float(x), x.tolist() or str(path))"
+        )
+
+
+def _is_power(number: int, base: int) -> bool:
+    """Return whether a number is 1, or a power of the base."""
+    while number % base == 0:
+        number //= base
+    return number == 1
 
 
 def _call_with_wanted(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:

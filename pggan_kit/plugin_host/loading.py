@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.components import KINDS, Component
-from pggan_kit.errors import PluginError, did_you_mean, require_list, suggest
+from pggan_kit.errors import PluginError, did_you_mean, quote_path, require_list, suggest
 from pggan_kit.plugin_host.contracts import MARK, require_protocol
 from pggan_kit.plugin_host.manager import make_manager, register_hooks
-from pggan_kit.plugin_host.plugin_files import RecordedFile, import_plugin, load_plugin_file
+from pggan_kit.plugin_host.plugin_files import (
+    RecordedFile,
+    import_plugin,
+    load_plugin_file,
+    locate_plugin_file,
+)
 
 GROUP = "pggan_kit"
 """Entry-point group of installed plugins."""
@@ -248,18 +253,22 @@ def _load_extra(item: Any) -> Plugin:
 
 def _load_file(path: Path, file: Path | RecordedFile) -> Plugin:
     module, digest = load_plugin_file(file)
-    return Plugin(path.name, str(path.resolve()), module, digest)
+    return Plugin(path.name, str(locate_plugin_file(path)), module, digest)
 
 
 def find_installed_plugins() -> list[tuple[Plugin, importlib.metadata.EntryPoint]]:
     """Return the plugins of all installed distributions, not yet imported, with their entry points."""
     plugins = []
+    described: dict[importlib.metadata.Distribution, tuple[str, str]] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.dist is None:
             plugin = Plugin(entry.name, entry.value, None)
         else:
-            distribution = entry.dist.name
-            version = entry.dist.version
+            # Each look at its name or version parses the file that holds them and the whole README.
+            if entry.dist not in described:
+                metadata = entry.dist.metadata
+                described[entry.dist] = (metadata["Name"], metadata["Version"])
+            distribution, version = described[entry.dist]
             origin = f"{distribution} {version}"
             folder = str(entry.dist.locate_file(""))
             plugin = Plugin(entry.name, origin, None, distribution=distribution, version=version, folder=folder)
@@ -316,6 +325,6 @@ def load_recorded_plugins(record: Path, rows: Sequence[Mapping[str, Any]], block
         sha256: Any = row.get("sha256")
         # A file without a SHA-256 is refused by `RecordedFile`, not left out.
         if sha256 is not None or origin.endswith(".py"):
-            change = f"name it to continue with the new content: --plugin {origin}"
+            change = f"name it to continue with the new content: --plugin {quote_path(origin)}"
             files.append(RecordedFile(Path(origin), sha256, record, change))
     return load_plugins(files, blocked)

@@ -20,11 +20,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pggan_kit.errors import PluginError
+from pggan_kit.errors import PluginError, quote_path
 from pggan_kit.system.cache import cache_folder
 
 TRUSTED = "trusted_plugins"
 """Name of the file in the cache folder that lists trusted content, one SHA-256 a line."""
+
+MODULE_PREFIX = "pggan_kit_plugin_"
+"""Beginning of the module names of plugin files."""
 
 SHA256 = re.compile("[0-9a-f]{64}")
 """Pattern of a SHA-256."""
@@ -61,7 +64,7 @@ class RecordedFile:
         if not isinstance(self.sha256, str) or not SHA256.fullmatch(self.sha256):
             raise PluginError(
                 f"{self.record} names the plugin file {self.path} without its SHA-256 (64 digits from 0 to f, not "
-                f"{repr(self.sha256)[:80]}). Read the file; if you trust it, name it: --plugin {self.path}"
+                f"{repr(self.sha256)[:80]}). Read the file; if you trust it, name it: --plugin {quote_path(self.path)}"
             )
 
 
@@ -86,7 +89,7 @@ def load_plugin_file(file: Path | RecordedFile) -> tuple[ModuleType, str]:
         content = _read_named(path)
         digest = hashlib.sha256(content).hexdigest()
 
-    spec = importlib.util.spec_from_file_location(f"pggan_kit_plugin_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{MODULE_PREFIX}{path.stem}", path)
     if spec is None or spec.loader is None or path.suffix != ".py":
         raise PluginError(f"--plugin {path}: a plugin file is Python and ends in .py")
     if not isinstance(file, RecordedFile) or file.named:
@@ -101,6 +104,12 @@ def load_plugin_file(file: Path | RecordedFile) -> tuple[ModuleType, str]:
         lambda error: _advise_on_file(path, error),
     )
     return module, digest
+
+
+def locate_plugin_file(path: str | Path) -> Path:
+    """Return the absolute path of a plugin file: that of a link and not of its target, which need not end in .py."""
+    path = Path(path)
+    return path.parent.resolve() / path.name
 
 
 def _advise_on_file(path: Path, error: BaseException) -> str:
@@ -130,7 +139,7 @@ def _require_trust(file: RecordedFile, digest: str) -> None:
     if not file.named and digest not in read_trusted_hashes():
         raise PluginError(
             f"{file.record} names the plugin file {file.path}, whose content was never named on this machine: a plugin "
-            f"is code and can do anything. Read it; if you trust it, name it: --plugin {file.path}"
+            f"is code and can do anything. Read it; if you trust it, name it: --plugin {quote_path(file.path)}"
         )
 
 

@@ -17,7 +17,8 @@ from pggan_kit.report.page import Section, render_page, require_libraries
 from pggan_kit.report.plots import COLUMN, render_plot
 from pggan_kit.report.run_pictures import draw_run
 from pggan_kit.report.run_record import RunRecord, name_runs, read_run
-from pggan_kit.system.files import write_atomically
+from pggan_kit.runs.targets import require_target_outside_runs
+from pggan_kit.system.files import require_replaceable, write_atomically
 from pggan_kit.version import __version__
 
 __all__ = ["write_report"]
@@ -60,6 +61,12 @@ def write_report(
     require_list("folders", folders)
     paths = [Path(folder) for folder in folders]
     _require_different(paths)
+
+    # Targets are checked before anything is drawn, which takes long.
+    require_target_outside_runs("--out", Path(out))
+    require_replaceable(Path(out))
+    if figures is not None:
+        require_target_outside_runs("--figures", Path(figures))
 
     if any(is_ablation(path) for path in paths):
         if len(paths) > 1:

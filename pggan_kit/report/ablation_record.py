@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 from pggan_kit.errors import RunError
 from pggan_kit.report.run_record import NoTickError, RunRecord, read_run
+from pggan_kit.system.files import read_text
 
 COLUMNS = ("variant", "seed", "stage", "images", "metric", "value", "failed", "revision", "hardware")
 """Columns that `results.csv` has at least."""
@@ -147,9 +149,11 @@ def read_ablation(folder: Path) -> AblationRecord:
 
 def _read_plan(path: Path) -> dict[str, Any]:
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = json.loads(read_text(path))
         complete = _is_complete(plan)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     if not complete:
         raise RunError(f"{path} is damaged: it does not name variants, contrasts and a primary endpoint")
@@ -173,8 +177,7 @@ def _is_complete(plan: Any) -> bool:
 
 def _read_results(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_text(path))))
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -192,7 +195,7 @@ def _read_results(path: Path) -> list[dict[str, str]]:
 
 def _read_table(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8") if path.exists() else ""
+        return read_text(path) if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"cannot read {path}: {error}") from error
 
@@ -215,11 +218,11 @@ def read_contrasts(ablation: AblationRecord) -> list[Mapping[str, Any]]:
     """Return the contrasts of `analysis.json`; none before there is one.
 
     Raises:
-        RunError: The file is damaged.
+        RunError: The file is damaged, or cannot be read.
     """
     path = ablation.folder / "analysis.json"
     try:
-        contrasts = json.loads(path.read_text(encoding="utf-8"))["contrasts"]
+        contrasts = json.loads(read_text(path))["contrasts"]
 
         # Entries are used without further checks.
         for contrast in contrasts:
@@ -227,7 +230,9 @@ def read_contrasts(ablation: AblationRecord) -> list[Mapping[str, Any]]:
                 raise ValueError("a contrast lacks an entry")
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return list(contrasts)
 

@@ -79,15 +79,16 @@ def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 
     pictures = RunPictures()
     chain = list(run.lineage())
     try:
-        built = [prepare_run(ancestor.folder, plugins)[0] for ancestor in chain]
-        trained = [(prepared.schedule(), prepared.hooks()) for prepared in built]
+        built = [prepare_run(ancestor.folder, plugins, needs_data=False)[0] for ancestor in chain]
+        trained = [(prepared.resolve_schedule(), prepared.hooks()) for prepared in built]
         pictures.alpha_lines = _try_alpha_lines(run, trained, say)
         strip_alphas = _strip_alphas(run, pictures.alpha_lines)
 
         # Each checkpoint is restored by the run that wrote it.
         restores = []
         for prepared, (schedule, hooks) in zip(built, trained, strict=True):
-            restores.append(partial(restore_generator, prepared.built.experiment, schedule, hooks))
+            own = prepared.identify_networks(schedule)
+            restores.append(partial(restore_generator, prepared.built.experiment, schedule, hooks, own=own))
         with fork_random_numbers():
             for place, saved in _iterate_checkpoints(chain, say):
                 _draw_checkpoint(pictures, restores[place](saved), saved, strip_alphas, seed)
@@ -103,7 +104,7 @@ def _iterate_checkpoints(chain: Sequence[RunRecord], say: Say) -> Iterator[tuple
     """Yield the checkpoints of a lineage with their run's place in it, of each run those up to where the next began."""
     for place, ancestor in enumerate(chain):
         limit = _branch_clock_after(chain, place)
-        for saved in RunDirectory(ancestor.folder).checkpoints().load_kept(say):
+        for saved in RunDirectory(ancestor.folder).checkpoints(say=say).load_kept():
             if saved.images <= limit:
                 yield place, saved
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.config import gin_files
-from pggan_kit.errors import RunError, UserError
+from pggan_kit.errors import RunError, UserError, quote_path
 from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.system.files import read_text
 from pggan_kit.system.json_lines import JsonLines
 
 Curve = list[tuple[int, float]]
@@ -129,7 +130,8 @@ def read_run(folder: Path, name: str | None = None) -> RunRecord:
     record = _read(folder, name, set())
     if not record.rows:
         raise NoTickError(
-            f"{folder} has no tick yet, so there is nothing to report: continue it with `pggan-kit resume {folder}`"
+            f"{folder} has no tick yet, so there is nothing to report: continue it with "
+            f"`pggan-kit resume {quote_path(folder)}`"
         )
     return record
 
@@ -149,7 +151,7 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
 
     operative = folder / "operative.gin"
     try:
-        operative_text = operative.read_text(encoding="utf-8")
+        operative_text = read_text(operative)
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"cannot read {operative}: {error}") from error
 

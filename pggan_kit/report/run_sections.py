@@ -338,10 +338,24 @@ def configuration_section(runs: Sequence[RunRecord]) -> Section:
         rows = [[name, *(own.get(name) for own in settings)] for name in different[:MOST_SETTINGS]]
         section.tables.append(Table(["setting that differs", *(run.name for run in runs)], rows))
 
+    changes = list_changes(runs)
+    if changes:
+        section.tables.append(Table(["run", "changed at images", "setting", "before", "from then on"], changes))
+
     for run in runs:
         section.blocks.append(Block(f"{run.name}: given", run.given))
         section.blocks.append(Block(f"{run.name}: in effect, with all defaults", run.operative))
     return section
+
+
+def list_changes(runs: Sequence[RunRecord]) -> list[list[Any]]:
+    """Return a row for each setting that changed as a run was resumed."""
+    rows: list[list[Any]] = []
+    for run in runs:
+        for entry in run.about["changes"]:
+            for name, (before, now) in entry["bindings"].items():
+                rows.append([run.name, entry["images"], name, before, now])
+    return rows
 
 
 def parse_operative_settings(run: RunRecord) -> Mapping[str, str]:

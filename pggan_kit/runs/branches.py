@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pggan_kit.errors import RunError
 from pggan_kit.growth.fade import NETS, Fade
 from pggan_kit.plugin_host.hooks import list_implementing_classes
-from pggan_kit.runs.checkpoint_identity import Identity
+from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits
+from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import load_stage_end
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot
@@ -19,8 +20,6 @@ from pggan_kit.schedule import FADE, STABLE, Schedule
 if TYPE_CHECKING:
     from pggan_kit.plugin_host.hooks import Hooks
     from pggan_kit.runs.run import Run
-
-ARCHITECTURE = "train.architecture"
 
 
 @dataclass(frozen=True)
@@ -36,23 +35,24 @@ class BranchPoint:
     origin: dict[str, Any]
 
 
-def find_branch_point(text: str | Path) -> BranchPoint:
+def find_branch_point(text: str | Path, say: Say) -> BranchPoint:
     """Return the checkpoint that `RUN` (its last) or `RUN@STAGE` (the stage's end) names.
 
     Args:
         text: the run's folder, and after an @ the stage's number from 0, or its size: `2` or `28x28`.
+        say: the receiver of one sentence for each of its checkpoints that is damaged. Nothing is written there.
 
     Raises:
         RunError: no such run, stage or checkpoint.
     """
     folder, stage = _split_start(str(text))
     files = RunDirectory.open(folder)
-    checkpoints = files.checkpoints()
+    checkpoints = files.checkpoints(say=say)
     if stage is None:
-        entry, saved = checkpoints.find_last(files.warn)
+        entry, saved = checkpoints.find_last()
     else:
         try:
-            entry, saved = load_stage_end(checkpoints, stage, files.warn)
+            entry, saved = load_stage_end(checkpoints, stage)
         except RunError as error:
             raise RunError(f"--from {folder}@{stage}: {error}") from None
 
@@ -79,16 +79,8 @@ def _split_start(text: str) -> tuple[Path, str | None]:
 
 def _require_fit(saved: Snapshot, own: Identity, schedule: Schedule) -> None:
     """Check that a checkpoint's networks and sizes are those of this config up to the branch."""
-    # Weights fit no other architecture; other settings of it show when the weights are loaded.
-    noted = saved.identity
-    for name in (ARCHITECTURE, "train.latent_size"):
-        noted_value = noted["architecture"].get(name)
-        own_value = own["architecture"].get(name)
-        if noted_value != own_value:
-            raise RunError(f"--from: {name} is {noted_value} there, and {own_value} in this config")
-
-    noted_channels = noted["dataset"]["channels"]
-    own_channels = own["dataset"]["channels"]
+    noted_channels = saved.identity["data"]["channels"]
+    own_channels = own["data"]["channels"]
     if noted_channels != own_channels:
         raise RunError(
             f"--from: images have {noted_channels} channels there, and {own_channels} in this config's data set"
@@ -102,6 +94,11 @@ def _require_fit(saved: Snapshot, own: Identity, schedule: Schedule) -> None:
             f"--from: stages up to the branch have the sizes {', '.join(noted_sizes)} there, and "
             f"{', '.join(own_sizes)} in this config: bind schedule.sizes so that it begins like that"
         )
+
+    try:
+        require_branch_fits(saved.identity, own, saved.stage, any(saved.bridged.values()))
+    except RunError as error:
+        raise RunError(f"--from: {error}") from None
 
 
 def _require_room(saved: Snapshot, schedule: Schedule) -> None:
@@ -146,13 +143,21 @@ def load_branch_point(point: BranchPoint, own: Identity, state: TrainState, hook
     saved = replace(
         point.saved, dropped=0, rewinds=0, warned_stage=-1, last_tick=point.saved.images, means=SavedMeans()
     )
-    reset_optimizers = state.load_snapshot(saved, other_optimizers=True)
-    _require_bridges(state, hooks)
+    reset_optimizers = state.load_snapshot(saved, other_optimizers=True, own_settings=True)
+    try:
+        require_bridges(state, hooks)
+    except RunError as error:
+        raise RunError(f"--from: {error}") from None
     notes = [f"the optimizer {name} starts from scratch: {why}" for name, why in reset_optimizers.items()]
+    components, left_out = keep_states_of_same_classes(saved, hooks)
+    return replace(saved, components=components), [*notes, *left_out]
 
-    # A component's state is loaded only into the same class at the same place.
+
+def keep_states_of_same_classes(saved: Snapshot, hooks: Hooks) -> tuple[dict[str, Any], list[str]]:
+    """Return what components saved, where the same place holds the same class now, and sentences about the others."""
     own_classes = list_implementing_classes(hooks, "load_state")
     components = {}
+    notes = []
     for name, value in saved.components.items():
         noted_class = saved.component_classes.get(name)
         own_class = own_classes.get(name)
@@ -160,7 +165,7 @@ def load_branch_point(point: BranchPoint, own: Identity, state: TrainState, hook
             components[name] = value
         else:
             notes.append(f"the state that {name} ({noted_class}) saved is not loaded: {name} is {own_class} now")
-    return replace(saved, components=components), notes
+    return components, notes
 
 
 def describe_branch(text: str | Path, run: Run) -> str:
@@ -186,8 +191,12 @@ def describe_branch(text: str | Path, run: Run) -> str:
     return f"{begin}, which is over; stage {stages[len(state.starts)].size} is next"
 
 
-def _require_bridges(state: TrainState, hooks: Hooks) -> None:
-    """Check that a branch amid a fade has the old paths that its switch fades from."""
+def require_bridges(state: TrainState, hooks: Hooks) -> None:
+    """Check that networks amid a fade have the old paths that another switch fades from.
+
+    Raises:
+        RunError: they began the stage without an old path.
+    """
     if state.phase != FADE:
         return
     fade = Fade(hooks, state.experiment.fade_reals)
@@ -195,6 +204,6 @@ def _require_bridges(state: TrainState, hooks: Hooks) -> None:
         alpha = fade.compute_alpha(state.stage, state.starts[-1], state.images, net)
         if alpha != 1.0 and state.network(net).bridge is None:
             raise RunError(
-                f"--from: stage {state.stage.size} began with a hard switch there, and this config's train.switch is "
-                "amid a fade: choose the same switch, or begin at the stage's end"
+                f"stage {state.stage.size} began with a hard switch there, and this config's train.switch is amid a "
+                "fade: choose the same switch, or another one when the stage is over"
             )

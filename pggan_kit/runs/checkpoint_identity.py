@@ -1,83 +1,220 @@
-"""Identify the experiment that a checkpoint belongs to: noted in it, and compared when a run goes on from it."""
+"""Identify the experiment that a checkpoint belongs to: noted in it, and compared wherever its weights are loaded.
+
+The bindings in effect are compared, those of nested components and defaults included. What decides which function the
+weights are can never change: the networks, the schedule, and the data's channels and classes. Another data set is
+refused where a run is resumed. Everything else may change then, and is recorded with its clock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ast
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pggan_kit.errors import RunError
+from pggan_kit.schedule import Schedule, at_height
 
 if TYPE_CHECKING:
     from pggan_kit.data.sampler import Data
-    from pggan_kit.experiment import Experiment
-    from pggan_kit.schedule import Schedule
 
-SECTIONS = {"architecture": "architecture", "schedule": "schedule", "dataset": "data set"}
-"""Sections that are compared, and their names in errors."""
+Settings = Mapping[str, Mapping[str, str]]
+"""By place in the experiment (`train.loss`): the bindings in effect there and in what it holds, with their values."""
+
+PLACES = {
+    "architecture": ("train.architecture", "train.latent_size"),
+    "resampling": ("train.resampling",),
+    "image_resampling": ("train.image_resampling",),
+}
+"""Places whose settings decide, with the schedule, which function the weights are, by section of an identity."""
+
+NETWORKS = {
+    "architecture": "architecture",
+    "resampling": "resampling",
+    "image_resampling": "resampling of images",
+    "schedule": "schedule",
+    "data": "kind of data",
+}
+"""Sections that are compared wherever weights are loaded, and their names in errors."""
+
+EXPERIMENT = {**NETWORKS, "dataset": "data set"}
+"""Sections that are compared where a run is resumed, and their names in errors."""
+
+SECTIONS = (*EXPERIMENT, "settings")
+"""All sections of an identity. Those of the last may change when a run is resumed."""
 
 Identity = dict[str, dict[str, str]]
 """Settings of each section as text, by name."""
+
+Change = tuple[str | None, str | None]
+"""A setting's value before and now; None where there is no such setting."""
 
 MISSING = "nothing"
 _LONGEST = 80
 _SHOWN = 3
 
 
-def identify_experiment(experiment: Experiment, schedule: Schedule, data: Data) -> Identity:
-    """Return the identity that an experiment's checkpoints note.
+def identify_networks(settings: Settings, schedule: Schedule) -> Identity:
+    """Return what decides which function the weights of an experiment's networks are.
 
     Args:
-        experiment: the experiment; its architecture and resampling are described by their classes and public plain
-            attributes.
+        settings: the settings in effect.
         schedule: the stages.
-        data: the opened data set.
     """
-    architecture = {"train.latent_size": str(experiment.latent_size)}
-    for name in ("architecture", "resampling", "image_resampling"):
-        architecture |= _describe_component(f"train.{name}", getattr(experiment, name))
+    identity: Identity = {}
+    for section, places in PLACES.items():
+        identity[section] = _merge_places(settings, places)
 
     # What was configured stands first: it explains what follows from it.
     stages = {"sizes": ", ".join(stage.size for stage in schedule.stages), "total_images": str(schedule.total)}
     for stage in schedule.stages:
         for name in ("fade_images", "stable_images", "batch_size"):
             stages[f"{name} at {stage.size}"] = str(getattr(stage, name))
+    identity["schedule"] = stages
 
-    dataset = {
-        **_describe_component("train.dataset", experiment.dataset),
-        "images": str(len(data)),
-        "channels": str(data.image_channels),
-        "classes": str(data.classes),
-        "data.filter": experiment.data.filter,
-        "data.mirror": str(experiment.data.mirror),
-        "content": data.fingerprint,
+    base = schedule.stages[0]
+    identity["data"] = {"channels": str(base.image_channels), "classes": str(base.classes)}
+    return identity
+
+
+def identify_experiment(settings: Settings, schedule: Schedule, data: Data) -> Identity:
+    """Return the identity that an experiment's checkpoints note.
+
+    Args:
+        settings: the settings in effect.
+        schedule: the stages.
+        data: the opened data set.
+    """
+    # The schedule is compared stage by stage: an epoch may be written in images.
+    deciding = {place for places in PLACES.values() for place in places}
+    others = [place for place in settings if place not in deciding and not place.startswith("schedule.")]
+    return {
+        **identify_networks(settings, schedule),
+        "dataset": {"images": str(len(data)), "content": data.fingerprint},
+        "settings": _merge_places(settings, others),
     }
-    return {"architecture": architecture, "schedule": stages, "dataset": dataset}
 
 
-def require_same(noted: Identity, own: Identity) -> None:
-    """Check that a checkpoint belongs to this experiment; one that notes no identity, of an older version, passes.
+def _merge_places(settings: Settings, places: Iterable[str]) -> dict[str, str]:
+    merged: dict[str, str] = {}
+    for place in places:
+        merged |= settings[place]
+    return merged
+
+
+def require_same(noted: Identity, own: Identity, sections: Mapping[str, str] = EXPERIMENT) -> None:
+    """Check that a checkpoint belongs to this experiment; one that was saved outside of a run passes.
 
     Args:
         noted: the identity in the checkpoint; empty where it notes none.
-        own: the experiment's identity.
+        own: the experiment's identity; empty where a run was made by hand.
+        sections: the sections to compare, and their names in errors.
 
     Raises:
-        RunError: another architecture, schedule or data set; the message says which, and how they differ.
+        RunError: other networks, another schedule or data set; the message says which bindings differ, and how.
     """
-    if not noted:
+    if not noted or not own:
         return
 
     # One message for all sections, since one change often shows in several.
     differing = []
-    for section, name in SECTIONS.items():
+    for section, name in sections.items():
         difference = _describe_difference(noted[section], own[section])
         if difference:
             differing.append(f"another {name} ({difference})")
     if differing:
         raise RunError(
-            f"the checkpoint is of {' and of '.join(differing)}. To go on from its weights nevertheless, begin a new "
-            "run from it: pggan-kit train CONFIG --from RUN"
+            f"the checkpoint is of {' and of '.join(differing)}. Change the run's config.gin back; or, to go on from "
+            "its weights with other settings, begin a new run from it: pggan-kit train CONFIG --from RUN"
         )
+
+
+def require_same_networks(noted: Identity, own: Identity) -> None:
+    """Check that a checkpoint's weights are the function that this experiment describes; see `require_same`."""
+    require_same(noted, own, NETWORKS)
+
+
+def require_branch_fits(noted: Identity, own: Identity, stage: int, bridged: bool) -> None:
+    """Check that the networks of a branch are those of a checkpoint, as far as they have grown there.
+
+    Args:
+        noted: the identity in the checkpoint; empty where it was saved outside of a run.
+        own: the branch's identity; empty where a run was made by hand.
+        stage: the checkpoint's stage.
+        bridged: whether the checkpoint has an old path.
+
+    Raises:
+        RunError: a binding differs that has an effect at the stages up to the branch; the message names it.
+    """
+    if not noted or not own:
+        return
+
+    # Resampling of features begins with the first growth; that of images shows in old paths alone.
+    sections = ["architecture"]
+    if stage > 0:
+        sections.append("resampling")
+    if bridged:
+        sections.append("image_resampling")
+
+    heights = [int(size.partition("x")[0]) for size in read_noted_sizes(noted)[: stage + 1]]
+    for section in sections:
+        for name, (before, now) in list_changes(noted[section], own[section]).items():
+            if not _are_same_at(before, now, heights):
+                raise RunError(
+                    f"{_shorten(name)} is {_shorten(before)} there, and {_shorten(now)} in this config: bind it to the "
+                    "value that it has there"
+                )
+
+
+def _are_same_at(one: str | None, other: str | None, heights: Sequence[int]) -> bool:
+    """Return whether two values, at least one of them per stage, are the same at all of these stages."""
+    try:
+        values = [ast.literal_eval(str(one)), ast.literal_eval(str(other))]
+        if not any(isinstance(value, Mapping) for value in values):
+            return False
+        return all(at_height(values[0], height) == at_height(values[1], height) for height in heights)
+    except (ValueError, SyntaxError, TypeError):  # no literal, or no value for each stage
+        return False
+
+
+def list_changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Change]:
+    """Return the settings that differ, by name."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return {name: (before.get(name), now.get(name)) for name in names}
+
+
+def are_below(changes: Iterable[str], settings: Settings, places: Iterable[str]) -> bool:
+    """Return whether one of the settings that changed is in effect at one of these places."""
+    names = _merge_places(settings, places)
+    return any(name in names for name in changes)
+
+
+def describe_changes(changes: Mapping[str, Change]) -> str:
+    """Return settings that changed as one line, `train.seed: 0 -> 1; ...`."""
+    return "; ".join(f"{name}: {_shorten(before)} -> {_shorten(now)}" for name, (before, now) in changes.items())
+
+
+def is_list_of_changes(value: object) -> bool:
+    """Return whether a value, read from a file, is the list of what changed as a run was resumed.
+
+    Its entries have the clock `images`, and under `bindings` pairs of the value before and the value after, by name.
+    """
+    if not isinstance(value, list):
+        return False
+    for entry in value:
+        if not isinstance(entry, dict) or type(entry.get("images")) is not int:
+            return False
+        bindings = entry.get("bindings")
+        if not isinstance(bindings, dict) or not all(isinstance(name, str) for name in bindings):
+            return False
+        if not all(_is_pair_of_texts(values) for values in bindings.values()):
+            return False
+    return True
+
+
+def _is_pair_of_texts(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return all(text is None or isinstance(text, str) for text in value)
 
 
 def read_noted_sizes(noted: Identity) -> list[str]:
@@ -100,11 +237,13 @@ def read_noted_fingerprint(noted: Identity) -> str | None:
 
 def _describe_difference(noted: Mapping[str, str], own: Mapping[str, str]) -> str:
     """Return the first settings that differ, in words; nothing where none does."""
-    names = [name for name in {**noted, **own} if noted.get(name) != own.get(name)]
-    shown = [f"{name}: {_shorten(noted.get(name))} there, {_shorten(own.get(name))} here" for name in names[:_SHOWN]]
+    changes = list_changes(noted, own)
+    shown = []
+    for name, (before, now) in list(changes.items())[:_SHOWN]:
+        shown.append(f"{_shorten(name)}: {_shorten(before)} there, {_shorten(now)} here")
     text = "; ".join(shown)
-    if len(names) > _SHOWN:
-        text += f"; and {len(names) - _SHOWN} more"
+    if len(changes) > _SHOWN:
+        text += f"; and {len(changes) - _SHOWN} more"
     return text
 
 
@@ -116,22 +255,3 @@ def _shorten(value: Any) -> str:
     if len(text) > _LONGEST:
         return text[:_LONGEST] + "..."
     return text
-
-
-def _describe_component(name: str, component: Any) -> dict[str, str]:
-    """Return a component's class under its name, and its public plain attributes."""
-    class_name = type(component).__name__
-    settings = {name: class_name}
-    for key, value in getattr(component, "__dict__", {}).items():
-        if not key.startswith("_") and _is_plain(value):
-            settings[f"{class_name}.{key}"] = repr(value)
-    return settings
-
-
-def _is_plain(value: Any) -> bool:
-    """Return whether a value consists of numbers, texts and None, in dicts, lists and tuples."""
-    if isinstance(value, Mapping):
-        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain(item) for item in value)
-    return value is None or type(value) in (bool, int, float, str)

@@ -5,28 +5,28 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.runs.snapshot import Snapshot
-from pggan_kit.system.files import UNFINISHED, write_atomically
+from pggan_kit.system.files import is_unfinished, read_bytes, write_atomically
 from pggan_kit.system.json_text import json_text
 
 MANIFEST = "manifest.json"
 
 DAMAGED = ".damaged"
-"""Suffix that the next save adds to the name of a file whose content has changed, so that it is not used again."""
+"""Suffix that a cleaning adds to the name of a file whose content has changed, so that it is not used again."""
 
 _NAME = re.compile(r"(\d{12,})-([0-9a-f]{8})\.pt")
 _SHA256 = re.compile("[0-9a-f]{64}")
-_CHUNK = 1 << 24
 
 KEEP = 2
 """Number of the last checkpoints that are kept where nothing else is asked for."""
@@ -43,29 +43,56 @@ class Entry:
         images: the clock at which it was saved.
         sha256: the hash of the file's content.
         forever: whether it is kept however many follow.
+        between_ticks: whether it is removed as soon as another one follows; see `Snapshot`.
     """
 
     file: str
     images: int
     sha256: str
     forever: bool
+    between_ticks: bool = False
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """The files of the folder, as far as their names and the manifest tell.
+
+    Attributes:
+        entries: the checkpoints, oldest first; files that the manifest lists were not read yet.
+        leftovers: whole checkpoints that the manifest no longer lists, since a process was killed before it had removed
+            them; oldest first.
+        damaged: names of unlisted files whose content has changed.
+        is_as_listed: whether the manifest has just these entries.
+    """
+
+    entries: list[Entry]
+    leftovers: list[Entry]
+    damaged: list[str]
+    is_as_listed: bool
 
 
 class Checkpoints:
     """The `checkpoints/` folder of a run.
 
-    Reading never changes anything in it. The first save of a process cleans up after one that was killed: it removes
-    unfinished files, and sets damaged checkpoints aside.
+    A file proves itself: its name begins with its clock and carries the first digits of its content's SHA-256, and its
+    content says whether it is to stay. The manifest lists the files; where it is lost, or wrong about a file that
+    proves itself, the file is believed.
+
+    Reading never changes anything in the folder. `clean_up`, which a process that trains calls once, corrects the
+    manifest, sets damaged checkpoints aside, and removes what processes have left that were killed.
 
     Args:
         folder: the folder, which is made when the first checkpoint is written.
         keep: number of the last checkpoints that are kept, besides those saved with `forever`.
+        say: the receiver of one sentence for each file that is damaged, missing or not believed.
     """
 
-    def __init__(self, folder: Path, keep: int = KEEP) -> None:
+    def __init__(self, folder: Path, keep: int = KEEP, say: Say = warnings.warn) -> None:
         self.folder = folder
         self.keep = keep
+        self._say = say
         self._is_clean = False
+        self._known: list[Entry] = []
 
     def save(self, snapshot: Snapshot, forever: bool = False) -> Path:
         """Write a checkpoint, then the manifest, then remove the checkpoints that are no longer kept.
@@ -83,12 +110,13 @@ class Checkpoints:
         except OSError as error:
             raise TrainingError(f"cannot make {self.folder}: {error.strerror or error}") from error
         try:
-            return self._save(snapshot, forever)
+            return self._save(replace(snapshot, forever=forever))
         except RunError as error:  # the input was right: a run that was going on failed
             raise TrainingError(str(error)) from error
 
-    def _save(self, snapshot: Snapshot, forever: bool) -> Path:
-        before = self._clean_up()
+    def _save(self, snapshot: Snapshot) -> Path:
+        self.clean_up()
+        before = self._list_present()
 
         # The checkpoint itself, under a name that no other content has.
         buffer = io.BytesIO()
@@ -98,23 +126,33 @@ class Checkpoints:
         path = self.folder / f"{snapshot.images:012d}-{sha256[:8]}.pt"
         write_atomically(path, content)
 
-        # The same content may have been saved before, to be kept forever.
-        entries = []
-        for entry in before:
-            if entry.file == path.name:
-                forever = forever or entry.forever
-            else:
-                entries.append(entry)
-        entries.append(Entry(path.name, snapshot.images, sha256, forever))
+        # The same content may have been saved before.
+        entries = [entry for entry in before if entry.file != path.name]
+        # One that was written between two ticks pushes none of a tick out: the run may have to go back there.
+        dropped = [entry for entry in entries if entry.between_ticks]
+        entries.append(Entry(path.name, snapshot.images, sha256, snapshot.forever, snapshot.between_ticks))
+        passing = [entry for entry in entries if not entry.forever and not entry.between_ticks]
+        dropped += passing[: max(0, len(passing) - self.keep)]
 
         # A file is removed only when the manifest no longer lists it.
-        passing = [entry for entry in entries if not entry.forever]
-        dropped = passing[: max(0, len(passing) - self.keep)]
-        self._write_manifest([entry for entry in entries if entry not in dropped])
+        self._known = [entry for entry in entries if entry not in dropped]
+        self._write_manifest(self._known)
         for entry in dropped:
             with suppress(OSError):  # a file too many does no harm
                 (self.folder / entry.file).unlink()
         return path
+
+    def _list_present(self) -> list[Entry]:
+        """Return the rows of checkpoints whose files are there; say which were taken away since the last save."""
+        entries = self.read_entries()
+        present = set(self._list_names())
+        gone = [entry.file for entry in self._known if entry.file not in present]
+        if gone:
+            self._say(
+                f"{len(gone)} checkpoints were removed from {self.folder} while the run was training: "
+                f"{', '.join(gone)}. The run continues; put them back if they are needed"
+            )
+        return [entry for entry in entries if entry.file in present]
 
     def find_last_file(self) -> Path | None:
         """Return the last checkpoint's file, or None where nothing was written yet."""
@@ -124,71 +162,55 @@ class Checkpoints:
         return self.folder / entries[-1].file
 
     def has_files(self) -> bool:
-        """Return whether there is any file, whole or not, besides unfinished ones."""
-        return any(self.folder.glob("[!.]*"))
+        """Return whether there is any file, whole or not, besides unfinished ones.
 
-    def read_entries(self, say: Say = warnings.warn) -> list[Entry]:
-        """Return the manifest's rows, oldest first; none where nothing was written yet.
-
-        Where the manifest is missing or damaged, the rows are made from the files whose content has the hash that their
-        name begins with. Which of them were to stay forever is not known then, so all are.
-
-        Args:
-            say: the receiver of one sentence where the manifest is missing or damaged.
+        Raises:
+            RunError: the folder cannot be read.
         """
-        manifest = self.folder / MANIFEST
-        try:
-            listed = _parse_manifest(manifest.read_bytes())
-            problem = "is damaged"
-        except FileNotFoundError:
-            listed = None
-            problem = "is missing"
-        except OSError as error:
-            listed = None
-            problem = f"cannot be read ({error.strerror})"
-        if listed is not None:
-            return listed
+        return any(not name.startswith(".") for name in self._list_names())
 
-        # A folder without any checkpoint has no manifest yet: that is no problem to report.
-        whole, damaged = self._list_files()
-        if whole or damaged or problem != "is missing":
-            left_out = ""
-            if damaged:
-                left_out = f", and left out as damaged: {', '.join(damaged)}"
-            say(f"{manifest} {problem}: {len(whole)} whole checkpoints were found without it{left_out}")
-        return whole
+    def read_entries(self) -> list[Entry]:
+        """Return the rows of the checkpoints, oldest first; none where nothing was written yet.
 
-    def load_last(self, say: Say = warnings.warn) -> Snapshot:
+        They are those of the manifest, and whole checkpoints that a killed process did not get to list. Where the
+        manifest is missing or damaged, they are made from the files that prove themselves.
+
+        Raises:
+            RunError: the folder cannot be read.
+        """
+        return self._survey().entries
+
+    def load_last(self) -> Snapshot:
         """Return the content of the last whole checkpoint, on the CPU; see `find_last`."""
-        return self.find_last(say)[1]
+        return self.find_last()[1]
 
-    def find_last(self, say: Say = warnings.warn) -> tuple[Entry, Snapshot]:
-        """Return the last whole checkpoint: its row in `read_entries()`, and its content, on the CPU.
-
-        Args:
-            say: the receiver of one sentence that names later checkpoints that are damaged, and the one that is used.
+    def find_last(self) -> tuple[Entry, Snapshot]:
+        """Return the last whole checkpoint: its row, and its content, on the CPU.
 
         Raises:
             RunError: there is none, none is whole, or its content is corrupt.
         """
+        # What a killed process did not get to remove is better than nothing.
+        survey = self._survey()
         reasons = []
-        for entry in reversed(self.read_entries(say)):
+        for entry in reversed([*survey.leftovers, *survey.entries]):
             try:
-                content = self._read_content(entry)
-            except _DamagedError as error:
+                content, sha256 = self._read_whole(entry)
+            except _UnusableError as error:
                 reasons.append(str(error))
                 continue
             if reasons:
-                say(f"{'; '.join(reasons)}. Using the one before: images {entry.images} ({entry.file})")
-            return entry, self._decode(entry, content)
+                self._say(f"{'; '.join(reasons)}. Using the one before: images {entry.images} ({entry.file})")
+            return replace(entry, sha256=sha256), self._decode(entry, content)
 
-        # Nothing can be loaded: the message says whether there ever was anything.
+        # Nothing can be loaded: the message says whether there is anything.
         if reasons:
             raise RunError(f"no checkpoint in {self.folder} is whole: {reasons[0]}")
         if self.has_files():
             raise RunError(f"no checkpoint in {self.folder} is whole")
         raise RunError(
-            f"{self.folder} holds no checkpoint: the run ended before its first tick. Start it again from scratch"
+            f"{self.folder} holds no checkpoint, so there is nothing to continue from. If it was moved or its disk is "
+            "not there, put it back"
         )
 
     def load(self, entry: Entry) -> Snapshot:
@@ -197,36 +219,197 @@ class Checkpoints:
         Raises:
             RunError: it is damaged or corrupt.
         """
-        return self._decode(entry, self._read_content(entry))
+        content, _ = self._read_whole(entry)
+        return self._decode(entry, content)
 
-    def load_kept(self, say: Say = warnings.warn) -> Iterator[Snapshot]:
+    def load_kept(self) -> Iterator[Snapshot]:
         """Yield the contents of those saved with `forever` and of the last, oldest first, one at a time.
 
-        Args:
-            say: the receiver of one sentence for each that is damaged and so left out.
+        One that is damaged is said and left out.
         """
-        entries = self.read_entries(say)
+        entries = self.read_entries()
         for entry in entries:
             if not entry.forever and entry is not entries[-1]:
                 continue
             try:
                 snapshot = self.load(entry)
             except RunError as error:
-                say(str(error))
+                self._say(str(error))
                 continue
             yield snapshot
 
-    def _read_content(self, entry: Entry) -> bytes:
-        path: Path = self.folder / entry.file
+    def clean_up(self) -> list[str]:
+        """Correct the manifest, set damaged files aside, and remove leftovers; only the first call does anything.
+
+        Removed are unfinished files, and whole checkpoints that were dropped from the manifest before their process was
+        killed, if another one is whole.
+
+        Returns:
+            The names of the files that were removed.
+
+        Raises:
+            RunError: the folder cannot be read, or the manifest not written.
+        """
+        if self._is_clean:
+            return []
+        names = self._list_names()
+        survey = self._survey()
+        removed = [name for name in names if is_unfinished(name)]
+
+        # A damaged checkpoint would count among those kept, and push a whole one out.
+        whole = [entry for entry in map(self._verify, survey.entries) if entry is not None]
+        for name in survey.damaged:
+            self._set_aside(name)
+        if whole:
+            removed += [entry.file for entry in survey.leftovers]
+        else:
+            whole = survey.leftovers
+
+        if whole != survey.entries or not survey.is_as_listed:
+            self._write_manifest(whole)
+        for name in removed:
+            with suppress(OSError):  # a file too many does no harm
+                (self.folder / name).unlink()
+        self._known = whole
+        self._is_clean = True
+        return removed
+
+    def _verify(self, entry: Entry) -> Entry | None:
+        """Return the row that is true of a file, or None where it is no checkpoint any more, which is said."""
         try:
-            if not path.is_file():  # to read a pipe in its place would wait forever
-                raise FileNotFoundError(2, "no such file")
-            content = path.read_bytes()
+            _, sha256 = self._read_whole(entry)
+        except _ChangedError:
+            self._set_aside(entry.file)
+            return None
+        except _UnusableError as error:
+            if not os.path.lexists(self.folder / entry.file):
+                self._say(f"{error}. It is no longer listed")
+                return None
+
+            # It may be whole, and its turn to be removed must not come while nobody can tell.
+            self._say(f"{error}. It stays where it is")
+            return replace(entry, forever=True)
+        return replace(entry, sha256=sha256)
+
+    def _set_aside(self, name: str) -> None:
+        """Rename a damaged file, so that nothing uses it again, and say so."""
+        path = self.folder / name
+        kept = path.with_name(name + DAMAGED)
+        try:
+            path.rename(kept)
+        except OSError as error:
+            self._say(f"{path} is damaged, and cannot be renamed to {kept.name}: {error.strerror}")
+        else:
+            self._say(f"{path} is damaged: its content is not what was written. It was renamed to {kept.name}")
+
+    def _list_names(self) -> list[str]:
+        """Return the names of all files in the folder; none where there is no folder.
+
+        Raises:
+            RunError: the folder cannot be read: nobody can tell what is in it.
+        """
+        try:
+            return sorted(os.listdir(self.folder))
+        except FileNotFoundError:
+            if not self.folder.is_symlink():
+                return []
+            problem = f"{self.folder} is a link to {os.readlink(self.folder)}, which is not there"
+        except OSError as error:
+            problem = f"cannot read {self.folder}: {error.strerror}"
+        raise RunError(
+            f"{problem}. The checkpoints may be intact: correct the folder's permissions, or make its disk available "
+            "again, and repeat the command"
+        )
+
+    def _survey(self) -> _Survey:
+        """Compare the files of the folder with the manifest."""
+        names = self._list_names()
+        listed, problem = self._read_manifest()
+        listed_names = {entry.file for entry in listed or ()}
+
+        # Files that no row names speak for themselves. Only a killed process leaves any.
+        whole: list[Entry] = []
+        damaged: list[str] = []
+        for name in names:
+            if _NAME.fullmatch(name) and name not in listed_names:
+                try:
+                    whole.append(self._make_entry(name))
+                except _ChangedError:
+                    damaged.append(name)
+                except _UnusableError as error:
+                    self._say(str(error))
+        whole.sort(key=self._sort_key)
+
+        if listed is None:
+            # A process that is killed in its first save leaves one file and no manifest yet.
+            others = [name for name in names if name.endswith(".pt") and not _NAME.fullmatch(name)]
+            is_first_save = problem == "is missing" and len(whole) <= 1 and not damaged
+            if not is_first_save:
+                left_out = ""
+                if damaged or others:
+                    left_out = f", and left out as damaged: {', '.join([*damaged, *others])}"
+                manifest = self.folder / MANIFEST
+                self._say(f"{manifest} {problem}: {len(whole)} whole checkpoints were found without it{left_out}")
+            return _Survey(whole, [], damaged, is_as_listed=not whole)
+
+        # One later than the last row was not listed yet; one that is to stay was never dropped.
+        newest = listed[-1].images if listed else -1
+        earlier = [entry for entry in whole if entry.images <= newest]
+        kept = [entry for entry in earlier if entry.forever]
+        leftovers = [entry for entry in earlier if not entry.forever]
+        later = [entry for entry in whole if entry.images > newest]
+        entries = [*listed, *later]
+        if kept:
+            entries = sorted([*kept, *entries], key=lambda entry: entry.images)
+        return _Survey(entries, leftovers, damaged, is_as_listed=entries == listed)
+
+    def _make_entry(self, name: str) -> Entry:
+        """Return the row of a file that no row names, from its name and its content.
+
+        Raises:
+            _UnusableError: it cannot be read, or does not prove itself.
+        """
+        content, sha256 = self._read_proven(name)
+        images = int(name.partition("-")[0])
+        entry = Entry(name, images, sha256, forever=True)
+        try:
+            snapshot = self._decode(entry, content)
+        except RunError:  # whoever loads it says why it is refused; it is not ours to remove
+            return entry
+        return replace(entry, forever=snapshot.forever, between_ticks=snapshot.between_ticks)
+
+    def _read_whole(self, entry: Entry) -> tuple[bytes, str]:
+        """Return the content of a checkpoint's file, and its SHA-256.
+
+        Raises:
+            _UnusableError: it cannot be read, or does not prove itself.
+        """
+        content, sha256 = self._read_proven(entry.file)
+        if sha256 != entry.sha256:
+            self._say(
+                f"{self.folder / MANIFEST} has a wrong SHA-256 for {entry.file}, whose name carries that of its "
+                "content: the file is used"
+            )
+        return content, sha256
+
+    def _read_proven(self, name: str) -> tuple[bytes, str]:
+        """Return the content of a file, and its SHA-256, whose first digits its name carries.
+
+        Raises:
+            _ChangedError: its content has changed.
+            _UnusableError: it cannot be read.
+        """
+        path = self.folder / name
+        try:
+            if path.exists() and not path.is_file():  # to read a pipe in its place would wait forever
+                raise _ChangedError(f"{path} is damaged: it is no file")
+            content = read_bytes(path)
         except (OSError, MemoryError) as error:
-            raise _DamagedError(f"cannot read {path}: {getattr(error, 'strerror', 'too large')}") from error
-        if hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise _DamagedError(f"{path} is damaged: its SHA-256 is not the one that was noted when it was written")
-        return content
+            raise _UnusableError(f"cannot read {path}: {getattr(error, 'strerror', 'too large')}") from error
+        sha256 = hashlib.sha256(content).hexdigest()
+        if not name.endswith(f"-{sha256[:8]}.pt"):
+            raise _ChangedError(f"{path} is damaged: its SHA-256 is not the one that was noted when it was written")
+        return content, sha256
 
     def _decode(self, entry: Entry, content: bytes) -> Snapshot:
         path: Path = self.folder / entry.file
@@ -242,93 +425,58 @@ class Checkpoints:
         except RunError as error:
             raise RunError(f"{path}: {error}") from error
 
-    def _list_files(self) -> tuple[list[Entry], list[str]]:
-        """Return rows for the files that are whole, oldest first, and the names of the others."""
-        whole: list[Entry] = []
-        damaged: list[str] = []
-        for path in sorted(self.folder.glob("*.pt"), key=_sort_key):
-            name = _NAME.fullmatch(path.name)
-            sha256 = None
-            if name is not None:
-                sha256 = _hash_file(path)
-            if name is not None and sha256 is not None and sha256.startswith(name[2]):
-                whole.append(Entry(path.name, int(name[1]), sha256, forever=True))
-            else:
-                damaged.append(path.name)
-        return whole, damaged
+    def _read_manifest(self) -> tuple[list[Entry] | None, str]:
+        """Return the manifest's rows; or None, and what is wrong with it."""
+        try:
+            content = read_bytes(self.folder / MANIFEST)
+        except FileNotFoundError:
+            return None, "is missing"
+        except OSError as error:
+            return None, f"cannot be read ({error.strerror})"
+        rows = _parse_manifest(content)
+        if rows is None:
+            return None, "is damaged"
+        return rows, ""
 
-    def _clean_up(self) -> list[Entry]:
-        """Return the rows of whole checkpoints; the first call removes leftovers and sets damaged ones aside."""
-        entries = self.read_entries()
-        if self._is_clean:
-            return entries
-
-        with suppress(OSError):
-            for leftover in self.folder.glob(f".*{UNFINISHED}"):
-                leftover.unlink()
-
-        # A damaged checkpoint would count among those kept, and push a whole one out.
-        whole = [entry for entry in entries if _hash_file(self.folder / entry.file) == entry.sha256]
-        if whole != entries:
-            self._write_manifest(whole)
-            for entry in entries:
-                if entry not in whole:
-                    path = self.folder / entry.file
-                    with suppress(OSError):
-                        path.rename(path.with_name(path.name + DAMAGED))
-        self._is_clean = True
-        return whole
-
-    def _write_manifest(self, entries: list[Entry]) -> None:
+    def _write_manifest(self, entries: Sequence[Entry]) -> None:
         rows = [asdict(entry) for entry in entries]
         write_atomically(self.folder / MANIFEST, json_text(rows, indent=1).encode())
 
+    def _sort_key(self, entry: Entry) -> tuple[int, int, str]:
+        """Return a sort key: the clock, then the time, since a stage's end and the next one's start share a clock."""
+        try:
+            written = (self.folder / entry.file).stat().st_mtime_ns
+        except OSError:
+            written = 0
+        return entry.images, written, entry.file
 
-class _DamagedError(RunError):
-    """A file that is missing, or whose content has changed: the one before may be whole."""
+
+class _UnusableError(RunError):
+    """A file that is missing or cannot be read now: the one before may be whole."""
+
+
+class _ChangedError(_UnusableError):
+    """A file whose content is not what was written."""
 
 
 def _parse_manifest(content: bytes) -> list[Entry] | None:
-    """Return the manifest's rows, or None where it was not written here: a name in it must not lead elsewhere."""
+    """Return the manifest's rows, or None where it is not as it was written: a name in it must not lead elsewhere."""
     # The file may hold anything: a look-up in what is no list of rows fails.
     try:
         rows = json.loads(content)
-        is_valid = all(
-            _NAME.fullmatch(row["file"])
-            and _SHA256.fullmatch(row["sha256"])
+        is_valid = isinstance(rows, list) and all(
+            _SHA256.fullmatch(row["sha256"])
             and type(row["images"]) is int
             and type(row["forever"]) is bool
+            and row["file"] == f"{row['images']:012d}-{row['sha256'][:8]}.pt"
+            and type(row.get("between_ticks", False)) is bool
             for row in rows
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    if not is_valid or not isinstance(rows, list):
+    if not is_valid:
         return None
-    return [Entry(row["file"], row["images"], row["sha256"], row["forever"]) for row in rows]
-
-
-def _hash_file(path: Path) -> str | None:
-    """Return the SHA-256 of a file's content, or None where it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    except OSError:
-        return None
-    return digest.hexdigest()
-
-
-def _sort_key(path: Path) -> tuple[int, int, str]:
-    """Return a sort key: the clock, then the time, since a stage's end and the next one's start share a clock."""
-    name = _NAME.fullmatch(path.name)
-    images = -1
-    if name is not None:
-        images = int(name[1])
-    try:
-        written = path.stat().st_mtime_ns
-    except OSError:
-        written = 0
-    return images, written, path.name
+    return [
+        Entry(row["file"], row["images"], row["sha256"], row["forever"], row.get("between_ticks", False))
+        for row in rows
+    ]

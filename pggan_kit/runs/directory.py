@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import shlex
 import sys
 import time
 import warnings
@@ -13,10 +15,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.errors import RunError
+from pggan_kit.data.recorded import RecordedDataset, read_record
+from pggan_kit.errors import RunError, TrainingError, quote_path
+from pggan_kit.runs.checkpoint_identity import is_list_of_changes
 from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
 from pggan_kit.system import distributed
-from pggan_kit.system.files import write_atomically
+from pggan_kit.system.files import (
+    is_unfinished,
+    make_whole_folder,
+    open_regular,
+    read_bytes,
+    read_text,
+    remove_unfinished,
+    write_atomically,
+)
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import LOCK, RunLock
@@ -27,69 +39,141 @@ ROOT = Path("runs")
 LONGEST_NAME = 60
 """Maximum characters of a config's name in a run's: with four bytes each they still fit a file name."""
 
+START = ("config.gin", "operative.gin", "run.json")
+"""Names of the files that a run begins with, in the order of writing: the last one makes the folder a run."""
+
+NOT_EMPTY = (errno.EEXIST, errno.ENOTEMPTY)
+"""Errors of renaming a folder to the name of one that is not empty."""
+
 
 class RunDirectory:
     """The files of a run.
 
     `run.json` (plugins, overrides, environment), `config.gin` (self-contained), `operative.gin`, `log.txt`,
     `stats.jsonl`, `checkpoints/`, and what observers add.
+
+    Attributes:
+        path: the folder.
+        warned: the warnings that this process has written to `log.txt`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows = JsonLines(path / "stats.jsonl")
         self._lock: RunLock | None = None
+        self.warned: set[str] = set()
+        self._start: dict[str, bytes] | None = None
+        self._has_rows = False
 
     @classmethod
-    def create(cls, path: Path | None, name: str) -> RunDirectory:
+    def create(cls, path: Path | None, name: str, start: Mapping[str, str]) -> RunDirectory:
         """Make a new directory and lock it: `path`, or the next number under `runs/`, as `runs/00007-mnist`.
+
+        A folder that is not there yet appears with all files that a run begins with, or not at all. In an empty folder
+        that is there, which may be a disk of its own, `run.json` is written last; a process that is killed before
+        leaves a folder that counts as empty.
 
         Args:
             path: an empty folder, or one that is yet to be made.
             name: the config's name; characters that may not stand in a file name become a dash.
+            start: the texts of the files in START, see `describe_start`.
 
         Raises:
             RunError: `path` is not empty, cannot be made, or another process has just taken it.
         """
         try:
             if path is None:
-                files = cls(_make_next_folder(name))
-            elif path.exists() and not path.is_dir():
+                files = cls(_make_next_folder(name, start))
+            elif path.is_dir():
+                files = cls(path)
+                files._begin_in_place(start)
+            elif os.path.lexists(path):
                 raise RunError(f"--run-dir {path} is not empty; name another")
             else:
                 files = cls(path)
-            files.path.mkdir(parents=True, exist_ok=True)
-
-            # Checked before the lock, which writes a file; and after it, since another process may have been faster.
-            files._require_empty()
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(path, start)
             files.lock()
-            try:
-                files._require_empty()
-            except RunError:
-                files.unlock()
-                raise
         except OSError as error:
             raise RunError(f"cannot make a run directory at {path or ROOT}: {error.strerror}") from error
         return files
 
+    def _begin_in_place(self, start: Mapping[str, str]) -> None:
+        """Lock a folder that is there and empty, and write the files that a run begins with."""
+        # Checked before the lock, which writes a file; and after it, since another process may have been faster.
+        self._require_empty()
+        self.lock()
+        try:
+            self._require_empty()
+            for name in START:
+                write_atomically(self.path / name, start[name].encode())
+        except RunError:
+            self.unlock()
+            raise
+
     def _require_empty(self) -> None:
-        if all(entry.name == LOCK for entry in self.path.iterdir()):
+        names = {entry.name for entry in self.path.iterdir()}
+        if not names:
             return
-        problem = "is not empty"
-        if (self.path / "run.json").exists():
-            problem = "already holds a run"
-        raise RunError(f"--run-dir {self.path} {problem}; name another, or `pggan-kit resume {self.path}`")
+
+        # Only a process that found the folder empty has locked it; it may have been killed before `run.json`.
+        if LOCK in names and all(name in (LOCK, *START[:-1]) or is_unfinished(name) for name in names):
+            return
+        if "run.json" in names:
+            command = f"pggan-kit resume {quote_path(self.path)}"
+            raise RunError(f"--run-dir {self.path} already holds a run; name another, or `{command}`")
+        raise RunError(f"--run-dir {self.path} is not empty; name another")
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
         """Return an existing run's directory, not locked.
 
         Raises:
-            RunError: there is no run in it.
+            RunError: there is no run in it, or it cannot be read.
         """
-        if not (path / "run.json").is_file():
-            raise RunError(f"{path} holds no run (it has no run.json)")
+        try:
+            os.stat(path / "run.json")
+        except (FileNotFoundError, NotADirectoryError):
+            hint = ""
+            if (path / "checkpoints").is_dir():
+                hint = ". It has checkpoints: put its run.json back"
+            elif (path / "config.gin").is_file():
+                hint = ". A process was killed as it began a run there: begin it again with --run-dir"
+            raise RunError(f"{path} holds no run (it has no run.json){hint}") from None
+        except OSError as error:
+            raise RunError(f"cannot read {path / 'run.json'}: {error.strerror}") from error
         return cls(path)
+
+    def require_no_links(self) -> None:
+        """Check that what a process writes here stays here: no file is a link. Folders that are links are warned of.
+
+        Raises:
+            RunError: a file is a link, or the folder cannot be read.
+        """
+        try:
+            links = [Path(entry.path) for entry in os.scandir(self.path) if entry.is_symlink()]
+        except OSError as error:
+            raise RunError(f"cannot read {self.path}: {error.strerror}") from error
+        for link in sorted(links):
+            target = os.readlink(link)
+            if link.is_file():
+                raise RunError(
+                    f"{link} is a link to {target}, which training would change: put the file itself in its place"
+                )
+            if not link.is_dir():
+                raise RunError(
+                    f"{link} is a link to {target}, which is not there: make its disk available again, and repeat the "
+                    "command"
+                )
+            self.warn(f"{link} is a link: its files are read and written in {target}")
+
+    def has_trained(self) -> bool:
+        """Return whether a process has saved anything here besides what a run begins with.
+
+        Raises:
+            RunError: that cannot be told, because something cannot be read.
+        """
+        return self.checkpoints().has_files() or bool(self.stats())
 
     def lock(self) -> None:
         """Keep other processes from training here, until `unlock` or the end of this one.
@@ -106,49 +190,28 @@ class RunDirectory:
             self._lock.release()
             self._lock = None
 
-    def record(
-        self,
-        plugins: list[dict[str, Any]],
-        config_text: str,
-        operative_text: str,
-        command: str,
-        origin: Mapping[str, Any] | None = None,
-        *,
-        blocked: Sequence[str] = (),
-        objects: Mapping[str, Sequence[str]] | None = None,
-        data: Mapping[str, Any],
+    def update_record(
+        self, changes: Sequence[Mapping[str, Any]], operative_text: str, config_text: str | None = None
     ) -> None:
-        """Write `config.gin`, `operative.gin` and `run.json`, once, before the run starts.
+        """Record with which settings a run goes on; write nothing where the files say so already.
 
         Args:
-            plugins: rows with `name`, `origin` and, of files, `sha256`.
-            config_text: the config, self-contained.
-            operative_text: all settings, those of defaults too.
-            command: the command line.
-            origin: the checkpoint that a branch goes on from; None for other runs.
-            blocked: installed plugins that were left out.
-            objects: selectors of the components that were given as objects, by their places.
-            data: what is known of the data set; see `Data.record`.
+            changes: the settings that changed up to here as the run was resumed, the last ones last.
+            operative_text: see `describe_start`.
+            config_text: see `describe_start`; None where the file was not overridden.
         """
-        about: dict[str, Any] = {
-            "command": command,
-            "plugins": plugins,
-            "blocked": list(blocked),
-            "objects": dict(objects or {}),
-            "data": dict(data),
-            "environment": describe_environment(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
-        if origin is not None:
-            about["from"] = dict(origin)
-
-        # `run.json` comes last: it makes the folder a run.
-        write_atomically(self.path / "config.gin", config_text.encode())
-        write_atomically(self.path / "operative.gin", operative_text.encode())
-        write_atomically(self.path / "run.json", (json_text(about, indent=1) + "\n").encode())
+        # First what is trained, and then since when: killed in between, a resumed run finds the difference again.
+        if config_text is not None:
+            write_atomically(self.path / "config.gin", config_text.encode())
+        if not (self.path / "operative.gin").exists() or self._read_text("operative.gin") != operative_text:
+            write_atomically(self.path / "operative.gin", operative_text.encode())
+        about = self.about()
+        if about["changes"] != list(changes):
+            about["changes"] = list(changes)
+            write_atomically(self.path / "run.json", (json_text(about, indent=1) + "\n").encode())
 
     def about(self) -> dict[str, Any]:
-        """Return the content of `run.json`, as `record` wrote it.
+        """Return the content of `run.json`, as `describe_start` gives it.
 
         Raises:
             RunError: the file is damaged.
@@ -157,7 +220,8 @@ class RunDirectory:
         try:
             content: dict[str, Any] = json.loads(self._read_text("run.json"))
             plugins_are_rows = all(_is_plugin_row(row) for row in content["plugins"])
-            content = {"blocked": [], "objects": {}, **content}  # an older version noted neither
+            # An older version noted neither; changes are noted where there are some.
+            content = {"blocked": [], "objects": {}, "changes": [], **content}
             are_lists = _is_list_of_texts(content["blocked"]) and all(
                 _is_list_of_texts(names) for names in content["objects"].values()
             )
@@ -167,7 +231,20 @@ class RunDirectory:
             raise RunError(f"{path} is damaged: its plugins are no rows of name, origin and sha256")
         if not are_lists:
             raise RunError(f"{path} is damaged: its blocked or objects are no lists of names")
+        if not is_list_of_changes(content["changes"]):
+            raise RunError(f"{path} is damaged: its changes are no list of `images` and `bindings`")
         return content
+
+    def read_data_record(self) -> RecordedDataset:
+        """Return what `run.json` records of the data set.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        try:
+            return read_record(self.about().get("data", {}))
+        except (ValueError, AttributeError) as error:
+            raise RunError(f"{self.path / 'run.json'} is damaged: {error}") from error
 
     def read_class_names(self) -> list[str]:
         """Return the names of the data set's classes by their numbers, as `run.json` records them; none without names.
@@ -193,7 +270,7 @@ class RunDirectory:
 
     def _read_text(self, name: str) -> str:
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            return read_text(self.path / name)
         except OSError as error:
             raise RunError(f"cannot read {self.path / name}: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -204,8 +281,8 @@ class RunDirectory:
 
         A line that cannot be written ends no run: what fails for the same reason reports it.
         """
-        with suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        with suppress(OSError), open_regular(self.path / "log.txt", "ab") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n".encode(errors="replace"))
 
     def log_and_say(self, line: str, say: Say | None) -> None:
         """Log a line, and pass it to `say` where there is one. Only rank 0 does."""
@@ -215,34 +292,129 @@ class RunDirectory:
                 say(line)
 
     def warn(self, line: str) -> None:
-        """Warn, and log the warning too. Only rank 0 does."""
-        if distributed.rank() == 0:
+        """Warn, and log the warning too, once for the same line. Only rank 0 does."""
+        if distributed.rank() == 0 and line not in self.warned:
             self.log(f"warning: {line}")
+            self.warned.add(line)
             warnings.warn(line, stacklevel=2)
 
-    def checkpoints(self, keep: int = KEEP) -> Checkpoints:
+    def checkpoints(self, keep: int = KEEP, say: Say = warnings.warn) -> Checkpoints:
         """Return the run's checkpoints.
 
         Args:
             keep: see `Checkpoints`; it matters only for saving.
+            say: see `Checkpoints`.
         """
-        return Checkpoints(self.path / "checkpoints", keep)
+        return Checkpoints(self.path / "checkpoints", keep, say)
+
+    def remove_leftovers(self, checkpoints: Checkpoints) -> None:
+        """Remove what killed processes have left, and log its number; see `Checkpoints.clean_up` for the checkpoints.
+
+        Args:
+            checkpoints: the run's checkpoints, of which one has been loaded.
+        """
+        removed = [f"checkpoints/{name}" for name in checkpoints.clean_up()]
+        removed += remove_unfinished(self.path)
+        if removed:
+            self.log(f"removed {len(removed)} leftovers of a process that was killed: {', '.join(removed)}")
+
+    def keep_start(self) -> None:
+        """Put back files of the run's start that were taken away while it trains, and say so.
+
+        The first call remembers them. Only rank 0 does.
+
+        Raises:
+            TrainingError: the folder itself is gone, or cannot be written.
+        """
+        if not self.path.is_dir():
+            raise TrainingError(
+                f"{self.path} was removed or renamed while the run was training in it, so nothing can be saved there "
+                "any more. What was saved before is where the folder is now: resume the run there"
+            )
+        if self._start is None:
+            self._start = {}
+            for name in START:
+                with suppress(OSError):  # runs that no config was read for have no such files
+                    self._start[name] = read_bytes(self.path / name)
+        for name, content in self._start.items():
+            path = self.path / name
+            if not path.exists():
+                try:
+                    write_atomically(path, content)
+                except RunError as error:
+                    raise TrainingError(str(error)) from error
+                self.warn(f"{path} was removed while the run was training; it was written again")
 
     def append_stats(self, row: Mapping[str, Any]) -> None:
-        """Add a tick's row to `stats.jsonl`; see `JsonLines.append`."""
+        """Add a tick's row to `stats.jsonl`; see `JsonLines.append`. Say if earlier rows were taken away."""
+        if self._has_rows and not self._rows.path.exists():
+            self.warn(f"{self._rows.path} was removed while the run was training: the rows until now are lost")
         self._rows.append(row)
+        self._has_rows = True
 
-    def stats(self) -> list[dict[str, Any]]:
+    def stats(self, say: Say = warnings.warn) -> list[dict[str, Any]]:
         """Return all ticks' rows that are whole; see `JsonLines.read`."""
-        return self._rows.read()
+        return self._rows.read(say)
 
     def cut_stats(self, images: int) -> None:
         """Drop the rows past `images`; see `JsonLines.cut`."""
         self._rows.cut(images, self.warn)
 
 
-def _make_next_folder(name: str) -> Path:
-    """Make a new folder under `runs/` and return it."""
+def describe_start(
+    plugins: list[dict[str, Any]],
+    config_text: str,
+    operative_text: str,
+    command: str,
+    origin: Mapping[str, Any] | None = None,
+    *,
+    blocked: Sequence[str] = (),
+    objects: Mapping[str, Sequence[str]] | None = None,
+    data: Mapping[str, Any],
+) -> dict[str, str]:
+    """Return the texts of the files that a run begins with, by their names: those in START.
+
+    Args:
+        plugins: rows with `name`, `origin` and, of files, `sha256`.
+        config_text: the config, self-contained.
+        operative_text: all settings, those of defaults too.
+        command: the command line.
+        origin: the checkpoint that a branch goes on from; None for other runs.
+        blocked: installed plugins that were left out.
+        objects: selectors of the components that were given as objects, by their places.
+        data: what is known of the data set; see `Data.record`. Sampling needs `images`, `channels` and `classes`.
+    """
+    about: dict[str, Any] = {
+        "command": command,
+        "plugins": plugins,
+        "blocked": list(blocked),
+        "objects": dict(objects or {}),
+        "data": dict(data),
+        "environment": describe_environment(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    if origin is not None:
+        about["from"] = dict(origin)
+    return {
+        "config.gin": config_text,
+        "operative.gin": operative_text,
+        "run.json": json_text(about, indent=1) + "\n",
+    }
+
+
+def _make_folder(path: Path, start: Mapping[str, str]) -> None:
+    """Make a folder that holds the files which a run begins with as soon as it is there.
+
+    Raises:
+        OSError: it cannot be made, or is there and not empty.
+    """
+    with make_whole_folder(path) as aside:
+        for name in START:
+            write_atomically(aside / name, start[name].encode())
+
+
+def _make_next_folder(name: str, start: Mapping[str, str]) -> Path:
+    """Make a new folder under `runs/`, see `_make_folder`, and return it."""
     safe_name = re.sub(r"[^\w.-]+", "-", name)[:LONGEST_NAME]
     ROOT.mkdir(exist_ok=True)
     while True:
@@ -250,9 +422,11 @@ def _make_next_folder(name: str) -> Path:
         numbers = [int(match[1]) for match in matches if match is not None]
         path = ROOT / f"{max(numbers, default=-1) + 1:05d}-{safe_name}"
         try:
-            path.mkdir()
-        except FileExistsError:  # another process was faster
-            continue
+            _make_folder(path, start)
+        except OSError as error:
+            if error.errno in NOT_EMPTY:  # another process was faster
+                continue
+            raise
         return path
 
 
@@ -268,5 +442,8 @@ def _is_list_of_texts(value: Any) -> bool:
 
 
 def read_command_line() -> str:
-    """Return the command that started this process, without the folder of its program."""
-    return " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    """Return the command that started this process, quoted for a shell, without the folder of its program."""
+    program = [os.path.basename(sys.argv[0])]
+    if program == ["__main__.py"]:
+        program = ["python", "-m", "pggan_kit"]
+    return shlex.join([*program, *sys.argv[1:]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,16 +12,25 @@ from torch import Tensor, nn
 
 from pggan_kit.errors import RunError
 from pggan_kit.growth.fade import Fade
-from pggan_kit.runs.checkpoints import Checkpoints, Entry, Say
+from pggan_kit.runs.average import calibrate_batch_norm, draw_calibration_labels, is_copy
+from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits, require_same_networks
+from pggan_kit.runs.checkpoints import Checkpoints, Entry
 from pggan_kit.runs.snapshot import Snapshot
-from pggan_kit.runs.state import TrainState
+from pggan_kit.runs.state import (
+    TrainState,
+    build_generator,
+    load_weights,
+    place_network,
+    refuse_unfit_snapshot,
+    require_stage_in_schedule,
+)
 from pggan_kit.system.seeding import fork_random_numbers
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
     from pggan_kit.growth.networks import Generator
     from pggan_kit.plugin_host.hooks import Hooks
-    from pggan_kit.schedule import Schedule
+    from pggan_kit.schedule import Schedule, Stage
 
 CHUNK = 256
 """Maximum number of images that are drawn at once."""
@@ -71,34 +81,79 @@ def copy_generator(state: TrainState, hooks: Hooks) -> TrainedGenerator:
     if state.generator.bridge is not None:
         fade = Fade(hooks, state.experiment.fade_reals)
         alpha = fade.compute_alpha(state.stage, state.starts[-1], state.images, "generator")
-    classes = 0
-    if state.experiment.architecture.conditional:
-        classes = state.stage.classes
+    classes = count_classes(state.experiment, state.stage)
     return TrainedGenerator(copy.deepcopy(state.ema).cpu(), alpha, classes, state.images)
 
 
 def restore_generator(
-    experiment: Experiment, schedule: Schedule, hooks: Hooks, saved: Snapshot, grown: bool = False
+    experiment: Experiment, schedule: Schedule, hooks: Hooks, saved: Snapshot, own: Identity, grown: bool = False
 ) -> TrainedGenerator:
-    """Return the averaged generator of a checkpoint, on the CPU.
+    """Return the averaged generator of a checkpoint, on the CPU. Neither data nor optimizers are needed.
 
     Args:
         experiment, schedule, hooks: the run's, or those of a branch that goes on from it.
         saved: the checkpoint's content; of a stage's end where `grown` is asked for.
+        own: the experiment's identity; empty where a run was made by hand.
         grown: whether it is returned as it was right after the stage's end, when the next stage had begun and nothing
             was trained yet.
 
+    Warns:
+        Weights are NaN or infinite.
+
     Raises:
-        RunError: the checkpoint does not fit the experiment.
+        RunError: the checkpoint does not fit the experiment, or is of other networks.
     """
-    with fork_random_numbers():  # networks are initialised under seeds of their own
-        state = TrainState(experiment, schedule, torch.device("cpu"))
-        state.load_snapshot(saved, other_optimizers=True)
+    problem = _describe_non_finite(saved.ema)
+    if problem:
+        warnings.warn(f"the averaged generator of the checkpoint at images {saved.images} {problem}", stacklevel=2)
+    if grown:
+        # A branch may have begun here, whose next stage is its own.
+        require_branch_fits(saved.identity, own, saved.stage, any(saved.bridged.values()))
+    else:
+        require_same_networks(saved.identity, own)
+    require_stage_in_schedule(saved, schedule)
+
+    device = torch.device("cpu")
+    with fork_random_numbers(), refuse_unfit_snapshot():  # networks are initialised under seeds of their own
+        net = build_generator(experiment, schedule.stages[0])
+        for stage in schedule.stages[1 : saved.stage + 1]:
+            net.grow(stage, stage.index == saved.stage and saved.bridged["generator"])
+        place_network(net, experiment, device)
+        load_weights(net, saved.ema, "ema")
+
+        stage = schedule.stages[saved.stage]
+        alpha = saved.alpha
         if grown:
-            stage = schedule.stages[len(state.starts)]
-            old_paths = Fade(hooks, experiment.fade_reals).find_old_paths(stage, state.images)
-            state.grow(dict.fromkeys(old_paths, True))
-    return copy_generator(state, hooks)
+            was_copy = is_copy(experiment, stage)
+            stage = schedule.stages[saved.stage + 1]
+            alpha = Fade(hooks).compute_alpha(stage, saved.images, saved.images, "generator")
+            net.end_fade()
+            net.grow(stage, alpha != 1.0)
+            place_network(net, experiment, device)
+            if not was_copy and net.find_batch_norms():
+                labels = saved.calibration_labels
+                if labels is None:
+                    labels = draw_calibration_labels(experiment, stage)
+                calibrate_batch_norm(net, labels, experiment.seed, device)
+    return TrainedGenerator(net, alpha, count_classes(experiment, stage), saved.images)
+
+
+def count_classes(experiment: Experiment, stage: Stage) -> int:
+    """Return the number of classes that an experiment's generator is conditioned on; 0 for none."""
+    if not experiment.architecture.conditional:
+        return 0
+    return stage.classes
+
+
+def _describe_non_finite(weights: Mapping[str, Tensor]) -> str:
+    """Return what is wrong with weights of which some are NaN or infinite; nothing where none is."""
+    names = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if not names:
+        return ""
+    listed = ", ".join(names[:3])
+    if len(names) > 3:
+        listed += ", ..."
+    return f"has NaN or infinite numbers in {len(names)} of {len(weights)} tensors: {listed}. Its images are of no use"
 
 
 @torch.no_grad()
@@ -135,25 +190,30 @@ def draw_images(
     return torch.cat(pictures)
 
 
-def load_stage_end(checkpoints: Checkpoints, stage: str | int, say: Say = warnings.warn) -> tuple[Entry, Snapshot]:
+def load_stage_end(checkpoints: Checkpoints, stage: str | int) -> tuple[Entry, Snapshot]:
     """Return the checkpoint that was kept as a stage ended: its row in `read_entries()`, and its content.
 
     Args:
         checkpoints: the run's checkpoints.
         stage: its number from 0, or its size, as `28x28`.
-        say: the receiver of one sentence where the list of checkpoints is damaged.
 
     Raises:
-        RunError: no such stage has ended; the message lists those that have.
+        RunError: no such stage has ended, or its checkpoint is damaged; the message lists those that have.
     """
     ended: list[str] = []
-    for entry in checkpoints.read_entries(say):
+    damaged = ""
+    for entry in checkpoints.read_entries():
         if not entry.forever:
             continue
-        saved = checkpoints.load(entry)
+        # The one that is asked for may be whole.
+        try:
+            saved = checkpoints.load(entry)
+        except RunError as error:
+            damaged += f". {error}"
+            continue
         # The end of a fade is kept forever too.
         if saved.stage_over:
             if str(stage) in (str(saved.stage), saved.size):
                 return entry, saved
             ended.append(f"{saved.stage} ({saved.size})")
-    raise RunError(f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}")
+    raise RunError(f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}{damaged}")

@@ -36,7 +36,7 @@ class Run:
     """A run, as hooks and users see it.
 
     Attributes:
-        directory: the run's folder.
+        directory: the run's folder, as an absolute path.
         experiment, schedule: what is trained, and when it grows.
         state: networks and clock.
         hooks: the hooks of this run.
@@ -44,6 +44,7 @@ class Run:
         resumed: whether an earlier process began it.
         alpha: alpha of the last step, by path (`generator`, `discriminator`, `reals`); 1 where nothing fades.
         identity: the experiment that its checkpoints note.
+        changes: the settings that changed so far as it was resumed, as `run.json` has them.
         evaluator: the evaluator that measures `train.metrics` at ticks; None where there are no metrics.
         data: the training data; None where they are not open.
     """
@@ -52,7 +53,7 @@ class Run:
         self, files: RunDirectory, experiment: Experiment, schedule: Schedule, state: TrainState, hooks: Hooks
     ) -> None:
         self.files = files
-        self.directory = files.path
+        self.directory = files.path.absolute()
         self.experiment = experiment
         self.schedule = schedule
         self.state = state
@@ -61,9 +62,10 @@ class Run:
         self.resumed = False
         self.alpha: dict[str, float] = {}
         self.identity: Identity = {}
+        self.changes: list[dict[str, Any]] = []
         self.evaluator: Evaluator | None = None
         self.data: Data | None = None
-        self.checkpoints = files.checkpoints(experiment.keep)
+        self.checkpoints = files.checkpoints(experiment.keep, files.warn)
 
     @property
     def name(self) -> str:
@@ -136,10 +138,11 @@ class Run:
             generator = self.generator()
         else:
             try:
-                _, saved = load_stage_end(self.checkpoints, stage, self.files.warn)
+                checkpoints = RunDirectory(self.directory).checkpoints(say=self.files.warn)
+                _, saved = load_stage_end(checkpoints, stage)
             except RunError as error:
                 raise RunError(f"{self.directory}, stage {stage!r}: {error}") from None
-            generator = restore_generator(self.experiment, self.schedule, self.hooks, saved)
+            generator = restore_generator(self.experiment, self.schedule, self.hooks, saved, self.identity)
 
         # On the CPU, where the generator is.
         latents = self.fixed_latents(count)
@@ -166,7 +169,7 @@ class Run:
         Raises:
             RunError: `stats.jsonl` cannot be read.
         """
-        return Stats(self.files.stats())
+        return Stats(RunDirectory(self.directory).stats())
 
 
 class Stats(list[dict[str, Any]]):

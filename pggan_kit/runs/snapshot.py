@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from pggan_kit.errors import RunError
-from pggan_kit.runs.checkpoint_identity import SECTIONS, Identity, read_noted_sizes
+from pggan_kit.errors import PluginError, RunError
+from pggan_kit.runs.checkpoint_identity import SECTIONS, Identity, is_list_of_changes, read_noted_sizes
 from pggan_kit.schedule import FADE, STABLE
+from pggan_kit.system.plain_data import PLAIN_DATA, describe_foreign_value
 
-FORMAT = 3
+FORMAT = 4
 """Number of the file format, which changes when an older version could no longer read the file."""
 
 
@@ -20,7 +22,7 @@ FORMAT = 3
 class Snapshot:
     """The content of a checkpoint: all that a run needs to go on from there.
 
-    Entries with a default are missing in checkpoints of versions that did not write them yet.
+    Entries with a default are known to a run alone, not to the state of its networks; a file may lack them.
 
     Attributes:
         images: the clock: reals drawn so far, over all ranks.
@@ -43,6 +45,12 @@ class Snapshot:
         components: the state that components saved, by their place in the config.
         compiled: for each network, whether its steps were compiled (`compiled`) or not (`eager`).
         component_classes: the class of each component that can save something, by its place.
+        alpha: the generator's alpha at this clock; 1 where it has no old path.
+        calibration_labels: the labels (N,) that the average's batch normalisation is calibrated with; None where it
+            needs none.
+        changes: the settings that changed so far as the run was resumed, as `run.json` has them.
+        forever: whether the checkpoint is kept however many follow.
+        between_ticks: whether it was saved because the run was stopped, where a run that is not stopped has none.
     """
 
     images: int
@@ -67,6 +75,11 @@ class Snapshot:
     components: Mapping[str, Any] = field(default_factory=dict)
     compiled: Mapping[str, str] = field(default_factory=dict)
     component_classes: Mapping[str, str] = field(default_factory=dict)
+    alpha: float = 1.0
+    calibration_labels: Tensor | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    forever: bool = False
+    between_ticks: bool = False
 
     @property
     def stage(self) -> int:
@@ -120,7 +133,28 @@ class Snapshot:
             "components": self.components,
             "compiled": self.compiled,
             "component_classes": self.component_classes,
+            "alpha": self.alpha,
+            "calibration_labels": self.calibration_labels,
+            "changes": self.changes,
+            "forever": self.forever,
+            "between_ticks": self.between_ticks,
         }
+
+    def require_readable(self) -> None:
+        """Check that a process that loads the snapshot will accept it.
+
+        Raises:
+            PluginError: It will not; the message names the entry and, within it, the value.
+        """
+        for name, value in self.content().items():
+            phrase = describe_foreign_value(value, name)
+            if phrase is None and name in _IS_VALID and not _IS_VALID[name](value):
+                phrase = f"{name} has a value of the wrong kind"
+            if phrase is not None:
+                raise PluginError(
+                    f"a checkpoint could not be read back, because in it {phrase}: checkpoints hold {PLAIN_DATA}, and "
+                    "what a component gives to be saved there must be that"
+                )
 
     @classmethod
     def from_content(cls, content: object) -> Snapshot:
@@ -235,6 +269,10 @@ def _is_means(value: object) -> bool:
     )
 
 
+def _is_labels(value: object) -> bool:
+    return value is None or (isinstance(value, Tensor) and value.dim() == 1 and value.dtype == torch.int64)
+
+
 def _is_identity(value: object) -> bool:
     if not isinstance(value, dict):
         return False
@@ -265,6 +303,11 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "components": _is_mapping_of(object),
     "compiled": _is_mapping_of_texts,
     "component_classes": _is_mapping_of_texts,
+    "alpha": lambda value: type(value) is float and 0 <= value <= 1,
+    "calibration_labels": _is_labels,
+    "changes": is_list_of_changes,
+    "forever": lambda value: type(value) is bool,
+    "between_ticks": lambda value: type(value) is bool,
 }
 """Check of each entry's value, by the entry's name."""
 

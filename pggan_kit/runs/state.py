@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -104,8 +105,8 @@ class TrainState:
             raise SettingError("train.image_resampling", "must have no parameters: it also resamples reals")
         base = schedule.stages[0]
         common = (experiment.architecture, experiment.resampling, experiment.image_resampling, experiment.seed)
-        self.generator = self._place(Generator(*common, experiment.latent_size, base))
-        self._average = self._place(Generator(*common, experiment.latent_size, base)).requires_grad_(False)
+        self.generator = self._place(build_generator(experiment, base))
+        self._average = self._place(build_generator(experiment, base)).requires_grad_(False)
         self._is_copy = is_copy(experiment, base)
         self._calibrated = False
         self._calibration_labels: Tensor | None = None
@@ -248,15 +249,20 @@ class TrainState:
             dropped=self.dropped,
             rewinds=self.rewinds,
             warned_stage=self.warned_stage,
+            calibration_labels=self._calibration_labels,
         )
 
-    def load_snapshot(self, saved: Snapshot, other_optimizers: bool = False) -> dict[str, str]:
+    def load_snapshot(
+        self, saved: Snapshot, other_optimizers: bool = False, own_settings: bool = False
+    ) -> dict[str, str]:
         """Load a snapshot, into a new state of the same experiment.
 
         Args:
             saved: the snapshot, as `take_snapshot` returned it.
-            other_optimizers: whether the experiment is another one, whose optimizers keep their own settings; those of
-                other classes or parameters start from scratch.
+            other_optimizers: whether optimizers may be of other classes or have other parameters; these start from
+                scratch.
+            own_settings: whether optimizers keep the settings of this experiment (rates, decays) instead of the
+                snapshot's.
 
         Returns:
             Optimizers that start from scratch, and why.
@@ -264,17 +270,13 @@ class TrainState:
         Raises:
             RunError: a checkpoint of other networks.
         """
-        try:
-            return self._load(saved, other_optimizers)
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise RunError(f"the checkpoint does not fit this experiment: {reason}") from error
+        with refuse_unfit_snapshot():
+            return self._load(saved, other_optimizers, own_settings)
 
-    def _load(self, saved: Snapshot, other_optimizers: bool) -> dict[str, str]:
+    def _load(self, saved: Snapshot, other_optimizers: bool, own_settings: bool) -> dict[str, str]:
         # The networks grow to the stage; only the last may have its old path.
         last = saved.stage
-        if last >= len(self.schedule.stages):
-            raise RunError(f"the checkpoint is in stage {last} of a schedule of {len(self.schedule.stages)} stages")
+        require_stage_in_schedule(saved, self.schedule)
         for index in range(1, last + 1):
             self.starts = [0] * (index + 1)
             bridged: Mapping[str, bool] = {}
@@ -299,17 +301,18 @@ class TrainState:
         load_weights(self.discriminator, saved.discriminator, "discriminator")
         self._is_copy = is_copy(self.experiment, self.stage)
         self._calibrated = True
+        self._calibration_labels = saved.calibration_labels
 
         # What trains the networks, and the means of the running tick.
         self.renew_optimizers(reset=True)
-        reset_optimizers = self._load_optimizers(saved, other_optimizers)
+        reset_optimizers = self._load_optimizers(saved, other_optimizers, own_settings)
         for name, scaler in saved.scalers.items():
             self.scalers[name].load_state_dict(scaler)
         self.means.sums = {name: value.to(self.device, copy=True) for name, value in saved.means.sums.items()}
         self.means.counts = dict(saved.means.counts)
         return reset_optimizers
 
-    def _load_optimizers(self, saved: Snapshot, other_optimizers: bool) -> dict[str, str]:
+    def _load_optimizers(self, saved: Snapshot, other_optimizers: bool, own_settings: bool) -> dict[str, str]:
         """Load the state of optimizers; return those that start from scratch, and why."""
         reset: dict[str, str] = {}
         for name, optimizer in self.optimizers.items():
@@ -318,12 +321,13 @@ class TrainState:
             if noted_class != own_class:
                 if not other_optimizers:
                     raise RunError(
-                        f"the checkpoint's optimizer {name} is {noted_class}, and this config's is {own_class}"
+                        f"the checkpoint's optimizer {name} is {noted_class}, and this config's is {own_class}: change "
+                        "it back, or begin a new run from this one: pggan-kit train CONFIG --from RUN"
                     )
                 reset[name] = f"{noted_class} there, {own_class} now"
                 continue
 
-            own_settings = [_settings_of_group(group) for group in optimizer.param_groups]
+            own_groups = [_settings_of_group(group) for group in optimizer.param_groups]
             try:
                 # A copy, because torch would go on working in the tensors that it is given.
                 optimizer.load_state_dict(copy_tensors_to_cpu(saved.optimizers[name]))
@@ -334,8 +338,8 @@ class TrainState:
                 continue
 
             match_strides(optimizer)
-            if other_optimizers:
-                for group, settings in zip(optimizer.param_groups, own_settings, strict=True):
+            if own_settings:
+                for group, settings in zip(optimizer.param_groups, own_groups, strict=True):
                     group.update(settings)
         return reset
 
@@ -348,14 +352,54 @@ class TrainState:
         self._calibrated = False
 
     def _place(self, net: N) -> N:
-        """Move a network to the device, and convert its convolutions' weights to the memory format of features."""
-        net.to(self.device)
-        if self.experiment.memory_format == "channels_last":
-            net.channels_last = True
-            for param in net.parameters():
-                if param.dim() == 4:
-                    param.data = param.data.contiguous(memory_format=torch.channels_last)
-        return net
+        return place_network(net, self.experiment, self.device)
+
+
+def build_generator(experiment: Experiment, base: Stage) -> Generator:
+    """Build a generator at the base stage."""
+    return Generator(
+        experiment.architecture,
+        experiment.resampling,
+        experiment.image_resampling,
+        experiment.seed,
+        experiment.latent_size,
+        base,
+    )
+
+
+def place_network(net: N, experiment: Experiment, device: torch.device) -> N:
+    """Move a network to a device, and convert its convolutions' weights to the memory format of features."""
+    net.to(device)
+    if experiment.memory_format == "channels_last":
+        net.channels_last = True
+        for param in net.parameters():
+            if param.dim() == 4:
+                param.data = param.data.contiguous(memory_format=torch.channels_last)
+    return net
+
+
+@contextmanager
+def refuse_unfit_snapshot() -> Iterator[None]:
+    """Turn whatever a snapshot of something else raises while it is loaded into one error.
+
+    Raises:
+        RunError: the snapshot does not fit.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise RunError(f"the checkpoint does not fit this experiment: {reason}") from error
+
+
+def require_stage_in_schedule(saved: Snapshot, schedule: Schedule) -> None:
+    """Check that a schedule has the stage that a snapshot is in.
+
+    Raises:
+        RunError: it has fewer stages.
+    """
+    if saved.stage >= len(schedule.stages):
+        raise RunError(f"the checkpoint is in stage {saved.stage} of a schedule of {len(schedule.stages)} stages")
 
 
 def _settings_of_group(group: Mapping[str, object]) -> dict[str, object]:

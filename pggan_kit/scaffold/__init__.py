@@ -10,13 +10,15 @@ import importlib.util
 import keyword
 import re
 import sys
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
 
 from pggan_kit.components import KINDS
-from pggan_kit.errors import PluginError, did_you_mean, suggest
+from pggan_kit.errors import PluginError, did_you_mean, quote_path, suggest
 from pggan_kit.plugin_host.loading import find_installed_plugins, load_plugins
+from pggan_kit.system.files import make_whole_folder
 
 HOOKS = "hooks"
 """Kind of a plugin without components."""
@@ -87,7 +89,8 @@ def write_plugin(name: str, kind: str, folder: Path, single_file: bool = False) 
     else:
         root = folder / name
         files = _fill_package(name, module, component, kind)
-    targets = {root / path: _rename_template(text, module, component) for path, text in files.items()}
+    texts = {path: _rename_template(text, module, component) for path, text in files.items()}
+    targets = [root / path for path in texts]
 
     # A package needs a folder of its own; a single file stands among others.
     must_be_new = targets if single_file else [root]
@@ -95,12 +98,34 @@ def write_plugin(name: str, kind: str, folder: Path, single_file: bool = False) 
     if existing:
         raise PluginError(f"{existing[0]} exists already; choose another name, or another folder with --into")
     try:
-        for path, text in targets.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        if single_file:
+            _write_files(folder, texts)
+        else:
+            with make_whole_folder(root) as aside:
+                _write_files(aside, texts)
     except OSError as error:
-        raise PluginError(f"cannot write {path}: {error.strerror}") from error
-    return list(targets), _list_commands(root, module, kind, single_file)
+        raise PluginError(f"cannot write {root}: {error.strerror}") from error
+    return targets, _list_commands(root, module, kind, single_file)
+
+
+def _write_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write new files, by their paths within a folder; if one cannot be written, remove those that were.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    written = []
+    try:
+        for name, text in texts.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written.append(path)
+            path.write_text(text, encoding="utf-8")
+    except OSError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _derive_names(name: str) -> tuple[str, str]:
@@ -198,8 +223,9 @@ def _list_commands(root: Path, module: str, kind: str, single_file: bool) -> lis
     """Return the commands that try a plugin: for a package install, run, test."""
     command = f"pggan-kit {_choose_command(kind)}"
     if single_file:
-        return [f"{command} {root / module}.gin --plugin {root / module}.py"]
-    return [f"pip install -e {root}", f"{command} {root / 'try.gin'}", f"pytest {root}"]
+        return [f"{command} {quote_path(root / f'{module}.gin')} --plugin {quote_path(root / f'{module}.py')}"]
+    here = quote_path(root)
+    return [f"pip install -e {here}", f"{command} {quote_path(root / 'try.gin')}", f"pytest {here}"]
 
 
 def _choose_command(kind: str) -> str:

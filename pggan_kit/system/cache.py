@@ -8,7 +8,7 @@ from pathlib import Path
 from pggan_kit.errors import DataError
 
 
-def cache_folder(chosen: str | None = None) -> Path:
+def cache_folder(chosen: str | Path | None = None) -> Path:
     """Return the cache folder: `chosen` (`data.cache`), or else `$PGGAN_KIT_CACHE`, or else `~/.cache/pggan_kit`.
 
     Raises:

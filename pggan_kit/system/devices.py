@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -62,6 +63,22 @@ def peak_memory_mib() -> float:
     return peak / 2**10
 
 
+def read_memory_mib(device: torch.device) -> float:
+    """Return all memory of a GPU, or of this machine, in MiB.
+
+    Raises:
+        ConfigError: This platform does not tell it.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2**20
+    if not hasattr(os, "sysconf"):
+        raise ConfigError(
+            f"this platform ({sys.platform}) does not tell Python how much memory the machine has, so nobody can say "
+            "what fits: plan for a GPU, or on Linux or macOS"
+        )
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+
+
 def has_bfloat16() -> bool:
     """Return whether this CPU multiplies bfloat16 matrices natively."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -79,8 +96,8 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda", distributed.local_device())
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=device).item()  # a device without memory of its own, such as `meta`, has no values
+    except Exception as error:  # libraries of devices raise errors of their own, and of imports
         raise ConfigError(f"train.device {name!r} cannot be used: {first_line(error)}") from None
     return device
 

@@ -105,7 +105,8 @@ def run_on_rank_0(action: Callable[[], T]) -> T:
     """Run an action on rank 0. All ranks return its result (plain data), or raise the user's error that it raised.
 
     Raises:
-        TrainingError: Another rank has ended, or does not answer.
+        TrainingError: Another rank has ended, or does not answer; or, on all ranks but 0, the action raised an
+            exception that is no message for users.
     """
     outcome: list[Any] = [None, None]
     if rank() == 0:
@@ -113,6 +114,10 @@ def run_on_rank_0(action: Callable[[], T]) -> T:
             outcome[0] = action()
         except UserError as error:
             outcome[1] = error
+        except Exception as error:
+            # The other ranks would wait for an answer that never comes.
+            share_from_rank_0([None, TrainingError(f"process 0 failed: {type(error).__name__}: {first_line(error)}")])
+            raise
 
     share_from_rank_0(outcome)
     if outcome[1] is not None:

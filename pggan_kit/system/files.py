@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import io
 import os
+import secrets
+import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -20,14 +23,19 @@ NOT_REGULAR = "no regular file, but a device, a named pipe or a socket"
 """Description of what is neither read nor replaced."""
 
 
-def open_regular(path: Path, mode: Literal["rb", "ab"] = "rb") -> BinaryIO:
+def open_regular(path: Path, mode: Literal["rb", "ab"] = "rb", buffering: int = -1) -> BinaryIO:
     """Open a file in binary mode, if it is a regular one: a named pipe in its place would make the process wait.
+
+    Args:
+        path: The file.
+        mode: Whether it is read, or appended to.
+        buffering: As of Python's `open`; 0 for none.
 
     Raises:
         OSError: The file cannot be opened, or is no regular file.
     """
     try:
-        file = open(path, mode, opener=_open_without_waiting)  # noqa: SIM115  # the caller closes it
+        file = open(path, mode, buffering, opener=_open_without_waiting)  # noqa: SIM115  # the caller closes it
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket, or a named pipe that no process reads
             raise OSError(errno.EINVAL, NOT_REGULAR, str(path)) from None
@@ -105,6 +113,50 @@ def write_atomically(path: Path, content: bytes) -> None:
         if temporary is not None:
             with suppress(OSError):  # it is gone where all went well
                 os.unlink(temporary)
+
+
+@contextmanager
+def make_whole_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill, which gets its name when the block ends, so that a crash leaves the whole folder or none.
+
+    Args:
+        path: The folder that is to be there, in a folder that exists. An empty one is replaced.
+
+    Yields:
+        The folder to fill, beside `path`.
+
+    Raises:
+        OSError: The folder cannot be made, or `path` is not empty. Nothing is left then.
+    """
+    # Not named after `path`, whose name may be as long as a name can be.
+    aside = path.with_name(f".{secrets.token_hex(8)}{UNFINISHED}")
+    aside.mkdir()
+    try:
+        yield aside
+        os.rename(aside, path)
+        _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # it is gone where all went well
+
+
+def is_unfinished(name: str) -> bool:
+    """Return whether a file's name is that of a temporary file."""
+    return name.startswith(".") and name.endswith(UNFINISHED)
+
+
+def remove_unfinished(folder: Path) -> list[str]:
+    """Remove the temporary files in a folder and in those below it; return their paths within it.
+
+    Only processes that were killed may have written there. Links to folders are not followed.
+    """
+    removed = []
+    for parent, _, names in os.walk(folder):
+        for name in filter(is_unfinished, names):
+            path = Path(parent, name)
+            with suppress(OSError):  # a file too many does no harm
+                path.unlink()
+                removed.append(str(path.relative_to(folder)))
+    return sorted(removed)
 
 
 def _umask() -> int:

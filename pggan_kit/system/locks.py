@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -58,6 +59,48 @@ def acquire(path: Path, waiting: Callable[[], None] | None = None) -> FileLock |
     return lock
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether somebody holds the lock of a file.
+
+    The answer is yes where nobody can tell: the file system has no locks, or the file cannot be opened.
+    """
+    if not path.exists():
+        return False
+    try:
+        lock = acquire(path)
+    except (Timeout, OSError):
+        return True
+    if lock is None:
+        return True
+    lock.release()
+    return False
+
+
+@contextlib.contextmanager
+def hold_when_free(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a file within a block, at whose beginning other holders are waited for.
+
+    Args:
+        path: The file, whose folder is made where it is missing.
+        waiting: Function that is called once, with the holder, before waiting.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = acquire(path, lambda: waiting(read_holder(path)))
+        if lock is not None:
+            _write_holder(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
 class RunLock:
     """The lock of a run directory, held until `release()`, the end of a `with` block, or the end of the process.
 
@@ -83,8 +126,7 @@ class RunLock:
                 _write_holder(path)
         except Timeout:
             raise RunError(
-                f"{folder} is in use by {_read_holder(path) or 'another process'}, which trains in it; wait until it "
-                "ends, or stop it"
+                f"{folder} is in use by {read_holder(path)}, which trains in it; wait until it ends, or stop it"
             ) from None
         except OSError as error:
             self.release()
@@ -122,12 +164,10 @@ def _write_holder(path: Path) -> None:
             raise
 
 
-def _read_holder(path: Path) -> str:
-    """Return the holder of a lock, as its file says, or an empty text where it cannot be read."""
-    try:
-        with open_regular(path) as file:
-            text = file.read(LONGEST_HOLDER).decode(errors="replace").strip()
-    except OSError:
-        return ""
+def read_holder(path: Path) -> str:
+    """Return the holder of a lock, as its file says, or `another process` where it says nothing."""
+    text = ""
+    with contextlib.suppress(OSError), open_regular(path) as file:
+        text = file.read(LONGEST_HOLDER).decode(errors="replace").strip()
     # Without what would steer a terminal: the directory may come from somebody else.
-    return "".join(character for character in text if character.isprintable())
+    return "".join(character for character in text if character.isprintable()) or "another process"

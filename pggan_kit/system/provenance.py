@@ -43,6 +43,7 @@ def describe_hardware() -> str:
 def describe_environment() -> dict[str, Any]:
     """Describe what a run depends on besides its config and the code, as `run.json` holds it."""
     return {
+        "pggan_kit": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),

@@ -20,7 +20,7 @@ from pggan_kit.testing.observers import ObserverSuite
 from pggan_kit.testing.optimizers import OptimizerSuite
 from pggan_kit.testing.penalties import PenaltySuite
 from pggan_kit.testing.resampling import ResamplingSuite
-from pggan_kit.testing.suite import Suite, TrainedSuite
+from pggan_kit.testing.suite import StepSuite, Suite, TrainedSuite
 from pggan_kit.testing.support import SyncWatch, load_hooks, make_stages
 from pggan_kit.testing.switches import SwitchSuite
 from pggan_kit.testing.updates import UpdateSuite
@@ -37,6 +37,7 @@ __all__ = [
     "OptimizerSuite",
     "PenaltySuite",
     "ResamplingSuite",
+    "StepSuite",
     "Suite",
     "SwitchSuite",
     "SyncWatch",

@@ -14,7 +14,7 @@ from pggan_kit.growth.networks import Discriminator, Generator, GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Stage
-from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.suite import StepSuite
 from pggan_kit.testing.support import (
     are_equal,
     copy_weights,
@@ -35,7 +35,7 @@ FORMAT_TOLERANCE = 1e-4
 """Tolerance between outputs in the two memory formats, relative to the largest value."""
 
 
-class ArchitectureSuite(TrainedSuite):
+class ArchitectureSuite(StepSuite):
     """Both networks at several sizes, growing; `make` should return a narrow one (a handful of channels).
 
     Attributes:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.suite import StepSuite
 from pggan_kit.testing.support import draw_noise, require
 
 
-class AugmentationSuite(TrainedSuite):
+class AugmentationSuite(StepSuite):
     """Augmentations of all images that D sees, reals and fakes alike; `make` should return one that acts on most.
 
     Attributes:

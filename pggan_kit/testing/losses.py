@@ -11,7 +11,7 @@ from torch import Tensor
 from pggan_kit.components import Loss, Scores
 from pggan_kit.errors import PluginError
 from pggan_kit.plugin_host.contracts import require_protocol
-from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.suite import StepSuite
 from pggan_kit.testing.support import check_gradients, draw_noise, make_labels, measure_difference, require
 from pggan_kit.testing.toys import sum_terms
 
@@ -25,7 +25,7 @@ MEAN_TOLERANCE = 1e-5
 """Tolerance between the terms of a batch and of the batch given twice."""
 
 
-class LossSuite(TrainedSuite):
+class LossSuite(StepSuite):
     """Adversarial losses.
 
     Attributes:

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.suite import TrainedSuite, read_files
 from pggan_kit.testing.support import are_equal, require
-from pggan_kit.testing.tiny_runs import summarize_run, train_tiny
+from pggan_kit.testing.tiny_runs import load_snapshots, summarize_run, train_tiny
 
 
 class ObserverSuite(TrainedSuite):
@@ -22,35 +22,53 @@ class ObserverSuite(TrainedSuite):
 
     def test_changes_nothing(self) -> None:
         """Require a run with the observer to end with the same weights as one without, bit for bit."""
-        component, name = self.make_named()
-        with tempfile.TemporaryDirectory() as watched, tempfile.TemporaryDirectory() as alone:
-            with_it = summarize_run(self.train(component, name, watched))
-            without = summarize_run(train_tiny(object(), "nobody", Path(alone), {}))
+        first = self.first_run()
+        with tempfile.TemporaryDirectory() as folder:
+            without = summarize_run(train_tiny(object(), "nobody", Path(folder), {}))
         require(
-            are_equal(with_it, without),
-            f"a run with {name} ends with other weights than one without: it disturbs training",
+            are_equal(first.end, without),
+            f"a run with {first.name} ends with other weights than one without: it disturbs training",
         )
 
     def test_leaves_the_same_files_in_each_run(self) -> None:
         """Require the second run with one object to leave the files that a new object leaves."""
-        used, name = self.make_named()
-        files_by_run: list[dict[str, bytes]] = []
-        for component in (used, used, self.make(), self.make()):
-            with tempfile.TemporaryDirectory() as folder:
-                self.train(component, name, folder)
-                files_by_run.append(_read_files(Path(folder)))
+        first = self.first_run()
+        name = first.name
+        other = self.other_run()
+        second = self.second_run()
 
         # A file in which two new objects differ has the time in it.
-        _, second, fresh, other = files_by_run
-        for path, content in fresh.items():
-            if other.get(path) == content:
+        for path, content in first.files.items():
+            if other.files.get(path) == content:
                 require(
-                    second.get(path) == content,
+                    second.files.get(path) == content,
                     f"in a second run with one {name}, {path} is not what a new one leaves: {name} keeps something "
                     "from run to run; begin it in before_run, not in __init__ alone",
                 )
 
+    def test_resumes_with_the_same_files(self) -> None:
+        """Require a run that is resumed from any of its checkpoints to leave the files that one without a break leaves.
 
-def _read_files(folder: Path) -> dict[str, bytes]:
-    """Return the content of all files below a folder, by path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        The folder has all that was written after the checkpoint, as where a process was killed later.
+        """
+        first = self.first_run()
+        other = self.other_run()
+        name = first.name
+        # A file in which two runs differ has the time in it.
+        unbroken = {
+            path: content
+            for path, content in first.files.items()
+            if other.files.get(path) == content and Path(path).parent.name != "checkpoints"
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            first.write_files(Path(folder))
+            for saved in load_snapshots(Path(folder)):
+                self.train(self.make(), name, folder, saved)
+                resumed = read_files(Path(folder))
+                for path, content in unbroken.items():
+                    require(
+                        resumed.get(path) == content,
+                        f"a run with {name} that is resumed at images {saved.images} leaves another {path} than one "
+                        "without a break: in before_run, drop what is later than run.state.images, which is written "
+                        "again",
+                    )

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from pggan_kit.schedule import Stage
-from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.suite import StepSuite
 from pggan_kit.testing.support import are_equal, draw_noise, make_stages, require, save_and_load
 
 
-class OptimizerSuite(TrainedSuite):
+class OptimizerSuite(StepSuite):
     """Components that build torch optimizers.
 
     Attributes:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit.components import Penalty, Scores
-from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.suite import StepSuite
 from pggan_kit.testing.support import check_gradients, draw_noise, measure_difference, require
 from pggan_kit.testing.toys import ToyLoss
 
@@ -42,7 +42,7 @@ class SmoothCritic(nn.Module):
         return Scores((features @ second).sinh())
 
 
-class PenaltySuite(TrainedSuite):
+class PenaltySuite(StepSuite):
     """Penalties, on a small smooth critic.
 
     Attributes:

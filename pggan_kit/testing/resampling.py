@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pggan_kit.layers.resampling import Downsample, Upsample
-from pggan_kit.testing.suite import TrainedSuite
+from pggan_kit.testing.suite import StepSuite
 from pggan_kit.testing.support import draw_noise, measure_difference, require, require_gradients
 
 ORDERS = (
@@ -32,7 +32,7 @@ class Case(NamedTuple):
     where: str
 
 
-class ResamplingSuite(TrainedSuite):
+class ResamplingSuite(StepSuite):
     """Pairs of modules that change the size of features.
 
     Attributes:

@@ -6,8 +6,9 @@ import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from pggan_kit.testing.tiny_runs import (
     HOT_HOOKS,
     WatchedHooks,
     implements_hook,
-    load_mid_fade,
+    load_snapshots,
     make_run,
     summarize_run,
     train_tiny,
@@ -44,6 +45,33 @@ from pggan_kit.training.step import UpdateContext
 
 Weights = dict[str, dict[str, Tensor]]
 """State of both networks, by network and name."""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A tiny run that has ended, which several tests of a suite compare.
+
+    Attributes:
+        component: The component that it was trained with.
+        name: The component's name for messages.
+        run: The run; its folder is gone.
+        end: See `summarize_run`.
+        saved: What `save_state` returned at its end, by the name of the component.
+        files: Content of its files, by path; checkpoints are among them.
+    """
+
+    component: Any
+    name: str
+    run: Run
+    end: Mapping[str, Any]
+    saved: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+    def write_files(self, folder: Path) -> None:
+        """Write the run's files to a folder, from which a run can be resumed."""
+        for path, content in self.files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
 
 
 class Suite:
@@ -58,7 +86,7 @@ class Suite:
     bad_arguments: Sequence[Mapping[str, Any]] = ()
 
     def make(self) -> Any:
-        """Return a new component; called again for each test, and more than once in some."""
+        """Return a new component, always with the same arguments; called again for each object that a test needs."""
         raise NotImplementedError(f"{type(self).__name__}.make() must return the component under test")
 
     def make_with(self, **arguments: Any) -> Any:
@@ -110,25 +138,76 @@ class TrainedSuite(Suite):
 
     Attributes:
         batches: Batches of reals that one iteration with the component draws.
-        format_tolerance: Tolerance between weights after two steps in the two memory formats, relative to the largest.
     """
 
     batches = 1
-    format_tolerance = 1e-3
+    _ended: ClassVar[dict[str, TrainedRun]] = {}
+    """Runs of this class that tests share, by what is particular to them."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Begin without runs that have ended: those of another class are of other components."""
+        super().__init_subclass__(**arguments)
+        cls._ended = {}
 
     def choose_arguments(self, component: Any) -> dict[str, Any]:
         """Return the arguments of `Experiment` that put the component in its place."""
         raise NotImplementedError
 
-    def train(self, component: Any, name: str, folder: str, saved: Snapshot | None = None) -> Run:
-        """Train a tiny run with the component, from scratch or from a checkpoint."""
-        return train_tiny(component, name, Path(folder), self.choose_arguments(component), saved)
+    def train(
+        self, component: Any, name: str, folder: str, saved: Snapshot | None = None, single_step: bool = False
+    ) -> Run:
+        """Train a tiny run with the component, from scratch or from a checkpoint; to its end, or a single step."""
+        return train_tiny(component, name, Path(folder), self.choose_arguments(component), saved, single_step)
+
+    def train_to_end(self, component: Any, name: str) -> TrainedRun:
+        """Train a tiny run from scratch, and return what is left of it."""
+        with tempfile.TemporaryDirectory() as folder:
+            run = self.train(component, name, folder)
+            return TrainedRun(
+                component=component,
+                name=name,
+                run=run,
+                end=summarize_run(run),
+                saved=run.hooks.collect("save_state", run=run),
+                files=read_files(Path(folder)),
+            )
+
+    def first_run(self) -> TrainedRun:
+        """Return a run with a new component."""
+        return self._share("first", lambda: self.train_to_end(*self._make_unseeded(1)))
+
+    def other_run(self) -> TrainedRun:
+        """Return a run with another new component, and other seeds of the generators that a run does not seed."""
+        return self._share("other", lambda: self.train_to_end(*self._make_unseeded(2)))
+
+    def second_run(self) -> TrainedRun:
+        """Return a second run with the component of the first."""
+        first = self.first_run()
+        return self._share("second", lambda: self.train_to_end(first.component, first.name))
+
+    def _make_unseeded(self, seed: int) -> tuple[Any, str]:
+        """Return a new component and its name, after seeding the random generators that a run does not seed."""
+        random.seed(seed)
+        np.random.seed(seed)
+        return self.make_named()
+
+    def _share(self, key: str, train: Callable[[], TrainedRun]) -> TrainedRun:
+        """Return a run that other tests of this class look at too; train it where none has yet.
+
+        A suite with attributes of its own, as fixtures set them, may make another component in each test, and shares
+        nothing.
+        """
+        if vars(self):
+            return train()
+        if key not in self._ended:
+            self._ended[key] = train()
+        return self._ended[key]
 
     def test_trains_through_a_fade(self) -> None:
         """Require a run that grows, fades, and ends with finite weights at the first step that spends the schedule."""
-        component, name = self.make_named()
-        with tempfile.TemporaryDirectory() as folder:
-            run = self.train(component, name, folder)
+        first = self.first_run()
+        run = first.run
+        name = first.name
 
         # The last step may spend more than what is left, but by less than one iteration.
         overdrawn = run.state.images - run.schedule.total
@@ -146,43 +225,51 @@ class TrainedSuite(Suite):
 
     def test_same_seed_same_weights(self) -> None:
         """Require two runs with one seed to be equal bit for bit: all randomness comes from torch's generator."""
-        ends = []
-        for seed in (1, 2):
-            component, name = self.make_named()
-
-            # These generators are not seeded by a run.
-            random.seed(seed)
-            np.random.seed(seed)
-            with tempfile.TemporaryDirectory() as folder:
-                ends.append(summarize_run(self.train(component, name, folder)))
+        first = self.first_run()
         require(
-            are_equal(*ends), f"two runs with {name} and the same seed differ: it draws random numbers from elsewhere"
+            are_equal(first.end, self.other_run().end),
+            f"two runs with {first.name} and the same seed differ: it draws random numbers from elsewhere",
         )
 
     def test_resumes_exactly(self) -> None:
-        """Require a run that is resumed within a fade to end with the same weights, bit for bit."""
-        component, name = self.make_named()
+        """Require a run that is resumed from any of its checkpoints to end with the same weights, bit for bit."""
+        first = self.first_run()
         with tempfile.TemporaryDirectory() as folder:
-            unbroken = summarize_run(self.train(component, name, folder))
-            saved = load_mid_fade(Path(folder))
-            resumed = summarize_run(self.train(self.make(), name, folder, saved))
+            first.write_files(Path(folder))
+            for saved in load_snapshots(Path(folder)):
+                resumed = self.train(self.make(), first.name, folder, saved)
+                self._require_same_end(resumed, f"resumed at images {saved.images}")
+
+    def test_stops_exactly(self) -> None:
+        """Require a run that is stopped after each step, also between ticks, to end with the same weights.
+
+        Only hooks know of ticks: a component without any is tested by `test_resumes_exactly`.
+        """
+        first = self.first_run()
+        if not find_marked_hooks(first.component, first.name):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            run = self.train(self.make(), first.name, folder, single_step=True)
+            while run.state.images < run.schedule.total:
+                saved = run.checkpoints.load_last()
+                run = self.train(self.make(), first.name, folder, saved, single_step=True)
+        self._require_same_end(run, "stopped and resumed after each step")
+
+    def _require_same_end(self, run: Run, how: str) -> None:
+        first = self.first_run()
         require(
-            are_equal(resumed, unbroken),
-            f"a resumed run with {name} does not end where one without a break does: {name} keeps something that it "
-            "does not save in save_state and take back in load_state",
+            are_equal(summarize_end(run), {**first.end, "saved": first.saved}),
+            f"a run with {first.name} that is {how} does not end where one without a break does: {first.name} keeps "
+            "something that it does not save in save_state and take back in load_state",
         )
 
     def test_begins_each_run_afresh(self) -> None:
         """Require the second run with one object to end as a run with a new object does, bit for bit."""
-        used, name = self.make_named()
-        ends: list[dict[str, Any]] = []
-        for component in (used, used, self.make()):
-            with tempfile.TemporaryDirectory() as folder:
-                run = self.train(component, name, folder)
-                ends.append({**summarize_run(run), "saved": run.hooks.collect("save_state", run=run)})
-        _, second, fresh = ends
+        second = self.second_run()
+        fresh = self.other_run()  # not the first: what its object saved may have changed in the second
+        name = second.name
         require(
-            are_equal(second, fresh),
+            are_equal({**second.end, "saved": second.saved}, {**fresh.end, "saved": fresh.saved}),
             f"a second run with one {name} does not end where a run with a new one does: {name} keeps something from "
             "run to run; begin it in before_run, not in __init__ alone",
         )
@@ -197,14 +284,14 @@ class TrainedSuite(Suite):
         if not saves:
             return
 
-        with tempfile.TemporaryDirectory() as folder:
-            run = self.train(component, name, folder)
-            (saved,) = run.hooks.collect("save_state", run=run).values()
-            loaded = save_and_load(saved, name)
+        (saved,) = self.first_run().saved.values()
+        loaded = save_and_load(saved, name)
 
-            # A new object that has loaded the state must save the same.
+        # A new object that has loaded the state must save the same.
+        with tempfile.TemporaryDirectory() as folder:
             fresh = self.make()
             other = make_run(fresh, name, Path(folder), self.choose_arguments(fresh))
+            other.resumed = True
             other.hooks.call("before_run", run=other)
             other.hooks.call_one(name, "load_state", run=other, saved=loaded)
             (again,) = other.hooks.collect("save_state", run=other).values()
@@ -215,15 +302,24 @@ class TrainedSuite(Suite):
         component, name = self.make_named()
         if not any(implements_hook(component, hook) for hook in HOT_HOOKS):
             return
-        with tempfile.TemporaryDirectory() as folder:
-            run = self.train(component, name, folder)
-        assert isinstance(run.hooks, WatchedHooks)
-        for hook, calls in run.hooks.waits.items():
+        hooks = self.first_run().run.hooks
+        assert isinstance(hooks, WatchedHooks)
+        for hook, calls in hooks.waits.items():
             require(
                 not calls,
                 f"{name} waits for the device in {hook}: it calls {', '.join(sorted(set(calls)))} on a tensor in every "
                 "step; keep tensors as they are, and read them in after_tick",
             )
+
+
+class StepSuite(TrainedSuite):
+    """The checks of kinds that take part in a training step.
+
+    Attributes:
+        format_tolerance: Tolerance between weights after two steps in the two memory formats, relative to the largest.
+    """
+
+    format_tolerance = 1e-3
 
     def test_step_does_not_wait(self) -> None:
         """Require a step, in a stage and in a fade, to let the device's queue run on."""
@@ -327,6 +423,17 @@ class TrainedSuite(Suite):
                 state.experiment.update.step(ctx)
             state.images += ctx.drawn
         return {net: copy_weights(state.network(net)) for net in NETS}
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of all files below a folder, by path."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def summarize_end(run: Run) -> dict[str, Any]:
+    """Return the clock, the weights and the states of components with which a run ended."""
+    return {**summarize_run(run), "saved": run.hooks.collect("save_state", run=run)}
 
 
 def start_fade(state: TrainState) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from pggan_kit.components import Component
 from pggan_kit.data.settings import DataSettings
+from pggan_kit.errors import Interrupted
 from pggan_kit.experiment import Experiment
 from pggan_kit.layers.resampling import Area
 from pggan_kit.plugin_host.contracts import find_marked_hooks
@@ -20,6 +22,7 @@ from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, ScheduleSettings
+from pggan_kit.system.signals import StopSignals
 from pggan_kit.testing.support import SyncWatch, copy_weights, require, summarize_error
 from pggan_kit.testing.toys import (
     ToyArchitecture,
@@ -40,7 +43,10 @@ class WatchedHooks(Hooks):
 
     Attributes:
         waits: Names of such calls for each of `HOT_HOOKS`.
+        signals: The signals of the run, which is asked to stop after its first step; None: it is not stopped.
     """
+
+    signals: StopSignals | None = None
 
     def __init__(self, components: Mapping[str, tuple[Row, Any]]) -> None:
         super().__init__(Plugins(), components)
@@ -51,6 +57,8 @@ class WatchedHooks(Hooks):
         with SyncWatch() as watch:
             super().call(hook, **arguments)
         self._note(hook, watch)
+        if hook == "after_step" and self.signals is not None:
+            self.signals.received = signal.SIGTERM
 
     def ask(self, hook: str, **arguments: Any) -> Any:
         """See `Hooks.ask`."""
@@ -92,7 +100,13 @@ def make_tiny_experiment(chosen: Mapping[str, Any]) -> Experiment:
     return Experiment(**{**defaults, **chosen})
 
 
-def make_run(component: Any, name: str, folder: Path, chosen: Mapping[str, Any]) -> Run:
+class WatchedRun(Run):
+    """A run with watched hooks."""
+
+    hooks: WatchedHooks
+
+
+def make_run(component: Any, name: str, folder: Path, chosen: Mapping[str, Any]) -> WatchedRun:
     """Return a run that is not yet trained.
 
     Args:
@@ -107,17 +121,23 @@ def make_run(component: Any, name: str, folder: Path, chosen: Mapping[str, Any])
     state = TrainState(experiment, schedule, torch.device("cpu"))
     # The component is the only one whose hooks are called.
     row = Row(Component("suite", name, type(component)), Plugin("suite", "pggan_kit.testing", None))
-    return Run(RunDirectory(folder), experiment, schedule, state, WatchedHooks({name: (row, component)}))
+    return WatchedRun(RunDirectory(folder), experiment, schedule, state, WatchedHooks({name: (row, component)}))
 
 
 def train_tiny(
-    component: Any, name: str, folder: Path, chosen: Mapping[str, Any], saved: Snapshot | None = None
+    component: Any,
+    name: str,
+    folder: Path,
+    chosen: Mapping[str, Any],
+    saved: Snapshot | None = None,
+    single_step: bool = False,
 ) -> Run:
     """Train a tiny run to its end, from scratch or from a checkpoint's content.
 
     Args:
         component, name, folder, chosen: See `make_run`.
         saved: Content of the checkpoint.
+        single_step: Whether the run is stopped after one step, as by a signal.
 
     Raises:
         AssertionError: The run fails; the message names the component.
@@ -131,18 +151,29 @@ def train_tiny(
             run.resumed = True
             run.files.cut_stats(run.state.images)
         data: Any = ToyData(run.experiment.dataset.classes)
-        train(run, data, saved)
+        signals = StopSignals()
+        if single_step:
+            run.hooks.signals = signals
+        train(run, data, saved, signals)
+    except Interrupted:
+        return run
     except Exception as error:
         action = "training" if saved is None else "resuming"
         raise AssertionError(f"{action} a tiny run with {name} fails: {summarize_error(error)}") from error
     return run
 
 
-def load_mid_fade(folder: Path) -> Snapshot:
-    """Return the content of a run's first checkpoint within a fade, or of the first one where there is none."""
+def load_snapshots(folder: Path) -> list[Snapshot]:
+    """Return the contents of all checkpoints of a run, oldest first."""
     checkpoints = RunDirectory(folder).checkpoints()
     snapshots = [checkpoints.load(entry) for entry in checkpoints.read_entries()]
     require(bool(snapshots), "the run left no checkpoint")
+    return snapshots
+
+
+def load_mid_fade(folder: Path) -> Snapshot:
+    """Return the content of a run's first checkpoint within a fade, or of the first one where there is none."""
+    snapshots = load_snapshots(folder)
     fading = [snapshot for snapshot in snapshots if snapshot.phase == FADE]
     return (fading or snapshots)[0]
 

@@ -16,7 +16,7 @@ from pggan_kit.components import Reals, Scores, TensorBatch, Terms
 from pggan_kit.growth.fade import NETS
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import PerStage, Stage
-from pggan_kit.testing.suite import TrainedSuite, start_fade
+from pggan_kit.testing.suite import StepSuite, start_fade
 from pggan_kit.testing.support import are_equal, copy_weights, require
 from pggan_kit.testing.tiny_runs import make_run
 from pggan_kit.testing.toys import ToyLoss, ToySampler
@@ -88,7 +88,7 @@ class WatchedContext(UpdateContext):
         return result
 
 
-class UpdateSuite(TrainedSuite):
+class UpdateSuite(StepSuite):
     """Updates: one training iteration, on toy networks.
 
     Attributes:

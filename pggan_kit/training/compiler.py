@@ -9,6 +9,7 @@ differ in rounding, and so are two classes of determinism.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -28,14 +29,16 @@ from pggan_kit.schedule import FADE, Schedule, Stage
 from pggan_kit.system.seeding import fork_random_numbers
 from pggan_kit.training.non_finite import list_float_buffers
 from pggan_kit.training.parity import (
-    TOLERANCE,
+    Comparison,
+    Evaluate,
     Result,
+    choose_rounding,
     collect_settings,
-    describe_difference,
     identify,
     name_components,
     take_apart,
 )
+from pggan_kit.training.payback import PassSeconds, Payback, format_ms
 from pggan_kit.training.recording import Recording, list_varying_tensors, record
 from pggan_kit.training.step import Backward, Differentiated, Work
 
@@ -46,6 +49,9 @@ it pays from half as many steps on."""
 
 GRAPHS_UP_TO = 32
 """Maximum image height at which launching a GPU's kernels takes longer than running them."""
+
+TIMED_ROUNDS = 3
+"""Number of times that an eager and a compiled pass are timed, in turn; the shortest of each counts."""
 
 MOST_KINDS = 4
 """Maximum number of kinds of step that one network may have in a region: with and without lazy penalties, and a few
@@ -105,6 +111,7 @@ class Compiler:
         self._outcome: dict[str, str] = {}
         self._recalled: dict[str, str] = {}
         self._weights: list[int] = []
+        self._payback = Payback("", 0, log)
 
     def enter_region(self, state: TrainState, schedule: Schedule, recalled: Mapping[str, str] | None = None) -> None:
         """Begin a region, or resume in it.
@@ -121,6 +128,9 @@ class Compiler:
         # what was compiled still holds.
         weights = [id(param) for net in (state.generator, state.discriminator) for param in net.parameters()]
         if weights != self._weights:
+            self._payback.close(state.images)
+            place = f"{state.stage.size} ({state.phase})"
+            self._payback = Payback(place, state.images, self._log)
             self._weights = weights
             self._passes = {}
             self._recalled = dict(recalled or {})
@@ -129,6 +139,10 @@ class Compiler:
         stage_images = schedule.end(state.starts) - state.starts[-1]
         steps = count_steps(state.stage, state.phase, stage_images)
         self._active = self._usable and compiling_pays(self.experiment.compile, steps)
+
+    def leave_region(self) -> None:
+        """End the last region, as the run ends: log that compiling did not pay in it, if that is so."""
+        self._payback.close(self._state.images)
 
     def disable(self) -> None:
         """Run eagerly until the next region."""
@@ -155,11 +169,14 @@ class Compiler:
         # A setting is a constant in the recording: once it has changed, the recording is wrong.
         if known.settings != self._collect_settings(work):
             return self._give_up(work, eager, "the loss, a penalty or the augmentation changes from step to step")
-        return known(work)
+        return self._run_compiled(known, work)
+
+    def _run_compiled(self, compiled: _Pass, work: Work) -> Differentiated:
+        self._payback.add_pass(compiled.seconds, self._state.images)
+        return compiled(work)
 
     def _compile_and_run(self, work: Work, eager: Backward) -> Differentiated:
         """Record and compile a pass whose kind is new in this region, and use it if it is right."""
-        began = time.perf_counter()
         kinds = sum(known.work.net == work.net for known in self._passes.values())
         if kinds == MOST_KINDS:
             return self._give_up(
@@ -167,6 +184,7 @@ class Compiler:
             )
 
         # Record the pass. Code of components may raise anything when it is run without numbers.
+        began = time.perf_counter()
         settings = self._collect_settings(work)
         self._announce(work.net)
         try:
@@ -177,25 +195,29 @@ class Compiler:
             return self._give_up(work, eager, "the loss, a penalty or the augmentation changes when it is called")
 
         # Compile and check it. A compiler may raise anything, too.
-        compiled = _Pass(work, recording, settings, recording.graph)
+        compiled = _Pass(work, recording, settings, recording.graph, PassSeconds(0.0, 0.0))
         try:
             problem = self._translate_and_check(compiled, work, eager)
         except Exception as error:
             problem = f"it cannot be compiled ({type(error).__name__}: {first_line(error)})"
+        seconds = time.perf_counter() - began
+        self._payback.add_compiling(seconds)
         if problem is not None:
             return self._give_up(work, eager, problem, warn=True)
 
         self._passes[self._identify_kind(work)] = compiled
         self._outcome[work.net] = COMPILED
-        seconds = time.perf_counter() - began
-        self._log(f"compiled the {work.net}'s step at {self._stage.size} ({self._state.phase}) in {seconds:.0f} s")
-        return compiled(work)
+        self._log(
+            f"compiled the {work.net}'s step at {self._stage.size} ({self._state.phase}) in {seconds:.0f} s: it takes "
+            f"{format_ms(compiled.seconds.compiled)}, and {format_ms(compiled.seconds.eager)} eagerly"
+        )
+        return self._run_compiled(compiled, work)
 
     def _translate_and_check(self, compiled: _Pass, work: Work, eager: Backward) -> str | None:
-        """Compile a recorded pass, and return what is wrong with it; None where it is right up to rounding.
+        """Compile and time a recorded pass, and return what is wrong with it; None where it is right up to rounding.
 
         The recording itself is checked first, before time is spent on compiling it. All this leaves gradients, buffers
-        and random numbers as they were.
+        random numbers and weights as they were.
         """
         # Scaled gradients may overflow, as they should; what is compared are the unscaled ones.
         if work.factor is not None:
@@ -204,7 +226,7 @@ class Compiler:
         # Run the pass eagerly, which may change buffers, as batch normalisation does.
         buffers = list_float_buffers(self._state.generator, self._state.discriminator)
         before = [buffer.clone() for buffer in buffers]
-        wanted = self._run_aside(eager, work)
+        self._run_aside(eager, work)
         changed = False
         for buffer, value in zip(buffers, before, strict=True):
             changed = changed or not torch.equal(buffer, value)
@@ -212,15 +234,40 @@ class Compiler:
         if changed:
             return "it changes a network's buffers"
 
-        exact = self._run_aside(eager, work._replace(precision="float32"))
-        tolerance = TOLERANCE[self._find_compute_type()]
-        problem = describe_difference(wanted, self._run_aside(compiled, work), tolerance, exact)
+        run_eager = functools.partial(self._run_aside, eager)
+        run_compiled = functools.partial(self._run_aside, compiled)
+        parameters = [*self._state.generator.parameters(), *self._state.discriminator.parameters()]
+        pixels = self._stage.batch_size * self._stage.height * self._stage.width
+        rounding = choose_rounding(self._device, pixels)
+        comparison = Comparison(run_eager, work, parameters, rounding)
+        problem = comparison.find_problem(run_compiled)
         if problem is not None:
             return problem
 
         graphs = replays_graphs(self.experiment.compile, self._device, self._stage)
         compiled.function = self._translate(compiled.recording, work, graphs)
-        return describe_difference(wanted, self._run_aside(compiled, work), tolerance, exact)
+        problem = comparison.find_problem(run_compiled)
+        if problem is None:
+            compiled.seconds = self._time_in_turn(run_eager, run_compiled, work)
+        return problem
+
+    def _time_in_turn(self, run_eager: Evaluate, run_compiled: Evaluate, work: Work) -> PassSeconds:
+        """Return the seconds that a pass takes eagerly and compiled; wait for the device."""
+        rounds = []
+        for _ in range(TIMED_ROUNDS):
+            rounds.append([self._time(run_eager, work), self._time(run_compiled, work)])
+        return PassSeconds(*(min(times) for times in zip(*rounds, strict=True)))
+
+    def _time(self, run: Evaluate, work: Work) -> float:
+        self._wait_for_device()
+        began = time.perf_counter()
+        run(work)
+        self._wait_for_device()
+        return time.perf_counter() - began
+
+    def _wait_for_device(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
     def _run_aside(self, run: Backward, work: Work) -> Result:
         """Return the result of a pass; leave gradients and random numbers as they were."""
@@ -230,20 +277,12 @@ class Compiler:
         with fork_random_numbers(self._device):
             losses, kept = run(work)
 
-        gradients: dict[str, Tensor] = {}
+        result = losses | kept
         for (name, param), gradient in zip(network.named_parameters(), before, strict=True):
             if param.grad is not None:
-                gradients[name] = param.grad
+                result[f"the gradient of {name}"] = param.grad
             param.grad = gradient
-        return losses | kept, gradients
-
-    def _find_compute_type(self) -> torch.dtype:
-        """Return the type in which the networks' convolutions and products are computed."""
-        kind = self._device.type
-        with self.experiment.autocast(self._device):
-            if torch.is_autocast_enabled(kind):
-                return torch.get_autocast_dtype(kind)
-            return torch.get_default_dtype()
+        return result
 
     def _identify_kind(self, work: Work) -> Hashable:
         """Return what tells recordings apart: code, bound objects, names, shapes and modes."""
@@ -280,6 +319,7 @@ class _Pass:
     recording: Recording
     settings: Hashable
     function: Callable[..., Any]
+    seconds: PassSeconds
 
     @torch.no_grad()
     def __call__(self, work: Work) -> Differentiated:

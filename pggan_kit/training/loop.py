@@ -2,24 +2,24 @@
 
 A run goes through its stages in order. A stage whose new layers fade in is in the phase `fade` first, then in `stable`.
 Each step trains both networks on one or more batches of reals; reals drawn so far are the one clock, `state.images`.
-Every `train.tick` images, and at the end of each phase, the loop writes statistics and a checkpoint.
+Every `train.tick` images, a few times before the first of these ticks, and at the end of each phase, the loop writes
+statistics and a checkpoint.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
 
 from pggan_kit.data.device_feed import choose_feed
 from pggan_kit.data.sampler import Data, Source
-from pggan_kit.errors import DivergedError, Interrupted, TrainingError, UserError
+from pggan_kit.errors import FORESEEN, DivergedError, Interrupted, TrainingError, UnforeseenError, quote_path
 from pggan_kit.growth.fade import NETS, PATHS, Fade
+from pggan_kit.plugin_host.failures import describe_failure
 from pggan_kit.plugin_host.hooks import list_implementing_classes
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
@@ -32,20 +32,21 @@ from pggan_kit.training.compiler import Compiler
 from pggan_kit.training.measures import Meter, compute_metrics, measure_diversity
 from pggan_kit.training.non_finite import NonFiniteError, watch_layers
 from pggan_kit.training.out_of_memory import explain_out_of_memory, is_out_of_memory
-from pggan_kit.training.recovery import Recovery, Stop
+from pggan_kit.training.recovery import Recovery, Stop, load_last_tick
 from pggan_kit.training.step import UpdateContext, average_each
 
 TIMED_OUT = 1
 """Number of the time limit among the numbers of signals; it must be the smallest, so that a signal prevails."""
 
 
-def train(run: Run, data: Data, saved: Snapshot | None = None) -> dict[str, Any]:
+def train(run: Run, data: Data, saved: Snapshot | None = None, signals: StopSignals | None = None) -> dict[str, Any]:
     """Train a run to its end.
 
     Args:
         run: A run whose state is new, or was loaded from `saved`.
         data: The data set at the sizes of all stages.
         saved: The checkpoint from which a resumed run, or a branch of another run, continues.
+        signals: The signals that ask the run to stop; None: those that this process receives.
 
     Returns:
         The `result` that the hook `after_run` is given.
@@ -55,22 +56,39 @@ def train(run: Run, data: Data, saved: Snapshot | None = None) -> dict[str, Any]
         Interrupted: A signal or `train.time_limit` stopped the run, after a checkpoint was written.
     """
     try:
-        with StopSignals() as signals:
-            return _train_to_end(Loop(run, data, signals), saved)
+        return _train_until_stopped(run, data, saved, signals or StopSignals())
     except BaseException as error:
         # Also after Ctrl-C: observers then close their files. What fails in that is logged, and hides no error.
-        for failure in run.hooks.call_all("on_error", run=run, error=error):
-            run.files.log(f"while the run was failing: {failure}")
-        raise
+        for second in run.hooks.call_all("on_error", run=run, error=error):
+            run.files.log(f"while the run was failing: {second}")
+        if isinstance(error, FORESEEN) or not isinstance(error, Exception):
+            raise
+        state = run.state
+        failure = describe_failure(error, run.hooks.components)
+        raise UnforeseenError(
+            f"training failed at images {state.images} (stage {state.stage.size}, {state.phase}){failure}"
+        ) from error
+    finally:
+        for line in run.hooks.list_repeated_failures():
+            run.files.log(f"warning: {line}")
 
 
-def _train_to_end(loop: Loop, saved: Snapshot | None) -> dict[str, Any]:
-    """Train a run to its end; where memory is full, say how to continue with less."""
+def _train_until_stopped(run: Run, data: Data, saved: Snapshot | None, signals: StopSignals) -> dict[str, Any]:
+    """Train a run to its end; where memory is full, say how to continue with less.
+
+    A part cannot bring the end about by `sys.exit`: the command would look successful.
+    """
     try:
-        return loop.train_to_end(saved)
+        with signals:
+            return Loop(run, data, signals).train_to_end(saved)
+    except SystemExit as error:
+        raise TrainingError(
+            f"a part of the run called sys.exit({error.code!r}) at images {run.state.images} (stage "
+            f"{run.state.stage.size}): a part that cannot go on must raise an exception that says why"
+        ) from error
     except Exception as error:
         if is_out_of_memory(error):
-            raise TrainingError(explain_out_of_memory(loop.run, error)) from error
+            raise TrainingError(explain_out_of_memory(run, error)) from error
         raise
 
 
@@ -99,6 +117,7 @@ class Loop:
         # What training adds to it.
         self.fade = Fade(run.hooks, run.experiment.fade_reals)
         self.alpha_tensors = {path: torch.ones((), device=run.device) for path in PATHS}
+        self.early_ticks = run.schedule.list_early_ticks(run.experiment.tick)
         self.meter = Meter(self.state.images)
         self.agreement = distributed.Agreement()
         self.recovery = Recovery(run)
@@ -107,19 +126,22 @@ class Loop:
 
     def train_to_end(self, saved: Snapshot | None) -> dict[str, Any]:
         """Train from the beginning, or from a checkpoint, to the last image; return the result of the run."""
+        if distributed.rank() == 0:
+            self.run.files.keep_start()
         self.hooks.call("before_run", run=self.run)
 
         # A branch also continues from a checkpoint, but from that of another run.
         own_checkpoint = saved if self.run.resumed else None
         if own_checkpoint is not None:
-            self.recovery.snapshot = own_checkpoint.copy_to_cpu()
-        unfinished = self.begin_or_resume(saved)
+            self.recovery.snapshot = load_last_tick(self.run, own_checkpoint).copy_to_cpu()
+        unfinished = self.begin_or_resume(saved, is_branch=own_checkpoint is None)
         if unfinished and own_checkpoint is None:
             # A run can then be resumed from before its first tick, and a branch without its trunk.
             self.save_checkpoint()
 
         while unfinished:
             unfinished = self.advance_run()
+        self.compiler.leave_region()
 
         result = {
             "images": self.state.images,
@@ -131,25 +153,23 @@ class Loop:
         self.hooks.call("after_run", run=self.run, result=result)
         return result
 
-    def begin_or_resume(self, checkpoint: Snapshot | None) -> bool:
+    def begin_or_resume(self, checkpoint: Snapshot | None, is_branch: bool = False) -> bool:
         """Enter the stage that the state is in, and return whether there is more to train.
 
         Args:
             checkpoint: The checkpoint that the state was loaded from; None for a new run.
+            is_branch: Whether it is another run's, whose stage may end elsewhere.
         """
-        # Components continue from what they have saved.
-        compiled = None
-        if checkpoint is not None:
-            for name, value in checkpoint.components.items():
-                self.hooks.call_one(name, "load_state", run=self.run, saved=value)
-            compiled = checkpoint.compiled
-        self.enter_stage(compiled)
+        self.enter_stage(checkpoint)
+        if checkpoint is None or self.state.images == self.state.starts[-1]:
+            return self.end_phase_and_stage_if_over(self.stage_has_no_budget())
 
-        # The checkpoint may have been written in the very step that ended its fade or its stage.
-        stage_has_begun = self.state.images > self.state.starts[-1]
-        if stage_has_begun:
-            return self.end_phase_and_stage_if_over(self.stage_is_over())
-        return self.end_phase_and_stage_if_over(self.stage_has_no_budget())
+        # The checkpoint may have been written in the very step that ended its fade or its stage. A switch is not asked
+        # again: it has seen the tick of that step by now, and had not when it answered.
+        stage_over = checkpoint.stage_over
+        if is_branch:
+            stage_over = self.stage_is_over()
+        return self.end_phase_and_stage_if_over(stage_over)
 
     def advance_run(self) -> bool:
         """Take a step, tick where one is due, enter the next phase or stage; return whether there is more to train."""
@@ -183,7 +203,7 @@ class Loop:
         self.recovery.copy_buffers_if_droppable()
         began = time.perf_counter()
         try:
-            losses = self.run_update(context)
+            losses = self.experiment.update.step(context)
         except NonFiniteError as failure:
             # Raises the failure again unless the policy is to drop the step, whose images then count as seen.
             self.recovery.drop_step(failure)
@@ -199,18 +219,6 @@ class Loop:
         state.means.add(losses)
         means = average_each(losses)
         self.hooks.call("after_step", run=self.run, stage=state.stage, state=state, losses=means)
-
-    def run_update(self, context: UpdateContext) -> dict[str, Tensor]:
-        """Run the chosen update and return its losses; say where the run stood if it fails."""
-        try:
-            return self.experiment.update.step(context)
-        except (UserError, TrainingError, NonFiniteError):
-            raise
-        except Exception as error:
-            raise TrainingError(
-                f"the update failed at images {context.images} (stage {context.stage.size}, {self.state.phase}): "
-                f"{type(error).__name__}: {error}"
-            ) from error
 
     def set_alpha(self) -> None:
         """Ask for alpha at the clock, and write it into tensors, so that compiled code survives its change."""
@@ -235,14 +243,15 @@ class Loop:
             return
 
         self.recovery.require_finite_steps()
-        self.save_checkpoint()
+        self.save_checkpoint(between_ticks=True)
         # A process that exits before rank 0 has written gets rank 0 killed.
         distributed.barrier()
 
         signal = None if agreed == TIMED_OUT else agreed
         raise Interrupted(
             signal,
-            f"stopped at images {self.state.images} and saved; go on with: pggan-kit resume {self.run.directory}",
+            f"stopped at images {self.state.images} and saved; go on with: pggan-kit resume "
+            f"{quote_path(self.run.files.path)}",
         )
 
     # Phases and stages.
@@ -307,27 +316,44 @@ class Loop:
         state.renew_optimizers(reset=self.experiment.reset_optimizer != "never")
         self.enter_stage()
 
-    def enter_stage(self, compiled: Mapping[str, str] | None = None) -> None:
-        """Prepare what depends on the stage: compiled code, reals and alpha.
+    def enter_stage(self, checkpoint: Snapshot | None = None) -> None:
+        """Prepare what depends on the stage: compiled code, reals, alpha and components.
 
         Args:
-            compiled: The outcome of compiling in this stage and phase, from the checkpoint that the run resumes from.
+            checkpoint: The checkpoint that the stage continues from; None for a stage that begins.
         """
+        continues = checkpoint is not None
+        compiled = None
+        if checkpoint is not None:
+            compiled = checkpoint.compiled
         self.compiler.enter_region(self.state, self.schedule, compiled)
         source = self.data.sampler(self.state.stage)
         self.sampler = choose_feed(source, self.run.device, self.experiment.data.device_memory)
-        self.set_alpha()
 
-        self.call_hook("before_stage")
+        # A switch cannot be asked before it knows what it has saved.
+        if continues:
+            self.run.alpha = dict.fromkeys(PATHS, 1.0)
+        else:
+            self.set_alpha()
+        self.call_hook("before_stage", continues=continues)
         if self.state.fading:
-            self.call_hook("before_fade")
+            self.call_hook("before_fade", continues=continues)
+
+        # Last, so that what was saved stands, whatever those hooks have set.
+        if checkpoint is not None:
+            for name, value in checkpoint.components.items():
+                self.hooks.call_one(name, "load_state", run=self.run, saved=value)
+            self.set_alpha()
 
     # Ticks and checkpoints.
 
     def tick_is_due(self) -> bool:
-        """Return whether the clock has passed a multiple of `train.tick` since the last tick."""
+        """Return whether the clock has passed a multiple of `train.tick`, or an early tick, since the last tick."""
+        images = self.state.images
+        last_tick = self.state.last_tick
         tick = self.experiment.tick
-        return self.state.images // tick > self.state.last_tick // tick
+        passed_early_tick = any(last_tick < place <= images for place in self.early_ticks)
+        return passed_early_tick or images // tick > last_tick // tick
 
     def tick(self, stage_over: bool, keep_forever: bool) -> None:
         """Write the statistics since the last tick, and a checkpoint.
@@ -351,6 +377,7 @@ class Loop:
 
         state.last_tick = state.images
         if distributed.rank() == 0:
+            self.run.files.keep_start()
             row = {"images": state.images, "steps": state.steps, "phase": state.phase, **stats}
             self.run.files.append_stats(row)
         self.hooks.call("after_tick", run=self.run, stage=state.stage, state=state, stats=stats)
@@ -398,29 +425,45 @@ class Loop:
             return compute_metrics(self.run, evaluator)
         return {}
 
-    def save_checkpoint(self, stage_over: bool = False, keep_forever: bool = False) -> None:
+    def save_checkpoint(
+        self, stage_over: bool = False, keep_forever: bool = False, between_ticks: bool = False
+    ) -> None:
         """Keep the state in memory, to return to it after a failure, and on rank 0 also on disk.
 
         Args:
             stage_over: Whether the stage ends here.
             keep_forever: Whether the checkpoint is never deleted.
+            between_ticks: Whether the run ends here, at a place where a run that is not stopped has no checkpoint.
         """
         # Every process takes part in gathering the state; rank 0 alone writes it.
         components = self.hooks.collect("save_state", run=self.run)
         component_classes = list_implementing_classes(self.hooks, "save_state")
-        self.state.means.gather()
+        state = self.state
+        state.means.gather()
+        alpha = 1.0
+        if state.generator.bridge is not None:
+            alpha = self.fade.compute_alpha(state.stage, state.starts[-1], state.images, "generator")
         snapshot = replace(
-            self.state.take_snapshot(),
+            state.take_snapshot(),
             identity=self.run.identity,
             stage_over=stage_over,
             components=components,
             compiled=self.compiler.outcome,
             component_classes=component_classes,
+            alpha=alpha,
+            changes=self.run.changes,
+            between_ticks=between_ticks,
         )
 
-        self.recovery.snapshot = snapshot.copy_to_cpu()
+        # The first checkpoint is written before the first step: nothing is trained that cannot be loaded.
+        snapshot.require_readable()
+        snapshot = snapshot.copy_to_cpu()
+        # A run that is stopped must later go back to where one that is not stopped goes back to.
+        if not between_ticks:
+            self.recovery.snapshot = snapshot
         if distributed.rank() == 0:
-            self.last_checkpoint = self.run.checkpoints.save(self.recovery.snapshot, keep_forever)
+            self.run.files.keep_start()
+            self.last_checkpoint = self.run.checkpoints.save(snapshot, keep_forever)
 
     # After a loss or gradient became NaN or infinite.
 
@@ -447,7 +490,7 @@ class Loop:
         self.return_to_checkpoint(self.state.rewinds)
         while self.state.images < stop.images:
             self.advance_run()
-        self.save_checkpoint()
+        self.save_checkpoint(between_ticks=True)
 
         # Repeat the step that failed, eagerly: compiled code knows no layers.
         self.compiler.disable()
@@ -466,9 +509,9 @@ class Loop:
 
     # Hooks.
 
-    def call_hook(self, hook: str) -> None:
-        """Call a hook with the run, its stage and its state."""
-        self.hooks.call(hook, run=self.run, stage=self.state.stage, state=self.state)
+    def call_hook(self, hook: str, **arguments: Any) -> None:
+        """Call a hook with the run, its stage and its state, and further arguments."""
+        self.hooks.call(hook, run=self.run, stage=self.state.stage, state=self.state, **arguments)
 
     def announce_compiling(self, net: str) -> None:
         """Call `before_compile`, since compiling a network's step takes a while."""

@@ -159,7 +159,7 @@ class _Pass(nn.Module):
 
         # Compute terms and gradients, as `TrainingStep` does eagerly.
         with torch.enable_grad():
-            with self._experiment.autocast(self._state.device, work.precision):
+            with self._experiment.autocast(self._state.device):
                 G, D = make_network_calls(self._experiment, self._state, alpha)
                 losses, kept = work.terms(G, D, batch)
             objective = sum_losses(losses)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import TrainingError
+from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.system import distributed
@@ -44,6 +44,27 @@ class Stop:
     reason: str
 
 
+def load_last_tick(run: Run, resumed_from: Snapshot) -> Snapshot:
+    """Return the checkpoint that a resumed run goes back to: that of its last tick, as if it had not been stopped.
+
+    Args:
+        run: The run.
+        resumed_from: The checkpoint that it was resumed from, which may lie between two ticks.
+    """
+    if not resumed_from.between_ticks:
+        return resumed_from
+
+    for entry in reversed(run.checkpoints.read_entries()):
+        try:
+            snapshot = run.checkpoints.load(entry)
+        except RunError as error:
+            run.files.warn(f"{error}. If a loss becomes NaN or infinite, the run goes back to the one before")
+            continue
+        if not snapshot.between_ticks:
+            return snapshot
+    return resumed_from
+
+
 class Recovery:
     """The policy of a run against losses and gradients that are not finite, and what is needed to go back.
 
@@ -52,7 +73,7 @@ class Recovery:
 
     Attributes:
         guard: The check of each step.
-        snapshot: The content of the last checkpoint, on the CPU; set before the first step.
+        snapshot: The content of the last tick's checkpoint, on the CPU; set before the first step.
     """
 
     snapshot: Snapshot

@@ -45,7 +45,6 @@ class Work(NamedTuple):
         batch: Named tensors with N rows each, which `terms` is given.
         alpha: 0-dim tensors by path, without the paths that do not fade.
         factor: 0-dim factor on the sum of the terms before it is differentiated; None for 1.
-        precision: One of the values of `train.precision`, to be used instead of the experiment's.
     """
 
     net: str
@@ -53,7 +52,6 @@ class Work(NamedTuple):
     batch: TensorBatch
     alpha: Mapping[str, Tensor]
     factor: Tensor | None
-    precision: str | None = None
 
 
 Backward = Callable[[Work], Differentiated]
@@ -247,7 +245,7 @@ class UpdateContext:
         return losses, kept
 
     def _run_backward(self, work: Work) -> Differentiated:
-        with self.experiment.autocast(self._state.device, work.precision):
+        with self.experiment.autocast(self._state.device):
             G, D = make_network_calls(self.experiment, self._state, work.alpha)
             losses, kept = work.terms(G, D, work.batch)
         objective = sum_losses(losses)

@@ -34,7 +34,7 @@ class Arrays:
         DataError: A file that does not exist or does not hold such arrays.
     """
 
-    def __init__(self, file: str, layout: str = "auto", value_range: Sequence[float] = (0.0, 1.0)) -> None:
+    def __init__(self, file: str | Path, layout: str = "auto", value_range: Sequence[float] = (0.0, 1.0)) -> None:
         check_choice("layout", layout, LAYOUTS)
         self._range = parse_value_range(value_range)
         self._path = Path(file).expanduser()

@@ -58,7 +58,7 @@ class ImageFolder:
 
     def __init__(
         self,
-        folder: str,
+        folder: str | Path,
         channels: int = 3,
         size: int | Sequence[int] | None = None,
         fit: str = "crop",
@@ -109,7 +109,7 @@ class ImageFolder:
             if self._skip:
                 raise SkipImage(str(error)) from error
             raise DataError(
-                f"{error}. Repair or remove it, or set on_error = 'skip' to leave such files out"
+                f"{error}. Repair it or take it out of the folder, or set on_error = 'skip' to leave such files out"
             ) from error
 
     def label(self, i: int) -> int:

@@ -53,7 +53,9 @@ class MNIST:
 
     classes = 10
 
-    def __init__(self, folder: str | None = None, split: str = "train", pad: int = 0, limit: int | None = None) -> None:
+    def __init__(
+        self, folder: str | Path | None = None, split: str = "train", pad: int = 0, limit: int | None = None
+    ) -> None:
         check_choice("split", split, tuple(SPLITS))
         if not isinstance(pad, int) or not 0 <= pad <= 1000:
             raise SettingError("pad", f"must be a whole number of pixels in [0, 1000], not {pad!r}")
@@ -143,8 +145,10 @@ def _read_idx(path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return _parse_idx(file, path, magic, shape)  # type: ignore[arg-type]
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is corrupt or cut short ({error}): download it again") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _parse_idx(file: BinaryIO, path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -29,7 +29,7 @@ class Inception:
         DataError: A missing torch-fidelity, or weights that cannot be downloaded or do not fit.
     """
 
-    def __init__(self, weights: str | None = None) -> None:
+    def __init__(self, weights: str | Path | None = None) -> None:
         self._fingerprint = "inception 2015-12-05 6726825d"
         file = None
         if weights is not None:

@@ -111,7 +111,7 @@ class _Queue:
 
     def fill_slots(self) -> None:
         """Start a waiting trial in each free slot."""
-        for slot in range(self.local.jobs):
+        for slot in range(min(self.local.jobs, len(self.trials))):
             if self.waiting and slot not in self.running:
                 number, retries = self.waiting.popleft()
                 try:

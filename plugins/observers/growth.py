@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 
 from pggan_kit import Run, Stage, TrainState, check_at_least, check_between, hookimpl, write_atomically
 from pggan_kit.pictures import (
@@ -53,13 +57,15 @@ class Growth:
         self.max_frames = frames
         self.fresh = fresh
         self._frames: list[Frame] = []
+        self._unwritten: list[Frame] = []
 
     @hookimpl
     def before_run(self, run: Run) -> None:
         """Read the frames of a resumed run, except those drawn after its checkpoint: they will be drawn again."""
         self._frames = []
+        self._unwritten = []
         file = run.directory / "growth.gif"
-        if run.resumed and file.exists():
+        if run.resumed and file.is_file():
             frames = disassemble_gif(file.read_bytes())
             self._frames = [frame for frame in frames if frame.images <= run.state.images]
 
@@ -72,9 +78,29 @@ class Growth:
         caption = Caption(stage.size, name_phase(state), run.alpha["generator"], state.images, run.schedule.total)
         picture = draw_frame(pixels, columns, choose_cell_size(run.schedule, columns), caption)
 
-        self._frames = thin_frames([*self._frames, encode_frame(picture, state.images)], self.max_frames)
+        frame = encode_frame(picture, state.images)
+        self._unwritten.append(frame)
+        self._frames = thin_frames([*self._frames, frame], self.max_frames)
         durations = [self.frame_ms] * (len(self._frames) - 1) + [self.hold_ms]
         write_atomically(run.directory / "growth.gif", assemble_gif(self._frames, durations))
+        self._unwritten = []
+
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        """Return the frames that are not in the file: those of ticks at which it could not be written."""
+        frames = [
+            (frame.images, torch.frombuffer(bytearray(frame.data), dtype=torch.uint8)) for frame in self._unwritten
+        ]
+        return {"unwritten": frames}
+
+    @hookimpl
+    def load_state(self, run: Run, saved: Mapping[str, Any]) -> None:
+        """Add the frames that are not in the file of this run; a branch has its own."""
+        if not run.resumed:
+            return
+        self._unwritten = [Frame(images, data.numpy().tobytes()) for images, data in saved["unwritten"]]
+        known = {frame.images for frame in self._frames}
+        self._frames += [frame for frame in self._unwritten if frame.images not in known]
 
 
 def thin_frames(frames: list[Frame], most: int) -> list[Frame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import statistics
 import time
 from collections import deque
@@ -16,7 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pggan_kit import Run, Schedule, TrainState, hookimpl
+from pggan_plugins.observers.growth import Growth
 from pggan_plugins.observers.phase import name_phase
+from pggan_plugins.observers.samples import Samples, locate_samples
 
 REFRESH_SECONDS = 0.25
 """Seconds between two updates of the display."""
@@ -40,13 +43,14 @@ class Progress:
     """A display of stage, phase, alpha, images of the total, images per second and the time left, on stderr.
 
     In a terminal the display is updated four times a second and shows the last tick's losses; elsewhere there is one
-    plain line a tick. At the end it lists the files worth opening.
+    plain line a tick. At the start it says what will happen and where to look meanwhile; at the end it lists the files
+    worth opening.
     """
 
     critical = False
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = StderrConsole()
         self._live: Live | None = None
         self._pace = Pace()
         self._losses = ""
@@ -55,12 +59,14 @@ class Progress:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Print the run's directory; start the display."""
+        """Print the run's directory, what will happen and where to look; start the display."""
         self._pace = Pace()
         self._losses = ""
         self._started = time.perf_counter()
         self._next_refresh = math.inf
         self._print(f"{'resuming' if run.resumed else 'training'} {run.directory}")
+        for line in describe_plan(run):
+            self._print(f"  {line}")
 
         if self._console.is_interactive:
             self._next_refresh = self._started
@@ -132,6 +138,17 @@ class Progress:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+class StderrConsole(Console):
+    """A console on stderr. Where nobody reads that any more, it fails as a file does: rich would end the process."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        """Fail, so that the observer is switched off and the run goes on."""
+        raise BrokenPipeError("nobody reads stderr any more")
+
+
 class Pace:
     """The speed of a run: over the last seconds, to be shown; and the usual one, for an estimate of the time left."""
 
@@ -198,6 +215,30 @@ def estimate_work_left(schedule: Schedule, starts: Sequence[int], images: int) -
     return left
 
 
+def describe_plan(run: Run) -> list[str]:
+    """Return lines that say what a run will do, and where to look meanwhile."""
+    sizes = ", ".join(stage.size for stage in run.schedule.stages)
+    plan = f"{run.schedule.total:,} images at {sizes}"
+    command = f"pggan-kit resume {shlex.quote(str(run.directory))}"
+    lines = [f"{plan}. Ctrl-C saves and stops; go on with: {command}"]
+
+    observers = run.experiment.observers
+    if any(isinstance(observer, Samples) for observer in observers):
+        wait = find_next_tick(run) - run.state.images
+        lines.append(f"look now: {locate_samples(run)}  the next grid of samples is there after {wait:,} images")
+    if any(isinstance(observer, Growth) for observer in observers):
+        lines.append(f"the film: {run.directory / 'growth.gif'}  one more frame at each tick")
+    return lines
+
+
+def find_next_tick(run: Run) -> int:
+    """Return the image count of the next tick, if no phase ends before it."""
+    images = run.state.images
+    tick = run.experiment.tick
+    places = [*run.schedule.list_early_ticks(tick), images - images % tick + tick]
+    return min(place for place in places if place > images)
+
+
 def describe_position(run: Run) -> str:
     """Return a text like `stage 2/3 14x14  fade  alpha 0.43`."""
     state = run.state
@@ -250,7 +291,7 @@ def list_outputs(run: Run) -> list[str]:
     folder = run.directory
     outputs = [str(path) for path in (folder / "growth.gif", folder / "samples") if path.exists()]
     if any(folder.glob("events.out.tfevents.*")):
-        outputs.append(f"tensorboard --logdir {folder}")
+        outputs.append(f"tensorboard --logdir {shlex.quote(str(folder))}")
     return outputs or [str(folder)]
 
 

@@ -42,7 +42,7 @@ class Samples:
                 file.unlink()
 
     @hookimpl
-    def before_stage(self, run: Run, stage: Stage, state: TrainState) -> None:
+    def before_stage(self, run: Run, stage: Stage, state: TrainState, continues: bool) -> None:
         """Draw the stage's reals, once, and the effect of the growth.
 
         The grid from before the growth was drawn at the tick that ended the stage.
@@ -52,7 +52,7 @@ class Samples:
             reals = run.draw_reals(self.count)
             if reals is not None:
                 _save(reals, path)
-        if not self.fresh and stage.previous is not None and state.images == state.starts[-1]:
+        if not self.fresh and stage.previous is not None and not continues:
             self.after_tick(run, stage, state)
 
     @hookimpl

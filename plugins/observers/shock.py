@@ -96,6 +96,7 @@ class TransitionShock:
         self._open: list[dict[str, Any]] = []
         self._first: list[Step] = []
         self._awaited: dict[str, Any] | None = None
+        self._unwritten: list[dict[str, Any]] = []
 
     @hookimpl
     def before_run(self, run: Run) -> None:
@@ -132,12 +133,12 @@ class TransitionShock:
                 if not tag.endswith("_floor"):
                     row[f"Transition/{tag}/before"] = before[tag]
                     row[f"Transition/{tag}/after"] = after[tag]
-            self._rows.append({"images": state.images, **row})
+            self._unwritten.append({"images": state.images, **row})
         self._open = []
         self._first = []
 
         self._metrics |= metrics
-        self._write_recovery(state.images, metrics)
+        self._end_recovery(state.images, metrics)
 
         # The old path goes right after this tick where the clock has reached the end of the fade.
         self._last_alpha = None
@@ -146,17 +147,23 @@ class TransitionShock:
             self._last_alpha = run.alpha["generator"]
             self._images = self._generate_images(run)
 
+        # Last, because a full disk may refuse it.
+        self._write_rows()
+
+    @hookimpl
+    def after_run(self) -> None:
+        """Write the rows that could not be written at the last tick."""
+        self._write_rows()
+
     @hookimpl
     def after_stage(self, run: Run) -> None:
         """Generate the images before the growth."""
         self._images = self._generate_images(run)
 
     @hookimpl
-    def before_stage(self, run: Run, stage: Stage, state: TrainState) -> None:
-        """Measure the growth; in a run resumed at a fade's last tick, generate again the images of that tick."""
-        if self._last_alpha is not None and self._images is None:
-            self._images = self._generate_images(run, self._last_alpha)
-        elif self._images is not None and stage.previous is not None:
+    def before_stage(self, run: Run, stage: Stage, state: TrainState, continues: bool) -> None:
+        """Measure the growth."""
+        if self._images is not None and stage.previous is not None and not continues:
             self._measure_jump(run, GROWTH, stage.previous)
 
             # From here on the metric is expected back near its level before.
@@ -182,18 +189,30 @@ class TransitionShock:
             "metrics": dict(self._metrics),
             "awaited": self._awaited,
             "last_alpha": self._last_alpha,
+            "unwritten": [dict(row) for row in self._unwritten],
         }
 
     @hookimpl
-    def load_state(self, saved: Mapping[str, Any]) -> None:
-        """Restore the saved state."""
+    def load_state(self, run: Run, saved: Mapping[str, Any]) -> None:
+        """Restore the saved state; at a fade's last tick, generate again the images of that tick."""
         self._reset()
         self._recent.extend((tuple(names), values) for names, values in saved["recent"])
         self._first = [(tuple(names), values) for names, values in saved["first"]]
         self._open = [dict(row) for row in saved["open"]]
         self._metrics = dict(saved["metrics"])
         self._awaited = saved["awaited"]
+        # A branch has a file of its own.
+        if run.resumed:
+            self._unwritten = [dict(row) for row in saved["unwritten"]]
         self._last_alpha = saved["last_alpha"]
+        if self._last_alpha is not None:
+            self._images = self._generate_images(run, self._last_alpha)
+
+    def _write_rows(self) -> None:
+        """Write the rows that are complete; those that cannot be written are left for the next tick."""
+        while self._unwritten:
+            self._rows.append(self._unwritten[0])
+            del self._unwritten[0]
 
     def _generate_images(self, run: Run, alpha: float | None = None) -> dict[str, Tensor]:
         """Return images (count, C, h, w) of G and of its average, at an alpha; None: that of the last step."""
@@ -237,8 +256,8 @@ class TransitionShock:
         self._images = None
         self._last_alpha = None
 
-    def _write_recovery(self, images: int, metrics: Mapping[str, float]) -> None:
-        """Write the row of the recovery that is awaited, if the watched metric is back within its band."""
+    def _end_recovery(self, images: int, metrics: Mapping[str, float]) -> None:
+        """Complete the row of the recovery that is awaited, if the watched metric is back within its band."""
         level = divide_by_floor(metrics, self.watch)
         if self._awaited is None or level is None or level > self._awaited["level"] + self.band:
             return
@@ -249,7 +268,7 @@ class TransitionShock:
             "size": self._awaited["size"],
             "Transition/recovery": images - self._awaited["at"],
         }
-        self._rows.append(row)
+        self._unwritten.append(row)
         self._awaited = None
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pggan_kit import JsonLines, Run, Stage, TrainState, check_at_least, hookimpl
+from pggan_kit import JsonLines, Run, TrainState, check_at_least, hookimpl
 from pggan_plugins.observers.sample_grid import draw_grid
 
 if TYPE_CHECKING:
@@ -66,57 +67,56 @@ class TensorBoard:
         self.count = count
         self._new_writer = SummaryWriter
         self._writer: SummaryWriter | None = None
+        self._last_tick = 0
+        self._unlogged: list[tuple[int, dict[str, float]]] = []
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Open the event file; log the operative config and the charts once per run."""
+        """Log the operative config and the charts, once per run."""
         self._transitions = JsonLines(run.directory / "transitions.jsonl")
-        # Events after the checkpoint are logged again: readers drop the old ones from `purge_step` on.
-        purge_step = run.state.images + 1 if run.resumed else None
-        writer = self._new_writer(str(run.directory), purge_step=purge_step)
-        self._writer = writer
+        self._writer = None
+        self._unlogged = []
+        # A branch that is resumed may have none, although its clock has gone on.
+        has_ticks = bool(run.stats)
+        self._has_hyperparameters = run.resumed and has_ticks
+
+        # The last tick that is wholly in the event files, without the rows of transitions that are written at it.
+        self._last_tick = 0
         if run.resumed:
-            self._logged_until = run.state.images - 1.0
-            self._has_hyperparameters = run.state.last_tick > 0
-        else:
-            self._logged_until = -1.0
-            self._has_hyperparameters = False
-            writer.add_custom_scalars(LAYOUT)
-            self._add_operative_config(writer, run)
-        writer.flush()
+            self._last_tick = run.state.last_tick
+        if run.resumed and run.state.images > 0:
+            return
+
+        # A process that was killed before the first step may have logged some of it.
+        for file in run.directory.glob("events.out.tfevents.*"):
+            file.unlink()
+        self._writer = self._new_writer(str(run.directory))
+        self._writer.add_custom_scalars(LAYOUT)
+        self._add_operative_config(self._writer, run)
+        self._writer.flush()
 
     @hookimpl
-    def before_stage(self, run: Run, stage: Stage, state: TrainState) -> None:
-        """Log the stage's reals as it begins."""
-        assert self._writer is not None, "before_run comes first"
-        if self.count and state.images == state.starts[-1]:
-            reals = run.draw_reals(self.count)
-            if reals is not None:
-                self._add_image("Reals", reals, state.images)
+    def before_stage(self, run: Run, continues: bool) -> None:
+        """Log the stage's reals as it begins, one image later: a run that is resumed from there must drop them."""
+        if continues or not self.count:
+            return
+        reals = run.draw_reals(self.count)
+        if reals is not None:
+            with self._open_writer(run) as writer:
+                _add_image(writer, "Reals", reals, run.state.images + 1)
 
     @hookimpl
     def after_tick(self, run: Run, state: TrainState, stats: Mapping[str, float]) -> None:
-        """Log all numbers and the grid."""
-        writer = self._writer
-        assert writer is not None, "before_run comes first"
-        if not self._has_hyperparameters:
-            self._add_hyperparameters(run, stats)
-            self._has_hyperparameters = True
-        for tag, value in stats.items():
-            writer.add_scalar(tag, value, state.images)
-
+        """Log all numbers and the grid; and the numbers of earlier ticks at which nothing could be written."""
+        self._unlogged.append((state.images, {tag: float(value) for tag, value in stats.items()}))
         # Rows of this tick may be written before or after this hook: they are left for the next tick.
-        self._add_transitions(state.images - 1)
-
-        if self.count:
-            self._add_image("Samples", draw_grid(run, self.count), state.images)
-        writer.flush()
+        self._log(run, until=state.images - 1)
+        self._last_tick = state.images
 
     @hookimpl
-    def after_run(self) -> None:
-        """Close the event file."""
-        if self._writer is not None:
-            self._add_transitions(math.inf)
+    def after_run(self, run: Run) -> None:
+        """Log the rest, and close the event file."""
+        self._log(run, until=math.inf, with_grid=False)
         self._close()
 
     @hookimpl
@@ -124,50 +124,97 @@ class TensorBoard:
         """Close the event file."""
         self._close()
 
-    def _add_image(self, tag: str, picture: Image.Image, images: int) -> None:
-        assert self._writer is not None
-        pixels = np.asarray(picture)
-        self._writer.add_image(tag, pixels, images, dataformats="HW" if pixels.ndim == 2 else "HWC")
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        """Return the last tick that is in the event files, and the numbers of later ones."""
+        return {"last_tick": self._last_tick, "unlogged": list(self._unlogged)}
+
+    @hookimpl
+    def load_state(self, run: Run, saved: Mapping[str, Any]) -> None:
+        """Restore the saved state, which is about the files of this run: a branch has its own."""
+        if run.resumed:
+            self._last_tick = saved["last_tick"]
+            self._unlogged = list(saved["unlogged"])
+
+    def _log(self, run: Run, until: float, with_grid: bool = True) -> None:
+        """Log all that is not in the event files yet.
+
+        Args:
+            run: The run.
+            until: The clock up to which rows of transitions are logged.
+            with_grid: Whether a grid is drawn and logged.
+        """
+        with self._open_writer(run) as writer:
+            self._add_hyperparameters_once(writer, run)
+            for images, numbers in self._unlogged:
+                for tag, value in numbers.items():
+                    writer.add_scalar(tag, value, images)
+            self._add_transitions(writer, until)
+            if with_grid and self.count:
+                _add_image(writer, "Samples", draw_grid(run, self.count), run.state.images)
+        if self._unlogged:
+            self._has_hyperparameters = True
+        self._unlogged = []
+
+    @contextmanager
+    def _open_writer(self, run: Run) -> Iterator[SummaryWriter]:
+        """Open the event file within a block, at the end of which all is written."""
+        if self._writer is None:
+            # Events after the last tick are logged again: readers drop the old ones from `purge_step` on.
+            self._writer = self._new_writer(str(run.directory), purge_step=self._last_tick + 1)
+        try:
+            yield self._writer
+            self._writer.flush()
+        except Exception:
+            # A writer that has failed accepts nothing any more: the next tick opens another.
+            with suppress(Exception):
+                self._close()
+            raise
 
     def _add_operative_config(self, writer: SummaryWriter, run: Run) -> None:
         """Log the operative config as text, which Markdown shows as code where it is indented."""
         operative = run.directory / "operative.gin"
-        if operative.exists():
-            indented = "".join(f"    {line}\n" for line in operative.read_text().splitlines())
+        if operative.is_file():
+            indented = "".join(f"    {line}\n" for line in operative.read_text(encoding="utf-8-sig").splitlines())
             writer.add_text("operative.gin", indented, 0)
 
-    def _add_transitions(self, until: float) -> None:
-        """Log the rows up to a clock that were not logged yet, one image later.
+    def _add_transitions(self, writer: SummaryWriter, until: float) -> None:
+        """Log the rows from the last tick on, up to a clock, one image later.
 
-        They are written after their tick's checkpoint, and a run that is resumed from it must drop them.
+        They are logged after their tick's checkpoint, and a run that is resumed from it must drop them.
         """
-        assert self._writer is not None
         for row in self._transitions.read():
-            if self._logged_until < row["images"] <= until:
+            if self._last_tick <= row["images"] <= until:
                 for tag, value in row.items():
                     # A value that was not finite was written as null.
                     if tag.startswith(PREFIX) and value is not None:
-                        self._writer.add_scalar(tag, value, row["images"] + 1)
-        self._logged_until = until
+                        writer.add_scalar(tag, value, row["images"] + 1)
 
-    def _add_hyperparameters(self, run: Run, stats: Mapping[str, float]) -> None:
-        """Log the bindings of the config, and the tags by which runs are compared."""
+    def _add_hyperparameters_once(self, writer: SummaryWriter, run: Run) -> None:
+        """Log the bindings of the config, and the tags by which runs are compared, at the first tick of the run."""
         from torch.utils.tensorboard.summary import hparams
 
         config = run.directory / "config.gin"
-        if not config.exists():
+        if self._has_hyperparameters or not self._unlogged or not config.is_file():
             return
+        _, stats = self._unlogged[0]
         compared = [tag for tag in stats if tag.startswith("Metrics/")]
         if not compared:
             compared = [tag for tag in stats if tag.startswith("Loss/")]
-        assert self._writer is not None
-        for summary in hparams(parse_hyperparameters(config.read_text()), dict.fromkeys(compared, 0.0)):
-            self._writer._get_file_writer().add_summary(summary, 0)
+        hyperparameters = parse_hyperparameters(config.read_text(encoding="utf-8-sig"))
+        for summary in hparams(hyperparameters, dict.fromkeys(compared, 0.0)):
+            writer._get_file_writer().add_summary(summary, 0)
 
     def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer = self._writer
+        self._writer = None
+        if writer is not None:
+            writer.close()
+
+
+def _add_image(writer: SummaryWriter, tag: str, picture: Image.Image, images: int) -> None:
+    pixels = np.asarray(picture)
+    writer.add_image(tag, pixels, images, dataformats="HW" if pixels.ndim == 2 else "HWC")
 
 
 def parse_hyperparameters(config: str) -> dict[str, Any]:

@@ -110,8 +110,8 @@ class Plateau:
         start = state.starts[-1]
         spent = state.images - start
 
-        # The question precedes the clock's own tick and is asked again after a resume from that tick. The answer must
-        # be the same, so that tick does not count.
+        # The question precedes the clock's own tick, and a branch from that tick's checkpoint asks it again. The answer
+        # must be the same, so that tick does not count.
         points = [(images, value) for images, value in self.points if start < images < state.images]
 
         if spent >= most:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import platform
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ import pytest
 from click.testing import Result
 from conftest import STUB, TINY
 from helpers.ablation_plugin import SWITCH
+from helpers.forks import fork_command, launch_in_forks, wait_until
 from helpers.killing import assert_same_run, last
 from helpers.paths import ABLATION_PLUGIN
+from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit import ablation, hookimpl
 from pggan_kit.ablation import conduct
@@ -28,6 +32,7 @@ from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
 from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, TrainingError
 from pggan_kit.system import provenance
+from pggan_kit.system.locks import hold_when_free, is_locked
 
 PLUGIN = ABLATION_PLUGIN
 PLUGINS = [str(STUB), str(PLUGIN)]
@@ -208,6 +213,17 @@ def test_a_base_that_changed_is_refused_by_its_line(begun: Ablate, tiny: Callabl
         begun()
 
 
+def test_a_new_name_of_the_gin_files_is_no_new_plan(begun: Ablate) -> None:
+    rows = read_rows()
+    Path("other.gin").write_text(Path("switch.gin").read_text().replace("tiny.gin", "./base.gin"))
+    Path("tiny.gin").rename("base.gin")
+    said: list[str] = []
+    ablation.ablate("other.gin", out="out", plugins=PLUGINS, say=said.append)
+    assert said == [], "no trial is run again"
+    assert json.loads(Path("out/plan.json").read_text())["name"] == "other"
+    assert read_rows() == rows
+
+
 def test_a_plan_changed_by_hand_is_refused(begun: Ablate) -> None:
     path = Path("out/plan.json")
     path.write_text(path.read_text().replace('"margin": 0.5', '"margin": 5.0'))
@@ -264,22 +280,108 @@ def test_controls_have_fewer_seeds(ablate: Ablate) -> None:
     assert control["role"] == "control" and control["n"] == 1 and "holm" not in control
 
 
-def test_trials_are_processes(ablate: Ablate, cli: Callable[..., Result]) -> None:
-    """The command line, with the shipped launcher: `python -m pggan_kit trial` for each."""
-    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
-    options += ["-b", "ablate.seeds = (3,)", "--launcher", "Local", "--out", "out", "--json"]
-    result = cli("ablate", "switch.gin", *options)
-    assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout)["contrasts"][0]["seeds"] == [3]
-    assert "2/2" in result.stderr and "done" in Path("out/logs/hard-3.log").read_text()
-
-
 OBSERVED = """
 from pggan_kit import hookimpl
 
 @hookimpl
 def before_run(run): ...
 """
+
+
+def test_trials_are_processes_that_import_what_this_one_imports(
+    ablate: Ablate, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the shipped launcher: nothing from the working directory, and everything from this process's path."""
+    Path("random.py").write_text("raise SystemExit('random.py of the working directory')")
+    Path("elsewhere").mkdir()
+    Path("elsewhere/neighbour.py").write_text("")
+    Path("mine.py").write_text("import neighbour\n" + OBSERVED)
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+    options = [option for plugin in [*PLUGINS, "mine.py"] for option in ("--plugin", plugin)]
+    options += ["-b", "ablate.seeds = (3,)", "--launcher", "Local", "--out", "out", "--json"]
+    result = cli("ablate", "switch.gin", *options)
+    assert result.exit_code == 0, result.stderr + Path("out/logs/trunk-3.log").read_text()
+    assert json.loads(result.stdout)["contrasts"][0]["seeds"] == [3]
+    assert "2/2" in result.stderr and "done" in Path("out/logs/hard-3.log").read_text()
+    command = json.loads(Path("out/runs/hard/3/run.json").read_text())["command"]
+    assert command.startswith(f"pggan-kit trial {tmp_path}/out hard 3 ")
+
+
+SLOW_STEPS = """\
+import time
+from pathlib import Path
+from pggan_kit import hookimpl
+
+@hookimpl
+def after_step():
+    if Path("slow").exists():
+        time.sleep(0.2)
+"""
+
+
+def test_a_killed_ablate_takes_its_trials_along(ablate: Ablate, finished: Path) -> None:
+    """They save and exit by themselves, and the same command continues with them."""
+    Path("slow.py").write_text(SLOW_STEPS)
+    Path("slow").touch()
+    plugins = [*PLUGINS, "slow.py"]
+    options = [option for plugin in plugins for option in ("--plugin", plugin)]
+    options += ["--launcher", "Local", "-b", "launchers.Local.jobs = 2", "--out", "out"]
+    conductor = fork_command("ablate", "switch.gin", *options, log=Path("said"), before=launch_in_forks)
+    folders = [Path(f"out/trunks/{seed}") for seed in (0, 1)]
+    wait_until(lambda: all((folder / "checkpoints/manifest.json").exists() for folder in folders), conductor)
+    conductor.send_signal(signal.SIGKILL)
+    assert conductor.wait() == -signal.SIGKILL, Path("said").read_text()
+
+    for seed, folder in enumerate(folders):
+        lock = trials.locate_lock(Path("out"), "trunk", seed)
+        wait_until(lambda lock=lock: not is_locked(lock))
+        said = " ".join(Path(f"out/logs/trunk-{seed}.log").read_text().split())
+        assert "the `ablate` that this trial belongs to has ended: stopping" in said
+        assert f"and saved; go on with: pggan-kit resume {folder.resolve()}" in said
+        assert trials.read_result(folder) is None
+
+    Path("slow").unlink()
+    options = {"out": "out", "plugins": plugins, "say": [].append}
+    analysis = ablation.ablate("switch.gin", **options)
+    assert analysis["contrasts"] == json.loads((finished / "analysis.json").read_text())["contrasts"]
+    for seed, folder in enumerate(folders):
+        assert "resumed at images" in (folder / "log.txt").read_text()
+        assert_same_run(folder, finished / f"trunks/{seed}")
+
+
+def test_a_trial_that_still_runs_is_waited_for(ablate: Ablate, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both processes of the new `ablate` say so, and nothing is trained twice: the old trial ends here."""
+    said: list[str] = []
+    is_held = threading.Event()
+    is_waited_for = threading.Event()
+
+    def run_old_trial() -> None:
+        with hold_when_free(trials.locate_lock(Path("out"), "trunk", 0), [].append):
+            is_held.set()
+            assert is_waited_for.wait(PATIENCE_SECONDS)
+            shutil.copytree(finished / "trunks/0", "out/trunks/0")
+
+    def say_in_trial(line: str) -> None:
+        said.append(line)
+        is_waited_for.set()
+
+    monkeypatch.setattr("pggan_kit.cli.ablate.print_message", say_in_trial)
+    old = threading.Thread(target=run_old_trial)
+    old.start()
+    assert is_held.wait(PATIENCE_SECONDS)
+    ablate(said=said)
+    has_waited = is_waited_for.is_set()
+    is_waited_for.set()
+    old.join()
+    assert has_waited
+    process = f"process {os.getpid()} on {platform.node()}"
+    assert said[:4] == [
+        f"trunk 0: {process} of an earlier `ablate` still runs it; waiting until it has ended",
+        f"waiting for {process}, which runs this trial",
+        "trunk 0: done",
+        "1/2 trunk 0: done",
+    ]
+    assert Path("out/trunks/0/log.txt").read_text() == (finished / "trunks/0/log.txt").read_text()
 
 
 def test_a_plugin_edited_while_trials_run_never_mixes_two_codes(ablate: Ablate, cli: Callable[..., Result]) -> None:
@@ -365,18 +467,26 @@ def test_a_config_edited_beside_the_plan_is_refused(ablate: Ablate) -> None:
         trials.run_trial(Path("out"), "trunk", 0)
 
 
-def test_a_dry_run_shows_trials_and_cost(ablate: Ablate, cli: Callable[..., Result]) -> None:
+def test_a_dry_run_shows_trials_cost_and_the_detectable_difference(ablate: Ablate, cli: Callable[..., Result]) -> None:
+    """As a table, and the same for programs."""
     options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
-    rows = json.loads(cli("ablate", "switch.gin", "--dry-run", "--json", *options).stdout)
-    shown = [(row["trial"], row["role"], row["seeds"], row["from"], row["images"]) for row in rows]
-    assert shown == [
-        ("trunk", "trunk", 2, None, 8),
-        ("linear", "variant", 2, 0, 32),
-        ("hard", "variant", 2, 0, 32),
+    options += ["--dry-run", "-b", f"ablate.seeds = {tuple(range(8))}"]
+    shown = cli("ablate", "switch.gin", *options, "--json")
+    cost = json.loads(shown.stdout)
+    rows = cost.pop("trials")
+    assert [(row["trial"], row["role"], row["seeds"], row["from"], row["images"]) for row in rows] == [
+        ("trunk", "trunk", 8, None, 8),
+        ("linear", "variant", 8, 0, 32),
+        ("hard", "variant", 8, 0, 32),
     ]
     assert all(row["hours"] > 0 and row["teraflops"] > 0 for row in rows)
-    table = cli("ablate", "switch.gin", "--dry-run", "-b", f"ablate.seeds = {tuple(range(6))}", *options).stdout
-    assert "trunk@0" in table and "18 trials" in table
+    deviations = st.find_detectable_mean(8)
+    assert deviations is not None
+    assert cost == {"pairs": 8, "confirmatory": 1, "detectable": deviations}
+
+    table = " ".join(cli("ablate", "switch.gin", *options).stdout.split())
+    assert "trunk@0" in table and "24 trials" in table
+    assert f"8 pairs, 1 confirmatory contrast: sign flips detect a mean of {deviations:.2g} standard" in table
     assert not Path("out").exists() and not Path("runs").exists()
 
 
@@ -408,16 +518,8 @@ def test_a_plan_that_cannot_reach_its_level_is_refused(
     refused(cli("ablate", "switch.gin", "--dry-run", *options), complaint)
     assert not Path("out").exists() and not Path("runs").exists()
     control = ["-b", "ablate.controls = {'hard': 2}"]
-    assert cli("ablate", "switch.gin", "--dry-run", "--json", *options, *control).exit_code == 0, "it asks nothing"
-
-
-def test_a_dry_run_shows_the_detectable_difference(ablate: Ablate, cli: Callable[..., Result]) -> None:
-    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
-    shown = cli("ablate", "switch.gin", "--dry-run", "-b", f"ablate.seeds = {tuple(range(8))}", *options).stdout
-    deviations = st.find_detectable_mean(8)
-    assert deviations is not None
-    wanted = f"8 pairs, 1 confirmatory contrast: sign flips detect a mean of {deviations:.2g} standard deviations"
-    assert wanted in " ".join(shown.split())
+    result = cli("ablate", "switch.gin", "--dry-run", "--json", *options, *control)
+    assert result.exit_code == 0 and "detectable" not in json.loads(result.stdout), "it asks nothing"
 
 
 def test_what_metrics_state_is_part_of_the_plan(begun: Ablate, cli: Callable[..., Result]) -> None:
@@ -477,6 +579,8 @@ WRONG = {
     "ablate.variants = {'linear': [], 'hard': ['train.tick = 4', 'train.tick = 6']}": r"variant hard.*bound twice",
     "ablate.seeds = ()": r"ablate\.seeds must be at least one",
     "ablate.seeds = (1, 1)": r"ablate\.seeds must be at least one, each once",
+    "ablate.seeds = (-1, 3)": r"ablate\.seeds must be a whole number from 0 to 9223372036854775807, and is -1",
+    "ablate.seeds = (0, 18446744073709551616)": r"a whole number is too large: none may be above 9223372036854775807",
     "ablate.seeds = (0.5,)": r"ablate\.seeds must be a list of \(a whole number\)",
     "ablate.contrasts = []": r"ablate\.contrasts must hold at least one pair",
     "ablate.contrasts = [('hard', 'soft')]": r"ablate\.contrasts names 'soft', .* the variants are linear, hard",
@@ -488,6 +592,7 @@ WRONG = {
     "ablate.evaluation = ['train.metrics = [@metrics.Gap(), @b/metrics.Gap()]']": r"two metrics give a value gap; give",
     "ablate.primary = 1": r"ablate\.primary must be a (text|string)",
     "ablate.margin = 0": r"ablate\.margin must be above 0, and is 0",
+    "ablate.margin = 1e999": r"a number is too large",
     "ablate.margin = 'small'": r"ablate\.margin must be a number",
     "ablate.evaluation = []": r"the metrics at 16x16 give nothing: bind train\.metrics in ablate\.evaluation",
     "ablate.evaluation = ['train.metrics = [@metrics.Gpa()]']": r"ablate\.evaluation: .*did you mean metrics\.Gap",

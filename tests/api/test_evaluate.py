@@ -440,6 +440,7 @@ def test_metrics_of_one_fingerprint_share_descriptions(train: Callable[..., Any]
 @pytest.mark.parametrize(
     ("bindings", "complaint"),
     [
+        (["SEED = 1", "train.seed = %SEED"], r"-b 'SEED = 1': an evaluation may bind train\.metrics, and settings of"),
         (["train.seed = 1"], r"-b 'train.seed = 1': an evaluation may bind train.metrics, and settings of metrics\.\*"),
         (["datasets.Stub.n = 11"], r"train.dataset is not what the run was trained on: .* scope of their own"),
         (["train.metrics = []"], r"there is nothing to measure: bind train.metrics"),

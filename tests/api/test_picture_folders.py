@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -174,22 +174,22 @@ def test_a_class_of_an_unconditional_generator_is_refused(
 
 
 def test_a_copied_run_and_data_set_go_on_bit_for_bit(tmp_path: Path, train: Callable[..., Any]) -> None:
-    write_pictures(tmp_path / "images", [f"{letter}.png" for letter in "abcdefgh"])
-    train(*FOLDER, run_dir="whole")
-
     class Stop:
+        at: ClassVar[int] = 0
+
         @hookimpl
         def after_step(self, state: Any) -> None:
-            if state.images == 20:
+            if state.images == self.at:
                 raise Interrupted(15, "stopped")
 
+    write_pictures(tmp_path / "images", [f"{letter}.png" for letter in "abcdefgh"])
+    row = Component("observers", "Stop", Stop)
+    lines = (*FOLDER, "train.observers = [@observers.Stop()]")
+    train(*lines, plugins=(row,), run_dir="whole")
+    Stop.at = 20
     with pytest.raises(Interrupted):
-        train(
-            *FOLDER,
-            "train.observers = [@observers.Stop()]",
-            plugins=(Component("observers", "Stop", Stop),),
-            run_dir="stopped",
-        )
+        train(*lines, plugins=(row,), run_dir="stopped")
+    Stop.at = 0
 
     # Copied as `tar c | tar x` does it, without the fractions of times, and worse: in another order and without times.
     (tmp_path / "copy").mkdir()
@@ -199,13 +199,13 @@ def test_a_copied_run_and_data_set_go_on_bit_for_bit(tmp_path: Path, train: Call
     (tmp_path / "copy").rename(tmp_path / "images")
     (tmp_path / "images" / "notes.txt").write_text("no picture, and so no other data set")
     shutil.copytree("stopped", "elsewhere", copy_function=shutil.copyfile)
-    resume("elsewhere", plugins=[Component("observers", "Stop", object)])
+    resume("elsewhere", plugins=[row])
     assert_same_run(tmp_path / "whole", tmp_path / "elsewhere")
 
     # One pixel that differs is another data set.
     write_pictures(tmp_path / "images", ["a.png", "b.png"][::-1])
     with pytest.raises(RunError, match="another data set"):
-        resume("stopped", plugins=[Component("observers", "Stop", object)])
+        resume("stopped", plugins=[row])
 
 
 def test_sixteen_bit_pictures_are_reported_when_copies_are_made(

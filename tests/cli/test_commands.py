@@ -160,6 +160,19 @@ def test_a_run_is_resumed_from_anywhere_even_with_idle_bindings(
     assert result.stderr == f"{tmp_path / 'run'} was complete already, at images 40\n"
 
 
+def test_overrides_hold_from_where_a_run_is_resumed(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
+    lines = ["schedule.sizes = (4, 8)", "train.time_limit = 1e-9"]
+    assert cli("train", tiny(*lines), "--plugin", stub, "--run-dir", "run").exit_code == 75
+    result = cli("resume", "run", "--plugin", stub, "-b", "train.seed = 3", "-b", "train.time_limit = None")
+    assert result.exit_code == 0, result.output
+    said = re.search(r"changed at images \d+: train\.time_limit: 1e-09 -> None; train\.seed: 0 -> 3\n", result.stderr)
+    assert said and said[0] in Path("run/log.txt").read_text()
+    wrong = cli("resume", "run", "--plugin", stub, "-b", "train.sede = 3")
+    assert wrong.exit_code == 2 and "did you mean seed" in wrong.stderr
+    other = cli("resume", "run", "--plugin", stub, "-b", "architectures.PGGAN.generator_activation = 'relu'")
+    assert other.exit_code == 2 and "generator_activation: 'leaky_relu' there, 'relu' here" in other.stderr
+
+
 def test_a_run_directory_that_is_taken_is_refused(
     tiny: Callable[..., str], cli: Cli, stub: str, refused: Callable[..., str]
 ) -> None:
@@ -247,8 +260,15 @@ def test_sample_refuses_a_target_that_it_cannot_write(finished: Path, cli: Cli, 
     refused(cli("sample", finished, "--out", "x.jpg"), r"--out x\.jpg: name an \.npz file, a \.png file or a folder")
     refused(cli("sample", finished, "--out", "file"), r"--out file: cannot be written")
     refused(cli("sample", finished, "--out", "file/x.npz"), r"--out file/x\.npz: cannot be written")
-    for count in ("0", "many"):
-        assert cli("sample", finished, "--out", "x.npz", "--count", count).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "option", ["--count 0", "--count many", "--seed -1", "--seed 9223372036854775808", "--seed x", "--stage -1"]
+)
+def test_sample_refuses_numbers_out_of_range(option: str, finished: Path, cli: Cli) -> None:
+    result = cli("sample", finished, "--out", "x.npz", *option.split())
+    assert result.exit_code == 2 and option.split()[0].strip("-") in result.stderr
+    assert not Path("x.npz").exists()
 
 
 def test_plan_shows_each_stage_and_trains_nothing(
@@ -324,18 +344,31 @@ def test_a_run_that_fails_ends_with_1_and_one_line(tiny: Callable[..., str], cli
     assert result.stderr.count("\n") == 1
 
 
-def test_a_signal_ends_a_process_with_its_number_and_a_resumable_run(tiny: Callable[..., str], stub: str) -> None:
+def test_a_signal_ends_a_process_with_its_number_and_a_resumable_run(
+    tiny: Callable[..., str], cli: Cli, stub: str
+) -> None:
     Path("stop.py").write_text(
         "import os, signal\nfrom pggan_kit import hookimpl\n"
         "@hookimpl\ndef after_step(state):\n    if state.images == 12: os.kill(os.getpid(), signal.SIGTERM)\n"
     )
-    command = [sys.executable, "-m", "pggan_kit"]
-    train = [*command, "train", tiny(), "--plugin", stub, "--plugin", "stop.py", "--run-dir", "run"]
+    train = [
+        sys.executable,
+        "-m",
+        "pggan_kit",
+        "train",
+        tiny(),
+        "--plugin",
+        stub,
+        "--plugin",
+        "stop.py",
+        "--run-dir",
+        "run",
+    ]
     done = subprocess.run(train, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 143
     assert done.stderr.strip() == "error: stopped at images 12 and saved; go on with: pggan-kit resume run"
-    done = subprocess.run([*command, "resume", "run"], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = cli("resume", "run")
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_a_signal_before_a_run_has_started_ends_with_130(

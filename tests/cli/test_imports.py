@@ -115,6 +115,14 @@ def test_commands_that_train_nothing_import_no_compiler(tiny: Callable[..., str]
         assert heavy == [], f"pggan-kit {' '.join(words)} imports {', '.join(heavy)}"
 
 
+def test_sample_imports_no_compiler(train: Callable[..., object], stub: str) -> None:
+    """torch imports it as it makes the first optimizer, and a generator is restored without one."""
+    train(run_dir="run")
+    words = ("sample", "run", "--count", "4", "--out", "x.npz", "--plugin", stub)
+    ((code, shown, heavy),) = run_commands([(words, "")], ["torch._inductor", "torch._dynamo", "matplotlib", "scipy"])
+    assert (code, heavy) == (0, []), shown
+
+
 def test_no_module_imports_heavy_packages_that_few_need() -> None:
     """torch itself imports its compiler when the first optimizer is built; nothing of ours does so before."""
     core = Path(pggan_kit.__file__).parent

@@ -334,14 +334,8 @@ def test_a_config_that_may_not_be_read_is_refused(
     refused(cli("train", file, "--plugin", stub), r"config tiny\.gin: cannot be read \(.*Permission denied")
 
 
-@pytest.mark.parametrize("case", ["unknown component", "broken syntax", "negative rate"])
-def test_a_real_process_exits_with_2_and_one_line(case: str, tiny: Write, stub: str, tmp_path: Path):
-    line = {
-        "unknown component": "train.loss = @losses.Hing()",
-        "broken syntax": "train.seed = [",
-        "negative rate": "optimizers.Adam.lr = -1",
-    }[case]
-    command = [sys.executable, "-m", "pggan_kit", "train", tiny(line), "--plugin", stub]
+def test_a_real_process_exits_with_2_and_one_line(tiny: Write, stub: str, tmp_path: Path):
+    command = [sys.executable, "-m", "pggan_kit", "train", tiny("optimizers.Adam.lr = -1"), "--plugin", stub]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 2
     assert done.stdout == ""

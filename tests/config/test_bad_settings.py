@@ -8,9 +8,13 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from click.testing import Result
 from conftest import TINY
+from helpers.ablation_plugin import SWITCH
+from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
 from pggan_kit.config.arguments import fits_annotation, read_annotations
 from pggan_kit.config.builder import ROOTS
@@ -42,7 +46,6 @@ NEEDED = {
 """Values of parameters without a default that are neither a string nor a number."""
 
 ANY_NUMBER = {
-    "train.seed": "any whole number is a seed",
     "losses.LeastSquares.fake_target": "scores are unbounded",
     "losses.LeastSquares.real_target": "scores are unbounded",
     "losses.LeastSquares.generator_target": "scores are unbounded",
@@ -154,6 +157,7 @@ RANGES = [
     ("schedule.batch_size", "True", "must be a whole number"),
     ("schedule.fade_images", "-1", "must be at least 0, and is -1"),
     ("schedule.fade_images", "'3 weeks'", "like '3000 steps' or '2 epochs'"),
+    ("schedule.fade_images", f"'1{'0' * 400} epochs'", "must be at most 9223372036854775807 images, and is inf"),
     ("schedule.stable_images", "{4: -1, 8: 3}", "must be at least 0, and is -1"),
     ("schedule.stable_images", "{4: 1, 8: 'x'}", "like '3000 steps'"),
     ("schedule.total_images", "0", "must be at least 1"),
@@ -170,6 +174,8 @@ RANGES = [
     ("train.keep", "True", "must be a whole number, not True"),
     ("train.keep", "0", "must be at least 1, and is 0"),
     ("train.latent_size", "0", "must be at least 1, and is 0"),
+    ("train.seed", "-1", "must be a whole number from 0 to 9223372036854775807, and is -1"),
+    ("train.seed", "18446744073709551616", "is too large: none may be above 9223372036854775807"),
     ("train.seed", "1.0", "must be a whole number, not 1.0"),
     ("train.seed", "None", "must be a whole number, not None"),
     ("train.micro_batch", "0", "must be at least 1, and is 0"),
@@ -199,17 +205,35 @@ RANGES = [
     ("optimizers.Adam.lr", "{8: 1e-3}", "no value for height 4"),
     ("optimizers.Adam.lr", "'fast'", "must be a number"),
     ("optimizers.Adam.lr", "1e999", "too large"),
+    ("optimizers.Adam.lr", "{4: 1e-3, 8: 1_000_000_000_000_000_000_000}", "a whole number is too large"),
     ("d/optimizers.Adam.beta2", "1.0", "must be in [0, 1), and is 1.0"),
     ("architectures.PGGAN.channels", "{4: 0}", "at least 1"),
     ("updates.Alternating.n_critic", "0", "at least 1"),
 ]
 
 
-@pytest.mark.parametrize(("target", "value", "complaint"), RANGES, ids=[f"{t}={v}" for t, v, _ in RANGES])
+@pytest.mark.parametrize(("target", "value", "complaint"), RANGES, ids=[f"{t}={v[:40]}" for t, v, _ in RANGES])
 def test_a_value_out_of_range_is_refused(target: str, value: str, complaint: str, rejected: Callable[..., str]) -> None:
     message = rejected(r"tiny\.gin:17: ", f"{target} = {value}")
     assert complaint in message
     assert target in message or "too large" in message
+
+
+ONE_OF_EACH = {target: value for target, value, _ in reversed(RANGES)}
+"""One wrong value of each setting."""
+
+
+@pytest.mark.parametrize("target", ONE_OF_EACH)
+def test_every_command_refuses_the_same_before_anything_starts(
+    target: str, tiny: Callable[..., str], cli: Callable[..., Result], refused: Callable[[Result, str], str]
+) -> None:
+    plugins = ["--plugin", STUB_PLUGIN, "--plugin", ABLATION_PLUGIN]
+    file = tiny(f"{target} = {ONE_OF_EACH[target]}")
+    Path("switch.gin").write_text(SWITCH.replace("(0, 1)", "(0, 1, 2, 3, 4, 5)"))
+    message = refused(cli("config", "check", file, *plugins), r"^error: tiny\.gin:17: ")
+    assert refused(cli("plan", file, *plugins), "") == message
+    of_variant = message.replace("error: ", "error: variant linear of ablate.variants: ")
+    assert refused(cli("ablate", "switch.gin", "--dry-run", *plugins), "") == of_variant
 
 
 def test_an_average_follows_by_images_or_by_updates(rejected: Callable[..., str]) -> None:

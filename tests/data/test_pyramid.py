@@ -214,6 +214,33 @@ def test_any_damage_to_a_header_is_noticed_or_harmless(tmp_path: Path) -> None:
         assert array is None or array.size == 24
 
 
+def test_labels_are_never_beside_images_of_another_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is killed between the two, and the builds leave out different images, as many in both."""
+    source = make_random_dataset(20, classes=3)
+    source.broken = {3}
+    with pytest.warns(UserWarning, match="left out"):
+        open_data(source, make_settings(tmp_path), [(6, 6)], 0)
+    (labels,) = find_files(tmp_path, "*.labels.npy")
+    labels.write_bytes(b"")
+    source.broken = {4}
+    commit = array_files.ArrayWriter.commit
+
+    def die_at_the_images(writer: array_files.ArrayWriter) -> None:
+        if "images" in str(writer._path):
+            raise KeyboardInterrupt
+        commit(writer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(array_files.ArrayWriter, "commit", die_at_the_images)
+        with pytest.raises(KeyboardInterrupt):
+            open_data(source, make_settings(tmp_path), [(6, 6)], 0)
+    with pytest.warns(UserWarning, match="left out"):
+        level = open_data(source, make_settings(tmp_path), [(6, 6)], 0).level((6, 6))
+    np.testing.assert_array_equal(level.labels, [i % 3 for i in range(20) if i != 4])
+    wanted = np.stack([source.images[i] for i in range(20) if i != 4])
+    assert np.abs(level.images[:, 0] - wanted.reshape(19, 6, 2, 6, 2).mean((2, 4))).max() < 0.56
+
+
 def test_an_error_while_building_leaves_no_files(tmp_path: Path) -> None:
     source = make_random_dataset(300)
     source.images[250] = np.zeros((4, 4, 3), np.uint8)

@@ -58,7 +58,7 @@ class Here:
             if number == self.stop_after:
                 raise KeyboardInterrupt
 
-            # What follows `python -m pggan_kit` is the command line.
+            # What follows `python -c CODE` is the command line.
             result = CliRunner().invoke(main, list(trial.command)[3:])
             assert trial.log is not None
             trial.log.write_text(result.output)

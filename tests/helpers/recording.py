@@ -26,6 +26,7 @@ class Recorder:
         self.calls: dict[str, int] = {}
         self.loaded: Any = None
         self.resumed = False
+        self.continued: list[bool] = []
 
     def note(self, hook: str, *details: Any) -> None:
         self.calls[hook] = self.calls.get(hook, 0) + 1
@@ -59,15 +60,17 @@ class Recorder:
         self.note("on_error", type(error).__name__)
 
     @hookimpl
-    def before_stage(self, run: Any, stage: Any, state: Any) -> None:
+    def before_stage(self, run: Any, stage: Any, state: Any, continues: bool) -> None:
         images = run.generate(run.fixed_latents(2), average=False)
         assert images.shape == (2, stage.image_channels, stage.height, stage.width)
         trained = {id(p) for o in state.optimizers.values() for g in o.param_groups for p in g["params"]}
         assert trained == {id(p) for net in (state.generator, state.discriminator) for p in net.parameters()}
+        self.continued.append(continues)
         self.note_stage("before_stage", run, stage, state)
 
     @hookimpl
-    def before_fade(self, run: Any, stage: Any, state: Any) -> None:
+    def before_fade(self, run: Any, stage: Any, state: Any, continues: bool) -> None:
+        assert continues == self.continued[-1]
         assert state.generator.bridge is not None or state.discriminator.bridge is not None
         self.note_stage("before_fade", run, stage, state)
 
@@ -137,7 +140,8 @@ def expected(sizes: Sequence[int], fade: int, stable: int, batch: int, tick: int
                 yield ("should_advance", size, images)
                 over = images >= end
             fade_over = fading and (over or images >= fade_end)
-            if over or fade_over or images // tick > last_tick // tick:
+            early = any(last_tick < tick / share <= images for share in (16, 8, 4, 2) if tick / share >= 4 * batch)
+            if over or fade_over or early or images // tick > last_tick // tick:
                 last_tick = images
                 yield ("after_tick", size, images)
                 yield ("save_state", images)

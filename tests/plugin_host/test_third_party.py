@@ -112,7 +112,7 @@ def fresh(tmp_path: Path) -> Path:
 
 
 def test_an_installed_wheel_supplies_a_loss_a_switch_and_an_observer(
-    fresh: Path, tiny: Callable[..., str], stub: str, tmp_path: Path
+    fresh: Path, tiny: Callable[..., str], cli: Callable[..., Result], stub: str, tmp_path: Path
 ) -> None:
     project = tmp_path / "project"
     project.mkdir()
@@ -141,7 +141,7 @@ def test_an_installed_wheel_supplies_a_loss_a_switch_and_an_observer(
     about = json.loads(Path("run/run.json").read_text())
     assert "somebody-elses-parts 3.1" in [plugin["origin"] for plugin in about["plugins"]]
     # The environment of these tests has not changed.
-    assert "elsewhere" not in run_command(sys.executable, "-m", "pggan_kit", "plugins", "list")
+    assert "elsewhere" not in cli("plugins", "list").stdout
 
 
 def test_a_single_file_supplies_them_too(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import TINY
 from helpers.paths import ROOT
 from torch import Tensor, nn
@@ -28,8 +29,10 @@ from pggan_kit.system.seeding import torch_generator
 from pggan_kit.testing.support import are_equal
 from pggan_kit.testing.tiny_runs import load_mid_fade, make_run, make_tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyDataset
-from pggan_kit.training.measures import compute_metrics
 from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2, Tutorial
+from pggan_plugins.datasets import MNIST
+from pggan_plugins.features import Digits
+from pggan_plugins.metrics import FrechetDistance
 from pggan_plugins.switches import Linear
 
 EXPERIMENTS = ROOT / "experiments"
@@ -165,42 +168,59 @@ def test_a_fade_begins_with_the_averaged_images_of_the_stage_before(tmp_path: Pa
 
 
 class Judge:
-    """Measures the averaged images as the last stage begins, which are those of the stage before, and at its end."""
+    """Measures how far the averaged images are from the digits: at the first stage's end, and in the fade after it.
+
+    Both are seen at the first stage's size, 7x7, by its classifier: so the images of a fade are not better for being
+    sharper, and a growth alone changes nothing.
+    """
 
     def __init__(self) -> None:
         self.distances: list[float] = []
+        self.features = Digits()
+        self.distance = FrechetDistance(self.features)
+        digits = MNIST(limit=1_000)
+        pixels = torch.stack([torch.from_numpy(digits.image(i)[..., 0].copy()) for i in range(len(digits))])
+        self.reals = self.features(F.avg_pool2d(pixels[:, None] / 127.5 - 1.0, 4))
 
-    @hookimpl
-    def before_stage(self, run: Any, stage: Any) -> None:
-        if stage.index == 1:
-            self.distances.append(compute_metrics(run, run.evaluator)["Metrics/FID"])
+    def measure(self, run: Any) -> None:
+        images = run.generate(run.fixed_latents(1_000))
+        fakes = self.features(F.avg_pool2d(images, images.shape[-1] // 7))
+        self.distances.append(self.distance.compare(self.reals, fakes)["FID"])
 
     @hookimpl
     def after_stage(self, run: Any, stage: Any) -> None:
-        if stage.index == 1:
-            self.distances.append(compute_metrics(run, run.evaluator)["Metrics/FID"])
+        if stage.index == 0:
+            self.measure(run)
+
+    @hookimpl
+    def after_step(self, run: Any, stage: Any, state: Any) -> None:
+        if stage.index == 1 and state.steps % 10 == 0:
+            self.measure(run)
 
 
-def test_a_fade_brings_the_averaged_images_nearer_to_the_digits(tmp_path: Path) -> None:
-    """The demo, smaller. With new blocks averaged from their random start the distance grows by half or more."""
+def test_through_a_fade_the_averaged_images_stay_digits(tmp_path: Path) -> None:
+    """The demo, smaller. At first the new layers disturb the network itself, by a fifth here; then images improve.
+
+    With new blocks averaged from their random start (0.998 an update) the distance grows until the fade ends, by 80 %.
+    """
     judge = Judge()
     bindings = [
         "SIZES = (7, 14)",
         "schedule.fade_images = 3_200",
-        "schedule.stable_images = {7: 4_800, 14: 0}",
+        "schedule.stable_images = {7: 3_200, 14: 0}",
         "architectures.PGGAN.channels = {7: 32, 14: 16}",
+        "optimizers.Adam.lr = {7: 16e-3, 14: 8e-3}",
+        "train.precision = 'float32'",
         "optimizers.Adam.decay_images = 0",
         "datasets.MNIST.limit = 2_000",
-        "train.metrics = [@metrics.FrechetDistance()]",
-        "metrics.FrechetDistance.features = @features.Digits()",
-        "evaluation.count = 500",
-        "evaluation.every = 1_000",
         "train.observers = []",
         "train.device = 'cpu'",
     ]
     pggan_kit.train(EXPERIMENTS / "mnist.gin", bindings, run_dir=tmp_path / "run", plugins=[judge])
-    begin, end = judge.distances
-    assert end < begin
+    begin, *during = judge.distances
+    assert len(during) == 10
+    assert max(during) < 1.5 * begin, judge.distances
+    assert max(during[-3:]) < begin, judge.distances
 
 
 # Its age

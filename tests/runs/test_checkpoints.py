@@ -31,7 +31,8 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert checkpoints.read_entries() == [Entry(path.name, 3, sha256, forever=False)]
     written = json.loads((checkpoints.folder / MANIFEST).read_text())
-    assert written == [{"file": path.name, "images": 3, "sha256": sha256, "forever": False}]
+    row = {"file": path.name, "images": 3, "sha256": sha256, "forever": False, "between_ticks": False}
+    assert written == [row]
 
 
 def test_the_last_few_and_those_forever_are_kept(tmp_path: Path) -> None:
@@ -41,6 +42,21 @@ def test_the_last_few_and_those_forever_are_kept(tmp_path: Path) -> None:
     assert [entry.images for entry in checkpoints.read_entries()] == [2, 5, 6, 7]
     assert len(list_files(tmp_path)) == 5, "the files of dropped checkpoints are gone, and nothing else is left"
     assert checkpoints.load_last().images == 7
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_checkpoint_between_ticks_pushes_none_out_and_goes_with_the_next(tmp_path: Path, keep: int) -> None:
+    """A run that was stopped often keeps the same checkpoints as one that was not."""
+    checkpoints = Checkpoints(tmp_path, keep)
+    for images in (8, 16):
+        checkpoints.save(snapshot_at(images))
+    for images in (17, 18):
+        checkpoints.save(snapshot_at(images, between_ticks=True))
+        assert checkpoints.load_last().between_ticks and checkpoints.load_last().images == images
+        assert [entry.images for entry in checkpoints.read_entries()] == [8, 16, images][-1 - keep :]
+    checkpoints.save(snapshot_at(24))
+    assert [entry.images for entry in checkpoints.read_entries()] == [8, 16, 24][-keep:]
+    assert len(list_files(tmp_path)) == keep + 1
 
 
 def test_keep_one(tmp_path: Path) -> None:
@@ -60,8 +76,8 @@ def test_two_checkpoints_at_one_clock_leave_the_kept_one_alone(tmp_path: Path) -
     checkpoints.save(snapshot_at(9))
     assert kept.exists()
     assert [(entry.images, entry.forever) for entry in checkpoints.read_entries()] == [(8, True), (9, False)]
-    checkpoints.save(snapshot_at(8))
-    assert checkpoints.read_entries()[-1].forever, "the same content saved again stays forever"
+    assert checkpoints.save(snapshot_at(8), forever=True) == kept, "the same content has one file"
+    assert [entry.images for entry in checkpoints.read_entries()] == [9, 8]
 
 
 class Crash(BaseException):
@@ -70,10 +86,10 @@ class Crash(BaseException):
 
 @pytest.mark.parametrize("failing", ["replace", "fsync"])
 @pytest.mark.parametrize("which", [1, 2])
-def test_a_crash_while_writing_leaves_the_last_one(
+def test_a_crash_while_writing_leaves_the_last_one_or_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, which: int
 ) -> None:
-    """At the checkpoint's own file or at the manifest, before the rename: the previous checkpoint still loads."""
+    """Before the rename of the checkpoint's own file, the previous one loads; at the manifest's, the new one."""
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(snapshot_at(1))
     calls = []
@@ -90,7 +106,7 @@ def test_a_crash_while_writing_leaves_the_last_one(
     with pytest.raises(Crash):
         checkpoints.save(snapshot_at(2))
     monkeypatch.undo()
-    assert Checkpoints(tmp_path).load_last().images == 1
+    assert Checkpoints(tmp_path).load_last().images == which
     checkpoints.save(snapshot_at(3))
     assert checkpoints.load_last().images == 3
 
@@ -151,7 +167,9 @@ def test_code_in_a_checkpoint_is_refused_unrun(tmp_path: Path, form: str) -> Non
     else:
         path.write_bytes(pickle.dumps({"weights": Payload(proof)}, protocol=2))
     rows = json.loads((folder / MANIFEST).read_text())
-    rows[-1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    rows[-1] |= {"sha256": sha256, "file": f"{1:012d}-{sha256[:8]}.pt"}
+    path.rename(folder / rows[-1]["file"])
     (folder / MANIFEST).write_text(json.dumps(rows))
     with pytest.raises(RunError, match="never code"):
         Checkpoints(folder).load_last()

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import py_compile
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from helpers.waiting import fail_if_it_waits
 
 import pggan_kit
 from pggan_kit.ablation import plan as plans
@@ -25,7 +27,7 @@ from pggan_kit.errors import PluginError, RunError
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.plugin_host.plugin_files import read_trusted_hashes
 from pggan_kit.runs.checkpoints import MANIFEST
-from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.directory import START, RunDirectory
 
 Cli = Callable[..., Result]
 
@@ -104,6 +106,30 @@ def test_a_checkpoint_with_code_is_refused_and_runs_nothing(
     assert Path("proof").exists(), "the payload would have worked"
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("run.json", r"run holds no run|cannot read run/run\.json: no regular file"),
+        ("config.gin", r"cannot read run/config\.gin: no regular file"),
+        ("stats.jsonl", r"cannot read run/stats\.jsonl: no regular file"),
+        ("log.txt", None),
+        (".lock", None),
+        (f"checkpoints/{MANIFEST}", None),
+    ],
+)
+def test_a_named_pipe_in_a_run_holds_no_command(run: Path, cli: Cli, stub: str, name: str, message: str | None) -> None:
+    """A command ends with an error, or without the file."""
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    with fail_if_it_waits():
+        for command in (["resume", "run"], ["sample", "run", "--count", "2", "--out", "x.npz"]):
+            result = cli(*command, "--plugin", stub)
+            if message is not None and (name != "stats.jsonl" or command[0] == "resume"):
+                assert re.search(message, read_message(result))
+            else:
+                assert result.exit_code == 0, result.output
+
+
 WRONG = {
     "a newer format": (
         lambda saved: saved.update(format=99),
@@ -143,7 +169,7 @@ def test_a_checkpoint_of_another_form_says_what_is_wrong(run: Path, cli: Cli, st
 OTHERS = {
     "architecture": (
         "architectures.PGGAN.channels = 8",
-        r"checkpoint is of another architecture \(PGGAN.channels: 4 there, 8 here\)\..*--from RUN",
+        r"checkpoint is of another architecture \(architectures\.PGGAN\.channels: 4 there, 8 here\)\..*--from RUN",
     ),
     "latents": (
         "train.latent_size = 4",
@@ -155,7 +181,7 @@ OTHERS = {
     ),
     "sizes": ("schedule.sizes = (4, 8)", r"another schedule \(sizes: 4x4, 8x8, 16x16 there, 4x4, 8x8 here; "),
     "data set": ("datasets.Stub.n = 13", r"another data set \(images: 12 there, 13 here; content: [0-9a-f]+ there, "),
-    "classes": ("datasets.Stub.classes = 2", r"another data set \(.*classes: 0 there, 2 here"),
+    "classes": ("datasets.Stub.classes = 2", r"another kind of data \(classes: 0 there, 2 here\) and of another data"),
     "several": (
         "train.latent_size = 4\ndatasets.Stub.n = 13",
         r"of another architecture \(.*\) and of another data set \(",
@@ -220,6 +246,17 @@ def test_a_changed_plugin_file_is_refused_unless_it_is_named(train: Callable[...
     assert "has changed" in read_message(cli("sample", "run", "--out", "x.npz")) and not Path("ran").exists()
     assert cli("resume", "run", "--plugin", stub, "--plugin", plugin).exit_code == 0
     assert Path("ran").exists()
+
+
+def test_a_plugin_file_that_is_a_link_is_recorded_by_its_own_name(train: Callable[..., Any], cli: Cli) -> None:
+    """Its target need not end in .py."""
+    Path("store").mkdir()
+    Path("store/3f2a").write_text(PLUGIN)
+    Path("mine.py").symlink_to("store/3f2a")
+    train(plugins=("mine.py",), run_dir="run")
+    recorded = json.loads(Path("run/run.json").read_text())["plugins"][-1]["origin"]
+    assert recorded == str(Path.cwd() / "mine.py")
+    assert cli("resume", "run").exit_code == 0
 
 
 def test_a_run_of_somebody_else_cannot_bring_code_along(
@@ -466,7 +503,7 @@ def test_a_runs_folder_lies_right_under_runs_whatever_its_config_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    files = RunDirectory.create(None, name)
+    files = RunDirectory.create(None, name, dict.fromkeys(START, ""))
     files.unlock()
     assert files.path.resolve().parent == tmp_path / "runs"
     assert files.path.name.startswith("00000-") and files.path.name.isprintable()

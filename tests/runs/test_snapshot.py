@@ -13,39 +13,48 @@ from helpers.snapshots import snapshot_at
 
 import pggan_kit
 from pggan_kit.errors import RunError
+from pggan_kit.runs.checkpoint_identity import SECTIONS
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot
 from pggan_kit.testing.support import are_equal
 
 KEYS = [
     "format", "images", "steps", "starts", "discriminator_updates", "last_tick", "phase", "bridged", "generator", "ema",
     "discriminator", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds", "warned_stage",
-    "identity", "stage_over", "components", "compiled", "component_classes",
+    "identity", "stage_over", "components", "compiled", "component_classes", "alpha", "calibration_labels",
+    "changes", "forever",
 ]  # fmt: skip
 """Entries of the file, in the order in which they are written."""
 
-LATER = {"scalers", "identity", "stage_over", "components", "compiled", "component_classes"}
-"""Entries that the first checkpoints of this format did not have."""
+OF_THE_RUN = {
+    "scalers", "identity", "stage_over", "components", "compiled", "component_classes", "alpha", "calibration_labels",
+    "changes", "forever",
+}  # fmt: skip
+"""Entries that a file may lack: the state of the networks is whole without them."""
 
 CORE = Path(pggan_kit.__file__).parent
-SHARED = {"images", "steps", "phase", "generator", "discriminator", "components", "compiled", "format"}
-"""Keys that other dicts have too: rows of statistics, networks by name, the catalogue, and `pggan-kit plan`."""
+SHARED = {
+    "images", "steps", "phase", "generator", "discriminator", "components", "compiled", "format", "changes", "forever",
+}  # fmt: skip
+"""Keys that other dicts have too: rows of statistics and of the manifest, networks by name, `run.json`, the catalogue,
+`pggan-kit plan`."""
 
 
-def test_the_file_has_the_form_of_format_3() -> None:
-    """Runs that were begun with an earlier version are resumed."""
+def test_the_file_has_the_form_of_format_4() -> None:
     content = snapshot_at(8, starts=(0, 8), means=SavedMeans({"a": torch.ones(())}, {"a": 2})).content()
     assert list(content) == KEYS
-    assert content["format"] == 3 and content["starts"] == [0, 8]
+    assert content["format"] == 4 and content["starts"] == [0, 8]
     assert are_equal(content["means"], {"sums": {"a": torch.ones(())}, "counts": {"a": 2}})
 
 
 def test_a_snapshot_comes_back_from_its_content() -> None:
-    identity = {"architecture": {"a": "1"}, "schedule": {"sizes": "4x4, 8x8"}, "dataset": {"content": "abc"}}
+    identity: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
+    identity |= {"architecture": {"a": "1"}, "schedule": {"sizes": "4x4, 8x8"}, "dataset": {"content": "abc"}}
     changes: dict[str, Any] = {
         "starts": (0, 8), "phase": "fade", "bridged": {"generator": True}, "scalers": {"generator": {"scale": 2.0}},
         "means": SavedMeans({"a": torch.ones(())}, {"a": 2}), "dropped": 1, "rewinds": 2, "warned_stage": 0,
         "identity": identity, "stage_over": True, "components": {"x": [1, None]}, "compiled": {"generator": "eager"},
-        "component_classes": {"x": "X"},
+        "component_classes": {"x": "X"}, "alpha": 0.5, "calibration_labels": torch.arange(3), "forever": True,
+        "changes": [{"images": 8, "bindings": {"train.seed": ["0", None]}}],
     }  # fmt: skip
     snapshot = snapshot_at(9, steps=3, discriminator_updates=5, last_tick=7, **changes)
     read = Snapshot.from_content(snapshot.content())
@@ -59,7 +68,7 @@ def test_a_snapshot_comes_back_from_its_content() -> None:
 def test_an_entry_that_is_missing_is_named_or_has_a_default(name: str) -> None:
     content = snapshot_at(8).content()
     del content[name]
-    if name in LATER:
+    if name in OF_THE_RUN:
         assert are_equal(Snapshot.from_content(content).content(), snapshot_at(8).content())
     else:
         wanted = "has no format number" if name == "format" else f"is corrupt: it has no entry '{name}'"
@@ -75,7 +84,11 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("scalers", []), ("means", {}), ("means", {"sums": {"a": torch.ones(())}, "counts": {}}), ("dropped", -1),
     ("rewinds", 0.5), ("warned_stage", -2), ("identity", None), ("identity", {"schedule": {}}),
     ("identity", {"architecture": {}, "schedule": {"sizes": 3}, "dataset": {}}), ("stage_over", 1),
-    ("components", [1]), ("compiled", {"generator": 1}), ("component_classes", "x"),
+    ("components", [1]), ("compiled", {"generator": 1}), ("component_classes", "x"), ("forever", 1),
+    ("alpha", 1), ("alpha", 1.5), ("alpha", float("nan")), ("calibration_labels", [1]),
+    ("calibration_labels", torch.ones(2)), ("calibration_labels", torch.ones(1, 1, dtype=torch.int64)),
+    ("changes", {}), ("changes", [3]), ("changes", [{"images": 1.0, "bindings": {}}]),
+    ("changes", [{"images": 1, "bindings": {"a": ["b"]}}]), ("changes", [{"images": 1, "bindings": {1: ["a", "b"]}}]),
 ]  # fmt: skip
 
 
@@ -96,7 +109,7 @@ def test_a_clock_that_goes_back_is_refused(starts: list[int]) -> None:
 
 
 def test_sizes_that_do_not_reach_the_stage_are_refused() -> None:
-    identity: dict[str, dict[str, str]] = {"architecture": {}, "schedule": {"sizes": "4x4"}, "dataset": {}}
+    identity: dict[str, dict[str, str]] = {"schedule": {"sizes": "4x4"}}
     with pytest.raises(RunError, match="is corrupt: it is in stage 1 of 1 stages"):
         _ = snapshot_at(8, starts=(0, 8), identity=identity).size
     with pytest.raises(RunError, match="written by an older version"):

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
+from helpers.forks import run_pytest
 from helpers.fresh import fresh_python
 from helpers.patience import PATIENCE_SECONDS
 
@@ -39,20 +41,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_tests_of_each_plugin_pass(written: Path) -> None:
+def test_the_tests_of_each_plugin_pass(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packages = [written / name_plugin(kind) for kind in KINDS_TO_WRITE]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, packages))}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *packages]
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=written,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    for package in packages:
+        monkeypatch.syspath_prepend(package)
+    done = run_pytest(written, "--import-mode=importlib", *packages)
+    assert done.returncode == 0, done.read_output()
     tests = {path.name for path in written.glob("*/tests/test_*.py")}
     assert len(tests) == len(KINDS_TO_WRITE)
 
@@ -168,6 +162,29 @@ def test_existing_files_are_not_overwritten(
     options = ["--single-file"] if single else []
     refused(cli("plugins", "new", "twice", "--kind", "losses", *options), rf"{existing.name} exists already")
     assert list(tmp_path.iterdir()) == [existing] and existing.read_bytes() == b""
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_plugin_that_cannot_be_written_whole_leaves_nothing(
+    single: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the same command can be given again."""
+    write = Path.write_text
+    written: list[Path] = []
+
+    def fail_at_the_second(path: Path, text: str, **options: Any) -> int:
+        written.append(path)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        return write(path, text, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", fail_at_the_second)
+        with pytest.raises(PluginError, match=r"cannot write .*: No space left on device"):
+            scaffold.write_plugin("mine-too", "losses", tmp_path, single)
+    assert list(tmp_path.iterdir()) == []
+    files, _ = scaffold.write_plugin("mine-too", "losses", tmp_path, single)
+    assert all(path.is_file() for path in files)
 
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:

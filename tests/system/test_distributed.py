@@ -1,25 +1,21 @@
-"""Processes that torchrun starts on one machine: equal replicas, and the numbers of one process.
+"""Processes that train together on one machine: equal replicas, and the numbers of one process.
 
-Run as a script, this file is what each of the processes executes. `test_torchrun.py` has what happens to a whole run.
+`test_torchrun.py` starts them with torchrun, and has what happens to a whole run.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.forks import fork_ranks
 from helpers.killing import last
-from helpers.paths import TESTS
-from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit import Scores
-from pggan_kit.errors import RunError
+from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system import distributed
@@ -84,6 +80,19 @@ def refused() -> str:
     return ""
 
 
+def broken() -> str:
+    """What each process gets of an error on rank 0 that nobody foresaw."""
+
+    def fail() -> None:
+        raise KeyError("boom")
+
+    try:
+        distributed.run_on_rank_0(fail)
+    except (KeyError, TrainingError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 class DyingElsewhere(ToyLoss):
     """A term that is no number on the last rank alone, and has no gradient that would carry it to the others."""
 
@@ -127,6 +136,7 @@ def rank_main(folder: Path) -> None:
         "means": tensors,
         "shared": shared,
         "refused": refused(),
+        "broken": broken(),
         "death": death(),
         "agreed": agreed(),
         "trained": trained(folders[0]),
@@ -140,11 +150,8 @@ def rank_main(folder: Path) -> None:
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where so many processes left their runs and reports."""
     folder = tmp_path_factory.mktemp("ranks")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(request.param)]
-    command = [sys.executable, *launcher, __file__, str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(TESTS)}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    assert ended.returncode == 0, ended.stderr
+    for process in fork_ranks(request.param, lambda: rank_main(folder)):
+        assert process.wait() == 0, process.read_errors()
     return folder
 
 
@@ -175,6 +182,8 @@ def test_tensors_become_their_mean_with_the_same_bits(reports: list[dict[str, An
 def test_rank_0_shares_what_it_has_and_what_it_may_not(reports: list[dict[str, Any]]) -> None:
     assert all(report["shared"] == ["from 0", 0] for report in reports)
     assert all(report["refused"] == "the folder of 0 is not empty" for report in reports)
+    others = ["TrainingError: process 0 failed: KeyError: 'boom'"] * (len(reports) - 1)
+    assert [report["broken"] for report in reports] == ["KeyError: 'boom'", *others]
 
 
 def test_what_one_rank_wants_is_agreed_one_step_later(reports: list[dict[str, Any]]) -> None:
@@ -236,7 +245,3 @@ def test_one_process_needs_no_group() -> None:
     assert (distributed.rank(), distributed.world_size(), values, ones.tolist()) == (0, 1, [1], [1.0, 1.0])
     assert distributed.run_on_rank_0(lambda: 7) == 7
     assert [distributed.Agreement().largest(wanted) for wanted in (0, 15)] == [0, 15]
-
-
-if __name__ == "__main__":
-    rank_main(Path(sys.argv[1]))

@@ -1,24 +1,23 @@
 """Asked to stop, by a signal or by `train.time_limit`: real processes, their exit codes, and what can be resumed."""
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import Result
 from conftest import STUB
+from helpers.forks import fork_command
 from helpers.killing import assert_same_run, last
 from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import TIME_LIMIT_REACHED, Interrupted
-
-COMMAND = [sys.executable, "-m", "pggan_kit"]
+from pggan_kit.training import measures
 
 SLOW = """\
 import sys, time
@@ -46,10 +45,7 @@ def interrupted(tiny: Callable[..., str]) -> Callable[..., tuple[int, str]]:
     def run(place: str, *numbers: int, seconds: float = 2.0) -> tuple[int, str]:
         body = AT_LOAD if place == "load" else IN_A_HOOK.format(hook=place)
         Path("slow.py").write_text(SLOW.format(place=place, seconds=seconds, body=body))
-        args = ["train", tiny(), "--plugin", STUB, "--plugin", "slow.py", "--run-dir", "run"]
-        # A shell's background jobs ignore SIGINT, and hand that down.
-        hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-        process = subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, text=True, preexec_fn=hear)
+        process = fork_command("train", tiny(), "--plugin", STUB, "--plugin", "slow.py", "--run-dir", "run")
         until = time.monotonic() + PATIENCE_SECONDS
         while not Path("here").exists():
             assert time.monotonic() < until and process.poll() is None
@@ -57,9 +53,9 @@ def interrupted(tiny: Callable[..., str]) -> Callable[..., tuple[int, str]]:
         for number in numbers:
             time.sleep(0.3)
             process.send_signal(number)
-        _, told = process.communicate(timeout=PATIENCE_SECONDS)
+        code = process.wait()
         Path("slow.py").write_text("")
-        return process.returncode, told
+        return code, process.read_errors()
 
     return run
 
@@ -100,13 +96,17 @@ def test_a_second_signal_stops_at_once(second: int, interrupted: Callable[..., t
     assert resume("run", plugins=[STUB]).state.images == 40
 
 
-def test_a_time_limit_stops_and_saves_by_itself(train: Callable[..., Any]) -> None:
+def test_a_time_limit_stops_and_saves_by_itself(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each process takes one step, as the first already takes too long; the run ends as one that never stopped."""
+    now = 0.0
+    clock = SimpleNamespace(perf_counter=lambda: now)  # on a busy machine, 0.05 s pass before the first step
+    monkeypatch.setattr(measures, "time", clock)
 
     class Slow:
         @hookimpl
         def after_step(self) -> None:
-            time.sleep(0.06)
+            nonlocal now
+            now += 0.06
 
     limit = ["train.time_limit = 0.05"]
     with pytest.raises(Interrupted, match=r"^stopped at images 4 and saved; go on with: pggan-kit resume run$") as told:

@@ -23,6 +23,7 @@ from helpers.defects import (
     InTurn,
     MeanGap,
     Moments,
+    Quiet,
     SquaredScores,
     check_reported,
     make_suite,
@@ -297,6 +298,14 @@ class CountsOn:
         (run.directory / "ticks.txt").write_text(str(self.count))
 
 
+@defect(suites.ObserverSuite, "test_resumes_with_the_same_files", r"resumed at images 0 leaves another rows\.txt")
+class NeverCutsItsRows:
+    @hookimpl
+    def after_tick(self, run: Any) -> None:
+        with (run.directory / "rows.txt").open("a") as file:
+            file.write(f"{run.state.images}\n")
+
+
 @defect(suites.ObserverSuite, "test_begins_each_run_afresh", "begin it in before_run, not in __init__ alone")
 class CountsOnAndSaves(CountsOn):
     @hookimpl
@@ -417,6 +426,26 @@ def test_a_sound_component_passes(suite: type[suites.Suite]) -> None:
     for name in dir(instance):
         if name.startswith("test_"):
             getattr(instance, name)()
+
+
+def test_tests_share_a_run_within_one_class_alone() -> None:
+    """Another class, or an instance that a fixture gave an attribute, may make another component."""
+    makers: list[str] = []
+
+    class First(suites.ObserverSuite):
+        def make(self) -> Quiet:
+            makers.append(type(self).__name__)
+            return Quiet()
+
+    class Second(First): ...
+
+    for suite in (First(), First(), Second()):
+        suite.test_trains_through_a_fade()
+    assert makers == ["First", "Second"]
+    particular: Any = First()
+    particular.setting = 3
+    particular.test_trains_through_a_fade()
+    assert makers == ["First", "Second", "First"]
 
 
 def test_every_kind_has_a_suite_and_a_defect() -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY
-from helpers.killing import assert_same_run, last, rows
+from helpers.killing import StopAt, assert_same_run, last, rows
 from helpers.paths import STUB_PLUGIN
 from torch import nn
 
 import pggan_kit
 from pggan_kit import Component, Scores, hookimpl
 from pggan_kit.api.train import resume
-from pggan_kit.errors import TrainingError
+from pggan_kit.errors import Interrupted, TrainingError
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.testing.support import are_equal
 from pggan_kit.training import non_finite as guards
@@ -243,6 +243,24 @@ def test_a_run_may_go_back_and_take_other_latents(
     mode(True)
     train_poisoned(Poison("loss", (12,), tries=2), *rewind, run_dir="checked")
     assert_same_run(Path("run"), Path("checked"))
+
+
+@MODES
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_run_that_was_stopped_goes_back_to_where_another_goes_back_to(
+    keep: int, each_step: bool, train_poisoned: TrainPoisoned, mode: Callable[[bool], None]
+) -> None:
+    """To the last tick, at 16, and not to the checkpoint of the stop at 20."""
+    mode(each_step)
+    poison = Poison("loss", (20,), tries=1)
+    lines = ["train.non_finite = 'rewind'", "train.tick = 16", f"train.keep = {keep}"]
+    train_poisoned(poison, *lines, run_dir="whole")
+    with pytest.raises(Interrupted):
+        train_poisoned(poison, *lines, plugins=(StopAt(20),))
+    assert last(Path("run"))["images"] == 20
+    resume("run", plugins=[STUB, *list_poisoned_plugins(poison)])
+    assert "back to images 16 with new latents (1 of 10)" in Path("run/log.txt").read_text()
+    assert_same_run(Path("run"), Path("whole"))
 
 
 @MODES

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard import SummaryWriter
 
 from pggan_kit.pictures import gif
@@ -23,6 +24,7 @@ from pggan_kit.pictures.grid import BACKGROUND, GAP, arrange_grid, crop_grid, im
 from pggan_kit.plugin_host.manager import make_manager, register_hooks
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.json_lines import JsonLines
+from pggan_kit.system.plain_data import describe_foreign_value
 from pggan_plugins import observers
 from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard, TransitionShock, progress
 from pggan_plugins.observers.growth import thin_frames
@@ -37,8 +39,10 @@ class FakeRun:
     def __init__(self, directory: Path, channels: int = 1, classes: int = 0, sizes=(7, 14)) -> None:
         self.directory = directory
         self.schedule = ScheduleSettings(sizes, 400, 400, 4, 1000).resolve(100, channels, classes)
+        self.experiment = SimpleNamespace(tick=200, observers=[])
         self.alpha: dict[str, float] = {}
         self.resumed = False
+        self.stats: list[dict[str, float]] = []
         self.state = SimpleNamespace()
         self.move(0)
 
@@ -99,7 +103,9 @@ def begin_run(observer: object, run: FakeRun, images: int | None = None) -> None
     run.resumed = images is not None
     run.move(images or 0)
     register_observer(observer).hook.before_run(run=run)
-    register_observer(observer).hook.before_stage(run=run, stage=run.state.stage, state=run.state)
+    register_observer(observer).hook.before_stage(
+        run=run, stage=run.state.stage, state=run.state, continues=images is not None
+    )
 
 
 def cut_cells(picture: Image.Image, size: tuple[int, int], scale: int) -> np.ndarray:
@@ -204,7 +210,7 @@ def test_samples_show_the_effect_of_a_growth(run: FakeRun) -> None:
     begin_run(observer, run)
     run_tick(observer, run, 400)
     run.state.__dict__.update(starts=[0, 400], stage=run.schedule.stages[1], phase="fade", fading=True)
-    register_observer(observer).hook.before_stage(run=run, stage=run.state.stage, state=run.state)
+    register_observer(observer).hook.before_stage(run=run, stage=run.state.stage, state=run.state, continues=False)
     names = sorted(path.name for path in (run.directory / "samples").iterdir())
     assert names == ["000000400-14x14.png", "000000400-7x7.png"]
     begin_run(Samples(count=1), run, images=600)
@@ -395,6 +401,41 @@ def test_growth_is_rewritten_atomically(run: FakeRun, monkeypatch: pytest.Monkey
     assert [path.name for path in run.directory.iterdir()] == ["growth.gif"]
 
 
+def test_growth_gets_its_missing_frames_back(run: FakeRun, tmp_path: Path) -> None:
+    """At the next tick, and also where the run was resumed in between."""
+    whole = Growth(count=2)
+    begin_run(whole, run)
+    for images in (200, 400, 600, 800):
+        run_tick(whole, run, images)
+    file = run.directory / "growth.gif"
+    expected = file.read_bytes()
+    file.unlink()
+
+    observer = Growth(count=2)
+    begin_run(observer, run)
+    run_tick(observer, run, 200)
+    content = file.read_bytes()
+    file.unlink()
+    file.mkdir()
+    for images in (400, 600):
+        with pytest.raises(Exception, match=r"cannot write .*growth\.gif"):
+            run_tick(observer, run, images)
+    saved = observer.save_state()
+    assert describe_foreign_value(saved, "state") is None
+    file.rmdir()
+    file.write_bytes(content)
+    run_tick(observer, run, 800)
+    assert file.read_bytes() == expected
+    assert observer.save_state() == {"unwritten": []}
+
+    file.write_bytes(content)
+    resumed = Growth(count=2)
+    begin_run(resumed, run, images=600)
+    resumed.load_state(run, saved)
+    run_tick(resumed, run, 800)
+    assert file.read_bytes() == expected
+
+
 def test_growth_thins_its_frames_evenly(run: FakeRun) -> None:
     frames: list[gif.Frame] = []
     for images in range(1, 1001):
@@ -423,6 +464,12 @@ def test_growth_stays_cheap(tmp_path: Path) -> None:
 
 
 # TensorBoard
+
+
+@pytest.fixture(autouse=True)
+def event_files_sort_by_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Number the event files of one process and second so that readers sort them by age, which 9 and 10 are not."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(10**6))
 
 
 def read_events(folder: Path) -> EventAccumulator:
@@ -474,6 +521,88 @@ def test_tensorboard_events_appear_once_after_a_resume(run: FakeRun) -> None:
     assert {len(actual.Tensors(tag)) for tag in actual.Tags()["tensors"]} == {1}
 
 
+def test_a_run_that_stops_between_ticks_logs_what_another_logs(run: FakeRun) -> None:
+    """The rows of transitions of the tick before the stop are logged at the tick after it."""
+    transitions = JsonLines(run.directory / "transitions.jsonl")
+    transitions.append({"images": 400, "Transition/rms/ema": 0.5})
+    first = TensorBoard(count=0)
+    begin_run(first, run)
+    run_tick(first, run, 400)
+    saved = first.save_state()
+    register_observer(first).hook.on_error(run=run, error=KeyboardInterrupt())
+
+    # The stop's checkpoint is at 500. The next process is killed before that of the tick at 600, and begins again.
+    for images in ((600,), (600, 700)):
+        resumed = TensorBoard(count=0)
+        run.resumed = True
+        run.stats = [{"images": 400}]
+        run.move(500).state.last_tick = 400
+        register_observer(resumed).hook.before_run(run=run)
+        resumed.load_state(run, saved)
+        for image in images:
+            run_tick(resumed, run, image)
+        register_observer(resumed).hook.on_error(run=run, error=KeyboardInterrupt())
+    actual = read_events(run.directory)
+    assert [(e.step, e.value) for e in actual.Scalars("Transition/rms/ema")] == [(401, 0.5)]
+    assert [e.step for e in actual.Scalars("Loss/generator")] == [400, 600, 700]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_run_that_is_killed_before_its_first_step_has_charts_and_config_once(run: FakeRun, begun: bool) -> None:
+    """Whether or not the killed process had logged them."""
+    (run.directory / "operative.gin").write_text("a.b = 1\n")
+    (run.directory / "config.gin").write_text("a.b = 1\n")
+    if begun:
+        begin_run(TensorBoard(count=0), run)
+    resumed = TensorBoard(count=0)
+    begin_run(resumed, run, images=0)
+    run_tick(resumed, run, 200)
+    register_observer(resumed).hook.after_run(run=run, result={})
+    actual = read_events(run.directory)
+    tags = actual.Tags()["tensors"]
+    assert {tag.partition("/")[0] for tag in tags} >= {"custom_scalars__config__", "operative.gin"}
+    assert {len(actual.Tensors(tag)) for tag in tags} == {1}
+
+
+def test_a_branch_that_is_resumed_before_its_first_tick_logs_hyperparameters(run: FakeRun) -> None:
+    """Its clock does not begin at 0, and it has no tick of its own yet."""
+    (run.directory / "config.gin").write_text("a.b = 1\n")
+    resumed = TensorBoard(count=0)
+    begin_run(resumed, run, images=500)
+    run_tick(resumed, run, 600)
+    register_observer(resumed).hook.after_run(run=run, result={})
+    assert "_hparams_/experiment" in read_events(run.directory).summary_metadata
+
+
+def test_numbers_that_could_not_be_logged_are_logged_at_the_next_tick(
+    run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a writer that is opened again: one that has failed accepts nothing any more."""
+    (run.directory / "config.gin").write_text("a.b = 1\n")
+    observer = TensorBoard(count=1)
+    begin_run(observer, run)
+    run_tick(observer, run, 200)
+    flush = SummaryWriter.flush
+
+    def fail(writer: SummaryWriter) -> None:
+        flush(writer)  # on the disk, and yet an error
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SummaryWriter, "flush", fail)
+        for images in (400, 600):
+            with pytest.raises(Exception, match="No space left"):
+                run_tick(observer, run, images)
+    saved = observer.save_state()
+    assert [images for images, _ in saved["unlogged"]] == [400, 600]
+    run_tick(observer, run, 800)
+    register_observer(observer).hook.after_run(run=run, result={})
+    actual = read_events(run.directory)
+    assert [e.step for e in actual.Scalars("Loss/generator")] == [200, 400, 600, 800]
+    assert [e.step for e in actual.Images("Samples")] == [200, 800], "grids of those ticks are not drawn again"
+    assert observer.save_state()["unlogged"] == []
+
+
 def test_tensorboard_without_a_grid_generates_nothing(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "generate", None)
     observer = TensorBoard(count=0)
@@ -514,14 +643,31 @@ def test_progress_prints_one_plain_line_a_tick(
     out, err = capsys.readouterr()
     assert out == ""
     assert "\x1b" not in err
-    first, *ticks = err.splitlines()
+    first, plan, *ticks = err.splitlines()
     assert first == f"training {run.directory}"
+    assert plan.startswith("  1,000 images at 7x7, 14x14. Ctrl-C saves and stops")
     assert ticks[2].startswith("stage 2/2 14x14  fade  alpha 0.50  600 of 1,000 images  ")
     # Two spells of 2 s for 200 images of 7 px, one for 200 of 14 px: 400 images of 14 px at the pace of the median.
     assert ticks[2].endswith("  100 images/s  elapsed 0:06  about 0:08 left  generator 0.500")
     assert [line.split()[1] for line in ticks[:5]] == ["1/2", "1/2", "2/2", "2/2", "2/2"]
     assert ticks[5].startswith("1,000 images, 0:10")
     assert ticks[6:] == [f"  {run.directory / 'growth.gif'}", f"  tensorboard --logdir {run.directory}"]
+
+
+def test_progress_says_where_to_look_at_the_start(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run.experiment = SimpleNamespace(tick=800, observers=[Samples(), Growth()])
+    begin_run(Progress(), run)
+    _, _, look, film = capsys.readouterr().err.splitlines()
+    # A 16th of the tick.
+    assert re.fullmatch(rf"  look now: {run.directory / 'samples'}  the next grid .* after 50 images", look)
+    assert film.startswith(f"  the film: {run.directory / 'growth.gif'}")
+
+    # After the early ticks, and for a run without grids.
+    assert progress.find_next_tick(run.move(100)) == 200
+    assert progress.find_next_tick(run.move(400)) == 800
+    assert progress.find_next_tick(run.move(800)) == 1_600
+    run.experiment.observers = []
+    assert len(progress.describe_plan(run)) == 1
 
 
 @pytest.mark.parametrize("ending", ["after_run", "on_error"])

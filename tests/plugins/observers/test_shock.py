@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
+from pggan_kit.errors import TrainingError
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Stage
+from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.testing import ObserverSuite
 from pggan_plugins.observers import TransitionShock
 from pggan_plugins.observers.shock import (
@@ -105,10 +107,10 @@ class Scripted:
         self.state.fading = True
         self.images = {True: images, False: 2 * images}
         self.alpha["generator"] = 0.0
-        observer.before_stage(self, LARGE, self.state)
+        observer.before_stage(self, LARGE, self.state, continues=False)
 
     def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.directory / "transitions.jsonl").read_text().splitlines()]
+        return JsonLines(self.directory / "transitions.jsonl").read()
 
 
 @pytest.fixture
@@ -222,8 +224,8 @@ def test_open_rows_are_saved_in_a_checkpoint(run: Scripted, tmp_path: Path) -> N
     run.state.images = here
     resumed.before_run(run)
     assert run.rows() == []
-    resumed.load_state(saved)
-    resumed.before_stage(run, LARGE, run.state)
+    resumed.before_stage(run, LARGE, run.state, continues=True)
+    resumed.load_state(run, saved)
     assert finish_run(resumed) == whole
 
 
@@ -282,3 +284,28 @@ def test_a_resumed_run_writes_the_same_file(train: Callable[..., Any], stub: str
         train(*TINY_SHOCK, plugins=(Interrupt(at),), run_dir="cut")
     resumed = resume("cut", plugins=[stub])
     assert (resumed.directory / "transitions.jsonl").read_text() == whole
+
+
+def test_rows_that_could_not_be_written_are_written_at_the_next_tick(run: Scripted, tmp_path: Path) -> None:
+    """And after a resume in between: they are in the checkpoint."""
+    observer = TransitionShock(count=2)
+    pass_growth(run, observer)
+    (tmp_path / "transitions.jsonl").mkdir()
+    run.step(observer, 20.0)
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"cannot write .*transitions\.jsonl"):
+            run.tick(observer, FID=50.0, FID_floor=4.0)
+    saved = observer.save_state()
+    (tmp_path / "transitions.jsonl").rmdir()
+    observer.after_run()
+    (row,) = run.rows()
+    assert (row["images"], row["event"], row["Transition/Loss/generator/after"]) == (44, "growth", 20)
+
+    (tmp_path / "transitions.jsonl").unlink()
+    resumed = TransitionShock(count=2)
+    run.resumed = True
+    resumed.before_run(run)
+    resumed.load_state(run, saved)
+    run.step(resumed, 20.0)
+    run.tick(resumed)
+    assert run.rows() == [row]

@@ -125,9 +125,9 @@ def test_images_are_grids(ask: Ask) -> None:
         assert picture.format == "PNG"
         assert picture.size == (3 * (64 + 2) + 2,) * 2  # 16x16, four times as large
 
-    # Reals come once for each stage, as it begins.
+    # Reals come once for each stage, one image after its beginning.
     actual = ask("images/images", run="soft", tag="Reals", sample=0)
-    assert [entry["step"] for entry in actual] == [0, 8, 24]
+    assert [entry["step"] for entry in actual] == [1, 9, 25]
     with Image.open(io.BytesIO(ask(f"images/individualImage?{actual[-1]['query']}&_=", raw=True))) as picture:
         assert picture.size == (3 * (64 + 2) + 2,) * 2
 

@@ -18,7 +18,11 @@ class TestMine(ObserverSuite):
 
 def test_each_tick_writes_a_row(tmp_path: Path) -> None:
     stage: Any = SimpleNamespace(size="4x4")
+    run: Any = SimpleNamespace(directory=tmp_path, resumed=False, state=SimpleNamespace(images=0))
+    observer = Mine(digits=1)
+    observer.before_run(run)
     for images in (8, 16):
-        run: Any = SimpleNamespace(directory=tmp_path, state=SimpleNamespace(images=images))
-        Mine(digits=1).after_tick(run, stage, {"Loss/generator": 0.2, "Loss/discriminator": 2.0, "Progress/alpha": 1})
-    assert (tmp_path / "losses.csv").read_text() == "8,4x4,2.0,0.2\n16,4x4,2.0,0.2\n"
+        run.state.images = images
+        observer.after_tick(run, stage, {"Loss/generator": 0.24, "Progress/alpha": 1.0})
+    rows = [{"images": images, "size": "4x4", "Loss/generator": 0.2} for images in (8, 16)]
+    assert observer.rows.read() == rows

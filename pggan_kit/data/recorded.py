@@ -1,0 +1,84 @@
+"""Stand in for the data set of a trained run, whose images sampling does not need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pggan_kit.components import Dataset
+from pggan_kit.data.pyramid import find_image_channels
+from pggan_kit.errors import DataError
+
+
+@dataclass(frozen=True)
+class RecordedDataset:
+    """What a run's files record of its data set.
+
+    Attributes:
+        images: Its length.
+        channels: Channels of its images: 1 for gray, 3 for colour.
+        classes: Number of classes of its labels; 0 without labels.
+    """
+
+    images: int
+    channels: int
+    classes: int
+
+    def __len__(self) -> int:
+        return self.images
+
+    def image(self, i: int) -> np.ndarray:
+        """Refuse to give an image.
+
+        Raises:
+            DataError: Always.
+        """
+        raise _refuse("images")
+
+    def label(self, i: int) -> int:
+        """Refuse to give a label.
+
+        Raises:
+            DataError: Always.
+        """
+        raise _refuse("labels")
+
+    def fingerprint(self) -> str:
+        """Refuse to identify the images.
+
+        Raises:
+            DataError: Always.
+        """
+        raise _refuse("images")
+
+
+def _refuse(what: str) -> DataError:
+    return DataError(f"the {what} of the training data are needed here, and a run's files do not hold them")
+
+
+def count_channels(dataset: Dataset) -> int:
+    """Return the channels of a data set's images: 1 for gray, 3 for colour.
+
+    Raises:
+        DataError: No image can be read.
+    """
+    if isinstance(dataset, RecordedDataset):
+        return dataset.channels
+    return find_image_channels(dataset)
+
+
+def read_record(record: Mapping[str, Any]) -> RecordedDataset:
+    """Return the data set that a run's `run.json` records.
+
+    Raises:
+        ValueError: It is not recorded, or by something else than numbers.
+    """
+    values = [record.get(name) for name in ("images", "channels", "classes")]
+    if not all(type(value) is int and value >= 0 for value in values):
+        raise ValueError("its data are not recorded by their images, channels and classes")
+    images, channels, classes = values
+    assert images is not None and channels is not None and classes is not None
+    return RecordedDataset(images, channels, classes)

@@ -1,0 +1,57 @@
+"""Test that paths in a run's config are absolute, and nothing else is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import STUB
+
+from pggan_kit import Component
+from pggan_kit.config.gin_files import read_config
+from pggan_kit.config.path_settings import make_paths_absolute
+from pggan_kit.plugin_host.loading import load_plugins
+
+
+class Reader:
+    """A component with a path, and a text that is none."""
+
+    def __init__(self, file: str | Path | None = None, text: str = "") -> None:
+        self.file = file
+        self.text = text
+
+
+CASES = {
+    ("observers.Reader.file = 'a/b'",): {"observers.Reader.file": "{here}/a/b"},
+    ("observers.Reader.text = 'a/b'",): {"observers.Reader.text": "a/b"},
+    ("observers.Reader.file = '/a'",): {"observers.Reader.file": "/a"},
+    ("observers.Reader.file = '~/a'",): {"observers.Reader.file": "{home}/a"},
+    ("observers.Reader.file = None",): {"observers.Reader.file": None},
+    ("observers.Reader.file = ''",): {"observers.Reader.file": ""},
+    ("x/observers.Reader.file = 'a'",): {"x/observers.Reader.file": "{here}/a"},
+    ("data.cache = 'c'",): {"data.cache": "{here}/c"},
+    ("A = 'a'", "observers.Reader.file = %A"): {"A": "{here}/a", "observers.Reader.file": "%A"},
+    ("A = 'a'", "observers.Reader.file = %A", "observers.Reader.text = %A"): {
+        "A": "a",
+        "observers.Reader.file": "{here}/a",
+        "observers.Reader.text": "%A",
+    },
+    ("observers.Other.file = 'a'", "observers.Reader.nothing = 'a'"): {
+        "observers.Other.file": "a",
+        "observers.Reader.nothing": "a",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", CASES)
+def test_paths_become_absolute(lines: tuple[str, ...], tiny: Callable[..., str], tmp_path: Path) -> None:
+    """Whether they are known is checked later, with a message."""
+    plugins = load_plugins([str(STUB), Component("observers", "Reader", Reader)])
+    config = make_paths_absolute(read_config(tiny(*lines, base="")), plugins)
+    wanted = {}
+    for name, value in CASES[lines].items():
+        if isinstance(value, str):
+            value = value.format(here=tmp_path, home=Path.home())
+        wanted[name] = str(value)
+    assert {binding.name: str(binding.value) for binding in config.bindings} == wanted

@@ -1,0 +1,189 @@
+"""Test a run's folder: begun as one, kept whole while a run trains in it, and never written through a link."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from helpers.killing import in_a_child, killed_at
+
+from pggan_kit import hookimpl
+from pggan_kit.api.train import resume
+from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.runs.directory import START, RunDirectory, describe_start
+from pggan_kit.system.files import make_whole_folder
+
+BEGIN = describe_start([], "train.seed = 1\n", "train.seed = 1\n", "pggan-kit train")
+
+
+# The start of a run
+
+
+@pytest.mark.parametrize("place", ["run", "runs", "empty"])
+@pytest.mark.parametrize("call", ["mkdir", "open", "fsync", "replace", "rename"])
+def test_a_process_that_is_killed_as_it_begins_a_run_leaves_a_run_or_none(
+    place: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every call that touches the disk: in a folder of its own, one that is numbered, and one that was there."""
+    monkeypatch.chdir(tmp_path)
+    path = None if place == "runs" else Path(place)
+    kills = 0
+    for count in range(1, 100):
+        shutil.rmtree(place, ignore_errors=True)
+        if place == "empty":
+            Path("empty").mkdir()
+
+        def begin_and_die(count: int = count) -> None:
+            with killed_at(call, count):
+                RunDirectory.create(path, "x", BEGIN)
+
+        status = in_a_child(begin_and_die)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        kills += 1
+
+        # What is there is a whole run, or it is as if nothing had been there.
+        folder = Path("runs/00000-x") if path is None else path
+        if place != "empty" and folder.exists():
+            assert {name: (folder / name).read_text() for name in START} == BEGIN
+            continue
+        if not (folder / "run.json").exists():
+            files = RunDirectory.create(path, "x", BEGIN)
+            files.unlock()
+            assert files.path == folder and RunDirectory.open(folder).about()["command"] == "pggan-kit train"
+    assert kills >= (0 if (call, place) in {("rename", "empty"), ("mkdir", "empty")} else 1)
+
+
+def test_a_folder_with_a_config_of_somebody_else_is_not_begun_in(tmp_path: Path) -> None:
+    (tmp_path / "config.gin").write_text("mine")
+    with pytest.raises(RunError, match="is not empty"):
+        RunDirectory.create(tmp_path, "x", BEGIN)
+    assert (tmp_path / "config.gin").read_text() == "mine"
+
+
+def test_a_folder_that_is_filled_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    """And nothing that was made aside is left."""
+
+    def fill_meanwhile() -> None:
+        with make_whole_folder(tmp_path / "run"):
+            (tmp_path / "run").mkdir()
+            (tmp_path / "run/file").touch()
+
+    with pytest.raises(OSError, match="not empty"):
+        fill_meanwhile()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(RunError, match="No space left on device"):
+        RunDirectory.create(tmp_path / "run", "x", BEGIN)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_no_run_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "config.gin").touch()
+    with pytest.raises(RunError, match="A process was killed as it began a run there"):
+        RunDirectory.open(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(RunError, match=r"It has checkpoints: put its run\.json back"):
+        RunDirectory.open(tmp_path)
+    (tmp_path / "run.json").symlink_to("run.json")  # cannot be read, by root either
+    with pytest.raises(RunError, match=r"cannot read .*run\.json: Too many levels"):
+        RunDirectory.open(tmp_path)
+
+
+# While a run trains
+
+
+class DoAt:
+    """An observer that does something to the run's folder at the tick of images 16."""
+
+    def __init__(self, action: Callable[[Path], Any]) -> None:
+        self.action = action
+
+    @hookimpl
+    def after_tick(self, run: Any, state: Any) -> None:
+        if state.images == 16:
+            self.action(run.directory)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_files_that_are_taken_away_are_put_back(resumed: bool, train: Callable[..., Any], stub: str) -> None:
+    def take(run: Path) -> None:
+        for name in START:
+            (run / name).unlink()
+
+    if resumed:
+        train(run_dir="run", plugins=(DoAt(lambda run: shutil.copytree(run, "stopped")),))
+        before = {name: Path("stopped", name).read_bytes() for name in START}
+        with pytest.warns(UserWarning, match="was removed while the run was training; it was written again"):
+            # The copy was made in the tick of images 16, before its checkpoint.
+            run = resume("stopped", plugins=[stub, DoAt(take)])
+        assert {name: (run.directory / name).read_bytes() for name in START} == before
+    else:
+        with pytest.warns(UserWarning, match="was removed while the run was training; it was written again"):
+            run = train(run_dir="run", plugins=(DoAt(take),))
+    log = (run.directory / "log.txt").read_text()
+    assert all(log.count(f"warning: {run.directory / name} was removed while") == 1 for name in START)
+    assert resume(run.directory, plugins=[stub]).state.images == 40, "it is a run again"
+
+
+def test_checkpoints_that_are_taken_away_are_named(train: Callable[..., Any], stub: str) -> None:
+    with pytest.warns(UserWarning, match=r"2 checkpoints were removed from run/checkpoints .*: 0{12}-.*, 0{11}8"):
+        run = train(run_dir="run", plugins=(DoAt(lambda run: shutil.rmtree(run / "checkpoints")),))
+    assert [entry.images for entry in run.checkpoints.read_entries()] == [16, 24, 32, 40]
+    assert (run.directory / "log.txt").read_text().count("checkpoints were removed from") == 1
+
+
+def test_rows_that_are_taken_away_are_said(train: Callable[..., Any]) -> None:
+    with pytest.warns(UserWarning, match=r"stats\.jsonl was removed while the run was training: the rows until now"):
+        run = train(run_dir="run", plugins=(DoAt(lambda run: (run / "stats.jsonl").unlink()),))
+    assert [row["images"] for row in run.stats] == [24, 32, 40]
+
+
+def test_a_run_whose_folder_is_taken_away_fails(train: Callable[..., Any], stub: str) -> None:
+    """And it can be resumed where the folder is now."""
+    with pytest.raises(TrainingError, match="run was removed or renamed while the run was training in it"):
+        train(run_dir="run", plugins=(DoAt(lambda run: run.rename("elsewhere")),))
+    assert not Path("run").exists()
+    assert resume("elsewhere", plugins=[stub]).state.images == 40
+
+
+# Links
+
+
+@pytest.mark.parametrize("name", ["log.txt", "stats.jsonl"])
+def test_a_run_is_not_written_through_a_link(
+    name: str, train: Callable[..., Any], cli: Callable[..., Result], stub: str
+) -> None:
+    train(run_dir="run")
+    outside = Path("outside.txt")
+    Path("run", name).rename(outside)
+    Path("run", name).symlink_to(outside.resolve())
+    before = outside.read_bytes()
+    result = cli("resume", "run", "--plugin", stub)
+    assert result.exit_code == 2
+    assert f"run/{name} is a link to {outside.resolve()}, which training would change" in result.stderr
+    assert outside.read_bytes() == before and Path("run", name).is_symlink()
+
+
+def test_a_folder_that_is_a_link_is_said(train: Callable[..., Any], stub: str) -> None:
+    """Checkpoints may be on a disk of their own."""
+    train(run_dir="run")
+    Path("run/checkpoints").rename("disk")
+    Path("run/checkpoints").symlink_to(Path("disk").resolve())
+    with pytest.warns(UserWarning, match=r"run/checkpoints is a link: its files are read and written in .*disk"):
+        resume("run", plugins=[stub])
+    assert json.loads(Path("disk/manifest.json").read_text())
