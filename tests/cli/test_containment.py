@@ -21,6 +21,7 @@ from helpers.waiting import fail_if_it_waits
 
 import pggan_kit
 from pggan_kit.ablation.conduct import run_ablation
+from pggan_kit.api import sample as sampling
 from pggan_kit.cli import base, main
 from pggan_kit.errors import RunError
 from pggan_kit.runs.targets import require_target_outside_runs
@@ -193,7 +194,7 @@ def test_what_fails_outside_of_any_run_is_contained_too(
     def fail(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied", "run/run.json")
 
-    monkeypatch.setattr(Path, "is_file", fail)
+    monkeypatch.setattr(sampling, "load_generator", fail)
     result = cli("sample", finished, "--out", "x.npz")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert result.stderr.startswith("error: sample failed")

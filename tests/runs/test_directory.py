@@ -20,7 +20,8 @@ from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.runs.directory import START, RunDirectory, describe_start
 from pggan_kit.system.files import make_whole_folder
 
-BEGIN = describe_start([], "train.seed = 1\n", "train.seed = 1\n", "pggan-kit train")
+DATA = {"images": 8, "channels": 1, "classes": 0}
+BEGIN = describe_start([], "train.seed = 1\n", "train.seed = 1\n", "pggan-kit train", data=DATA)
 
 
 # The start of a run
