@@ -354,7 +354,7 @@ def test_a_console_that_nobody_reads_goes_silent() -> None:
 
 def test_a_run_outlives_those_who_read_its_progress(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Unread())
-    with pytest.warns(UserWarning, match="nobody reads stderr any more. It is switched off"):
+    with pytest.warns(UserWarning, match="nobody reads stderr any more. It is tried again at the next tick"):
         run = train("train.observers = [@observers.Progress()]", "schedule.sizes = (4,)")
     assert run.state.images == 8
 
