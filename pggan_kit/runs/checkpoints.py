@@ -469,14 +469,11 @@ def _parse_manifest(content: bytes) -> list[Entry] | None:
             and type(row["images"]) is int
             and type(row["forever"]) is bool
             and row["file"] == f"{row['images']:012d}-{row['sha256'][:8]}.pt"
-            and type(row.get("between_ticks", False)) is bool
+            and type(row["between_ticks"]) is bool
             for row in rows
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     if not is_valid:
         return None
-    return [
-        Entry(row["file"], row["images"], row["sha256"], row["forever"], row.get("between_ticks", False))
-        for row in rows
-    ]
+    return [Entry(row["file"], row["images"], row["sha256"], row["forever"], row["between_ticks"]) for row in rows]

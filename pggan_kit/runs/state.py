@@ -22,7 +22,11 @@ N = TypeVar("N", bound=GrowingNetwork)
 
 
 class TickMeans:
-    """Running means of numbers, kept as 0-dim tensors on their device and read once a tick."""
+    """Running means of numbers, kept as 0-dim tensors on their device and read once a tick.
+
+    The sums have double precision, and their means are rounded to single precision: ranks that are stopped within a
+    tick go on from their common mean, and log what they log when they are not stopped.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -43,7 +47,10 @@ class TickMeans:
                 self.sums[name] += total
                 self.counts[name] += value.numel()
             else:
-                self.sums[name] = total.detach().to(torch.float32, copy=True)
+                dtype = torch.float64
+                if total.device.type == "mps":  # has no double precision, and no ranks
+                    dtype = torch.float32
+                self.sums[name] = total.detach().to(dtype, copy=True)
                 self.counts[name] = value.numel()
 
     def gather(self) -> None:
@@ -53,12 +60,12 @@ class TickMeans:
     def read(self) -> dict[str, float]:
         """Return the means over all values and ranks, as plain numbers, and reset them. Waits for the device."""
         self.gather()
-        means = {}
+        means: dict[str, float] = {}
         if self.sums:
             # One copy from the device for all of them.
-            totals = torch.stack(list(self.sums.values())).tolist()
-            for name, total in zip(self.sums, totals, strict=True):
-                means[name] = total / self.counts[name]
+            totals = torch.stack(list(self.sums.values())).cpu().double()
+            rounded = (totals / torch.tensor(list(self.counts.values()))).float()
+            means = dict(zip(self.sums, rounded.tolist(), strict=True))
         self.sums = {}
         self.counts = {}
         return means

@@ -145,7 +145,7 @@ class StderrConsole(Console):
         super().__init__(stderr=True)
 
     def on_broken_pipe(self) -> None:
-        """Fail, so that the observer is switched off and the run goes on."""
+        """Fail, so that the run goes on without the observer, which is tried again at each tick."""
         raise BrokenPipeError("nobody reads stderr any more")
 
 

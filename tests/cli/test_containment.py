@@ -21,6 +21,7 @@ from helpers.waiting import fail_if_it_waits
 
 import pggan_kit
 from pggan_kit.ablation.conduct import run_ablation
+from pggan_kit.api import sample as sampling
 from pggan_kit.cli import base, main
 from pggan_kit.errors import RunError
 from pggan_kit.runs.targets import require_target_outside_runs
@@ -193,7 +194,7 @@ def test_what_fails_outside_of_any_run_is_contained_too(
     def fail(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied", "run/run.json")
 
-    monkeypatch.setattr(Path, "is_file", fail)
+    monkeypatch.setattr(sampling, "load_generator", fail)
     result = cli("sample", finished, "--out", "x.npz")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert result.stderr.startswith("error: sample failed")
@@ -353,7 +354,7 @@ def test_a_console_that_nobody_reads_goes_silent() -> None:
 
 def test_a_run_outlives_those_who_read_its_progress(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Unread())
-    with pytest.warns(UserWarning, match="nobody reads stderr any more. It is switched off"):
+    with pytest.warns(UserWarning, match="nobody reads stderr any more. It is tried again at the next tick"):
         run = train("train.observers = [@observers.Progress()]", "schedule.sizes = (4,)")
     assert run.state.images == 8
 

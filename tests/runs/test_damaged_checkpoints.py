@@ -23,8 +23,10 @@ from hypothesis import strategies as st
 from pggan_kit.api.generator import load_generator
 from pggan_kit.api.train import resume
 from pggan_kit.errors import RunError, UserError
+from pggan_kit.runs import checkpoints as checkpoints_module
 from pggan_kit.runs.checkpoints import DAMAGED, MANIFEST, Checkpoints
 from pggan_kit.runs.generators import load_stage_end
+from pggan_kit.system.files import read_bytes
 
 
 def save(folder: Path, *clocks: int) -> list[Path]:
@@ -335,17 +337,16 @@ def test_a_damaged_stage_end_does_not_hide_the_others(train: Callable[..., Any])
 def test_a_file_that_cannot_be_read_now_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that fails for a moment: root may read anything, so the call itself refuses."""
     first, second = save(tmp_path, 1, 2)
-    read = Path.read_bytes
 
     def fail(path: Path) -> bytes:
         if path == first:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return read(path)
+        return read_bytes(path)
 
     said: list[str] = []
     checkpoints = Checkpoints(tmp_path, keep=1, say=said.append)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", fail)
+        patch.setattr(checkpoints_module, "read_bytes", fail)
         for images in (3, 4):
             checkpoints.save(snapshot_at(images))
     assert said == [f"cannot read {first}: Input/output error. It stays where it is"]

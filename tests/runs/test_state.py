@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,31 @@ def test_a_checkpoint_of_something_else_is_refused_by_name() -> None:
         make_state().load_snapshot(state.take_snapshot())
     with pytest.raises(RunError, match="stage 2 of a schedule of 2"):
         make_state().load_snapshot(replace(make_state().take_snapshot(), starts=(0, 8, 28)))
+
+
+def average_over_ranks(ranks: Sequence[TickMeans]) -> None:
+    """Do what `TickMeans.gather` does on all ranks at once."""
+    for name in ranks[0].sums:
+        mean = sum(rank.sums[name] for rank in ranks) / len(ranks)
+        for rank in ranks:
+            rank.sums[name] = torch.as_tensor(mean).clone()
+
+
+def test_ranks_that_are_stopped_within_a_tick_log_what_they_log_without_a_stop() -> None:
+    """Three ranks, whose sums are replaced by their mean where a checkpoint is written between two ticks."""
+    values = torch.randn(60, 3, generator=torch.Generator().manual_seed(1))
+    logged = []
+    for stop in range(0, 60, 3):
+        ranks = [TickMeans() for _ in range(3)]
+        for step, of_each in enumerate(values):
+            for rank, value in zip(ranks, of_each, strict=True):
+                rank.add({"Loss/a": value})
+            if step == stop:
+                average_over_ranks(ranks)
+        average_over_ranks(ranks)
+        logged.append(ranks[0].read())
+    assert logged == [logged[0]] * len(logged)
+    assert logged[0]["Loss/a"] == pytest.approx(float(values.double().mean()), rel=1e-6)
 
 
 def test_tick_means() -> None:
