@@ -45,9 +45,9 @@ class TensorBoard:
     """TensorBoard events in the run's directory. The x-axis is the clock, in images.
 
     They hold every number of each tick under its tag, and those of `transitions.jsonl` where
-    `observers.TransitionShock` writes it; a grid of samples, and one of real images for each
-    stage; charts of related numbers; the operative config as text;
-    and the bindings of the config as hyperparameters, by whose metrics (without any, losses) runs are compared.
+    `observers.TransitionShock` writes it; a grid of samples, and one of real images for each stage; charts of related
+    numbers; the operative config as text; and the bindings of the config as hyperparameters, by whose metrics (without
+    any, losses) runs are compared.
 
     Args:
         count: The number of images in the grids `Samples` and `Reals`, arranged as by `observers.Samples`; 0 draws
