@@ -127,7 +127,7 @@ def _read_sheet(run: RunRecord, stage: StageRecord) -> Figure | None:
             try:
                 with open_picture(path, formats=("PNG",)) as picture:
                     picture.load()
-                    alt = f"Sheet of real images of {run.name} at {size}."
+                    alt = f"Sheet of training images of {run.name}, {size}."
                     return make_sheet(picture, alt, f"{size}, real")
             except DataError:  # damaged, or something else
                 continue

@@ -101,7 +101,7 @@ def _hash(path: Path) -> str:
 
 def _name_file(key: str) -> Path | None:
     """Return the path of the hashes that belong to a key; None where no cache folder is known."""
-    digest = hashlib.sha256(json.dumps([FORMAT, key]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([FORMAT, key], allow_nan=False).encode()).hexdigest()
     try:
         return cache_folder() / "contents" / f"{digest[:32]}.json"
     except DataError:
@@ -124,4 +124,4 @@ def _keep(path: Path | None, rows: Mapping[str, Any]) -> None:
         return
     with suppress(OSError, RunError):  # the file only saves time
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(rows, separators=(",", ":")).encode())
+        write_atomically(path, json.dumps(rows, separators=(",", ":"), allow_nan=False).encode())

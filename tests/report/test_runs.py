@@ -86,7 +86,7 @@ def test_a_run_on_one_page(pair: SimpleNamespace) -> None:
         assert words in alts
     for words in ("Line chart of losses of soft", "Line chart of scores", "Line chart of alpha", "Bar chart"):
         assert words in alts
-    for words in ("real images of soft at 4x4", "real images of soft at 8x8", "real images of soft at 16x16"):
+    for words in ("images of soft, 4x4", "images of soft, 8x8", "images of soft, 16x16"):
         assert words in alts
     assert "train.switch = @switches.Linear()" in page.text
     assert page.text.count("end of fade") == 2
