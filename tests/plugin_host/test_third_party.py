@@ -128,7 +128,7 @@ def test_an_installed_wheel_supplies_a_loss_a_switch_and_an_observer(
     kit = (fresh, "-m", "pggan_kit")
     shown = json.loads(run_command(*kit, "plugins", "list", "--json", environment=environment))
     (plugin,) = [each for each in shown["plugins"] if each["plugin"] == "elsewhere"]
-    assert Path(plugin.pop("folder")).is_dir()
+    assert Path(plugin.pop("folder")).is_dir() and plugin.pop("broken") is None
     assert plugin == {
         "plugin": "elsewhere",
         "distribution": "somebody-elses-parts",
