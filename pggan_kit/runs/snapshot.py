@@ -243,7 +243,7 @@ def _is_count(value: object) -> bool:
 
 
 def _is_list_of_starts(value: object) -> bool:
-    return isinstance(value, list) and value[:1] == [0] and all(_is_count(start) for start in value)
+    return isinstance(value, list) and all(_is_count(start) for start in value) and value[:1] == [0]
 
 
 def _is_mapping_of(kind: type) -> Callable[[object], bool]:

@@ -50,10 +50,10 @@ def explain_out_of_memory(run: Run, error: BaseException) -> str:
         return f"{reason}. One row is the least: choose narrower networks, or smaller images"
 
     # A run cannot change its own settings, so another one continues from the end of a stage.
-    command = ["pggan-kit", "train", str(run.directory / "config.gin")]
+    command = ["pggan-kit", "train", str(run.files.path / "config.gin")]
     ended = [earlier for earlier in run.schedule.stages[: stage.index] if earlier.budget > 0]
     if ended:
-        command += ["--from", f"{run.directory}@{ended[-1].size}"]
+        command += ["--from", f"{run.files.path}@{ended[-1].size}"]
     command += ["-b", f"train.micro_batch = {_find_smaller(run.schedule, size)}"]
     return f"{reason}. Work on fewer at once, with the plugin files of this run: {shlex.join(command)}"
 

@@ -232,8 +232,8 @@ def test_every_command_refuses_the_same_before_anything_starts(
     Path("switch.gin").write_text(SWITCH.replace("(0, 1)", "(0, 1, 2, 3, 4, 5)"))
     message = refused(cli("config", "check", file, *plugins), r"^error: tiny\.gin:17: ")
     assert refused(cli("plan", file, *plugins), "") == message
-    of_variant = message.replace("error: ", "error: variant linear of ablate.variants: ")
-    assert refused(cli("ablate", "switch.gin", "--dry-run", *plugins), "") == of_variant
+    of_variants = message.replace("error: ", "error: all variants of ablate.variants: ")
+    assert refused(cli("ablate", "switch.gin", "--dry-run", *plugins), "") == of_variants
 
 
 def test_an_average_follows_by_images_or_by_updates(rejected: Callable[..., str]) -> None:

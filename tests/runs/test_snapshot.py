@@ -21,19 +21,20 @@ KEYS = [
     "format", "images", "steps", "starts", "discriminator_updates", "last_tick", "phase", "bridged", "generator", "ema",
     "discriminator", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds", "warned_stage",
     "identity", "stage_over", "components", "compiled", "component_classes", "alpha", "calibration_labels",
-    "changes", "forever",
+    "changes", "forever", "between_ticks",
 ]  # fmt: skip
 """Entries of the file, in the order in which they are written."""
 
 OF_THE_RUN = {
     "scalers", "identity", "stage_over", "components", "compiled", "component_classes", "alpha", "calibration_labels",
-    "changes", "forever",
+    "changes", "forever", "between_ticks",
 }  # fmt: skip
 """Entries that a file may lack: the state of the networks is whole without them."""
 
 CORE = Path(pggan_kit.__file__).parent
 SHARED = {
     "images", "steps", "phase", "generator", "discriminator", "components", "compiled", "format", "changes", "forever",
+    "between_ticks",
 }  # fmt: skip
 """Keys that other dicts have too: rows of statistics and of the manifest, networks by name, `run.json`, the catalogue,
 `pggan-kit plan`."""
