@@ -85,7 +85,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("scalers", []), ("means", {}), ("means", {"sums": {"a": torch.ones(())}, "counts": {}}), ("dropped", -1),
     ("rewinds", 0.5), ("warned_stage", -2), ("identity", None), ("identity", {"schedule": {}}),
     ("identity", {"architecture": {}, "schedule": {"sizes": 3}, "dataset": {}}), ("stage_over", 1),
-    ("components", [1]), ("compiled", {"generator": 1}), ("component_classes", "x"), ("forever", 1),
+    ("components", [1]), ("compiled", {"generator": 1}), ("component_classes", "x"), ("forever", 1), ("between_ticks", 1),
     ("alpha", 1), ("alpha", 1.5), ("alpha", float("nan")), ("calibration_labels", [1]),
     ("calibration_labels", torch.ones(2)), ("calibration_labels", torch.ones(1, 1, dtype=torch.int64)),
     ("changes", {}), ("changes", [3]), ("changes", [{"images": 1.0, "bindings": {}}]),

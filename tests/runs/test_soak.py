@@ -303,10 +303,13 @@ def test_a_run_ends_as_if_nothing_had_happened(
     whole, seconds = references(scenario, images)
     start = ["train", tiny(base=write_config(scenario, images)), *PLUGINS, "--run-dir", "run"]
     longest = min(1.5, max(0.1, 2.0 * seconds / strikes))
-    struck = train_under_strikes(start, scenario, strikes, longest, seed=strikes)
-    assert struck >= strikes // 2, "the run was over before most strikes: lengthen it"
-
     run = Path("run")
+    while train_under_strikes(start, scenario, strikes, longest, seed=strikes) < max(1, strikes // 2):
+        # The machine was busier when the reference was trained: the run was over before most strikes.
+        shutil.rmtree(run)
+        longest /= 2
+        assert longest > 0.001, "lengthen the run"
+
     assert rows(run)[-1]["images"] == 5 * images
     assert_same_run(run, whole)
     assert events(run) == events(whole)
