@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -220,12 +221,25 @@ def test_sixteen_bit_pictures_are_reported_when_copies_are_made(
     assert "16-bit" not in ranged.output
 
 
-def test_padding_that_a_stage_would_crop_is_refused(tmp_path: Path, train: Callable[..., Any]) -> None:
+def test_padding_that_a_stage_would_crop_is_refused(
+    tmp_path: Path, tiny: Callable[..., str], cli: Any, train: Callable[..., Any]
+) -> None:
     write_pictures(tmp_path / "images", ["a.png", "b.png"])
     oblong = ("schedule.sizes = ((4, 8), (8, 16))", "datasets.ImageFolder.fit = 'pad'")
-    with pytest.raises(DataError, match=r"aspect ratio 1:1, and the stage 4x8 would .*ImageFolder\.size = \(4, 8\)"):
+    message = r"aspect ratio 1:1, and the stage 4x8 would .*ImageFolder\.size = \(4, 8\)"
+    with pytest.raises(DataError, match=message):
         train(*FOLDER, *oblong, run_dir="run")
     assert not Path("run").exists()
+
+    # By each command that looks at the stages; and of an evaluation's own data set as well.
+    config = tiny(*FOLDER, *oblong)
+    for command in (["plan"], ["data", "build"], ["config", "check"]):
+        result = cli(*command, config)
+        assert result.exit_code == 2 and re.search(message, result.stderr), result.output
+    own = ("evaluation.dataset = @test/datasets.ImageFolder()", "test/datasets.ImageFolder.folder = 'images'")
+    square = ("test/datasets.ImageFolder.fit = 'pad'", "schedule.sizes = ((4, 8), (8, 16))")
+    result = cli("config", "check", tiny(*FOLDER, *own, *square))
+    assert result.exit_code == 2 and re.search(message, result.stderr), result.output
     train(*FOLDER, *oblong, "datasets.ImageFolder.size = (4, 8)", run_dir="run")
 
 
