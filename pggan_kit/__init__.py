@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from pggan_kit.runs.run import Run, Stats
     from pggan_kit.runs.state import TrainState
     from pggan_kit.schedule import FADE, STABLE, PerStage, Schedule, Stage, at_height, values_per_stage
+    from pggan_kit.system.activities import Activity, receive_activities, report_activity, track_items
     from pggan_kit.system.content_hashes import hash_files, hash_once
     from pggan_kit.system.distributed import share_from_rank_0, world_size
     from pggan_kit.system.files import write_atomically
@@ -115,6 +116,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "runs.run": ("Run", "Stats"),
     "runs.state": ("TrainState",),
     "schedule": ("FADE", "STABLE", "PerStage", "Schedule", "Stage", "at_height", "values_per_stage"),
+    "system.activities": ("Activity", "receive_activities", "report_activity", "track_items"),
     "system.content_hashes": ("hash_files", "hash_once"),
     "system.distributed": ("share_from_rank_0", "world_size"),
     "system.files": ("write_atomically",),
@@ -133,6 +135,7 @@ _ROOMS = ("components", "pictures", "testing")
 __all__ = [
     "FADE",
     "STABLE",
+    "Activity",
     "Area",
     "AreaDownsample",
     "ChosenOptimizers",
@@ -191,11 +194,14 @@ __all__ = [
     "images_to_uint8",
     "leaky_relu",
     "load_generator",
+    "receive_activities",
+    "report_activity",
     "resume",
     "scores_of_each",
     "share_from_rank_0",
     "suggest",
     "torch_generator",
+    "track_items",
     "train",
     "values_per_stage",
     "world_size",

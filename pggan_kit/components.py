@@ -354,9 +354,9 @@ class Dataset(Protocol):
     """Images at full size. The core alone resizes and caches them.
 
     It may have `class_names`, a list with a name for each class, which `sample --class NAME` takes; `left_out`, a dict
-    with the number of entries that it did not read, by kind (`{".HEIC": 90}`), which is reported at each start; and
+    with the number of entries that it did not read, by kind (`{".HEIC": 90}`), which is reported at each start;
     `list_warnings()`, a list of sentences about the images that were read, which are reported after resized copies were
-    made.
+    made; and `check_stages(stages)`, which raises a `DataError` where its images do not suit the stages.
 
     Attributes:
         classes: Number of classes, at least 2; 0 where there are no labels.

@@ -20,7 +20,8 @@ from pggan_kit.ablation.trial import Say
 from pggan_kit.components import Launcher, Trial
 from pggan_kit.errors import Interrupted, RunError, TrainingError
 from pggan_kit.runs.targets import require_target_outside_runs
-from pggan_kit.system.files import write_atomically
+from pggan_kit.system.activities import report_activity
+from pggan_kit.system.files import remove_unfinished, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock, is_locked, read_holder
 from pggan_kit.system.signals import StoppedAtOnce
@@ -67,6 +68,9 @@ def run_ablation(plan: Plan, launcher: Launcher, out: Path, say: Say = print) ->
         raise RunError(f"--out {out}: {error.strerror}") from error
 
     with RunLock(out), trials.hold_trials(out):
+        # What processes that were killed left here; trials, which may still run, remove their own.
+        for folder in (out, out / plans.CONFIGS):
+            remove_unfinished(folder, below=False)
         plan = plans.fix_plan(plan, out)
         try:
             _launch_trials(plan, out, list(plan.list_trunks()), launcher, say)
@@ -106,12 +110,15 @@ def _launch_trials(plan: Plan, out: Path, keys: Sequence[Key], launcher: Launche
     def report_end(trial: Trial, code: int) -> None:
         nonlocal ended_count
         ended_count += 1
+        activity.advance()
         outcome = "done"
         if code != 0:
             outcome = f"not done (exit code {code}), see {trial.log}"
         say(f"{ended_count}/{len(keys)} {trial.name}: {outcome}")
 
-    launcher.launch([make_trial(plan, out, *key) for key in waiting], report_end)
+    with report_activity("running trials", len(keys), "trials") as activity:
+        activity.advance(ended_count)
+        launcher.launch([make_trial(plan, out, *key) for key in waiting], report_end)
 
 
 def make_trial(plan: Plan, out: Path, name: str, seed: int) -> Trial:
@@ -157,7 +164,8 @@ def conclude_ablation(plan: Plan, out: Path) -> dict[str, Any]:
         )
 
     # The analysis compares whole sets of seeds, so it is written only now.
-    analysis = analyse_results(plan, results)
+    with report_activity("comparing variants"):
+        analysis = analyse_results(plan, results)
     write_atomically(out / "analysis.json", (json_text(analysis, indent=1) + "\n").encode())
     write_atomically(out / "table.txt", render_text(analysis).encode())
     return analysis

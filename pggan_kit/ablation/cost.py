@@ -13,6 +13,7 @@ from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.statistics import ALPHA, POWER, find_detectable_mean
 from pggan_kit.benchmarking import plan as planning
+from pggan_kit.system.activities import track_items
 
 
 def estimate_cost(
@@ -32,7 +33,7 @@ def estimate_cost(
     plan, _ = plans.read_plan(config, bindings, plugins)
     base = Path(config).parent / plan.base
     stages = {}
-    for name, own_bindings in plan.variants.items():
+    for name, own_bindings in track_items(plan.variants.items(), "planning", len(plan.variants), "variants"):
         stages[name] = planning.plan(base, own_bindings, plugins)
 
     # The first stages of the variants that share a trunk are trained once for each seed.

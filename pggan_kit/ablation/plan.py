@@ -24,12 +24,16 @@ from pggan_kit.config.gin_files import OVERRIDE, Config
 from pggan_kit.errors import ConfigError, PluginError, RunError, UserError, require_list
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.plugin_host.plugin_files import RecordedFile, locate_plugin_file
+from pggan_kit.system.activities import track_items
 from pggan_kit.system.files import read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.seeding import torch_generator
 
 PLAN = "plan.json"
 """Name of the plan's file in an ablation's folder."""
+
+CONFIGS = "configs"
+"""Name of the folder with the config of each variant."""
 
 ROOT = {"ablate": Ablation}
 """The class that the bindings of a plan build, by its name in configs."""
@@ -173,7 +177,8 @@ def read_plan(
     _require_one_meaning(plan_bindings, _read_base(base, built), file, base)
     variants = {}
     experiments = {}
-    for name, own_bindings in settings.variants.items():
+    count = len(settings.variants)
+    for name, own_bindings in track_items(settings.variants.items(), "checking", count, "variants"):
         variants[name] = [*settings.bindings, *experiment_bindings, *own_bindings]
         shared = [*settings.bindings, *experiment_bindings]
         experiments[name] = _prepare_variant(name, base, shared, own_bindings, files)
@@ -439,7 +444,7 @@ def _shorten(value: Any) -> str:
 
 def write_plan(plan: Plan, folder: Path) -> None:
     """Write `plan.json`, and each variant's config beside it for trials and for people."""
-    (folder / "configs").mkdir(parents=True, exist_ok=True)
+    (folder / CONFIGS).mkdir(parents=True, exist_ok=True)
     for name, text in plan.configs.items():
         write_atomically(locate_config(folder, name), text.encode())
     content = {**dataclasses.asdict(plan), "hash": plan.hash}
@@ -448,7 +453,7 @@ def write_plan(plan: Plan, folder: Path) -> None:
 
 def locate_config(folder: Path, variant: str) -> Path:
     """Return the path of a variant's config."""
-    return folder / "configs" / f"{variant}.gin"
+    return folder / CONFIGS / f"{variant}.gin"
 
 
 def check_config(plan: Plan, folder: Path, variant: str) -> Path:

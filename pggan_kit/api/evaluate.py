@@ -31,6 +31,7 @@ from pggan_kit.runs.generators import TrainedGenerator, draw_images, load_stage_
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.schedule import Stage
+from pggan_kit.system.activities import track_items
 from pggan_kit.system.devices import find_device
 from pggan_kit.system.seeding import numpy_generator
 
@@ -250,9 +251,9 @@ def read_images(path: Path) -> np.ndarray:
 
     # All have the channels and the size of the first.
     files = [path / name for name in names]
-    reader = PictureReader(find_channels(files))
+    reader = PictureReader(find_channels(track_items(files, f"looking for colour in {path}", len(files))))
     images: list[np.ndarray] = []
-    for file in files:
+    for file in track_items(files, f"reading the images of {path}", len(files)):
         images.append(reader.read(file, str(file)).transpose(2, 0, 1))
         if images[-1].shape != images[0].shape:
             height, width = images[-1].shape[1:]

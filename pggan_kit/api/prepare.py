@@ -10,14 +10,16 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
+from pggan_kit.components import Dataset
 from pggan_kit.config import gin_files as configs
 from pggan_kit.config.builder import Built, build_from_config
 from pggan_kit.config.gin_files import Config
 from pggan_kit.config.object_components import components_from_objects, require_same_places
 from pggan_kit.config.path_settings import make_paths_absolute
-from pggan_kit.data.contents import get_class_names, list_content_warnings
+from pggan_kit.data.contents import check_stages, get_class_names, list_content_warnings
 from pggan_kit.data.recorded import count_channels
 from pggan_kit.data.sampler import Data, open_data
+from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import ConfigError, DataError, SettingError, require_list
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet
@@ -33,8 +35,6 @@ from pggan_kit.system import distributed
 from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.devices import prepare_device
 from pggan_kit.training.batch_statistics import list_batch_statistics, list_trained_stages, list_warnings
-
-DataProgress = Callable[[int, int, str], None]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,6 +86,8 @@ class Prepared:
         schedule = self.resolve_schedule()
         dataset = experiment.dataset
         get_class_names(dataset)
+        for each in (dataset, experiment.evaluation.dataset):
+            check_stages(each, schedule.stages)
         if dataset.classes == 1:
             raise ConfigError("train.dataset has one class alone, from which labels teach nothing: leave them out")
 
@@ -165,17 +167,14 @@ class Prepared:
             raise ConfigError(str(error)) from None
 
     @names_component("preparing the data")
-    def data(self, schedule: Schedule, progress: DataProgress | None = None) -> Data:
+    def data(self, schedule: Schedule) -> Data:
         """Return the data set at all stages' sizes, made or read from the cache.
 
         Args:
             schedule: the stages.
-            progress: the receiver of `(done, total, what)` while resized copies are made; called on rank 0 alone.
         """
         experiment = self.built.experiment
-        if distributed.rank() != 0:
-            progress = None
-        return open_data(experiment.dataset, experiment.data, schedule.stages, experiment.seed, progress)
+        return _open_data(experiment.dataset, experiment.data, schedule.stages, experiment.seed)
 
     @names_component("preparing the evaluation")
     def evaluator(self, stages: Sequence[Stage], device: torch.device, data: Data | None = None) -> Evaluator | None:
@@ -197,9 +196,9 @@ class Prepared:
         settings = experiment.data
         dataset = experiment.evaluation.dataset
         if dataset is not None:
-            data = open_data(dataset, settings, stages, experiment.seed)
+            data = _open_data(dataset, settings, stages, experiment.seed)
         elif data is None:
-            data = open_data(experiment.dataset, settings, stages, experiment.seed)
+            data = _open_data(experiment.dataset, settings, stages, experiment.seed)
         if data.image_channels != stages[0].image_channels:
             raise DataError(
                 f"evaluation.dataset has images of {data.image_channels} channels, and the training data of "
@@ -214,6 +213,13 @@ class Prepared:
             reals[size] = RealSet(*data.level(size), name)
         keeper = DescriptionCache(cache_folder(settings.cache) / "descriptions")
         return Evaluator(experiment.metrics, experiment.evaluation, reals.__getitem__, keeper, device)
+
+
+def _open_data(dataset: Dataset, settings: DataSettings, stages: Sequence[Stage], seed: int) -> Data:
+    """Open a data set. Rank 0 hashes its contents first, and the others find most hashes in the cache."""
+    if distributed.world_size() > 1:
+        distributed.run_on_rank_0(dataset.fingerprint)
+    return open_data(dataset, settings, stages, seed)
 
 
 def prepare(

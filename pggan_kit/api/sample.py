@@ -17,6 +17,7 @@ from pggan_kit.pictures.grid import image_grid, to_uint8
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.targets import require_target_outside_runs
+from pggan_kit.system.activities import report_activity, track_items
 from pggan_kit.system.devices import read_memory_mib
 from pggan_kit.system.files import require_replaceable, write_atomically
 from pggan_kit.system.seeding import torch_generator
@@ -68,7 +69,8 @@ def sample(
     images = draw(generator, count, seed, label=label)
     if target.suffix == ".npz":
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, images=images)
+        with report_activity(f"compressing {count:,} images"):
+            np.savez_compressed(buffer, images=images)
         _write_file(target, buffer.getvalue())
     elif target.suffix == ".png":
         # As nearly square as whole rows allow.
@@ -161,7 +163,7 @@ def draw(
     # Noise within the network comes from torch's own generator.
     torch.manual_seed(seed)
     batches = []
-    with torch.no_grad():
+    with torch.no_grad(), report_activity("drawing images", count) as activity:
         for start in range(0, count, batch):
             rows = slice(start, start + batch)
             batch_labels = None
@@ -174,6 +176,7 @@ def draw(
                     "show. Draw from the end of an earlier stage"
                 )
             batches.append(to_uint8(pictures))
+            activity.advance(len(pictures))
     return np.concatenate(batches)
 
 
@@ -188,7 +191,7 @@ def _write_file(target: Path, content: bytes) -> None:
 def _write_folder(images: np.ndarray, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for index, image in enumerate(images):
+        for index, image in enumerate(track_items(images, f"writing images to {folder}", len(images))):
             pixels = image
             if image.shape[-1] == 1:  # gray
                 pixels = image.squeeze(-1)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.api.prepare import DataProgress, Prepared, prepare, prepare_run
+from pggan_kit.api.prepare import Prepared, prepare, prepare_run
 from pggan_kit.data.sampler import Data
 from pggan_kit.errors import UserError
 from pggan_kit.plugin_host.hooks import Hooks
@@ -50,7 +50,6 @@ def train(
     run_dir: str | Path | None = None,
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
-    data_progress: DataProgress | None = None,
     start_from: str | Path | None = None,
     say: Say | None = None,
 ) -> Run:
@@ -59,7 +58,6 @@ def train(
     Args:
         config, bindings, plugins, parts: see `prepare`.
         run_dir: the run's folder; None: the next number under `runs/`.
-        data_progress: the receiver of `(done, total, what)` while resized copies of the data are made.
         start_from: another run's folder, from whose last checkpoint this run goes on, under its own config; or
             `RUN@STAGE` for the end of a stage, by its number from 0 or its size (`runs/00007-mnist@14x14`).
         say: the receiver of one line that says where a run with `start_from` begins.
@@ -73,7 +71,7 @@ def train(
         Interrupted: a signal or `train.time_limit` stopped it; it can be resumed.
     """
     with ProcessRecord(bindings) as record:
-        return _train(record, config, bindings, run_dir, plugins, parts, data_progress, start_from, say)
+        return _train(record, config, bindings, run_dir, plugins, parts, start_from, say)
 
 
 def _train(
@@ -83,14 +81,13 @@ def _train(
     run_dir: str | Path | None,
     plugins: Sequence[Any],
     parts: Mapping[str, object] | None,
-    data_progress: DataProgress | None,
     start_from: str | Path | None,
     say: Say | None,
 ) -> Run:
     """Train a new run, which is added to the record of this process."""
     distributed.join_group()
     prepared = prepare(config, bindings, plugins, parts, absolute_paths=True)
-    run, data, saved = _begin_run(prepared, run_dir, start_from, data_progress)
+    run, data, saved = _begin_run(prepared, run_dir, start_from)
     record.attach(run.files)
     record.follow(run)
     if start_from is not None:
@@ -109,7 +106,7 @@ def _train(
 
 
 def _begin_run(
-    prepared: Prepared, run_dir: str | Path | None, start_from: str | Path | None, progress: DataProgress | None
+    prepared: Prepared, run_dir: str | Path | None, start_from: str | Path | None
 ) -> tuple[Run, Data, Snapshot | None]:
     """Make a new run; return it, its data, and the checkpoint that a branch goes on from."""
     # Everything that can be wrong is tried before the folder is made.
@@ -120,7 +117,7 @@ def _begin_run(
     warnings: list[str] = []
     if start_from is not None:
         point = find_branch_point(start_from, warnings.append)
-    data = prepared.data(schedule, progress)
+    data = prepared.data(schedule)
     state = prepared.state(schedule)
     own = identify_experiment(prepared.built.settings, schedule, data)
     evaluator = prepared.evaluator(schedule.stages, state.device, data)
@@ -145,7 +142,6 @@ def resume(
     *,
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
-    data_progress: DataProgress | None = None,
     say: Say | None = None,
 ) -> Run:
     """Go on with a run from its last whole checkpoint, as if it had never stopped.
@@ -159,7 +155,6 @@ def resume(
         bindings: overrides of the run's config, which they become part of: where the data are now, another rate.
         plugins: plugins instead of the plugin files that the run used, which must not have changed since.
         parts: new objects for those that the run was begun with, made with the same arguments.
-        data_progress: see `train`.
         say: the receiver of one line where settings changed, or where the run was complete already.
 
     Returns:
@@ -169,7 +164,7 @@ def resume(
         RunError: there is no run, no checkpoint, or one that does not fit; or another process trains there.
     """
     with ProcessRecord(bindings) as record:
-        return _resume(record, run_dir, bindings, plugins, parts, data_progress, say)
+        return _resume(record, run_dir, bindings, plugins, parts, say)
 
 
 def _resume(
@@ -178,7 +173,6 @@ def _resume(
     bindings: Sequence[str],
     plugins: Sequence[Any],
     parts: Mapping[str, object] | None,
-    data_progress: DataProgress | None,
     say: Say | None,
 ) -> Run:
     """Go on with a run, which is added to the record of this process."""
@@ -193,7 +187,7 @@ def _resume(
         files.unlock()
         raise
     record.attach(files)
-    return _resume_locked(record, prepared, files, bool(bindings), data_progress, say)
+    return _resume_locked(record, prepared, files, bool(bindings), say)
 
 
 def _resume_locked(
@@ -201,7 +195,6 @@ def _resume_locked(
     prepared: Prepared,
     files: RunDirectory,
     overridden: bool,
-    data_progress: DataProgress | None,
     say: Say | None,
 ) -> Run:
     # The experiment, at its last checkpoint.
@@ -209,7 +202,7 @@ def _resume_locked(
     schedule = prepared.schedule()
     hooks = prepared.hooks()
     saved = _load_last(files)
-    data = prepared.data(schedule, data_progress)
+    data = prepared.data(schedule)
     own = identify_experiment(prepared.built.settings, schedule, data)
     state = prepared.state(schedule)
     changes: dict[str, Change] = {}

@@ -24,6 +24,7 @@ from pggan_kit.runs.average import AverageAge, format_percent, list_average_ages
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.system import distributed
+from pggan_kit.system.activities import track_items
 from pggan_kit.system.devices import peak_mib, read_memory_mib, reset_peak
 from pggan_kit.training.batch_statistics import list_batch_statistics, list_trained_stages
 from pggan_kit.training.compiler import compiling_pays, count_steps
@@ -84,7 +85,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
 
     rows: list[dict[str, Any]] = []
     largest: tuple[Cost, dict[str, Any]] | None = None
-    for stage in schedule.stages:
+    for stage in track_items(schedule.stages, "measuring", len(schedule.stages), "stages"):
         rig = Rig(prepared, schedule, stage.index, fading=False, compiles=False)
         memory = read_memory_mib(rig.state.device)
         row = _describe_stage(stage, schedule, rig.state)

@@ -14,8 +14,9 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import Progress
+from rich.file_proxy import FileProxy
 
+from pggan_kit.cli.activity_display import show_activities
 from pggan_kit.errors import FORESEEN, LARGEST_WHOLE_NUMBER, Interrupted, UnforeseenError, UserError, first_line
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.signals import StoppedAtOnce, exit_in_order_on_sigterm
@@ -77,7 +78,8 @@ class Group(click.Group):
         try:
             with exit_in_order_on_sigterm(), warnings.catch_warnings():
                 warnings.showwarning = _print_warning
-                return super().invoke(ctx)
+                with show_activities(err, print_message):
+                    return super().invoke(ctx)
         except FORESEEN as error:
             if ctx.params.get("debug"):
                 raise
@@ -151,12 +153,19 @@ def escape_text(text: str) -> str:
 
     A message may quote a file from somebody else.
     """
-    printable = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return printable.replace("[", "\\[")
+    return _replace_unprintable(text).replace("[", "\\[")
+
+
+def _replace_unprintable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def print_message(line: str) -> None:
     """Print one line for people to stderr, beside the output of a command."""
+    # A display that has the terminal shows above itself what is written to this proxy, which `err` would go past.
+    if isinstance(sys.stderr, FileProxy):
+        print(_replace_unprintable(line), file=sys.stderr)
+        return
     err.print(escape_text(line), highlight=False, soft_wrap=True)
 
 
@@ -290,40 +299,3 @@ def add_experiment_options(command: Command) -> Command:
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(debug: bool) -> None:
     """Compose, train and compare progressively growing GANs."""
-
-
-class DataProgress:
-    """A progress bar for resized copies of the data, on a terminal only; none if the copies exist already."""
-
-    def __init__(self) -> None:
-        self.bar: Progress | None = None
-
-    def __enter__(self) -> DataProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """Show how many images of a copy are done.
-
-        Args:
-            done: Number of images that are done.
-            total: Number of all images.
-            what: Name of the copy, for people.
-        """
-        if not err.is_terminal:  # in a file, a bar that erases itself leaves an empty line
-            return
-        if self.bar is None:
-            self.bar = Progress(console=err, transient=True)
-            self.bar.start()
-            self.task = self.bar.add_task(what, total=total)
-        self.bar.update(self.task, completed=done, total=total, description=what)
-        if done >= total:
-            self.stop()
-
-    def stop(self) -> None:
-        """Remove the bar, if there is one."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pggan_kit.cli.base import PATH, DataProgress, add_experiment_options, main, out
+from pggan_kit.cli.base import PATH, add_experiment_options, main, out
 
 PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
 """How lines with paths are printed: as they are."""
@@ -32,8 +32,7 @@ def data_build(config: Path, sheets: Path | None, bindings: tuple[str, ...], plu
 
     prepared = api.prepare(config, bindings, plugins)
     schedule = prepared.schedule()
-    with DataProgress() as progress:
-        pyramid = prepared.data(schedule, progress)
+    pyramid = prepared.data(schedule)
 
     experiment = prepared.built.experiment
     folder = cache_folder(experiment.data.cache)

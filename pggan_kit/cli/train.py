@@ -9,7 +9,6 @@ import click
 from pggan_kit.cli.base import (
     PATH,
     PATH_TEXT,
-    DataProgress,
     add_experiment_options,
     bindings_option,
     main,
@@ -40,16 +39,7 @@ def train(
     """Train the experiment of a gin file."""
     from pggan_kit.api import train as training
 
-    with DataProgress() as progress:
-        training.train(
-            config,
-            bindings,
-            run_dir=run_dir,
-            plugins=plugins,
-            data_progress=progress,
-            start_from=start_from,
-            say=print_message,
-        )
+    training.train(config, bindings, run_dir=run_dir, plugins=plugins, start_from=start_from, say=print_message)
 
 
 @main.command()
@@ -65,5 +55,4 @@ def resume(run: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> No
     """
     from pggan_kit.api import train as training
 
-    with DataProgress() as progress:
-        training.resume(run, bindings, plugins=plugins, data_progress=progress, say=print_message)
+    training.resume(run, bindings, plugins=plugins, say=print_message)

@@ -102,7 +102,7 @@ def open_array(path: Path, dtype: type[np.generic], dimensions: int) -> np.ndarr
 
 
 @contextmanager
-def lock_file(path: Path, waiting: Callable[[], None]) -> Iterator[bool]:
+def lock_file(path: Path, waiting: Callable[[], object]) -> Iterator[bool]:
     """Hold the lock of a file within a block; the kernel releases it even when the process is killed.
 
     Where the file system has no locks (some network file systems), two processes may both build. That takes time but

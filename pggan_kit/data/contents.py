@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pggan_kit.components import Dataset
 from pggan_kit.errors import PluginError
+from pggan_kit.schedule import Stage
 
 
 def get_left_out(dataset: Dataset) -> dict[str, int]:
@@ -24,6 +25,17 @@ def get_class_names(dataset: Dataset) -> list[str]:
         kind = type(dataset).__name__
         raise PluginError(f"{kind}.class_names has {len(names)} names for {dataset.classes} classes: give one for each")
     return [str(name) for name in names]
+
+
+def check_stages(dataset: Dataset | None, stages: Sequence[Stage]) -> None:
+    """Let a data set check the stages; one that does not care, or none, takes all.
+
+    Raises:
+        DataError: Its images do not suit them.
+    """
+    check = getattr(dataset, "check_stages", None)
+    if check is not None:
+        check(stages)
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:

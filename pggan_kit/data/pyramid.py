@@ -23,6 +23,7 @@ from pggan_kit.data.array_files import ArrayWriter, explain_disk_errors, lock_fi
 from pggan_kit.data.settings import FILTERS, DataSettings
 from pggan_kit.errors import DataError, PluginError, SkipImage
 from pggan_kit.schedule import Size
+from pggan_kit.system.activities import report_activity
 from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.files import UNFINISHED
 
@@ -34,9 +35,6 @@ CHUNK_BYTES = 8 << 20
 
 CHUNK_IMAGES = 64
 """Maximum number of images in a chunk."""
-
-Progress = Callable[[int, int, str], None]
-"""Function `progress(done, total, what)`, which is called from the thread that builds."""
 
 
 class Level(NamedTuple):
@@ -64,7 +62,6 @@ class Pyramid:
         dataset: Full-size images.
         settings: Filter, cache folder and number of threads.
         sizes: (height, width) of each level.
-        progress: Function that is called while levels are built; see `Progress`.
 
     Attributes:
         levels: Levels by size.
@@ -75,9 +72,7 @@ class Pyramid:
             cannot be written.
     """
 
-    def __init__(
-        self, dataset: Dataset, settings: DataSettings, sizes: Iterable[Size], progress: Progress | None = None
-    ) -> None:
+    def __init__(self, dataset: Dataset, settings: DataSettings, sizes: Iterable[Size]) -> None:
         if len(dataset) == 0:
             raise DataError("the data set holds no images")
         self.folder = cache_folder(settings.cache) / "pyramids"
@@ -91,7 +86,6 @@ class Pyramid:
         self._dataset = dataset
         self._settings = settings
         self._source = _digest(self.fingerprint)[:16]
-        self._progress: Progress = progress or _ignore_progress
 
         # The folder is touched only where a level is missing: a complete cache may be read-only for this user.
         distinct_sizes = list(dict.fromkeys(sizes))
@@ -136,10 +130,12 @@ class Pyramid:
         with explain_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
-        def report_waiting() -> None:
-            self._progress(0, len(self._dataset), "waiting for another process that resizes the same images")
+        waiting = report_activity("waiting for another process that resizes the same images")
+        with ExitStack() as stack:
+            with ExitStack() as until_locked:
+                lock = lock_file(self.folder / f"{self._source}.lock", lambda: until_locked.enter_context(waiting))
+                locked = stack.enter_context(lock)
 
-        with lock_file(self.folder / f"{self._source}.lock", report_waiting) as locked:
             # No other process writes now: temporary files are those of processes that were killed.
             if locked:
                 for leftover in self.folder.glob(f".{self._source}-*{UNFINISHED}"):
@@ -160,7 +156,6 @@ class Pyramid:
         what = f"resizing images to {listed}"
         skipped: list[str] = []
         enlarged = 0
-        done = 0
 
         # Files that are left before their commit are removed by the stack.
         with ExitStack() as stack:
@@ -170,7 +165,7 @@ class Pyramid:
                 images_path, labels_path = self._name_files(size)
                 label_writers[size] = stack.enter_context(ArrayWriter(labels_path, np.int64, ()))
                 image_writers[size] = stack.enter_context(ArrayWriter(images_path, np.uint8, (channels, *size)))
-            self._progress(0, total, what)
+            activity = stack.enter_context(report_activity(what, total))
 
             # Threads resize, and this one writes in the data set's order.
             resizer = _Resizer(self._dataset, sizes, channels, self._settings.filter)
@@ -180,8 +175,7 @@ class Pyramid:
                     label_writers[size].append(chunk.labels)
                 skipped += chunk.skipped
                 enlarged += chunk.enlarged
-                done += len(chunk.labels) + len(chunk.skipped)
-                self._progress(done, total, what)
+                activity.advance(len(chunk.labels) + len(chunk.skipped))
 
             # Labels first: images in their place are the sign that both are there, and are of one build. Damaged ones
             # that might look whole beside other labels go before.
@@ -218,10 +212,6 @@ class Pyramid:
                 f"the resized images need {needed / 2**30:.1f} GiB, and {self.folder} has {free / 2**30:.1f} GiB free: "
                 "free some space, or name another folder with data.cache or $PGGAN_KIT_CACHE"
             )
-
-
-def _ignore_progress(done: int, total: int, what: str) -> None:
-    """Report no progress."""
 
 
 def _count_pixels(sizes: Iterable[Size]) -> int:

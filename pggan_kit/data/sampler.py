@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pggan_kit.components import Dataset
 from pggan_kit.data.contents import get_class_names, get_left_out
-from pggan_kit.data.pyramid import Level, Progress, Pyramid
+from pggan_kit.data.pyramid import Level, Pyramid
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.schedule import Size, Stage
 from pggan_kit.system.seeding import numpy_generator
@@ -172,7 +172,6 @@ def open_data(
     settings: DataSettings,
     stages: Iterable[Stage | Size],
     seed: int,
-    progress: Progress | None = None,
 ) -> Data:
     """Open a data set at the sizes of stages; sizes that the cache lacks are built first.
 
@@ -181,14 +180,13 @@ def open_data(
         settings: How images are resized, cached and drawn.
         stages: Stages, or (height, width) pairs; at least one.
         seed: Seed of order and flips.
-        progress: Function `progress(done, total, what)` that is called while images are being resized.
 
     Raises:
         DataError: The data set has no images or one that cannot be used, a label is out of range, or the cache folder
             cannot be written.
     """
     sizes = [_get_size(stage) for stage in stages]
-    pyramid = Pyramid(dataset, settings, sizes, progress)
+    pyramid = Pyramid(dataset, settings, sizes)
     return Data(dataset, pyramid, seed, settings.mirror)
 
 

@@ -21,6 +21,7 @@ from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.settings import FEWEST_REALS, EvaluationSettings
 from pggan_kit.layers.tensors import images_from_uint8, images_to_uint8
 from pggan_kit.schedule import Size
+from pggan_kit.system.activities import report_activity
 from pggan_kit.system.seeding import derive, fork_random_numbers, numpy_generator, torch_generator
 
 
@@ -131,7 +132,8 @@ class Evaluator:
             defined = [metric for metric in self.metrics if self._descriptions[metric.fingerprint()] is not None]
 
             # All fakes are described before the first comparison, so that they are drawn only once.
-            descriptions = self._describe(defined, map(_round_to_8_bits, batches))
+            fakes = map(_round_to_8_bits, batches)
+            descriptions = self._describe(defined, fakes, "drawing and describing images", self.settings.count)
             values: dict[str, float] = {}
             for metric in defined:
                 real = self._descriptions[metric.fingerprint()]
@@ -172,7 +174,8 @@ class Evaluator:
         name = metric.fingerprint()
 
         def describe() -> Tensor | None:
-            return self._describe([metric], self._read_reals())[name]
+            what = f"describing real images for metrics.{type(metric).__name__}"
+            return self._describe([metric], self._read_reals(), what, len(self._choose_rows()))[name]
 
         if self._cache is None or self._reals.name is None:
             description = describe()
@@ -203,22 +206,33 @@ class Evaluator:
             pixels = self._reals.images.take(rows[start : start + batch_size], axis=0)
             yield images_from_uint8(torch.from_numpy(pixels))
 
-    def _describe(self, metrics: Sequence[Metric], batches: Iterable[Tensor]) -> dict[str, Tensor | None]:
-        """Return the metrics' descriptions of all images by fingerprint; None where a metric is not defined."""
+    def _describe(
+        self, metrics: Sequence[Metric], batches: Iterable[Tensor], what: str, total: int
+    ) -> dict[str, Tensor | None]:
+        """Return the metrics' descriptions of all images by fingerprint; None where a metric is not defined.
+
+        Args:
+            metrics: Metrics that describe the images.
+            batches: Images (N, C, h, w).
+            what: What is done, for `report_activity`.
+            total: Number of all images.
+        """
         by_name = {metric.fingerprint(): metric for metric in metrics}
         pieces: dict[str, list[Tensor]] = {name: [] for name in by_name}
         undefined: set[str] = set()
-        for number, images in enumerate(batches):
-            images = images.to(self._device)
-            for name, metric in by_name.items():
-                # A metric that draws random numbers draws the same ones for a batch, whatever came before.
-                torch.manual_seed(derive(0, "describe", number))
-                with _name_failing_metric(metric, images):
-                    piece = metric.describe(images)
-                    if piece is None:
-                        undefined.add(name)
-                    else:
-                        pieces[name].append(piece.cpu())
+        with report_activity(what, total) as activity:
+            for number, images in enumerate(batches):
+                images = images.to(self._device)
+                for name, metric in by_name.items():
+                    # A metric that draws random numbers draws the same ones for a batch, whatever came before.
+                    torch.manual_seed(derive(0, "describe", number))
+                    with _name_failing_metric(metric, images):
+                        piece = metric.describe(images)
+                        if piece is None:
+                            undefined.add(name)
+                        else:
+                            pieces[name].append(piece.cpu())
+                activity.advance(len(images))
 
         descriptions: dict[str, Tensor | None] = {}
         for name in by_name:
@@ -235,7 +249,8 @@ def _compare(metric: Metric, real: Tensor, fake: Tensor) -> dict[str, float]:
     """
     # A metric that draws random numbers draws the same ones in each comparison.
     torch.manual_seed(derive(0, "compare"))
-    with _name_failing_metric(metric, fake):
+    comparing = f"comparing descriptions by metrics.{type(metric).__name__}"
+    with report_activity(comparing), _name_failing_metric(metric, fake):
         values = {name: float(value) for name, value in metric.compare(real, fake).items()}
 
     unstated = sorted(values.keys() - metric.quantities.keys())

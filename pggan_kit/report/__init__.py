@@ -18,12 +18,16 @@ from pggan_kit.report.plots import COLUMN, render_plot
 from pggan_kit.report.run_pictures import draw_run
 from pggan_kit.report.run_record import RunRecord, name_runs, read_run
 from pggan_kit.runs.targets import require_target_outside_runs
+from pggan_kit.system.activities import report_activity, track_items
 from pggan_kit.system.files import require_replaceable, write_atomically
 from pggan_kit.version import __version__
 
 __all__ = ["write_report"]
 
 Say = Callable[[str], None]
+
+DRAWING = "drawing images of runs"
+"""What is done while each run's generators draw."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,17 @@ def write_report(
             raise RunError("report: name one ablation, or runs")
         content = _draw_ablation(paths[0], say, plugins)
     else:
-        records = [read_run(path, name) for path, name in zip(paths, name_runs(paths), strict=True)]
+        named = list(zip(paths, name_runs(paths), strict=True))
+        records = [read_run(path, name) for path, name in track_items(named, "reading", len(named), "runs")]
         content = _draw_runs(records, say, plugins)
 
     # The page is complete before anything is written.
-    html = render_page(content.title, f"{content.lead} Drawn by pggan_kit {__version__}.", content.sections)
+    with report_activity("drawing curves and tables"):
+        html = render_page(content.title, f"{content.lead} Drawn by pggan_kit {__version__}.", content.sections)
     _write_file(Path(out), html.encode())
     if figures is not None:
-        _write_figures(Path(figures), content.sections)
+        with report_activity(f"writing figures to {figures}"):
+            _write_figures(Path(figures), content.sections)
 
 
 def _require_different(paths: Sequence[Path]) -> None:
@@ -92,7 +99,7 @@ def _require_different(paths: Sequence[Path]) -> None:
 
 
 def _draw_runs(records: Sequence[RunRecord], say: Say, plugins: Sequence[Any]) -> _Content:
-    pictures = [draw_run(run, say, plugins) for run in records]
+    pictures = [draw_run(run, say, plugins) for run in track_items(records, DRAWING, len(records), "runs")]
     film = None
     if len(records) > 1:
         film = make_film(records[:2], pictures[:2])
@@ -121,7 +128,9 @@ def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
     pair = ablation.pick_contrasted_pair()
 
     # A run that is both among the variants and in the film is drawn once.
-    pictures = {run.name: draw_run(run, say, plugins) for run in [*shown, *pair]}
+    drawn = {run.name: run for run in [*shown, *pair]}
+    tracked = track_items(drawn.items(), DRAWING, len(drawn), "runs")
+    pictures = {name: draw_run(run, say, plugins) for name, run in tracked}
     shown_pictures = [pictures[run.name] for run in shown]
     film = None
     if pair:

@@ -19,6 +19,7 @@ from pggan_kit.pictures.grid import BACKGROUND, split_sheet
 from pggan_kit.report.run_pictures import RunPictures
 from pggan_kit.report.run_record import RunRecord, StageRecord
 from pggan_kit.schedule import FADE, STABLE
+from pggan_kit.system.activities import track_items
 
 COLUMNS = 3
 """Columns, and rows, of images in each run's half."""
@@ -97,7 +98,7 @@ def make_film(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -> Fil
     the same latents; otherwise of checkpoints: then a fade is drawn with the weights that it ended with.
     """
     source = "samples"
-    stills = [read_samples(run) for run in runs]
+    stills = [read_samples(run) for run in track_items(runs, "reading samples/", len(runs), "runs")]
     if not all(stills) or not _samples_agree(runs):
         source = "checkpoints"
         stills = [take_checkpoints(run, drawn) for run, drawn in zip(runs, pictures, strict=True)]
@@ -113,7 +114,8 @@ def make_film(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -> Fil
     total = max(run.rows[-1]["images"] for run in runs)
     frames = []
     shown_ms = []
-    for moment, milliseconds in choose_moments(stills, runs):
+    moments = choose_moments(stills, runs)
+    for moment, milliseconds in track_items(moments, "drawing the film", len(moments), "frames"):
         panels = []
         for run, own in zip(runs, stills, strict=True):
             panels.append(draw_panel(run.name, find_latest(own, moment), cell, total))

@@ -13,6 +13,7 @@ from pggan_kit.data.sampler import Data
 from pggan_kit.errors import RunError
 from pggan_kit.pictures.grid import BACKGROUND, CELL, arrange_grid, crop_grid, image_grid
 from pggan_kit.schedule import Size
+from pggan_kit.system.activities import track_items
 from pggan_kit.system.files import write_atomically
 
 COUNT = 64
@@ -66,7 +67,7 @@ def write_sheets(data: Data, sizes: Sequence[Size], folder: Path) -> list[Path]:
     except OSError as error:
         raise RunError(f"cannot write the sheets of real images to {folder}: {error.strerror}") from error
     paths = []
-    for height, width in sizes:
+    for height, width in track_items(sizes, "drawing sheets of real images", len(sizes), "sheets"):
         path = folder / f"reals-{height}x{width}.png"
         content = io.BytesIO()
         draw_reals(data, (height, width)).save(content, "PNG")

@@ -1,4 +1,4 @@
-"""Check where commands write: what makes a folder a run is never replaced by something drawn from it."""
+"""Check where commands write: what makes a folder a run or an ablation is never replaced by what is drawn from it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from pggan_kit.system.locks import LOCK
 FILES_OF_A_RUN = ("checkpoints", "config.gin", "log.txt", "operative.gin", "run.json", "stats.jsonl", LOCK)
 """What a run needs, in its folder; drawings beside these are replaced freely."""
 
+FILES_OF_AN_ABLATION = ("analysis.json", "configs", "locks", "logs", "plan.json", "results.csv", "table.txt", LOCK)
+"""What an ablation needs, in its folder, beside its trials, which are runs."""
+
+MARKED = (("run", "run.json", FILES_OF_A_RUN), ("ablation", "plan.json", FILES_OF_AN_ABLATION))
+"""Kinds of folders, the file by which each is known, and what it needs."""
+
 
 def require_target_outside_runs(option: str, target: Path) -> None:
-    """Check that a target is neither the folder of a run nor a file that a run needs.
+    """Check that a target is neither the folder of a run nor a file that a run or an ablation needs.
 
     Args:
         option: The option that names the target, for the message.
@@ -26,5 +32,6 @@ def require_target_outside_runs(option: str, target: Path) -> None:
         raise RunError(f"{option} {target} is the folder of a run: name another, or a file in it")
     for folder in resolved.parents:
         inner = resolved.relative_to(folder).parts[0]
-        if inner in FILES_OF_A_RUN and (folder / "run.json").exists():
-            raise RunError(f"{option} {target} would replace what the run {folder} needs: name another file")
+        for kind, mark, files in MARKED:
+            if inner in files and (folder / mark).exists():
+                raise RunError(f"{option} {target} would replace what the {kind} {folder} needs: name another file")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.errors import DataError, RunError
+from pggan_kit.system.activities import track_items
 from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.files import open_regular, read_bytes, write_atomically
 
@@ -65,7 +66,10 @@ def hash_files(folder: Path, names: Sequence[str]) -> list[str]:
         return digest
 
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), thread_name_prefix="hashes") as pool:
-        digests = list(pool.map(hash_file, names))
+        # The contents of a large folder take minutes, where nothing is kept yet.
+        place_of_all = folder / names[0] if len(names) == 1 else folder
+        what = f"hashing the contents of {place_of_all}"
+        digests = list(track_items(pool.map(hash_file, names), what, len(names), "files"))
     if fresh:
         _keep(place, {**kept, **fresh})
     return digests

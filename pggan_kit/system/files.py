@@ -144,10 +144,14 @@ def is_unfinished(name: str) -> bool:
     return name.startswith(".") and name.endswith(UNFINISHED)
 
 
-def remove_unfinished(folder: Path) -> list[str]:
-    """Remove the temporary files in a folder and in those below it; return their paths within it.
+def remove_unfinished(folder: Path, below: bool = True) -> list[str]:
+    """Remove the temporary files in a folder; return their paths within it.
 
     Only processes that were killed may have written there. Links to folders are not followed.
+
+    Args:
+        folder: The folder, which need not exist.
+        below: Whether those in the folders below it are removed too.
     """
     removed = []
     for parent, _, names in os.walk(folder):
@@ -156,6 +160,8 @@ def remove_unfinished(folder: Path) -> list[str]:
             with suppress(OSError):  # a file too many does no harm
                 path.unlink()
                 removed.append(str(path.relative_to(folder)))
+        if not below:
+            break
     return sorted(removed)
 
 

@@ -25,7 +25,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of a file system that has no locks."""
 
 
-def acquire(path: Path, waiting: Callable[[], None] | None = None) -> FileLock | None:
+def acquire(path: Path, waiting: Callable[[], object] | None = None) -> FileLock | None:
     """Acquire the lock of a file, which is made where it is missing and stays when the lock is released.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pggan_kit import DataError, SettingError, check_choice, hash_files, hash_once
+from pggan_kit import DataError, SettingError, check_choice, hash_files, hash_once, track_items
 from pggan_kit.pictures import MAX_PIXELS, PictureReader
 
 from .conversion import check_channels, check_max_pixels, parse_colour, parse_window
@@ -121,7 +121,8 @@ class HuggingFace:
     def _hash_images(self) -> str:
         """Return the SHA-256 of all images' files."""
         content = hashlib.sha256()
-        for i in range(len(self._rows)):
+        count = len(self._rows)
+        for i in track_items(range(count), f"hashing the contents of {self._name}", count, "rows"):
             cell = self._rows[i][self._column] or {}
             digest = ""
             if cell.get("bytes") is not None:

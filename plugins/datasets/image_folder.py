@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pggan_kit import DataError, SettingError, SkipImage, check_choice, hash_files, hookimpl
+from pggan_kit import DataError, SettingError, SkipImage, check_choice, hash_files
 from pggan_kit.pictures import MAX_PIXELS, SUFFIXES, PictureReader, list_pictures
 
 from .conversion import check_channels, check_max_pixels, parse_colour, parse_window
 
 if TYPE_CHECKING:
-    from pggan_kit import Run
+    from pggan_kit import Stage
 
 
 class ImageFolder:
@@ -139,8 +139,7 @@ class ImageFolder:
         """Return a warning if the 16-bit images that were read use a small part of their range."""
         return self._reader.list_warnings("datasets.ImageFolder.value_range")
 
-    @hookimpl
-    def before_run(self, run: Run) -> None:
+    def check_stages(self, stages: Sequence[Stage]) -> None:
         """Check that padded images have the aspect ratio of the stages: else the core would cut the bars off again.
 
         Raises:
@@ -149,7 +148,7 @@ class ImageFolder:
         if self._fit != "pad":
             return
         height, width = self._size or (1, 1)
-        for stage in run.schedule.stages:
+        for stage in stages:
             if height * stage.width != width * stage.height:
                 raise DataError(
                     f"fit = 'pad' makes images of the aspect ratio {height}:{width}, and the stage {stage.size} would "

@@ -32,6 +32,8 @@ from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
 from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, TrainingError
 from pggan_kit.system import provenance
+from pggan_kit.system.activities import receive_activities
+from pggan_kit.system.files import UNFINISHED
 from pggan_kit.system.locks import hold_when_free, is_locked
 
 PLUGIN = ABLATION_PLUGIN
@@ -748,3 +750,39 @@ def test_revision_and_hardware_are_recorded(tmp_path: Path, monkeypatch: pytest.
     assert provenance.describe_hardware().endswith(", 1 thread")
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
     assert provenance.find_revision() == "0.1.0", "outside a checkout, the version"
+
+
+def test_it_says_how_far_it_is_and_removes_what_killed_processes_left(ablate: Ablate) -> None:
+    class Launcher:
+        """A launcher whose trials all fail."""
+
+        def launch(self, launched: list[Any], report_end: Callable[[Any, int], None]) -> None:
+            for each in launched:
+                report_end(each, 1)
+
+    plan, _ = plans.read_plan("switch.gin", (), PLUGINS)
+    leftovers = [Path("out", f".plan.json.x{UNFINISHED}"), Path("out", "configs", f".hard.gin.x{UNFINISHED}")]
+    of_trial = Path("out", "runs", "hard", "0", f".run.json.x{UNFINISHED}")
+    for path in (*leftovers, of_trial):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    reports: list[str] = []
+    with (
+        receive_activities(lambda activity: reports.append(activity.describe())),
+        pytest.raises(TrainingError, match="trials have not ended"),
+    ):
+        conduct.run_ablation(plan, Launcher(), Path("out"), reports.append)
+    count = len(list(plan.list_trunks()))
+    assert reports[:2] == [f"running trials: 0 of {count} trials"] * 2
+    assert f"running trials: {count} of {count} trials" in reports
+    assert not any(path.exists() for path in leftovers)
+    assert of_trial.exists(), "its process may still run"
+
+
+def test_reading_and_planning_say_how_far_they_are(ablate: Ablate) -> None:
+    reports: list[str] = []
+    with receive_activities(lambda activity: reports.append(activity.describe())):
+        ablation.estimate_cost("switch.gin", (), PLUGINS)
+    assert "checking: 1 of 2 variants" in reports
+    assert "planning: 1 of 2 variants" in reports

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,16 +15,19 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from helpers.forks import fork_ranks
 from helpers.killing import assert_same_run
 from PIL import Image
 
 from pggan_kit import Component, hookimpl, torch_generator
 from pggan_kit.api.generator import load_generator
+from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import resume
 from pggan_kit.data.contents import describe_left_out
 from pggan_kit.errors import DataError, Interrupted, PluginError, RunError
 from pggan_kit.pictures import to_uint8
 from pggan_kit.pictures.grid import BACKGROUND, split_sheet
+from pggan_kit.system import content_hashes, distributed
 from pggan_plugins.datasets import ImageFolder
 
 FOLDER = (
@@ -220,12 +226,25 @@ def test_sixteen_bit_pictures_are_reported_when_copies_are_made(
     assert "16-bit" not in ranged.output
 
 
-def test_padding_that_a_stage_would_crop_is_refused(tmp_path: Path, train: Callable[..., Any]) -> None:
+def test_padding_that_a_stage_would_crop_is_refused(
+    tmp_path: Path, tiny: Callable[..., str], cli: Any, train: Callable[..., Any]
+) -> None:
     write_pictures(tmp_path / "images", ["a.png", "b.png"])
     oblong = ("schedule.sizes = ((4, 8), (8, 16))", "datasets.ImageFolder.fit = 'pad'")
-    with pytest.raises(DataError, match=r"aspect ratio 1:1, and the stage 4x8 would .*ImageFolder\.size = \(4, 8\)"):
+    message = r"aspect ratio 1:1, and the stage 4x8 would .*ImageFolder\.size = \(4, 8\)"
+    with pytest.raises(DataError, match=message):
         train(*FOLDER, *oblong, run_dir="run")
     assert not Path("run").exists()
+
+    # By each command that looks at the stages; and of an evaluation's own data set as well.
+    config = tiny(*FOLDER, *oblong)
+    for command in (["plan"], ["data", "build"], ["config", "check"]):
+        result = cli(*command, config)
+        assert result.exit_code == 2 and re.search(message, result.stderr), result.output
+    own = ("evaluation.dataset = @test/datasets.ImageFolder()", "test/datasets.ImageFolder.folder = 'images'")
+    square = ("test/datasets.ImageFolder.fit = 'pad'", "schedule.sizes = ((4, 8), (8, 16))")
+    result = cli("config", "check", tiny(*FOLDER, *own, *square))
+    assert result.exit_code == 2 and re.search(message, result.stderr), result.output
     train(*FOLDER, *oblong, "datasets.ImageFolder.size = (4, 8)", run_dir="run")
 
 
@@ -252,3 +271,32 @@ def test_class_names_that_do_not_fit_the_classes_are_refused(train: Callable[...
 def test_what_was_not_read_is_said_in_words() -> None:
     assert describe_left_out({".HEIC": 90}) == "90 of other kinds (.HEIC) were not read"
     assert describe_left_out({".a": 1}) == "1 of other kinds (.a) was not read"
+
+
+def test_of_two_processes_the_first_alone_hashes(tmp_path: Path, tiny: Callable[..., str]) -> None:
+    write_pictures(tmp_path / "images", ["a.png", "b.png", "c.png"])
+    settled = time.time() - 60
+    for path in (tmp_path / "images").iterdir():
+        os.utime(path, (settled, settled))
+    time.sleep(content_hashes.SETTLED_NS / 1e9)  # the time of a file's last change of status cannot be set
+    config = tiny(*FOLDER)
+    hashed = content_hashes._hash
+
+    def open_data_and_log() -> None:
+        rank = os.environ["RANK"]
+
+        def hash_and_log(path: Path) -> str:
+            with open(f"hashed{rank}", "a") as log:
+                log.write("x")
+            time.sleep(0.1)  # the other would hash meanwhile
+            return hashed(path)
+
+        content_hashes._hash = hash_and_log
+        distributed.join_group()
+        prepared = prepare(config)
+        prepared.data(prepared.schedule())
+
+    for process in fork_ranks(2, open_data_and_log):
+        assert process.wait() == 0
+    assert Path("hashed0").read_text() == "xxx"
+    assert not Path("hashed1").exists()

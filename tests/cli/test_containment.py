@@ -295,6 +295,21 @@ def test_a_run_is_no_target_of_what_is_drawn_from_it(finished: Path, cli: Cli, r
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
+def test_an_ablation_loses_nothing_to_what_is_drawn_from_it(
+    finished: Path, cli: Cli, refused: Callable[..., str]
+) -> None:
+    Path("ablation/logs").mkdir(parents=True)
+    Path("ablation/plan.json").write_text("{}")
+    for name in ("plan.json", "results.csv", "analysis.json", "table.txt", "configs/a.gin", "logs/a-0.log"):
+        target = f"ablation/{name}"
+        message = rf"--out {target} would replace what the ablation .*/ablation needs: name another"
+        refused(cli("report", "ablation", "--out", target), message)
+    refused(cli("sample", finished, "--out", "ablation/logs"), r"--out ablation/logs would replace")
+    refused(cli("report", "ablation", "--out", "x.html", "--figures", "ablation/logs"), r"--figures .* would replace")
+    for name in ("report.html", "runs/hard/0/report.html"):
+        require_target_outside_runs("--out", Path("ablation", name))
+
+
 @pytest.mark.parametrize("command", ["sample", "a folder", "report", "bench"])
 def test_a_named_pipe_is_no_target(command: str, finished: Path, cli: Cli, refused: Callable[..., str]) -> None:
     Path("folder").mkdir()

@@ -23,6 +23,7 @@ from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError
 from pggan_kit.system import locks
+from pggan_kit.system.activities import receive_activities
 
 
 def make_settings(folder: Path, **options: object) -> DataSettings:
@@ -284,13 +285,13 @@ def test_few_chunks_are_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_progress_is_reported_from_the_start_to_the_end(tmp_path: Path) -> None:
-    reports: list[tuple[int, int, str]] = []
+    reports: list[str] = []
     source = make_random_dataset(150)
-    open_data(source, make_settings(tmp_path), [(3, 3), (6, 6)], 0, lambda *report: reports.append(report))
-    assert reports[0] == (0, 150, "resizing images to 3x3, 6x6")
-    assert reports[-1] == (150, 150, "resizing images to 3x3, 6x6")
-    counts = [done for done, _, _ in reports]
-    assert counts == sorted(counts)
+    with receive_activities(lambda activity: reports.append(activity.describe())):
+        open_data(source, make_settings(tmp_path), [(3, 3), (6, 6)], 0)
+    assert reports[0] == "resizing images to 3x3, 6x6: 0 of 150 images"
+    assert reports[1] == "resizing images to 3x3, 6x6: 64 of 150 images"
+    assert reports[-1] == "resizing images to 3x3, 6x6: 150 of 150 images"
 
 
 SLOW_BUILD = """\
@@ -299,6 +300,7 @@ from pathlib import Path
 import numpy as np
 from pggan_kit.data.sampler import open_data
 from pggan_kit.data.settings import DataSettings
+from pggan_kit.system.activities import receive_activities
 
 class Slow:
     classes = 0
@@ -312,7 +314,8 @@ class Slow:
 
 whats = []
 settings = DataSettings(cache=sys.argv[1], workers=1)
-data = open_data(Slow(), settings, [(4, 4)], 0, lambda done, total, what: whats.append(what))
+with receive_activities(lambda activity: whats.append(activity.what)):
+    data = open_data(Slow(), settings, [(4, 4)], 0)
 assert data.level((4, 4)).images[:, 0, 0, 0].tolist() == list(range(40))
 print(whats[0] if whats else "nothing built")
 """
