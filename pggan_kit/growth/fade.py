@@ -82,7 +82,8 @@ class Fade:
                 alpha = float(answer)
             except (TypeError, ValueError) as error:
                 raise TrainingError(
-                    f"the switch gave {answer!r} as alpha for the {path} at images {images}; it must be a number in [0, 1]"
+                    f"the switch gave {answer!r} as alpha for the {path} at images {images}; it must be a "
+                    "number in [0, 1]"
                 ) from error
         if not 0.0 <= alpha <= 1.0:
             raise TrainingError(f"the switch gave alpha {alpha} for the {path} at images {images}; it lies in [0, 1]")
