@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -325,10 +326,13 @@ def _find_quantities(
     shape = (16, stage.image_channels, stage.height, stage.width)
     images = torch.rand(shape, generator=torch_generator(0, "noise")) * 2 - 1
     names: list[str] = []
-    for metric in metrics:
-        descriptions = metric.describe(images)
-        if descriptions is not None:
-            names += metric.compare(descriptions[:8], descriptions[8:])
+    with warnings.catch_warnings():
+        # What a metric says of so few images is not true of the experiment.
+        warnings.simplefilter("ignore", UserWarning)
+        for metric in metrics:
+            descriptions = metric.describe(images)
+            if descriptions is not None:
+                names += metric.compare(descriptions[:8], descriptions[8:])
     if settings.primary not in names:
         raise ConfigError(
             f"ablate.primary is {settings.primary!r}, and the metrics at {stage.size} give "

@@ -52,7 +52,7 @@ class Fade:
             path: one of `PATHS`.
 
         Raises:
-            TrainingError: the switch gave a number outside [0, 1], or failed.
+            TrainingError: the switch gave no number in [0, 1], or failed.
         """
         spent = images - start
         if spent >= stage.fade_images:
@@ -69,7 +69,7 @@ class Fade:
             path: one of `PATHS`.
 
         Raises:
-            TrainingError: the switch gave a number outside [0, 1], or failed.
+            TrainingError: the switch gave no number in [0, 1], or failed.
         """
         if path == "reals" and not self.fade_reals:
             return 1.0
@@ -78,7 +78,13 @@ class Fade:
         answer = self.hooks.ask("fade_alpha", stage=stage, progress=progress, images=images, path=path)
         alpha = progress
         if answer is not None:
-            alpha = float(answer)
+            try:
+                alpha = float(answer)
+            except (TypeError, ValueError) as error:
+                raise TrainingError(
+                    f"the switch gave {answer!r} as alpha for the {path} at images {images}; it must be a "
+                    "number in [0, 1]"
+                ) from error
         if not 0.0 <= alpha <= 1.0:
             raise TrainingError(f"the switch gave alpha {alpha} for the {path} at images {images}; it lies in [0, 1]")
         return alpha
@@ -91,7 +97,7 @@ class Fade:
             old_paths: the networks that have an old path.
 
         Raises:
-            TrainingError: the switch gave a number outside [0, 1], gave another alpha than 1 for a network without an
+            TrainingError: the switch gave no number in [0, 1], gave another alpha than 1 for a network without an
                 old path, or failed.
         """
         alphas = {}
@@ -114,7 +120,7 @@ class Fade:
             start: the clock at which it begins.
 
         Raises:
-            TrainingError: the switch gave a number outside [0, 1], or failed.
+            TrainingError: the switch gave no number in [0, 1], or failed.
         """
         return {net for net in NETS if self.compute_alpha(stage, start, start, net) != 1.0}
 

@@ -244,8 +244,13 @@ def _describe_place(arguments: Mapping[str, Any]) -> str:
     state = arguments.get("state")
     if state is not None:
         return f" (stage {state.stage.size}, images {state.images})"
-    place = ", ".join(f"{name} {arguments[name]}" for name in ("stage", "images", "path") if name in arguments)
-    return f" ({place})" if place else ""
+    places = []
+    for name in ("stage", "images", "path"):
+        if name in arguments:
+            value = arguments[name]
+            # A stage's own text lists all its fields.
+            places.append(f"{name} {getattr(value, 'size', value)}")
+    return f" ({', '.join(places)})" if places else ""
 
 
 def list_implementing_classes(hooks: Hooks, hook: str) -> dict[str, str]:

@@ -64,6 +64,8 @@ class Progress:
         self._losses = ""
         self._started = time.perf_counter()
         self._next_refresh = math.inf
+        if run.state.images >= run.schedule.total:
+            return  # a run that is resumed when it is complete: nothing will be trained
         self._print(f"{'resuming' if run.resumed else 'training'} {run.directory}")
         for line in describe_plan(run):
             self._print(f"  {line}")

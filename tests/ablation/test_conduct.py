@@ -9,6 +9,7 @@ import platform
 import shutil
 import signal
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,7 @@ def test_trials_are_processes_that_import_what_this_one_imports(
 
 SLOW_STEPS = """\
 import time
+import warnings
 from pathlib import Path
 from pggan_kit import hookimpl
 
@@ -457,6 +459,33 @@ def test_a_trial_runs_on_a_machine_that_does_not_know_the_plugins(
     foreign = cli(*line, "--plugin", "tiny.gin")
     assert foreign.exit_code == 2 and "plan.json names no such plugin file" in foreign.stderr
     assert cli(*line).exit_code == 0
+
+
+TALKATIVE = """
+import warnings
+from pggan_kit import Component, Quantity, hookimpl
+
+class Talkative:
+    quantities = {"few": Quantity("lower", (0.0, 1.0))}
+    def describe(self, images): return images.flatten(1)
+    def fingerprint(self): return "talkative"
+    def compare(self, real, fake):
+        warnings.warn(f"only {len(real)} images")
+        return {"few": 0.5}
+
+@hookimpl
+def components(): return [Component("metrics", "Talkative", Talkative)]
+"""
+
+
+def test_a_plan_does_not_repeat_what_a_metric_says_of_the_noise_it_is_tried_on(ablate: Ablate) -> None:
+    Path("mine.py").write_text(TALKATIVE)
+    bindings = ["ablate.primary = 'few'", "ablate.evaluation = ['train.metrics = [@metrics.Talkative()]']"]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        plan, _ = plans.read_plan("switch.gin", bindings, [*PLUGINS, Path("mine.py").resolve()])
+    assert set(plan.quantities) == {"few"}
+    assert [str(each.message) for each in said if "images" in str(each.message)] == []
 
 
 def test_a_config_edited_beside_the_plan_is_refused(ablate: Ablate) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,14 @@ def test_reals_that_do_not_fade_have_alpha_1() -> None:
 def test_an_answer_outside_0_to_1_is_an_error(answer: float) -> None:
     fade = Fade(Answers(lambda progress, path: answer))
     with pytest.raises(TrainingError, match=rf"gave alpha {answer} for the reals at images 103; it lies in \[0, 1\]"):
+        fade.compute_alpha(make_stage(), START, START + 3, "reals")
+
+
+@pytest.mark.parametrize("answer", ["half", [0.5]])
+def test_an_answer_that_is_no_number_names_the_switch(answer: Any) -> None:
+    fade = Fade(Answers(lambda progress, path: answer))
+    text = f"the switch gave {answer!r} as alpha for the reals at images 103; it must be a number in [0, 1]"
+    with pytest.raises(TrainingError, match=f"^{re.escape(text)}$"):
         fade.compute_alpha(make_stage(), START, START + 3, "reals")
 
 

@@ -263,7 +263,7 @@ def test_an_error_in_a_hook_names_plugin_hook_stage_and_clock_and_is_told(train:
 
 def test_an_error_in_a_question_names_path_and_clock(train: Callable[..., Any]) -> None:
     broken = Answer(alpha=lambda stage, progress, images, path: 1 / 0)
-    text = r"train\.switch failed in its hook fade_alpha \(.*8.*images 8, path generator\): ZeroDivisionError"
+    text = r"train\.switch failed in its hook fade_alpha \(stage 8x8, images 8, path generator\): ZeroDivisionError"
     with pytest.raises(TrainingError, match=text):
         train("train.switch = @switches.A()", plugins=(make_row("A", broken),))
 

@@ -670,6 +670,11 @@ def test_progress_says_where_to_look_at_the_start(run: FakeRun, capsys: pytest.C
     assert len(progress.describe_plan(run)) == 1
 
 
+def test_progress_announces_no_training_of_a_complete_run(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    begin_run(Progress(), run, images=run.schedule.total)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("ending", ["after_run", "on_error"])
 def test_progress_in_a_terminal_shows_and_leaves_it_clean(
     run: FakeRun, capsys: pytest.CaptureFixture[str], ending: str
