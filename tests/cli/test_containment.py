@@ -180,6 +180,21 @@ def test_an_error_that_nobody_foresaw_ends_as_one_line(
         assert not list(tmp_path.glob("runs/*"))
 
 
+@pytest.mark.parametrize("raised", ["SystemExit(0)", "SystemExit('enough')", "type('Odd', (BaseException,), {})('boom')"])
+def test_no_part_brings_the_end_about_outside_of_training(
+    raised: str, tiny: Callable[..., str], cli: Cli, stub: str
+) -> None:
+    """An exit code of 0 before anything was done would look like success."""
+    Path("broken.py").write_text(BROKEN.replace("KeyError('boom')", raised).replace('KeyError("boom")', raised))
+    config = tiny(base=TINY.replace("datasets.Stub", "datasets.Data"))
+    for words in (["train"], ["data", "build"]):
+        result = cli(*words, config, "--plugin", stub, "--plugin", "broken.py")
+        assert result.exit_code == 1, result.output
+        assert isinstance(result.exception, SystemExit)
+        assert re.search(r"^error: .* broken\.py:\d+: (SystemExit|Odd)", result.stderr.splitlines()[-1]), result.stderr
+    assert not Path("runs").exists()
+
+
 def test_debug_shows_what_nobody_foresaw(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
     Path("broken.py").write_text(BROKEN)
     config = tiny(base=TINY.replace("losses.Hinge", "losses.Loss"))

@@ -263,6 +263,21 @@ def test_a_run_that_was_stopped_goes_back_to_where_another_goes_back_to(
     assert_same_run(Path("run"), Path("whole"))
 
 
+def test_a_run_whose_rate_changed_between_ticks_goes_back_to_the_change(
+    train_poisoned: TrainPoisoned, mode: Callable[[bool], None]
+) -> None:
+    """The tick before holds the old rate, which would hold again without a word."""
+    mode(True)
+    poison = Poison("loss", (20,), tries=1)
+    with pytest.raises(Interrupted):
+        train_poisoned(poison, "train.non_finite = 'rewind'", "train.tick = 16", plugins=(StopAt(20),))
+    rates = ["g/optimizers.Adam.lr = 0.25"]
+    run = resume("run", rates, plugins=[STUB, *list_poisoned_plugins(poison)])
+    assert "back to images 20 with new latents (1 of 10)" in Path("run/log.txt").read_text()
+    assert run.state.optimizers["generator"].param_groups[0]["lr"] == 0.25
+    assert [entry["images"] for entry in RunDirectory(Path("run")).about()["changes"]] == [20]
+
+
 @MODES
 def test_rewinding_has_a_limit(each_step: bool, train_poisoned: TrainPoisoned, mode: Callable[[bool], None]) -> None:
     mode(each_step)
