@@ -195,6 +195,15 @@ def test_no_part_brings_the_end_about_outside_of_training(
     assert not Path("runs").exists()
 
 
+def test_an_error_without_a_message_is_one_line_too(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
+    """An exception of a plugin may fail to make its own text."""
+    silent = "type('Silent', (Exception,), {'__str__': lambda self: 1 / 0})()"
+    Path("broken.py").write_text(BROKEN.replace('KeyError("boom")', silent))
+    result = cli("train", tiny(base=TINY.replace("losses.Hinge", "losses.Loss")), "--plugin", stub, "--plugin", "broken.py")
+    assert re.search(r"^error: training failed .* broken\.py:\d+: Silent \(", result.stderr.splitlines()[-1])
+    assert "failed: training failed at images 0" in Path("runs/00000-tiny/log.txt").read_text()
+
+
 def test_debug_shows_what_nobody_foresaw(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
     Path("broken.py").write_text(BROKEN)
     config = tiny(base=TINY.replace("losses.Hinge", "losses.Loss"))
