@@ -63,6 +63,7 @@ class RunDirectory:
         self._lock: RunLock | None = None
         self.warned: set[str] = set()
         self._start: dict[str, bytes] | None = None
+        self._absolute = path
         self._has_rows = False
 
     @classmethod
@@ -324,14 +325,22 @@ class RunDirectory:
         The first call remembers them. Only rank 0 does.
 
         Raises:
-            TrainingError: the folder itself is gone, or cannot be written.
+            TrainingError: the folder itself is gone, or cannot be written, or its path leads elsewhere now.
         """
+        if self._start is not None and self.path.absolute() != self._absolute:
+            path = self.path
+            self.path = self._absolute  # the end is recorded where the run is
+            raise TrainingError(
+                f"the working folder was changed while the run was training, so that {path} is no longer "
+                f"{self._absolute}: a plugin must not call os.chdir. What was saved before is untouched"
+            )
         if not self.path.is_dir():
             raise TrainingError(
                 f"{self.path} was removed or renamed while the run was training in it, so nothing can be saved there "
                 "any more. What was saved before is where the folder is now: resume the run there"
             )
         if self._start is None:
+            self._absolute = self.path.absolute()
             self._start = {}
             for name in START:
                 with suppress(OSError):  # runs that no config was read for have no such files

@@ -170,6 +170,18 @@ def test_a_run_whose_folder_is_taken_away_fails(train: Callable[..., Any], stub:
     assert resume("elsewhere", plugins=[stub]).state.images == 40
 
 
+def test_a_run_whose_working_folder_is_changed_fails(train: Callable[..., Any], stub: str) -> None:
+    """Its path would lead to another folder, which may be there."""
+    Path("else/run").mkdir(parents=True)
+    home = Path.cwd()
+    with pytest.raises(TrainingError, match=r"the working folder was changed .* plugin must not call os\.chdir"):
+        train(run_dir="run", plugins=(DoAt(lambda run: os.chdir("else")),))
+    os.chdir(home)
+    assert not list(Path("else/run").iterdir())
+    assert "failed: the working folder was changed" in Path("run/log.txt").read_text()
+    assert resume("run", plugins=[stub]).state.images == 40
+
+
 # Links
 
 
