@@ -172,7 +172,8 @@ class Hooks:
                 raise
             if observer is None and isinstance(error, TrainingError):
                 raise
-            failure = f"{name} failed in its hook {hook}{_describe_place(arguments)}: {type(error).__name__}: {read_message(error)}"
+            reason = f"{type(error).__name__}: {read_message(error)}"
+            failure = f"{name} failed in its hook {hook}{_describe_place(arguments)}: {reason}"
             if observer is None:
                 raise TrainingError(failure) from error
             self._note_failure(observer, hook, failure, arguments.get("run"))

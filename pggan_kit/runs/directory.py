@@ -369,6 +369,23 @@ class RunDirectory:
         """Drop the rows past `images`; see `JsonLines.cut`."""
         self._rows.cut(images, self.warn)
 
+    def warn_of_lost_rows(self, last_tick: int) -> None:
+        """Say if the row of the last tick is missing.
+
+        Args:
+            last_tick: the clock of the checkpoint's last tick, which may be one of the run that a branch came from.
+        """
+        rows = self.stats()
+        last_row = rows[-1]["images"] if rows else 0
+        begin = 0
+        with suppress(KeyError, TypeError):  # no branch
+            begin = int(self.about()["from"]["images"])
+        if begin < last_tick and last_row < last_tick:
+            self.warn(
+                f"{self._rows.path} ends at images {last_row}, and the last tick was at images {last_tick}: the rows "
+                "in between are lost"
+            )
+
 
 def describe_start(
     plugins: list[dict[str, Any]],

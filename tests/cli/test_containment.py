@@ -180,12 +180,15 @@ def test_an_error_that_nobody_foresaw_ends_as_one_line(
         assert not list(tmp_path.glob("runs/*"))
 
 
-@pytest.mark.parametrize("raised", ["SystemExit(0)", "SystemExit('enough')", "type('Odd', (BaseException,), {})('boom')"])
+ENDS = ["SystemExit(0)", "SystemExit('enough')", "type('Odd', (BaseException,), {})('boom')"]
+
+
+@pytest.mark.parametrize("raised", ENDS)
 def test_no_part_brings_the_end_about_outside_of_training(
     raised: str, tiny: Callable[..., str], cli: Cli, stub: str
 ) -> None:
     """An exit code of 0 before anything was done would look like success."""
-    Path("broken.py").write_text(BROKEN.replace("KeyError('boom')", raised).replace('KeyError("boom")', raised))
+    Path("broken.py").write_text(BROKEN.replace('KeyError("boom")', raised))
     config = tiny(base=TINY.replace("datasets.Stub", "datasets.Data"))
     for words in (["train"], ["data", "build"]):
         result = cli(*words, config, "--plugin", stub, "--plugin", "broken.py")
@@ -199,7 +202,8 @@ def test_an_error_without_a_message_is_one_line_too(tiny: Callable[..., str], cl
     """An exception of a plugin may fail to make its own text."""
     silent = "type('Silent', (Exception,), {'__str__': lambda self: 1 / 0})()"
     Path("broken.py").write_text(BROKEN.replace('KeyError("boom")', silent))
-    result = cli("train", tiny(base=TINY.replace("losses.Hinge", "losses.Loss")), "--plugin", stub, "--plugin", "broken.py")
+    config = tiny(base=TINY.replace("losses.Hinge", "losses.Loss"))
+    result = cli("train", config, "--plugin", stub, "--plugin", "broken.py")
     assert re.search(r"^error: training failed .* broken\.py:\d+: Silent \(", result.stderr.splitlines()[-1])
     assert "failed: training failed at images 0" in Path("runs/00000-tiny/log.txt").read_text()
 

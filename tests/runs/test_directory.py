@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from helpers.killing import in_a_child, killed_at
+from helpers.killing import StopAt, in_a_child, killed_at
 
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
-from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.errors import Interrupted, RunError, TrainingError
 from pggan_kit.runs.directory import START, RunDirectory, describe_start
 from pggan_kit.system.files import make_whole_folder
 
@@ -160,6 +160,17 @@ def test_rows_that_are_taken_away_are_said(train: Callable[..., Any]) -> None:
     with pytest.warns(UserWarning, match=r"stats\.jsonl was removed while the run was training: the rows until now"):
         run = train(run_dir="run", plugins=(DoAt(lambda run: (run / "stats.jsonl").unlink()),))
     assert [row["images"] for row in run.stats] == [24, 32, 40]
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_rows_that_were_lost_are_said_as_a_run_is_resumed(kept: int, train: Callable[..., Any], stub: str) -> None:
+    """Whole rows at the end leave no half row behind."""
+    with pytest.raises(Interrupted):
+        train(run_dir="run", plugins=(StopAt(28),))
+    rows = Path("run/stats.jsonl")
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:kept]))
+    with pytest.warns(UserWarning, match=rf"ends at images {8 * kept}, and the last tick was at images 24: the rows"):
+        resume("run", plugins=[stub])
 
 
 def test_a_run_whose_folder_is_taken_away_fails(train: Callable[..., Any], stub: str) -> None:
