@@ -256,4 +256,12 @@ def quote_path(path: object) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type where the message is empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (read_message(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def read_message(error: BaseException) -> str:
+    """Return an error's message; nothing where its class, which may be a plugin's, cannot make one."""
+    try:
+        return str(error)
+    except Exception:  # what matters is the error itself, whose type and place are known
+        return ""

@@ -227,6 +227,7 @@ def _resume_locked(
     if distributed.rank() == 0:
         files.remove_leftovers(run.checkpoints)
         files.cut_stats(state.images)
+        files.warn_of_lost_rows(state.last_tick)
         files.log(f"resumed at images {state.images}")
     if state.images >= schedule.total:
         files.log_and_say(f"{files.path} was complete already, at images {state.images:,}", say)

@@ -90,8 +90,9 @@ class Group(click.Group):
             sys.exit(128 + signal.SIGINT)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):  # click ends these itself
             raise
-        except Exception as error:
-            if ctx.params.get("debug"):
+        except BaseException as error:
+            # A part that calls sys.exit(0) would make the command look successful; commands themselves never do.
+            if ctx.params.get("debug") and not isinstance(error, SystemExit):
                 raise
             command = ctx.invoked_subcommand
             _exit_with_error(UnforeseenError(f"{command} failed{_describe_unforeseen(error)}"), command)
@@ -104,7 +105,7 @@ def _escape_what_cannot_be_printed() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _describe_unforeseen(error: Exception) -> str:
+def _describe_unforeseen(error: BaseException) -> str:
     """Return where an exception arose, as far as it is known, and its message."""
     try:
         from pggan_kit.plugin_host.failures import describe_failure

@@ -9,7 +9,7 @@ from typing import Any
 
 import pluggy
 
-from pggan_kit.errors import Interrupted, PluginError, TrainingError, UserError
+from pggan_kit.errors import Interrupted, PluginError, TrainingError, UserError, read_message
 from pggan_kit.plugin_host.loading import Plugins, Row
 from pggan_kit.plugin_host.manager import make_manager, register_hooks
 from pggan_kit.system.plain_data import PLAIN_DATA, describe_foreign_value
@@ -172,7 +172,8 @@ class Hooks:
                 raise
             if observer is None and isinstance(error, TrainingError):
                 raise
-            failure = f"{name} failed in its hook {hook}{_describe_place(arguments)}: {type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {read_message(error)}"
+            failure = f"{name} failed in its hook {hook}{_describe_place(arguments)}: {reason}"
             if observer is None:
                 raise TrainingError(failure) from error
             self._note_failure(observer, hook, failure, arguments.get("run"))

@@ -63,6 +63,7 @@ class RunDirectory:
         self._lock: RunLock | None = None
         self.warned: set[str] = set()
         self._start: dict[str, bytes] | None = None
+        self._absolute = path
         self._has_rows = False
 
     @classmethod
@@ -324,14 +325,22 @@ class RunDirectory:
         The first call remembers them. Only rank 0 does.
 
         Raises:
-            TrainingError: the folder itself is gone, or cannot be written.
+            TrainingError: the folder itself is gone, or cannot be written, or its path leads elsewhere now.
         """
+        if self._start is not None and self.path.absolute() != self._absolute:
+            path = self.path
+            self.path = self._absolute  # the end is recorded where the run is
+            raise TrainingError(
+                f"the working folder was changed while the run was training, so that {path} is no longer "
+                f"{self._absolute}: a plugin must not call os.chdir. What was saved before is untouched"
+            )
         if not self.path.is_dir():
             raise TrainingError(
                 f"{self.path} was removed or renamed while the run was training in it, so nothing can be saved there "
                 "any more. What was saved before is where the folder is now: resume the run there"
             )
         if self._start is None:
+            self._absolute = self.path.absolute()
             self._start = {}
             for name in START:
                 with suppress(OSError):  # runs that no config was read for have no such files
@@ -359,6 +368,23 @@ class RunDirectory:
     def cut_stats(self, images: int) -> None:
         """Drop the rows past `images`; see `JsonLines.cut`."""
         self._rows.cut(images, self.warn)
+
+    def warn_of_lost_rows(self, last_tick: int) -> None:
+        """Say if the row of the last tick is missing.
+
+        Args:
+            last_tick: the clock of the checkpoint's last tick, which may be one of the run that a branch came from.
+        """
+        rows = self.stats()
+        last_row = rows[-1]["images"] if rows else 0
+        begin = 0
+        with suppress(KeyError, TypeError):  # no branch
+            begin = int(self.about()["from"]["images"])
+        if begin < last_tick and last_row < last_tick:
+            self.warn(
+                f"{self._rows.path} ends at images {last_row}, and the last tick was at images {last_tick}: the rows "
+                "in between are lost"
+            )
 
 
 def describe_start(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from pggan_kit.errors import Interrupted, RunError, TrainingError, UnforeseenError, UserError
+from pggan_kit.errors import Interrupted, RunError, TrainingError, UnforeseenError, UserError, read_message
 from pggan_kit.runs.directory import RunDirectory, read_command_line
 from pggan_kit.runs.run import Run
 from pggan_kit.system import distributed
@@ -133,7 +133,7 @@ def describe_outcome(error: BaseException | None) -> str:
     """Return how a process ended, in one line: `finished`, `stopped by SIGTERM: ...`, or `failed: ...`."""
     if error is None:
         return "finished"
-    message = " ".join(str(error).split())
+    message = " ".join(read_message(error).split())
     if isinstance(error, Interrupted):
         if error.signal is None:
             return f"stopped: {message}"

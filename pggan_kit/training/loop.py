@@ -135,8 +135,9 @@ class Loop:
         if own_checkpoint is not None:
             self.recovery.snapshot = load_last_tick(self.run, own_checkpoint).copy_to_cpu()
         unfinished = self.begin_or_resume(saved, is_branch=own_checkpoint is None)
-        if unfinished and own_checkpoint is None:
-            # A run can then be resumed from before its first tick, and a branch without its trunk.
+        if unfinished and (own_checkpoint is None or own_checkpoint.changes != self.run.changes):
+            # A run can then be resumed from before its first tick, and a branch without its trunk. After a NaN, a run
+            # whose settings changed goes back no further than to where they did, however often it was stopped since.
             self.save_checkpoint()
 
         while unfinished:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.runs.checkpoint_identity import list_changes
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.system import distributed
@@ -47,6 +48,9 @@ class Stop:
 def load_last_tick(run: Run, resumed_from: Snapshot) -> Snapshot:
     """Return the checkpoint that a resumed run goes back to: that of its last tick, as if it had not been stopped.
 
+    Where settings have changed since that tick, it is the one that the run was resumed from: the other holds what they
+    were, such as the rates, and steps that were recorded as taken under them.
+
     Args:
         run: The run.
         resumed_from: The checkpoint that it was resumed from, which may lie between two ticks.
@@ -60,8 +64,11 @@ def load_last_tick(run: Run, resumed_from: Snapshot) -> Snapshot:
         except RunError as error:
             run.files.warn(f"{error}. If a loss becomes NaN or infinite, the run goes back to the one before")
             continue
-        if not snapshot.between_ticks:
-            return snapshot
+        if snapshot.between_ticks:
+            continue
+        if snapshot.identity and list_changes(snapshot.identity["settings"], run.identity["settings"]):
+            return resumed_from
+        return snapshot
     return resumed_from
 
 

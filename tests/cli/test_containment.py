@@ -180,6 +180,34 @@ def test_an_error_that_nobody_foresaw_ends_as_one_line(
         assert not list(tmp_path.glob("runs/*"))
 
 
+ENDS = ["SystemExit(0)", "SystemExit('enough')", "type('Odd', (BaseException,), {})('boom')"]
+
+
+@pytest.mark.parametrize("raised", ENDS)
+def test_no_part_brings_the_end_about_outside_of_training(
+    raised: str, tiny: Callable[..., str], cli: Cli, stub: str
+) -> None:
+    """An exit code of 0 before anything was done would look like success."""
+    Path("broken.py").write_text(BROKEN.replace('KeyError("boom")', raised))
+    config = tiny(base=TINY.replace("datasets.Stub", "datasets.Data"))
+    for words in (["train"], ["data", "build"]):
+        result = cli(*words, config, "--plugin", stub, "--plugin", "broken.py")
+        assert result.exit_code == 1, result.output
+        assert isinstance(result.exception, SystemExit)
+        assert re.search(r"^error: .* broken\.py:\d+: (SystemExit|Odd)", result.stderr.splitlines()[-1]), result.stderr
+    assert not Path("runs").exists()
+
+
+def test_an_error_without_a_message_is_one_line_too(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
+    """An exception of a plugin may fail to make its own text."""
+    silent = "type('Silent', (Exception,), {'__str__': lambda self: 1 / 0})()"
+    Path("broken.py").write_text(BROKEN.replace('KeyError("boom")', silent))
+    config = tiny(base=TINY.replace("losses.Hinge", "losses.Loss"))
+    result = cli("train", config, "--plugin", stub, "--plugin", "broken.py")
+    assert re.search(r"^error: training failed .* broken\.py:\d+: Silent \(", result.stderr.splitlines()[-1])
+    assert "failed: training failed at images 0" in Path("runs/00000-tiny/log.txt").read_text()
+
+
 def test_debug_shows_what_nobody_foresaw(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
     Path("broken.py").write_text(BROKEN)
     config = tiny(base=TINY.replace("losses.Hinge", "losses.Loss"))

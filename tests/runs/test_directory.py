@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from helpers.killing import in_a_child, killed_at
+from helpers.killing import StopAt, in_a_child, killed_at
 
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
-from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.errors import Interrupted, RunError, TrainingError
 from pggan_kit.runs.directory import START, RunDirectory, describe_start
 from pggan_kit.system.files import make_whole_folder
 
@@ -162,12 +162,35 @@ def test_rows_that_are_taken_away_are_said(train: Callable[..., Any]) -> None:
     assert [row["images"] for row in run.stats] == [24, 32, 40]
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_rows_that_were_lost_are_said_as_a_run_is_resumed(kept: int, train: Callable[..., Any], stub: str) -> None:
+    """Whole rows at the end leave no half row behind."""
+    with pytest.raises(Interrupted):
+        train(run_dir="run", plugins=(StopAt(28),))
+    rows = Path("run/stats.jsonl")
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:kept]))
+    with pytest.warns(UserWarning, match=rf"ends at images {8 * kept}, and the last tick was at images 24: the rows"):
+        resume("run", plugins=[stub])
+
+
 def test_a_run_whose_folder_is_taken_away_fails(train: Callable[..., Any], stub: str) -> None:
     """And it can be resumed where the folder is now."""
     with pytest.raises(TrainingError, match="run was removed or renamed while the run was training in it"):
         train(run_dir="run", plugins=(DoAt(lambda run: run.rename("elsewhere")),))
     assert not Path("run").exists()
     assert resume("elsewhere", plugins=[stub]).state.images == 40
+
+
+def test_a_run_whose_working_folder_is_changed_fails(train: Callable[..., Any], stub: str) -> None:
+    """Its path would lead to another folder, which may be there."""
+    Path("else/run").mkdir(parents=True)
+    home = Path.cwd()
+    with pytest.raises(TrainingError, match=r"the working folder was changed .* plugin must not call os\.chdir"):
+        train(run_dir="run", plugins=(DoAt(lambda run: os.chdir("else")),))
+    os.chdir(home)
+    assert not list(Path("else/run").iterdir())
+    assert "failed: the working folder was changed" in Path("run/log.txt").read_text()
+    assert resume("run", plugins=[stub]).state.images == 40
 
 
 # Links

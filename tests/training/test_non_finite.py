@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -261,6 +262,35 @@ def test_a_run_that_was_stopped_goes_back_to_where_another_goes_back_to(
     resume("run", plugins=[STUB, *list_poisoned_plugins(poison)])
     assert "back to images 16 with new latents (1 of 10)" in Path("run/log.txt").read_text()
     assert_same_run(Path("run"), Path("whole"))
+
+
+def test_a_run_whose_rate_changed_between_ticks_goes_back_to_the_change(
+    train_poisoned: TrainPoisoned, mode: Callable[[bool], None]
+) -> None:
+    """To 26, also where it was stopped at 28: the tick at 24 holds the old rate, which would hold without a word."""
+    mode(True)
+    poison = Poison("loss", (28,), tries=1)
+    plugins = [STUB, *list_poisoned_plugins(poison)]
+    with pytest.raises(Interrupted):
+        train_poisoned(poison, "train.non_finite = 'rewind'", "schedule.batch_size = 2", plugins=(StopAt(26),))
+    shutil.copytree("run", "whole")
+    rate = "g/optimizers.Adam.lr = 0.25"
+    run = resume("whole", [rate], plugins=plugins)
+    with pytest.raises(Interrupted):
+        resume("run", [rate], plugins=[*plugins, StopAt(28)])
+    shutil.copytree("run", "hurt")
+    resume("run", plugins=plugins)
+
+    assert run.state.optimizers["generator"].param_groups[0]["lr"] == 0.25
+    for folder in map(Path, ("whole", "run")):
+        assert "back to images 26 with new latents (1 of 10)" in (folder / "log.txt").read_text()
+        assert [entry["images"] for entry in RunDirectory(folder).about()["changes"]] == [26]
+    assert_same_run(Path("run"), Path("whole"))
+
+    (change,) = Path("hurt/checkpoints").glob("*26-*.pt")
+    change.write_bytes(b"")
+    resume("hurt", plugins=plugins)
+    assert "back to images 28 with new latents" in Path("hurt/log.txt").read_text()
 
 
 @MODES
