@@ -94,6 +94,12 @@ def evaluate(
         return _evaluate_run(run_or_folder, overrides, plugins, parts, stage)
     if isinstance(run_or_folder, Run) or stage is not None:
         raise RunError("to compare two folders, name folders of images or .npz files, and no run and no stage")
+    for folder in (Path(run_or_folder), Path(against)):
+        if (folder / "run.json").exists():
+            raise RunError(
+                f"{folder} is a run, and not a folder of images: measure it alone, or draw images from it with "
+                "`pggan-kit sample`"
+            )
     return _evaluate_folders(Path(run_or_folder), Path(against), overrides, plugins)
 
 

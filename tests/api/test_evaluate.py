@@ -532,6 +532,16 @@ def test_fewer_fakes_than_a_folder_holds_are_drawn(tmp_path: Path) -> None:
     assert real[:40] != seen[2][:40], "a folder against itself compares other images"
 
 
+def test_a_run_is_not_taken_for_a_folder_of_images(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its grids would be measured."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").touch()
+    for pair in ((run, folders[1]), (folders[0], run)):
+        with pytest.raises(RunError, match=rf"{run} is a run, and not a folder of images"):
+            pggan_kit.evaluate(*pair, metrics=["FrechetDistance"])
+
+
 def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
     fakes, reals = folders
 
