@@ -327,7 +327,7 @@ def test_experiment_trains_two_steps_in_each_phase(name: str, tmp_path: Path) ->
     assert (run.state.steps, run.state.images, run.state.starts) == (10, 320, [0, 64, 192])
     with Image.open(tmp_path / "run" / "growth.gif") as gif:
         assert gif.n_frames == 5 and gif.info["duration"] == 400
-    grids = sorted((tmp_path / "run" / "samples").glob("*.png"))
+    grids = sorted((tmp_path / "run" / "samples").glob("[0-9]*.png"))
     assert [grid.stem.partition("-")[2] for grid in grids] == ["7x7", "14x14", "14x14", "28x28", "28x28"]
     own, average = (next(net.parameters()) for net in (run.state.generator, run.state.ema))
     mended = name == "tutorial_mnist_mended"
