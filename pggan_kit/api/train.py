@@ -126,6 +126,7 @@ def _begin_run(
         saved, notes = load_branch_point(point, own, state, hooks)
         warnings += notes
 
+    # From here on there is a folder, whose log has what was noticed before.
     files = _make_directory(prepared, run_dir, point, data)
     run = Run(files, experiment, schedule, state, hooks)
     run.identity = own
