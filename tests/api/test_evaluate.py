@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.killing import assert_same_run
+from helpers.killing import StopAt, assert_same_run
 from helpers.paths import STUB_PLUGIN
 from PIL import Image
 from torch import Tensor
@@ -259,18 +257,6 @@ def test_training_does_not_notice(run: Any, train: Callable[..., Any]) -> None:
     plain = train(run_dir="plain")
     for name, value in plain.state.generator.state_dict().items():
         assert torch.equal(value, run.state.generator.state_dict()[name]), name
-
-
-class StopAt:
-    """An observer that asks the run to stop after the step that brings the clock to a place."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-
-    @hookimpl
-    def after_step(self, state: Any) -> None:
-        if state.images == self.images:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("images", [12, 20, 28])

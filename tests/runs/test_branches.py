@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import STUB, TINY
-from helpers.killing import last, rows
+from helpers.killing import StopAt, last, rows
 
 import pggan_kit
 from pggan_kit import hookimpl
@@ -81,18 +79,6 @@ def test_a_branch_records_where_it_came_from_and_needs_its_trunk_no_more(trunk: 
     assert "from" not in json.loads((trunk / "run.json").read_text())
     shutil.rmtree(trunk)
     assert resume("branch", plugins=[STUB]).state.images == 88
-
-
-class StopAt:
-    """An observer that asks the run to stop after the step that brings the clock to a place."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-
-    @hookimpl
-    def after_step(self, state: Any) -> None:
-        if state.images == self.images:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_stage_is_lengthened(trunk: Path, branch: Branch) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import STUB, TINY
+from helpers.killing import StopAt
 from torch import Tensor
 
 import pggan_kit
@@ -76,18 +75,6 @@ class Zero:
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
         return {"Zero": 0.0}
-
-
-class StopAt:
-    """An observer that asks the run to stop after the step that brings the clock to a place."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-
-    @hookimpl
-    def after_step(self, state: Any) -> None:
-        if state.images == self.images:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 PLUGINS = [str(STUB), Component("architectures", "Holder", Holder), Component("metrics", "Zero", Zero)]

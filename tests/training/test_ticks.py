@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from helpers.killing import StopAt
 from helpers.paths import STUB_PLUGIN
 
-from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted
-
-
-class StopAt:
-    """A hook that asks the run to stop after the step that ends at a clock."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-
-    @hookimpl
-    def after_step(self, state: Any) -> None:
-        if state.images == self.images:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_early_ticks_are_places_on_the_clock_also_after_a_resume(train: Callable[..., Any]) -> None:
