@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         suggest,
     )
     from pggan_kit.experiment import Experiment
+    from pggan_kit.growth.learning_rates import set_rate
     from pggan_kit.hookspecs import hookimpl
     from pggan_kit.layers.batches import count_batches
     from pggan_kit.layers.derivatives import conv2d, leaky_relu
@@ -57,7 +58,19 @@ if TYPE_CHECKING:
     from pggan_kit.runs.generators import TrainedGenerator
     from pggan_kit.runs.run import Run, Stats
     from pggan_kit.runs.state import TrainState
-    from pggan_kit.schedule import FADE, STABLE, PerStage, Schedule, Stage, at_height, values_per_stage
+    from pggan_kit.schedule import (
+        FADE,
+        STABLE,
+        Curve,
+        PerStage,
+        Position,
+        Schedule,
+        Stage,
+        Varying,
+        at_height,
+        value_at,
+        values_per_stage,
+    )
     from pggan_kit.system.activities import Activity, receive_activities, report_activity, track_items
     from pggan_kit.system.content_hashes import hash_files, hash_once
     from pggan_kit.system.distributed import share_from_rank_0, world_size
@@ -107,6 +120,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "suggest",
     ),
     "experiment": ("Experiment",),
+    "growth.learning_rates": ("set_rate",),
     "hookspecs": ("hookimpl",),
     "layers.batches": ("count_batches",),
     "layers.derivatives": ("conv2d", "leaky_relu"),
@@ -115,7 +129,19 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "runs.generators": ("TrainedGenerator",),
     "runs.run": ("Run", "Stats"),
     "runs.state": ("TrainState",),
-    "schedule": ("FADE", "STABLE", "PerStage", "Schedule", "Stage", "at_height", "values_per_stage"),
+    "schedule": (
+        "FADE",
+        "STABLE",
+        "Curve",
+        "PerStage",
+        "Position",
+        "Schedule",
+        "Stage",
+        "Varying",
+        "at_height",
+        "value_at",
+        "values_per_stage",
+    ),
     "system.activities": ("Activity", "receive_activities", "report_activity", "track_items"),
     "system.content_hashes": ("hash_files", "hash_once"),
     "system.distributed": ("share_from_rank_0", "world_size"),
@@ -142,6 +168,7 @@ __all__ = [
     "Component",
     "ConfigError",
     "Critic",
+    "Curve",
     "DataError",
     "DiscriminatorCall",
     "DivergedError",
@@ -155,6 +182,7 @@ __all__ = [
     "Penalty",
     "PerStage",
     "PluginError",
+    "Position",
     "Quantity",
     "Reals",
     "Resampling",
@@ -174,6 +202,7 @@ __all__ = [
     "Trial",
     "Upsample",
     "UserError",
+    "Varying",
     "__version__",
     "at_height",
     "at_least_float32",
@@ -198,11 +227,13 @@ __all__ = [
     "report_activity",
     "resume",
     "scores_of_each",
+    "set_rate",
     "share_from_rank_0",
     "suggest",
     "torch_generator",
     "track_items",
     "train",
+    "value_at",
     "values_per_stage",
     "world_size",
     "write_atomically",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from pggan_kit.errors import LARGEST_WHOLE_NUMBER, SettingError, check_at_least
 
@@ -117,11 +117,49 @@ class Stage:
 
 @dataclass(frozen=True)
 class Position:
-    """A place on the clock: the stage, the phase (`fade` or `stable`), and the spent share of the phase, in [0, 1]."""
+    """A place on the clock.
+
+    Attributes:
+        stage: Stage that the networks have grown to.
+        phase: Phase of the stage, `fade` or `stable`.
+        progress: Spent share of the phase, in [0, 1].
+        images: Reals drawn since the start of the run.
+        stage_start: Image count at which the stage began.
+        stage_end: Image count at which the stage ends by its budget, or by the run's.
+        total: Image count at which the run ends.
+    """
 
     stage: Stage
     phase: str
     progress: float
+    images: int
+    stage_start: int
+    stage_end: int
+    total: int
+
+
+@runtime_checkable
+class Curve(Protocol):
+    """A number that moves with the clock. It is a pure function of the position, so a resumed run needs no state."""
+
+    def at(self, position: Position) -> float:
+        """Return the value at a place on the clock."""
+
+
+Varying: TypeAlias = T | Curve | Mapping[int, T | Curve]
+"""A value, a curve over the clock, or a dict of these that is keyed by image height, like `PerStage`."""
+
+
+def value_at(setting: Varying[T], position: Position) -> T | float:
+    """Return the value of a setting, which may be per stage or a curve, at a place on the clock.
+
+    Raises:
+        SettingError: The smallest key of a dict is above the stage's height, or a key is no height.
+    """
+    value: Any = at_height(setting, position.stage.height)
+    if isinstance(value, Curve):
+        return value.at(position)
+    return cast("T", value)
 
 
 @dataclass(frozen=True)
@@ -139,16 +177,19 @@ class Schedule:
             starts: Image counts at which the stages so far began, the first of them 0.
         """
         stage = self.stages[len(starts) - 1]
-        spent = images - starts[-1]
+        start = starts[-1]
+        end = self.end(starts)
+        spent = images - start
         if spent < stage.fade_images:
-            return Position(stage, FADE, spent / stage.fade_images)
+            progress = spent / stage.fade_images
+            return Position(stage, FADE, progress, images, start, end, self.total)
 
         # A stage may be shorter than planned where the total cuts it.
-        length = self.end(starts) - starts[-1] - stage.fade_images
-        if length <= 0:
-            return Position(stage, STABLE, 1.0)
-        progress = (spent - stage.fade_images) / length
-        return Position(stage, STABLE, min(1.0, progress))
+        length = end - start - stage.fade_images
+        progress = 1.0
+        if length > 0:
+            progress = min(1.0, (spent - stage.fade_images) / length)
+        return Position(stage, STABLE, progress, images, start, end, self.total)
 
     def end(self, starts: Sequence[int]) -> int:
         """Return the image count at which the current stage ends by its budget, or by the total."""

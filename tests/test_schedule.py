@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pggan_kit.schedule import FADE, STABLE, Schedule, ScheduleSettings, at_height, check_sizes, convert_to_images
+from pggan_kit.errors import SettingError
+from pggan_kit.schedule import (
+    FADE,
+    STABLE,
+    Position,
+    Schedule,
+    ScheduleSettings,
+    at_height,
+    check_sizes,
+    convert_to_images,
+    value_at,
+)
 
 budgets = st.integers(0, 7)
 
@@ -94,6 +105,27 @@ def test_stages_that_began_late_or_early_move_what_follows() -> None:
     last = schedule.at(30, [0, 4, 10])
     assert (last.phase, last.progress) == (STABLE, 10 / 30)
     assert schedule.at(99, [0, 4, 10]).progress == 1.0
+
+
+class Spent:
+    """A curve: the images since the start of the stage."""
+
+    def at(self, position: Position) -> float:
+        return float(position.images - position.stage_start)
+
+
+def test_value_at_a_place_takes_the_key_first_and_then_the_curve() -> None:
+    schedule = ScheduleSettings((4, 8, 16), 10, 20, 1).resolve(100, 1, 0)
+    setting = {4: 0.5, 8: Spent(), 16: 2}
+    assert value_at(setting, schedule.at(7, [0])) == 0.5
+    assert value_at(setting, schedule.at(25, [0, 20])) == 5.0
+    assert value_at(setting, schedule.at(70, [0, 20, 50])) == 2
+    assert value_at(Spent(), schedule.at(45, [0, 20])) == 25.0
+
+    place = schedule.at(45, [0, 20])
+    assert (place.images, place.stage_start, place.stage_end, place.total) == (45, 20, 50, 80)
+    with pytest.raises(SettingError, match="no value for height 4"):
+        value_at({8: Spent()}, schedule.at(0, [0]))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pggan_kit.growth.fade import NETS
 from pggan_kit.growth.networks import Discriminator, Generator, GrowingNetwork
 from pggan_kit.runs.average import calibrate_batch_norm, compute_decay, draw_calibration_labels, is_copy
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_tensors_to_cpu
-from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
+from pggan_kit.schedule import FADE, STABLE, Position, Schedule, Stage
 from pggan_kit.system import distributed
 
 N = TypeVar("N", bound=GrowingNetwork)
@@ -129,6 +129,11 @@ class TrainState:
     def stage(self) -> Stage:
         """Return the stage that the networks have grown to."""
         return self.schedule.stages[len(self.starts) - 1]
+
+    @property
+    def position(self) -> Position:
+        """Return the place on the clock."""
+        return self.schedule.at(self.images, self.starts)
 
     @property
     def fading(self) -> bool:

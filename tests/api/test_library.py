@@ -294,7 +294,17 @@ def test_places_are_the_parts_of_an_experiment() -> None:
     assert "train.seed" not in places
 
 
-UNDOCUMENTED = {"FADE", "STABLE", "__version__", "Critic", "GeneratorCall", "PerStage", "TensorBatch", "hookimpl"}
+UNDOCUMENTED = {
+    "FADE",
+    "STABLE",
+    "__version__",
+    "Critic",
+    "GeneratorCall",
+    "PerStage",
+    "TensorBatch",
+    "Varying",
+    "hookimpl",
+}
 """Public names that can have no docstring of their own: constants, type aliases, and pluggy's marker."""
 
 
