@@ -187,6 +187,26 @@ def after_step(run: Run, stage: Stage, state: TrainState, losses: Mapping[str, T
         stage: The stage.
         state: As for `before_stage`; `state.images` includes this step.
         losses: What the update returned: detached 0-dim tensors by tag; means where the step computed several values.
+            They cannot be changed; `measure_tick` returns numbers of your own.
+    """
+
+
+@hookspec
+def measure_tick(run: Run, stage: Stage, state: TrainState) -> dict[str, float]:  # type: ignore[empty-body]
+    """Return numbers of a tick, which are logged like those of the core.
+
+    They become columns of `stats.jsonl`, and TensorBoard and the report draw them. Called at each tick, before
+    `after_tick`, on all processes; the answer of the first process counts, so that an observer can have one.
+
+    Args:
+        run: The run.
+        stage: The stage.
+        state: As for `before_stage`.
+
+    Returns:
+        Plain numbers by tag, `Group/name`. Nobody else may have used the tag, and `Loss/`, `Scores/`, `Progress/`,
+        `Timing/`, `Resources/` and `Metrics/` are groups of the core to which numbers may be added. An empty dict for
+        nothing.
     """
 
 
@@ -202,8 +222,30 @@ def after_tick(run: Run, stage: Stage, state: TrainState, stats: Mapping[str, fl
         stage: The stage.
         state: As for `before_stage`.
         stats: Plain numbers by tag: means over the tick of what the update returned, `Progress/*`, `Timing/*`,
-            `Resources/*` and, where an evaluation was due, `Metrics/*`, e.g. `Metrics/FID` and its noise floor
-            `Metrics/FID_floor`.
+            `Resources/*`, what `measure_tick` returned and, where an evaluation was due, `Metrics/*`, e.g.
+            `Metrics/FID` and its noise floor `Metrics/FID_floor`. They cannot be changed; `measure_tick` returns
+            numbers of your own.
+    """
+
+
+@hookspec
+def should_end(run: Run, stage: Stage, state: TrainState, stats: Mapping[str, float]) -> bool | None:
+    """Return whether the run is done, before its budget is spent. Asked after each `after_tick`.
+
+    A run that ends here is complete: its stage ends, its last checkpoint is kept, `after_stage` and `after_run` are
+    called, and `resume` has nothing to do. The answer of the first process counts. It must depend on nothing but the
+    arguments and what `save_state` saves.
+
+    This is a question: at most one implementation may answer. Without an answer, the schedule decides.
+
+    Args:
+        run: The run.
+        stage: The stage.
+        state: As for `before_stage`.
+        stats: As for `after_tick`.
+
+    Returns:
+        True to end the run now, False to continue, None for no opinion.
     """
 
 

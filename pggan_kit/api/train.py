@@ -230,7 +230,7 @@ def _resume_locked(
         files.cut_stats(state.images)
         files.warn_of_lost_rows(state.last_tick)
         files.log(f"resumed at images {state.images}")
-    if state.images >= schedule.total:
+    if state.is_over:
         files.log_and_say(f"{files.path} was complete already, at images {state.images:,}", say)
     else:
         _record_changes(run, prepared, changes, overridden, say)

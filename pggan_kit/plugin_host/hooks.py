@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,10 @@ from pggan_kit.system.plain_data import PLAIN_DATA, describe_foreign_value
 
 REPORT_FACTOR = 10
 """Factor between the numbers of failures of one observer that are reported: the 1st, the 10th, the 100th."""
+
+
+TAG = re.compile(r"[^/\s]+(/[^/\s]+)+")
+"""Form of a number's name: groups and a name, with slashes between them."""
 
 
 @dataclass
@@ -127,6 +132,32 @@ class Hooks:
             raise TrainingError(f"{hook} has two answers, from {named}; at most one may answer")
         return answers[0][1]
 
+    def measure_tick(self, stats: Mapping[str, float], **arguments: Any) -> dict[str, float]:
+        """Return the numbers of all implementations of `measure_tick`, by tag.
+
+        Args:
+            stats: The numbers that the tick has already.
+            arguments: The arguments of the hook.
+
+        Raises:
+            PluginError: A result is no dict of numbers by tag, or has a tag that is taken; the message names its owner.
+        """
+        numbers: dict[str, float] = {}
+        owners = dict.fromkeys(stats, "the core")
+        for implementation in self.list_implementations("measure_tick"):
+            name = implementation.plugin_name
+            result = self._call_implementation(implementation, "measure_tick", arguments, _require_numbers)
+            # An observer that failed in this very call has no result.
+            if result is None:
+                continue
+            for tag, number in result.items():
+                if tag in owners:
+                    taken = f"{tag!r}, which is a number of {owners[tag]}"
+                    raise PluginError(f"{name}: measure_tick() returns {taken}: choose another tag")
+                owners[tag] = name
+                numbers[tag] = number
+        return numbers
+
     def collect(self, hook: str, **arguments: Any) -> dict[str, Any]:
         """Call all implementations of a hook that returns state for a checkpoint; return their results by name.
 
@@ -135,7 +166,7 @@ class Hooks:
         """
         results = {}
         for implementation in self.list_implementations(hook):
-            result = self._call_implementation(implementation, hook, arguments, is_state=True)
+            result = self._call_implementation(implementation, hook, arguments, _require_state)
             # An observer that failed in this very call has no result.
             if result is not None:
                 results[implementation.plugin_name] = result
@@ -150,9 +181,20 @@ class Hooks:
         ]
 
     def _call_implementation(
-        self, implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any], is_state: bool = False
+        self,
+        implementation: pluggy.HookImpl,
+        hook: str,
+        arguments: Mapping[str, Any],
+        require_valid: Callable[[Any, str, str], None] | None = None,
     ) -> Any:
-        """Call an implementation; return None for an observer that fails without ending the run, or has just failed."""
+        """Call an implementation; return None for an observer that fails without ending the run, or has just failed.
+
+        Args:
+            implementation: The implementation.
+            hook: Name of the hook.
+            arguments: Arguments of the hook.
+            require_valid: Check of the result, which is given the result, the implementation's name and the hook.
+        """
         name = implementation.plugin_name
         observer = self._expendable.get(name)
         if observer is not None and (hook in observer.failed_hooks or not observer.is_prepared):
@@ -160,8 +202,8 @@ class Hooks:
 
         try:
             result = _call_with_wanted(implementation, arguments)
-            if is_state:
-                _require_state(result, name, hook)
+            if require_valid is not None:
+                require_valid(result, name, hook)
             return result
         except Interrupted:
             raise
@@ -223,6 +265,30 @@ def _require_state(value: Any, name: str, hook: str) -> None:
         raise PluginError(
             f"{name}: {phrase}, which cannot be read back from a checkpoint: return a dict of {PLAIN_DATA} (of others, "
             "for example, float(x), x.tolist() or str(path))"
+        )
+
+
+def _require_numbers(value: Any, name: str, hook: str) -> None:
+    """Check that what a hook returns is a dict of plain numbers by tag.
+
+    Raises:
+        PluginError: It is not; the message names the owner and the tag.
+    """
+    phrase = None
+    if not isinstance(value, dict):
+        phrase = f"is a {type(value).__name__} and not a dict"
+    else:
+        for tag, number in value.items():
+            if not isinstance(tag, str) or not TAG.fullmatch(tag):
+                phrase = f"has the tag {tag!r}, which is not of the form Group/name"
+            elif type(number) not in (int, float):
+                phrase = f"has a {type(number).__name__} under {tag!r}"
+            if phrase is not None:
+                break
+    if phrase is not None:
+        raise PluginError(
+            f"{name}: what {hook}() returns {phrase}: return a dict of plain numbers, such as "
+            "{'Mine/number': float(x)}"
         )
 
 

@@ -42,6 +42,7 @@ class Snapshot:
         scalers: the state of each network's loss scaler; empty without float16.
         identity: the experiment that the checkpoint belongs to.
         stage_over: whether it was saved at the end of its stage.
+        ended: whether a component ended the run here, before its budget was spent.
         components: the state that components saved, by their place in the config.
         compiled: for each network, whether its steps were compiled (`compiled`) or not (`eager`).
         component_classes: the class of each component that can save something, by its place.
@@ -72,6 +73,7 @@ class Snapshot:
     scalers: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     identity: Identity = field(default_factory=dict)
     stage_over: bool = False
+    ended: bool = False
     components: Mapping[str, Any] = field(default_factory=dict)
     compiled: Mapping[str, str] = field(default_factory=dict)
     component_classes: Mapping[str, str] = field(default_factory=dict)
@@ -130,6 +132,7 @@ class Snapshot:
             "warned_stage": self.warned_stage,
             "identity": self.identity,
             "stage_over": self.stage_over,
+            "ended": self.ended,
             "components": self.components,
             "compiled": self.compiled,
             "component_classes": self.component_classes,
@@ -300,6 +303,7 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "scalers": _is_mapping_of_mappings,
     "identity": _is_identity,
     "stage_over": lambda value: type(value) is bool,
+    "ended": lambda value: type(value) is bool,
     "components": _is_mapping_of(object),
     "compiled": _is_mapping_of_texts,
     "component_classes": _is_mapping_of_texts,

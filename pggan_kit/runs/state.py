@@ -88,6 +88,7 @@ class TrainState:
         dropped: steps that were left out because a loss or gradient was not finite.
         rewinds: returns to an earlier checkpoint for the same reason; each return draws other latents.
         warned_stage: the last stage with a warning about collapse; -1 for none.
+        ended: whether a component has ended the run before its budget was spent.
     """
 
     def __init__(self, experiment: Experiment, schedule: Schedule, device: torch.device) -> None:
@@ -106,6 +107,7 @@ class TrainState:
         self.dropped = 0
         self.rewinds = 0
         self.warned_stage = -1
+        self.ended = False
 
         # The networks and the average, at the base stage.
         if any(True for _ in experiment.image_resampling.up(1, 2).parameters()):
@@ -134,6 +136,11 @@ class TrainState:
     def position(self) -> Position:
         """Return the place on the clock."""
         return self.schedule.at(self.images, self.starts)
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the run is complete: its budget is spent, or a component has ended it."""
+        return self.ended or self.images >= self.schedule.total
 
     @property
     def fading(self) -> bool:
@@ -261,6 +268,7 @@ class TrainState:
             dropped=self.dropped,
             rewinds=self.rewinds,
             warned_stage=self.warned_stage,
+            ended=self.ended,
             calibration_labels=self._calibration_labels,
         )
 
@@ -306,6 +314,7 @@ class TrainState:
         self.dropped = saved.dropped
         self.rewinds = saved.rewinds
         self.warned_stage = saved.warned_stage
+        self.ended = saved.ended
 
         # The weights; the average was calibrated when it was saved.
         load_weights(self.generator, saved.generator, "generator")

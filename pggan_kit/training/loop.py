@@ -9,6 +9,7 @@ statistics and a checkpoint.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ from pggan_kit.errors import FORESEEN, DivergedError, Interrupted, TrainingError
 from pggan_kit.growth.fade import NETS, PATHS, Fade
 from pggan_kit.plugin_host.failures import describe_failure
 from pggan_kit.plugin_host.hooks import list_implementing_classes
+from pggan_kit.plugin_host.read_only import ReadOnlyDict
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
@@ -169,6 +171,8 @@ class Loop:
         # again: it has seen the tick of that step by now, and had not when it answered.
         stage_over = checkpoint.stage_over
         if is_branch:
+            # What ended that run early does not end this one.
+            self.state.ended = False
             stage_over = self.stage_is_over()
         return self.end_phase_and_stage_if_over(stage_over)
 
@@ -183,6 +187,7 @@ class Loop:
                 # Just before a fade ends, both paths are there: from such a checkpoint any alpha can be drawn.
                 keep_forever = stage_over or (phase_over and self.state.fading)
                 self.tick(stage_over, keep_forever)
+                stage_over = stage_over or self.state.ended
         except NonFiniteError as failure:
             decision = self.recovery.decide(failure)
             if isinstance(decision, Stop):
@@ -219,7 +224,7 @@ class Loop:
 
         state.means.add(losses)
         means = average_each(losses)
-        self.hooks.call("after_step", run=self.run, stage=state.stage, state=state, losses=means)
+        self.call_hook("after_step", losses=ReadOnlyDict(means))
 
     def set_alpha(self) -> None:
         """Ask for alpha at the clock, and write it into tensors, so that compiled code survives its change."""
@@ -265,7 +270,7 @@ class Loop:
         # Stages without a budget are entered and left at once: so a run can begin at a larger size.
         while stage_over:
             self.call_hook("after_stage")
-            if self.state.images >= self.schedule.total:
+            if self.state.is_over:
                 return False
             self.grow_to_next_stage()
             stage_over = self.stage_has_no_budget()
@@ -279,7 +284,7 @@ class Loop:
     def stage_is_over(self) -> bool:
         """Return whether the run is to leave its stage: a switch may say so, else the schedule does."""
         state = self.state
-        if state.images >= self.schedule.total:
+        if state.is_over:
             return True
         if self.is_last_stage():
             return False
@@ -371,6 +376,7 @@ class Loop:
         stats |= self.describe_progress()
         stats |= self.evaluate_if_due(keep_forever)
         stats |= self.meter.end_tick(self.run)
+        stats |= self.hooks.measure_tick(stats, run=self.run, stage=state.stage, state=state)
         # Hooks may decide by these numbers, and all processes must decide alike.
         shared = [stats]
         distributed.share_from_rank_0(shared)
@@ -381,8 +387,17 @@ class Loop:
             self.run.files.keep_start()
             row = {"images": state.images, "steps": state.steps, "phase": state.phase, **stats}
             self.run.files.append_stats(row)
-        self.hooks.call("after_tick", run=self.run, stage=state.stage, state=state, stats=stats)
-        self.save_checkpoint(stage_over, keep_forever)
+        self.call_hook("after_tick", stats=ReadOnlyDict(stats))
+        self.ask_whether_to_end(ReadOnlyDict(stats))
+        self.save_checkpoint(stage_over or state.ended, keep_forever or state.ended)
+
+    def ask_whether_to_end(self, stats: Mapping[str, float]) -> None:
+        """Ask whether the run is done before its budget is spent; all processes follow the first one's answer."""
+        state = self.state
+        answer = self.hooks.ask("should_end", run=self.run, stage=state.stage, state=state, stats=stats)
+        answers = [bool(answer)]
+        distributed.share_from_rank_0(answers)
+        state.ended = answers[0] and state.images < self.schedule.total
 
     def describe_progress(self) -> dict[str, float]:
         """Return the `Progress/*` of a tick."""

@@ -96,7 +96,18 @@ class Recorder:
         self.note_stage("after_step", run, stage, state)
 
     @hookimpl
+    def measure_tick(self, run: Any, stage: Any, state: Any) -> dict[str, float]:
+        self.note_stage("measure_tick", run, stage, state)
+        return {"Recorder/ticks": self.calls["measure_tick"]}
+
+    @hookimpl
+    def should_end(self, run: Any, stage: Any, state: Any, stats: Any) -> None:
+        assert stats["Recorder/ticks"] == self.calls["measure_tick"]
+        self.note_stage("should_end", run, stage, state)
+
+    @hookimpl
     def after_tick(self, run: Any, stage: Any, state: Any, stats: Any) -> None:
+        assert stats["Recorder/ticks"] == self.calls["measure_tick"]
         assert all(isinstance(value, (int, float)) for value in stats.values())
         assert stats["Progress/size"] == stage.height and any(tag.startswith("Loss/") for tag in stats)
         self.note_stage("after_tick", run, stage, state)
@@ -143,7 +154,8 @@ def expected(sizes: Sequence[int], fade: int, stable: int, batch: int, tick: int
             early = any(last_tick < tick / share <= images for share in (16, 8, 4, 2) if tick / share >= 4 * batch)
             if over or fade_over or early or images // tick > last_tick // tick:
                 last_tick = images
-                yield ("after_tick", size, images)
+                for hook in ("measure_tick", "after_tick", "should_end"):
+                    yield (hook, size, images)
                 yield ("save_state", images)
             if fade_over:
                 fading = False

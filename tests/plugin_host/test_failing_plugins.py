@@ -24,8 +24,8 @@ from pggan_kit.plugin_host.contracts import HOOKS
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard
 
-CALLED = ["before_run", "before_stage", "before_fade", "after_fade", "after_step", "after_tick", "after_stage"]
-CALLED += ["save_state", "after_run"]
+CALLED = ["before_run", "before_stage", "before_fade", "after_fade", "after_step", "measure_tick", "after_tick"]
+CALLED += ["after_stage", "save_state", "after_run"]
 
 
 def make_failing_observer(hook: str, error: BaseException, critical: bool | None) -> type:
@@ -47,7 +47,7 @@ def make_failing_observer(hook: str, error: BaseException, critical: bool | None
             failing_call = 1 if name in ("before_run", "after_run") else 2
             if name == hook and Watcher.calls.count(name) == failing_call:
                 raise error
-            return {"n": 1}
+            return {"Watcher/n": 1}
 
         setattr(Watcher, name, hookimpl(record))
     if critical is not None:
@@ -343,5 +343,5 @@ def test_a_plugin_that_hangs_in_after_run_loses_nothing(
 
 
 def test_every_hook_that_a_run_calls_was_tried() -> None:
-    questions = {"components", "fade_alpha", "should_advance"}
+    questions = {"components", "fade_alpha", "should_advance", "should_end"}
     assert set(HOOKS) - questions - {"load_state", "on_error", "before_compile"} == set(CALLED)

@@ -1,6 +1,7 @@
 """Each hook is called at its documented moment with its documented arguments, also after a resume; and errors."""
 
 import inspect
+import json
 import os
 import re
 import signal
@@ -12,10 +13,12 @@ import pytest
 import torch
 from helpers.paths import STUB_PLUGIN
 from helpers.recording import Recorder, expected, expected_alphas
+from tensorboard.backend.event_processing import event_accumulator
 
-from pggan_kit import Component, hookimpl, hookspecs
+import pggan_kit
+from pggan_kit import Component, hookimpl, hookspecs, load_generator
 from pggan_kit.api.train import resume
-from pggan_kit.errors import Interrupted, TrainingError
+from pggan_kit.errors import Interrupted, PluginError, TrainingError
 from pggan_kit.plugin_host.contracts import HOOKS
 from pggan_kit.runs.checkpoints import Checkpoints
 
@@ -310,3 +313,117 @@ def test_nested_components_have_hooks_and_each_gets_its_own_state_back(train: Ca
     counters = (first, second, second.inner[0])
     assert [counter.loaded for counter in counters] == [3, 103, 203]
     assert [counter.steps for counter in counters] == [10, 110, 210]
+
+
+class Measured:
+    """A plugin whose `measure_tick` returns what a function says."""
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self.answer = answer
+
+    @hookimpl
+    def measure_tick(self, state: Any) -> Any:
+        return self.answer(state)
+
+
+def test_numbers_of_a_plugin_are_logged_like_those_of_the_core(train: Callable[..., Any]) -> None:
+    run = train(
+        "train.observers = [@observers.TensorBoard()]", plugins=(Measured(lambda s: {"Mine/half": s.images / 2}),)
+    )
+    rows = [json.loads(line) for line in (run.directory / "stats.jsonl").read_text().splitlines()]
+    assert [row["Mine/half"] for row in rows] == [row["images"] / 2 for row in rows]
+    events = event_accumulator.EventAccumulator(str(run.directory))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("Mine/half")] == [
+        (row["images"], row["images"] / 2) for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (3.0, "is a float and not a dict"),
+        ({"plain": 1.0}, "has the tag 'plain', which is not of the form Group/name"),
+        ({1: 1.0}, "has the tag 1, which"),
+        ({"Mine/x": torch.tensor(1.0)}, "has a Tensor under 'Mine/x'"),
+        ({"Mine/x": True}, "has a bool under 'Mine/x'"),
+        ({"Progress/alpha": 1.0}, "'Progress/alpha', which is a number of the core"),
+    ],
+)
+def test_numbers_of_a_plugin_that_are_none(answer: Any, complaint: str, train: Callable[..., Any]) -> None:
+    with pytest.raises(PluginError, match=rf"^Measured: .*{complaint}"):
+        train(plugins=(Measured(lambda _: answer),))
+
+
+def test_two_plugins_may_not_log_one_tag(train: Callable[..., Any]) -> None:
+    class Other(Measured):
+        pass
+
+    both = (Measured(lambda _: {"Mine/x": 1.0}), Other(lambda _: {"Mine/x": 2.0}))
+    with pytest.raises(PluginError, match=r"Other: .*'Mine/x', which is a number of Measured: choose another tag"):
+        train(plugins=both)
+
+
+CHANGES: list[Callable[[Any], Any]] = [
+    lambda given: given.__setitem__("Mine/x", 1.0),
+    lambda given: given.update({"Mine/x": 1.0}),
+    lambda given: given.setdefault("Mine/x", 1.0),
+    lambda given: given.pop("Loss/x", None),
+    lambda given: given.clear(),
+    lambda given: given.__ior__({"Mine/x": 1.0}),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_hook_is_given_cannot_be_changed(change: Callable[[Any], Any], train: Callable[..., Any]) -> None:
+    class Writer:
+        @hookimpl
+        def after_step(self, losses: Any) -> None:
+            with pytest.raises(TypeError, match="return numbers of your own from the hook measure_tick"):
+                change(losses)
+
+        @hookimpl
+        def after_tick(self, stats: Any) -> None:
+            change(stats)
+
+    with pytest.raises(TrainingError, match=r"Writer failed in its hook after_tick .* from the hook measure_tick"):
+        train(plugins=(Writer(),))
+
+
+class EndAt:
+    """A plugin that ends a run at the first tick from a clock on."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    @hookimpl
+    def should_end(self, state: Any) -> bool:
+        return bool(state.images >= self.images)
+
+
+@pytest.mark.parametrize(("images", "fading"), [(12, True), (20, False), (8, False)])
+def test_a_run_that_a_plugin_ends_is_complete(images: int, fading: bool, train: Callable[..., Any]) -> None:
+    recorder = Recorder()
+    recorder.after_run = None  # type: ignore[method-assign, assignment]  # it expects the whole budget
+    run = train("train.tick = 4", plugins=(recorder, EndAt(images)), run_dir="run")
+    assert run.state.images == images and run.state.ended
+    assert ("before_fade" in recorder.calls) == (images > 8)
+    size = "4x4" if images == 8 else "8x8"
+    closing: list[Any] = [("should_end", size, images), ("save_state", images)]
+    if fading:
+        closing.append(("after_fade", size, images))
+    assert recorder.events[-len(closing) - 1 :] == [*closing, ("after_stage", size, images)]
+    assert load_generator("run", plugins=[STUB]).images == images
+
+    # Nothing is left to do, and the checkpoint is one that is kept.
+    said: list[str] = []
+    again = resume("run", plugins=[STUB], say=said.append)
+    assert again.state.images == images
+    assert any("was complete already" in line for line in said)
+    assert again.checkpoints.load_last().forever
+
+
+def test_a_branch_of_a_run_that_was_ended_goes_on(train: Callable[..., Any], tiny: Callable[..., str]) -> None:
+    train("train.tick = 4", plugins=(EndAt(12),), run_dir="run")
+    branch = pggan_kit.train(tiny("train.tick = 4"), plugins=[STUB], run_dir="branch", start_from="run")
+    assert branch.state.images == 40 and not branch.state.ended
