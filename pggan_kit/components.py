@@ -3,8 +3,8 @@
 Shapes: N samples, C channels, (h, w) a stage's image size, Z the latent size, K classes. Images lie in [-1, 1].
 A component may also implement any hook of `hookspecs.py`, which is then called for the whole run.
 
-The blocks of a generator pass on `Features`, which the core never looks into: a tensor, or a NamedTuple that the
-architecture defines. The core reads images and `Scores` alone.
+The blocks of a network pass on `Features`: a tensor, or a NamedTuple that the architecture defines. The core reads
+images and `Scores` alone; in a fade of D it blends features, field by field.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pggan_kit.schedule import PerStage, Stage
 
 Features = Any
-"""What the blocks of a network pass on: a tensor, or, in G, a NamedTuple that the architecture defines."""
+"""What the blocks of a network pass on: a tensor, or a NamedTuple that the architecture defines."""
 
 
 class Component(NamedTuple):

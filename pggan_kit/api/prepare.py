@@ -23,7 +23,7 @@ from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import ConfigError, DataError, SettingError, require_list
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet
-from pggan_kit.plugin_host.failures import explain_unforeseen
+from pggan_kit.plugin_host.failures import explain_unforeseen, find_failed_component
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugins, load_plugins, load_recorded_plugins
 from pggan_kit.runs.checkpoint_identity import Identity, identify_networks
@@ -164,7 +164,11 @@ class Prepared:
         try:
             return TrainState(experiment, schedule, prepare_device(experiment.device, experiment.tf32))
         except ValueError as error:
-            raise ConfigError(str(error)) from None
+            # A component's complaint may be that of a library, which names nobody.
+            owner = find_failed_component(error, self.built.components)
+            if owner is None or any(row.selector in str(error) for row, _ in self.built.components.values()):
+                raise ConfigError(str(error)) from None
+            raise ConfigError(f"{owner}: {error}") from None
 
     @names_component("preparing the data")
     def data(self, schedule: Schedule) -> Data:

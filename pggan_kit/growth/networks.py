@@ -16,6 +16,38 @@ from pggan_kit.schedule import Stage
 from pggan_kit.system.seeding import derive
 
 
+def blend_features(old: Any, new: Any, alpha: Tensor) -> Any:
+    """Blend what the old path and the new one pass on: `(1 - alpha) * old + alpha * new`.
+
+    Args:
+        old: A tensor, or a NamedTuple, whose tensors are blended one by one. What in it is no floating-point tensor,
+            such as labels, is that of the new path.
+        new: The same.
+        alpha: 0-dim, the new path's share.
+
+    Raises:
+        TypeError: The two are something else, or differ in kind.
+    """
+    if isinstance(new, Tensor) and isinstance(old, Tensor):
+        if not new.is_floating_point():
+            return new
+        return torch.lerp(old.to(new.dtype), new, alpha.to(new.dtype))
+
+    is_named_tuple = isinstance(new, tuple) and hasattr(new, "_fields")
+    if not is_named_tuple or type(old) is not type(new):
+        raise TypeError(
+            f"in a fade the old path returns a {type(old).__name__} and the new one a {type(new).__name__}: both must "
+            "return a tensor, or one NamedTuple of tensors"
+        )
+    fields = []
+    for old_field, new_field in zip(old, new, strict=True):
+        if new_field is None or isinstance(new_field, (int, float, str)):
+            fields.append(new_field)
+        else:
+            fields.append(blend_features(old_field, new_field, alpha))
+    return type(new)(*fields)
+
+
 class GrowingNetwork(nn.Module):
     """The common part of both networks: blocks by stage, and the bridge that exists only while a stage fades in.
 
@@ -169,7 +201,7 @@ class Generator(GrowingNetwork):
         if alpha is not None:
             assert self.bridge is not None
             old = self.bridge(previous, self.to_image)
-            image = torch.lerp(old.to(image.dtype), image, alpha.to(image.dtype))
+            image = blend_features(old, image, alpha)
         return at_least_float32(image)
 
 
@@ -246,6 +278,12 @@ class Discriminator(GrowingNetwork):
             if index == 0 and alpha is not None:
                 assert self.bridge is not None
                 old = self.bridge(images, new, self.from_image)
-                features = torch.lerp(old.to(features.dtype), features, alpha.to(features.dtype))
-        scores: Scores = self.head(features, labels)
+                features = blend_features(old, features, alpha)
+        scores: object = self.head(features, labels)
+        if not isinstance(scores, Scores):
+            raise TypeError(f"the discriminator's head returned a {type(scores).__name__}, and must return Scores")
+        # A loss that compares scores of shape (N, 1) with others would compare each with all.
+        if scores.score.shape != (len(images),):
+            shape = tuple(scores.score.shape)
+            raise TypeError(f"the discriminator's head returned scores {shape}, and must return ({len(images)},)")
         return scores._replace(score=at_least_float32(scores.score))

@@ -63,6 +63,20 @@ def describe_failure(error: BaseException, components: Components | None = None)
     return f"{place}: {name}" if message == name else f"{place}: {name}: {message}"
 
 
+def name_component(component: object, components: Components) -> str:
+    """Return the path and selector of a chosen component, `train.loss (losses.Mine)`, or else its class."""
+    for path, (row, chosen) in components.items():
+        if chosen is component:
+            return f"{path} ({row.selector})"
+    return type(component).__qualname__
+
+
+def find_failed_component(error: BaseException, components: Components) -> str | None:
+    """Return the path and selector of the innermost component in whose code an exception arose; None if in none."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return _find_component(frames[::-1], components)
+
+
 def _find_component(frames: list[FrameType], components: Components) -> str | None:
     """Return the path and selector of the innermost component in whose code an exception passed; None if in none."""
     paths = {id(component): path for path, (_, component) in components.items()}

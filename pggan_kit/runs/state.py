@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.errors import RunError, SettingError, first_line
+from pggan_kit.errors import PluginError, RunError, SettingError, first_line
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.fade import NETS
 from pggan_kit.growth.networks import Discriminator, Generator, GrowingNetwork
@@ -89,6 +89,7 @@ class TrainState:
         rewinds: returns to an earlier checkpoint for the same reason; each return draws other latents.
         warned_stage: the last stage with a warning about collapse; -1 for none.
         ended: whether a component has ended the run before its budget was spent.
+        stepped: names of the optimizers that this process has stepped in the current stage.
     """
 
     def __init__(self, experiment: Experiment, schedule: Schedule, device: torch.device) -> None:
@@ -108,6 +109,7 @@ class TrainState:
         self.rewinds = 0
         self.warned_stage = -1
         self.ended = False
+        self.stepped: set[str] = set()
 
         # The networks and the average, at the base stage.
         if any(True for _ in experiment.image_resampling.up(1, 2).parameters()):
@@ -168,6 +170,7 @@ class TrainState:
         """Begin the next stage here: grow all networks, with bridges for those named in `bridged`."""
         self.starts.append(self.images)
         self.discriminator_updates = 0
+        self.stepped = set()
         self.phase = STABLE
         if self.stage.fade_images > 0:
             self.phase = FADE
@@ -182,9 +185,10 @@ class TrainState:
     def renew_optimizers(self, reset: bool) -> None:
         """Ask the update for optimizers that fit the networks; parameters that stay keep their state unless `reset`."""
         before = self.optimizers
-        self.optimizers = self.experiment.update.optimizers(
+        built: object = self.experiment.update.optimizers(
             self.experiment, self.stage, self.generator, self.discriminator
         )
+        self.optimizers = _require_optimizers(built)
         self._require_scalable()
         if reset:
             return
@@ -374,6 +378,25 @@ class TrainState:
 
     def _place(self, net: N) -> N:
         return place_network(net, self.experiment, self.device)
+
+
+def _require_optimizers(built: object) -> dict[str, torch.optim.Optimizer]:
+    """Return what an update's `optimizers` returned.
+
+    Raises:
+        PluginError: It is no dict of torch optimizers.
+    """
+    if not isinstance(built, dict) or not built:
+        raise PluginError(
+            f"train.update: optimizers() returned {built!r:.100}, and must return a dict of torch optimizers by name"
+        )
+    for name, optimizer in built.items():
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise PluginError(
+                f"train.update: optimizers() returned a {type(optimizer).__name__} under {name!r}, which must be a "
+                "torch.optim.Optimizer: what does the build() of that optimizer return?"
+            )
+    return built
 
 
 def build_generator(experiment: Experiment, base: Stage) -> Generator:

@@ -18,9 +18,17 @@ import torch
 
 from pggan_kit.data.device_feed import choose_feed
 from pggan_kit.data.sampler import Data, Source
-from pggan_kit.errors import FORESEEN, DivergedError, Interrupted, TrainingError, UnforeseenError, quote_path
+from pggan_kit.errors import (
+    FORESEEN,
+    DivergedError,
+    Interrupted,
+    PluginError,
+    TrainingError,
+    UnforeseenError,
+    quote_path,
+)
 from pggan_kit.growth.fade import NETS, PATHS, Fade
-from pggan_kit.plugin_host.failures import describe_failure
+from pggan_kit.plugin_host.failures import describe_failure, name_component
 from pggan_kit.plugin_host.hooks import list_implementing_classes
 from pggan_kit.plugin_host.read_only import ReadOnlyDict
 from pggan_kit.runs.run import Run
@@ -31,6 +39,7 @@ from pggan_kit.system import distributed
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
 from pggan_kit.training.compiler import Compiler
+from pggan_kit.training.contract_check import describe_breach, describe_wrong_report
 from pggan_kit.training.measures import Meter, compute_metrics, measure_diversity
 from pggan_kit.training.non_finite import NonFiniteError, watch_layers
 from pggan_kit.training.out_of_memory import explain_out_of_memory, is_out_of_memory
@@ -124,6 +133,7 @@ class Loop:
         self.agreement = distributed.Agreement()
         self.recovery = Recovery(run)
         self.compiler = Compiler(run.experiment, run.device, run.files.log, run.files.warn, self.announce_compiling)
+        self.idle_optimizers: set[str] = set()
         self.last_checkpoint: Path | None = run.checkpoints.find_last_file()
 
     def train_to_end(self, saved: Snapshot | None) -> dict[str, Any]:
@@ -216,6 +226,13 @@ class Loop:
             state.images += max(context.drawn, state.stage.batch_size)
             state.steps += 1
             return
+        except FORESEEN:
+            raise
+        except Exception as error:
+            if not is_out_of_memory(error):
+                self.explain_breach(error, context)
+            raise
+        self.require_report(losses)
 
         state.images += context.drawn
         state.steps += 1
@@ -225,6 +242,26 @@ class Loop:
         state.means.add(losses)
         means = average_each(losses)
         self.call_hook("after_step", losses=ReadOnlyDict(means))
+
+    def explain_breach(self, error: Exception, context: UpdateContext) -> None:
+        """Name the component that breaks its contract, where a step failed because of that.
+
+        Raises:
+            PluginError: A component does.
+        """
+        breach = describe_breach(self.run, context)
+        if breach is not None:
+            raise PluginError(breach) from error
+
+    def require_report(self, report: object) -> None:
+        """Check what the update's `step` returned.
+
+        Raises:
+            PluginError: It is no dict of tensors.
+        """
+        wrong = describe_wrong_report(report)
+        if wrong is not None:
+            raise PluginError(f"{name_component(self.experiment.update, self.hooks.components)}: {wrong}")
 
     def set_alpha(self) -> None:
         """Ask for alpha at the clock, and write it into tensors, so that compiled code survives its change."""
@@ -382,6 +419,7 @@ class Loop:
         distributed.share_from_rank_0(shared)
         (stats,) = shared
 
+        self.warn_of_idle_optimizers()
         state.last_tick = state.images
         if distributed.rank() == 0:
             self.run.files.keep_start()
@@ -398,6 +436,16 @@ class Loop:
         answers = [bool(answer)]
         distributed.share_from_rank_0(answers)
         state.ended = answers[0] and state.images < self.schedule.total
+
+    def warn_of_idle_optimizers(self) -> None:
+        """Warn once of each optimizer that the update returned and has not stepped in this stage."""
+        idle = self.state.optimizers.keys() - self.state.stepped - self.idle_optimizers
+        for name in sorted(idle):
+            self.run.files.warn(
+                f"train.update has not stepped its optimizer {name!r} in stage {self.state.stage.size}, until images "
+                f"{self.state.images}: does its step() call ctx.minimise({name!r}, ...)?"
+            )
+        self.idle_optimizers |= idle
 
     def describe_progress(self) -> dict[str, float]:
         """Return the `Progress/*` of a tick."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +19,9 @@ from pggan_kit.components import (
     Terms,
 )
 from pggan_kit.data.sampler import Source
+from pggan_kit.errors import did_you_mean, suggest
 from pggan_kit.experiment import Experiment
-from pggan_kit.growth.fade import fade_reals
+from pggan_kit.growth.fade import NETS, fade_reals
 from pggan_kit.growth.networks import GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.derivatives import expect_second_derivatives
@@ -115,6 +116,7 @@ class UpdateContext:
         stage: The current stage.
         loss: The chosen loss.
         drawn: Reals drawn in this iteration so far, over all ranks.
+        alpha: See above.
     """
 
     def __init__(
@@ -134,7 +136,7 @@ class UpdateContext:
         # What an update must not touch but through this object.
         self._state = state
         self._sampler = sampler
-        self._alpha = alpha
+        self.alpha = alpha
         self._guard = guard
         self._compiler = compiler
 
@@ -157,7 +159,7 @@ class UpdateContext:
             labels = self._take_own_rows(labels)
 
         # While the reals fade, they are as detailed as the half-grown networks.
-        alpha = self._alpha.get("reals")
+        alpha = self.alpha.get("reals")
         if alpha is not None:
             factor = self.stage.factor
             channels = self.stage.image_channels
@@ -187,6 +189,9 @@ class UpdateContext:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Take one optimizer step that makes the sum of the terms smaller; see `StepContext.minimise`."""
         state = self._state
+        _require_known("net", net, NETS)
+        _require_known("optimizer", optimizer, state.optimizers)
+        state.stepped.add(optimizer)
         if net == "discriminator":
             # Counted before anything can fail: an update that is dropped has had its turn.
             state.discriminator_updates += 1
@@ -197,7 +202,7 @@ class UpdateContext:
         scaler = state.scalers[net]
         _set_requires_grad(fixed, False)
         _set_requires_grad(moving, True)
-        _clear_gradients(chosen)
+        _clear_gradients(chosen, moving)
 
         if inference:
             fixed.eval()
@@ -231,7 +236,7 @@ class UpdateContext:
 
         results = []
         for piece in slice_batch(batch, count):
-            work = Work(net, terms, piece, self._alpha, factor)
+            work = Work(net, terms, piece, self.alpha, factor)
             if self._compiler is None:
                 results.append(self._run_backward(work))
             else:
@@ -248,6 +253,9 @@ class UpdateContext:
         with self.experiment.autocast(self._state.device):
             G, D = make_network_calls(self.experiment, self._state, work.alpha)
             losses, kept = work.terms(G, D, work.batch)
+            wrong = describe_wrong_terms(losses, f"the function of the {work.net}'s terms")
+            if wrong is not None:
+                raise TypeError(wrong)
         objective = sum_losses(losses)
         if work.factor is not None:
             objective = objective * work.factor
@@ -295,19 +303,58 @@ class _AugmentedDiscriminator:
         return scores
 
 
+def _require_known(argument: str, name: str, names: Collection[str]) -> None:
+    """Check the name of a network or an optimizer that an update gives to `minimise`.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    if name not in names:
+        raise ValueError(
+            f"ctx.minimise got the {argument} {name!r}{suggest(did_you_mean(str(name), names))}; there are "
+            f"{', '.join(names)}"
+        )
+
+
 def _set_requires_grad(net: GrowingNetwork, value: bool) -> None:
     for param in net.weights():
         param.requires_grad_(value)
 
 
-def _clear_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Clear the gradients. Torch's own `zero_grad` adds profiler marks, which cost more than the clearing."""
+def _clear_gradients(optimizer: torch.optim.Optimizer, moving: GrowingNetwork) -> None:
+    """Clear the gradients of all that an optimizer holds, and of weights of the network that it does not hold.
+
+    Torch's own `zero_grad` adds profiler marks, which cost more than the clearing.
+    """
+    for param in moving.weights():
+        param.grad = None
     if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
         optimizer.zero_grad()
         return
     for group in optimizer.param_groups:
         for param in group["params"]:
             param.grad = None
+
+
+def describe_wrong_terms(terms: object, owner: str) -> str | None:
+    """Return what is wrong with the terms that a network minimises, as a sentence; None where nothing is.
+
+    Args:
+        terms: The terms.
+        owner: Who returned them, as the sentence begins.
+    """
+    if not isinstance(terms, Mapping) or not terms:
+        value = "an empty dict" if terms == {} else f"a {type(terms).__name__}"
+        return f"{owner} returned {value}, and must return a dict of 0-dim tensors by name"
+    for name, value in terms.items():
+        if not isinstance(value, Tensor):
+            return f"{owner} returned a {type(value).__name__} as the term {name!r}, which must be a 0-dim tensor"
+        if value.dim() > 0:
+            shape = tuple(value.shape)
+            return f"{owner} returned a tensor {shape} as the term {name!r}, which must be 0-dim, such as a mean"
+    if not any(value.requires_grad for value in terms.values()):
+        return f"{owner} returned terms without gradients: nothing would be learnt from them"
+    return None
 
 
 def sum_losses(losses: Mapping[str, Tensor]) -> Tensor:

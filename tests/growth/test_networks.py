@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -247,3 +247,78 @@ def test_features_of_an_architectures_own_pass_through_untouched() -> None:
     generator, _ = make_networks(stages[0], Wrapped())
     generator.grow(stages[1], bridged=True)
     assert generator(draw_noise(4, LATENTS), alpha=torch.tensor(0.5)).shape == (4, 1, 8, 8)
+
+
+class Maps(NamedTuple):
+    """Features of D with two maps, and something that is no map."""
+
+    maps: Tensor
+    means: Tensor
+    rows: Tensor
+    count: int
+
+
+class SplitFeatures(torch.nn.Sequential):
+    def forward(self, *inputs: Any) -> Any:
+        features = self[0](*inputs)
+        rows = torch.arange(len(features))
+        return Maps(features, features.mean((2, 3)), rows, len(features))
+
+
+class JoinFeatures(torch.nn.Sequential):
+    def forward(self, features: Maps, *labels: Any) -> Any:
+        assert features.rows.tolist() == list(range(features.count))
+        return self[0](features.maps + features.means[:, :, None, None], *labels)
+
+
+class JoinedBlock(torch.nn.Sequential):
+    def forward(self, features: Maps) -> Any:
+        return self[1](self[0](features))
+
+
+class SplitArchitecture(ToyArchitecture):
+    """The features of D are a NamedTuple."""
+
+    def from_image(self, stage: Stage) -> Any:
+        return SplitFeatures(super().from_image(stage))
+
+    def discriminator_block(self, stage: Stage, previous: Stage, resampling: Any) -> Any:
+        return JoinedBlock(JoinFeatures(super().discriminator_block(stage, previous, resampling)), _Split())
+
+    def discriminator_head(self, stage: Stage) -> Any:
+        return JoinFeatures(super().discriminator_head(stage))
+
+
+class _Split(torch.nn.Module):
+    def forward(self, features: Tensor) -> Any:
+        return Maps(features, features.mean((2, 3)), torch.arange(len(features)), len(features))
+
+
+def test_a_fade_blends_the_fields_of_a_named_tuple_in_d_one_by_one() -> None:
+    stages = make_stages((4, 8), 1)
+    _, net = make_networks(stages[0], SplitArchitecture())
+    net.grow(stages[1], bridged=True)
+    images = draw_noise(4, 1, 8, 8)
+    alpha = torch.tensor(0.3)
+
+    new = net.blocks["1"](net.from_image(images))
+    old = net.bridge(images, None, None)  # type: ignore[misc]
+    blended = [0.7 * one.double() + 0.3 * other.double() for one, other in zip(old[:2], new[:2], strict=True)]
+    expected = net.head(Maps(blended[0].float(), blended[1].float(), new.rows, new.count))
+    torch.testing.assert_close(net(images, alpha=alpha).score, expected.score)
+    assert not torch.equal(net(images, alpha=alpha).score, net(images).score)
+
+
+@pytest.mark.parametrize("change", [lambda maps: maps.maps, lambda maps: maps._asdict(), list])
+def test_paths_that_pass_on_different_things_cannot_be_blended(change: Any) -> None:
+    class Other(SplitArchitecture):
+        def discriminator_bridge(self, previous: Stage, stage: Stage, resampling: Any, old_from_image: Any) -> Any:
+            bridge = super().discriminator_bridge(previous, stage, resampling, old_from_image)
+            bridge.register_forward_hook(lambda module, inputs, output: change(output))
+            return bridge
+
+    stages = make_stages((4, 8), 1)
+    _, net = make_networks(stages[0], Other())
+    net.grow(stages[1], bridged=True)
+    with pytest.raises(TypeError, match="and the new one a Maps: both must return a tensor, or one NamedTuple"):
+        net(draw_noise(4, 1, 8, 8), alpha=torch.tensor(0.3))

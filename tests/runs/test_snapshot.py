@@ -20,21 +20,21 @@ from pggan_kit.testing.support import are_equal
 KEYS = [
     "format", "images", "steps", "starts", "discriminator_updates", "last_tick", "phase", "bridged", "generator", "ema",
     "discriminator", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds", "warned_stage",
-    "identity", "stage_over", "components", "compiled", "component_classes", "alpha", "calibration_labels",
+    "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha", "calibration_labels",
     "changes", "forever", "between_ticks",
 ]  # fmt: skip
 """Entries of the file, in the order in which they are written."""
 
 OF_THE_RUN = {
-    "scalers", "identity", "stage_over", "components", "compiled", "component_classes", "alpha", "calibration_labels",
-    "changes", "forever", "between_ticks",
+    "scalers", "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha",
+    "calibration_labels", "changes", "forever", "between_ticks",
 }  # fmt: skip
 """Entries that a file may lack: the state of the networks is whole without them."""
 
 CORE = Path(pggan_kit.__file__).parent
 SHARED = {
     "images", "steps", "phase", "generator", "discriminator", "components", "compiled", "format", "changes", "forever",
-    "between_ticks",
+    "between_ticks", "ended",
 }  # fmt: skip
 """Keys that other dicts have too: rows of statistics and of the manifest, networks by name, `run.json`, the catalogue,
 `pggan-kit plan`."""
@@ -53,8 +53,9 @@ def test_a_snapshot_comes_back_from_its_content() -> None:
     changes: dict[str, Any] = {
         "starts": (0, 8), "phase": "fade", "bridged": {"generator": True}, "scalers": {"generator": {"scale": 2.0}},
         "means": SavedMeans({"a": torch.ones(())}, {"a": 2}), "dropped": 1, "rewinds": 2, "warned_stage": 0,
-        "identity": identity, "stage_over": True, "components": {"x": [1, None]}, "compiled": {"generator": "eager"},
-        "component_classes": {"x": "X"}, "alpha": 0.5, "calibration_labels": torch.arange(3), "forever": True,
+        "identity": identity, "stage_over": True, "ended": True, "components": {"x": [1, None]},
+        "compiled": {"generator": "eager"}, "component_classes": {"x": "X"}, "alpha": 0.5,
+        "calibration_labels": torch.arange(3), "forever": True,
         "changes": [{"images": 8, "bindings": {"train.seed": ["0", None]}}],
     }  # fmt: skip
     snapshot = snapshot_at(9, steps=3, discriminator_updates=5, last_tick=7, **changes)
@@ -84,7 +85,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("discriminator", torch.ones(2)), ("optimizers", {"both": 3}), ("optimizer_classes", {"both": None}),
     ("scalers", []), ("means", {}), ("means", {"sums": {"a": torch.ones(())}, "counts": {}}), ("dropped", -1),
     ("rewinds", 0.5), ("warned_stage", -2), ("identity", None), ("identity", {"schedule": {}}),
-    ("identity", {"architecture": {}, "schedule": {"sizes": 3}, "dataset": {}}), ("stage_over", 1),
+    ("identity", {"architecture": {}, "schedule": {"sizes": 3}, "dataset": {}}), ("stage_over", 1), ("ended", 1),
     ("components", [1]), ("compiled", {"generator": 1}), ("component_classes", "x"), ("forever", 1),
     ("between_ticks", 1),
     ("alpha", 1), ("alpha", 1.5), ("alpha", float("nan")), ("calibration_labels", [1]),
