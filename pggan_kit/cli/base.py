@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.file_proxy import FileProxy
 
 from pggan_kit.cli.activity_display import show_activities
+from pggan_kit.cli.plugin_commands import list_plugin_commands
 from pggan_kit.errors import FORESEEN, LARGEST_WHOLE_NUMBER, Interrupted, UnforeseenError, UserError, first_line
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.signals import StoppedAtOnce, exit_in_order_on_sigterm
@@ -70,6 +71,14 @@ err = OutputConsole(stderr=True)
 
 class Group(click.Group):
     """A group of commands that turns errors into one short message and an exit code; `--debug` shows the traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, those of plugins among them."""
+        return sorted({*super().list_commands(ctx), *list_plugin_commands()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command. Those of pggan_kit cannot be replaced by a plugin's."""
+        return super().get_command(ctx, cmd_name) or list_plugin_commands().get(cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. This is the one place where exceptions end that nobody foresaw."""
