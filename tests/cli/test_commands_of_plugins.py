@@ -74,9 +74,7 @@ def test_a_command_of_a_plugin_runs_like_any_other(cli: Callable[..., Result]) -
 def test_faults_of_a_plugins_commands_name_it(cli: Callable[..., Result]) -> None:
     number = cli("number")
     assert number.exit_code == 2
-    assert (
-        "the command number of acme-commands 2.1 (acme_commands:number) is a int, and must" in number.stderr
-    )
+    assert "the command number of acme-commands 2.1 (acme_commands:number) is a int, and must" in number.stderr
     missing = cli("missing")
     assert missing.exit_code == 2
     assert "cannot be imported: ModuleNotFoundError: No module named 'acme_commands_missing'" in missing.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 import torch
 from helpers.datasets import make_random_dataset
 
+from pggan_kit.data.array_files import ArrayWriter, open_array
 from pggan_kit.data.pyramid import Level
-from pggan_kit.data.sampler import Sampler, open_data
+from pggan_kit.data.sampler import Sampler, flip_rows, open_data
 from pggan_kit.data.settings import DataSettings
+from pggan_kit.errors import DataError
 from pggan_kit.schedule import Stage
 
 
@@ -104,3 +108,63 @@ def test_large_levels_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not mapped.images.flags.writeable
     assert resident.images.base is None
     assert torch.equal(resident.batch(20, 30)[0], mapped.batch(20, 30)[0])
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 7, 8, 12, 14, 16, 24])
+def test_flips_reverse_columns_at_every_width(width: int) -> None:
+    images = np.random.default_rng(width).integers(0, 256, (6, 3, 5, width), np.uint8)
+    expected = images.copy()
+    flips = np.array([True, False, True, True, False, False])
+    for picture in np.flatnonzero(flips):
+        for column in range(width):
+            expected[picture, :, :, column] = images[picture, :, :, width - 1 - column]
+    flip_rows(images, flips)
+    assert np.array_equal(images, expected)
+
+
+def write_level(path: Path, n: int = 40) -> Level:
+    """Return a level that is mapped from a file, as the cache gives it."""
+    with ArrayWriter(path, np.uint8, (3, 6, 6)) as writer:
+        writer.append(np.random.default_rng(0).integers(0, 256, (n, 3, 6, 6), np.uint8))
+        writer.commit()
+    images = open_array(path, np.uint8, 4)
+    assert images is not None
+    return Level(images, np.arange(n))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_level_that_does_not_fit_into_memory_gives_the_same_batches(
+    mirror: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level = write_level(tmp_path / "level.npy")
+    resident = Sampler(level, 3, mirror)
+    monkeypatch.setattr("pggan_kit.data.sampler.RESIDENT_BYTES", 100)
+    cold = Sampler(level, 3, mirror)
+    assert cold._reader is not None
+
+    # Over the end of epochs, and back.
+    for position, count in ((0, 16), (16, 40), (150, 7), (33, 90)):
+        images, labels = cold.batch(position, count)
+        expected_images, expected_labels = resident.batch(position, count)
+        assert labels is not None and expected_labels is not None
+        assert torch.equal(images, expected_images) and torch.equal(labels, expected_labels)
+
+
+def test_reading_leaves_no_open_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pggan_kit.data.sampler.RESIDENT_BYTES", 100)
+    level = write_level(tmp_path / "level.npy")
+    opened = len(os.listdir("/dev/fd"))
+    for _ in range(5):
+        Sampler(level, 3).batch(0, 4)
+    gc.collect()
+    assert len(os.listdir("/dev/fd")) == opened
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A memory map would end the process with SIGBUS."""
+    monkeypatch.setattr("pggan_kit.data.sampler.RESIDENT_BYTES", 100)
+    level = write_level(tmp_path / "level.npy")
+    sampler = Sampler(level, 3)
+    os.truncate(tmp_path / "level.npy", 1000)
+    with pytest.raises(DataError, match=r"level\.npy was cut short while it was used: remove it"):
+        sampler.batch(0, 40)
