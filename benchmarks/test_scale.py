@@ -1,0 +1,70 @@
+"""How costs grow with the size of what is worked on, as ratios to a floor that is measured in the same run."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pggan_kit.data import sampler
+from pggan_kit.data.array_files import ArrayWriter, open_array
+from pggan_kit.data.pyramid import Level
+from pggan_kit.data.sampler import Sampler
+
+BATCHES = 12
+BATCH_SIZE = 32
+
+
+def write_level(path: Path, size: int, nbytes: int) -> Level:
+    """Return a level of random colour images in a file of about so many bytes, none of it in memory."""
+    count = nbytes // (3 * size * size)
+    draw = np.random.default_rng(0)
+    with ArrayWriter(path, np.uint8, (3, size, size)) as writer:
+        for start in range(0, count, 256):
+            writer.append(draw.integers(0, 256, (min(256, count - start), 3, size, size), np.uint8))
+        writer.commit()
+    images = open_array(path, np.uint8, 4)
+    assert images is not None
+    return Level(images, None)
+
+
+def forget_pages(path: Path) -> None:
+    """Let the kernel drop what it keeps of a file in memory."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_random_rows_of_a_file_that_is_not_in_memory(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows read by themselves, against a memory map; the floor is the same number of bytes read in one piece."""
+    path = tmp_path / "level.npy"
+    level = write_level(path, size, 400 << 20)
+    monkeypatch.setattr(sampler, "RESIDENT_BYTES", 0)
+    rows = Sampler(level, 0)
+    monkeypatch.setattr(sampler.RowReader, "can_read", lambda array: False)
+    mapped = Sampler(level, 0)
+
+    seconds: dict[str, float] = {}
+    for name, source in (("rows", rows), ("mapped", mapped)):
+        forget_pages(path)
+        began = time.perf_counter()
+        for step in range(BATCHES):
+            source.batch(step * BATCH_SIZE, BATCH_SIZE)
+        seconds[name] = (time.perf_counter() - began) / (BATCHES * BATCH_SIZE)
+    forget_pages(path)
+    began = time.perf_counter()
+    with open(path, "rb") as file:
+        file.read(BATCHES * BATCH_SIZE * 3 * size * size)
+    floor = (time.perf_counter() - began) / (BATCHES * BATCH_SIZE)
+
+    print(
+        f"\n{size}x{size}: {1 / seconds['rows']:,.0f} images/s by rows, {1 / seconds['mapped']:,.0f} by a memory map, "
+        f"{1 / floor:,.0f} in one piece"
+    )
+    assert seconds["rows"] < seconds["mapped"]
