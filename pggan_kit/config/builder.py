@@ -37,6 +37,7 @@ ROOTS: Roots = {
 """Roots of an experiment."""
 
 GIN_STATE = (
+    "_ARG_SPEC_CACHE",
     "_REGISTRY",
     "_INVERSE_REGISTRY",
     "_RENAMED_SELECTORS",

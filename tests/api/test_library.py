@@ -1,17 +1,19 @@
 """Test the library without the command line: a `Run`, and components as objects."""
 
 import ast
+import gc
 import inspect
 import json
 import math
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.paths import ROOT
+from helpers.paths import ROOT, STUB_PLUGIN
 
 import pggan_kit
 from pggan_kit import Run, Scores, Stats, hookimpl
@@ -351,3 +353,27 @@ def test_all_json_is_valid_json(path: Path) -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dumps", "json.dump"):
             options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
             assert options.get("allow_nan") == "False", f"line {node.lineno}: write JSON with pggan_kit.json_text"
+
+
+def test_nothing_of_a_config_or_a_run_stays_alive(train: Callable[..., Any], tiny: Callable[..., str]) -> None:
+    """A notebook builds hundreds of configs, each with a data set that may be held in memory."""
+    observers = "train.observers = [@observers.TensorBoard(), @observers.Samples(), @observers.Growth()]"
+    run = train(observers, run_dir="run")
+    prepared = api.prepare(tiny(), plugins=[str(STUB_PLUGIN)])
+    generator = load_generator("run", plugins=[str(STUB_PLUGIN)])
+    held = {
+        "run": run,
+        "state": run.state,
+        "generator": run.state.generator,
+        "optimizer": next(iter(run.state.optimizers.values())),
+        "observer": run.experiment.observers[0],
+        "data": run.data,
+        "data set of the run": run.experiment.dataset,
+        "prepared": prepared,
+        "data set of the config": prepared.built.experiment.dataset,
+        "loaded generator": generator.generator,
+    }
+    references = {name: weakref.ref(thing) for name, thing in held.items()}
+    del run, prepared, generator, held
+    gc.collect()
+    assert [name for name, reference in references.items() if reference() is not None] == []
