@@ -19,7 +19,7 @@ from pggan_kit.data.recorded import RecordedDataset, read_record
 from pggan_kit.errors import RunError, TrainingError, quote_path
 from pggan_kit.runs.checkpoint_identity import is_list_of_changes
 from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
-from pggan_kit.system import distributed
+from pggan_kit.system import distributed, locks
 from pggan_kit.system.files import (
     is_unfinished,
     make_whole_folder,
@@ -35,6 +35,9 @@ from pggan_kit.system.locks import LOCK, RunLock
 from pggan_kit.system.provenance import describe_environment
 
 ROOT = Path("runs")
+
+NUMBERS_LOCK = ".numbers.lock"
+"""File in the folder of numbered runs that a process locks while it takes the next number."""
 
 LONGEST_NAME = 60
 """Maximum characters of a config's name in a run's: with four bytes each they still fit a file name."""
@@ -443,17 +446,23 @@ def _make_next_folder(name: str, start: Mapping[str, str]) -> Path:
     """Make a new folder under `runs/`, see `_make_folder`, and return it."""
     safe_name = re.sub(r"[^\w.-]+", "-", name)[:LONGEST_NAME]
     ROOT.mkdir(exist_ok=True)
-    while True:
-        matches = [re.match(r"(\d{5})-", entry.name) for entry in ROOT.iterdir()]
-        numbers = [int(match[1]) for match in matches if match is not None]
-        path = ROOT / f"{max(numbers, default=-1) + 1:05d}-{safe_name}"
-        try:
-            _make_folder(path, start)
-        except OSError as error:
-            if error.errno in NOT_EMPTY:  # another process was faster
-                continue
-            raise
-        return path
+    # Two runs of different names would both be made under one number.
+    lock = locks.acquire(ROOT / NUMBERS_LOCK, waiting=lambda: None)
+    try:
+        while True:
+            matches = [re.match(r"(\d{5})-", entry.name) for entry in ROOT.iterdir()]
+            numbers = [int(match[1]) for match in matches if match is not None]
+            path = ROOT / f"{max(numbers, default=-1) + 1:05d}-{safe_name}"
+            try:
+                _make_folder(path, start)
+            except OSError as error:
+                if error.errno in NOT_EMPTY:  # another process was faster, where there are no locks
+                    continue
+                raise
+            return path
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _is_plugin_row(row: Any) -> bool:

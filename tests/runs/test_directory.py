@@ -27,6 +27,26 @@ BEGIN = describe_start([], "train.seed = 1\n", "train.seed = 1\n", "pggan-kit tr
 # The start of a run
 
 
+def test_runs_that_begin_at_once_have_numbers_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under names of their own too: the name of a folder is protected by itself, its number is not."""
+    monkeypatch.chdir(tmp_path)
+    children = []
+    for child in range(8):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                for run in range(5):
+                    RunDirectory.create(None, f"config-{child}-{run}", BEGIN)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(pid)
+    assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
+    numbers = sorted(path.name[:5] for path in Path("runs").iterdir() if path.is_dir())
+    assert numbers == [f"{number:05d}" for number in range(40)]
+
+
 @pytest.mark.parametrize("place", ["run", "runs", "empty"])
 @pytest.mark.parametrize("call", ["mkdir", "open", "fsync", "replace", "rename"])
 def test_a_process_that_is_killed_as_it_begins_a_run_leaves_a_run_or_none(
