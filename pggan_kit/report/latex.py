@@ -30,8 +30,7 @@ def escape_text(text: str) -> str:
 
 def format_latex(table: Table) -> str:
     """Return a table as a `tabular` with the rules of booktabs, its columns of numbers aligned to the right."""
-    columns = range(len(table.head))
-    alignment = "".join("r" if table.is_numeric(column) else "l" for column in columns)
+    alignment = "".join("r" if is_numeric else "l" for is_numeric in table.find_numeric_columns())
     lines = [
         rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",

@@ -61,13 +61,16 @@ class Table:
     rows: Sequence[Sequence[Any]]
     name: str = ""
 
-    def is_numeric(self, column: int) -> bool:
-        """Return whether a column holds nothing but numbers, which are aligned to the right."""
-        for row in self.rows:
-            cell = row[column]
-            if isinstance(cell, bool) or not isinstance(cell, (int, float, type(None))):
-                return False
-        return True
+    def find_numeric_columns(self) -> list[bool]:
+        """Return for each column whether it holds nothing but numbers, which are aligned to the right."""
+        return [all(map(_is_number, column)) for column in self._list_columns()]
+
+    def _list_columns(self) -> list[list[Any]]:
+        return [[row[place] for row in self.rows] for place in range(len(self.head))]
+
+
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, (int, float, type(None))) and not isinstance(cell, bool)
 
 
 @dataclass(frozen=True)

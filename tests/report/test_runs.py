@@ -31,7 +31,7 @@ from pggan_kit.api.train import train
 from pggan_kit.errors import RunError, UserError
 from pggan_kit.report import write_report
 from pggan_kit.report.latex import format_latex
-from pggan_kit.report.page import Section, Table, format_cell
+from pggan_kit.report.page import Section, Table, format_cell, render_page
 from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, choose_alphas, draw_run
 from pggan_kit.report.run_record import name_runs, read_run
 from pggan_kit.report.run_sections import curves_section, reals_section
@@ -469,3 +469,14 @@ def test_two_runs_are_drawn_for_the_same_latents(pair: SimpleNamespace) -> None:
     hard = draw_run(read_run(pair.folder / "hard"), pytest.fail)
     assert (soft.ends[0] == hard.ends[0]).all()
     assert (soft.ends[2] != hard.ends[2]).any()
+
+
+def test_a_page_looks_at_the_columns_of_a_table_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked at in each cell, the cost of a table would grow with the square of its rows."""
+    looks: list[Table] = []
+    find = Table.find_numeric_columns
+    monkeypatch.setattr(Table, "find_numeric_columns", lambda table: looks.append(table) or find(table))
+    table = Table(["run", "FID", "loss"], [[f"r{row}", 1.5 * row, "hinge"] for row in range(60)])
+    text = render_page("title", "lead", [Section("tables", "text", [table])])
+    assert looks == [table]
+    assert text.count('<td class="number">') == 60 and text.count('<td class="">') == 60
