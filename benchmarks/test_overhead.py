@@ -6,10 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from helpers.paths import ROOT
-from PIL import Image
 
 from pggan_kit import hookimpl
 from pggan_kit.api.prepare import prepare
@@ -17,7 +15,7 @@ from pggan_kit.api.train import train
 from pggan_kit.benchmarking.breakdown import measure_loop_overhead
 from pggan_kit.benchmarking.plan import plan
 from pggan_kit.benchmarking.rig import Rig
-from pggan_kit.data.pyramid import resize
+from pggan_kit.data.pyramid import resize_to_all
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.training.step import UpdateContext
 
@@ -102,7 +100,7 @@ def test_data_path(benchmark: Any, way: str) -> None:
         benchmark(prepared.data(schedule).sampler(schedule.stages[0]).batch, 0, 32)
         return
     images = [dataset.image(i) for i in range(32)]
-    benchmark(lambda: np.stack([resize(Image.fromarray(image), (32, 32), "area") for image in images]))
+    benchmark(lambda: [list(resize_to_all(image, [(32, 32)], "area")) for image in images])
 
 
 def test_latents(benchmark: Any, demo: Any) -> None:

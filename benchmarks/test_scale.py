@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pggan_kit.data import sampler
 from pggan_kit.data.array_files import ArrayWriter, open_array
-from pggan_kit.data.pyramid import Level
+from pggan_kit.data.pyramid import Level, resize_to_all
 from pggan_kit.data.sampler import Sampler
 
 BATCHES = 12
@@ -68,3 +71,30 @@ def test_random_rows_of_a_file_that_is_not_in_memory(
         f"{1 / floor:,.0f} in one piece"
     )
     assert seconds["rows"] < seconds["mapped"]
+
+
+@pytest.mark.parametrize(("source", "largest"), [(1024, 1024), (1000, 512), (300, 256)])
+def test_resizing_to_all_sizes(source: int, largest: int) -> None:
+    """All sizes from 4x4 on, against the decoding of the same picture from JPEG; both of the same bytes."""
+    coarse = np.random.default_rng(0).integers(0, 256, (source // 8, source // 8, 3), np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(coarse).resize((source, source), Image.Resampling.BICUBIC).save(encoded, "JPEG", quality=90)
+    image = np.asarray(Image.open(encoded))
+    sizes = [(2**power, 2**power) for power in range(2, 11) if 2**power <= largest]
+
+    decoding = measure_shortest(lambda: Image.open(encoded).load())
+    resizing = measure_shortest(lambda: list(resize_to_all(image, sizes, "area")))
+    print(
+        f"\n{source} -> {largest}, ..., 4: decoding {1000 * decoding:.2f} ms, and {1 + resizing / decoding:.1f} times that"
+    )
+    assert resizing < 8 * decoding
+
+
+def measure_shortest(action: Callable[[], object], rounds: int = 20) -> float:
+    """Return the shortest of several times that an action takes, in seconds."""
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - began)
+    return min(times)

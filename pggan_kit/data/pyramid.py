@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from pggan_kit.components import Dataset
+from pggan_kit.data.area_means import average_areas
 from pggan_kit.data.array_files import ArrayWriter, explain_disk_errors, lock_file, open_array
 from pggan_kit.data.settings import FILTERS, DataSettings
 from pggan_kit.errors import DataError, PluginError, SkipImage
@@ -27,7 +27,7 @@ from pggan_kit.system.activities import report_activity
 from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.files import UNFINISHED
 
-FORMAT = 1
+FORMAT = 2
 """Number in every file's key: raise it when the same source, filter and size would give other bytes than before."""
 
 CHUNK_BYTES = 8 << 20
@@ -235,70 +235,32 @@ def find_image_channels(dataset: Dataset) -> int:
     raise DataError("the data set holds no image that can be read")
 
 
-def resize(picture: Image.Image, size: Size, filter: str) -> np.ndarray:
-    """Crop a picture to a size's aspect ratio around its centre, then resize it.
+def resize_to_all(image: np.ndarray, sizes: Iterable[Size], filter: str) -> Iterator[tuple[Size, np.ndarray]]:
+    """Yield an image at several sizes: cropped to a size's aspect ratio around its centre, then resized.
 
     Args:
-        picture: Picture of mode L or RGB.
-        size: (height, width) of the result.
+        image: uint8 (H, W, C).
+        sizes: (height, width) of the results.
         filter: `area` (each pixel is the mean of what it covers), `lanczos`, or `nearest` (samples pixel centres).
 
-    Returns:
-        uint8 (h, w) or (h, w, 3).
+    Yields:
+        The size, and the image as uint8 (C, h, w).
     """
-    height, width = size
-    left, top, crop_width, crop_height = _find_centre_crop(picture.width, picture.height, size)
-    box = (left, top, left + crop_width, top + crop_height)
-    if filter != "area":
-        return np.asarray(picture.resize((width, height), FILTERS[filter], box))
-    if crop_width % width == 0 and crop_height % height == 0:
-        return np.asarray(picture.reduce((crop_width // width, crop_height // height), box))
+    # Sizes of one aspect ratio share a crop, and what is computed of it.
+    by_crop: dict[tuple[int, int, int, int], list[Size]] = {}
+    for size in sizes:
+        crop = _find_centre_crop(image.shape[1], image.shape[0], size)
+        by_crop.setdefault(crop, []).append(size)
 
-    # Pillow's BOX counts a pixel that is covered in part wholly or not at all.
-    pixels = np.asarray(picture.crop(box), np.float32).reshape(crop_height, crop_width, -1)
-    rows = _average_rows(pixels.reshape(crop_height, -1), height).reshape(height, crop_width, -1)
-    columns = _average_rows(rows.swapaxes(0, 1).reshape(crop_width, -1), width).reshape(width, height, -1)
-    means: np.ndarray = np.floor(columns.swapaxes(0, 1) + 0.5).astype(np.uint8)
-    if picture.mode == "RGB":
-        return means
-    gray: np.ndarray = means[..., 0]
-    return gray
-
-
-def _average_rows(values: np.ndarray, length: int) -> np.ndarray:
-    """Average rows over equal intervals, which may begin or end within a row.
-
-    Args:
-        values: float32 (n, k).
-        length: Number of intervals.
-
-    Returns:
-        float32 (length, k).
-    """
-    means = np.empty((length, values.shape[1]), np.float32)
-    for i, (first, weights) in enumerate(_find_overlaps(len(values), length)):
-        np.matmul(weights, values[first : first + len(weights)], out=means[i])
-    return means
-
-
-@lru_cache(maxsize=256)
-def _find_overlaps(source: int, length: int) -> list[tuple[int, np.ndarray]]:
-    """Find what each of `length` equal intervals over `source` pixels covers.
-
-    Returns:
-        For each interval the first pixel that it covers, and the shares of the pixels from there on.
-    """
-    overlaps = []
-    for i in range(length):
-        # In units of 1/length of a pixel, so that edges on a pixel's border are exact.
-        start = i * source
-        end = (i + 1) * source
-        first = start // length
-        stop = -(-end // length)
-        pixels = np.arange(first, stop) * length
-        covered = np.minimum(pixels + length, end) - np.maximum(pixels, start)
-        overlaps.append((first, (covered / source).astype(np.float32)))
-    return overlaps
+    for (left, top, width, height), own_sizes in by_crop.items():
+        cropped = image[top : top + height, left : left + width]
+        if filter == "area":
+            yield from average_areas(cropped, own_sizes)
+            continue
+        picture = Image.fromarray(np.ascontiguousarray(cropped if cropped.shape[2] > 1 else cropped[..., 0]))
+        for size in own_sizes:
+            resized = np.asarray(picture.resize((size[1], size[0]), FILTERS[filter]))
+            yield size, resized.reshape(*size, -1).transpose(2, 0, 1)
 
 
 def _find_centre_crop(width: int, height: int, size: Size) -> tuple[int, int, int, int]:
@@ -374,14 +336,8 @@ class _Resizer:
 
     def _resize_image(self, image: np.ndarray, images: dict[Size, np.ndarray], row: int) -> None:
         """Write an image at each size into a row of the arrays."""
-        if self._channels == 1:
-            image = image[..., 0]
-        picture = Image.fromarray(np.ascontiguousarray(image))
-        for size, rows in images.items():
-            resized = resize(picture, size, self._filter)
-            if self._channels != 1:
-                resized = resized.transpose(2, 0, 1)
-            rows[row] = resized
+        for size, resized in resize_to_all(image, images, self._filter):
+            images[size][row] = resized
 
     def _read_label(self, i: int) -> int:
         """Return the label of an image, 0 where there are none."""

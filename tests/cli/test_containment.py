@@ -177,7 +177,7 @@ def test_an_error_that_nobody_foresaw_ends_as_one_line(
         assert "(the traceback is in runs/00000-tiny/log.txt; " in message
         assert "    KeyError: 'boom'" in log.read_text() and "in fail\n" in log.read_text()
     else:
-        assert not list(tmp_path.glob("runs/*"))
+        assert not list(tmp_path.glob("runs/[!.]*"))
 
 
 ENDS = ["SystemExit(0)", "SystemExit('enough')", "type('Odd', (BaseException,), {})('boom')"]

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from helpers.datasets import ArrayDataset, make_random_dataset
 from helpers.patience import PATIENCE_SECONDS
-from PIL import Image
 
 from pggan_kit.data import array_files, pyramid
-from pggan_kit.data.pyramid import find_image_channels, resize
+from pggan_kit.data.area_means import average_areas
+from pggan_kit.data.pyramid import find_image_channels, resize_to_all
 from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError
@@ -80,16 +80,48 @@ def test_area_is_the_mean_of_what_a_pixel_covers(
     level = read_images(open_data(source, make_settings(tmp_path), [size], 0), size)
     means = [average_blocks(image, *size) for image in source.images]
     expected = np.stack(means).transpose(0, 3, 1, 2)
-    # Pillow rounds sums over 3x3 down where they end in 5/9.
-    assert np.abs(level - expected).max() < 0.56
+    np.testing.assert_array_equal(level, np.floor(expected + 0.5 + 1e-9))
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes"),
+    [
+        ((64, 64, 3), [(64, 64), (32, 32), (16, 16), (8, 8), (4, 4)]),
+        ((90, 90, 3), [(64, 64), (32, 32), (16, 16)]),
+        ((30, 45, 1), [(20, 30), (4, 6), (10, 15), (2, 3)]),
+        ((20, 20, 3), [(32, 32), (16, 16), (8, 8)]),
+        ((36, 36, 1), [(36, 36), (12, 12), (9, 9), (1, 1)]),
+        ((500, 700, 1), [(2, 2), (100, 140), (4, 2)]),
+    ],
+)
+def test_each_of_several_sizes_is_the_mean_of_the_picture_itself(
+    shape: tuple[int, int, int], sizes: list[tuple[int, int]]
+) -> None:
+    """Rounded once, halves up: not the mean of means that were rounded before."""
+    image = np.random.default_rng(4).integers(0, 256, shape, np.uint8)
+    resized = dict(average_areas(image, sizes))
+    assert set(resized) == set(sizes)
+    for size, pixels in resized.items():
+        assert pixels.dtype == np.uint8 and pixels.shape == (shape[2], *size)
+        expected = average_blocks(image, *size).transpose(2, 0, 1)
+        np.testing.assert_array_equal(pixels, np.floor(expected + 0.5 + 1e-9), err_msg=str(size))
+
+
+def test_the_largest_sums_do_not_overflow() -> None:
+    image = np.full((300, 300, 1), 255, np.uint8)
+    for _, pixels in average_areas(image, [(256, 256), (128, 128), (64, 64), (7, 7), (2, 2), (1, 1)]):
+        assert (pixels == 255).all()
+    tall = np.full((70_000, 3, 1), 255, np.uint8)
+    for _, pixels in average_areas(tall, [(69_999, 2), (3, 1), (1, 1)]):
+        assert (pixels == 255).all()
 
 
 @pytest.mark.parametrize(("source", "target"), [(28, 14), (28, 7), (30, 7), (5, 10)])
 def test_nearest_samples_pixel_centres(source: int, target: int) -> None:
     image = np.random.default_rng(1).integers(0, 256, (source, source, 3), np.uint8)
     index = np.floor((np.arange(target) + 0.5) * source / target).astype(int)
-    resized = resize(Image.fromarray(image), (target, target), "nearest")
-    np.testing.assert_array_equal(resized, image[index[:, None], index[None]])
+    ((_, resized),) = resize_to_all(image, [(target, target)], "nearest")
+    np.testing.assert_array_equal(resized.transpose(1, 2, 0), image[index[:, None], index[None]])
 
 
 def test_lanczos_is_the_windowed_sinc_to_rounding() -> None:
@@ -101,8 +133,8 @@ def test_lanczos_is_the_windowed_sinc_to_rounding() -> None:
     weights = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0)
     weights /= weights.sum(1, keepdims=True)
     expected = weights @ image.astype(np.float64) @ weights.T
-    resized = resize(Image.fromarray(image), (target, target), "lanczos")
-    assert np.abs(resized - expected).max() <= 1.3
+    ((_, resized),) = resize_to_all(image[..., None], [(target, target)], "lanczos")
+    assert np.abs(resized[0] - expected).max() <= 1.3
 
 
 def test_the_largest_size_is_the_picture_itself(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pggan_kit.data.pyramid import resize
+from pggan_kit.data.pyramid import resize_to_all
 from pggan_kit.errors import DataError
 from pggan_kit.testing import FeatureExtractorSuite
 from pggan_plugins.datasets import MNIST
@@ -54,12 +54,10 @@ class TestDigitClasses(FeatureExtractorSuite):
 
 def load_bundled(size: int, every: int = 10) -> tuple[Tensor, Tensor]:
     """Return every tenth of the bundled digits in [-1, 1], and their labels."""
-    from PIL import Image
-
     digits = MNIST()
     rows = range(0, len(digits), every)
-    images = [resize(Image.fromarray(digits.image(i)[..., 0]), (size, size), "area") for i in rows]
-    return torch.from_numpy(np.stack(images))[:, None] / 127.5 - 1, torch.tensor([digits.label(i) for i in rows])
+    images = [image for i in rows for _, image in resize_to_all(digits.image(i), [(size, size)], "area")]
+    return torch.from_numpy(np.stack(images)) / 127.5 - 1, torch.tensor([digits.label(i) for i in rows])
 
 
 def read_accuracies(variant: str) -> dict[str, dict[str, float]]:
