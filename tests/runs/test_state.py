@@ -352,7 +352,7 @@ def take_turns(state: TrainState, steps: int, updates: int, draws: int) -> list[
         ctx = make_step(state)
         for _ in range(updates):
             reals = [ctx.reals() for _ in range(draws)]
-            due.append([penalty.every for penalty in ctx.due(penalties)])  # type: ignore[arg-type]
+            due.append([each.penalty.every for each in ctx.due(penalties)])  # type: ignore[arg-type]
             ctx.minimise("D", "discriminator", score, {"real": reals[0].images})
         state.images += ctx.drawn
     return due
