@@ -200,20 +200,20 @@ class DuePenalty(NamedTuple):
 
     Attributes:
         penalty: The penalty.
-        index: Its number among all penalties that were asked about.
+        number: Its place among all penalties that were asked about.
         height: Height of the stage's images.
         moves: Whether its weight moves within the stage: then it is a tensor of the batch.
     """
 
     penalty: Penalty
-    index: int
+    number: int
     height: int
     moves: bool
 
     @property
     def entry(self) -> str:
         """Return the name of `weight * every` in the batch, where the weight moves."""
-        return f"weight of {type(self.penalty).__name__} {self.index}"
+        return f"weight of {type(self.penalty).__name__} {self.number}"
 
     def weigh(self, value: Tensor, batch: TensorBatch) -> Tensor:
         """Return the term: the penalty's value times `weight * every`.
@@ -276,8 +276,8 @@ class Reals(NamedTuple):
 
 
 TensorBatch = Mapping[str, "Tensor | None"]
-"""A batch, or a slice of one, as named tensors with N rows each. A 0-dim tensor holds for the whole batch: a number that
-moves from step to step, which a compiled step takes as it is."""
+"""A batch, or a slice of one, as named tensors with N rows each. A 0-dim tensor holds for the whole batch: it is a
+number that moves from step to step, which a compiled step takes as it is."""
 
 GeneratorCall = Callable[["Tensor", "Tensor | None"], "Tensor"]
 """The generator: (latents (N, Z), labels (N,) or None) -> images (N, C, h, w)."""

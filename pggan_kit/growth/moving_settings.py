@@ -14,7 +14,7 @@ from pggan_kit.schedule import Curve, Position, Schedule, is_moving, value_at
 if TYPE_CHECKING:
     import torch
 
-O = TypeVar("O", bound="torch.optim.Optimizer")  # noqa: E741
+OptimizerT = TypeVar("OptimizerT", bound="torch.optim.Optimizer")
 
 SettingsAt = Callable[[Position], Mapping[str, Any]]
 """A function that returns the settings of an optimizer's groups at a place on the clock: `{"lr": 0.001}`."""
@@ -23,7 +23,7 @@ PLACES_IN_A_PHASE = 16
 """Number of places of a phase at which settings are checked before training."""
 
 
-def follow_clock(optimizer: O, settings_at: SettingsAt) -> O:
+def follow_clock(optimizer: OptimizerT, settings_at: SettingsAt) -> OptimizerT:
     """Let the core set an optimizer's settings before each of its steps, and return the optimizer.
 
     Args:

@@ -52,12 +52,16 @@ class CurveSuite(Suite):
         component, name = self.make_named()
         positions = self.list_positions()
         values = [component.at(position) for position in positions]
-        others = {"when it is asked again": component, "of a new object": self.make(), "of a copy": copy.deepcopy(component)}
+        others = {
+            "when it is asked again": component,
+            "of a new object": self.make(),
+            "of a copy": copy.deepcopy(component),
+        }
         for which, other in others.items():
             for position, value in reversed(list(zip(positions, values, strict=True))):
                 again = other.at(position)
                 require(
                     again == value,
-                    f"{name} is {value} at {position}, and {again} {which}: it must depend on the position alone, since "
-                    "a resumed run asks again",
+                    f"{name} is {value} at {position}, and {again} {which}: it must depend on the position alone, "
+                    "since a resumed run asks again",
                 )

@@ -187,12 +187,12 @@ class UpdateContext:
         """Return the penalties that the next update of D adds; see `StepContext.due`."""
         update = self._state.discriminator_updates
         due = []
-        for index, penalty in enumerate(penalties):
+        for number, penalty in enumerate(penalties):
             if update % penalty.every:
                 continue
             weight = find_weight(penalty, self.position)
             moves = constant_at(penalty.weight, self.stage, instead=None) is None
-            each = DuePenalty(penalty, index, self.stage.height, moves)
+            each = DuePenalty(penalty, number, self.stage.height, moves)
             if moves:
                 self._moving_weights[each.entry] = torch.full((), weight * penalty.every, device=self._state.device)
             due.append(each)

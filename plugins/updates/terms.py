@@ -50,7 +50,7 @@ def add_penalties(
     # A lazy penalty is added rarely, and weighs more to make up for it.
     names = name_penalties(penalties)
     for each in due:
-        name = names[each.index]
+        name = names[each.number]
         if name in terms:
             raise ValueError(f"the loss has a term {name}, which is the name of its penalty's term: rename one of them")
         terms[name] = each.weigh(each.penalty(critic, *images, *scores, mix), batch)

@@ -162,7 +162,6 @@ def test_a_shipped_part_may_be_given_as_an_object(tiny: Tiny, stub: str) -> None
 
 
 def test_objects_give_what_names_give(tiny: Tiny, stub: str) -> None:
-    from pggan_plugins.curves import Linear
     from pggan_plugins.losses import NonSaturating
 
     named = pggan_kit.train(tiny("train.loss = @losses.NonSaturating()"), plugins=[stub])
@@ -173,6 +172,7 @@ def test_objects_give_what_names_give(tiny: Tiny, stub: str) -> None:
 def test_objects_begin_each_run_as_new_ones_would(tiny: Tiny, stub: str) -> None:
     """Adam's rate has fallen and ADA's p has moved at the end of the first run: the second begins with neither."""
     from pggan_plugins.augmentations import ADA
+    from pggan_plugins.curves import Linear
     from pggan_plugins.losses import NonSaturating
     from pggan_plugins.observers import TransitionShock
     from pggan_plugins.optimizers import Adam

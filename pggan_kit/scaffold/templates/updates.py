@@ -71,7 +71,7 @@ class Mine:
             # A penalty that is due every k-th time counts k times. Its weight may move.
             for each in due:
                 value = each.penalty(lambda x: D(x, labels), images, fake, real_scores, fake_scores, mix)
-                terms[f"penalty{each.index}"] = each.weigh(value, batch)
+                terms[f"penalty{each.number}"] = each.weigh(value, batch)
             return terms, {"real": real_scores.score, "fake": fake_scores.score}
 
         def compute_generator_terms(G: GeneratorCall, D: DiscriminatorCall, batch: TensorBatch) -> Terms:

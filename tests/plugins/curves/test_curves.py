@@ -150,7 +150,7 @@ class TestWarmUp(CurveSuite):
 def test_errors_say_what_to_do() -> None:
     with pytest.raises(SettingError, match=r"^end_images must be above start_images \(20\), and is 10$"):
         Linear(1.0, 0.0, start_images=20, end_images=10)
-    with pytest.raises(SettingError, match=r"^end_images must be below 0 like start_images \(-5\), or None, and is 10$"):
+    with pytest.raises(SettingError, match=r"^end_images must be below 0 like start_images \(-5\), or None, and is"):
         Linear(1.0, 0.0, start_images=-5, end_images=10)
     with pytest.raises(SettingError, match=r"^values must have one from 0 images on, e\.g\. "):
         Steps({5: 1.0})

@@ -163,7 +163,8 @@ class TestAdam(OptimizerSuite):
 
 class TestMovingAdam(OptimizerSuite):
     def make(self) -> Adam:
-        return Adam(lr=Linear(1e-3, 1e-4, start_images=-16), beta1=Linear(0.0, 0.5), beta2={4: 0.9, 8: Linear(0.9, 0.99)})
+        beta2 = {4: 0.9, 8: Linear(0.9, 0.99)}
+        return Adam(lr=Linear(1e-3, 1e-4, start_images=-16), beta1=Linear(0.0, 0.5), beta2=beta2)
 
 
 class TestSharedAdam(OptimizerSuite):
@@ -225,10 +226,9 @@ def test_betas_move(train: Callable[..., Any], optimizer: str) -> None:
     """Of Adam, and of the one optimizer that another component than the experiment holds."""
     lines = (f"optimizers.{optimizer}.beta1 = @curves.Linear()", "curves.Linear.begin = 0.0", "curves.Linear.end = 0.5")
     if optimizer == "SharedAdam":
-        lines = (
-            *(*lines, "train.update = @updates.JointBatch()", "updates.JointBatch.optimizer = @optimizers.SharedAdam()"),
-            *(f"train.{net}_optimizer = None" for net in ("generator", "discriminator")),
-        )
+        joint = ("train.update = @updates.JointBatch()", "updates.JointBatch.optimizer = @optimizers.SharedAdam()")
+        unused = ("train.generator_optimizer = None", "train.discriminator_optimizer = None")
+        lines = (*lines, *joint, *unused)
     watch = Watch("both" if optimizer == "SharedAdam" else "discriminator")
     train(*lines, plugins=(watch,))
     beta2 = 0.999 if optimizer == "SharedAdam" else 0.99
