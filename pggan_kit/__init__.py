@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Component,
         Critic,
         DiscriminatorCall,
+        DuePenalty,
         GeneratorCall,
         Loss,
         Penalty,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     )
     from pggan_kit.experiment import Experiment
     from pggan_kit.growth.learning_rates import set_rate
+    from pggan_kit.growth.moving_settings import follow_clock
     from pggan_kit.hookspecs import hookimpl
     from pggan_kit.layers.batches import count_batches
     from pggan_kit.layers.derivatives import conv2d, leaky_relu
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
         Stage,
         Varying,
         at_height,
+        constant_at,
+        is_moving,
         value_at,
         values_per_stage,
     )
@@ -89,6 +93,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Component",
         "Critic",
         "DiscriminatorCall",
+        "DuePenalty",
         "GeneratorCall",
         "Loss",
         "TensorBatch",
@@ -121,6 +126,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "experiment": ("Experiment",),
     "growth.learning_rates": ("set_rate",),
+    "growth.moving_settings": ("follow_clock",),
     "hookspecs": ("hookimpl",),
     "layers.batches": ("count_batches",),
     "layers.derivatives": ("conv2d", "leaky_relu"),
@@ -139,6 +145,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Stage",
         "Varying",
         "at_height",
+        "constant_at",
+        "is_moving",
         "value_at",
         "values_per_stage",
     ),
@@ -173,6 +181,7 @@ __all__ = [
     "DiscriminatorCall",
     "DivergedError",
     "Downsample",
+    "DuePenalty",
     "Experiment",
     "GeneratorCall",
     "Interrupted",
@@ -211,16 +220,19 @@ __all__ = [
     "check_between",
     "check_choice",
     "check_finite",
+    "constant_at",
     "conv2d",
     "count_batches",
     "did_you_mean",
     "evaluate",
+    "follow_clock",
     "hash_files",
     "hash_once",
     "hookimpl",
     "image_gradients",
     "images_from_uint8",
     "images_to_uint8",
+    "is_moving",
     "leaky_relu",
     "load_generator",
     "receive_activities",

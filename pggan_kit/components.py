@@ -13,9 +13,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 from pggan_kit.errors import SettingError, check_choice
+from pggan_kit.schedule import Curve, at_height
 
 if TYPE_CHECKING:
     # torch takes seconds: who names a component, or lists the kinds, does not wait for it.
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pggan_kit.layers.resampling import Downsample, Upsample
-    from pggan_kit.schedule import PerStage, Stage
+    from pggan_kit.schedule import Position, Stage, Varying
 
 Features = Any
 """What the blocks of a network pass on: a tensor, or a NamedTuple that the architecture defines."""
@@ -172,11 +173,11 @@ class Penalty(Protocol):
     """A term on the discriminator that may look at its gradients.
 
     Attributes:
-        weight: Factor of the term; may be per stage.
+        weight: Factor of the term; may be per stage or a curve.
         every: Interval in updates of D at which the term is added, multiplied by `every` (lazy regularisation).
     """
 
-    weight: PerStage[float]
+    weight: Varying[float]
     every: int
 
     def __call__(
@@ -192,6 +193,41 @@ class Penalty(Protocol):
             fake_scores: Scores of the fakes.
             mix: Numbers (N,), uniform in [0, 1), one for each sample.
         """
+
+
+class DuePenalty(NamedTuple):
+    """A penalty that the next update of D adds, with its weight at this place of the clock.
+
+    Attributes:
+        penalty: The penalty.
+        number: Its place among all penalties that were asked about.
+        height: Height of the stage's images.
+        moves: Whether its weight moves within the stage: then it is a tensor of the batch.
+    """
+
+    penalty: Penalty
+    number: int
+    height: int
+    moves: bool
+
+    @property
+    def entry(self) -> str:
+        """Return the name of `weight * every` in the batch, where the weight moves."""
+        return f"weight of {type(self.penalty).__name__} {self.number}"
+
+    def weigh(self, value: Tensor, batch: TensorBatch) -> Tensor:
+        """Return the term: the penalty's value times `weight * every`.
+
+        Args:
+            value: Value of the penalty, 0-dim.
+            batch: The batch, or slice, that `terms` was given.
+        """
+        if self.moves:
+            factor = batch[self.entry]
+            assert factor is not None
+            return factor * value
+        weight = cast("float", at_height(self.penalty.weight, self.height))
+        return weight * self.penalty.every * value
 
 
 @runtime_checkable
@@ -226,7 +262,10 @@ class Optimizer(Protocol):
     """Builds torch optimizers."""
 
     def build(self, params: Iterable[nn.Parameter], stage: Stage) -> torch.optim.Optimizer:
-        """Build an optimizer for these parameters at this stage. The core carries over the state of those that stay."""
+        """Build an optimizer for these parameters at this stage. The core carries over the state of those that stay.
+
+        Settings that move within a stage are not known here: return the optimizer through `follow_clock`.
+        """
 
 
 class Reals(NamedTuple):
@@ -237,7 +276,8 @@ class Reals(NamedTuple):
 
 
 TensorBatch = Mapping[str, "Tensor | None"]
-"""A batch, or a slice of one, as named tensors with N rows each."""
+"""A batch, or a slice of one, as named tensors with N rows each. A 0-dim tensor holds for the whole batch: it is a
+number that moves from step to step, which a compiled step takes as it is."""
 
 GeneratorCall = Callable[["Tensor", "Tensor | None"], "Tensor"]
 """The generator: (latents (N, Z), labels (N,) or None) -> images (N, C, h, w)."""
@@ -273,6 +313,10 @@ class StepContext(Protocol):
     def images(self) -> int:
         """Return the clock, including the reals that this iteration has drawn."""
 
+    @property
+    def position(self) -> Position:
+        """Return the place on the clock at which this iteration began, where its moving settings have their values."""
+
     def reals(self) -> Reals:
         """Draw the next batch of the data at the stage's size, faded like the networks where `train.fade_reals` is on.
 
@@ -291,10 +335,11 @@ class StepContext(Protocol):
     def uniform(self, stream: str) -> Tensor:
         """Draw numbers (N,), uniform in [0, 1), like latents: mixing weights of penalties."""
 
-    def due(self, penalties: Sequence[Penalty]) -> tuple[Penalty, ...]:
+    def due(self, penalties: Sequence[Penalty]) -> tuple[DuePenalty, ...]:
         """Return the penalties that the next update of D adds: each at its every-th update in the stage.
 
-        An update of D is a call of `minimise` that moves D, however many reals it took.
+        An update of D is a call of `minimise` that moves D, however many reals it took. `terms` multiplies the value of
+        each by `due_penalty.weigh(value, batch)`: a weight that moves is in the batch that `minimise` hands to it.
         """
 
     def minimise(
@@ -306,7 +351,8 @@ class StepContext(Protocol):
             optimizer: Name of the optimizer among those that the update's `optimizers` returned.
             net: Network whose weights change, `generator` or `discriminator`.
             terms: Function that computes the terms of the batch, or of a slice of it.
-            batch: The batch.
+            batch: The batch. Put what moves from step to step in it, as a 0-dim tensor: a number that `terms` is bound
+                to is a constant of a compiled step.
             inference: Whether the other network runs in inference mode: normalised by its running statistics, which
                 stay as they are, and without dropout.
 
@@ -524,6 +570,7 @@ KINDS: dict[str, type] = {
     "penalties": Penalty,
     "updates": Update,
     "augmentations": Augmentation,
+    "curves": Curve,
     "optimizers": Optimizer,
     "datasets": Dataset,
     "switches": Switch,

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 from pggan_kit.errors import LARGEST_WHOLE_NUMBER, SettingError, check_at_least
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 PerStage: TypeAlias = T | Mapping[int, T]
 """A value, or a dict keyed by image height, of which the largest key not above the stage's height counts."""
@@ -137,13 +138,34 @@ class Position:
     stage_end: int
     total: int
 
+    @property
+    def phase_start(self) -> int:
+        """Return the image count at which the phase began."""
+        if self.phase == FADE:
+            return self.stage_start
+        return self.stage_start + self.stage.fade_images
+
+    @property
+    def phase_end(self) -> int:
+        """Return the image count at which the phase ends by its budget, or by the run's."""
+        if self.phase == FADE:
+            return min(self.stage_end, self.stage_start + self.stage.fade_images)
+        return self.stage_end
+
+    def __str__(self) -> str:
+        """Return the place for messages: `images 40000 (28x28, stable)`."""
+        return f"images {self.images} ({self.stage.size}, {self.phase})"
+
 
 @runtime_checkable
 class Curve(Protocol):
-    """A number that moves with the clock. It is a pure function of the position, so a resumed run needs no state."""
+    """A number that moves with the clock.
+
+    It is a pure function of the position: a resumed run needs no state, and all ranks have the same value.
+    """
 
     def at(self, position: Position) -> float:
-        """Return the value at a place on the clock."""
+        """Return the value at a place on the clock: a finite number, as a plain float, not a tensor."""
 
 
 Varying: TypeAlias = T | Curve | Mapping[int, T | Curve]
@@ -159,6 +181,21 @@ def value_at(setting: Varying[T], position: Position) -> T | float:
     value: Any = at_height(setting, position.stage.height)
     if isinstance(value, Curve):
         return value.at(position)
+    return cast("T", value)
+
+
+def is_moving(setting: Varying[Any]) -> bool:
+    """Return whether a setting is a curve, or a dict per stage that holds one."""
+    if isinstance(setting, Mapping):
+        return any(isinstance(value, Curve) for value in setting.values())
+    return isinstance(setting, Curve)
+
+
+def constant_at(setting: Varying[T], stage: Stage, instead: U) -> T | U:
+    """Return the value of a setting that holds throughout a stage, and `instead` where it moves within the stage."""
+    value: Any = at_height(setting, stage.height)
+    if isinstance(value, Curve):
+        return instead
     return cast("T", value)
 
 

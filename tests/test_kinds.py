@@ -11,14 +11,14 @@ from collections.abc import Callable
 import pytest
 from helpers.paths import ROOT
 
-from pggan_kit import testing
+from pggan_kit import components, testing
 from pggan_kit.ablation.settings import Ablation
 from pggan_kit.components import KINDS
 from pggan_kit.experiment import Experiment
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.scaffold import USES
 
-OF_OTHER_PARTS = {"penalties": "losses", "features": "metrics"}
+OF_OTHER_PARTS = {"penalties": "losses", "features": "metrics", "curves": "optimizers"}
 """Kinds that no setting of an experiment holds: a part of the other kind takes them."""
 
 SETUP = configparser.ConfigParser()
@@ -44,7 +44,7 @@ def shipped(kind: str) -> list[str]:
 
 def has_a_protocol(kind: str) -> None:
     protocol = KINDS[kind]
-    assert protocol.__module__ == "pggan_kit.components" and getattr(protocol, "_is_protocol", False)
+    assert getattr(components, protocol.__name__) is protocol and getattr(protocol, "_is_protocol", False)
     assert inspect.getdoc(protocol), f"the contract of {kind} stands in the docstring of {protocol.__name__}"
 
 

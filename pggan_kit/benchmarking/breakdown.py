@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit.benchmarking.rig import Rig
-from pggan_kit.components import Penalty, Reals
+from pggan_kit.components import DuePenalty, Penalty, Reals
 from pggan_kit.training.step import UpdateContext, average_each
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ def _time_step(rig: Rig, update: int, penalised: bool) -> dict[str, float]:
         def uniform(self, stream: str) -> Tensor:
             return watch.time("data", super().uniform, stream)
 
-        def due(self, penalties: Sequence[Penalty]) -> tuple[Penalty, ...]:
+        def due(self, penalties: Sequence[Penalty]) -> tuple[DuePenalty, ...]:
             return super().due(penalties) if penalised else ()
 
         def minimise(self, optimizer: str, net: str, *args: Any, **kwargs: Any) -> Any:

@@ -20,9 +20,10 @@ from pggan_kit.benchmarking.breakdown import measure_loop_overhead
 from pggan_kit.benchmarking.flops import count_forward_calls, sum_flops
 from pggan_kit.benchmarking.rig import Rig, has_fade
 from pggan_kit.benchmarking.timing import time_calls
+from pggan_kit.growth.moving_settings import list_moving_settings
 from pggan_kit.runs.average import AverageAge, format_percent, list_average_ages
 from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
+from pggan_kit.schedule import FADE, STABLE, Schedule, Stage, value_at
 from pggan_kit.system import distributed
 from pggan_kit.system.activities import track_items
 from pggan_kit.system.devices import peak_mib, read_memory_mib, reset_peak
@@ -92,6 +93,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         row["compiled"] = _list_compiled_phases(prepared, stage, schedule)
         row["batch_statistics"] = _list_group_sizes(prepared, stage, schedule)
         row |= _describe_average(ages.get(stage.index))
+        row["moving_settings"] = _list_values_of_moving_settings(prepared, stage, schedule)
 
         # Measure the stage if there is time, else extrapolate from the last that was measured.
         work = stage.batch_size * row["gflops"]
@@ -206,7 +208,18 @@ def _build_caption(rows: Sequence[dict[str, Any]]) -> str:
     ages = {row["size"]: row["average_before_stage"] for row in rows if row["average_before_stage"] is not None}
     old = ", ".join(f"{format_percent(share)} at {size}" for size, share in ages.items())
     average = f"share of G's average, at the stage's end, from before the stage: {old}"
-    return "\n".join([total, average, *_describe_groups(rows)])
+    return "\n".join([total, average, *_describe_moving_settings(rows), *_describe_groups(rows)])
+
+
+def _describe_moving_settings(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line for each setting that moves: `train.loss.penalties.0.weight: 10 -> 8 at 4x4, 8 -> 1 at 8x8`."""
+    stages: dict[str, list[str]] = {}
+    for row in rows:
+        for name, (begin, end) in row["moving_settings"].items():
+            texts = dict.fromkeys((f"{begin:.3g}", f"{end:.3g}"))
+            value = " -> ".join(texts)
+            stages.setdefault(name, []).append(f"{value} at {row['size']}")
+    return [f"{name}: {', '.join(values)}" for name, values in stages.items()]
 
 
 def _describe_groups(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -291,6 +304,17 @@ def _list_compiled_phases(prepared: Prepared, stage: Stage, schedule: Schedule) 
         if steps > 0 and compiling_pays(setting, steps):
             phases.append(phase)
     return phases
+
+
+def _list_values_of_moving_settings(prepared: Prepared, stage: Stage, schedule: Schedule) -> dict[str, list[float]]:
+    """Return the values that moving settings have where a stage begins and where it ends, by name."""
+    components = {path: component for path, (_, component) in prepared.built.components.items()}
+    starts = schedule.planned_starts()[: stage.index + 1]
+    places = [schedule.at(images, starts) for images in (starts[-1], schedule.end(starts))]
+    values: dict[str, list[float]] = {}
+    for name, setting in list_moving_settings(components).items():
+        values[name] = [value_at(setting, place) for place in places]
+    return values
 
 
 def _describe_average(age: AverageAge | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pggan_kit.components import KINDS
 from pggan_kit.errors import ConfigError, SettingError
-from pggan_kit.schedule import values_per_stage
+from pggan_kit.schedule import Curve, values_per_stage
 
 SelectorOf = Callable[[Any], str | None]
 """Returns the component that a value is, or None: `losses.Hinge` for an instance, `@losses.Hinge` for its factory."""
@@ -136,7 +136,10 @@ def check_arguments(
             continue
         hint = hints[name]
         if not fits_annotation(value, hint, selector_of):
-            raise SettingError(name, f"must be {describe_annotation(hint)}, not {format_value(value, selector_of)}")
+            complaint = f"must be {describe_annotation(hint)}, not {format_value(value, selector_of)}"
+            if _holds_curve(value, selector_of) and not _takes_curve(hint):
+                complaint += "; it cannot move with the clock"
+            raise SettingError(name, complaint)
 
         # A value holds from its height upwards, so one for the first stage is all that is needed.
         if base_height is not None and isinstance(value, Mapping) and is_per_stage(hint):
@@ -155,6 +158,17 @@ def is_per_stage(hint: Any) -> bool:
         if typing.get_origin(option) is collections.abc.Mapping and typing.get_args(option)[0] is int:
             return True
     return False
+
+
+def _takes_curve(hint: Any) -> bool:
+    """Return whether an annotation is `Varying[...]`, or another union with a curve."""
+    return _is_union(hint) and Curve in typing.get_args(hint)
+
+
+def _holds_curve(value: Any, selector_of: SelectorOf) -> bool:
+    """Return whether a value is a curve, or a dict per stage that holds one."""
+    values = value.values() if isinstance(value, Mapping) else (value,)
+    return any((selector_of(each) or "").startswith("curves.") for each in values)
 
 
 def fits_annotation(value: Any, hint: Any, selector_of: SelectorOf = _find_no_selector) -> bool:
@@ -227,6 +241,9 @@ def format_value(value: Any, selector_of: SelectorOf = _find_no_selector) -> str
     text = repr(value)
     if isinstance(value, (list, tuple)) and any(selector_of(item) for item in value):
         text = f"[{', '.join(format_value(item, selector_of) for item in value)}]"
+    if isinstance(value, Mapping) and any(selector_of(item) for item in value.values()):
+        items = [f"{key!r}: {format_value(item, selector_of)}" for key, item in value.items()]
+        text = f"{{{', '.join(items)}}}"
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}..."
     return text
@@ -238,6 +255,10 @@ def describe_annotation(hint: Any) -> str:
         return TYPE_NAMES[hint]
     origin = typing.get_origin(hint)
     options = typing.get_args(hint)
+    if _takes_curve(hint) and is_per_stage(hint):
+        plain = [option for option in options if option is not Curve and typing.get_origin(option) is None]
+        described = " or ".join(describe_annotation(option) for option in plain)
+        return f"{described}, a curve, as @curves.NAME(), or a dict of these by image height"
     if _is_union(hint):
         return " or ".join(dict.fromkeys(describe_annotation(option) for option in options))
     if origin is typing.Literal:

@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pggan_kit.api.prepare import prepare_run
+from pggan_kit.api.prepare import Prepared, prepare_run
 from pggan_kit.api.sample import draw
 from pggan_kit.errors import TrainingError, UserError
-from pggan_kit.report.alpha_lines import Trained, draw_alpha_lines
+from pggan_kit.growth.moving_settings import list_moving_settings
+from pggan_kit.report.alpha_lines import POINTS, Trained, draw_alpha_lines
 from pggan_kit.report.run_record import Curve, RunRecord
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator, restore_generator
 from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.schedule import Schedule, value_at
 from pggan_kit.system.seeding import fork_random_numbers
 
 GRID = 16
@@ -56,6 +58,7 @@ class RunPictures:
         fades: Strips by stage, from the last checkpoint before the fade's end.
         latent_size: Size Z of the latents; 0 where nothing could be drawn.
         alpha_lines: Alpha by clock for each stage, see `draw_alpha_lines`; None where only ticks record alpha.
+        moving_settings: Values over the clock of the settings that move, by name.
     """
 
     ends: dict[int, np.ndarray] = field(default_factory=dict)
@@ -65,6 +68,7 @@ class RunPictures:
     fades: dict[int, FadeStrip] = field(default_factory=dict)
     latent_size: int = 0
     alpha_lines: list[Curve] | None = None
+    moving_settings: dict[str, Curve] = field(default_factory=dict)
 
 
 def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 0) -> RunPictures:
@@ -82,6 +86,7 @@ def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 
         built = [prepare_run(ancestor.folder, plugins, needs_data=False)[0] for ancestor in chain]
         trained = [(prepared.resolve_schedule(), prepared.hooks()) for prepared in built]
         pictures.alpha_lines = _try_alpha_lines(run, trained, say)
+        pictures.moving_settings = draw_moving_settings(run, built[-1], trained[-1][0])
         strip_alphas = _strip_alphas(run, pictures.alpha_lines)
 
         # Each checkpoint is restored by the run that wrote it.
@@ -98,6 +103,29 @@ def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 
     except (UserError, TrainingError) as error:
         say(f"{run.folder}: not all pictures can be drawn: {error}")
     return pictures
+
+
+def draw_moving_settings(run: RunRecord, prepared: Prepared, schedule: Schedule) -> dict[str, Curve]:
+    """Return the values of the settings that move, by name: those of the run itself, from where it began.
+
+    Args:
+        run: The run.
+        prepared: Its experiment.
+        schedule: Its stages.
+    """
+    components = {path: component for path, (_, component) in prepared.built.components.items()}
+    settings = list_moving_settings(components)
+    began = (run.about.get("from") or {}).get("images", 0)
+    starts = [stage.start for stage in run.stages]
+    curves: dict[str, Curve] = {name: [] for name in settings}
+    for index, stage in enumerate(run.stages):
+        step = max(1, (stage.end - stage.start) // POINTS)
+        for clock in (*range(max(began, stage.start), stage.end, step), stage.end):
+            position = schedule.at(clock, starts[: index + 1])
+            for name, setting in settings.items():
+                if clock >= began:
+                    curves[name].append((clock, value_at(setting, position)))
+    return curves
 
 
 def _iterate_checkpoints(chain: Sequence[RunRecord], say: Say) -> Iterator[tuple[int, Snapshot]]:

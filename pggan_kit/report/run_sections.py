@@ -167,6 +167,7 @@ def curves_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -
     """Return losses, scores, metrics and alpha over the clock."""
     figures = plot_single_run(runs[0]) if len(runs) == 1 else plot_several_runs(runs)
     figures.append(plot_alpha(runs, [drawn.alpha_lines for drawn in pictures]))
+    figures += plot_moving_settings(runs, [drawn.moving_settings for drawn in pictures])
     text = "Vertical lines are the beginnings of stages, gray areas are fades (of most runs, where they differ)."
     return Section("Curves", [text], groups=[Group("", "plots", figures)])
 
@@ -240,6 +241,22 @@ def plot_alpha(runs: Sequence[RunRecord], exact: Sequence[list[Curve] | None]) -
     named = {name: [point for line in own for point in line] for name, own in lines.items()}
     draw = plots.plot_alphas(lines, dotted, find_usual_stages(runs))
     return make_plot("alpha", draw, _describe(runs, named, "alpha"), caption)
+
+
+def plot_moving_settings(runs: Sequence[RunRecord], settings: Sequence[Mapping[str, Curve]]) -> list[Figure]:
+    """Return a plot for each setting that moves in one of the runs, with a line for each run in which it does.
+
+    Args:
+        runs: The runs.
+        settings: Values over the clock by the setting's name, for each run.
+    """
+    figures = []
+    for name in dict.fromkeys(name for own in settings for name in own):
+        named = {run.name: own.get(name, []) for run, own in zip(runs, settings, strict=True)}
+        label = name.removeprefix("train.")
+        draw = plots.plot_curves(named, label, find_usual_stages(runs))
+        figures.append(make_plot(label, draw, _describe(runs, named, label), f"{name}, as the config gives it"))
+    return figures
 
 
 def _describe(runs: Sequence[RunRecord], named: Mapping[str, Curve], label: str) -> str:

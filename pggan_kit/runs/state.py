@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pggan_kit.errors import PluginError, RunError, SettingError, first_line
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.fade import NETS
+from pggan_kit.growth.moving_settings import check_over_schedule
 from pggan_kit.growth.networks import Discriminator, Generator, GrowingNetwork
 from pggan_kit.runs.average import calibrate_batch_norm, compute_decay, draw_calibration_labels, is_copy
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_tensors_to_cpu
@@ -128,6 +129,7 @@ class TrainState:
         self.scalers = {name: torch.amp.GradScaler(device.type, enabled=uses_float16) for name in NETS}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.renew_optimizers(reset=True)
+        check_over_schedule(schedule, experiment.loss.penalties, self.optimizers)
 
     @property
     def stage(self) -> Stage:
@@ -365,7 +367,10 @@ class TrainState:
             match_strides(optimizer)
             if own_settings:
                 for group, settings in zip(optimizer.param_groups, own_groups, strict=True):
-                    group.update(settings)
+                    # A rate that moved there, or was slowed down, leaves nothing behind here.
+                    params = group["params"]
+                    group.clear()
+                    group.update({"params": params, **settings})
         return reset
 
     def _grow_networks(self, bridged: Mapping[str, bool]) -> None:

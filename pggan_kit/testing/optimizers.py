@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
-from pggan_kit.schedule import Stage
+from pggan_kit.growth.moving_settings import set_to_clock
+from pggan_kit.schedule import Schedule, Stage
 from pggan_kit.testing.suite import StepSuite
 from pggan_kit.testing.support import are_equal, draw_noise, make_stages, require, save_and_load
 
@@ -32,10 +34,19 @@ class OptimizerSuite(StepSuite):
         """Return the stage that optimizers are built for."""
         return make_stages()[0]
 
+    def build(self, component: Any, params: Iterable[nn.Parameter], stage: Stage | None = None) -> Any:
+        """Return what the component builds, with the settings that it has at the start of a run or of a stage."""
+        stage = stage or self.stage()
+        built = component.build(params, stage)
+        schedule = Schedule(make_stages(), total=40)
+        if isinstance(built, torch.optim.Optimizer):
+            set_to_clock("under test", built, schedule.at(20 * stage.index, [0, 20][: stage.index + 1]))
+        return built
+
     def test_holds_all_parameters(self) -> None:
         """Require every given parameter in one of the groups, also where the parameters came from a generator."""
         params = [nn.Parameter(draw_noise(3, seed=i)) for i in range(3)]
-        built = self.make().build((param for param in params), self.stage())
+        built = self.build(self.make(), (param for param in params))
         require(
             isinstance(built, torch.optim.Optimizer), f"build() returns a {type(built).__name__}, no torch Optimizer"
         )
@@ -48,7 +59,7 @@ class OptimizerSuite(StepSuite):
     def test_descends(self) -> None:
         """Require a quadratic to become smaller."""
         params = [nn.Parameter(torch.ones(3)), nn.Parameter(-torch.ones(2, 2))]
-        descend(self.make().build(params, self.stage()), params, self.steps)
+        descend(self.build(self.make(), params), params, self.steps)
         size = sum(float(param.detach().square().sum()) for param in params)
         require(size < 7.0, f"after {self.steps} steps a quadratic has not become smaller ({size:.4g}, from 7)")
 
@@ -58,12 +69,12 @@ class OptimizerSuite(StepSuite):
         for renews in (False, True):
             params = [nn.Parameter(torch.linspace(0.5, 1.0, 3))]
             component = self.make()
-            optimizer = component.build(params, self.stage())
+            optimizer = self.build(component, params)
             descend(optimizer, params, 3)
 
             # A run does this where the networks grow.
             if renews:
-                renewed = component.build(params, self.stage())
+                renewed = self.build(component, params)
                 for param in params:
                     renewed.state[param] = optimizer.state[param]
                 optimizer = renewed
@@ -79,10 +90,10 @@ class OptimizerSuite(StepSuite):
         """Require a `state_dict` of data that an optimizer loads bit for bit."""
         params = [nn.Parameter(torch.linspace(0.5, 1.0, 3))]
         component = self.make()
-        optimizer = component.build(params, self.stage())
+        optimizer = self.build(component, params)
         descend(optimizer, params, 3)
         saved = save_and_load(optimizer.state_dict(), "the optimizer")
-        other = component.build([nn.Parameter(params[0].detach().clone())], self.stage())
+        other = self.build(component, [nn.Parameter(params[0].detach().clone())])
         other.load_state_dict(saved)
         require(
             are_equal(other.state_dict()["state"], saved["state"]),
@@ -96,7 +107,7 @@ class OptimizerSuite(StepSuite):
         small, large = make_stages((4, 8))
         component = self.make_with(**{self.lr_name: {4: 1e-3, 8: 5e-4}})
         for stage, wanted in ((small, 1e-3), (large, 5e-4)):
-            built = component.build([nn.Parameter(torch.ones(1))], stage)
+            built = self.build(component, [nn.Parameter(torch.ones(1))], stage)
             rate = float(built.param_groups[0]["lr"])
             require(
                 abs(rate - wanted) < 1e-12,

@@ -20,7 +20,7 @@ from pggan_kit.components import (
     StepContext,
     TensorBatch,
 )
-from pggan_kit.schedule import Stage, at_height
+from pggan_kit.schedule import Stage
 from pggan_kit.system.seeding import numpy_generator
 
 WIDTH = 6
@@ -161,10 +161,9 @@ class ToyUpdate:
 
             # Penalties that are due, weighted for the turns that were left out.
             terms = loss.discriminator(scores, fake_scores)
-            for index, penalty in enumerate(due):
-                value = penalty(lambda x: D(x, labels), images, fake, scores, fake_scores, mix)
-                weight: float = at_height(penalty.weight, images.shape[-2])
-                terms[f"{PENALTY}{index}"] = weight * penalty.every * value
+            for index, each in enumerate(due):
+                value = each.penalty(lambda x: D(x, labels), images, fake, scores, fake_scores, mix)
+                terms[f"{PENALTY}{index}"] = each.weigh(value, batch)
             return terms, {"real": scores.score, "fake": fake_scores.score}
 
         def compute_g_terms(

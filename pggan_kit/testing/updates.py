@@ -15,7 +15,7 @@ from torch import Tensor
 from pggan_kit.components import Reals, Scores, TensorBatch, Terms
 from pggan_kit.growth.fade import NETS
 from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import PerStage, Stage
+from pggan_kit.schedule import Position, Stage, Varying
 from pggan_kit.testing.suite import StepSuite, start_fade
 from pggan_kit.testing.support import are_equal, copy_weights, require
 from pggan_kit.testing.tiny_runs import make_run
@@ -217,7 +217,15 @@ class UpdateSuite(StepSuite):
             "a penalty's term is not multiplied by weight * every",
         )
 
-    def _step_with_penalty(self, weight: float, every: int) -> dict[str, Tensor]:
+        # A weight that moves is not the number that it was in an earlier step.
+        moving = self._step_with_penalty(HeldCurve(0.02), 100)
+        require(
+            are_equal(first, moving),
+            "a penalty's term has another weight where the weight is a curve: multiply its value by `due.weigh(value, "
+            "batch)`, which knows the weight at this place of the clock",
+        )
+
+    def _step_with_penalty(self, weight: Varying[float], every: int) -> dict[str, Tensor]:
         """Return D's weights after a step with a penalty."""
         state = self.state(ToyLoss([CountingPenalty(every, weight)]))
         self.step(state)
@@ -233,6 +241,21 @@ class UpdateSuite(StepSuite):
         require(loss.given, "the loss says needs_real, but its generator's terms are given no scores of reals")
 
 
+class HeldCurve:
+    """A curve that has one value everywhere.
+
+    Args:
+        value: The value.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def at(self, position: Position) -> float:
+        """Return the value."""
+        return self.value
+
+
 class CountingPenalty:
     """The mean square of reals' scores.
 
@@ -240,8 +263,8 @@ class CountingPenalty:
         calls: Number of calls so far.
     """
 
-    def __init__(self, every: int = 1, weight: float = 1.0) -> None:
-        self.weight: PerStage[float] = weight
+    def __init__(self, every: int = 1, weight: Varying[float] = 1.0) -> None:
+        self.weight = weight
         self.every = every
         self.calls = 0
 

@@ -17,7 +17,7 @@ def slice_batch(batch: Mapping[str, Tensor | None], count: int) -> Iterator[dict
     """Yield the slices of a batch.
 
     Args:
-        batch: Named tensors with N rows each; None stays None.
+        batch: Named tensors with N rows each; None stays None, and each slice gets the same 0-dim tensors.
         count: Number of slices.
 
     Raises:
@@ -25,12 +25,17 @@ def slice_batch(batch: Mapping[str, Tensor | None], count: int) -> Iterator[dict
     """
     # Check all rows before the first slice is worked on.
     for name, rows in batch.items():
-        if rows is not None and len(rows) % count:
+        if rows is not None and rows.dim() > 0 and len(rows) % count:
             raise ValueError(
                 f"micro_batch cuts a batch into {count} slices, over which {name}'s {len(rows)} rows do not divide"
             )
     for index in range(count):
-        yield {name: None if rows is None else rows[index::count] for name, rows in batch.items()}
+        piece: dict[str, Tensor | None] = {}
+        for name, rows in batch.items():
+            piece[name] = rows
+            if rows is not None and rows.dim() > 0:
+                piece[name] = rows[index::count]
+        yield piece
 
 
 def merge_slices(slices: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from pggan_kit.components import DuePenalty
 from pggan_kit.training.step import Work
 
 TF32_EPS = 2.0**-10
@@ -351,6 +352,9 @@ def name_components(function: Any) -> str:
     _, values = take_apart(function)
     names: list[str] = []
     for value in values:
-        components = value if isinstance(value, (tuple, list)) else [value]
-        names += [type(component).__name__ for component in components]
+        components = value if type(value) in (tuple, list) else [value]
+        for component in components:
+            if isinstance(component, DuePenalty):
+                component = component.penalty
+            names.append(type(component).__name__)
     return ", ".join(names)

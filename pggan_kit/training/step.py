@@ -11,6 +11,7 @@ from torch import Tensor
 from pggan_kit.components import (
     Critic,
     DiscriminatorCall,
+    DuePenalty,
     GeneratorCall,
     Penalty,
     Reals,
@@ -22,12 +23,13 @@ from pggan_kit.data.sampler import Source
 from pggan_kit.errors import did_you_mean, suggest
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.fade import NETS, fade_reals
+from pggan_kit.growth.moving_settings import find_weight, set_to_clock
 from pggan_kit.growth.networks import GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.derivatives import expect_second_derivatives
 from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import Stage
+from pggan_kit.schedule import Position, Stage, constant_at
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import torch_generator
 from pggan_kit.training.micro_batches import average_slices, merge_slices, slice_batch
@@ -43,7 +45,7 @@ class Work(NamedTuple):
     Attributes:
         net: `generator` or `discriminator`, whose parameters get gradients.
         terms: See `StepContext.minimise`.
-        batch: Named tensors with N rows each, which `terms` is given.
+        batch: Named tensors with N rows each, or 0-dim, which `terms` is given.
         alpha: 0-dim tensors by path, without the paths that do not fade.
         factor: 0-dim factor on the sum of the terms before it is differentiated; None for 1.
     """
@@ -115,6 +117,7 @@ class UpdateContext:
         experiment: The chosen components and settings.
         stage: The current stage.
         loss: The chosen loss.
+        position: See `StepContext.position`.
         drawn: Reals drawn in this iteration so far, over all ranks.
         alpha: See above.
     """
@@ -132,6 +135,7 @@ class UpdateContext:
         self.experiment = experiment
         self.stage = stage
         self.loss = experiment.loss
+        self.position: Position = state.position
         self.drawn = 0
         # What an update must not touch but through this object.
         self._state = state
@@ -139,6 +143,8 @@ class UpdateContext:
         self.alpha = alpha
         self._guard = guard
         self._compiler = compiler
+        # Weights of penalties that move, which are inputs of a compiled pass: nothing is compiled again while they do.
+        self._moving_weights: dict[str, Tensor] = {}
 
     @property
     def images(self) -> int:
@@ -179,10 +185,20 @@ class UpdateContext:
         generator = torch_generator(self.experiment.seed, "uniform", stream, *self._state.make_seed_names(self.drawn))
         return self._take_own_rows(torch.rand(self.stage.batch_size, generator=generator))
 
-    def due(self, penalties: Sequence[Penalty]) -> tuple[Penalty, ...]:
+    def due(self, penalties: Sequence[Penalty]) -> tuple[DuePenalty, ...]:
         """Return the penalties that the next update of D adds; see `StepContext.due`."""
         update = self._state.discriminator_updates
-        return tuple(penalty for penalty in penalties if update % penalty.every == 0)
+        due = []
+        for number, penalty in enumerate(penalties):
+            if update % penalty.every:
+                continue
+            weight = find_weight(penalty, self.position)
+            moves = constant_at(penalty.weight, self.stage, instead=None) is None
+            each = DuePenalty(penalty, number, self.stage.height, moves)
+            if moves:
+                self._moving_weights[each.entry] = torch.full((), weight * penalty.every, device=self._state.device)
+            due.append(each)
+        return tuple(due)
 
     def minimise(
         self, optimizer: str, net: str, terms: Terms, batch: TensorBatch, *, inference: bool = False
@@ -196,10 +212,15 @@ class UpdateContext:
             # Counted before anything can fail: an update that is dropped has had its turn.
             state.discriminator_updates += 1
 
+        # A weight that moves goes with D's batch, to which penalties belong.
+        if net == "discriminator":
+            batch = {**batch, **self._moving_weights}
+
         moving = state.network(net)
         fixed = state.network("discriminator" if net == "generator" else "generator")
         chosen = state.optimizers[optimizer]
         scaler = state.scalers[net]
+        set_to_clock(optimizer, chosen, self.position)
         _set_requires_grad(fixed, False)
         _set_requires_grad(moving, True)
         _clear_gradients(chosen, moving)

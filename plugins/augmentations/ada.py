@@ -9,7 +9,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pggan_kit import ConfigError, Run, TrainState, check_at_least, check_between, hookimpl, world_size
+from pggan_kit import (
+    ConfigError,
+    Run,
+    SettingError,
+    TrainState,
+    Varying,
+    check_at_least,
+    check_between,
+    hookimpl,
+    value_at,
+    world_size,
+)
 from pggan_plugins.augmentations import colour, geometry
 from pggan_plugins.augmentations.policy import check_policy
 from pggan_plugins.augmentations.random_draws import RandomDraws
@@ -42,8 +53,8 @@ class ADA:
 
     Args:
         policy: Names of the groups to apply: any of those three, each once.
-        target: Target of r_t, in (-1, 1); None keeps p constant.
-        p: Probability at the start, in [0, 1].
+        target: Target of r_t, in (-1, 1); None leaves p as it is given.
+        p: Probability at the start, in [0, 1]. Without a target it may be per stage or a curve.
         interval: Number of images between two corrections of p, at least 1; there is at most one correction a step.
         adjust_images: Number of images in which p would rise from 0 to 1, at least 1.
 
@@ -55,25 +66,28 @@ class ADA:
         self,
         policy: Sequence[str] = GROUPS,
         target: float | None = 0.6,
-        p: float = 0.0,
+        p: Varying[float] = 0.0,
         interval: int = 256,
         adjust_images: int = 500_000,
     ) -> None:
         check_between("target", target, -1, 1, low_included=False, high_included=False)
         check_between("p", p, 0, 1)
+        if target is not None and not isinstance(p, (int, float)):
+            raise SettingError("p", "is corrected towards the target, so it is a number: or bind target = None")
         for name, value in (("interval", interval), ("adjust_images", adjust_images)):
             check_at_least(name, value, 1)
 
         self.policy = check_policy(policy, GROUPS)
         self.target = target
-        self.first_p = float(p)
+        self.first_p = p
         self.interval = interval
         self.adjust_images = adjust_images
         self._reset(torch.device("cpu"))
 
     def _reset(self, device: torch.device) -> None:
         """Set the state to that at the start of a run."""
-        self.p = torch.tensor(self.first_p, dtype=torch.float32, device=device)
+        first_p = self.first_p if isinstance(self.first_p, (int, float)) else 0.0
+        self.p = torch.tensor(first_p, dtype=torch.float32, device=device)
         self.sign_sum = torch.tensor(0.0, dtype=torch.float32, device=device)
         self.gathered = 0
         self.clock = 0
@@ -98,6 +112,7 @@ class ADA:
     def before_stage(self, state: TrainState) -> None:
         """Note the clock, from which the images of the next step are counted, after a resume too."""
         self.clock = state.images
+        self._set_p_to_clock(state)
 
     @hookimpl
     def after_step(self, state: TrainState, losses: Mapping[str, Tensor]) -> None:
@@ -111,6 +126,7 @@ class ADA:
         self.clock = state.images
         state.means.add({P_TAG: self.p})
         if self.target is None:
+            self._set_p_to_clock(state)
             return
 
         if SIGN_TAG not in losses:
@@ -133,9 +149,23 @@ class ADA:
     @hookimpl
     def load_state(self, saved: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
-        self.p.fill_(saved["p"])
+        if self.target is not None:
+            self.p.fill_(saved["p"])
         self.sign_sum.fill_(saved["sign_sum"])
         self.gathered = saved["gathered"]
+
+    def _set_p_to_clock(self, state: TrainState) -> None:
+        """Set a p that moves, or is given per stage, to its value at the clock.
+
+        Raises:
+            ConfigError: A curve's value is no probability.
+        """
+        if isinstance(self.first_p, (int, float)):
+            return
+        p: float = value_at(self.first_p, state.position)
+        if not 0 <= p <= 1:
+            raise ConfigError(f"augmentations.ADA.p must be in [0, 1], and is {p} at {state.position}")
+        self.p.fill_(p)
 
     def _correct_p(self, target: float) -> None:
         mean_sign = self.sign_sum / self.gathered

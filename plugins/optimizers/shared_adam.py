@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pggan_kit import PerStage, Stage, at_height
+from pggan_kit import Varying
 from pggan_plugins.optimizers.adam import Adam
 
 
@@ -27,12 +27,20 @@ class SharedAdam(Adam):
         ValueError: A value out of range.
     """
 
-    def __init__(self, lr: PerStage[float] = 2e-4, beta1: float = 0.5, beta2: float = 0.999, eps: float = 1e-7) -> None:
+    def __init__(
+        self,
+        lr: Varying[float] = 2e-4,
+        beta1: Varying[float] = 0.5,
+        beta2: Varying[float] = 0.999,
+        eps: float = 1e-7,
+    ) -> None:
         super().__init__(lr, beta1, beta2, eps)
 
-    def build(self, params: Iterable[nn.Parameter], stage: Stage) -> torch.optim.Optimizer:
-        """Build an optimizer at this stage's learning rate."""
-        return SharedCounterAdam(params, at_height(self.lr, stage.height), self.betas, self.eps)
+    def make_optimizer(
+        self, params: Iterable[nn.Parameter], rate: float, betas: tuple[float, float]
+    ) -> torch.optim.Optimizer:
+        """Return an Adam with one counter."""
+        return SharedCounterAdam(params, rate, betas, self.eps)
 
 
 class SharedCounterAdam(torch.optim.Optimizer):

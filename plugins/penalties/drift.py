@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pggan_kit import Critic, PerStage, Scores
+from pggan_kit import Critic, Scores, Varying
 from pggan_plugins.penalties.weighted_penalty import WeightedPenalty
 
 
@@ -15,7 +15,7 @@ class Drift(WeightedPenalty):
         weight, every: See `WeightedPenalty`.
     """
 
-    def __init__(self, weight: PerStage[float] = 1e-3, every: int = 1) -> None:
+    def __init__(self, weight: Varying[float] = 1e-3, every: int = 1) -> None:
         super().__init__(weight, every)
 
     def __call__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pggan_kit import Critic, PerStage, Scores, at_least_float32, check_above, image_gradients
+from pggan_kit import Critic, Scores, Varying, at_least_float32, check_above, image_gradients
 from pggan_plugins.penalties.weighted_penalty import WeightedPenalty
 
 
@@ -24,7 +24,7 @@ class GradientPenalty(WeightedPenalty):
         ValueError: A value is out of range.
     """
 
-    def __init__(self, weight: PerStage[float] = 10.0, target: float = 1.0, every: int = 1) -> None:
+    def __init__(self, weight: Varying[float] = 10.0, target: float = 1.0, every: int = 1) -> None:
         super().__init__(weight, every)
         check_above("target", target, 0)
         self.target = target
@@ -47,7 +47,7 @@ class R1(WeightedPenalty):
         weight, every: See `WeightedPenalty`.
     """
 
-    def __init__(self, weight: PerStage[float] = 10.0, every: int = 1) -> None:
+    def __init__(self, weight: Varying[float] = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
     def __call__(
@@ -64,7 +64,7 @@ class R2(WeightedPenalty):
         weight, every: See `WeightedPenalty`.
     """
 
-    def __init__(self, weight: PerStage[float] = 10.0, every: int = 1) -> None:
+    def __init__(self, weight: Varying[float] = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
     def __call__(

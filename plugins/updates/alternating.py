@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,18 +11,20 @@ from torch import Tensor, nn
 
 from pggan_kit import (
     ChosenOptimizers,
+    ConfigError,
     DiscriminatorCall,
+    DuePenalty,
     GeneratorCall,
     Loss,
-    Penalty,
-    PerStage,
+    Position,
     Scores,
     Stage,
     StepContext,
     TensorBatch,
-    at_height,
+    Varying,
     check_at_least,
     scores_of_each,
+    value_at,
 )
 from pggan_plugins.updates.terms import add_penalties, report_step, score_reals
 
@@ -30,13 +33,14 @@ class Alternating:
     """n_critic updates of D, then one of G, with fresh latents for each (Karras et al. 2018, appendix A.1).
 
     Args:
-        n_critic: The number of updates of D for each of G, at least 1; may be per stage. Each draws its own reals.
+        n_critic: The number of updates of D for each of G, at least 1; may be per stage or a curve, whose values
+            are rounded. Each draws its own reals.
 
     Raises:
         ValueError: A value out of range, or a network without an optimizer.
     """
 
-    def __init__(self, n_critic: PerStage[int] = 1) -> None:
+    def __init__(self, n_critic: Varying[int] = 1) -> None:
         check_at_least("n_critic", n_critic, 1)
         self.n_critic = n_critic
 
@@ -60,7 +64,7 @@ class Alternating:
         # Update D, each time on reals and latents of its own.
         d_losses: list[dict[str, Tensor]] = []
         d_scores: list[dict[str, Tensor]] = []
-        for _ in range(at_height(self.n_critic, ctx.stage.height)):
+        for _ in range(self._count_critic_updates(ctx.position)):
             reals = ctx.reals()
             batch: dict[str, Tensor | None] = {
                 "real": reals.images,
@@ -83,9 +87,20 @@ class Alternating:
         g_losses, _ = ctx.minimise("generator", "generator", g_terms, batch)
         return report_step(d_losses, g_losses, d_scores, ctx.loss.penalties)
 
+    def _count_critic_updates(self, position: Position) -> int:
+        """Return n_critic at a place on the clock.
+
+        Raises:
+            ConfigError: A curve's value is no number that rounds to at least 1.
+        """
+        value = value_at(self.n_critic, position)
+        if not 0.5 <= value < math.inf:
+            raise ConfigError(f"updates.Alternating.n_critic must round to at least 1, and is {value} at {position}")
+        return max(1, round(value))
+
 
 def discriminator_terms(
-    G: GeneratorCall, D: DiscriminatorCall, batch: TensorBatch, loss: Loss, due: Sequence[Penalty]
+    G: GeneratorCall, D: DiscriminatorCall, batch: TensorBatch, loss: Loss, due: Sequence[DuePenalty]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Compute the loss's terms and the weighted penalties that are due.
 
@@ -108,7 +123,7 @@ def discriminator_terms(
     def critic(images: Tensor) -> Scores:
         return D(images, labels)
 
-    add_penalties(terms, loss.penalties, due, critic, (real, fake), (real_scores, fake_scores), mix)
+    add_penalties(terms, loss.penalties, due, batch, critic, (real, fake), (real_scores, fake_scores), mix)
     return terms, {"real": real_scores.score, "fake": fake_scores.score}
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from pggan_kit import (
     ChosenOptimizers,
     DiscriminatorCall,
+    DuePenalty,
     GeneratorCall,
     Loss,
-    Penalty,
     Scores,
     Stage,
     StepContext,
@@ -100,7 +100,7 @@ def generator_terms(
 
 
 def discriminator_terms(
-    G: GeneratorCall, D: DiscriminatorCall, batch: TensorBatch, loss: Loss, due: Sequence[Penalty]
+    G: GeneratorCall, D: DiscriminatorCall, batch: TensorBatch, loss: Loss, due: Sequence[DuePenalty]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Compute the loss's terms and the weighted penalties that are due.
 
@@ -125,7 +125,7 @@ def discriminator_terms(
     def critic(images: Tensor) -> Scores:
         return D(images, labels)
 
-    add_penalties(terms, loss.penalties, due, critic, (real, fake), (real_scores, fake_scores), mix)
+    add_penalties(terms, loss.penalties, due, batch, critic, (real, fake), (real_scores, fake_scores), mix)
     return terms, {"real": real_scores.score, "fake": fake_scores.score}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pggan_kit import Critic, DiscriminatorCall, Loss, Penalty, Scores, at_height
+from pggan_kit import Critic, DiscriminatorCall, DuePenalty, Loss, Penalty, Scores, TensorBatch
 
 
 def name_penalties(penalties: Sequence[Penalty]) -> list[str]:
@@ -25,7 +25,8 @@ def name_penalties(penalties: Sequence[Penalty]) -> list[str]:
 def add_penalties(
     terms: dict[str, Tensor],
     penalties: Sequence[Penalty],
-    due: Sequence[Penalty],
+    due: Sequence[DuePenalty],
+    batch: TensorBatch,
     critic: Critic,
     images: tuple[Tensor, Tensor],
     scores: tuple[Scores, Scores],
@@ -37,6 +38,7 @@ def add_penalties(
         terms: The loss's terms; the penalties' are added in place.
         penalties: All penalties of the loss; their order decides the names.
         due: The penalties to add.
+        batch: The batch that `terms` was given, which holds weights that move.
         critic: D, with its labels bound.
         images: Reals and fakes, (N, C, h, w) each.
         scores: The scores of reals and of fakes.
@@ -45,19 +47,13 @@ def add_penalties(
     Raises:
         ValueError: A term of the loss itself with a penalty's name.
     """
-    # Select by identity: penalties of one class may be equal.
-    selected = []
-    for name, penalty in zip(name_penalties(penalties), penalties, strict=True):
-        if any(penalty is each for each in due):
-            selected.append((name, penalty))
-    assert len(selected) == len(due), "only penalties of the loss are due"
-
     # A lazy penalty is added rarely, and weighs more to make up for it.
-    for name, penalty in selected:
+    names = name_penalties(penalties)
+    for each in due:
+        name = names[each.number]
         if name in terms:
             raise ValueError(f"the loss has a term {name}, which is the name of its penalty's term: rename one of them")
-        weight: float = at_height(penalty.weight, images[0].shape[-2])
-        terms[name] = weight * penalty.every * penalty(critic, *images, *scores, mix)
+        terms[name] = each.weigh(each.penalty(critic, *images, *scores, mix), batch)
 
 
 def unscale_penalties(terms: Mapping[str, Tensor], penalties: Sequence[Penalty]) -> dict[str, Tensor]:

@@ -174,6 +174,7 @@ def test_objects_give_what_names_give(tiny: Tiny, stub: str) -> None:
 def test_objects_begin_each_run_as_new_ones_would(tiny: Tiny, stub: str) -> None:
     """Adam's rate has fallen and ADA's p has moved at the end of the first run: the second begins with neither."""
     from pggan_plugins.augmentations import ADA
+    from pggan_plugins.curves import Linear
     from pggan_plugins.losses import NonSaturating
     from pggan_plugins.observers import TransitionShock
     from pggan_plugins.optimizers import Adam
@@ -185,8 +186,8 @@ def test_objects_begin_each_run_as_new_ones_would(tiny: Tiny, stub: str) -> None
             "train.switch": Nudged(),
             "train.augmentation": ADA(p=0.2, target=-0.9, interval=4, adjust_images=20),
             "train.observers": [TransitionShock(count=4)],
-            "train.generator_optimizer": Adam(decay_images=40, decay_to=0.0),
-            "train.discriminator_optimizer": Adam(decay_images=40, decay_to=0.0),
+            "train.generator_optimizer": Adam(lr=Linear(1e-3, 0.0)),
+            "train.discriminator_optimizer": Adam(lr=Linear(1e-3, 0.0)),
         }
 
     used = make_parts()

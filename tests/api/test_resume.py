@@ -26,9 +26,15 @@ RICH = [
     "augmentations.ADA.adjust_images = 100",
     "losses.Hinge.penalties = [@penalties.R1()]",
     "penalties.R1.every = 3",
-    "optimizers.Adam.decay_images = 24",
+    "optimizers.Adam.lr = @curves.Linear()",
+    "curves.Linear.begin = 1e-3",
+    "curves.Linear.end = 1e-4",
+    "curves.Linear.start_images = -24",
+    "penalties.R1.weight = @curves.Exponential()",
+    "curves.Exponential.begin = 10.0",
+    "curves.Exponential.end = 1.0",
 ]
-"""Adaptive augmentation, a lazy penalty and a falling learning rate: everything that keeps a state."""
+"""Adaptive augmentation, a lazy penalty, and a falling learning rate and weight: all that moves or keeps a state."""
 
 SHARED = [
     "train.update = @updates.JointBatch()",

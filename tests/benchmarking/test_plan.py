@@ -119,6 +119,30 @@ def test_compiled_phases_are_shown(tiny: Callable[..., str], cli: Cli, stub: str
     assert "less, as train.compile compiles 4x4 (stable), 8x8 (fade and stable), 16x16 (fade and stable)" in shown
 
 
+def test_settings_that_move_are_shown(tiny: Callable[..., str], cli: Cli, stub: str, costs: None) -> None:
+    """At the beginning and the end of each stage; one within another, and one that is shared, count once."""
+    config = tiny(
+        "g/optimizers.Adam.lr = {4: 1e-3, 8: @curves.WarmUp()}",
+        "curves.WarmUp.value = @curves.Linear()",
+        "curves.WarmUp.images = 16",
+        "curves.Linear.begin = 1.0",
+        "curves.Linear.end = 0.0",
+        "updates.Alternating.n_critic = @curves.Steps()",
+        "curves.Steps.values = {0: 2, 24: 1}",
+    )
+    rate = "train.generator_optimizer.lr"
+    critics = "train.update.n_critic"
+    assert [row["moving_settings"] for row in plan_rows(config, stub)] == [
+        {rate: [1e-3, 1e-3], critics: [2, 2]},
+        {rate: [pytest.approx(0.4), pytest.approx(0.4)], critics: [2, 1]},
+        {rate: [pytest.approx(0.4), 0.0], critics: [1, 1]},
+    ]
+    shown = " ".join(cli("plan", config, "--plugin", stub).stdout.split())
+    assert "train.update.n_critic: 2 at 4x4, 2 -> 1 at 8x8, 1 at 16x16" in shown
+    assert "train.generator_optimizer.lr: 0.001 at 4x4, 0.4 at 8x8, 0.4 -> 0 at 16x16" in shown
+    assert [row["moving_settings"] for row in plan_rows(tiny(), stub)] == [{}, {}, {}]
+
+
 JOINT = (
     "train.update = @updates.JointBatch()",
     "updates.JointBatch.optimizer = @optimizers.SharedAdam()",

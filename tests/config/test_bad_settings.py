@@ -27,6 +27,7 @@ CHOSEN_BY = {
     "penalties": "losses.Hinge.penalties = [@{}()]",
     "updates": "train.update = @{}()",
     "augmentations": "train.augmentation = @{}()",
+    "curves": "optimizers.Adam.lr = @{}()",
     "optimizers": "train.generator_optimizer = @{}()",
     "datasets": "train.dataset = @{}()",
     "switches": "train.switch = @{}()",
@@ -37,6 +38,7 @@ CHOSEN_BY = {
 """Lines that bring a component of each kind into the tiny experiment."""
 
 NEEDED = {
+    "curves.Steps.values": "{0: 1e-3}",
     "datasets.Torch.dataset": "[1, 2]",
     "metrics.FrechetDistance.features": "@features.Digits()",
     "metrics.KernelDistance.features": "@features.Digits()",
@@ -46,6 +48,14 @@ NEEDED = {
 """Values of parameters without a default that are neither a string nor a number."""
 
 ANY_NUMBER = {
+    "curves.Constant.value": "what a curve stands for decides",
+    **{f"curves.{name}.{end}": "the same" for name in ("Linear", "Cosine") for end in ("begin", "end")},
+    "curves.WarmUp.value": "the same",
+    **{
+        f"curves.{name}.{place}_images": "below 0 counts from the end"
+        for name in ("Linear", "Cosine", "Exponential")
+        for place in ("start", "end")
+    },
     "losses.LeastSquares.fake_target": "scores are unbounded",
     "losses.LeastSquares.real_target": "scores are unbounded",
     "losses.LeastSquares.generator_target": "scores are unbounded",
@@ -217,6 +227,44 @@ def test_a_value_out_of_range_is_refused(target: str, value: str, complaint: str
     message = rejected(r"tiny\.gin:17: ", f"{target} = {value}")
     assert complaint in message
     assert target in message or "too large" in message
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "complaint"),
+    [
+        (
+            "optimizers.Adam.eps",
+            "@curves.Constant()",
+            "a number, not @curves.Constant(); it cannot move with the clock",
+        ),
+        ("train.seed", "@curves.Constant()", "a whole number, not @curves.Constant(); it cannot move with the clock"),
+        (
+            "schedule.batch_size",
+            "{4: @curves.Constant()}",
+            "a whole number or a dict of a whole number to a whole number, not {4: @curves.Constant()}; it cannot move",
+        ),
+        ("train.loss", "@curves.Constant()", "a component, as @losses.NAME(), not @curves.Constant(); it cannot move"),
+        (
+            "optimizers.Adam.lr",
+            "@curves.Constant",
+            "a number, a curve, as @curves.NAME(), or a dict of these by image height, not @curves.Constant without",
+        ),
+        ("optimizers.Adam.lr", "{4: @curves.Constant}", "{4: @curves.Constant without its parentheses ()}"),
+        ("optimizers.Adam.lr", "@losses.Hinge()", "or a dict of these by image height, not @losses.Hinge()"),
+        ("optimizers.Adam.lr", "{8: @curves.Constant()}", "no value for height 4"),
+        ("curves.Constant.value", "@other/curves.Constant()", "must be a number, not "),
+    ],
+)
+def test_a_curve_is_taken_where_a_setting_may_move_and_nowhere_else(
+    target: str, value: str, complaint: str, rejected: Callable[..., str]
+) -> None:
+    lines = ["optimizers.Adam.beta1 = @curves.Constant()", "other/curves.Constant.value = 0.0"]
+    if not target.startswith("curves."):
+        lines.append("curves.Constant.value = 0.0")
+    if "@other" not in value:
+        lines.append("optimizers.Adam.beta2 = @other/curves.Constant()")
+    message = rejected(rf"tiny\.gin:\d+: {target} ", *lines, f"{target} = {value}")
+    assert complaint in message
 
 
 ONE_OF_EACH = {target: value for target, value, _ in reversed(RANGES)}

@@ -48,8 +48,8 @@ def test_a_scoped_binding_wins_in_its_scope_and_only_there(build: Build) -> None
     built = build("optimizers.Adam.lr = 0.5", "optimizers.Adam.beta1 = 0.25", "d/optimizers.Adam.lr = 0.75")
     generator = built.experiment.generator_optimizer
     discriminator = built.experiment.discriminator_optimizer
-    assert (generator.lr, generator.betas[0]) == (0.5, 0.25)
-    assert (discriminator.lr, discriminator.betas[0]) == (0.75, 0.25)
+    assert (generator.lr, generator.beta1) == (0.5, 0.25)
+    assert (discriminator.lr, discriminator.beta1) == (0.75, 0.25)
 
 
 def test_an_outer_scope_applies_within_inner_ones_and_references_inherit_it(build: Build) -> None:
@@ -225,7 +225,7 @@ def test_a_macro_of_a_component_makes_an_instance_at_each_use_in_a_scope_of_its_
 def test_a_block_binds_each_of_its_lines(build: Build) -> None:
     built = build("d/optimizers.Adam:", "    lr = 0.5  # half", "", "    beta1 = 0.25", "train.seed = 4")
     assert built.experiment.discriminator_optimizer.lr == 0.5
-    assert built.experiment.discriminator_optimizer.betas[0] == 0.25
+    assert built.experiment.discriminator_optimizer.beta1 == 0.25
     assert built.experiment.seed == 4
 
 

@@ -17,6 +17,7 @@ import pggan_kit.testing as suites
 from pggan_kit import Quantity, Scores, check_at_least, hookimpl
 from pggan_kit.components import Trial
 from pggan_kit.layers.resampling import Area
+from pggan_kit.schedule import Position
 from pggan_kit.testing.toys import ToyArchitecture, ToyDataset, ToyLoss, ToyOptimizer, ToyUpdate
 from pggan_kit.training.step import image_gradients
 
@@ -110,12 +111,20 @@ class InTurn:
             raise
 
 
+class SpentShare:
+    """A sound curve."""
+
+    def at(self, position: Position) -> float:
+        return position.images / position.total
+
+
 SOUND: dict[type[suites.Suite], Callable[[], Any]] = {
     suites.ArchitectureSuite: ToyArchitecture,
     suites.ResamplingSuite: Area,
     suites.LossSuite: ToyLoss,
     suites.PenaltySuite: SquaredScores,
     suites.AugmentationSuite: Flip,
+    suites.CurveSuite: SpentShare,
     suites.OptimizerSuite: ToyOptimizer,
     suites.SwitchSuite: Ramp,
     suites.UpdateSuite: ToyUpdate,

@@ -287,6 +287,27 @@ def test_alpha_is_what_the_switch_gives_between_ticks_too(
         assert said == []
 
 
+def test_settings_that_move_are_drawn_over_the_clock(
+    pair: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a branch from images 8 on, where it began; a run whose settings do not move has no line."""
+    monkeypatch.chdir(pair.folder)
+    lines = ["g/optimizers.Adam.lr = @curves.Linear()", "curves.Linear.begin = 0.002", "curves.Linear.end = 0.0"]
+    moving = tmp_path / "moving"
+    train("tiny.gin", lines, run_dir=moving, plugins=[str(STUB)], start_from="soft@0")
+
+    records = [read_run(folder) for folder in (moving, pair.folder / "soft")]
+    section = curves_section(records, [draw_run(record, pytest.fail) for record in records])
+    (figure,) = [each for each in section.groups[0].figures if each.caption.startswith("train.generator_optimizer.lr")]
+    assert figure.draw is not None
+    axes = Figure().add_subplot()
+    figure.draw(axes)
+    (line,) = [each for each in axes.lines if len(each.get_xdata()) > 2]
+    clocks = list(line.get_xdata())
+    assert (clocks[0], clocks[-1]) == (8, 40)
+    assert list(line.get_ydata()) == pytest.approx([0.002 * (1 - clock / 40) for clock in clocks])
+
+
 def test_a_switch_that_cannot_be_asked_again_leaves_dots(
     copied: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -211,7 +211,6 @@ def test_through_a_fade_the_averaged_images_stay_digits(tmp_path: Path) -> None:
         "architectures.PGGAN.channels = {7: 32, 14: 16}",
         "optimizers.Adam.lr = {7: 16e-3, 14: 8e-3}",
         "train.precision = 'float32'",
-        "optimizers.Adam.decay_images = 0",
         "datasets.MNIST.limit = 2_000",
         "train.observers = []",
         "train.device = 'cpu'",

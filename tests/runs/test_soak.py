@@ -73,7 +73,10 @@ train.update = @updates.Alternating()
 updates.Alternating.n_critic = {4: 1, 8: 2}
 train.generator_optimizer = @g/optimizers.Adam()
 train.discriminator_optimizer = @d/optimizers.Adam()
-optimizers.Adam.decay_images = 1_000
+optimizers.Adam.lr = @curves.Cosine()
+curves.Cosine.begin = 1e-3
+curves.Cosine.end = 1e-4
+curves.Cosine.start_images = -1_000
 """
 
 JOINT = """\

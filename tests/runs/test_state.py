@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.defects import SquaredScores
 
-from pggan_kit import Scores, hookimpl
-from pggan_kit.errors import RunError
+from pggan_kit import Scores, check_at_least, follow_clock, hookimpl
+from pggan_kit.errors import ConfigError, RunError
+from pggan_kit.growth.learning_rates import set_learning_factor
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TickMeans, TrainState
-from pggan_kit.schedule import ScheduleSettings
+from pggan_kit.schedule import Position, ScheduleSettings
 from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
 from pggan_kit.testing.support import are_equal, draw_noise
 from pggan_kit.testing.tiny_runs import make_tiny_experiment, summarize_run, train_tiny
-from pggan_kit.testing.toys import ToyDataset, ToyLoss, ToySampler
+from pggan_kit.testing.toys import ToyDataset, ToyLoss, ToyOptimizer, ToySampler
 from pggan_kit.training.step import UpdateContext, image_gradients
 from pggan_plugins.architectures import PGGAN, ResNet
 from pggan_plugins.losses import WGANGP, Hinge
@@ -330,6 +332,81 @@ def test_ranks_share_out_the_global_batch(monkeypatch: pytest.MonkeyPatch, world
         assert rows == {tuple(row.flatten().tolist()) for row in wanted[name]}, name
 
 
+class Following(ToyOptimizer):
+    """Follows the clock with a rate, and with nothing else.
+
+    Args:
+        rate: The rate after so many images.
+    """
+
+    def __init__(self, rate: Callable[[int], float]) -> None:
+        self.rate = rate
+
+    def build(self, params: Any, stage: Any) -> torch.optim.Optimizer:
+        return follow_clock(super().build(params, stage), lambda position: {"lr": self.rate(position.images)})
+
+
+def test_a_users_optimizer_follows_the_clock_without_hooks() -> None:
+    """Each of two runs that share the component has its own clock, and a growth policy's factor stays."""
+    shared = Following(lambda images: 0.1 / (1 + images))
+    first, second = (make_state(generator_optimizer=shared) for _ in range(2))
+    set_learning_factor(first.optimizers["G"].param_groups[0], 0.5)
+    run_step(first)
+    run_step(first)
+    run_step(second)
+    rates = [state.optimizers["G"].param_groups[0]["lr"] for state in (first, second)]
+    assert rates == pytest.approx([0.5 * 0.1 / 5, 0.1])
+    assert first.optimizers["D"].param_groups[0]["lr"] == 0.05
+
+
+def test_a_rate_that_moved_leaves_nothing_behind_where_settings_are_new() -> None:
+    moving = make_state(generator_optimizer=Following(lambda images: 0.1))
+    set_learning_factor(moving.optimizers["G"].param_groups[0], 0.5)
+    run_step(moving)
+    plain = make_state()
+    plain.load_snapshot(moving.take_snapshot(), own_settings=True)
+    (group,) = plain.optimizers["G"].param_groups
+    assert group["lr"] == 0.05 and not {"rate", "learning_factor"} & set(group)
+    assert plain.optimizers["G"].state
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (
+            lambda: {"loss": ToyLoss([SquaredScores(Falling())])},
+            "the weight of SquaredScores must be finite and",
+        ),
+        (
+            lambda: {"generator_optimizer": Refusing()},
+            r"^the optimizer G: lr must be at least 0, and is -\S+, at images 21 \(8x8, stable\)$",
+        ),
+    ],
+)
+def test_what_leaves_its_range_somewhere_in_the_schedule_is_found_at_once(chosen: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_state(**chosen())
+
+
+class Falling:
+    """A curve that falls below 0 after 20 images."""
+
+    def at(self, position: Position) -> float:
+        return 20 - position.images
+
+
+class Refusing(ToyOptimizer):
+    """Checks its rate itself."""
+
+    def build(self, params: Any, stage: Any) -> torch.optim.Optimizer:
+        def settings_at(position: Position) -> dict[str, float]:
+            rate = Falling().at(position)
+            check_at_least("lr", rate, 0)
+            return {"lr": rate}
+
+        return follow_clock(super().build(params, stage), settings_at)
+
+
 class Due:
     """A penalty that is due but never computed."""
 
@@ -352,7 +429,7 @@ def take_turns(state: TrainState, steps: int, updates: int, draws: int) -> list[
         ctx = make_step(state)
         for _ in range(updates):
             reals = [ctx.reals() for _ in range(draws)]
-            due.append([penalty.every for penalty in ctx.due(penalties)])  # type: ignore[arg-type]
+            due.append([each.penalty.every for each in ctx.due(penalties)])  # type: ignore[arg-type]
             ctx.minimise("D", "discriminator", score, {"real": reals[0].images})
         state.images += ctx.drawn
     return due

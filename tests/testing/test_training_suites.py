@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 import pggan_kit.testing as suites
 from pggan_kit import hookimpl
+from pggan_kit.schedule import Position
 from pggan_kit.testing.toys import ToyOptimizer, ToyUpdate
 
 DEFECTS = Defects()
@@ -71,6 +74,61 @@ class FallsForEver(ToyOptimizer):
     def build(self, params: Iterable[nn.Parameter], stage: Any) -> torch.optim.Optimizer:
         self.lr /= 2
         return torch.optim.SGD(params, lr=self.lr)
+
+
+def curve_defect(value: Callable[[Any], Any], method: str, says: str) -> None:
+    class Bent:
+        def at(self, position: Position) -> Any:
+            return value(position)
+
+    DEFECTS.append(Defect(suites.CurveSuite, Bent, method, says))
+
+
+curve_defect(
+    lambda position: torch.tensor(0.5),
+    "test_values_are_finite_numbers",
+    r"curves\.Bent is a Tensor at images 0 \(4x4, stable\); it must be a plain number",
+)
+curve_defect(lambda position: None, "test_values_are_finite_numbers", "is a NoneType at images 0")
+curve_defect(
+    lambda position: 1 / (position.images - 36) if position.images != 36 else math.inf,
+    "test_values_are_finite_numbers",
+    r"is inf at images 36 \(8x8, stable\); it must be finite",
+)
+curve_defect(
+    lambda position: next(TURNS),
+    "test_depends_on_the_position_alone",
+    r"curves\.Bent is \d+ at .* is asked again",
+)
+
+
+@defect(suites.CurveSuite, "test_depends_on_the_position_alone", "is asked again: it must depend on the position alone")
+class LastPlace:
+    """The images since it was asked last."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def at(self, position: Position) -> float:
+        spent = position.images - self.last
+        self.last = position.images
+        return spent
+
+
+@defect(suites.UpdateSuite, "test_penalties", r"another weight where the weight is a curve: multiply its value by")
+class TakesTheFirstWeight(ToyUpdate):
+    """An update that gives a penalty whose weight moves the weight 1."""
+
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        ask = ctx.due
+        ctx.due = lambda penalties: [give_weight_1(each) if each.moves else each for each in ask(penalties)]
+        return super().step(ctx)
+
+
+def give_weight_1(due: Any) -> Any:
+    penalty = copy.copy(due.penalty)
+    penalty.weight = 1.0
+    return due._replace(penalty=penalty, moves=False)
 
 
 def switch_defect(alpha: Callable[[float], Any], method: str, says: str) -> None:

@@ -42,6 +42,7 @@ from pggan_kit.training.compiler import (
 )
 from pggan_plugins.architectures import PGGAN, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
+from pggan_plugins.curves import Linear, WarmUp
 from pggan_plugins.losses import WGANGP, Relativistic
 from pggan_plugins.penalties import R1, Drift
 from pggan_plugins.updates import Alternating
@@ -70,7 +71,8 @@ CHOICES: dict[str, Callable[[], dict[str, Any]]] = {
     "needs reals": lambda: {"loss": Relativistic([R1()])},
     "noise and random numbers": lambda: {"architecture": StyleGAN2(4), "augmentation": DiffAugment()},
     "micro-batches": lambda: {"micro_batch": 2},
-    "toys": lambda: {"update": make_tiny_experiment({}).update, "loss": ToyLoss([R1()])},
+    "moving weights": lambda: {"loss": WGANGP([R1(Linear(10.0, 1.0)), Drift({4: WarmUp(0.1, 20)})]), "micro_batch": 2},
+    "toys": lambda: {"update": make_tiny_experiment({}).update, "loss": ToyLoss([R1(Linear(10.0, 1.0))])},
 }
 
 

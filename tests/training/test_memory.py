@@ -68,7 +68,10 @@ class Watch:
 RICH = [
     "losses.Hinge.penalties = [@penalties.R1()]",
     "train.augmentation = @augmentations.ADA()",
-    "optimizers.Adam.decay_images = 24",
+    "optimizers.Adam.lr = @curves.Linear()",
+    "curves.Linear.begin = 1e-3",
+    "curves.Linear.end = 1e-4",
+    "curves.Linear.start_images = -24",
     "train.observers = [@observers.TensorBoard(), @observers.Samples(), @observers.Growth(), @observers.Progress()]",
 ]
 

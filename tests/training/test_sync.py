@@ -20,6 +20,7 @@ from pggan_kit.testing.tiny_runs import train_tiny
 from pggan_kit.testing.toys import ToyDataset, ToyLoss
 from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
+from pggan_plugins.curves import Linear
 from pggan_plugins.losses import WGANGP, AuxiliaryClassifier, Hinge, LeastSquares, NonSaturating, Relativistic
 from pggan_plugins.optimizers import Adam
 from pggan_plugins.penalties import R1, R2, Drift, GradientPenalty
@@ -49,7 +50,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_no_step_waits(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = watched(monkeypatch)
-    adam = {"generator_optimizer": Adam(decay_images=16), "discriminator_optimizer": Adam()}
+    adam = {"generator_optimizer": Adam(lr=Linear(1e-3, 1e-4, start_images=-16)), "discriminator_optimizer": Adam()}
     chosen = {"architecture": PGGAN(channels=4), "update": Alternating(), **adam, **CASES[case]()}
     run = train_tiny(object(), case, tmp_path, chosen)
     assert run.state.steps == 7

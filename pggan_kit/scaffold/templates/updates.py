@@ -11,7 +11,6 @@ from pggan_kit import (
     Stage,
     StepContext,
     TensorBatch,
-    at_height,
     check_at_least,
     hookimpl,
 )
@@ -69,12 +68,10 @@ class Mine:
             fake_scores = D(fake, labels)
             terms = loss.discriminator(real_scores, fake_scores)
 
-            # A penalty that is due every k-th time counts k times.
-            for number, penalty in enumerate(loss.penalties):
-                if penalty in due:
-                    value = penalty(lambda x: D(x, labels), images, fake, real_scores, fake_scores, mix)
-                    weight: float = at_height(penalty.weight, images.shape[-2])
-                    terms[f"penalty{number}"] = weight * penalty.every * value
+            # A penalty that is due every k-th time counts k times. Its weight may move.
+            for each in due:
+                value = each.penalty(lambda x: D(x, labels), images, fake, real_scores, fake_scores, mix)
+                terms[f"penalty{each.number}"] = each.weigh(value, batch)
             return terms, {"real": real_scores.score, "fake": fake_scores.score}
 
         def compute_generator_terms(G: GeneratorCall, D: DiscriminatorCall, batch: TensorBatch) -> Terms:

@@ -338,7 +338,7 @@ def test_rows_of_table_1(row: str, folder: str) -> None:
     penalties = [type(penalty).__name__ for penalty in experiment.loss.penalties]
 
     # The training settings.
-    settings = (experiment.update.n_critic, schedule.stages[-1].batch_size, optimizer.lr, optimizer.betas[1])
+    settings = (experiment.update.n_critic, schedule.stages[-1].batch_size, optimizer.lr, optimizer.beta2)
     assert (*settings, experiment.latent_size, "Drift" in penalties) == ROWS[row]
     assert penalties[0] == "GradientPenalty"
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pggan_kit import Reals, Scores
+from pggan_kit import DuePenalty, Reals, Scores
 from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import ScheduleSettings
@@ -163,7 +163,11 @@ def test_joint_terms_hand_losses_their_halves_with_labels_and_add_penalties() ->
     part |= {"mix": torch.zeros(2), "labels": torch.tensor([5, 6])}
     penalties = [Constant()]
     terms, kept = joint_batch.discriminator_terms(
-        None, lambda x, labels: Scores(x.flatten(), labels=labels), part, Seen(penalties), penalties
+        None,
+        lambda x, labels: Scores(x.flatten(), labels=labels),
+        part,
+        Seen(penalties),
+        [DuePenalty(penalties[0], number=0, height=1, moves=False)],
     )
     assert terms == {"seen": 3.0, "Constant": 24.0} and kept["fake"].tolist() == [3, 4]
 

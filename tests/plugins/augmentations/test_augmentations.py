@@ -26,6 +26,7 @@ from pggan_kit.runs.state import TickMeans
 from pggan_kit.testing import AugmentationSuite
 from pggan_plugins import augmentations
 from pggan_plugins.augmentations import ADA, DiffAugment
+from pggan_plugins.curves import Linear
 from pggan_plugins.updates import Alternating
 
 SHAPES = ((3, 3, 7, 7), (3, 1, 8, 12), (2, 2, 6, 4))
@@ -269,6 +270,29 @@ def test_without_a_target_p_stays() -> None:
     ada.after_step(state, {})
     assert ada.p.item() == 0.25
     assert state.means.read() == {"Progress/augmentation": 0.25}
+
+
+MOVING = (
+    "train.augmentation = @augmentations.ADA()",
+    "augmentations.ADA.target = None",
+    "augmentations.ADA.p = {4: 0.5, 8: @curves.Linear()}",
+    "curves.Linear.begin = 0.0",
+    "train.tick = 4",
+)
+
+
+def test_without_a_target_p_follows_a_curve(train: Callable[..., Any]) -> None:
+    run = train(*MOVING, "curves.Linear.end = 0.4", "train.keep = 100")
+    wanted = [0.5 if images < 8 else 0.4 * images / 40 for images in range(0, 40, 4)]
+    assert [row["Progress/augmentation"] for row in run.files.stats()] == pytest.approx(wanted)
+
+
+def test_a_p_that_moves_is_a_probability_and_has_no_target(train: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match=r"ADA\.p must be in \[0, 1\], and is 1\.2 at images 24 \(16x16, fade\)"):
+        train(*MOVING, "curves.Linear.end = 2.0")
+    for p in (Linear(0.0, 1.0), {4: 0.5}):
+        with pytest.raises(ValueError, match=r"^p is corrected towards the target, so it is a number: or bind target"):
+            ADA(p=p)
 
 
 def test_an_update_without_the_signs_is_an_error(train: Callable[..., Any]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pggan_kit import hookimpl
+from pggan_kit.growth.learning_rates import set_learning_factor
 from pggan_kit.runs.state import TrainState
 from pggan_kit.testing import OptimizerSuite, make_stages
 from pggan_kit.testing.support import draw_noise
@@ -19,6 +20,7 @@ from pggan_kit.testing.tiny_runs import make_tiny_experiment
 from pggan_kit.testing.toys import ToyLoss, ToySampler
 from pggan_kit.training.step import UpdateContext
 from pggan_plugins.architectures import PGGAN
+from pggan_plugins.curves import Linear
 from pggan_plugins.optimizers import Adam, SharedAdam
 from pggan_plugins.penalties import GradientPenalty
 from pggan_plugins.resampling import Nearest
@@ -151,7 +153,7 @@ def test_stylegan2s_numbers() -> None:
 class TestAdam(OptimizerSuite):
     bad_arguments = (
         *({"lr": 0.0}, {"lr": {4: -1.0}}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": 0.0}),
-        *({"decay_images": -1}, {"decay_to": 2.0}),
+        *({"beta1": {4: 1.5}}, {"beta2": {4: 0.5, 8: -0.5}}),
         *({"lazy_interval": 0}, {"lazy_interval": -16}),
     )
 
@@ -159,9 +161,10 @@ class TestAdam(OptimizerSuite):
         return Adam()
 
 
-class TestDecayingAdam(OptimizerSuite):
+class TestMovingAdam(OptimizerSuite):
     def make(self) -> Adam:
-        return Adam(decay_images=16, decay_to=0.1)
+        beta2 = {4: 0.9, 8: Linear(0.9, 0.99)}
+        return Adam(lr=Linear(1e-3, 1e-4, start_images=-16), beta1=Linear(0.0, 0.5), beta2=beta2)
 
 
 class TestSharedAdam(OptimizerSuite):
@@ -169,27 +172,98 @@ class TestSharedAdam(OptimizerSuite):
         return SharedAdam()
 
 
-def test_the_learning_rate_falls_at_the_end(train: Callable[..., Any]) -> None:
-    """lr * (to + (1 - to) * left / decay_images) over the last images, per stage, also in a new optimizer."""
-    seen: dict[int, float] = {}
+class TestMovingSharedAdam(OptimizerSuite):
+    def make(self) -> SharedAdam:
+        return SharedAdam(lr=Linear(1e-3, 1e-4), beta1=Linear(0.5, 0.0))
 
-    class Watch:
+
+class Watch:
+    """Notes the settings of an optimizer of each step, by the clock at which it began.
+
+    Args:
+        name: Name of the optimizer.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = f"watch of {name}"
+        self.name = name
+        self.seen: dict[int, dict[str, Any]] = {}
+        self.clock = 0
+
+    @hookimpl
+    def before_stage(self, state: TrainState) -> None:
+        self.clock = state.images
+
+    @hookimpl
+    def after_step(self, state: TrainState) -> None:
+        (group,) = state.optimizers[self.name].param_groups
+        self.seen[self.clock] = {name: group[name] for name in ("lr", "betas")}
+        self.clock = state.images
+
+
+FALLING = (
+    "optimizers.Adam.lr = {4: @curves.Linear(), 16: @late/curves.Linear()}",
+    "curves.Linear.begin = 2e-3",
+    "late/curves.Linear.begin = 8e-3",
+    "curves.Linear.end = 1e-3",
+    "curves.Linear.start_images = -24",
+)
+"""The rate falls over the last 24 of 40 images, from another value in the last stage, which begins at 24."""
+
+
+def test_a_rate_moves_per_stage_and_in_new_optimizers(train: Callable[..., Any]) -> None:
+    watch = Watch("generator")
+    train(*FALLING, "optimizers.Adam.lazy_interval = 1", plugins=(watch,))  # which halves the rate
+    for began, group in watch.seen.items():
+        base = 8e-3 if began >= 24 else 2e-3
+        share = max(0.0, (began - 16) / 24)
+        assert group["lr"] == pytest.approx((base + (1e-3 - base) * share) / 2), began
+    assert list(watch.seen) == list(range(0, 40, 4))
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "SharedAdam"])
+def test_betas_move(train: Callable[..., Any], optimizer: str) -> None:
+    """Of Adam, and of the one optimizer that another component than the experiment holds."""
+    lines = (f"optimizers.{optimizer}.beta1 = @curves.Linear()", "curves.Linear.begin = 0.0", "curves.Linear.end = 0.5")
+    if optimizer == "SharedAdam":
+        joint = ("train.update = @updates.JointBatch()", "updates.JointBatch.optimizer = @optimizers.SharedAdam()")
+        unused = ("train.generator_optimizer = None", "train.discriminator_optimizer = None")
+        lines = (*lines, *joint, *unused)
+    watch = Watch("both" if optimizer == "SharedAdam" else "discriminator")
+    train(*lines, plugins=(watch,))
+    beta2 = 0.999 if optimizer == "SharedAdam" else 0.99
+    assert [group["betas"] for group in watch.seen.values()] == [
+        (pytest.approx(0.5 * images / 40), beta2) for images in range(0, 40, 4)
+    ]
+
+
+def test_a_moving_rate_leaves_other_optimizers_alone(train: Callable[..., Any]) -> None:
+    watches = [Watch("generator"), Watch("discriminator")]
+    lines = ("g/optimizers.Adam.lr = @curves.Linear()", "curves.Linear.begin = 1e-3", "curves.Linear.end = 0.0")
+    train(*lines, plugins=tuple(watches))
+    falling, constant = ([group["lr"] for group in watch.seen.values()] for watch in watches)
+    assert falling == pytest.approx([1e-3 * (1 - images / 40) for images in range(0, 40, 4)])
+    assert constant == [1e-3] * 10
+
+
+def test_a_growth_policys_factor_stays_as_the_rate_moves(train: Callable[..., Any]) -> None:
+    class Slow:
         @hookimpl
-        def after_step(self, state: TrainState) -> None:
-            seen[state.images] = state.optimizers["generator"].param_groups[0]["lr"]
+        def before_stage(self, state: TrainState) -> None:
+            for group in state.optimizers["generator"].param_groups:
+                set_learning_factor(group, 0.25)
 
-    lines = ("optimizers.Adam.lr = {4: 2e-3, 16: 8e-3}", "optimizers.Adam.decay_images = 24")
-    more = ("optimizers.Adam.decay_to = 0.5", "optimizers.Adam.lazy_interval = 1")  # which halves the rate
-    train(*lines, *more, plugins=(Watch(),))
-    total = 40
-    for images, lr in seen.items():
-        began = images - 4  # a plugin's hook runs before Adam sets the next step's rate
-        base = 4e-3 if began >= 24 else 1e-3
-        assert lr == pytest.approx(base * min(1.0, 0.5 + 0.5 * (total - began) / 24)), images
-    assert len(seen) == 10
+    watch = Watch("generator")
+    train(*FALLING, plugins=(watch, Slow()))
+    assert watch.seen[0]["lr"] == pytest.approx(0.25 * 2e-3)
+    assert watch.seen[28]["lr"] == pytest.approx(0.25 * (8e-3 - 7e-3 * 12 / 24))
 
 
-def test_a_decaying_adam_leaves_other_optimizers_alone(train: Callable[..., Any]) -> None:
-    run = train("g/optimizers.Adam.decay_images = 40", "g/optimizers.Adam.decay_to = 0.0")
-    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in run.state.optimizers.items()}
-    assert rates == {"generator": 0.0, "discriminator": 1e-3}
+def test_a_rate_that_leaves_its_range_is_found_before_training(rejected: Callable[..., str]) -> None:
+    lines = ("curves.Linear.begin = 1e-3", "curves.Linear.end = -1e-3", "g/optimizers.Adam.lr = @curves.Linear()")
+    rejected(r"the optimizer generator: lr must be at least 0, and is -\S+, at images 2\d \(8x8, stable\)", *lines)
+
+
+def test_a_beta_that_leaves_its_range_is_found_before_training(rejected: Callable[..., str]) -> None:
+    lines = ("curves.Linear.begin = 0.9", "curves.Linear.end = 1.5", "d/optimizers.Adam.beta2 = @curves.Linear()")
+    rejected(r"the optimizer discriminator: beta2 must be in \[0, 1\), and is 1\.\d+, at images \d+ \(4x4", *lines)

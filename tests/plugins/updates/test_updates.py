@@ -13,17 +13,20 @@ import torch.nn.functional as F
 
 from pggan_kit import StepContext, hookimpl
 from pggan_kit.components import Scores
+from pggan_kit.errors import ConfigError
+from pggan_kit.growth.fade import NETS
 from pggan_kit.layers.batches import count_batches
 from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import ScheduleSettings
+from pggan_kit.schedule import Position, ScheduleSettings
 from pggan_kit.system.seeding import torch_generator
 from pggan_kit.testing import UpdateSuite
-from pggan_kit.testing.support import are_equal
+from pggan_kit.testing.support import are_equal, copy_weights
 from pggan_kit.testing.tiny_runs import load_mid_fade, make_tiny_experiment, summarize_run, train_tiny
-from pggan_kit.testing.toys import ToyLoss, ToySampler
+from pggan_kit.testing.toys import ToyLoss, ToySampler, ToyUpdate
 from pggan_kit.training.step import UpdateContext, scores_of_each
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.augmentations import DiffAugment
+from pggan_plugins.curves import Constant, Linear
 from pggan_plugins.optimizers import SharedAdam
 from pggan_plugins.penalties import R1, Drift
 from pggan_plugins.updates import Alternating, JointBatch
@@ -39,6 +42,54 @@ def step(state: TrainState) -> dict[str, torch.Tensor]:
     losses = state.experiment.update.step(ctx)
     state.images += ctx.drawn
     return losses
+
+
+class FewerUpdates:
+    """A curve: 3 up to images 8, then 1.6, then a number that rounds to 0."""
+
+    def at(self, position: Position) -> float:
+        if position.images < 8:
+            return 3.0
+        return 1.6 if position.images < 28 else 0.4
+
+
+def test_n_critic_follows_a_curve_that_is_rounded() -> None:
+    """All updates of an iteration belong to the place at which it began: 3 of them, 2, 2, and then none."""
+    state = build_state(Alternating(FewerUpdates()))
+    clocks = []
+    for _ in range(3):
+        step(state)
+        clocks.append(state.images)
+    assert clocks == [12, 20, 28]
+    with pytest.raises(ConfigError, match=r"n_critic must round to at least 1, and is 0\.4 at images 28 \("):
+        step(state)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("update", [Alternating, ToyUpdate])
+def test_a_constant_curve_as_weight_takes_the_steps_of_the_number(update: Any, every: int) -> None:
+    """Bit for bit, lazily too, although one is a tensor of the batch and the other a number."""
+    weights = [3.3, Constant(3.3), {4: Constant(3.3), 8: 1.0}]
+    ends = []
+    for weight in weights:
+        state = build_state(update(), loss=ToyLoss([Drift(0.1), R1(weight, every)]))
+        for _ in range(3):
+            step(state)
+        ends.append({name: copy_weights(state.network(name)) for name in NETS})
+    assert are_equal(ends[0], ends[1]) and are_equal(ends[0], ends[2])
+
+
+def test_a_moving_weight_has_its_value_of_each_step() -> None:
+    """Against runs whose constant weight is set by hand before each step."""
+    moving = build_state(Alternating(2), loss=ToyLoss([R1(Linear(4.0, 0.0))]))
+    plain = build_state(Alternating(2), loss=ToyLoss([R1(4.0)]))
+    for images in (0, 8, 16):
+        assert plain.images == images
+        plain.experiment.loss.penalties[0].weight = 4.0 * (1 - images / 28)
+        step(moving)
+        step(plain)
+    for actual, wanted in zip(moving.discriminator.parameters(), plain.discriminator.parameters(), strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=1e-7)
 
 
 def run_step_by_hand(state: TrainState, n_critic: int, r1: float) -> None:

@@ -1,0 +1,122 @@
+"""Settings that move with the clock: those of optimizers, and the weights of penalties."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pggan_kit.components import Penalty
+from pggan_kit.errors import ConfigError, SettingError
+from pggan_kit.growth.learning_rates import set_rate
+from pggan_kit.schedule import Curve, Position, Schedule, is_moving, value_at
+
+if TYPE_CHECKING:
+    import torch
+
+OptimizerT = TypeVar("OptimizerT", bound="torch.optim.Optimizer")
+
+SettingsAt = Callable[[Position], Mapping[str, Any]]
+"""A function that returns the settings of an optimizer's groups at a place on the clock: `{"lr": 0.001}`."""
+
+PLACES_IN_A_PHASE = 16
+"""Number of places of a phase at which settings are checked before training."""
+
+
+def follow_clock(optimizer: OptimizerT, settings_at: SettingsAt) -> OptimizerT:
+    """Let the core set an optimizer's settings before each of its steps, and return the optimizer.
+
+    Args:
+        optimizer: A new optimizer.
+        settings_at: A pure function of the position; it raises a SettingError where a value is out of range. The rate
+            is `lr`, without the factor of a growth policy.
+    """
+    optimizer.settings_at = settings_at  # type: ignore[attr-defined]
+    return optimizer
+
+
+def set_to_clock(name: str, optimizer: torch.optim.Optimizer, position: Position) -> None:
+    """Set an optimizer's settings to a place on the clock; nothing for one that does not follow it.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+    for setting, value in _find_settings(name, optimizer, position).items():
+        for group in optimizer.param_groups:
+            if setting == "lr":
+                set_rate(group, value)
+            else:
+                group[setting] = value
+
+
+def _find_settings(name: str, optimizer: torch.optim.Optimizer, position: Position) -> Mapping[str, Any]:
+    settings_at: SettingsAt | None = getattr(optimizer, "settings_at", None)
+    if settings_at is None:
+        return {}
+    try:
+        return settings_at(position)
+    except SettingError as error:
+        raise ConfigError(f"the optimizer {name}: {error}, at {position}") from None
+
+
+def find_weight(penalty: Penalty, position: Position) -> float:
+    """Return the weight of a penalty at a place on the clock.
+
+    Raises:
+        ConfigError: A weight that moves is no finite number of at least 0.
+    """
+    weight = value_at(penalty.weight, position)
+    if is_moving(penalty.weight) and not (math.isfinite(weight) and weight >= 0):
+        raise ConfigError(
+            f"the weight of {type(penalty).__name__} must be finite and at least 0, and is {weight} at {position}"
+        )
+    return weight
+
+
+def check_over_schedule(
+    schedule: Schedule, penalties: Iterable[Penalty], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> None:
+    """Check the values of what moves at places all over the planned schedule, before anything is trained.
+
+    Raises:
+        ConfigError: A value is out of range; the message says where.
+    """
+    moving = [penalty for penalty in penalties if is_moving(penalty.weight)]
+    following = {name: each for name, each in optimizers.items() if hasattr(each, "settings_at")}
+    if not moving and not following:
+        return
+    for position in list_places(schedule):
+        for penalty in moving:
+            find_weight(penalty, position)
+        for name, optimizer in following.items():
+            _find_settings(name, optimizer, position)
+
+
+def list_places(schedule: Schedule) -> Iterator[Position]:
+    """Yield places of the planned schedule at which steps may begin, each phase's first among them."""
+    starts = schedule.planned_starts()
+    for index, start in enumerate(starts):
+        own_starts = starts[: index + 1]
+        end = schedule.end(own_starts)
+        middle = min(end, start + schedule.stages[index].fade_images)
+        for low, high in ((start, middle), (middle, end)):
+            step = max(1, (high - low) // PLACES_IN_A_PHASE)
+            for images in range(low, high, step):
+                yield schedule.at(images, own_starts)
+
+
+def list_moving_settings(components: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of components that move, by name: `train.loss.penalties.0.weight`.
+
+    Args:
+        components: The components by their path in the experiment. A setting is a public attribute.
+    """
+    settings = {}
+    for path, component in components.items():
+        # A curve that another one holds is part of it.
+        if isinstance(component, Curve):
+            continue
+        for name, value in getattr(component, "__dict__", {}).items():
+            if not name.startswith("_") and is_moving(value):
+                settings[f"{path}.{name}"] = value
+    return settings
