@@ -49,7 +49,9 @@ if TYPE_CHECKING:
         suggest,
     )
     from pggan_kit.experiment import Experiment
+    from pggan_kit.growth.averages import HalfLife, list_plain_values
     from pggan_kit.growth.learning_rates import set_rate
+    from pggan_kit.growth.power_functions import LARGEST_WIDTH, compute_power_share, convert_width_to_exponent
     from pggan_kit.hookspecs import hookimpl
     from pggan_kit.layers.batches import count_batches
     from pggan_kit.layers.derivatives import conv2d, leaky_relu
@@ -120,7 +122,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "suggest",
     ),
     "experiment": ("Experiment",),
+    "growth.averages": ("HalfLife", "list_plain_values"),
     "growth.learning_rates": ("set_rate",),
+    "growth.power_functions": ("LARGEST_WIDTH", "compute_power_share", "convert_width_to_exponent"),
     "hookspecs": ("hookimpl",),
     "layers.batches": ("count_batches",),
     "layers.derivatives": ("conv2d", "leaky_relu"),
@@ -160,6 +164,7 @@ _ROOMS = ("components", "pictures", "testing")
 
 __all__ = [
     "FADE",
+    "LARGEST_WIDTH",
     "STABLE",
     "Activity",
     "Area",
@@ -175,6 +180,7 @@ __all__ = [
     "Downsample",
     "Experiment",
     "GeneratorCall",
+    "HalfLife",
     "Interrupted",
     "JsonLines",
     "Loss",
@@ -211,7 +217,9 @@ __all__ = [
     "check_between",
     "check_choice",
     "check_finite",
+    "compute_power_share",
     "conv2d",
+    "convert_width_to_exponent",
     "count_batches",
     "did_you_mean",
     "evaluate",
@@ -222,6 +230,7 @@ __all__ = [
     "images_from_uint8",
     "images_to_uint8",
     "leaky_relu",
+    "list_plain_values",
     "load_generator",
     "receive_activities",
     "report_activity",

@@ -11,6 +11,7 @@ and write to temporary folders only.
 
 from pggan_kit.testing.architectures import ArchitectureSuite
 from pggan_kit.testing.augmentations import AugmentationSuite
+from pggan_kit.testing.averages import AverageSuite
 from pggan_kit.testing.datasets import DatasetSuite
 from pggan_kit.testing.features import FeatureExtractorSuite
 from pggan_kit.testing.launchers import LauncherSuite
@@ -28,6 +29,7 @@ from pggan_kit.testing.updates import UpdateSuite
 __all__ = [
     "ArchitectureSuite",
     "AugmentationSuite",
+    "AverageSuite",
     "DatasetSuite",
     "FeatureExtractorSuite",
     "LauncherSuite",

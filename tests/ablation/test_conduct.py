@@ -125,7 +125,7 @@ def test_the_trunk_is_trained_once_and_changes_nothing(begun: Ablate, finished: 
         assert origin["run"] == str((finished / "trunks/1").resolve()) and origin["images"] == 8
         train(f"out/configs/{name}.gin", ["train.seed = 1"], run_dir=f"alone-{name}", plugins=PLUGINS)
         branch, alone = (last(Path(run)) for run in (f"out/runs/{name}/1", f"alone-{name}"))
-        for name in ("generator", "ema", "discriminator", "optimizers", "images", "starts"):
+        for name in ("generator", "averages", "discriminator", "optimizers", "images", "starts"):
             assert are_same(branch[name], alone[name]), name
 
 
@@ -195,7 +195,7 @@ CHANGES = {
     "ablate.seeds = (0,)": r"seeds was \[0, 1\] and is \[0\]",
     "ablate.contrasts = [('linear', 'hard')]": r"contrasts was \[\['hard', 'linear'\]\]",
     "ablate.variants = {'linear': [], 'hard': ['train.switch = @switches.Cosine()']}": r"variants: hard was \['train",
-    "train.ema_decay = 0.5": r"variants: linear was \[\] and is \['train\.ema_decay = 0\.5'\]",
+    "train.tf32 = True": r"variants: linear was \[\] and is \['train\.tf32 = True'\]",
 }
 
 
@@ -206,8 +206,8 @@ def test_a_changed_plan_is_refused_by_name(binding: str, begun: Ablate) -> None:
 
 
 def test_a_base_that_changed_is_refused_by_its_line(begun: Ablate, tiny: Callable[..., str]) -> None:
-    tiny("train.ema_decay = 0.5")
-    with pytest.raises(RunError, match=r"configs: linear was .* and is train\.ema_decay = 0\.5"):
+    tiny("train.tf32 = True")
+    with pytest.raises(RunError, match=r"configs: linear was .* and is train\.tf32 = True"):
         begun()
     lines = TINY.splitlines()
     Path("tiny.gin").write_text("\n".join([*lines[:13], lines[14], lines[13], *lines[15:], ""]))
@@ -493,7 +493,7 @@ def test_a_config_edited_beside_the_plan_is_refused(ablate: Ablate) -> None:
     plan, _ = plans.read_plan("switch.gin", plugins=PLUGINS)
     plans.write_plan(plan, Path("out"))
     path = Path("out/configs/linear.gin")
-    path.write_text(path.read_text() + "train.ema_decay = 0.5\n")
+    path.write_text(path.read_text() + "train.tf32 = True\n")
     with pytest.raises(RunError, match=r"out/configs/linear\.gin is not what plan\.json holds"):
         trials.run_trial(Path("out"), "trunk", 0)
 
@@ -712,7 +712,7 @@ DIFFERENCES = {
     ("train.loss = @losses.WGANGP()",): 0,
     ("d/optimizers.Adam.lr = 1e-4",): 0,
     ("architectures.PGGAN.pool = 'before_activation'",): 0,
-    ("train.ema_decay = 0.5",): 0,
+    ("train.averages = [@averages.PerUpdate()]",): 0,
     (
         "train.switch = @switches.Plateau()",
         "switches.Plateau.watch = 'Loss/D'",
