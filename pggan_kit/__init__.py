@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         suggest,
     )
     from pggan_kit.experiment import Experiment
-    from pggan_kit.growth.averages import HalfLife, list_plain_values
+    from pggan_kit.growth.averages import HalfLife, check_average_name, list_plain_values
     from pggan_kit.growth.learning_rates import set_rate
     from pggan_kit.growth.power_functions import LARGEST_WIDTH, compute_power_share, convert_width_to_exponent
     from pggan_kit.hookspecs import hookimpl
@@ -122,7 +122,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "suggest",
     ),
     "experiment": ("Experiment",),
-    "growth.averages": ("HalfLife", "list_plain_values"),
+    "growth.averages": ("HalfLife", "check_average_name", "list_plain_values"),
     "growth.learning_rates": ("set_rate",),
     "growth.power_functions": ("LARGEST_WIDTH", "compute_power_share", "convert_width_to_exponent"),
     "hookspecs": ("hookimpl",),
@@ -214,6 +214,7 @@ __all__ = [
     "at_least_float32",
     "check_above",
     "check_at_least",
+    "check_average_name",
     "check_between",
     "check_choice",
     "check_finite",

@@ -30,6 +30,7 @@ class HalfLife:
         for value in list_plain_values(half_life):
             check_at_least("half_life", value, 0)
         check_between("ramp_up", ramp_up, 0, 1, low_included=False, instead="None")
+        check_average_name("name", name)
         self.half_life = half_life
         self.ramp_up = ramp_up
         self.name = name
@@ -72,10 +73,7 @@ def check_names(averages: Sequence[Average]) -> None:
     if not names:
         raise SettingError("averages", "must hold one at least: [@averages.Copy()] averages nothing")
     for name in names:
-        if not _is_name(name):
-            raise SettingError(
-                "averages", f"has the name {name!r}: begin with a letter, and go on with letters, digits, _ and ."
-            )
+        check_average_name("averages", name)
         if names.count(name) > 1:
             raise SettingError(
                 "averages",
@@ -84,8 +82,21 @@ def check_names(averages: Sequence[Average]) -> None:
             )
 
 
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and name[:1].isalpha() and name.replace("_", "").replace(".", "").isalnum()
+def check_average_name(setting: str, name: object) -> None:
+    """Check that a text can be the name of an average, which a command can tell from a width and from a file.
+
+    Args:
+        setting: The setting that holds it, for the message.
+        name: The name.
+
+    Raises:
+        SettingError: It cannot.
+    """
+    is_text = isinstance(name, str) and name[:1].isalpha() and name.replace("_", "").replace(".", "").isalnum()
+    if not is_text or str(name).endswith(".pt"):
+        raise SettingError(
+            setting, f"must name an average by a letter, and then letters, digits, _ and ., and not by {name!r}"
+        )
 
 
 def list_names(averages: Sequence[Average]) -> list[str]:

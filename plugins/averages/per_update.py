@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pggan_kit import Position, Varying, check_between, list_plain_values, value_at
+from pggan_kit import Position, Varying, check_average_name, check_between, list_plain_values, value_at
 
 
 class PerUpdate:
@@ -17,13 +17,14 @@ class PerUpdate:
         name: Name of the average.
 
     Raises:
-        SettingError: The decay is out of range.
+        SettingError: The decay is out of range, or the name is no name.
     """
 
     def __init__(self, decay: Varying[float] = 0.999, name: str = "per_update") -> None:
         for value in list_plain_values(decay):
             check_between("decay", value, 0, 1, high_included=False)
         self.decay = decay
+        check_average_name("name", name)
         self.name = name
         self.names: Sequence[str] = (name,)
 
@@ -37,9 +38,13 @@ class Copy:
 
     Args:
         name: Name of the copy.
+
+    Raises:
+        SettingError: The name is no name.
     """
 
     def __init__(self, name: str = "copy") -> None:
+        check_average_name("name", name)
         self.name = name
         self.names: Sequence[str] = (name,)
 

@@ -27,6 +27,7 @@ CHOSEN_BY = {
     "penalties": "losses.Hinge.penalties = [@{}()]",
     "updates": "train.update = @{}()",
     "augmentations": "train.augmentation = @{}()",
+    "averages": "train.averages = [@{}()]",
     "optimizers": "train.generator_optimizer = @{}()",
     "datasets": "train.dataset = @{}()",
     "switches": "train.switch = @{}()",
@@ -264,7 +265,7 @@ def test_a_setting_of_an_average_out_of_range_is_refused(
 
 def test_the_name_of_an_average_is_no_width(rejected: Callable[..., str]) -> None:
     lines = ("train.averages = [@averages.Copy()]", "averages.Copy.name = '0.05'")
-    rejected("train.averages has the name '0.05': begin with a letter", *lines)
+    rejected(r"tiny\.gin:18: averages\.Copy\.name must name an average by a letter, .* and not by '0\.05'", *lines)
 
 
 @pytest.mark.parametrize("name", ["cudaa", "cuda:99", "meta gpu"])

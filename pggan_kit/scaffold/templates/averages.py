@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pggan_kit import Component, Position, check_above, check_between, hookimpl
+from pggan_kit import Component, Position, check_above, check_average_name, check_between, hookimpl
 
 
 class Mine:
@@ -20,6 +20,7 @@ class Mine:
     def __init__(self, share: float = 0.1, longest: float = 50_000, name: str = "growing") -> None:
         check_between("share", share, 0, 1, low_included=False)
         check_above("longest", longest, 0)
+        check_average_name("name", name)
         self.share = share
         self.longest = longest
         self.name = name

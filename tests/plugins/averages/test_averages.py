@@ -21,6 +21,8 @@ class TestPerUpdate(AverageSuite):
 
 
 class TestCopy(AverageSuite):
+    bad_arguments = ({"name": ""}, {"name": "0.1"}, {"name": "a-b"}, {"name": "a.pt"})
+
     def make(self) -> Copy:
         return Copy()
 
