@@ -24,6 +24,7 @@ from pggan_kit.errors import ConfigError, DataError, RunError, require_list
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
+from pggan_kit.growth.averages import BEST
 from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.pictures.reading import SUFFIXES, PictureReader, find_channels, list_pictures
 from pggan_kit.plugin_host.loading import load_plugins
@@ -38,6 +39,9 @@ from pggan_kit.system.seeding import numpy_generator
 
 CHANGEABLE = ("metrics", "features", "datasets", "evaluation")
 """First names of selectors that bindings may set, besides `train.metrics`."""
+
+WIDTHS = (0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2)
+"""Widths among which the best is chosen, which the default power functions give within 5 %."""
 
 NO_METRICS = (
     "there is nothing to measure: bind train.metrics, e.g. `--metric NAME`; `pggan-kit plugins list` shows metrics"
@@ -55,6 +59,7 @@ def evaluate(
     stage: str | int | None = None,
     count: int | None = None,
     average: str | float | Path | None = None,
+    tuning: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Measure how far images are from real ones.
 
@@ -72,7 +77,10 @@ def evaluate(
             it is at the last checkpoint.
         count: a number instead of `evaluation.count`; of two folders, this many images of each are drawn, always the
             same.
-        average: the average of the run's generator; see `load_generator`.
+        average: the average of the run's generator; see `load_generator`. `"best"` for the width of `WIDTHS` whose
+            first value is best under the bindings `tuning`; what is returned is measured without them.
+        tuning: overrides that choose the images on which a width is chosen, other ones than those that are reported:
+            `["evaluation.dataset = @tune/datasets.MNIST()", "tune/datasets.MNIST.split = 'tuning'"]`.
 
     Returns:
         A row for each value: `metric`, `value`, `floor` (the same metric between two halves of the reals, or None),
@@ -93,6 +101,14 @@ def evaluate(
     if count is not None:
         overrides.append(f"evaluation.count = {count}")
 
+    require_list("tuning", tuning)
+    if bool(tuning) != (average == BEST):
+        raise ConfigError(
+            f"--average {BEST} chooses a width on images of its own, and nothing else does: give both, e.g. --tuning "
+            "'evaluation.dataset = @tune/datasets.NAME()', or none"
+        )
+    if average == BEST:
+        average = _choose_width(run_or_folder, overrides, tuning, plugins, parts, stage)
     if against is None:
         return _evaluate_run(run_or_folder, overrides, plugins, parts, stage, average)
     if isinstance(run_or_folder, Run) or stage is not None or average is not None:
@@ -133,6 +149,39 @@ def _evaluate_run(
     _require_values(values, evaluator, stage.size)
     count = evaluator.settings.count
     return [_make_row(value, count, stage.size, stage.index, saved.images, name) for value in values]
+
+
+def _choose_width(
+    run: str | Path | Run,
+    bindings: Sequence[str],
+    tuning: Sequence[str],
+    plugins: Sequence[Any],
+    parts: Mapping[str, object] | None,
+    stage: str | int | None,
+) -> float:
+    """Return the width of `WIDTHS` whose first value is best on the tuning data."""
+    # What tuning binds, the evaluation itself binds otherwise.
+    replaced = {_find_target(text) for text in tuning}
+    overrides = [*(text for text in bindings if _find_target(text) not in replaced), *tuning]
+    prepared, _ = prepare_run(run, plugins, parts, overrides)
+    directions = {}
+    for metric in prepared.built.experiment.metrics:
+        directions |= {name: quantity.direction for name, quantity in metric.quantities.items()}
+
+    values: dict[float, float] = {}
+    for width in track_items(WIDTHS, "measuring averages", len(WIDTHS), "widths"):
+        first = _evaluate_run(run, overrides, plugins, parts, stage, width)[0]
+        name = first["metric"]
+        if name not in directions:
+            raise ConfigError(f"--average {BEST}: the metric of {name} does not state which of its values are better")
+        sign = 1.0 if directions[name] == "lower" else -1.0
+        values[width] = sign * first["value"]
+    return min(values, key=values.__getitem__)
+
+
+def _find_target(binding: str) -> str:
+    """Return what a binding binds."""
+    return binding.partition("=")[0].strip()
 
 
 def _measure(

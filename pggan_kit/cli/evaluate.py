@@ -27,6 +27,9 @@ from pggan_kit.cli.base import (
 @click.option("--count", type=click.IntRange(min=2), help="Number of images; default: evaluation.count.")
 @stage_option
 @average_option
+@click.option(
+    "--tuning", multiple=True, metavar="BINDING", help="With --average best: choose the width under this binding."
+)
 @json_option
 @add_experiment_options
 def evaluate(
@@ -36,6 +39,7 @@ def evaluate(
     count: int | None,
     stage: str | None,
     average: str | None,
+    tuning: tuple[str, ...],
     as_json: bool,
     bindings: tuple[str, ...],
     plugins: tuple[str, ...],
@@ -49,7 +53,15 @@ def evaluate(
     from pggan_kit.api import evaluate as evaluation
 
     rows = evaluation.evaluate(
-        run, against, metrics=metrics, bindings=bindings, plugins=plugins, stage=stage, count=count, average=average
+        run,
+        against,
+        metrics=metrics,
+        bindings=bindings,
+        plugins=plugins,
+        stage=stage,
+        count=count,
+        average=average,
+        tuning=tuning,
     )
     if as_json:
         print_json(rows)

@@ -9,6 +9,9 @@ from pggan_kit.components import Average
 from pggan_kit.errors import SettingError, check_at_least, check_between
 from pggan_kit.schedule import Curve, Position, Varying, value_at
 
+BEST = "best"
+"""Word with which `evaluate` chooses a width, and which no average has for a name."""
+
 
 class HalfLife:
     """An exponential moving average whose memory is measured in images, whatever the batch size (StyleGAN2).
@@ -93,9 +96,9 @@ def check_average_name(setting: str, name: object) -> None:
         SettingError: It cannot.
     """
     is_text = isinstance(name, str) and name[:1].isalpha() and name.replace("_", "").replace(".", "").isalnum()
-    if not is_text or str(name).endswith(".pt"):
+    if not is_text or str(name).endswith(".pt") or name == BEST:
         raise SettingError(
-            setting, f"must name an average by a letter, and then letters, digits, _ and ., and not by {name!r}"
+            setting, f"must name an average by a letter, and then letters, digits, _ and ., not by {name!r}"
         )
 
 

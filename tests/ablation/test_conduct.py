@@ -23,7 +23,7 @@ from helpers.killing import assert_same_run, last
 from helpers.paths import ABLATION_PLUGIN
 from helpers.patience import PATIENCE_SECONDS
 
-from pggan_kit import ablation, hookimpl
+from pggan_kit import ablation, evaluate, hookimpl
 from pggan_kit.ablation import conduct
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import statistics as st
@@ -109,9 +109,20 @@ def test_it_ends_in_a_table(ablate: Ablate) -> None:
     assert "hard - linear" in table and f"{entry['mean']:+.3f}" in table and "gap: geometric means" in table
 
 
-def evaluate_run(run: str) -> dict[str, float]:
-    from pggan_kit import evaluate
+def test_the_endpoint_may_name_its_average(ablate: Ablate) -> None:
+    several = "ablate.bindings = ['train.averages = [@averages.HalfLife(), @averages.Copy()]']"
+    ablate(several, "ablate.average = 'copy'", "ablate.seeds = (0,)")
+    for variant in ("linear", "hard"):
+        run = f"out/runs/{variant}/0"
+        rows = json.loads(Path(run, "result.json").read_text())["rows"]
+        assert {row["average"] for row in rows} == {"copy"}
+        bindings = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 4"]
+        others = {name: evaluate(run, bindings=bindings, plugins=PLUGINS, average=name) for name in ("copy", None)}
+        assert rows == others["copy"] != others[None]
+    assert plans.load_plan(Path("out")).average == "copy"
 
+
+def evaluate_run(run: str) -> dict[str, float]:
     bindings = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 4"]
     return {row["metric"]: row["value"] for row in evaluate(f"out/{run}", bindings=bindings, plugins=PLUGINS)}
 
@@ -195,6 +206,7 @@ CHANGES = {
     "ablate.seeds = (0,)": r"seeds was \[0, 1\] and is \[0\]",
     "ablate.contrasts = [('linear', 'hard')]": r"contrasts was \[\['hard', 'linear'\]\]",
     "ablate.variants = {'linear': [], 'hard': ['train.switch = @switches.Cosine()']}": r"variants: hard was \['train",
+    "ablate.average = 'half_life'": r"average was not there and is half_life",
     "train.tf32 = True": r"variants: linear was \[\] and is \['train\.tf32 = True'\]",
 }
 
@@ -627,6 +639,10 @@ WRONG = {
     "ablate.margin = 'small'": r"ablate\.margin must be a number",
     "ablate.evaluation = []": r"the metrics at 16x16 give nothing: bind train\.metrics in ablate\.evaluation",
     "ablate.evaluation = ['train.metrics = [@metrics.Gpa()]']": r"ablate\.evaluation: .*did you mean metrics\.Gap",
+    "ablate.average = 'half_live'": r"ablate\.average is 'half_live', and variant linear has half_life$",
+    "ablate.average = 0.05": r"ablate\.average is the width 0\.05, and variant linear has no power functions, of which",
+    "ablate.average = 0.4": r"ablate\.average must be in \(0, 0\.288\d+\], or a name, and is 0\.4",
+    "ablate.average = [1]": r"ablate\.average must be a string or a number",
     "ablate.bindings = ['train.loss = @losses.Hing()']": r"all variants of .*did you mean losses\.Hinge",
     "ablate.bindings = ['train.seed = 3']": r"^error: the bindings of all variants hold train\.seed; bind",
     "train.seed = 3": r"^error: the bindings of all variants hold train\.seed; bind ablate\.seeds",

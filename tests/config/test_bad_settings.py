@@ -265,7 +265,7 @@ def test_a_setting_of_an_average_out_of_range_is_refused(
 
 def test_the_name_of_an_average_is_no_width(rejected: Callable[..., str]) -> None:
     lines = ("train.averages = [@averages.Copy()]", "averages.Copy.name = '0.05'")
-    rejected(r"tiny\.gin:18: averages\.Copy\.name must name an average by a letter, .* and not by '0\.05'", *lines)
+    rejected(r"tiny\.gin:18: averages\.Copy\.name must name an average by a letter, .* not by '0\.05'", *lines)
 
 
 @pytest.mark.parametrize("name", ["cudaa", "cuda:99", "meta gpu"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,13 @@ import torch
 from click.testing import Result
 from ema_pytorch import PostHocEMA
 from ema_pytorch.post_hoc_ema import p_dot_p, sigma_rel_to_gamma, solve_weights
-from helpers.paths import STUB_PLUGIN
+from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 from scipy.optimize import brentq
 from torch import Tensor
 
 import pggan_kit
 from pggan_kit import hookimpl, load_generator
+from pggan_kit.api import evaluate as evaluation
 from pggan_kit.errors import RunError, SettingError
 from pggan_kit.runs.post_hoc import PieceFit, make_average
 from pggan_kit.runs.run import Run
@@ -421,6 +423,31 @@ def test_a_width_out_of_range_is_a_setting_error(grown: tuple[Run, History]) -> 
     run, _ = grown
     with pytest.raises(SettingError, match="width must be in"):
         make(run, run.checkpoints.load_last(), 0.3)
+
+
+def test_the_best_width_is_chosen_on_tuning_data(
+    kept: Path, cli: Callable[..., Result], refused: Callable[[Result, str], str]
+) -> None:
+    options = ["--metric", "Gap", "--count", 6, "--plugin", STUB_PLUGIN, "--plugin", ABLATION_PLUGIN]
+    plugins = [str(STUB_PLUGIN), str(ABLATION_PLUGIN)]
+    values = {}
+    with pytest.warns(UserWarning, match="far from its profile"):
+        for width in evaluation.WIDTHS:
+            rows = pggan_kit.evaluate(kept, metrics=["Gap"], count=4, average=width, plugins=plugins)
+            assert rows[0]["metric"] == "gap"
+            values[width] = rows[0]["value"]
+    best = min(values, key=values.__getitem__)
+    assert len(set(values.values())) > 1 and best not in (evaluation.WIDTHS[0], evaluation.WIDTHS[-1])
+
+    result = cli("evaluate", kept, "--average", "best", "--tuning", "evaluation.count = 4", "--json", *options)
+    rows = json.loads(result.stdout)
+    assert {row["average"] for row in rows} == {f"width_{best:g}"} and {row["count"] for row in rows} == {6}
+    alone = pggan_kit.evaluate(kept, metrics=["Gap"], count=6, average=best, plugins=plugins)
+    assert rows == alone
+    for half in (["--average", "best"], ["--tuning", "evaluation.count = 4"]):
+        refused(
+            cli("evaluate", kept, *half, *options), "--average best chooses a width on images of its own, and nothing"
+        )
 
 
 def test_damaged_files_are_left_out_and_said(kept: Path, tmp_path: Path, stub: str) -> None:

@@ -21,7 +21,7 @@ class TestPerUpdate(AverageSuite):
 
 
 class TestCopy(AverageSuite):
-    bad_arguments = ({"name": ""}, {"name": "0.1"}, {"name": "a-b"}, {"name": "a.pt"})
+    bad_arguments = ({"name": ""}, {"name": "0.1"}, {"name": "a-b"}, {"name": "a.pt"}, {"name": "best"})
 
     def make(self) -> Copy:
         return Copy()
