@@ -50,8 +50,10 @@ if TYPE_CHECKING:
         suggest,
     )
     from pggan_kit.experiment import Experiment
+    from pggan_kit.growth.averages import HalfLife, check_average_name, list_plain_values
     from pggan_kit.growth.learning_rates import set_rate
     from pggan_kit.growth.moving_settings import follow_clock
+    from pggan_kit.growth.power_functions import LARGEST_WIDTH, compute_power_share, convert_width_to_exponent
     from pggan_kit.hookspecs import hookimpl
     from pggan_kit.layers.batches import count_batches
     from pggan_kit.layers.derivatives import conv2d, leaky_relu
@@ -125,8 +127,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "suggest",
     ),
     "experiment": ("Experiment",),
+    "growth.averages": ("HalfLife", "check_average_name", "list_plain_values"),
     "growth.learning_rates": ("set_rate",),
     "growth.moving_settings": ("follow_clock",),
+    "growth.power_functions": ("LARGEST_WIDTH", "compute_power_share", "convert_width_to_exponent"),
     "hookspecs": ("hookimpl",),
     "layers.batches": ("count_batches",),
     "layers.derivatives": ("conv2d", "leaky_relu"),
@@ -168,6 +172,7 @@ _ROOMS = ("components", "pictures", "testing")
 
 __all__ = [
     "FADE",
+    "LARGEST_WIDTH",
     "STABLE",
     "Activity",
     "Area",
@@ -184,6 +189,7 @@ __all__ = [
     "DuePenalty",
     "Experiment",
     "GeneratorCall",
+    "HalfLife",
     "Interrupted",
     "JsonLines",
     "Loss",
@@ -217,11 +223,14 @@ __all__ = [
     "at_least_float32",
     "check_above",
     "check_at_least",
+    "check_average_name",
     "check_between",
     "check_choice",
     "check_finite",
+    "compute_power_share",
     "constant_at",
     "conv2d",
+    "convert_width_to_exponent",
     "count_batches",
     "did_you_mean",
     "evaluate",
@@ -234,6 +243,7 @@ __all__ = [
     "images_to_uint8",
     "is_moving",
     "leaky_relu",
+    "list_plain_values",
     "load_generator",
     "receive_activities",
     "report_activity",

@@ -396,6 +396,35 @@ class Update(Protocol):
 
 
 @runtime_checkable
+class Average(Protocol):
+    """An average of the generator's weights, or several of one kind.
+
+    After each update of the generator, the average of each piece (stem, block, layer to the image, old path) follows:
+    `average += share * (generator - average)`. It begins with the piece, as a copy of it.
+
+    Where the shares are those of power functions of a piece's age (Karras et al. 2024, arXiv:2312.02696, section 3.1),
+    two further members let `pggan-kit average` make averages of any width when training is over: `exponents`, the
+    exponent of each average; and `snapshots`, the number of places on the clock at which they are kept on disk.
+
+    Attributes:
+        names: Names of the averages, at least one. Each occurs once in an experiment.
+    """
+
+    names: Sequence[str]
+
+    def compute_shares(self, position: Position, age: int, images: int) -> Sequence[float]:
+        """Compute the share by which each of `names` follows in an update: 0 stays as it is, 1 becomes a copy.
+
+        It depends on the arguments alone, so a resumed run needs no state.
+
+        Args:
+            position: Place on the clock before the update.
+            age: Images from the birth of the piece to that place.
+            images: Reals that the update drew, over all ranks.
+        """
+
+
+@runtime_checkable
 class Dataset(Protocol):
     """Images at full size. The core alone resizes and caches them.
 
@@ -570,6 +599,7 @@ KINDS: dict[str, type] = {
     "penalties": Penalty,
     "updates": Update,
     "augmentations": Augmentation,
+    "averages": Average,
     "curves": Curve,
     "optimizers": Optimizer,
     "datasets": Dataset,

@@ -10,6 +10,7 @@ import torch
 from pggan_kit.components import (
     Architecture,
     Augmentation,
+    Average,
     Dataset,
     Loss,
     Metric,
@@ -22,8 +23,9 @@ from pggan_kit.components import (
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import SettingError, check_above, check_at_least, check_between, check_choice, check_seed
 from pggan_kit.evaluation.settings import EvaluationSettings
+from pggan_kit.growth.averages import HalfLife, check_names
 from pggan_kit.layers.resampling import Area
-from pggan_kit.schedule import PerStage, ScheduleSettings, Size, Stage, at_height, check_sizes, values_per_stage
+from pggan_kit.schedule import PerStage, ScheduleSettings, Stage, at_height, check_sizes, values_per_stage
 from pggan_kit.system.devices import has_bfloat16
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
@@ -52,6 +54,8 @@ class Experiment:
         image_resampling: The pair for images (bridges, faded reals), without parameters. Default: nearest up, area
             down.
         augmentation: Transform of reals and fakes before D. None to show D the images themselves.
+        averages: Averages of G's weights, at least one. The first one is sampled, measured and shown unless another is
+            named. Default: a half-life of 10,000 images.
         observers: Watchers of the run.
         metrics: Metrics of the averaged generator, measured as `evaluation` says, at ticks and by `pggan-kit evaluate`.
         latent_size: Size of a latent, Z.
@@ -59,13 +63,6 @@ class Experiment:
             latents.
         tick: Images between two ticks (logs, grids, checkpoints). A run begins with ticks at a 16th, an 8th, a quarter
             and half of it, those of them that are at least 4 batches.
-        ema_half_life: Images after which half of the generator's average is new, at least 0; 0 makes the average a
-            copy. None for 10,000, where no `ema_decay` is bound.
-        ema_decay: Share of the average that stays at each update, in [0, 1), whatever the update's batch size. It
-            replaces the half-life and has no ramp-up.
-        ema_ramp_up: Largest half-life of a piece of G as a share of its age in images, in (0, 1], where the age counts
-            from the start of the piece's stage. It keeps the average of a new block from remembering its random start.
-            None for no such bound.
         fade_reals: Whether reals are faded like the networks.
         reset_optimizer: When the optimizers are reset: `never`, each `stage`, or each `phase` (the start of each stage
             and the end of each fade; a hard switch has no fade that ends).
@@ -111,14 +108,12 @@ class Experiment:
     switch: Switch | None = None
     image_resampling: Resampling = field(default_factory=Area)
     augmentation: Augmentation | None = None
+    averages: Sequence[Average] = field(default_factory=lambda: (HalfLife(),))
     observers: Sequence[Observer] = ()
     metrics: Sequence[Metric] = ()
     latent_size: int = 512
     seed: int = 0
     tick: int = 10_000
-    ema_half_life: PerStage[float] | None = None
-    ema_decay: PerStage[float] | None = None
-    ema_ramp_up: float | None = 0.05
     fade_reals: bool = True
     reset_optimizer: str = "never"
     keep: int = 2
@@ -140,7 +135,7 @@ class Experiment:
         sizes = check_sizes(self.schedule.sizes)
         for micro_batch in values_per_stage("micro_batch", self.micro_batch, sizes):
             check_at_least("micro_batch", micro_batch, 1)
-        self._check_average(sizes)
+        check_names(self.averages)
         check_between("collapse_below", self.collapse_below, 0, 1, high_included=False)
         check_above("time_limit", self.time_limit, 0, instead="None")
         choices = {
@@ -152,18 +147,6 @@ class Experiment:
         }
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
-
-    def _check_average(self, sizes: Sequence[Size]) -> None:
-        if self.ema_half_life is not None and self.ema_decay is not None:
-            raise SettingError(
-                "ema_half_life",
-                "and ema_decay are both bound, and each says how fast the average follows: bind one of them to None",
-            )
-        for decay in values_per_stage("ema_decay", self.ema_decay, sizes):
-            check_between("ema_decay", decay, 0, 1, high_included=False)
-        for half_life in values_per_stage("ema_half_life", self.ema_half_life, sizes):
-            check_at_least("ema_half_life", half_life, 0)
-        check_between("ema_ramp_up", self.ema_ramp_up, 0, 1, low_included=False, instead="None")
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Return a context in which networks on a device compute in `precision`."""

@@ -83,7 +83,7 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
     train(*lines, run_dir="whole")
     resumed = last(Path("run"))
     whole = last(Path("whole"))
-    for key in ("generator", "discriminator", "ema", "scalers", "images"):
+    for key in ("generator", "discriminator", "averages", "scalers", "images"):
         assert are_equal(resumed[key], whole[key]), key
     assert rows(Path("run")) == rows(Path("whole"))
 

@@ -23,6 +23,7 @@ from pggan_kit.config import gin_files
 from pggan_kit.config.builder import BuiltConfig, build_from_config
 from pggan_kit.config.gin_files import OVERRIDE, Config
 from pggan_kit.errors import ConfigError, PluginError, RunError, UserError, require_list
+from pggan_kit.growth.averages import PowerAverage, list_names
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.plugin_host.plugin_files import RecordedFile, locate_plugin_file
 from pggan_kit.system.activities import track_items
@@ -57,7 +58,7 @@ class Plan:
         variants: Bindings of each variant, those of all variants included.
         seeds: Seeds of the confirmatory analysis, fixed at the first start.
         controls: Variants that are controls, with their numbers of seeds.
-        contrasts, primary, margin, evaluation: See `Ablation`.
+        contrasts, primary, margin, evaluation, average: See `Ablation`.
         quantities: `direction` and `scale` of each value of the evaluation's metrics, as they state them.
         shared: Variants that begin from one trunk for each seed; first the one whose config the trunk has.
         branch: Stage after whose end they begin; None if each variant is trained from scratch.
@@ -81,6 +82,7 @@ class Plan:
     configs: dict[str, str]
     plugins: dict[str, str]
     exploratory: list[int] = dataclasses.field(default_factory=list)
+    average: str | float | None = None
 
     @property
     def fixed_fields(self) -> dict[str, Any]:
@@ -91,6 +93,9 @@ class Plan:
         fields = dataclasses.asdict(self)
         for name in ("name", "base", "exploratory"):
             del fields[name]
+        # Published plans, whose hashes are known, name none.
+        if self.average is None:
+            del fields["average"]
         return fields
 
     @property
@@ -192,6 +197,7 @@ def read_plan(
 
     # What the comparison needs is checked now, and not after hours of training.
     _require_different(experiments)
+    _require_average(settings.average, experiments)
     quantities = _find_quantities(settings, base, variants, files)
     branch, shared = _find_trunk(experiments)
     plan = Plan(
@@ -209,6 +215,7 @@ def read_plan(
         branch=branch,
         configs={name: experiment.built.config.text() for name, experiment in experiments.items()},
         plugins=sha256,
+        average=settings.average,
     )
     return plan, settings.launcher
 
@@ -304,6 +311,24 @@ def _find_fault(base: Path, bindings: Sequence[str], plugins: Sequence[RecordedF
     except UserError as error:
         return str(error)
     return None
+
+
+def _require_average(average: str | float | None, experiments: Mapping[str, Prepared]) -> None:
+    """Check that each variant has the average that is evaluated, or power functions of which it can be made.
+
+    Raises:
+        ConfigError: A variant has not; the message names it.
+    """
+    for variant, prepared in experiments.items():
+        averages = prepared.built.experiment.averages
+        names = list_names(averages)
+        if isinstance(average, str) and average not in names:
+            raise ConfigError(f"ablate.average is {average!r}, and variant {variant} has {', '.join(names)}")
+        if isinstance(average, (int, float)) and not any(isinstance(each, PowerAverage) for each in averages):
+            raise ConfigError(
+                f"ablate.average is the width {average:g}, and variant {variant} has no power functions, of which it "
+                "could be made: add @averages.PowerFunction() to train.averages"
+            )
 
 
 def _find_quantities(
@@ -414,9 +439,9 @@ def _describe_difference(old_plan: Plan, new_plan: Plan) -> str:
     """Return which field of a plan changed, and how; of a mapping the first entry that changed."""
     old_fields = old_plan.fixed_fields
     new_fields = new_plan.fixed_fields
-    name = next(name for name in old_fields if old_fields[name] != new_fields[name])
-    old = old_fields[name]
-    new = new_fields[name]
+    name = next(name for name in {**old_fields, **new_fields} if old_fields.get(name) != new_fields.get(name))
+    old = old_fields.get(name)
+    new = new_fields.get(name)
     if isinstance(old, Mapping):
         key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
         name = f"{name}: {key}"

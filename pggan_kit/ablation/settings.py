@@ -8,7 +8,8 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from pggan_kit.ablation.statistics import ALPHA, compute_smallest_p, count_pairs_needed
 from pggan_kit.components import Launcher
-from pggan_kit.errors import SettingError, check_above, check_finite, check_seed
+from pggan_kit.errors import SettingError, check_above, check_between, check_finite, check_seed
+from pggan_kit.growth.power_functions import LARGEST_WIDTH
 
 TRUNK = "trunk"
 """Name of the run before the first difference; no variant may have it."""
@@ -39,6 +40,8 @@ class Ablation:
             is trained with.
         bindings: Bindings of all variants, before their own.
         evaluation: Bindings with which finished runs are evaluated, e.g. of the held-out data.
+        average: Average of the generator that is evaluated: its name, or a width of a power function, such as 0.05.
+            None for the first of each variant's `train.averages`.
 
     Raises:
         SettingError: A value is out of range.
@@ -55,6 +58,7 @@ class Ablation:
     controls: Mapping[str, int] = field(default_factory=dict)
     bindings: Sequence[str] = ()
     evaluation: Sequence[str] = ()
+    average: str | float | None = None
 
     def __post_init__(self) -> None:
         self._check_variants()
@@ -75,6 +79,8 @@ class Ablation:
 
         check_above("margin", self.margin, 0)
         check_finite("margin", self.margin)
+        if isinstance(self.average, (int, float)):
+            check_between("average", self.average, 0, LARGEST_WIDTH, low_included=False, instead="a name")
 
     def _check_variants(self) -> None:
         if len(self.variants) < 2:

@@ -247,7 +247,7 @@ def _evaluate_run(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> 
     Raises:
         ConfigError: The primary is not among them.
     """
-    rows = evaluate(folder, bindings=plan.evaluation, plugins=plugins)
+    rows = evaluate(folder, bindings=plan.evaluation, plugins=plugins, average=plan.average)
     metrics = [row["metric"] for row in rows]
     if plan.primary not in metrics:
         raise ConfigError(f"ablate.primary is {plan.primary!r}, and the evaluation gives {', '.join(metrics)}")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pggan_kit.api.average import load_average
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.components import Metric
 from pggan_kit.config import gin_files as configs
@@ -23,11 +24,12 @@ from pggan_kit.errors import ConfigError, DataError, RunError, require_list
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
+from pggan_kit.growth.averages import BEST
 from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.pictures.reading import SUFFIXES, PictureReader, find_channels, list_pictures
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.runs.checkpoint_identity import read_noted_fingerprint
-from pggan_kit.runs.generators import TrainedGenerator, draw_images, load_stage_end, restore_generator
+from pggan_kit.runs.generators import TrainedGenerator, draw_images
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.schedule import Stage
@@ -37,6 +39,9 @@ from pggan_kit.system.seeding import numpy_generator
 
 CHANGEABLE = ("metrics", "features", "datasets", "evaluation")
 """First names of selectors that bindings may set, besides `train.metrics`."""
+
+WIDTHS = (0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2)
+"""Widths among which the best is chosen, which the default power functions give within 5 %."""
 
 NO_METRICS = (
     "there is nothing to measure: bind train.metrics, e.g. `--metric NAME`; `pggan-kit plugins list` shows metrics"
@@ -53,6 +58,8 @@ def evaluate(
     parts: Mapping[str, object] | None = None,
     stage: str | int | None = None,
     count: int | None = None,
+    average: str | float | Path | None = None,
+    tuning: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Measure how far images are from real ones.
 
@@ -70,11 +77,15 @@ def evaluate(
             it is at the last checkpoint.
         count: a number instead of `evaluation.count`; of two folders, this many images of each are drawn, always the
             same.
+        average: the average of the run's generator; see `load_generator`. `"best"` for the width of `WIDTHS` whose
+            first value is best under the bindings `tuning`; what is returned is measured without them.
+        tuning: overrides that choose the images on which a width is chosen, other ones than those that are reported:
+            `["evaluation.dataset = @tune/datasets.MNIST()", "tune/datasets.MNIST.split = 'tuning'"]`.
 
     Returns:
         A row for each value: `metric`, `value`, `floor` (the same metric between two halves of the reals, or None),
         `count` (fakes, and at most as many reals), `floor_count` (reals in each half), `size` (`28x28`), and of a run
-        `stage` and `images` (the clock), else None.
+        `stage`, `images` (the clock) and `average` (its name), else None.
 
     Raises:
         UserError: the input was wrong, or no metric is defined at this size: a message says what to do.
@@ -90,10 +101,18 @@ def evaluate(
     if count is not None:
         overrides.append(f"evaluation.count = {count}")
 
+    require_list("tuning", tuning)
+    if bool(tuning) != (average == BEST):
+        raise ConfigError(
+            f"--average {BEST} chooses a width on images of its own, and nothing else does: give both, e.g. --tuning "
+            "'evaluation.dataset = @tune/datasets.NAME()', or none"
+        )
+    if average == BEST:
+        average = _choose_width(run_or_folder, overrides, tuning, plugins, parts, stage)
     if against is None:
-        return _evaluate_run(run_or_folder, overrides, plugins, parts, stage)
-    if isinstance(run_or_folder, Run) or stage is not None:
-        raise RunError("to compare two folders, name folders of images or .npz files, and no run and no stage")
+        return _evaluate_run(run_or_folder, overrides, plugins, parts, stage, average)
+    if isinstance(run_or_folder, Run) or stage is not None or average is not None:
+        raise RunError("to compare two folders, name folders of images or .npz files, and no run, stage or average")
     for folder in (Path(run_or_folder), Path(against)):
         if (folder / "run.json").exists():
             raise RunError(
@@ -109,6 +128,7 @@ def _evaluate_run(
     plugins: Sequence[Any],
     parts: Mapping[str, object] | None,
     ended_stage: str | int | None,
+    average: str | float | Path | None,
 ) -> list[dict[str, Any]]:
     prepared, files = prepare_run(run, plugins, parts, bindings)
     _require_changeable(prepared.config)
@@ -118,14 +138,8 @@ def _evaluate_run(
         raise ConfigError(NO_METRICS)
 
     # The generator, at its place on the clock.
-    checkpoints = files.checkpoints()
-    if ended_stage is None:
-        saved = checkpoints.load_last()
-    else:
-        _, saved = load_stage_end(checkpoints, ended_stage)
+    generator, saved, name = load_average(prepared, files, schedule, ended_stage, average)
     _require_own_data(saved, experiment)
-    own = prepared.identify_networks(schedule)
-    generator = restore_generator(experiment, schedule, prepared.hooks(), saved, own)
     stage = schedule.at(saved.images, saved.starts).stage
 
     device = find_device("auto")
@@ -133,7 +147,41 @@ def _evaluate_run(
     assert evaluator is not None, "there are metrics"
     values = _measure(generator.to(device), evaluator, stage, experiment.seed, device)
     _require_values(values, evaluator, stage.size)
-    return [_make_row(value, evaluator.settings.count, stage.size, stage.index, saved.images) for value in values]
+    count = evaluator.settings.count
+    return [_make_row(value, count, stage.size, stage.index, saved.images, name) for value in values]
+
+
+def _choose_width(
+    run: str | Path | Run,
+    bindings: Sequence[str],
+    tuning: Sequence[str],
+    plugins: Sequence[Any],
+    parts: Mapping[str, object] | None,
+    stage: str | int | None,
+) -> float:
+    """Return the width of `WIDTHS` whose first value is best on the tuning data."""
+    # What tuning binds, the evaluation itself binds otherwise.
+    replaced = {_find_target(text) for text in tuning}
+    overrides = [*(text for text in bindings if _find_target(text) not in replaced), *tuning]
+    prepared, _ = prepare_run(run, plugins, parts, overrides)
+    directions = {}
+    for metric in prepared.built.experiment.metrics:
+        directions |= {name: quantity.direction for name, quantity in metric.quantities.items()}
+
+    values: dict[float, float] = {}
+    for width in track_items(WIDTHS, "measuring averages", len(WIDTHS), "widths"):
+        first = _evaluate_run(run, overrides, plugins, parts, stage, width)[0]
+        name = first["metric"]
+        if name not in directions:
+            raise ConfigError(f"--average {BEST}: the metric of {name} does not state which of its values are better")
+        sign = 1.0 if directions[name] == "lower" else -1.0
+        values[width] = sign * first["value"]
+    return min(values, key=values.__getitem__)
+
+
+def _find_target(binding: str) -> str:
+    """Return what a binding binds."""
+    return binding.partition("=")[0].strip()
 
 
 def _measure(
@@ -285,7 +333,12 @@ def _describe_shape(images: np.ndarray) -> str:
 
 
 def _make_row(
-    value: Value, count: int, size: str, stage: int | None = None, images: int | None = None
+    value: Value,
+    count: int,
+    size: str,
+    stage: int | None = None,
+    images: int | None = None,
+    average: str | None = None,
 ) -> dict[str, Any]:
     return {
         "metric": value.name,
@@ -296,4 +349,5 @@ def _make_row(
         "size": size,
         "stage": stage,
         "images": images,
+        "average": average,
     }

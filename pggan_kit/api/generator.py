@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pggan_kit.api.average import load_average
 from pggan_kit.api.prepare import prepare_run
-from pggan_kit.runs.generators import TrainedGenerator, load_stage_end, restore_generator
+from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.run import Run
 
 
@@ -15,6 +16,7 @@ def load_generator(
     run: str | Path | Run,
     *,
     stage: str | int | None = None,
+    average: str | float | Path | None = None,
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
 ) -> TrainedGenerator:
@@ -24,19 +26,14 @@ def load_generator(
         run: a run or its directory.
         stage: a stage's number from 0, or its size (`14x14`), for the generator as it was when that stage ended; None:
             that of the last checkpoint.
+        average: the name of one of the run's averages; a width, for the average that is made of the power functions
+            that the run has kept; or a file that `pggan-kit average` wrote. None for the first of `train.averages`.
         plugins: plugins instead of the plugin files that the run used.
         parts: new objects for those that the run was begun with; None where there were none.
 
     Raises:
-        RunError: there is no run, no such stage, no checkpoint, or one that does not fit the run's config.
+        RunError: there is no run, no such stage or average, no checkpoint, or one that does not fit the run's config.
     """
     prepared, files = prepare_run(run, plugins, parts, needs_data=False)
-    checkpoints = files.checkpoints()
-    if stage is None:
-        saved = checkpoints.load_last()
-    else:
-        _, saved = load_stage_end(checkpoints, stage)
-
-    schedule = prepared.resolve_schedule()
-    own = prepared.identify_networks(schedule)
-    return restore_generator(prepared.built.experiment, schedule, prepared.hooks(), saved, own)
+    generator, _, _ = load_average(prepared, files, prepared.resolve_schedule(), stage, average)
+    return generator

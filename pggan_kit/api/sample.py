@@ -34,6 +34,7 @@ def sample(
     plugins: Sequence[Any] = (),
     stage: str | int | None = None,
     image_class: str | int | None = None,
+    average: str | float | Path | None = None,
 ) -> None:
     """Write `count` images of a run's averaged generator.
 
@@ -45,11 +46,12 @@ def sample(
         plugins, stage: see `load_generator`.
         image_class: the class of all images, by its name or else its number from 0; None: labels, where there are any,
             go round 0, 1, ..., K - 1.
+        average: see `load_generator`.
 
     Raises:
         SettingError: `count` or `seed` is out of range.
-        RunError: the run cannot be read, no such stage has ended, there is no such class, the images are NaN or
-            infinite, or the target cannot be written.
+        RunError: the run cannot be read, no such stage has ended, there is no such class or average, the images are
+            NaN or infinite, or the target cannot be written.
     """
     check_at_least("count", count, 1, whole=True)
     check_seed("seed", seed)
@@ -59,7 +61,7 @@ def sample(
     require_target_outside_runs("--out", target)
     if target.suffix:
         require_replaceable(target)
-    generator = load_generator(run_dir, stage=stage, plugins=plugins)
+    generator = load_generator(run_dir, stage=stage, average=average, plugins=plugins)
     label = None
     if image_class is not None:
         names = RunDirectory.open(run_dir).read_class_names()

@@ -11,10 +11,12 @@ from typing import Any
 from pggan_kit.api.prepare import Prepared, prepare, prepare_run
 from pggan_kit.data.sampler import Data
 from pggan_kit.errors import UserError
+from pggan_kit.growth.averages import list_names
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.runs.average import list_average_ages
 from pggan_kit.runs.branches import (
     BranchPoint,
+    copy_average_snapshots,
     describe_branch,
     find_branch_point,
     keep_states_of_same_classes,
@@ -35,7 +37,7 @@ from pggan_kit.runs.directory import RunDirectory, describe_start, read_command_
 from pggan_kit.runs.processes import ProcessRecord
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
-from pggan_kit.runs.state import TrainState
+from pggan_kit.runs.state import TrainState, list_average_notes
 from pggan_kit.system import distributed
 from pggan_kit.training import loop as training
 
@@ -128,6 +130,8 @@ def _begin_run(
 
     # From here on there is a folder, whose log has what was noticed before.
     files = _make_directory(prepared, run_dir, point, data)
+    if point is not None and distributed.rank() == 0:
+        copy_average_snapshots(point, files)
     run = Run(files, experiment, schedule, state, hooks)
     run.identity = own
     run.evaluator = evaluator
@@ -254,12 +258,13 @@ def _load_under_changes(
     state.load_snapshot(saved, own_settings=has_new_rates)
     if has_new_rates:
         saved = replace(saved, optimizers={name: each.state_dict() for name, each in state.optimizers.items()})
+    notes = list_average_notes(state.experiment.averages, saved)
     if not changes:
-        return saved, []
+        return saved, notes
     if are_below(changes, settings, ["train.switch"]):
         require_bridges(state, hooks)
-    components, notes = keep_states_of_same_classes(saved, hooks)
-    return replace(saved, components=components), notes
+    components, left_out = keep_states_of_same_classes(saved, hooks)
+    return replace(saved, components=components), [*notes, *left_out]
 
 
 def _record_changes(
@@ -325,9 +330,11 @@ def _make_directory(
 
 
 def _log_average_ages(run: Run) -> None:
-    """Log the age of the generator's average at each stage's end, and warn where it is too old."""
+    """Log the age of each average of the generator at each stage's end, and warn where it is too old."""
     ages = list_average_ages(run.experiment, run.schedule, run.state.starts)
-    run.files.log_and_say(f"the generator's average at each stage's end: {'; '.join(age.text for age in ages)}", None)
+    for name in list_names(run.experiment.averages):
+        texts = [age.text for age in ages if age.name == name]
+        run.files.log_and_say(f"the generator's average {name} at each stage's end: {'; '.join(texts)}", None)
     for age in ages:
         if age.warning is not None:
             run.files.warn(age.warning)

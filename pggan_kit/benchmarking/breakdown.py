@@ -133,7 +133,7 @@ def _time_step(rig: Rig, update: int, penalised: bool) -> dict[str, float]:
     context = TimedStep(rig.experiment, rig.state, rig.stage, rig.sampler, rig.alphas)
     rig.losses = rig.experiment.update.step(context)
     rig.state.images += context.drawn
-    watch.time("optimizer", rig.state.update_average, context.drawn)
+    watch.time("optimizer", rig.state.update_averages, context.drawn)
     return watch.pieces
 
 

@@ -6,7 +6,7 @@ import functools
 import statistics
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from pggan_kit.benchmarking.breakdown import measure_loop_overhead
 from pggan_kit.benchmarking.flops import count_forward_calls, sum_flops
 from pggan_kit.benchmarking.rig import Rig, has_fade
 from pggan_kit.benchmarking.timing import time_calls
+from pggan_kit.components import Average
+from pggan_kit.growth.averages import PowerAverage, list_names
 from pggan_kit.growth.moving_settings import list_moving_settings
 from pggan_kit.runs.average import AverageAge, format_percent, list_average_ages
+from pggan_kit.runs.average_snapshots import compute_interval
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage, value_at
 from pggan_kit.system import distributed
@@ -40,11 +43,8 @@ TIMED = 3
 LONG_TICK_SECONDS = 2.0
 """Seconds of measuring ticks after which no further one is measured."""
 
-GENERATOR_COPIES = 5
-"""Tensors of the size of the generator's weights: weights, gradients, average and Adam's two moments."""
-
-DISCRIMINATOR_COPIES = 4
-"""Tensors of the size of the discriminator's weights: all but the average."""
+COPIES = 4
+"""Tensors of the size of a network's weights: weights, gradients and Adam's two moments. G has its averages besides."""
 
 
 def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any] = ()) -> list[dict[str, Any]]:
@@ -70,8 +70,10 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile`
         compiles), `batch_statistics` (over how many samples each statistic of a batch is computed, by its name),
         `average_before_stage` and `average_before_fade_end` (the share of the averaged generator's weight, at the
-        stage's end, that stems from before the stage and from before its fade's end; None where the stage spends no
-        images or has no fade). Warnings name statistics over one sample, and averages that remember too much.
+        stage's end, that stems from before the stage and from before its fade's end, of the first average; None where
+        the stage spends no images or has no fade), `averages_before_stage` (the former of each average, by name), and
+        `snapshots_mib` (what is kept of power-function averages in the stage). Warnings name statistics over one
+        sample, and averages that remember too much.
 
     Raises:
         UserError: The config is wrong, or this platform does not tell how much memory there is.
@@ -80,7 +82,8 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
     experiment = prepared.built.experiment
     schedule = prepared.schedule()
     budget = Budget(MEASURING_SECONDS)
-    ages = {age.stage.index: age for age in list_average_ages(experiment, schedule, [0])}
+    ages = list_average_ages(experiment, schedule, [0])
+    _warn_of_old_averages(ages)
     for line in prepared.list_warnings(schedule):
         warnings.warn(line, stacklevel=2)
 
@@ -92,8 +95,9 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         row = _describe_stage(stage, schedule, rig.state)
         row["compiled"] = _list_compiled_phases(prepared, stage, schedule)
         row["batch_statistics"] = _list_group_sizes(prepared, stage, schedule)
-        row |= _describe_average(ages.get(stage.index))
+        row |= _describe_average([age for age in ages if age.stage == stage])
         row["moving_settings"] = _list_values_of_moving_settings(prepared, stage, schedule)
+        row["snapshots_mib"] = _compute_snapshots_mib(experiment.averages, schedule, row)
 
         # Measure the stage if there is time, else extrapolate from the last that was measured.
         work = stage.batch_size * row["gflops"]
@@ -205,10 +209,23 @@ def _build_caption(rows: Sequence[dict[str, Any]]) -> str:
     if compiled:
         total += f"; less, as train.compile compiles {', '.join(compiled)}"
 
-    ages = {row["size"]: row["average_before_stage"] for row in rows if row["average_before_stage"] is not None}
-    old = ", ".join(f"{format_percent(share)} at {size}" for size, share in ages.items())
-    average = f"share of G's average, at the stage's end, from before the stage: {old}"
-    return "\n".join([total, average, *_describe_moving_settings(rows), *_describe_groups(rows)])
+    return "\n".join([total, *_describe_averages(rows), *_describe_moving_settings(rows), *_describe_groups(rows)])
+
+
+def _describe_averages(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line for each average with its age at each stage's end, and one with the size of what is kept."""
+    shares: dict[str, list[str]] = {}
+    for row in rows:
+        for name, share in row["averages_before_stage"].items():
+            shares.setdefault(name, []).append(f"{format_percent(share)} at {row['size']}")
+
+    lines = []
+    for name, old in shares.items():
+        lines.append(f"share of G's average {name}, at the stage's end, from before the stage: {', '.join(old)}")
+    kept = sum(row["snapshots_mib"] for row in rows)
+    if kept:
+        lines.append(f"snapshots of averages for other widths: {kept:,.3g} MiB in the run's folder at its end")
+    return lines
 
 
 def _describe_moving_settings(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -266,7 +283,8 @@ def _describe_stage(stage: Stage, schedule: Schedule, state: TrainState) -> dict
 
     generator = sum(param.numel() for param in state.generator.parameters())
     discriminator = sum(param.numel() for param in state.discriminator.parameters())
-    weights = GENERATOR_COPIES * generator + DISCRIMINATOR_COPIES * discriminator
+    averages = len(list_names(state.experiment.averages))
+    weights = (COPIES + averages) * generator + COPIES * discriminator
     return {
         "stage": stage.index,
         "size": stage.size,
@@ -317,13 +335,31 @@ def _list_values_of_moving_settings(prepared: Prepared, stage: Stage, schedule: 
     return values
 
 
-def _describe_average(age: AverageAge | None) -> dict[str, Any]:
-    """Return how old the averaged generator will be at the stage's end, and warn where it is too old."""
-    if age is None:
-        return {"average_before_stage": None, "average_before_fade_end": None}
-    if age.warning is not None:
-        warnings.warn(age.warning, stacklevel=3)
-    return {"average_before_stage": age.before_stage, "average_before_fade_end": age.before_fade_end}
+def _warn_of_old_averages(ages: Sequence[AverageAge]) -> None:
+    for age in ages:
+        if age.warning is not None:
+            warnings.warn(age.warning, stacklevel=3)
+
+
+def _describe_average(ages: Sequence[AverageAge]) -> dict[str, Any]:
+    """Return how old the averages will be at the end of a stage, of which the first is the generator's."""
+    row: dict[str, Any] = {"average_before_stage": None, "average_before_fade_end": None}
+    if ages:
+        row = {"average_before_stage": ages[0].before_stage, "average_before_fade_end": ages[0].before_fade_end}
+    row["averages_before_stage"] = {age.name: age.before_stage for age in ages}
+    return row
+
+
+def _compute_snapshots_mib(averages: Sequence[Average], schedule: Schedule, row: Mapping[str, Any]) -> float:
+    """Return the size of what is kept of power-function averages in a stage that spends its budget."""
+    start = schedule.planned_starts()[row["stage"]]
+    end = start + row["fade_images"] + row["stable_images"]
+    kept = 0
+    for average in averages:
+        if isinstance(average, PowerAverage):
+            interval = compute_interval(average, schedule.total)
+            kept += len(average.names) * (end // interval - start // interval)
+    return float(kept * row["generator_parameters"] * 4 / 2**20)
 
 
 def _measure_stage(prepared: Prepared, steady: Rig, budget: Budget, work: float) -> Cost:

@@ -127,7 +127,7 @@ class Rig:
         )
         self.losses = self.experiment.update.step(context)
         self.state.images += context.drawn
-        self.state.update_average(context.drawn)
+        self.state.update_averages(context.drawn)
         self.batch = context.drawn
         self.critics = max(1, self.state.discriminator_updates - update)
 

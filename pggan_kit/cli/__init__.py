@@ -3,7 +3,20 @@
 No module here imports torch, or a module that does, before a command runs: `--help` answers at once.
 """
 
-from pggan_kit.cli import ablate, bench, config, data, evaluate, plan, plugins, report, sample, train
+from pggan_kit.cli import ablate, average, bench, config, data, evaluate, plan, plugins, report, sample, train
 from pggan_kit.cli.base import main
 
-__all__ = ["ablate", "bench", "config", "data", "evaluate", "main", "plan", "plugins", "report", "sample", "train"]
+__all__ = [
+    "ablate",
+    "average",
+    "bench",
+    "config",
+    "data",
+    "evaluate",
+    "main",
+    "plan",
+    "plugins",
+    "report",
+    "sample",
+    "train",
+]

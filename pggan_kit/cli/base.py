@@ -266,6 +266,11 @@ stage_option = click.option(
 )
 """Option of commands that use a run's averaged generator."""
 
+average_option = click.option(
+    "--average", metavar="NAME|WIDTH|FILE", help="Use this average; default: the first of train.averages."
+)
+"""Option of commands that draw from a run's averaged generator."""
+
 
 def _keep_stdout_for_json(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
     """Keep stdout for `print_json`, so that what a plugin prints goes to stderr."""

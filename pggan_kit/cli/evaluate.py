@@ -8,7 +8,16 @@ from typing import Any
 import click
 from rich.table import Table
 
-from pggan_kit.cli.base import PATH, add_experiment_options, json_option, main, out, print_json, stage_option
+from pggan_kit.cli.base import (
+    PATH,
+    add_experiment_options,
+    average_option,
+    json_option,
+    main,
+    out,
+    print_json,
+    stage_option,
+)
 
 
 @main.command()
@@ -17,6 +26,10 @@ from pggan_kit.cli.base import PATH, add_experiment_options, json_option, main, 
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Use this instead of the run's train.metrics.")
 @click.option("--count", type=click.IntRange(min=2), help="Number of images; default: evaluation.count.")
 @stage_option
+@average_option
+@click.option(
+    "--tuning", multiple=True, metavar="BINDING", help="With --average best: choose the width under this binding."
+)
 @json_option
 @add_experiment_options
 def evaluate(
@@ -25,6 +38,8 @@ def evaluate(
     metrics: tuple[str, ...],
     count: int | None,
     stage: str | None,
+    average: str | None,
+    tuning: tuple[str, ...],
     as_json: bool,
     bindings: tuple[str, ...],
     plugins: tuple[str, ...],
@@ -38,7 +53,15 @@ def evaluate(
     from pggan_kit.api import evaluate as evaluation
 
     rows = evaluation.evaluate(
-        run, against, metrics=metrics, bindings=bindings, plugins=plugins, stage=stage, count=count
+        run,
+        against,
+        metrics=metrics,
+        bindings=bindings,
+        plugins=plugins,
+        stage=stage,
+        count=count,
+        average=average,
+        tuning=tuning,
     )
     if as_json:
         print_json(rows)

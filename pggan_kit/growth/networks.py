@@ -112,6 +112,7 @@ class Generator(GrowingNetwork):
         self.seed_piece("to_image", base)
         self.to_image = architecture.to_image(base)
         self._births: dict[nn.Parameter, int] = {}
+        self._first_names: dict[nn.Parameter, str] = {}
         self._note_births(base)
 
     def grow(self, stage: Stage, bridged: bool) -> None:
@@ -137,6 +138,7 @@ class Generator(GrowingNetwork):
         """Drop the old path. Does nothing where there is none."""
         super().end_fade()
         self._births = {param: self._births[param] for param in self.parameters()}
+        self._first_names = {param: self._first_names[param] for param in self.parameters()}
 
     def _forget_searches(self) -> None:
         super()._forget_searches()
@@ -145,8 +147,14 @@ class Generator(GrowingNetwork):
         self._has_buffers: bool | None = None
 
     def _note_births(self, stage: Stage) -> None:
-        """Note `stage` as the birth of all parameters that were not there before."""
-        self._births = {param: self._births.get(param, stage.index) for param in self.parameters()}
+        """Note `stage` as the birth of all parameters that were not there before, and the names that they have."""
+        births: dict[nn.Parameter, int] = {}
+        first_names: dict[nn.Parameter, str] = {}
+        for name, param in self.named_parameters():
+            births[param] = self._births.get(param, stage.index)
+            first_names[param] = self._first_names.get(param, f"{stage.index}/{name}")
+        self._births = births
+        self._first_names = first_names
 
     def group_weights_by_birth(self) -> Mapping[int, list[Tensor]]:
         """Return all parameters by the index of the stage with which they came, searched once after each growth."""
@@ -156,6 +164,20 @@ class Generator(GrowingNetwork):
                 birth = self._births[param]
                 self._weights_by_birth.setdefault(birth, []).append(param)
         return self._weights_by_birth
+
+    def name_weights(self) -> dict[str, nn.Parameter]:
+        """Return all parameters by names that they keep for life: `2/to_image.weight`, also within an old path.
+
+        A name has the index of the stage with which the parameter came, and the name that it had then.
+        """
+        return {self._first_names[param]: param for param in self.weights()}
+
+    def name_weights_by_birth(self) -> dict[int, list[str]]:
+        """Return the names for life of all parameters, by the index of the stage with which they came."""
+        names: dict[int, list[str]] = {}
+        for name, param in self.name_weights().items():
+            names.setdefault(self._births[param], []).append(name)
+        return names
 
     def find_batch_norms(self) -> tuple[BatchNorm, ...]:
         """Return the layers that keep running statistics of batches, searched once after each growth."""

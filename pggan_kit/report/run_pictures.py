@@ -56,6 +56,7 @@ class RunPictures:
         clocks, alphas: Clock and alpha of those, by stage.
         begins: Alpha and such images by stage, right after the growth, before anything was trained.
         fades: Strips by stage, from the last checkpoint before the fade's end.
+        average: Name of the average that they are drawn from; empty where nothing could be drawn.
         latent_size: Size Z of the latents; 0 where nothing could be drawn.
         alpha_lines: Alpha by clock for each stage, see `draw_alpha_lines`; None where only ticks record alpha.
         moving_settings: Values over the clock of the settings that move, by name.
@@ -66,6 +67,7 @@ class RunPictures:
     alphas: dict[int, float] = field(default_factory=dict)
     begins: dict[int, tuple[float, np.ndarray]] = field(default_factory=dict)
     fades: dict[int, FadeStrip] = field(default_factory=dict)
+    average: str = ""
     latent_size: int = 0
     alpha_lines: list[Curve] | None = None
     moving_settings: dict[str, Curve] = field(default_factory=dict)
@@ -189,6 +191,7 @@ def _draw_checkpoint(
     """Draw what one checkpoint shows; a later one of the same stage replaces it."""
     stage = saved.stage
     pictures.latent_size = generator.latent_size
+    pictures.average = next(iter(saved.averages))
     # A strip needs an old path.
     if generator.alpha is not None and not saved.stage_over:
         alphas = strip_alphas.get(stage, list(ALPHAS))

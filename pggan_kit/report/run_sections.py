@@ -85,7 +85,9 @@ def film_section(film: Film | None, runs: Sequence[RunRecord]) -> Section:
 
 def grids_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -> Section:
     """Return images of the same latents at the end of each stage."""
-    section = Section("Stages", ["Images of the average of G's weights, from the same latents in each grid."])
+    names = list(dict.fromkeys(drawn.average for drawn in pictures if drawn.average))
+    which = f" ({', '.join(names)})" if names else ""
+    section = Section("Stages", [f"Images of the average of G's weights{which}, from the same latents in each grid."])
     for run, drawn in zip(runs, pictures, strict=True):
         figures = []
         for stage in run.stages:

@@ -1,4 +1,4 @@
-"""Average the generator's weights: the decay of each update, the average's age, and its batch normalisation."""
+"""Average the generator's weights: the shares of an update, an average's age, and its batch normalisation."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from pggan_kit.schedule import Schedule, Stage, at_height
+from pggan_kit.components import Average
+from pggan_kit.errors import TrainingError
+from pggan_kit.schedule import Position, Schedule, Stage
 from pggan_kit.system.seeding import derive, fork_random_numbers, numpy_generator, torch_generator
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
     from pggan_kit.growth.networks import Generator
-
-HALF_LIFE = 10_000
-"""Images of `train.ema_half_life` where nothing is bound, as in StyleGAN2."""
 
 LARGEST_SHARE = 0.05
 """Maximum share of the average's weight that may stem from before a stage when the stage ends."""
@@ -29,51 +28,49 @@ CALIBRATION_BATCHES = 16
 CALIBRATION_BATCH_SIZE = 64
 
 
-def compute_decay(experiment: Experiment, stage: Stage, age: int, images: int) -> float:
-    """Return the factor by which one update shrinks what the average of a piece held before.
+OLD = 2**53
+"""Age in images at which no piece is young any more."""
 
-    Args:
-        experiment: the settings.
-        stage: the current stage.
-        age: images since the birth of the piece (block, layer to the image, bridge), before the update.
-        images: reals that the update drew, over all ranks.
+
+def compute_shares(average: Average, position: Position, age: int, images: int) -> tuple[float, ...]:
+    """Return the share by which each of an average's names follows in an update; see `Average.compute_shares`.
+
+    Raises:
+        TrainingError: The average gives another number of shares, or one outside of [0, 1].
     """
-    if experiment.ema_decay is not None:
-        return at_height(experiment.ema_decay, stage.height)
-
-    # A young piece forgets its random start sooner.
-    half_life = _choose_half_life(experiment, stage)
-    if experiment.ema_ramp_up is not None:
-        half_life = min(half_life, experiment.ema_ramp_up * age)
-    if half_life <= 0:
-        return 0.0
-    return float(0.5 ** (images / half_life))
+    shares = tuple(average.compute_shares(position, age, images))
+    fits = len(shares) == len(average.names) and all(isinstance(share, float | int) for share in shares)
+    if not fits or not all(0 <= share <= 1 for share in shares):
+        raise TrainingError(
+            f"averages.{type(average).__name__} gives the shares {shares} at images {position.images}, to an age of "
+            f"{age}: there must be one in [0, 1] for each of {', '.join(average.names)}"
+        )
+    return shares
 
 
-def is_copy(experiment: Experiment, stage: Stage) -> bool:
-    """Return whether the settings ask for no average in a stage, but for a copy of G."""
-    if experiment.ema_decay is not None:
-        return at_height(experiment.ema_decay, stage.height) == 0
-    return _choose_half_life(experiment, stage) == 0
-
-
-def _choose_half_life(experiment: Experiment, stage: Stage) -> float:
-    if experiment.ema_half_life is None:
-        return HALF_LIFE
-    return at_height(experiment.ema_half_life, stage.height)
+def list_copies(averages: Sequence[Average], position: Position) -> list[str]:
+    """Return the names of those that are no averages at a place on the clock, but copies of G."""
+    names = []
+    for average in averages:
+        # Any average copies a piece that is just born.
+        shares = compute_shares(average, position, OLD, 1)
+        names += [name for name, share in zip(average.names, shares, strict=True) if share == 1]
+    return names
 
 
 class AverageAge(NamedTuple):
-    """The age of G's average at a stage's end: that of its oldest pieces, as younger pieces remember less.
+    """The age of an average of G at a stage's end: that of its oldest pieces, as younger pieces remember less.
 
     Attributes:
         stage: the stage.
+        name: the average's name.
         before_stage: the share of its weight that stems from before the stage; at the base stage, from random weights.
         before_fade_end: the share that stems from before the end of the stage's fade; None where there is no fade.
-        fitting_half_life: images of the longest `train.ema_half_life` with which `before_stage` is small enough.
+        fitting_half_life: images of the longest half-life with which `before_stage` is small enough.
     """
 
     stage: Stage
+    name: str
     before_stage: float
     before_fade_end: float | None
     fitting_half_life: int
@@ -100,14 +97,14 @@ class AverageAge(NamedTuple):
             origin = "is its random start"
         return (
             f"at the end of stage {self.stage.size}, {format_percent(self.before_stage)} of the generator's average "
-            f"{origin}, so that its images and metrics show outdated networks: train.ema_half_life = "
-            f"{self.fitting_half_life} (images; with train.ema_decay = None), or less, leaves at most "
-            f"{format_percent(LARGEST_SHARE)}"
+            f"{self.name} {origin}, so that its images and metrics show outdated networks: "
+            f"averages.HalfLife.half_life = {self.fitting_half_life} (images; with train.averages = "
+            f"[@averages.HalfLife()]), or less, leaves at most {format_percent(LARGEST_SHARE)}"
         )
 
 
 def list_average_ages(experiment: Experiment, schedule: Schedule, starts: Sequence[int]) -> list[AverageAge]:
-    """Return the age of the average at the end of each stage that spends images, from the current stage on.
+    """Return the age of each average at the end of each stage that spends images, from the current stage on.
 
     It assumes that each update draws one batch, and that each stage spends just its budget.
 
@@ -115,35 +112,51 @@ def list_average_ages(experiment: Experiment, schedule: Schedule, starts: Sequen
         experiment: the settings.
         schedule: the stages.
         starts: the clock at which each stage so far began; `[0]` for a new run.
+
+    Returns:
+        Stage by stage, and in each the averages in their order.
     """
     planned_starts = list(starts)
     ages: list[AverageAge] = []
-    for stage in schedule.stages[len(starts) - 1 :]:
-        begin = planned_starts[stage.index]
+    while len(planned_starts) <= len(schedule.stages):
         end = schedule.end(planned_starts)
         # A stage without images leaves the average as it was.
-        if end > begin:
-            before_stage = compute_share_from_before(experiment, stage, begin, end)
-            before_fade_end = None
-            if stage.fade_images > 0:
-                fade_end = min(end, begin + stage.fade_images)
-                before_fade_end = compute_share_from_before(experiment, stage, fade_end, end)
-            ages.append(AverageAge(stage, before_stage, before_fade_end, _compute_fitting_half_life(end - begin)))
+        if end > planned_starts[-1]:
+            for average in experiment.averages:
+                ages += _list_ages_at_end(average, schedule, planned_starts, end)
         planned_starts.append(end)
     return ages
 
 
-def compute_share_from_before(experiment: Experiment, stage: Stage, moment: int, end: int) -> float:
-    """Return the share of the average's weight, at the clock `end`, that stems from before `moment`.
+def _list_ages_at_end(average: Average, schedule: Schedule, starts: Sequence[int], end: int) -> list[AverageAge]:
+    """Return the age of each of an average's names at the end of the last stage of `starts`."""
+    stage = schedule.stages[len(starts) - 1]
+    begin = starts[-1]
+    before_stage = compute_shares_from_before(average, schedule, starts, begin, end)
+    before_fade_end: list[float | None] = [None] * len(average.names)
+    if stage.fade_images > 0:
+        fade_end = min(end, begin + stage.fade_images)
+        before_fade_end = [*compute_shares_from_before(average, schedule, starts, fade_end, end)]
+    fitting = _compute_fitting_half_life(end - begin)
+    rows = zip(average.names, before_stage, before_fade_end, strict=True)
+    return [AverageAge(stage, name, share, fade_share, fitting) for name, share, fade_share in rows]
 
-    Both lie within the stage. The piece is one of the run's first, born at 0.
+
+def compute_shares_from_before(
+    average: Average, schedule: Schedule, starts: Sequence[int], moment: int, end: int
+) -> list[float]:
+    """Return the share of the weight of each of an average's names, at the clock `end`, from before `moment`.
+
+    Both lie within the last stage of `starts`. The piece is one of the run's first, born at 0.
     """
-    share = 1.0
+    batch_size = schedule.stages[len(starts) - 1].batch_size
+    remaining = [1.0] * len(average.names)
     images = moment
-    while images < end and share > NEGLIGIBLE:
-        share *= compute_decay(experiment, stage, images, stage.batch_size)
-        images += stage.batch_size
-    return share
+    while images < end and max(remaining) > NEGLIGIBLE:
+        shares = compute_shares(average, schedule.at(images, starts), images, batch_size)
+        remaining = [rest * (1.0 - share) for rest, share in zip(remaining, shares, strict=True)]
+        images += batch_size
+    return remaining
 
 
 def _compute_fitting_half_life(length: int) -> int:

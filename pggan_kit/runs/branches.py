@@ -14,7 +14,7 @@ from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import load_stage_end
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot
-from pggan_kit.runs.state import TrainState
+from pggan_kit.runs.state import TrainState, list_average_notes
 from pggan_kit.schedule import FADE, STABLE, Schedule
 
 if TYPE_CHECKING:
@@ -148,9 +148,18 @@ def load_branch_point(point: BranchPoint, own: Identity, state: TrainState, hook
         require_bridges(state, hooks)
     except RunError as error:
         raise RunError(f"--from: {error}") from None
-    notes = [f"the optimizer {name} starts from scratch: {why}" for name, why in reset_optimizers.items()]
+    notes = list_average_notes(state.experiment.averages, saved)
+    notes += [f"the optimizer {name} starts from scratch: {why}" for name, why in reset_optimizers.items()]
     components, left_out = keep_states_of_same_classes(saved, hooks)
     return replace(saved, components=components), [*notes, *left_out]
+
+
+def copy_average_snapshots(point: BranchPoint, files: RunDirectory) -> None:
+    """Copy what the other run has kept of its averages until the branch, since the branch's averages go on from it."""
+    other = RunDirectory(Path(point.origin["run"]))
+    count = files.average_snapshots().copy_from(other.average_snapshots(), point.saved.images)
+    if count:
+        files.log(f"copied {count} snapshots of averages from {other.path}")
 
 
 def keep_states_of_same_classes(saved: Snapshot, hooks: Hooks) -> tuple[dict[str, Any], list[str]]:

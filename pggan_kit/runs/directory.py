@@ -17,6 +17,7 @@ from typing import Any
 
 from pggan_kit.data.recorded import RecordedDataset, read_record
 from pggan_kit.errors import RunError, TrainingError, quote_path
+from pggan_kit.runs.average_snapshots import FOLDER, AverageSnapshots
 from pggan_kit.runs.checkpoint_identity import is_list_of_changes
 from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
 from pggan_kit.system import distributed, locks
@@ -310,6 +311,20 @@ class RunDirectory:
             say: see `Checkpoints`.
         """
         return Checkpoints(self.path / "checkpoints", keep, say)
+
+    def average_snapshots(self, say: Say = warnings.warn) -> AverageSnapshots:
+        """Return what the run keeps of its power-function averages.
+
+        Args:
+            say: see `AverageSnapshots`.
+        """
+        return AverageSnapshots(self.path / FOLDER, say)
+
+    def cut_average_snapshots(self, images: int) -> None:
+        """Remove averages that were kept past `images`, and log their number; the run makes them again."""
+        removed = self.average_snapshots().cut(images)
+        if removed:
+            self.log(f"removed {len(removed)} snapshots of averages past images {images}: {', '.join(removed)}")
 
     def remove_leftovers(self, checkpoints: Checkpoints) -> None:
         """Remove what killed processes have left, and log its number; see `Checkpoints.clean_up` for the checkpoints.

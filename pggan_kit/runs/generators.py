@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pggan_kit.errors import RunError
 from pggan_kit.growth.fade import Fade
-from pggan_kit.runs.average import calibrate_batch_norm, draw_calibration_labels, is_copy
+from pggan_kit.runs.average import calibrate_batch_norm, draw_calibration_labels, list_copies
 from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits, require_same_networks
 from pggan_kit.runs.checkpoints import Checkpoints, Entry
 from pggan_kit.runs.snapshot import Snapshot
@@ -75,18 +75,32 @@ class TrainedGenerator(nn.Module):
         return pictures
 
 
-def copy_generator(state: TrainState, hooks: Hooks) -> TrainedGenerator:
-    """Return a copy, on the CPU, of a state's averaged generator, with the alpha of its place on the clock."""
+def copy_generator(state: TrainState, hooks: Hooks, average: str | None = None) -> TrainedGenerator:
+    """Return a copy, on the CPU, of a state's averaged generator, with the alpha of its place on the clock.
+
+    Args:
+        state, hooks: the run's.
+        average: the average's name; None for the first.
+
+    Raises:
+        RunError: there is no such average.
+    """
     alpha = 1.0
     if state.generator.bridge is not None:
         fade = Fade(hooks, state.experiment.fade_reals)
         alpha = fade.compute_alpha(state.stage, state.starts[-1], state.images, "generator")
     classes = count_classes(state.experiment, state.stage)
-    return TrainedGenerator(copy.deepcopy(state.ema).cpu(), alpha, classes, state.images)
+    return TrainedGenerator(copy.deepcopy(state.read_average(average)).cpu(), alpha, classes, state.images)
 
 
 def restore_generator(
-    experiment: Experiment, schedule: Schedule, hooks: Hooks, saved: Snapshot, own: Identity, grown: bool = False
+    experiment: Experiment,
+    schedule: Schedule,
+    hooks: Hooks,
+    saved: Snapshot,
+    own: Identity,
+    grown: bool = False,
+    average: str | None = None,
 ) -> TrainedGenerator:
     """Return the averaged generator of a checkpoint, on the CPU. Neither data nor optimizers are needed.
 
@@ -96,14 +110,16 @@ def restore_generator(
         own: the experiment's identity; empty where a run was made by hand.
         grown: whether it is returned as it was right after the stage's end, when the next stage had begun and nothing
             was trained yet.
+        average: the average's name; None for the first.
 
     Warns:
         Weights are NaN or infinite.
 
     Raises:
-        RunError: the checkpoint does not fit the experiment, or is of other networks.
+        RunError: the checkpoint does not fit the experiment, is of other networks, or has no such average.
     """
-    problem = _describe_non_finite(saved.ema)
+    weights = saved.select_average(average)
+    problem = _describe_non_finite(weights)
     if problem:
         warnings.warn(f"the averaged generator of the checkpoint at images {saved.images} {problem}", stacklevel=2)
     if grown:
@@ -115,27 +131,40 @@ def restore_generator(
 
     device = torch.device("cpu")
     with fork_random_numbers(), refuse_unfit_snapshot():  # networks are initialised under seeds of their own
-        net = build_generator(experiment, schedule.stages[0])
-        for stage in schedule.stages[1 : saved.stage + 1]:
-            net.grow(stage, stage.index == saved.stage and saved.bridged["generator"])
-        place_network(net, experiment, device)
-        load_weights(net, saved.ema, "ema")
+        net = regrow_generator(experiment, schedule, saved)
+        load_weights(net, weights, "average")
 
         stage = schedule.stages[saved.stage]
         alpha = saved.alpha
         if grown:
-            was_copy = is_copy(experiment, stage)
+            name = average or next(iter(saved.averages))
+            was_copy = name in list_copies(experiment.averages, schedule.at(saved.images, saved.starts))
             stage = schedule.stages[saved.stage + 1]
             alpha = Fade(hooks).compute_alpha(stage, saved.images, saved.images, "generator")
             net.end_fade()
             net.grow(stage, alpha != 1.0)
             place_network(net, experiment, device)
-            if not was_copy and net.find_batch_norms():
-                labels = saved.calibration_labels
-                if labels is None:
-                    labels = draw_calibration_labels(experiment, stage)
-                calibrate_batch_norm(net, labels, experiment.seed, device)
+            if not was_copy:
+                calibrate_if_normed(net, experiment, stage, saved)
     return TrainedGenerator(net, alpha, count_classes(experiment, stage), saved.images)
+
+
+def regrow_generator(experiment: Experiment, schedule: Schedule, saved: Snapshot) -> Generator:
+    """Return a generator on the CPU, with initial weights, that has grown as far as that of a checkpoint."""
+    net = build_generator(experiment, schedule.stages[0])
+    for stage in schedule.stages[1 : saved.stage + 1]:
+        net.grow(stage, stage.index == saved.stage and saved.bridged["generator"])
+    return place_network(net, experiment, torch.device("cpu"))
+
+
+def calibrate_if_normed(net: Generator, experiment: Experiment, stage: Stage, saved: Snapshot) -> None:
+    """Calibrate the batch normalisation of an averaged generator on the CPU, where it has any."""
+    if not net.find_batch_norms():
+        return
+    labels = saved.calibration_labels
+    if labels is None:
+        labels = draw_calibration_labels(experiment, stage)
+    calibrate_batch_norm(net, labels, experiment.seed, torch.device("cpu"))
 
 
 def count_classes(experiment: Experiment, stage: Stage) -> int:

@@ -85,19 +85,24 @@ class Run:
         return torch.arange(count) % classes
 
     def generate(
-        self, latents: Tensor, labels: Tensor | None = None, average: bool = True, alpha: float | None = None
+        self, latents: Tensor, labels: Tensor | None = None, average: bool | str = True, alpha: float | None = None
     ) -> Tensor:
         """Return images (N, C, h, w), float32 on the CPU, nominally in [-1, 1], at the current size.
 
         Args:
             latents: (N, Z).
             labels: (N,), where the generator is conditional.
-            average: whether they come from the average of G's weights; else from G itself.
+            average: whether they come from the first average of G's weights, or the average's name; False for G itself.
             alpha: the new path's share where there is an old path, in [0, 1]; None: that of the last step.
+
+        Raises:
+            RunError: there is no such average.
         """
         net = self.state.generator
-        if average:
-            net = self.state.ema
+        if isinstance(average, str):
+            net = self.state.read_average(average)
+        elif average:
+            net = self.state.read_average()
         # Networks that draw noise must neither disturb training nor differ between calls.
         return draw_images(net, latents, labels, self.make_alpha(net, alpha), self.experiment.seed, self.device)
 
@@ -114,9 +119,16 @@ class Run:
             return None
         return torch.tensor(alpha, device=self.device)
 
-    def generator(self) -> TrainedGenerator:
-        """Return a copy of the averaged generator as it is now, on the CPU, in inference mode."""
-        return copy_generator(self.state, self.hooks)
+    def generator(self, average: str | None = None) -> TrainedGenerator:
+        """Return a copy of the averaged generator as it is now, on the CPU, in inference mode.
+
+        Args:
+            average: the average's name; None for the first of `train.averages`.
+
+        Raises:
+            RunError: there is no such average.
+        """
+        return copy_generator(self.state, self.hooks, average)
 
     def samples(self, stage: str | int | None = None, count: int = 64) -> Tensor:
         """Return images (count, C, h, w), float32 on the CPU, nominally in [-1, 1], from the averaged generator.

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import PluginError, RunError
+from pggan_kit.errors import PluginError, RunError, did_you_mean, suggest
 from pggan_kit.runs.checkpoint_identity import SECTIONS, Identity, is_list_of_changes, read_noted_sizes
 from pggan_kit.schedule import FADE, STABLE
 from pggan_kit.system.plain_data import PLAIN_DATA, describe_foreign_value
 
-FORMAT = 4
+FORMAT = 5
 """Number of the file format, which changes when an older version could no longer read the file."""
 
 
@@ -32,7 +32,8 @@ class Snapshot:
         last_tick: the clock at the last tick.
         phase: `fade` or `stable`.
         bridged: whether a network (`generator`, `discriminator`) has its old path beside the new one.
-        generator, ema, discriminator: the weights of the networks and of the generator's average.
+        generator, discriminator: the weights of the networks.
+        averages: the weights of each average of the generator, by name, in the order of `train.averages`.
         optimizers: the state of each optimizer, by name.
         optimizer_classes: the class of each optimizer, by name.
         means: the numbers that the running tick has added up so far.
@@ -62,8 +63,8 @@ class Snapshot:
     phase: str
     bridged: Mapping[str, bool]
     generator: Mapping[str, Tensor]
-    ema: Mapping[str, Tensor]
     discriminator: Mapping[str, Tensor]
+    averages: Mapping[str, Mapping[str, Tensor]]
     optimizers: Mapping[str, dict[str, Any]]
     optimizer_classes: Mapping[str, str]
     means: SavedMeans
@@ -109,6 +110,25 @@ class Snapshot:
         """
         return self.sizes[self.stage]
 
+    def select_average(self, name: str | None) -> Mapping[str, Tensor]:
+        """Return the weights of an average of the generator.
+
+        Args:
+            name: its name; None for the first.
+
+        Raises:
+            RunError: there is no such average.
+        """
+        if name is None:
+            return next(iter(self.averages.values()))
+        if name not in self.averages:
+            names = list(self.averages)
+            raise RunError(
+                f"the checkpoint at images {self.images} has no average {name}{suggest(did_you_mean(name, names))}; it "
+                f"has {', '.join(names)}"
+            )
+        return self.averages[name]
+
     def content(self) -> dict[str, Any]:
         """Return what the file holds, as data that `torch.load(weights_only=True)` reads back."""
         return {
@@ -121,8 +141,8 @@ class Snapshot:
             "phase": self.phase,
             "bridged": self.bridged,
             "generator": self.generator,
-            "ema": self.ema,
             "discriminator": self.discriminator,
+            "averages": self.averages,
             "optimizers": self.optimizers,
             "optimizer_classes": self.optimizer_classes,
             "scalers": self.scalers,
@@ -263,6 +283,16 @@ _is_mapping_of_tensors = _is_mapping_of(Tensor)
 _is_mapping_of_mappings = _is_mapping_of(dict)
 
 
+def is_mapping_of_weights(value: object) -> bool:
+    """Return whether a value, read from a file, holds the weights of at least one average, by its name."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and _is_mapping_of(dict)(value)
+        and all(_is_mapping_of_tensors(weights) for weights in value.values())
+    )
+
+
 def _is_means(value: object) -> bool:
     return (
         isinstance(value, dict)
@@ -292,8 +322,8 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "phase": lambda value: isinstance(value, str) and value in (FADE, STABLE),
     "bridged": _is_mapping_of(bool),
     "generator": _is_mapping_of_tensors,
-    "ema": _is_mapping_of_tensors,
     "discriminator": _is_mapping_of_tensors,
+    "averages": is_mapping_of_weights,
     "optimizers": _is_mapping_of_mappings,
     "optimizer_classes": _is_mapping_of_texts,
     "means": _is_means,

@@ -1,20 +1,23 @@
-"""Hold the state of training: networks, their average, optimizers and the clock, all of which a checkpoint holds."""
+"""Hold the state of training: networks, averages of G, optimizers and the clock, all of which a checkpoint holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.errors import PluginError, RunError, SettingError, first_line
+from pggan_kit.components import Average
+from pggan_kit.errors import PluginError, RunError, SettingError, did_you_mean, first_line, suggest
 from pggan_kit.experiment import Experiment
+from pggan_kit.growth.averages import PowerAverage, list_names
 from pggan_kit.growth.fade import NETS
 from pggan_kit.growth.moving_settings import check_over_schedule
 from pggan_kit.growth.networks import Discriminator, Generator, GrowingNetwork
-from pggan_kit.runs.average import calibrate_batch_norm, compute_decay, draw_calibration_labels, is_copy
+from pggan_kit.runs.average import calibrate_batch_norm, compute_shares, draw_calibration_labels, list_copies
+from pggan_kit.runs.average_snapshots import AverageSnapshot
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_tensors_to_cpu
 from pggan_kit.schedule import FADE, STABLE, Position, Schedule, Stage
 from pggan_kit.system import distributed
@@ -73,7 +76,7 @@ class TickMeans:
 
 
 class TrainState:
-    """Networks, their average, optimizers and the clock.
+    """Networks, averages of G, optimizers and the clock.
 
     Attributes:
         images: reals drawn so far, over all ranks: the one clock.
@@ -112,15 +115,18 @@ class TrainState:
         self.ended = False
         self.stepped: set[str] = set()
 
-        # The networks and the average, at the base stage.
+        # The networks and the averages, at the base stage.
         if any(True for _ in experiment.image_resampling.up(1, 2).parameters()):
             raise SettingError("train.image_resampling", "must have no parameters: it also resamples reals")
         base = schedule.stages[0]
         common = (experiment.architecture, experiment.resampling, experiment.image_resampling, experiment.seed)
         self.generator = self._place(build_generator(experiment, base))
-        self._average = self._place(build_generator(experiment, base)).requires_grad_(False)
-        self._is_copy = is_copy(experiment, base)
-        self._calibrated = False
+        self._averages = {
+            name: self._place(build_generator(experiment, base)).requires_grad_(False)
+            for name in list_names(experiment.averages)
+        }
+        self._copies = list_copies(experiment.averages, self.position)
+        self._calibrated: set[str] = set()
         self._calibration_labels: Tensor | None = None
         self.discriminator = self._place(Discriminator(*common, base))
 
@@ -180,9 +186,9 @@ class TrainState:
 
     def end_fade(self) -> None:
         """Drop the bridges."""
-        for net in (self.generator, self._average, self.discriminator):
+        for net in (self.generator, *self._averages.values(), self.discriminator):
             net.end_fade()
-        self._calibrated = False
+        self._calibrated.clear()
 
     def renew_optimizers(self, reset: bool) -> None:
         """Ask the update for optimizers that fit the networks; parameters that stay keep their state unless `reset`."""
@@ -218,40 +224,73 @@ class TrainState:
 
     @property
     def ema(self) -> Generator:
-        """Return the generator's exponential moving average, which grows along and lasts through all stages.
+        """Return the first average of the generator's weights; see `read_average`."""
+        return self.read_average()
+
+    def read_average(self, name: str | None = None) -> Generator:
+        """Return an average of the generator's weights, which grows along and lasts through all stages.
 
         Its batch normalisation fits its own features, not those of the generator; it is calibrated when the average is
         read. Where the settings ask for a copy and not for an average, it has the generator's.
+
+        Args:
+            name: its name; None for the first of `train.averages`.
+
+        Raises:
+            RunError: there is no such average.
         """
-        if not (self._calibrated or self._is_copy) and self._average.find_batch_norms():
+        if name is None:
+            name = next(iter(self._averages))
+        if name not in self._averages:
+            names = list(self._averages)
+            raise RunError(
+                f"train.averages has no average {name}{suggest(did_you_mean(name, names))}; it has {', '.join(names)}"
+            )
+        net = self._averages[name]
+        if name not in self._calibrated and name not in self._copies and net.find_batch_norms():
             if self._calibration_labels is None:
                 self._calibration_labels = draw_calibration_labels(self.experiment, self.stage)
-            calibrate_batch_norm(self._average, self._calibration_labels, self.experiment.seed, self.device)
-        self._calibrated = True
-        return self._average
+            calibrate_batch_norm(net, self._calibration_labels, self.experiment.seed, self.device)
+        self._calibrated.add(name)
+        return net
 
     @torch.no_grad()
-    def update_average(self, images: int) -> None:
-        """Update the average after one update of the generator: `ema = decay * ema + (1 - decay) * generator`.
+    def update_averages(self, images: int) -> None:
+        """Update the averages after one update of the generator: `average += share * (generator - average)`.
 
         Args:
             images: reals that the update drew, over all ranks; the clock counts them already.
         """
-        self._is_copy = is_copy(self.experiment, self.stage)
-        self._calibrated = False
+        before = self.images - images
+        position = self.schedule.at(before, self.starts)
+        # As after a load, which knows this place alone.
+        self._copies = list_copies(self.experiment.averages, self.position)
+        self._calibrated.clear()
 
         # Each piece by its own age.
-        before = self.images - images
-        currents = self.generator.group_weights_by_birth()
-        for birth, averages in self._average.group_weights_by_birth().items():
-            decay = compute_decay(self.experiment, self.stage, before - self.starts[birth], images)
-            torch._foreach_lerp_(averages, currents[birth], 1.0 - decay)
+        for birth, currents in self.generator.group_weights_by_birth().items():
+            for average in self.experiment.averages:
+                shares = compute_shares(average, position, before - self.starts[birth], images)
+                for name, share in zip(average.names, shares, strict=True):
+                    torch._foreach_lerp_(self._averages[name].group_weights_by_birth()[birth], currents, share)
 
         # Buffers are copied as they are.
-        average_buffers = self._average.list_followed_buffers(statistics=self._is_copy)
-        current_buffers = self.generator.list_followed_buffers(statistics=self._is_copy)
-        for average, current in zip(average_buffers, current_buffers, strict=True):
-            average.copy_(current)
+        for name, net in self._averages.items():
+            has_statistics = name in self._copies
+            average_buffers = net.list_followed_buffers(statistics=has_statistics)
+            current_buffers = self.generator.list_followed_buffers(statistics=has_statistics)
+            for kept, current in zip(average_buffers, current_buffers, strict=True):
+                kept.copy_(current)
+
+    def take_average_snapshot(self, averages: Sequence[PowerAverage]) -> AverageSnapshot:
+        """Return power functions among the averages as they are now, on the CPU."""
+        exponents: dict[str, float] = {}
+        weights: dict[str, dict[str, Tensor]] = {}
+        for average in averages:
+            for name, exponent in zip(average.names, average.exponents, strict=True):
+                exponents[name] = float(exponent)
+                weights[name] = copy_tensors_to_cpu(self._averages[name].name_weights())
+        return AverageSnapshot(self.images, exponents, weights)
 
     def take_snapshot(self) -> Snapshot:
         """Return the whole state, without copies of tensors; what belongs to the run is left out."""
@@ -264,9 +303,9 @@ class TrainState:
             phase=self.phase,
             bridged={name: self.network(name).bridge is not None for name in NETS},
             generator=self.generator.state_dict(),
-            # Read through the property, so that its batch normalisation is calibrated.
-            ema=self.ema.state_dict(),
             discriminator=self.discriminator.state_dict(),
+            # Each is read, so that its batch normalisation is calibrated.
+            averages={name: self.read_average(name).state_dict() for name in self._averages},
             optimizers={name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             optimizer_classes={name: type(optimizer).__qualname__ for name, optimizer in self.optimizers.items()},
             scalers={name: scaler.state_dict() for name, scaler in self.scalers.items() if scaler.is_enabled()},
@@ -322,12 +361,13 @@ class TrainState:
         self.warned_stage = saved.warned_stage
         self.ended = saved.ended
 
-        # The weights; the average was calibrated when it was saved.
+        # The weights; the averages were calibrated when they were saved.
         load_weights(self.generator, saved.generator, "generator")
-        load_weights(self._average, saved.ema, "ema")
         load_weights(self.discriminator, saved.discriminator, "discriminator")
-        self._is_copy = is_copy(self.experiment, self.stage)
-        self._calibrated = True
+        for name, origin in match_averages(self.experiment.averages, saved).items():
+            load_weights(self._averages[name], saved.averages[origin], f"average {origin}")
+        self._copies = list_copies(self.experiment.averages, self.position)
+        self._calibrated = set(self._averages)
         self._calibration_labels = saved.calibration_labels
 
         # What trains the networks, and the means of the running tick.
@@ -374,12 +414,15 @@ class TrainState:
         return reset
 
     def _grow_networks(self, bridged: Mapping[str, bool]) -> None:
-        pairs = ((self.generator, "generator"), (self._average, "generator"), (self.discriminator, "discriminator"))
-        for net, name in pairs:
-            net.grow(self.stage, bridged.get(name, False))
-            self._place(net)
-        self._average.requires_grad_(False)
-        self._calibrated = False
+        averages = self._averages.values()
+        for generator in (self.generator, *averages):
+            generator.grow(self.stage, bridged.get("generator", False))
+            self._place(generator)
+        for average in averages:
+            average.requires_grad_(False)
+        self.discriminator.grow(self.stage, bridged.get("discriminator", False))
+        self._place(self.discriminator)
+        self._calibrated.clear()
 
     def _place(self, net: N) -> N:
         return place_network(net, self.experiment, self.device)
@@ -402,6 +445,36 @@ def _require_optimizers(built: object) -> dict[str, torch.optim.Optimizer]:
                 "torch.optim.Optimizer: what does the build() of that optimizer return?"
             )
     return built
+
+
+def match_averages(averages: Sequence[Average], saved: Snapshot) -> dict[str, str]:
+    """Return the average of a snapshot that each of the averages goes on from, by name.
+
+    It is the one of the same name; else the first, since what an average remembers fades.
+
+    Raises:
+        RunError: a power function is missing there, which would have to remember all weights since their birth.
+    """
+    origins = {}
+    for average in averages:
+        for name in average.names:
+            origins[name] = name
+            if name in saved.averages:
+                continue
+            if isinstance(average, PowerAverage):
+                raise RunError(
+                    f"the checkpoint has no average {name}, and a power function needs all weights from the start: "
+                    f"train from the start with it, or take averages that the checkpoint has: "
+                    f"{', '.join(saved.averages)}"
+                )
+            origins[name] = next(iter(saved.averages))
+    return origins
+
+
+def list_average_notes(averages: Sequence[Average], saved: Snapshot) -> list[str]:
+    """Return a sentence for each of the averages that goes on from one of another name; see `match_averages`."""
+    origins = match_averages(averages, saved)
+    return [f"the average {name} goes on from {origin}" for name, origin in origins.items() if origin != name]
 
 
 def build_generator(experiment: Experiment, base: Stage) -> Generator:

@@ -33,6 +33,7 @@ USES = {
     "penalties": ["losses.Hinge.penalties = [@penalties.Mine()]"],
     "updates": ["train.update = @updates.Mine()"],
     "augmentations": ["train.augmentation = @augmentations.Mine()"],
+    "averages": ["train.averages = [@averages.Mine()]"],
     "curves": ["optimizers.Adam.lr = @curves.Mine()"],
     "optimizers": [
         "train.generator_optimizer = @optimizers.Mine()",

@@ -11,6 +11,7 @@ and write to temporary folders only.
 
 from pggan_kit.testing.architectures import ArchitectureSuite
 from pggan_kit.testing.augmentations import AugmentationSuite
+from pggan_kit.testing.averages import AverageSuite
 from pggan_kit.testing.curves import CurveSuite
 from pggan_kit.testing.datasets import DatasetSuite
 from pggan_kit.testing.features import FeatureExtractorSuite
@@ -29,6 +30,7 @@ from pggan_kit.testing.updates import UpdateSuite
 __all__ = [
     "ArchitectureSuite",
     "AugmentationSuite",
+    "AverageSuite",
     "CurveSuite",
     "DatasetSuite",
     "FeatureExtractorSuite",

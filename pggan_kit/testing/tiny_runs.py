@@ -13,6 +13,7 @@ from pggan_kit.components import Component
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import Interrupted
 from pggan_kit.experiment import Experiment
+from pggan_kit.growth.averages import list_names
 from pggan_kit.layers.resampling import Area
 from pggan_kit.plugin_host.contracts import find_marked_hooks
 from pggan_kit.plugin_host.hooks import Hooks
@@ -180,10 +181,11 @@ def load_mid_fade(folder: Path) -> Snapshot:
 
 def summarize_run(run: Run) -> dict[str, Any]:
     """Return the clock and the weights with which a run ended."""
+    names = list_names(run.experiment.averages)
     return {
         "images": run.state.images,
         "starts": list(run.state.starts),
         "generator": copy_weights(run.state.generator),
-        "ema": copy_weights(run.state.ema),
         "discriminator": copy_weights(run.state.discriminator),
+        **{f"average {name}": copy_weights(run.state.read_average(name)) for name in names},
     }

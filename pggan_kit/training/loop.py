@@ -23,6 +23,7 @@ from pggan_kit.errors import (
     DivergedError,
     Interrupted,
     PluginError,
+    RunError,
     TrainingError,
     UnforeseenError,
     quote_path,
@@ -31,6 +32,7 @@ from pggan_kit.growth.fade import NETS, PATHS, Fade
 from pggan_kit.plugin_host.failures import describe_failure, name_component
 from pggan_kit.plugin_host.hooks import list_implementing_classes
 from pggan_kit.plugin_host.read_only import ReadOnlyDict
+from pggan_kit.runs.average_snapshots import list_due
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
@@ -173,6 +175,8 @@ class Loop:
             checkpoint: The checkpoint that the state was loaded from; None for a new run.
             is_branch: Whether it is another run's, whose stage may end elsewhere.
         """
+        if distributed.rank() == 0:
+            self.run.files.cut_average_snapshots(self.state.images)
         self.enter_stage(checkpoint)
         if checkpoint is None or self.state.images == self.state.starts[-1]:
             return self.end_phase_and_stage_if_over(self.stage_has_no_budget())
@@ -190,7 +194,9 @@ class Loop:
         """Take a step, tick where one is due, enter the next phase or stage; return whether there is more to train."""
         try:
             self.save_and_stop_if_asked()
+            before = self.state.images
             self.take_step()
+            self.keep_averages_if_due(before)
             stage_over = self.stage_is_over()
             phase_over = stage_over or self.fade_is_over()
             if phase_over or self.tick_is_due():
@@ -236,7 +242,7 @@ class Loop:
 
         state.images += context.drawn
         state.steps += 1
-        state.update_average(context.drawn)
+        state.update_averages(context.drawn)
         self.meter.add_update(time.perf_counter() - began)
 
         state.means.add(losses)
@@ -488,6 +494,24 @@ class Loop:
         if keep_forever or evaluator.due(state.images, state.last_tick, self.experiment.tick):
             return compute_metrics(self.run, evaluator)
         return {}
+
+    def keep_averages_if_due(self, before: int) -> None:
+        """Keep power functions among the averages on disk where the clock has passed one of their places.
+
+        It happens before any checkpoint of that place: a run that is resumed from there has all that came before.
+
+        Args:
+            before: The clock before the last step.
+        """
+        due = list_due(self.experiment.averages, self.schedule.total, before, self.state.images)
+        if not due:
+            return
+        self.recovery.require_finite_steps()
+        if distributed.rank() == 0:
+            try:
+                self.run.files.average_snapshots().save(self.state.take_average_snapshot(due))
+            except RunError as error:  # the input was right: a run that was going on failed
+                raise TrainingError(str(error)) from error
 
     def save_checkpoint(
         self, stage_over: bool = False, keep_forever: bool = False, between_ticks: bool = False

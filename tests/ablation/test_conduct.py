@@ -23,7 +23,7 @@ from helpers.killing import assert_same_run, last
 from helpers.paths import ABLATION_PLUGIN
 from helpers.patience import PATIENCE_SECONDS
 
-from pggan_kit import ablation, hookimpl
+from pggan_kit import ablation, evaluate, hookimpl
 from pggan_kit.ablation import conduct
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import statistics as st
@@ -109,9 +109,20 @@ def test_it_ends_in_a_table(ablate: Ablate) -> None:
     assert "hard - linear" in table and f"{entry['mean']:+.3f}" in table and "gap: geometric means" in table
 
 
-def evaluate_run(run: str) -> dict[str, float]:
-    from pggan_kit import evaluate
+def test_the_endpoint_may_name_its_average(ablate: Ablate) -> None:
+    several = "ablate.bindings = ['train.averages = [@averages.HalfLife(), @averages.Copy()]']"
+    ablate(several, "ablate.average = 'copy'", "ablate.seeds = (0,)")
+    for variant in ("linear", "hard"):
+        run = f"out/runs/{variant}/0"
+        rows = json.loads(Path(run, "result.json").read_text())["rows"]
+        assert {row["average"] for row in rows} == {"copy"}
+        bindings = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 4"]
+        others = {name: evaluate(run, bindings=bindings, plugins=PLUGINS, average=name) for name in ("copy", None)}
+        assert rows == others["copy"] != others[None]
+    assert plans.load_plan(Path("out")).average == "copy"
 
+
+def evaluate_run(run: str) -> dict[str, float]:
     bindings = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 4"]
     return {row["metric"]: row["value"] for row in evaluate(f"out/{run}", bindings=bindings, plugins=PLUGINS)}
 
@@ -125,7 +136,7 @@ def test_the_trunk_is_trained_once_and_changes_nothing(begun: Ablate, finished: 
         assert origin["run"] == str((finished / "trunks/1").resolve()) and origin["images"] == 8
         train(f"out/configs/{name}.gin", ["train.seed = 1"], run_dir=f"alone-{name}", plugins=PLUGINS)
         branch, alone = (last(Path(run)) for run in (f"out/runs/{name}/1", f"alone-{name}"))
-        for name in ("generator", "ema", "discriminator", "optimizers", "images", "starts"):
+        for name in ("generator", "averages", "discriminator", "optimizers", "images", "starts"):
             assert are_same(branch[name], alone[name]), name
 
 
@@ -195,7 +206,8 @@ CHANGES = {
     "ablate.seeds = (0,)": r"seeds was \[0, 1\] and is \[0\]",
     "ablate.contrasts = [('linear', 'hard')]": r"contrasts was \[\['hard', 'linear'\]\]",
     "ablate.variants = {'linear': [], 'hard': ['train.switch = @switches.Cosine()']}": r"variants: hard was \['train",
-    "train.ema_decay = 0.5": r"variants: linear was \[\] and is \['train\.ema_decay = 0\.5'\]",
+    "ablate.average = 'half_life'": r"average was not there and is half_life",
+    "train.tf32 = True": r"variants: linear was \[\] and is \['train\.tf32 = True'\]",
 }
 
 
@@ -206,8 +218,8 @@ def test_a_changed_plan_is_refused_by_name(binding: str, begun: Ablate) -> None:
 
 
 def test_a_base_that_changed_is_refused_by_its_line(begun: Ablate, tiny: Callable[..., str]) -> None:
-    tiny("train.ema_decay = 0.5")
-    with pytest.raises(RunError, match=r"configs: linear was .* and is train\.ema_decay = 0\.5"):
+    tiny("train.tf32 = True")
+    with pytest.raises(RunError, match=r"configs: linear was .* and is train\.tf32 = True"):
         begun()
     lines = TINY.splitlines()
     Path("tiny.gin").write_text("\n".join([*lines[:13], lines[14], lines[13], *lines[15:], ""]))
@@ -493,7 +505,7 @@ def test_a_config_edited_beside_the_plan_is_refused(ablate: Ablate) -> None:
     plan, _ = plans.read_plan("switch.gin", plugins=PLUGINS)
     plans.write_plan(plan, Path("out"))
     path = Path("out/configs/linear.gin")
-    path.write_text(path.read_text() + "train.ema_decay = 0.5\n")
+    path.write_text(path.read_text() + "train.tf32 = True\n")
     with pytest.raises(RunError, match=r"out/configs/linear\.gin is not what plan\.json holds"):
         trials.run_trial(Path("out"), "trunk", 0)
 
@@ -627,6 +639,10 @@ WRONG = {
     "ablate.margin = 'small'": r"ablate\.margin must be a number",
     "ablate.evaluation = []": r"the metrics at 16x16 give nothing: bind train\.metrics in ablate\.evaluation",
     "ablate.evaluation = ['train.metrics = [@metrics.Gpa()]']": r"ablate\.evaluation: .*did you mean metrics\.Gap",
+    "ablate.average = 'half_live'": r"ablate\.average is 'half_live', and variant linear has half_life$",
+    "ablate.average = 0.05": r"ablate\.average is the width 0\.05, and variant linear has no power functions, of which",
+    "ablate.average = 0.4": r"ablate\.average must be in \(0, 0\.288\d+\], or a name, and is 0\.4",
+    "ablate.average = [1]": r"ablate\.average must be a string or a number",
     "ablate.bindings = ['train.loss = @losses.Hing()']": r"all variants of .*did you mean losses\.Hinge",
     "ablate.bindings = ['train.seed = 3']": r"^error: the bindings of all variants hold train\.seed; bind",
     "train.seed = 3": r"^error: the bindings of all variants hold train\.seed; bind ablate\.seeds",
@@ -712,7 +728,7 @@ DIFFERENCES = {
     ("train.loss = @losses.WGANGP()",): 0,
     ("d/optimizers.Adam.lr = 1e-4",): 0,
     ("architectures.PGGAN.pool = 'before_activation'",): 0,
-    ("train.ema_decay = 0.5",): 0,
+    ("train.averages = [@averages.PerUpdate()]",): 0,
     (
         "train.switch = @switches.Plateau()",
         "switches.Plateau.watch = 'Loss/D'",

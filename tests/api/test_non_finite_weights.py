@@ -19,9 +19,11 @@ from pggan_kit.runs.checkpoints import Checkpoints
 def spoil(run: Any, value: float, count: int) -> list[str]:
     """Save the run's last checkpoint again with a number in all of the average's first tensors; return their names."""
     saved = run.checkpoints.load_last()
-    names = list(saved.ema)[:count]
-    ema = {**saved.ema, **{name: torch.full_like(saved.ema[name], value) for name in names}}
-    Checkpoints(run.checkpoints.folder, keep=100).save(replace(saved, ema=ema))
+    weights = dict(saved.select_average(None))
+    names = list(weights)[:count]
+    for name in names:
+        weights[name] = torch.full_like(weights[name], value)
+    Checkpoints(run.checkpoints.folder, keep=100).save(replace(saved, averages={"half_life": weights}))
     return names
 
 

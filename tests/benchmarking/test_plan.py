@@ -249,14 +249,29 @@ def test_the_age_of_the_average_is_shown(tiny: Callable[..., str], cli: Cli, stu
     rows = plan_rows(tiny(), stub)
     assert [row["average_before_stage"] for row in rows] == pytest.approx([0.0, 0.0, 0.0], abs=1e-3)
     # Stages of 8, 8 + 8 and 8 + 8 images.
-    config = tiny("train.ema_half_life = {4: 2, 16: 8}", "train.ema_ramp_up = None")
-    with pytest.warns(UserWarning, match="at the end of stage 4x4, 6.2 % of the generator's average is its") as caught:
+    kept = "train.averages = [@averages.HalfLife(), @averages.PowerFunction()]"
+    slow = ("averages.HalfLife.half_life = {4: 2, 16: 8}", "averages.HalfLife.ramp_up = None")
+    config = tiny(kept, *slow, "averages.PowerFunction.snapshots = 4")
+    old = "at the end of stage 4x4, 6.2 % of the generator's average half_life is its"
+    with pytest.warns(UserWarning, match=old) as caught:
         rows = plan_rows(config, stub)
     assert [row["average_before_stage"] for row in rows] == pytest.approx([2**-4, 2**-8, 2**-2])
     assert [row["average_before_fade_end"] for row in rows] == [None, pytest.approx(2**-4), pytest.approx(2**-1)]
-    messages = [str(warning.message) for warning in caught]
-    assert len(messages) == 2
-    assert "at the end of stage 16x16, 25 % of the generator's average stems from" in messages[1]
+    messages = [str(warning.message) for warning in caught if "half_life stems" in str(warning.message)]
+    assert len(messages) == 1 and "at the end of stage 16x16, 25 % of" in messages[0]
+    # The power function of age that covers the last 16 of 40 images, of the width 0.1.
+    shares = [row["averages_before_stage"]["power_0.1"] for row in rows]
+    assert shares == pytest.approx([0.0, (8 / 24) ** 7.94, (24 / 40) ** 7.94], rel=1e-2)
+    # Kept every 10 images: once at 8x8, and twice of four at 16x16.
+    mib = [2 * row["generator_parameters"] * 4 / 2**20 for row in rows]
+    assert [row["snapshots_mib"] for row in rows] == pytest.approx([0.0, 2 * mib[1], 2 * mib[2]])
     result = cli("plan", config, "--plugin", stub)
-    assert "from before the stage: 6.2 % at 4x4, 0.4 % at 8x8, 25 % at 16x16" in " ".join(result.stdout.split())
-    assert result.stderr.count("warning: at the end of stage") == 2 and "train.ema_half_life = 1 (" in result.stderr
+    assert (
+        "half_life, at the stage's end, from before the stage: 6.2 % at 4x4, 0.4 % at 8x8, 25 % at 16x16"
+        in " ".join(result.stdout.split())
+    )
+    assert "snapshots of averages for other widths: " in result.stdout
+    assert (
+        result.stderr.count("warning: at the end of stage") == 2
+        and "averages.HalfLife.half_life = 1 (" in result.stderr
+    )

@@ -86,8 +86,8 @@ TWICE = {
         r":19: optimizers\.Adam\.lr is bound twice, first at twice\.gin:17",
     ),
     "around an include": ("train.seed = 1\ninclude 'seed.gin'\ntrain.seed = 3", r":19: train\.seed is bound twice"),
-    "a key": ("train.ema_decay = {4: 0.5, 4: 0.75}", r":17: the dict has the key 4 twice; remove one"),
-    "a key in a later line": ("train.ema_decay = {\n    4: 0.5,\n    8: 0.25,\n    4: 0.75,\n}", r":20: .*key 4 twice"),
+    "a key": ("train.micro_batch = {4: 2, 4: 4}", r":17: the dict has the key 4 twice; remove one"),
+    "a key in a later line": ("train.micro_batch = {\n    4: 2,\n    8: 1,\n    4: 4,\n}", r":20: .*key 4 twice"),
     "a key of an inner dict": ("train.observers = [{'a': {'b': 1, 'b': 2}}]", r":17: the dict has the key 'b' twice"),
 }
 
@@ -108,8 +108,8 @@ UNREAD = {
     ),
     "of a component": ("d/optimizers.Adam.lr = {4: 1e-3, 64: 1e-4}", r":17: .* the key 64 of d/optimizers\.Adam\.lr:"),
     "of a macro": ("BATCH = {4: 4, 32: 2}\nschedule.batch_size = %BATCH", r":17: .* the key 32 of schedule\.batch"),
-    "below the first size": ("train.ema_decay = {2: 0.5, 4: 0.75}", r":17: .* the key 2 of train\.ema_decay"),
-    "between two sizes": ("train.ema_decay = {4: 0.1, 9: 0.2, 10: 0.3, 12: 0.4}", r":17: .* the keys 9, 10 of"),
+    "below the first size": ("train.micro_batch = {2: 4, 4: 2}", r":17: .* the key 2 of train\.micro_batch"),
+    "between two sizes": ("train.micro_batch = {4: 4, 9: 2, 10: 2, 12: 1}", r":17: .* the keys 9, 10 of"),
     "above sizes with macros": (
         "MIDDLE = 8\nSIZES = (4, %MIDDLE)\nschedule.sizes = %SIZES\ntrain.micro_batch = {4: 4, 16: 2}",
         r":20: .* the key 16 of train\.micro_batch: the stages have the heights 4, 8 \(see tiny\.gin:18\)",
@@ -181,15 +181,15 @@ ELEMENTS = {
     "train.observers += [1]": r"write train\.observers = \[@observers",
     "train.observers[0].critical = False": r"write train\.observers = \[@observers",
     "schedule.sizes[2] = 32": r"write schedule\.sizes = \(4, 8, 16\) with",
-    "train.ema_decay[8] = 0.5": r"write train\.ema_decay = \{4: 0\.25\} with",
-    "train.ema_decay{8} = 0.5": r"write train\.ema_decay = \{4: 0\.25\} with",
+    "train.micro_batch[8] = 2": r"write train\.micro_batch = \{4: 4\} with",
+    "train.micro_batch{8} = 2": r"write train\.micro_batch = \{4: 4\} with",
     "train.metrics[0] = 1": r"write train\.metrics = \.\.\. with all its elements$",
 }
 
 
 @pytest.mark.parametrize("line", ELEMENTS)
 def test_a_binding_of_one_element_says_how_to_bind_all(line: str, rejected: Rejected):
-    lines = ["train.observers = [@observers.Meddler()]", "train.ema_decay = {4: 0.25}"]
+    lines = ["train.observers = [@observers.Meddler()]", "train.micro_batch = {4: 4}"]
     pattern = f"broken gin syntax: a list or dict can only be bound as a whole; {ELEMENTS[line]}"
     rejected(rf"tiny\.gin:19: {pattern}", *lines, line)
     rejected(rf"^error: -b '.*': {pattern}", *lines, args=["-b", line])

@@ -27,6 +27,7 @@ CHOSEN_BY = {
     "penalties": "losses.Hinge.penalties = [@{}()]",
     "updates": "train.update = @{}()",
     "augmentations": "train.augmentation = @{}()",
+    "averages": "train.averages = [@{}()]",
     "curves": "optimizers.Adam.lr = @{}()",
     "optimizers": "train.generator_optimizer = @{}()",
     "datasets": "train.dataset = @{}()",
@@ -171,15 +172,13 @@ RANGES = [
     ("schedule.stable_images", "{4: -1, 8: 3}", "must be at least 0, and is -1"),
     ("schedule.stable_images", "{4: 1, 8: 'x'}", "like '3000 steps'"),
     ("schedule.total_images", "0", "must be at least 1"),
-    ("train.ema_decay", "1", "must be in [0, 1), and is 1"),
-    ("train.ema_decay", "{4: 0.9, 16: -0.1}", "must be in [0, 1), and is -0.1"),
-    ("train.ema_decay", "{8: 0.9}", "no value for height 4"),
-    ("train.ema_half_life", "-1", "must be at least 0, and is -1"),
-    ("train.ema_half_life", "{4: 100, 16: -0.5}", "must be at least 0, and is -0.5"),
-    ("train.ema_half_life", "{8: 100}", "no value for height 4"),
-    ("train.ema_half_life", "'10k'", "train.ema_half_life must be"),
-    ("train.ema_ramp_up", "0", "must be in (0, 1], or None, and is 0"),
-    ("train.ema_ramp_up", "1.5", "must be in (0, 1], or None, and is 1.5"),
+    ("train.averages", "[]", "must hold one at least: [@averages.Copy()] averages nothing"),
+    ("train.averages", "@averages.HalfLife()", "must be a list"),
+    (
+        "train.averages",
+        "[@averages.Copy(), @b/averages.Copy()]",
+        "has two averages with the name copy: give one of them",
+    ),
     ("train.tick", "0", "must be at least 1, and is 0"),
     ("train.keep", "True", "must be a whole number, not True"),
     ("train.keep", "0", "must be at least 1, and is 0"),
@@ -284,11 +283,37 @@ def test_every_command_refuses_the_same_before_anything_starts(
     assert refused(cli("ablate", "switch.gin", "--dry-run", *plugins), "") == of_variants
 
 
-def test_an_average_follows_by_images_or_by_updates(rejected: Callable[..., str]) -> None:
-    both = ("train.ema_decay = 0.9", "train.ema_half_life = 100")
-    message = rejected(r"train\.ema_half_life and ema_decay are both bound", *both)
-    assert "bind one of them to None" in message
-    rejected("both bound", *both, args=["-b", "train.ema_decay = 0.5"])
+OF_AVERAGES = [
+    ("PerUpdate.decay", "1", "must be in [0, 1), and is 1"),
+    ("PerUpdate.decay", "{4: 0.9, 16: -0.1}", "must be in [0, 1), and is -0.1"),
+    ("PerUpdate.decay", "{8: 0.9}", "no value for height 4"),
+    ("HalfLife.half_life", "-1", "must be at least 0, and is -1"),
+    ("HalfLife.half_life", "{4: 100, 16: -0.5}", "must be at least 0, and is -0.5"),
+    ("HalfLife.half_life", "{8: 100}", "no value for height 4"),
+    ("HalfLife.half_life", "'10k'", "averages.HalfLife.half_life must be a number"),
+    ("HalfLife.ramp_up", "0", "must be in (0, 1], or None, and is 0"),
+    ("HalfLife.ramp_up", "1.5", "must be in (0, 1], or None, and is 1.5"),
+    ("HalfLife.name", "7", "must be a string, not 7"),
+    ("PowerFunction.widths", "(0.05, 0)", "must be in (0, 0.288], and is 0"),
+    ("PowerFunction.widths", "(0.3,)", "must be in (0, 0.288], and is 0.3"),
+    ("PowerFunction.widths", "(0.1, 0.1)", "must be at least one, each once, not [0.1, 0.1]"),
+    ("PowerFunction.widths", "()", "must be at least one, each once, not []"),
+    ("PowerFunction.snapshots", "0", "must be a whole number of at least 1, and is 0"),
+]
+
+
+@pytest.mark.parametrize(("parameter", "value", "complaint"), OF_AVERAGES, ids=[f"{p}={v}" for p, v, _ in OF_AVERAGES])
+def test_a_setting_of_an_average_out_of_range_is_refused(
+    parameter: str, value: str, complaint: str, rejected: Callable[..., str]
+) -> None:
+    chosen = f"train.averages = [@averages.{parameter.partition('.')[0]}()]"
+    message = rejected(r"tiny\.gin:18: ", chosen, f"averages.{parameter} = {value}")
+    assert complaint in message
+
+
+def test_the_name_of_an_average_is_no_width(rejected: Callable[..., str]) -> None:
+    lines = ("train.averages = [@averages.Copy()]", "averages.Copy.name = '0.05'")
+    rejected(r"tiny\.gin:18: averages\.Copy\.name must name an average by a letter, .* not by '0\.05'", *lines)
 
 
 @pytest.mark.parametrize("name", ["cudaa", "cuda:99", "meta gpu"])

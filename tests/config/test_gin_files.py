@@ -156,7 +156,7 @@ def test_the_last_override_wins_and_keeps_its_place_for_errors(tiny: Callable[..
         read_config("tiny.gin", ["train.seed = 2\ntrain.seed = 3"])
 
 
-PER_STAGE = ("BATCH = {4: 4, 16: 2, 32: 1}", "schedule.batch_size = %BATCH", "train.ema_decay = {4: 0.5, 16: 0.25}")
+PER_STAGE = ("BATCH = {4: 4, 16: 2, 32: 1}", "schedule.batch_size = %BATCH", "train.micro_batch = {4: 4, 16: 2}")
 
 
 def test_keys_for_other_sizes_than_those_of_an_override_are_idle_and_not_archived(
@@ -165,7 +165,7 @@ def test_keys_for_other_sizes_than_those_of_an_override_are_idle_and_not_archive
     file = tiny(*PER_STAGE)
     built = build_from_config(read_config(file, ["schedule.sizes = (4, 8)"]), plugins)
     idle = [f"{binding.text()} ({binding.place})" for binding in built.idle]
-    assert idle == ["schedule.batch_size = {16: 2, 32: 1} (tiny.gin:17)", "train.ema_decay = {16: 0.25} (tiny.gin:19)"]
+    assert idle == ["schedule.batch_size = {16: 2, 32: 1} (tiny.gin:17)", "train.micro_batch = {16: 2} (tiny.gin:19)"]
     assert built.experiment.schedule.batch_size == {4: 4}
     again = build_from_config(parse_text(built.config.text(), "config.gin"), plugins)
     assert again.operative == built.operative and not again.idle
@@ -176,7 +176,7 @@ def test_keys_for_other_sizes_than_those_of_another_file_are_idle(tiny: Callable
     Path("small.gin").write_text("include 'base.gin'\nschedule.sizes = (4, 8)\n")
     Path("batch.gin").write_text("include 'base.gin'\nschedule.batch_size = {4: 4, 32: 1}\n")
     built = build_from_config(read_config("small.gin"), plugins)
-    assert [binding.name for binding in built.idle] == ["schedule.batch_size", "train.ema_decay"]
+    assert [binding.name for binding in built.idle] == ["schedule.batch_size", "train.micro_batch"]
     built = build_from_config(read_config("batch.gin"), plugins)
     assert [f"{binding.text()} ({binding.place})" for binding in built.idle] == [
         "BATCH = {4: 4, 16: 2, 32: 1} (base.gin:17)",
@@ -230,8 +230,8 @@ def test_a_block_binds_each_of_its_lines(build: Build) -> None:
 
 
 def test_per_stage_dicts_keep_their_keys(build: Build) -> None:
-    built = build("train.ema_decay = {4: 0.5, 16: 0.75}")
-    assert [at_height(built.experiment.ema_decay, height) for height in (4, 8, 16)] == [0.5, 0.5, 0.75]
+    built = build("train.micro_batch = {4: 2, 16: 4}")
+    assert [at_height(built.experiment.micro_batch, height) for height in (4, 8, 16)] == [2, 2, 4]
 
 
 def test_nested_components_are_named_by_their_path_in_config_order(build: Build) -> None:
@@ -299,7 +299,8 @@ SHOWY = [
     "schedule.fade_images = '2 steps'",
     "train.loss = @losses.WGANGP()",
     "penalties.Drift.weight = 1e-7",
-    "train.ema_decay = {4: 0.5, 8: 0.75}",
+    "train.averages = [@averages.PerUpdate()]",
+    "averages.PerUpdate.decay = {4: 0.5, 8: 0.75}",
     "d/optimizers.Adam.lr = {4: 1e-3}",
     "train.observers = [@observers.Keeper(), @one/gin.singleton()]",
     "one/gin.singleton.constructor = @two/observers.Keeper",

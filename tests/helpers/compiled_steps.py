@@ -70,7 +70,7 @@ class Steps:
             ctx = UpdateContext(self.experiment, self.state, self.state.stage, sampler, alphas, compiler=self.compiler)
             returned.append(self.experiment.update.step(ctx))
             self.state.images += ctx.drawn
-            self.state.update_average(ctx.drawn)
+            self.state.update_averages(ctx.drawn)
         return returned
 
     def weights(self) -> dict[str, dict[str, Tensor]]:

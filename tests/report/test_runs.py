@@ -90,8 +90,9 @@ def test_a_run_on_one_page(pair: SimpleNamespace) -> None:
         assert words in alts
     assert "train.switch = @switches.Linear()" in page.text
     assert page.text.count("end of fade") == 2
+    assert "Images of the average of G&#39;s weights (half_life), from" in page.text
     # A row of the operative configuration that nobody wrote.
-    assert "train.ema_ramp_up = 0.05" in page.text
+    assert "train.collapse_below = 0.05" in page.text
 
 
 def test_figures_are_pdfs_at_column_width_and_latex(pair: SimpleNamespace) -> None:

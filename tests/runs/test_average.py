@@ -19,17 +19,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import pggan_kit
-from pggan_kit import hookimpl, load_generator
+from pggan_kit import LARGEST_WIDTH, hookimpl, load_generator
+from pggan_kit.components import Average
+from pggan_kit.errors import RunError, SettingError, TrainingError
 from pggan_kit.experiment import Experiment
 from pggan_kit.runs import average as averaging
-from pggan_kit.runs.average import compute_decay, draw_calibration_labels, list_average_ages
+from pggan_kit.runs.average import compute_shares, draw_calibration_labels, list_average_ages
 from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import Schedule, ScheduleSettings
+from pggan_kit.schedule import Position, Schedule, ScheduleSettings, Stage
 from pggan_kit.system.seeding import torch_generator
 from pggan_kit.testing.support import are_equal
 from pggan_kit.testing.tiny_runs import load_mid_fade, make_run, make_tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyDataset
 from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2, Tutorial
+from pggan_plugins.averages import Copy, HalfLife, PerUpdate, PowerFunction
 from pggan_plugins.datasets import MNIST
 from pggan_plugins.features import Digits
 from pggan_plugins.metrics import FrechetDistance
@@ -107,7 +110,7 @@ def find_birth(name: str, now: int) -> int:
 def test_the_average_is_the_sum_that_half_lives_ask_for(tmp_path: Path, ramp_up: float | None) -> None:
     half_life = {4: 6.0, 8: 30.0, 16: 11.5}
     recorder = Recorder(half_life, ramp_up)
-    chosen = {"schedule": GROWING, "ema_half_life": half_life, "ema_ramp_up": ramp_up, "collapse_below": 0.0}
+    chosen = {"schedule": GROWING, "averages": [HalfLife(half_life, ramp_up)], "collapse_below": 0.0}
     run = train_tiny(recorder, "recorder", tmp_path, chosen)
     assert run.state.starts == [0, 24, 72] and run.state.images == 120
     # Parameters at each of the updates: at 4x4, in the fade to 8x8, after it, and so on.
@@ -115,19 +118,59 @@ def test_the_average_is_the_sum_that_half_lives_ask_for(tmp_path: Path, ramp_up:
     assert set(recorder.births.values()) == {0, 24, 72}
 
 
-def test_decays_by_hand() -> None:
-    schedule = GROWING.resolve(16, 1, 0)
-    small, middle = schedule.stages[:2]
-    plain = make_tiny_experiment({"ema_half_life": {4: 100, 8: 50}, "ema_ramp_up": None})
-    assert compute_decay(plain, small, 0, 100) == 0.5 and compute_decay(plain, middle, 0, 100) == 0.25
-    ramped = make_tiny_experiment({"ema_half_life": 1000, "ema_ramp_up": 0.5})
-    assert [compute_decay(ramped, small, age, 50) for age in (0, 100, 200)] == [0.0, 0.5, 2**-0.5]
-    assert compute_decay(ramped, small, 10**9, 1000) == 0.5
-    per_update = make_tiny_experiment({"ema_decay": 0.75})
-    assert compute_decay(per_update, small, 0, 1) == compute_decay(per_update, small, 900, 64) == 0.75
-    assert compute_decay(make_tiny_experiment({}), small, 10**9, 10_000) == 0.5, "the default: 10,000 images"
-    assert compute_decay(make_tiny_experiment({}), small, 20, 1) == 0.5, "and a twentieth of the age"
-    assert compute_decay(make_tiny_experiment({"ema_half_life": 0}), small, 10**9, 1) == 0.0
+def follow(average: Average, stage: Stage, age: int, images: int) -> float:
+    position = Position(stage, "stable", 0.0, age, 0, 10**10, 10**10)
+    (share,) = compute_shares(average, position, age, images)
+    return share
+
+
+def test_shares_by_hand() -> None:
+    small, middle = GROWING.resolve(16, 1, 0).stages[:2]
+    plain = HalfLife({4: 100, 8: 50}, None)
+    assert follow(plain, small, 0, 100) == 0.5 and follow(plain, middle, 0, 100) == 0.75
+    ramped = HalfLife(1000, 0.5)
+    assert [follow(ramped, small, age, 50) for age in (0, 100, 200)] == [1.0, 0.5, 1 - 2**-0.5]
+    assert follow(ramped, small, 10**9, 1000) == 0.5
+    per_update = PerUpdate(0.75)
+    assert follow(per_update, small, 0, 1) == follow(per_update, small, 900, 64) == 0.25
+    (default,) = make_tiny_experiment({}).averages
+    assert follow(default, small, 10**9, 10_000) == 0.5, "the default: 10,000 images"
+    assert follow(default, small, 20, 1) == 0.5, "and a twentieth of the age"
+    assert follow(HalfLife(0), small, 10**9, 1) == follow(Copy(), small, 10**9, 1) == 1.0
+    # The share of a power function's weight in the last third of its age, in each of which the density is 3 s^2.
+    power = PowerFunction([0.1])
+    power.exponents = [2.0]
+    assert follow(power, small, 20, 10) == pytest.approx(1 - (2 / 3) ** 3)
+
+
+class Halving:
+    """A curve: 100 images at the start, and half as many with each thousand."""
+
+    def at(self, position: Position) -> float:
+        return float(100 * 0.5 ** (position.images / 1000))
+
+
+def test_a_half_life_may_be_a_curve() -> None:
+    small, middle = GROWING.resolve(16, 1, 0).stages[:2]
+    assert follow(HalfLife(Halving(), None), small, 1000, 50) == 0.5
+    assert follow(HalfLife({4: 50, 8: Halving()}, None), middle, 2000, 50) == 0.75
+    with pytest.raises(SettingError, match="half_life must be at least 0, and is -1"):
+        HalfLife({4: Halving(), 8: -1})
+
+
+@pytest.mark.parametrize("shares", [(), (0.5, 0.5), (1.5,), (-0.1,), ("half",), (math.nan,)])
+def test_shares_that_are_none_are_refused_with_the_averages_name(shares: tuple[Any, ...], tmp_path: Path) -> None:
+    class Odd(Copy):
+        def compute_shares(self, position: Position, age: int, images: int) -> Any:
+            return shares
+
+    run = make_run(Copy(), "average", tmp_path, {})
+    run.state.experiment.averages = [Odd()]
+    run.state.images = 4
+    with pytest.raises(
+        TrainingError, match=r"averages\.Odd gives the shares .* there must be one in .* for each of copy"
+    ):
+        run.state.update_averages(4)
 
 
 # Growth
@@ -160,7 +203,12 @@ def test_a_fade_begins_with_the_averaged_images_of_the_stage_before(tmp_path: Pa
     sizes = (7, 14, 28) if isinstance(architecture, Tutorial) else (4, 8, 16)
     schedule = ScheduleSettings(sizes, fade_images=24, stable_images=24, batch_size={sizes[0]: 8, sizes[1]: 4})
     seam = Seam()
-    train_tiny(seam, "seam", tmp_path, {"architecture": architecture, "schedule": schedule, "ema_ramp_up": 0.5})
+    train_tiny(
+        seam,
+        "seam",
+        tmp_path,
+        {"architecture": architecture, "schedule": schedule, "averages": [HalfLife(ramp_up=0.5)]},
+    )
     assert len(seam.seams) == 2
     for before, after in seam.seams:
         assert before.std() > 0.01
@@ -225,47 +273,63 @@ def test_through_a_fade_the_averaged_images_stay_digits(tmp_path: Path) -> None:
 # Its age
 
 
-def list_ages(schedule: Schedule, **settings: Any) -> list[averaging.AverageAge]:
-    return list_average_ages(make_tiny_experiment(settings), schedule, [0])
+def list_ages(schedule: Schedule, *averages: Average) -> list[averaging.AverageAge]:
+    return list_average_ages(make_tiny_experiment({"averages": averages}), schedule, [0])
 
 
 def test_the_age_of_an_average_by_hand() -> None:
     # The demo's first stages as they were once shipped: 0.999 an update of 32 images.
     settings = ScheduleSettings((4, 8), fade_images=3200, stable_images={4: 9600, 8: 9600}, batch_size=32)
     schedule = settings.resolve(1000, 1, 0)
-    first, second = list_ages(schedule, ema_decay=0.999)
+    first, second = list_ages(schedule, PerUpdate(0.999))
     assert first.before_stage == pytest.approx(0.999**300) and first.before_fade_end is None
     assert second.before_stage == pytest.approx(0.999**400) and second.before_fade_end == pytest.approx(0.999**300)
-    first, second = list_ages(schedule, ema_half_life=3200, ema_ramp_up=None)
+    first, second = list_ages(schedule, HalfLife(3200, None))
     assert (first.before_stage, second.before_stage) == pytest.approx((2**-3, 2**-4))
     assert second.before_fade_end == pytest.approx(2**-3)
     # With the ramp-up nothing is left of the random start, and of an age's last fourth little is older.
-    first, second = list_ages(schedule, ema_half_life=10**9, ema_ramp_up=0.5)
+    first, second = list_ages(schedule, HalfLife(10**9, 0.5))
     exponent = sum(32 / (0.5 * images) for images in range(9600, 9600 + 12800, 32))
     assert first.before_stage == 0.0 and second.before_stage == pytest.approx(0.5**exponent)
 
 
+def test_each_of_several_averages_has_an_age() -> None:
+    schedule = ScheduleSettings((4, 8), fade_images=3200, stable_images=9600, batch_size=32).resolve(1000, 1, 0)
+    ages = list_ages(schedule, Copy(), PowerFunction((0.05, LARGEST_WIDTH - 1e-3)), PerUpdate(0.999))
+    names = ["copy", "power_0.05", "power_0.287675", "per_update"]
+    assert [(age.stage.height, age.name) for age in ages] == [(size, name) for size in (4, 8) for name in names]
+    copied, narrow, wide, per_update = [age.before_stage for age in ages[4:]]
+    assert copied == 0.0 and per_update == pytest.approx(0.999**400)
+    # The last 12,800 of 22,400 images: the width 0.05 has the exponent 16.97, and the widest weighs nearly all alike.
+    assert narrow == pytest.approx((3 / 7) ** 17.97, rel=1e-2) and wide == pytest.approx(3 / 7, abs=0.02)
+    assert [age.name for age in ages if age.warning is not None] == ["per_update", "power_0.287675", "per_update"]
+
+
 def test_stages_without_images_and_those_past_the_total_have_no_age() -> None:
     settings = ScheduleSettings((4, 8, 16, 32), 0, {4: 0, 8: 320, 16: 320, 32: 320}, 32, total_images=480)
-    found_ages = list_ages(settings.resolve(1000, 1, 0), ema_half_life=160, ema_ramp_up=None)
+    found_ages = list_ages(settings.resolve(1000, 1, 0), HalfLife(160, None))
     assert {age.stage.height: age.before_stage for age in found_ages} == pytest.approx({8: 0.25, 16: 0.5})
-    experiment = make_tiny_experiment({"ema_half_life": 160, "ema_ramp_up": None})
+    experiment = make_tiny_experiment({"averages": [HalfLife(160, None)]})
     (rest,) = list_average_ages(experiment, settings.resolve(1000, 1, 0), [0, 0, 160])
     assert (rest.stage.height, rest.before_stage) == (16, pytest.approx(0.25))  # as of a branch
 
 
-@pytest.mark.parametrize("settings", [{"ema_decay": 0.995}, {"ema_half_life": 5000, "ema_ramp_up": None}])
-def test_an_average_that_is_too_old_is_warned_of_with_what_would_do(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("average", [PerUpdate(0.995), HalfLife(5000, None)], ids=["per update", "half-life"])
+def test_an_average_that_is_too_old_is_warned_of_with_what_would_do(average: Average) -> None:
     schedule = ScheduleSettings((4,), 0, 12_800, 32).resolve(1000, 1, 0)
-    (age,) = list_ages(schedule, **settings)
+    (age,) = list_ages(schedule, average)
     assert age.before_stage > 0.05 and age.warning is not None
     assert "at the end of stage 4x4" in age.warning and f"{100 * age.before_stage:.0f} %" in age.warning
-    assert f"train.ema_half_life = {age.fitting_half_life} " in age.warning
-    (fitting,) = list_ages(schedule, ema_half_life=age.fitting_half_life, ema_ramp_up=None)
+    assert f"averages.HalfLife.half_life = {age.fitting_half_life} " in age.warning
+    (fitting,) = list_ages(schedule, HalfLife(age.fitting_half_life, None))
     assert 0.045 < fitting.before_stage <= 0.05 and fitting.warning is None
 
 
-TOO_OLD = ("train.ema_half_life = 100", "train.ema_ramp_up = None")
+TOO_OLD = (
+    "train.averages = [@averages.HalfLife()]",
+    "averages.HalfLife.half_life = 100",
+    "averages.HalfLife.ramp_up = None",
+)
 
 
 def test_training_logs_the_age_and_warns_once(train: Callable[..., Any]) -> None:
@@ -273,8 +337,11 @@ def test_training_logs_the_age_and_warns_once(train: Callable[..., Any]) -> None
         run = train(*TOO_OLD)
     log = (run.directory / "log.txt").read_text()
     for size, share, half_life in (("4x4", 2 ** -(8 / 100), 1), ("8x8", 2 ** -(16 / 100), 3)):
-        assert log.count(f"warning: at the end of stage {size}, {100 * share:.0f} % of the generator's average") == 1
-        assert f"train.ema_half_life = {half_life} " in log
+        assert (
+            log.count(f"warning: at the end of stage {size}, {100 * share:.0f} % of the generator's average half_life")
+            == 1
+        )
+        assert f"averages.HalfLife.half_life = {half_life} " in log
     assert len([w for w in caught if "average" in str(w.message)]) == 3
     shares = f"{100 * 2**-0.16:.0f} % from before the stage, {100 * 2**-0.08:.0f} % from before its fade's end"
     assert f"8x8: {shares}" in log
@@ -326,7 +393,7 @@ def replace_norms(module: nn.Module, path: str = "") -> dict[str, Double]:
 
 
 class Moment:
-    """Copies the average in the middle of the last fade, first without reading `ema` and then by it."""
+    """Copies the average in the middle of the last fade, first without reading it and then by `ema`."""
 
     def __init__(self) -> None:
         self.pair: tuple[nn.Module, nn.Module] | None = None
@@ -334,7 +401,7 @@ class Moment:
     @hookimpl
     def after_step(self, state: TrainState) -> None:
         if state.stage.height == 16 and state.generator.bridge is not None and self.pair is None:
-            self.pair = copy.deepcopy(state._average), copy.deepcopy(state.ema)
+            self.pair = copy.deepcopy(state._averages["half_life"]), copy.deepcopy(state.ema)
 
 
 NORMED = [
@@ -347,7 +414,9 @@ NORMED = [
 @pytest.mark.parametrize("chosen", NORMED, ids=["ResNet", "conditional", "PGGAN"])
 def test_statistics_are_those_of_the_averages_own_features(tmp_path: Path, chosen: dict[str, Any]) -> None:
     moment = Moment()
-    run = train_tiny(moment, "moment", tmp_path, {**chosen, "schedule": GROWING, "ema_half_life": 200, "seed": 5})
+    run = train_tiny(
+        moment, "moment", tmp_path, {**chosen, "schedule": GROWING, "averages": [HalfLife(200)], "seed": 5}
+    )
     assert moment.pair is not None
     net, calibrated_net = moment.pair
     net.double().eval()
@@ -403,7 +472,7 @@ def test_asking_for_the_average_changes_nothing(tmp_path: Path) -> None:
     assert len(askers["often"].grids) > 5 and are_equal(askers["often"].grids, askers["seldom"].grids)
     for path in (tmp_path / "often" / "checkpoints").glob("*.pt"):
         other = torch.load(tmp_path / "seldom" / "checkpoints" / path.name, weights_only=True)
-        assert are_equal(torch.load(path, weights_only=True)["ema"], other["ema"])
+        assert are_equal(torch.load(path, weights_only=True)["averages"], other["averages"])
 
 
 def test_a_resumed_run_draws_the_same_grids(tmp_path: Path) -> None:
@@ -418,22 +487,44 @@ def test_a_resumed_run_draws_the_same_grids(tmp_path: Path) -> None:
 
 
 def test_all_who_use_the_average_use_its_own_statistics(tiny: Callable[..., str], stub: str) -> None:
-    config = tiny("train.ema_half_life = 100", "train.ema_ramp_up = 0.9", base=TINY.replace("PGGAN", "ResNet"))
+    lines = (
+        "train.averages = [@averages.HalfLife(), @averages.PerUpdate()]",
+        "averages.HalfLife.half_life = 100",
+        "averages.HalfLife.ramp_up = 0.9",
+        "averages.PerUpdate.decay = 0.5",
+    )
+    config = tiny(*lines, base=TINY.replace("PGGAN", "ResNet"))
     run = pggan_kit.train(config, plugins=[stub])
     average = run.state.ema.state_dict()
     live = run.state.generator.state_dict()
     running = [name for name in average if name.endswith(("running_mean", "running_var"))]
     assert len(running) >= 8 and not any(torch.equal(average[name], live[name]) for name in running)
+    other = run.state.read_average("per_update").state_dict()
+    assert not any(torch.equal(average[name], other[name]) for name in running)
     latents = run.fixed_latents(6)
-    drawn = run.generate(latents)
-    for generator in (run.generator(), load_generator(run, plugins=[stub])):
-        assert are_equal(generator.generator.state_dict(), dict(average))
-        torch.testing.assert_close(generator(latents), drawn, rtol=0, atol=0)
+    for name, weights in ((None, average), ("half_life", average), ("per_update", other)):
+        drawn = run.generate(latents, average=name or True)
+        for generator in (run.generator(name), load_generator(run, plugins=[stub], average=name)):
+            assert are_equal(generator.generator.state_dict(), dict(weights))
+            torch.testing.assert_close(generator(latents), drawn, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("settings", [{"ema_half_life": 0}, {"ema_decay": 0.0}])
-def test_a_copy_has_the_generators_statistics(tmp_path: Path, settings: dict[str, Any]) -> None:
-    run = train_tiny(Asker(asks=True), "asker", tmp_path, {**NORM, **settings})
+def test_an_average_that_is_not_there_is_named_with_the_nearest(train: Callable[..., Any], stub: str) -> None:
+    run = train()
+    for ask in (run.generator, lambda name: run.generate(run.fixed_latents(1), average=name)):
+        with pytest.raises(
+            RunError, match=r"train\.averages has no average half_live \(did you mean half_life\?\); it has"
+        ):
+            ask("half_live")
+    with pytest.raises(
+        RunError, match=r"--average half_live: the checkpoint at images 40 has no average half_live .did"
+    ):
+        load_generator(run, plugins=[stub], average="half_live")
+
+
+@pytest.mark.parametrize("average", [HalfLife(0), PerUpdate(0.0), Copy()], ids=lambda part: type(part).__name__)
+def test_a_copy_has_the_generators_statistics(tmp_path: Path, average: Average) -> None:
+    run = train_tiny(Asker(asks=True), "asker", tmp_path, {**NORM, "averages": [average]})
     average = run.state.ema.state_dict()
     live = run.state.generator.state_dict()
     assert any(name.endswith("running_var") for name in live) and are_equal(average, live)
@@ -453,7 +544,7 @@ def test_statistics_are_made_once_for_a_place_on_the_clock(tmp_path: Path, monke
     for images in (0, 4, 4):
         run.state.images += images
         if images:
-            run.state.update_average(images)
+            run.state.update_averages(images)
         for _ in range(3):
             run.generate(run.fixed_latents(2))
         run.state.take_snapshot()

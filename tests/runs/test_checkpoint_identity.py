@@ -171,7 +171,7 @@ MAY_CHANGE = {
     "optimizers.Adam.lr = 0.25": "d/optimizers.Adam.lr: 0.001 -> 0.25",
     "train.seed = 3": "train.seed: 0 -> 3",
     "train.switch = @switches.Hard()": "train.switch: @switches.Linear() -> @switches.Hard()",
-    "train.ema_half_life = 5": "train.ema_half_life: None -> 5",
+    "train.averages = [@averages.Copy()]": "train.averages: [HalfLife] -> [@averages.Copy()]; ",
     "data.mirror = True": "data.mirror: False -> True",
     "evaluation.count = 6": "evaluation.count: 4 -> 6",
 }

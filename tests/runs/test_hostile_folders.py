@@ -140,7 +140,7 @@ WRONG = {
     "no format": (lambda saved: saved.pop("format"), r"has no format number"),
     "a list": (lambda saved: [1, 2], r"holds a list and not a run's state"),
     "a tensor": (lambda saved: torch.ones(2), r"holds a Tensor and not a run's state"),
-    "no networks": (lambda saved: saved.pop("ema"), r"is corrupt: it has no entry 'ema'"),
+    "no networks": (lambda saved: saved.pop("averages"), r"is corrupt: it has no entry 'averages'"),
     "no starts": (lambda saved: saved.update(starts=None), r"is corrupt: its entry 'starts' has an impossible value"),
     "too many stages": (lambda saved: saved.update(starts=[0] * 9), r"is in stage 8 of a schedule of 3 stages"),
     "a clock of text": (

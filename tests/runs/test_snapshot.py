@@ -18,10 +18,10 @@ from pggan_kit.runs.snapshot import SavedMeans, Snapshot
 from pggan_kit.testing.support import are_equal
 
 KEYS = [
-    "format", "images", "steps", "starts", "discriminator_updates", "last_tick", "phase", "bridged", "generator", "ema",
-    "discriminator", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds", "warned_stage",
-    "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha", "calibration_labels",
-    "changes", "forever", "between_ticks",
+    "format", "images", "steps", "starts", "discriminator_updates", "last_tick", "phase", "bridged", "generator",
+    "discriminator", "averages", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds",
+    "warned_stage", "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha",
+    "calibration_labels", "changes", "forever", "between_ticks",
 ]  # fmt: skip
 """Entries of the file, in the order in which they are written."""
 
@@ -33,17 +33,17 @@ OF_THE_RUN = {
 
 CORE = Path(pggan_kit.__file__).parent
 SHARED = {
-    "images", "steps", "phase", "generator", "discriminator", "components", "compiled", "format", "changes", "forever",
-    "between_ticks", "ended",
+    "images", "steps", "phase", "generator", "discriminator", "averages", "components", "compiled", "format", "changes",
+    "forever", "between_ticks", "ended",
 }  # fmt: skip
 """Keys that other dicts have too: rows of statistics and of the manifest, networks by name, `run.json`, the catalogue,
-`pggan-kit plan`."""
+`pggan-kit plan`, kept averages, kinds of component."""
 
 
-def test_the_file_has_the_form_of_format_4() -> None:
+def test_the_file_has_the_form_of_format_5() -> None:
     content = snapshot_at(8, starts=(0, 8), means=SavedMeans({"a": torch.ones(())}, {"a": 2})).content()
     assert list(content) == KEYS
-    assert content["format"] == 4 and content["starts"] == [0, 8]
+    assert content["format"] == 5 and content["starts"] == [0, 8]
     assert are_equal(content["means"], {"sums": {"a": torch.ones(())}, "counts": {"a": 2}})
 
 
@@ -81,7 +81,8 @@ def test_an_entry_that_is_missing_is_named_or_has_a_default(name: str) -> None:
 IMPOSSIBLE: list[tuple[str, Any]] = [
     ("images", -1), ("images", True), ("images", 8.0), ("steps", "8"), ("starts", []), ("starts", [4]),
     ("starts", [0, True]), ("starts", (0,)), ("discriminator_updates", -1), ("last_tick", None), ("phase", "other"),
-    ("phase", []), ("bridged", {"generator": 1}), ("generator", {"weight": "x"}), ("ema", {1: torch.ones(1)}),
+    ("phase", []), ("bridged", {"generator": 1}), ("generator", {"weight": "x"}), 
+    ("averages", {}), ("averages", {"a": {1: torch.ones(1)}}),
     ("discriminator", torch.ones(2)), ("optimizers", {"both": 3}), ("optimizer_classes", {"both": None}),
     ("scalers", []), ("means", {}), ("means", {"sums": {"a": torch.ones(())}, "counts": {}}), ("dropped", -1),
     ("rewinds", 0.5), ("warned_stage", -2), ("identity", None), ("identity", {"schedule": {}}),

@@ -25,6 +25,7 @@ from pggan_kit.testing.tiny_runs import make_tiny_experiment, summarize_run, tra
 from pggan_kit.testing.toys import ToyDataset, ToyLoss, ToyOptimizer, ToySampler
 from pggan_kit.training.step import UpdateContext, image_gradients
 from pggan_plugins.architectures import PGGAN, ResNet
+from pggan_plugins.averages import Copy, HalfLife, PerUpdate, PowerFunction
 from pggan_plugins.losses import WGANGP, Hinge
 from pggan_plugins.optimizers import Adam
 from pggan_plugins.penalties import Drift, GradientPenalty
@@ -49,7 +50,7 @@ def run_step(state: TrainState, **alpha: float) -> None:
     ctx = make_step(state, **alpha)
     state.experiment.update.step(ctx)
     state.images += ctx.drawn
-    state.update_average(ctx.drawn)
+    state.update_averages(ctx.drawn)
 
 
 def read_momenta(state: TrainState) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def test_when_optimizers_forget(tmp_path: Path, reset: str, kept: list[bool]) ->
 
 
 def test_ema_against_its_formula() -> None:
-    state = make_state(ema_decay={4: 0.8, 8: 0.5})
+    state = make_state(averages=[PerUpdate({4: 0.8, 8: 0.5})])
     averages = [param.detach().double().numpy() for param in state.ema.parameters()]
     for _ in range(3):
         run_step(state)
@@ -138,7 +139,7 @@ def test_ema_against_its_formula() -> None:
     with torch.no_grad():
         for param in state.generator.parameters():
             param += 1.0
-    state.update_average(4)
+    state.update_averages(4)
     for old, average, current in zip(before, state.ema.parameters(), state.generator.parameters(), strict=True):
         torch.testing.assert_close(average, (old + current.detach()) / 2)
 
@@ -155,8 +156,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "hinge, hard, reset": {"loss": Hinge(), "switch": Hard(), "reset_optimizer": "phase"},
     "batch norm, slow average": {
         "architecture": ResNet(channels=4),
-        "ema_half_life": {4: 7, 8: 30},
-        "ema_ramp_up": 0.5,
+        "averages": [HalfLife({4: 7, 8: 30}, 0.5), PerUpdate(0.9), PowerFunction(), Copy()],
     },
 }
 

@@ -199,7 +199,7 @@ def test_replicas_stay_equal_through_growth_and_fade(run: str, reports: list[dic
     """Running statistics too, though each process normalises by its own samples."""
     for report in reports[1:]:
         assert report[run]["images"] == reports[0][run]["images"] and report[run]["starts"] == reports[0][run]["starts"]
-        for net in ("generator", "discriminator", "ema"):
+        for net in ("generator", "discriminator", "average half_life"):
             for name, value in reports[0][run][net].items():
                 assert torch.equal(value, report[run][net][name]), f"{net} {name}"
     assert run == "trained" or any("running_mean" in name for name in reports[0][run]["generator"])
@@ -207,7 +207,7 @@ def test_replicas_stay_equal_through_growth_and_fade(run: str, reports: list[dic
 
 def assert_close(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert found["images"] == wanted["images"]
-    for net in ("generator", "discriminator", "ema"):
+    for net in ("generator", "discriminator", "average half_life"):
         for name, value in wanted[net].items():
             assert value.dtype == torch.float64
             torch.testing.assert_close(found[net][name], value, rtol=1e-7, atol=1e-9)

@@ -68,7 +68,7 @@ def train_case(folder: Path, case: str, micro_batch: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("case", CASES)
 def test_slices_move_the_weights_as_the_whole_batch_does(case: str, tmp_path: Path, in_float64: None) -> None:
     whole, sliced = (train_case(tmp_path / str(size), case, size) for size in (None, 4))
-    for net in ("generator", "discriminator", "ema"):
+    for net in ("generator", "discriminator", "average half_life"):
         for name, value in whole[net].items():
             assert value.dtype == torch.float64
             torch.testing.assert_close(sliced[net][name], value, rtol=1e-8, atol=1e-10)

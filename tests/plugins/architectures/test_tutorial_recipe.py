@@ -317,7 +317,7 @@ def test_resumed_run_ends_equal_bit_for_bit_with_the_same_counter(tmp_path: Path
     assert {state["step"] for state in resumed.state.optimizers["both"].state.values()} == {2 * 12}
     left = whole.state.take_snapshot()
     right = resumed.state.take_snapshot()
-    for name in ("generator", "discriminator", "ema", "optimizers", "steps", "starts"):
+    for name in ("generator", "discriminator", "averages", "optimizers", "steps", "starts"):
         torch.testing.assert_close(getattr(left, name), getattr(right, name), rtol=0, atol=0)
 
 

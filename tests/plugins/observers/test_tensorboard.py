@@ -153,7 +153,7 @@ def test_hyperparameters_distinguish_the_runs(ask: Ask) -> None:
 
 def test_the_operative_config_is_a_text(ask: Ask) -> None:
     (tag,) = ask("text/tags")["soft"]
-    assert "train.ema_ramp_up = 0.05" in ask("text/text", run="soft", tag=tag)[0]["text"]
+    assert "train.collapse_below = 0.05" in ask("text/text", run="soft", tag=tag)[0]["text"]
 
 
 def test_hyperparameters_are_numbers_truths_and_texts() -> None:

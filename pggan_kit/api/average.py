@@ -1,0 +1,163 @@
+"""Choose one of a run's averaged generators, or make one of another width."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pggan_kit.api.prepare import Prepared, prepare_run
+from pggan_kit.errors import RunError, SettingError
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.generators import TrainedGenerator, load_stage_end, restore_generator
+from pggan_kit.runs.post_hoc import PieceFit, make_average
+from pggan_kit.runs.run import Run
+from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.runs.targets import require_target_outside_runs
+from pggan_kit.schedule import Schedule
+from pggan_kit.system.files import read_bytes, require_replaceable, write_atomically
+
+SUFFIX = ".pt"
+"""Suffix of the file of an average."""
+
+LARGEST_ERROR = 0.05
+"""Maximum error of an average's profile, as a share of its L2 norm, that is not warned of."""
+
+Choice = str | float | Path | None
+"""An average: its name, a width, a file of one, or None for the run's first."""
+
+
+def write_average(
+    run: str | Path | Run,
+    width: float,
+    target: str | Path,
+    *,
+    stage: str | int | None = None,
+    plugins: Sequence[Any] = (),
+    parts: Mapping[str, object] | None = None,
+) -> list[PieceFit]:
+    """Write the averaged generator of any width, made of the power-function averages that a run has kept.
+
+    Args:
+        run: a run or its directory, trained with `averages.PowerFunction`.
+        width: the standard deviation of the average's profile, as a share of the age of each piece of the generator.
+        target: the file, `FILE.pt`, which `load_generator`, `sample` and `evaluate` take as `average`.
+        stage, plugins, parts: see `load_generator`.
+
+    Returns:
+        How well the average was made, for the pieces of each stage.
+
+    Raises:
+        RunError: there is no run, stage or checkpoint, it has no such averages, the width is out of range, or the
+            target cannot be written.
+    """
+    path = Path(target)
+    if path.suffix != SUFFIX:
+        raise RunError(f"--out {path}: name a {SUFFIX} file")
+    require_target_outside_runs("--out", path)
+    require_replaceable(path)
+    prepared, files = prepare_run(run, plugins, parts, needs_data=False)
+    saved, fits = _make_width(prepared, files, prepared.resolve_schedule(), load_checkpoint(files, stage), width)
+
+    buffer = io.BytesIO()
+    torch.save(saved.content(), buffer)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {path}: cannot be written ({error.strerror})") from error
+    write_atomically(path, buffer.getvalue())
+    return fits
+
+
+def choose_average(average: Choice) -> Choice:
+    """Return an average as the command line names it: a text that is a number is a width, and `FILE.pt` a file."""
+    if not isinstance(average, str):
+        return average
+    try:
+        return float(average)
+    except ValueError:
+        if average.endswith(SUFFIX):
+            return Path(average)
+        return average
+
+
+def load_average(
+    prepared: Prepared, files: RunDirectory, schedule: Schedule, stage: str | int | None, average: Choice
+) -> tuple[TrainedGenerator, Snapshot, str]:
+    """Return an averaged generator of a run on the CPU, the checkpoint that it is of, and the average's name.
+
+    Args:
+        prepared, files: the run.
+        schedule: its schedule.
+        stage: see `load_generator`.
+        average: see `load_generator`.
+
+    Raises:
+        RunError: there is no such checkpoint or average, or it does not fit the run's config.
+    """
+    choice = choose_average(average)
+    if isinstance(choice, Path):
+        if stage is not None:
+            raise RunError(f"--average {choice}: the file is of one checkpoint; leave --stage out")
+        saved = read_average(choice)
+    else:
+        saved = load_checkpoint(files, stage)
+    if isinstance(choice, (int, float)):
+        saved, _ = _make_width(prepared, files, schedule, saved, choice)
+
+    name = choice if isinstance(choice, str) else next(iter(saved.averages))
+    own = prepared.identify_networks(schedule)
+    try:
+        saved.select_average(name)
+    except RunError as error:
+        raise RunError(f"--average {name}: {error}") from None
+    generator = restore_generator(prepared.built.experiment, schedule, prepared.hooks(), saved, own, average=name)
+    return generator, saved, name
+
+
+def load_checkpoint(files: RunDirectory, stage: str | int | None) -> Snapshot:
+    """Return a run's last checkpoint, or that of a stage's end."""
+    checkpoints = files.checkpoints()
+    if stage is None:
+        return checkpoints.load_last()
+    _, saved = load_stage_end(checkpoints, stage)
+    return saved
+
+
+def read_average(path: Path) -> Snapshot:
+    """Return the content of a file that `write_average` wrote.
+
+    Raises:
+        RunError: it cannot be read, or is no such file.
+    """
+    try:
+        content = torch.load(io.BytesIO(read_bytes(path)), map_location="cpu", weights_only=True)
+        return Snapshot.from_content(content)
+    except OSError as error:
+        raise RunError(f"--average {path}: cannot be read ({error.strerror})") from error
+    except RunError as error:
+        raise RunError(f"--average {path}: {error}") from None
+    except (Exception, RecursionError, MemoryError) as error:  # torch.load documents none of what it raises
+        raise RunError(f"--average {path}: it is no file of an average ({type(error).__name__})") from error
+
+
+def _make_width(
+    prepared: Prepared, files: RunDirectory, schedule: Schedule, saved: Snapshot, width: float
+) -> tuple[Snapshot, list[PieceFit]]:
+    """Return the average of a width at a checkpoint; warn where it is far from what was asked for."""
+    try:
+        made, fits = make_average(prepared.built.experiment, schedule, saved, files.average_snapshots(), width)
+    except SettingError as error:
+        raise RunError(f"--width {width:g}: a {error}") from None
+    poor = [f"{fit.size} ({100 * fit.error:.0f} %)" for fit in fits if fit.error > LARGEST_ERROR]
+    if poor:
+        warnings.warn(
+            f"the average of width {width:g} at images {saved.images} is far from its profile in the pieces that came "
+            f"with {', '.join(poor)}: they are young, or the width is far from those that were followed",
+            stacklevel=3,
+        )
+    return made, fits

@@ -1,0 +1,46 @@
+"""Averages by power functions, of which an average of any width is made after training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pggan_kit import (
+    LARGEST_WIDTH,
+    Position,
+    SettingError,
+    check_at_least,
+    check_between,
+    compute_power_share,
+    convert_width_to_exponent,
+)
+
+
+class PowerFunction:
+    """Averages by power functions of age (Karras et al. 2024, arXiv:2312.02696, section 3).
+
+    A width is the standard deviation of an average's profile as a share of the training: that of each piece since its
+    birth. `pggan-kit average RUN --width W` makes the average of any other width of the snapshots that are kept.
+
+    Args:
+        widths: Widths that are followed, each in (0, 0.288]; two or more are needed to make others.
+        snapshots: Number of places on the clock, evenly spread over the run, at which the averages are kept in the
+            run's folder.
+
+    Raises:
+        SettingError: A width is out of range or occurs twice, there is none, or `snapshots` is below 1.
+    """
+
+    def __init__(self, widths: Sequence[float] = (0.05, 0.10), snapshots: int = 32) -> None:
+        for width in widths:
+            check_between("widths", width, 0, round(LARGEST_WIDTH - 5e-4, 3), low_included=False)
+        if not widths or len(set(widths)) < len(widths):
+            raise SettingError("widths", f"must be at least one, each once, not {list(widths)}")
+        check_at_least("snapshots", snapshots, 1, whole=True)
+        self.widths = tuple(widths)
+        self.snapshots = snapshots
+        self.names: Sequence[str] = tuple(f"power_{width:g}" for width in widths)
+        self.exponents: Sequence[float] = tuple(convert_width_to_exponent(width) for width in widths)
+
+    def compute_shares(self, position: Position, age: int, images: int) -> tuple[float, ...]:
+        """Return, for each width, the share of its profile that the update covers."""
+        return tuple(compute_power_share(exponent, age, images) for exponent in self.exponents)
