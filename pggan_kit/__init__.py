@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pggan_kit.api.generator import load_generator
     from pggan_kit.api.train import resume, train
     from pggan_kit.components import (
+        MOMENTS,
         ChosenOptimizers,
         Component,
         Critic,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         GeneratorCall,
         Loss,
         Penalty,
+        Piece,
         Quantity,
         Reals,
         Resampling,
@@ -85,6 +87,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "api.generator": ("load_generator",),
     "api.train": ("resume", "train"),
     "components": (
+        "MOMENTS",
         "ChosenOptimizers",
         "Component",
         "Critic",
@@ -93,6 +96,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Loss",
         "TensorBatch",
         "Penalty",
+        "Piece",
         "Quantity",
         "Reals",
         "Resampling",
@@ -160,6 +164,7 @@ _ROOMS = ("components", "pictures", "testing")
 
 __all__ = [
     "FADE",
+    "MOMENTS",
     "STABLE",
     "Activity",
     "Area",
@@ -181,6 +186,7 @@ __all__ = [
     "NearestUpsample",
     "Penalty",
     "PerStage",
+    "Piece",
     "PluginError",
     "Position",
     "Quantity",

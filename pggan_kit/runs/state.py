@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from pggan_kit.components import Piece
 from pggan_kit.errors import RunError, SettingError, first_line
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.fade import NETS
+from pggan_kit.growth.learning import SplitOptimizer, ask_factors, make_frozen_error
 from pggan_kit.growth.networks import Discriminator, Generator, GrowingNetwork
 from pggan_kit.runs.average import calibrate_batch_norm, compute_decay, draw_calibration_labels, is_copy
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_tensors_to_cpu
@@ -123,7 +125,9 @@ class TrainState:
         uses_float16 = experiment.precision == "float16"
         self.scalers = {name: torch.amp.GradScaler(device.type, enabled=uses_float16) for name in NETS}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.renew_optimizers(reset=True)
+        self._splits: list[SplitOptimizer] = []
+        self._factors: list[float] | None = None
+        self.renew_optimizers()
 
     @property
     def stage(self) -> Stage:
@@ -172,15 +176,14 @@ class TrainState:
             net.end_fade()
         self._calibrated = False
 
-    def renew_optimizers(self, reset: bool) -> None:
-        """Ask the update for optimizers that fit the networks; parameters that stay keep their state unless `reset`."""
+    def renew_optimizers(self, forgotten: Set[nn.Parameter] = frozenset()) -> None:
+        """Ask the update for optimizers that fit the networks; parameters that stay keep their state.
+
+        Args:
+            forgotten: the parameters that begin without state all the same.
+        """
         before = self.optimizers
-        self.optimizers = self.experiment.update.optimizers(
-            self.experiment, self.stage, self.generator, self.discriminator
-        )
-        self._require_scalable()
-        if reset:
-            return
+        self._build_optimizers()
 
         # State belongs to parameters, whatever group they are in now.
         for name, optimizer in self.optimizers.items():
@@ -189,8 +192,66 @@ class TrainState:
             kept = before[name].state
             for group in optimizer.param_groups:
                 for param in group["params"]:
-                    if param in kept:
+                    if param in kept and param not in forgotten:
                         optimizer.state[param] = kept[param]
+        self.set_learning_factors()
+
+    def _build_optimizers(self) -> None:
+        self.optimizers = self.experiment.update.optimizers(
+            self.experiment, self.stage, self.generator, self.discriminator
+        )
+        self._require_scalable()
+        self._splits = [SplitOptimizer(optimizer, name) for name, optimizer in self.optimizers.items()]
+        self._factors = None
+
+    def set_learning_factors(self) -> bool:
+        """Let each piece learn as fast as the growth policy says at this place on the clock.
+
+        To be called whenever the clock has moved, and before the state is saved: what an optimizer holds then depends
+        on the saved place alone.
+
+        Returns:
+            Whether other pieces are frozen than before.
+
+        Raises:
+            TrainingError: the policy gave something that is no factor, or freezes a whole network.
+        """
+        policy = self.experiment.growth
+        if policy is None:
+            return False
+        built = [*self.generator.pieces(), *self.discriminator.pieces()]
+        pieces = [each.piece for each in built]
+        factors = ask_factors(policy, pieces, self.position)
+        if factors == self._factors:
+            return False
+        self._factors = factors
+
+        frozen = frozenset(piece for piece, factor in zip(pieces, factors, strict=True) if factor == 0)
+        changed = frozen != self.generator.frozen | self.discriminator.frozen
+        if changed:
+            self._freeze(frozen)
+
+        slowed = {}
+        for each, factor in zip(built, factors, strict=True):
+            if factor != 1.0:
+                slowed.update(dict.fromkeys(each.weights, factor))
+        for split in self._splits:
+            split.split(slowed)
+        return changed
+
+    def _freeze(self, frozen: frozenset[Piece]) -> None:
+        """Freeze pieces in the networks and in the average, and let all others learn."""
+        # What is frozen in the average is not calibrated any more.
+        if frozen - self.generator.frozen:
+            _ = self.ema
+        for net in (self.generator, self._average, self.discriminator):
+            net.freeze({piece for piece in frozen if piece.net == net.kind})
+            if not net.learning_weights():
+                raise make_frozen_error(net.kind, self.position)
+
+    def save_optimizers(self) -> dict[str, dict[str, Any]]:
+        """Return the state of optimizers, as it is whatever the growth policy."""
+        return {name: split.save() for name, split in zip(self.optimizers, self._splits, strict=True)}
 
     def _require_scalable(self) -> None:
         """Check that optimizers can leave out a step whose gradients overflowed in float16, without a wait for it."""
@@ -227,12 +288,14 @@ class TrainState:
         self._is_copy = is_copy(self.experiment, self.stage)
         self._calibrated = False
 
-        # Each piece by its own age.
+        # Each piece by its own age. A frozen one stays as it is.
         before = self.images - images
         currents = self.generator.group_weights_by_birth()
         for birth, averages in self._average.group_weights_by_birth().items():
             decay = compute_decay(self.experiment, self.stage, before - self.starts[birth], images)
             torch._foreach_lerp_(averages, currents[birth], 1.0 - decay)
+        if self._is_copy and self.generator.frozen:
+            torch._foreach_copy_(list[Tensor](self._average.weights()), list[Tensor](self.generator.weights()))
 
         # Buffers are copied as they are.
         average_buffers = self._average.list_followed_buffers(statistics=self._is_copy)
@@ -254,7 +317,7 @@ class TrainState:
             # Read through the property, so that its batch normalisation is calibrated.
             ema=self.ema.state_dict(),
             discriminator=self.discriminator.state_dict(),
-            optimizers={name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            optimizers=self.save_optimizers(),
             optimizer_classes={name: type(optimizer).__qualname__ for name, optimizer in self.optimizers.items()},
             scalers={name: scaler.state_dict() for name, scaler in self.scalers.items() if scaler.is_enabled()},
             means=SavedMeans(self.means.sums, dict(self.means.counts)),
@@ -316,8 +379,9 @@ class TrainState:
         self._calibration_labels = saved.calibration_labels
 
         # What trains the networks, and the means of the running tick.
-        self.renew_optimizers(reset=True)
+        self._build_optimizers()
         reset_optimizers = self._load_optimizers(saved, other_optimizers, own_settings)
+        self.set_learning_factors()
         for name, scaler in saved.scalers.items():
             self.scalers[name].load_state_dict(scaler)
         self.means.sums = {name: value.to(self.device, copy=True) for name, value in saved.means.sums.items()}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pggan_kit.components import (
     Critic,
@@ -21,7 +21,6 @@ from pggan_kit.components import (
 from pggan_kit.data.sampler import Source
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.fade import fade_reals
-from pggan_kit.growth.networks import GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.derivatives import expect_second_derivatives
 from pggan_kit.layers.tensors import images_from_uint8
@@ -30,7 +29,7 @@ from pggan_kit.schedule import Stage
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import torch_generator
 from pggan_kit.training.micro_batches import average_slices, merge_slices, slice_batch
-from pggan_kit.training.non_finite import Guard, list_float_buffers
+from pggan_kit.training.non_finite import Guard
 
 Differentiated = tuple[dict[str, Tensor], dict[str, Tensor]]
 """Losses and kept tensors that `terms` returned, detached."""
@@ -195,8 +194,9 @@ class UpdateContext:
         fixed = state.network("discriminator" if net == "generator" else "generator")
         chosen = state.optimizers[optimizer]
         scaler = state.scalers[net]
-        _set_requires_grad(fixed, False)
-        _set_requires_grad(moving, True)
+        _set_requires_grad(fixed.weights(), False)
+        # Frozen pieces have no gradients.
+        _set_requires_grad(moving.learning_weights(), True)
         _clear_gradients(chosen)
 
         if inference:
@@ -208,7 +208,9 @@ class UpdateContext:
         # All processes take the same step: that of the whole batch.
         if distributed.world_size() > 1:
             gradients = [param.grad for param in moving.parameters() if param.grad is not None]
-            distributed.average([*gradients, *losses.values(), *list_float_buffers(moving, fixed)])
+            buffers = [*moving.list_moving_buffers(), *fixed.list_moving_buffers()]
+            statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
+            distributed.average([*gradients, *losses.values(), *statistics])
 
         scaler.unscale_(chosen)
         try:
@@ -295,8 +297,8 @@ class _AugmentedDiscriminator:
         return scores
 
 
-def _set_requires_grad(net: GrowingNetwork, value: bool) -> None:
-    for param in net.weights():
+def _set_requires_grad(weights: Iterable[nn.Parameter], value: bool) -> None:
+    for param in weights:
         param.requires_grad_(value)
 
 

@@ -9,7 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from pggan_kit import PerStage, Run, Stage, TrainState, at_height, check_above, check_at_least, check_between, hookimpl
+from pggan_kit import (
+    PerStage,
+    Run,
+    Stage,
+    TrainState,
+    at_height,
+    check_above,
+    check_at_least,
+    check_between,
+    hookimpl,
+    set_rate,
+)
 
 
 def lay_out_gradients(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -109,7 +120,7 @@ class Adam:
         self._decay_share = self.decay_to + (1 - self.decay_to) * left / self.decay_images
         for optimizer in self._built:
             for group in optimizer.param_groups:
-                group["lr"] = self._compute_rate(stage)
+                set_rate(group, self._compute_rate(stage))
 
     def _compute_rate(self, stage: Stage) -> float:
         """Return the learning rate of a stage, as far as it has fallen."""
