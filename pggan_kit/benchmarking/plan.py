@@ -20,6 +20,7 @@ from pggan_kit.benchmarking.breakdown import measure_loop_overhead
 from pggan_kit.benchmarking.flops import count_forward_calls, sum_flops
 from pggan_kit.benchmarking.rig import Rig, has_fade
 from pggan_kit.benchmarking.timing import time_calls
+from pggan_kit.growth.learning import list_planned_parts
 from pggan_kit.runs.average import AverageAge, format_percent, list_average_ages
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
@@ -45,6 +46,9 @@ GENERATOR_COPIES = 5
 DISCRIMINATOR_COPIES = 4
 """Tensors of the size of the discriminator's weights: all but the average."""
 
+COPIES_TO_LEARN = 3
+"""Those of them that frozen weights do not need: gradients and moments."""
+
 
 def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any] = ()) -> list[dict[str, Any]]:
     """Return the cost of each stage of an experiment; nothing is trained and no run directory is made.
@@ -68,6 +72,8 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         than the device's memory; None where not measured), `micro_batch` (what to bind `train.micro_batch` to where
         they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile`
         compiles), `batch_statistics` (over how many samples each statistic of a batch is computed, by its name),
+        `growth` (for each part of the stage in which other pieces are frozen, the clock at its begin as `images` and
+        the pieces that do not learn at their optimizer's rate as `text`; empty without `train.growth`),
         `average_before_stage` and `average_before_fade_end` (the share of the averaged generator's weight, at the
         stage's end, that stems from before the stage and from before its fade's end; None where the stage spends no
         images or has no fade). Warnings name statistics over one sample, and averages that remember too much.
@@ -91,6 +97,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         row = _describe_stage(stage, schedule, rig.state)
         row["compiled"] = _list_compiled_phases(prepared, stage, schedule)
         row["batch_statistics"] = _list_group_sizes(prepared, stage, schedule)
+        row["growth"] = _list_learning_parts(prepared, stage, schedule)
         row |= _describe_average(ages.get(stage.index))
 
         # Measure the stage if there is time, else extrapolate from the last that was measured.
@@ -206,7 +213,7 @@ def _build_caption(rows: Sequence[dict[str, Any]]) -> str:
     ages = {row["size"]: row["average_before_stage"] for row in rows if row["average_before_stage"] is not None}
     old = ", ".join(f"{format_percent(share)} at {size}" for size, share in ages.items())
     average = f"share of G's average, at the stage's end, from before the stage: {old}"
-    return "\n".join([total, average, *_describe_groups(rows)])
+    return "\n".join([total, average, *_describe_groups(rows), *_describe_learning(rows)])
 
 
 def _describe_groups(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -221,6 +228,16 @@ def _describe_groups(rows: Sequence[dict[str, Any]]) -> list[str]:
         described = [f"{group} ({', '.join(where)})" for group, where in groups.items()]
         described[0] = described[0].replace(" (", " samples (", 1)
         lines.append(f"{name} compares {', '.join(described)}")
+    return lines
+
+
+def _describe_learning(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line for each stage in which something does not learn at its optimizer's rate."""
+    lines = []
+    for row in rows:
+        parts = [f"{part['text'] or 'everything learns'} from images {part['images']:,}" for part in row["growth"]]
+        if any(part["text"] for part in row["growth"]):
+            lines.append(f"learning at {row['size']}: {'; then '.join(parts)}")
     return lines
 
 
@@ -253,7 +270,9 @@ def _describe_stage(stage: Stage, schedule: Schedule, state: TrainState) -> dict
 
     generator = sum(param.numel() for param in state.generator.parameters())
     discriminator = sum(param.numel() for param in state.discriminator.parameters())
-    weights = GENERATOR_COPIES * generator + DISCRIMINATOR_COPIES * discriminator
+    learning = [*state.generator.learning_weights(), *state.discriminator.learning_weights()]
+    frozen = generator + discriminator - sum(param.numel() for param in learning)
+    weights = GENERATOR_COPIES * generator + DISCRIMINATOR_COPIES * discriminator - COPIES_TO_LEARN * frozen
     return {
         "stage": stage.index,
         "size": stage.size,
@@ -278,6 +297,12 @@ def _list_group_sizes(prepared: Prepared, stage: Stage, schedule: Schedule) -> d
     rows = stage.batch_size // distributed.world_size()
     statistics = list_batch_statistics(prepared.built.experiment, stage, rows)
     return {f"the {statistic.net}'s {statistic.name}": statistic.group for statistic in statistics}
+
+
+def _list_learning_parts(prepared: Prepared, stage: Stage, schedule: Schedule) -> list[dict[str, Any]]:
+    """Return the parts of a stage in which other pieces are frozen, with a description of each."""
+    parts = list_planned_parts(prepared.built.experiment.growth, schedule, stage)
+    return [{"images": part.begin, "text": part.text} for part in parts]
 
 
 def _list_compiled_phases(prepared: Prepared, stage: Stage, schedule: Schedule) -> list[str]:

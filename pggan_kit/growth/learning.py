@@ -76,18 +76,27 @@ def make_frozen_error(net: str, position: Position) -> TrainingError:
     )
 
 
-def describe_factors(pieces: Sequence[Piece], factors: Sequence[float]) -> str:
+def describe_factors(pieces: Sequence[Piece], begin: Sequence[float], end: Sequence[float]) -> str:
     """Return in words which pieces are frozen and which learn faster or slower, as in `generator's stem of 4x4 frozen`.
 
     It is empty where everything learns at its optimizer's rate.
+
+    Args:
+        pieces: the pieces.
+        begin, end: their factors at the first and the last step that is described.
     """
-    by_factor: dict[float, list[str]] = {}
-    for piece, factor in zip(pieces, factors, strict=True):
-        if factor != 1.0:
-            by_factor.setdefault(factor, []).append(str(piece))
+    by_factors: dict[tuple[float, float], list[str]] = {}
+    for piece, first, last in zip(pieces, begin, end, strict=True):
+        if (first, last) != (1.0, 1.0):
+            by_factors.setdefault((first, last), []).append(str(piece))
+
     described = []
-    for factor, names in sorted(by_factor.items()):
-        how = "frozen" if factor == 0 else f"at {factor:.3g} of the rate"
+    for (first, last), names in sorted(by_factors.items()):
+        how = f"at {first:.3g} of the rate"
+        if first != last:
+            how = f"at {first:.3g} to {last:.3g} of the rate"
+        if first == last == 0:
+            how = "frozen"
         described.append(f"{', '.join(names)} {how}")
     return "; ".join(described)
 
@@ -97,7 +106,7 @@ class LearningPart(NamedTuple):
 
     Attributes:
         begin: the clock at its first step.
-        text: what `describe_factors` says there.
+        text: what `describe_factors` says of it.
     """
 
     begin: int
@@ -132,15 +141,17 @@ def list_planned_parts(policy: GrowthPolicy | None, schedule: Schedule, stage: S
 
     last = len(steps) - 1
     looked_at = sorted({round(share * last / LOOKED_AT) for share in range(LOOKED_AT + 1)})
-    parts = [LearningPart(steps[0], describe_factors(pieces, ask(0)))]
+    begins = [0]
     for before, after in pairwise(looked_at):
         now_frozen = find_frozen(after)
-        if find_frozen(before) == now_frozen:
-            continue
-        # The first step from which the pieces of `after` are frozen.
-        offset = bisect.bisect_left(range(before, after), True, key=lambda step: find_frozen(step) == now_frozen)
-        begin = before + offset
-        parts.append(LearningPart(steps[begin], describe_factors(pieces, ask(begin))))
+        if find_frozen(before) != now_frozen:
+            # The first step from which the pieces of `after` are frozen.
+            between = range(before, after)
+            begins.append(before + bisect.bisect_left(between, True, key=lambda step: find_frozen(step) == now_frozen))
+
+    parts = []
+    for begin, next_begin in pairwise([*begins, len(steps)]):
+        parts.append(LearningPart(steps[begin], describe_factors(pieces, ask(begin), ask(next_begin - 1))))
     return parts
 
 
