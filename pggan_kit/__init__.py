@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pggan_kit.api.generator import load_generator
     from pggan_kit.api.train import resume, train
     from pggan_kit.components import (
+        MOMENTS,
         ChosenOptimizers,
         Component,
         Critic,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         GeneratorCall,
         Loss,
         Penalty,
+        Piece,
         Quantity,
         Reals,
         Resampling,
@@ -91,6 +93,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "api.generator": ("load_generator",),
     "api.train": ("resume", "train"),
     "components": (
+        "MOMENTS",
         "ChosenOptimizers",
         "Component",
         "Critic",
@@ -100,6 +103,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Loss",
         "TensorBatch",
         "Penalty",
+        "Piece",
         "Quantity",
         "Reals",
         "Resampling",
@@ -173,6 +177,7 @@ _ROOMS = ("components", "pictures", "testing")
 __all__ = [
     "FADE",
     "LARGEST_WIDTH",
+    "MOMENTS",
     "STABLE",
     "Activity",
     "Area",
@@ -196,6 +201,7 @@ __all__ = [
     "NearestUpsample",
     "Penalty",
     "PerStage",
+    "Piece",
     "PluginError",
     "Position",
     "Quantity",

@@ -464,6 +464,59 @@ class Switch(Protocol):
         """Return alpha, or None for no opinion; see `hookspecs.fade_alpha`."""
 
 
+MOMENTS = ("keep", "forget_touched", "forget_at_stages", "forget_at_phases")
+"""What a growth policy may let become of the optimizers' moments; see `GrowthPolicy.moments`."""
+
+
+class Piece(NamedTuple):
+    """A part of a network that learns at one speed.
+
+    Attributes:
+        net: The network, `generator` or `discriminator`.
+        name: `stem`, `block` or `to_image` of G, `from_image`, `block` or `head` of D; or `bridge`, the old path of the
+            fade.
+        birth: The stage with which the piece came. The layer to or from the image and the bridge are of the newest
+            stage, whatever layer of before the bridge keeps.
+    """
+
+    net: str
+    name: str
+    birth: Stage
+
+    def __str__(self) -> str:
+        return f"{self.net}'s {self.name} of {self.birth.size}"
+
+    def is_old(self, position: Position) -> bool:
+        """Return whether the piece came before the current stage."""
+        return self.birth.index < position.stage.index
+
+
+@runtime_checkable
+class GrowthPolicy(Protocol):
+    """Says how fast each piece of the networks learns, and what becomes of the optimizers' moments as they grow.
+
+    A piece with the factor 0 is frozen: it gets no gradients, no optimizer holds it, and it is a fixed function, in
+    inference mode (normalised by its running statistics, without dropout). All its weights and buffers stay equal bit
+    for bit, in G's average, too. A piece that learns again begins without moments.
+
+    Attributes:
+        moments: When optimizers forget the state that they keep of weights. `keep`: never. `forget_at_stages`: as each
+            stage begins. `forget_at_phases`: then, and as each fade ends, where there was an old path.
+            `forget_touched`: at these places too, but only the state of those pieces whose surroundings change: the
+            layer to or from the image, the bridge, and the newest old piece (the block of the stage before, or the
+            stem or head).
+    """
+
+    moments: str
+
+    def factor(self, piece: Piece, position: Position) -> float:
+        """Return the factor on the learning rate of a piece: 1 for the optimizer's own, 0 to freeze it.
+
+        Called for each piece before each step. It depends on its arguments alone, is finite and at least 0, and leaves
+        something of each network to learn.
+        """
+
+
 @dataclass(frozen=True)
 class Quantity:
     """What a metric states of one of its values, so that runs can be ranked and compared.
@@ -604,6 +657,7 @@ KINDS: dict[str, type] = {
     "optimizers": Optimizer,
     "datasets": Dataset,
     "switches": Switch,
+    "growth": GrowthPolicy,
     "metrics": Metric,
     "features": FeatureExtractor,
     "observers": Observer,

@@ -8,10 +8,12 @@ from dataclasses import KW_ONLY, dataclass, field
 import torch
 
 from pggan_kit.components import (
+    MOMENTS,
     Architecture,
     Augmentation,
     Average,
     Dataset,
+    GrowthPolicy,
     Loss,
     Metric,
     Observer,
@@ -32,7 +34,6 @@ PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 COMPILE = ("never", "auto", "always", "graphs")
 MEMORY_FORMATS = ("channels_last", "contiguous")
 NON_FINITE = ("stop", "skip", "rewind")
-RESETS = ("never", "stage", "phase")
 
 
 @dataclass
@@ -51,6 +52,8 @@ class Experiment:
         generator_optimizer: Optimizer of G, for updates with one optimizer for each network.
         discriminator_optimizer: Optimizer of D, likewise.
         switch: Transition between stages. None for a linear fade.
+        growth: How fast each piece of the networks learns, and what becomes of the optimizers' moments. None:
+            everything learns, and moments are kept.
         image_resampling: The pair for images (bridges, faded reals), without parameters. Default: nearest up, area
             down.
         augmentation: Transform of reals and fakes before D. None to show D the images themselves.
@@ -64,8 +67,6 @@ class Experiment:
         tick: Images between two ticks (logs, grids, checkpoints). A run begins with ticks at a 16th, an 8th, a quarter
             and half of it, those of them that are at least 4 batches.
         fade_reals: Whether reals are faded like the networks.
-        reset_optimizer: When the optimizers are reset: `never`, each `stage`, or each `phase` (the start of each stage
-            and the end of each fade; a hard switch has no fade that ends).
         keep: Number of the last checkpoints that are kept, besides one for each finished stage.
         micro_batch: Rows of a batch that a process works on at once, at least 1; may be per stage. Gradients are summed
             over the slices before the optimizer steps: less memory, and the result of the whole batch. Requirements and
@@ -106,6 +107,7 @@ class Experiment:
     generator_optimizer: Optimizer | None = None
     discriminator_optimizer: Optimizer | None = None
     switch: Switch | None = None
+    growth: GrowthPolicy | None = None
     image_resampling: Resampling = field(default_factory=Area)
     augmentation: Augmentation | None = None
     averages: Sequence[Average] = field(default_factory=lambda: (HalfLife(),))
@@ -115,7 +117,6 @@ class Experiment:
     seed: int = 0
     tick: int = 10_000
     fade_reals: bool = True
-    reset_optimizer: str = "never"
     keep: int = 2
     micro_batch: PerStage[int] | None = None
     precision: str = "float32"
@@ -139,7 +140,6 @@ class Experiment:
         check_between("collapse_below", self.collapse_below, 0, 1, high_included=False)
         check_above("time_limit", self.time_limit, 0, instead="None")
         choices = {
-            "reset_optimizer": RESETS,
             "precision": PRECISIONS,
             "memory_format": MEMORY_FORMATS,
             "compile": COMPILE,
@@ -147,6 +147,8 @@ class Experiment:
         }
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
+        if self.growth is not None:
+            check_choice("growth.moments", self.growth.moments, MOMENTS)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Return a context in which networks on a device compute in `precision`."""

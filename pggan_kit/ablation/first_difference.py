@@ -8,9 +8,10 @@ from typing import Any
 from pggan_kit.api.prepare import Prepared
 from pggan_kit.config import gin_files
 from pggan_kit.config.bindings import Macro
+from pggan_kit.growth.learning import acts_at_base
 from pggan_kit.plugin_host.contracts import find_marked_hooks
 
-SETTINGS_OF_GROWTH = ("switch", "resampling", "image_resampling", "fade_reals", "reset_optimizer")
+SETTINGS_OF_GROWTH = ("switch", "resampling", "image_resampling", "fade_reals", "growth")
 """Settings of `train` that have no effect before the first growth."""
 
 HARMLESS_HOOKS = {
@@ -73,6 +74,9 @@ def _find_stage(key: tuple[str, str, str], one: Prepared, other: Prepared) -> in
     else:
         acts_at_growth = _is_used_at_growth_only(selector, one, other)
     if not acts_at_growth or not _has_only_harmless_hooks(one) or not _has_only_harmless_hooks(other):
+        return 0
+    # A growth policy may be one that acts before the first growth.
+    if any(acts_at_base(prepared.built.experiment.growth, prepared.schedule()) for prepared in (one, other)):
         return 0
     return 1 if len(one.schedule().stages) > 1 else 0
 

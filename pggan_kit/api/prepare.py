@@ -20,9 +20,10 @@ from pggan_kit.data.contents import check_stages, get_class_names, list_content_
 from pggan_kit.data.recorded import count_channels
 from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.data.settings import DataSettings
-from pggan_kit.errors import ConfigError, DataError, SettingError, require_list
+from pggan_kit.errors import ConfigError, DataError, SettingError, TrainingError, require_list
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet
+from pggan_kit.growth.learning import list_planned_parts
 from pggan_kit.plugin_host.failures import explain_unforeseen, find_failed_component
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugins, load_plugins, load_recorded_plugins
@@ -101,6 +102,13 @@ class Prepared:
             except SettingError as error:
                 raise ConfigError(f"train.{error}") from None
 
+        # Something of both networks must learn everywhere.
+        for stage in list_trained_stages(schedule):
+            try:
+                list_planned_parts(experiment.growth, schedule, stage)
+            except TrainingError as error:
+                raise ConfigError(str(error)) from None
+
         # Statistics of a batch may need more samples than a process has.
         for stage in list_trained_stages(schedule):
             try:
@@ -163,7 +171,7 @@ class Prepared:
         experiment = self.built.experiment
         try:
             return TrainState(experiment, schedule, prepare_device(experiment.device, experiment.tf32))
-        except ValueError as error:
+        except (TrainingError, ValueError) as error:
             # A component's complaint may be that of a library, which names nobody.
             owner = find_failed_component(error, self.built.components)
             if owner is None or any(row.selector in str(error) for row, _ in self.built.components.values()):

@@ -257,7 +257,7 @@ def _load_under_changes(
     has_new_rates = are_below(changes, settings, PLACES_OF_OPTIMIZERS)
     state.load_snapshot(saved, own_settings=has_new_rates)
     if has_new_rates:
-        saved = replace(saved, optimizers={name: each.state_dict() for name, each in state.optimizers.items()})
+        saved = replace(saved, optimizers=state.save_optimizers())
     notes = list_average_notes(state.experiment.averages, saved)
     if not changes:
         return saved, notes

@@ -22,6 +22,7 @@ from pggan_kit.benchmarking.rig import Rig, has_fade
 from pggan_kit.benchmarking.timing import time_calls
 from pggan_kit.components import Average
 from pggan_kit.growth.averages import PowerAverage, list_names
+from pggan_kit.growth.learning import list_planned_parts
 from pggan_kit.growth.moving_settings import list_moving_settings
 from pggan_kit.runs.average import AverageAge, format_percent, list_average_ages
 from pggan_kit.runs.average_snapshots import compute_interval
@@ -46,6 +47,9 @@ LONG_TICK_SECONDS = 2.0
 COPIES = 4
 """Tensors of the size of a network's weights: weights, gradients and Adam's two moments. G has its averages besides."""
 
+COPIES_TO_LEARN = 3
+"""Those of them that frozen weights do not need: gradients and moments."""
+
 
 def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any] = ()) -> list[dict[str, Any]]:
     """Return the cost of each stage of an experiment; nothing is trained and no run directory is made.
@@ -69,6 +73,8 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         than the device's memory; None where not measured), `micro_batch` (what to bind `train.micro_batch` to where
         they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile`
         compiles), `batch_statistics` (over how many samples each statistic of a batch is computed, by its name),
+        `growth` (for each part of the stage in which other pieces are frozen, the clock at its begin as `images` and
+        the pieces that do not learn at their optimizer's rate as `text`; empty without `train.growth`),
         `average_before_stage` and `average_before_fade_end` (the share of the averaged generator's weight, at the
         stage's end, that stems from before the stage and from before its fade's end, of the first average; None where
         the stage spends no images or has no fade), `averages_before_stage` (the former of each average, by name), and
@@ -95,6 +101,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         row = _describe_stage(stage, schedule, rig.state)
         row["compiled"] = _list_compiled_phases(prepared, stage, schedule)
         row["batch_statistics"] = _list_group_sizes(prepared, stage, schedule)
+        row["growth"] = _list_learning_parts(prepared, stage, schedule)
         row |= _describe_average([age for age in ages if age.stage == stage])
         row["moving_settings"] = _list_values_of_moving_settings(prepared, stage, schedule)
         row["snapshots_mib"] = _compute_snapshots_mib(experiment.averages, schedule, row)
@@ -209,7 +216,15 @@ def _build_caption(rows: Sequence[dict[str, Any]]) -> str:
     if compiled:
         total += f"; less, as train.compile compiles {', '.join(compiled)}"
 
-    return "\n".join([total, *_describe_averages(rows), *_describe_moving_settings(rows), *_describe_groups(rows)])
+    return "\n".join(
+        [
+            total,
+            *_describe_averages(rows),
+            *_describe_moving_settings(rows),
+            *_describe_groups(rows),
+            *_describe_learning(rows),
+        ]
+    )
 
 
 def _describe_averages(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -254,6 +269,16 @@ def _describe_groups(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _describe_learning(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line for each stage in which something does not learn at its optimizer's rate."""
+    lines = []
+    for row in rows:
+        parts = [f"{part['text'] or 'everything learns'} from images {part['images']:,}" for part in row["growth"]]
+        if any(part["text"] for part in row["growth"]):
+            lines.append(f"learning at {row['size']}: {'; then '.join(parts)}")
+    return lines
+
+
 def format_count(count: int) -> str:
     """Return a count in short: `950`, `12.8k`, `23.1M`."""
     for limit, unit in ((1_000_000, "M"), (1_000, "k")):
@@ -284,7 +309,9 @@ def _describe_stage(stage: Stage, schedule: Schedule, state: TrainState) -> dict
     generator = sum(param.numel() for param in state.generator.parameters())
     discriminator = sum(param.numel() for param in state.discriminator.parameters())
     averages = len(list_names(state.experiment.averages))
-    weights = (COPIES + averages) * generator + COPIES * discriminator
+    learning = [*state.generator.learning_weights(), *state.discriminator.learning_weights()]
+    frozen = generator + discriminator - sum(param.numel() for param in learning)
+    weights = (COPIES + averages) * generator + COPIES * discriminator - COPIES_TO_LEARN * frozen
     return {
         "stage": stage.index,
         "size": stage.size,
@@ -309,6 +336,12 @@ def _list_group_sizes(prepared: Prepared, stage: Stage, schedule: Schedule) -> d
     rows = stage.batch_size // distributed.world_size()
     statistics = list_batch_statistics(prepared.built.experiment, stage, rows)
     return {f"the {statistic.net}'s {statistic.name}": statistic.group for statistic in statistics}
+
+
+def _list_learning_parts(prepared: Prepared, stage: Stage, schedule: Schedule) -> list[dict[str, Any]]:
+    """Return the parts of a stage in which other pieces are frozen, with a description of each."""
+    parts = list_planned_parts(prepared.built.experiment.growth, schedule, stage)
+    return [{"images": part.begin, "text": part.text} for part in parts]
 
 
 def _list_compiled_phases(prepared: Prepared, stage: Stage, schedule: Schedule) -> list[str]:

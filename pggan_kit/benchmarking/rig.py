@@ -84,7 +84,11 @@ class Rig:
             self.state.grow({net: stage is self.stage and net in self._old_paths for net in NETS})
         self.state.starts = starts
         self.state.phase = FADE if fading else STABLE
-        self.state.renew_optimizers(reset=True)
+        self._begin = starts[-1]
+        if not fading:
+            self._begin += self.stage.fade_images
+        self.state.images = self._begin
+        self.state.renew_optimizers()
 
         device = self.state.device
         self.log: list[str] = []
@@ -108,9 +112,9 @@ class Rig:
         return self._fade.compute_alphas(self.stage, start, middle, self._old_paths)
 
     def set_clock(self, update: int) -> None:
-        """Set the clock to where the stage has had `update` updates of D, and seed as the loop does."""
+        """Set the clock to where the phase has had `update` updates of D, and seed as the loop does."""
         state = self.state
-        state.images = state.starts[-1] + update * self.stage.batch_size
+        state.images = self._begin + update * self.stage.batch_size
         state.discriminator_updates = update
         seed_step(state.device, derive(self.experiment.seed, "step", *state.make_seed_names()))
 

@@ -14,8 +14,10 @@ def set_rate(group: Group, rate: float) -> None:
 
     Optimizers whose rate moves set it here and not in `group["lr"]`, so that a growth policy's factor stays.
     """
-    group["rate"] = rate
-    group["lr"] = rate * group.get("learning_factor", 1.0)
+    group["lr"] = rate
+    if "learning_factor" in group:
+        group["rate"] = rate
+        group["lr"] = rate * group["learning_factor"]
 
 
 def set_learning_factor(group: Group, factor: float) -> None:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
-from pggan_kit.components import Architecture, Resampling, Scores
+from pggan_kit.components import Architecture, Piece, Resampling, Scores
 from pggan_kit.layers.tensors import at_least_float32, convert_to_channels_last
 from pggan_kit.schedule import Stage
 from pggan_kit.system.seeding import derive
+
+N = TypeVar("N", bound="GrowingNetwork")
+
+
+class BuiltPiece(NamedTuple):
+    """A piece of a network as it stands there.
+
+    Attributes:
+        piece: its name and birth.
+        module: its layers.
+        weights: its parameters. Those that two pieces hold are the older piece's.
+    """
+
+    piece: Piece
+    module: nn.Module
+    weights: tuple[nn.Parameter, ...]
 
 
 def blend_features(old: Any, new: Any, alpha: Tensor) -> Any:
@@ -54,10 +70,14 @@ class GrowingNetwork(nn.Module):
     Attributes:
         kind: the network's name, which seeds its initial weights.
         channels_last: whether its weights have that memory format; images are then converted to it.
+        stages: the stages it has grown to, from the base up.
+        frozen: the pieces that do not learn.
     """
 
     kind = ""
     channels_last = False
+    stages: tuple[Stage, ...] = ()
+    frozen: frozenset[Piece] = frozenset()
 
     def __init__(
         self, architecture: Architecture, resampling: Resampling, image_resampling: Resampling, seed: int
@@ -74,12 +94,72 @@ class GrowingNetwork(nn.Module):
     def _forget_searches(self) -> None:
         """Forget what was searched among its modules, which have changed."""
         self._weights: tuple[nn.Parameter, ...] | None = None
+        self._learning_weights: tuple[nn.Parameter, ...] | None = None
+        self._pieces: tuple[BuiltPiece, ...] | None = None
 
     def weights(self) -> tuple[nn.Parameter, ...]:
         """Return all parameters, searched once after each growth: at 4x4 such searches are a twentieth of a step."""
         if self._weights is None:
             self._weights = tuple(self.parameters())
         return self._weights
+
+    def _list_named_modules(self) -> list[tuple[str, Stage, nn.Module | None]]:
+        """Return the name, birth and layers of each piece, from the oldest on; None for layers that are not there."""
+        raise NotImplementedError
+
+    def pieces(self) -> tuple[BuiltPiece, ...]:
+        """Return all pieces, from the oldest on, searched once after each growth."""
+        if self._pieces is None:
+            taken: set[nn.Parameter] = set()
+            pieces = []
+            for name, birth, module in self._list_named_modules():
+                if module is None:
+                    continue
+                weights = tuple(param for param in module.parameters() if param not in taken)
+                taken.update(weights)
+                pieces.append(BuiltPiece(Piece(self.kind, name, birth), module, weights))
+            self._pieces = tuple(pieces)
+        return self._pieces
+
+    def freeze(self, pieces: Collection[Piece]) -> None:
+        """Freeze pieces, and let all others learn.
+
+        A frozen piece is a fixed function: it stays in inference mode while the network trains, so that neither its
+        weights nor its buffers change.
+        """
+        self.frozen = frozenset(pieces)
+        self._learning_weights = None
+        for built in self.pieces():
+            if built.piece in self.frozen:
+                built.module.requires_grad_(False)
+                # An optimizer that is not given them does not clear them.
+                built.module.zero_grad(set_to_none=True)
+        self.train(self.training)
+
+    def train(self: N, mode: bool = True) -> N:
+        """Set the mode of all layers; those of frozen pieces stay in inference mode."""
+        super().train(mode)
+        if self.frozen:
+            for built in self.pieces():
+                if built.piece in self.frozen:
+                    built.module.eval()
+        return self
+
+    def learning_weights(self) -> tuple[nn.Parameter, ...]:
+        """Return the parameters that learn, searched once after each growth and each freezing."""
+        if not self.frozen:
+            return self.weights()
+        if self._learning_weights is None:
+            frozen = {param for built in self.pieces() if built.piece in self.frozen for param in built.weights}
+            self._learning_weights = tuple(param for param in self.weights() if param not in frozen)
+        return self._learning_weights
+
+    def list_moving_buffers(self) -> list[Tensor]:
+        """Return the buffers of all layers that are not frozen."""
+        kept = {
+            id(buffer) for built in self.pieces() if built.piece in self.frozen for buffer in built.module.buffers()
+        }
+        return [buffer for buffer in self.buffers() if id(buffer) not in kept]
 
     def seed_piece(self, piece: str, stage: Stage) -> None:
         """Seed the initial weights of the next piece, so that they depend on the seed and the piece's place alone."""
@@ -107,6 +187,7 @@ class Generator(GrowingNetwork):
     ) -> None:
         super().__init__(architecture, resampling, image_resampling, seed)
         self.latent_size = latent_size
+        self.stages = (base,)
         self.seed_piece("stem", base)
         self.stem = architecture.generator_stem(latent_size, base)
         self.seed_piece("to_image", base)
@@ -119,6 +200,7 @@ class Generator(GrowingNetwork):
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
         previous = stage.previous
         assert previous is not None and self.bridge is None
+        self.stages = (*self.stages, stage)
         self._forget_searches()
 
         # The new path.
@@ -142,9 +224,19 @@ class Generator(GrowingNetwork):
 
     def _forget_searches(self) -> None:
         super()._forget_searches()
-        self._weights_by_birth: dict[int, list[Tensor]] | None = None
+        self._weights_by_birth: dict[bool, dict[int, list[Tensor]]] = {}
         self._batch_norms: tuple[BatchNorm, ...] | None = None
         self._has_buffers: bool | None = None
+
+    def _list_named_modules(self) -> list[tuple[str, Stage, nn.Module | None]]:
+        newest = self.stages[-1]
+        blocks = [("block", stage, self.blocks[str(stage.index)]) for stage in self.stages[1:]]
+        return [
+            ("stem", self.stages[0], self.stem),
+            *blocks,
+            ("to_image", newest, self.to_image),
+            ("bridge", newest, self.bridge),
+        ]
 
     def _note_births(self, stage: Stage) -> None:
         """Note `stage` as the birth of all parameters that were not there before, and the names that they have."""
@@ -156,14 +248,21 @@ class Generator(GrowingNetwork):
         self._births = births
         self._first_names = first_names
 
-    def group_weights_by_birth(self) -> Mapping[int, list[Tensor]]:
-        """Return all parameters by the index of the stage with which they came, searched once after each growth."""
-        if self._weights_by_birth is None:
-            self._weights_by_birth = {}
-            for param in self.weights():
-                birth = self._births[param]
-                self._weights_by_birth.setdefault(birth, []).append(param)
-        return self._weights_by_birth
+    def group_weights_by_birth(self, with_frozen: bool = False) -> Mapping[int, list[Tensor]]:
+        """Return the parameters that learn by the index of the stage with which they came.
+
+        They are searched once after each growth and each freezing.
+
+        Args:
+            with_frozen: Whether those that do not learn are among them.
+        """
+        groups = self._weights_by_birth.get(with_frozen)
+        if groups is None:
+            groups = {}
+            for param in self.weights() if with_frozen else self.learning_weights():
+                groups.setdefault(self._births[param], []).append(param)
+            self._weights_by_birth[with_frozen] = groups
+        return groups
 
     def name_weights(self) -> dict[str, nn.Parameter]:
         """Return all parameters by names that they keep for life: `2/to_image.weight`, also within an old path.
@@ -178,6 +277,11 @@ class Generator(GrowingNetwork):
         for name, param in self.name_weights().items():
             names.setdefault(self._births[param], []).append(name)
         return names
+
+    def freeze(self, pieces: Collection[Piece]) -> None:
+        """Freeze pieces, and let all others learn; see `GrowingNetwork.freeze`."""
+        super().freeze(pieces)
+        self._weights_by_birth = {}
 
     def find_batch_norms(self) -> tuple[BatchNorm, ...]:
         """Return the layers that keep running statistics of batches, searched once after each growth."""
@@ -241,6 +345,7 @@ class Discriminator(GrowingNetwork):
         base: Stage,
     ) -> None:
         super().__init__(architecture, resampling, image_resampling, seed)
+        self.stages = (base,)
         self.seed_piece("from_image", base)
         self.from_image = architecture.from_image(base)
         self.seed_piece("head", base)
@@ -250,6 +355,7 @@ class Discriminator(GrowingNetwork):
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
         previous = stage.previous
         assert previous is not None and self.bridge is None
+        self.stages = (*self.stages, stage)
         self._forget_searches()
 
         # The new path.
@@ -263,6 +369,16 @@ class Discriminator(GrowingNetwork):
         if bridged:
             self.seed_piece("bridge", stage)
             self.bridge = self.architecture.discriminator_bridge(previous, stage, self.image_resampling, old_from_image)
+
+    def _list_named_modules(self) -> list[tuple[str, Stage, nn.Module | None]]:
+        newest = self.stages[-1]
+        blocks = [("block", stage, self.blocks[str(stage.index)]) for stage in self.stages[1:]]
+        return [
+            ("head", self.stages[0], self.head),
+            *blocks,
+            ("from_image", newest, self.from_image),
+            ("bridge", newest, self.bridge),
+        ]
 
     def _forget_searches(self) -> None:
         super()._forget_searches()

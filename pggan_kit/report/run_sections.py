@@ -65,7 +65,27 @@ def overview_section(runs: Sequence[RunRecord]) -> Section:
             environment.get("torch"),
         ]
         rows.append(row)
-    return Section("Overview", tables=[Table(head, rows, "runs")])
+    section = Section("Overview", tables=[Table(head, rows, "runs")])
+
+    policies = [[run.name, policy] for run in runs if (policy := describe_growth_policy(run))]
+    if policies:
+        section.tables.append(Table(["run", "growth policy"], policies))
+    return section
+
+
+def describe_growth_policy(run: RunRecord) -> str:
+    """Return a run's growth policy with its settings, as `growth.FreezeOld(images = 4000)`; empty where it has none."""
+    settings = parse_operative_settings(run)
+    chosen = settings.get("train.growth", "None")
+    if chosen == "None":
+        return ""
+    name = chosen.removeprefix("@").removesuffix("()")
+    arguments = []
+    for key, value in settings.items():
+        owner, _, argument = key.rpartition(".")
+        if owner == name:
+            arguments.append(f"{argument} = {value}")
+    return f"{name}({', '.join(arguments)})"
 
 
 def film_section(film: Film | None, runs: Sequence[RunRecord]) -> Section:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import Average
+from pggan_kit.components import Average, Piece
 from pggan_kit.errors import PluginError, RunError, SettingError, did_you_mean, first_line, suggest
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.averages import PowerAverage, list_names
 from pggan_kit.growth.fade import NETS
+from pggan_kit.growth.learning import SplitOptimizer, ask_factors, make_frozen_error
 from pggan_kit.growth.moving_settings import check_over_schedule
 from pggan_kit.growth.networks import Discriminator, Generator, GrowingNetwork
 from pggan_kit.runs.average import calibrate_batch_norm, compute_shares, draw_calibration_labels, list_copies
@@ -134,7 +135,9 @@ class TrainState:
         uses_float16 = experiment.precision == "float16"
         self.scalers = {name: torch.amp.GradScaler(device.type, enabled=uses_float16) for name in NETS}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.renew_optimizers(reset=True)
+        self._splits: list[SplitOptimizer] = []
+        self._factors: list[float] | None = None
+        self.renew_optimizers()
         check_over_schedule(schedule, experiment.loss.penalties, self.optimizers)
 
     @property
@@ -190,16 +193,14 @@ class TrainState:
             net.end_fade()
         self._calibrated.clear()
 
-    def renew_optimizers(self, reset: bool) -> None:
-        """Ask the update for optimizers that fit the networks; parameters that stay keep their state unless `reset`."""
+    def renew_optimizers(self, forgotten: Set[nn.Parameter] = frozenset()) -> None:
+        """Ask the update for optimizers that fit the networks; parameters that stay keep their state.
+
+        Args:
+            forgotten: the parameters that begin without state all the same.
+        """
         before = self.optimizers
-        built: object = self.experiment.update.optimizers(
-            self.experiment, self.stage, self.generator, self.discriminator
-        )
-        self.optimizers = _require_optimizers(built)
-        self._require_scalable()
-        if reset:
-            return
+        self._build_optimizers()
 
         # State belongs to parameters, whatever group they are in now.
         for name, optimizer in self.optimizers.items():
@@ -208,8 +209,68 @@ class TrainState:
             kept = before[name].state
             for group in optimizer.param_groups:
                 for param in group["params"]:
-                    if param in kept:
+                    if param in kept and param not in forgotten:
                         optimizer.state[param] = kept[param]
+        self.set_learning_factors()
+
+    def _build_optimizers(self) -> None:
+        built: object = self.experiment.update.optimizers(
+            self.experiment, self.stage, self.generator, self.discriminator
+        )
+        self.optimizers = _require_optimizers(built)
+        self._require_scalable()
+        self._splits = [SplitOptimizer(optimizer, name) for name, optimizer in self.optimizers.items()]
+        self._factors = None
+
+    def set_learning_factors(self) -> bool:
+        """Let each piece learn as fast as the growth policy says at this place on the clock.
+
+        To be called whenever the clock has moved, and before the state is saved: what an optimizer holds then depends
+        on the saved place alone.
+
+        Returns:
+            Whether other pieces are frozen than before.
+
+        Raises:
+            TrainingError: the policy gave something that is no factor, or freezes a whole network.
+        """
+        policy = self.experiment.growth
+        if policy is None:
+            return False
+        built = [*self.generator.pieces(), *self.discriminator.pieces()]
+        pieces = [each.piece for each in built]
+        factors = ask_factors(policy, pieces, self.position)
+        if factors == self._factors:
+            return False
+        self._factors = factors
+
+        frozen = frozenset(piece for piece, factor in zip(pieces, factors, strict=True) if factor == 0)
+        changed = frozen != self.generator.frozen | self.discriminator.frozen
+        if changed:
+            self._freeze(frozen)
+
+        slowed = {}
+        for each, factor in zip(built, factors, strict=True):
+            if factor != 1.0:
+                slowed.update(dict.fromkeys(each.weights, factor))
+        for split in self._splits:
+            split.split(slowed)
+        return changed
+
+    def _freeze(self, frozen: frozenset[Piece]) -> None:
+        """Freeze pieces in the networks and in the averages, and let all others learn."""
+        # What is frozen in an average is not calibrated any more.
+        if frozen - self.generator.frozen:
+            for name in self._averages:
+                self.read_average(name)
+        for net in (self.generator, *self._averages.values(), self.discriminator):
+            net.freeze({piece for piece in frozen if piece.net == net.kind})
+            if not net.learning_weights():
+                raise make_frozen_error(net.kind, self.position)
+
+    def save_optimizers(self) -> dict[str, dict[str, Any]]:
+        """Return the state of optimizers, as it is whatever the growth policy."""
+        return {name: split.save() for name, split in zip(self.optimizers, self._splits, strict=True)}
 
     def _require_scalable(self) -> None:
         """Check that optimizers can leave out a step whose gradients overflowed in float16, without a wait for it."""
@@ -267,12 +328,18 @@ class TrainState:
         self._copies = list_copies(self.experiment.averages, self.position)
         self._calibrated.clear()
 
-        # Each piece by its own age.
-        for birth, currents in self.generator.group_weights_by_birth().items():
-            for average in self.experiment.averages:
+        # Each piece by its own age. A frozen one stays, but in power functions, which are sums over all steps.
+        for average in self.experiment.averages:
+            is_power = isinstance(average, PowerAverage)
+            for birth, currents in self.generator.group_weights_by_birth(is_power).items():
                 shares = compute_shares(average, position, before - self.starts[birth], images)
                 for name, share in zip(average.names, shares, strict=True):
-                    torch._foreach_lerp_(self._averages[name].group_weights_by_birth()[birth], currents, share)
+                    own = self._averages[name].group_weights_by_birth(is_power)[birth]
+                    torch._foreach_lerp_(own, currents, share)
+        for name in self._copies:
+            if self.generator.frozen:
+                own_weights = list[Tensor](self._averages[name].weights())
+                torch._foreach_copy_(own_weights, list[Tensor](self.generator.weights()))
 
         # Buffers are copied as they are.
         for name, net in self._averages.items():
@@ -306,7 +373,7 @@ class TrainState:
             discriminator=self.discriminator.state_dict(),
             # Each is read, so that its batch normalisation is calibrated.
             averages={name: self.read_average(name).state_dict() for name in self._averages},
-            optimizers={name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            optimizers=self.save_optimizers(),
             optimizer_classes={name: type(optimizer).__qualname__ for name, optimizer in self.optimizers.items()},
             scalers={name: scaler.state_dict() for name, scaler in self.scalers.items() if scaler.is_enabled()},
             means=SavedMeans(self.means.sums, dict(self.means.counts)),
@@ -371,8 +438,9 @@ class TrainState:
         self._calibration_labels = saved.calibration_labels
 
         # What trains the networks, and the means of the running tick.
-        self.renew_optimizers(reset=True)
+        self._build_optimizers()
         reset_optimizers = self._load_optimizers(saved, other_optimizers, own_settings)
+        self.set_learning_factors()
         for name, scaler in saved.scalers.items():
             self.scalers[name].load_state_dict(scaler)
         self.means.sums = {name: value.to(self.device, copy=True) for name, value in saved.means.sums.items()}

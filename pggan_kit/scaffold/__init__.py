@@ -41,6 +41,7 @@ USES = {
     ],
     "datasets": ["train.dataset = @datasets.Mine()"],
     "switches": ["train.switch = @switches.Mine()"],
+    "growth": ["train.growth = @growth.Mine()"],
     "metrics": ["train.metrics = [@metrics.Mine()]", "evaluation.count = 500"],
     "features": [
         "train.metrics = [@metrics.FrechetDistance()]",

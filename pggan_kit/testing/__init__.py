@@ -15,6 +15,7 @@ from pggan_kit.testing.averages import AverageSuite
 from pggan_kit.testing.curves import CurveSuite
 from pggan_kit.testing.datasets import DatasetSuite
 from pggan_kit.testing.features import FeatureExtractorSuite
+from pggan_kit.testing.growth import GrowthPolicySuite
 from pggan_kit.testing.launchers import LauncherSuite
 from pggan_kit.testing.losses import LossSuite
 from pggan_kit.testing.metrics import MetricSuite
@@ -34,6 +35,7 @@ __all__ = [
     "CurveSuite",
     "DatasetSuite",
     "FeatureExtractorSuite",
+    "GrowthPolicySuite",
     "LauncherSuite",
     "LossSuite",
     "MetricSuite",

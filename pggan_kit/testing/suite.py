@@ -422,6 +422,8 @@ class StepSuite(TrainedSuite):
             with watch or nullcontext():
                 state.experiment.update.step(ctx)
             state.images += ctx.drawn
+            if state.set_learning_factors():
+                compiler.enter_region(state, state.schedule)
         return {net: copy_weights(state.network(net)) for net in NETS}
 
 
@@ -439,5 +441,5 @@ def summarize_end(run: Run) -> dict[str, Any]:
 def start_fade(state: TrainState) -> dict[str, Tensor]:
     """Grow both networks of a state with their old paths, and return an alpha of one half for each path."""
     state.grow(dict.fromkeys(NETS, True))
-    state.renew_optimizers(reset=False)
+    state.renew_optimizers()
     return {path: torch.tensor(0.5) for path in PATHS}

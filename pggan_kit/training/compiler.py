@@ -126,7 +126,8 @@ class Compiler:
 
         # Where the weights are the same objects, as after a hard switch, only the clock tells the regions apart, and
         # what was compiled still holds.
-        weights = [id(param) for net in (state.generator, state.discriminator) for param in net.parameters()]
+        networks = (state.generator, state.discriminator)
+        weights = [id(param) for net in networks for param in (*net.weights(), *net.learning_weights())]
         if weights != self._weights:
             self._payback.close(state.images)
             place = f"{state.stage.size} ({state.phase})"

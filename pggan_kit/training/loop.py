@@ -29,6 +29,7 @@ from pggan_kit.errors import (
     quote_path,
 )
 from pggan_kit.growth.fade import NETS, PATHS, Fade
+from pggan_kit.growth.learning import list_forgotten
 from pggan_kit.plugin_host.failures import describe_failure, name_component
 from pggan_kit.plugin_host.hooks import list_implementing_classes
 from pggan_kit.plugin_host.read_only import ReadOnlyDict
@@ -231,6 +232,7 @@ class Loop:
             self.recovery.drop_step(failure)
             state.images += max(context.drawn, state.stage.batch_size)
             state.steps += 1
+            self.set_learning_factors()
             return
         except FORESEEN:
             raise
@@ -244,6 +246,7 @@ class Loop:
         state.steps += 1
         state.update_averages(context.drawn)
         self.meter.add_update(time.perf_counter() - began)
+        self.set_learning_factors()
 
         state.means.add(losses)
         means = average_each(losses)
@@ -268,6 +271,12 @@ class Loop:
         wrong = describe_wrong_report(report)
         if wrong is not None:
             raise PluginError(f"{name_component(self.experiment.update, self.hooks.components)}: {wrong}")
+
+    def set_learning_factors(self) -> None:
+        """Let each piece learn as fast as the growth policy says for the next step."""
+        if self.state.set_learning_factors():
+            # Other gradients are another backward pass.
+            self.compiler.enter_region(self.state, self.schedule)
 
     def set_alpha(self) -> None:
         """Ask for alpha at the clock, and write it into tensors, so that compiled code survives its change."""
@@ -347,13 +356,14 @@ class Loop:
     def end_fade(self) -> None:
         """Drop the old paths, and begin the phase `stable`."""
         state = self.state
-        had_old_path = state.fading
+        old_paths = [net for net in NETS if state.network(net).bridge is not None]
         state.end_fade()
         state.phase = STABLE
-        # A hard switch has no old path whose end could be a reason to reset the optimizers.
-        state.renew_optimizers(reset=had_old_path and self.experiment.reset_optimizer == "phase")
+        # A hard switch has no old path whose end could be a reason to forget moments.
+        networks = [state.network(net) for net in NETS]
+        state.renew_optimizers(list_forgotten(self.experiment.growth, networks, old_paths))
         self.compiler.enter_region(state, self.schedule)
-        if had_old_path:
+        if old_paths:
             self.call_hook("after_fade")
 
     def grow_to_next_stage(self) -> None:
@@ -362,7 +372,7 @@ class Loop:
         stage = self.schedule.stages[len(state.starts)]
         old_paths = self.fade.find_old_paths(stage, state.images)
         state.grow({net: net in old_paths for net in NETS})
-        state.renew_optimizers(reset=self.experiment.reset_optimizer != "never")
+        state.renew_optimizers(list_forgotten(self.experiment.growth, [state.network(net) for net in NETS]))
         self.enter_stage()
 
     def enter_stage(self, checkpoint: Snapshot | None = None) -> None:

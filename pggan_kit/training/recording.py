@@ -99,7 +99,8 @@ def record(experiment: Experiment, state: TrainState, work: Work) -> Recording:
     parameters = dict(networks.named_parameters())
     buffers = dict(networks.named_buffers())
     names = [*parameters, *buffers]
-    moving = [name for name in parameters if name.startswith(work.net + ".")]
+    learning = set(state.network(work.net).learning_weights())
+    moving = [name for name, param in parameters.items() if param in learning]
     # A detached tensor shares the memory of its parameter: the recording sees the weights as they change.
     fixed = [tensor.detach() for tensor in (*parameters.values(), *buffers.values())]
     returned = _OutputNames()
@@ -155,7 +156,7 @@ class _Pass(nn.Module):
         remaining = iter(given)
         batch = {name: None if rows is None else next(remaining) for name, rows in work.batch.items()}
         alpha = {path: next(remaining) for path in work.alpha}
-        moving = list(self.networks[work.net].parameters())
+        moving = [param for param in self.networks[work.net].parameters() if param.requires_grad]
 
         # Compute terms and gradients, as `TrainingStep` does eagerly.
         with torch.enable_grad():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pggan_kit.components import (
     Critic,
@@ -33,7 +33,7 @@ from pggan_kit.schedule import Position, Stage, constant_at
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import torch_generator
 from pggan_kit.training.micro_batches import average_slices, merge_slices, slice_batch
-from pggan_kit.training.non_finite import Guard, list_float_buffers
+from pggan_kit.training.non_finite import Guard
 
 Differentiated = tuple[dict[str, Tensor], dict[str, Tensor]]
 """Losses and kept tensors that `terms` returned, detached."""
@@ -221,8 +221,9 @@ class UpdateContext:
         chosen = state.optimizers[optimizer]
         scaler = state.scalers[net]
         set_to_clock(optimizer, chosen, self.position)
-        _set_requires_grad(fixed, False)
-        _set_requires_grad(moving, True)
+        _set_requires_grad(fixed.weights(), False)
+        # Frozen pieces have no gradients.
+        _set_requires_grad(moving.learning_weights(), True)
         _clear_gradients(chosen, moving)
 
         if inference:
@@ -234,7 +235,9 @@ class UpdateContext:
         # All processes take the same step: that of the whole batch.
         if distributed.world_size() > 1:
             gradients = [param.grad for param in moving.parameters() if param.grad is not None]
-            distributed.average([*gradients, *losses.values(), *list_float_buffers(moving, fixed)])
+            buffers = [*moving.list_moving_buffers(), *fixed.list_moving_buffers()]
+            statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
+            distributed.average([*gradients, *losses.values(), *statistics])
 
         scaler.unscale_(chosen)
         try:
@@ -337,8 +340,8 @@ def _require_known(argument: str, name: str, names: Collection[str]) -> None:
         )
 
 
-def _set_requires_grad(net: GrowingNetwork, value: bool) -> None:
-    for param in net.weights():
+def _set_requires_grad(weights: Iterable[nn.Parameter], value: bool) -> None:
+    for param in weights:
         param.requires_grad_(value)
 
 

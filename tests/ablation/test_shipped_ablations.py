@@ -51,11 +51,11 @@ def check_resets(plan: plans.Plan) -> None:
     """
     resets = {}
     for name, text in plan.configs.items():
-        (resets[name],) = re.findall(r"^train\.reset_optimizer = '(\w+)'$", text, re.MULTILINE)
+        (resets[name],) = re.findall(r"^growth\.Everything\.moments = '(\w+)'$", text, re.MULTILINE)
     if plan.name == "optimizer_reset":
-        assert resets == {name: name for name in ("phase", "stage", "never")}
+        assert resets == {"phase": "forget_at_phases", "stage": "forget_at_stages", "never": "keep"}
     else:
-        assert set(resets.values()) == {"stage"}
+        assert set(resets.values()) == {"forget_at_stages"}
 
 
 APART = {

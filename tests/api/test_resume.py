@@ -44,7 +44,12 @@ SHARED = [
 ]
 """One optimizer with one counter for both networks."""
 
-PHASES = ["train.reset_optimizer = 'phase'", "train.tick = 1000", "schedule.stable_images = {4: 8, 8: 16}"]
+PHASES = [
+    "train.growth = @growth.Everything()",
+    "growth.Everything.moments = 'forget_at_phases'",
+    "train.tick = 1000",
+    "schedule.stable_images = {4: 8, 8: 16}",
+]
 """Ticks of up to four steps, whose means are gathered over several processes."""
 
 CHOICES = {"rich": RICH, "shared": SHARED, "phases": PHASES}

@@ -177,6 +177,28 @@ def test_the_groups_of_a_batch_are_shown(
         assert warned == ""
 
 
+def test_what_does_not_learn_is_shown(tiny: Callable[..., str], cli: Cli, stub: str, costs: None) -> None:
+    """Frozen weights need neither gradients nor moments: of the generator, two tensors of five."""
+    everything = plan_rows(tiny(), stub)
+    assert all(row["growth"] == [] for row in everything)
+    config = tiny("train.growth = @growth.FreezeOld()")
+    rows = plan_rows(config, stub)
+    assert [row["growth"] for row in rows] == [
+        [{"images": 0, "text": ""}],
+        [{"images": 8, "text": "generator's stem of 4x4 frozen"}],
+        [{"images": 24, "text": "generator's stem of 4x4, generator's block of 8x8 frozen"}],
+    ]
+    saved = [before["weights_mib"] - row["weights_mib"] for before, row in zip(everything, rows, strict=True)]
+    prepared = prepare(config, plugins=[stub])
+    stem = prepared.built.experiment.architecture.generator_stem(8, prepared.schedule().stages[0])
+    numbers = sum(param.numel() for param in stem.parameters())
+    assert saved[0] == 0 and saved[1] == pytest.approx(3 * 4 * numbers / 2**20) and saved[2] > saved[1]
+
+    text = " ".join(cli("plan", config, "--plugin", stub).stdout.split())
+    assert "learning at 8x8: generator's stem of 4x4 frozen from images 8" in text
+    assert "learning at" not in " ".join(cli("plan", tiny(), "--plugin", stub).stdout.split())
+
+
 def test_it_counts_the_samples_of_a_call_and_not_of_the_batch(tiny: Callable[..., str], stub: str, costs: None) -> None:
     """Count fewer in a micro-batch, and more where an update shows reals and fakes to D as one batch."""
     config = tiny("schedule.batch_size = {4: 14, 8: 16}", "train.micro_batch = {4: 7, 8: 2}")

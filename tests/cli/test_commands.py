@@ -70,8 +70,8 @@ def test_colour_and_labels_train(lines: list[str], train: Callable[..., Any]) ->
     assert run.generate(run.fixed_latents(2), run.fixed_labels(2)).isfinite().all()
 
 
-@pytest.mark.parametrize("reset", ["never", "stage", "phase"])
-def test_optimizers_are_reset_when_the_setting_says_so(reset: str, train: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("moments", ["keep", "forget_at_stages", "forget_at_phases"])
+def test_optimizers_forget_when_the_setting_says_so(moments: str, train: Callable[..., Any]) -> None:
     from pggan_kit import hookimpl
 
     has_state: dict[str, bool] = {}
@@ -85,14 +85,14 @@ def test_optimizers_are_reset_when_the_setting_says_so(reset: str, train: Callab
         def after_fade(self, stage: Any, state: Any) -> None:
             has_state[f"fade {stage.index}"] = any(o.state for o in state.optimizers.values())
 
-    train(f"train.reset_optimizer = '{reset}'", plugins=(Watch(),))
-    assert has_state["stage 1"] == has_state["stage 2"] == (reset == "never")
-    assert has_state["fade 1"] == has_state["fade 2"] == (reset != "phase")
+    train("train.growth = @growth.Everything()", f"growth.Everything.moments = '{moments}'", plugins=(Watch(),))
+    assert has_state["stage 1"] == has_state["stage 2"] == (moments == "keep")
+    assert has_state["fade 1"] == has_state["fade 2"] == (moments != "forget_at_phases")
 
 
 @pytest.mark.parametrize("lines", [[], ["switches.Hard.fade_reals = True"]], ids=["hard", "reals alone"])
-def test_without_a_fade_optimizers_are_reset_at_growth_only(lines: list[str], train: Callable[..., Any]) -> None:
-    """A hard switch has no old path that ends: only growth resets, though the schedule has images for a fade."""
+def test_without_a_fade_optimizers_forget_at_growth_only(lines: list[str], train: Callable[..., Any]) -> None:
+    """A hard switch has no old path that ends, though the schedule has images for a fade."""
     from pggan_kit import hookimpl
 
     updates: dict[str, int] = {}
@@ -103,7 +103,8 @@ def test_without_a_fade_optimizers_are_reset_at_growth_only(lines: list[str], tr
             (adam,) = [o for name, o in state.optimizers.items() if name == "generator"]
             updates[stage.size] = max(int(own["step"]) for own in adam.state.values())
 
-    run = train("train.reset_optimizer = 'phase'", "train.switch = @switches.Hard()", *lines, plugins=(Watch(),))
+    forgetting = ["train.growth = @growth.Everything()", "growth.Everything.moments = 'forget_at_phases'"]
+    run = train(*forgetting, "train.switch = @switches.Hard()", *lines, plugins=(Watch(),))
     assert all(stage.fade_images > 0 for stage in run.schedule.stages[1:])
     wanted = {stage.size: stage.budget // stage.batch_size for stage in run.schedule.stages}
     assert updates == wanted
@@ -136,7 +137,7 @@ def test_a_run_directory_records_what_the_run_consists_of(tiny: Callable[..., st
     assert len(about["plugins"][-1]["sha256"]) == 64
     assert about["environment"]["torch"] == torch.__version__
     assert "SEED = 5" in (run / "config.gin").read_text() and "include" not in (run / "config.gin").read_text()
-    assert "train.reset_optimizer = 'never'" in (run / "operative.gin").read_text()
+    assert "train.compile = 'never'" in (run / "operative.gin").read_text()
     rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
     assert [row["images"] for row in rows] == [8, 16, 24, 32, 40]
     # Both files are configs of their own.
@@ -328,7 +329,7 @@ def test_config_show_names_the_place_of_each_binding(tiny: Callable[..., str], c
     assert "schedule.sizes = (4, 8, 16)    # tiny.gin:1" in lines
     assert "train.keep = 3    # -b 'train.keep = 3'" in lines
     operative = cli("config", "show", tiny(), "--plugin", stub, "--operative").stdout
-    assert "train.reset_optimizer = 'never'" in operative
+    assert "train.compile = 'never'" in operative
 
 
 def test_debug_shows_the_traceback(tiny: Callable[..., str], cli: Cli, stub: str) -> None:

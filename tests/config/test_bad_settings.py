@@ -195,7 +195,7 @@ RANGES = [
     ("data.device_memory", "-1", "must be at least 0, and is -1"),
     ("data.device_memory", "'auto'", "must be a whole number or None"),
     ("train.fade_reals", "1", "must be True or False, not 1"),
-    ("train.reset_optimizer", "'sometimes'", "must be 'never', 'stage' or 'phase', not 'sometimes'"),
+    ("train.growth", "'freeze'", "must be a component"),
     ("train.observers", "@observers.Samples()", "must be a list"),
     ("train.non_finite", "'ignore'", "must be 'stop', 'skip' or 'rewind', not 'ignore'"),
     ("train.non_finite_limit", "0", "must be at least 1, and is 0"),

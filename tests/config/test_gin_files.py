@@ -323,7 +323,7 @@ def test_the_operative_text_holds_defaults_and_is_a_config_itself(build: Build, 
     built = build(*SHOWY)
     assert "train.tick = 8" in built.operative  # bound
     assert "train.latent_size = 8" in built.operative
-    assert "train.reset_optimizer = 'never'" in built.operative  # a default
+    assert "train.compile = 'never'" in built.operative  # a default
     assert "g/optimizers.Adam.beta2 = 0.99" in built.operative  # a component's default
     again = build_from_config(parse_text(built.operative, "operative.gin"), plugins)
     assert again.operative == built.operative

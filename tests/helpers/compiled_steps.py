@@ -50,7 +50,7 @@ class Steps:
         self.state = TrainState(self.experiment, self.experiment.schedule.resolve(16, 1, 0), CPU)
         if fading:
             self.state.grow(dict.fromkeys(NETS, True))
-            self.state.renew_optimizers(reset=True)
+            self.state.renew_optimizers()
         self.lines: list[tuple[str, str]] = []
         notes = [self._make_note(kind) for kind in ("log", "warn", "announce")]
         self.compiler = Compiler(self.experiment, CPU, *notes, translate)

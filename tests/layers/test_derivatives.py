@@ -165,7 +165,7 @@ def make_state(pool: str) -> TrainState:
     )
     state = TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu"))
     state.grow({"generator": True, "discriminator": True})
-    state.renew_optimizers(reset=True)
+    state.renew_optimizers()
     return state
 
 

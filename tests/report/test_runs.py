@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +35,7 @@ from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, Table, format_cell, render_page
 from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, choose_alphas, draw_run
 from pggan_kit.report.run_record import name_runs, read_run
-from pggan_kit.report.run_sections import curves_section, reals_section
+from pggan_kit.report.run_sections import curves_section, describe_growth_policy, overview_section, reals_section
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import restore_generator
 from pggan_plugins.switches import Linear
@@ -93,6 +94,21 @@ def test_a_run_on_one_page(pair: SimpleNamespace) -> None:
     assert "Images of the average of G&#39;s weights (half_life), from" in page.text
     # A row of the operative configuration that nobody wrote.
     assert "train.collapse_below = 0.05" in page.text
+
+
+def test_the_growth_policy_is_a_row_of_the_overview(pair: SimpleNamespace) -> None:
+    run = read_run(pair.folder / "soft")
+    assert describe_growth_policy(run) == "", "the default has no row"
+    assert len(overview_section([run]).tables) == 1
+
+    lines = [
+        "train.growth = @growth.FreezeOld()",
+        "growth.FreezeOld.images = 40",
+        "growth.FreezeOld.nets = ['generator']",
+    ]
+    frozen = replace(run, operative=run.operative.replace("train.growth = None", "\n".join(lines)))
+    table = overview_section([run, frozen]).tables[1]
+    assert table.rows == [["soft", "growth.FreezeOld(images = 40, nets = ['generator'])"]]
 
 
 def test_figures_are_pdfs_at_column_width_and_latex(pair: SimpleNamespace) -> None:

@@ -82,7 +82,9 @@ curves.Cosine.start_images = -1_000
 JOINT = """\
 train.update = @updates.JointBatch()
 updates.JointBatch.optimizer = @optimizers.SharedAdam()
-train.reset_optimizer = 'stage'
+train.growth = @growth.FreezeOld()
+growth.FreezeOld.images = 40
+growth.FreezeOld.moments = 'forget_at_stages'
 """
 
 REWINDING = """\

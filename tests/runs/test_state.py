@@ -26,6 +26,7 @@ from pggan_kit.testing.toys import ToyDataset, ToyLoss, ToyOptimizer, ToySampler
 from pggan_kit.training.step import UpdateContext, image_gradients
 from pggan_plugins.architectures import PGGAN, ResNet
 from pggan_plugins.averages import Copy, HalfLife, PerUpdate, PowerFunction
+from pggan_plugins.growth import Everything, FreezeOld
 from pggan_plugins.losses import WGANGP, Hinge
 from pggan_plugins.optimizers import Adam
 from pggan_plugins.penalties import Drift, GradientPenalty
@@ -69,7 +70,7 @@ def test_optimizer_state_follows_the_parameters_that_stay() -> None:
     before = read_momenta(state)
     assert len(before) == sum(1 for net in (state.generator, state.discriminator) for _ in net.parameters())
     state.grow(BOTH)
-    state.renew_optimizers(reset=False)
+    state.renew_optimizers()
     grown = read_momenta(state)
     for name, momentum in before.items():
         net, _, rest = name.partition(".")
@@ -82,14 +83,14 @@ def test_optimizer_state_follows_the_parameters_that_stay() -> None:
     assert bridge and all(id(param) in held for param in bridge)
     before = read_momenta(state)
     state.end_fade()
-    state.renew_optimizers(reset=False)
+    state.renew_optimizers()
     after = read_momenta(state)
     assert {name for name in before if ".bridge." in name} == before.keys() - after.keys()
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     held = {id(p) for o in state.optimizers.values() for g in o.param_groups for p in g["params"]}
     assert not any(id(param) in held for param in bridge), "the old path's parameters leave the optimizers"
     assert "bridge" not in " ".join(state.ema.state_dict())
-    state.renew_optimizers(reset=True)
+    state.renew_optimizers({*state.generator.parameters(), *state.discriminator.parameters()})
     assert not read_momenta(state)
 
 
@@ -109,12 +110,16 @@ class Witness:
 
 
 @pytest.mark.parametrize(
-    ("reset", "kept"),
-    [("never", [False, True, True]), ("stage", [False, False, True]), ("phase", [False, False, False])],
+    ("moments", "kept"),
+    [
+        ("keep", [False, True, True]),
+        ("forget_at_stages", [False, False, True]),
+        ("forget_at_phases", [False, False, False]),
+    ],
 )
-def test_when_optimizers_forget(tmp_path: Path, reset: str, kept: list[bool]) -> None:
+def test_when_optimizers_forget(tmp_path: Path, moments: str, kept: list[bool]) -> None:
     witness = Witness()
-    train_tiny(witness, "witness", tmp_path, {"reset_optimizer": reset})
+    train_tiny(witness, "witness", tmp_path, {"growth": Everything(moments)})
     assert witness.seen == list(zip(["4x4", "8x8", "faded"], kept, strict=True))
 
 
@@ -151,9 +156,9 @@ CHOICES: dict[str, dict[str, Any]] = {
         "update": Alternating(),
         "generator_optimizer": Adam(),
         "discriminator_optimizer": Adam(lr={4: 1e-3, 8: 2e-3}),
-        "reset_optimizer": "never",
+        "growth": FreezeOld(images=4),
     },
-    "hinge, hard, reset": {"loss": Hinge(), "switch": Hard(), "reset_optimizer": "phase"},
+    "hinge, hard, reset": {"loss": Hinge(), "switch": Hard(), "growth": Everything("forget_at_phases")},
     "batch norm, slow average": {
         "architecture": ResNet(channels=4),
         "averages": [HalfLife({4: 7, 8: 30}, 0.5), PerUpdate(0.9), PowerFunction(), Copy()],
@@ -198,7 +203,7 @@ def test_round_trip_of_the_state_in_every_phase() -> None:
             state = make_state(update=Alternating(), generator_optimizer=Adam(), discriminator_optimizer=Adam())
         if bridged is not None:
             state.grow(bridged)
-            state.renew_optimizers(reset=False)
+            state.renew_optimizers()
         faded = {name: 0.5 for name in bridged or {}}
         state.means.add({"Loss/a": torch.tensor(1.25)})
         check()
@@ -446,7 +451,7 @@ def test_lazy_penalties_are_due_at_every_kth_update_of_each_stage(
     wanted = [[every for every in (1, 3, 4) if update % every == 0] for update in range(12)]
     assert take_turns(state, 12 // updates, updates, draws) == wanted
     state.grow(BOTH)
-    state.renew_optimizers(reset=True)
+    state.renew_optimizers()
     assert take_turns(state, 4 // updates, updates, draws) == wanted[:4], "the count starts again with the stage"
     resumed = make_state(schedule=schedule, **chosen)
     resumed.load_snapshot(state.take_snapshot())

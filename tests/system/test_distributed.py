@@ -25,6 +25,7 @@ from pggan_kit.testing.toys import ToyLoss, ToySampler
 from pggan_kit.training.non_finite import Guard, NonFiniteError
 from pggan_kit.training.step import UpdateContext
 from pggan_plugins.architectures import PGGAN
+from pggan_plugins.growth import FreezeOld
 from pggan_plugins.losses import WGANGP, NonSaturating
 from pggan_plugins.optimizers import Adam
 from pggan_plugins.penalties import R1, Drift, GradientPenalty
@@ -49,11 +50,12 @@ def choose_arguments(loss: Any, **architecture: Any) -> dict[str, Any]:
 def trained(folder: Path, saved: dict[str, Any] | None = None) -> dict[str, Any]:
     """The paper's parts in float64, in which two orders of summation agree closely enough for Adam.
 
-    Its statistic over groups of four is among them: each process sees whole groups.
+    Its statistic over groups of four is among them: each process sees whole groups. Old pieces are frozen for a while.
     """
     torch.set_default_dtype(torch.float64)
     try:
         parts = choose_arguments(WGANGP([GradientPenalty(), Drift()]))
+        parts["growth"] = FreezeOld(images=BATCH, nets=("generator", "discriminator"))
         run = train_tiny(object(), "nobody", folder, parts, saved)
         return {**summarize_run(run), "stats": run.files.stats()}
     finally:

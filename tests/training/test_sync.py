@@ -21,6 +21,7 @@ from pggan_kit.testing.toys import ToyDataset, ToyLoss
 from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
 from pggan_plugins.curves import Linear
+from pggan_plugins.growth import WarmUpNew
 from pggan_plugins.losses import WGANGP, AuxiliaryClassifier, Hinge, LeastSquares, NonSaturating, Relativistic
 from pggan_plugins.optimizers import Adam
 from pggan_plugins.penalties import R1, R2, Drift, GradientPenalty
@@ -41,7 +42,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "options": lambda: {
         "architecture": PGGAN(channels=4, generator_norm="batch", discriminator_norm="spectral", minibatch="none"),
         "loss": Hinge(),
-        "reset_optimizer": "phase",
+        "growth": WarmUpNew(moments="forget_at_phases"),
         "non_finite": "skip",
     },
 }

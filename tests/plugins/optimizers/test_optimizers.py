@@ -67,7 +67,7 @@ def test_a_backward_pass_makes_gradients_in_their_parameters_format() -> None:
     experiment = make_tiny_experiment({**chosen, "update": Alternating(), "generator_optimizer": Adam()})
     state = TrainState(experiment, experiment.schedule.resolve(16, 1, 0), torch.device("cpu"))
     state.grow({"generator": True, "discriminator": True})
-    state.renew_optimizers(reset=True)
+    state.renew_optimizers()
     alphas = dict.fromkeys(("generator", "discriminator", "reals"), torch.tensor(0.3))
     experiment.update.step(UpdateContext(experiment, state, state.stage, ToySampler(state.stage), alphas))
     for net in (state.generator, state.discriminator):

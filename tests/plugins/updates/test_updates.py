@@ -214,7 +214,7 @@ def test_n_critic_may_depend_on_the_stage() -> None:
     step(state)
     assert state.images == 4
     state.grow({})
-    state.renew_optimizers(reset=False)
+    state.renew_optimizers()
     step(state)
     assert state.images == 4 + 12
 
