@@ -42,6 +42,8 @@ class Experiment:
         data: Settings that `data.*` binds.
         evaluation: Settings that `evaluation.*` binds.
         architecture: The networks' pieces.
+        discriminator_architecture: The pieces of D, where they come from another architecture than those of G. None for
+            `architecture`.
         resampling: The pair that changes the size of features.
         loss: The adversarial loss, with its penalties.
         update: One training iteration.
@@ -106,6 +108,7 @@ class Experiment:
     loss: Loss
     update: Update
     dataset: Dataset
+    discriminator_architecture: Architecture | None = None
     generator_optimizer: Optimizer | None = None
     discriminator_optimizer: Optimizer | None = None
     switch: Switch | None = None
@@ -164,6 +167,12 @@ class Experiment:
         for half_life in values_per_stage("ema_half_life", self.ema_half_life, sizes):
             check_at_least("ema_half_life", half_life, 0)
         check_between("ema_ramp_up", self.ema_ramp_up, 0, 1, low_included=False, instead="None")
+
+    def find_architecture(self, net: str) -> Architecture:
+        """Return the architecture that makes the pieces of a network, `generator` or `discriminator`."""
+        if net == "discriminator" and self.discriminator_architecture is not None:
+            return self.discriminator_architecture
+        return self.architecture
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Return a context in which networks on a device compute in `precision`."""

@@ -111,6 +111,11 @@ class Foreign:
             UserError: It cannot, and why.
         """
         experiment = variant.prepared.built.experiment
+        if experiment.discriminator_architecture is not None:
+            raise UserError(
+                f"--against {self.name} needs one architecture for both networks: leave train.discriminator_architecture "
+                "out"
+            )
         if not hasattr(experiment.architecture, "width"):
             name = type(experiment.architecture).__name__
             raise UserError(f"--against {self.name} needs an architecture with a method width(stage); {name} has none")

@@ -140,7 +140,7 @@ def restore_generator(
 
 def count_classes(experiment: Experiment, stage: Stage) -> int:
     """Return the number of classes that an experiment's generator is conditioned on; 0 for none."""
-    if not experiment.architecture.conditional:
+    if not experiment.find_architecture("generator").conditional:
         return 0
     return stage.classes
 

@@ -111,13 +111,12 @@ class TrainState:
         if any(True for _ in experiment.image_resampling.up(1, 2).parameters()):
             raise SettingError("train.image_resampling", "must have no parameters: it also resamples reals")
         base = schedule.stages[0]
-        common = (experiment.architecture, experiment.resampling, experiment.image_resampling, experiment.seed)
         self.generator = self._place(build_generator(experiment, base))
         self._average = self._place(build_generator(experiment, base)).requires_grad_(False)
         self._is_copy = is_copy(experiment, base)
         self._calibrated = False
         self._calibration_labels: Tensor | None = None
-        self.discriminator = self._place(Discriminator(*common, base))
+        self.discriminator = self._place(build_discriminator(experiment, base))
 
         # What trains them.
         uses_float16 = experiment.precision == "float16"
@@ -370,11 +369,22 @@ class TrainState:
 def build_generator(experiment: Experiment, base: Stage) -> Generator:
     """Build a generator at the base stage."""
     return Generator(
-        experiment.architecture,
+        experiment.find_architecture("generator"),
         experiment.resampling,
         experiment.image_resampling,
         experiment.seed,
         experiment.latent_size,
+        base,
+    )
+
+
+def build_discriminator(experiment: Experiment, base: Stage) -> Discriminator:
+    """Build a discriminator at the base stage."""
+    return Discriminator(
+        experiment.find_architecture("discriminator"),
+        experiment.resampling,
+        experiment.image_resampling,
+        experiment.seed,
         base,
     )
 

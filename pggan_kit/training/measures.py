@@ -111,7 +111,7 @@ def compute_metrics(run: Run, evaluator: Evaluator) -> dict[str, float]:
     evaluator.say = run.files.warn
     size = (stage.height, stage.width)
     labels = None
-    if experiment.architecture.conditional and stage.classes:
+    if experiment.find_architecture("generator").conditional and stage.classes:
         labels = evaluator.labels(size)
     batches = draw_fakes(generate, experiment.latent_size, evaluator.settings, experiment.seed, labels)
 
