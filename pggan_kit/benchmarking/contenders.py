@@ -113,8 +113,8 @@ class Foreign:
         experiment = variant.prepared.built.experiment
         if experiment.discriminator_architecture is not None:
             raise UserError(
-                f"--against {self.name} needs one architecture for both networks: leave train.discriminator_architecture "
-                "out"
+                f"--against {self.name} needs one architecture for both networks: leave "
+                "train.discriminator_architecture out"
             )
         if not hasattr(experiment.architecture, "width"):
             name = type(experiment.architecture).__name__

@@ -18,6 +18,9 @@ from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_tensors_to_cpu
 from pggan_kit.schedule import FADE, STABLE, Position, Schedule, Stage
 from pggan_kit.system import distributed
 
+ENDS = ("to_image.", "from_image.")
+"""Beginnings of the names of layers to and from the image, which are those of the newest stage."""
+
 N = TypeVar("N", bound=GrowingNetwork)
 
 
@@ -323,6 +326,25 @@ class TrainState:
         self.means.counts = dict(saved.means.counts)
         return reset_optimizers
 
+    def replace_pieces(self, saved: Snapshot) -> None:
+        """Replace the pieces of the stages up to a snapshot's by the snapshot's; later pieces stay.
+
+        The layers to and from the image are replaced where the networks have grown no further than the snapshot's.
+        Optimizers forget the moments of the parameters that were replaced.
+
+        Raises:
+            RunError: a piece is of another architecture; the message names it.
+        """
+        weights = {"generator": saved.generator, "ema": saved.ema, "discriminator": saved.discriminator}
+        nets = {"generator": self.generator, "ema": self._average, "discriminator": self.discriminator}
+        for name, net in nets.items():
+            replaced = load_pieces(net, weights[name], name)
+            for optimizer in self.optimizers.values():
+                for param in replaced:
+                    optimizer.state.pop(param, None)
+        # Its batch normalisation was calibrated for features of other pieces.
+        self._calibrated = False
+
     def _load_optimizers(self, saved: Snapshot, other_optimizers: bool, own_settings: bool) -> dict[str, str]:
         """Load the state of optimizers; return those that start from scratch, and why."""
         reset: dict[str, str] = {}
@@ -461,6 +483,39 @@ def load_weights(net: nn.Module, saved: Mapping[str, Tensor], name: str) -> None
                 "this config"
             )
     net.load_state_dict(saved)
+
+
+def load_pieces(net: GrowingNetwork, saved: Mapping[str, Tensor], name: str) -> list[nn.Parameter]:
+    """Load the weights of a network that has grown no further than `net` into the pieces that both have.
+
+    Args:
+        net: the network.
+        saved: weights by name, of a network without an old path.
+        name: the network's name, for errors.
+
+    Returns:
+        The parameters that were replaced.
+
+    Raises:
+        RunError: a piece is of another architecture; the message names the first.
+    """
+    blocks = {_block_of(key) for key in saved}
+    own = net.state_dict()
+    taken = {key: value for key, value in saved.items() if not key.startswith(ENDS)}
+    kept = {key: value for key, value in own.items() if key.startswith(ENDS) or _block_of(key) not in blocks}
+    if len(blocks - {None}) == len(net.blocks):
+        taken = dict(saved)
+        kept = {}
+    load_weights(net, {**taken, **kept}, name)
+    return [param for key, param in net.named_parameters() if key in taken]
+
+
+def _block_of(key: str) -> str | None:
+    """Return the name of the block that a tensor belongs to; None for those of other pieces."""
+    first, _, rest = key.partition(".")
+    if first != "blocks":
+        return None
+    return rest.partition(".")[0]
 
 
 def _shape_of(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...] | str:

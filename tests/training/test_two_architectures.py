@@ -58,7 +58,10 @@ def test_what_decides_the_discriminator_cannot_change(train: Callable[..., Any],
     [
         (["train.discriminator_architecture = @architectures.ResNet()"], []),
         (
-            ["train.architecture = @architectures.ResNet()", "train.discriminator_architecture = @architectures.PGGAN()"],
+            [
+                "train.architecture = @architectures.ResNet()",
+                "train.discriminator_architecture = @architectures.PGGAN()",
+            ],
             [("generator", "batch norm"), ("discriminator", "minibatch stddev")],
         ),
     ],
@@ -88,7 +91,9 @@ def test_batches_are_kept_apart_as_the_discriminators_architecture_says(train: C
     assert not train(*lines, run_dir="one").state.discriminator.separates_batches()
 
 
-def test_plan_counts_both_and_a_foreign_contender_needs_one(tiny: Callable[..., str], cli: Callable[..., Result]) -> None:
+def test_plan_counts_both_and_bench_against_others_needs_one(
+    tiny: Callable[..., str], cli: Callable[..., Result]
+) -> None:
     result = cli("plan", tiny(*TWO), "--plugin", STUB, "--json")
     prepared = prepare("tiny.gin", plugins=[STUB])
     discriminator = prepared.state(prepared.schedule()).discriminator
