@@ -122,6 +122,10 @@ class Foreign:
 
         # The function is given one number for a size, and one for maps and latents of the base.
         stages = variant.schedule.stages[: stage.index + 1]
+        if any(each.discriminator is not None for each in stages):
+            raise UserError(
+                "--against needs a discriminator of the generator's size: leave schedule.discriminator_height out"
+            )
         if any(each.height != each.width or each.factor not in (1, 2) for each in stages):
             raise UserError("--against needs square images that double in size: see schedule.sizes")
 

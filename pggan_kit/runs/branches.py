@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pggan_kit.errors import RunError
 from pggan_kit.growth.fade import NETS, Fade
 from pggan_kit.plugin_host.hooks import list_implementing_classes
-from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits
+from pggan_kit.runs.checkpoint_identity import Identity, read_discriminator_size, require_branch_fits
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import load_stage_end
@@ -101,6 +101,14 @@ def _require_fit(point: BranchPoint, own: Identity, schedule: Schedule) -> None:
         raise RunError(
             f"{point.option}: the stages up to there have the sizes {', '.join(noted_sizes)} there, and "
             f"{', '.join(own_sizes)} in this config: bind schedule.sizes so that it begins like that"
+        )
+
+    noted_discriminator = read_discriminator_size(saved.identity, saved.stage)
+    own_discriminator = read_discriminator_size(own, saved.stage)
+    if own_discriminator != noted_discriminator:
+        raise RunError(
+            f"{point.option}: at {saved.size} the discriminator has the size {noted_discriminator} there, and "
+            f"{own_discriminator} in this config: bind schedule.discriminator_height to the value that it has there"
         )
 
     try:

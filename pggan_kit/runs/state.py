@@ -120,6 +120,7 @@ class TrainState:
         self._calibrated = False
         self._calibration_labels: Tensor | None = None
         self.discriminator = self._place(build_discriminator(experiment, base))
+        self._grow_discriminator(bridged=False)
 
         # What trains them.
         uses_float16 = experiment.precision == "float16"
@@ -377,12 +378,24 @@ class TrainState:
         return reset
 
     def _grow_networks(self, bridged: Mapping[str, bool]) -> None:
-        pairs = ((self.generator, "generator"), (self._average, "generator"), (self.discriminator, "discriminator"))
-        for net, name in pairs:
-            net.grow(self.stage, bridged.get(name, False))
+        for net in (self.generator, self._average):
+            net.grow(self.stage, bridged.get("generator", False))
             self._place(net)
+        self._grow_discriminator(bridged.get("discriminator", False))
         self._average.requires_grad_(False)
         self._calibrated = False
+
+    def _grow_discriminator(self, bridged: bool) -> None:
+        """Grow D to its stage, which need not be that of G, and prepare it for images of G's size."""
+        ahead: list[Stage] = []
+        stage: Stage | None = self.stage.of("discriminator")
+        while stage is not None and stage.index > self.discriminator.stage.index:
+            ahead.append(stage)
+            stage = stage.previous
+        for stage in reversed(ahead):
+            self.discriminator.grow(stage, bridged)
+        self.discriminator.expect_images_of(self.stage)
+        self._place(self.discriminator)
 
     def _place(self, net: N) -> N:
         return place_network(net, self.experiment, self.device)
@@ -499,13 +512,14 @@ def load_pieces(net: GrowingNetwork, saved: Mapping[str, Tensor], name: str) -> 
     Raises:
         RunError: a piece is of another architecture; the message names the first.
     """
+    # How D resizes depends on the size of both networks.
     blocks = {_block_of(key) for key in saved}
+    own_ends: tuple[str, ...] = ("resize.",)
+    if len(blocks - {None}) < len(net.blocks):
+        own_ends += ENDS
     own = net.state_dict()
-    taken = {key: value for key, value in saved.items() if not key.startswith(ENDS)}
-    kept = {key: value for key, value in own.items() if key.startswith(ENDS) or _block_of(key) not in blocks}
-    if len(blocks - {None}) == len(net.blocks):
-        taken = dict(saved)
-        kept = {}
+    taken = {key: value for key, value in saved.items() if not key.startswith(own_ends)}
+    kept = {key: value for key, value in own.items() if key.startswith(own_ends) or _block_of(key) not in blocks}
     load_weights(net, {**taken, **kept}, name)
     return [param for key, param in net.named_parameters() if key in taken]
 

@@ -33,7 +33,7 @@ def list_batch_statistics(experiment: Experiment, stage: Stage, rows: int) -> Se
         # An architecture that compares no samples need not have the method.
         declare = getattr(experiment.find_architecture(net), "batch_statistics", None)
         if declare is not None:
-            statistics += [statistic for statistic in declare(stage, samples) if statistic.net == net]
+            statistics += [statistic for statistic in declare(stage.of(net), samples) if statistic.net == net]
     return statistics
 
 
