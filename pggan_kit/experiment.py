@@ -15,12 +15,22 @@ from pggan_kit.components import (
     Metric,
     Observer,
     Optimizer,
+    Quantity,
     Resampling,
     Switch,
     Update,
 )
 from pggan_kit.data.settings import DataSettings
-from pggan_kit.errors import SettingError, check_above, check_at_least, check_between, check_choice, check_seed
+from pggan_kit.errors import (
+    SettingError,
+    check_above,
+    check_at_least,
+    check_between,
+    check_choice,
+    check_seed,
+    did_you_mean,
+    suggest,
+)
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import PerStage, ScheduleSettings, Size, Stage, at_height, check_sizes, values_per_stage
@@ -72,6 +82,9 @@ class Experiment:
         reset_optimizer: When the optimizers are reset: `never`, each `stage`, or each `phase` (the start of each stage
             and the end of each fade; a hard switch has no fade that ends).
         keep: Number of the last checkpoints that are kept, besides one for each finished stage.
+        keep_best: Name of a value of `metrics`, as `'FID'`. The checkpoint of the tick where it was best is kept as
+            well, under a name of its own (`--checkpoint best`). Values at different sizes do not compare, so each stage
+            begins again. None to keep none.
         micro_batch: Rows of a batch that a process works on at once, at least 1; may be per stage. Gradients are summed
             over the slices before the optimizer steps: less memory, and the result of the whole batch. Requirements and
             exceptions are in docs/distributed.md. None, or no less than the batch, for the whole batch.
@@ -125,6 +138,7 @@ class Experiment:
     fade_reals: bool = True
     reset_optimizer: str = "never"
     keep: int = 2
+    keep_best: str | None = None
     micro_batch: PerStage[int] | None = None
     precision: str = "float32"
     tf32: bool = False
@@ -144,6 +158,7 @@ class Experiment:
         for micro_batch in values_per_stage("micro_batch", self.micro_batch, sizes):
             check_at_least("micro_batch", micro_batch, 1)
         self._check_average(sizes)
+        self._check_best()
         check_between("collapse_below", self.collapse_below, 0, 1, high_included=False)
         check_above("time_limit", self.time_limit, 0, instead="None")
         choices = {
@@ -167,6 +182,25 @@ class Experiment:
         for half_life in values_per_stage("ema_half_life", self.ema_half_life, sizes):
             check_at_least("ema_half_life", half_life, 0)
         check_between("ema_ramp_up", self.ema_ramp_up, 0, 1, low_included=False, instead="None")
+
+    def _check_best(self) -> None:
+        if self.keep_best is None:
+            return
+        quantities = self.list_quantities()
+        if not quantities:
+            raise SettingError(
+                "keep_best", f"is {self.keep_best!r}, and no metric is measured: bind train.metrics, or bind it to None"
+            )
+        if self.keep_best not in quantities:
+            raise SettingError(
+                "keep_best",
+                f"must be a value of train.metrics ({', '.join(quantities)}), not {self.keep_best!r}"
+                f"{suggest(did_you_mean(self.keep_best, quantities))}",
+            )
+
+    def list_quantities(self) -> dict[str, Quantity]:
+        """Return what `metrics` state of their values, by the value's name."""
+        return {name: quantity for metric in self.metrics for name, quantity in metric.quantities.items()}
 
     def find_architecture(self, net: str) -> Architecture:
         """Return the architecture that makes the pieces of a network, `generator` or `discriminator`."""

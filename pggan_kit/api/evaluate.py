@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.api.prepare import prepare_run
+from pggan_kit.api.prepare import KEEP_NONE, prepare_run
 from pggan_kit.components import Metric
 from pggan_kit.config import gin_files as configs
 from pggan_kit.config.bindings import Binding, Macro, iterate_references
@@ -27,7 +27,7 @@ from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.pictures.reading import SUFFIXES, PictureReader, find_channels, list_pictures
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.runs.checkpoint_identity import read_noted_fingerprint
-from pggan_kit.runs.generators import TrainedGenerator, draw_images, load_stage_end, restore_generator
+from pggan_kit.runs.generators import TrainedGenerator, draw_images, load_place, restore_generator
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.schedule import Stage
@@ -37,6 +37,9 @@ from pggan_kit.system.seeding import numpy_generator
 
 CHANGEABLE = ("metrics", "features", "datasets", "evaluation")
 """First names of selectors that bindings may set, besides `train.metrics`."""
+
+CHANGEABLE_SETTINGS = (("", "train", "metrics"), ("", "train", "keep_best"))
+"""Keys of bindings of `train` that an evaluation may override."""
 
 NO_METRICS = (
     "there is nothing to measure: bind train.metrics, e.g. `--metric NAME`; `pggan-kit plugins list` shows metrics"
@@ -52,6 +55,7 @@ def evaluate(
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
     stage: str | int | None = None,
+    checkpoint: str = "last",
     count: int | None = None,
 ) -> list[dict[str, Any]]:
     """Measure how far images are from real ones.
@@ -68,13 +72,15 @@ def evaluate(
         parts: new objects for those that the run was begun with; None where there were none.
         stage: a stage's number from 0, or its size, for the run's generator as it was when that stage ended; None: as
             it is at the last checkpoint.
+        checkpoint: `last`, or `best` for the one that `train.keep_best` kept.
         count: a number instead of `evaluation.count`; of two folders, this many images of each are drawn, always the
             same.
 
     Returns:
         A row for each value: `metric`, `value`, `floor` (the same metric between two halves of the reals, or None),
         `count` (fakes, and at most as many reals), `floor_count` (reals in each half), `size` (`28x28`), and of a run
-        `stage` and `images` (the clock), else None.
+        `stage` and `images` (the clock), else None. Those of the best checkpoint also have `chosen`: what it was chosen
+        by, whose value is then no fair estimate.
 
     Raises:
         UserError: the input was wrong, or no metric is defined at this size: a message says what to do.
@@ -91,9 +97,9 @@ def evaluate(
         overrides.append(f"evaluation.count = {count}")
 
     if against is None:
-        return _evaluate_run(run_or_folder, overrides, plugins, parts, stage)
-    if isinstance(run_or_folder, Run) or stage is not None:
-        raise RunError("to compare two folders, name folders of images or .npz files, and no run and no stage")
+        return _evaluate_run(run_or_folder, overrides, plugins, parts, stage, checkpoint)
+    if isinstance(run_or_folder, Run) or stage is not None or checkpoint != "last":
+        raise RunError("to compare two folders, name folders of images or .npz files, and no run, stage or checkpoint")
     for folder in (Path(run_or_folder), Path(against)):
         if (folder / "run.json").exists():
             raise RunError(
@@ -109,8 +115,10 @@ def _evaluate_run(
     plugins: Sequence[Any],
     parts: Mapping[str, object] | None,
     ended_stage: str | int | None,
+    checkpoint: str,
 ) -> list[dict[str, Any]]:
-    prepared, files = prepare_run(run, plugins, parts, bindings)
+    # Nothing is kept here, and the value that was kept by need not be measured.
+    prepared, files = prepare_run(run, plugins, parts, [KEEP_NONE, *bindings])
     _require_changeable(prepared.config)
     experiment = prepared.built.experiment
     schedule = prepared.schedule()
@@ -118,11 +126,7 @@ def _evaluate_run(
         raise ConfigError(NO_METRICS)
 
     # The generator, at its place on the clock.
-    checkpoints = files.checkpoints()
-    if ended_stage is None:
-        saved = checkpoints.load_last()
-    else:
-        _, saved = load_stage_end(checkpoints, ended_stage)
+    saved = load_place(files.checkpoints(), ended_stage, checkpoint)
     _require_own_data(saved, experiment)
     own = prepared.identify_networks(schedule)
     generator = restore_generator(experiment, schedule, prepared.hooks(), saved, own)
@@ -133,7 +137,10 @@ def _evaluate_run(
     assert evaluator is not None, "there are metrics"
     values = _measure(generator.to(device), evaluator, stage, experiment.seed, device)
     _require_values(values, evaluator, stage.size)
-    return [_make_row(value, evaluator.settings.count, stage.size, stage.index, saved.images) for value in values]
+    rows = [_make_row(value, evaluator.settings.count, stage.size, stage.index, saved.images) for value in values]
+    if checkpoint == "best":
+        rows = [{**row, "chosen": dict(saved.best)} for row in rows]
+    return rows
 
 
 def _measure(
@@ -169,7 +176,7 @@ def _require_changeable(config: Config) -> None:
 def _is_changeable(binding: Binding, config: Config) -> bool:
     """Return whether an evaluation may bind something; a macro only where all that use it may be bound."""
     if not binding.is_macro:
-        return binding.selector.partition(".")[0] in CHANGEABLE or binding.key == ("", "train", "metrics")
+        return binding.selector.partition(".")[0] in CHANGEABLE or binding.key in CHANGEABLE_SETTINGS
     macro = Macro(binding.name)
     users = [other for other in config.bindings if macro in iterate_references(other.value)]
     return all(_is_changeable(user, config) for user in users)

@@ -8,7 +8,18 @@ from typing import Any
 import click
 from rich.table import Table
 
-from pggan_kit.cli.base import PATH, add_experiment_options, json_option, main, out, print_json, stage_option
+from pggan_kit.cli.base import (
+    PATH,
+    add_experiment_options,
+    checkpoint_option,
+    describe_choice,
+    err,
+    json_option,
+    main,
+    out,
+    print_json,
+    stage_option,
+)
 
 
 @main.command()
@@ -17,6 +28,7 @@ from pggan_kit.cli.base import PATH, add_experiment_options, json_option, main, 
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Use this instead of the run's train.metrics.")
 @click.option("--count", type=click.IntRange(min=2), help="Number of images; default: evaluation.count.")
 @stage_option
+@checkpoint_option
 @json_option
 @add_experiment_options
 def evaluate(
@@ -25,6 +37,7 @@ def evaluate(
     metrics: tuple[str, ...],
     count: int | None,
     stage: str | None,
+    checkpoint: str,
     as_json: bool,
     bindings: tuple[str, ...],
     plugins: tuple[str, ...],
@@ -38,12 +51,22 @@ def evaluate(
     from pggan_kit.api import evaluate as evaluation
 
     rows = evaluation.evaluate(
-        run, against, metrics=metrics, bindings=bindings, plugins=plugins, stage=stage, count=count
+        run,
+        against,
+        metrics=metrics,
+        bindings=bindings,
+        plugins=plugins,
+        stage=stage,
+        checkpoint=checkpoint,
+        count=count,
     )
     if as_json:
         print_json(rows)
     else:
         out.print(_build_table(rows))
+        chosen = rows[0].get("chosen", {})
+        if chosen:
+            err.print(f"the best checkpoint{describe_choice(chosen)}: its own {chosen['metric']} is no fair estimate")
 
 
 def _build_table(rows: list[dict[str, Any]]) -> Table:

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import PATH, SEED, err, main, no_plugin_option, recorded_plugin_option, stage_option
+from pggan_kit.cli.base import (
+    PATH,
+    SEED,
+    checkpoint_option,
+    describe_choice,
+    err,
+    main,
+    no_plugin_option,
+    recorded_plugin_option,
+    stage_option,
+)
 
 
 @main.command()
@@ -16,6 +26,7 @@ from pggan_kit.cli.base import PATH, SEED, err, main, no_plugin_option, recorded
 @click.option("--out", "target", required=True, type=PATH, help="FILE.npz, FILE.png or a folder.")
 @click.option("--class", "image_class", help="Class of all images, by name or by number from 0. Default: all in turn.")
 @stage_option
+@checkpoint_option
 @recorded_plugin_option
 @no_plugin_option
 def sample(
@@ -25,6 +36,7 @@ def sample(
     target: Path,
     image_class: str | None,
     stage: str | None,
+    checkpoint: str,
     plugins: tuple[str, ...],
 ) -> None:
     """Draw images from a run's averaged generator.
@@ -34,5 +46,5 @@ def sample(
     """
     from pggan_kit.api import sample as sampling
 
-    sampling.sample(run, count, seed, target, plugins, stage, image_class)
-    err.print(f"wrote {count} images to {target}")
+    generator = sampling.sample(run, count, seed, target, plugins, stage, image_class, checkpoint)
+    err.print(f"wrote {count} images to {target}{describe_choice(generator.chosen)}")

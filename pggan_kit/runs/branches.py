@@ -158,7 +158,7 @@ def load_branch_point(point: BranchPoint, own: Identity, state: TrainState, hook
 
     # The branch counts its own failures and warnings, and its tick begins with it.
     saved = replace(
-        point.saved, dropped=0, rewinds=0, warned_stage=-1, last_tick=point.saved.images, means=SavedMeans()
+        point.saved, dropped=0, rewinds=0, warned_stage=-1, last_tick=point.saved.images, means=SavedMeans(), best={}
     )
     reset_optimizers = state.load_snapshot(saved, other_optimizers=True, own_settings=True)
     try:
@@ -218,6 +218,7 @@ def load_stem(stem: BranchPoint, own: Identity, state: TrainState) -> tuple[Snap
         component_classes={},
         compiled={},
         calibration_labels=None,
+        best={},
     )
     reset_optimizers = state.load_snapshot(saved, other_optimizers=True, own_settings=True)
     return saved, [f"the optimizer {name} starts from scratch: {why}" for name, why in reset_optimizers.items()]

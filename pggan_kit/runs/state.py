@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,7 @@ class TrainState:
         dropped: steps that were left out because a loss or gradient was not finite.
         rewinds: returns to an earlier checkpoint for the same reason; each return draws other latents.
         warned_stage: the last stage with a warning about collapse; -1 for none.
+        best: the best value of `train.keep_best` in its stage so far; see `Snapshot`.
     """
 
     def __init__(self, experiment: Experiment, schedule: Schedule, device: torch.device) -> None:
@@ -109,6 +110,7 @@ class TrainState:
         self.dropped = 0
         self.rewinds = 0
         self.warned_stage = -1
+        self.best: Mapping[str, Any] = {}
 
         # The networks and the average, at the base stage.
         if any(True for _ in experiment.image_resampling.up(1, 2).parameters()):
@@ -265,6 +267,7 @@ class TrainState:
             rewinds=self.rewinds,
             warned_stage=self.warned_stage,
             calibration_labels=self._calibration_labels,
+            best=self.best,
         )
 
     def load_snapshot(
@@ -309,6 +312,7 @@ class TrainState:
         self.dropped = saved.dropped
         self.rewinds = saved.rewinds
         self.warned_stage = saved.warned_stage
+        self.best = dict(saved.best)
 
         # The weights; the average was calibrated when it was saved.
         load_weights(self.generator, saved.generator, "generator")

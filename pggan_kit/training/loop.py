@@ -9,6 +9,7 @@ statistics and a checkpoint.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,7 +30,7 @@ from pggan_kit.system import distributed
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
 from pggan_kit.training.compiler import Compiler
-from pggan_kit.training.measures import Meter, compute_metrics, measure_diversity
+from pggan_kit.training.measures import Meter, compute_metrics, is_better, measure_diversity
 from pggan_kit.training.non_finite import NonFiniteError, watch_layers
 from pggan_kit.training.out_of_memory import explain_out_of_memory, is_out_of_memory
 from pggan_kit.training.recovery import Recovery, Stop, load_last_tick
@@ -382,7 +383,25 @@ class Loop:
             row = {"images": state.images, "steps": state.steps, "phase": state.phase, **stats}
             self.run.files.append_stats(row)
         self.hooks.call("after_tick", run=self.run, stage=state.stage, state=state, stats=stats)
-        self.save_checkpoint(stage_over, keep_forever)
+        self.save_checkpoint(stage_over, keep_forever, is_best=self.note_best(stats))
+
+    def note_best(self, stats: Mapping[str, Any]) -> bool:
+        """Return whether a tick's value of `train.keep_best` is the best of its stage; then note it in the state."""
+        state = self.state
+        name = self.experiment.keep_best
+        value = stats.get(f"Metrics/{name}")
+        if name is None or value is None or not is_better(self.experiment, value, state.best, state.stage):
+            return False
+        state.best = {
+            "metric": name,
+            "value": float(value),
+            "images": state.images,
+            "stage": state.stage.index,
+            "size": state.stage.size,
+        }
+        if distributed.rank() == 0:
+            self.run.files.log(f"the best {name} at {state.stage.size} so far, {value:.6g}, at images {state.images}")
+        return True
 
     def describe_progress(self) -> dict[str, float]:
         """Return the `Progress/*` of a tick."""
@@ -427,7 +446,11 @@ class Loop:
         return {}
 
     def save_checkpoint(
-        self, stage_over: bool = False, keep_forever: bool = False, between_ticks: bool = False
+        self,
+        stage_over: bool = False,
+        keep_forever: bool = False,
+        between_ticks: bool = False,
+        is_best: bool = False,
     ) -> None:
         """Keep the state in memory, to return to it after a failure, and on rank 0 also on disk.
 
@@ -435,6 +458,7 @@ class Loop:
             stage_over: Whether the stage ends here.
             keep_forever: Whether the checkpoint is never deleted.
             between_ticks: Whether the run ends here, at a place where a run that is not stopped has no checkpoint.
+            is_best: Whether the checkpoint is also kept as the best so far.
         """
         # Every process takes part in gathering the state; rank 0 alone writes it.
         components = self.hooks.collect("save_state", run=self.run)
@@ -464,7 +488,7 @@ class Loop:
             self.recovery.snapshot = snapshot
         if distributed.rank() == 0:
             self.run.files.keep_start()
-            self.last_checkpoint = self.run.checkpoints.save(snapshot, keep_forever)
+            self.last_checkpoint = self.run.checkpoints.save(snapshot, keep_forever, is_best)
 
     # After a loss or gradient became NaN or infinite.
 
