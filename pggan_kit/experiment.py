@@ -18,12 +18,22 @@ from pggan_kit.components import (
     Metric,
     Observer,
     Optimizer,
+    Quantity,
     Resampling,
     Switch,
     Update,
 )
 from pggan_kit.data.settings import DataSettings
-from pggan_kit.errors import SettingError, check_above, check_at_least, check_between, check_choice, check_seed
+from pggan_kit.errors import (
+    SettingError,
+    check_above,
+    check_at_least,
+    check_between,
+    check_choice,
+    check_seed,
+    did_you_mean,
+    suggest,
+)
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.growth.averages import HalfLife, check_names
 from pggan_kit.layers.resampling import Area
@@ -45,6 +55,8 @@ class Experiment:
         data: Settings that `data.*` binds.
         evaluation: Settings that `evaluation.*` binds.
         architecture: The networks' pieces.
+        discriminator_architecture: The pieces of D, where they come from another architecture than those of G. None for
+            `architecture`.
         resampling: The pair that changes the size of features.
         loss: The adversarial loss, with its penalties.
         update: One training iteration.
@@ -68,6 +80,9 @@ class Experiment:
             and half of it, those of them that are at least 4 batches.
         fade_reals: Whether reals are faded like the networks.
         keep: Number of the last checkpoints that are kept, besides one for each finished stage.
+        keep_best: Name of a value of `metrics`, as `'FID'`. The checkpoint of the tick where it was best is kept as
+            well, under a name of its own (`--checkpoint best`). Values at different sizes do not compare, so each stage
+            begins again. None to keep none.
         micro_batch: Rows of a batch that a process works on at once, at least 1; may be per stage. Gradients are summed
             over the slices before the optimizer steps: less memory, and the result of the whole batch. Requirements and
             exceptions are in docs/distributed.md. None, or no less than the batch, for the whole batch.
@@ -104,6 +119,7 @@ class Experiment:
     loss: Loss
     update: Update
     dataset: Dataset
+    discriminator_architecture: Architecture | None = None
     generator_optimizer: Optimizer | None = None
     discriminator_optimizer: Optimizer | None = None
     switch: Switch | None = None
@@ -118,6 +134,7 @@ class Experiment:
     tick: int = 10_000
     fade_reals: bool = True
     keep: int = 2
+    keep_best: str | None = None
     micro_batch: PerStage[int] | None = None
     precision: str = "float32"
     tf32: bool = False
@@ -137,6 +154,7 @@ class Experiment:
         for micro_batch in values_per_stage("micro_batch", self.micro_batch, sizes):
             check_at_least("micro_batch", micro_batch, 1)
         check_names(self.averages)
+        self._check_best()
         check_between("collapse_below", self.collapse_below, 0, 1, high_included=False)
         check_above("time_limit", self.time_limit, 0, instead="None")
         choices = {
@@ -149,6 +167,31 @@ class Experiment:
             check_choice(name, getattr(self, name), allowed)
         if self.growth is not None:
             check_choice("growth.moments", self.growth.moments, MOMENTS)
+
+    def _check_best(self) -> None:
+        if self.keep_best is None:
+            return
+        quantities = self.list_quantities()
+        if not quantities:
+            raise SettingError(
+                "keep_best", f"is {self.keep_best!r}, and no metric is measured: bind train.metrics, or bind it to None"
+            )
+        if self.keep_best not in quantities:
+            raise SettingError(
+                "keep_best",
+                f"must be a value of train.metrics ({', '.join(quantities)}), not {self.keep_best!r}"
+                f"{suggest(did_you_mean(self.keep_best, quantities))}",
+            )
+
+    def list_quantities(self) -> dict[str, Quantity]:
+        """Return what `metrics` state of their values, by the value's name."""
+        return {name: quantity for metric in self.metrics for name, quantity in metric.quantities.items()}
+
+    def find_architecture(self, net: str) -> Architecture:
+        """Return the architecture that makes the pieces of a network, `generator` or `discriminator`."""
+        if net == "discriminator" and self.discriminator_architecture is not None:
+            return self.discriminator_architecture
+        return self.architecture
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Return a context in which networks on a device compute in `precision`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
@@ -86,6 +86,7 @@ class Stage:
         batch_size: Reals that an update draws at once, over all ranks.
         previous: The stage before; None at the base size.
         classes: Number of classes of the data set's labels; 0 without labels.
+        discriminator: The stage that D has grown to in this stage, where it is another; None where it is this one.
     """
 
     index: int
@@ -97,6 +98,17 @@ class Stage:
     batch_size: int
     previous: Stage | None = field(default=None, repr=False)
     classes: int = 0
+    discriminator: Stage | None = field(default=None, repr=False, compare=False)
+
+    def of(self, net: str) -> Stage:
+        """Return the stage that a network, `generator` or `discriminator`, has grown to in this stage."""
+        if net == "discriminator" and self.discriminator is not None:
+            return self.discriminator
+        return self
+
+    def keeps(self, net: str) -> bool:
+        """Return whether a network stays as large as in the stage before."""
+        return self.previous is not None and self.of(net).index == self.previous.of(net).index
 
     @property
     def budget(self) -> int:
@@ -262,9 +274,14 @@ class ScheduleSettings:
         stable_images: Budget of each stage after its fade.
         batch_size: Reals that an update draws at once, over all ranks.
         total_images: Budget of the whole run, which lengthens or cuts the last stage. None for the sum of the budgets.
+        discriminator_height: Height of the images that D looks at, one of those in `sizes`; may be per stage. D resizes
+            what it is shown, so it may be at full size from the start (one number), or a stage ahead of G or behind it
+            (`{7: 14, 14: 28}`). It must not become smaller, nor grow by two sizes at once. None for the height of G's
+            images.
 
     Raises:
-        SettingError: Sizes do not grow by whole factors, or a budget, batch size or total is out of range.
+        SettingError: Sizes do not grow by whole factors, a budget, batch size or total is out of range, or D cannot
+            grow like that.
     """
 
     sizes: Sequence[int | Sequence[int]]
@@ -272,6 +289,7 @@ class ScheduleSettings:
     stable_images: PerStage[Budget]
     batch_size: PerStage[int]
     total_images: Budget | None = None
+    discriminator_height: PerStage[int] | None = None
 
     def __post_init__(self) -> None:
         sizes = check_sizes(self.sizes)
@@ -282,6 +300,7 @@ class ScheduleSettings:
                 convert_to_images(name, budget, 1, 1)
         for batch_size in values_per_stage("batch_size", self.batch_size, sizes):
             check_at_least("batch_size", batch_size, 1, whole=True)
+        self._find_discriminator_indices(sizes)
         if self.total_images is not None:
             check_at_least("total_images", convert_to_images("total_images", self.total_images, 1, 1), 1)
 
@@ -308,6 +327,18 @@ class ScheduleSettings:
                 fade = 0
             stages.append(Stage(index, height, width, image_channels, fade, stable, batch_size, previous, classes))
 
+        # D may be ahead of G, so its stages are known only now.
+        indices = self._find_discriminator_indices(sizes)
+        if indices != list(range(len(sizes))):
+            apart: list[Stage] = []
+            for stage, index in zip(stages, indices, strict=True):
+                discriminator = None
+                if index != stage.index:
+                    discriminator = stages[index]
+                previous = apart[-1] if apart else None
+                apart.append(replace(stage, previous=previous, discriminator=discriminator))
+            stages = apart
+
         # The last stage ends with the run.
         total = sum(stage.budget for stage in stages)
         if self.total_images is not None:
@@ -315,6 +346,29 @@ class ScheduleSettings:
         if total < 1:
             raise SettingError("stable_images", "must be above 0 somewhere: the schedule spends no images at all")
         return Schedule(tuple(stages), total)
+
+    def _find_discriminator_indices(self, sizes: Sequence[Size]) -> list[int]:
+        """Return the number of the stage that D has grown to in each stage.
+
+        Raises:
+            SettingError: A height is none of `sizes`, or D cannot grow like that.
+        """
+        name = "discriminator_height"
+        heights = [height for height, _ in sizes]
+        indices = list(range(len(sizes)))
+        for index, height in enumerate(values_per_stage(name, self.discriminator_height, sizes)):
+            if height not in heights:
+                raise SettingError(name, f"must be one of the heights of schedule.sizes, {heights}, not {height!r}")
+            indices[index] = heights.index(height)
+
+        for stage, (before, now) in enumerate(pairwise(indices), start=1):
+            if not before <= now <= before + 1:
+                raise SettingError(
+                    name,
+                    f"goes from {heights[before]} to {heights[now]} at height {heights[stage]}: D keeps its size or "
+                    "grows to the next one",
+                )
+        return indices
 
 
 def convert_to_images(name: str, budget: Budget, batch_size: int, dataset_length: int) -> int:

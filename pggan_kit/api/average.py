@@ -13,7 +13,7 @@ import torch
 from pggan_kit.api.prepare import Prepared, prepare_run
 from pggan_kit.errors import RunError, SettingError
 from pggan_kit.runs.directory import RunDirectory
-from pggan_kit.runs.generators import TrainedGenerator, load_stage_end, restore_generator
+from pggan_kit.runs.generators import TrainedGenerator, load_place, restore_generator
 from pggan_kit.runs.post_hoc import PieceFit, make_average
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
@@ -61,7 +61,8 @@ def write_average(
     require_target_outside_runs("--out", path)
     require_replaceable(path)
     prepared, files = prepare_run(run, plugins, parts, needs_data=False)
-    saved, fits = _make_width(prepared, files, prepared.resolve_schedule(), load_checkpoint(files, stage), width)
+    checkpoint = load_place(files.checkpoints(), stage, "last")
+    saved, fits = _make_width(prepared, files, prepared.resolve_schedule(), checkpoint, width)
 
     buffer = io.BytesIO()
     torch.save(saved.content(), buffer)
@@ -86,7 +87,12 @@ def choose_average(average: Choice) -> Choice:
 
 
 def load_average(
-    prepared: Prepared, files: RunDirectory, schedule: Schedule, stage: str | int | None, average: Choice
+    prepared: Prepared,
+    files: RunDirectory,
+    schedule: Schedule,
+    stage: str | int | None,
+    average: Choice,
+    checkpoint: str = "last",
 ) -> tuple[TrainedGenerator, Snapshot, str]:
     """Return an averaged generator of a run on the CPU, the checkpoint that it is of, and the average's name.
 
@@ -95,17 +101,19 @@ def load_average(
         schedule: its schedule.
         stage: see `load_generator`.
         average: see `load_generator`.
+        checkpoint: see `load_generator`.
 
     Raises:
+        SettingError: there is no such choice of a checkpoint.
         RunError: there is no such checkpoint or average, or it does not fit the run's config.
     """
     choice = choose_average(average)
     if isinstance(choice, Path):
-        if stage is not None:
-            raise RunError(f"--average {choice}: the file is of one checkpoint; leave --stage out")
+        if stage is not None or checkpoint != "last":
+            raise RunError(f"--average {choice}: the file is of one checkpoint; leave --stage and --checkpoint out")
         saved = read_average(choice)
     else:
-        saved = load_checkpoint(files, stage)
+        saved = load_place(files.checkpoints(), stage, checkpoint)
     if isinstance(choice, (int, float)):
         saved, _ = _make_width(prepared, files, schedule, saved, choice)
 
@@ -117,15 +125,6 @@ def load_average(
         raise RunError(f"--average {name}: {error}") from None
     generator = restore_generator(prepared.built.experiment, schedule, prepared.hooks(), saved, own, average=name)
     return generator, saved, name
-
-
-def load_checkpoint(files: RunDirectory, stage: str | int | None) -> Snapshot:
-    """Return a run's last checkpoint, or that of a stage's end."""
-    checkpoints = files.checkpoints()
-    if stage is None:
-        return checkpoints.load_last()
-    _, saved = load_stage_end(checkpoints, stage)
-    return saved
 
 
 def read_average(path: Path) -> Snapshot:

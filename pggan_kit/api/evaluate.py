@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit.api.average import load_average
-from pggan_kit.api.prepare import prepare_run
+from pggan_kit.api.prepare import KEEP_NONE, prepare_run
 from pggan_kit.components import Metric
 from pggan_kit.config import gin_files as configs
 from pggan_kit.config.bindings import Binding, Macro, iterate_references
@@ -42,6 +42,8 @@ CHANGEABLE = ("metrics", "features", "datasets", "evaluation")
 
 WIDTHS = (0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2)
 """Widths among which the best is chosen, which the default power functions give within 5 %."""
+CHANGEABLE_SETTINGS = (("", "train", "metrics"), ("", "train", "keep_best"))
+"""Keys of bindings of `train` that an evaluation may override."""
 
 NO_METRICS = (
     "there is nothing to measure: bind train.metrics, e.g. `--metric NAME`; `pggan-kit plugins list` shows metrics"
@@ -57,6 +59,7 @@ def evaluate(
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
     stage: str | int | None = None,
+    checkpoint: str = "last",
     count: int | None = None,
     average: str | float | Path | None = None,
     tuning: Sequence[str] = (),
@@ -75,6 +78,7 @@ def evaluate(
         parts: new objects for those that the run was begun with; None where there were none.
         stage: a stage's number from 0, or its size, for the run's generator as it was when that stage ended; None: as
             it is at the last checkpoint.
+        checkpoint: `last`, or `best` for the one that `train.keep_best` kept.
         count: a number instead of `evaluation.count`; of two folders, this many images of each are drawn, always the
             same.
         average: the average of the run's generator; see `load_generator`. `"best"` for the width of `WIDTHS` whose
@@ -85,7 +89,8 @@ def evaluate(
     Returns:
         A row for each value: `metric`, `value`, `floor` (the same metric between two halves of the reals, or None),
         `count` (fakes, and at most as many reals), `floor_count` (reals in each half), `size` (`28x28`), and of a run
-        `stage`, `images` (the clock) and `average` (its name), else None.
+        `stage`, `images` (the clock) and `average` (its name), else None. Those of the best checkpoint also have
+        `chosen`: what it was chosen by, whose value is then no fair estimate.
 
     Raises:
         UserError: the input was wrong, or no metric is defined at this size: a message says what to do.
@@ -108,11 +113,13 @@ def evaluate(
             "'evaluation.dataset = @tune/datasets.NAME()', or none"
         )
     if average == BEST:
-        average = _choose_width(run_or_folder, overrides, tuning, plugins, parts, stage)
+        average = _choose_width(run_or_folder, overrides, tuning, plugins, parts, stage, checkpoint)
     if against is None:
-        return _evaluate_run(run_or_folder, overrides, plugins, parts, stage, average)
-    if isinstance(run_or_folder, Run) or stage is not None or average is not None:
-        raise RunError("to compare two folders, name folders of images or .npz files, and no run, stage or average")
+        return _evaluate_run(run_or_folder, overrides, plugins, parts, stage, average, checkpoint)
+    if isinstance(run_or_folder, Run) or stage is not None or average is not None or checkpoint != "last":
+        raise RunError(
+            "to compare two folders, name folders of images or .npz files, and no run, stage, checkpoint or average"
+        )
     for folder in (Path(run_or_folder), Path(against)):
         if (folder / "run.json").exists():
             raise RunError(
@@ -129,8 +136,10 @@ def _evaluate_run(
     parts: Mapping[str, object] | None,
     ended_stage: str | int | None,
     average: str | float | Path | None,
+    checkpoint: str,
 ) -> list[dict[str, Any]]:
-    prepared, files = prepare_run(run, plugins, parts, bindings)
+    # Nothing is kept here, and the value that was kept by need not be measured.
+    prepared, files = prepare_run(run, plugins, parts, [KEEP_NONE, *bindings])
     _require_changeable(prepared.config)
     experiment = prepared.built.experiment
     schedule = prepared.schedule()
@@ -138,7 +147,7 @@ def _evaluate_run(
         raise ConfigError(NO_METRICS)
 
     # The generator, at its place on the clock.
-    generator, saved, name = load_average(prepared, files, schedule, ended_stage, average)
+    generator, saved, name = load_average(prepared, files, schedule, ended_stage, average, checkpoint)
     _require_own_data(saved, experiment)
     stage = schedule.at(saved.images, saved.starts).stage
 
@@ -148,7 +157,10 @@ def _evaluate_run(
     values = _measure(generator.to(device), evaluator, stage, experiment.seed, device)
     _require_values(values, evaluator, stage.size)
     count = evaluator.settings.count
-    return [_make_row(value, count, stage.size, stage.index, saved.images, name) for value in values]
+    rows = [_make_row(value, count, stage.size, stage.index, saved.images, name) for value in values]
+    if checkpoint == "best":
+        rows = [{**row, "chosen": dict(saved.best)} for row in rows]
+    return rows
 
 
 def _choose_width(
@@ -158,19 +170,20 @@ def _choose_width(
     plugins: Sequence[Any],
     parts: Mapping[str, object] | None,
     stage: str | int | None,
+    checkpoint: str,
 ) -> float:
     """Return the width of `WIDTHS` whose first value is best on the tuning data."""
     # What tuning binds, the evaluation itself binds otherwise.
     replaced = {_find_target(text) for text in tuning}
     overrides = [*(text for text in bindings if _find_target(text) not in replaced), *tuning]
     prepared, _ = prepare_run(run, plugins, parts, overrides)
-    directions = {}
+    directions: dict[str, str] = {}
     for metric in prepared.built.experiment.metrics:
         directions |= {name: quantity.direction for name, quantity in metric.quantities.items()}
 
     values: dict[float, float] = {}
     for width in track_items(WIDTHS, "measuring averages", len(WIDTHS), "widths"):
-        first = _evaluate_run(run, overrides, plugins, parts, stage, width)[0]
+        first = _evaluate_run(run, overrides, plugins, parts, stage, width, checkpoint)[0]
         name = first["metric"]
         if name not in directions:
             raise ConfigError(f"--average {BEST}: the metric of {name} does not state which of its values are better")
@@ -217,7 +230,7 @@ def _require_changeable(config: Config) -> None:
 def _is_changeable(binding: Binding, config: Config) -> bool:
     """Return whether an evaluation may bind something; a macro only where all that use it may be bound."""
     if not binding.is_macro:
-        return binding.selector.partition(".")[0] in CHANGEABLE or binding.key == ("", "train", "metrics")
+        return binding.selector.partition(".")[0] in CHANGEABLE or binding.key in CHANGEABLE_SETTINGS
     macro = Macro(binding.name)
     users = [other for other in config.bindings if macro in iterate_references(other.value)]
     return all(_is_changeable(user, config) for user in users)

@@ -17,6 +17,7 @@ def load_generator(
     *,
     stage: str | int | None = None,
     average: str | float | Path | None = None,
+    checkpoint: str = "last",
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
 ) -> TrainedGenerator:
@@ -28,6 +29,7 @@ def load_generator(
             that of the last checkpoint.
         average: the name of one of the run's averages; a width, for the average that is made of the power functions
             that the run has kept; or a file that `pggan-kit average` wrote. None for the first of `train.averages`.
+        checkpoint: `last`, or `best` for the one that `train.keep_best` kept; `chosen` then says by what.
         plugins: plugins instead of the plugin files that the run used.
         parts: new objects for those that the run was begun with; None where there were none.
 
@@ -35,5 +37,7 @@ def load_generator(
         RunError: there is no run, no such stage or average, no checkpoint, or one that does not fit the run's config.
     """
     prepared, files = prepare_run(run, plugins, parts, needs_data=False)
-    generator, _, _ = load_average(prepared, files, prepared.resolve_schedule(), stage, average)
+    generator, saved, _ = load_average(prepared, files, prepared.resolve_schedule(), stage, average, checkpoint)
+    if checkpoint == "best":
+        generator.chosen = saved.best
     return generator

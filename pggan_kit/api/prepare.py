@@ -37,6 +37,9 @@ from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.devices import prepare_device
 from pggan_kit.training.batch_statistics import list_batch_statistics, list_trained_stages, list_warnings
 
+KEEP_NONE = "train.keep_best = None"
+"""Binding for what trains nothing and may measure something else."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Method = Callable[Concatenate["Prepared", P], T]
@@ -310,7 +313,7 @@ def prepare_run(
     if not needs_data:
         recorded = components_from_objects({"train.dataset": files.read_data_record()})
         loaded.add_components(recorded.rows)
-        overrides += [*recorded.bindings, "evaluation.dataset = None", "train.metrics = []"]
+        overrides += [*recorded.bindings, "evaluation.dataset = None", "train.metrics = []", KEEP_NONE]
     config = configs.parse_text(files.read_config(), str(files.path / "config.gin"), overrides)
     config = make_paths_absolute(config, loaded)
     return Prepared(config, loaded, build_from_config(config, loaded), objects.names), files

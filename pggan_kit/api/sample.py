@@ -35,7 +35,8 @@ def sample(
     stage: str | int | None = None,
     image_class: str | int | None = None,
     average: str | float | Path | None = None,
-) -> None:
+    checkpoint: str = "last",
+) -> TrainedGenerator:
     """Write `count` images of a run's averaged generator.
 
     Args:
@@ -43,10 +44,13 @@ def sample(
         count: number of images.
         seed: the seed of the latents; the same seed and count give the same images.
         target: `.npz` (one array `images`, uint8, N x H x W x C), `.png` (a grid), else a folder of PNGs.
-        plugins, stage: see `load_generator`.
+        plugins, stage, checkpoint: see `load_generator`.
         image_class: the class of all images, by its name or else its number from 0; None: labels, where there are any,
             go round 0, 1, ..., K - 1.
         average: see `load_generator`.
+
+    Returns:
+        The generator that drew them.
 
     Raises:
         SettingError: `count` or `seed` is out of range.
@@ -61,7 +65,7 @@ def sample(
     require_target_outside_runs("--out", target)
     if target.suffix:
         require_replaceable(target)
-    generator = load_generator(run_dir, stage=stage, average=average, plugins=plugins)
+    generator = load_generator(run_dir, stage=stage, average=average, checkpoint=checkpoint, plugins=plugins)
     label = None
     if image_class is not None:
         names = RunDirectory.open(run_dir).read_class_names()
@@ -82,6 +86,7 @@ def sample(
         _write_file(target, buffer.getvalue())
     else:
         _write_folder(images, target)
+    return generator
 
 
 def find_class(wanted: str | int, classes: int, names: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,17 @@ from pggan_kit.runs.branches import (
     BranchPoint,
     copy_average_snapshots,
     describe_branch,
+    describe_stem,
     find_branch_point,
     keep_states_of_same_classes,
     load_branch_point,
+    load_stem,
+    put_stem_under,
     require_bridges,
 )
 from pggan_kit.runs.checkpoint_identity import (
     Change,
+    Identity,
     Settings,
     are_below,
     describe_changes,
@@ -53,6 +57,7 @@ def train(
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
     start_from: str | Path | None = None,
+    stem: str | Path | None = None,
     say: Say | None = None,
 ) -> Run:
     """Train an experiment to its end.
@@ -62,7 +67,10 @@ def train(
         run_dir: the run's folder; None: the next number under `runs/`.
         start_from: another run's folder, from whose last checkpoint this run goes on, under its own config; or
             `RUN@STAGE` for the end of a stage, by its number from 0 or its size (`runs/00007-mnist@14x14`).
-        say: the receiver of one line that says where a run with `start_from` begins.
+        stem: another run's folder, or `RUN@STAGE`, whose pieces of the stages up to its own take the place of this
+            run's. Alone, this run begins at the end of that stage by its own schedule; with `start_from`, later pieces,
+            optimizers and the clock are those of that run.
+        say: the receiver of a line that says where a run with `start_from` or `stem` begins.
 
     Returns:
         The finished run.
@@ -73,7 +81,7 @@ def train(
         Interrupted: a signal or `train.time_limit` stopped it; it can be resumed.
     """
     with ProcessRecord(bindings) as record:
-        return _train(record, config, bindings, run_dir, plugins, parts, start_from, say)
+        return _train(record, config, bindings, run_dir, plugins, parts, start_from, stem, say)
 
 
 def _train(
@@ -84,16 +92,20 @@ def _train(
     plugins: Sequence[Any],
     parts: Mapping[str, object] | None,
     start_from: str | Path | None,
+    stem: str | Path | None,
     say: Say | None,
 ) -> Run:
     """Train a new run, which is added to the record of this process."""
     distributed.join_group()
     prepared = prepare(config, bindings, plugins, parts, absolute_paths=True)
-    run, data, saved = _begin_run(prepared, run_dir, start_from)
+    origins = _find_origins(start_from, stem)
+    run, data, saved = _begin_run(prepared, run_dir, origins)
     record.attach(run.files)
     record.follow(run)
     if start_from is not None:
         run.files.log_and_say(describe_branch(start_from, run), say)
+    if stem is not None and origins.stem is not None:
+        run.files.log_and_say(describe_stem(stem, origins.stem, run), say)
     _log_average_ages(run)
 
     first_step = run.state.steps
@@ -107,36 +119,78 @@ def _train(
     return run
 
 
-def _begin_run(
-    prepared: Prepared, run_dir: str | Path | None, start_from: str | Path | None
-) -> tuple[Run, Data, Snapshot | None]:
-    """Make a new run; return it, its data, and the checkpoint that a branch goes on from."""
+@dataclass(frozen=True)
+class _Origins:
+    """The places of other runs that a new run begins from.
+
+    Attributes:
+        point: the place that a branch goes on from; None for other runs.
+        stem: the place that a stem is taken from; None for other runs.
+        warnings: sentences about their damaged checkpoints.
+    """
+
+    point: BranchPoint | None
+    stem: BranchPoint | None
+    warnings: list[str]
+
+    def load(self, own: Identity, state: TrainState, hooks: Hooks) -> tuple[Snapshot | None, list[str]]:
+        """Load them into a new state; return the snapshot that the run goes on from, and what was not loaded."""
+        if self.point is not None:
+            loaded = load_branch_point(self.point, own, state, hooks)
+            if self.stem is not None:
+                put_stem_under(self.stem, self.point, own, state)
+            return loaded
+        if self.stem is not None:
+            return load_stem(self.stem, own, state)
+        return None, []
+
+    def describe(self, images: int) -> dict[str, dict[str, Any]]:
+        """Return what `run.json` records of them.
+
+        Args:
+            images: the clock at which the new run begins.
+        """
+        described = {}
+        if self.point is not None:
+            described["from"] = self.point.origin
+        if self.stem is not None:
+            described["stem"] = {**self.stem.origin, "begins": images}
+        return described
+
+
+def _find_origins(start_from: str | Path | None, stem: str | Path | None) -> _Origins:
+    """Find the places that `start_from` and `stem` name."""
+    warnings: list[str] = []
+    point: BranchPoint | None = None
+    stem_point: BranchPoint | None = None
+    if start_from is not None:
+        point = find_branch_point(start_from, warnings.append)
+    if stem is not None:
+        stem_point = find_branch_point(stem, warnings.append, "--stem")
+    return _Origins(point, stem_point, warnings)
+
+
+def _begin_run(prepared: Prepared, run_dir: str | Path | None, origins: _Origins) -> tuple[Run, Data, Snapshot | None]:
+    """Make a new run; return it, its data, and the checkpoint that it goes on from where it begins with others."""
     # Everything that can be wrong is tried before the folder is made.
     experiment = prepared.built.experiment
     schedule = prepared.schedule()
     hooks = prepared.hooks()
-    point: BranchPoint | None = None
-    warnings: list[str] = []
-    if start_from is not None:
-        point = find_branch_point(start_from, warnings.append)
     data = prepared.data(schedule)
     state = prepared.state(schedule)
     own = identify_experiment(prepared.built.settings, schedule, data)
     evaluator = prepared.evaluator(schedule.stages, state.device, data)
-    saved: Snapshot | None = None
-    if point is not None:
-        saved, notes = load_branch_point(point, own, state, hooks)
-        warnings += notes
+    saved, notes = origins.load(own, state, hooks)
 
     # From here on there is a folder, whose log has what was noticed before.
-    files = _make_directory(prepared, run_dir, point, data)
-    if point is not None and distributed.rank() == 0:
-        copy_average_snapshots(point, files)
+    files = _make_directory(prepared, run_dir, origins.describe(state.images), data)
+    if origins.point is not None and distributed.rank() == 0:
+        copy_average_snapshots(origins.point, files)
     run = Run(files, experiment, schedule, state, hooks)
     run.identity = own
     run.evaluator = evaluator
     run.data = data
-    for line in [*warnings, *prepared.list_warnings(schedule, skipped=data.skipped)]:
+    for line in [*origins.warnings, *notes, *prepared.list_warnings(schedule, skipped=data.skipped)]:
         files.warn(line)
     return run, data, saved
 
@@ -285,22 +339,19 @@ def _record_changes(
 
 def _load_last(files: RunDirectory) -> Snapshot | None:
     """Return the last whole checkpoint; None where a run was killed before its first, so that it starts again."""
-    # A branch has the weights of its first checkpoint from another run: it cannot start again without them.
-    if not files.has_trained() and "from" not in files.about():
+    # A run that began with another's weights has them in its first checkpoint: it cannot start again without them.
+    if not files.has_trained() and not {"from", "stem"} & files.about().keys():
         return None
     return files.checkpoints(say=files.warn).load_last()
 
 
 def _make_directory(
-    prepared: Prepared, run_dir: str | Path | None, point: BranchPoint | None, data: Data
+    prepared: Prepared, run_dir: str | Path | None, origins: Mapping[str, Mapping[str, Any]], data: Data
 ) -> RunDirectory:
     """Make a run's directory on rank 0, and return it on all ranks."""
     path = None
     if run_dir is not None:
         path = Path(run_dir)
-    origin = None
-    if point is not None:
-        origin = point.origin
     made: list[RunDirectory] = []
 
     def make() -> str:
@@ -313,7 +364,7 @@ def _make_directory(
             prepared.built.config.text(),
             prepared.built.operative,
             read_command_line(),
-            origin,
+            origins,
             blocked=[plugin.key for plugin in prepared.plugins.blocked],
             objects=prepared.objects,
             data=data.record(),

@@ -111,12 +111,21 @@ class Foreign:
             UserError: It cannot, and why.
         """
         experiment = variant.prepared.built.experiment
+        if experiment.discriminator_architecture is not None:
+            raise UserError(
+                f"--against {self.name} needs one architecture for both networks: leave "
+                "train.discriminator_architecture out"
+            )
         if not hasattr(experiment.architecture, "width"):
             name = type(experiment.architecture).__name__
             raise UserError(f"--against {self.name} needs an architecture with a method width(stage); {name} has none")
 
         # The function is given one number for a size, and one for maps and latents of the base.
         stages = variant.schedule.stages[: stage.index + 1]
+        if any(each.discriminator is not None for each in stages):
+            raise UserError(
+                "--against needs a discriminator of the generator's size: leave schedule.discriminator_height out"
+            )
         if any(each.height != each.width or each.factor not in (1, 2) for each in stages):
             raise UserError("--against needs square images that double in size: see schedule.sizes")
 

@@ -65,10 +65,10 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         plugins: See `api.prepare`.
 
     Returns:
-        A row for each stage: `stage`, `size`, `batch_size`, `fade_images`, `stable_images`, `steps`,
-        `generator_parameters`, `discriminator_parameters`, `weights_mib` (weights, gradients, average and Adam's
-        moments), `activations_mib` (what one update keeps for its backward pass, or on a GPU takes in all; None where
-        not measured), `gflops` (one image forward through both networks), `images_per_second` (steady) and
+        A row for each stage: `stage`, `size`, `discriminator_size`, `batch_size`, `fade_images`, `stable_images`,
+        `steps`, `generator_parameters`, `discriminator_parameters`, `weights_mib` (weights, gradients, average and
+        Adam's moments), `activations_mib` (what one update keeps for its backward pass, or on a GPU takes in all; None
+        where not measured), `gflops` (one image forward through both networks), `images_per_second` (steady) and
         `fade_images_per_second`, `tick_seconds`, `hours`, `measured`, `fits` (whether weights and activations are less
         than the device's memory; None where not measured), `micro_batch` (what to bind `train.micro_batch` to where
         they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile`
@@ -186,7 +186,10 @@ def build_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _format_cells(row: dict[str, Any]) -> list[str]:
-    cells = [str(row["stage"]), row["size"], str(row["batch_size"])]
+    size = row["size"]
+    if row["discriminator_size"] != size:
+        size += f", D {row['discriminator_size']}"
+    cells = [str(row["stage"]), size, str(row["batch_size"])]
     for name in ("fade_images", "stable_images", "steps", "generator_parameters", "discriminator_parameters"):
         cells.append(format_count(row[name]))
 
@@ -315,6 +318,7 @@ def _describe_stage(stage: Stage, schedule: Schedule, state: TrainState) -> dict
     return {
         "stage": stage.index,
         "size": stage.size,
+        "discriminator_size": stage.of("discriminator").size,
         "batch_size": stage.batch_size,
         "fade_images": stage.fade_images,
         "stable_images": stable,

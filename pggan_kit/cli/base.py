@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
@@ -261,6 +261,14 @@ recorded_plugin_option = click.option(
 )
 """Option of commands that begin from a run."""
 
+checkpoint_option = click.option(
+    "--checkpoint",
+    default="last",
+    show_default=True,
+    type=click.Choice(["last", "best"]),
+    help="Use the last checkpoint, or the one that train.keep_best kept.",
+)
+
 stage_option = click.option(
     "--stage", metavar="STAGE", help="Use the end of this stage: its number from 0, or its size."
 )
@@ -289,6 +297,13 @@ json_option = click.option(
     help="Print JSON, and nothing else.",
 )
 """Option of commands whose output programs may read, with `print_json`."""
+
+
+def describe_choice(chosen: Mapping[str, Any]) -> str:
+    """Return what a checkpoint was chosen by, as the end of a sentence; nothing where it was not chosen."""
+    if not chosen:
+        return ""
+    return f", chosen by {chosen['metric']} = {chosen['value']:.4g} at {chosen['size']}, images {chosen['images']:,}"
 
 
 def print_json(value: Any) -> None:

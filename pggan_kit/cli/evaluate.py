@@ -12,6 +12,9 @@ from pggan_kit.cli.base import (
     PATH,
     add_experiment_options,
     average_option,
+    checkpoint_option,
+    describe_choice,
+    err,
     json_option,
     main,
     out,
@@ -30,6 +33,7 @@ from pggan_kit.cli.base import (
 @click.option(
     "--tuning", multiple=True, metavar="BINDING", help="With --average best: choose the width under this binding."
 )
+@checkpoint_option
 @json_option
 @add_experiment_options
 def evaluate(
@@ -40,6 +44,7 @@ def evaluate(
     stage: str | None,
     average: str | None,
     tuning: tuple[str, ...],
+    checkpoint: str,
     as_json: bool,
     bindings: tuple[str, ...],
     plugins: tuple[str, ...],
@@ -59,14 +64,18 @@ def evaluate(
         bindings=bindings,
         plugins=plugins,
         stage=stage,
-        count=count,
         average=average,
+        checkpoint=checkpoint,
+        count=count,
         tuning=tuning,
     )
     if as_json:
         print_json(rows)
     else:
         out.print(_build_table(rows))
+        chosen = rows[0].get("chosen", {})
+        if chosen:
+            err.print(f"the best checkpoint{describe_choice(chosen)}: its own {chosen['metric']} is no fair estimate")
 
 
 def _build_table(rows: list[dict[str, Any]]) -> Table:

@@ -10,6 +10,8 @@ from pggan_kit.cli.base import (
     PATH,
     SEED,
     average_option,
+    checkpoint_option,
+    describe_choice,
     err,
     main,
     no_plugin_option,
@@ -26,6 +28,7 @@ from pggan_kit.cli.base import (
 @click.option("--class", "image_class", help="Class of all images, by name or by number from 0. Default: all in turn.")
 @stage_option
 @average_option
+@checkpoint_option
 @recorded_plugin_option
 @no_plugin_option
 def sample(
@@ -36,6 +39,7 @@ def sample(
     image_class: str | None,
     stage: str | None,
     average: str | None,
+    checkpoint: str,
     plugins: tuple[str, ...],
 ) -> None:
     """Draw images from a run's averaged generator.
@@ -45,5 +49,5 @@ def sample(
     """
     from pggan_kit.api import sample as sampling
 
-    sampling.sample(run, count, seed, target, plugins, stage, image_class, average)
-    err.print(f"wrote {count} images to {target}")
+    generator = sampling.sample(run, count, seed, target, plugins, stage, image_class, average, checkpoint)
+    err.print(f"wrote {count} images to {target}{describe_choice(generator.chosen)}")

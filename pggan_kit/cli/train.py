@@ -28,18 +28,27 @@ from pggan_kit.cli.base import (
     metavar="RUN[@STAGE]",
     help="Start from another run's last checkpoint, or from the end of a stage: its number from 0, or its size.",
 )
+@click.option(
+    "--stem",
+    type=PATH_TEXT,
+    metavar="RUN[@STAGE]",
+    help="Take the pieces of the stages up to this one from another run, whatever its other settings were.",
+)
 @add_experiment_options
 def train(
     config: Path,
     run_dir: Path | None,
     start_from: str | None,
+    stem: str | None,
     bindings: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
     """Train the experiment of a gin file."""
     from pggan_kit.api import train as training
 
-    training.train(config, bindings, run_dir=run_dir, plugins=plugins, start_from=start_from, say=print_message)
+    training.train(
+        config, bindings, run_dir=run_dir, plugins=plugins, start_from=start_from, stem=stem, say=print_message
+    )
 
 
 @main.command()

@@ -32,7 +32,8 @@ class Fade:
 
     The hook `fade_alpha` is asked. Where no plugin answers, alpha is the fade's progress. Outside of a fade, and so in
     a stage without fade images, alpha is 1 and the hook is not asked. The alpha of reals is 1 where `train.fade_reals`
-    is off. A network whose alpha is 1 as the stage begins grows without an old path, and its alpha must stay 1.
+    is off. A network whose alpha is 1 as the stage begins grows without an old path, and its alpha must stay 1. So does
+    that of a discriminator that does not grow as the stage begins; then the hook is not asked either.
 
     Args:
         hooks: the hooks that are asked for alpha.
@@ -55,7 +56,7 @@ class Fade:
             TrainingError: the switch gave no number in [0, 1], or failed.
         """
         spent = images - start
-        if spent >= stage.fade_images:
+        if spent >= stage.fade_images or (path in NETS and stage.keeps(path)):
             return 1.0
         return self.ask_alpha(stage, spent / stage.fade_images, images, path)
 

@@ -332,7 +332,12 @@ class Generator(GrowingNetwork):
 
 
 class Discriminator(GrowingNetwork):
-    """The discriminator: images to scores, the mirror of the generator."""
+    """The discriminator: images to scores, the mirror of the generator.
+
+    Attributes:
+        stage: the stage that it has grown to, whose size its layers work at.
+        resize: the way of images of another size to its own; None where it is shown images of its own.
+    """
 
     kind = "discriminator"
 
@@ -346,6 +351,8 @@ class Discriminator(GrowingNetwork):
     ) -> None:
         super().__init__(architecture, resampling, image_resampling, seed)
         self.stages = (base,)
+        self.stage = base
+        self.resize: nn.Module | None = None
         self.seed_piece("from_image", base)
         self.from_image = architecture.from_image(base)
         self.seed_piece("head", base)
@@ -369,6 +376,16 @@ class Discriminator(GrowingNetwork):
         if bridged:
             self.seed_piece("bridge", stage)
             self.bridge = self.architecture.discriminator_bridge(previous, stage, self.image_resampling, old_from_image)
+        self.stage = stage
+
+    def expect_images_of(self, stage: Stage) -> None:
+        """Prepare for images of a stage's size, which need not be its own."""
+        self.resize = None
+        channels = stage.image_channels
+        if stage.height < self.stage.height:
+            self.resize = self.image_resampling.up(channels, self.stage.height // stage.height)
+        elif stage.height > self.stage.height:
+            self.resize = self.image_resampling.down(channels, stage.height // self.stage.height)
 
     def _list_named_modules(self) -> list[tuple[str, Stage, nn.Module | None]]:
         newest = self.stages[-1]
@@ -400,10 +417,12 @@ class Discriminator(GrowingNetwork):
         """Return scores of images.
 
         Args:
-            images: (N, C, h, w).
+            images: (N, C, h, w), of the size that it expects.
             labels: (N,), where the architecture is conditional.
             alpha: 0-dim, the new path's share; None for all of it.
         """
+        if self.resize is not None:
+            images = self.resize(images)
         if self.channels_last:
             images = convert_to_channels_last(images)
         new = self.from_image(images)

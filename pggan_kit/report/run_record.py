@@ -10,7 +10,7 @@ from typing import Any
 
 from pggan_kit.config import gin_files
 from pggan_kit.errors import RunError, UserError, quote_path
-from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.directory import RunDirectory, read_begin
 from pggan_kit.system.files import read_text
 from pggan_kit.system.json_lines import JsonLines
 
@@ -144,6 +144,10 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
 
     # A branch shows what its trunk did up to the branch.
     trunk = _read_trunk(about, folder, seen | {folder.resolve()})
+    # A run on a stem has trained nothing before its stem's end.
+    start = 0
+    if "from" not in about:
+        start = read_begin(about)
     if trunk is not None:
         clock = about["from"]["images"]
         rows = [row for row in trunk.rows if row["images"] <= clock] + rows
@@ -164,7 +168,7 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
         operative=operative_text,
         rows=rows,
         transitions=transitions,
-        stages=list_stages(rows, folder),
+        stages=list_stages(rows, folder, start),
     )
 
 
@@ -197,8 +201,13 @@ def _read_trunk(about: Mapping[str, Any], folder: Path, seen: set[Path]) -> RunR
     return _read(path, None, seen)
 
 
-def list_stages(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[StageRecord]:
+def list_stages(rows: Sequence[Mapping[str, Any]], folder: Path, start: int = 0) -> list[StageRecord]:
     """Return the stages that the rows of ticks belong to.
+
+    Args:
+        rows: the rows of ticks.
+        folder: the run's folder, for errors.
+        start: the clock at which the first of them begins.
 
     Raises:
         RunError: A tick does not name its stage.
@@ -211,7 +220,6 @@ def list_stages(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[StageRe
 
     # A stage begins where the one before it ended.
     stages: list[StageRecord] = []
-    start = 0
     for index, ticks in sorted(by_stage.items()):
         stage = _summarize_stage(index, start, ticks)
         stages.append(stage)

@@ -174,7 +174,7 @@ def format_percent(share: float) -> str:
 
 def draw_calibration_labels(experiment: Experiment, stage: Stage) -> Tensor | None:
     """Return labels of reals drawn at random, which are as frequent as in training; None for unconditional networks."""
-    if not experiment.architecture.conditional or not stage.classes:
+    if not experiment.find_architecture("generator").conditional or not stage.classes:
         return None
     dataset = experiment.dataset
     count = CALIBRATION_BATCHES * CALIBRATION_BATCH_SIZE

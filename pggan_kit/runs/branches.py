@@ -1,4 +1,8 @@
-"""Start branches: new runs that go on from another run's state, at the end of a stage or at its last checkpoint."""
+"""Start runs from others: branches, which go on from another run's state, and runs on the stem of another.
+
+A branch continues a checkpoint: its networks, its optimizers, its clock. A stem is what another run has learned of the
+stages up to one, under whatever settings: a new run takes its pieces, and has a clock of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pggan_kit.errors import RunError
 from pggan_kit.growth.fade import NETS, Fade
 from pggan_kit.plugin_host.hooks import list_implementing_classes
-from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits
+from pggan_kit.runs.checkpoint_identity import Identity, read_discriminator_size, require_branch_fits
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import load_stage_end
@@ -24,28 +28,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BranchPoint:
-    """The checkpoint of another run that a branch goes on from.
+    """The checkpoint of another run that a branch goes on from, or that a stem is taken from.
 
     Attributes:
+        option: the option that names it, `--from` or `--stem`, for errors.
         saved: the checkpoint's content.
         origin: what the new run's `run.json` records: `run`, `checkpoint`, `sha256`, `images`, `size`.
     """
 
+    option: str
     saved: Snapshot
     origin: dict[str, Any]
 
 
-def find_branch_point(text: str | Path, say: Say) -> BranchPoint:
+def find_branch_point(text: str | Path, say: Say, option: str = "--from") -> BranchPoint:
     """Return the checkpoint that `RUN` (its last) or `RUN@STAGE` (the stage's end) names.
 
     Args:
         text: the run's folder, and after an @ the stage's number from 0, or its size: `2` or `28x28`.
         say: the receiver of one sentence for each of its checkpoints that is damaged. Nothing is written there.
+        option: see `BranchPoint`.
 
     Raises:
         RunError: no such run, stage or checkpoint.
     """
-    folder, stage = _split_start(str(text))
+    folder, stage = _split_start(str(text), option)
     files = RunDirectory.open(folder)
     checkpoints = files.checkpoints(say=say)
     if stage is None:
@@ -54,7 +61,7 @@ def find_branch_point(text: str | Path, say: Say) -> BranchPoint:
         try:
             entry, saved = load_stage_end(checkpoints, stage)
         except RunError as error:
-            raise RunError(f"--from {folder}@{stage}: {error}") from None
+            raise RunError(f"{option} {folder}@{stage}: {error}") from None
 
     # All that identifies the checkpoint: the branch does not read the other run again.
     origin = {
@@ -64,26 +71,27 @@ def find_branch_point(text: str | Path, say: Say) -> BranchPoint:
         "images": saved.images,
         "size": saved.size,
     }
-    return BranchPoint(saved, origin)
+    return BranchPoint(option, saved, origin)
 
 
-def _split_start(text: str) -> tuple[Path, str | None]:
+def _split_start(text: str, option: str) -> tuple[Path, str | None]:
     """Return the folder and the stage that `RUN` or `RUN@STAGE` names; a folder's own name may contain an @."""
     if "@" not in text or Path(text).is_dir():
         return Path(text), None
     folder, _, stage = text.rpartition("@")
     if not folder or not stage:
-        raise RunError(f"--from {text}: write RUN, or RUN@STAGE with the stage's number from 0 or its size, as 28x28")
+        raise RunError(f"{option} {text}: write RUN, or RUN@STAGE with the stage's number from 0 or its size, as 28x28")
     return Path(folder), stage
 
 
-def _require_fit(saved: Snapshot, own: Identity, schedule: Schedule) -> None:
-    """Check that a checkpoint's networks and sizes are those of this config up to the branch."""
+def _require_fit(point: BranchPoint, own: Identity, schedule: Schedule) -> None:
+    """Check that a checkpoint's networks and sizes are those of this config up to its stage."""
+    saved = point.saved
     noted_channels = saved.identity["data"]["channels"]
     own_channels = own["data"]["channels"]
     if noted_channels != own_channels:
         raise RunError(
-            f"--from: images have {noted_channels} channels there, and {own_channels} in this config's data set"
+            f"{point.option}: images have {noted_channels} channels there, and {own_channels} in this config's data set"
         )
 
     grown = len(saved.starts)
@@ -91,14 +99,22 @@ def _require_fit(saved: Snapshot, own: Identity, schedule: Schedule) -> None:
     own_sizes = [stage.size for stage in schedule.stages[:grown]]
     if own_sizes != noted_sizes:
         raise RunError(
-            f"--from: stages up to the branch have the sizes {', '.join(noted_sizes)} there, and "
+            f"{point.option}: the stages up to there have the sizes {', '.join(noted_sizes)} there, and "
             f"{', '.join(own_sizes)} in this config: bind schedule.sizes so that it begins like that"
+        )
+
+    noted_discriminator = read_discriminator_size(saved.identity, saved.stage)
+    own_discriminator = read_discriminator_size(own, saved.stage)
+    if own_discriminator != noted_discriminator:
+        raise RunError(
+            f"{point.option}: at {saved.size} the discriminator has the size {noted_discriminator} there, and "
+            f"{own_discriminator} in this config: bind schedule.discriminator_height to the value that it has there"
         )
 
     try:
         require_branch_fits(saved.identity, own, saved.stage, any(saved.bridged.values()))
     except RunError as error:
-        raise RunError(f"--from: {error}") from None
+        raise RunError(f"{point.option}: {error}") from None
 
 
 def _require_room(saved: Snapshot, schedule: Schedule) -> None:
@@ -107,7 +123,8 @@ def _require_room(saved: Snapshot, schedule: Schedule) -> None:
     if saved.images >= schedule.total:
         raise RunError(
             f"--from: the branch begins at images {saved.images}, where this config's schedule (total "
-            f"{schedule.total}) has ended: raise schedule.stable_images or schedule.total_images"
+            f"{schedule.total}) has ended: raise schedule.stable_images or schedule.total_images; or begin with --stem "
+            "instead, which has a clock of its own"
         )
     spent = saved.images - saved.starts[-1]
     if saved.phase == STABLE and spent < stage.fade_images:
@@ -136,12 +153,12 @@ def load_branch_point(point: BranchPoint, own: Identity, state: TrainState, hook
     Raises:
         RunError: another architecture, other sizes before the branch, no images left, or a fade that cannot go on.
     """
-    _require_fit(point.saved, own, state.schedule)
+    _require_fit(point, own, state.schedule)
     _require_room(point.saved, state.schedule)
 
     # The branch counts its own failures and warnings, and its tick begins with it.
     saved = replace(
-        point.saved, dropped=0, rewinds=0, warned_stage=-1, last_tick=point.saved.images, means=SavedMeans()
+        point.saved, dropped=0, rewinds=0, warned_stage=-1, last_tick=point.saved.images, means=SavedMeans(), best={}
     )
     reset_optimizers = state.load_snapshot(saved, other_optimizers=True, own_settings=True)
     try:
@@ -160,6 +177,92 @@ def copy_average_snapshots(point: BranchPoint, files: RunDirectory) -> None:
     count = files.average_snapshots().copy_from(other.average_snapshots(), point.saved.images)
     if count:
         files.log(f"copied {count} snapshots of averages from {other.path}")
+
+
+def load_stem(stem: BranchPoint, own: Identity, state: TrainState) -> tuple[Snapshot, list[str]]:
+    """Load the stem that another run has trained into a new state, which then stands at the end of the stem's stage.
+
+    The clock is where this config's schedule ends that stage, whatever the other run has spent. Weights, and the state
+    of optimizers where they are of the same classes, are loaded; what components saved is not.
+
+    Args:
+        stem: the place that the stem is taken from.
+        own: the new experiment's identity.
+        state: the new experiment's state, not yet trained.
+
+    Returns:
+        The snapshot that the run goes on from; and sentences that say what was not loaded.
+
+    Raises:
+        RunError: another architecture, other sizes up to the stage, no stage after it, or a stem within a fade.
+    """
+    schedule = state.schedule
+    _require_fit(stem, own, schedule)
+    _require_no_fade(stem)
+
+    # Where this config would be, had it trained the stem itself.
+    starts = schedule.planned_starts()[: len(stem.saved.starts)]
+    images = schedule.end(starts)
+    if images >= schedule.total:
+        stage = schedule.stages[stem.saved.stage]
+        raise RunError(
+            f"--stem: after stage {stage.size} this config's schedule has nothing to train: add sizes or images, or "
+            "name the end of an earlier stage, RUN@STAGE"
+        )
+
+    saved = replace(
+        stem.saved,
+        images=images,
+        steps=0,
+        starts=tuple(starts),
+        discriminator_updates=0,
+        last_tick=images,
+        phase=STABLE,
+        means=SavedMeans(),
+        dropped=0,
+        rewinds=0,
+        warned_stage=-1,
+        stage_over=True,
+        components={},
+        component_classes={},
+        compiled={},
+        calibration_labels=None,
+        best={},
+    )
+    reset_optimizers = state.load_snapshot(saved, other_optimizers=True, own_settings=True)
+    return saved, [f"the optimizer {name} starts from scratch: {why}" for name, why in reset_optimizers.items()]
+
+
+def put_stem_under(stem: BranchPoint, point: BranchPoint, own: Identity, state: TrainState) -> None:
+    """Replace the pieces of the stages up to a stem's by the stem's, in a state that a branch has been loaded into.
+
+    Args:
+        stem: the place that the stem is taken from.
+        point: the place where the branch begins, at the stem's stage or a later one.
+        own: the new experiment's identity.
+        state: the state, at the branch.
+
+    Raises:
+        RunError: another architecture, other sizes up to the stem's stage, or one of the two is within a fade.
+    """
+    _require_fit(stem, own, state.schedule)
+    for place in (stem, point):
+        _require_no_fade(place)
+    if stem.saved.stage > point.saved.stage:
+        raise RunError(
+            f"--stem: it has grown to {stem.saved.size}, and the run that it is put under to {point.saved.size} alone: "
+            "name the end of an earlier stage, RUN@STAGE"
+        )
+    state.replace_pieces(stem.saved)
+
+
+def _require_no_fade(point: BranchPoint) -> None:
+    """Check that a checkpoint has no old path beside the new one."""
+    if any(point.saved.bridged.values()):
+        raise RunError(
+            f"{point.option} {point.origin['run']}: its checkpoint is within the fade of stage {point.saved.size}, and "
+            "a stem is taken, or put, between stages: name the end of a stage, RUN@STAGE"
+        )
 
 
 def keep_states_of_same_classes(saved: Snapshot, hooks: Hooks) -> tuple[dict[str, Any], list[str]]:
@@ -198,6 +301,17 @@ def describe_branch(text: str | Path, run: Run) -> str:
     if state.images < end:
         return f"{begin}, which goes on until images {end:,}"
     return f"{begin}, which is over; stage {stages[len(state.starts)].size} is next"
+
+
+def describe_stem(text: str | Path, stem: BranchPoint, run: Run) -> str:
+    """Return one line that says which pieces a run has from a stem.
+
+    Args:
+        text: the text that `find_branch_point` was called with.
+        stem: the place that it names.
+        run: the run, before it is trained.
+    """
+    return f"the pieces of the stages up to {stem.saved.size} are those of {text}; the clock is at {run.state.images:,}"
 
 
 def require_bridges(state: TrainState, hooks: Hooks) -> None:

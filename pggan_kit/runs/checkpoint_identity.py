@@ -21,7 +21,7 @@ Settings = Mapping[str, Mapping[str, str]]
 """By place in the experiment (`train.loss`): the bindings in effect there and in what it holds, with their values."""
 
 PLACES = {
-    "architecture": ("train.architecture", "train.latent_size"),
+    "architecture": ("train.architecture", "train.discriminator_architecture", "train.latent_size"),
     "resampling": ("train.resampling",),
     "image_resampling": ("train.image_resampling",),
 }
@@ -69,6 +69,8 @@ def identify_networks(settings: Settings, schedule: Schedule) -> Identity:
     for stage in schedule.stages:
         for name in ("fade_images", "stable_images", "batch_size"):
             stages[f"{name} at {stage.size}"] = str(getattr(stage, name))
+        if stage.discriminator is not None:
+            stages[f"discriminator at {stage.size}"] = stage.discriminator.size
     identity["schedule"] = stages
 
     base = schedule.stages[0]
@@ -148,14 +150,19 @@ def require_branch_fits(noted: Identity, own: Identity, stage: int, bridged: boo
     if not noted or not own:
         return
 
-    # Resampling of features begins with the first growth; that of images shows in old paths alone.
+    # Both networks, as far as they have grown: D may be ahead of G.
+    sizes = read_noted_sizes(noted)
+    discriminator = read_discriminator_size(noted, stage)
+    grown = max(stage, sizes.index(discriminator))
+    heights = [int(size.partition("x")[0]) for size in sizes[: grown + 1]]
+
+    # Resampling of features begins with the first growth; that of images shows in old paths, and where D resizes.
     sections = ["architecture"]
-    if stage > 0:
+    if grown > 0:
         sections.append("resampling")
-    if bridged:
+    if bridged or discriminator != sizes[stage]:
         sections.append("image_resampling")
 
-    heights = [int(size.partition("x")[0]) for size in read_noted_sizes(noted)[: stage + 1]]
     for section in sections:
         for name, (before, now) in list_changes(noted[section], own[section]).items():
             if not _are_same_at(before, now, heights):
@@ -228,6 +235,16 @@ def read_noted_sizes(noted: Identity) -> list[str]:
     except KeyError:
         raise RunError("the checkpoint does not say of which run it is: it was written by an older version") from None
     return sizes.split(", ")
+
+
+def read_discriminator_size(identity: Identity, stage: int) -> str:
+    """Return the size that D has in a stage of an experiment, as `28x28`.
+
+    Raises:
+        RunError: the identity does not note the sizes.
+    """
+    size = read_noted_sizes(identity)[stage]
+    return identity["schedule"].get(f"discriminator at {size}", size)
 
 
 def read_noted_fingerprint(noted: Identity) -> str | None:

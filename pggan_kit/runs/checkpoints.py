@@ -25,6 +25,9 @@ MANIFEST = "manifest.json"
 DAMAGED = ".damaged"
 """Suffix that a cleaning adds to the name of a file whose content has changed, so that it is not used again."""
 
+BEST = "best-"
+"""Beginning of the names of those that are kept as the best by `train.keep_best`; what follows is an ordinary name."""
+
 _NAME = re.compile(r"(\d{12,})-([0-9a-f]{8})\.pt")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -94,13 +97,16 @@ class Checkpoints:
         self._is_clean = False
         self._known: list[Entry] = []
 
-    def save(self, snapshot: Snapshot, forever: bool = False) -> Path:
+    def save(self, snapshot: Snapshot, forever: bool = False, is_best: bool = False) -> Path:
         """Write a checkpoint, then the manifest, then remove the checkpoints that are no longer kept.
+
+        The best is a file beside the others, which the manifest does not list: the last checkpoint says which it is.
 
         Args:
             snapshot: the content. Its clock and hash name the file: of two checkpoints at one clock, neither overwrites
                 the other.
             forever: whether it is kept however many follow.
+            is_best: whether it is also kept as the best, which its entry `best` describes.
 
         Raises:
             TrainingError: it cannot be written; what was saved before is untouched.
@@ -110,11 +116,11 @@ class Checkpoints:
         except OSError as error:
             raise TrainingError(f"cannot make {self.folder}: {error.strerror or error}") from error
         try:
-            return self._save(replace(snapshot, forever=forever))
+            return self._save(replace(snapshot, forever=forever), is_best)
         except RunError as error:  # the input was right: a run that was going on failed
             raise TrainingError(str(error)) from error
 
-    def _save(self, snapshot: Snapshot) -> Path:
+    def _save(self, snapshot: Snapshot, is_best: bool) -> Path:
         self.clean_up()
         before = self._list_present()
 
@@ -124,6 +130,9 @@ class Checkpoints:
         content = buffer.getvalue()
         sha256 = hashlib.sha256(content).hexdigest()
         path = self.folder / f"{snapshot.images:012d}-{sha256[:8]}.pt"
+        # The best first: a checkpoint that names it is then never without it.
+        if is_best:
+            write_atomically(self.folder / f"{BEST}{path.name}", content)
         write_atomically(path, content)
 
         # The same content may have been saved before.
@@ -137,10 +146,35 @@ class Checkpoints:
         # A file is removed only when the manifest no longer lists it.
         self._known = [entry for entry in entries if entry not in dropped]
         self._write_manifest(self._known)
-        for entry in dropped:
+        superseded = self._list_superseded(snapshot, path.name if is_best else None)
+        for name in [*(entry.file for entry in dropped), *superseded]:
             with suppress(OSError):  # a file too many does no harm
-                (self.folder / entry.file).unlink()
+                (self.folder / name).unlink()
         return path
+
+    def _list_superseded(self, snapshot: Snapshot, newest: str | None) -> list[str]:
+        """Return the names of best checkpoints that no checkpoint names from which the run may go on.
+
+        Args:
+            snapshot: the content of the last checkpoint.
+            newest: the name of the last checkpoint where it is the best.
+        """
+        # A checkpoint names the last best before it. What is later than that of the last one is of steps that a resumed
+        # run has taken in another way.
+        named = snapshot.best.get("images", -1)
+        oldest = min([entry.images for entry in self._known if not entry.forever], default=snapshot.images)
+        by_clock = self._list_best()
+        before = max((images for images in by_clock.values() if images <= oldest), default=-1)
+
+        superseded = [name for name, images in by_clock.items() if images < before or images > named]
+        if newest is not None:
+            superseded += [name for name, images in by_clock.items() if images == named and name != f"{BEST}{newest}"]
+        return superseded
+
+    def _list_best(self) -> dict[str, int]:
+        """Return the clocks of those that are kept as the best, by file name, oldest first."""
+        found = [name for name in self._list_names() if name.startswith(BEST) and _NAME.fullmatch(name[len(BEST) :])]
+        return {name: int(name[len(BEST) :].partition("-")[0]) for name in found}
 
     def _list_present(self) -> list[Entry]:
         """Return the rows of checkpoints whose files are there; say which were taken away since the last save."""
@@ -212,6 +246,30 @@ class Checkpoints:
             f"{self.folder} holds no checkpoint, so there is nothing to continue from. If it was moved or its disk is "
             "not there, put it back"
         )
+
+    def load_best(self) -> Snapshot:
+        """Return the content of the checkpoint that is kept as the best, on the CPU; its entry `best` says by what.
+
+        Raises:
+            RunError: none is kept, or it is missing, damaged or corrupt.
+        """
+        best = self.load_last().best
+        if not best:
+            raise RunError(
+                f"{self.folder} holds no best checkpoint: it is kept where train.keep_best names a value of "
+                "train.metrics, from the first tick on at which it is measured"
+            )
+        reasons = []
+        for name, images in self._list_best().items():
+            if images == best["images"]:
+                try:
+                    content, sha256 = self._read_proven(name)
+                except _UnusableError as error:
+                    reasons.append(str(error))
+                    continue
+                return self._decode(Entry(name, images, sha256, forever=True), content)
+        reason = reasons[0] if reasons else f"its file in {self.folder} is missing"
+        raise RunError(f"the best checkpoint, that of images {best['images']}, cannot be read: {reason}")
 
     def load(self, entry: Entry) -> Snapshot:
         """Return the content of one of `read_entries()`, on the CPU.
@@ -342,7 +400,7 @@ class Checkpoints:
 
         if listed is None:
             # A process that is killed in its first save leaves one file and no manifest yet.
-            others = [name for name in names if name.endswith(".pt") and not _NAME.fullmatch(name)]
+            others = [name for name in names if name.endswith(".pt") and not _NAME.fullmatch(name.removeprefix(BEST))]
             is_first_save = problem == "is missing" and len(whole) <= 1 and not damaged
             if not is_first_save:
                 left_out = ""

@@ -395,9 +395,7 @@ class RunDirectory:
         """
         rows = self.stats()
         last_row = rows[-1]["images"] if rows else 0
-        begin = 0
-        with suppress(KeyError, TypeError):  # no branch
-            begin = int(self.about()["from"]["images"])
+        begin = read_begin(self.about())
         if begin < last_tick and last_row < last_tick:
             self.warn(
                 f"{self._rows.path} ends at images {last_row}, and the last tick was at images {last_tick}: the rows "
@@ -405,12 +403,20 @@ class RunDirectory:
             )
 
 
+def read_begin(about: Mapping[str, Any]) -> int:
+    """Return the clock at which a run began by its `run.json`: 0, unless it began with another run's networks."""
+    for option, name in (("from", "images"), ("stem", "begins")):
+        with suppress(KeyError, TypeError):
+            return int(about[option][name])
+    return 0
+
+
 def describe_start(
     plugins: list[dict[str, Any]],
     config_text: str,
     operative_text: str,
     command: str,
-    origin: Mapping[str, Any] | None = None,
+    origins: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     blocked: Sequence[str] = (),
     objects: Mapping[str, Sequence[str]] | None = None,
@@ -423,7 +429,8 @@ def describe_start(
         config_text: the config, self-contained.
         operative_text: all settings, those of defaults too.
         command: the command line.
-        origin: the checkpoint that a branch goes on from; None for other runs.
+        origins: the checkpoints that the run begins with: under `from` that which a branch goes on from, under `stem`
+            that which its first pieces come from.
         blocked: installed plugins that were left out.
         objects: selectors of the components that were given as objects, by their places.
         data: what is known of the data set; see `Data.record`. Sampling needs `images`, `channels` and `classes`.
@@ -437,8 +444,8 @@ def describe_start(
         "environment": describe_environment(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    if origin is not None:
-        about["from"] = dict(origin)
+    for option, origin in (origins or {}).items():
+        about[option] = dict(origin)
     return {
         "config.gin": config_text,
         "operative.gin": operative_text,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.errors import RunError
+from pggan_kit.errors import RunError, check_choice
 from pggan_kit.growth.fade import Fade
 from pggan_kit.runs.average import calibrate_batch_norm, draw_calibration_labels, list_copies
 from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits, require_same_networks
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from pggan_kit.plugin_host.hooks import Hooks
     from pggan_kit.schedule import Schedule, Stage
 
+CHECKPOINTS = ("last", "best")
+"""Names of checkpoints that a generator may be loaded from."""
+
 CHUNK = 256
 """Maximum number of images that are drawn at once."""
 
@@ -45,9 +48,12 @@ class TrainedGenerator(nn.Module):
         images: the clock at which the run had this generator.
         alpha: the new path's share where it stands within a fade (0-dim, in [0, 1]; may be filled with another), None
             where it has no old path.
+        chosen: what it was chosen by among those of a run, where it is the best by `train.keep_best`: `metric`,
+            `value`, `images`, `stage`, `size`; empty for others.
     """
 
     alpha: Tensor | None
+    chosen: Mapping[str, Any]
 
     def __init__(self, generator: Generator, alpha: float, classes: int, images: int) -> None:
         super().__init__()
@@ -55,6 +61,7 @@ class TrainedGenerator(nn.Module):
         self.latent_size = generator.latent_size
         self.classes = classes
         self.images = images
+        self.chosen = {}
         share = None
         if generator.bridge is not None:
             share = torch.tensor(alpha)
@@ -169,7 +176,7 @@ def calibrate_if_normed(net: Generator, experiment: Experiment, stage: Stage, sa
 
 def count_classes(experiment: Experiment, stage: Stage) -> int:
     """Return the number of classes that an experiment's generator is conditioned on; 0 for none."""
-    if not experiment.architecture.conditional:
+    if not experiment.find_architecture("generator").conditional:
         return 0
     return stage.classes
 
@@ -217,6 +224,28 @@ def draw_images(
 
     net.train(was_training)
     return torch.cat(pictures)
+
+
+def load_place(checkpoints: Checkpoints, stage: str | int | None, checkpoint: str) -> Snapshot:
+    """Return the checkpoint that is asked for: of a stage's end, the last, or the best.
+
+    Args:
+        checkpoints: the run's checkpoints.
+        stage: see `load_stage_end`; None for none.
+        checkpoint: `last`, or `best` for the one that `train.keep_best` kept.
+
+    Raises:
+        SettingError: there is no such choice.
+        RunError: there is no such checkpoint, or both a stage and the best are asked for.
+    """
+    check_choice("checkpoint", checkpoint, CHECKPOINTS)
+    if checkpoint == "best":
+        if stage is not None:
+            raise RunError(f"stage {stage} and the best checkpoint are two places: ask for one of them")
+        return checkpoints.load_best()
+    if stage is None:
+        return checkpoints.load_last()
+    return load_stage_end(checkpoints, stage)[1]
 
 
 def load_stage_end(checkpoints: Checkpoints, stage: str | int) -> tuple[Entry, Snapshot]:

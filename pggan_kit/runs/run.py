@@ -80,7 +80,7 @@ class Run:
     def fixed_labels(self, count: int) -> Tensor | None:
         """Return (count,) labels 0, 1, ..., K - 1, 0, ...; None where the generator is unconditional."""
         classes = self.state.stage.classes
-        if not self.experiment.architecture.conditional or not classes:
+        if not self.experiment.find_architecture("generator").conditional or not classes:
             return None
         return torch.arange(count) % classes
 

@@ -50,6 +50,8 @@ class Snapshot:
         alpha: the generator's alpha at this clock; 1 where it has no old path.
         calibration_labels: the labels (N,) that the average's batch normalisation is calibrated with; None where it
             needs none.
+        best: the best value of `train.keep_best` in its stage so far: `metric`, `value`, `images`, `stage`, `size`;
+            empty where there is none. The checkpoint of that clock is kept as the best.
         changes: the settings that changed so far as the run was resumed, as `run.json` has them.
         forever: whether the checkpoint is kept however many follow.
         between_ticks: whether it was saved because the run was stopped, where a run that is not stopped has none.
@@ -80,6 +82,7 @@ class Snapshot:
     component_classes: Mapping[str, str] = field(default_factory=dict)
     alpha: float = 1.0
     calibration_labels: Tensor | None = None
+    best: Mapping[str, Any] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
     forever: bool = False
     between_ticks: bool = False
@@ -158,6 +161,7 @@ class Snapshot:
             "component_classes": self.component_classes,
             "alpha": self.alpha,
             "calibration_labels": self.calibration_labels,
+            "best": dict(self.best),
             "changes": self.changes,
             "forever": self.forever,
             "between_ticks": self.between_ticks,
@@ -306,6 +310,13 @@ def _is_labels(value: object) -> bool:
     return value is None or (isinstance(value, Tensor) and value.dim() == 1 and value.dtype == torch.int64)
 
 
+def _is_best(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    kinds = {name: type(inner) for name, inner in value.items()}
+    return not value or kinds == {"metric": str, "value": float, "images": int, "stage": int, "size": str}
+
+
 def _is_identity(value: object) -> bool:
     if not isinstance(value, dict):
         return False
@@ -339,6 +350,7 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "component_classes": _is_mapping_of_texts,
     "alpha": lambda value: type(value) is float and 0 <= value <= 1,
     "calibration_labels": _is_labels,
+    "best": _is_best,
     "changes": is_list_of_changes,
     "forever": lambda value: type(value) is bool,
     "between_ticks": lambda value: type(value) is bool,

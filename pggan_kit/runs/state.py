@@ -23,6 +23,9 @@ from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_tensors_to_cpu
 from pggan_kit.schedule import FADE, STABLE, Position, Schedule, Stage
 from pggan_kit.system import distributed
 
+ENDS = ("to_image.", "from_image.")
+"""Beginnings of the names of layers to and from the image, which are those of the newest stage."""
+
 N = TypeVar("N", bound=GrowingNetwork)
 
 
@@ -95,6 +98,7 @@ class TrainState:
         warned_stage: the last stage with a warning about collapse; -1 for none.
         ended: whether a component has ended the run before its budget was spent.
         stepped: names of the optimizers that this process has stepped in the current stage.
+        best: the best value of `train.keep_best` in its stage so far; see `Snapshot`.
     """
 
     def __init__(self, experiment: Experiment, schedule: Schedule, device: torch.device) -> None:
@@ -115,12 +119,12 @@ class TrainState:
         self.warned_stage = -1
         self.ended = False
         self.stepped: set[str] = set()
+        self.best: Mapping[str, Any] = {}
 
         # The networks and the averages, at the base stage.
         if any(True for _ in experiment.image_resampling.up(1, 2).parameters()):
             raise SettingError("train.image_resampling", "must have no parameters: it also resamples reals")
         base = schedule.stages[0]
-        common = (experiment.architecture, experiment.resampling, experiment.image_resampling, experiment.seed)
         self.generator = self._place(build_generator(experiment, base))
         self._averages = {
             name: self._place(build_generator(experiment, base)).requires_grad_(False)
@@ -129,7 +133,8 @@ class TrainState:
         self._copies = list_copies(experiment.averages, self.position)
         self._calibrated: set[str] = set()
         self._calibration_labels: Tensor | None = None
-        self.discriminator = self._place(Discriminator(*common, base))
+        self.discriminator = self._place(build_discriminator(experiment, base))
+        self._grow_discriminator(bridged=False)
 
         # What trains them.
         uses_float16 = experiment.precision == "float16"
@@ -382,6 +387,7 @@ class TrainState:
             warned_stage=self.warned_stage,
             ended=self.ended,
             calibration_labels=self._calibration_labels,
+            best=self.best,
         )
 
     def load_snapshot(
@@ -427,6 +433,7 @@ class TrainState:
         self.rewinds = saved.rewinds
         self.warned_stage = saved.warned_stage
         self.ended = saved.ended
+        self.best = dict(saved.best)
 
         # The weights; the averages were calibrated when they were saved.
         load_weights(self.generator, saved.generator, "generator")
@@ -446,6 +453,29 @@ class TrainState:
         self.means.sums = {name: value.to(self.device, copy=True) for name, value in saved.means.sums.items()}
         self.means.counts = dict(saved.means.counts)
         return reset_optimizers
+
+    def replace_pieces(self, saved: Snapshot) -> None:
+        """Replace the pieces of the stages up to a snapshot's by the snapshot's; later pieces stay.
+
+        The layers to and from the image are replaced where the networks have grown no further than the snapshot's.
+        Optimizers forget the moments of the parameters that were replaced.
+
+        Raises:
+            RunError: a piece is of another architecture; the message names it.
+        """
+        pairs: list[tuple[str, GrowingNetwork, Mapping[str, Tensor]]] = [
+            ("generator", self.generator, saved.generator),
+            ("discriminator", self.discriminator, saved.discriminator),
+        ]
+        for name, origin in match_averages(self.experiment.averages, saved).items():
+            pairs.append((f"average {origin}", self._averages[name], saved.averages[origin]))
+        for label, net, weights in pairs:
+            replaced = load_pieces(net, weights, label)
+            for optimizer in self.optimizers.values():
+                for param in replaced:
+                    optimizer.state.pop(param, None)
+        # Their batch normalisation was calibrated for features of other pieces.
+        self._calibrated.clear()
 
     def _load_optimizers(self, saved: Snapshot, other_optimizers: bool, own_settings: bool) -> dict[str, str]:
         """Load the state of optimizers; return those that start from scratch, and why."""
@@ -488,9 +518,20 @@ class TrainState:
             self._place(generator)
         for average in averages:
             average.requires_grad_(False)
-        self.discriminator.grow(self.stage, bridged.get("discriminator", False))
-        self._place(self.discriminator)
+        self._grow_discriminator(bridged.get("discriminator", False))
         self._calibrated.clear()
+
+    def _grow_discriminator(self, bridged: bool) -> None:
+        """Grow D to its stage, which need not be that of G, and prepare it for images of G's size."""
+        ahead: list[Stage] = []
+        stage: Stage | None = self.stage.of("discriminator")
+        while stage is not None and stage.index > self.discriminator.stage.index:
+            ahead.append(stage)
+            stage = stage.previous
+        for stage in reversed(ahead):
+            self.discriminator.grow(stage, bridged)
+        self.discriminator.expect_images_of(self.stage)
+        self._place(self.discriminator)
 
     def _place(self, net: N) -> N:
         return place_network(net, self.experiment, self.device)
@@ -548,11 +589,22 @@ def list_average_notes(averages: Sequence[Average], saved: Snapshot) -> list[str
 def build_generator(experiment: Experiment, base: Stage) -> Generator:
     """Build a generator at the base stage."""
     return Generator(
-        experiment.architecture,
+        experiment.find_architecture("generator"),
         experiment.resampling,
         experiment.image_resampling,
         experiment.seed,
         experiment.latent_size,
+        base,
+    )
+
+
+def build_discriminator(experiment: Experiment, base: Stage) -> Discriminator:
+    """Build a discriminator at the base stage."""
+    return Discriminator(
+        experiment.find_architecture("discriminator"),
+        experiment.resampling,
+        experiment.image_resampling,
+        experiment.seed,
         base,
     )
 
@@ -629,6 +681,40 @@ def load_weights(net: nn.Module, saved: Mapping[str, Tensor], name: str) -> None
                 "this config"
             )
     net.load_state_dict(saved)
+
+
+def load_pieces(net: GrowingNetwork, saved: Mapping[str, Tensor], name: str) -> list[nn.Parameter]:
+    """Load the weights of a network that has grown no further than `net` into the pieces that both have.
+
+    Args:
+        net: the network.
+        saved: weights by name, of a network without an old path.
+        name: the network's name, for errors.
+
+    Returns:
+        The parameters that were replaced.
+
+    Raises:
+        RunError: a piece is of another architecture; the message names the first.
+    """
+    # How D resizes depends on the size of both networks.
+    blocks = {_block_of(key) for key in saved}
+    own_ends: tuple[str, ...] = ("resize.",)
+    if len(blocks - {None}) < len(net.blocks):
+        own_ends += ENDS
+    own = net.state_dict()
+    taken = {key: value for key, value in saved.items() if not key.startswith(own_ends)}
+    kept = {key: value for key, value in own.items() if key.startswith(own_ends) or _block_of(key) not in blocks}
+    load_weights(net, {**taken, **kept}, name)
+    return [param for key, param in net.named_parameters() if key in taken]
+
+
+def _block_of(key: str) -> str | None:
+    """Return the name of the block that a tensor belongs to; None for those of other pieces."""
+    first, _, rest = key.partition(".")
+    if first != "blocks":
+        return None
+    return rest.partition(".")[0]
 
 
 def _shape_of(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...] | str:

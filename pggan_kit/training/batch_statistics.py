@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pggan_kit.components import BatchStatistic
 from pggan_kit.experiment import Experiment
+from pggan_kit.growth.fade import NETS
 from pggan_kit.schedule import Schedule, Stage
 
 
@@ -16,7 +17,7 @@ def count_samples(experiment: Experiment, stage: Stage, rows: int) -> int:
 
 
 def list_batch_statistics(experiment: Experiment, stage: Stage, rows: int) -> Sequence[BatchStatistic]:
-    """Return the statistics that the architecture declares; none where it declares nothing.
+    """Return the statistics that each network's architecture declares of it; none where it declares nothing.
 
     Args:
         experiment: The chosen components and settings.
@@ -26,11 +27,13 @@ def list_batch_statistics(experiment: Experiment, stage: Stage, rows: int) -> Se
     Raises:
         ValueError: The networks cannot be trained with so few samples.
     """
-    # An architecture that compares no samples need not have the method.
-    declare = getattr(experiment.architecture, "batch_statistics", None)
-    if declare is None:
-        return ()
-    statistics: Sequence[BatchStatistic] = declare(stage, count_samples(experiment, stage, rows))
+    samples = count_samples(experiment, stage, rows)
+    statistics: list[BatchStatistic] = []
+    for net in NETS:
+        # An architecture that compares no samples need not have the method.
+        declare = getattr(experiment.find_architecture(net), "batch_statistics", None)
+        if declare is not None:
+            statistics += [statistic for statistic in declare(stage.of(net), samples) if statistic.net == net]
     return statistics
 
 

@@ -43,7 +43,7 @@ from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
 from pggan_kit.training.compiler import Compiler
 from pggan_kit.training.contract_check import describe_breach, describe_wrong_report
-from pggan_kit.training.measures import Meter, compute_metrics, measure_diversity
+from pggan_kit.training.measures import Meter, compute_metrics, is_better, measure_diversity
 from pggan_kit.training.non_finite import NonFiniteError, watch_layers
 from pggan_kit.training.out_of_memory import explain_out_of_memory, is_out_of_memory
 from pggan_kit.training.recovery import Recovery, Stop, load_last_tick
@@ -443,7 +443,8 @@ class Loop:
             self.run.files.append_stats(row)
         self.call_hook("after_tick", stats=ReadOnlyDict(stats))
         self.ask_whether_to_end(ReadOnlyDict(stats))
-        self.save_checkpoint(stage_over or state.ended, keep_forever or state.ended)
+        is_best = self.note_best(stats)
+        self.save_checkpoint(stage_over or state.ended, keep_forever or state.ended, is_best=is_best)
 
     def ask_whether_to_end(self, stats: Mapping[str, float]) -> None:
         """Ask whether the run is done before its budget is spent; all processes follow the first one's answer."""
@@ -462,6 +463,24 @@ class Loop:
                 f"{self.state.images}: does its step() call ctx.minimise({name!r}, ...)?"
             )
         self.idle_optimizers |= idle
+
+    def note_best(self, stats: Mapping[str, Any]) -> bool:
+        """Return whether a tick's value of `train.keep_best` is the best of its stage; then note it in the state."""
+        state = self.state
+        name = self.experiment.keep_best
+        value = stats.get(f"Metrics/{name}")
+        if name is None or value is None or not is_better(self.experiment, value, state.best, state.stage):
+            return False
+        state.best = {
+            "metric": name,
+            "value": float(value),
+            "images": state.images,
+            "stage": state.stage.index,
+            "size": state.stage.size,
+        }
+        if distributed.rank() == 0:
+            self.run.files.log(f"the best {name} at {state.stage.size} so far, {value:.6g}, at images {state.images}")
+        return True
 
     def describe_progress(self) -> dict[str, float]:
         """Return the `Progress/*` of a tick."""
@@ -524,7 +543,11 @@ class Loop:
                 raise TrainingError(str(error)) from error
 
     def save_checkpoint(
-        self, stage_over: bool = False, keep_forever: bool = False, between_ticks: bool = False
+        self,
+        stage_over: bool = False,
+        keep_forever: bool = False,
+        between_ticks: bool = False,
+        is_best: bool = False,
     ) -> None:
         """Keep the state in memory, to return to it after a failure, and on rank 0 also on disk.
 
@@ -532,6 +555,7 @@ class Loop:
             stage_over: Whether the stage ends here.
             keep_forever: Whether the checkpoint is never deleted.
             between_ticks: Whether the run ends here, at a place where a run that is not stopped has no checkpoint.
+            is_best: Whether the checkpoint is also kept as the best so far.
         """
         # Every process takes part in gathering the state; rank 0 alone writes it.
         components = self.hooks.collect("save_state", run=self.run)
@@ -561,7 +585,7 @@ class Loop:
             self.recovery.snapshot = snapshot
         if distributed.rank() == 0:
             self.run.files.keep_start()
-            self.last_checkpoint = self.run.checkpoints.save(snapshot, keep_forever)
+            self.last_checkpoint = self.run.checkpoints.save(snapshot, keep_forever, is_best)
 
     # After a loss or gradient became NaN or infinite.
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pggan_kit.data.sampler import Source
 from pggan_kit.evaluation.evaluator import Evaluator, draw_fakes
+from pggan_kit.experiment import Experiment
 from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.runs.generators import draw_images
 from pggan_kit.runs.run import Run
+from pggan_kit.schedule import Stage
 from pggan_kit.system.devices import knows_peak_memory, peak_memory_mib
 
 DIVERSITY_IMAGES = 32
@@ -111,7 +116,7 @@ def compute_metrics(run: Run, evaluator: Evaluator) -> dict[str, float]:
     evaluator.say = run.files.warn
     size = (stage.height, stage.width)
     labels = None
-    if experiment.architecture.conditional and stage.classes:
+    if experiment.find_architecture("generator").conditional and stage.classes:
         labels = evaluator.labels(size)
     batches = draw_fakes(generate, experiment.latent_size, evaluator.settings, experiment.seed, labels)
 
@@ -121,6 +126,26 @@ def compute_metrics(run: Run, evaluator: Evaluator) -> dict[str, float]:
         if measurement.floor is not None:
             stats[f"Metrics/{measurement.name}_floor"] = measurement.floor
     return stats
+
+
+def is_better(experiment: Experiment, value: float, best: Mapping[str, Any], stage: Stage) -> bool:
+    """Return whether a value of `train.keep_best` is better than the best so far.
+
+    Args:
+        experiment: The chosen components and settings.
+        value: The value at this tick. NaN is never better.
+        best: The best so far; see `Snapshot`. One of another stage or metric does not compare.
+        stage: The stage of the tick.
+    """
+    name = experiment.keep_best
+    if name is None or math.isnan(value):
+        return False
+    if not best or best["metric"] != name or best["stage"] != stage.index:
+        return True
+    before: float = best["value"]
+    if experiment.list_quantities()[name].direction == "higher":
+        return value > before
+    return value < before
 
 
 def _measure_spread(pictures: Tensor) -> float:

@@ -66,6 +66,44 @@ def test_keep_one(tmp_path: Path) -> None:
     assert [entry.images for entry in checkpoints.read_entries()] == [3]
 
 
+def list_best(folder: Path) -> list[int]:
+    return [int(name[5:17]) for name in list_files(folder) if name.startswith("best-")]
+
+
+def save_best(checkpoints: Checkpoints, images: int, best: int, forever: bool = False) -> Path:
+    """Save a checkpoint whose best is that of a clock, and is kept as the best where that is its own."""
+    label = {"metric": "FID", "value": 1.0, "images": best, "stage": 0, "size": "4x4"}
+    return checkpoints.save(snapshot_at(images, best=label), forever, is_best=images == best)
+
+
+def test_the_best_that_a_kept_checkpoint_names_is_there(tmp_path: Path) -> None:
+    """Also where the last checkpoints are damaged, and the run goes on from the one before."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for images, best, kept in ((1, 1, [1]), (2, 1, [1]), (3, 3, [1, 3]), (4, 4, [3, 4]), (5, 4, [4]), (6, 6, [4, 6])):
+        last = save_best(checkpoints, images, best)
+        assert list_best(tmp_path) == kept
+    assert checkpoints.load_best().images == 6
+    assert [entry.images for entry in checkpoints.read_entries()] == [5, 6], "no manifest lists them"
+    last.write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="Using the one before: images 5"):
+        assert Checkpoints(tmp_path).load_best().images == 4
+
+    # The run goes on from there in another way: what was later is no best of it.
+    again = Checkpoints(tmp_path, keep=2)
+    with pytest.warns(UserWarning, match="is damaged"):
+        save_best(again, 6, 4)
+    assert list_best(tmp_path) == [4]
+    other = tmp_path / f"best-{7:012d}-00000000.pt"
+    other.write_bytes(b"of a process that was killed")
+    save_best(again, 7, 7, forever=True)
+    assert list_best(tmp_path) == [4, 7] and not other.exists()
+
+    # Without its manifest the folder is read as before.
+    (tmp_path / MANIFEST).unlink()
+    with pytest.warns(UserWarning, match=r"manifest.json is missing: 3 whole checkpoints were found without it$"):
+        assert Checkpoints(tmp_path).load_best().images == 7
+
+
 def test_two_checkpoints_at_one_clock_leave_the_kept_one_alone(tmp_path: Path) -> None:
     """A finished stage is saved forever; a signal right after growth saves again at the same clock."""
     checkpoints = Checkpoints(tmp_path, keep=1)

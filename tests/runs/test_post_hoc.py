@@ -378,7 +378,7 @@ WRONG = {
         "x.pt",
         "--stage",
         "0",
-    ): r"--average x\.pt: the file is of one checkpoint; leave --stage out",
+    ): r"--average x\.pt: the file is of one checkpoint; leave --stage and --checkpoint out",
     ("average", "--width", "0"): r"--width 0: a width must be in \(0,",
     ("average", "--width", "0.1", "--stage", "7"): r"no such stage has ended",
     ("average", "--width", "0.1", "--out", "x.png"): r"--out x\.png: name a \.pt file",

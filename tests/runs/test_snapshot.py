@@ -21,20 +21,20 @@ KEYS = [
     "format", "images", "steps", "starts", "discriminator_updates", "last_tick", "phase", "bridged", "generator",
     "discriminator", "averages", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds",
     "warned_stage", "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha",
-    "calibration_labels", "changes", "forever", "between_ticks",
+    "calibration_labels", "best", "changes", "forever", "between_ticks",
 ]  # fmt: skip
 """Entries of the file, in the order in which they are written."""
 
 OF_THE_RUN = {
     "scalers", "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha",
-    "calibration_labels", "changes", "forever", "between_ticks",
+    "calibration_labels", "best", "changes", "forever", "between_ticks",
 }  # fmt: skip
 """Entries that a file may lack: the state of the networks is whole without them."""
 
 CORE = Path(pggan_kit.__file__).parent
 SHARED = {
     "images", "steps", "phase", "generator", "discriminator", "averages", "components", "compiled", "format", "changes",
-    "forever", "between_ticks", "ended",
+    "forever", "between_ticks", "ended", "best",
 }  # fmt: skip
 """Keys that other dicts have too: rows of statistics and of the manifest, networks by name, `run.json`, the catalogue,
 `pggan-kit plan`, kept averages, kinds of component."""
@@ -56,6 +56,7 @@ def test_a_snapshot_comes_back_from_its_content() -> None:
         "identity": identity, "stage_over": True, "ended": True, "components": {"x": [1, None]},
         "compiled": {"generator": "eager"}, "component_classes": {"x": "X"}, "alpha": 0.5,
         "calibration_labels": torch.arange(3), "forever": True,
+        "best": {"metric": "FID", "value": 2.0, "images": 8, "stage": 1, "size": "8x8"},
         "changes": [{"images": 8, "bindings": {"train.seed": ["0", None]}}],
     }  # fmt: skip
     snapshot = snapshot_at(9, steps=3, discriminator_updates=5, last_tick=7, **changes)
@@ -89,7 +90,8 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("identity", {"architecture": {}, "schedule": {"sizes": 3}, "dataset": {}}), ("stage_over", 1), ("ended", 1),
     ("components", [1]), ("compiled", {"generator": 1}), ("component_classes", "x"), ("forever", 1),
     ("between_ticks", 1),
-    ("alpha", 1), ("alpha", 1.5), ("alpha", float("nan")), ("calibration_labels", [1]),
+    ("best", None), ("best", {"metric": "FID", "value": "2", "images": 8, "stage": 1, "size": "8x8"}),
+    ("best", {"metric": "FID"}), ("alpha", 1), ("alpha", 1.5), ("alpha", float("nan")), ("calibration_labels", [1]),
     ("calibration_labels", torch.ones(2)), ("calibration_labels", torch.ones(1, 1, dtype=torch.int64)),
     ("changes", {}), ("changes", [3]), ("changes", [{"images": 1.0, "bindings": {}}]),
     ("changes", [{"images": 1, "bindings": {"a": ["b"]}}]), ("changes", [{"images": 1, "bindings": {1: ["a", "b"]}}]),

@@ -89,9 +89,10 @@ def test_what_is_frozen_stays_equal_and_the_rest_learns(case: str, tmp_path: Pat
 
     # By its end all has moved, and the average of what learned followed it.
     begin, *_, end = load_snapshots(tmp_path)
-    for net in ("generator", "discriminator", "ema"):
-        first = getattr(begin, net)
-        for key, value in getattr(end, net).items():
+    nets = {net: (getattr(begin, net), getattr(end, net)) for net in NETS}
+    nets["average"] = (begin.averages["half_life"], end.averages["half_life"])
+    for net, (first, last) in nets.items():
+        for key, value in last.items():
             if key in first and value.is_floating_point() and value.numel() > 1:
                 assert not torch.equal(value, first[key]), f"{net}'s {key}"
     assert run.state.images == 28
