@@ -18,7 +18,9 @@ if TYPE_CHECKING:
         Component,
         Critic,
         DiscriminatorCall,
+        Fakes,
         GeneratorCall,
+        GeneratorPenalty,
         Loss,
         Penalty,
         Quantity,
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from pggan_kit.system.files import write_atomically
     from pggan_kit.system.json_lines import JsonLines
     from pggan_kit.system.seeding import torch_generator
+    from pggan_kit.training.generator_penalties import generator_gradients
     from pggan_kit.training.step import image_gradients, scores_of_each
     from pggan_kit.version import __version__
 
@@ -89,7 +92,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Component",
         "Critic",
         "DiscriminatorCall",
+        "Fakes",
         "GeneratorCall",
+        "GeneratorPenalty",
         "Loss",
         "TensorBatch",
         "Penalty",
@@ -148,6 +153,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "system.files": ("write_atomically",),
     "system.json_lines": ("JsonLines",),
     "system.seeding": ("torch_generator",),
+    "training.generator_penalties": ("generator_gradients",),
     "training.step": ("image_gradients", "scores_of_each"),
     "version": ("__version__",),
 }
@@ -174,7 +180,9 @@ __all__ = [
     "DivergedError",
     "Downsample",
     "Experiment",
+    "Fakes",
     "GeneratorCall",
+    "GeneratorPenalty",
     "Interrupted",
     "JsonLines",
     "Loss",
@@ -215,6 +223,7 @@ __all__ = [
     "count_batches",
     "did_you_mean",
     "evaluate",
+    "generator_gradients",
     "hash_files",
     "hash_once",
     "hookimpl",

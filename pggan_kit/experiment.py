@@ -11,6 +11,7 @@ from pggan_kit.components import (
     Architecture,
     Augmentation,
     Dataset,
+    GeneratorPenalty,
     Loss,
     Metric,
     Observer,
@@ -43,7 +44,8 @@ class Experiment:
         evaluation: Settings that `evaluation.*` binds.
         architecture: The networks' pieces.
         resampling: The pair that changes the size of features.
-        loss: The adversarial loss, with its penalties.
+        loss: The adversarial loss, with its penalties on D.
+        generator_penalties: Terms that are added to G's, whatever the loss and the update are.
         update: One training iteration.
         dataset: The data.
         generator_optimizer: Optimizer of G, for updates with one optimizer for each network.
@@ -106,6 +108,7 @@ class Experiment:
     loss: Loss
     update: Update
     dataset: Dataset
+    generator_penalties: Sequence[GeneratorPenalty] = ()
     generator_optimizer: Optimizer | None = None
     discriminator_optimizer: Optimizer | None = None
     switch: Switch | None = None
@@ -152,6 +155,18 @@ class Experiment:
         }
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
+        self._check_generator_penalties()
+
+    def _check_generator_penalties(self) -> None:
+        for penalty in self.generator_penalties:
+            check = getattr(penalty, "check_architecture", None)
+            if check is None:
+                continue
+            try:
+                check(self.architecture)
+            except ValueError as error:
+                complaint = f"do not suit the architecture: {error}"
+                raise SettingError("generator_penalties", complaint) from error
 
     def _check_average(self, sizes: Sequence[Size]) -> None:
         if self.ema_half_life is not None and self.ema_decay is not None:

@@ -15,6 +15,11 @@ from pggan_kit.cli.base import PATH, SEED, err, main, no_plugin_option, recorded
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the latents.")
 @click.option("--out", "target", required=True, type=PATH, help="FILE.npz, FILE.png or a folder.")
 @click.option("--class", "image_class", help="Class of all images, by name or by number from 0. Default: all in turn.")
+@click.option(
+    "--truncation",
+    type=click.FloatRange(0, 1),
+    help="Share of each style's distance from the mean style that is kept, for networks with styles. Default: all.",
+)
 @stage_option
 @recorded_plugin_option
 @no_plugin_option
@@ -24,6 +29,7 @@ def sample(
     seed: int,
     target: Path,
     image_class: str | None,
+    truncation: float | None,
     stage: str | None,
     plugins: tuple[str, ...],
 ) -> None:
@@ -34,5 +40,5 @@ def sample(
     """
     from pggan_kit.api import sample as sampling
 
-    sampling.sample(run, count, seed, target, plugins, stage, image_class)
+    sampling.sample(run, count, seed, target, plugins, stage, image_class, truncation)
     err.print(f"wrote {count} images to {target}")

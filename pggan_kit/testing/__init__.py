@@ -13,6 +13,7 @@ from pggan_kit.testing.architectures import ArchitectureSuite
 from pggan_kit.testing.augmentations import AugmentationSuite
 from pggan_kit.testing.datasets import DatasetSuite
 from pggan_kit.testing.features import FeatureExtractorSuite
+from pggan_kit.testing.generator_penalties import GeneratorPenaltySuite
 from pggan_kit.testing.launchers import LauncherSuite
 from pggan_kit.testing.losses import LossSuite
 from pggan_kit.testing.metrics import MetricSuite
@@ -30,6 +31,7 @@ __all__ = [
     "AugmentationSuite",
     "DatasetSuite",
     "FeatureExtractorSuite",
+    "GeneratorPenaltySuite",
     "LauncherSuite",
     "LossSuite",
     "MetricSuite",

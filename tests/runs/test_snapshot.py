@@ -18,8 +18,8 @@ from pggan_kit.runs.snapshot import SavedMeans, Snapshot
 from pggan_kit.testing.support import are_equal
 
 KEYS = [
-    "format", "images", "steps", "starts", "discriminator_updates", "last_tick", "phase", "bridged", "generator", "ema",
-    "discriminator", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds", "warned_stage",
+    "format", "images", "steps", "starts", "discriminator_updates", "generator_updates", "last_tick", "phase", "bridged",
+    "generator", "ema", "discriminator", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds", "warned_stage",
     "identity", "stage_over", "components", "compiled", "component_classes", "alpha", "calibration_labels",
     "changes", "forever", "between_ticks",
 ]  # fmt: skip
@@ -57,7 +57,7 @@ def test_a_snapshot_comes_back_from_its_content() -> None:
         "component_classes": {"x": "X"}, "alpha": 0.5, "calibration_labels": torch.arange(3), "forever": True,
         "changes": [{"images": 8, "bindings": {"train.seed": ["0", None]}}],
     }  # fmt: skip
-    snapshot = snapshot_at(9, steps=3, discriminator_updates=5, last_tick=7, **changes)
+    snapshot = snapshot_at(9, steps=3, discriminator_updates=5, generator_updates=2, last_tick=7, **changes)
     read = Snapshot.from_content(snapshot.content())
     assert are_equal(read.content(), snapshot.content())
     for entry in set(KEYS) - {"format", "means"}:
@@ -79,7 +79,7 @@ def test_an_entry_that_is_missing_is_named_or_has_a_default(name: str) -> None:
 
 IMPOSSIBLE: list[tuple[str, Any]] = [
     ("images", -1), ("images", True), ("images", 8.0), ("steps", "8"), ("starts", []), ("starts", [4]),
-    ("starts", [0, True]), ("starts", (0,)), ("discriminator_updates", -1), ("last_tick", None), ("phase", "other"),
+    ("starts", [0, True]), ("starts", (0,)), ("discriminator_updates", -1), ("generator_updates", 0.5), ("last_tick", None), ("phase", "other"),
     ("phase", []), ("bridged", {"generator": 1}), ("generator", {"weight": "x"}), ("ema", {1: torch.ones(1)}),
     ("discriminator", torch.ones(2)), ("optimizers", {"both": 3}), ("optimizer_classes", {"both": None}),
     ("scalers", []), ("means", {}), ("means", {"sums": {"a": torch.ones(())}, "counts": {}}), ("dropped", -1),
