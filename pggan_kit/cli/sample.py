@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pggan_kit.cli.base import PATH, SEED, err, main, no_plugin_option, recorded_plugin_option, stage_option
+
+
+class Share(click.FloatRange):
+    """A number from 0 to 1; Click's own range lets NaN pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        share: float = super().convert(value, param, ctx)
+        if math.isnan(share):
+            self.fail(f"{value} is no number from 0 to 1.", param, ctx)
+        return share
+
+
+SHARE = Share(0, 1)
 
 
 @main.command()
@@ -17,7 +33,7 @@ from pggan_kit.cli.base import PATH, SEED, err, main, no_plugin_option, recorded
 @click.option("--class", "image_class", help="Class of all images, by name or by number from 0. Default: all in turn.")
 @click.option(
     "--truncation",
-    type=click.FloatRange(0, 1),
+    type=SHARE,
     help="Share of each style's distance from the mean style that is kept, for networks with styles. Default: all.",
 )
 @stage_option
