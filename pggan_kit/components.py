@@ -276,9 +276,10 @@ class GeneratorPenalty(Protocol):
     The core adds it to G's terms in `StepContext.minimise`, so it goes with any loss and any update.
 
     Optional members: `check_architecture(architecture)` raises a ValueError, as an experiment is built, where the
-    networks cannot serve the penalty. A penalty with a running mean has `memory`, a 0-dim tensor, which it saves and loads by its hooks; its call
-    reads `fakes.memory` and passes numbers (N,) to `fakes.measure`; and `remember(mean)` is called after the update
-    with their mean (0-dim) over the whole batch, so that ranks and micro-batches change nothing.
+    networks cannot serve the penalty. A penalty with a running mean has `memory`, a 0-dim tensor, which it saves and
+    loads by its hooks; its call reads `fakes.memory` and passes numbers (N,) to `fakes.measure`; and `remember(mean)`
+    is called after the update with their mean (0-dim) over the whole batch, so that ranks and micro-batches change
+    nothing.
 
     Attributes:
         weight: Factor of the term; may be per stage or a curve.

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any, Protocol
 
 LARGEST_WHOLE_NUMBER = 2**63 - 1
 """Maximum whole number in a config or option, a seed included: torch and event files have 64 bits for it."""
@@ -98,8 +99,16 @@ class SettingError(ValueError):
         self.complaint = complaint
 
 
-Checked = float | None | Mapping[int, float | None]
-"""A number, None, or a dict that holds one for each stage."""
+class _Moving(Protocol):
+    """A curve over the clock, which `schedule.py` describes."""
+
+    def at(self, position: Any) -> float:
+        """Return the value at a place on the clock."""
+
+
+Checked = float | None | _Moving | Mapping[int, float | None] | Mapping[int, float | _Moving]
+"""A number, None, a curve, or a dict that holds one for each stage. The values of a curve are not checked: they are not
+known before the schedule is."""
 
 
 def check_at_least(name: str, value: Checked, least: float, instead: str = "", *, whole: bool = False) -> None:
@@ -107,7 +116,7 @@ def check_at_least(name: str, value: Checked, least: float, instead: str = "", *
 
     Args:
         name: Name of the setting.
-        value: Value of the setting. Each value of a dict per stage is checked.
+        value: Value of the setting. Each value of a dict per stage is checked, but not those of a curve.
         least: Smallest allowed value.
         instead: Alternative that the message names, e.g. `None for all`.
         whole: Whether the number must be whole.
@@ -187,9 +196,9 @@ def check_seed(name: str, value: int) -> None:
         raise SettingError(name, f"must be a whole number from 0 to {LARGEST_WHOLE_NUMBER}, and is {value!r}")
 
 
-def _numbers_of(value: Checked) -> list[float]:
+def _numbers_of(value: Checked) -> list[Any]:
     values = value.values() if isinstance(value, Mapping) else (value,)
-    return [number for number in values if number is not None]
+    return [number for number in values if number is not None and not callable(getattr(number, "at", None))]
 
 
 def _is_number(value: object) -> bool:

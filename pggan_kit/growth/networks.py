@@ -176,7 +176,7 @@ class Generator(GrowingNetwork):
         return self.synthesise(latents, labels, alpha).images
 
     def map_latents(self, latents: Tensor, labels: Tensor | None = None) -> Tensor | None:
-        """Return the styles (N, L, W) of latents (N, Z) and labels (N,) or None; None where the network has no styles."""
+        """Return the styles (N, L, W) of latents (N, Z) and labels (N,) or None; None for a network without styles."""
         if not self._is_styled:
             return None
         stem: Any = self.stem

@@ -117,9 +117,7 @@ class GeneratorPenaltySuite(StepSuite):
             net.grow(stage, fading)
         return net.double()
 
-    def make_fakes(
-        self, penalty: GeneratorPenalty, net: Generator, count: int = 4, rows: slice = slice(None)
-    ) -> Fakes:
+    def make_fakes(self, penalty: GeneratorPenalty, net: Generator, count: int = 4, rows: slice = slice(None)) -> Fakes:
         """Return fakes of fixed latents and noise.
 
         Args:

@@ -21,7 +21,7 @@ MEASURED = "generator penalties: measured "
 """Beginning of the names, among the tensors that terms keep, of the numbers (N,) that penalties measure."""
 
 
-class DuePenalty(NamedTuple):
+class DueGeneratorPenalty(NamedTuple):
     """A generator penalty that an update of G adds.
 
     Attributes:
@@ -33,7 +33,7 @@ class DuePenalty(NamedTuple):
     penalty: GeneratorPenalty
 
 
-def find_due_penalties(penalties: Sequence[GeneratorPenalty], update: int) -> tuple[DuePenalty, ...]:
+def find_due_penalties(penalties: Sequence[GeneratorPenalty], update: int) -> tuple[DueGeneratorPenalty, ...]:
     """Return the penalties that are due in the `update`-th update of G in its stage, with the names of their terms.
 
     A term has its penalty's class's name, and `PathLength_2` for a second one of a class.
@@ -46,11 +46,11 @@ def find_due_penalties(penalties: Sequence[GeneratorPenalty], update: int) -> tu
         if seen[name] > 1:
             name = f"{name}_{seen[name]}"
         if update % penalty.every == 0:
-            due.append(DuePenalty(name, penalty))
+            due.append(DueGeneratorPenalty(name, penalty))
     return tuple(due)
 
 
-def collect_numbers(due: Sequence[DuePenalty], position: Position, device: torch.device) -> dict[str, Tensor]:
+def collect_numbers(due: Sequence[DueGeneratorPenalty], position: Position, device: torch.device) -> dict[str, Tensor]:
     """Return what moves from step to step, as 0-dim tensors, so that a compiled step is not compiled again for it.
 
     A penalty's factor is `weight * every`: one that is added rarely weighs more to make up for it.
@@ -125,7 +125,7 @@ def compute_penalised_terms(
     G: RecordingGenerator,
     D: DiscriminatorCall,
     batch: TensorBatch,
-    due: Sequence[DuePenalty],
+    due: Sequence[DueGeneratorPenalty],
     numbers: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return what `terms` returns, with the terms of the penalties, and what they measured.
@@ -170,7 +170,7 @@ def take_measured(kept: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(MEASURED): kept.pop(name).mean() for name in names}
 
 
-def remember_measured(due: Sequence[DuePenalty], measured: Mapping[str, Tensor]) -> None:
+def remember_measured(due: Sequence[DueGeneratorPenalty], measured: Mapping[str, Tensor]) -> None:
     """Give each penalty the mean of what it measured, once its update is done."""
     for name, penalty in due:
         if name in measured:
@@ -178,7 +178,7 @@ def remember_measured(due: Sequence[DuePenalty], measured: Mapping[str, Tensor])
             remember(measured[name])
 
 
-def unscale_terms(losses: Mapping[str, Tensor], due: Sequence[DuePenalty]) -> dict[str, Tensor]:
+def unscale_terms(losses: Mapping[str, Tensor], due: Sequence[DueGeneratorPenalty]) -> dict[str, Tensor]:
     """Return the terms as they are logged: without the factor `every` of lazy penalties.
 
     That factor stands for the updates that leave a penalty out.

@@ -32,7 +32,7 @@ from pggan_kit.system import distributed
 from pggan_kit.system.seeding import torch_generator
 from pggan_kit.training.generator_penalties import (
     NOISE,
-    DuePenalty,
+    DueGeneratorPenalty,
     RecordingGenerator,
     collect_numbers,
     compute_penalised_terms,
@@ -66,7 +66,7 @@ class Work(NamedTuple):
     batch: TensorBatch
     alpha: Mapping[str, Tensor]
     factor: Tensor | None
-    penalties: tuple[DuePenalty, ...] = ()
+    penalties: tuple[DueGeneratorPenalty, ...] = ()
     numbers: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -208,7 +208,7 @@ class UpdateContext:
             state.discriminator_updates += 1
 
         # Generator penalties are added here, whatever the update is.
-        due: tuple[DuePenalty, ...] = ()
+        due: tuple[DueGeneratorPenalty, ...] = ()
         if net == "generator":
             due = find_due_penalties(self.experiment.generator_penalties, state.generator_updates)
             if any(each.penalty.needs_noise for each in due):
@@ -261,7 +261,7 @@ class UpdateContext:
         terms: Terms,
         batch: TensorBatch,
         scaler: torch.amp.GradScaler,
-        due: tuple[DuePenalty, ...],
+        due: tuple[DueGeneratorPenalty, ...],
     ) -> Differentiated:
         """Leave the gradient of the terms' sum, times the scale, in the parameters; return what `minimise` returns."""
         # Gradients of slices add up: each slice counts by its share of the batch.
@@ -303,9 +303,7 @@ class UpdateContext:
         return own.to(self._state.device, non_blocking=True)
 
 
-def compute_terms(
-    experiment: Experiment, state: TrainState, work: Work
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def compute_terms(experiment: Experiment, state: TrainState, work: Work) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the losses and kept tensors of a pass, with the terms of its generator penalties."""
     G, D = make_network_calls(experiment, state, work.alpha)
     if not work.penalties:

@@ -28,7 +28,11 @@ class AuxiliaryClassifier:
     """
 
     def __init__(
-        self, loss: Loss | None, weight: float = 1.0, generator_weight: float | None = None, classify_fakes: bool = False
+        self,
+        loss: Loss | None,
+        weight: float = 1.0,
+        generator_weight: float | None = None,
+        classify_fakes: bool = False,
     ) -> None:
         for name, value in (("weight", weight), ("generator_weight", generator_weight)):
             check_at_least(name, value, 0)

@@ -18,10 +18,10 @@ from pggan_kit.runs.snapshot import SavedMeans, Snapshot
 from pggan_kit.testing.support import are_equal
 
 KEYS = [
-    "format", "images", "steps", "starts", "discriminator_updates", "generator_updates", "last_tick", "phase", "bridged",
-    "generator", "ema", "discriminator", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds", "warned_stage",
-    "identity", "stage_over", "components", "compiled", "component_classes", "alpha", "calibration_labels",
-    "changes", "forever", "between_ticks",
+    "format", "images", "steps", "starts", "discriminator_updates", "generator_updates", "last_tick", "phase",
+    "bridged", "generator", "ema", "discriminator", "optimizers", "optimizer_classes", "scalers", "means", "dropped",
+    "rewinds", "warned_stage", "identity", "stage_over", "components", "compiled", "component_classes", "alpha",
+    "calibration_labels", "changes", "forever", "between_ticks",
 ]  # fmt: skip
 """Entries of the file, in the order in which they are written."""
 
@@ -79,7 +79,8 @@ def test_an_entry_that_is_missing_is_named_or_has_a_default(name: str) -> None:
 
 IMPOSSIBLE: list[tuple[str, Any]] = [
     ("images", -1), ("images", True), ("images", 8.0), ("steps", "8"), ("starts", []), ("starts", [4]),
-    ("starts", [0, True]), ("starts", (0,)), ("discriminator_updates", -1), ("generator_updates", 0.5), ("last_tick", None), ("phase", "other"),
+    ("starts", [0, True]), ("starts", (0,)), ("discriminator_updates", -1), ("last_tick", None), ("phase", "other"),
+    ("generator_updates", 0.5),
     ("phase", []), ("bridged", {"generator": 1}), ("generator", {"weight": "x"}), ("ema", {1: torch.ones(1)}),
     ("discriminator", torch.ones(2)), ("optimizers", {"both": 3}), ("optimizer_classes", {"both": None}),
     ("scalers", []), ("means", {}), ("means", {"sums": {"a": torch.ones(())}, "counts": {}}), ("dropped", -1),

@@ -224,9 +224,7 @@ def test_a_weight_may_be_a_curve() -> None:
         def at(self, position: Position) -> float:
             return float(position.images)
 
-    penalty = ModeSeeking()
-    penalty.weight = Rising()
-    steps = Steps("always", generator_penalties=[penalty], architecture=StyledToyArchitecture())
+    steps = Steps("always", generator_penalties=[ModeSeeking(Rising())], architecture=StyledToyArchitecture())
     values = [float(each["Loss/generator/ModeSeeking"]) for each in steps.take(3)]
     assert values[0] == 0 and values[1] > 0 and values[2] > values[1]
     # A weight that moves is no reason to record the step again.
@@ -257,7 +255,8 @@ def test_compiled_steps_are_eager_ones(name: str, fading: bool) -> None:
         returned = steps.take(4, 0.2 if fading else None)
         ends.append((returned, steps.weights(), [getattr(each, "memory", None) for each in penalties]))
         assert steps.list_lines("warn") == []
-        assert steps.compiler.outcome == ({} if setting == "never" else dict.fromkeys(steps.compiler.outcome, "compiled"))
+        outcome = {} if setting == "never" else {"generator": "compiled", "discriminator": "compiled"}
+        assert steps.compiler.outcome == outcome
     assert are_equal(ends[0], ends[1])
 
 
