@@ -20,7 +20,9 @@ if TYPE_CHECKING:
         Critic,
         DiscriminatorCall,
         DuePenalty,
+        Fakes,
         GeneratorCall,
+        GeneratorPenalty,
         Loss,
         Penalty,
         Piece,
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from pggan_kit.system.files import write_atomically
     from pggan_kit.system.json_lines import JsonLines
     from pggan_kit.system.seeding import torch_generator
+    from pggan_kit.training.generator_penalties import generator_gradients
     from pggan_kit.training.step import image_gradients, scores_of_each
     from pggan_kit.version import __version__
 
@@ -99,7 +102,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Critic",
         "DiscriminatorCall",
         "DuePenalty",
+        "Fakes",
         "GeneratorCall",
+        "GeneratorPenalty",
         "Loss",
         "TensorBatch",
         "Penalty",
@@ -164,6 +169,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "system.files": ("write_atomically",),
     "system.json_lines": ("JsonLines",),
     "system.seeding": ("torch_generator",),
+    "training.generator_penalties": ("generator_gradients",),
     "training.step": ("image_gradients", "scores_of_each"),
     "version": ("__version__",),
 }
@@ -193,7 +199,9 @@ __all__ = [
     "Downsample",
     "DuePenalty",
     "Experiment",
+    "Fakes",
     "GeneratorCall",
+    "GeneratorPenalty",
     "HalfLife",
     "Interrupted",
     "JsonLines",
@@ -241,6 +249,7 @@ __all__ = [
     "did_you_mean",
     "evaluate",
     "follow_clock",
+    "generator_gradients",
     "hash_files",
     "hash_once",
     "hookimpl",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -110,7 +110,7 @@ class Architecture(Protocol):
 
     Each method is called with torch's generator seeded for that piece, so that variants share their initial weights.
 
-    Two optional members tell the core more:
+    Three optional members tell the core more:
 
     `separates_batches` (a bool) says that the discriminator gives several batches in one call the scores that each
     would get alone. Its layers then draw no random numbers and keep no state, and where they look across samples they
@@ -119,6 +119,11 @@ class Architecture(Protocol):
     `batch_statistics(stage, samples) -> Sequence[BatchStatistic]` lists what the networks of a stage compute over the
     samples of a call in training. `pggan-kit plan` and `train` warn where a statistic is computed over one sample. It
     raises a ValueError where the networks cannot be trained with that many samples.
+
+    `images_at_each_stage` (a bool) says that G makes an image at each stage: the newest layer to the image, which then
+    has no parameters, reads an image from the features of any stage. `Fakes.stage_images` has them.
+
+    The stem of G may be a `StyledStem`, whose latents are mapped to styles first.
 
     Attributes:
         preserves_function: Whether a network that has just grown computes, at alpha 0, what it computed before.
@@ -166,6 +171,24 @@ class Architecture(Protocol):
 
         It maps (images of `stage`, features of the new from_image, the new from_image) to features of `previous`.
         """
+
+
+@runtime_checkable
+@runtime_checkable
+class StyledStem(Protocol):
+    """The stem of a generator whose layers read styles, to which latents are mapped. The core calls its two halves.
+
+    So gradients by the styles can be taken, and styles be truncated. L is the number of layers that read a style.
+    """
+
+    def map_latents(self, latents: Tensor, labels: Tensor | None, blocks: int) -> Tensor:
+        """Map latents (N, Z) and labels (N,) to the styles (N, L, W) of the stem's layers and of `blocks` blocks'.
+
+        In training mode it may mix the styles of several latents.
+        """
+
+    def begin(self, styles: Tensor) -> Features:
+        """Make the features of the base stage, in which the styles (N, L, W) are handed on to the blocks."""
 
 
 @runtime_checkable
@@ -247,6 +270,68 @@ class Loss(Protocol):
 
     def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
         """Compute the terms, 0-dim and by name, whose sum G minimises; `real` is None unless `needs_real`."""
+
+
+@dataclass(frozen=True)
+class Fakes:
+    """The fakes of an update of G, and what they were made from and by, for generator penalties.
+
+    Attributes:
+        images: (N, C, h, w), with their graph, as D sees them before the augmentation.
+        latents: (N, Z). They require a gradient, and so the images can be differentiated by them.
+        labels: (N,), or None where the network is unconditional.
+        styles: (N, L, W), to which a `StyledStem` mapped the latents; None for another stem.
+        features: The features of each stage: what the stem and each block handed on.
+        stage_images: The image of each stage, smallest first, where the architecture has `images_at_each_stage`.
+        noise: (N, C, h, w), from N(0, 1); None unless the penalty `needs_noise`.
+        memory: The penalty's `memory`, 0-dim, on the device; None where it has none.
+        generator: G with alpha bound, to be run on other latents.
+        measured: Numbers that were passed to `measure`.
+    """
+
+    images: Tensor
+    latents: Tensor
+    labels: Tensor | None
+    styles: Tensor | None
+    features: tuple[Features, ...]
+    stage_images: tuple[Tensor, ...]
+    noise: Tensor | None
+    memory: Tensor | None
+    generator: GeneratorCall
+    measured: list[Tensor] = field(default_factory=list)
+
+    def measure(self, numbers: Tensor) -> None:
+        """Take down numbers (N,), whose mean over the whole batch the penalty's `remember` is given."""
+        self.measured.append(numbers.detach())
+
+
+@runtime_checkable
+class GeneratorPenalty(Protocol):
+    """A term on the generator that may look at what its blocks handed on, and at its gradients.
+
+    The core adds it to G's terms in `StepContext.minimise`, so it goes with any loss and any update.
+
+    Optional members: `check_architecture(architecture)` raises a ValueError, as an experiment is built, where the
+    networks cannot serve the penalty. A penalty with a running mean has `memory`, a 0-dim tensor, which it saves and
+    loads by its hooks; its call reads `fakes.memory` and passes numbers (N,) to `fakes.measure`; and `remember(mean)`
+    is called after the update with their mean (0-dim) over the whole batch, so that ranks and micro-batches change
+    nothing.
+
+    Attributes:
+        weight: Factor of the term; may be per stage or a curve.
+        every: Interval in updates of G at which the term is added, multiplied by `every` (lazy regularisation).
+        needs_noise: Whether it reads `fakes.noise`.
+    """
+
+    weight: Varying[float]
+    every: int
+    needs_noise: bool
+
+    def __call__(self, fakes: Fakes) -> Tensor:
+        """Compute the unweighted term, 0-dim: a mean over samples, or over pairs of sample i and i + N / 2.
+
+        Take gradients with `pggan_kit.generator_gradients`.
+        """
 
 
 @runtime_checkable
@@ -346,6 +431,9 @@ class StepContext(Protocol):
         self, optimizer: str, net: str, terms: Terms, batch: TensorBatch, *, inference: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Take one optimizer step that makes the sum of the terms smaller.
+
+        G's terms get those of `train.generator_penalties` that are due. They look at the fakes of the first call of G
+        through which gradients flow, and their terms are returned with the others, by the names of their classes.
 
         Args:
             optimizer: Name of the optimizer among those that the update's `optimizers` returned.
@@ -650,6 +738,7 @@ KINDS: dict[str, type] = {
     "resampling": Resampling,
     "losses": Loss,
     "penalties": Penalty,
+    "generator_penalties": GeneratorPenalty,
     "updates": Update,
     "augmentations": Augmentation,
     "averages": Average,

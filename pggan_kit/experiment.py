@@ -13,6 +13,7 @@ from pggan_kit.components import (
     Augmentation,
     Average,
     Dataset,
+    GeneratorPenalty,
     GrowthPolicy,
     Loss,
     Metric,
@@ -58,7 +59,8 @@ class Experiment:
         discriminator_architecture: The pieces of D, where they come from another architecture than those of G. None for
             `architecture`.
         resampling: The pair that changes the size of features.
-        loss: The adversarial loss, with its penalties.
+        loss: The adversarial loss, with its penalties on D.
+        generator_penalties: Terms that are added to G's, whatever the loss and the update are.
         update: One training iteration.
         dataset: The data.
         generator_optimizer: Optimizer of G, for updates with one optimizer for each network.
@@ -120,6 +122,7 @@ class Experiment:
     update: Update
     dataset: Dataset
     discriminator_architecture: Architecture | None = None
+    generator_penalties: Sequence[GeneratorPenalty] = ()
     generator_optimizer: Optimizer | None = None
     discriminator_optimizer: Optimizer | None = None
     switch: Switch | None = None
@@ -167,6 +170,18 @@ class Experiment:
             check_choice(name, getattr(self, name), allowed)
         if self.growth is not None:
             check_choice("growth.moments", self.growth.moments, MOMENTS)
+        self._check_generator_penalties()
+
+    def _check_generator_penalties(self) -> None:
+        for penalty in self.generator_penalties:
+            check = getattr(penalty, "check_architecture", None)
+            if check is None:
+                continue
+            try:
+                check(self.architecture)
+            except ValueError as error:
+                complaint = f"do not suit the architecture: {error}"
+                raise SettingError("generator_penalties", complaint) from error
 
     def _check_best(self) -> None:
         if self.keep_best is None:

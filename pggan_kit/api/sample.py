@@ -36,6 +36,7 @@ def sample(
     image_class: str | int | None = None,
     average: str | float | Path | None = None,
     checkpoint: str = "last",
+    truncation: float | None = None,
 ) -> TrainedGenerator:
     """Write `count` images of a run's averaged generator.
 
@@ -48,12 +49,14 @@ def sample(
         image_class: the class of all images, by its name or else its number from 0; None: labels, where there are any,
             go round 0, 1, ..., K - 1.
         average: see `load_generator`.
+        truncation: see `TrainedGenerator.forward`.
 
     Returns:
         The generator that drew them.
 
     Raises:
-        SettingError: `count` or `seed` is out of range.
+        SettingError: `count`, `seed` or `truncation` is out of range.
+        ConfigError: the network has no styles that could be truncated.
         RunError: the run cannot be read, no such stage has ended, there is no such class or average, the images are
             NaN or infinite, or the target cannot be written.
     """
@@ -72,7 +75,7 @@ def sample(
         label = find_class(image_class, generator.classes, names)
     _require_memory(generator, count)
 
-    images = draw(generator, count, seed, label=label)
+    images = draw(generator, count, seed, label=label, truncation=truncation)
     if target.suffix == ".npz":
         buffer = io.BytesIO()
         with report_activity(f"compressing {count:,} images"):
@@ -143,6 +146,7 @@ def draw(
     batch: int = 250,
     alpha: float | None = None,
     label: int | None = None,
+    truncation: float | None = None,
 ) -> np.ndarray:
     """Return images (N, H, W, C), uint8, of latents that depend on nothing but `seed` and `count`.
 
@@ -153,6 +157,7 @@ def draw(
         batch: number of images that are drawn at once.
         alpha: alpha in [0, 1] instead of the generator's own where it stands within a fade.
         label: the class of all images, of a conditional generator; None: they go round.
+        truncation: see `TrainedGenerator.forward`.
 
     Raises:
         RunError: images are NaN or infinite, which uint8 would not show.
@@ -176,7 +181,7 @@ def draw(
             batch_labels = None
             if labels is not None:
                 batch_labels = labels[rows]
-            pictures = generator(latents[rows], batch_labels, share)
+            pictures = generator(latents[rows], batch_labels, share, truncation)
             if not pictures.isfinite().all():
                 raise RunError(
                     f"the generator at images {generator.images} draws NaN or infinite numbers: there is nothing to "

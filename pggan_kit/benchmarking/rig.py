@@ -116,6 +116,7 @@ class Rig:
         state = self.state
         state.images = self._begin + update * self.stage.batch_size
         state.discriminator_updates = update
+        state.generator_updates = update // self.critics
         seed_step(state.device, derive(self.experiment.seed, "step", *state.make_seed_names()))
 
     def step(self, update: int = 0) -> None:
@@ -149,11 +150,12 @@ class Rig:
     def list_kinds(self) -> list[tuple[float, int]]:
         """Return the kinds of iteration that lazy penalties make: (share of all, `update` to begin at).
 
-        The shares sum to 1. To be called after the first iteration.
+        The shares sum to 1. To be called after the first iteration. An iteration is taken to have one update of G.
         """
         intervals = [penalty.every for penalty in self.experiment.loss.penalties]
+        generator_intervals = [penalty.every for penalty in self.experiment.generator_penalties]
         period_in_updates = lcm(*intervals)
-        period = period_in_updates // gcd(period_in_updates, self.critics)
+        period = lcm(period_in_updates // gcd(period_in_updates, self.critics), *generator_intervals)
 
         # Iterations are of one kind where the same penalties are due in each of their updates.
         first_updates: dict[tuple[bool, ...], int] = {}
@@ -161,6 +163,7 @@ class Rig:
         for iteration in range(period):
             updates = range(iteration * self.critics, (iteration + 1) * self.critics)
             due = tuple(update % interval == 0 for update in updates for interval in intervals)
+            due += tuple(iteration % interval == 0 for interval in generator_intervals)
             first_updates.setdefault(due, updates[0])
             counts[due] += 1
         return [(count / period, first_updates[due]) for due, count in counts.items()]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
-from pggan_kit.components import Architecture, Piece, Resampling, Scores
+from pggan_kit.components import Architecture, Piece, Resampling, Scores, StyledStem
 from pggan_kit.layers.tensors import at_least_float32, convert_to_channels_last
 from pggan_kit.schedule import Stage
 from pggan_kit.system.seeding import derive
@@ -171,6 +171,20 @@ class GrowingNetwork(nn.Module):
         self._forget_searches()
 
 
+class Synthesis(NamedTuple):
+    """What the generator computed on the way from latents to images.
+
+    Attributes:
+        images: (N, C, h, w).
+        styles: (N, L, W) of a `StyledStem`, None of another.
+        features: what the stem and each block handed on, where it was asked for.
+    """
+
+    images: Tensor
+    styles: Tensor | None
+    features: tuple[Any, ...]
+
+
 class Generator(GrowingNetwork):
     """The generator: latents to images, at the size it has grown to."""
 
@@ -190,6 +204,7 @@ class Generator(GrowingNetwork):
         self.stages = (base,)
         self.seed_piece("stem", base)
         self.stem = architecture.generator_stem(latent_size, base)
+        self._is_styled = isinstance(self.stem, StyledStem)
         self.seed_piece("to_image", base)
         self.to_image = architecture.to_image(base)
         self._births: dict[nn.Parameter, int] = {}
@@ -316,11 +331,44 @@ class Generator(GrowingNetwork):
             labels: (N,), where the architecture is conditional.
             alpha: 0-dim, the new path's share; None for all of it.
         """
-        features = self.stem(latents, labels)
+        return self.synthesise(latents, labels, alpha).images
+
+    def map_latents(self, latents: Tensor, labels: Tensor | None = None) -> Tensor | None:
+        """Return the styles (N, L, W) of latents (N, Z) and labels (N,) or None; None for a network without styles."""
+        if not self._is_styled:
+            return None
+        stem: Any = self.stem
+        styles: Tensor = stem.map_latents(latents, labels, len(self.blocks))
+        return styles
+
+    def synthesise(
+        self,
+        latents: Tensor,
+        labels: Tensor | None = None,
+        alpha: Tensor | None = None,
+        styles: Tensor | None = None,
+        record: bool = False,
+    ) -> Synthesis:
+        """Return images with what led to them.
+
+        Args:
+            latents, labels, alpha: see `forward`.
+            styles: (N, L, W), instead of those of the latents.
+            record: whether the features of all stages are kept, which takes memory where nothing is differentiated.
+        """
+        if styles is None:
+            styles = self.map_latents(latents, labels)
+        stem: Any = self.stem
+        features = stem(latents, labels) if styles is None else stem.begin(styles)
+
+        # All that is handed on is kept only for those who ask.
         previous = features
+        recorded = [features]
         for block in self.blocks.values():
             previous = features
             features = block(features)
+            if record:
+                recorded.append(features)
 
         # The old path starts from the features before the newest block.
         image: Tensor = self.to_image(features)
@@ -328,7 +376,13 @@ class Generator(GrowingNetwork):
             assert self.bridge is not None
             old = self.bridge(previous, self.to_image)
             image = blend_features(old, image, alpha)
-        return at_least_float32(image)
+        return Synthesis(at_least_float32(image), styles, tuple(recorded) if record else ())
+
+    def list_stage_images(self, features: tuple[Any, ...]) -> tuple[Tensor, ...]:
+        """Return the image of each stage, smallest first, where the architecture has `images_at_each_stage`."""
+        if not getattr(self.architecture, "images_at_each_stage", False):
+            return ()
+        return tuple(at_least_float32(self.to_image(each)) for each in features)
 
 
 class Discriminator(GrowingNetwork):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.errors import RunError, check_choice
+from pggan_kit.errors import ConfigError, RunError, check_between, check_choice
 from pggan_kit.growth.fade import Fade
 from pggan_kit.runs.average import calibrate_batch_norm, draw_calibration_labels, list_copies
 from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits, require_same_networks
@@ -24,7 +24,7 @@ from pggan_kit.runs.state import (
     refuse_unfit_snapshot,
     require_stage_in_schedule,
 )
-from pggan_kit.system.seeding import fork_random_numbers
+from pggan_kit.system.seeding import fork_random_numbers, torch_generator
 
 if TYPE_CHECKING:
     from pggan_kit.experiment import Experiment
@@ -37,6 +37,9 @@ CHECKPOINTS = ("last", "best")
 
 CHUNK = 256
 """Maximum number of images that are drawn at once."""
+
+CENTRE_COUNT = 10_000
+"""Number of latents whose styles' mean truncation pulls styles towards."""
 
 
 class TrainedGenerator(nn.Module):
@@ -66,20 +69,61 @@ class TrainedGenerator(nn.Module):
         if generator.bridge is not None:
             share = torch.tensor(alpha)
         self.register_buffer("alpha", share)
+        self._centre: Tensor | None = None
         self.eval().requires_grad_(False)
 
-    def forward(self, latents: Tensor, labels: Tensor | None = None, alpha: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        labels: Tensor | None = None,
+        alpha: Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
         """Return images (N, C, h, w), nominally in [-1, 1].
 
         Args:
             latents: (N, Z) ~ N(0, 1).
             labels: (N,) int64, where the generator is conditional.
             alpha: 0-dim, instead of the generator's own where it stands within a fade.
+            truncation: share psi of each style's distance from the mean style that is kept, in [0, 1]: less variety,
+                fewer failures (Karras et al. 2019, section 2 of the appendix). None for all of it.
+
+        Raises:
+            SettingError: `truncation` is out of range.
+            ConfigError: the network has no styles that could be truncated.
         """
         if alpha is None:
             alpha = self.alpha
-        pictures: Tensor = self.generator(latents, labels, alpha)
-        return pictures
+        if truncation is None:
+            pictures: Tensor = self.generator(latents, labels, alpha)
+            return pictures
+
+        check_between("truncation", truncation, 0, 1)
+        styles = self.generator.map_latents(latents, labels)
+        if styles is None:
+            name = type(self.generator.architecture).__name__
+            raise ConfigError(
+                f"truncation pulls styles towards their mean, and the generator of {name} has no styles; leave it out"
+            )
+        centre = self._measure_centre(latents.device).to(styles.dtype)
+        return self.generator.synthesise(latents, labels, alpha, torch.lerp(centre, styles, truncation)).images
+
+    def _measure_centre(self, device: torch.device) -> Tensor:
+        """Return the mean style (1, L, W) of the same latents each time, and of all classes alike."""
+        if self._centre is None or self._centre.device != device:
+            seeded = torch_generator(0, "truncation")
+            total = torch.zeros((), device=device)
+            for start in range(0, CENTRE_COUNT, CHUNK):
+                rows = min(CHUNK, CENTRE_COUNT - start)
+                latents = torch.randn(rows, self.latent_size, generator=seeded).to(device)
+                labels = None
+                if self.classes:
+                    labels = torch.arange(start, start + rows, device=device) % self.classes
+                styles = self.generator.map_latents(latents, labels)
+                assert styles is not None
+                total = total + styles.sum(0, keepdim=True)
+            self._centre = total / CENTRE_COUNT
+        return self._centre
 
 
 def copy_generator(state: TrainState, hooks: Hooks, average: str | None = None) -> TrainedGenerator:

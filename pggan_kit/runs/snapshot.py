@@ -29,6 +29,7 @@ class Snapshot:
         steps: iterations so far.
         starts: the clock at which each stage so far began.
         discriminator_updates: updates of D in the current stage.
+        generator_updates: updates of G in the current stage.
         last_tick: the clock at the last tick.
         phase: `fade` or `stable`.
         bridged: whether a network (`generator`, `discriminator`) has its old path beside the new one.
@@ -61,6 +62,7 @@ class Snapshot:
     steps: int
     starts: tuple[int, ...]
     discriminator_updates: int
+    generator_updates: int
     last_tick: int
     phase: str
     bridged: Mapping[str, bool]
@@ -140,6 +142,7 @@ class Snapshot:
             "steps": self.steps,
             "starts": list(self.starts),
             "discriminator_updates": self.discriminator_updates,
+            "generator_updates": self.generator_updates,
             "last_tick": self.last_tick,
             "phase": self.phase,
             "bridged": self.bridged,
@@ -329,6 +332,7 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "steps": _is_count,
     "starts": _is_list_of_starts,
     "discriminator_updates": _is_count,
+    "generator_updates": _is_count,
     "last_tick": _is_count,
     "phase": lambda value: isinstance(value, str) and value in (FADE, STABLE),
     "bridged": _is_mapping_of(bool),

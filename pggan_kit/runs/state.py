@@ -87,6 +87,7 @@ class TrainState:
         steps: iterations so far.
         starts: the clock at which each stage so far began.
         discriminator_updates: updates of D in this stage so far; `StepContext.minimise` counts them.
+        generator_updates: updates of G in this stage so far, counted likewise.
         last_tick: the clock at the last tick.
         phase: `fade` or `stable`, the stage's phase; it changes when the loop acts on it, not by the clock alone.
         generator, discriminator: the networks, at the size they have grown to.
@@ -111,6 +112,7 @@ class TrainState:
         self.steps = 0
         self.starts = [0]
         self.discriminator_updates = 0
+        self.generator_updates = 0
         self.last_tick = 0
         self.phase = STABLE
         self.means = TickMeans()
@@ -186,6 +188,7 @@ class TrainState:
         """Begin the next stage here: grow all networks, with bridges for those named in `bridged`."""
         self.starts.append(self.images)
         self.discriminator_updates = 0
+        self.generator_updates = 0
         self.stepped = set()
         self.phase = STABLE
         if self.stage.fade_images > 0:
@@ -371,6 +374,7 @@ class TrainState:
             steps=self.steps,
             starts=tuple(self.starts),
             discriminator_updates=self.discriminator_updates,
+            generator_updates=self.generator_updates,
             last_tick=self.last_tick,
             phase=self.phase,
             bridged={name: self.network(name).bridge is not None for name in NETS},
@@ -427,6 +431,7 @@ class TrainState:
         self.images = saved.images
         self.steps = saved.steps
         self.discriminator_updates = saved.discriminator_updates
+        self.generator_updates = saved.generator_updates
         self.last_tick = saved.last_tick
         self.phase = saved.phase
         self.dropped = saved.dropped

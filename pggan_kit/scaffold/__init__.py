@@ -31,6 +31,7 @@ USES = {
     "resampling": ["train.resampling = @resampling.Mine()"],
     "losses": ["train.loss = @losses.Mine()"],
     "penalties": ["losses.Hinge.penalties = [@penalties.Mine()]"],
+    "generator_penalties": ["train.generator_penalties = [@generator_penalties.Mine()]"],
     "updates": ["train.update = @updates.Mine()"],
     "augmentations": ["train.augmentation = @augmentations.Mine()"],
     "averages": ["train.averages = [@averages.Mine()]"],

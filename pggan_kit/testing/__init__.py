@@ -15,6 +15,7 @@ from pggan_kit.testing.averages import AverageSuite
 from pggan_kit.testing.curves import CurveSuite
 from pggan_kit.testing.datasets import DatasetSuite
 from pggan_kit.testing.features import FeatureExtractorSuite
+from pggan_kit.testing.generator_penalties import GeneratorPenaltySuite
 from pggan_kit.testing.growth import GrowthPolicySuite
 from pggan_kit.testing.launchers import LauncherSuite
 from pggan_kit.testing.losses import LossSuite
@@ -35,6 +36,7 @@ __all__ = [
     "CurveSuite",
     "DatasetSuite",
     "FeatureExtractorSuite",
+    "GeneratorPenaltySuite",
     "GrowthPolicySuite",
     "LauncherSuite",
     "LossSuite",

@@ -290,12 +290,13 @@ class Compiler:
         code, bound = take_apart(work.terms)
         shapes = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in list_varying_tensors(work))
         training = (self._state.generator.training, self._state.discriminator.training)
-        return work.net, code, identify(bound), tuple(work.batch), tuple(work.alpha), shapes, training
+        bound_objects = identify((bound, work.penalties))
+        return work.net, code, bound_objects, tuple(work.batch), tuple(work.alpha), shapes, training
 
     def _collect_settings(self, work: Work) -> Hashable:
         """Return the numbers that a recording holds as constants."""
         _, bound = take_apart(work.terms)
-        return collect_settings((bound, self.experiment.loss, self.experiment.augmentation))
+        return collect_settings((bound, work.penalties, self.experiment.loss, self.experiment.augmentation))
 
     def _give_up(self, work: Work, eager: Backward, reason: str, warn: bool = False) -> Differentiated:
         """Run the network's steps eagerly from here to the end of the region, and say why."""
@@ -305,7 +306,8 @@ class Compiler:
             line += ". It was compiled until now: the run goes on, but is no longer equal bit for bit"
             warn = True
         tell = self._warn if warn else self._log
-        tell(f"{line} ({name_components(work.terms)})")
+        names = [name_components(work.terms), *(each.name for each in work.penalties)]
+        tell(f"{line} ({', '.join(filter(None, names))})")
         return eager(work)
 
 

@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pggan_kit.experiment import Experiment
 from pggan_kit.runs.state import TrainState
-from pggan_kit.training.step import Differentiated, Work, make_network_calls, sum_losses
+from pggan_kit.training.step import Differentiated, Work, compute_terms, sum_losses
 
 LITERALS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
 """Operations that read a tensor which was made from plain numbers within the pass."""
@@ -73,6 +73,7 @@ def list_varying_tensors(work: Work) -> list[Tensor]:
     """Return the tensors that differ from step to step."""
     tensors = [rows for rows in work.batch.values() if rows is not None]
     tensors += work.alpha.values()
+    tensors += work.numbers.values()
     if work.factor is not None:
         tensors.append(work.factor)
     return tensors
@@ -156,13 +157,14 @@ class _Pass(nn.Module):
         remaining = iter(given)
         batch = {name: None if rows is None else next(remaining) for name, rows in work.batch.items()}
         alpha = {path: next(remaining) for path in work.alpha}
+        numbers = {name: next(remaining) for name in work.numbers}
+        replaced = work._replace(batch=batch, alpha=alpha, numbers=numbers)
         moving = [param for param in self.networks[work.net].parameters() if param.requires_grad]
 
         # Compute terms and gradients, as `TrainingStep` does eagerly.
         with torch.enable_grad():
             with self._experiment.autocast(self._state.device):
-                G, D = make_network_calls(self._experiment, self._state, alpha)
-                losses, kept = work.terms(G, D, batch)
+                losses, kept = compute_terms(self._experiment, self._state, replaced)
             objective = sum_losses(losses)
             if work.factor is not None:
                 objective = objective * next(remaining)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,17 @@ from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Position, Stage, constant_at
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import torch_generator
+from pggan_kit.training.generator_penalties import (
+    NOISE,
+    DueGeneratorPenalty,
+    RecordingGenerator,
+    collect_numbers,
+    compute_penalised_terms,
+    find_due_penalties,
+    remember_measured,
+    take_measured,
+    unscale_terms,
+)
 from pggan_kit.training.micro_batches import average_slices, merge_slices, slice_batch
 from pggan_kit.training.non_finite import Guard
 
@@ -48,6 +60,8 @@ class Work(NamedTuple):
         batch: Named tensors with N rows each, or 0-dim, which `terms` is given.
         alpha: 0-dim tensors by path, without the paths that do not fade.
         factor: 0-dim factor on the sum of the terms before it is differentiated; None for 1.
+        penalties: Generator penalties whose terms are added.
+        numbers: 0-dim tensors of these penalties that move from step to step.
     """
 
     net: str
@@ -55,6 +69,8 @@ class Work(NamedTuple):
     batch: TensorBatch
     alpha: Mapping[str, Tensor]
     factor: Tensor | None
+    penalties: tuple[DueGeneratorPenalty, ...] = ()
+    numbers: Mapping[str, Tensor] = MappingProxyType({})
 
 
 Backward = Callable[[Work], Differentiated]
@@ -215,6 +231,13 @@ class UpdateContext:
         # A weight that moves goes with D's batch, to which penalties belong.
         if net == "discriminator":
             batch = {**batch, **self._moving_weights}
+        # Generator penalties are added here, whatever the update is.
+        due: tuple[DueGeneratorPenalty, ...] = ()
+        if net == "generator":
+            due = find_due_penalties(self.experiment.generator_penalties, state.generator_updates)
+            if any(each.penalty.needs_noise for each in due):
+                batch = {**batch, NOISE: self._draw_noise(batch)}
+            state.generator_updates += 1
 
         moving = state.network(net)
         fixed = state.network("discriminator" if net == "generator" else "generator")
@@ -228,7 +251,8 @@ class UpdateContext:
 
         if inference:
             fixed.eval()
-        losses, kept = self._differentiate(net, terms, batch, scaler)
+        losses, kept = self._differentiate(net, terms, batch, scaler, due)
+        measured = take_measured(kept)
         if inference:
             fixed.train()
 
@@ -237,7 +261,7 @@ class UpdateContext:
             gradients = [param.grad for param in moving.parameters() if param.grad is not None]
             buffers = [*moving.list_moving_buffers(), *fixed.list_moving_buffers()]
             statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
-            distributed.average([*gradients, *losses.values(), *statistics])
+            distributed.average([*gradients, *losses.values(), *measured.values(), *statistics])
 
         scaler.unscale_(chosen)
         try:
@@ -246,10 +270,25 @@ class UpdateContext:
             scaler.step(chosen)
         finally:
             scaler.update()
-        return losses, kept
+        remember_measured(due, measured)
+        return unscale_terms(losses, due), kept
+
+    def _draw_noise(self, batch: TensorBatch) -> Tensor:
+        """Draw noise (N, C, h, w) from N(0, 1) for the generator penalties of a batch, like latents."""
+        rows = len(next(rows for rows in batch.values() if rows is not None))
+        stage = self.stage
+        shape = (rows * distributed.world_size(), stage.image_channels, stage.height, stage.width)
+        names = (self._state.generator_updates, *self._state.make_seed_names(self.drawn))
+        generator = torch_generator(self.experiment.seed, "generator penalties", *names)
+        return self._take_own_rows(torch.randn(shape, generator=generator))
 
     def _differentiate(
-        self, net: str, terms: Terms, batch: TensorBatch, scaler: torch.amp.GradScaler
+        self,
+        net: str,
+        terms: Terms,
+        batch: TensorBatch,
+        scaler: torch.amp.GradScaler,
+        due: tuple[DueGeneratorPenalty, ...],
     ) -> Differentiated:
         """Leave the gradient of the terms' sum, times the scale, in the parameters; return what `minimise` returns."""
         # Gradients of slices add up: each slice counts by its share of the batch.
@@ -258,9 +297,12 @@ class UpdateContext:
         if count > 1 or scaler.is_enabled():
             factor = scaler.scale(torch.full((), 1 / count, device=self._state.device))
 
+        numbers: dict[str, Tensor] = {}
+        if due:
+            numbers = collect_numbers(due, self._state.position, self._state.device)
         results = []
         for piece in slice_batch(batch, count):
-            work = Work(net, terms, piece, self.alpha, factor)
+            work = Work(net, terms, piece, self.alpha, factor, due, numbers)
             if self._compiler is None:
                 results.append(self._run_backward(work))
             else:
@@ -275,8 +317,7 @@ class UpdateContext:
 
     def _run_backward(self, work: Work) -> Differentiated:
         with self.experiment.autocast(self._state.device):
-            G, D = make_network_calls(self.experiment, self._state, work.alpha)
-            losses, kept = work.terms(G, D, work.batch)
+            losses, kept = compute_terms(self.experiment, self._state, work)
             wrong = describe_wrong_terms(losses, f"the function of the {work.net}'s terms")
             if wrong is not None:
                 raise TypeError(wrong)
@@ -290,6 +331,15 @@ class UpdateContext:
         """Return this rank's rows of a batch, on the device."""
         own = batch[distributed.rank() :: distributed.world_size()]
         return own.to(self._state.device, non_blocking=True)
+
+
+def compute_terms(experiment: Experiment, state: TrainState, work: Work) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the losses and kept tensors of a pass, with the terms of its generator penalties."""
+    G, D = make_network_calls(experiment, state, work.alpha)
+    if not work.penalties:
+        return work.terms(G, D, work.batch)
+    recorder = RecordingGenerator(state.generator, work.alpha.get("generator"))
+    return compute_penalised_terms(work.terms, recorder, D, work.batch, work.penalties, work.numbers)
 
 
 def make_network_calls(

@@ -45,6 +45,8 @@ class SkipPGGAN(PGGAN):
         ValueError: A value is out of range.
     """
 
+    images_at_each_stage = True
+
     def __init__(
         self,
         channels: PerStage[int] | None = None,

@@ -7,10 +7,19 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pggan_kit import PerStage, Resampling, Stage, Upsample, check_above, check_at_least
+from pggan_kit import (
+    PerStage,
+    Resampling,
+    Stage,
+    Upsample,
+    check_above,
+    check_at_least,
+    check_between,
+    conv2d,
+    leaky_relu,
+)
 from pggan_kit.components import BatchStatistic
 from pggan_plugins.architectures.head import Head
 from pggan_plugins.architectures.image_fade import ImageSpaceFade
@@ -28,7 +37,7 @@ class Features(NamedTuple):
 
     Attributes:
         maps: (N, C, h, w).
-        styles: (N, W), the mapped latents.
+        styles: (N, L, W), the mapped latents, by layer.
         image: (N, image channels, h, w), summed over the stages so far.
     """
 
@@ -45,7 +54,9 @@ class StyleGAN2(ImageSpaceFade):
     at alpha 0 the function is preserved in any case (given the same noise).
 
     The published network has the resampling [1, 3, 3, 1], does not grow, and is trained with a logistic loss, lazy R1,
-    path length regularisation and mixed styles; the last two are not implemented here.
+    lazy path lengths (`generator_penalties.PathLength`) and mixed styles: in training, the layers from a random one on
+    read the style of a second latent (Karras et al. 2019, section 3.1). Every 3x3 convolution reads a style of its own;
+    a layer to an image shares that of the next stage's first one, as in the published code.
 
     Args:
         channels: Number of maps of each stage's blocks; may be per stage. None: `min(16384 / 2^(level + 1), 512)` with
@@ -55,6 +66,8 @@ class StyleGAN2(ImageSpaceFade):
         mapping_lr_multiplier: Factor of the learning speed of its layers, above 0.
         noise: Whether to add noise after each modulated 3x3 convolution, one number per pixel, times a learned strength
             that starts at 0. It is drawn from torch's default generator, in inference too.
+        style_mixing: Probability with which an image has two styles in training, in [0, 1]; drawn from torch's default
+            generator, as noise is.
         stddev_group: Largest group of D's minibatch statistic.
         conditioning, label_size: Use of labels: see `labels.Conditioning`.
 
@@ -63,6 +76,7 @@ class StyleGAN2(ImageSpaceFade):
     """
 
     separates_batches = True
+    images_at_each_stage = True
 
     def __init__(
         self,
@@ -71,6 +85,7 @@ class StyleGAN2(ImageSpaceFade):
         mapping_layers: int = 8,
         mapping_lr_multiplier: float = 0.01,
         noise: bool = True,
+        style_mixing: float = 0.9,
         stddev_group: int = 4,
         conditioning: str = "none",
         label_size: int = 32,
@@ -80,12 +95,14 @@ class StyleGAN2(ImageSpaceFade):
         for name, value in counts.items():
             check_at_least(name, value, 1)
         check_above("mapping_lr_multiplier", mapping_lr_multiplier, 0)
+        check_between("style_mixing", style_mixing, 0, 1)
 
         self.channels = channels
         self.style_size = style_size
         self.mapping_layers = mapping_layers
         self.mapping_lr_multiplier = mapping_lr_multiplier
         self.noise = noise
+        self.style_mixing = style_mixing
         self.stddev_group = stddev_group
         self.discriminator_layers = Layers("leaky_relu", "none", equalized_lr=True)
         self.conditioning = Conditioning(conditioning, label_size)
@@ -99,7 +116,7 @@ class StyleGAN2(ImageSpaceFade):
         """Return the mapping network, a learned constant, one styled layer and the layer to the first image."""
         latents = self.conditioning.make_latents(latent_size, stage, normalise=True)
         mapping = MappingNetwork(latents, self.style_size, self.mapping_layers, self.mapping_lr_multiplier)
-        return Stem(mapping, self.width(stage), self.style_size, stage, self.noise)
+        return Stem(mapping, self.width(stage), self.style_size, stage, self.noise, self.style_mixing)
 
     def generator_block(self, previous: Stage, stage: Stage, resampling: Resampling) -> nn.Module:
         """Return two styled layers, and the layer to an image that is added to the one before."""
@@ -212,7 +229,7 @@ class ModulatedConv2d(nn.Module):
         x = x * style[:, :, None, None]
         if self.up is not None:
             return self.up.conv2d(x, weight) * factor
-        return F.conv2d(x, weight, padding=weight.shape[-1] // 2) * factor
+        return conv2d(x, weight, padding=weight.shape[-1] // 2) * factor
 
 
 class StyledLayer(nn.Module):
@@ -233,7 +250,7 @@ class StyledLayer(nn.Module):
             n, _, h, w = x.shape
             noise = torch.randn(n, 1, h, w, device=x.device, dtype=x.dtype)
             x = x + self.noise_strength * noise
-        return F.leaky_relu(x + self.bias, LEAK)
+        return leaky_relu(x + self.bias, LEAK)
 
 
 class StyledImage(nn.Module):
@@ -250,21 +267,63 @@ class StyledImage(nn.Module):
         return image
 
 
-class Stem(nn.Module):
-    """The mapping network, and a learned constant, one styled layer and the layer to the first image."""
+def get_style(styles: Tensor, layer: int) -> Tensor:
+    """Return the style (N, W) of a layer from styles (N, L, W); that of the last one where there are fewer layers."""
+    return styles[:, min(layer, styles.shape[1] - 1)]
 
-    def __init__(self, mapping: MappingNetwork, channels: int, style_size: int, stage: Stage, noise: bool) -> None:
+
+class Stem(nn.Module):
+    """The mapping network, and a learned constant, one styled layer and the layer to the first image: a `StyledStem`.
+
+    Args:
+        mapping: The mapping network.
+        channels: Number of maps.
+        style_size: Width W of the styles.
+        stage: The base stage.
+        noise: Whether the layer adds noise.
+        style_mixing: Probability with which an image has two styles in training.
+    """
+
+    def __init__(
+        self,
+        mapping: MappingNetwork,
+        channels: int,
+        style_size: int,
+        stage: Stage,
+        noise: bool,
+        style_mixing: float,
+    ) -> None:
         super().__init__()
         self.mapping = mapping
+        self.style_mixing = style_mixing
         self.constant = nn.Parameter(torch.randn(channels, stage.height, stage.width))
         self.layer = StyledLayer(channels, channels, style_size, noise)
         self.image = StyledImage(channels, stage.image_channels, style_size)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Features:
         """Map latents (N, Z) and labels (N,) | None to the base stage's Features."""
-        styles = self.mapping(latents, labels)
-        maps = self.layer(self.constant.expand(len(styles), -1, -1, -1), styles)
-        return Features(maps, styles, self.image(maps, styles))
+        return self.begin(self.map_latents(latents, labels, blocks=0))
+
+    def map_latents(self, latents: Tensor, labels: Tensor | None, blocks: int) -> Tensor:
+        """Map latents (N, Z) and labels (N,) | None to styles (N, L, W): two for the stem and two for each block."""
+        layers = 2 * (blocks + 1)
+        styles: Tensor = self.mapping(latents, labels)[:, None].expand(-1, layers, -1)
+        if not self.training or self.style_mixing == 0:
+            return styles
+
+        # From a random layer on, another latent's styles; the first layer's are always the first's.
+        count = len(latents)
+        mixed = torch.rand(count, device=latents.device) < self.style_mixing
+        change = torch.randint(1, layers, (count,), device=latents.device)
+        change = torch.where(mixed, change, layers)
+        others = self.mapping(torch.randn_like(latents), labels)[:, None]
+        keeps_first = torch.arange(layers, device=latents.device) < change[:, None]
+        return torch.where(keeps_first[:, :, None], styles, others)
+
+    def begin(self, styles: Tensor) -> Features:
+        """Map styles (N, L, W) to the base stage's Features."""
+        maps = self.layer(self.constant.expand(len(styles), -1, -1, -1), get_style(styles, 0))
+        return Features(maps, styles, self.image(maps, get_style(styles, 1)))
 
 
 class Block(nn.Module):
@@ -276,9 +335,12 @@ class Block(nn.Module):
         self.second = StyledLayer(new, new, style_size, noise)
         self.image = StyledImage(new, stage.image_channels, style_size)
         self.up = resampling.up(stage.image_channels, stage.factor)
+        # The layers before it: two of the stem, of which one is to the image, and two of each block.
+        self.layers_before = 2 * stage.index - 1
 
     def forward(self, features: Features) -> Features:
         """Map the Features of the stage before to those of this one."""
         maps, styles, image = features
-        maps = self.second(self.first(maps, styles), styles)
-        return Features(maps, styles, self.up(image) + self.image(maps, styles))
+        first, second, third = (get_style(styles, self.layers_before + place) for place in range(3))
+        maps = self.second(self.first(maps, first), second)
+        return Features(maps, styles, self.up(image) + self.image(maps, third))

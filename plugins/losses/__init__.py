@@ -7,6 +7,7 @@ from pggan_plugins.losses.hinge import Hinge
 from pggan_plugins.losses.least_squares import LeastSquares
 from pggan_plugins.losses.non_saturating import NonSaturating
 from pggan_plugins.losses.relativistic import Relativistic
+from pggan_plugins.losses.sum import Sum
 from pggan_plugins.losses.wgan_gp import WGANGP
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "LeastSquares",
     "NonSaturating",
     "Relativistic",
+    "Sum",
 ]
 
 WGANGP_PENALTIES = "[@penalties.GradientPenalty(), @penalties.Drift()]"
@@ -32,5 +34,6 @@ def components() -> list[Component]:
         Component("losses", "BinaryCrossEntropy", BinaryCrossEntropy),
         Component("losses", "LeastSquares", LeastSquares),
         Component("losses", "Relativistic", Relativistic),
+        Component("losses", "Sum", Sum),
         Component("losses", "AuxiliaryClassifier", AuxiliaryClassifier, {"loss": "@losses.Hinge()"}),
     ]

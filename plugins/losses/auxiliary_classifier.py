@@ -17,7 +17,8 @@ class AuxiliaryClassifier:
     architecture with `conditioning = 'auxiliary'`.
 
     Args:
-        loss: The adversarial loss. In configs the default is `losses.Hinge`.
+        loss: The adversarial loss. In configs the default is `losses.Hinge`. None for the classifier's term alone, as a
+            part of `losses.Sum`.
         weight: Factor of D's cross-entropy, at least 0.
         generator_weight: Factor of G's cross-entropy, at least 0. None: the same as `weight`.
         classify_fakes: Whether D also learns the classes of fakes, as in Odena et al.
@@ -27,7 +28,11 @@ class AuxiliaryClassifier:
     """
 
     def __init__(
-        self, loss: Loss, weight: float = 1.0, generator_weight: float | None = None, classify_fakes: bool = False
+        self,
+        loss: Loss | None,
+        weight: float = 1.0,
+        generator_weight: float | None = None,
+        classify_fakes: bool = False,
     ) -> None:
         for name, value in (("weight", weight), ("generator_weight", generator_weight)):
             check_at_least(name, value, 0)
@@ -42,12 +47,12 @@ class AuxiliaryClassifier:
     @property
     def needs_real(self) -> bool:
         """Whether the adversarial loss needs the scores of reals for G."""
-        return self.loss.needs_real
+        return self.loss is not None and self.loss.needs_real
 
     @property
     def penalties(self) -> Sequence[Penalty]:
         """The penalties of the adversarial loss."""
-        return self.loss.penalties
+        return self.loss.penalties if self.loss is not None else ()
 
     def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
         """Return the loss's terms and `class`: `weight` times the cross-entropy of reals, and of fakes if they count.
@@ -58,7 +63,8 @@ class AuxiliaryClassifier:
         class_loss = compute_class_loss(real)
         if self.classify_fakes:
             class_loss = class_loss + compute_class_loss(fake)
-        return {**self.loss.discriminator(real, fake), "class": self.weight * class_loss}
+        terms = self.loss.discriminator(real, fake) if self.loss is not None else {}
+        return {**terms, "class": self.weight * class_loss}
 
     def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
         """Return the loss's terms and `class`: `generator_weight` times the cross-entropy of fakes.
@@ -66,7 +72,8 @@ class AuxiliaryClassifier:
         Raises:
             ConfigError: D gives no class logits, or there are no labels.
         """
-        return {**self.loss.generator(fake, real), "class": self.generator_weight * compute_class_loss(fake)}
+        terms = self.loss.generator(fake, real) if self.loss is not None else {}
+        return {**terms, "class": self.generator_weight * compute_class_loss(fake)}
 
 
 def compute_class_loss(scores: Scores) -> Tensor:

@@ -328,6 +328,25 @@ def test_lazy_penalties_make_kinds_of_iterations(rig: Callable[..., Rig], every:
     assert kinds == pytest.approx({each: iterations.count(each) / every for each in iterations})
 
 
+@pytest.mark.parametrize(("every", "own", "critics"), [(1, 2, 1), (4, 3, 1), (4, 2, 2), (3, 4, 2)])
+def test_lazy_generator_penalties_make_kinds_too(rig: Callable[..., Rig], every: int, own: int, critics: int) -> None:
+    """They are due by updates of G, of which an iteration has one."""
+    lines = ("losses.Hinge.penalties = [@penalties.R1()]", f"penalties.R1.every = {every}")
+    penalty = ("train.generator_penalties = [@generator_penalties.ModeSeeking()]",
+               f"generator_penalties.ModeSeeking.every = {own}")  # fmt: skip
+    one = rig(*lines, *penalty, f"updates.Alternating.n_critic = {critics}")
+    one.step()
+    kinds = {}
+    for share, update in one.list_kinds():
+        one.step(update)
+        due = ["Loss/discriminator/R1" in one.losses, "Loss/generator/ModeSeeking" in one.losses]
+        counted = 0 if not due[0] else one.losses["Loss/discriminator/R1"].numel()
+        kinds[counted, due[1], update] = share
+    assert sum(kinds.values()) == pytest.approx(1)
+    assert sum(share for (_, due, _), share in kinds.items() if due) == pytest.approx(1 / own)
+    assert sum(share * count for (count, _, _), share in kinds.items()) == pytest.approx(critics / every)
+
+
 def test_a_rig_is_in_the_middle_of_its_fade(rig: Callable[..., Rig]) -> None:
     soft = rig(index=1, fading=True)
     assert {path: float(alpha) for path, alpha in soft.alphas.items()} == dict.fromkeys(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import pggan_kit.testing as suites
-from pggan_kit import Quantity, Scores, check_at_least, hookimpl
+from pggan_kit import Fakes, Quantity, Scores, check_at_least, generator_gradients, hookimpl
 from pggan_kit.components import Trial
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Position
@@ -36,6 +36,40 @@ class SquaredScores:
 
     def __call__(self, critic: Any, real: Tensor, fake: Tensor, rs: Scores, fs: Scores, mix: Tensor) -> Tensor:
         return image_gradients(critic, real).square().sum((1, 2, 3)).mean() + rs.score.square().mean()
+
+
+class Contrast:
+    """A sound generator penalty, with a memory."""
+
+    needs_noise = True
+
+    def __init__(self, weight: float = 1.0, every: int = 1) -> None:
+        check_at_least("weight", weight, 0)
+        self.weight = weight
+        self.every = every
+        self.memory = torch.zeros(())
+
+    def __call__(self, fakes: Fakes) -> Tensor:
+        assert fakes.noise is not None and fakes.memory is not None and fakes.styles is not None
+        gradients = generator_gradients((fakes.images * fakes.noise).sum(), fakes.styles)
+        sizes = gradients.square().sum((1, 2)) + fakes.images.square().mean((1, 2, 3))
+        fakes.measure(sizes)
+        return (sizes - fakes.memory).square().mean()
+
+    def remember(self, mean: Tensor) -> None:
+        self.memory = torch.lerp(self.memory, mean, 0.1)
+
+    @hookimpl
+    def before_run(self) -> None:
+        self.memory = torch.zeros(())
+
+    @hookimpl
+    def save_state(self) -> dict[str, Tensor]:
+        return {"memory": self.memory}
+
+    @hookimpl
+    def load_state(self, saved: dict[str, Tensor]) -> None:
+        self.memory = saved["memory"]
 
 
 class Flip:
@@ -123,6 +157,7 @@ SOUND: dict[type[suites.Suite], Callable[[], Any]] = {
     suites.ResamplingSuite: Area,
     suites.LossSuite: ToyLoss,
     suites.PenaltySuite: SquaredScores,
+    suites.GeneratorPenaltySuite: Contrast,
     suites.AugmentationSuite: Flip,
     suites.CurveSuite: SpentShare,
     suites.OptimizerSuite: ToyOptimizer,

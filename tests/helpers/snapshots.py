@@ -17,6 +17,7 @@ def snapshot_at(images: int, **changes: Any) -> Snapshot:
         steps=images,
         starts=(0,),
         discriminator_updates=images,
+        generator_updates=images,
         last_tick=0,
         phase=STABLE,
         bridged={"generator": False, "discriminator": False},

@@ -18,7 +18,8 @@ from pggan_kit.runs.snapshot import SavedMeans, Snapshot
 from pggan_kit.testing.support import are_equal
 
 KEYS = [
-    "format", "images", "steps", "starts", "discriminator_updates", "last_tick", "phase", "bridged", "generator",
+    "format", "images", "steps", "starts", "discriminator_updates", "generator_updates", "last_tick", "phase",
+    "bridged", "generator",
     "discriminator", "averages", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds",
     "warned_stage", "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha",
     "calibration_labels", "best", "changes", "forever", "between_ticks",
@@ -59,7 +60,7 @@ def test_a_snapshot_comes_back_from_its_content() -> None:
         "best": {"metric": "FID", "value": 2.0, "images": 8, "stage": 1, "size": "8x8"},
         "changes": [{"images": 8, "bindings": {"train.seed": ["0", None]}}],
     }  # fmt: skip
-    snapshot = snapshot_at(9, steps=3, discriminator_updates=5, last_tick=7, **changes)
+    snapshot = snapshot_at(9, steps=3, discriminator_updates=5, generator_updates=2, last_tick=7, **changes)
     read = Snapshot.from_content(snapshot.content())
     assert are_equal(read.content(), snapshot.content())
     for entry in set(KEYS) - {"format", "means"}:
@@ -82,6 +83,7 @@ def test_an_entry_that_is_missing_is_named_or_has_a_default(name: str) -> None:
 IMPOSSIBLE: list[tuple[str, Any]] = [
     ("images", -1), ("images", True), ("images", 8.0), ("steps", "8"), ("starts", []), ("starts", [4]),
     ("starts", [0, True]), ("starts", (0,)), ("discriminator_updates", -1), ("last_tick", None), ("phase", "other"),
+    ("generator_updates", 0.5),
     ("phase", []), ("bridged", {"generator": 1}), ("generator", {"weight": "x"}), 
     ("averages", {}), ("averages", {"a": {1: torch.ones(1)}}),
     ("discriminator", torch.ones(2)), ("optimizers", {"both": 3}), ("optimizer_classes", {"both": None}),

@@ -25,6 +25,7 @@ from pggan_kit.testing.toys import ToyLoss, ToySampler
 from pggan_kit.training.non_finite import Guard, NonFiniteError
 from pggan_kit.training.step import UpdateContext
 from pggan_plugins.architectures import PGGAN
+from pggan_plugins.generator_penalties import ModeSeeking, PathLength
 from pggan_plugins.growth import FreezeOld
 from pggan_plugins.losses import WGANGP, NonSaturating
 from pggan_plugins.optimizers import Adam
@@ -54,9 +55,11 @@ def trained(folder: Path, saved: dict[str, Any] | None = None) -> dict[str, Any]
     """
     torch.set_default_dtype(torch.float64)
     try:
-        parts = choose_arguments(WGANGP([GradientPenalty(), Drift()]))
+        lengths = PathLength(every=2)
+        penalties = [lengths, ModeSeeking(0.1)]
+        parts = {**choose_arguments(WGANGP([GradientPenalty(), Drift()])), "generator_penalties": penalties}
         parts["growth"] = FreezeOld(images=BATCH, nets=("generator", "discriminator"))
-        run = train_tiny(object(), "nobody", folder, parts, saved)
+        run = train_tiny(lengths, "lengths", folder, parts, saved)
         return {**summarize_run(run), "stats": run.files.stats()}
     finally:
         torch.set_default_dtype(torch.float32)
@@ -223,6 +226,7 @@ def test_what_is_logged_is_of_all_ranks(reports: list[dict[str, Any]], alone: di
     for ours, theirs in zip(reports[0]["trained"]["stats"], alone["stats"], strict=True):
         tags = [tag for tag in theirs if tag.startswith(("Loss/", "Scores/"))]
         assert {"Loss/generator/wasserstein", "Scores/real", "Scores/real_sign"} <= set(tags)
+        assert {"Loss/generator/PathLength", "Loss/generator/ModeSeeking"} & set(tags)
         for tag in tags:
             assert ours[tag] == pytest.approx(theirs[tag], rel=1e-5, abs=1e-7), tag
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.defects import Defect, Defects, HalfGradient, SquaredScores, check_reported, name_case
+from helpers.defects import Contrast, Defect, Defects, HalfGradient, SquaredScores, check_reported, name_case
 from torch import Tensor
 
 import pggan_kit.testing as suites
-from pggan_kit import Scores
+from pggan_kit import Fakes, Scores, generator_gradients
 from pggan_kit.testing.toys import ToyDataset, ToyLoss
 from pggan_kit.training.step import image_gradients
 
@@ -133,6 +133,70 @@ class WeighsItself(SquaredScores):
 class RootOfZero(SquaredScores):
     def __call__(self, critic: Any, real: Tensor, fake: Tensor, rs: Scores, fs: Scores, mix: Tensor) -> Tensor:
         return (image_gradients(critic, real).square().sum((1, 2, 3)).sqrt() - 1).square().mean()
+
+
+def generator_penalty_defect(method: str, says: str) -> Callable[[Any], Any]:
+    return defect(suites.GeneratorPenaltySuite, method, says)
+
+
+@generator_penalty_defect("test_value", "is no 0-dim tensor")
+class OnePerFake(Contrast):
+    def __call__(self, fakes: Fakes) -> Tensor:
+        return fakes.images.square().mean((1, 2, 3))
+
+
+@generator_penalty_defect("test_gradients_flow", "nothing is penalised")
+class DetachedFakes(Contrast):
+    def __call__(self, fakes: Fakes) -> Tensor:
+        return super().__call__(fakes).detach()
+
+
+@generator_penalty_defect("test_gradcheck", "as a function of G's weights: its gradient is not its derivative")
+class FirstOrderOfFakes(Contrast):
+    """The usual mistake: gradients taken without create_graph."""
+
+    def __call__(self, fakes: Fakes) -> Tensor:
+        (gradient,) = torch.autograd.grad(fakes.images.sum(), fakes.latents, retain_graph=True)
+        return gradient.square().sum(1).mean() + 0 * fakes.images.sum()
+
+
+@generator_penalty_defect("test_is_a_mean", "it must be a mean over samples, or over pairs")
+class SumOverFakes(Contrast):
+    def __call__(self, fakes: Fakes) -> Tensor:
+        return fakes.images.square().sum()
+
+
+@generator_penalty_defect("test_leaves_weight_to_the_core", "so they count twice")
+class WeighsItsFakes(Contrast):
+    def __call__(self, fakes: Fakes) -> Tensor:
+        return self.weight * super().__call__(fakes)
+
+
+@generator_penalty_defect("test_flat_generator", "a norm has no derivative at 0")
+class RootOfFlatFakes(Contrast):
+    def __call__(self, fakes: Fakes) -> Tensor:
+        gradients = generator_gradients(fakes.images.sum(), fakes.latents)
+        return (gradients.square().sum(1).sqrt() - 1).square().mean()
+
+
+@generator_penalty_defect("test_memory", "which `remember` alone may")
+class RemembersInTheCall(Contrast):
+    def __call__(self, fakes: Fakes) -> Tensor:
+        value = super().__call__(fakes)
+        self.remember(value.detach().float())
+        return value
+
+
+@generator_penalty_defect("test_memory", "passes no numbers")
+class MeasuresNothing(Contrast):
+    def __call__(self, fakes: Fakes) -> Tensor:
+        return fakes.images.square().mean()
+
+
+@generator_penalty_defect("test_memory", "does not change the 0-dim memory")
+class ForgetsAtOnce(Contrast):
+    def remember(self, mean: Tensor) -> None:
+        pass
 
 
 def dataset_defect(method: str, says: str) -> Callable[[Any], Any]:

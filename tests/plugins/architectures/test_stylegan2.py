@@ -33,6 +33,8 @@ class TestPublished(ArchitectureSuite):
         {"style_size": 0},
         {"mapping_layers": 0},
         {"mapping_lr_multiplier": 0.0},
+        {"style_mixing": 1.5},
+        {"style_mixing": -0.1},
         {"stddev_group": 0},
         {"conditioning": "labels"},
         {"label_size": 0},
@@ -61,6 +63,7 @@ def make_networks(
             net.grow(stage, bridged and stage is stages[-1])
         perturb(net)
         net.double()
+        net.eval()
     return nets
 
 
@@ -170,7 +173,7 @@ def test_the_lr_multiplier_does_not_change_the_first_function() -> None:
     for multiplier in (0.01, 1.0):
         stage = make_stages((4,), 1)[0]
         architecture = StyleGAN2(channels=4, mapping_lr_multiplier=multiplier, **SMALL)
-        images.append(Generator(architecture, Area(), Area(), 0, 8, stage)(draw_noise(3, 8)))
+        images.append(Generator(architecture, Area(), Area(), 0, 8, stage).eval()(draw_noise(3, 8)))
     torch.testing.assert_close(images[0], images[1])
 
 
@@ -220,6 +223,69 @@ def test_noise_starts_without_effect_and_differs_between_samples_and_calls() -> 
     torch.testing.assert_close(generator(z), generator(z))
     fresh = Generator(StyleGAN2(channels=4, **SMALL), Area(), Area(), 0, 5, make_stages((4,))[0])
     assert float(fresh.stem.layer.noise_strength.detach()) == 0.0
+
+
+def grow_mixing(style_mixing: float) -> Generator:
+    """Return a generator of 4x4, 8x8 and 16x16 in training mode: six layers read styles."""
+    stages = make_stages((4, 8, 16), 1)
+    architecture = StyleGAN2(channels=4, noise=False, style_mixing=style_mixing, **SMALL)
+    net = Generator(architecture, Area(), Area(), 0, 5, stages[0])
+    for stage in stages[1:]:
+        net.grow(stage, False)
+    return net
+
+
+def test_styles_are_mixed_from_a_random_layer_on() -> None:
+    """As often as asked, uniformly over layers 1 to 5, with another latent's style, and only in training."""
+    net = grow_mixing(0.9)
+    count = 4000
+    latents = draw_noise(1, 5).expand(count, 5)
+    torch.manual_seed(0)
+    styles = net.map_latents(latents)
+    own = net.eval().map_latents(latents)
+    assert styles is not None and own is not None and styles.shape == own.shape == (count, 6, 6)
+    assert bool((own == own[:, :1]).all()), "in inference mode all layers have one style"
+
+    # The first layer that differs from the latent's own style; all before it are equal, and all after it alike.
+    differs = (styles != own).any(2)
+    mixed = differs.any(1)
+    assert not differs[:, 0].any()
+    assert float(mixed.double().mean()) == pytest.approx(0.9, abs=0.02)
+    assert torch.equal(differs.int().sort(1).values, differs.int())
+    changes = 6 - differs[mixed].sum(1)
+    counts = torch.bincount(changes, minlength=6)[1:].double()
+    assert float((counts / counts.sum() - 0.2).abs().max()) < 0.03
+    last = styles[mixed][:, -1]
+    assert len(last.unique(dim=0)) == len(last), "each image has a second latent of its own"
+    first = torch.arange(6) >= changes[:, None]
+    assert torch.equal(styles[mixed][first], last.repeat_interleave(6 - changes, 0))
+
+
+def test_without_mixing_training_is_inference() -> None:
+    net = grow_mixing(0.0)
+    latents = draw_noise(3, 5)
+    torch.testing.assert_close(net(latents), net.eval()(latents), rtol=0, atol=0)
+
+
+def test_each_layer_reads_its_own_style() -> None:
+    """A style changes its layer and those after it; a layer to an image shares that of the next stage's first one."""
+    net = grow_mixing(0.9).eval()
+    perturb(net)
+    latents = draw_noise(2, 5)
+    styles = net.map_latents(latents)
+    assert styles is not None
+    before = net.synthesise(latents, styles=styles, record=True)
+    for layer in range(6):
+        moved = styles.clone()
+        moved[:, layer] += 1
+        after = net.synthesise(latents, styles=moved, record=True)
+        changed = [
+            (not torch.equal(a.maps, b.maps), not torch.equal(a.image, b.image))
+            for a, b in zip(before.features, after.features, strict=True)
+        ]
+        # Style 2k - 1 and 2k are of stage k's convolutions, 2k + 1 of its layer to the image.
+        wanted = [((layer + 1) // 2 <= stage, layer // 2 <= stage) for stage in range(3)]
+        assert changed == wanted, layer
 
 
 CONFIG = TINY.replace("PGGAN", "StyleGAN2")
