@@ -109,7 +109,7 @@ class Architecture(Protocol):
 
     Each method is called with torch's generator seeded for that piece, so that variants share their initial weights.
 
-    Two optional members tell the core more:
+    Optional members tell the core more:
 
     `separates_batches` (a bool) says that the discriminator gives several batches in one call the scores that each
     would get alone. Its layers then draw no random numbers and keep no state, and where they look across samples they
@@ -118,6 +118,11 @@ class Architecture(Protocol):
     `batch_statistics(stage, samples) -> Sequence[BatchStatistic]` lists what the networks of a stage compute over the
     samples of a call in training. `pggan-kit plan` and `train` warn where a statistic is computed over one sample. It
     raises a ValueError where the networks cannot be trained with that many samples.
+
+    `inherit_to_image(old, new, block)` and `inherit_from_image(old, new, block)` are called when G or D has grown, with
+    the layer to or from images of the stage before, the new one, and the new block. They may set the weights of the new
+    two so that the network goes on with its function after a hard switch too. They draw no random numbers, and leave
+    the old layer, which a bridge may keep, as it is.
 
     Attributes:
         preserves_function: Whether a network that has just grown computes, at alpha 0, what it computed before.
