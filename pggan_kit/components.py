@@ -110,7 +110,7 @@ class Architecture(Protocol):
 
     Each method is called with torch's generator seeded for that piece, so that variants share their initial weights.
 
-    Three optional members tell the core more:
+    Optional members tell the core more:
 
     `separates_batches` (a bool) says that the discriminator gives several batches in one call the scores that each
     would get alone. Its layers then draw no random numbers and keep no state, and where they look across samples they
@@ -124,6 +124,10 @@ class Architecture(Protocol):
     has no parameters, reads an image from the features of any stage. `Fakes.stage_images` has them.
 
     The stem of G may be a `StyledStem`, whose latents are mapped to styles first.
+    `inherit_to_image(old, new, block)` and `inherit_from_image(old, new, block)` are called when G or D has grown, with
+    the layer to or from images of the stage before, the new one, and the new block. They may set the weights of the new
+    two so that the network goes on with its function after a hard switch too. They draw no random numbers, and leave
+    the old layer, which a bridge may keep, as it is.
 
     Attributes:
         preserves_function: Whether a network that has just grown computes, at alpha 0, what it computed before.

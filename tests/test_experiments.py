@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import Result
+from helpers.hugging_face import Rows, install_library
 from helpers.paths import ROOT
 from helpers.syncing import watched
 from PIL import Image
@@ -31,12 +32,8 @@ SMALL = [
     "schedule.stable_images = '2 steps'",
     "schedule.total_images = None",
 ]
-FOR_A_GPU = [
-    "schedule.sizes = (4, 8, 16)",
-    "schedule.batch_size = 4",
-    "architectures.PGGAN.channels = 8",
-    "updates.Alternating.n_critic = 1",
-]
+FOR_A_GPU = ["schedule.batch_size = 4", "updates.Alternating.n_critic = 1"]
+"""Bindings that make a step of a large experiment small."""
 
 
 class Phases:
@@ -65,14 +62,55 @@ def named(path: Path) -> str:
     return str(path.relative_to(EXPERIMENTS))
 
 
+@pytest.fixture
+def given(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[str]]:
+    """Return a function that makes the data that a file asks for, and returns the bindings that name them."""
+
+    def make_data(path: Path) -> list[str]:
+        macros = {binding.name for binding in configs.read_config(path).bindings}
+        bindings = []
+        if "FOLDER" in macros:
+            bindings.append(f"FOLDER = {str(pictures)!r}")
+        if "FILE" in macros:
+            file = tmp_path / "digits.npy"
+            np.save(file, np.random.default_rng(0).integers(0, 255, (40, 28, 28, 1), dtype=np.uint8))
+            bindings.append(f"FILE = {str(file)!r}")
+        if "DATA_SET" in macros:
+            pngs = [picture.read_bytes() for picture in sorted(pictures.iterdir())]
+            rows = Rows([{"bytes": png} for png in pngs], list(range(len(pngs))))
+            install_library(monkeypatch, {"digits": rows})
+        return bindings
+
+    return make_data
+
+
+def list_plugins(path: Path) -> list[str]:
+    """Return the plugin that lies beside a file, as its first lines say."""
+    plugin = path.with_suffix(".py")
+    return [str(plugin)] if plugin.exists() else []
+
+
+def shrink(path: Path) -> list[str]:
+    """Return bindings that make a large experiment small: few stages, narrow networks, small batches, little data."""
+    if "Needs a GPU" not in path.read_text() and not uses_a_folder(path):
+        return []
+    small = list(FOR_A_GPU)
+    if uses_a_folder(path):
+        small.append("schedule.sizes = (4, 8, 16)")
+    text = configs.read_config(path).text()
+    if "@datasets.StackedMNIST()" in text:
+        small.append("datasets.StackedMNIST.length = 100")
+    architecture = "R3GAN" if "@architectures.R3GAN()" in text else "PGGAN"
+    return [*small, f"architectures.{architecture}.channels = 8"]
+
+
 def test_there_are_experiments() -> None:
     assert {"mnist.gin", "tutorial_mnist.gin", "celebahq_paper.gin", "table1/h.gin"} <= set(map(named, FILES))
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_it_checks_as_it_is(path: Path, pictures: Path) -> None:
-    folder = [f"FOLDER = {str(pictures)!r}"] if uses_a_folder(path) else []
-    prepared = prepare(path, folder)
+def test_it_checks_as_it_is(path: Path, given: Callable[[Path], list[str]]) -> None:
+    prepared = prepare(path, given(path), list_plugins(path))
     schedule = prepared.schedule()
     assert schedule.total >= schedule.stages[-1].batch_size
     assert prepared.list_warnings(schedule) == [], "a statistic of a batch is computed over one sample"
@@ -84,14 +122,12 @@ def test_it_checks_as_it_is(path: Path, pictures: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_it_trains_two_steps_in_each_phase_and_no_step_waits(
-    path: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, given: Callable[[Path], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = watched(monkeypatch)
-    bindings = list(SMALL)
-    if uses_a_folder(path):
-        bindings += [f"FOLDER = {str(pictures)!r}", *FOR_A_GPU]
     phases = Phases()
-    run = train(path, bindings, run_dir=tmp_path / "run", plugins=[phases])
+    bindings = [*SMALL, *given(path), *shrink(path)]
+    run = train(path, bindings, run_dir=tmp_path / "run", plugins=[phases, *list_plugins(path)])
     stages = len(run.schedule.stages)
     grown = {(stage, phase): 2 for stage in range(1, stages) for phase in ("fade", "stable")}
     assert phases.steps == {(0, "stable"): 2, **grown}

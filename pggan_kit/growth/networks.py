@@ -224,6 +224,9 @@ class Generator(GrowingNetwork):
         self.blocks[str(stage.index)] = self.architecture.generator_block(previous, stage, self.resampling)
         self.seed_piece("to_image", stage)
         self.to_image = self.architecture.to_image(stage)
+        inherit = getattr(self.architecture, "inherit_to_image", None)
+        if inherit is not None:
+            inherit(old_to_image, self.to_image, self.blocks[str(stage.index)])
 
         # The old path, whose layer to the image would otherwise be dropped.
         if bridged:
@@ -425,6 +428,9 @@ class Discriminator(GrowingNetwork):
         self.blocks[str(stage.index)] = self.architecture.discriminator_block(stage, previous, self.resampling)
         self.seed_piece("from_image", stage)
         self.from_image = self.architecture.from_image(stage)
+        inherit = getattr(self.architecture, "inherit_from_image", None)
+        if inherit is not None:
+            inherit(old_from_image, self.from_image, self.blocks[str(stage.index)])
 
         # The old path, whose layer from the image would otherwise be dropped.
         if bridged:

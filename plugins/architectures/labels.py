@@ -38,7 +38,7 @@ class Conditioning:
         Raises:
             SettingError: The architecture is conditional, and the data set has no labels.
         """
-        return LabelledLatents(latent_size, self._count_classes(stage), self.label_size, normalise)
+        return LabelledLatents(latent_size, self.count_classes(stage), self.label_size, normalise)
 
     def make_scores(self, features: int, stage: Stage, make_dense: Callable[..., nn.Module]) -> LabelledScores:
         """Return the module that makes D's output from a score, features and labels.
@@ -52,14 +52,19 @@ class Conditioning:
         Raises:
             SettingError: The architecture is conditional, and the data set has no labels.
         """
-        classes = self._count_classes(stage)
+        classes = self.count_classes(stage)
         if not classes:
             return LabelledScores(None, self.kind)
         # The projection's weights are embeddings, which have no bias.
         by_class = make_dense(features, classes, gain=1.0, bias=self.kind == "auxiliary")
         return LabelledScores(by_class, self.kind)
 
-    def _count_classes(self, stage: Stage) -> int:
+    def count_classes(self, stage: Stage) -> int:
+        """Return the number of classes to condition on; 0 without conditioning.
+
+        Raises:
+            SettingError: The architecture is conditional, and the data set has no labels.
+        """
         if self.kind == "none":
             return 0
         if not stage.classes:

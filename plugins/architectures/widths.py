@@ -17,18 +17,19 @@ def check_channels(channels: PerStage[int] | None) -> None:
     check_at_least("channels", channels, 1)
 
 
-def choose_width(stage: Stage, channels: PerStage[int] | None, base: int) -> int:
+def choose_width(stage: Stage, channels: PerStage[int] | None, base: int, most: int = MAX_CHANNELS) -> int:
     """Return the number of maps of a stage's blocks.
 
     Args:
         stage: The stage.
-        channels: Number of maps, may be per stage. None: `min(base / 2^(index + 1), 512)`, and at least 1.
+        channels: Number of maps, may be per stage. None: `min(base / 2^(index + 1), most)`, and at least 1.
         base: Numerator of that formula.
+        most: Maximum of that formula.
 
     Raises:
         SettingError: `channels` has no value for this stage.
     """
     if channels is None:
-        width = min(base // 2 ** (stage.index + 1), MAX_CHANNELS)
+        width = min(base // 2 ** (stage.index + 1), most)
         return max(1, width)
     return values_per_stage("channels", channels, [(stage.height, stage.width)])[0]

@@ -40,11 +40,11 @@ from pggan_kit.training.compiler import (
     replays_graphs,
     translate_to_machine_code,
 )
-from pggan_plugins.architectures import PGGAN, StyleGAN2
+from pggan_plugins.architectures import PGGAN, R3GAN, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
 from pggan_plugins.curves import Linear, WarmUp
 from pggan_plugins.losses import WGANGP, Relativistic
-from pggan_plugins.penalties import R1, Drift
+from pggan_plugins.penalties import R1, R2, Drift
 from pggan_plugins.updates import Alternating
 
 
@@ -68,7 +68,7 @@ CHOICES: dict[str, Callable[[], dict[str, Any]]] = {
     "the paper": dict,
     "pooled first": lambda: {"architecture": PGGAN(4, pool="before_activation")},
     "lazy penalty": lambda: {"loss": LAZY()},
-    "needs reals": lambda: {"loss": Relativistic([R1()])},
+    "needs reals": lambda: {"architecture": R3GAN(4, group_size=4), "loss": Relativistic([R1(), R2()])},
     "noise and random numbers": lambda: {"architecture": StyleGAN2(4), "augmentation": DiffAugment()},
     "micro-batches": lambda: {"micro_batch": 2},
     "moving weights": lambda: {"loss": WGANGP([R1(Linear(10.0, 1.0)), Drift({4: WarmUp(0.1, 20)})]), "micro_batch": 2},

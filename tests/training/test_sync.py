@@ -18,7 +18,7 @@ from pggan_kit import Scores
 from pggan_kit.testing.support import SyncWatch
 from pggan_kit.testing.tiny_runs import train_tiny
 from pggan_kit.testing.toys import ToyDataset, ToyLoss
-from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2
+from pggan_plugins.architectures import PGGAN, R3GAN, ResNet, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
 from pggan_plugins.curves import Linear
 from pggan_plugins.growth import WarmUpNew
@@ -33,7 +33,11 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "resnet": lambda: {"architecture": ResNet(channels=4), "loss": Hinge()},
     "stylegan2": lambda: {"architecture": StyleGAN2(channels=4), "loss": NonSaturating([R1(every=2)])},
     "adaptive": lambda: {"augmentation": ADA(interval=4, p=0.5), "loss": NonSaturating()},
-    "augmented": lambda: {"augmentation": DiffAugment(), "loss": Relativistic([R1()])},
+    "augmented": lambda: {
+        "architecture": R3GAN(channels=4, group_size=4),
+        "augmentation": DiffAugment(),
+        "loss": Relativistic([R1()]),
+    },
     "classes": lambda: {
         "architecture": PGGAN(channels=4, conditioning="auxiliary"),
         "dataset": ToyDataset(classes=3),

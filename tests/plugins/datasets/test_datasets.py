@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.hugging_face import Rows, install_library
 from helpers.paths import ROOT
 from PIL import Image
 
@@ -818,37 +819,6 @@ def test_torch_items_are_fetched_one_at_a_time(tmp_path: Path) -> None:
 # HuggingFace, against a stand-in for its library
 
 
-class Rows:
-    """The methods of a `datasets.Dataset` that the plugin uses."""
-
-    _fingerprint = "abc"
-
-    def __init__(self, cells: list[Any], labels: list[int], features: dict[str, Any]) -> None:
-        self.cells = cells
-        self.labels = labels
-        self.features = features
-        self.column_names = ["image", "label"]
-        self.decoded = True
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    def __getitem__(self, key: Any) -> Any:
-        if key == "label":
-            return self.labels
-        assert not self.decoded, "the library would decode without a limit"
-        return {"image": self.cells[key]}
-
-    def select_columns(self, names: list[str]) -> Rows:
-        assert names == ["image"]
-        return self
-
-    def cast_column(self, name: str, feature: Any) -> Rows:
-        assert (name, feature) == ("image", ("Image", False))
-        self.decoded = False
-        return self
-
-
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rows:
     save(tmp_path / "a.png", gradient())
@@ -859,18 +829,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rows:
         None,
         {"bytes": b"junk"},
     ]
-    rows = Rows(cells, [0, 2, 1, 0], {"label": types.SimpleNamespace(num_classes=5)})
-
-    def load_dataset(path: str, split: str) -> Rows:
-        if path == "missing":
-            raise FileNotFoundError("no such data set")
-        assert (path, split) == ("some/set", "train")
-        return rows
-
-    library = types.ModuleType("datasets")
-    library.load_dataset = load_dataset  # type: ignore[attr-defined]
-    library.Image = lambda decode: ("Image", decode)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "datasets", library)
+    rows = Rows(cells, [0, 2, 1, 0])
+    rows.features = {"label": types.SimpleNamespace(num_classes=5)}
+    install_library(monkeypatch, {"some/set": rows})
     return rows
 
 
