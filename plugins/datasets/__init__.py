@@ -17,4 +17,5 @@ __all__ = ["MNIST", "Arrays", "HuggingFace", "ImageFolder", "StackedMNIST", "Tor
 @hookimpl
 def components() -> list[Component]:
     """Return the data sets of this package, which configs name `datasets.<name>`."""
-    return [Component("datasets", cls.__name__, cls) for cls in (MNIST, StackedMNIST, ImageFolder, Arrays, Torch, HuggingFace)]
+    datasets = (MNIST, StackedMNIST, ImageFolder, Arrays, Torch, HuggingFace)
+    return [Component("datasets", cls.__name__, cls) for cls in datasets]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ImageFolder:
-    """PNG, JPEG, WebP, BMP and TIFF files in a folder and its sub-folders, or in a ZIP file, in the order of their paths.
+    """PNG, JPEG, WebP, BMP and TIFF files in a folder and its sub-folders, or in a ZIP, in the order of their paths.
 
     Images may be of any mode and differ in size. Transparent ones are composited on `background`, 16-bit ones scaled
     to 8 bits, and all are rotated as their EXIF says. Hidden files and folders, links to folders and files of other

@@ -30,7 +30,7 @@ WANTED = "name a file of DINOv2 without registers, small, base or large, as timm
 class DINOv2:
     """The class token of DINOv2 (Oquab et al. 2023), in float32: 384 features of ViT-S/14, 768 of B, 1,024 of L.
 
-    Stein et al. 2023 find that distances in the features of ViT-L/14 agree better with people than those in Inception's.
+    Stein et al. 2023 find that distances in the features of ViT-L/14 agree better with people than Inception's do.
     Images are resized to 224x224 (bicubic, with antialiasing) and normalised as ImageNet; gray is repeated in all three
     channels. Position embeddings are resized as in DINOv2's own code. Needs the extra `metrics`.
 
@@ -52,7 +52,7 @@ class DINOv2:
         path = Path(weights).expanduser()
         self._net = build_network(_load_weights(path), path)
 
-        patch = self._net.patch_embed["proj"].kernel_size[0]
+        patch = self._net.patch
         if size % patch:
             raise SettingError("size", f"must be a multiple of {patch}, the pixels of a patch's side, and is {size}")
         self.size = size
@@ -90,9 +90,7 @@ def _load_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights = load_file(path)
     except Exception as error:  # the library raises errors of its own
-        raise DataError(
-            f"features.DINOv2.weights: {path} cannot be read as safetensors ({error}): {WANTED}"
-        ) from error
+        raise DataError(f"features.DINOv2.weights: {path} cannot be read as safetensors ({error}): {WANTED}") from error
     return {name: value.float() for name, value in weights.items() if name != UNUSED}
 
 

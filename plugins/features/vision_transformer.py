@@ -29,6 +29,7 @@ class VisionTransformer(nn.Module):
 
     def __init__(self, width: int, depth: int, hidden: int, patch: int, grid: int) -> None:
         super().__init__()
+        self.patch = patch
         self.grid = grid
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + grid * grid, width))

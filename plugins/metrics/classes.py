@@ -14,6 +14,7 @@ from pggan_kit.components import FeatureExtractor
 
 from .of_features import OfFeatures, require_probabilities
 
+
 class ClassCoverage(OfFeatures):
     """Coverage of the classes by the fakes: whether all occur, as often as among the reals, and clearly.
 

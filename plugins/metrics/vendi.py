@@ -17,8 +17,8 @@ from .of_features import OfFeatures
 class VendiScore(OfFeatures):
     """The Vendi score (Friedman & Dieng 2023) of the fakes: the effective number of different images among them.
 
-    It is the exponential of the entropy of the eigenvalues of K / N, where K is the (N, N) matrix of the cosines between
-    the fakes' features: 1 where all are alike, N where all are orthogonal. It knows no reals, so read it beside its
+    It is the exponential of the entropy of the eigenvalues of K / N, where K is the (N, N) matrix of the cosines of the
+    fakes' features: 1 where all are alike, N where all are orthogonal. It knows no reals, so read it beside its
     floor, the value among the reals; and it grows with N, so compare values of equally many images: the floor is of a
     half of the reals, which are as many as the fakes where the data set has twice `evaluation.count`.
 

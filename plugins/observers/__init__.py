@@ -1,4 +1,4 @@
-"""Observers: sample grids, the growth animation, event files, the live display, spectra, and measurements of switches."""
+"""Observers: sample grids, the growth animation, event files, the live display, spectra, measurements of switches."""
 
 from __future__ import annotations
 
