@@ -68,7 +68,9 @@ def named(path: Path) -> str:
 
 
 def test_there_are_experiments() -> None:
-    assert {"mnist.gin", "stacked_mnist.gin", "tutorial_mnist.gin", "celebahq_paper.gin", "table1/h.gin"} <= set(map(named, FILES))
+    assert {"mnist.gin", "stacked_mnist.gin", "tutorial_mnist.gin", "celebahq_paper.gin", "table1/h.gin"} <= set(
+        map(named, FILES)
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)

@@ -153,6 +153,8 @@ class ZipSource:
             return digest([self._hash(name) for name in names])
 
         (content,) = hash_files(self.path.parent, [self.path.name])
+        if content == UNREADABLE:  # which is no version of the file
+            return hash_contents()
         return hash_once(f"zip {content} {settings}", hash_contents)
 
     def _hash(self, name: str) -> str:

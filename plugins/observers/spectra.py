@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -24,6 +25,9 @@ from pggan_kit import (
     write_atomically,
 )
 from pggan_kit.components import Metric
+
+BATCH = 50
+"""Number of images that are in memory at once."""
 
 WIDTH = 480
 HEIGHT = 320
@@ -80,12 +84,9 @@ class Spectra:
         """
         if run.data is None:
             return
-        rows = run.data.draw_order()[: self.count]
-        reals = torch.from_numpy(run.data.level((stage.height, stage.width)).images[rows])
-        fakes = images_to_uint8(run.generate(run.fixed_latents(self.count), run.fixed_labels(self.count)))
         curves = {}
-        for name, pixels in (("real", reals), ("fake", fakes)):
-            curve = self._average_spectra(pixels)
+        for name, batches in (("real", self._read_reals(run.data, stage)), ("fake", self._generate_fakes(run))):
+            curve = self._average_spectra(batches)
             if curve is None:  # not defined at this size
                 return
             curves[name] = curve
@@ -96,14 +97,34 @@ class Spectra:
         draw_curves(curves, min(stage.height, stage.width)).save(picture, "PNG")
         write_atomically(Path(f"{stem}.png"), picture.getvalue())
 
-    def _average_spectra(self, pixels: Tensor) -> list[float] | None:
+    def _read_reals(self, data: Any, stage: Stage) -> Iterator[Tensor]:
+        """Yield batches of reals, uint8 (N, C, h, w)."""
+        images = data.level((stage.height, stage.width)).images
+        rows = data.draw_order()[: self.count]
+        for start in range(0, len(rows), BATCH):
+            yield torch.from_numpy(images[rows[start : start + BATCH]])
+
+    def _generate_fakes(self, run: Run) -> Iterator[Tensor]:
+        """Yield batches of fakes, uint8 (N, C, h, w)."""
+        latents = run.fixed_latents(self.count)
+        labels = run.fixed_labels(self.count)
+        for start in range(0, self.count, BATCH):
+            batch_labels = None if labels is None else labels[start : start + BATCH]
+            yield images_to_uint8(run.generate(latents[start : start + BATCH], batch_labels))
+
+    def _average_spectra(self, batches: Iterator[Tensor]) -> list[float] | None:
         """Return the mean description of images uint8 (N, C, h, w); None where there is none."""
-        description = self.spectrum.describe(images_from_uint8(pixels))
-        if description is None:
-            return None
-        if description.dim() != 2 or not description.is_floating_point() or (description < 0).any():
-            raise ConfigError("observers.Spectra.spectrum must describe images by powers: take metrics.RadialSpectrum")
-        curve: list[float] = description.double().mean(0).tolist()
+        descriptions = []
+        for pixels in batches:
+            description = self.spectrum.describe(images_from_uint8(pixels))
+            if description is None:
+                return None
+            if description.dim() != 2 or not description.is_floating_point() or (description < 0).any():
+                raise ConfigError(
+                    "observers.Spectra.spectrum must describe images by powers: take metrics.RadialSpectrum"
+                )
+            descriptions.append(description.double())
+        curve: list[float] = torch.cat(descriptions).mean(0).tolist()
         return curve
 
 
@@ -135,7 +156,7 @@ def draw_curves(curves: dict[str, list[float]], side: int) -> Image.Image:
     for ring in (side / 2, last):
         draw.line([place(ring, low), place(ring, high)], fill="#dddddd")
         draw.text((place(ring, low)[0] - 12, HEIGHT - MARGIN + 6), f"{ring / side:.2f}", fill="black", font=font)
-    draw.text((WIDTH // 2 - 60, HEIGHT - 22), "cycles a pixel", fill="black", font=font)
+    draw.text((WIDTH // 2 - 60, HEIGHT - 22), "cycles / pixel", fill="black", font=font)
 
     for number, (name, curve) in enumerate(levels.items()):
         _draw_line(draw, [place(ring, level) for ring, level in enumerate(curve) if ring], COLOURS[name])

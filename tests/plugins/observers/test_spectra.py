@@ -49,9 +49,9 @@ def make_run(folder: Path, reals: np.ndarray, fakes: Tensor) -> Any:
         directory=folder,
         data=data,
         state=SimpleNamespace(images=40, stage=STAGE),
-        fixed_latents=lambda count: torch.zeros(count, 1),
-        fixed_labels=lambda count: None,
-        generate=lambda latents, labels: fakes[: len(latents)],
+        fixed_latents=lambda count: torch.arange(float(count))[:, None],
+        fixed_labels=lambda count: torch.arange(count) % 3,
+        generate=lambda latents, labels: fakes[latents[:, 0].long() // 3 * 3 + labels],
     )
 
 
@@ -62,8 +62,10 @@ def measure_power(images: np.ndarray, ring: int) -> float:
     return float((np.abs(np.fft.fft2(images)) ** 2 / 64)[..., inside].mean())
 
 
-def test_its_curves(tmp_path: Path) -> None:
-    """Means over `count` images, those of the fakes rounded to 8 bits."""
+@pytest.mark.parametrize("batch", [2, 50])
+def test_its_curves(tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means over `count` images, those of the fakes rounded to 8 bits, however many are in memory at once."""
+    monkeypatch.setattr("pggan_plugins.observers.spectra.BATCH", batch)
     rng = np.random.default_rng(0)
     reals = rng.integers(0, 256, (9, 1, 8, 8), np.uint8)
     fakes = torch.from_numpy(rng.normal(size=(6, 1, 8, 8)) / 255).float()
