@@ -8,12 +8,14 @@ from .arrays import Arrays
 from .hugging_face import HuggingFace
 from .image_folder import ImageFolder
 from .mnist import MNIST
+from .stacked_mnist import StackedMNIST
 from .torch_dataset import Torch
 
-__all__ = ["MNIST", "Arrays", "HuggingFace", "ImageFolder", "Torch"]
+__all__ = ["MNIST", "Arrays", "HuggingFace", "ImageFolder", "StackedMNIST", "Torch"]
 
 
 @hookimpl
 def components() -> list[Component]:
     """Return the data sets of this package, which configs name `datasets.<name>`."""
-    return [Component("datasets", cls.__name__, cls) for cls in (MNIST, ImageFolder, Arrays, Torch, HuggingFace)]
+    datasets = (MNIST, StackedMNIST, ImageFolder, Arrays, Torch, HuggingFace)
+    return [Component("datasets", cls.__name__, cls) for cls in datasets]

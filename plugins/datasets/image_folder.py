@@ -1,4 +1,4 @@
-"""A folder of image files."""
+"""Image files in a folder or a ZIP file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pggan_kit import DataError, SettingError, SkipImage, check_choice, hash_files
-from pggan_kit.pictures import MAX_PIXELS, SUFFIXES, PictureReader, list_pictures
+from pggan_kit import DataError, SettingError, SkipImage, check_choice
+from pggan_kit.pictures import MAX_PIXELS, PictureReader
 
 from .conversion import check_channels, check_max_pixels, parse_colour, parse_window
+from .label_file import NAME, parse_labels
+from .picture_sources import PictureSource, find_pictures
 
 if TYPE_CHECKING:
     from pggan_kit import Stage
 
 
 class ImageFolder:
-    """PNG, JPEG, WebP, BMP and TIFF files in a folder and its sub-folders, in the order of their paths.
+    """PNG, JPEG, WebP, BMP and TIFF files in a folder and its sub-folders, or in a ZIP, in the order of their paths.
 
     Images may be of any mode and differ in size. Transparent ones are composited on `background`, 16-bit ones scaled
     to 8 bits, and all are rotated as their EXIF says. Hidden files and folders, links to folders and files of other
@@ -35,13 +37,15 @@ class ImageFolder:
       Stages that are not square need it.
 
     Args:
-        folder: The folder with the images.
+        folder: The folder with the images, or a ZIP file with them, stored or deflated.
         channels: 1 for gray, 3 for colour; images are converted.
         size: A side or (height, width), in pixels; nothing is resized here. None: see above.
         fit: `crop` or `pad`.
         background: A colour in CSS notation, `white` or `#ffcc00`.
         on_error: `stop` to fail with the name of a broken image, `skip` to leave it out and count it.
-        labels: Whether the first-level sub-folders are classes, numbered in the order of their names.
+        labels: Whether images have labels: the class numbers in the file `dataset.json` of the folder or ZIP, as
+            StyleGAN's tools write it; or, where there is no such file, the first-level sub-folders, numbered in the
+            order of their names.
         max_pixels: The most pixels of an image, at most Pillow's 178,956,970; a larger one counts as broken, by its
             header.
         value_range: The pair (low, high) of values of 16-bit and 32-bit gray images that become 0 and 255; values
@@ -49,11 +53,11 @@ class ImageFolder:
 
     Attributes:
         classes: The number of classes; 0 without labels.
-        class_names: The sub-folders' names, in the order of their numbers.
+        class_names: The sub-folders' names, in the order of their numbers; empty where `dataset.json` has the labels.
 
     Raises:
         ValueError: An argument out of range.
-        DataError: A folder that does not exist or holds no images.
+        DataError: A folder or ZIP that does not exist, is corrupt or holds no images, or labels that cannot be used.
     """
 
     def __init__(
@@ -79,17 +83,15 @@ class ImageFolder:
         self._skip = on_error == "skip"
 
         # List the folder once: a run sees the files that were there when it started.
-        self._folder = Path(folder).expanduser()
-        if not self._folder.is_dir():
-            raise DataError(f"no folder {folder}: set datasets.ImageFolder.folder to one with images")
-        self._files, self._left_out = list_pictures(self._folder)
-        if not self._files:
-            raise DataError(f"{folder} and its sub-folders hold no images ({', '.join(SUFFIXES)})")
+        self._source = find_pictures(Path(folder).expanduser(), max_pixels)
+        self._files = self._source.files
+        self._left_out = dict(self._source.left_out)
+        self._labels: list[int] | None = None
         self.class_names: list[str] = []
+        self.classes = 0
         if labels:
-            self.class_names = _list_class_names(self._folder, self._files)
-        self.classes = len(self.class_names)
-        self._numbers = {name: number for number, name in enumerate(self.class_names)}
+            self._labels = self._read_labels()
+            self.classes = max(self._labels) + 1
         self._fingerprint: str | None = None
 
     def __len__(self) -> int:
@@ -102,37 +104,45 @@ class ImageFolder:
             SkipImage: A broken image where `on_error` is `skip`.
             DataError: A broken image where `on_error` is `stop`.
         """
-        path = self._folder / self._files[i]
+        path = self._source.path / self._files[i]
         try:
-            return self._fit_to_size(self._reader.read(path, str(path)), path)
+            file = self._source.open(self._files[i])
+            return self._fit_to_size(self._reader.read(file, str(path)), path)
         except DataError as error:
             if self._skip:
                 raise SkipImage(str(error)) from error
             raise DataError(
-                f"{error}. Repair it or take it out of the folder, or set on_error = 'skip' to leave such files out"
+                f"{error}. Repair it or take it out, or set on_error = 'skip' to leave such files out"
             ) from error
 
     def label(self, i: int) -> int:
-        """Return the number of the sub-folder of image i; 0 without labels."""
-        if not self._numbers:
+        """Return the class of image i; 0 without labels."""
+        if self._labels is None:
             return 0
-        return self._numbers[self._files[i].split("/")[0]]
+        return self._labels[i]
 
     @property
     def left_out(self) -> dict[str, int]:
-        """The number of entries of the folder that are not read, by kind, such as `.HEIC`."""
+        """The number of entries of the folder or ZIP that are not read, by kind, such as `.HEIC`."""
         return self._left_out
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the settings and of each file's path and content, however the folder was copied.
+        """Return the SHA-256 of the settings, and of each file's path, content and label, however they were copied.
 
-        The contents are hashed once for each version of a file; see `hash_files`.
+        A ZIP has the fingerprint of the folder that it was made from. The contents are hashed once for each version of
+        a file; see `hash_files`.
         """
         if self._fingerprint is None:
             settings = [self._reader.settings, self._size, self._fit, self._skip, self.classes]
-            files = list(zip(self._files, hash_files(self._folder, self._files), strict=True))
-            content = json.dumps([settings, files], allow_nan=False).encode()
-            self._fingerprint = f"folder {hashlib.sha256(content).hexdigest()}"
+            # The paths tell the classes of sub-folders.
+            labels = [self._labels] if self._labels is not None and not self.class_names else []
+
+            def digest(hashes: Sequence[str]) -> str:
+                files = list(zip(self._files, hashes, strict=True))
+                content = json.dumps([settings, files, *labels], allow_nan=False).encode()
+                return hashlib.sha256(content).hexdigest()
+
+            self._fingerprint = f"folder {self._source.fingerprint(digest, json.dumps([settings, labels]))}"
         return self._fingerprint
 
     def list_warnings(self) -> list[str]:
@@ -154,6 +164,36 @@ class ImageFolder:
                     f"fit = 'pad' makes images of the aspect ratio {height}:{width}, and the stage {stage.size} would "
                     f"crop them: set datasets.ImageFolder.size = ({stage.height}, {stage.width})"
                 )
+
+    def _read_labels(self) -> list[int]:
+        """Return the class of each image, by `dataset.json` or else by the sub-folders, whose names are kept.
+
+        Raises:
+            DataError: Images without a label, or of one class alone.
+        """
+        content = self._source.read_file(NAME)
+        if content is None:
+            self.class_names = _list_class_names(self._source)
+            numbers = {name: number for number, name in enumerate(self.class_names)}
+            return [numbers[file.split("/")[0]] for file in self._files]
+
+        place = self._source.path / NAME
+        label_of = parse_labels(content, str(place))
+        missing = [file for file in self._files if file not in label_of]
+        if missing:
+            raise DataError(
+                f"{place} has no label for {missing[0]} ({len(missing)} of {len(self._files)} images have none): add "
+                "them to it, or set labels = False"
+            )
+        labels = [label_of[file] for file in self._files]
+        if len(set(labels)) == 1:
+            raise DataError(f"{place} gives all images the one label {labels[0]}: set labels = False")
+
+        # The file is read, and what it says of images that are not there is not.
+        self._left_out[".json"] -= 1
+        self._left_out["labels without an image"] = len(label_of) - len(self._files)
+        self._left_out = {kind: count for kind, count in self._left_out.items() if count}
+        return labels
 
     def _fit_to_size(self, image: np.ndarray, path: Path) -> np.ndarray:
         """Crop or pad an image (H, W, C) to the size asked for.
@@ -212,19 +252,22 @@ def _parse_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     return pair[0], pair[1]
 
 
-def _list_class_names(folder: Path, files: Sequence[str]) -> list[str]:
+def _list_class_names(source: PictureSource) -> list[str]:
     """List the names of the first-level sub-folders, sorted.
 
     Raises:
         DataError: An image that is in no sub-folder, or images in one sub-folder alone.
     """
-    loose = [file for file in files if "/" not in file]
+    loose = [file for file in source.files if "/" not in file]
     if loose:
-        raise DataError(f"{folder / loose[0]} is in no sub-folder, and with labels = True each is a class: move it")
-    names = sorted({file.split("/")[0] for file in files})
+        raise DataError(
+            f"{source.path / loose[0]} is in no sub-folder, and with labels = True each is a class: move it, or add a "
+            f"{NAME} with a label for each image"
+        )
+    names = sorted({file.split("/")[0] for file in source.files})
     if len(names) == 1:
         raise DataError(
-            f"{folder} has images in the one sub-folder {names[0]} alone, and with labels = True each sub-folder is a "
-            "class (a dataset.json is not read): give each class a sub-folder, or set labels = False"
+            f"{source.path} has images in the one sub-folder {names[0]} alone, and with labels = True each sub-folder "
+            f"is a class: give each class a sub-folder, add a {NAME} with a label for each image, or set labels = False"
         )
     return names

@@ -9,13 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pggan_kit import ConfigError, Quantity, check_between
+from pggan_kit import Quantity, check_between
 from pggan_kit.components import FeatureExtractor
 
-from .of_features import OfFeatures
-
-TOLERANCE = 1e-3
-"""Maximum deviation of a sum of probabilities from 1."""
+from .of_features import OfFeatures, require_probabilities
 
 
 class ClassCoverage(OfFeatures):
@@ -55,10 +52,7 @@ class ClassCoverage(OfFeatures):
             ConfigError: Features that are no probabilities.
         """
         probabilities = super().describe(images)
-        if (probabilities < 0).any() or ((probabilities.sum(1) - 1).abs() > TOLERANCE).any():
-            raise ConfigError(
-                "metrics.ClassCoverage.features must give probabilities with the sum 1, as features.DigitClasses does"
-            )
+        require_probabilities(probabilities, "metrics.ClassCoverage")
         return probabilities
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:

@@ -10,6 +10,9 @@ from torch import Tensor
 from pggan_kit import ConfigError, Quantity
 from pggan_kit.components import FeatureExtractor
 
+TOLERANCE = 1e-3
+"""Maximum deviation of a sum of probabilities from 1."""
+
 
 class OfFeatures:
     """A metric that describes images by their features.
@@ -58,3 +61,17 @@ class OfFeatures:
                     f"{len(features)} to compare: raise evaluation.count, or give more images (the noise floor "
                     "compares one half of the real ones with the other)"
                 )
+
+
+def require_probabilities(features: Tensor, metric: str) -> None:
+    """Check that features (N, K) are probabilities of classes.
+
+    Args:
+        features: Features of images.
+        metric: Name of the metric in the error.
+
+    Raises:
+        ConfigError: They are none.
+    """
+    if (features < 0).any() or ((features.sum(1) - 1).abs() > TOLERANCE).any():
+        raise ConfigError(f"{metric}.features must give probabilities with the sum 1, as features.DigitClasses does")

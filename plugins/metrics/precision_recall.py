@@ -11,10 +11,8 @@ from torch import Tensor
 from pggan_kit import Quantity, check_at_least
 from pggan_kit.components import FeatureExtractor
 
+from .neighbours import find_points_in_balls, measure_radii
 from .of_features import OfFeatures
-
-ROWS = 2048
-"""Number of rows of a distance matrix that are in memory at once."""
 
 
 class PrecisionRecall(OfFeatures):
@@ -39,7 +37,7 @@ class PrecisionRecall(OfFeatures):
 
     def __init__(self, features: FeatureExtractor, neighbours: int = 3, suffix: str = "") -> None:
         super().__init__(features, suffix)
-        check_at_least("neighbours", neighbours, 1)
+        check_at_least("neighbours", neighbours, 1, whole=True)
         self.neighbours = neighbours
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
@@ -58,7 +56,6 @@ class PrecisionRecall(OfFeatures):
 
     def _measure_coverage(self, points: Tensor, centres: Tensor) -> float:
         """Return the share of points (M, F) that lie within the ball of some centre (N, F)."""
-        k = self.neighbours + 1  # the nearest is the centre itself
-        radii = torch.cat([torch.cdist(rows, centres).kthvalue(k, dim=1).values for rows in centres.split(ROWS)])
-        within = [(torch.cdist(rows, centres) <= radii).any(1) for rows in points.split(ROWS)]
+        radii = measure_radii(centres, self.neighbours)
+        within = [inside.any(1) for inside in find_points_in_balls(points, centres, radii)]
         return float(torch.cat(within).double().mean())

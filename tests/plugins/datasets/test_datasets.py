@@ -34,7 +34,7 @@ SCRIPT = ROOT / "scripts" / "draw_mnist_subset.py"
 
 def test_each_is_a_component_and_a_data_set(tmp_path: Path) -> None:
     rows = {row.name: row for row in plugin.components()}
-    assert set(rows) == {"MNIST", "ImageFolder", "Arrays", "Torch", "HuggingFace"}
+    assert set(rows) == {"MNIST", "StackedMNIST", "ImageFolder", "Arrays", "Torch", "HuggingFace"}
     assert {row.kind for row in rows.values()} == {"datasets"}
     save(tmp_path / "a.png", gradient())
     np.save(tmp_path / "a.npy", np.zeros((2, 4, 4), np.uint8))
@@ -686,8 +686,7 @@ def test_one_class_in_an_array_is_none(tmp_path: Path) -> None:
 
 def test_one_class_folder_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "00000" / "a.png", gradient())
-    (tmp_path / "dataset.json").write_text("{}")
-    with pytest.raises(DataError, match=r"images in the one sub-folder 00000 alone, .*dataset\.json is not read"):
+    with pytest.raises(DataError, match=r"images in the one sub-folder 00000 alone, .* add a dataset\.json"):
         ImageFolder(str(tmp_path), labels=True)
 
 

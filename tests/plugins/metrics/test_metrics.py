@@ -19,15 +19,22 @@ from torch import Tensor
 from pggan_kit.components import Metric
 from pggan_kit.errors import ConfigError
 from pggan_kit.testing import MetricSuite
+from pggan_plugins.datasets import StackedMNIST
+from pggan_plugins.features import DigitClasses
 from pggan_plugins.metrics import (
     MSSSIM,
     ClassCoverage,
+    DensityCoverage,
     FrechetDistance,
     KernelDistance,
+    Modes,
     PrecisionRecall,
+    RadialSpectrum,
     SlicedWasserstein,
+    VendiScore,
 )
 from pggan_plugins.metrics.similarity import compute_ms_ssim
+from pggan_plugins.metrics.spectrum import compute_radial_spectra
 from pggan_plugins.metrics.wasserstein import build_laplacian_pyramid
 
 
@@ -65,9 +72,33 @@ class TestPrecisionRecall(MetricSuite):
     def make(self) -> PrecisionRecall:
         return PrecisionRecall(Means())
 
-    def test_bad_neighbours(self) -> None:
-        with pytest.raises(ValueError, match=r"^neighbours must be at least 1, and is 0"):
-            PrecisionRecall(Means(), 0)
+
+class TestDensityCoverage(MetricSuite):
+    def make(self) -> DensityCoverage:
+        return DensityCoverage(Means())
+
+    @pytest.mark.parametrize("neighbours", [0, 2.5])
+    def test_bad_neighbours(self, neighbours: Any) -> None:
+        for metric in (DensityCoverage, PrecisionRecall):
+            with pytest.raises(ValueError, match=r"^neighbours must be a whole number of at least 1, and is"):
+                metric(Means(), neighbours)
+
+
+class TestVendiScore(MetricSuite):
+    def make(self) -> VendiScore:
+        return VendiScore(Means())
+
+
+class TestRadialSpectrum(MetricSuite):
+    sizes = ((28, 28), (16, 20), (7, 7))
+
+    def make(self) -> RadialSpectrum:
+        return RadialSpectrum()
+
+
+class TestModes(MetricSuite):
+    def make(self) -> Modes:
+        return Modes(Odds())
 
 
 class TestSlicedWasserstein(MetricSuite):
@@ -107,7 +138,13 @@ def is_close(actual: float, wanted: float) -> bool:
 
 @pytest.mark.parametrize(
     ("metric", "least"),
-    [(FrechetDistance(Means()), 2), (KernelDistance(Means()), 2), (PrecisionRecall(Means(), neighbours=2), 3)],
+    [
+        (FrechetDistance(Means()), 2),
+        (KernelDistance(Means()), 2),
+        (PrecisionRecall(Means(), neighbours=2), 3),
+        (DensityCoverage(Means(), neighbours=2), 3),
+        (VendiScore(Means()), 2),
+    ],
 )
 def test_too_few_images_are_refused(metric: Any, least: int) -> None:
     """One image has no covariance and no pair, and `neighbours` images have no ball: the value would be 0 or NaN."""
@@ -175,6 +212,116 @@ def test_precision_and_recall(sides: tuple[np.ndarray, np.ndarray], k: int) -> N
 def test_a_collapsed_generator_recalls_nothing() -> None:
     real = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     assert PrecisionRecall(Means()).compare(real, real[:1].expand(50, -1)) == {"Precision": 1.0, "Recall": 1 / 50}
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("rows", [7, 2048])
+def test_density_and_coverage(
+    sides: tuple[np.ndarray, np.ndarray], k: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against loops over all pairs, whether distances are computed a few rows at a time or at once."""
+    monkeypatch.setattr("pggan_plugins.metrics.neighbours.ROWS", rows)
+    real, fake = sides
+    radii = [sorted(np.linalg.norm(centre - real, axis=1))[k] for centre in real]
+    inside = np.array(
+        [[np.linalg.norm(x - c) <= r for c, r in zip(real, radii, strict=True)] for x in fake]
+    )  # (fakes, reals)
+    actual = DensityCoverage(Means(), k, suffix="_x").compare(torch.tensor(real), torch.tensor(fake))
+    wanted = {"Density_x": inside.sum() / (k * len(fake)), "Coverage_x": inside.any(0).mean()}
+    assert actual == pytest.approx(wanted, rel=1e-12)
+    assert 0 < actual["Coverage_x"] < 1
+
+
+def test_coverage_of_equal_distributions() -> None:
+    """The expected values that the docstring states: 1, and 1 - (M - 1)...(M - k) / ((M + N - 1)...(M + N - k))."""
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(count, 3, generator=generator) for count in (3000, 1500))
+    actual = DensityCoverage(Means()).compare(real, fake)
+    wanted = 1 - math.prod((3000 - i) / (4500 - i) for i in range(1, 6))
+    assert actual["Coverage"] == pytest.approx(wanted, abs=0.03)
+    assert actual["Density"] == pytest.approx(1, abs=0.05)
+
+
+def test_one_outlier_among_the_reals_raises_precision_and_hardly_density() -> None:
+    """The reason for density: the ball of a real far from all others holds every fake."""
+    generator = torch.Generator().manual_seed(0)
+    real = torch.cat([torch.randn(200, 4, generator=generator), torch.full((1, 4), 50.0)])
+    fake = torch.randn(200, 4, generator=generator) + 20
+    assert PrecisionRecall(Means()).compare(real, fake)["Precision"] == 1
+    density = DensityCoverage(Means()).compare(real, fake)["Density"]
+    assert density == pytest.approx(1 / 5, abs=0.01)  # one ball of 5 neighbours
+
+
+@pytest.mark.parametrize("count", [4, 90])
+def test_vendi_score(sides: tuple[np.ndarray, np.ndarray], count: int) -> None:
+    """From the singular values of the features instead of the kernel, with fewer images than features and with more."""
+    features = sides[1][:count]
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    shares = np.linalg.svd(unit, compute_uv=False) ** 2 / count
+    actual = VendiScore(Means(), suffix="_x").compare(torch.tensor(sides[0]), torch.tensor(features))
+    assert actual == {"Vendi_x": pytest.approx(math.exp(scipy.stats.entropy(shares)), rel=1e-9)}
+
+
+@pytest.mark.parametrize("different", [1, 3, 5])
+def test_vendi_score_counts_different_images(different: int) -> None:
+    fake = torch.eye(6)[torch.arange(60) % different] * torch.arange(1.0, 61)[:, None]
+    assert VendiScore(Means()).compare(fake, fake)["Vendi"] == pytest.approx(different, rel=1e-9)
+
+
+def compute_spectrum_by_numpy(image: np.ndarray) -> np.ndarray:
+    """Compute the radial spectrum of an image (C, h, w) from the definition of the Fourier transform."""
+    _, height, width = image.shape
+    waves = [np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n) for n in (height, width)]
+    rings: dict[int, list[float]] = {}
+    for v in range(height):
+        for u in range(width):
+            transformed = np.einsum("chw,h,w->c", image, waves[0][v], waves[1][u])
+            frequency = math.sqrt((min(v, height - v) / height) ** 2 + (min(u, width - u) / width) ** 2)
+            power = np.mean(np.abs(transformed) ** 2) / (height * width)
+            rings.setdefault(round(frequency * min(height, width)), []).append(power)
+    return np.array([np.mean(rings[k]) for k in range(len(rings))])
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, (7, 7)), (3, (16, 16)), (3, (12, 21)), (1, (2, 3))])
+def test_radial_spectra(channels: int, size: tuple[int, int]) -> None:
+    images = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0))
+    wanted = [compute_spectrum_by_numpy(image.double().numpy()) for image in images]
+    np.testing.assert_allclose(compute_radial_spectra(images).numpy(), wanted, rtol=1e-4)
+
+
+def test_spectral_distance() -> None:
+    """Against the formula, and white noise of another variance, whose spectra differ by a known number everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(500, 3, 16, 16, generator=generator) * scale for scale in (0.5, 0.05))
+    metric = RadialSpectrum("_x")
+    described = [metric.describe(images) for images in (real, fake)]
+    assert described[0] is not None and described[1] is not None
+    actual = metric.compare(described[0], described[1])
+    powers = [side.double().numpy().mean(0)[1:] + (2 / 255) ** 2 / 12 for side in described if side is not None]
+    wanted = np.sqrt(np.mean((10 * np.log10(powers[0] / powers[1])) ** 2))
+    assert actual == {"SpectralDistance_x": pytest.approx(wanted, rel=1e-9)}
+    assert actual["SpectralDistance_x"] == pytest.approx(20, abs=0.1)
+    assert metric.compare(described[0], described[0])["SpectralDistance_x"] == 0
+
+
+def test_spectral_distance_of_black_images_is_finite() -> None:
+    black = RadialSpectrum().describe(torch.full((4, 1, 8, 8), -1.0))
+    noise = RadialSpectrum().describe(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert black is not None and noise is not None
+    assert RadialSpectrum().describe(torch.zeros(2, 1, 1, 1)) is None
+    assert 50 < RadialSpectrum().compare(noise, black)["SpectralDistance"] < 60  # power 1 against (2 / 255)^2 / 12
+
+
+def test_repeated_pixels_have_another_spectrum() -> None:
+    """What the metric is for: images enlarged by repeating pixels stand out beside those enlarged smoothly."""
+    small = torch.randn(300, 1, 14, 14, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.interpolate(small, scale_factor=2, mode="bicubic")
+    repeated = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    metric = RadialSpectrum()
+    sides = [metric.describe(images) for images in (smooth[:150], smooth[150:], repeated)]
+    assert all(side is not None for side in sides)
+    floor = metric.compare(sides[0], sides[1])["SpectralDistance"]  # type: ignore[arg-type]
+    assert metric.compare(sides[0], sides[2])["SpectralDistance"] > 10 * floor  # type: ignore[arg-type]
 
 
 def build_pyramid_by_scipy(image: np.ndarray) -> list[np.ndarray]:
@@ -358,15 +505,74 @@ def test_class_coverage_of_a_classifier_with_one_class() -> None:
     assert actual == {"ClassesCovered": 1.0, "ClassDivergence": 0.0, "ClassEntropy": 1.0, "Confidence": 1.0}
 
 
+def draw_odds(classes: np.ndarray) -> Tensor:
+    """Return probabilities (N, C, 3) in which these classes (N, C) are most likely."""
+    return torch.nn.functional.one_hot(torch.from_numpy(classes), 3) * 0.7 + 0.1
+
+
+def test_modes() -> None:
+    """Against counts by mode, and scipy's divergence from the product of each channel's shares."""
+    rng = np.random.default_rng(0)
+    real = rng.choice(3, (400, 2), p=[0.5, 0.3, 0.2])
+    fake = rng.choice(3, (70, 2), p=[0.3, 0.7, 0])
+    shares = [(np.bincount(real[:, channel], minlength=3) + 1) / 403 for channel in range(2)]
+    counts = np.zeros((3, 3))
+    for first, second in fake:
+        counts[first, second] += 1
+    actual = Modes(Odds(), suffix="_x").compare(draw_odds(real), draw_odds(fake))
+    divergence = scipy.stats.entropy(counts.flatten(), np.outer(*shares).flatten())
+    assert actual == {"ModesCovered_x": 4.0, "ModeDivergence_x": pytest.approx(divergence, rel=1e-9)}
+
+
+def test_mode_divergence_of_a_perfect_generator() -> None:
+    """It is about (K - 1) / (2 N), as the docstring states, and one mode alone has the logarithm of their number."""
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (
+        torch.nn.functional.one_hot(torch.randint(10, (26_000, 3), generator=generator), 10).float() for _ in range(2)
+    )
+    actual = Modes(Odds()).compare(real, fake)
+    assert actual["ModesCovered"] == 1000
+    assert actual["ModeDivergence"] == pytest.approx(999 / 52_000, rel=0.1)
+    collapsed = Modes(Odds()).compare(real, fake[:1].expand(500, -1, -1))
+    assert collapsed == {"ModesCovered": 1.0, "ModeDivergence": pytest.approx(math.log(1000), abs=0.1)}
+
+
+def test_modes_of_stacked_digits() -> None:
+    """The classifier of digits, on each channel, finds the modes that the data set states, at each of its sizes."""
+    digits = StackedMNIST(length=60, labels=True)
+    images = torch.from_numpy(np.stack([digits.image(i) for i in range(60)])).permute(0, 3, 1, 2) / 127.5 - 1
+    for size in (28, 14):
+        described = Modes(DigitClasses()).describe(torch.nn.functional.adaptive_avg_pool2d(images, size))
+        numbers = described.argmax(2) @ torch.tensor([100, 10, 1])
+        right = sum(int(number) == digits.label(i) for i, number in enumerate(numbers))
+        assert right >= 55, f"{right} of 60 at {size}x{size}"
+
+
+@pytest.mark.parametrize("make", [ClassCoverage, Modes])
+def test_metrics_of_classes_need_probabilities(make: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"^metrics\.{make.__name__}\.features must give probabilities"):
+        make(Means()).describe(torch.randn(4, 3, 8, 8))
+
+
 def test_quantities_of_metrics() -> None:
     """Distances are compared by logarithms, except for KID, which is unbiased and so may be negative."""
-    metrics: list[Metric] = [make(Means(), suffix="_x") for make in (FrechetDistance, KernelDistance, PrecisionRecall)]
-    metrics += [ClassCoverage(Odds(), suffix="_x"), MSSSIM("_x"), SlicedWasserstein("_x")]
+    of_features = (FrechetDistance, KernelDistance, PrecisionRecall, DensityCoverage, VendiScore)
+    metrics: list[Metric] = [make(Means(), suffix="_x") for make in of_features]
+    metrics += [make(Odds(), suffix="_x") for make in (ClassCoverage, Modes)]
+    metrics += [MSSSIM("_x"), SlicedWasserstein("_x"), RadialSpectrum("_x")]
     stated = {name: quantity for metric in metrics for name, quantity in metric.quantities.items()}
-    assert {name for name, quantity in stated.items() if quantity.scale == "log"} == {"FID_x", "SWD_x"}
+    assert {name for name, quantity in stated.items() if quantity.scale == "log"} == {
+        "FID_x",
+        "SWD_x",
+        "SpectralDistance_x",
+    }
     assert {name for name, quantity in stated.items() if quantity.direction == "higher"} == {
         "Precision_x",
         "Recall_x",
+        "Density_x",
+        "Coverage_x",
+        "Vendi_x",
+        "ModesCovered_x",
         "ClassesCovered_x",
         "ClassEntropy_x",
         "Confidence_x",
@@ -374,15 +580,12 @@ def test_quantities_of_metrics() -> None:
     assert stated["KID_x"].range == (-math.inf, math.inf) and stated["Recall_x"].range == (0.0, 1.0)
 
 
-def test_class_coverage_needs_probabilities() -> None:
-    with pytest.raises(ConfigError, match=r"^metrics.ClassCoverage.features must give probabilities"):
-        ClassCoverage(Means()).describe(torch.randn(4, 1, 8, 8))
-
-
-@pytest.mark.parametrize("make", [FrechetDistance, KernelDistance, PrecisionRecall])
+@pytest.mark.parametrize(
+    "make", [FrechetDistance, KernelDistance, PrecisionRecall, DensityCoverage, VendiScore, ClassCoverage]
+)
 def test_metrics_of_the_same_features_share_them(make: Callable[..., FrechetDistance]) -> None:
     assert make(Means()).fingerprint() == FrechetDistance(Means(), suffix="_x").fingerprint()
-    assert make(Means()).fingerprint() != make(Odds()).fingerprint()
+    assert make(Means()).fingerprint() != make(Odds()).fingerprint() != Modes(Odds()).fingerprint()
 
 
 def test_fid_warns_once_of_fewer_images_than_features(recwarn: pytest.WarningsRecorder) -> None:

@@ -1,0 +1,203 @@
+"""Where the pictures of `datasets.ImageFolder` lie: in a folder, or in a ZIP file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Protocol
+
+from pggan_kit import DataError, hash_files, hash_once, track_items
+from pggan_kit.pictures import SUFFIXES, list_pictures
+
+BYTES_PER_PIXEL = 8
+"""Maximum bytes of a file in a ZIP for each of the pixels that a picture may have: 16 bits in four bands."""
+
+LARGEST_FILE = 1 << 30
+"""Maximum bytes of another file in a ZIP."""
+
+UNREADABLE = "unreadable"
+"""What stands for the hash of a file that cannot be read, as in `hash_files`."""
+
+
+class PictureSource(Protocol):
+    """Pictures and, beside them, other files.
+
+    Attributes:
+        path: The folder or ZIP file, for messages.
+        files: Paths of the pictures within it, sorted, with slashes.
+        left_out: Number of the entries that are not pictures, by kind.
+    """
+
+    path: Path
+    files: list[str]
+    left_out: dict[str, int]
+
+    def open(self, name: str) -> Path | BinaryIO:
+        """Return a picture as `PictureReader.read` takes it. Called from several threads at once.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+
+    def read_file(self, name: str) -> bytes | None:
+        """Return the content of a file, or None where there is none of this name.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+
+    def fingerprint(self, digest: Callable[[list[str]], str], settings: str) -> str:
+        """Return `digest` of the SHA-256 of each picture's content, in the order of `files`.
+
+        Args:
+            digest: Function of the hashes.
+            settings: All else that the result depends on.
+        """
+
+
+class FolderSource:
+    """The pictures in a folder and its sub-folders, as they are when this is made."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files, self.left_out = list_pictures(path)
+
+    def open(self, name: str) -> Path:
+        """Return the path of a picture."""
+        return self.path / name
+
+    def read_file(self, name: str) -> bytes | None:
+        """Return the content of a file, or None where there is none of this name.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        path = self.path / name
+        if not path.is_file():
+            return None
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+    def fingerprint(self, digest: Callable[[list[str]], str], settings: str) -> str:
+        """Return `digest` of the pictures' hashes; each version of a file is hashed once."""
+        return digest(hash_files(self.path, self.files))
+
+
+class ZipSource:
+    """The pictures in a ZIP file. Each thread that reads them opens the file for itself.
+
+    Raises:
+        DataError: The file is no ZIP, or is corrupt.
+    """
+
+    def __init__(self, path: Path, max_pixels: int) -> None:
+        self.path = path
+        self._largest = BYTES_PER_PIXEL * max_pixels + (1 << 20)
+        self._opened = threading.local()
+        try:
+            entries = self._open_zip().infolist()
+        except Exception as error:  # a corrupt file can raise nearly anything
+            raise DataError(f"{path} cannot be read as a ZIP file ({error}): copy or make it again") from error
+
+        # The same files as of a folder, by the names of all folders on the way.
+        self.files = []
+        left_out: Counter[str] = Counter()
+        self._sizes: dict[str, int] = {}
+        for entry in entries:
+            if entry.is_dir():
+                continue
+            self._sizes[entry.filename] = entry.file_size
+            name = PurePosixPath(entry.filename)
+            if any(part.startswith(".") for part in name.parts):
+                left_out["hidden"] += 1
+            elif name.suffix.lower() not in SUFFIXES:
+                left_out[name.suffix or "without a suffix"] += 1
+            else:
+                self.files.append(entry.filename)
+        self.files = sorted(set(self.files))
+        self.left_out = dict(sorted(left_out.items()))
+
+    def open(self, name: str) -> BinaryIO:
+        """Return the unpacked content of a picture.
+
+        Raises:
+            DataError: It is corrupt, encrypted or too large.
+        """
+        return io.BytesIO(self._read(name, self._largest))
+
+    def read_file(self, name: str) -> bytes | None:
+        """Return the unpacked content of a file, or None where there is none of this name.
+
+        Raises:
+            DataError: It is corrupt, encrypted or too large.
+        """
+        if name not in self._sizes:
+            return None
+        return self._read(name, LARGEST_FILE)
+
+    def fingerprint(self, digest: Callable[[list[str]], str], settings: str) -> str:
+        """Return `digest` of the hashes of what the ZIP's pictures are unpacked to; each version is read once.
+
+        A ZIP thus has the fingerprint of the folder that it was made from.
+        """
+
+        def hash_contents() -> str:
+            names = track_items(self.files, f"hashing the contents of {self.path}", len(self.files), "files")
+            return digest([self._hash(name) for name in names])
+
+        (content,) = hash_files(self.path.parent, [self.path.name])
+        if content == UNREADABLE:  # which is no version of the file
+            return hash_contents()
+        return hash_once(f"zip {content} {settings}", hash_contents)
+
+    def _hash(self, name: str) -> str:
+        try:
+            return hashlib.sha256(self._read(name, self._largest)).hexdigest()
+        except DataError:  # `image` raises it again, or skips the picture
+            return UNREADABLE
+
+    def _read(self, name: str, largest: int) -> bytes:
+        # The header is checked before anything is unpacked, and no more than it says is unpacked.
+        if self._sizes[name] > largest:
+            raise DataError(f"{self.path / name}: has {self._sizes[name]} bytes, above the limit of {largest}")
+        try:
+            return self._open_zip().read(name)
+        except Exception as error:  # a corrupt file can raise nearly anything
+            raise DataError(f"{self.path / name}: cannot be unpacked ({error})") from error
+
+    def _open_zip(self) -> zipfile.ZipFile:
+        """Return this thread's own opened file: threads that share one wait for each other."""
+        if not hasattr(self._opened, "file"):
+            self._opened.file = zipfile.ZipFile(self.path)
+        file: zipfile.ZipFile = self._opened.file
+        return file
+
+
+def find_pictures(path: Path, max_pixels: int) -> PictureSource:
+    """Find the pictures in a folder or a ZIP file.
+
+    Args:
+        path: The folder or file.
+        max_pixels: Maximum number of pixels of a picture.
+
+    Raises:
+        DataError: There is neither, it cannot be read, or it holds no pictures.
+    """
+    source: PictureSource
+    if path.is_dir():
+        source = FolderSource(path)
+    elif path.is_file():
+        source = ZipSource(path, max_pixels)
+    else:
+        raise DataError(f"no folder {path}: set datasets.ImageFolder.folder to one with images, or to a ZIP file")
+    if not source.files:
+        where = "its sub-folders hold" if path.is_dir() else "the folders in it hold"
+        raise DataError(f"{path} and {where} no images ({', '.join(SUFFIXES)})")
+    return source

@@ -1,0 +1,76 @@
+"""The radial power spectrum of images, in which an upsampler leaves its traces."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pggan_kit import Quantity, at_least_float32
+
+ROUNDING_POWER = (2 / 255) ** 2 / 12
+"""Power at each frequency of what rounding to 8 bits adds to pixels in [-1, 1]: no smaller one is resolved."""
+
+
+class RadialSpectrum:
+    """The distance of the fakes' radial power spectrum from the reals' (after Durall et al. 2020, section 3.1), in dB.
+
+    An image's power spectrum is averaged over its channels and over rings of equal spatial frequency, up to the corners
+    of the spectrum, and then over the images. `SpectralDistance` is the root mean square, over all rings but that of
+    the mean brightness, of the difference between the two spectra on a logarithmic scale. Upsampling by repeating
+    pixels or with transposed convolutions leaves too much power at the highest frequencies, smooth upsampling too
+    little; `observers.Spectra` draws both curves.
+
+    Few images suffice: 1,000 gray ones of 28x28 have a noise floor of about 0.1 dB, and 26,000 one of 0.01 dB.
+
+    Args:
+        suffix: A suffix of the value's name, `SpectralDistance`.
+    """
+
+    def __init__(self, suffix: str = "") -> None:
+        self.suffix = suffix
+        self.quantities = {f"SpectralDistance{suffix}": Quantity("lower", (0.0, math.inf), "log")}
+
+    def describe(self, images: Tensor) -> Tensor | None:
+        """Return the radial spectra (N, K) of images (N, C, h, w); None at 1x1, which has no frequency but 0."""
+        if max(images.shape[2:]) < 2:
+            return None
+        return compute_radial_spectra(images)
+
+    def fingerprint(self) -> str:
+        """Return a name for the spectra."""
+        return "radial power spectra, channels averaged"
+
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        """Return `SpectralDistance` of spectra (M, K) and (N, K); computed in float64."""
+        difference = convert_to_decibels(fake.double().mean(0)) - convert_to_decibels(real.double().mean(0))
+        return {f"SpectralDistance{self.suffix}": float(difference[1:].square().mean().sqrt())}
+
+
+def compute_radial_spectra(images: Tensor) -> Tensor:
+    """Compute the mean power of images in rings of equal frequency.
+
+    Args:
+        images: Images (N, C, h, w).
+
+    Returns:
+        Power (N, K) in ring k = 0, 1, ..., K - 1, whose frequencies are k / min(h, w) cycles a pixel, rounded. White
+        noise of variance v has the power v in each ring.
+    """
+    height, width = images.shape[2:]
+    power = torch.fft.fft2(at_least_float32(images)).abs().square().mean(1) / (height * width)
+
+    # The corners have frequencies up to sqrt(2) times those of the edges, and no ring is empty.
+    shorter = min(height, width)
+    rows = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
+    columns = torch.fft.fftfreq(width, dtype=torch.float64)
+    rings = (torch.hypot(rows, columns) * shorter).round().long().flatten()
+    sizes = torch.bincount(rings).to(power)
+    sums = power.new_zeros(len(power), len(sizes)).index_add_(1, rings.to(power.device), power.flatten(1))
+    return sums / sizes
+
+
+def convert_to_decibels(power: Tensor) -> Tensor:
+    """Convert powers to decibels, above what rounding to 8 bits leaves of smaller ones."""
+    return 10 * (power + ROUNDING_POWER).log10()
