@@ -10,6 +10,7 @@ from typing import Any
 
 from pggan_kit.config import gin_files
 from pggan_kit.errors import RunError, UserError, quote_path
+from pggan_kit.runs.branches import find_trunk
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.system.files import read_text
 from pggan_kit.system.json_lines import JsonLines
@@ -142,10 +143,13 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
     rows = files.stats()
     transitions = JsonLines(folder / "transitions.jsonl").read()
 
-    # A branch shows what its trunk did up to the branch.
-    trunk = _read_trunk(about, folder, seen | {folder.resolve()})
-    if trunk is not None:
-        clock = about["from"]["images"]
+    # A branch shows what its trunk did up to the branch. A damaged run.json may name a run that began from this one.
+    trunk = None
+    origin = find_trunk(files)
+    seen = seen | {folder.resolve()}
+    if origin is not None and origin[0].path.resolve() not in seen:
+        trunk_files, clock = origin
+        trunk = _read(trunk_files.path, None, seen)
         rows = [row for row in trunk.rows if row["images"] <= clock] + rows
         transitions = [row for row in trunk.transitions if row["images"] <= clock] + transitions
 
@@ -166,35 +170,6 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
         transitions=transitions,
         stages=list_stages(rows, folder),
     )
-
-
-def _origin_of(about: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Return the run, and its clock, that a branch began from; None for a run from scratch."""
-    origin = about.get("from")
-    if not isinstance(origin, dict):
-        return None
-    run = origin.get("run")
-    clock = origin.get("images")
-    if not isinstance(run, str) or type(clock) is not int:
-        return None
-    return run, clock
-
-
-def _read_trunk(about: Mapping[str, Any], folder: Path, seen: set[Path]) -> RunRecord | None:
-    """Read the run that a branch began from; return None for other runs, and where it no longer exists."""
-    origin = _origin_of(about)
-    if origin is None:
-        return None
-    path = Path(origin[0])
-    if not path.is_absolute():
-        raise RunError(
-            f"{folder / 'run.json'} is damaged: it names the run that it began from by a relative path, {path}"
-        )
-
-    # A damaged run.json may name a run that began from this one.
-    if path.resolve() in seen or not (path / "run.json").is_file():
-        return None
-    return _read(path, None, seen)
 
 
 def list_stages(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[StageRecord]:

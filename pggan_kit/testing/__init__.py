@@ -15,7 +15,7 @@ from pggan_kit.testing.datasets import DatasetSuite
 from pggan_kit.testing.features import FeatureExtractorSuite
 from pggan_kit.testing.launchers import LauncherSuite
 from pggan_kit.testing.losses import LossSuite
-from pggan_kit.testing.metrics import MetricSuite
+from pggan_kit.testing.metrics import MetricSuite, RunMetricSuite
 from pggan_kit.testing.observers import ObserverSuite
 from pggan_kit.testing.optimizers import OptimizerSuite
 from pggan_kit.testing.penalties import PenaltySuite
@@ -37,6 +37,7 @@ __all__ = [
     "OptimizerSuite",
     "PenaltySuite",
     "ResamplingSuite",
+    "RunMetricSuite",
     "StepSuite",
     "Suite",
     "SwitchSuite",

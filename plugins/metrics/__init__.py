@@ -1,21 +1,30 @@
-"""Metrics: how far fakes are from reals."""
+"""Metrics: how far fakes are from reals, and the stages of a run from each other."""
 
 from __future__ import annotations
 
 from pggan_kit import Component, hookimpl
 
 from .classes import ClassCoverage
+from .coherence import Coherence
 from .frechet import FrechetDistance
 from .kernel import KernelDistance
 from .precision_recall import PrecisionRecall
 from .similarity import MSSSIM
 from .wasserstein import SlicedWasserstein
 
-__all__ = ["MSSSIM", "ClassCoverage", "FrechetDistance", "KernelDistance", "PrecisionRecall", "SlicedWasserstein"]
+__all__ = [
+    "MSSSIM",
+    "ClassCoverage",
+    "Coherence",
+    "FrechetDistance",
+    "KernelDistance",
+    "PrecisionRecall",
+    "SlicedWasserstein",
+]
 
 
 @hookimpl
 def components() -> list[Component]:
     """Return the metrics of this package, which configs name `metrics.<name>`."""
-    metrics = (FrechetDistance, KernelDistance, PrecisionRecall, SlicedWasserstein, MSSSIM, ClassCoverage)
+    metrics = (FrechetDistance, KernelDistance, PrecisionRecall, SlicedWasserstein, MSSSIM, ClassCoverage, Coherence)
     return [Component("metrics", cls.__name__, cls) for cls in metrics]
