@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class RunRecord:
         rows: A row for each tick, those of the trunk before its own.
         transitions: Rows of `transitions.jsonl`, likewise.
         stages: The stages, in order.
+        coherence: Rows of `coherence.jsonl`, likewise.
     """
 
     name: str
@@ -72,6 +73,7 @@ class RunRecord:
     rows: list[dict[str, Any]]
     transitions: list[dict[str, Any]]
     stages: list[StageRecord]
+    coherence: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def tags(self) -> list[str]:
@@ -142,6 +144,7 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
     about = files.about()
     rows = files.stats()
     transitions = JsonLines(folder / "transitions.jsonl").read()
+    coherence = JsonLines(folder / "coherence.jsonl").read()
 
     # A branch shows what its trunk did up to the branch. A damaged run.json may name a run that began from this one.
     trunk = None
@@ -152,6 +155,7 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
         trunk = _read(trunk_files.path, None, seen)
         rows = [row for row in trunk.rows if row["images"] <= clock] + rows
         transitions = [row for row in trunk.transitions if row["images"] <= clock] + transitions
+        coherence = [row for row in trunk.coherence if row["images"] <= clock] + coherence
 
     operative = folder / "operative.gin"
     try:
@@ -169,6 +173,7 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
         rows=rows,
         transitions=transitions,
         stages=list_stages(rows, folder),
+        coherence=coherence,
     )
 
 
