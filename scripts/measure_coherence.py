@@ -1,14 +1,18 @@
 """Measure from all kept checkpoints of runs how far images of the same latents are from those at the ends of stages.
 
-    python scripts/measure_coherence.py --out coherence.json RUN ...
+    python scripts/measure_coherence.py --out FOLDER RUN ...
 
-`metrics.Coherence` has the definition. Beyond its values, the file has what may turn a conclusion, for each run:
+`metrics.Coherence` has the definition. Beyond its values, the files in FOLDER have what may turn a conclusion:
 
-* `pairs`: each pair of stages, for the average and for the generator that is trained, for two seeds of latents, in
+* `pairs.csv`: each pair of stages, for the average and for the generator that is trained, for two seeds of latents, in
   pixels (also not rounded to 8 bits, and with every n-th pixel in place of means of areas) and in the features of both
   variants of `features.Digits`; the share of latents that keep their digit, and the share that would by chance; and
   the share whose own later image is the nearest among all latents' later images;
-* `curve`: the values against each earlier stage end, at each checkpoint and right after each growth (`grown`).
+* `curve.csv`: the values against each earlier stage end, at each checkpoint and right after each growth (`grown`);
+* `drift.csv`: the values between checkpoints of the last stage, every 8,000 images, reduced to smaller heights: what
+  training does without growing;
+* `RUN.png`: the average's pictures of the first latents, a row for each, at the end of each stage and right after each
+  growth.
 
 Train the runs with `train.keep` above the number of ticks. Stages have the sizes of MNIST, for the digit features.
 """
@@ -16,18 +20,22 @@ Train the runs with `train.keep` above the number of ticks. Stages have the size
 from __future__ import annotations
 
 import argparse
-import json
+import csv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.layers.tensors import images_from_uint8, images_to_uint8
+from pggan_kit.pictures import image_grid, to_uint8
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator, draw_images, restore_generator
 from pggan_kit.runs.snapshot import Snapshot
@@ -41,6 +49,15 @@ SEEDS = (0, 1)
 """Seeds of latents."""
 
 NETWORKS = ("average", "generator")
+
+HEIGHTS = (7, 14, 28)
+"""Heights of the stages."""
+
+STRIP = 12
+"""Latents in a strip."""
+
+DRIFT_IMAGES = 8_000
+"""Images between two checkpoints whose drift is measured."""
 
 
 @dataclass(frozen=True)
@@ -163,22 +180,41 @@ def measure_curve(moments: list[Moment]) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_drift(moments: list[Moment], heights: tuple[int, ...], clocks: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Return the values between moments of one stage, at smaller heights: what training on does without growing."""
-    rows = []
+def measure_drift(moments: list[Moment]) -> list[dict[str, Any]]:
+    """Return the values between moments of the last stage, at all heights of stages up to its own."""
     last = moments[-1]
+    chosen = [m for m in moments if m.stage == last.stage and m.at % DRIFT_IMAGES == 0 and not m.grown]
+    rows = []
     for network in NETWORKS:
-        after = round_images(last.images[network, SEEDS[0]])
-        for moment in moments:
-            if moment.at not in clocks or moment.stage != last.stage or moment.grown or moment.at == last.at:
-                continue
-            before = round_images(moment.images[network, SEEDS[0]])
-            for height in heights:
-                if height <= before.shape[2]:
-                    value = compare_pictures(reduce_images(before, height), reduce_images(after, height), None)
-                    row = {"at": moment.at, "until": last.at, "network": network, "height": height}
-                    rows.append({**row, "pixels": value})
+        images = [round_images(moment.images[network, SEEDS[0]]) for moment in chosen]
+        for earlier, later in combinations(range(len(chosen)), 2):
+            for height in HEIGHTS:
+                before = reduce_images(images[earlier], height)
+                value = compare_pictures(before, reduce_images(images[later], height), None)
+                row = {"from": chosen[earlier].at, "to": chosen[later].at, "network": network, "height": height}
+                rows.append({**row, "pixels": value})
     return rows
+
+
+def draw_strip(moments: list[Moment]) -> Image.Image:
+    """Return the strip of a run: latents from top to bottom, ends of stages and growths from left to right."""
+    columns = []
+    for moment in moments:
+        if moment.stage_over or moment.grown:
+            pixels = to_uint8(moment.images["average", SEEDS[0]][:STRIP])
+            factor = HEIGHTS[-1] // pixels.shape[1]
+            columns.append(pixels.repeat(factor, axis=1).repeat(factor, axis=2))
+    images = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
+    return image_grid(images, len(columns))
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows, numbers with four places."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({name: f"{v:.4f}" if isinstance(v, float) else v for name, v in row.items()})
 
 
 def main() -> None:
@@ -189,16 +225,21 @@ def main() -> None:
     given = parser.parse_args()
 
     features = {"a": Digits(), "b": Digits("b"), "classes": DigitClasses()}
-    results = {}
+    tables: dict[str, list[dict[str, Any]]] = {"pairs": [], "curve": [], "drift": []}
+    given.out.mkdir(parents=True, exist_ok=True)
     for run in given.runs:
         moments = read_moments(run, SEEDS)
-        every = tuple(range(0, moments[-1].at, 8_000))
-        results[run.name] = {
+        draw_strip(moments).save(given.out / f"{run.name}.png", optimize=True)
+        measured = {
             "pairs": measure_pairs(moments, features),
             "curve": measure_curve(moments),
-            "drift": measure_drift(moments, (7, 14, 28), every),
+            "drift": measure_drift(moments),
         }
-        given.out.write_text(json.dumps(results, indent=1) + "\n")
+        for name, rows in measured.items():
+            tables[name] += [{"run": run.name, **row} for row in rows]
+
+    for name, rows in tables.items():
+        write_csv(given.out / f"{name}.csv", rows)
 
 
 if __name__ == "__main__":

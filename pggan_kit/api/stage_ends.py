@@ -16,7 +16,6 @@ from pggan_kit.runs.branches import list_lineage
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator, draw_images, restore_generator
-from pggan_kit.runs.snapshot import Snapshot
 
 
 def restore_stage_ends(
@@ -44,14 +43,14 @@ def restore_stage_ends(
     """
     ends: dict[int, StageEnd] = {}
     for ancestor, limit in list_lineage(files, say):
-        # Each checkpoint is restored by the run that wrote it.
+        # Each checkpoint is restored by the run that wrote it. A stage without images has none.
         own = prepared
         if ancestor is not files:
             own, _ = prepare_run(ancestor.path, plugins, parts, needs_data=False)
         schedule = own.resolve_schedule()
         identity = own.identify_networks(schedule)
         for saved in ancestor.checkpoints(say=say).load_kept():
-            if saved.images > min(limit, until) or not _is_trained_stage_end(saved):
+            if saved.images > min(limit, until) or not saved.stage_over:
                 continue
             generator = restore_generator(own.built.experiment, schedule, own.hooks(), saved, identity)
             ends[saved.stage] = StageEnd(
@@ -62,11 +61,6 @@ def restore_stage_ends(
                 generate=_make_generate(generator.to(device), own.built.experiment.seed, device),
             )
     return [ends[index] for index in sorted(ends)]
-
-
-def _is_trained_stage_end(saved: Snapshot) -> bool:
-    """Return whether a checkpoint is of the end of a stage that had images."""
-    return saved.stage_over and saved.images > saved.starts[-1]
 
 
 def _make_generate(

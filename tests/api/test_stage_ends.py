@@ -124,8 +124,13 @@ def test_stages_of_the_runs_before(train: Callable[..., Any], tiny: Callable[...
             drawn = pggan_kit.load_generator(run, stage=stage)(LATENTS)
             assert torch.equal(Ends.images[stage], images_from_uint8(images_to_uint8(drawn)))
 
-    # The end of a stage after which nothing began is not on the way to this run.
+    # What the first run did after the branch is not on the way to this one, nor is a fade's end the end of a stage.
     assert [end.images for end in Ends.given] == [8, 24, 40]
+    lines = ("architectures.PGGAN.channels = {4: 4, 16: 6}", "schedule.stable_images = {4: 8, 8: 40, 16: 8}")
+    with pytest.raises(Interrupted):
+        pggan_kit.train(tiny(*lines), run_dir="long", start_from="first@0", plugins=[STUB, StopAt(28)])
+    evaluate("long")
+    assert [end.images for end in Ends.given] == [8]
     shutil.rmtree("first")
     with pytest.warns(UserWarning, match="second: the run that it began from is not there any more"):
         assert evaluate("third")["Ends"]["value"] == 2.0

@@ -44,8 +44,8 @@ def test_a_strip_has_a_row_for_each_latent_and_a_column_for_each_stage() -> None
     section = coherence_section([make_run("soft", [])], [pictures])
     ((figure,),) = [group.figures for group in section.groups]
     assert figure.alt == (
-        "Strip across the stages of soft: 9 latents from top to bottom, the sizes 4x4, 8x8 from left to right, enlarged "
-        "or reduced to one size."
+        "Strip across the stages of soft: 9 latents from top to bottom, the sizes 4x4, 8x8 from left to right, "
+        "enlarged or reduced to one size."
     )
     assert figure.caption == "4x4 after 8, 8x8 after 1,024 images"
     assert figure.height > 4 * figure.width and not section.tables
