@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from pggan_kit.errors import SettingError, check_choice
 from pggan_kit.schedule import Curve, at_height
@@ -641,16 +641,23 @@ class Quantity:
 
 @runtime_checkable
 class Metric(Protocol):
+    """A number about images: an `ImageMetric`, or a `RunMetric`, which has `measure_run` instead of `compare`.
+
+    Attributes:
+        quantities: Direction, range and scale of each value, by name. A value of one kind may be given several times:
+            `Coherence 7x7-28x28` is a value of the quantity `Coherence`, whose name ends at the first space.
+    """
+
+    quantities: Mapping[str, Quantity]
+
+
+@runtime_checkable
+class ImageMetric(Metric, Protocol):
     """A distance between fakes and reals, or a quality of fakes, at any image size.
 
     The core collects the descriptions of all batches, of reals and fakes alike, and compares them once: fakes with
     reals, and, for the noise floor, one half of the reals with the other.
-
-    Attributes:
-        quantities: Direction, range and scale of each value that `compare` may return, by name.
     """
-
-    quantities: Mapping[str, Quantity]
 
     def describe(self, images: Tensor) -> Tensor | None:
         """Describe images (N, C, h, w) in [-1, 1] by tensors (N, ...), one row for each image.
@@ -671,6 +678,55 @@ class Metric(Protocol):
         Returns:
             Values by name, e.g. `{"FID": 12.3}`.
         """
+
+
+@dataclass(frozen=True)
+class StageEnd:
+    """The averaged generator of a run as it was when a stage ended.
+
+    Args:
+        stage: The stage.
+        images: Clock of its end.
+        latent_size: Z.
+        classes: Number of classes that the generator is conditioned on; 0 for none.
+        generate: Function (latents (N, Z), labels (N,) int64 or None) -> images (N, C, h, w) of the stage's size, in
+            [-1, 1] and rounded to 8 bits, on the CPU. The same arguments give the same images.
+    """
+
+    stage: Stage
+    images: int
+    latent_size: int
+    classes: int
+    generate: GeneratorCall
+
+
+@runtime_checkable
+class RunMetric(Metric, Protocol):
+    """A number about how a run came to its end: of the generators at the ends of its stages. It needs no reals.
+
+    It is measured by `pggan-kit evaluate` and at the end of an ablation's runs; at a run's ticks it has no value.
+    """
+
+    def measure_run(self, ends: Sequence[StageEnd]) -> dict[str, float]:
+        """Measure a run, with torch's generator seeded.
+
+        Args:
+            ends: Ends of those stages that have ended and had images, oldest first; those of the run that this one
+                began from among them.
+
+        Returns:
+            Values by name; none where the metric is not defined for so few stages.
+        """
+
+
+T = TypeVar("T")
+
+
+def find_quantity(quantities: Mapping[str, T], name: str) -> T | None:
+    """Return what is stated of a value, by its whole name or by its name up to the first space; None if nothing is."""
+    if name in quantities:
+        return quantities[name]
+    return quantities.get(name.partition(" ")[0])
 
 
 @runtime_checkable
@@ -757,3 +813,6 @@ KINDS: dict[str, type] = {
     "launchers": Launcher,
 }
 """The kinds of component by the name that configs use, and the contract of each."""
+
+VARIANTS: dict[type, tuple[type, ...]] = {Metric: (ImageMetric, RunMetric)}
+"""Contracts of which a component keeps one beside that of its kind: the one of which it has most methods."""

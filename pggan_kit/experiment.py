@@ -15,6 +15,7 @@ from pggan_kit.components import (
     Dataset,
     GeneratorPenalty,
     GrowthPolicy,
+    ImageMetric,
     Loss,
     Metric,
     Observer,
@@ -199,8 +200,9 @@ class Experiment:
             )
 
     def list_quantities(self) -> dict[str, Quantity]:
-        """Return what `metrics` state of their values, by the value's name."""
-        return {name: quantity for metric in self.metrics for name, quantity in metric.quantities.items()}
+        """Return what the metrics that are measured at ticks state of their values, by the value's name."""
+        at_ticks = [metric for metric in self.metrics if isinstance(metric, ImageMetric)]
+        return {name: quantity for metric in at_ticks for name, quantity in metric.quantities.items()}
 
     def find_architecture(self, net: str) -> Architecture:
         """Return the architecture that makes the pieces of a network, `generator` or `discriminator`."""

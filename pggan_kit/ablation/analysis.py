@@ -41,6 +41,9 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
     secondary = []
     for metric in sorted(metrics - {plan.primary}):
         for pair in plan.contrasts:
+            # A variant with other stages may have no such value in any run, which is no failure.
+            if not all(_has_metric(results, name, metric) for name in pair):
+                continue
             entry = compare_variants(plan, results, pair, metric, plan.seeds)
             secondary.append({**entry, "role": "secondary"})
 
@@ -48,7 +51,7 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         "name": plan.name,
         "hash": plan.hash,
         "metric": plan.primary,
-        **plan.quantities[plan.primary],
+        **plan.get_quantity(plan.primary),
         "margin": plan.margin,
         "alpha": st.ALPHA,
         "contrasts": [*planned, *exploratory],
@@ -78,8 +81,9 @@ def compare_variants(
     """
     variant, against = pair
     seeds = [seed for seed in seeds if (variant, seed) in results and (against, seed) in results]
-    scale = plan.quantities[metric]["scale"]
-    direction = plan.quantities[metric]["direction"]
+    quantity = plan.get_quantity(metric)
+    scale = quantity["scale"]
+    direction = quantity["direction"]
     worst = math.inf if direction == "lower" else -math.inf
 
     # Each pair on the scale of the metric, and whether its runs failed.
@@ -212,6 +216,13 @@ def _find_value(results: Results, variant: str, seed: int, metric: str) -> float
     return None
 
 
+def _has_metric(results: Results, name: str, metric: str) -> bool:
+    """Return whether runs of a variant may have a value: one has it, or failed before it could be measured."""
+    own = [result for (variant, _), result in results.items() if variant == name]
+    measured = [result["failed"] or metric in [row["metric"] for row in result["rows"]] for result in own]
+    return not own or any(measured)
+
+
 def _summarise_variant(plan: Plan, results: Results, name: str) -> dict[str, Any]:
     """Return the number of a variant's trials and of those without a value, and mean and noise floor of the primary."""
     # A trial that has not ended, or that the variant does not have, is not counted.
@@ -232,7 +243,7 @@ def _summarise_variant(plan: Plan, results: Results, name: str) -> dict[str, Any
     return {
         "trials": trials,
         "died": trials - len(values),
-        "mean": _compute_mean(values, plan.quantities[plan.primary]["scale"]),
+        "mean": _compute_mean(values, plan.get_quantity(plan.primary)["scale"]),
         "floor": float(np.mean(floors)) if floors else None,
     }
 

@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.ablation.settings import TRUNK, Ablation
 from pggan_kit.api.prepare import Prepared, prepare
-from pggan_kit.components import Launcher
+from pggan_kit.components import ImageMetric, Launcher, RunMetric, StageEnd, find_quantity
 from pggan_kit.config import gin_files
 from pggan_kit.config.builder import BuiltConfig, build_from_config
 from pggan_kit.config.gin_files import OVERRIDE, Config
 from pggan_kit.errors import ConfigError, PluginError, RunError, UserError, require_list
+from pggan_kit.experiment import Experiment
 from pggan_kit.growth.averages import PowerAverage, list_names
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.plugin_host.plugin_files import RecordedFile, locate_plugin_file
+from pggan_kit.runs.generators import count_classes
+from pggan_kit.schedule import Stage
 from pggan_kit.system.activities import track_items
 from pggan_kit.system.files import read_text, write_atomically
 from pggan_kit.system.json_text import json_text
@@ -112,6 +116,12 @@ class Plan:
     def all_seeds(self) -> list[int]:
         """The planned seeds, then those added later."""
         return [*self.seeds, *self.exploratory]
+
+    def get_quantity(self, metric: str) -> dict[str, str]:
+        """Return `direction` and `scale` of a value, by the name that `evaluate` gives it."""
+        quantity = find_quantity(self.quantities, metric)
+        assert quantity is not None, "an evaluation gives no value whose metric states nothing about it"
+        return quantity
 
     def select_seeds(self, variant: str) -> list[int]:
         """Return the seeds that a variant is trained with, those added later last."""
@@ -344,20 +354,25 @@ def _find_quantities(
         prepared = prepare(base, [*first_variant, *settings.evaluation], plugins)
     except UserError as error:
         raise type(error)(f"ablate.evaluation: {error}") from error
-    stage = prepared.schedule().stages[-1]
-    metrics = prepared.built.experiment.metrics
+    stages = prepared.schedule().stages
+    stage = stages[-1]
+    experiment = prepared.built.experiment
+    metrics = experiment.metrics
 
     # The names of a metric's values are known when it has compared something.
-    shape = (16, stage.image_channels, stage.height, stage.width)
-    images = torch.rand(shape, generator=torch_generator(0, "noise")) * 2 - 1
+    images = _draw_noise(stage, 16)
+    ends = [_make_noise_end(stage, experiment) for stage in stages if stage.budget > 0]
     names: list[str] = []
     with warnings.catch_warnings():
         # What a metric says of so few images is not true of the experiment.
         warnings.simplefilter("ignore", UserWarning)
         for metric in metrics:
-            descriptions = metric.describe(images)
-            if descriptions is not None:
-                names += metric.compare(descriptions[:8], descriptions[8:])
+            if isinstance(metric, ImageMetric):
+                descriptions = metric.describe(images)
+                if descriptions is not None:
+                    names += metric.compare(descriptions[:8], descriptions[8:])
+            elif isinstance(metric, RunMetric):
+                names += metric.measure_run(ends)
     if settings.primary not in names:
         raise ConfigError(
             f"ablate.primary is {settings.primary!r}, and the metrics at {stage.size} give "
@@ -371,12 +386,27 @@ def _find_quantities(
             if name in quantities:
                 raise ConfigError(f"ablate.evaluation: two metrics give a value {name}; give one of them a `suffix`")
             quantities[name] = {"direction": quantity.direction, "scale": quantity.scale}
-    if settings.primary not in quantities:
+    if find_quantity(quantities, settings.primary) is None:
         raise ConfigError(
             f"ablate.primary is {settings.primary!r}, and its metric states no direction and scale for it: add it to "
             "the metric's `quantities`"
         )
     return quantities
+
+
+def _draw_noise(stage: Stage, count: int) -> Tensor:
+    """Return images of noise (count, C, h, w) in [-1, 1], always the same."""
+    shape = (count, stage.image_channels, stage.height, stage.width)
+    return torch.rand(shape, generator=torch_generator(0, "noise")) * 2 - 1
+
+
+def _make_noise_end(stage: Stage, experiment: Experiment) -> StageEnd:
+    """Return the end of a stage whose generator draws noise."""
+
+    def generate(latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return _draw_noise(stage, len(latents))
+
+    return StageEnd(stage, 0, experiment.latent_size, count_classes(experiment, stage), generate)
 
 
 def _require_different(experiments: Mapping[str, Prepared]) -> None:

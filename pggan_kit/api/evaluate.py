@@ -14,14 +14,15 @@ from torch import Tensor
 
 from pggan_kit.api.average import load_average
 from pggan_kit.api.prepare import KEEP_NONE, prepare_run
-from pggan_kit.components import Metric
+from pggan_kit.api.stage_ends import restore_stage_ends
+from pggan_kit.components import ImageMetric, Metric, RunMetric
 from pggan_kit.config import gin_files as configs
 from pggan_kit.config.bindings import Binding, Macro, iterate_references
 from pggan_kit.config.builder import build_from_config
 from pggan_kit.config.gin_files import Config
 from pggan_kit.data.contents import describe_left_out
 from pggan_kit.errors import ConfigError, DataError, RunError, require_list
-from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes
+from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes, measure_run
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.averages import BEST
@@ -89,8 +90,9 @@ def evaluate(
     Returns:
         A row for each value: `metric`, `value`, `floor` (the same metric between two halves of the reals, or None),
         `count` (fakes, and at most as many reals), `floor_count` (reals in each half), `size` (`28x28`), and of a run
-        `stage`, `images` (the clock) and `average` (its name), else None. Those of the best checkpoint also have
-        `chosen`: what it was chosen by, whose value is then no fair estimate.
+        `stage`, `images` (the clock) and `average` (its name), else None. `count`, `floor_count` and `average` are None
+        for a metric of a run, which is measured on the ends of its stages up to `stage`. Rows of the best checkpoint
+        also have `chosen`: what it was chosen by, whose value is then no fair estimate.
 
     Raises:
         UserError: the input was wrong, or no metric is defined at this size: a message says what to do.
@@ -151,13 +153,22 @@ def _evaluate_run(
     _require_own_data(saved, experiment)
     stage = schedule.at(saved.images, saved.starts).stage
 
+    # Metrics of images measure this generator.
     device = find_device("auto")
     evaluator = prepared.evaluator([stage], device)
-    assert evaluator is not None, "there are metrics"
-    values = _measure(generator.to(device), evaluator, stage, experiment.seed, device)
-    _require_values(values, evaluator, stage.size)
-    count = evaluator.settings.count
-    rows = [_make_row(value, count, stage.size, stage.index, saved.images, name) for value in values]
+    rows = []
+    if evaluator is not None:
+        values = _measure(generator.to(device), evaluator, stage, experiment.seed, device)
+        count = evaluator.settings.count
+        rows += [_make_row(value, count, stage.size, stage.index, saved.images, name) for value in values]
+
+    # Metrics of a run measure those at the ends of its stages.
+    run_metrics = [metric for metric in experiment.metrics if isinstance(metric, RunMetric)]
+    if run_metrics:
+        ends = restore_stage_ends(prepared, files, saved.images, device, plugins, parts)
+        values = measure_run(run_metrics, ends, device)
+        rows += [_make_row(value, None, stage.size, stage.index, saved.images) for value in values]
+    _require_rows(rows, experiment.metrics, stage.size)
     if checkpoint == "best":
         rows = [{**row, "chosen": dict(saved.best)} for row in rows]
     return rows
@@ -210,10 +221,14 @@ def _measure(
     return evaluator.measure(size, draw_fakes(draw, generator.latent_size, evaluator.settings, seed, labels))
 
 
-def _require_values(values: list[Value], evaluator: Evaluator, size: str) -> None:
-    if not values:
-        names = ", ".join(f"metrics.{type(metric).__name__}" for metric in evaluator.metrics)
-        raise ConfigError(f"train.metrics: none of {names} is defined at {size}; choose others, or another size")
+def _require_rows(rows: Sequence[Any], metrics: Sequence[Metric], size: str) -> None:
+    if rows:
+        return
+    names = ", ".join(f"metrics.{type(metric).__name__}" for metric in metrics)
+    remedy = "choose others, or another size"
+    if any(isinstance(metric, RunMetric) for metric in metrics):
+        remedy += "; a metric of a run may need several stages that have ended"
+    raise ConfigError(f"train.metrics: none of {names} is defined at {size}; {remedy}")
 
 
 def _require_changeable(config: Config) -> None:
@@ -266,6 +281,14 @@ def _evaluate_folders(
     comparison: Comparison = build_from_config(config, load_plugins(plugins), COMPARISON).experiment
     if not comparison.metrics:
         raise ConfigError(NO_METRICS)
+    metrics = []
+    for metric in comparison.metrics:
+        if not isinstance(metric, ImageMetric):
+            raise ConfigError(
+                f"train.metrics: metrics.{type(metric).__name__} measures a run by the ends of its stages, and folders "
+                "have none: name a run"
+            )
+        metrics.append(metric)
     if comparison.evaluation.dataset is not None:
         raise ConfigError("evaluation.dataset has no use where two folders are compared")
 
@@ -282,11 +305,11 @@ def _evaluate_folders(
     settings = replace(comparison.evaluation, count=max(2, min(comparison.evaluation.count, len(fake_images))))
     rows = numpy_generator(0, "evaluation fakes").permutation(len(fake_images))[: settings.count]
     reals = RealSet(real_images, None, None)
-    evaluator = Evaluator(comparison.metrics, settings, lambda _: reals, None, find_device("auto"))
+    evaluator = Evaluator(metrics, settings, lambda _: reals, None, find_device("auto"))
     values = evaluator.measure((height, width), _split_into_batches(fake_images, rows, settings.batch_size))
 
     size = f"{height}x{width}"
-    _require_values(values, evaluator, size)
+    _require_rows(values, comparison.metrics, size)
     return [_make_row(value, settings.count, size) for value in values]
 
 
@@ -347,7 +370,7 @@ def _describe_shape(images: np.ndarray) -> str:
 
 def _make_row(
     value: Value,
-    count: int,
+    count: int | None,
     size: str,
     stage: int | None = None,
     images: int | None = None,

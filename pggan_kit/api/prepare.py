@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
-from pggan_kit.components import Dataset
+from pggan_kit.components import Dataset, ImageMetric
 from pggan_kit.config import gin_files as configs
 from pggan_kit.config.builder import Built, build_from_config
 from pggan_kit.config.gin_files import Config
@@ -193,7 +193,7 @@ class Prepared:
 
     @names_component("preparing the evaluation")
     def evaluator(self, stages: Sequence[Stage], device: torch.device, data: Data | None = None) -> Evaluator | None:
-        """Return the evaluator that measures `train.metrics` at these stages' sizes; None where there are no metrics.
+        """Return the evaluator that measures `train.metrics` at these stages' sizes; None where none compares images.
 
         Args:
             stages: at least one.
@@ -204,7 +204,8 @@ class Prepared:
             DataError: the evaluation's data set cannot be used.
         """
         experiment = self.built.experiment
-        if not experiment.metrics:
+        metrics = [metric for metric in experiment.metrics if isinstance(metric, ImageMetric)]
+        if not metrics:
             return None
 
         # The reals: of the evaluation's own data set, or of the training data.
@@ -227,7 +228,7 @@ class Prepared:
             size = (stage.height, stage.width)
             reals[size] = RealSet(*data.level(size), name)
         keeper = DescriptionCache(cache_folder(settings.cache) / "descriptions")
-        return Evaluator(experiment.metrics, experiment.evaluation, reals.__getitem__, keeper, device)
+        return Evaluator(metrics, experiment.evaluation, reals.__getitem__, keeper, device)
 
 
 def _open_data(dataset: Dataset, settings: DataSettings, stages: Sequence[Stage], seed: int) -> Data:

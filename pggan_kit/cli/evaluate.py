@@ -88,7 +88,7 @@ def _build_table(rows: list[dict[str, Any]]) -> Table:
             f"{row['value']:.4g}",
             "" if row["floor"] is None else f"{row['floor']:.4g}",
             row["size"],
-            f"{row['count']:,}",
-            f"{row['floor_count']:,}",
+            "" if row["count"] is None else f"{row['count']:,}",
+            "" if row["floor_count"] is None else f"{row['floor_count']:,}",
         )
     return table

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.components import Metric
+from pggan_kit.components import ImageMetric, Metric, RunMetric, StageEnd, find_quantity
 from pggan_kit.errors import ConfigError, DataError, TrainingError, UserError
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.settings import FEWEST_REALS, EvaluationSettings
@@ -47,13 +47,13 @@ class Value(NamedTuple):
         value: Value of the metric between fakes and reals.
         floor: Value between two halves of the reals: the distance that is left between images of the same kind. None
             where the metric has no value of this name there.
-        floor_count: Number of reals in each half.
+        floor_count: Number of reals in each half. None where a metric compares with no reals.
     """
 
     name: str
     value: float
     floor: float | None
-    floor_count: int
+    floor_count: int | None
 
 
 class Evaluator:
@@ -72,7 +72,7 @@ class Evaluator:
 
     def __init__(
         self,
-        metrics: Sequence[Metric],
+        metrics: Sequence[ImageMetric],
         settings: EvaluationSettings,
         reals: Callable[[Size], RealSet],
         cache: DescriptionCache | None,
@@ -132,7 +132,7 @@ class Evaluator:
             defined = [metric for metric in self.metrics if self._descriptions[metric.fingerprint()] is not None]
 
             # All fakes are described before the first comparison, so that they are drawn only once.
-            fakes = map(_round_to_8_bits, batches)
+            fakes = map(round_to_8_bits, batches)
             descriptions = self._describe(defined, fakes, "drawing and describing images", self.settings.count)
             values: dict[str, float] = {}
             for metric in defined:
@@ -169,7 +169,7 @@ class Evaluator:
                 self._floors = _merge_values(self._floors, floors)
         self._size = size
 
-    def _describe_reals(self, metric: Metric, size: Size) -> Tensor | None:
+    def _describe_reals(self, metric: ImageMetric, size: Size) -> Tensor | None:
         """Return a metric's description of the reals, if possible from the cache; None where it is not defined."""
         name = metric.fingerprint()
 
@@ -207,7 +207,7 @@ class Evaluator:
             yield images_from_uint8(torch.from_numpy(pixels))
 
     def _describe(
-        self, metrics: Sequence[Metric], batches: Iterable[Tensor], what: str, total: int
+        self, metrics: Sequence[ImageMetric], batches: Iterable[Tensor], what: str, total: int
     ) -> dict[str, Tensor | None]:
         """Return the metrics' descriptions of all images by fingerprint; None where a metric is not defined.
 
@@ -226,7 +226,7 @@ class Evaluator:
                 for name, metric in by_name.items():
                     # A metric that draws random numbers draws the same ones for a batch, whatever came before.
                     torch.manual_seed(derive(0, "describe", number))
-                    with _name_failing_metric(metric, images):
+                    with _name_failing_metric(metric, f"{tuple(images.shape)}"):
                         piece = metric.describe(images)
                         if piece is None:
                             undefined.add(name)
@@ -240,7 +240,7 @@ class Evaluator:
         return descriptions
 
 
-def _compare(metric: Metric, real: Tensor, fake: Tensor) -> dict[str, float]:
+def _compare(metric: ImageMetric, real: Tensor, fake: Tensor) -> dict[str, float]:
     """Return the values of a metric between two descriptions.
 
     Raises:
@@ -250,29 +250,59 @@ def _compare(metric: Metric, real: Tensor, fake: Tensor) -> dict[str, float]:
     # A metric that draws random numbers draws the same ones in each comparison.
     torch.manual_seed(derive(0, "compare"))
     comparing = f"comparing descriptions by metrics.{type(metric).__name__}"
-    with report_activity(comparing), _name_failing_metric(metric, fake):
+    with report_activity(comparing), _name_failing_metric(metric, f"{tuple(fake.shape)}"):
         values = {name: float(value) for name, value in metric.compare(real, fake).items()}
-
-    unstated = sorted(values.keys() - metric.quantities.keys())
-    if unstated:
-        stated = ", ".join(metric.quantities) or "nothing"
-        raise ConfigError(
-            f"metrics.{type(metric).__name__} gives a value {unstated[0]} and states nothing about it: add a "
-            f"Quantity for this name to its `quantities`, which names {stated}"
-        )
+    _require_stated(metric, values)
     return values
 
 
+def measure_run(metrics: Sequence[RunMetric], ends: Sequence[StageEnd], device: torch.device) -> list[Value]:
+    """Return the values of metrics of a run; those that are not defined for its stages have none.
+
+    Args:
+        metrics: Metrics to measure.
+        ends: Ends of the run's stages, oldest first.
+        device: Device whose random numbers are left as they are.
+
+    Raises:
+        ConfigError: A metric returns a value that its `quantities` do not name, or two return one of the same name.
+        TrainingError: A metric failed, or images are not finite.
+    """
+    values: dict[str, float] = {}
+    with torch.no_grad(), fork_random_numbers(device):
+        for metric in metrics:
+            # A metric that draws random numbers draws the same ones for each run.
+            torch.manual_seed(derive(0, "measure run"))
+            measuring = f"measuring a run by metrics.{type(metric).__name__}"
+            sizes = ", ".join(end.stage.size for end in ends) or "none"
+            with report_activity(measuring), _name_failing_metric(metric, f"the ends of the stages {sizes}"):
+                own = {name: float(value) for name, value in metric.measure_run(ends).items()}
+            _require_stated(metric, own)
+            values = _merge_values(values, own)
+    return [Value(name, value, None, None) for name, value in values.items()]
+
+
+def _require_stated(metric: Metric, values: Iterable[str]) -> None:
+    """Check that a metric's `quantities` name each of its values."""
+    for name in sorted(values):
+        if find_quantity(metric.quantities, name) is None:
+            stated = ", ".join(metric.quantities) or "nothing"
+            raise ConfigError(
+                f"metrics.{type(metric).__name__} gives a value {name} and states nothing about it: add a "
+                f"Quantity for this name to its `quantities`, which names {stated}"
+            )
+
+
 @contextlib.contextmanager
-def _name_failing_metric(metric: Metric, argument: Tensor) -> Iterator[None]:
-    """Name the metric, and the shape of its argument, in an error that it raises within a block."""
+def _name_failing_metric(metric: Metric, argument: str) -> Iterator[None]:
+    """Name the metric, and what it was given, in an error that it raises within a block."""
     try:
         yield
     except (UserError, TrainingError):
         raise
     except Exception as error:
         raise TrainingError(
-            f"metrics.{type(metric).__name__} failed on {tuple(argument.shape)}: {type(error).__name__}: {error}"
+            f"metrics.{type(metric).__name__} failed on {argument}: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -288,8 +318,12 @@ def _merge_values(values: dict[str, float], more: dict[str, float]) -> dict[str,
     return {**values, **more}
 
 
-def _round_to_8_bits(images: Tensor) -> Tensor:
-    """Round images in [-1, 1] to the values that 8 bits can hold, like those of reals."""
+def round_to_8_bits(images: Tensor) -> Tensor:
+    """Round images in [-1, 1] to the values that 8 bits can hold, like those of reals.
+
+    Raises:
+        TrainingError: They are not finite.
+    """
     if not images.isfinite().all():
         raise TrainingError("the generator's images are not finite: there is nothing to measure")
     return images_from_uint8(images_to_uint8(images))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pggan_kit import hookspecs
-from pggan_kit.components import KINDS
+from pggan_kit.components import KINDS, VARIANTS
 from pggan_kit.errors import PluginError, did_you_mean, suggest
 
 MARK = "@pggan_kit.hookimpl"
@@ -96,7 +96,7 @@ def require_protocol(thing: Any, kind: str, selector: str) -> None:
     find_marked_hooks(thing, selector)
 
     # Methods, with the Protocol's arguments
-    for name, method in _list_methods(protocol):
+    for name, method in [*_list_methods(protocol), *_list_methods_of_variant(thing, protocol)]:
         if not _has_method(thing, name):
             raise PluginError(f"{refusal}: it has no {name}()")
         if not _accepts_arguments(thing, name, method):
@@ -116,6 +116,16 @@ def _list_methods(protocol: type) -> Iterator[tuple[str, Callable[..., Any]]]:
         is_private = name.startswith("_") and name not in CHECKED_SPECIAL_METHODS
         if inspect.isfunction(member) and not is_private:
             yield name, member
+
+
+def _list_methods_of_variant(thing: Any, protocol: type) -> list[tuple[str, Callable[..., Any]]]:
+    """Return the methods of that variant of a Protocol of which a component has most, else of the first one."""
+    candidates = [list(_list_methods(variant)) for variant in VARIANTS.get(protocol, ())]
+
+    def count_present(methods: list[tuple[str, Callable[..., Any]]]) -> int:
+        return sum(_has_method(thing, name) for name, _ in methods)
+
+    return max(candidates, key=count_present, default=[])
 
 
 def _has_method(thing: Any, name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from pggan_kit.errors import RunError, require_list
 from pggan_kit.report import ablation_sections, run_sections
 from pggan_kit.report.ablation_record import is_ablation, read_ablation
+from pggan_kit.report.coherence_section import coherence_section
 from pggan_kit.report.film import make_film
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, render_page, require_libraries
@@ -111,6 +112,7 @@ def _draw_runs(records: Sequence[RunRecord], say: Say, plugins: Sequence[Any]) -
         run_sections.grids_section(records, pictures),
         run_sections.reals_section(records),
         run_sections.fades_section(records, pictures),
+        coherence_section(records, pictures),
         run_sections.curves_section(records, pictures),
         run_sections.cost_section(records),
         run_sections.transitions_section(records),
@@ -143,6 +145,7 @@ def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
         ablation_sections.seeds_section(ablation),
         run_sections.reals_section(shown),
         run_sections.fades_section(shown, shown_pictures),
+        coherence_section(shown, shown_pictures),
         run_sections.transitions_section(shown),
         ablation_sections.plan_section(ablation),
     ]

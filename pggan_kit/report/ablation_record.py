@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pggan_kit.components import find_quantity
 from pggan_kit.errors import RunError
 from pggan_kit.report.run_record import NoTickError, RunRecord, read_run
 from pggan_kit.system.files import read_text
@@ -77,10 +78,8 @@ class AblationRecord:
     @property
     def logarithmic(self) -> bool:
         """Whether runs are compared by the endpoint's logarithm, as all were before plans recorded the scale."""
-        quantities = self.plan.get("quantities", {})
-        if self.primary not in quantities:
-            return True
-        return bool(quantities[self.primary]["scale"] == "log")
+        quantity = find_quantity(self.plan.get("quantities", {}), self.primary)
+        return quantity is None or bool(quantity["scale"] == "log")
 
     def final(self) -> dict[str, dict[int, float]]:
         """Return the primary endpoint of each run that has one, by variant and seed, at the last stage.

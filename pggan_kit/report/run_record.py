@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pggan_kit.config import gin_files
 from pggan_kit.errors import RunError, UserError, quote_path
+from pggan_kit.runs.branches import find_trunk
 from pggan_kit.runs.directory import RunDirectory, read_begin
 from pggan_kit.system.files import read_text
 from pggan_kit.system.json_lines import JsonLines
@@ -60,6 +61,7 @@ class RunRecord:
         rows: A row for each tick, those of the trunk before its own.
         transitions: Rows of `transitions.jsonl`, likewise.
         stages: The stages, in order.
+        coherence: Rows of `coherence.jsonl`, likewise.
     """
 
     name: str
@@ -71,6 +73,7 @@ class RunRecord:
     rows: list[dict[str, Any]]
     transitions: list[dict[str, Any]]
     stages: list[StageRecord]
+    coherence: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def tags(self) -> list[str]:
@@ -141,17 +144,22 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
     about = files.about()
     rows = files.stats()
     transitions = JsonLines(folder / "transitions.jsonl").read()
+    coherence = JsonLines(folder / "coherence.jsonl").read()
 
-    # A branch shows what its trunk did up to the branch.
-    trunk = _read_trunk(about, folder, seen | {folder.resolve()})
+    # A branch shows what its trunk did up to the branch. A damaged run.json may name a run that began from this one.
     # A run on a stem has trained nothing before its stem's end.
     start = 0
     if "from" not in about:
         start = read_begin(about)
-    if trunk is not None:
-        clock = about["from"]["images"]
+    trunk = None
+    origin = find_trunk(files)
+    seen = seen | {folder.resolve()}
+    if origin is not None and origin[0].path.resolve() not in seen:
+        trunk_files, clock = origin
+        trunk = _read(trunk_files.path, None, seen)
         rows = [row for row in trunk.rows if row["images"] <= clock] + rows
         transitions = [row for row in trunk.transitions if row["images"] <= clock] + transitions
+        coherence = [row for row in trunk.coherence if row["images"] <= clock] + coherence
 
     operative = folder / "operative.gin"
     try:
@@ -169,36 +177,8 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
         rows=rows,
         transitions=transitions,
         stages=list_stages(rows, folder, start),
+        coherence=coherence,
     )
-
-
-def _origin_of(about: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Return the run, and its clock, that a branch began from; None for a run from scratch."""
-    origin = about.get("from")
-    if not isinstance(origin, dict):
-        return None
-    run = origin.get("run")
-    clock = origin.get("images")
-    if not isinstance(run, str) or type(clock) is not int:
-        return None
-    return run, clock
-
-
-def _read_trunk(about: Mapping[str, Any], folder: Path, seen: set[Path]) -> RunRecord | None:
-    """Read the run that a branch began from; return None for other runs, and where it no longer exists."""
-    origin = _origin_of(about)
-    if origin is None:
-        return None
-    path = Path(origin[0])
-    if not path.is_absolute():
-        raise RunError(
-            f"{folder / 'run.json'} is damaged: it names the run that it began from by a relative path, {path}"
-        )
-
-    # A damaged run.json may name a run that began from this one.
-    if path.resolve() in seen or not (path / "run.json").is_file():
-        return None
-    return _read(path, None, seen)
 
 
 def list_stages(rows: Sequence[Mapping[str, Any]], folder: Path, start: int = 0) -> list[StageRecord]:

@@ -6,6 +6,7 @@ stages up to one, under whatever settings: a new run takes its pieces, and has a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,57 @@ def find_branch_point(text: str | Path, say: Say, option: str = "--from") -> Bra
         "size": saved.size,
     }
     return BranchPoint(option, saved, origin)
+
+
+def find_trunk(files: RunDirectory) -> tuple[RunDirectory, int] | None:
+    """Return the run that a branch began from, and the clock of the beginning.
+
+    None for a run from scratch, and where that run is not there any more.
+
+    Raises:
+        RunError: `run.json` is damaged.
+    """
+    origin = files.about().get("from")
+    if not isinstance(origin, dict):
+        return None
+    run = origin.get("run")
+    images = origin.get("images")
+    if not isinstance(run, str) or type(images) is not int:
+        return None
+    path = Path(run)
+    if not path.is_absolute():
+        raise RunError(
+            f"{files.path / 'run.json'} is damaged: it names the run that it began from by a relative path, {path}"
+        )
+    if not (path / "run.json").is_file():
+        return None
+    return RunDirectory.open(path), images
+
+
+def list_lineage(files: RunDirectory, say: Say) -> list[tuple[RunDirectory, float]]:
+    """Return a run and those that it began from, oldest first, each with the clock up to which it counts.
+
+    Args:
+        files: The run's directory, which is the last.
+        say: Receiver of one sentence where a run is not there any more.
+
+    Raises:
+        RunError: A `run.json` is damaged.
+    """
+    lineage: list[tuple[RunDirectory, float]] = [(files, math.inf)]
+    seen = {files.path.resolve()}
+    while True:
+        youngest = lineage[0][0]
+        trunk = find_trunk(youngest)
+        # A damaged run.json may name a run that began from this one.
+        if trunk is None or trunk[0].path.resolve() in seen:
+            break
+        seen.add(trunk[0].path.resolve())
+        # A branch may have begun before the place where the next one began.
+        lineage.insert(0, (trunk[0], min(trunk[1], lineage[0][1])))
+    if lineage[0][0].about().get("from"):
+        say(f"{lineage[0][0].path}: the run that it began from is not there any more, and its stages are left out")
+    return lineage
 
 
 def _split_start(text: str, option: str) -> tuple[Path, str | None]:

@@ -19,7 +19,7 @@ from pggan_kit.testing.generator_penalties import GeneratorPenaltySuite
 from pggan_kit.testing.growth import GrowthPolicySuite
 from pggan_kit.testing.launchers import LauncherSuite
 from pggan_kit.testing.losses import LossSuite
-from pggan_kit.testing.metrics import MetricSuite
+from pggan_kit.testing.metrics import MetricSuite, RunMetricSuite
 from pggan_kit.testing.observers import ObserverSuite
 from pggan_kit.testing.optimizers import OptimizerSuite
 from pggan_kit.testing.penalties import PenaltySuite
@@ -45,6 +45,7 @@ __all__ = [
     "OptimizerSuite",
     "PenaltySuite",
     "ResamplingSuite",
+    "RunMetricSuite",
     "StepSuite",
     "Suite",
     "SwitchSuite",

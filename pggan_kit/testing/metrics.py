@@ -1,4 +1,4 @@
-"""Test that metrics keep their contract."""
+"""Test that metrics keep their contract: those of images, and those of a run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_kit.components import Quantity
+from pggan_kit.components import Quantity, StageEnd, find_quantity
+from pggan_kit.schedule import Stage
 from pggan_kit.testing.suite import Suite
-from pggan_kit.testing.support import are_equal, draw_noise, require
+from pggan_kit.testing.support import are_equal, draw_noise, make_stages, require
 
 
 class MetricSuite(Suite):
@@ -63,32 +64,12 @@ class MetricSuite(Suite):
     def test_values(self) -> None:
         """Require finite plain numbers by name."""
         metric = self.make()
-        values = metric.compare(*self.describe_sides(metric))
-        require(isinstance(values, dict) and bool(values), "compare() returns no dict of values")
-        for name, value in values.items():
-            require(isinstance(name, str), f"compare() names a value {name!r}, which is no text")
-            require(
-                isinstance(value, float) and math.isfinite(value),
-                f"compare() returns {name!r} as {type(value).__name__} {value!r}, no finite float",
-            )
+        require_values(metric.compare(*self.describe_sides(metric)), "compare()")
 
     def test_quantities(self) -> None:
         """Require each value to be stated beforehand, by the name that `compare` gives it, and to lie in its range."""
         metric = self.make()
-        stated = metric.quantities
-        require(isinstance(stated, Mapping) and bool(stated), "quantities is no dict of quantities by name")
-        for name, quantity in stated.items():
-            require(
-                isinstance(quantity, Quantity),
-                f"quantities states {name!r} as {type(quantity).__name__}, no pggan_kit.Quantity",
-            )
-
-        # A plan is made from the stated quantities, before any value is there.
-        values = metric.compare(*self.describe_sides(metric))
-        for name, value in values.items():
-            require(name in stated, f"compare() gives {name!r}, and quantities names {', '.join(stated)}: add it there")
-            low, high = stated[name].range
-            require(low <= value <= high, f"{name!r} is {value}, and quantities states that it lies in [{low}, {high}]")
+        require_stated(metric, metric.compare(*self.describe_sides(metric)), "compare()")
 
     def test_remembers_nothing(self) -> None:
         """Require the same values of the same images, bit for bit, whatever was measured before, by any object."""
@@ -133,6 +114,105 @@ class MetricSuite(Suite):
     def test_fingerprint(self) -> None:
         """Require a text that is the same for the same descriptions."""
         require_fingerprint(self.make(), self.make())
+
+
+class RunMetricSuite(Suite):
+    """Metrics of a run, of the generators at the ends of its stages.
+
+    Attributes:
+        sizes: Heights of the stages; the metric must be defined for a run of all of them.
+        image_channels: Channel counts to try: gray and colour.
+        classes: Numbers of classes to try; 0 is an unconditional generator.
+    """
+
+    kind = "metrics"
+    sizes: Sequence[int] = (4, 8, 16)
+    image_channels: Sequence[int] = (1, 3)
+    classes: Sequence[int] = (0, 3)
+
+    def make_ends(self, channels: int = 1, classes: int = 0) -> list[StageEnd]:
+        """Return ends of stages whose generators draw images that depend on the latents, the labels and the stage."""
+        stages = make_stages(self.sizes, image_channels=channels)
+        return [_make_end(stage, classes) for stage in stages]
+
+    def test_values(self) -> None:
+        """Require finite plain numbers by name, in gray and colour, with labels and without."""
+        for channels in self.image_channels:
+            for classes in self.classes:
+                require_values(self.make().measure_run(self.make_ends(channels, classes)), "measure_run()")
+
+    def test_quantities(self) -> None:
+        """Require each value to be stated beforehand, by its name up to a space at least, and to lie in its range."""
+        metric = self.make()
+        require_stated(metric, metric.measure_run(self.make_ends()), "measure_run()")
+
+    def test_few_stages(self) -> None:
+        """Require values, or none, of a run none or one of whose stages has ended."""
+        for count in (0, 1):
+            values = self.make().measure_run(self.make_ends()[:count])
+            require(isinstance(values, dict), f"measure_run() of {count} stages returns no dict of values")
+
+    def test_remembers_nothing(self) -> None:
+        """Require the same values of the same run, bit for bit, whatever was measured before, by any object."""
+        metric = self.make()
+        torch.manual_seed(0)
+        first = metric.measure_run(self.make_ends())
+        metric.measure_run(self.make_ends(self.image_channels[-1], self.classes[-1]))
+
+        for again in (metric, self.make()):
+            torch.manual_seed(0)
+            values = again.measure_run(self.make_ends())
+            require(
+                are_equal(values, first),
+                f"the same run is measured as {first} and, after another one, as {values}: measure_run() must remember "
+                "nothing, and draw random numbers from torch's generator alone",
+            )
+
+
+def _make_end(stage: Stage, classes: int) -> StageEnd:
+    """Return the end of a stage whose generator is a random projection of latents of 6 numbers."""
+    shape = (stage.image_channels, stage.height, stage.width)
+    weight = draw_noise(6, *shape, seed=stage.index)
+
+    def generate(latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        images = torch.einsum("nz,zchw->nchw", latents, weight)
+        if labels is not None:
+            images = images + labels.view(-1, 1, 1, 1)
+        return images.tanh()
+
+    return StageEnd(stage, 40 * (stage.index + 1), 6, classes, generate)
+
+
+def require_values(values: Any, method: str) -> None:
+    """Fail unless a metric's method returned finite plain numbers by name."""
+    require(isinstance(values, dict) and bool(values), f"{method} returns no dict of values")
+    for name, value in values.items():
+        require(isinstance(name, str), f"{method} names a value {name!r}, which is no text")
+        require(
+            isinstance(value, float) and math.isfinite(value),
+            f"{method} returns {name!r} as {type(value).__name__} {value!r}, no finite float",
+        )
+
+
+def require_stated(metric: Any, values: Mapping[str, float], method: str) -> None:
+    """Fail unless a metric states each of its values beforehand, in whose range it lies."""
+    stated = metric.quantities
+    require(isinstance(stated, Mapping) and bool(stated), "quantities is no dict of quantities by name")
+    for name, quantity in stated.items():
+        require(
+            isinstance(quantity, Quantity),
+            f"quantities states {name!r} as {type(quantity).__name__}, no pggan_kit.Quantity",
+        )
+
+    # A plan is made from the stated quantities, before any value is there.
+    for name, value in values.items():
+        quantity = find_quantity(stated, name)
+        require(
+            quantity is not None, f"{method} gives {name!r}, and quantities names {', '.join(stated)}: add it there"
+        )
+        assert quantity is not None
+        low, high = quantity.range
+        require(low <= value <= high, f"{name!r} is {value}, and quantities states that it lies in [{low}, {high}]")
 
 
 def require_fingerprint(component: Any, other: Any) -> None:

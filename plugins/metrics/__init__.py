@@ -1,10 +1,11 @@
-"""Metrics: how far fakes are from reals."""
+"""Metrics: how far fakes are from reals, and the stages of a run from each other."""
 
 from __future__ import annotations
 
 from pggan_kit import Component, hookimpl
 
 from .classes import ClassCoverage
+from .coherence import Coherence
 from .density_coverage import DensityCoverage
 from .frechet import FrechetDistance
 from .kernel import KernelDistance
@@ -18,6 +19,7 @@ from .wasserstein import SlicedWasserstein
 __all__ = [
     "MSSSIM",
     "ClassCoverage",
+    "Coherence",
     "DensityCoverage",
     "FrechetDistance",
     "KernelDistance",
@@ -43,5 +45,6 @@ def components() -> list[Component]:
         RadialSpectrum,
         ClassCoverage,
         Modes,
+        Coherence,
     )
     return [Component("metrics", cls.__name__, cls) for cls in metrics]

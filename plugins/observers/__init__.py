@@ -8,13 +8,14 @@ from pggan_plugins.observers.progress import Progress
 from pggan_plugins.observers.samples import Samples
 from pggan_plugins.observers.shock import TransitionShock
 from pggan_plugins.observers.spectra import Spectra
+from pggan_plugins.observers.stage_images import Coherence
 from pggan_plugins.observers.tensorboard import TensorBoard
 
-__all__ = ["Growth", "Progress", "Samples", "Spectra", "TensorBoard", "TransitionShock"]
+__all__ = ["Coherence", "Growth", "Progress", "Samples", "Spectra", "TensorBoard", "TransitionShock"]
 
 
 @hookimpl
 def components() -> list[Component]:
     """Return the observers of this package, which configs name `observers.<name>`."""
-    factories = (Samples, Growth, TensorBoard, Progress, Spectra, TransitionShock)
+    factories = (Samples, Growth, TensorBoard, Progress, Spectra, TransitionShock, Coherence)
     return [Component("observers", factory.__name__, factory) for factory in factories]

@@ -24,7 +24,7 @@ from pggan_kit import (
     images_to_uint8,
     write_atomically,
 )
-from pggan_kit.components import Metric
+from pggan_kit.components import ImageMetric
 
 BATCH = 50
 """Number of images that are in memory at once."""
@@ -60,7 +60,7 @@ class Spectra:
 
     critical = False
 
-    def __init__(self, spectrum: Metric, count: int = 1000) -> None:
+    def __init__(self, spectrum: ImageMetric, count: int = 1000) -> None:
         check_at_least("count", count, 1, whole=True)
         self.spectrum = spectrum
         self.count = count

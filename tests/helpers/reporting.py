@@ -20,7 +20,8 @@ from pggan_kit import hookimpl
 from pggan_kit.api.train import train
 
 OBSERVED = """\
-train.observers = [@observers.Samples(), @observers.TransitionShock()]
+train.observers = [@observers.Samples(), @observers.TransitionShock(), @observers.Coherence()]
+observers.Coherence.count = 4
 observers.Samples.count = 9
 observers.TransitionShock.count = 4
 """

@@ -76,6 +76,7 @@ def test_a_run_on_one_page(pair: SimpleNamespace) -> None:
         "Stages",
         "Training images",
         "Through the fades",
+        "Across the stages",
         "Curves",
         "Throughput",
         "Transitions",
@@ -458,6 +459,9 @@ def test_the_command_writes_both(
     assert (done.exit_code, done.stderr) == (0, "wrote deep/page.html and deep/figures\n")
     Page(tmp_path / "deep/page.html").require_self_contained()
     assert {path.name for path in (tmp_path / "deep/figures").iterdir()} == {
+        "coherence-4x4.pdf",
+        "coherence-8x8.pdf",
+        "coherence.tex",
         "runs.tex",
         "throughput.pdf",
         "transitions.tex",

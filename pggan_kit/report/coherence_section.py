@@ -1,0 +1,113 @@
+"""The section about stages: the same latents at the end of each, and how far their pictures are from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pggan_kit.report import plots
+from pggan_kit.report.page import Figure, Group, Section, Table, make_grid, make_plot
+from pggan_kit.report.run_pictures import STRIP, RunPictures
+from pggan_kit.report.run_record import Curve, RunRecord, is_finite
+from pggan_kit.report.run_sections import STRIP_CELL, find_usual_stages
+
+PREFIX = "Coherence/"
+"""Prefix of the tags of pixels, which end with the size of the earlier stage."""
+
+FEATURES_PREFIX = "Coherence_features/"
+"""Prefix of the tags of features."""
+
+
+def coherence_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -> Section:
+    """Return a strip of each run's stages, and the measurements of `observers.Coherence`."""
+    text = (
+        "Each row is one latent, each column the end of a stage, all shown at one size: whether a network that has "
+        "grown comes back to its picture, or draws another one."
+    )
+    section = Section("Across the stages", [text])
+    for run, drawn in zip(runs, pictures, strict=True):
+        if len(drawn.ends) > 1:
+            section.groups.append(Group(run.name, "pixels", [draw_stages_figure(run, drawn)]))
+
+    # Numbers are there where the observer wrote them.
+    body = [row for run in runs for row in _tabulate(run)]
+    if body:
+        section.texts.append(
+            "Measured by observers.Coherence: the distance of a latent's picture from its own at the end of an earlier "
+            "stage, relative to that from other latents' pictures. 0 is the same picture, 1 another latent's."
+        )
+        head = ["run", "from", "to", "after", "pixels", "features"]
+        section.tables.append(Table(head, body, "coherence"))
+        section.groups.append(Group("", "plots", [_plot_size(runs, size) for size in _list_sizes(runs)]))
+    return section
+
+
+def draw_stages_figure(run: RunRecord, drawn: RunPictures) -> Figure:
+    """Return the strip: a row for each latent, a column for each stage."""
+    stages = sorted(drawn.ends)
+    heights = [drawn.ends[stage].shape[1] for stage in stages]
+    fitting = [height for height in heights if height <= STRIP_CELL]
+    shown_height = max(fitting, default=heights[0])
+    columns = [resize_images(drawn.ends[stage][:STRIP], shown_height) for stage in stages]
+    images = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
+
+    sizes = [f"{drawn.ends[stage].shape[1]}x{drawn.ends[stage].shape[2]}" for stage in stages]
+    clocks = [f"{drawn.clocks[stage]:,}" for stage in stages]
+    alt = (
+        f"Strip across the stages of {run.name}: {len(columns[0])} latents from top to bottom, the sizes "
+        f"{', '.join(sizes)} from left to right, enlarged or reduced to one size."
+    )
+    described = [f"{size} after {clock}" for size, clock in zip(sizes, clocks, strict=True)]
+    return make_grid(images, len(stages), alt, f"{', '.join(described)} images", STRIP_CELL)
+
+
+def resize_images(images: np.ndarray, height: int) -> np.ndarray:
+    """Return images uint8 (N, h, w, C) at a height that divides h or is a multiple of it.
+
+    Each pixel becomes a square where they are enlarged, and is the mean of a square where they are reduced.
+    """
+    n, h, w, channels = images.shape
+    if h <= height:
+        factor = height // h
+        return images.repeat(factor, axis=1).repeat(factor, axis=2)
+    factor = h // height
+    squares = images.reshape(n, height, factor, w // factor, factor, channels)
+    reduced: np.ndarray = squares.mean(axis=(2, 4)).round().astype(np.uint8)
+    return reduced
+
+
+def _tabulate(run: RunRecord) -> list[list[Any]]:
+    """Return a row for each pair of stages that have ended: run, both sizes, clock, pixels and features."""
+    ends = {(stage.index, stage.end) for stage in run.stages}
+    body = []
+    for row in run.coherence:
+        # The row right after a growth has the clock of the end before, and the next stage.
+        if (row.get("stage"), row.get("at")) not in ends:
+            continue
+        for size in _sizes_of(row):
+            values = [row.get(f"{prefix}{size}") for prefix in (PREFIX, FEATURES_PREFIX)]
+            body.append([run.name, size, row.get("size"), row["at"], *values])
+    return body
+
+
+def _sizes_of(row: Mapping[str, Any]) -> list[str]:
+    """Return the sizes of the earlier stages that a row measures against."""
+    return [tag.removeprefix(PREFIX) for tag in row if tag.startswith(PREFIX)]
+
+
+def _list_sizes(runs: Sequence[RunRecord]) -> list[str]:
+    return list(dict.fromkeys(size for run in runs for row in run.coherence for size in _sizes_of(row)))
+
+
+def _plot_size(runs: Sequence[RunRecord], size: str) -> Figure:
+    """Return the plot of the distance from the end of one stage, with a line for each run."""
+    label = f"distance from the end of {size}"
+    named: dict[str, Curve] = {}
+    for run in runs:
+        points = [(row.get("at"), row.get(f"{PREFIX}{size}")) for row in run.coherence]
+        named[run.name] = [(int(at), float(value)) for at, value in points if is_finite(at) and is_finite(value)]
+    draw = plots.plot_curves(named, label, find_usual_stages(runs))
+    alt = plots.describe_lines(named, label)
+    return make_plot(f"coherence {size}", draw, alt, f"{label}: 0 is the same picture, 1 another latent's")

@@ -1,0 +1,165 @@
+"""The images at the ends of stages, and how far the same latents' images move away from them afterwards."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pggan_kit import (
+    JsonLines,
+    Run,
+    Stage,
+    TrainState,
+    check_at_least,
+    hookimpl,
+    images_from_uint8,
+    images_to_uint8,
+    write_atomically,
+)
+from pggan_kit.components import FeatureExtractor
+from pggan_plugins.metrics.coherence import (
+    choose_height,
+    compare_pictures,
+    draw_latents,
+    make_labels,
+    reduce_images,
+)
+
+FOLDER = "coherence"
+
+
+class Coherence:
+    """The averaged generator's images of the same latents at the end of each stage, and how far later ones are from
+    them: the curve between the values of `metrics.Coherence`, which explains the unit.
+
+    `coherence/7x7.npz` in the run's directory has the `images` at the end of the stage, uint8 (N, h, w, C), with
+    their `latents` (N, Z) and, of a conditional generator, `labels` (N,). `coherence.jsonl` has a row for each tick of
+    later stages, and one right after each growth, which is written at the next tick: `at` is the clock of its images,
+    `stage` and `size` say what was trained, and `Coherence/7x7` is the value against the end of that stage;
+    `Coherence_features/7x7` the same in features.
+
+    Args:
+        features: Features in which the images are compared too.
+        count: Number of latents.
+        seed: Seed of the latents, which are those of `metrics.Coherence` with the same `count` and `seed`.
+        largest: Largest height at which images are kept and compared; see `metrics.Coherence`.
+
+    Raises:
+        SettingError: `count` below 2 or `largest` below 1.
+    """
+
+    critical = False
+
+    def __init__(
+        self, features: FeatureExtractor | None = None, count: int = 256, seed: int = 0, largest: int = 64
+    ) -> None:
+        check_at_least("count", count, 2)
+        check_at_least("largest", largest, 1)
+        self.features = features
+        self.count = count
+        self.seed = seed
+        self.largest = largest
+        self._reset()
+
+    def _reset(self) -> None:
+        """Clear the state of a run."""
+        self._ends: dict[int, Tensor] = {}
+        self._unwritten: list[dict[str, Any]] = []
+
+    @hookimpl
+    def before_run(self, run: Run) -> None:
+        """Reset the state that an earlier run left; drop what a resumed run has written after its checkpoint."""
+        self._reset()
+        labels = run.fixed_labels(self.count)
+        classes = 0 if labels is None else int(labels.max()) + 1
+        self._labels = make_labels(self.count, classes)
+        self._latents = draw_latents(self.count, run.experiment.latent_size, self.seed)
+        (run.directory / FOLDER).mkdir(exist_ok=True)
+        self._rows = JsonLines(run.directory / "coherence.jsonl")
+        if run.resumed and self._rows.path.exists():
+            self._rows.cut(run.state.images, run.files.warn)
+        for stage in run.schedule.stages[run.state.stage.index :]:
+            _locate_file(run, stage).unlink(missing_ok=True)
+
+    @hookimpl
+    def before_stage(self, run: Run, stage: Stage, state: TrainState, continues: bool) -> None:
+        """Measure the effect of a growth."""
+        if not continues:
+            self._measure(run, stage, state)
+
+    @hookimpl
+    def after_tick(self, run: Run, stage: Stage, state: TrainState) -> None:
+        """Measure, and write the rows; those that cannot be written are left for the next tick."""
+        self._measure(run, stage, state)
+        while self._unwritten:
+            self._rows.append({"images": state.images, **self._unwritten[0]})
+            del self._unwritten[0]
+
+    @hookimpl
+    def after_stage(self, run: Run, stage: Stage, state: TrainState) -> None:
+        """Keep the images, unless nothing was trained at this size."""
+        if state.images == state.starts[-1]:
+            return
+        kept = images_to_uint8(self._draw(run, self._choose_height(run, stage)))
+        self._ends[stage.index] = kept
+        arrays = {"images": kept.permute(0, 2, 3, 1).numpy(), "latents": self._latents.numpy()}
+        if self._labels is not None:
+            arrays["labels"] = self._labels.numpy()
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        write_atomically(_locate_file(run, stage), content.getvalue())
+
+    @hookimpl
+    def save_state(self) -> dict[str, Any]:
+        """Return the images of the stages that have ended, the rows that are not written, and what they depend on."""
+        return {
+            "settings": [self.count, self.seed, self.largest],
+            "ends": dict(self._ends),
+            "unwritten": [dict(row) for row in self._unwritten],
+        }
+
+    @hookimpl
+    def load_state(self, run: Run, saved: Mapping[str, Any]) -> None:
+        """Restore the saved state. Images of other latents, or kept at another size, are of no use."""
+        if saved["settings"] != [self.count, self.seed, self.largest]:
+            return
+        self._ends = dict(saved["ends"])
+        # A branch has files of its own.
+        if run.resumed:
+            self._unwritten = [dict(row) for row in saved["unwritten"]]
+
+    def _measure(self, run: Run, stage: Stage, state: TrainState) -> None:
+        """Add a row with the values against all stages that have ended; none in the first stage."""
+        earlier = {index: kept for index, kept in self._ends.items() if index < stage.index}
+        if not earlier:
+            return
+        row: dict[str, Any] = {"at": state.images, "stage": stage.index, "size": stage.size}
+        images = self._draw(run, self._choose_height(run, stage))
+        for index, kept in earlier.items():
+            size = run.schedule.stages[index].size
+            before = images_from_uint8(kept)
+            now = reduce_images(images, before.shape[2])
+            row[f"Coherence/{size}"] = compare_pictures(before, now, self._labels)
+            if self.features is not None:
+                spaces = (self.features(before), self.features(now))
+                row[f"Coherence_features/{size}"] = compare_pictures(*spaces, self._labels)
+        self._unwritten.append(row)
+
+    def _draw(self, run: Run, height: int) -> Tensor:
+        """Return images (N, C, h, w) of the average, rounded to 8 bits at their own size and then reduced."""
+        images = images_from_uint8(images_to_uint8(run.generate(self._latents, self._labels)))
+        return reduce_images(images, height)
+
+    def _choose_height(self, run: Run, stage: Stage) -> int:
+        """Return the height at which images of a stage are kept."""
+        return choose_height([each.height for each in run.schedule.stages[: stage.index + 1]], self.largest)
+
+
+def _locate_file(run: Run, stage: Stage) -> Path:
+    """Return the path of the images at the end of a stage."""
+    return run.directory / FOLDER / f"{stage.size}.npz"
