@@ -164,7 +164,7 @@ def _choose_width(
     replaced = {_find_target(text) for text in tuning}
     overrides = [*(text for text in bindings if _find_target(text) not in replaced), *tuning]
     prepared, _ = prepare_run(run, plugins, parts, overrides)
-    directions = {}
+    directions: dict[str, str] = {}
     for metric in prepared.built.experiment.metrics:
         directions |= {name: quantity.direction for name, quantity in metric.quantities.items()}
 
