@@ -45,6 +45,15 @@ class Flip:
         return torch.where(flip[:, None, None, None], images.flip(3), images)
 
 
+class Half:
+    """A sound average."""
+
+    names: Sequence[str] = ("half",)
+
+    def compute_shares(self, position: Any, age: int, images: int) -> Sequence[float]:
+        return (0.5,)
+
+
 class Ramp:
     """A sound switch."""
 
@@ -116,6 +125,7 @@ SOUND: dict[type[suites.Suite], Callable[[], Any]] = {
     suites.LossSuite: ToyLoss,
     suites.PenaltySuite: SquaredScores,
     suites.AugmentationSuite: Flip,
+    suites.AverageSuite: Half,
     suites.OptimizerSuite: ToyOptimizer,
     suites.SwitchSuite: Ramp,
     suites.UpdateSuite: ToyUpdate,
