@@ -470,9 +470,9 @@ def _describe_difference(old_plan: Plan, new_plan: Plan) -> str:
     old_fields = old_plan.fixed_fields
     new_fields = new_plan.fixed_fields
     name = next(name for name in {**old_fields, **new_fields} if old_fields.get(name) != new_fields.get(name))
-    old = old_fields.get(name)
-    new = new_fields.get(name)
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
+    old: Any = old_fields.get(name)
+    new: Any = new_fields.get(name)
+    if isinstance(old, Mapping):
         key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
         name = f"{name}: {key}"
         old = old.get(key)

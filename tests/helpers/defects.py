@@ -80,6 +80,15 @@ class Flip:
         return torch.where(flip[:, None, None, None], images.flip(3), images)
 
 
+class Half:
+    """A sound average."""
+
+    names: Sequence[str] = ("half",)
+
+    def compute_shares(self, position: Any, age: int, images: int) -> Sequence[float]:
+        return (0.5,)
+
+
 class Ramp:
     """A sound switch."""
 
@@ -159,6 +168,7 @@ SOUND: dict[type[suites.Suite], Callable[[], Any]] = {
     suites.PenaltySuite: SquaredScores,
     suites.GeneratorPenaltySuite: Contrast,
     suites.AugmentationSuite: Flip,
+    suites.AverageSuite: Half,
     suites.CurveSuite: SpentShare,
     suites.OptimizerSuite: ToyOptimizer,
     suites.SwitchSuite: Ramp,

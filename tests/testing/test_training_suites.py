@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.defects import Defect, Defects, Ramp, check_reported, make_suite, name_case
+from helpers.defects import Defect, Defects, Half, Ramp, check_reported, make_suite, name_case
 from torch import Tensor, nn
 
 import pggan_kit.testing as suites
@@ -149,6 +149,50 @@ switch_defect(
 )
 switch_defect(lambda p: next(TURNS) % 2, "test_ends_at_1", "for the same question")
 switch_defect(torch.tensor, "test_stays_between_0_and_1", "fade_alpha answers with a Tensor; it must be a plain number")
+
+
+def average_defect(method: str, says: str) -> Callable[[Any], Any]:
+    return defect(suites.AverageSuite, method, says)
+
+
+@average_defect("test_names_are_its_own", r"averages must name an average by a letter, .* not by '0\.05'")
+class HasAWidthForAName(Half):
+    names = ("0.05",)
+
+
+@average_defect("test_names_are_its_own", "has two averages with the name half")
+class HasOneNameTwice(Half):
+    names = ("half", "half")
+
+
+@average_defect("test_shares_lie_between_0_and_1", r"gives the shares \(1\.0001,\) .* to an age of 100: there must be")
+class Overshoots(Half):
+    def compute_shares(self, position: Any, age: int, images: int) -> Sequence[float]:
+        return (1.0001 if age >= 100 else 0.5,)
+
+
+@average_defect("test_shares_depend_on_the_arguments_alone", "gives other shares when it is asked again")
+class CountsItsUpdates(Half):
+    def compute_shares(self, position: Any, age: int, images: int) -> Sequence[float]:
+        return (1 / (2 + next(TURNS)),)
+
+
+@average_defect("test_each_name_follows", "the average half of averages.StaysAtTheStart has the share 0 at every age")
+class StaysAtTheStart(Half):
+    def compute_shares(self, position: Any, age: int, images: int) -> Sequence[float]:
+        return (0.0,)
+
+
+@average_defect("test_resumes_exactly", "AveragesMoreAndMore that is resumed at images 0 does not end where")
+class AveragesMoreAndMore(Half):
+    """It counts in place of asking the clock, and saves nothing."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def compute_shares(self, position: Any, age: int, images: int) -> Sequence[float]:
+        self.count += 1
+        return (1 / self.count,)
 
 
 @defect(suites.SwitchSuite, "test_trains_through_a_fade", "never grows")
