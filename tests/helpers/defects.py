@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import pggan_kit.testing as suites
-from pggan_kit import Quantity, Scores, check_at_least, hookimpl
+from pggan_kit import Piece, Position, Quantity, Scores, check_at_least, hookimpl
 from pggan_kit.components import Trial
 from pggan_kit.layers.resampling import Area
 from pggan_kit.testing.toys import ToyArchitecture, ToyDataset, ToyLoss, ToyOptimizer, ToyUpdate
@@ -51,6 +51,18 @@ class Ramp:
     @hookimpl
     def fade_alpha(self, progress: float) -> float:
         return progress
+
+
+class HalvesOld:
+    """A sound growth policy: old pieces learn at half the rate, and G's are frozen first."""
+
+    moments = "keep"
+
+    def factor(self, piece: Piece, position: Position) -> float:
+        if not piece.is_old(position):
+            return 1.0
+        frozen = piece.net == "generator" and position.images - position.stage_start < 9
+        return 0.0 if frozen else 0.5
 
 
 class MeanGap:
@@ -118,6 +130,7 @@ SOUND: dict[type[suites.Suite], Callable[[], Any]] = {
     suites.AugmentationSuite: Flip,
     suites.OptimizerSuite: ToyOptimizer,
     suites.SwitchSuite: Ramp,
+    suites.GrowthPolicySuite: HalvesOld,
     suites.UpdateSuite: ToyUpdate,
     suites.DatasetSuite: lambda: ToyDataset(classes=3),
     suites.MetricSuite: MeanGap,
