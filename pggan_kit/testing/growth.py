@@ -90,14 +90,16 @@ class GrowthPolicySuite(StepSuite):
         """Require frozen pieces to keep their weights and buffers bit for bit, also in the average, and no moments."""
         component, name = self.make_named()
         with tempfile.TemporaryDirectory() as folder:
-            state = make_run(component, name, Path(folder), self.choose_arguments(component)).state
+            run = make_run(component, name, Path(folder), self.choose_arguments(component))
+        state = run.state
         for alpha in walk_through_run(state):
             before = copy_frozen(state)
             context = UpdateContext(state.experiment, state, state.stage, ToySampler(state.stage), alpha)
             torch.manual_seed(state.images)
-            state.experiment.update.step(context)
+            losses = state.experiment.update.step(context)
             state.images += context.drawn
             state.update_averages(context.drawn)
+            run.hooks.call("after_step", run=run, stage=state.stage, state=state, losses=losses)
             place = f"in the step that ended at images {state.images}"
             require(
                 are_equal(copy_frozen(state), before),

@@ -1,10 +1,11 @@
 """Compile steps where that pays (`train.compile`), check that they are right, and run the others eagerly.
 
 What is compiled is a whole backward pass (`recording.py`), once for each network and kind of step in each *region* of a
-run: the fade of a stage, or what follows it. Before a compiled pass is used, its terms and gradients are compared with
-the eager ones on the batch at hand. Where compiled code begins and ends depends on the schedule and on the components,
-and on nothing that is timed: a resumed run computes what the uninterrupted run computes. Compiled and eager steps
-differ in rounding, and so are two classes of determinism.
+run: the fade of a stage, or what follows it. Where a growth policy freezes other pieces than before, another region
+begins. Before a compiled pass is used, its terms and gradients are compared with the eager ones on the batch at hand.
+Where compiled code begins and ends depends on the schedule and on the components, and on nothing that is timed: a
+resumed run computes what the uninterrupted run computes. Compiled and eager steps differ in rounding, and so are two
+classes of determinism.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ CHOSEN_BY = {
     "optimizers": "train.generator_optimizer = @{}()",
     "datasets": "train.dataset = @{}()",
     "switches": "train.switch = @{}()",
+    "growth": "train.growth = @{}()",
     "observers": "train.observers = [@{}()]",
     "metrics": "train.metrics = [@{}()]",
     "features": "train.metrics = [@metrics.FrechetDistance()]\nmetrics.FrechetDistance.features = @{}()",

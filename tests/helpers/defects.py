@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 import pggan_kit.testing as suites
-from pggan_kit import Fakes, Quantity, Scores, check_at_least, generator_gradients, hookimpl
+from pggan_kit import (
+    Fakes,
+    Piece,
+    Position,
+    Quantity,
+    Scores,
+    check_at_least,
+    generator_gradients,
+    hookimpl,
+)
 from pggan_kit.components import Trial
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Position
@@ -97,6 +106,18 @@ class Ramp:
         return progress
 
 
+class HalvesOld:
+    """A sound growth policy: old pieces learn at half the rate, and G's are frozen first."""
+
+    moments = "keep"
+
+    def factor(self, piece: Piece, position: Position) -> float:
+        if not piece.is_old(position):
+            return 1.0
+        frozen = piece.net == "generator" and position.images - position.stage_start < 9
+        return 0.0 if frozen else 0.5
+
+
 class MeanGap:
     """A sound metric."""
 
@@ -172,6 +193,7 @@ SOUND: dict[type[suites.Suite], Callable[[], Any]] = {
     suites.CurveSuite: SpentShare,
     suites.OptimizerSuite: ToyOptimizer,
     suites.SwitchSuite: Ramp,
+    suites.GrowthPolicySuite: HalvesOld,
     suites.UpdateSuite: ToyUpdate,
     suites.DatasetSuite: lambda: ToyDataset(classes=3),
     suites.MetricSuite: MeanGap,

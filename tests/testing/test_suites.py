@@ -491,7 +491,17 @@ def test_what_waits_for_the_device_is_noticed() -> None:
     assert watch.found == []
 
 
-TESTED_HERE = ("architectures", "resampling", "losses", "penalties", "updates", "optimizers", "switches", "curves")
+TESTED_HERE = (
+    "architectures",
+    "resampling",
+    "losses",
+    "penalties",
+    "updates",
+    "optimizers",
+    "switches",
+    "curves",
+    "growth",
+)
 """Kinds whose shipped components must each have a suite."""
 
 

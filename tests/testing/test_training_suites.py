@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.defects import Defect, Defects, Half, Ramp, check_reported, make_suite, name_case
+from helpers.defects import Defect, Defects, Half, HalvesOld, Ramp, check_reported, make_suite, name_case
 from torch import Tensor, nn
 
 import pggan_kit.testing as suites
@@ -414,6 +414,63 @@ class AlwaysDue(ToyUpdate):
 class NeverDue(ToyUpdate):
     def step(self, ctx: Any) -> dict[str, Tensor]:
         return super().step(NoneDue(ctx))
+
+
+def growth_defect(method: str, says: str) -> Callable[[Any], Any]:
+    return defect(suites.GrowthPolicySuite, method, says)
+
+
+@growth_defect("test_moments", r"moments is 'sometimes'; it must be one of keep, forget_touched")
+class ForgetsSometimes(HalvesOld):
+    moments = "sometimes"
+
+
+@growth_defect("test_factors_are_numbers_and_something_learns", "gave -0.5 as the factor of the discriminator's head")
+class Backwards(HalvesOld):
+    def factor(self, piece: Any, position: Any) -> float:
+        return -super().factor(piece, position) if piece.is_old(position) and position.images > 30 else 1.0
+
+
+@growth_defect("test_factors_are_numbers_and_something_learns", "freezes the whole discriminator at images 16")
+class FreezesAll(HalvesOld):
+    def factor(self, piece: Any, position: Any) -> float:
+        return 0.0 if piece.net == "discriminator" and position.images == 16 else 1.0
+
+
+@growth_defect("test_factors_depend_on_their_arguments_alone", "other factors .* when it is asked twice")
+class CountsCalls(HalvesOld):
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def factor(self, piece: Any, position: Any) -> float:
+        self.calls += 1
+        return 1 / self.calls
+
+
+@growth_defect("test_resumes_exactly", "does not end where one without a break does")
+class CountsSteps(HalvesOld):
+    def __init__(self) -> None:
+        self.steps = 0
+
+    @hookimpl
+    def before_run(self) -> None:
+        self.steps = 0
+
+    @hookimpl
+    def after_step(self) -> None:
+        self.steps += 1
+
+    def factor(self, piece: Any, position: Any) -> float:
+        return 1 / (1 + self.steps)
+
+
+@growth_defect("test_frozen_pieces_stay_equal", "a frozen piece changed in the step that ended at images 12")
+class ShrinksAll(HalvesOld):
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        with torch.no_grad():
+            for param in state.generator.parameters():
+                param *= 0.9
 
 
 @pytest.mark.parametrize("case", DEFECTS, ids=name_case)
