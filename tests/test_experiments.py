@@ -93,14 +93,13 @@ def list_plugins(path: Path) -> list[str]:
 
 
 def shrink(path: Path) -> list[str]:
-    """Return bindings that make a large experiment small: few stages, narrow networks, small batches, little data."""
+    """Return bindings that make a large experiment small: few stages of narrow networks, and small batches."""
     if "Needs a GPU" not in path.read_text() and not uses_a_folder(path):
         return []
     small = list(FOR_A_GPU)
     if uses_a_folder(path):
         small.append("schedule.sizes = (4, 8, 16)")
-    text = configs.read_config(path).text()
-    architecture = "R3GAN" if "@architectures.R3GAN()" in text else "PGGAN"
+    architecture = "R3GAN" if "@architectures.R3GAN()" in configs.read_config(path).text() else "PGGAN"
     return [*small, f"architectures.{architecture}.channels = 8"]
 
 

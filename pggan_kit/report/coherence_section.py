@@ -106,7 +106,7 @@ def _plot_size(runs: Sequence[RunRecord], size: str) -> Figure:
     label = f"distance from the end of {size}"
     named: dict[str, Curve] = {}
     for run in runs:
-        points = [(row.get("at"), row.get(f"{PREFIX}{size}")) for row in run.coherence]
+        points: list[tuple[Any, Any]] = [(row.get("at"), row.get(f"{PREFIX}{size}")) for row in run.coherence]
         named[run.name] = [(int(at), float(value)) for at, value in points if is_finite(at) and is_finite(value)]
     draw = plots.plot_curves(named, label, find_usual_stages(runs))
     alt = plots.describe_lines(named, label)

@@ -17,7 +17,6 @@ import pggan_kit.testing as suites
 from pggan_kit import (
     Fakes,
     Piece,
-    Position,
     Quantity,
     Scores,
     check_at_least,

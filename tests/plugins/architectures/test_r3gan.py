@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import runpy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY
+from helpers.paths import ROOT
 from torch import Tensor, nn
 
 from pggan_kit import SettingError
@@ -253,12 +256,32 @@ LINES = (
 )
 
 
-@pytest.mark.parametrize("switch", ["Linear", "Hard"])
-def test_trains_with_its_loss(switch: str, tiny: Callable[..., str], stub: str) -> None:
-    lines = [*LINES, f"train.switch = @switches.{switch}()", "architectures.R3GAN.channels = {4: 8, 8: 4}"]
-    run = train(tiny(*lines, base=TINY.replace("PGGAN", "R3GAN")), plugins=[stub])
+SCRIPT = ROOT / "scripts" / "measure_switch.py"
+
+
+@pytest.mark.parametrize("inherits", [True, False])
+def test_trains_with_its_loss(
+    inherits: bool, tiny: Callable[..., str], stub: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a fade, and by a hard switch; `scripts/measure_switch.py` sees what the latter would change."""
+    lines = [
+        *LINES,
+        f"train.switch = @switches.{'Hard' if inherits else 'Linear'}()",
+        "architectures.R3GAN.channels = {4: 8, 8: 4}",
+        f"architectures.R3GAN.inherit_images = {inherits}",
+    ]
+    probe = runpy.run_path(str(SCRIPT))["SwitchProbe"]()
+    run = train(tiny(*lines, base=TINY.replace("PGGAN", "R3GAN")), plugins=[stub, probe])
     assert run.state.steps == 24
     for net in (run.state.generator, run.state.ema, run.state.discriminator):
         assert all(bool(value.isfinite().all()) for value in net.state_dict().values())
         # The last convolutions, which began at 0, have learned.
         assert all(bool(block["4.weight"].any()) for block in list_blocks(net))
+
+    (measured,) = re.findall(
+        r"^4x4 -> 8x8 at 32 images: G (\S+), D \(a\) (\S+), D \(b\)", capsys.readouterr().out, re.M
+    )
+    if inherits:
+        assert max(map(float, measured)) < 1e-4
+    else:
+        assert min(map(float, measured)) > 0.1
