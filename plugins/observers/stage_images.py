@@ -62,6 +62,7 @@ class Coherence:
         check_at_least("largest", largest, 1)
         self.features = features
         self.count = count
+        check_at_least("seed", seed, 0)
         self.seed = seed
         self.largest = largest
         self._reset()

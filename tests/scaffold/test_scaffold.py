@@ -56,7 +56,7 @@ def test_its_experiment_uses_the_component(kind: str, written: Path, monkeypatch
     monkeypatch.chdir(written)
     package = written / name_plugin(kind)
     prepared = api.prepare(package / "try.gin", plugins=[package / f"my_{kind}.py"])
-    component = f"{kind}.My{kind.title()}"
+    component = f"{kind}.My{kind.title().replace('_', '')}"
     assert component in [row.selector for row, _ in prepared.built.components.values()]
     assert prepared.built.idle == ()
 
