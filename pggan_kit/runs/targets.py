@@ -7,7 +7,7 @@ from pathlib import Path
 from pggan_kit.errors import RunError
 from pggan_kit.system.locks import LOCK
 
-FILES_OF_A_RUN = ("checkpoints", "config.gin", "log.txt", "operative.gin", "run.json", "stats.jsonl", LOCK)
+FILES_OF_A_RUN = ("averages", "checkpoints", "config.gin", "log.txt", "operative.gin", "run.json", "stats.jsonl", LOCK)
 """What a run needs, in its folder; drawings beside these are replaced freely."""
 
 FILES_OF_AN_ABLATION = ("analysis.json", "configs", "locks", "logs", "plan.json", "results.csv", "table.txt", LOCK)
