@@ -12,7 +12,7 @@ from pggan_kit.growth.learning import acts_at_base
 from pggan_kit.plugin_host.contracts import find_marked_hooks
 
 SETTINGS_OF_GROWTH = ("switch", "resampling", "image_resampling", "fade_reals", "growth")
-"""Settings of `train` that have no effect before the first growth."""
+"""Settings of `train` that have no effect before the first growth; of growth policies it is asked whether they have."""
 
 HARMLESS_HOOKS = {
     "fade_alpha",
