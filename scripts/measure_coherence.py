@@ -239,7 +239,9 @@ def main() -> None:
             tables[name] += [{"run": run.name, **row} for row in rows]
 
     for name, rows in tables.items():
-        write_csv(given.out / f"{name}.csv", rows)
+        # Runs of one stage have neither pairs nor a curve.
+        if rows:
+            write_csv(given.out / f"{name}.csv", rows)
 
 
 if __name__ == "__main__":
