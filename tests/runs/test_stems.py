@@ -28,7 +28,8 @@ OTHERWISE = [
     "train.generator_optimizer = @optimizers.SharedAdam()",
     "schedule.batch_size = 6",
     "schedule.stable_images = 30",
-    "train.ema_half_life = 40",
+    "train.averages = [@averages.HalfLife()]",
+    "averages.HalfLife.half_life = 40",
     "datasets.Stub.n = 20",
 ]
 """Settings of a run whose stem is trained with nothing of what the later stages are trained with."""
