@@ -106,8 +106,11 @@ def _plot_size(runs: Sequence[RunRecord], size: str) -> Figure:
     label = f"distance from the end of {size}"
     named: dict[str, Curve] = {}
     for run in runs:
-        points: list[tuple[Any, Any]] = [(row.get("at"), row.get(f"{PREFIX}{size}")) for row in run.coherence]
-        named[run.name] = [(int(at), float(value)) for at, value in points if is_finite(at) and is_finite(value)]
+        named[run.name] = []
+        for row in run.coherence:
+            value = row.get(f"{PREFIX}{size}")
+            if is_finite(row.get("at")) and value is not None and is_finite(value):
+                named[run.name].append((int(row["at"]), float(value)))
     draw = plots.plot_curves(named, label, find_usual_stages(runs))
     alt = plots.describe_lines(named, label)
     return make_plot(f"coherence {size}", draw, alt, f"{label}: 0 is the same picture, 1 another latent's")
