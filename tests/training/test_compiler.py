@@ -307,6 +307,24 @@ def test_a_run_compiles_each_phase_once_and_resumes_bit_for_bit(train: Callable[
         assert_close(wanted, copy_weights(getattr(eager.state, net)), 1e-6)
 
 
+@pytest.mark.usefixtures("no_compiler_needed")
+def test_a_run_compiles_again_where_other_pieces_are_frozen(train: Callable[..., Any]) -> None:
+    """Also amid a fade, and where it is resumed just there."""
+    frozen = [*RUN, "train.growth = @growth.FreezeOld()", "growth.FreezeOld.images = 4"]
+    watch = Compiling()
+    whole = train(*frozen, plugins=(watch,), run_dir="whole")
+    places = [("4x4", 0), ("8x8", 8), ("8x8", 12), ("8x8", 16)]
+    assert watch.calls == [(net, *place) for place in places for net in ("discriminator", "generator")]
+    with pytest.raises(Interrupted):
+        train(*frozen, plugins=(Compiling(stop=12),), run_dir="run")
+    resumed = resume("run", plugins=[str(STUB_PLUGIN), Compiling()])
+    eager = train(*frozen, "train.compile = 'never'", run_dir="eager")
+    for net in (*NETS, "ema"):
+        wanted = copy_weights(getattr(whole.state, net))
+        assert are_equal(wanted, copy_weights(getattr(resumed.state, net)))
+        assert_close(wanted, copy_weights(getattr(eager.state, net)), 1e-6)
+
+
 def test_a_resumed_region_recalls_its_outcome() -> None:
     """Check that eager steps stay eager, and that compiled ones which cannot be compiled again are warned of."""
     steps = Steps("always")
