@@ -56,7 +56,8 @@ def test_its_experiment_uses_the_component(kind: str, written: Path, monkeypatch
     monkeypatch.chdir(written)
     package = written / name_plugin(kind)
     prepared = api.prepare(package / "try.gin", plugins=[package / f"my_{kind}.py"])
-    component = f"{kind}.My{kind.title()}"
+    words = kind.split("_")
+    component = f"{kind}.My{''.join(word.title() for word in words)}"
     assert component in [row.selector for row, _ in prepared.built.components.values()]
     assert prepared.built.idle == ()
 
