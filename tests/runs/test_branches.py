@@ -109,6 +109,45 @@ def test_a_branch_is_tuned_on_other_data_with_other_settings(trunk: Path, branch
     assert run.identity["dataset"]["images"] == "20"
 
 
+CURVE = ["optimizers.Adam.lr = @curves.Linear()", "curves.Linear.begin = 1e-3", "curves.Linear.end = 0.0"]
+
+
+class Rates:
+    """Notes the generator's rate of each step, by the clock after it."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, float] = {}
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        self.seen[state.images] = state.optimizers["generator"].param_groups[0]["lr"]
+
+    def check(self, first: int) -> None:
+        wanted = {images: 1e-3 * (1 - (images - 4) / 40) for images in range(first, 41, 4)}
+        assert self.seen == pytest.approx(wanted)
+
+
+def test_a_branch_and_a_resumed_run_follow_a_new_curve_from_their_clock_on(
+    trunk: Path, branch: Branch, train: Callable[..., Any]
+) -> None:
+    rates = Rates()
+    branch("trunk@0", *CURVE, plugins=(rates,))
+    rates.check(12)
+
+    with pytest.raises(Interrupted):
+        train(run_dir="stopped", plugins=(StopAt(20),))
+    resumed = Rates()
+    resume("stopped", CURVE, plugins=[str(STUB), resumed])
+    resumed.check(24)
+
+    # And back to a number, which the rate in the checkpoint does not hide.
+    with pytest.raises(Interrupted):
+        train(*CURVE, run_dir="moving", plugins=(StopAt(20),))
+    constant = Rates()
+    resume("moving", ["optimizers.Adam.lr = 5e-4"], plugins=[str(STUB), constant])
+    assert set(constant.seen.values()) == {5e-4}
+
+
 def test_a_branch_amid_a_fade_goes_on_with_it(branch: Branch, train: Callable[..., Any]) -> None:
     with pytest.raises(Interrupted):
         train(run_dir="trunk", plugins=(StopAt(12),))

@@ -2,21 +2,21 @@
 
 from torch import Tensor
 
-from pggan_kit import Component, Critic, PerStage, Scores, check_at_least, hookimpl, image_gradients
+from pggan_kit import Component, Critic, Scores, Varying, check_at_least, hookimpl, image_gradients
 
 
 class Mine:
     """The mean over samples of |grad D(x)|^2 at x = mix * real + (1 - mix) * fake.
 
     Args:
-        weight: Factor by which the update multiplies it, at least 0; may be per stage.
+        weight: Factor by which the update multiplies it, at least 0; may be per stage or a curve.
         every: Number of D's updates from one that adds the term, multiplied by `every`, to the next. At least 1.
 
     Raises:
         ValueError: `weight` is below 0, or `every` below 1.
     """
 
-    def __init__(self, weight: PerStage[float] = 1.0, every: int = 1) -> None:
+    def __init__(self, weight: Varying[float] = 1.0, every: int = 1) -> None:
         check_at_least("weight", weight, 0)
         check_at_least("every", every, 1)
         self.weight = weight
