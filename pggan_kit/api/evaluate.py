@@ -99,7 +99,9 @@ def evaluate(
     if against is None:
         return _evaluate_run(run_or_folder, overrides, plugins, parts, stage, checkpoint)
     if isinstance(run_or_folder, Run) or stage is not None or checkpoint != "last":
-        raise RunError("to compare two folders, name folders of images or .npz files, and no run and no stage or checkpoint")
+        raise RunError(
+            "to compare two folders, name folders of images or .npz files, and no run and no stage or checkpoint"
+        )
     for folder in (Path(run_or_folder), Path(against)):
         if (folder / "run.json").exists():
             raise RunError(
