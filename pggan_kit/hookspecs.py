@@ -132,10 +132,11 @@ def fade_alpha(stage: Stage, progress: float, images: int, path: str) -> float |
     sampled or a report is drawn. The answer must depend on nothing but the arguments and what `save_state` saves.
 
     This is a question: at most one implementation may answer. Without an answer, alpha is `progress`. A network whose
-    alpha is 1 at the start of a stage grows without a bridge, and its alpha must then stay 1.
+    alpha is 1 at the start of a stage grows without a bridge, and its alpha must then stay 1. It is not asked for a
+    discriminator that does not grow as the stage begins (`schedule.discriminator_height`).
 
     Args:
-        stage: The stage that fades in.
+        stage: The stage that fades in, which is that of the generator.
         progress: The share of the fade's images that is spent, in [0, 1).
         images: The clock.
         path: `generator`, `discriminator`, or `reals` for the images of the data that D reads.

@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import STUB, TINY
+from helpers.forks import fork_ranks
 from helpers.gin_text import bind_again
 from helpers.killing import StopAt, assert_same_run, rows
 
@@ -194,6 +195,24 @@ def test_what_is_later_than_the_checkpoint_that_a_changed_run_resumes_from_is_no
     if images > 48:
         assert are_equal(dict(best.ema), remember.averages[images])
     assert len({name[:17] for name in list_best_files("run")}) == len(list_best_files("run"))
+
+
+def test_two_ranks_keep_what_one_keeps(train: Train) -> None:
+    """With a discriminator that is a stage ahead, whose images each rank resizes for itself."""
+    lines = [
+        "train.keep_best = 'Level'",
+        "architectures.PGGAN.minibatch = 'none'",
+        "schedule.discriminator_height = 8",
+        "optimizers.Adam.lr = 0.001",
+    ]
+    train(*lines, run_dir="one")
+    for process in fork_ranks(2, lambda: train(*lines, run_dir="two")):
+        assert process.wait() == 0, process.read_errors()
+    one, two = (RunDirectory(Path(run)).checkpoints() for run in ("one", "two"))
+    for found, wanted in ((two.load_last(), one.load_last()), (two.load_best(), one.load_best())):
+        assert found.best["images"] == wanted.best["images"]
+        for name in ("generator", "ema", "discriminator"):
+            torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=1e-3, atol=1e-4)
 
 
 def test_nan_is_never_better_and_other_stages_and_metrics_do_not_compare() -> None:
