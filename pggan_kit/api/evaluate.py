@@ -120,7 +120,7 @@ def evaluate(
         return _evaluate_run(run_or_folder, overrides, plugins, parts, stage, average, checkpoint)
     if isinstance(run_or_folder, Run) or stage is not None or average is not None or checkpoint != "last":
         raise RunError(
-            "to compare two folders, name folders of images or .npz files, and no run and no stage, checkpoint or average"
+            "to compare two folders, name folders of images or .npz files, and no run, stage, checkpoint or average"
         )
     for folder in (Path(run_or_folder), Path(against)):
         if (folder / "run.json").exists():
