@@ -15,7 +15,7 @@ from helpers.defects import Defect, Defects, Half, HalvesOld, Ramp, check_report
 from torch import Tensor, nn
 
 import pggan_kit.testing as suites
-from pggan_kit import hookimpl
+from pggan_kit import DuePenalty, hookimpl
 from pggan_kit.schedule import Position
 from pggan_kit.testing.toys import ToyOptimizer, ToyUpdate
 
@@ -391,7 +391,9 @@ class ReadsItsLoss(ToyUpdate):
 
 
 class WithoutDue(OwnLatents):
-    answer: Callable[[Sequence[Any]], Sequence[Any]] = staticmethod(lambda penalties: penalties)
+    answer: Callable[[Sequence[Any]], Sequence[Any]] = staticmethod(
+        lambda penalties: [DuePenalty(each, number, 4, moves=False) for number, each in enumerate(penalties)]
+    )
 
     def latents(self, stream: str) -> Tensor:
         return self._ctx.latents(stream)
