@@ -92,7 +92,7 @@ def test_a_run_on_one_page(pair: SimpleNamespace) -> None:
         assert words in alts
     assert "train.switch = @switches.Linear()" in page.text
     assert page.text.count("end of fade") == 2
-    assert "Images of the average of G&#39;s weights (half_life), from" in page.text
+    assert "Images of the average of G's weights (half_life), from" in page.text
     # A row of the operative configuration that nobody wrote.
     assert "train.collapse_below = 0.05" in page.text
 
