@@ -17,6 +17,10 @@ from pggan_kit.schedule import Position, value_at
 NOISE = "generator penalties: noise"
 """Name of the penalties' noise (N, C, h, w) among the tensors of a batch."""
 
+FACTOR = "generator penalties: factor of "
+MEMORY = "generator penalties: memory of "
+"""Beginnings of the names of their numbers, 0-dim, among the tensors of a batch."""
+
 MEASURED = "generator penalties: measured "
 """Beginning of the names, among the tensors that terms keep, of the numbers (N,) that penalties measure."""
 
@@ -51,17 +55,17 @@ def find_due_penalties(penalties: Sequence[GeneratorPenalty], update: int) -> tu
 
 
 def collect_numbers(due: Sequence[DueGeneratorPenalty], position: Position, device: torch.device) -> dict[str, Tensor]:
-    """Return what moves from step to step, as 0-dim tensors, so that a compiled step is not compiled again for it.
+    """Return what moves from step to step, as 0-dim tensors of a batch: a compiled step is not compiled again for it.
 
     A penalty's factor is `weight * every`: one that is added rarely weighs more to make up for it.
     """
     numbers = {}
     for name, penalty in due:
         factor: float = value_at(penalty.weight, position) * penalty.every
-        numbers[f"factor of {name}"] = torch.full((), factor, device=device)
+        numbers[FACTOR + name] = torch.full((), factor, device=device)
         memory = getattr(penalty, "memory", None)
         if memory is not None:
-            numbers[f"memory of {name}"] = memory.to(device, non_blocking=True)
+            numbers[MEMORY + name] = memory.to(device, non_blocking=True)
     return numbers
 
 
@@ -126,7 +130,6 @@ def compute_penalised_terms(
     D: DiscriminatorCall,
     batch: TensorBatch,
     due: Sequence[DueGeneratorPenalty],
-    numbers: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return what `terms` returns, with the terms of the penalties, and what they measured.
 
@@ -142,10 +145,12 @@ def compute_penalised_terms(
                 f"train.generator_penalties: G's terms have a {name} already, which is the name of a penalty's term: "
                 "rename one of them"
             )
-        fakes = G.make_fakes(batch[NOISE] if penalty.needs_noise else None, numbers.get(f"memory of {name}"))
+        fakes = G.make_fakes(batch[NOISE] if penalty.needs_noise else None, batch.get(MEMORY + name))
         with expect_second_derivatives():
             value = penalty(fakes)
-        losses[name] = numbers[f"factor of {name}"] * value
+        factor = batch[FACTOR + name]
+        assert factor is not None
+        losses[name] = factor * value
         if fakes.measured:
             kept[MEASURED + name] = torch.stack(fakes.measured).mean(0)
     return losses, kept

@@ -73,7 +73,6 @@ def list_varying_tensors(work: Work) -> list[Tensor]:
     """Return the tensors that differ from step to step."""
     tensors = [rows for rows in work.batch.values() if rows is not None]
     tensors += work.alpha.values()
-    tensors += work.numbers.values()
     if work.factor is not None:
         tensors.append(work.factor)
     return tensors
@@ -157,8 +156,7 @@ class _Pass(nn.Module):
         remaining = iter(given)
         batch = {name: None if rows is None else next(remaining) for name, rows in work.batch.items()}
         alpha = {path: next(remaining) for path in work.alpha}
-        numbers = {name: next(remaining) for name in work.numbers}
-        replaced = work._replace(batch=batch, alpha=alpha, numbers=numbers)
+        replaced = work._replace(batch=batch, alpha=alpha)
         moving = [param for param in self.networks[work.net].parameters() if param.requires_grad]
 
         # Compute terms and gradients, as `TrainingStep` does eagerly.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -61,7 +60,6 @@ class Work(NamedTuple):
         alpha: 0-dim tensors by path, without the paths that do not fade.
         factor: 0-dim factor on the sum of the terms before it is differentiated; None for 1.
         penalties: Generator penalties whose terms are added.
-        numbers: 0-dim tensors of these penalties that move from step to step.
     """
 
     net: str
@@ -70,7 +68,6 @@ class Work(NamedTuple):
     alpha: Mapping[str, Tensor]
     factor: Tensor | None
     penalties: tuple[DueGeneratorPenalty, ...] = ()
-    numbers: Mapping[str, Tensor] = MappingProxyType({})
 
 
 Backward = Callable[[Work], Differentiated]
@@ -237,6 +234,7 @@ class UpdateContext:
             due = find_due_penalties(self.experiment.generator_penalties, state.generator_updates)
             if any(each.penalty.needs_noise for each in due):
                 batch = {**batch, NOISE: self._draw_noise(batch)}
+            batch = {**batch, **collect_numbers(due, self.position, state.device)}
             state.generator_updates += 1
 
         moving = state.network(net)
@@ -297,12 +295,9 @@ class UpdateContext:
         if count > 1 or scaler.is_enabled():
             factor = scaler.scale(torch.full((), 1 / count, device=self._state.device))
 
-        numbers: dict[str, Tensor] = {}
-        if due:
-            numbers = collect_numbers(due, self._state.position, self._state.device)
         results = []
         for piece in slice_batch(batch, count):
-            work = Work(net, terms, piece, self.alpha, factor, due, numbers)
+            work = Work(net, terms, piece, self.alpha, factor, due)
             if self._compiler is None:
                 results.append(self._run_backward(work))
             else:
@@ -339,7 +334,7 @@ def compute_terms(experiment: Experiment, state: TrainState, work: Work) -> tupl
     if not work.penalties:
         return work.terms(G, D, work.batch)
     recorder = RecordingGenerator(state.generator, work.alpha.get("generator"))
-    return compute_penalised_terms(work.terms, recorder, D, work.batch, work.penalties, work.numbers)
+    return compute_penalised_terms(work.terms, recorder, D, work.batch, work.penalties)
 
 
 def make_network_calls(
