@@ -552,7 +552,7 @@ def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
     np.savez(tmp_path / "floats.npz", images=np.zeros((3, 8, 8, 1)))
     refused(fakes, tmp_path / "floats.npz", r"floats.npz: images must be uint8 .* are float64 \(3, 8, 8, 1\)")
     refused(fakes, reals, "there is nothing to measure", ConfigError, metrics=[])
-    refused(fakes, reals, "no run and no", RunError, stage="8x8")
+    refused(fakes, reals, "no run, stage, checkpoint or average", RunError, stage="8x8")
     small = ["metrics.Pixels.smallest = 16"]
     with pytest.warns(UserWarning, match="not defined"):
         refused(fakes, reals, "none of metrics.Pixels is defined at 8x8", ConfigError, bindings=small)

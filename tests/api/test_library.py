@@ -299,6 +299,7 @@ def test_places_are_the_parts_of_an_experiment() -> None:
 
 UNDOCUMENTED = {
     "FADE",
+    "LARGEST_WIDTH",
     "MOMENTS",
     "STABLE",
     "__version__",

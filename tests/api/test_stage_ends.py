@@ -83,6 +83,7 @@ def test_a_metric_is_given_the_ends_of_stages(train: Callable[..., Any]) -> None
         "size": "16x16",
         "stage": 2,
         "images": 40,
+        "average": None,
     }
     assert [(end.stage.size, end.images, end.latent_size, end.classes) for end in Ends.given] == [
         ("4x4", 8, 8, 0),

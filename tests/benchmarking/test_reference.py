@@ -13,6 +13,7 @@ import torch
 from helpers.paths import ROOT
 from torch import Tensor, nn
 
+from pggan_kit import DuePenalty
 from pggan_kit.api.prepare import prepare
 from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
@@ -126,7 +127,8 @@ def test_same_losses_and_gradients(reference: ModuleType, alpha: float | None) -
     loss = WGANGP([GradientPenalty(), Drift()])
     calls: Any = (lambda z, y=None: G(z, y, share), lambda x, y=None: D(x, y, share), batch)
 
-    expected = sum(discriminator_terms(*calls, loss, loss.penalties)[0].values())
+    due = [DuePenalty(penalty, number, 16, moves=False) for number, penalty in enumerate(loss.penalties)]
+    expected = sum(discriminator_terms(*calls, loss, due)[0].values())
     fake: Tensor = theirs[0](batch["latents"], alpha).detach()
     actual = reference.critic_loss(theirs[1], batch["real"], fake, batch["mix"], alpha)
     torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-11)

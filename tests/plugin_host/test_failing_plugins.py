@@ -245,7 +245,7 @@ def test_other_values_that_checkpoints_hold_are_checked_before_the_first_step(tr
         PluginError, match=r"fingerprint\(\) of the data set OddFingerprint must return a string, .* int"
     ):
         train("train.dataset = @datasets.Odd()", plugins=(data,))
-    assert not list(Path("runs").glob("*"))
+    assert not list(Path("runs").glob("[!.]*"))
 
 
 @pytest.mark.parametrize("critical", [True, None])

@@ -23,7 +23,9 @@ def test_shipped_components_come_through_entry_points_named_like_their_folders()
     plugins = load_plugins()
     for selector, row in plugins.rows.items():
         assert row.plugin.name == row.component.kind, selector
-        assert row.component.factory.__module__.startswith(f"pggan_plugins.{row.component.kind}")
+        # The average of every experiment that binds nothing stands in the core.
+        if selector != "averages.HalfLife":
+            assert row.component.factory.__module__.startswith(f"pggan_plugins.{row.component.kind}")
         assert getattr(__import__(f"pggan_plugins.{row.plugin.name}", fromlist=["x"]), row.component.name)
     assert all(plugin.origin.startswith("pggan_kit 0.") for plugin in plugins.loaded)
 

@@ -258,6 +258,7 @@ def test_through_a_fade_the_averaged_images_stay_digits(tmp_path: Path) -> None:
         "schedule.stable_images = {7: 3_200, 14: 0}",
         "architectures.PGGAN.channels = {7: 32, 14: 16}",
         "optimizers.Adam.lr = {7: 16e-3, 14: 8e-3}",
+        "penalties.R1.weight = 1.0",
         "train.precision = 'float32'",
         "datasets.MNIST.limit = 2_000",
         "train.observers = []",

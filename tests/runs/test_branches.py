@@ -163,7 +163,7 @@ def test_a_branch_amid_a_fade_goes_on_with_it(branch: Branch, train: Callable[..
 
 
 def test_what_parts_saved_is_taken_where_the_same_part_stands(branch: Branch, train: Callable[..., Any]) -> None:
-    ada = ["train.augmentation = @augmentations.ADA()", "augmentations.ADA.p = {}", "augmentations.ADA.target = None"]
+    ada = ["train.augmentation = @augmentations.ADA()", "augmentations.ADA.p = {}"]
     train(*[line.format(0.25) for line in ada], run_dir="trunk")
     run = branch("trunk", *[line.format(0.0) for line in ada], "schedule.total_images = 48")
     assert run.experiment.augmentation.p == 0.25

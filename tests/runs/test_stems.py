@@ -74,7 +74,7 @@ def test_a_stem_of_the_same_settings_continues_as_the_run_that_trained_it(start:
     run = start(stem="whole@8x8")
     ended = last(run.directory)
     wanted = last(whole.directory)
-    for name in ("images", "starts", "generator", "ema", "discriminator", "optimizers"):
+    for name in ("images", "starts", "generator", "averages", "discriminator", "optimizers"):
         assert are_equal(ended[name], wanted[name]), name
 
 

@@ -45,7 +45,11 @@ class ScoresWithShape(TakesLabels):
         return Scores(super().forward(x))
 
 
-@defect(suites.ArchitectureSuite, "test_shapes", r"D's scores at 4x4 .* have shape \(1, 1\), not \(1,\)")
+@defect(
+    suites.ArchitectureSuite,
+    "test_shapes",
+    r"the discriminator's head returned scores \(1, 1\), and must return \(1,\)",
+)
 class TwoDimensionalScores(ToyArchitecture):
     def discriminator_head(self, stage: Any) -> nn.Module:
         return ScoresWithShape(nn.Flatten(), nn.Linear(6 * stage.height * stage.width, 1))

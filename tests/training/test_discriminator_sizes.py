@@ -131,7 +131,7 @@ def test_the_generators_own_heights_change_nothing(train: Callable[..., Any]) ->
     ended = last(named.directory)
     wanted = last(plain.directory)
     assert ended["identity"]["schedule"] == wanted["identity"]["schedule"]
-    for name in ("generator", "ema", "discriminator", "optimizers"):
+    for name in ("generator", "averages", "discriminator", "optimizers"):
         assert are_equal(ended[name], wanted[name]), name
 
 

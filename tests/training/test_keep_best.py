@@ -116,7 +116,7 @@ def test_the_best_of_a_stage_is_kept_and_is_the_same_after_stops_and_damage(
 
     best = RunDirectory(Path("whole")).checkpoints().load_best()
     assert best.best == label and best.images == images
-    assert are_equal(dict(best.ema), remember.averages[images])
+    assert are_equal(dict(best.averages["half_life"]), remember.averages[images])
     files = list_best_files("whole")
     assert any(file.startswith(f"best-{images:012d}-") for file in files)
     kept = [entry.images for entry in RunDirectory(Path("whole")).checkpoints().read_entries()]
@@ -160,7 +160,7 @@ def test_it_is_used_by_name_and_says_what_it_was_chosen_by(train: Train, cli: Ca
     assert f"chosen by Level = {value:.4g} at 8x8, images {images}" in " ".join(drawn.stderr.split())
 
     # An ablation measures the last.
-    plan: Any = SimpleNamespace(evaluation=["train.metrics = [@metrics.Level()]"], primary="Depth")
+    plan: Any = SimpleNamespace(evaluation=["train.metrics = [@metrics.Level()]"], primary="Depth", average=None)
     endpoint = _evaluate_run(plan, Path("run"), [STUB, "level.py"])
     assert [(row["images"], "chosen" in row) for row in endpoint] == [(72, False)] * 2
 
@@ -193,7 +193,7 @@ def test_what_is_later_than_the_checkpoint_that_a_changed_run_resumes_from_is_no
     images, value = find_best(Path("run"), "Level", lowest=False)
     assert (best.images, best.best["value"]) == (images, value)
     if images > 48:
-        assert are_equal(dict(best.ema), remember.averages[images])
+        assert are_equal(dict(best.averages["half_life"]), remember.averages[images])
     assert len({name[:17] for name in list_best_files("run")}) == len(list_best_files("run"))
 
 
@@ -211,7 +211,7 @@ def test_two_ranks_keep_what_one_keeps(train: Train) -> None:
     one, two = (RunDirectory(Path(run)).checkpoints() for run in ("one", "two"))
     for found, wanted in ((two.load_last(), one.load_last()), (two.load_best(), one.load_best())):
         assert found.best["images"] == wanted.best["images"]
-        for name in ("generator", "ema", "discriminator"):
+        for name in ("generator", "averages", "discriminator"):
             torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=1e-3, atol=1e-4)
 
 

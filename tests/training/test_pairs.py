@@ -39,6 +39,7 @@ train.device = 'cpu'
 VALUES = {
     "switches.Plateau": {"watch": "'Scores/real_sign'", "window": "40", "tolerance": "0.1"},
     "architectures.R3GAN": {"group_size": "4"},
+    "losses.Sum": {"losses": "[@losses.Hinge(), @losses.LeastSquares()]"},
     "architectures.StyleGAN2": {"style_size": "8", "mapping_layers": "2"},
 }
 """Beside these, every parameter with `channels` in its name is 4."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pggan_kit import Scores
+from pggan_kit import DuePenalty, Scores
 from pggan_plugins.losses import LeastSquares, Relativistic
 from pggan_plugins.penalties import R1, R2
 from pggan_plugins.updates.alternating import discriminator_terms, generator_terms
@@ -103,7 +103,8 @@ def test_r1_and_r2_are_both_added_in_an_update() -> None:
     images = {"real": REALS.view(4, 1, 1, 1), "latents": LATENTS.view(4, 1, 1, 1)}
     penalties = [R1(weight=2.0), R2(weight=3.0)]
 
-    terms, _ = discriminator_terms(generator, D, make_batch(**images), Relativistic(penalties), penalties)
+    due = [DuePenalty(penalty, number, 1, moves=False) for number, penalty in enumerate(penalties)]
+    terms, _ = discriminator_terms(generator, D, make_batch(**images), Relativistic(penalties), due)
     assert terms["R1"].item() == pytest.approx(2.0 * B**2 / 2)
     assert terms["R2"].item() == pytest.approx(3.0 * B**2 / 2)
     torch.stack([terms["R1"], terms["R2"]]).sum().backward()

@@ -26,7 +26,16 @@ from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.plain_data import describe_foreign_value
 from pggan_plugins import observers
-from pggan_plugins.observers import Growth, Progress, Samples, TensorBoard, TransitionShock, progress
+from pggan_plugins.observers import (
+    Coherence,
+    Growth,
+    Progress,
+    Samples,
+    Spectra,
+    TensorBoard,
+    TransitionShock,
+    progress,
+)
 from pggan_plugins.observers.growth import thin_frames
 from pggan_plugins.observers.sample_grid import choose_latents
 
@@ -846,6 +855,8 @@ def test_all_observers_are_registered() -> None:
         "Growth": Growth,
         "TensorBoard": TensorBoard,
         "Progress": Progress,
+        "Coherence": Coherence,
+        "Spectra": Spectra,
         "TransitionShock": TransitionShock,
     }
     assert {row.kind for row in observers.components()} == {"observers"}
