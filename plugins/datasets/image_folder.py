@@ -142,9 +142,8 @@ class ImageFolder:
                 content = json.dumps([settings, files, *labels], allow_nan=False).encode()
                 return hashlib.sha256(content).hexdigest()
 
-            self._fingerprint = (
-                f"folder {self._source.fingerprint(digest, json.dumps([settings, labels], allow_nan=False))}"
-            )
+            described = json.dumps([settings, labels], allow_nan=False)
+            self._fingerprint = f"folder {self._source.fingerprint(digest, described)}"
         return self._fingerprint
 
     def list_warnings(self) -> list[str]:

@@ -41,7 +41,7 @@ class Look:
     @hookimpl
     def before_stage(self, state: Any) -> None:
         if not hasattr(self, "weights"):
-            nets = {"generator": state.generator, "ema": state.ema, "discriminator": state.discriminator}
+            nets = {"generator": state.generator, "average": state.ema, "discriminator": state.discriminator}
             self.weights = {
                 name: {key: value.clone() for key, value in net.state_dict().items()} for name, net in nets.items()
             }
@@ -99,7 +99,8 @@ def test_a_run_begins_on_a_stem_by_its_own_clock_and_resumes_amid_the_fade(
     content = RunDirectory(stem).checkpoints()
     saved = next(content.load(entry) for entry in content.read_entries() if entry.file == there.name)
     for name, weights in look.weights.items():
-        assert are_equal(weights, getattr(saved, name)), name
+        wanted = saved.averages["half_life"] if name == "average" else getattr(saved, name)
+        assert are_equal(weights, wanted), name
     assert look.moments["generator"] == set() and look.moments["discriminator"], "where the optimizer is the same"
 
     # Stopped within the fade, and without the other run.
@@ -129,7 +130,8 @@ def test_an_improved_stem_is_put_under_later_stages(stem: Path, start: Start) ->
         for key, value in weights.items():
             is_later = key.startswith(("blocks.2.", "to_image.", "from_image."))
             source = deep if is_later else before
-            assert are_equal(value, source[name][key]), f"{name} {key}"
+            wanted = source["averages"]["half_life"] if name == "average" else source[name]
+            assert are_equal(value, wanted[key]), f"{name} {key}"
     for name in ("generator", "discriminator"):
         pieces = {key.partition(".")[0] for key in look.moments[name] if not key.startswith("blocks.2.")}
         assert pieces <= {"to_image", "from_image"} and len(pieces) == 1, "no moments of other weights"

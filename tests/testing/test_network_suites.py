@@ -29,7 +29,7 @@ class OneChannelTooMany(ToyArchitecture):
         return nn.Conv2d(6, stage.image_channels + 1, 1)
 
 
-@defect(suites.ArchitectureSuite, "test_shapes", "D's head returns Tensor, not Scores")
+@defect(suites.ArchitectureSuite, "test_shapes", "the discriminator's head returned a Tensor, and must return Scores")
 class BareScores(ToyArchitecture):
     def discriminator_head(self, stage: Any) -> nn.Module:
         return TakesLabels(nn.Flatten(), nn.Linear(6 * stage.height * stage.width, 1))
