@@ -143,7 +143,8 @@ def test_an_improved_stem_is_put_under_later_stages(stem: Path, start: Start) ->
     look = Look()
     start(start_from="deep@8x8", stem="stem@8x8", plugins=(look,), run_dir="again")
     for name, weights in look.weights.items():
-        assert are_equal(weights, before[name]), name
+        wanted = before["averages"]["half_life"] if name == "average" else before[name]
+        assert are_equal(weights, wanted), name
 
 
 def test_it_is_said_where_a_stem_ends(stem: Path, tiny: Callable[..., str], cli: Callable[..., Result]) -> None:
