@@ -361,7 +361,7 @@ class Loop:
         state.phase = STABLE
         # A hard switch has no old path whose end could be a reason to forget moments.
         networks = [state.network(net) for net in NETS]
-        state.renew_optimizers(list_forgotten(self.experiment.growth, networks, old_paths))
+        state.renew_optimizers(list_forgotten(self.experiment.growth, state.stage, networks, old_paths))
         self.compiler.enter_region(state, self.schedule)
         if old_paths:
             self.call_hook("after_fade")
@@ -372,7 +372,8 @@ class Loop:
         stage = self.schedule.stages[len(state.starts)]
         old_paths = self.fade.find_old_paths(stage, state.images)
         state.grow({net: net in old_paths for net in NETS})
-        state.renew_optimizers(list_forgotten(self.experiment.growth, [state.network(net) for net in NETS]))
+        networks = [state.network(net) for net in NETS]
+        state.renew_optimizers(list_forgotten(self.experiment.growth, stage, networks))
         self.enter_stage()
 
     def enter_stage(self, checkpoint: Snapshot | None = None) -> None:
