@@ -316,7 +316,9 @@ class Loop:
 
     def end_phase_and_stage_if_over(self, stage_over: bool) -> bool:
         """End the fade and the stage where they are over, and return whether there is more to train."""
-        if self.state.phase == FADE and (stage_over or self.fade_is_over()):
+        # A run that ends within a fade keeps the networks of its last checkpoint: their old paths still count.
+        leaves_stage = stage_over and not self.state.is_over
+        if self.state.phase == FADE and (leaves_stage or self.fade_is_over()):
             self.end_fade()
 
         # Stages without a budget are entered and left at once: so a run can begin at a larger size.
