@@ -567,8 +567,9 @@ class Piece(NamedTuple):
         net: The network, `generator` or `discriminator`.
         name: `stem`, `block` or `to_image` of G, `from_image`, `block` or `head` of D; or `bridge`, the old path of the
             fade.
-        birth: The stage with which the piece came. The layer to or from the image and the bridge are of the newest
-            stage, whatever layer of before the bridge keeps.
+        birth: The stage to which its network grew with the piece. The layer to or from the image and the bridge are of
+            the newest one, whatever layer of before the bridge keeps. A discriminator that does not grow together with
+            G (`schedule.discriminator_height`) has pieces of stages that the run has not reached, or reached before.
     """
 
     net: str
@@ -579,8 +580,9 @@ class Piece(NamedTuple):
         return f"{self.net}'s {self.name} of {self.birth.size}"
 
     def is_old(self, position: Position) -> bool:
-        """Return whether the piece came before the current stage."""
-        return self.birth.index < position.stage.index
+        """Return whether the network had the piece before the current stage."""
+        previous = position.stage.previous
+        return previous is not None and self.birth.index <= previous.of(self.net).index
 
 
 @runtime_checkable

@@ -115,7 +115,7 @@ def before_fade(run: Run, stage: Stage, state: TrainState, continues: bool) -> N
 def after_fade(run: Run, stage: Stage, state: TrainState) -> None:
     """React to the end of a fade. The bridges are gone from networks, average and optimizers.
 
-    Called only after a `before_fade`.
+    Called only after a `before_fade`. A run that ends within a fade keeps its bridges, and does not call it.
 
     Args:
         run: The run.

@@ -27,15 +27,15 @@ AROUND_THE_IMAGE = ("to_image", "from_image", "bridge")
 
 def name_pieces(stage: Stage) -> list[Piece]:
     """Return the pieces of both networks at a stage, but for old paths, without building them."""
-    stages = [stage]
-    while stages[0].previous is not None:
-        stages.insert(0, stages[0].previous)
-
     pieces = []
     for net, first, layer in (("generator", "stem", "to_image"), ("discriminator", "head", "from_image")):
+        # D may have grown to another stage.
+        stages = [stage.of(net)]
+        while stages[0].previous is not None:
+            stages.insert(0, stages[0].previous)
         pieces.append(Piece(net, first, stages[0]))
         pieces += [Piece(net, "block", birth) for birth in stages[1:]]
-        pieces.append(Piece(net, layer, stage))
+        pieces.append(Piece(net, layer, stages[-1]))
     return pieces
 
 
@@ -179,12 +179,13 @@ def is_touched(piece: Piece, newest: Stage) -> bool:
 
 
 def list_forgotten(
-    policy: GrowthPolicy | None, nets: Sequence[GrowingNetwork], faded: Collection[str] | None = None
+    policy: GrowthPolicy | None, stage: Stage, nets: Sequence[GrowingNetwork], faded: Collection[str] | None = None
 ) -> set[nn.Parameter]:
     """Return the parameters whose state the optimizers forget, as a stage begins or a fade ends.
 
     Args:
         policy: the policy; None where all state is kept.
+        stage: the stage.
         nets: both networks, as they are now.
         faded: at the end of a fade, the networks whose old path was dropped; None where a stage begins.
     """
@@ -195,7 +196,8 @@ def list_forgotten(
 
     forgotten: set[nn.Parameter] = set()
     for net in nets:
-        changed = faded is None or net.kind in faded
+        # D may stay as it is where G grows.
+        changed = not stage.keeps(net.kind) if faded is None else net.kind in faded
         for built in net.pieces():
             touched = changed and is_touched(built.piece, net.stages[-1])
             if touched or policy.moments != "forget_touched":

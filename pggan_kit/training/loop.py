@@ -316,7 +316,9 @@ class Loop:
 
     def end_phase_and_stage_if_over(self, stage_over: bool) -> bool:
         """End the fade and the stage where they are over, and return whether there is more to train."""
-        if self.state.phase == FADE and (stage_over or self.fade_is_over()):
+        # A run that ends within a fade keeps the networks of its last checkpoint: their old paths still count.
+        leaves_stage = stage_over and not self.state.is_over
+        if self.state.phase == FADE and (leaves_stage or self.fade_is_over()):
             self.end_fade()
 
         # Stages without a budget are entered and left at once: so a run can begin at a larger size.
@@ -361,7 +363,7 @@ class Loop:
         state.phase = STABLE
         # A hard switch has no old path whose end could be a reason to forget moments.
         networks = [state.network(net) for net in NETS]
-        state.renew_optimizers(list_forgotten(self.experiment.growth, networks, old_paths))
+        state.renew_optimizers(list_forgotten(self.experiment.growth, state.stage, networks, old_paths))
         self.compiler.enter_region(state, self.schedule)
         if old_paths:
             self.call_hook("after_fade")
@@ -372,7 +374,8 @@ class Loop:
         stage = self.schedule.stages[len(state.starts)]
         old_paths = self.fade.find_old_paths(stage, state.images)
         state.grow({net: net in old_paths for net in NETS})
-        state.renew_optimizers(list_forgotten(self.experiment.growth, [state.network(net) for net in NETS]))
+        networks = [state.network(net) for net in NETS]
+        state.renew_optimizers(list_forgotten(self.experiment.growth, stage, networks))
         self.enter_stage()
 
     def enter_stage(self, checkpoint: Snapshot | None = None) -> None:

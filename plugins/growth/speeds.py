@@ -106,7 +106,7 @@ class WarmUpNew(Everything):
         """Return the factor of the warm-up for new pieces, and 1 for old ones and after it."""
         spent = position.images - position.stage_start
         images = at_height(self.images, position.stage.height)
-        if piece.net not in self.nets or piece.is_old(position) or piece.birth.index == 0 or spent >= images:
+        if piece.net not in self.nets or piece.is_old(position) or position.stage.index == 0 or spent >= images:
             return 1.0
         if self.new_factor is not None:
             return float(value_at(self.new_factor, position))

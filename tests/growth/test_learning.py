@@ -103,7 +103,7 @@ def test_what_is_forgotten(moments: str, faded: tuple[str, ...] | None) -> None:
 def list_forgotten_pieces(moments: str, faded: tuple[str, ...] | None) -> set[str]:
     state = make_state()
     nets = [state.generator, state.discriminator]
-    forgotten = list_forgotten(Everything(moments), nets, faded)
+    forgotten = list_forgotten(Everything(moments), state.stage, nets, faded)
     names = set()
     for net in nets:
         for built in net.pieces():
@@ -119,6 +119,32 @@ def test_only_what_was_touched_is_forgotten() -> None:
     assert list_forgotten_pieces("forget_touched", None) == of_generator | of_discriminator
     assert list_forgotten_pieces("forget_touched", ("generator",)) == of_generator
     assert list_forgotten_pieces("forget_touched", ()) == set()
+
+
+def test_a_discriminator_that_does_not_grow_has_nothing_that_was_touched() -> None:
+    """It stays at full size while G grows: its layers work as before, and keep their moments."""
+    schedule = ScheduleSettings((4, 8), 8, 8, 4, discriminator_height=8)
+    experiment = make_tiny_experiment({"schedule": schedule})
+    state = TrainState(experiment, schedule.resolve(16, 1, 0), torch.device("cpu"))
+    state.images = 8
+    state.grow({"generator": True, "discriminator": False})
+    forgotten = list_forgotten(Everything("forget_touched"), state.stage, [state.generator, state.discriminator])
+    assert forgotten & set(state.generator.weights())
+    assert not forgotten & set(state.discriminator.weights())
+    everything = list_forgotten(Everything("forget_at_stages"), state.stage, [state.discriminator])
+    assert everything == set(state.discriminator.weights())
+
+
+@pytest.mark.parametrize("heights", [16, {4: 8, 8: 16}, {4: 4, 16: 8}])
+def test_pieces_are_named_as_they_are_built_where_the_discriminator_grows_at_other_times(heights: Any) -> None:
+    schedule = ScheduleSettings((4, 8, 16), 8, 8, 4, discriminator_height=heights)
+    experiment = make_tiny_experiment({"schedule": schedule})
+    state = TrainState(experiment, schedule.resolve(16, 1, 0), torch.device("cpu"))
+    for _ in range(2):
+        state.images += 16
+        state.grow({"generator": False, "discriminator": False})
+        built = [*state.generator.pieces(), *state.discriminator.pieces()]
+        assert set(name_pieces(state.stage)) == {each.piece for each in built}
 
 
 def make_parameters(count: int) -> list[nn.Parameter]:

@@ -25,7 +25,7 @@ class Mine:
 
         `piece.net` and `piece.name` say what it is, and `piece.birth` the stage with which it came.
         """
-        age = position.stage.index - piece.birth.index
+        age = position.stage.of(piece.net).index - piece.birth.index
         return float(self.decay**age)
 
 

@@ -68,6 +68,32 @@ def test_new_pieces_warm_up() -> None:
     assert list_below_1(ask(policy, 0, 0)) == {}, "the base stage has nothing old beside it"
 
 
+def ask_of_apart(policy: Everything, heights: Any, stage: int) -> dict[str, float]:
+    """Return the factors below 1 of D's pieces as a stage begins, where D does not grow together with G."""
+    settings = ScheduleSettings((4, 8, 16), 40, 60, 4, discriminator_height=heights)
+    schedule = settings.resolve(16, 1, 0)
+    starts = schedule.planned_starts()[: stage + 1]
+    pieces = [piece for piece in name_pieces(schedule.stages[stage]) if piece.net == "discriminator"]
+    position = schedule.at(starts[-1], starts)
+    return list_below_1({f"{piece.name} {piece.birth.height}": policy.factor(piece, position) for piece in pieces})
+
+
+def test_a_discriminator_of_full_size_has_no_new_pieces() -> None:
+    """It has them from the first image on, so nothing of it warms up, and all of it is old once G has grown."""
+    pieces = ("head 4", "block 8", "block 16", "from_image 16")
+    for stage in range(3):
+        assert ask_of_apart(WarmUpNew(images=40), 16, stage) == {}
+        assert ask_of_apart(SlowOld(0.25), 16, stage) == (dict.fromkeys(pieces, 0.25) if stage else {})
+
+
+def test_a_discriminator_ahead_of_the_generator_has_new_pieces_as_it_grows() -> None:
+    ahead = {4: 8, 8: 16}
+    assert ask_of_apart(WarmUpNew(images=40), ahead, 0) == {}
+    assert ask_of_apart(WarmUpNew(images=40), ahead, 1) == {"block 16": 0.1, "from_image 16": 0.1}
+    assert ask_of_apart(WarmUpNew(images=40), ahead, 2) == {}
+    assert ask_of_apart(SlowOld(0.25), ahead, 1) == {"head 4": 0.25, "block 8": 0.25}
+
+
 class Square:
     """A curve."""
 
