@@ -378,10 +378,10 @@ def convert_to_images(name: str, budget: Budget, batch_size: int, dataset_length
         SettingError: The budget is below 0, or a text without a known unit.
     """
     if isinstance(budget, str):
-        match = re.fullmatch(r"\s*(\d+(?:_\d+)*(?:\.\d+)?)\s*(images|steps|epochs)\s*", budget)
+        match = re.fullmatch(r"\s*(\d+(?:_\d+)*(?:\.\d+)?)\s*(image|step|epoch)s?\s*", budget)
         if match is None:
             raise SettingError(name, f"must be images, or a text like '3000 steps' or '2 epochs', not {budget!r}")
-        unit = {"images": 1, "steps": batch_size, "epochs": dataset_length}[match[2]]
+        unit = {"image": 1, "step": batch_size, "epoch": dataset_length}[match[2]]
         images = float(match[1]) * unit
         if images > LARGEST_WHOLE_NUMBER:
             raise SettingError(name, f"must be at most {LARGEST_WHOLE_NUMBER} images, and is {images:.3g}")

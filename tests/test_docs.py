@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -118,6 +120,18 @@ def test_cookbook(name: str, section: str, tmp_path: Path, monkeypatch: pytest.M
         own += ["switches.Plateau.least = 0"] if "Plateau" in block else []
         run = pggan_kit.train("mine.gin", [*SHORT, *own], plugins=plugins, run_dir="run")
         assert run.state.steps == 2 * len(run.schedule.stages) - 1
+
+
+def test_hooks_of_the_guide_log_a_number_and_end_a_run(train: Callable[..., Any], tmp_path: Path) -> None:
+    (code,) = blocks((DOCS / "guides/hooks.md").read_text(), "python")
+    path = tmp_path / "good_enough.py"
+    path.write_text(code)
+    run = train(plugins=(str(path),), run_dir="run")
+    weights = np.concatenate([weight.detach().double().flatten() for weight in run.state.generator.parameters()])
+    assert run.stats[-1]["Weights/generator"] == pytest.approx(np.sqrt((weights**2).sum()))
+    module = runpy.run_path(str(path))
+    assert [module["should_end"]({"Metrics/FID": fid}) for fid in (9.9, 10.0)] == [True, None]
+    assert module["should_end"]({}) is None
 
 
 def test_page_on_the_structure_names_every_room() -> None:

@@ -143,6 +143,7 @@ def test_the_largest_key_not_above_the_height_wins(value: object, height: int, w
         ("2 epochs", 120_000),
         ("0.5 epochs", 30_000),
         ("7 images", 7),
+        ("1 step", 8),
         (" 1_0steps ", 80),
         (0, 0),
     ],

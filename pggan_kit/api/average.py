@@ -62,7 +62,7 @@ def write_average(
     require_replaceable(path)
     prepared, files = prepare_run(run, plugins, parts, needs_data=False)
     checkpoint = load_place(files.checkpoints(), stage, "last")
-    saved, fits = _make_width(prepared, files, prepared.resolve_schedule(), checkpoint, width)
+    saved, fits = _make_width("--width", prepared, files, prepared.resolve_schedule(), checkpoint, width)
 
     buffer = io.BytesIO()
     torch.save(saved.content(), buffer)
@@ -115,7 +115,7 @@ def load_average(
     else:
         saved = load_place(files.checkpoints(), stage, checkpoint)
     if isinstance(choice, (int, float)):
-        saved, _ = _make_width(prepared, files, schedule, saved, choice)
+        saved, _ = _make_width("--average", prepared, files, schedule, saved, choice)
 
     name = choice if isinstance(choice, str) else next(iter(saved.averages))
     own = prepared.identify_networks(schedule)
@@ -145,14 +145,14 @@ def read_average(path: Path) -> Snapshot:
 
 
 def _make_width(
-    prepared: Prepared, files: RunDirectory, schedule: Schedule, saved: Snapshot, width: float
+    option: str, prepared: Prepared, files: RunDirectory, schedule: Schedule, saved: Snapshot, width: float
 ) -> tuple[Snapshot, list[PieceFit]]:
     """Return the average of a width at a checkpoint; warn where it is far from what was asked for."""
     try:
         made, fits = make_average(prepared.built.experiment, schedule, saved, files.average_snapshots(), width)
     except SettingError as error:
-        raise RunError(f"--width {width:g}: a {error}") from None
-    poor = [f"{fit.size} ({100 * fit.error:.0f} %)" for fit in fits if fit.error > LARGEST_ERROR]
+        raise RunError(f"{option} {width:g}: a {error}") from None
+    poor = [f"{fit.size} ({100 * fit.error:.2g} %)" for fit in fits if fit.error > LARGEST_ERROR]
     if poor:
         warnings.warn(
             f"the average of width {width:g} at images {saved.images} is far from its profile in the pieces that came "

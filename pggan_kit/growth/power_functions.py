@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-LARGEST_WIDTH = 12**-0.5
-"""Width of the profile that weighs all ages alike, whose exponent is 0."""
+LARGEST_WIDTH = 0.288
+"""Largest width: the profile that weighs all ages alike, whose exponent is 0, has 0.2887, the square root of 1 / 12."""
 
 NEGLIGIBLE = 1e-13
 """Singular value, relative to the largest, below which a direction of the fit is noise of float64."""

@@ -41,9 +41,10 @@ def compute_shares(average: Average, position: Position, age: int, images: int) 
     shares = tuple(average.compute_shares(position, age, images))
     fits = len(shares) == len(average.names) and all(isinstance(share, float | int) for share in shares)
     if not fits or not all(0 <= share <= 1 for share in shares):
+        piece = "an old piece" if age == OLD else f"a piece of age {age}"
         raise TrainingError(
-            f"averages.{type(average).__name__} gives the shares {shares} at images {position.images}, to an age of "
-            f"{age}: there must be one in [0, 1] for each of {', '.join(average.names)}"
+            f"averages.{type(average).__name__} gives the shares {shares} at images {position.images}, for {piece}: "
+            f"there must be one in [0, 1] for each of {', '.join(average.names)}"
         )
     return shares
 

@@ -32,7 +32,7 @@ class PowerFunction:
 
     def __init__(self, widths: Sequence[float] = (0.05, 0.10), snapshots: int = 32) -> None:
         for width in widths:
-            check_between("widths", width, 0, round(LARGEST_WIDTH - 5e-4, 3), low_included=False)
+            check_between("widths", width, 0, LARGEST_WIDTH, low_included=False)
         if not widths or len(set(widths)) < len(widths):
             raise SettingError("widths", f"must be at least one, each once, not {list(widths)}")
         check_at_least("snapshots", snapshots, 1, whole=True)

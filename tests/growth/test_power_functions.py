@@ -39,7 +39,8 @@ def test_a_width_is_the_standard_deviation_of_its_profile(width: float) -> None:
 
 
 def test_the_largest_width_weighs_all_ages_alike() -> None:
-    assert convert_width_to_exponent(LARGEST_WIDTH) == pytest.approx(0, abs=1e-9)
+    assert convert_width_to_exponent(12**-0.5) == pytest.approx(0, abs=1e-9)
+    assert 0 < convert_width_to_exponent(LARGEST_WIDTH) < 0.1
 
 
 def test_shares_of_updates_give_the_profile_whatever_the_batches() -> None:

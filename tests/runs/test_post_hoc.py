@@ -368,8 +368,8 @@ WRONG = {
         "power_0.2",
     ): r"--average power_0\.2: the checkpoint at images 40 has no average power_0\.2 .*"
     r"has half_life, power_0\.05, power_0\.1",
-    ("sample", "--average", "0.4"): r"--width 0\.4: a width must be in \(0, 0\.288",
-    ("sample", "--average", "nan"): r"--width nan: a width must be in",
+    ("sample", "--average", "0.4"): r"--average 0\.4: a width must be in \(0, 0\.288\], and is 0\.4",
+    ("sample", "--average", "nan"): r"--average nan: a width must be in",
     ("sample", "--average", "none.pt"): r"--average none\.pt: cannot be read \(No such file",
     ("sample", "--average", "tiny.gin.pt"): r"--average tiny\.gin\.pt: it is no file of an average",
     (
