@@ -31,11 +31,13 @@ from pggan_kit.api.sample import draw
 from pggan_kit.api.train import train
 from pggan_kit.errors import RunError, UserError
 from pggan_kit.report import write_report
+from pggan_kit.report.curves_section import curves_section
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, Table, format_cell, render_page
+from pggan_kit.report.run_groups import isolate_runs
 from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, choose_alphas, draw_run
 from pggan_kit.report.run_record import name_runs, read_run
-from pggan_kit.report.run_sections import curves_section, describe_growth_policy, overview_section, reals_section
+from pggan_kit.report.run_sections import describe_growth_policy, overview_section, reals_section
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import restore_generator
 from pggan_plugins.switches import Linear
@@ -100,11 +102,11 @@ def test_a_run_on_one_page(pair: SimpleNamespace) -> None:
 def test_the_growth_policy_is_a_row_of_the_overview(pair: SimpleNamespace) -> None:
     run = read_run(pair.folder / "soft")
     assert describe_growth_policy(run) == "", "the default has no row"
-    assert len(overview_section([run]).tables) == 1
+    assert len(overview_section(isolate_runs([run])).tables) == 1
 
     lines = ["train.growth = @growth.FreezeOld()", "growth.FreezeOld.images = 40"]
     frozen = replace(run, operative=run.operative.replace("train.growth = None", "\n".join(lines)))
-    table = overview_section([run, frozen]).tables[1]
+    table = overview_section(isolate_runs([run, frozen])).tables[1]
     assert table.rows == [["soft", "growth.FreezeOld(images = 40)"]]
 
 
@@ -266,7 +268,7 @@ def test_a_trunk_that_is_named_by_a_relative_path_is_refused(
 def draw_alpha(run: Path, said: list[str]) -> list[tuple[list[float], list[float], str]]:
     """Return x, y and style of the lines in the plot of alpha, without the marks of stages."""
     record = read_run(run)
-    section = curves_section([record], [draw_run(record, said.append)])
+    section = curves_section(isolate_runs([record]), [draw_run(record, said.append)])
     (figure,) = [figure for figure in section.groups[0].figures if figure.name == "alpha"]
     assert figure.draw is not None
     axes = Figure().add_subplot()
@@ -311,7 +313,7 @@ def test_settings_that_move_are_drawn_over_the_clock(
     train("tiny.gin", lines, run_dir=moving, plugins=[str(STUB)], start_from="soft@0")
 
     records = [read_run(folder) for folder in (moving, pair.folder / "soft")]
-    section = curves_section(records, [draw_run(record, pytest.fail) for record in records])
+    section = curves_section(isolate_runs(records), [draw_run(record, pytest.fail) for record in records])
     (figure,) = [each for each in section.groups[0].figures if each.caption.startswith("train.generator_optimizer.lr")]
     assert figure.draw is not None
     axes = Figure().add_subplot()
@@ -450,7 +452,7 @@ def test_bad_runs_are_refused(
 def test_the_command_writes_both(
     copied: Callable[..., Path], cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pggan_kit.report.run_sections.curves_section", lambda *_: Section("Curves"))
+    monkeypatch.setattr("pggan_kit.report.curves_section", lambda *_: Section("Curves"))
     done = cli("report", copied("hard"), "--out", "deep/page.html", "--figures", "deep/figures")
     assert (done.exit_code, done.stderr) == (0, "wrote deep/page.html and deep/figures\n")
     Page(tmp_path / "deep/page.html").require_self_contained()
