@@ -32,6 +32,9 @@ Say = Callable[[str], None]
 DRAWING = "drawing images of runs"
 """What is done while each run's generators draw."""
 
+MOST_NAMED = 4
+"""Maximum of runs that a page's title names; of more it says how many there are."""
+
 
 @dataclass(frozen=True)
 class _Content:
@@ -101,10 +104,6 @@ def _require_different(paths: Sequence[Path]) -> None:
         seen.add(path.resolve())
 
 
-MOST_NAMED = 4
-"""Maximum of runs that a page's title names; of more it says how many there are."""
-
-
 def _draw_runs(records: Sequence[RunRecord], say: Say, plugins: Sequence[Any]) -> _Content:
     groups = group_runs(records)
     drawn = groups[:MOST_DRAWN]
@@ -161,9 +160,9 @@ def _state_title(groups: Sequence[RunGroup]) -> str:
 
 def _state_lead(groups: Sequence[RunGroup]) -> str:
     if has_several(groups):
-        listed = ", ".join(group.label for group in groups[:MOST_DRAWN])
+        listed = "; ".join(group.label for group in groups[:MOST_DRAWN])
         if len(groups) > MOST_DRAWN:
-            listed += f", and {len(groups) - MOST_DRAWN} more groups"
+            listed += f"; and {len(groups) - MOST_DRAWN} more groups"
         return f"{listed}."
     if len(groups) > 1:
         return f"{len(groups)} runs, compared."

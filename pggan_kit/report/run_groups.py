@@ -42,7 +42,7 @@ class RunGroup:
         """The name in legends, with the number of runs."""
         if len(self.runs) == 1:
             return self.name
-        return f"{self.name}, {len(self.runs)} runs"
+        return f"{self.name} ({len(self.runs)} runs)"
 
     def summarize(self, tag: str) -> Summary:
         """Return the median and the band of a tag over the clock."""

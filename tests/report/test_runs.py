@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
 import re
@@ -19,6 +21,7 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import STUB
+from helpers.many_runs import copy_with_seed
 from helpers.patience import PATIENCE_SECONDS
 from helpers.reporting import Page, draw_latents, train_pair
 from matplotlib.figure import Figure
@@ -35,8 +38,8 @@ from pggan_kit.report.curves_section import curves_section
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, Table, format_cell, render_page
 from pggan_kit.report.run_groups import isolate_runs
-from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, choose_alphas, draw_run
-from pggan_kit.report.run_record import name_runs, read_run
+from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, RunPictures, choose_alphas, draw_run
+from pggan_kit.report.run_record import RunRecord, name_runs, read_run
 from pggan_kit.report.run_sections import describe_growth_policy, overview_section, reals_section
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import restore_generator
@@ -94,7 +97,7 @@ def test_a_run_on_one_page(pair: SimpleNamespace) -> None:
         assert words in alts
     assert "train.switch = @switches.Linear()" in page.text
     assert page.text.count("end of fade") == 2
-    assert "Images of the average of G&#39;s weights (half_life), from" in page.text
+    assert "Images of the average of G's weights (half_life), from" in page.text
     # A row of the operative configuration that nobody wrote.
     assert "train.collapse_below = 0.05" in page.text
 
@@ -481,22 +484,137 @@ def test_a_missing_library_is_named(pair: SimpleNamespace, tmp_path: Path, monke
         write_report([pair.folder / "soft"], tmp_path / "a.html")
 
 
+@pytest.fixture(scope="module")
+def many(pair: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Write `page`, a report of 7 runs of each of two settings; `drawn` are the folders of the runs that were drawn."""
+    folder = tmp_path_factory.mktemp("many")
+    runs = []
+    for name, shift in (("soft", 0.0), ("hard", 0.3)):
+        runs += [copy_with_seed(pair.folder / name, folder / f"{name}-{seed}", seed, shift) for seed in range(7)]
+    drawn: list[tuple[str, bool]] = []
+
+    def note_run(run: RunRecord, *args: Any, **kwargs: Any) -> RunPictures:
+        drawn.append((run.folder.name, kwargs["beginnings"]))
+        return draw_run(run, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pggan_kit.report.draw_run", note_run)
+        write_report(runs, folder / "page.html")
+    return SimpleNamespace(page=folder / "page.html", drawn=drawn)
+
+
+def test_many_runs_are_groups_of_which_one_run_is_drawn(many: SimpleNamespace) -> None:
+    seed = many.drawn[0][0].partition("-")[2]
+    assert many.drawn == [(f"soft-{seed}", False), (f"hard-{seed}", False)], "samples/ have the film"
+    text = many.page.read_text()
+    assert "<title>14 runs in 2 groups</title>" in text
+    assert "switch = Linear (7 runs); switch = Hard (7 runs)." in text
+    page = Page(many.page)
+    page.require_images()
+    assert f"switch = Linear: soft-{seed}, one of 7 runs" in page.texts
+    assert any(alt.startswith("Animation of ") and "switch = Linear | switch = Hard" in alt for alt in page.alts)
+    assert page.text.count("in effect, with all defaults") == 2
+
+    # The other runs are named with their folders.
+    for name in ("soft-6", "hard-0"):
+        assert str(many.page.parent / name) in page.texts
+
+    # Besides images, the page has one script, which its policy names.
+    assert page.tags.count("script") == 1 and page.handlers == []
+    assert all(address.startswith("data:image/") for address in page.addresses)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'\">" in text
+
+
+def test_beginnings_are_drawn_for_a_film_of_checkpoints_alone(
+    copied: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def note_beginnings(run: RunRecord, *args: Any, **kwargs: Any) -> RunPictures:
+        asked.append(kwargs["beginnings"])
+        return RunPictures()
+
+    monkeypatch.setattr("pggan_kit.report.draw_run", note_beginnings)
+    runs = [copied("soft"), copied("hard")]
+    write_report(runs[:1], tmp_path / "a.html")
+    shutil.rmtree(runs[1] / "samples")
+    write_report(runs, tmp_path / "a.html")
+    assert asked == [False, True, True]
+
+
+def test_pictures_are_drawn_where_they_are_shown_alone(pair: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two fades and three ends of stages, from checkpoints of which some are replaced by later ones."""
+    counts: list[int] = []
+
+    def count_images(*args: Any, **kwargs: Any) -> np.ndarray:
+        images = draw(*args, **kwargs)
+        counts.append(len(images))
+        return images
+
+    monkeypatch.setattr("pggan_kit.report.run_pictures.draw", count_images)
+    draw_run(read_run(pair.folder / "soft"), pytest.fail, beginnings=False)
+    assert sorted(counts) == [STRIP] * (2 * len(ALPHAS)) + [GRID] * 3
+
+
+def open_in_chromium(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Return what Chromium did with a page, without a message on its console."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "install Chromium for this test"
+    usual = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    usual += " --disable-component-update --disable-sync --hide-scrollbars --enable-logging=stderr"
+    command = [chromium, *usual.split(), f"--user-data-dir={profile}", *flags, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    return done
+
+
+CLICKS = """
+const table = document.querySelector("table.long");
+const box = table.parentNode.previousSibling.firstChild;
+const button = table.tHead.rows[0].cells[5].firstChild;
+const list = () => Array.from(table.tBodies[0].rows).filter((row) => !row.hidden).map((row) => row.cells[5].textContent);
+const seen = [];
+button.click(); seen.push(list());
+button.click(); seen.push(list());
+box.value = "linear SOFT-1"; box.dispatchEvent(new Event("input")); seen.push(list());
+const result = document.createElement("pre");
+result.id = "result";
+result.textContent = JSON.stringify(seen);
+document.body.append(result);
+"""
+"""Script that sorts the table of all runs by its sixth column, in both directions, and filters it."""
+
+
+@pytest.mark.browser
+def test_tables_sort_and_filter_in_a_real_browser(many: SimpleNamespace, tmp_path: Path) -> None:
+    """Under the page's own policy the script runs; in a copy without it the clicks of a visitor run too."""
+    done = open_in_chromium(many.page, tmp_path / "profile", "--dump-dom")
+    assert 'type="search"' in done.stdout and "14 of 14 rows" in done.stdout
+
+    copy = tmp_path / "copy.html"
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", many.page.read_text())
+    copy.write_text(text.replace("</body>", f"<script>{CLICKS}</script></body>"))
+    done = open_in_chromium(copy, tmp_path / "profile", "--dump-dom")
+    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout)
+    assert found is not None
+    rising, falling, filtered = json.loads(found[1])
+    values = [float(value) for value in rising]
+    assert len(values) == 14 and values == sorted(values)
+    assert falling == rising[::-1]
+    assert len(filtered) == 1 and filtered[0] in rising
+
+
 @pytest.mark.browser
 def test_in_a_real_browser(pair: SimpleNamespace, tmp_path: Path) -> None:
     """Chromium shows the page: no message on its console, all images loaded, and pixels that are not blank."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "install Chromium for this test"
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    flags += " --disable-component-update --disable-sync --hide-scrollbars --window-size=1200,3000"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
     shot = tmp_path / "a.png"
-    url = (pair.folder / "both.html").as_uri()
-    command = [chromium, *flags.split(), "--enable-logging=stderr", profile, f"--screenshot={shot}", url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
-    assert "CONSOLE" not in done.stderr, done.stderr
+    flags = ("--window-size=1200,5000", f"--screenshot={shot}")
+    open_in_chromium(pair.folder / "both.html", tmp_path / "profile", *flags)
     with Image.open(shot) as picture:
         pixels = np.asarray(picture.convert("RGB"))
-    assert pixels.shape == (3000, 1200, 3)
+    assert pixels.shape == (5000, 1200, 3)
     rows_with_ink = (pixels != 255).any(axis=(1, 2)).mean()
     assert rows_with_ink > 0.5
     coloured = (np.ptp(pixels.astype(int), axis=2) > 60).sum()
