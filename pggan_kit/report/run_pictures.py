@@ -120,6 +120,8 @@ def draw_moving_settings(run: RunRecord, prepared: Prepared, schedule: Schedule)
     """
     components = {path: component for path, (_, component) in prepared.built.components.items()}
     settings = list_moving_settings(components)
+    if not settings:
+        return {}
     began = (run.about.get("from") or {}).get("images", 0)
     starts = [stage.start for stage in run.stages]
     curves: dict[str, Curve] = {name: [] for name in settings}

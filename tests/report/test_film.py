@@ -179,6 +179,67 @@ def test_long_runs_lose_frames_outside_of_switches() -> None:
     assert max(np.diff(clocks)) < 20
 
 
+def test_long_fades_lose_frames_too() -> None:
+    every = [(clock, 0) for clock in range(1, 2001)] + [(500, 1)]
+    stage = SimpleNamespace(start=500, fade_end=1500)
+    runs: Any = [SimpleNamespace(stages=[SimpleNamespace(start=0, fade_end=None), stage])]
+    moments = choose_moments(every, runs)
+    assert len(moments) == film.MOST_FRAMES
+    shown = [milliseconds for _, milliseconds in moments]
+    assert shown.count(SWITCH_MS) == 2 and shown.count(LAST_MS) == 1
+    assert shown.count(FADING_MS) == round(film.FADING_SHARE * 87) == 52
+    fading = [moment[0] for moment, milliseconds in moments if milliseconds == FADING_MS]
+    assert max(np.diff(fading)) - min(np.diff(fading)) <= 1
+
+    # Without other moments, fades get all frames.
+    assert len(choose_moments(every[500:1500], runs)) == film.MOST_FRAMES
+
+
+def test_a_film_that_is_too_large_has_fewer_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [make_record(tmp_path, name, name == "soft", channels=3) for name in ("soft", "hard")]
+    whole = make_film(runs, [RunPictures(), RunPictures()])
+    assert whole is not None
+    monkeypatch.setattr(film, "MOST_BYTES", len(whole.content) // 2)
+    monkeypatch.setattr(film, "LEAST_FRAMES", 3)
+    made = make_film(runs, [RunPictures(), RunPictures()])
+    assert made is not None and 4 <= made.frames < whole.frames
+    assert len(made.content) <= len(whole.content) // 2
+    shown = [milliseconds for _, milliseconds in read_frames(made.content)]
+    assert shown.count(SWITCH_MS) == 2 and shown[-1] == LAST_MS
+
+    monkeypatch.setattr(film, "MOST_BYTES", 1)
+    least = make_film(runs, [RunPictures(), RunPictures()])
+    assert least is not None and least.frames == 3
+
+
+def test_only_samples_that_are_shown_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a run with thousands of ticks do not fit into memory."""
+    runs = [make_record(tmp_path, name, True) for name in ("one", "two")]
+    read: list[str] = []
+    read_grid = film._read_grid
+
+    def note_file(path: Path, height: int, width: int) -> np.ndarray | None:
+        read.append(path.name)
+        return read_grid(path, height, width)
+
+    monkeypatch.setattr(film, "_read_grid", note_file)
+    monkeypatch.setattr(film.choose_moments, "__defaults__", (5,))  # instead of `MOST_FRAMES`
+    made = make_film(runs, [RunPictures(), RunPictures()])
+    assert made is not None and made.frames == 5
+    # One of each run says that there are some, and one of what mode they are.
+    assert len(read) == 2 * (5 + 2)
+
+
+def test_a_damaged_sample_leaves_the_one_before(tmp_path: Path) -> None:
+    run = make_record(tmp_path, "a", True)
+    samples = film.list_samples(run)
+    samples[0].path.write_bytes(b"damaged")
+    samples[5].path.write_bytes(b"damaged")
+    moments = [sample.moment for sample in samples]
+    shown = [still.clock for still in film.iterate_stills(samples, moments)]
+    assert shown[:7] == [20, 20, 30, 40, 40, 40, 60]
+
+
 def test_damaged_samples_are_passed_over(tmp_path: Path) -> None:
     run = make_record(tmp_path, "a", True)
     file = run.folder / "samples/000000060-8x8.png"
