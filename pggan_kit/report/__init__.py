@@ -32,6 +32,9 @@ Say = Callable[[str], None]
 DRAWING = "drawing images of runs"
 """What is done while each run's generators draw."""
 
+MOST_STRIPS = 16
+"""Maximum of strips through fades, except that the runs in the film have all of theirs."""
+
 MOST_NAMED = 4
 """Maximum of runs that a page's title names; of more it says how many there are."""
 
@@ -131,8 +134,8 @@ def _draw_runs(records: Sequence[RunRecord], say: Say, plugins: Sequence[Any]) -
         run_sections.every_run_section(groups, drawn),
         run_sections.configuration_section(groups),
     ]
-    # What is compared is seen first.
-    if has_several(groups):
+    # Of many runs, what is compared is seen first.
+    if has_several(groups) or len(groups) > MOST_DRAWN:
         sections.insert(1, sections.pop(6))
     return _Content(_state_title(groups), _state_lead(groups), sections)
 
@@ -140,12 +143,20 @@ def _draw_runs(records: Sequence[RunRecord], say: Say, plugins: Sequence[Any]) -
 def _draw_pictures(
     runs: Sequence[RunRecord], in_film: Sequence[RunRecord], say: Say, plugins: Sequence[Any]
 ) -> list[RunPictures]:
-    """Draw runs; only a film that cannot be made of `samples/` shows the beginnings of stages."""
-    needs_beginnings = not can_use_samples(in_film)
+    """Draw runs, as much of each as the page shows."""
+    # Only a film that cannot be made of `samples/` shows the beginnings of stages.
+    needs_beginnings = bool(in_film) and not can_use_samples(in_film)
+    names_in_film = {run.name for run in in_film}
+
     pictures = []
+    strips = 0
     for run in track_items(runs, DRAWING, len(runs), "runs"):
-        beginnings = needs_beginnings and run in in_film
-        pictures.append(draw_run(run, say, plugins, beginnings=beginnings))
+        is_in_film = run.name in names_in_film
+        fades = sum(stage.fade_end is not None for stage in run.stages)
+        has_strips = is_in_film or not strips or strips + fades <= MOST_STRIPS
+        drawn = draw_run(run, say, plugins, beginnings=needs_beginnings and is_in_film, strips=has_strips)
+        strips += len(drawn.fades)
+        pictures.append(drawn)
     return pictures
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pggan_kit.report import plots
 from pggan_kit.report.page import Figure, Group, Section, make_plot
-from pggan_kit.report.run_groups import RunGroup, has_several, is_metric, isolate_runs, list_runs, list_tags
+from pggan_kit.report.run_groups import MOST_DRAWN, RunGroup, has_several, is_metric, isolate_runs, list_runs, list_tags
 from pggan_kit.report.run_pictures import RunPictures
 from pggan_kit.report.run_record import Curve, RunRecord, StageRecord
 from pggan_kit.report.run_sections import find_usual_stages
@@ -28,6 +28,8 @@ def curves_section(groups: Sequence[RunGroup], pictures: Sequence[RunPictures]) 
     texts = ["Vertical lines are the beginnings of stages, gray areas are fades (of most runs, where they differ)."]
     if has_several(groups):
         texts.append(BAND_TEXT)
+    if len(groups) > MOST_DRAWN:
+        texts.append(f"In colour are the first {MOST_DRAWN} of {len(groups)}, of which images are drawn too.")
     runs = list_runs(groups)
     figures = plot_single_run(runs[0]) if len(runs) == 1 else plot_several_groups(groups)
 

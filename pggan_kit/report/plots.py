@@ -55,7 +55,6 @@ RC: Any = {
 }
 
 
-
 class Summary(NamedTuple):
     """The curves of several runs as one.
 

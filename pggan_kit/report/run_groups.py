@@ -233,4 +233,3 @@ def begin_row(group: RunGroup, groups: Sequence[RunGroup]) -> list[Any]:
 def list_runs(groups: Sequence[RunGroup]) -> list[RunRecord]:
     """Return the runs of all groups."""
     return [run for group in groups for run in group.runs]
-

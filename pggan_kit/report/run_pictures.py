@@ -56,6 +56,7 @@ class RunPictures:
         clocks, alphas: Clock and alpha of those, by stage.
         begins: Alpha and such images by stage, right after the growth, before anything was trained; where asked for.
         fades: Strips by stage, from the last checkpoint before the fade's end.
+        lacks_strips: Whether there are no strips since there would be too many in the page.
         average: Name of the average that they are drawn from; empty where nothing could be drawn.
         latent_size: Size Z of the latents; 0 where nothing could be drawn.
         alpha_lines: Alpha by clock for each stage, see `draw_alpha_lines`; None where only ticks record alpha.
@@ -67,6 +68,7 @@ class RunPictures:
     alphas: dict[int, float] = field(default_factory=dict)
     begins: dict[int, tuple[float, np.ndarray]] = field(default_factory=dict)
     fades: dict[int, FadeStrip] = field(default_factory=dict)
+    lacks_strips: bool = False
     average: str = ""
     latent_size: int = 0
     alpha_lines: list[Curve] | None = None
@@ -74,7 +76,12 @@ class RunPictures:
 
 
 def draw_run(
-    run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 0, beginnings: bool = True
+    run: RunRecord,
+    say: Say,
+    plugins: Sequence[Any] = (),
+    seed: int = 0,
+    beginnings: bool = True,
+    strips: bool = True,
 ) -> RunPictures:
     """Draw images from the checkpoints that were kept, those of the trunk included: nothing that is not shown.
 
@@ -84,8 +91,9 @@ def draw_run(
         plugins: Plugins to use instead of the plugin files that the run used.
         seed: Seed of the latents.
         beginnings: Whether images right after each growth are drawn, which only a film shows.
+        strips: Whether strips through fades are drawn.
     """
-    pictures = RunPictures()
+    pictures = RunPictures(lacks_strips=not strips)
     chain = list(run.lineage())
     try:
         built = [prepare_run(ancestor.folder, plugins, needs_data=False)[0] for ancestor in chain]
@@ -199,7 +207,8 @@ def _draw_checkpoint(
     """Draw what one checkpoint shows, as far as no later one of its stage has shown it."""
     stage = saved.stage
     has_end = stage in pictures.ends
-    if has_end and (saved.stage_over or stage in pictures.fades):
+    may_have_strip = not (saved.stage_over or stage in pictures.fades or pictures.lacks_strips)
+    if has_end and not may_have_strip:
         return
     generator = restore(saved)
     if not pictures.average:
@@ -207,7 +216,7 @@ def _draw_checkpoint(
         pictures.latent_size = generator.latent_size
 
     # A strip needs an old path.
-    if generator.alpha is not None and not saved.stage_over and stage not in pictures.fades:
+    if may_have_strip and generator.alpha is not None:
         alphas = strip_alphas.get(stage, list(ALPHAS))
         pictures.fades[stage] = draw_strip(generator, alphas, seed)
     if not has_end:

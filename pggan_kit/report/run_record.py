@@ -215,7 +215,7 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
     if origin is not None and origin[0].path.resolve() not in seen:
         trunk_files, clock = origin
         trunk = _read(trunk_files.path, None, seen)
-        rows = [*(row for row in trunk.rows if row["images"] <= clock), *rows]
+        rows = [dict(row) for row in trunk.rows if row["images"] <= clock] + rows
         transitions = [row for row in trunk.transitions if row["images"] <= clock] + transitions
         coherence = [row for row in trunk.coherence if row["images"] <= clock] + coherence
 

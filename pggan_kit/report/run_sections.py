@@ -170,8 +170,7 @@ def every_run_section(groups: Sequence[RunGroup], drawn: Sequence[RunGroup]) -> 
             ]
             rows.append(row)
     section.texts.append(
-        f"Images are shown of {len(folders)} of {len(runs)} runs. To see another one, name its folder: "
-        "`pggan-kit report FOLDER`."
+        f"Images are shown of {len(folders)} of {len(runs)} runs; pggan-kit report FOLDER shows those of another one."
     )
     section.tables.append(Table(head, rows, "every run"))
     return section
@@ -266,6 +265,9 @@ def fades_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) ->
         "new one, whose alpha is 1. The weights are those of the last checkpoint before the fade's end."
     )
     section = Section("Through the fades", [text])
+    lacking = [run.name for run, drawn in zip(runs, pictures, strict=True) if drawn.lacks_strips]
+    if lacking:
+        section.texts.append(f"Left out, since the page would become too large: {', '.join(lacking)}.")
     for run, drawn in zip(runs, pictures, strict=True):
         figures = [draw_strip_figure(run, stage, strip) for stage, strip in sorted(drawn.fades.items())]
         if figures:
@@ -415,8 +417,8 @@ def configuration_section(groups: Sequence[RunGroup]) -> Section:
         section.blocks.append(Block(f"{run.name}: in effect, with all defaults", run.operative))
     if len(groups) > MOST_DRAWN:
         section.texts.append(
-            f"Below are the configurations of the first {MOST_DRAWN} of {len(groups)}; the others are in the folders of "
-            "their runs, as `config.gin` and `operative.gin`."
+            f"Below are the configurations of the first {MOST_DRAWN} of {len(groups)}; the others are in the folders "
+            "of their runs, as config.gin and operative.gin."
         )
     return section
 

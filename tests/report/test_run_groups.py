@@ -240,9 +240,7 @@ def make_two_groups() -> list[RunGroup]:
     runs = []
     for seed in range(3):
         jump = {"Transition/rms/ema": 0.1 + seed, "Transition/loss/before": 1.0 + seed, "Transition/loss/after": 2.0}
-        runs.append(
-            make_run(f"a{seed}", seed, fid=[9.0, 4.0 + seed], transitions=[{**event, **jump}, recovery])
-        )
+        runs.append(make_run(f"a{seed}", seed, fid=[9.0, 4.0 + seed], transitions=[{**event, **jump}, recovery]))
     runs += [make_run(f"b{seed}", seed, HARD, fid=[9.0, 7.0][: 2 - seed]) for seed in range(2)]
     return group_runs(runs)
 
@@ -317,7 +315,9 @@ def test_settings_that_differ_are_rows() -> None:
 def test_configurations_fold_once_a_group() -> None:
     groups = make_two_groups()
     titles = [block.title for block in configuration_section(groups).blocks]
-    assert titles == [f"{group.shown.name}: {kind}" for group in groups for kind in ("given", "in effect, with all defaults")]
+    assert titles == [
+        f"{group.shown.name}: {kind}" for group in groups for kind in ("given", "in effect, with all defaults")
+    ]
     many = isolate_runs([make_run(f"s{number}", 0, {"train.lr": str(number)}) for number in range(20)])
     section = configuration_section(many)
     assert len(section.blocks) == 2 * MOST_DRAWN and "the first 8 of 20" in section.texts[0]

@@ -38,7 +38,7 @@ from pggan_kit.report.curves_section import curves_section
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, Table, format_cell, render_page
 from pggan_kit.report.run_groups import isolate_runs
-from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, RunPictures, choose_alphas, draw_run
+from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, FadeStrip, RunPictures, choose_alphas, draw_run
 from pggan_kit.report.run_record import RunRecord, name_runs, read_run
 from pggan_kit.report.run_sections import describe_growth_policy, overview_section, reals_section
 from pggan_kit.runs.directory import RunDirectory
@@ -558,6 +558,43 @@ def test_pictures_are_drawn_where_they_are_shown_alone(pair: SimpleNamespace, mo
     assert sorted(counts) == [STRIP] * (2 * len(ALPHAS)) + [GRID] * 3
 
 
+def test_strips_have_a_budget(
+    pair: SimpleNamespace, copied: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs of the film have theirs, others as long as there is room; the page says which have none."""
+    runs = [pair.folder / "soft", pair.folder / "hard"]
+    for number in range(2):
+        runs.append(copied("soft", f"other{number}"))
+        operative = runs[-1] / "operative.gin"
+        operative.write_text(operative.read_text().replace("updates.Alternating.n_critic = 1", f"x.y = {number}"))
+    asked: list[bool] = []
+
+    def note_strips(run: RunRecord, *args: Any, **kwargs: Any) -> RunPictures:
+        asked.append(kwargs["strips"])
+        strip = FadeStrip([1.0], [np.zeros((1, 8, 8, 1), np.uint8)])
+        fades = {stage.index: strip for stage in run.stages if stage.fade_end and kwargs["strips"]}
+        return RunPictures(fades=fades, lacks_strips=not kwargs["strips"])
+
+    monkeypatch.setattr("pggan_kit.report.draw_run", note_strips)
+    monkeypatch.setattr("pggan_kit.report.MOST_STRIPS", 4)
+    write_report(runs, tmp_path / "a.html")
+    assert asked == [True, True, True, False]
+    page = Page(tmp_path / "a.html")
+    assert sum(alt.startswith("Strip through the fade") for alt in page.alts) == 4
+    assert "Left out, since the page would become too large: other1." in page.text
+
+    # The film's runs are soft, with two fades, and one of its copies.
+    monkeypatch.setattr("pggan_kit.report.MOST_STRIPS", 1)
+    asked.clear()
+    write_report([runs[0], *runs[2:]], tmp_path / "a.html")
+    assert asked == [True, True, False]
+
+
+def test_strips_are_not_drawn_where_they_are_left_out(pair: SimpleNamespace) -> None:
+    drawn = draw_run(read_run(pair.folder / "soft"), pytest.fail, strips=False)
+    assert drawn.lacks_strips and not drawn.fades and sorted(drawn.ends) == [0, 1, 2]
+
+
 def open_in_chromium(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """Return what Chromium did with a page, without a message on its console."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -574,7 +611,8 @@ CLICKS = """
 const table = document.querySelector("table.long");
 const box = table.parentNode.previousSibling.firstChild;
 const button = table.tHead.rows[0].cells[5].firstChild;
-const list = () => Array.from(table.tBodies[0].rows).filter((row) => !row.hidden).map((row) => row.cells[5].textContent);
+const list = () =>
+  Array.from(table.tBodies[0].rows).filter((row) => !row.hidden).map((row) => row.cells[5].textContent);
 const seen = [];
 button.click(); seen.push(list());
 button.click(); seen.push(list());
