@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.forks import Fork
+from helpers.many_runs import copy_with_seed, lengthen_stats
+from helpers.patience import PATIENCE_SECONDS
+from helpers.reporting import train_pair
 from PIL import Image
 
 from pggan_kit.data import sampler
 from pggan_kit.data.array_files import ArrayWriter, open_array
 from pggan_kit.data.pyramid import Level, resize_to_all
 from pggan_kit.data.sampler import Sampler
+from pggan_kit.report import write_report
 
 BATCHES = 12
 BATCH_SIZE = 32
@@ -97,3 +104,46 @@ def measure_shortest(action: Callable[[], object], rounds: int = 20) -> float:
         action()
         times.append(time.perf_counter() - began)
     return min(times)
+
+
+@pytest.mark.parametrize("times", [1, 200])
+def test_a_report_of_many_runs(times: int, tmp_path: Path) -> None:
+    """Reports of 20 and of 200 runs in two groups: CPU time, memory, and the size of the page."""
+    train_pair(tmp_path)
+    folders: dict[str, list[Path]] = {}
+    for name, shift in (("soft", 0.0), ("hard", 0.3)):
+        run = tmp_path / name
+        lengthen_stats(run, times)
+        folders[name] = [copy_with_seed(run, tmp_path / f"{name}-{seed}", seed, shift) for seed in range(100)]
+
+    # Each report has a process of its own, since what a process took at most never becomes less.
+    measured = {}
+    for count in (10, 100):
+        chosen = [folder for own in folders.values() for folder in own[:count]]
+        page = tmp_path / f"{count}.html"
+        seconds, mebibytes = measure_fork(lambda runs=chosen, out=page: write_report(runs, out, say=print), tmp_path)
+        measured[count] = (seconds, mebibytes, page.stat().st_size)
+        print(
+            f"\n{2 * count} runs of {5 * times} ticks: {seconds:.1f} CPU s, {mebibytes:.0f} MiB, "
+            f"{page.stat().st_size / 1e6:.2f} MB of HTML"
+        )
+    few, many = measured[10], measured[100]
+    assert many[0] < 5 * few[0], "what is drawn does not grow"
+    assert many[1] - few[1] < 300, "little is kept of a run"
+    assert many[2] < 2 * few[2], "a run more is a row more"
+
+
+def measure_fork(action: Callable[[], object], folder: Path) -> tuple[float, float]:
+    """Return the CPU seconds that an action takes in a fork of this process, and the MiB that it takes at most."""
+    result = folder / "measured.json"
+
+    def measure() -> None:
+        began = time.process_time()
+        action()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        result.write_text(json.dumps([time.process_time() - began, peak]))
+
+    fork = Fork(measure)
+    assert fork.wait(PATIENCE_SECONDS) == 0, fork.read_errors()
+    seconds, mebibytes = json.loads(result.read_text())
+    return float(seconds), float(mebibytes)

@@ -147,6 +147,7 @@ def draw(
     alpha: float | None = None,
     label: int | None = None,
     truncation: float | None = None,
+    first: int | None = None,
 ) -> np.ndarray:
     """Return images (N, H, W, C), uint8, of latents that depend on nothing but `seed` and `count`.
 
@@ -158,11 +159,15 @@ def draw(
         alpha: alpha in [0, 1] instead of the generator's own where it stands within a fade.
         label: the class of all images, of a conditional generator; None: they go round.
         truncation: see `TrainedGenerator.forward`.
+        first: number of the latents of which images are drawn, the first ones; None: all.
 
     Raises:
         RunError: images are NaN or infinite, which uint8 would not show.
     """
     latents = torch.randn(count, generator.latent_size, generator=torch_generator(seed, "sample"))
+    if first is not None:
+        latents = latents[:first]
+        count = len(latents)
     labels = None
     if generator.classes:
         labels = torch.arange(count) % generator.classes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from pggan_kit.errors import RunError, require_list
 from pggan_kit.report import ablation_sections, run_sections
 from pggan_kit.report.ablation_record import is_ablation, read_ablation
 from pggan_kit.report.coherence_section import coherence_section
-from pggan_kit.report.film import make_film
+from pggan_kit.report.curves_section import curves_section
+from pggan_kit.report.film import can_use_samples, make_film
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, render_page, require_libraries
 from pggan_kit.report.plots import COLUMN, render_plot
-from pggan_kit.report.run_pictures import draw_run
+from pggan_kit.report.run_groups import MOST_DRAWN, RunGroup, group_runs, has_several, isolate_runs
+from pggan_kit.report.run_pictures import RunPictures, draw_run
 from pggan_kit.report.run_record import RunRecord, name_runs, read_run
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity, track_items
@@ -29,6 +31,12 @@ Say = Callable[[str], None]
 
 DRAWING = "drawing images of runs"
 """What is done while each run's generators draw."""
+
+MOST_STRIPS = 16
+"""Maximum of strips through fades, except that the runs in the film have all of theirs."""
+
+MOST_NAMED = 4
+"""Maximum of runs that a page's title names; of more it says how many there are."""
 
 
 @dataclass(frozen=True)
@@ -100,28 +108,76 @@ def _require_different(paths: Sequence[Path]) -> None:
 
 
 def _draw_runs(records: Sequence[RunRecord], say: Say, plugins: Sequence[Any]) -> _Content:
-    pictures = [draw_run(run, say, plugins) for run in track_items(records, DRAWING, len(records), "runs")]
+    groups = group_runs(records)
+    drawn = groups[:MOST_DRAWN]
+    runs = [group.shown for group in drawn]
+    in_film = runs[:2] if len(runs) > 1 else []
+    pictures = _draw_pictures(runs, in_film, say, plugins)
+
+    # Half of a film is too narrow for a name that says which of how many runs it is.
+    film_runs = [replace(group.shown, name=group.name) for group in drawn[: len(in_film)]]
     film = None
-    if len(records) > 1:
-        film = make_film(records[:2], pictures[:2])
+    if film_runs:
+        film = make_film(film_runs, pictures[:2])
 
     # Sections without content are left out of the page.
     sections = [
-        run_sections.overview_section(records),
-        run_sections.film_section(film, records[:2]),
-        run_sections.grids_section(records, pictures),
-        run_sections.reals_section(records),
-        run_sections.fades_section(records, pictures),
-        coherence_section(records, pictures),
-        run_sections.curves_section(records, pictures),
-        run_sections.cost_section(records),
-        run_sections.transitions_section(records),
-        run_sections.configuration_section(records),
+        run_sections.overview_section(groups),
+        run_sections.film_section(film, film_runs),
+        run_sections.grids_section(runs, pictures),
+        run_sections.reals_section(runs),
+        run_sections.fades_section(runs, pictures),
+        coherence_section(groups, pictures),
+        curves_section(groups, pictures),
+        run_sections.cost_section(groups),
+        run_sections.transitions_section(groups),
+        run_sections.every_run_section(groups, drawn),
+        run_sections.configuration_section(groups),
     ]
-    lead = f"{len(records)} runs, compared."
-    if len(records) == 1:
-        lead = "A run of a progressively grown GAN."
-    return _Content(", ".join(run.name for run in records), lead, sections)
+    # Of many runs, what is compared is seen first.
+    if has_several(groups) or len(groups) > MOST_DRAWN:
+        sections.insert(1, sections.pop(6))
+    return _Content(_state_title(groups), _state_lead(groups), sections)
+
+
+def _draw_pictures(
+    runs: Sequence[RunRecord], in_film: Sequence[RunRecord], say: Say, plugins: Sequence[Any]
+) -> list[RunPictures]:
+    """Draw runs, as much of each as the page shows."""
+    # Only a film that cannot be made of `samples/` shows the beginnings of stages.
+    needs_beginnings = bool(in_film) and not can_use_samples(in_film)
+    names_in_film = {run.name for run in in_film}
+
+    pictures = []
+    strips = 0
+    for run in track_items(runs, DRAWING, len(runs), "runs"):
+        is_in_film = run.name in names_in_film
+        fades = sum(stage.fade_end is not None for stage in run.stages)
+        has_strips = is_in_film or not strips or strips + fades <= MOST_STRIPS
+        drawn = draw_run(run, say, plugins, beginnings=needs_beginnings and is_in_film, strips=has_strips)
+        strips += len(drawn.fades)
+        pictures.append(drawn)
+    return pictures
+
+
+def _state_title(groups: Sequence[RunGroup]) -> str:
+    runs = sum(len(group.runs) for group in groups)
+    if has_several(groups):
+        return f"{runs} runs in {len(groups)} group{'s' if len(groups) > 1 else ''}"
+    if runs > MOST_NAMED:
+        return f"{runs} runs"
+    return ", ".join(group.name for group in groups)
+
+
+def _state_lead(groups: Sequence[RunGroup]) -> str:
+    if has_several(groups):
+        listed = "; ".join(group.label for group in groups[:MOST_DRAWN])
+        if len(groups) > MOST_DRAWN:
+            listed += f"; and {len(groups) - MOST_DRAWN} more groups"
+        return f"{listed}."
+    if len(groups) > 1:
+        return f"{len(groups)} runs, compared."
+    return "A run of a progressively grown GAN."
 
 
 def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
@@ -131,8 +187,7 @@ def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
 
     # A run that is both among the variants and in the film is drawn once.
     drawn = {run.name: run for run in [*shown, *pair]}
-    tracked = track_items(drawn.items(), DRAWING, len(drawn), "runs")
-    pictures = {name: draw_run(run, say, plugins) for name, run in tracked}
+    pictures = dict(zip(drawn, _draw_pictures(list(drawn.values()), pair, say, plugins), strict=True))
     shown_pictures = [pictures[run.name] for run in shown]
     film = None
     if pair:
@@ -145,8 +200,8 @@ def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
         ablation_sections.seeds_section(ablation),
         run_sections.reals_section(shown),
         run_sections.fades_section(shown, shown_pictures),
-        coherence_section(shown, shown_pictures),
-        run_sections.transitions_section(shown),
+        coherence_section(isolate_runs(shown), shown_pictures),
+        run_sections.transitions_section(isolate_runs(shown)),
         ablation_sections.plan_section(ablation),
     ]
     seeds = {row["seed"] for row in ablation.results}

@@ -11,9 +11,10 @@ import numpy as np
 from pggan_kit.report import plots
 from pggan_kit.report.ablation_record import AblationRecord, parse_number, read_contrasts
 from pggan_kit.report.page import Block, Figure, Group, Section, Table, make_plot
+from pggan_kit.report.run_groups import is_metric, list_tags
 from pggan_kit.report.run_pictures import RunPictures
 from pggan_kit.report.run_record import Curve, RunRecord
-from pggan_kit.report.run_sections import find_usual_stages, grids_section, is_metric, list_tags
+from pggan_kit.report.run_sections import find_usual_stages, grids_section
 
 MOST_PLOTS = 8
 """Maximum of plots of every seed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +31,16 @@ GAP = 6
 """Pixels between the halves."""
 
 MOST_FRAMES = 90
-"""Maximum of frames, where switches and fades leave any to choose from."""
+"""Maximum of frames."""
+
+MOST_BYTES = 1_500_000
+"""Maximum of a film's bytes, as far as it then still has `LEAST_FRAMES`: a page is to be mailed."""
+
+LEAST_FRAMES = 20
+"""Frames that a film keeps however large they are."""
+
+FADING_SHARE = 0.6
+"""Share of the frames that fades get, where they and the rest have too many."""
 
 USUAL_MS = 180
 """Milliseconds that a frame outside fades is shown."""
@@ -76,6 +85,35 @@ class Still(NamedTuple):
         return self.clock, self.grown
 
 
+class Sample(NamedTuple):
+    """A grid in `samples/`, which is read when its turn has come: those of a long run do not fit into memory.
+
+    Attributes:
+        clock, grown, alpha: See `Still`.
+        path: The file.
+        height, width: Size of each image, in pixels.
+    """
+
+    clock: int
+    grown: int
+    alpha: float
+    path: Path
+    height: int
+    width: int
+
+    @property
+    def moment(self) -> Moment:
+        """The clock, and whether it is before or after a growth."""
+        return self.clock, self.grown
+
+    def read(self) -> Still | None:
+        """Return the first images; None where the file is damaged or something else."""
+        images = _read_grid(self.path, self.height, self.width)
+        if images is None:
+            return None
+        return Still(self.clock, self.grown, self.alpha, images[: COLUMNS * COLUMNS])
+
+
 @dataclass(frozen=True)
 class Film:
     """The animation.
@@ -97,62 +135,110 @@ def make_film(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -> Fil
     It is made of the grids in `samples/`, which show each tick and the moments after growth, where both have them for
     the same latents; otherwise of checkpoints: then a fade is drawn with the weights that it ended with.
     """
-    source = "samples"
-    stills = [read_samples(run) for run in track_items(runs, "reading samples/", len(runs), "runs")]
-    if not all(stills) or not _samples_agree(runs):
-        source = "checkpoints"
-        stills = [take_checkpoints(run, drawn) for run, drawn in zip(runs, pictures, strict=True)]
+    sources: Sequence[Sequence[Still | Sample]]
+    if can_use_samples(runs):
+        name = "samples"
+        sources = [list_samples(run) for run in runs]
+    else:
+        name = "checkpoints"
+        sources = [take_checkpoints(run, drawn) for run, drawn in zip(runs, pictures, strict=True)]
         latent_sizes = {drawn.latent_size for drawn in pictures}
-        if not all(stills) or len(latent_sizes) > 1:
+        if not all(sources) or len(latent_sizes) > 1:
             return None
 
-    cell = _common_cell(still for own in stills for still in own)
+    cell = _common_cell(sources)
     if cell is None:
         return None
 
     # A GIF has one frame for each moment at which either run has something new.
     total = max(run.rows[-1]["images"] for run in runs)
-    frames = []
-    shown_ms = []
-    moments = choose_moments(stills, runs)
-    for moment, milliseconds in track_items(moments, "drawing the film", len(moments), "frames"):
-        panels = []
-        for run, own in zip(runs, stills, strict=True):
-            panels.append(draw_panel(run.name, find_latest(own, moment), cell, total))
-        frames.append(gif.encode_frame(place_side_by_side(panels), moment[0]))
-        shown_ms.append(milliseconds)
-    return Film(gif.assemble_gif(frames, shown_ms), source, len(frames))
+    moments = choose_moments({still.moment for own in sources for still in own}, runs)
+    clocks = [moment for moment, _ in moments]
+    shown = zip(*(iterate_stills(own, clocks) for own in sources), strict=True)
+    encoded: dict[Moment, gif.Frame] = {}
+    for moment, stills in track_items(zip(clocks, shown, strict=True), "drawing the film", len(clocks), "frames"):
+        panels = [draw_panel(run.name, still, cell, total) for run, still in zip(runs, stills, strict=True)]
+        encoded[moment] = gif.encode_frame(place_side_by_side(panels), moment[0])
+
+    # Frames of large colour images are fewer.
+    size = _count_bytes(encoded, moments)
+    while size > MOST_BYTES and len(moments) > LEAST_FRAMES:
+        most = max(LEAST_FRAMES, min(len(moments) - 1, len(moments) * MOST_BYTES // size))
+        moments = choose_moments({moment for moment, _ in moments}, runs, most)
+        size = _count_bytes(encoded, moments)
+    frames = [encoded[moment] for moment, _ in moments]
+    return Film(gif.assemble_gif(frames, [shown_ms for _, shown_ms in moments]), name, len(frames))
 
 
-def _samples_agree(runs: Sequence[RunRecord]) -> bool:
-    """Return whether the `samples/` of all runs show the same latents throughout."""
+def _count_bytes(encoded: Mapping[Moment, gif.Frame], moments: Sequence[tuple[Moment, int]]) -> int:
+    return sum(len(encoded[moment].data) for moment, _ in moments)
+
+
+def can_use_samples(runs: Sequence[RunRecord]) -> bool:
+    """Return whether the `samples/` of all runs can be read, and show the same latents throughout."""
     for name in (*SAMPLES_SETTINGS, FRESH_SETTING):
         values = [run.setting(name) for run in runs]
         if any(value != values[0] for value in values):
             return False
-    return not runs[0].setting(FRESH_SETTING)
+    if any(run.setting(FRESH_SETTING) for run in runs):
+        return False
+    return all(any(sample.read() is not None for sample in list_samples(run)) for run in runs)
 
 
-def _common_cell(stills: Iterable[Still]) -> tuple[int, int] | None:
+def iterate_stills(stills: Sequence[Still | Sample], moments: Sequence[Moment]) -> Iterator[Still]:
+    """Yield for each moment the last still at or before it that can be read; where there is none, the next one.
+
+    Args:
+        stills: Stills or samples by rising moment, one of which at least can be read.
+        moments: Rising moments.
+    """
+    place = 0
+    current: Still | None = None
+    for moment in moments:
+        begin = place
+        while place < len(stills) and stills[place].moment <= moment:
+            place += 1
+
+        # From the last back to the one that is shown already.
+        for still in reversed(stills[begin:place]):
+            read = still.read() if isinstance(still, Sample) else still
+            if read is not None:
+                current = read
+                break
+        while current is None:
+            following = stills[place]
+            current = following.read() if isinstance(following, Sample) else following
+            place += 1
+        yield current
+
+
+def _common_cell(sources: Sequence[Sequence[Still | Sample]]) -> tuple[int, int] | None:
     """Return the size of an image on the screen that fits all stills; None where there is none, or channels differ."""
-    shapes = [still.images.shape[1:] for still in stills]
-    sizes = sorted({(height, width) for height, width, _ in shapes})
-    channels = {shape[2] for shape in shapes}
+    sizes = set()
+    channels = set()
+    for own in sources:
+        for still in own:
+            if isinstance(still, Sample):
+                sizes.add((still.height, still.width))
+            else:
+                sizes.add(still.images.shape[1:3])
+        # A run draws images of one mode.
+        channels.add(next(iterate_stills(own, [own[0].moment])).images.shape[3])
     if len(channels) > 1:
         return None
-    cell = fit_size(sizes, PANEL // COLUMNS)
+    cell = fit_size(sorted(sizes), PANEL // COLUMNS)
     for height, _ in sizes:
         if height < cell[0] and cell[0] % height:
             return None
     return cell
 
 
-def read_samples(run: RunRecord) -> list[Still]:
-    """Return the grids that `observers.Samples` drew, those of the trunk included."""
+def list_samples(run: RunRecord) -> list[Sample]:
+    """Return the grids that `observers.Samples` drew, those of the trunk included, by rising moment."""
     alphas = {(row["images"], int(row["Progress/size"])): float(row["Progress/alpha"]) for row in run.rows}
     starts = {stage.start: stage for stage in run.stages[1:]}
 
-    stills: dict[Moment, Still] = {}
+    samples: dict[Moment, Sample] = {}
     for ancestor in run.lineage():
         for path in sorted((ancestor.folder / "samples").glob("*.png")):
             name = re.fullmatch(r"(\d+)-(\d+)x(\d+)\.png", path.name)
@@ -168,12 +254,9 @@ def read_samples(run: RunRecord) -> list[Still]:
             else:
                 grown = 0
                 alpha = alphas.get((clock, height))
-            if alpha is None:
-                continue
-            images = _read_grid(path, height, width)
-            if images is not None:
-                stills[clock, grown] = Still(clock, grown, alpha, images[: COLUMNS * COLUMNS])
-    return [stills[moment] for moment in sorted(stills)]
+            if alpha is not None:
+                samples[clock, grown] = Sample(clock, grown, alpha, path, height, width)
+    return [samples[moment] for moment in sorted(samples)]
 
 
 def _first_alpha(stage: StageRecord) -> float:
@@ -218,24 +301,41 @@ def take_checkpoints(run: RunRecord, pictures: RunPictures) -> list[Still]:
     return sorted(shown, key=lambda still: still.moment)
 
 
-def choose_moments(stills: Sequence[Sequence[Still]], runs: Sequence[RunRecord]) -> list[tuple[Moment, int]]:
-    """Return the moments at which either run has something new, and for how many milliseconds each is shown.
+def choose_moments(
+    moments: Iterable[Moment], runs: Sequence[RunRecord], most: int = MOST_FRAMES
+) -> list[tuple[Moment, int]]:
+    """Return the moments that are shown, and for how many milliseconds each.
 
-    Beyond `MOST_FRAMES`, moments outside fades and switches are left out, evenly.
+    Beyond `most` they are thinned evenly, switches last; fades and the rest share what switches leave. The last moment
+    always stays.
+
+    Args:
+        moments: Moments at which either run has something new.
+        runs: The runs.
+        most: Maximum of moments.
     """
-    moments = sorted({still.moment for own in stills for still in own})
-    timed = [(moment, _milliseconds(moment[0], runs)) for moment in moments]
+    *ordered, last = sorted(moments)
+    by_duration: dict[int, list[Moment]] = {SWITCH_MS: [], FADING_MS: [], USUAL_MS: []}
+    for moment in ordered:
+        by_duration[_milliseconds(moment[0], runs)].append(moment)
 
-    # The last moment always stays.
-    usual = [moment for moment, milliseconds in timed[:-1] if milliseconds == USUAL_MS]
-    room = max(1, MOST_FRAMES - (len(timed) - len(usual)))
-    if len(usual) > room:
-        kept = {usual[i * len(usual) // room] for i in range(room)}
-        left_out = set(usual) - kept
-        timed = [(moment, milliseconds) for moment, milliseconds in timed if moment not in left_out]
+    switches = _thin(by_duration[SWITCH_MS], most - 1)
+    room = most - 1 - len(switches)
+    usual = by_duration[USUAL_MS]
+    fading = _thin(by_duration[FADING_MS], max(round(FADING_SHARE * room), room - len(usual)))
+    usual = _thin(usual, room - len(fading))
 
-    last_moment, _ = timed[-1]
-    return [*timed[:-1], (last_moment, LAST_MS)]
+    timed = [(moment, SWITCH_MS) for moment in switches]
+    timed += [(moment, FADING_MS) for moment in fading]
+    timed += [(moment, USUAL_MS) for moment in usual]
+    return [*sorted(timed), (last, LAST_MS)]
+
+
+def _thin(moments: Sequence[Moment], room: int) -> list[Moment]:
+    """Return at most as many moments as there is room for, at even distances."""
+    if len(moments) <= room:
+        return list(moments)
+    return [moments[place * len(moments) // room] for place in range(room)]
 
 
 def _milliseconds(clock: int, runs: Sequence[RunRecord]) -> int:
@@ -248,12 +348,6 @@ def _milliseconds(clock: int, runs: Sequence[RunRecord]) -> int:
             if stage.fade_end is not None and stage.start <= clock <= stage.fade_end:
                 return FADING_MS
     return USUAL_MS
-
-
-def find_latest(stills: Sequence[Still], moment: Moment) -> Still:
-    """Return the last still at or before a moment; the first still where there is none."""
-    before = [still for still in stills if still.moment <= moment]
-    return before[-1] if before else stills[0]
 
 
 def draw_panel(name: str, still: Still, cell: tuple[int, int], total: int) -> Image.Image:

@@ -1,8 +1,12 @@
-"""The page's building blocks, and its rendering: one HTML file that needs no network and runs no script."""
+"""The page's building blocks, and its rendering: one HTML file that needs no network.
+
+The page is complete without JavaScript; where it has tables of many rows, a script of its own sorts and filters them.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Sequence
@@ -26,6 +30,9 @@ CELL = 96
 
 SMALLEST_CELL = 56
 """Pixels up to which small images in a grid are enlarged."""
+
+LONG_TABLE = 12
+"""Rows from which on a table can be sorted and filtered."""
 
 PIXELS_PER_POINT = 4 / 3
 """CSS pixels in a point, the unit of Matplotlib's SVGs."""
@@ -60,6 +67,11 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[Any]]
     name: str = ""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the page offers to sort and filter the rows."""
+        return len(self.rows) >= LONG_TABLE
 
     def find_numeric_columns(self) -> list[bool]:
         """Return for each column whether it holds nothing but numbers, which are aligned to the right."""
@@ -186,7 +198,16 @@ def render_page(title: str, lead: str, sections: Sequence[Section]) -> str:
 
     # A section without content would be a title above nothing.
     filled = [section for section in sections if not section.empty]
-    return environment.get_template("page.html").render(title=title, lead=lead, sections=filled)
+
+    # The page's policy lets this script run and no other.
+    script = ""
+    if any(table.is_long for section in filled for table in section.tables):
+        assert environment.loader is not None
+        script, _, _ = environment.loader.get_source(environment, "tables.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html").render(
+        title=title, lead=lead, sections=filled, script=script, script_hash=f"sha256-{digest}"
+    )
 
 
 def require_libraries() -> None:

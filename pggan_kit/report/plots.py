@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,18 @@ COLUMN = (3.25, 2.1)
 MOST_POINTS = 600
 """Maximum of points in a curve; beyond it, neighbours are averaged."""
 
+MOST_POINTS_IN_PLOT = 4800
+"""Maximum of points in all curves of a plot, which share them equally: a page is to be mailed."""
+
+LEAST_POINTS = 16
+"""Points that a curve keeps in any case."""
+
+BAND = (0.1, 0.9)
+"""Quantiles between which the band around the median of several runs lies."""
+
+OTHERS = "#bbbbbb"
+"""Colour of the lines beyond the last of `COLOURS`."""
+
 MOST_DESCRIBED = 6
 """Maximum of lines that an alternative text describes."""
 
@@ -41,6 +53,20 @@ RC: Any = {
     "pdf.fonttype": 42,  # text that publishers accept
     "text.parse_math": False,  # names may hold a $
 }
+
+
+class Summary(NamedTuple):
+    """The curves of several runs as one.
+
+    Attributes:
+        median: Median at each clock at which more than half of the runs have a value.
+        low, high: Quantiles `BAND` at the same clocks; empty for one run.
+    """
+
+    median: Curve
+    low: Curve
+    high: Curve
+
 
 Draw = Callable[["Axes"], None]
 """Function that draws a plot on empty axes."""
@@ -72,14 +98,65 @@ def pick_colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
+def summarize_curves(curves: Sequence[Curve]) -> Summary:
+    """Return the median and the band of several curves; of one curve itself, without a band."""
+    if not curves:
+        return Summary([], [], [])
+    if len(curves) == 1:
+        return Summary(curves[0], [], [])
+
+    # A row for each curve, a column for each clock; what is missing is NaN.
+    clocks = sorted({clock for curve in curves for clock, _ in curve})
+    places = {clock: place for place, clock in enumerate(clocks)}
+    values = np.full((len(curves), len(clocks)), np.nan)
+    for row, curve in zip(values, curves, strict=True):
+        row[[places[clock] for clock, _ in curve]] = [value for _, value in curve]
+
+    # NaN is sorted to the end, so that the values of a column stand at its beginning.
+    counts = np.isfinite(values).sum(axis=0)
+    values.sort(axis=0)
+    shown = 2 * counts > len(curves)
+    shown_clocks = [clock for clock, is_shown in zip(clocks, shown, strict=True) if is_shown]
+    quantiles = []
+    for share in (0.5, *BAND):
+        quantile = _find_quantile(values[:, shown], counts[shown], share)
+        quantiles.append(list(zip(shown_clocks, quantile.tolist(), strict=True)))
+    return Summary(*quantiles)
+
+
+def _find_quantile(values: np.ndarray, counts: np.ndarray, share: float) -> np.ndarray:
+    """Return a quantile of each column, between neighbours by linear interpolation.
+
+    Args:
+        values: Columns in rising order.
+        counts: Number of values in each column, of which it has no others.
+        share: Share of the values below the quantile.
+    """
+    position = share * (counts - 1)
+    below = np.floor(position).astype(int)
+    above = np.ceil(position).astype(int)
+    columns = np.arange(values.shape[1])
+    lower = values[below, columns]
+    quantile: np.ndarray = lower + (position - below) * (values[above, columns] - lower)
+    return quantile
+
+
+def share_points(lines: int) -> int:
+    """Return the maximum of points of each line in a plot of that many lines."""
+    return min(MOST_POINTS, max(LEAST_POINTS, MOST_POINTS_IN_PLOT // max(1, lines)))
+
+
 def plot_curves(
     named: Mapping[str, Curve],
     label: str,
     stages: Sequence[StageRecord] = (),
     floors: Mapping[str, Curve] | None = None,
     log: bool = False,
+    bands: Mapping[str, tuple[Curve, Curve]] | None = None,
 ) -> Draw:
     """Return a function that plots lines over the clock.
+
+    Beyond the number of `COLOURS`, lines are thin and gray, and the legend counts them.
 
     Args:
         named: Curves by their names in the legend, which leaves out empty ones.
@@ -87,30 +164,51 @@ def plot_curves(
         stages: Stages whose boundaries are marked and whose fades are shaded.
         floors: Noise floors by the names of their curves, dashed in the same colour.
         log: Whether the y-axis is logarithmic where all values are above 0.
+        bands: Lower and upper end of the band around a curve, by the curve's name.
     """
     noise_floors = floors or {}
+    areas = bands or {}
+    ends = [end for area in areas.values() for end in area]
+    most = share_points(len(named) + len(noise_floors) + len(ends))
+    coloured = dict(list(named.items())[: len(COLOURS)])
+    others = [curve for name, curve in named.items() if name not in coloured and curve]
 
     def draw(axes: Axes) -> None:
         mark_stages(axes, stages)
 
         # A curve's colour goes by its place among all, empty ones included, so that a run has one colour in all plots.
-        for number, (name, curve) in enumerate(named.items()):
+        for number, (name, curve) in enumerate(coloured.items()):
             if curve:
-                x, y = thin_curve(curve)
+                x, y = thin_curve(curve, most)
                 marker = "." if len(x) < 8 else None
                 axes.plot(x, y, color=pick_colour(number), label=name, marker=marker)
+            if name in areas:
+                _fill_band(axes, areas[name], pick_colour(number), most)
             floor = noise_floors.get(name)
             if floor:
-                x, y = thin_curve(floor)
+                x, y = thin_curve(floor, most)
                 style: Any = {"linestyle": "--", "linewidth": 0.8, "label": f"{name}, floor"}
                 axes.plot(x, y, color=pick_colour(number), **style)
 
-        if log and _all_positive([*named.values(), *noise_floors.values()]):
+        # The legend names all others at once.
+        for number, curve in enumerate(others):
+            x, y = thin_curve(curve, most)
+            name = "_" if number else f"{len(others)} others"
+            axes.plot(x, y, color=OTHERS, linewidth=0.5, zorder=1, label=name)
+
+        if log and _all_positive([*named.values(), *noise_floors.values(), *ends]):
             set_log_scale(axes)
         label_axes(axes, label)
-        add_legend(axes, least=2)
+        add_legend(axes, least=1 if areas else 2)
 
     return draw
+
+
+def _fill_band(axes: Axes, band: tuple[Curve, Curve], colour: str, most: int) -> None:
+    """Shade the area between two curves of the same clocks."""
+    x, low = thin_curve(band[0], most)
+    _, high = thin_curve(band[1], most)
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
 def plot_alphas(
@@ -144,23 +242,24 @@ def plot_alphas(
 def plot_seeds(groups: Mapping[str, Sequence[Curve]], label: str, stages: Sequence[StageRecord] = ()) -> Draw:
     """Return a function that plots every seed of every variant as a thin line.
 
-    Each variant's median is a thick line, which is drawn where all seeds of the variant have a value. The legend
-    lists the variants that have a line.
+    Each variant's median is a thick line, which is drawn where more than half of the variant's seeds have a value. The
+    legend lists the variants that have a line.
     """
+    most = share_points(sum(len(members) + 1 for members in groups.values()))
 
     def draw(axes: Axes) -> None:
         mark_stages(axes, stages)
         for number, (name, members) in enumerate(groups.items()):
             curves = [curve for curve in members if curve]
-            median = median_curve(curves)
+            median = summarize_curves(curves).median
 
             # Without a median, the legend shows the thin lines.
             thin: Any = {"color": pick_colour(number), "linewidth": 0.5, "alpha": 0.45}
             for place, curve in enumerate(curves):
-                x, y = thin_curve(curve)
+                x, y = thin_curve(curve, most)
                 axes.plot(x, y, label="_" if median or place else name, **thin)
             if median:
-                x, y = thin_curve(median)
+                x, y = thin_curve(median, most)
                 axes.plot(x, y, color=pick_colour(number), linewidth=1.8, label=name)
 
         if _all_positive(curve for members in groups.values() for curve in members):
@@ -169,15 +268,6 @@ def plot_seeds(groups: Mapping[str, Sequence[Curve]], label: str, stages: Sequen
         add_legend(axes, least=1)
 
     return draw
-
-
-def median_curve(curves: Sequence[Curve]) -> Curve:
-    """Return the median of several curves at each clock at which all of them have a value."""
-    if not curves:
-        return []
-    values = [dict(curve) for curve in curves]
-    shared = set.intersection(*(set(own) for own in values))
-    return [(clock, float(np.median([own[clock] for own in values]))) for clock in sorted(shared)]
 
 
 def plot_pairs(values: Mapping[str, Mapping[int, float]], label: str, log: bool) -> Draw:
@@ -321,9 +411,9 @@ def _all_positive(curves: Iterable[Curve]) -> bool:
     return bool(values) and min(values) > 0
 
 
-def thin_curve(curve: Curve) -> tuple[list[float], list[float]]:
-    """Return x and y of at most `MOST_POINTS` points: means of equal numbers of neighbours."""
-    count = -(-len(curve) // MOST_POINTS)
+def thin_curve(curve: Curve, most: int = MOST_POINTS) -> tuple[list[float], list[float]]:
+    """Return x and y of at most `most` points: means of equal numbers of neighbours."""
+    count = -(-len(curve) // most)
     if count <= 1:
         return [float(clock) for clock, _ in curve], [float(value) for _, value in curve]
 

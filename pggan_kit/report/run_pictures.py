@@ -54,8 +54,9 @@ class RunPictures:
     Attributes:
         ends: `GRID` images uint8 (N, h, w, C) by stage, at its end or at the run's last checkpoint.
         clocks, alphas: Clock and alpha of those, by stage.
-        begins: Alpha and such images by stage, right after the growth, before anything was trained.
+        begins: Alpha and such images by stage, right after the growth, before anything was trained; where asked for.
         fades: Strips by stage, from the last checkpoint before the fade's end.
+        lacks_strips: Whether there are no strips since there would be too many in the page.
         average: Name of the average that they are drawn from; empty where nothing could be drawn.
         latent_size: Size Z of the latents; 0 where nothing could be drawn.
         alpha_lines: Alpha by clock for each stage, see `draw_alpha_lines`; None where only ticks record alpha.
@@ -67,22 +68,32 @@ class RunPictures:
     alphas: dict[int, float] = field(default_factory=dict)
     begins: dict[int, tuple[float, np.ndarray]] = field(default_factory=dict)
     fades: dict[int, FadeStrip] = field(default_factory=dict)
+    lacks_strips: bool = False
     average: str = ""
     latent_size: int = 0
     alpha_lines: list[Curve] | None = None
     moving_settings: dict[str, Curve] = field(default_factory=dict)
 
 
-def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 0) -> RunPictures:
-    """Draw images from all checkpoints that were kept, those of the trunk included.
+def draw_run(
+    run: RunRecord,
+    say: Say,
+    plugins: Sequence[Any] = (),
+    seed: int = 0,
+    beginnings: bool = True,
+    strips: bool = True,
+) -> RunPictures:
+    """Draw images from the checkpoints that were kept, those of the trunk included: nothing that is not shown.
 
     Args:
         run: The run.
         say: Function that is given a sentence about what could not be drawn; everything else is drawn.
         plugins: Plugins to use instead of the plugin files that the run used.
         seed: Seed of the latents.
+        beginnings: Whether images right after each growth are drawn, which only a film shows.
+        strips: Whether strips through fades are drawn.
     """
-    pictures = RunPictures()
+    pictures = RunPictures(lacks_strips=not strips)
     chain = list(run.lineage())
     try:
         built = [prepare_run(ancestor.folder, plugins, needs_data=False)[0] for ancestor in chain]
@@ -98,8 +109,8 @@ def draw_run(run: RunRecord, say: Say, plugins: Sequence[Any] = (), seed: int = 
             restores.append(partial(restore_generator, prepared.built.experiment, schedule, hooks, own=own))
         with fork_random_numbers():
             for place, saved in _iterate_checkpoints(chain, say):
-                _draw_checkpoint(pictures, restores[place](saved), saved, strip_alphas, seed)
-                if saved.stage_over and saved.stage < run.stages[-1].index:
+                _draw_checkpoint(pictures, restores[place], saved, strip_alphas, seed)
+                if beginnings and saved.stage_over and saved.stage < run.stages[-1].index:
                     grow = _restore_of_next_stage(chain, restores, place, saved)
                     _draw_growth(pictures, grow(saved, grown=True), saved.stage + 1, seed)
     except (UserError, TrainingError) as error:
@@ -117,6 +128,8 @@ def draw_moving_settings(run: RunRecord, prepared: Prepared, schedule: Schedule)
     """
     components = {path: component for path, (_, component) in prepared.built.components.items()}
     settings = list_moving_settings(components)
+    if not settings:
+        return {}
     began = (run.about.get("from") or {}).get("images", 0)
     starts = [stage.start for stage in run.stages]
     curves: dict[str, Curve] = {name: [] for name in settings}
@@ -131,10 +144,13 @@ def draw_moving_settings(run: RunRecord, prepared: Prepared, schedule: Schedule)
 
 
 def _iterate_checkpoints(chain: Sequence[RunRecord], say: Say) -> Iterator[tuple[int, Snapshot]]:
-    """Yield the checkpoints of a lineage with their run's place in it, of each run those up to where the next began."""
-    for place, ancestor in enumerate(chain):
+    """Yield the checkpoints of a lineage, the last first, with their run's place in it.
+
+    Those of each run are those up to where the next run began.
+    """
+    for place, ancestor in reversed(list(enumerate(chain))):
         limit = _branch_clock_after(chain, place)
-        for saved in RunDirectory(ancestor.folder).checkpoints(say=say).load_kept():
+        for saved in RunDirectory(ancestor.folder).checkpoints(say=say).load_kept(newest_first=True):
             if saved.images <= limit:
                 yield place, saved
 
@@ -183,22 +199,30 @@ def choose_alphas(line: Curve) -> list[float]:
 
 def _draw_checkpoint(
     pictures: RunPictures,
-    generator: TrainedGenerator,
+    restore: Restore,
     saved: Snapshot,
     strip_alphas: dict[int, list[float]],
     seed: int,
 ) -> None:
-    """Draw what one checkpoint shows; a later one of the same stage replaces it."""
+    """Draw what one checkpoint shows, as far as no later one of its stage has shown it."""
     stage = saved.stage
-    pictures.latent_size = generator.latent_size
-    pictures.average = next(iter(saved.averages))
+    has_end = stage in pictures.ends
+    may_have_strip = not (saved.stage_over or stage in pictures.fades or pictures.lacks_strips)
+    if has_end and not may_have_strip:
+        return
+    generator = restore(saved)
+    if not pictures.average:
+        pictures.average = next(iter(saved.averages))
+        pictures.latent_size = generator.latent_size
+
     # A strip needs an old path.
-    if generator.alpha is not None and not saved.stage_over:
+    if may_have_strip and generator.alpha is not None:
         alphas = strip_alphas.get(stage, list(ALPHAS))
         pictures.fades[stage] = draw_strip(generator, alphas, seed)
-    pictures.ends[stage] = draw(generator, GRID, seed)
-    pictures.clocks[stage] = saved.images
-    pictures.alphas[stage] = _alpha_of(generator)
+    if not has_end:
+        pictures.ends[stage] = draw(generator, GRID, seed)
+        pictures.clocks[stage] = saved.images
+        pictures.alphas[stage] = _alpha_of(generator)
 
 
 def _draw_growth(pictures: RunPictures, generator: TrainedGenerator, stage: int, seed: int) -> None:
@@ -212,4 +236,4 @@ def _alpha_of(generator: TrainedGenerator) -> float:
 
 def draw_strip(generator: TrainedGenerator, alphas: list[float], seed: int) -> FadeStrip:
     """Draw images of the first `STRIP` latents at each alpha."""
-    return FadeStrip(alphas, [draw(generator, GRID, seed, alpha=alpha)[:STRIP] for alpha in alphas])
+    return FadeStrip(alphas, [draw(generator, GRID, seed, alpha=alpha, first=STRIP) for alpha in alphas])

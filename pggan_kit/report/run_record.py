@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,53 @@ from pggan_kit.system.json_lines import JsonLines
 Curve = list[tuple[int, float]]
 """Pairs (clock, value), both finite, by rising clock."""
 
+ABSENT: Any = object()
+"""Value of a column in a row that lacks it; None would be a value."""
+
 
 class NoTickError(RunError):
     """A run has no tick yet, so that there is nothing to report."""
+
+
+class Ticks(Sequence[Mapping[str, Any]]):
+    """Rows of ticks, which are kept by columns: a dictionary for each takes ten times the memory.
+
+    Args:
+        rows: The rows, which may have different names.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._count = len(rows)
+        names = dict.fromkeys(name for row in rows for name in row)
+        self._columns = {name: _pack_column([row.get(name, ABSENT) for row in rows]) for name in names}
+
+    @property
+    def names(self) -> list[str]:
+        """The names that any row has, in the order of their first appearance."""
+        return list(self._columns)
+
+    def column(self, name: str) -> Sequence[Any]:
+        """Return the values of all rows by one name, `ABSENT` where a row lacks it."""
+        return self._columns.get(name) or [ABSENT] * self._count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(self._count))]
+        values = {name: column[place] for name, column in self._columns.items()}
+        return {name: value for name, value in values.items() if value is not ABSENT}
+
+
+def _pack_column(values: list[Any]) -> Sequence[Any]:
+    """Return numbers of one type as an array, anything else as it is."""
+    kinds = {type(value) for value in values}
+    if kinds == {float}:
+        return array("d", values)
+    if kinds == {int} and max(map(abs, values)) < 2**63:
+        return array("q", values)
+    return values
 
 
 @dataclass(frozen=True)
@@ -70,24 +116,36 @@ class RunRecord:
     about: dict[str, Any]
     given: str
     operative: str
-    rows: list[dict[str, Any]]
+    rows: Ticks
     transitions: list[dict[str, Any]]
     stages: list[StageRecord]
     coherence: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def tags(self) -> list[str]:
         """All tags that have numbers, in the order of their first appearance."""
-        tags: dict[str, None] = {}
-        for row in self.rows:
-            for tag, value in row.items():
-                if "/" in tag and is_finite(value):
-                    tags[tag] = None
-        return list(tags)
+        return [tag for tag in self.rows.names if "/" in tag and any(map(is_finite, self.rows.column(tag)))]
+
+    @cached_property
+    def settings(self) -> Mapping[str, str]:
+        """Bindings of the operative configuration as text; a value that spans lines becomes one line."""
+        settings: dict[str, str] = {}
+        name = None
+        for line in self.operative.splitlines():
+            left, equals, right = line.partition(" = ")
+            if equals and line[:1].isalpha():
+                name = left
+                settings[name] = right.strip(" \\")
+            elif name is not None and line.startswith(" "):
+                settings[name] = f"{settings[name]} {line.strip()}".strip()
+            else:
+                name = None
+        return settings
 
     def curve(self, tag: str) -> Curve:
         """Return a tag's finite values over the clock."""
-        return [(row["images"], float(row[tag])) for row in self.rows if is_finite(row.get(tag))]
+        pairs = zip(self.rows.column("images"), self.rows.column(tag), strict=True)
+        return [(clock, float(value)) for clock, value in pairs if is_finite(value)]
 
     def final(self, tag: str) -> float | None:
         """Return a tag's last value, None where there is none."""
@@ -157,7 +215,7 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
     if origin is not None and origin[0].path.resolve() not in seen:
         trunk_files, clock = origin
         trunk = _read(trunk_files.path, None, seen)
-        rows = [row for row in trunk.rows if row["images"] <= clock] + rows
+        rows = [dict(row) for row in trunk.rows if row["images"] <= clock] + rows
         transitions = [row for row in trunk.transitions if row["images"] <= clock] + transitions
         coherence = [row for row in trunk.coherence if row["images"] <= clock] + coherence
 
@@ -174,7 +232,7 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
         about=about,
         given=files.read_config(),
         operative=operative_text,
-        rows=rows,
+        rows=Ticks(rows),
         transitions=transitions,
         stages=list_stages(rows, folder, start),
         coherence=coherence,

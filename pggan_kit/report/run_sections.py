@@ -22,11 +22,36 @@ from pggan_kit.report.page import (
     make_plot,
     make_sheet,
 )
+from pggan_kit.report.plots import BAND
+from pggan_kit.report.run_groups import (
+    MOST_DRAWN,
+    SEED,
+    RunGroup,
+    begin_head,
+    begin_row,
+    describe_seeds,
+    describe_values,
+    find_median,
+    find_quantile,
+    has_several,
+    is_metric,
+    list_runs,
+    list_tags,
+)
 from pggan_kit.report.run_pictures import FadeStrip, RunPictures
-from pggan_kit.report.run_record import Curve, RunRecord, StageRecord
+from pggan_kit.report.run_record import RunRecord, StageRecord, is_finite
 
 MOST_SETTINGS = 60
 """Maximum of settings in the table of those that differ."""
+
+MOST_NAMES = 6
+"""Maximum of groups that are named for one value of a setting."""
+
+GROUPS_TEXT = (
+    "Runs that differ by their seed alone are one group. Metrics are the last values: their median over the runs, and "
+    "the 10th and 90th percentile."
+)
+"""Sentence above the table of groups."""
 
 GRID_COLUMNS = 4
 """Columns of a grid of images."""
@@ -44,8 +69,50 @@ EVENTS = {"growth": "growth", "fade_end": "end of fade"}
 """Words for the events of a transition."""
 
 
-def overview_section(runs: Sequence[RunRecord]) -> Section:
+def overview_section(groups: Sequence[RunGroup]) -> Section:
     """Return what was trained, for how long, and how it ended."""
+    if has_several(groups):
+        section = Section("Overview", [GROUPS_TEXT], tables=[tabulate_groups(groups)])
+    else:
+        section = Section("Overview", tables=[tabulate_runs(list_runs(groups))])
+
+    policies = []
+    for group in groups:
+        policy = describe_growth_policy(group.runs[0])
+        if policy:
+            policies.append([*begin_row(group, groups), policy])
+    if policies:
+        section.tables.append(Table([*begin_head(groups), "growth policy"], policies))
+    return section
+
+
+def tabulate_groups(groups: Sequence[RunGroup]) -> Table:
+    """Return a row for each group, with the median and the range of each metric's last value."""
+    metrics = [tag for tag in list_tags(list_runs(groups)) if is_metric(tag)]
+    head = [*begin_head(groups), "seeds", "images", "sizes", "minutes"]
+    for tag in metrics:
+        name = tag.partition("/")[2]
+        head += [f"{name}, median", "10 %", "90 %"]
+
+    rows = []
+    for group in groups:
+        sizes = dict.fromkeys(describe_sizes(run) for run in group.runs)
+        row = [
+            *begin_row(group, groups),
+            describe_seeds(group.runs),
+            describe_values(run.rows[-1]["images"] for run in group.runs),
+            " or ".join(sizes),
+            find_median(sum_minutes(run) for run in group.runs),
+        ]
+        for tag in metrics:
+            values = group.final(tag)
+            row += [find_median(values), *(find_quantile(values, share) for share in BAND)]
+        rows.append(row)
+    return Table(head, rows, "groups")
+
+
+def tabulate_runs(runs: Sequence[RunRecord]) -> Table:
+    """Return a row for each run."""
     metrics = [tag for tag in list_tags(runs) if is_metric(tag)]
     metric_names = [tag.partition("/")[2] for tag in metrics]
     head = ["run", "images", "sizes", "minutes", *metric_names, "started", "torch"]
@@ -53,35 +120,70 @@ def overview_section(runs: Sequence[RunRecord]) -> Section:
     # A metric that a run does not have is a dash.
     rows = []
     for run in runs:
-        seconds = sum(value for _, value in run.curve("Timing/seconds"))
         environment = run.about.get("environment") or {}
         row = [
             run.name,
             run.rows[-1]["images"],
-            " -> ".join(str(stage.height) for stage in run.stages),
-            round(seconds / 60, 2),
+            describe_sizes(run),
+            sum_minutes(run),
             *(run.final(tag) for tag in metrics),
             run.about.get("started"),
             environment.get("torch"),
         ]
         rows.append(row)
-    section = Section("Overview", tables=[Table(head, rows, "runs")])
+    return Table(head, rows, "runs")
 
-    policies = [[run.name, policy] for run in runs if (policy := describe_growth_policy(run))]
-    if policies:
-        section.tables.append(Table(["run", "growth policy"], policies))
+
+def describe_sizes(run: RunRecord) -> str:
+    """Return the heights of a run's stages."""
+    return " -> ".join(str(stage.height) for stage in run.stages)
+
+
+def sum_minutes(run: RunRecord) -> float:
+    """Return the minutes that a run trained."""
+    return round(sum(value for _, value in run.curve("Timing/seconds")) / 60, 2)
+
+
+def every_run_section(groups: Sequence[RunGroup], drawn: Sequence[RunGroup]) -> Section:
+    """Return a table of all runs with their folders, where not all of them are drawn; no content otherwise."""
+    section = Section("Every run")
+    folders = {group.shown.folder for group in drawn}
+    runs = list_runs(groups)
+    if len(folders) == len(runs):
+        return section
+
+    metrics = [tag for tag in list_tags(runs) if is_metric(tag)]
+    metric_names = [tag.partition("/")[2] for tag in metrics]
+    head = ["run", "group", "seed", "images", "minutes", *metric_names, "images are shown", "folder"]
+    rows = []
+    for group in groups:
+        for run in group.runs:
+            row = [
+                run.name,
+                group.name,
+                run.settings.get(SEED),
+                run.rows[-1]["images"],
+                sum_minutes(run),
+                *(run.final(tag) for tag in metrics),
+                "yes" if run.folder in folders else "no",
+                str(run.folder),
+            ]
+            rows.append(row)
+    section.texts.append(
+        f"Images are shown of {len(folders)} of {len(runs)} runs; pggan-kit report FOLDER shows those of another one."
+    )
+    section.tables.append(Table(head, rows, "every run"))
     return section
 
 
 def describe_growth_policy(run: RunRecord) -> str:
     """Return a run's growth policy with its settings, as `growth.FreezeOld(images = 4000)`; empty where it has none."""
-    settings = parse_operative_settings(run)
-    chosen = settings.get("train.growth", "None")
+    chosen = run.settings.get("train.growth", "None")
     if chosen == "None":
         return ""
     name = chosen.removeprefix("@").removesuffix("()")
     arguments = []
-    for key, value in settings.items():
+    for key, value in run.settings.items():
         owner, _, argument = key.rpartition(".")
         if owner == name:
             arguments.append(f"{argument} = {value}")
@@ -163,6 +265,9 @@ def fades_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) ->
         "new one, whose alpha is 1. The weights are those of the last checkpoint before the fade's end."
     )
     section = Section("Through the fades", [text])
+    lacking = [run.name for run, drawn in zip(runs, pictures, strict=True) if drawn.lacks_strips]
+    if lacking:
+        section.texts.append(f"Left out, since the page would become too large: {', '.join(lacking)}.")
     for run, drawn in zip(runs, pictures, strict=True):
         figures = [draw_strip_figure(run, stage, strip) for stage, strip in sorted(drawn.fades.items())]
         if figures:
@@ -185,179 +290,107 @@ def draw_strip_figure(run: RunRecord, stage: int, strip: FadeStrip) -> Figure:
     return make_grid(images, len(alphas), alt, caption, STRIP_CELL)
 
 
-def curves_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -> Section:
-    """Return losses, scores, metrics and alpha over the clock."""
-    figures = plot_single_run(runs[0]) if len(runs) == 1 else plot_several_runs(runs)
-    figures.append(plot_alpha(runs, [drawn.alpha_lines for drawn in pictures]))
-    figures += plot_moving_settings(runs, [drawn.moving_settings for drawn in pictures])
-    text = "Vertical lines are the beginnings of stages, gray areas are fades (of most runs, where they differ)."
-    return Section("Curves", [text], groups=[Group("", "plots", figures)])
-
-
-def plot_single_run(run: RunRecord) -> list[Figure]:
-    """Return one plot for losses, one for scores, and one for each metric with its noise floor."""
-    figures = []
-    for subject, prefix in (("losses", "Loss/"), ("scores", "Scores/")):
-        named = {tag.removeprefix(prefix): run.curve(tag) for tag in run.tags if tag.startswith(prefix)}
-        if named:
-            draw = plots.plot_curves(named, subject, run.stages)
-            alt = plots.describe_lines(named, subject, run)
-            figures.append(make_plot(subject, draw, alt, subject.capitalize()))
-
-    metrics = [tag for tag in run.tags if is_metric(tag)]
-    for tag in [*metrics, "Progress/diversity"]:
-        figures += plot_tag([run], tag, run.stages)
-    return figures
-
-
-def plot_several_runs(runs: Sequence[RunRecord]) -> list[Figure]:
-    """Return one plot for each metric, loss and score, with a line for each run."""
-    tags = list_tags(runs)
-    metrics = [tag for tag in tags if is_metric(tag)]
-    others = [tag for tag in tags if tag.startswith(("Loss/", "Scores/"))]
-    shared = find_usual_stages(runs)
-    figures: list[Figure] = []
-    for tag in [*metrics, *others, "Progress/diversity"]:
-        figures += plot_tag(runs, tag, shared)
-    return figures
-
-
-def plot_tag(runs: Sequence[RunRecord], tag: str, stages: Sequence[StageRecord]) -> list[Figure]:
-    """Return the plot of one tag; none where no run has it."""
-    named = {run.name: run.curve(tag) for run in runs}
-    if not any(named.values()):
-        return []
-
-    # Losses and scores have names that say little without their group.
-    kind, _, name = tag.partition("/")
-    label = name if kind in ("Metrics", "Progress") else tag
-    floors = {run.name: run.curve(f"{tag}_floor") for run in runs}
-    caption = label
-    if any(floors.values()):
-        caption = f"{label}; dashed: its noise floor, the same between two halves of the data"
-
-    draw = plots.plot_curves(named, label, stages, floors, log=is_metric(tag))
-    return [make_plot(label, draw, _describe(runs, named, label), caption)]
-
-
-def plot_alpha(runs: Sequence[RunRecord], exact: Sequence[list[Curve] | None]) -> Figure:
-    """Return the generator's alpha: a line through each stage, or dots at ticks for switches that cannot be asked.
-
-    Args:
-        runs: The runs.
-        exact: Alpha by clock for each run's stages, None where only ticks record it.
-    """
-    # Lines where the switch can be asked, dots elsewhere.
-    lines = {}
-    dotted = []
-    for run, own in zip(runs, exact, strict=True):
-        if own:
-            lines[run.name] = own
-        else:
-            lines[run.name] = [run.curve("Progress/alpha")]
-            dotted.append(run.name)
-
-    caption = "alpha of the generator"
-    if dotted:
-        caption += f"; dots, at ticks only: the switch of {', '.join(dotted)} cannot be asked again"
-    named = {name: [point for line in own for point in line] for name, own in lines.items()}
-    draw = plots.plot_alphas(lines, dotted, find_usual_stages(runs))
-    return make_plot("alpha", draw, _describe(runs, named, "alpha"), caption)
-
-
-def plot_moving_settings(runs: Sequence[RunRecord], settings: Sequence[Mapping[str, Curve]]) -> list[Figure]:
-    """Return a plot for each setting that moves in one of the runs, with a line for each run in which it does.
-
-    Args:
-        runs: The runs.
-        settings: Values over the clock by the setting's name, for each run.
-    """
-    figures = []
-    for name in dict.fromkeys(name for own in settings for name in own):
-        named = {run.name: own.get(name, []) for run, own in zip(runs, settings, strict=True)}
-        label = name.removeprefix("train.")
-        draw = plots.plot_curves(named, label, find_usual_stages(runs))
-        figures.append(make_plot(label, draw, _describe(runs, named, label), f"{name}, as the config gives it"))
-    return figures
-
-
-def _describe(runs: Sequence[RunRecord], named: Mapping[str, Curve], label: str) -> str:
-    """Return the alternative text of a plot with a line for each run; a run alone is named once."""
-    if len(runs) > 1:
-        return plots.describe_lines(named, label)
-    return plots.describe_lines({label: named[runs[0].name]}, label, runs[0])
-
-
-def cost_section(runs: Sequence[RunRecord]) -> Section:
+def cost_section(groups: Sequence[RunGroup]) -> Section:
     """Return the throughput of each stage."""
-    sizes = list(dict.fromkeys(stage.size for run in runs for stage in run.stages))
+    sizes = list(dict.fromkeys(stage.size for run in list_runs(groups) for stage in run.stages))
     paces: dict[str, dict[str, float]] = {size: {} for size in sizes}
-    for run in runs:
-        for stage in run.stages:
-            paces[stage.size][run.name] = stage.images_per_second
-    rows = [[run.name, *(paces[size].get(run.name) for size in sizes)] for run in runs]
-    table = Table(["run", *(f"{size}, images/s" for size in sizes)], rows)
+    for group in groups:
+        for size, pace in _find_paces(group).items():
+            paces[size][group.name] = pace
+    rows = [[*begin_row(group, groups), *(paces[size].get(group.name) for size in sizes)] for group in groups]
+    table = Table([*begin_head(groups), *(f"{size}, images/s" for size in sizes)], rows)
 
-    # The alternative text lists all numbers.
+    # The figure has room for as many groups as have a colour; its alternative text lists all of its numbers.
+    names = {group.name for group in groups[:MOST_DRAWN]}
+    shown = {size: {name: pace for name, pace in own.items() if name in names} for size, own in paces.items()}
     described = []
-    for size, by_run in paces.items():
-        numbers = ", ".join(f"{name} {pace:,.0f}" for name, pace in by_run.items())
+    for size, by_group in shown.items():
+        numbers = ", ".join(f"{name} {pace:,.0f}" for name, pace in by_group.items())
         described.append(f"{size}: {numbers}")
     alt = f"Bar chart of training images per second by stage. {'; '.join(described)}."
     caption = (
         "Training images per second in each stage, logging and drawing included; for runs that ran at the same time "
         "this says little."
     )
-    figure = make_plot("throughput", plots.plot_bars(paces, "images per second"), alt, caption)
+    if has_several(groups):
+        caption += " Medians of groups."
+    if len(groups) > MOST_DRAWN:
+        caption += f" The first {MOST_DRAWN} of {len(groups)}."
+    figure = make_plot("throughput", plots.plot_bars(shown, "images per second"), alt, caption)
     return Section("Throughput", tables=[table], groups=[Group("", "plots", [figure])])
 
 
-def transitions_section(runs: Sequence[RunRecord]) -> Section:
-    """Return the measurements of `observers.TransitionShock`."""
+def _find_paces(group: RunGroup) -> dict[str, float]:
+    """Return a group's images per second by the size of the stage."""
+    paces: dict[str, list[float]] = {}
+    for run in group.runs:
+        for stage in run.stages:
+            paces.setdefault(stage.size, []).append(stage.images_per_second)
+    return {size: find_median(own) for size, own in paces.items()}
+
+
+def transitions_section(groups: Sequence[RunGroup]) -> Section:
+    """Return the measurements of `observers.TransitionShock`, of a group their medians."""
     text = (
         "At each growth and at each fade's end: how far images of fixed latents jump (root mean square, values "
         "in [-1, 1]; features in units of the images' own spread), numbers before -> after, and after how many "
         "images the metric was back within its noise band."
     )
     section = Section("Transitions", [text])
-    events = [(run, row) for run in runs for row in run.transitions if row.get("event") in EVENTS]
-    if not events:
+    if has_several(groups):
+        section.texts.append("Numbers of a group are medians of its runs.")
+    by_group = [(group, _collect_events(group)) for group in groups]
+    tags = list(dict.fromkeys(tag for _, events in by_group for rows in events.values() for row in rows for tag in row))
+    if not any(events for _, events in by_group):
         return section
 
     # Columns: jumps are one number, what is measured before and after is two.
-    tags = list(dict.fromkeys(tag for _, row in events for tag in row if tag.startswith("Transition/")))
     jumps = [tag for tag in tags if tag.startswith(("Transition/rms/", "Transition/features/"))]
-    pairs = [tag.removesuffix("/before") for tag in tags if tag.endswith("/before")]
+    pairs = [tag.removesuffix("/before") for tag in tags if tag.startswith("Transition/") and tag.endswith("/before")]
     measured = [shorten_tag(tag) for tag in [*jumps, *pairs]]
-    head = ["run", "at", "event", "size", *measured, "back after"]
+    head = [*begin_head(groups), "at", "event", "size", *measured, "back after"]
 
-    recoveries = _find_recoveries(runs)
     body: list[list[Any]] = []
-    for run, row in events:
-        clock = row.get("at")
-        numbers = [row.get(tag) for tag in jumps]
-        steps = [_format_step(row, tag) for tag in pairs]
-        recovery = recoveries.get((run.name, clock))
-        body.append([run.name, clock, EVENTS[row["event"]], _format_size(row), *numbers, *steps, recovery])
+    for group, events in by_group:
+        recoveries = _find_recoveries(group)
+        for (clock, event, size), rows in events.items():
+            numbers = [find_median(row.get(tag) for row in rows) for tag in jumps]
+            steps = [_format_step(rows, tag) for tag in pairs]
+            recovery = find_median(recoveries.get(clock, ()))
+            body.append([*begin_row(group, groups), clock, event, size, *numbers, *steps, recovery])
     section.tables.append(Table(head, body, "transitions"))
     return section
 
 
-def _find_recoveries(runs: Sequence[RunRecord]) -> dict[tuple[str, Any], Any]:
-    """Return after how many images the metric was back, by the run's name and the event's clock."""
-    recoveries = {}
-    for run in runs:
+def _collect_events(group: RunGroup) -> dict[tuple[Any, str, Any], list[Mapping[str, Any]]]:
+    """Return the rows of a group's runs by clock, event and size."""
+    events: dict[tuple[Any, str, Any], list[Mapping[str, Any]]] = {}
+    for run in group.runs:
+        for row in run.transitions:
+            if row.get("event") in EVENTS:
+                key = (row.get("at"), EVENTS[row["event"]], _format_size(row))
+                events.setdefault(key, []).append(row)
+    return events
+
+
+def _find_recoveries(group: RunGroup) -> dict[Any, list[Any]]:
+    """Return after how many images the metric was back in each run, by the event's clock."""
+    recoveries: dict[Any, list[Any]] = {}
+    for run in group.runs:
         for row in run.transitions:
             if row.get("event") == "recovery":
-                recoveries[run.name, row.get("at")] = row.get("Transition/recovery")
+                recoveries.setdefault(row.get("at"), []).append(row.get("Transition/recovery"))
     return recoveries
 
 
-def _format_step(row: Mapping[str, Any], tag: str) -> str | None:
+def _format_step(rows: Sequence[Mapping[str, Any]], tag: str) -> str | None:
     """Return a number before and after an event; None where it was not measured after it."""
-    if f"{tag}/after" not in row:
+    measured = [row for row in rows if is_finite(row.get(f"{tag}/before")) and is_finite(row.get(f"{tag}/after"))]
+    if not measured:
         return None
-    return f"{row[f'{tag}/before']:.3g} -> {row[f'{tag}/after']:.3g}"
+    before = find_median(row[f"{tag}/before"] for row in measured)
+    after = find_median(row[f"{tag}/after"] for row in measured)
+    return f"{before:.3g} -> {after:.3g}"
 
 
 def _format_size(row: Mapping[str, Any]) -> Any:
@@ -367,24 +400,59 @@ def _format_size(row: Mapping[str, Any]) -> Any:
     return row.get("size")
 
 
-def configuration_section(runs: Sequence[RunRecord]) -> Section:
-    """Return the configuration as given and as in effect; for several runs, first what differs."""
+def configuration_section(groups: Sequence[RunGroup]) -> Section:
+    """Return the configuration as given and as in effect; for several groups, first what differs."""
     section = Section("Configuration")
-    if len(runs) > 1:
-        settings = [parse_operative_settings(run) for run in runs]
-        names = list(dict.fromkeys(name for own in settings for name in own))
-        different = [name for name in names if len({own.get(name) for own in settings}) > 1]
-        rows = [[name, *(own.get(name) for own in settings)] for name in different[:MOST_SETTINGS]]
-        section.tables.append(Table(["setting that differs", *(run.name for run in runs)], rows))
+    if len(groups) > 1:
+        section.tables.append(tabulate_differences(groups))
 
-    changes = list_changes(runs)
+    # A group's runs have one configuration, but for the seed.
+    changes = list_changes([group.shown for group in groups])
     if changes:
         section.tables.append(Table(["run", "changed at images", "setting", "before", "from then on"], changes))
 
-    for run in runs:
+    for group in groups[:MOST_DRAWN]:
+        run = group.shown
         section.blocks.append(Block(f"{run.name}: given", run.given))
         section.blocks.append(Block(f"{run.name}: in effect, with all defaults", run.operative))
+    if len(groups) > MOST_DRAWN:
+        section.texts.append(
+            f"Below are the configurations of the first {MOST_DRAWN} of {len(groups)}; the others are in the folders "
+            "of their runs, as config.gin and operative.gin."
+        )
     return section
+
+
+def tabulate_differences(groups: Sequence[RunGroup]) -> Table:
+    """Return a row for each setting that differs between groups, with a column for each of them.
+
+    Beyond `MOST_DRAWN` groups there are no columns: then there is a row for each value, with the groups that have it.
+    """
+    settings = []
+    for group in groups:
+        own = dict(group.runs[0].settings)
+        if len(group.runs) > 1:
+            own[SEED] = describe_seeds(group.runs)
+        settings.append(own)
+    names = list(dict.fromkeys(name for own in settings for name in own))
+    different = [name for name in names if len({own.get(name) for own in settings}) > 1]
+
+    if len(groups) <= MOST_DRAWN:
+        rows = [[name, *(own.get(name) for own in settings)] for name in different[:MOST_SETTINGS]]
+        return Table(["setting that differs", *(group.name for group in groups)], rows)
+
+    # Seeds are in the table of all runs.
+    body: list[list[Any]] = []
+    for name in [name for name in different if name != SEED][:MOST_SETTINGS]:
+        having: dict[str | None, list[RunGroup]] = {}
+        for group, own in zip(groups, settings, strict=True):
+            having.setdefault(own.get(name), []).append(group)
+        for value, those in having.items():
+            listed = ", ".join(group.name for group in those[:MOST_NAMES])
+            if len(those) > MOST_NAMES:
+                listed += f" and {len(those) - MOST_NAMES} more"
+            body.append([name, value, len(list_runs(those)), listed])
+    return Table(["setting that differs", "value", "runs", "of"], body)
 
 
 def list_changes(runs: Sequence[RunRecord]) -> list[list[Any]]:
@@ -395,32 +463,6 @@ def list_changes(runs: Sequence[RunRecord]) -> list[list[Any]]:
             for name, (before, now) in entry["bindings"].items():
                 rows.append([run.name, entry["images"], name, before, now])
     return rows
-
-
-def parse_operative_settings(run: RunRecord) -> Mapping[str, str]:
-    """Return the bindings of the operative configuration as text; a value that spans lines becomes one line."""
-    settings: dict[str, str] = {}
-    name = None
-    for line in run.operative.splitlines():
-        left, equals, right = line.partition(" = ")
-        if equals and line[:1].isalpha():
-            name = left
-            settings[name] = right.strip(" \\")
-        elif name is not None and line.startswith(" "):
-            settings[name] = f"{settings[name]} {line.strip()}".strip()
-        else:
-            name = None
-    return settings
-
-
-def list_tags(runs: Sequence[RunRecord]) -> list[str]:
-    """Return the tags of all runs, each once."""
-    return list(dict.fromkeys(tag for run in runs for tag in run.tags))
-
-
-def is_metric(tag: str) -> bool:
-    """Return whether a tag is a metric's value and not its floor."""
-    return tag.startswith("Metrics/") and not tag.endswith("_floor")
 
 
 def find_usual_stages(runs: Sequence[RunRecord]) -> list[StageRecord]:

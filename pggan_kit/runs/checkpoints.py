@@ -280,13 +280,16 @@ class Checkpoints:
         content, _ = self._read_whole(entry)
         return self._decode(entry, content)
 
-    def load_kept(self) -> Iterator[Snapshot]:
+    def load_kept(self, newest_first: bool = False) -> Iterator[Snapshot]:
         """Yield the contents of those saved with `forever` and of the last, oldest first, one at a time.
 
         One that is damaged is said and left out.
+
+        Args:
+            newest_first: Whether the newest is yielded first and the oldest last.
         """
         entries = self.read_entries()
-        for entry in entries:
+        for entry in reversed(entries) if newest_first else entries:
             if not entry.forever and entry is not entries[-1]:
                 continue
             try:

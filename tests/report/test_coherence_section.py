@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from pggan_kit.report.coherence_section import coherence_section, resize_images
+from pggan_kit.report.run_groups import isolate_runs
 from pggan_kit.report.run_pictures import RunPictures
-from pggan_kit.report.run_record import RunRecord, StageRecord
+from pggan_kit.report.run_record import RunRecord, StageRecord, Ticks
 
 
 def make_run(name: str, coherence: list[dict[str, Any]]) -> RunRecord:
     """Return a run of 4 and 8 px with ends at 8 and 24."""
     stages = [StageRecord(0, 4, 0, 8, None, 1.0), StageRecord(1, 8, 8, 24, 16, 1.0)]
-    return RunRecord(name, Path(name), None, {}, "", "", [], [], stages, coherence)
+    return RunRecord(name, Path(name), None, {}, "", "", Ticks([]), [], stages, coherence)
 
 
 ROWS: list[dict[str, Any]] = [
@@ -41,7 +42,7 @@ def test_a_strip_has_a_row_for_each_latent_and_a_column_for_each_stage() -> None
     small = np.repeat(np.arange(16, dtype=np.uint8), 16).reshape(16, 4, 4, 1)
     ends = {0: small, 1: np.full((16, 8, 8, 1), 200, np.uint8)}
     pictures = RunPictures(ends=ends, clocks={0: 8, 1: 1024})
-    section = coherence_section([make_run("soft", [])], [pictures])
+    section = coherence_section(isolate_runs([make_run("soft", [])]), [pictures])
     ((figure,),) = [group.figures for group in section.groups]
     assert figure.alt == (
         "Strip across the stages of soft: 9 latents from top to bottom, the sizes 4x4, 8x8 from left to right, "
@@ -52,11 +53,13 @@ def test_a_strip_has_a_row_for_each_latent_and_a_column_for_each_stage() -> None
 
     # A run of one stage has no strip, and no section.
     one = RunPictures(ends={0: small}, clocks={0: 8})
-    assert not coherence_section([make_run("young", [])], [one]).groups
+    assert not coherence_section(isolate_runs([make_run("young", [])]), [one]).groups
 
 
 def test_numbers_at_the_ends_of_stages_are_a_table_and_all_are_a_curve() -> None:
-    section = coherence_section([make_run("soft", ROWS), make_run("hard", [])], [RunPictures(), RunPictures()])
+    section = coherence_section(
+        isolate_runs([make_run("soft", ROWS), make_run("hard", [])]), [RunPictures(), RunPictures()]
+    )
     (table,) = section.tables
     assert table.rows == [["soft", "4x4", "8x8", 24, 0.4, None]]
     ((figure,),) = [group.figures for group in section.groups]
@@ -67,5 +70,5 @@ def test_numbers_at_the_ends_of_stages_are_a_table_and_all_are_a_curve() -> None
 @pytest.mark.parametrize("value", ["x", float("nan"), None])
 def test_values_that_are_no_numbers_are_left_out_of_the_curve(value: object) -> None:
     rows = [*ROWS, {"images": 32, "at": 32, "stage": 1, "size": "8x8", "Coherence/4x4": value}]
-    section = coherence_section([make_run("soft", rows)], [RunPictures()])
+    section = coherence_section(isolate_runs([make_run("soft", rows)]), [RunPictures()])
     assert "to 0.4 at 24" in section.groups[0].figures[0].alt

@@ -15,9 +15,9 @@ from PIL import Image
 
 from pggan_kit.pictures.grid import image_grid, split_sheet, tile
 from pggan_kit.report import film, plots
-from pggan_kit.report.film import FADING_MS, LAST_MS, SWITCH_MS, USUAL_MS, Still, choose_moments, make_film
+from pggan_kit.report.film import FADING_MS, LAST_MS, SWITCH_MS, USUAL_MS, choose_moments, make_film
 from pggan_kit.report.run_pictures import ALPHAS, FadeStrip, RunPictures
-from pggan_kit.report.run_record import RunRecord, list_stages
+from pggan_kit.report.run_record import RunRecord, Ticks, list_stages
 
 OPERATIVE = "train.seed = {seed}\ntrain.latent_size = 8\nobservers.Samples.count = 9\nobservers.Samples.fresh = False\n"
 
@@ -52,7 +52,7 @@ def make_record(
         about={},
         given="",
         operative=OPERATIVE.format(seed=seed),
-        rows=rows,
+        rows=Ticks(rows),
         transitions=[],
         stages=list_stages(rows, folder),
     )
@@ -122,10 +122,11 @@ def test_a_film_of_samples_is_slow_across_the_switch(tmp_path: Path, channels: i
 
 def test_a_film_shows_each_sample_exactly(tmp_path: Path) -> None:
     runs = [make_record(tmp_path, name, True) for name in ("one", "two")]
-    stills = film.read_samples(runs[0])
-    assert [still[:3] for still in stills[3:7]] == [(40, 0, 1.0), (40, 1, 0.0), (50, 0, 0.25), (60, 0, 0.5)]
+    stills = [sample.read() for sample in film.list_samples(runs[0])]
+    assert [still and still[:3] for still in stills[3:7]] == [(40, 0, 1.0), (40, 1, 0.0), (50, 0, 0.25), (60, 0, 0.5)]
     with Image.open(tmp_path / "one/samples/000000060-8x8.png") as picture:
         sheet = np.asarray(picture)
+    assert stills[6] is not None
 
     # The file's first image, and the still's.
     scale = (sheet.shape[0] - 2) // 3 // 8
@@ -168,15 +169,75 @@ def test_other_seeds_or_no_samples_take_checkpoints(tmp_path: Path) -> None:
 
 
 def test_long_runs_lose_frames_outside_of_switches() -> None:
-    still = np.zeros((1, 4, 4, 1), np.uint8)
-    stills = [Still(clock, 0, 1.0, still) for clock in range(1, 1001)] + [Still(500, 1, 0.0, still)]
+    every = [(clock, 0) for clock in range(1, 1001)] + [(500, 1)]
     stage = SimpleNamespace(start=500, fade_end=520)
-    moments = choose_moments([stills], [SimpleNamespace(stages=[SimpleNamespace(start=0, fade_end=None), stage])])  # type: ignore[list-item]
+    moments = choose_moments(every, [SimpleNamespace(stages=[SimpleNamespace(start=0, fade_end=None), stage])])  # type: ignore[list-item]
     assert len(moments) == film.MOST_FRAMES
     clocks = [moment[0] for moment, _ in moments]
     assert [clock for clock in clocks if 500 <= clock <= 520] == [500, 500, *range(501, 521)]
     assert (clocks[0], clocks[-1]) == (1, 1000)
     assert max(np.diff(clocks)) < 20
+
+
+def test_long_fades_lose_frames_too() -> None:
+    every = [(clock, 0) for clock in range(1, 2001)] + [(500, 1)]
+    stage = SimpleNamespace(start=500, fade_end=1500)
+    runs: Any = [SimpleNamespace(stages=[SimpleNamespace(start=0, fade_end=None), stage])]
+    moments = choose_moments(every, runs)
+    assert len(moments) == film.MOST_FRAMES
+    shown = [milliseconds for _, milliseconds in moments]
+    assert shown.count(SWITCH_MS) == 2 and shown.count(LAST_MS) == 1
+    assert shown.count(FADING_MS) == round(film.FADING_SHARE * 87) == 52
+    fading = [moment[0] for moment, milliseconds in moments if milliseconds == FADING_MS]
+    assert max(np.diff(fading)) - min(np.diff(fading)) <= 1
+
+    # Without other moments, fades get all frames.
+    assert len(choose_moments(every[500:1500], runs)) == film.MOST_FRAMES
+
+
+def test_a_film_that_is_too_large_has_fewer_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [make_record(tmp_path, name, name == "soft", channels=3) for name in ("soft", "hard")]
+    whole = make_film(runs, [RunPictures(), RunPictures()])
+    assert whole is not None
+    monkeypatch.setattr(film, "MOST_BYTES", len(whole.content) // 2)
+    monkeypatch.setattr(film, "LEAST_FRAMES", 3)
+    made = make_film(runs, [RunPictures(), RunPictures()])
+    assert made is not None and 4 <= made.frames < whole.frames
+    assert len(made.content) <= len(whole.content) // 2
+    shown = [milliseconds for _, milliseconds in read_frames(made.content)]
+    assert shown.count(SWITCH_MS) == 2 and shown[-1] == LAST_MS
+
+    monkeypatch.setattr(film, "MOST_BYTES", 1)
+    least = make_film(runs, [RunPictures(), RunPictures()])
+    assert least is not None and least.frames == 3
+
+
+def test_only_samples_that_are_shown_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a run with thousands of ticks do not fit into memory."""
+    runs = [make_record(tmp_path, name, True) for name in ("one", "two")]
+    read: list[str] = []
+    read_grid = film._read_grid
+
+    def note_file(path: Path, height: int, width: int) -> np.ndarray | None:
+        read.append(path.name)
+        return read_grid(path, height, width)
+
+    monkeypatch.setattr(film, "_read_grid", note_file)
+    monkeypatch.setattr(film.choose_moments, "__defaults__", (5,))  # instead of `MOST_FRAMES`
+    made = make_film(runs, [RunPictures(), RunPictures()])
+    assert made is not None and made.frames == 5
+    # One of each run says that there are some, and one of what mode they are.
+    assert len(read) == 2 * (5 + 2)
+
+
+def test_a_damaged_sample_leaves_the_one_before(tmp_path: Path) -> None:
+    run = make_record(tmp_path, "a", True)
+    samples = film.list_samples(run)
+    samples[0].path.write_bytes(b"damaged")
+    samples[5].path.write_bytes(b"damaged")
+    moments = [sample.moment for sample in samples]
+    shown = [still.clock for still in film.iterate_stills(samples, moments)]
+    assert shown[:7] == [20, 20, 30, 40, 40, 40, 60]
 
 
 def test_damaged_samples_are_passed_over(tmp_path: Path) -> None:
@@ -185,7 +246,8 @@ def test_damaged_samples_are_passed_over(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:100])
     (run.folder / "samples/notes.png").touch()
     (run.folder / "samples/000000070-9x9.png").write_bytes((run.folder / "samples/000000080-8x8.png").read_bytes())
-    assert [still.clock for still in film.read_samples(run)] == [10, 20, 30, 40, 40, 50, 70, 80, 90, 100, 110, 120]
+    readable = [sample.clock for sample in film.list_samples(run) if sample.read() is not None]
+    assert readable == [10, 20, 30, 40, 40, 50, 70, 80, 90, 100, 110, 120]
 
 
 # Plots

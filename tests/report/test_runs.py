@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
 import re
@@ -19,6 +21,7 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import STUB
+from helpers.many_runs import copy_with_seed
 from helpers.patience import PATIENCE_SECONDS
 from helpers.reporting import Page, draw_latents, train_pair
 from matplotlib.figure import Figure
@@ -31,11 +34,13 @@ from pggan_kit.api.sample import draw
 from pggan_kit.api.train import train
 from pggan_kit.errors import RunError, UserError
 from pggan_kit.report import write_report
+from pggan_kit.report.curves_section import curves_section
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, Table, format_cell, render_page
-from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, choose_alphas, draw_run
-from pggan_kit.report.run_record import name_runs, read_run
-from pggan_kit.report.run_sections import curves_section, describe_growth_policy, overview_section, reals_section
+from pggan_kit.report.run_groups import isolate_runs
+from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, FadeStrip, RunPictures, choose_alphas, draw_run
+from pggan_kit.report.run_record import RunRecord, name_runs, read_run
+from pggan_kit.report.run_sections import describe_growth_policy, overview_section, reals_section
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import restore_generator
 from pggan_plugins.switches import Linear
@@ -100,11 +105,11 @@ def test_a_run_on_one_page(pair: SimpleNamespace) -> None:
 def test_the_growth_policy_is_a_row_of_the_overview(pair: SimpleNamespace) -> None:
     run = read_run(pair.folder / "soft")
     assert describe_growth_policy(run) == "", "the default has no row"
-    assert len(overview_section([run]).tables) == 1
+    assert len(overview_section(isolate_runs([run])).tables) == 1
 
     lines = ["train.growth = @growth.FreezeOld()", "growth.FreezeOld.images = 40"]
     frozen = replace(run, operative=run.operative.replace("train.growth = None", "\n".join(lines)))
-    table = overview_section([run, frozen]).tables[1]
+    table = overview_section(isolate_runs([run, frozen])).tables[1]
     assert table.rows == [["soft", "growth.FreezeOld(images = 40)"]]
 
 
@@ -266,7 +271,7 @@ def test_a_trunk_that_is_named_by_a_relative_path_is_refused(
 def draw_alpha(run: Path, said: list[str]) -> list[tuple[list[float], list[float], str]]:
     """Return x, y and style of the lines in the plot of alpha, without the marks of stages."""
     record = read_run(run)
-    section = curves_section([record], [draw_run(record, said.append)])
+    section = curves_section(isolate_runs([record]), [draw_run(record, said.append)])
     (figure,) = [figure for figure in section.groups[0].figures if figure.name == "alpha"]
     assert figure.draw is not None
     axes = Figure().add_subplot()
@@ -311,7 +316,7 @@ def test_settings_that_move_are_drawn_over_the_clock(
     train("tiny.gin", lines, run_dir=moving, plugins=[str(STUB)], start_from="soft@0")
 
     records = [read_run(folder) for folder in (moving, pair.folder / "soft")]
-    section = curves_section(records, [draw_run(record, pytest.fail) for record in records])
+    section = curves_section(isolate_runs(records), [draw_run(record, pytest.fail) for record in records])
     (figure,) = [each for each in section.groups[0].figures if each.caption.startswith("train.generator_optimizer.lr")]
     assert figure.draw is not None
     axes = Figure().add_subplot()
@@ -450,7 +455,7 @@ def test_bad_runs_are_refused(
 def test_the_command_writes_both(
     copied: Callable[..., Path], cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pggan_kit.report.run_sections.curves_section", lambda *_: Section("Curves"))
+    monkeypatch.setattr("pggan_kit.report.curves_section", lambda *_: Section("Curves"))
     done = cli("report", copied("hard"), "--out", "deep/page.html", "--figures", "deep/figures")
     assert (done.exit_code, done.stderr) == (0, "wrote deep/page.html and deep/figures\n")
     Page(tmp_path / "deep/page.html").require_self_contained()
@@ -479,22 +484,175 @@ def test_a_missing_library_is_named(pair: SimpleNamespace, tmp_path: Path, monke
         write_report([pair.folder / "soft"], tmp_path / "a.html")
 
 
+@pytest.fixture(scope="module")
+def many(pair: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Write `page`, a report of 7 runs of each of two settings; `drawn` are the folders of the runs that were drawn."""
+    folder = tmp_path_factory.mktemp("many")
+    runs = []
+    for name, shift in (("soft", 0.0), ("hard", 0.3)):
+        runs += [copy_with_seed(pair.folder / name, folder / f"{name}-{seed}", seed, shift) for seed in range(7)]
+    drawn: list[tuple[str, bool]] = []
+
+    def note_run(run: RunRecord, *args: Any, **kwargs: Any) -> RunPictures:
+        drawn.append((run.folder.name, kwargs["beginnings"]))
+        return draw_run(run, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pggan_kit.report.draw_run", note_run)
+        write_report(runs, folder / "page.html")
+    return SimpleNamespace(page=folder / "page.html", drawn=drawn)
+
+
+def test_many_runs_are_groups_of_which_one_run_is_drawn(many: SimpleNamespace) -> None:
+    seed = many.drawn[0][0].partition("-")[2]
+    assert many.drawn == [(f"soft-{seed}", False), (f"hard-{seed}", False)], "samples/ have the film"
+    text = many.page.read_text()
+    assert "<title>14 runs in 2 groups</title>" in text
+    assert "switch = Linear (7 runs); switch = Hard (7 runs)." in text
+    page = Page(many.page)
+    page.require_images()
+    assert f"switch = Linear: soft-{seed}, one of 7 runs" in page.texts
+    assert any(alt.startswith("Animation of ") and "switch = Linear | switch = Hard" in alt for alt in page.alts)
+    assert page.text.count("in effect, with all defaults") == 2
+
+    # The other runs are named with their folders.
+    for name in ("soft-6", "hard-0"):
+        assert str(many.page.parent / name) in page.texts
+
+    # Besides images, the page has one script, which its policy names.
+    assert page.tags.count("script") == 1 and page.handlers == []
+    assert all(address.startswith("data:image/") for address in page.addresses)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'\">" in text
+
+
+def test_beginnings_are_drawn_for_a_film_of_checkpoints_alone(
+    copied: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def note_beginnings(run: RunRecord, *args: Any, **kwargs: Any) -> RunPictures:
+        asked.append(kwargs["beginnings"])
+        return RunPictures()
+
+    monkeypatch.setattr("pggan_kit.report.draw_run", note_beginnings)
+    runs = [copied("soft"), copied("hard")]
+    write_report(runs[:1], tmp_path / "a.html")
+    shutil.rmtree(runs[1] / "samples")
+    write_report(runs, tmp_path / "a.html")
+    assert asked == [False, True, True]
+
+
+def test_pictures_are_drawn_where_they_are_shown_alone(pair: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two fades and three ends of stages, from checkpoints of which some are replaced by later ones."""
+    counts: list[int] = []
+
+    def count_images(*args: Any, **kwargs: Any) -> np.ndarray:
+        images = draw(*args, **kwargs)
+        counts.append(len(images))
+        return images
+
+    monkeypatch.setattr("pggan_kit.report.run_pictures.draw", count_images)
+    draw_run(read_run(pair.folder / "soft"), pytest.fail, beginnings=False)
+    assert sorted(counts) == [STRIP] * (2 * len(ALPHAS)) + [GRID] * 3
+
+
+def test_strips_have_a_budget(
+    pair: SimpleNamespace, copied: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs of the film have theirs, others as long as there is room; the page says which have none."""
+    runs = [pair.folder / "soft", pair.folder / "hard"]
+    for number in range(2):
+        runs.append(copied("soft", f"other{number}"))
+        operative = runs[-1] / "operative.gin"
+        operative.write_text(operative.read_text().replace("updates.Alternating.n_critic = 1", f"x.y = {number}"))
+    asked: list[bool] = []
+
+    def note_strips(run: RunRecord, *args: Any, **kwargs: Any) -> RunPictures:
+        asked.append(kwargs["strips"])
+        strip = FadeStrip([1.0], [np.zeros((1, 8, 8, 1), np.uint8)])
+        fades = {stage.index: strip for stage in run.stages if stage.fade_end and kwargs["strips"]}
+        return RunPictures(fades=fades, lacks_strips=not kwargs["strips"])
+
+    monkeypatch.setattr("pggan_kit.report.draw_run", note_strips)
+    monkeypatch.setattr("pggan_kit.report.MOST_STRIPS", 4)
+    write_report(runs, tmp_path / "a.html")
+    assert asked == [True, True, True, False]
+    page = Page(tmp_path / "a.html")
+    assert sum(alt.startswith("Strip through the fade") for alt in page.alts) == 4
+    assert "Left out, since the page would become too large: other1." in page.text
+
+    # The film's runs are soft, with two fades, and one of its copies.
+    monkeypatch.setattr("pggan_kit.report.MOST_STRIPS", 1)
+    asked.clear()
+    write_report([runs[0], *runs[2:]], tmp_path / "a.html")
+    assert asked == [True, True, False]
+
+
+def test_strips_are_not_drawn_where_they_are_left_out(pair: SimpleNamespace) -> None:
+    drawn = draw_run(read_run(pair.folder / "soft"), pytest.fail, strips=False)
+    assert drawn.lacks_strips and not drawn.fades and sorted(drawn.ends) == [0, 1, 2]
+
+
+def open_in_chromium(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Return what Chromium did with a page, without a message on its console."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "install Chromium for this test"
+    usual = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    usual += " --disable-component-update --disable-sync --hide-scrollbars --enable-logging=stderr"
+    command = [chromium, *usual.split(), f"--user-data-dir={profile}", *flags, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    return done
+
+
+CLICKS = """
+const table = document.querySelector("table.long");
+const box = table.parentNode.previousSibling.firstChild;
+const button = table.tHead.rows[0].cells[5].firstChild;
+const list = () =>
+  Array.from(table.tBodies[0].rows).filter((row) => !row.hidden).map((row) => row.cells[5].textContent);
+const seen = [];
+button.click(); seen.push(list());
+button.click(); seen.push(list());
+box.value = "linear SOFT-1"; box.dispatchEvent(new Event("input")); seen.push(list());
+const result = document.createElement("pre");
+result.id = "result";
+result.textContent = JSON.stringify(seen);
+document.body.append(result);
+"""
+"""Script that sorts the table of all runs by its sixth column, in both directions, and filters it."""
+
+
+@pytest.mark.browser
+def test_tables_sort_and_filter_in_a_real_browser(many: SimpleNamespace, tmp_path: Path) -> None:
+    """Under the page's own policy the script runs; in a copy without it the clicks of a visitor run too."""
+    done = open_in_chromium(many.page, tmp_path / "profile", "--dump-dom")
+    assert 'type="search"' in done.stdout and "14 of 14 rows" in done.stdout
+
+    copy = tmp_path / "copy.html"
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", many.page.read_text())
+    copy.write_text(text.replace("</body>", f"<script>{CLICKS}</script></body>"))
+    done = open_in_chromium(copy, tmp_path / "profile", "--dump-dom")
+    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout)
+    assert found is not None
+    rising, falling, filtered = json.loads(found[1])
+    values = [float(value) for value in rising]
+    assert len(values) == 14 and values == sorted(values)
+    assert falling == rising[::-1]
+    assert len(filtered) == 1 and filtered[0] in rising
+
+
 @pytest.mark.browser
 def test_in_a_real_browser(pair: SimpleNamespace, tmp_path: Path) -> None:
     """Chromium shows the page: no message on its console, all images loaded, and pixels that are not blank."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "install Chromium for this test"
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    flags += " --disable-component-update --disable-sync --hide-scrollbars --window-size=1200,3000"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
     shot = tmp_path / "a.png"
-    url = (pair.folder / "both.html").as_uri()
-    command = [chromium, *flags.split(), "--enable-logging=stderr", profile, f"--screenshot={shot}", url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
-    assert "CONSOLE" not in done.stderr, done.stderr
+    flags = ("--window-size=1200,5000", f"--screenshot={shot}")
+    open_in_chromium(pair.folder / "both.html", tmp_path / "profile", *flags)
     with Image.open(shot) as picture:
         pixels = np.asarray(picture.convert("RGB"))
-    assert pixels.shape == (3000, 1200, 3)
+    assert pixels.shape == (5000, 1200, 3)
     rows_with_ink = (pixels != 255).any(axis=(1, 2)).mean()
     assert rows_with_ink > 0.5
     coloured = (np.ptp(pixels.astype(int), axis=2) > 60).sum()
