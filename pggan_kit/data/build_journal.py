@@ -12,7 +12,7 @@ from typing import Any
 from pggan_kit.data.level_files import read_description
 from pggan_kit.system.files import UNFINISHED, write_atomically
 
-SUFFIX = f".journal{UNFINISHED}"
+JOURNAL_SUFFIX = f".journal{UNFINISHED}"
 """End of a journal's name."""
 
 JOURNAL_SECONDS = 5.0
@@ -62,7 +62,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, source: str, key: str, description: Mapping[str, Any] | None = None) -> None:
-        self.path = folder / f".{source}-{key}{SUFFIX}"
+        self.path = folder / f".{source}-{key}{JOURNAL_SUFFIX}"
         self.progress = Progress()
         self._key = key
         self._description = dict(description or {})
@@ -71,9 +71,9 @@ class Journal:
     @classmethod
     def of_path(cls, path: Path) -> Journal | None:
         """Return the journal in a file of this name, or None where it is the name of something else."""
-        if not path.name.endswith(SUFFIX):
+        if not path.name.endswith(JOURNAL_SUFFIX):
             return None
-        source, _, key = path.name[1 : -len(SUFFIX)].partition("-")
+        source, _, key = path.name[1 : -len(JOURNAL_SUFFIX)].partition("-")
         return cls(path.parent, source, key)
 
     def read(self, total: int) -> Progress | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import Timeout
 
+from pggan_kit.data.build_journal import JOURNAL_SUFFIX
 from pggan_kit.data.level_files import list_sources, read_description
-from pggan_kit.errors import DataError, did_you_mean
+from pggan_kit.errors import DataError, did_you_mean, suggest
 from pggan_kit.system import locks
 from pggan_kit.system.files import is_unfinished
 
@@ -67,7 +68,7 @@ def _describe(place: Path, name: str, files: Sequence[Path]) -> Copies:
             status = path.stat()
             total += status.st_size
             last_used = max(last_used, status.st_mtime)
-        if path.suffix != ".json" and not path.name.endswith(".journal.part"):
+        if path.suffix != ".json" and not path.name.endswith(JOURNAL_SUFFIX):
             continue
 
         about = read_description(path)
@@ -107,17 +108,12 @@ def choose_copies(copies: Sequence[Copies], names: Sequence[str], older_than: fl
     for name in names:
         if name not in known:
             raise DataError(
-                f"there are no resized copies {name}{_suggest(name, list(known))}: `pggan-kit data list` shows all"
+                f"there are no resized copies {name}{suggest(did_you_mean(name, known))}: `pggan-kit data list` shows all"
             )
     chosen = [one for one in copies if not names or one.name in names]
     if older_than is None:
         return chosen
     return [one for one in chosen if one.last_used < time.time() - older_than * DAY_SECONDS]
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    nearest = did_you_mean(name, known)
-    return f" (did you mean {nearest}?)" if nearest else ""
 
 
 def remove_copies(folder: Path, name: str) -> bool:
@@ -160,11 +156,6 @@ def _remove_unused(place: Path, name: str) -> bool:
                     stack.callback(os.close, descriptor)
 
         # Images first: without them, all that is left of a level counts as nothing.
-        order: Callable[[Path], bool] = _is_beside_images
-        for path in sorted(files, key=order):
+        for path in sorted(files, key=lambda path: not path.name.endswith(".images.npy")):
             path.unlink(missing_ok=True)
     return True
-
-
-def _is_beside_images(path: Path) -> bool:
-    return not path.name.endswith(".images.npy")
