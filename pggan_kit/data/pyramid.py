@@ -75,6 +75,7 @@ class Pyramid:
         dataset: Full-size images.
         settings: Filter, cache folder and number of threads.
         sizes: (height, width) of each level.
+        fingerprint: Fingerprint of the data set, where it is known. None to ask the data set for it.
 
     Attributes:
         levels: Levels by size.
@@ -85,11 +86,13 @@ class Pyramid:
             cannot be written.
     """
 
-    def __init__(self, dataset: Dataset, settings: DataSettings, sizes: Iterable[Size]) -> None:
+    def __init__(
+        self, dataset: Dataset, settings: DataSettings, sizes: Iterable[Size], fingerprint: str | None = None
+    ) -> None:
         if len(dataset) == 0:
             raise DataError("the data set holds no images")
         self.folder = cache_folder(settings.cache) / "pyramids"
-        self.fingerprint = dataset.fingerprint()
+        self.fingerprint = dataset.fingerprint() if fingerprint is None else fingerprint
         # Checkpoints note it, and one that notes something else could not be loaded.
         if type(self.fingerprint) is not str:
             raise PluginError(
