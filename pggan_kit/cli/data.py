@@ -64,7 +64,7 @@ def data_list(cache: Path | None, as_json: bool) -> None:
     """List the resized copies in the cache folder: whose they are, how large, and when they were last used."""
     from rich.table import Table
 
-    from pggan_kit.data.cached_copies import list_copies
+    from pggan_kit.data.cached_copies import format_size, list_copies
     from pggan_kit.system.cache import cache_folder
 
     folder = cache_folder(cache)
@@ -102,7 +102,7 @@ def data_prune(
 
     Copies that a process uses or makes stay. What is needed again is made again.
     """
-    from pggan_kit.data.cached_copies import choose_copies, list_copies, remove_copies
+    from pggan_kit.data.cached_copies import choose_copies, format_size, list_copies, remove_copies
     from pggan_kit.system.cache import cache_folder
 
     if remove_all and (names or older_than is not None):
@@ -124,13 +124,3 @@ def data_prune(
         print_json({"removed": [asdict(one) for one in removed], "kept": [asdict(one) for one in kept]})
     elif not removed and not kept:
         out.print(f"nothing to remove in {folder}", **PLAIN)
-
-
-def format_size(count: int) -> str:
-    """Return bytes in short: `950 B`, `12.8 MiB`, `23.1 GiB`."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} TiB"

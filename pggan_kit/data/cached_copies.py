@@ -159,3 +159,13 @@ def _remove_unused(place: Path, name: str) -> bool:
         for path in sorted(files, key=lambda path: not path.name.endswith(".images.npy")):
             path.unlink(missing_ok=True)
     return True
+
+
+def format_size(count: int) -> str:
+    """Return bytes in short: `950 B`, `12.8 MiB`, `23.1 GiB`."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"
