@@ -6,12 +6,15 @@ import hashlib
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pggan_kit.cli.base import PATH, add_experiment_options, escape_text, json_option, main, out, print_json
 from pggan_kit.errors import UserError
+
+if TYPE_CHECKING:
+    from pggan_kit.data.cached_copies import Copies
 
 PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
 """How lines with paths are printed: as they are."""
@@ -112,8 +115,8 @@ def data_prune(
 
     # In the order of the list, and each is checked again at the moment when it is removed.
     folder = cache_folder(cache)
-    removed = []
-    kept = []
+    removed: list[Copies] = []
+    kept: list[Copies] = []
     for one in choose_copies(list_copies(folder), names, older_than):
         gone = remove_copies(folder, one.name)
         (removed if gone else kept).append(one)

@@ -45,7 +45,7 @@ class Progress:
         if not isinstance(self.skipped, list) or not all(isinstance(reason, str) for reason in self.skipped):
             return False
         whole = self.images == self.rows + len(self.skipped)
-        return whole and 0 < self.rows and self.images <= total and max(self.enlarged, self.reused) <= self.rows
+        return whole and self.rows > 0 and self.images <= total and max(self.enlarged, self.reused) <= self.rows
 
 
 class Journal:

@@ -107,9 +107,8 @@ def choose_copies(copies: Sequence[Copies], names: Sequence[str], older_than: fl
     known = {one.name: one for one in copies}
     for name in names:
         if name not in known:
-            raise DataError(
-                f"there are no resized copies {name}{suggest(did_you_mean(name, known))}: `pggan-kit data list` shows all"
-            )
+            meant = suggest(did_you_mean(name, known))
+            raise DataError(f"there are no resized copies {name}{meant}: `pggan-kit data list` shows all")
     chosen = [one for one in copies if not names or one.name in names]
     if older_than is None:
         return chosen

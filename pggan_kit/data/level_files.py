@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -88,7 +87,6 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "dataset": type(dataset).__name__,
         "location": str(getattr(dataset, "location", "")),
         "images": len(dataset),
-        "built": time.time(),
     }
 
 
@@ -129,7 +127,7 @@ class ReusableRows:
         self._shapes = shapes
         self._first = next(iter(rows))
         found = np.stack(list(rows.values()))
-        self._reusable = (found >= 0).all(0)
+        self._reusable: np.ndarray = np.all(found >= 0, axis=0)
 
     def count(self) -> int:
         """Return the number of pictures of which all sizes are there."""

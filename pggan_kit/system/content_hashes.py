@@ -79,11 +79,14 @@ def hash_files(folder: Path, names: Sequence[str]) -> list[str]:
     digests: list[str] = []
     parts = _split(names, kept)
     place_of_all = folder / names[0] if len(names) == 1 else folder
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), thread_name_prefix="hashes") as pool:
-        with report_activity(f"hashing the contents of {place_of_all}", len(names), "files") as activity:
-            for some in pool.map(hash_some, parts):
-                digests += some
-                activity.advance(len(some))
+    what = f"hashing the contents of {place_of_all}"
+    with (
+        ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), thread_name_prefix="hashes") as pool,
+        report_activity(what, len(names), "files") as activity,
+    ):
+        for some in pool.map(hash_some, parts):
+            digests += some
+            activity.advance(len(some))
     if fresh:
         _keep(place, {**kept, **fresh})
     return digests

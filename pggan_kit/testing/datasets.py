@@ -122,7 +122,7 @@ class DatasetSuite(Suite):
         are_texts = len(texts) == len(dataset) and all(isinstance(text, str) for text in texts)
         require(are_texts, f"row_fingerprints() has not one text for each of {len(dataset)} images")
         require(
-            texts == list(self.make().row_fingerprints()),  # type: ignore[attr-defined]
+            texts == list(self.make().row_fingerprints()),
             "row_fingerprints() differs from object to object for the same data: no image would be found again",
         )
         image_of: dict[str, int] = {}

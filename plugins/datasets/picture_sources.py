@@ -137,9 +137,9 @@ class ZipSource:
         return self._read(name, LARGEST_FILE)
 
     def hash_pictures(self) -> list[str]:
-        """Return the SHA-256 of what each picture is unpacked to, or `UNREADABLE`; each version of the ZIP is read once.
+        """Return the SHA-256 of what each picture is unpacked to, or `UNREADABLE`.
 
-        A ZIP thus has the hashes of the folder that it was made from.
+        Each version of the ZIP is read once. A ZIP thus has the hashes of the folder that it was made from.
         """
 
         def hash_contents() -> str:

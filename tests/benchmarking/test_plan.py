@@ -280,7 +280,7 @@ def test_the_resized_copies_are_shown(
     assert [row["copies_hours"] for row in rows] == pytest.approx([0.5 / 16, 0.5 * 3 / 16, 0.5 * 12 / 16])
     assert asked[0][2] == [(4, 4), (8, 8), (16, 16)]
     shown = " ".join(cli("plan", config, "--plugin", stub).output.split())
-    assert "resized copies of the data: 16 MiB on disk; making them, where they are not there yet, takes 30 min" in shown
+    assert "resized copies of the data: 16 MiB on disk; making them, where they are not there yet, takes 30 m" in shown
 
 
 def test_the_age_of_the_average_is_shown(tiny: Callable[..., str], cli: Cli, stub: str, costs: None) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,8 +151,7 @@ def test_what_was_stopped_is_listed_and_removed(cli: Cli, cache: Path) -> None:
         return read(i)
 
     source.image = image  # type: ignore[method-assign]
-    with warnings.catch_warnings(), pytest.raises(KeyboardInterrupt):
-        warnings.simplefilter("ignore")
+    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="stopped"):
         open_data(source, DataSettings(workers=1), [(3, 3)], 0)
     (one,) = list_with(cli)
     assert (one["dataset"], one["images"], one["sizes"]) == ("ArrayDataset", 200, [])
