@@ -232,10 +232,11 @@ class Prepared:
 
 
 def _open_data(dataset: Dataset, settings: DataSettings, stages: Sequence[Stage], seed: int) -> Data:
-    """Open a data set. Rank 0 hashes its contents first, and the others find most hashes in the cache."""
+    """Open a data set. Rank 0 alone looks at all of its files: the others read the same resized copies."""
+    fingerprint = None
     if distributed.world_size() > 1:
-        distributed.run_on_rank_0(dataset.fingerprint)
-    return open_data(dataset, settings, stages, seed)
+        fingerprint = distributed.run_on_rank_0(dataset.fingerprint)
+    return open_data(dataset, settings, stages, seed, fingerprint)
 
 
 def prepare(

@@ -21,6 +21,9 @@ from pggan_kit.benchmarking.flops import count_forward_calls, sum_flops
 from pggan_kit.benchmarking.rig import Rig, has_fade
 from pggan_kit.benchmarking.timing import time_calls
 from pggan_kit.components import Average
+from pggan_kit.data.build_estimate import estimate_build
+from pggan_kit.data.cached_copies import format_size
+from pggan_kit.experiment import Experiment
 from pggan_kit.growth.averages import PowerAverage, list_names
 from pggan_kit.growth.learning import list_planned_parts
 from pggan_kit.growth.moving_settings import list_moving_settings
@@ -78,7 +81,9 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         `average_before_stage` and `average_before_fade_end` (the share of the averaged generator's weight, at the
         stage's end, that stems from before the stage and from before its fade's end, of the first average; None where
         the stage spends no images or has no fade), `averages_before_stage` (the former of each average, by name), and
-        `snapshots_mib` (what is kept of power-function averages in the stage). Warnings name statistics over one
+        `snapshots_mib` (what is kept of power-function averages in the stage), `copies_mib` (the resized copies of the
+        data at this size, on disk) and `copies_hours` (its share, by bytes, of the time that making them takes, unless
+        they are in the cache already; an estimate from a few images). Warnings name statistics over one
         sample, and averages that remember too much.
 
     Raises:
@@ -93,6 +98,8 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
     for line in prepared.list_warnings(schedule):
         warnings.warn(line, stacklevel=2)
 
+    copies = _estimate_copies(experiment, schedule.stages)
+
     rows: list[dict[str, Any]] = []
     largest: tuple[Cost, dict[str, Any]] | None = None
     for stage in track_items(schedule.stages, "measuring", len(schedule.stages), "stages"):
@@ -104,6 +111,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         row["growth"] = _list_learning_parts(prepared, stage, schedule)
         row |= _describe_average([age for age in ages if age.stage == stage])
         row["moving_settings"] = _list_values_of_moving_settings(prepared, stage, schedule)
+        row |= copies[stage.index]
         row["snapshots_mib"] = _compute_snapshots_mib(experiment.averages, schedule, row)
 
         # Measure the stage if there is time, else extrapolate from the last that was measured.
@@ -222,12 +230,20 @@ def _build_caption(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(
         [
             total,
+            _describe_copies(rows),
             *_describe_averages(rows),
             *_describe_moving_settings(rows),
             *_describe_groups(rows),
             *_describe_learning(rows),
         ]
     )
+
+
+def _describe_copies(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a line about the resized copies of the data."""
+    size = format_size(int(sum(row["copies_mib"] for row in rows) * 2**20))
+    duration = format_duration(sum(row["copies_hours"] for row in rows) * 3600)
+    return f"resized copies of the data: {size} on disk; making them, where they are not there yet, takes {duration}"
 
 
 def _describe_averages(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -385,6 +401,20 @@ def _describe_average(ages: Sequence[AverageAge]) -> dict[str, Any]:
         row = {"average_before_stage": ages[0].before_stage, "average_before_fade_end": ages[0].before_fade_end}
     row["averages_before_stage"] = {age.name: age.before_stage for age in ages}
     return row
+
+
+def _estimate_copies(experiment: Experiment, stages: Sequence[Stage]) -> dict[int, dict[str, float]]:
+    """Return the MiB on disk and the hours of making them, by stage; stages of equal sizes share their copies."""
+    sizes = [(stage.height, stage.width) for stage in stages]
+    estimate = estimate_build(experiment.dataset, experiment.data, sizes)
+    total = sum(estimate.bytes.values())
+    left = dict(estimate.bytes)
+    copies = {}
+    for stage, size in zip(stages, sizes, strict=True):
+        own = left.pop(size, 0)
+        hours = estimate.seconds / 3600 * own / total
+        copies[stage.index] = {"copies_mib": own / 2**20, "copies_hours": hours}
+    return copies
 
 
 def _compute_snapshots_mib(averages: Sequence[Average], schedule: Schedule, row: Mapping[str, Any]) -> float:

@@ -1,14 +1,20 @@
-"""The command group `data`, which makes resized copies of data sets."""
+"""The command group `data`, which makes resized copies of data sets, lists them and removes them."""
 
 from __future__ import annotations
 
 import hashlib
+import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pggan_kit.cli.base import PATH, add_experiment_options, main, out
+from pggan_kit.cli.base import PATH, add_experiment_options, escape_text, json_option, main, out, print_json
+from pggan_kit.errors import UserError
+
+if TYPE_CHECKING:
+    from pggan_kit.data.cached_copies import Copies
 
 PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
 """How lines with paths are printed: as they are."""
@@ -46,3 +52,78 @@ def data_build(config: Path, sheets: Path | None, bindings: tuple[str, ...], plu
     sizes = [(stage.height, stage.width) for stage in schedule.stages]
     for path in write_sheets(pyramid, sizes, sheets):
         out.print(f"look at {path}", **PLAIN)
+
+
+cache_option = click.option(
+    "--cache", type=PATH, help="Cache folder, as data.cache. Default: $PGGAN_KIT_CACHE, or else ~/.cache/pggan_kit."
+)
+"""Option of commands that look into the cache folder without a config."""
+
+
+@data.command("list")
+@cache_option
+@json_option
+def data_list(cache: Path | None, as_json: bool) -> None:
+    """List the resized copies in the cache folder: whose they are, how large, and when they were last used."""
+    from rich.table import Table
+
+    from pggan_kit.data.cached_copies import format_size, list_copies
+    from pggan_kit.system.cache import cache_folder
+
+    folder = cache_folder(cache)
+    copies = list_copies(folder)
+    if as_json:
+        print_json([asdict(one) for one in copies])
+        return
+    if not copies:
+        out.print(f"no resized copies in {folder}", **PLAIN)
+        return
+
+    shown = Table("name", "data set", "images", "sizes", "size on disk", "last used", "")
+    for one in copies:
+        notes = [note for note, holds in (("in use", one.in_use), ("unfinished", one.unfinished)) if holds]
+        images = "?" if one.images is None else f"{one.images:,}"
+        day = time.strftime("%Y-%m-%d", time.localtime(one.last_used))
+        cells = (one.dataset or "?", images, ", ".join(one.sizes), format_size(one.bytes), day, ", ".join(notes))
+        shown.add_row(one.name, *(escape_text(cell) for cell in cells))
+    out.print(shown)
+    out.print(f"{format_size(sum(one.bytes for one in copies))} in {folder}", **PLAIN)
+
+
+@data.command("prune")
+@click.argument("names", nargs=-1)
+@click.option(
+    "--older-than", type=click.IntRange(0, 100_000), metavar="DAYS", help="Remove what was not used for so many days."
+)
+@click.option("--all", "remove_all", is_flag=True, help="Remove all.")
+@cache_option
+@json_option
+def data_prune(
+    names: tuple[str, ...], older_than: int | None, remove_all: bool, cache: Path | None, as_json: bool
+) -> None:
+    """Remove resized copies from the cache folder: those of these NAMES, as `data list` shows them, or all old ones.
+
+    Copies that a process uses or makes stay. What is needed again is made again.
+    """
+    from pggan_kit.data.cached_copies import choose_copies, format_size, list_copies, remove_copies
+    from pggan_kit.system.cache import cache_folder
+
+    if remove_all and (names or older_than is not None):
+        raise UserError("--all removes all resized copies: leave it out, or the names and --older-than")
+    if not (names or remove_all or older_than is not None):
+        raise UserError("say what to remove: names that `pggan-kit data list` shows, --older-than DAYS, or --all")
+
+    # In the order of the list, and each is checked again at the moment when it is removed.
+    folder = cache_folder(cache)
+    removed: list[Copies] = []
+    kept: list[Copies] = []
+    for one in choose_copies(list_copies(folder), names, older_than):
+        gone = remove_copies(folder, one.name)
+        (removed if gone else kept).append(one)
+        if not as_json:
+            verb = "removed" if gone else "kept, as it is in use:"
+            out.print(f"{verb} {one.name} {one.dataset or '?'}, {format_size(one.bytes)}", **PLAIN)
+    if as_json:
+        print_json({"removed": [asdict(one) for one in removed], "kept": [asdict(one) for one in kept]})
+    elif not removed and not kept:
+        out.print(f"nothing to remove in {folder}", **PLAIN)

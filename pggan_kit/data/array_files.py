@@ -18,7 +18,7 @@ import numpy as np
 
 from pggan_kit.errors import DataError
 from pggan_kit.system import locks
-from pggan_kit.system.files import UNFINISHED
+from pggan_kit.system.files import UNFINISHED, open_regular
 
 READS_AT_ONCE = 8
 """Number of rows that are read from a file at the same time; disks answer several requests as fast as one."""
@@ -34,23 +34,46 @@ class ArrayWriter:
         path: The file. Until `commit`, an older file stays in its place.
         dtype: Type of the numbers.
         shape: Shape of a row.
+        token: Part of the temporary file's name: who knows it can go on with the file. None for a random one.
+        rows: Number of rows that the temporary file holds already, as `can_go_on` said; what is beyond them is removed.
+
+    Attributes:
+        keeps: Whether the temporary file stays where the block ends without `commit`.
 
     Raises:
         DataError: The disk is full or the folder cannot be written; raised by each method.
     """
 
-    def __init__(self, path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, path: Path, dtype: type[np.generic], shape: tuple[int, ...], token: str | None = None, rows: int = 0
+    ) -> None:
+        self.keeps = False
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
+        self._temporary = path.with_name(f".{path.name}.{token or secrets.token_hex(8)}{UNFINISHED}")
         self._dtype = np.dtype(dtype)
         self._shape = shape
-        self._rows = 0
+        self._rows = rows
         self._file: BinaryIO
+
+    def can_go_on(self) -> bool:
+        """Return whether the temporary file holds `rows` rows of this kind."""
+        try:
+            with open_regular(self._temporary) as file:
+                header = file.read(len(self._encode_header(0)))
+                size = os.fstat(file.fileno()).st_size
+        except OSError:
+            return False
+        return header == self._encode_header(0) and size >= self._count_bytes()
 
     def __enter__(self) -> ArrayWriter:
         with explain_disk_errors(self._path.parent):
-            self._file = open(self._temporary, "xb")
-            self._file.write(self._encode_header())
+            if self._rows:
+                self._file = open(self._temporary, "r+b")
+                self._file.truncate(self._count_bytes())
+                self._file.seek(0, os.SEEK_END)
+            else:
+                self._file = open(self._temporary, "xb")
+                self._file.write(self._encode_header(0))
         return self
 
     def append(self, rows: np.ndarray) -> None:
@@ -60,6 +83,12 @@ class ArrayWriter:
         with explain_disk_errors(self._path.parent):
             self._file.write(np.ascontiguousarray(rows).data)
         self._rows += len(rows)
+
+    def sync(self) -> None:
+        """Return when all rows are safely on the disk."""
+        with explain_disk_errors(self._path.parent):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def commit(self) -> None:
         """Put the file in its place, once it is safely on the disk.
@@ -72,10 +101,8 @@ class ArrayWriter:
         with explain_disk_errors(self._path.parent):
             # Now the number of rows is known.
             self._file.seek(0)
-            self._file.write(self._encode_header())
-
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._file.write(self._encode_header(self._rows))
+            self.sync()
             self._file.close()
             os.replace(self._temporary, self._path)
 
@@ -84,13 +111,18 @@ class ArrayWriter:
     ) -> None:
         with suppress(OSError):  # what is still buffered may not fit the disk, which an error has reported already
             self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        if not self.keeps:
+            self._temporary.unlink(missing_ok=True)
 
-    def _encode_header(self) -> bytes:
+    def _count_bytes(self) -> int:
+        """Return the bytes of the file with its rows."""
+        return len(self._encode_header(0)) + self._rows * math.prod(self._shape) * self._dtype.itemsize
+
+    def _encode_header(self, rows: int) -> bytes:
         """Return the header of an .npy file, of the same length for any number of rows."""
         # NumPy leaves room for a row count of any length, so that it can be filled in at the end.
         buffer = io.BytesIO()
-        fields = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._rows, *self._shape)}
+        fields = {"descr": self._dtype.str, "fortran_order": False, "shape": (rows, *self._shape)}
         np.lib.format.write_array_header_1_0(buffer, fields)
         return buffer.getvalue()
 
@@ -120,7 +152,7 @@ class RowReader:
     """
 
     def __init__(self, array: np.ndarray) -> None:
-        mapped = _find_map(array)
+        mapped = find_map(array)
         assert mapped is not None and mapped.filename is not None
         self._path = Path(mapped.filename)
         self._offset = mapped.offset
@@ -139,7 +171,7 @@ class RowReader:
     @staticmethod
     def can_read(array: np.ndarray) -> bool:
         """Return whether an array is a whole file, on a system that reads at any place of a file."""
-        mapped = _find_map(array)
+        mapped = find_map(array)
         return hasattr(os, "preadv") and mapped is not None and mapped.shape == array.shape
 
     def take(self, rows: np.ndarray) -> np.ndarray:
@@ -173,7 +205,7 @@ class RowReader:
             done += count
 
 
-def _find_map(array: np.ndarray) -> np.memmap | None:
+def find_map(array: np.ndarray) -> np.memmap | None:
     """Return the memory map that an array is a view of; None where it is none."""
     base: object = array
     while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import secrets
 import shutil
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,12 +21,24 @@ from PIL import Image
 from pggan_kit.components import Dataset
 from pggan_kit.data.area_means import average_areas
 from pggan_kit.data.array_files import ArrayWriter, explain_disk_errors, lock_file, open_array
+from pggan_kit.data.build_journal import Journal, Progress
+from pggan_kit.data.level_files import (
+    ROW_WORDS,
+    SOURCE_DIGITS,
+    LevelFiles,
+    ReusableRows,
+    describe_dataset,
+    digest_rows,
+    find_reusable_rows,
+    read_description,
+)
 from pggan_kit.data.settings import FILTERS, DataSettings
-from pggan_kit.errors import DataError, PluginError, SkipImage
+from pggan_kit.errors import DataError, PluginError, SkipImage, UserError
 from pggan_kit.schedule import Size
-from pggan_kit.system.activities import report_activity
+from pggan_kit.system.activities import Activity, report_activity
 from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.files import UNFINISHED
+from pggan_kit.system.locks import InUseError
 
 FORMAT = 2
 """Number in every file's key: raise it when the same source, filter and size would give other bytes than before."""
@@ -62,6 +75,7 @@ class Pyramid:
         dataset: Full-size images.
         settings: Filter, cache folder and number of threads.
         sizes: (height, width) of each level.
+        fingerprint: Fingerprint of the data set, where it is known. None to ask the data set for it.
 
     Attributes:
         levels: Levels by size.
@@ -72,11 +86,13 @@ class Pyramid:
             cannot be written.
     """
 
-    def __init__(self, dataset: Dataset, settings: DataSettings, sizes: Iterable[Size]) -> None:
+    def __init__(
+        self, dataset: Dataset, settings: DataSettings, sizes: Iterable[Size], fingerprint: str | None = None
+    ) -> None:
         if len(dataset) == 0:
             raise DataError("the data set holds no images")
         self.folder = cache_folder(settings.cache) / "pyramids"
-        self.fingerprint = dataset.fingerprint()
+        self.fingerprint = dataset.fingerprint() if fingerprint is None else fingerprint
         # Checkpoints note it, and one that notes something else could not be loaded.
         if type(self.fingerprint) is not str:
             raise PluginError(
@@ -85,7 +101,7 @@ class Pyramid:
             )
         self._dataset = dataset
         self._settings = settings
-        self._source = _digest(self.fingerprint)[:16]
+        self._source = _digest(self.fingerprint)[:SOURCE_DIGITS]
 
         # The folder is touched only where a level is missing: a complete cache may be read-only for this user.
         distinct_sizes = list(dict.fromkeys(sizes))
@@ -96,11 +112,13 @@ class Pyramid:
         if len(self.levels) < len(distinct_sizes):
             raise DataError(f"files were removed from {self.folder} while they were built: start again")
 
-    def _name_files(self, size: Size) -> tuple[Path, Path]:
-        """Return the paths of the images and of the labels at a size."""
-        key = _digest(FORMAT, self.fingerprint, self._settings.filter, *size)
-        stem = f"{self._source}-{key}"
-        return self.folder / f"{stem}.images.npy", self.folder / f"{stem}.labels.npy"
+    def _name_level(self, size: Size, filter: str) -> str:
+        """Return what the names of a level's files begin with."""
+        return f"{self._source}-{_digest(FORMAT, self.fingerprint, filter, *size)}"
+
+    def _name_files(self, size: Size) -> LevelFiles:
+        """Return the paths of the files of a size."""
+        return LevelFiles.of_stem(self.folder, self._name_level(size, self._settings.filter))
 
     def _open_levels(self, sizes: Iterable[Size]) -> dict[Size, Level]:
         """Return the levels that are complete in the cache, by size."""
@@ -113,17 +131,28 @@ class Pyramid:
 
     def _open_level(self, size: Size) -> Level | None:
         """Return the level of a size, or None where it is not complete in the cache."""
-        images_path, labels_path = self._name_files(size)
-        images = open_array(images_path, np.uint8, 4)
+        files = self._name_files(size)
+        images = open_array(files.images, np.uint8, 4)
         if images is None or images.shape[2:] != size or not 1 <= len(images) <= len(self._dataset):
             return None
-        if not self._dataset.classes:
-            return Level(images, None)
+        labels = None
+        if self._dataset.classes:
+            mapped = open_array(files.labels, np.int64, 1)
+            if mapped is None or len(mapped) != len(images):
+                return None
+            labels = np.array(mapped)
 
-        labels = open_array(labels_path, np.int64, 1)
-        if labels is None or len(labels) != len(images):
+        # From now on `data prune` leaves it alone, unless it was faster.
+        files.describe(self._describe_level(size))
+        try:
+            files.keep_while_used(images, files.use())
+        except InUseError:
             return None
-        return Level(images, np.array(labels))
+        return Level(images, labels) if files.images.exists() else None
+
+    def _describe_level(self, size: Size) -> dict[str, Any]:
+        """Return what is written beside a level."""
+        return {**describe_dataset(self._dataset), "format": FORMAT, "filter": self._settings.filter, "size": size}
 
     def _build_missing(self, sizes: Sequence[Size]) -> None:
         """Build the levels that the cache lacks, unless another process is building them."""
@@ -136,55 +165,168 @@ class Pyramid:
                 lock = lock_file(self.folder / f"{self._source}.lock", lambda: until_locked.enter_context(waiting))
                 locked = stack.enter_context(lock)
 
-            # No other process writes now: temporary files are those of processes that were killed.
-            if locked:
-                for leftover in self.folder.glob(f".{self._source}-*{UNFINISHED}"):
-                    leftover.unlink(missing_ok=True)
-
             # Another process may have built levels while this one waited.
             levels = self._open_levels(sizes)
             missing = [size for size in sizes if size not in levels]
+            if locked:
+                self._remove_leftovers()
             if missing:
-                self._build(missing)
+                self._build(missing, locked)
 
-    def _build(self, sizes: Sequence[Size]) -> None:
-        """Build the levels of some sizes in one pass over the images."""
+    def _remove_leftovers(self) -> None:
+        """Remove the temporary files of processes that were killed, but for builds that can be gone on with."""
+        leftovers = set(self.folder.glob(f".{self._source}-*{UNFINISHED}"))
+        kept: set[Path] = set()
+        for path in leftovers:
+            journal = Journal.of_path(path)
+            if journal is None:
+                continue
+            if journal.read(len(self._dataset)) is not None and not self._has_levels_of(read_description(path)):
+                kept |= {other for other in leftovers if journal.owns(other)}
+        for leftover in leftovers - kept:
+            leftover.unlink(missing_ok=True)
+
+    def _has_levels_of(self, description: Mapping[str, Any]) -> bool:
+        """Return whether the levels that another build was to make are there, or cannot be made from its files."""
+        filter = description.get("filter")
+        sizes = description.get("sizes")
+        if description.get("format") != FORMAT or not isinstance(filter, str) or not isinstance(sizes, list):
+            return True
+        levels = (LevelFiles.of_stem(self.folder, self._name_level(tuple(size), filter)) for size in sizes)
+        return all(files.images.exists() for files in levels)
+
+    def _build(self, sizes: Sequence[Size], locked: bool) -> None:
+        """Build the levels of some sizes in one pass over the images, which may go on from where another one ended.
+
+        Args:
+            sizes: The sizes.
+            locked: Whether no other process builds levels of this data set: only then can a later one go on.
+        """
         total = len(self._dataset)
         channels = find_image_channels(self._dataset)
-        self._check_space(total * channels * _count_pixels(sizes))
+        digests = digest_rows(self._dataset)
+        journal, writers = self._begin_or_go_on(sizes, channels, digests is not None, locked)
+        progress = journal.progress
+        self._check_space((total - progress.images) * channels * _count_pixels(sizes))
+        reusable = None
+        if digests is not None:
+            reusable = find_reusable_rows(self.folder, sizes, self._settings.filter, FORMAT, channels, digests)
+        self._say_what_is_there(progress, reusable, sizes)
         listed = ", ".join(f"{height}x{width}" for height, width in sizes)
-        what = f"resizing images to {listed}"
-        skipped: list[str] = []
-        enlarged = 0
 
-        # Files that are left before their commit are removed by the stack.
+        # Files that are left before their commit are removed by the stack, unless another process can go on with them.
+        resizer = _Resizer(self._dataset, sizes, channels, self._settings.filter, digests, reusable)
         with ExitStack() as stack:
-            image_writers = {}
-            label_writers = {}
-            for size in sizes:
-                images_path, labels_path = self._name_files(size)
-                label_writers[size] = stack.enter_context(ArrayWriter(labels_path, np.int64, ()))
-                image_writers[size] = stack.enter_context(ArrayWriter(images_path, np.uint8, (channels, *size)))
-            activity = stack.enter_context(report_activity(what, total))
+            for writer in writers.list_all():
+                stack.enter_context(writer)
+            with report_activity(f"resizing images to {listed}", total) as activity:
+                if progress.images:
+                    activity.advance(progress.images)
+                with self._keep_when_stopped(journal, writers):
+                    progress = self._resize_all(resizer, writers, journal, progress, activity)
+            self._commit(writers)
+        journal.remove()
+        self._warn(progress.skipped, progress.enlarged, sizes)
 
-            # Threads resize, and this one writes in the data set's order.
-            resizer = _Resizer(self._dataset, sizes, channels, self._settings.filter)
-            for chunk in _run_in_order(resizer.resize_chunk, resizer.split(), self._settings.count_threads()):
-                for size in sizes:
-                    image_writers[size].append(chunk.images[size])
-                    label_writers[size].append(chunk.labels)
-                skipped += chunk.skipped
-                enlarged += chunk.enlarged
-                activity.advance(len(chunk.labels) + len(chunk.skipped))
+    def _resize_all(
+        self, resizer: _Resizer, writers: _Writers, journal: Journal, progress: Progress, activity: Activity
+    ) -> Progress:
+        """Resize and write all images from where a build stands on, and return its progress at the end."""
+        # Threads resize, and this one writes in the data set's order.
+        chunks = resizer.split(progress.images)
+        for chunk in _run_in_order(resizer.resize_chunk, chunks, self._settings.count_threads()):
+            writers.append(chunk)
+            # Where a signal ends this before the next line, the chunk is made again: rows beyond the journal's are cut.
+            progress = chunk.add_to(progress)
+            journal.progress = progress
+            if journal.is_due():
+                writers.sync()
+                journal.write()
+            activity.advance(len(chunk.labels) + len(chunk.skipped))
 
-            # Labels first: images in their place are the sign that both are there, and are of one build. Damaged ones
-            # that might look whole beside other labels go before.
-            with explain_disk_errors(self.folder):
-                for size in sizes:
-                    self._name_files(size)[0].unlink(missing_ok=True)
-            for writer in (*label_writers.values(), *image_writers.values()):
-                writer.commit()
-        self._warn(skipped, enlarged, sizes)
+        # The files only need their names then: a kill in the middle of that is unlikely.
+        writers.sync()
+        return progress
+
+    def _begin_or_go_on(
+        self, sizes: Sequence[Size], channels: int, has_rows: bool, locked: bool
+    ) -> tuple[Journal, _Writers]:
+        """Return the journal of a build, which knows how far it is, and writers that stand there."""
+        files = {size: self._name_files(size) for size in sizes}
+        filter = self._settings.filter
+        key = _digest(FORMAT, self.fingerprint, filter, channels, has_rows, *itertools.chain(*sizes))[:16]
+        if not locked:
+            key = secrets.token_hex(8)
+        about = {**describe_dataset(self._dataset), "format": FORMAT, "filter": filter, "sizes": list(sizes)}
+        journal = Journal(self.folder, self._source, key, about)
+        progress = journal.read(len(self._dataset))
+        if progress is not None:
+            writers = _Writers(files, channels, has_rows, key, progress.rows)
+            if all(writer.can_go_on() for writer in writers.list_all()):
+                journal.progress = progress
+                return journal, writers
+
+        # Nothing is there, or less than the journal says.
+        for leftover in self.folder.glob(f".{self._source}-*{UNFINISHED}"):
+            if journal.owns(leftover):
+                leftover.unlink(missing_ok=True)
+        return journal, _Writers(files, channels, has_rows, key, 0)
+
+    def _say_what_is_there(self, progress: Progress, reusable: ReusableRows | None, sizes: Sequence[Size]) -> None:
+        """Say that a build goes on, and how many images need not be read again."""
+        total = len(self._dataset)
+        if progress.images:
+            warnings.warn(
+                f"going on with the resized copies at picture {progress.images:,} of {total:,}: an earlier process "
+                "stopped there",
+                stacklevel=2,
+            )
+        if reusable is not None and reusable.count():
+            warnings.warn(
+                f"resized copies of {reusable.count():,} of {total:,} images are taken from those of an earlier "
+                f"version of the data: only the other {total - reusable.count():,} are read",
+                stacklevel=2,
+            )
+
+    @contextmanager
+    def _keep_when_stopped(self, journal: Journal, writers: _Writers) -> Iterator[None]:
+        """Keep what a build has made where a signal or an unforeseen error ends the block, and say so.
+
+        A user's error, such as a full disk, leaves nothing: what is corrected is another data set, or another folder.
+        """
+        try:
+            yield
+        except UserError:
+            journal.remove()
+            raise
+        except BaseException:
+            if journal.progress.rows:
+                for writer in writers.list_all():
+                    writer.keeps = True
+                writers.sync()
+                journal.write()
+                warnings.warn(
+                    f"stopped: the resized copies of {journal.progress.images:,} of {len(self._dataset):,} images are "
+                    f"kept in {self.folder}, and the next start goes on from there",
+                    stacklevel=2,
+                )
+            raise
+
+    def _commit(self, writers: _Writers) -> None:
+        """Put all files of a build in their places."""
+        # Images last: those in their place are the sign that all is there, and is of one build. Damaged ones that
+        # might look whole beside other labels go before.
+        with explain_disk_errors(self.folder):
+            for size in writers.images:
+                files = self._name_files(size)
+                files.images.unlink(missing_ok=True)
+                files.rows.unlink(missing_ok=True)
+                files.about.unlink(missing_ok=True)
+        for size in writers.images:
+            self._name_files(size).describe(self._describe_level(size))
+        for writer in writers.list_all():
+            writer.keeps = False
+            writer.commit()
 
     def _warn(self, skipped: Sequence[str], enlarged: int, sizes: Sequence[Size]) -> None:
         """Warn of images that were skipped or enlarged, and of what the data set noticed."""
@@ -276,14 +418,68 @@ class _ResizedChunk(NamedTuple):
     Attributes:
         images: uint8 (n, C, h, w) by size.
         labels: int64 (n,); zeros where there are none.
+        rows: uint32 (n, `ROW_WORDS`), see `LevelFiles.rows`; zeros in place of digests where there are none.
         skipped: Reason for each image that was left out.
         enlarged: Number of images that are smaller than the largest size.
+        reused: Number of images that were copied from older levels.
     """
 
     images: dict[Size, np.ndarray]
     labels: np.ndarray
+    rows: np.ndarray
     skipped: list[str]
     enlarged: int
+    reused: int
+
+    def add_to(self, progress: Progress) -> Progress:
+        """Return the progress of a build with this chunk."""
+        return Progress(
+            progress.images + len(self.labels) + len(self.skipped),
+            progress.rows + len(self.labels),
+            progress.skipped + self.skipped,
+            progress.enlarged + self.enlarged,
+            progress.reused + self.reused,
+        )
+
+
+class _Writers:
+    """The writers of all files of some levels.
+
+    Args:
+        files: Paths by size.
+        channels: Channels of the images.
+        has_rows: Whether there are digests of the rows.
+        token: What tells the temporary files of this build.
+        rows: Number of rows that they hold already.
+    """
+
+    def __init__(self, files: Mapping[Size, LevelFiles], channels: int, has_rows: bool, token: str, rows: int) -> None:
+        self.images: dict[Size, ArrayWriter] = {}
+        self._labels = []
+        self._rows = []
+        for size, paths in files.items():
+            self.images[size] = ArrayWriter(paths.images, np.uint8, (channels, *size), token, rows)
+            self._labels.append(ArrayWriter(paths.labels, np.int64, (), token, rows))
+            if has_rows:
+                self._rows.append(ArrayWriter(paths.rows, np.uint32, (ROW_WORDS,), token, rows))
+
+    def list_all(self) -> list[ArrayWriter]:
+        """Return all writers, those of images last."""
+        return [*self._labels, *self._rows, *self.images.values()]
+
+    def append(self, chunk: _ResizedChunk) -> None:
+        """Append a chunk."""
+        for size, writer in self.images.items():
+            writer.append(chunk.images[size])
+        for writer in self._labels:
+            writer.append(chunk.labels)
+        for writer in self._rows:
+            writer.append(chunk.rows)
+
+    def sync(self) -> None:
+        """Return when everything is safely on the disk."""
+        for writer in self.list_all():
+            writer.sync()
 
 
 class _Resizer:
@@ -294,45 +490,67 @@ class _Resizer:
         sizes: (height, width) of each level.
         channels: Channels that all images have.
         filter: Filter of the resizing.
+        digests: See `digest_rows`.
+        reusable: Rows of older levels that are copied instead of resized.
     """
 
-    def __init__(self, dataset: Dataset, sizes: Sequence[Size], channels: int, filter: str) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        sizes: Sequence[Size],
+        channels: int,
+        filter: str,
+        digests: np.ndarray | None = None,
+        reusable: ReusableRows | None = None,
+    ) -> None:
         self._dataset = dataset
         self._sizes = sizes
         self._channels = channels
         self._filter = filter
+        self._digests = digests
+        self._reusable = reusable
 
-    def split(self) -> Iterator[range]:
-        """Yield the image numbers of each chunk."""
+    def split(self, start: int) -> Iterator[range]:
+        """Yield the image numbers of each chunk, from one image on."""
         bytes_per_image = self._channels * _count_pixels(self._sizes)
         step = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // bytes_per_image))
         total = len(self._dataset)
-        for start in range(0, total, step):
-            yield range(start, min(total, start + step))
+        for first in range(start, total, step):
+            yield range(first, min(total, first + step))
 
     def resize_chunk(self, numbers: range) -> _ResizedChunk:
         """Return the images of some numbers at all sizes."""
         images = {size: np.empty((len(numbers), self._channels, *size), np.uint8) for size in self._sizes}
+        rows = np.zeros((len(numbers), ROW_WORDS), np.uint32)
         largest_height, largest_width = max(self._sizes)
         labels: list[int] = []
         skipped: list[str] = []
         enlarged = 0
+        reused = 0
         for i in numbers:
-            try:
-                image = self._dataset.image(i)
-            except SkipImage as error:
-                skipped.append(str(error))
-                continue
-            _check_image(image, i, self._channels)
-
             # Images that were skipped leave no gap.
-            self._resize_image(image, images, len(labels))
-            if image.shape[0] < largest_height or image.shape[1] < largest_width:
+            row = len(labels)
+            shape = None if self._reusable is None else self._reusable.copy(i, images, row)
+            if shape is not None:
+                reused += 1
+            else:
+                try:
+                    image = self._dataset.image(i)
+                except SkipImage as error:
+                    skipped.append(str(error))
+                    continue
+                _check_image(image, i, self._channels)
+                self._resize_image(image, images, row)
+                shape = image.shape[0], image.shape[1]
+
+            if shape[0] < largest_height or shape[1] < largest_width:
                 enlarged += 1
+            if self._digests is not None:
+                rows[row] = (*self._digests[i], *shape)
             labels.append(self._read_label(i))
 
-        kept = {size: rows[: len(labels)] for size, rows in images.items()}
-        return _ResizedChunk(kept, np.array(labels, np.int64), skipped, enlarged)
+        kept = {size: own[: len(labels)] for size, own in images.items()}
+        return _ResizedChunk(kept, np.array(labels, np.int64), rows[: len(labels)], skipped, enlarged, reused)
 
     def _resize_image(self, image: np.ndarray, images: dict[Size, np.ndarray], row: int) -> None:
         """Write an image at each size into a row of the arrays."""

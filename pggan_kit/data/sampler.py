@@ -206,6 +206,7 @@ def open_data(
     settings: DataSettings,
     stages: Iterable[Stage | Size],
     seed: int,
+    fingerprint: str | None = None,
 ) -> Data:
     """Open a data set at the sizes of stages; sizes that the cache lacks are built first.
 
@@ -214,13 +215,14 @@ def open_data(
         settings: How images are resized, cached and drawn.
         stages: Stages, or (height, width) pairs; at least one.
         seed: Seed of order and flips.
+        fingerprint: Fingerprint of the data set, where it is known. None to ask the data set for it.
 
     Raises:
         DataError: The data set has no images or one that cannot be used, a label is out of range, or the cache folder
             cannot be written.
     """
     sizes = [_get_size(stage) for stage in stages]
-    pyramid = Pyramid(dataset, settings, sizes)
+    pyramid = Pyramid(dataset, settings, sizes, fingerprint)
     return Data(dataset, pyramid, seed, settings.mirror)
 
 

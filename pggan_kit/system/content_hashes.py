@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.errors import DataError, RunError
-from pggan_kit.system.activities import track_items
+from pggan_kit.system.activities import report_activity
 from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.files import open_regular, read_bytes, write_atomically
 
@@ -28,6 +28,9 @@ BLOCK_BYTES = 1 << 20
 
 THREADS = 8
 """Maximum number of files that are read at once."""
+
+FILES_AT_ONCE = 256
+"""Maximum known files of a task: most are only looked at."""
 
 UNREADABLE = "unreadable"
 """What stands for the hash of a file that cannot be read."""
@@ -50,29 +53,62 @@ def hash_files(folder: Path, names: Sequence[str]) -> list[str]:
     kept = _read_kept(place)
     fresh: dict[str, list[Any]] = {}
     now = time.time_ns()
+    # Text, since millions of path objects take longer than the disk.
+    prefix = os.fsdecode(folder)
 
-    def hash_file(name: str) -> str:
-        path = folder / name
-        try:
-            version = _read_version(path)
-            row = kept.get(name)
-            if isinstance(row, list) and len(row) == 2 and row[0] == version and isinstance(row[1], str):
-                return row[1]
-            digest = _hash(path)
-        except OSError:
-            return UNREADABLE
-        if max(version[1:]) < now - SETTLED_NS:
-            fresh[name] = [version, digest]
-        return digest
+    def hash_some(some: Sequence[str]) -> list[str]:
+        digests = []
+        for name in some:
+            path = os.path.join(prefix, name)
+            try:
+                version = _read_version(path)
+                row = kept.get(name)
+                if isinstance(row, list) and len(row) == 2 and row[0] == version and isinstance(row[1], str):
+                    digests.append(row[1])
+                    continue
+                digest = _hash(path)
+            except OSError:
+                digests.append(UNREADABLE)
+                continue
+            if max(version[1:]) < now - SETTLED_NS:
+                fresh[name] = [version, digest]
+            digests.append(digest)
+        return digests
 
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), thread_name_prefix="hashes") as pool:
-        # The contents of a large folder take minutes, where nothing is kept yet.
-        place_of_all = folder / names[0] if len(names) == 1 else folder
-        what = f"hashing the contents of {place_of_all}"
-        digests = list(track_items(pool.map(hash_file, names), what, len(names), "files"))
+    # The contents of a large folder take minutes, where nothing is kept yet.
+    digests: list[str] = []
+    parts = _split(names, kept)
+    place_of_all = folder / names[0] if len(names) == 1 else folder
+    what = f"hashing the contents of {place_of_all}"
+    with (
+        ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), thread_name_prefix="hashes") as pool,
+        report_activity(what, len(names), "files") as activity,
+    ):
+        for some in pool.map(hash_some, parts):
+            digests += some
+            activity.advance(len(some))
     if fresh:
         _keep(place, {**kept, **fresh})
     return digests
+
+
+def _split(names: Sequence[str], kept: Mapping[str, Any]) -> list[list[str]]:
+    """Split names into tasks: each unknown one for itself, and known ones, which take less time than a task, together.
+
+    Args:
+        names: Paths of files.
+        kept: What is known, by path.
+    """
+    parts: list[list[str]] = []
+    known = False
+    for name in names:
+        before = known
+        known = name in kept
+        if parts and before and known and len(parts[-1]) < FILES_AT_ONCE:
+            parts[-1].append(name)
+        else:
+            parts.append([name])
+    return parts
 
 
 def hash_once(key: str, make: Callable[[], str]) -> str:
@@ -90,14 +126,14 @@ def hash_once(key: str, make: Callable[[], str]) -> str:
     return digest
 
 
-def _read_version(path: Path) -> Version:
-    status = path.stat()
+def _read_version(path: str) -> Version:
+    status = os.stat(path)
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _hash(path: Path) -> str:
+def _hash(path: str) -> str:
     content = hashlib.sha256()
-    with open_regular(path) as file:
+    with open_regular(Path(path)) as file:
         while block := file.read(BLOCK_BYTES):
             content.update(block)
     return content.hexdigest()

@@ -15,6 +15,11 @@ from filelock import FileLock, Timeout
 from pggan_kit.errors import RunError
 from pggan_kit.system.files import open_regular
 
+try:
+    import fcntl
+except ImportError:  # Windows, which does not remove a file that is open
+    fcntl = None  # type: ignore[assignment]
+
 LOCK = ".lock"
 """Name of the file that is locked in a run directory."""
 
@@ -74,6 +79,42 @@ def is_locked(path: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+class InUseError(Exception):
+    """Others use a file that is asked for alone, or somebody has it alone."""
+
+
+def share(path: Path, alone: bool = False) -> int | None:
+    """Mark a file as used by this process, until the returned descriptor is closed; others may use it too.
+
+    Args:
+        path: The file, which may be read-only.
+        alone: Whether nobody else may use it meanwhile.
+
+    Returns:
+        The descriptor. None where there is no such file (any more), or no such locks.
+
+    Raises:
+        InUseError: Others use it and `alone` is set, or somebody uses it alone.
+    """
+    if fcntl is None:
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        # It may have been removed before it was locked.
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            os.close(descriptor)
+            raise InUseError from error
+    os.close(descriptor)
+    return None
 
 
 @contextlib.contextmanager

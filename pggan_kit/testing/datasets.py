@@ -112,3 +112,22 @@ class DatasetSuite(Suite):
             "fingerprint() differs from call to call, or object to object, for the same data: resized copies would be "
             "made again in each run",
         )
+
+    def test_row_fingerprints(self) -> None:
+        """Require a text for each image that is the same for the same image; data sets without such texts pass."""
+        dataset = self.make()
+        if not hasattr(dataset, "row_fingerprints"):
+            return
+        texts = list(dataset.row_fingerprints())
+        are_texts = len(texts) == len(dataset) and all(isinstance(text, str) for text in texts)
+        require(are_texts, f"row_fingerprints() has not one text for each of {len(dataset)} images")
+        require(
+            texts == list(self.make().row_fingerprints()),
+            "row_fingerprints() differs from object to object for the same data: no image would be found again",
+        )
+        image_of: dict[str, int] = {}
+        for i in self.choose_indices(len(dataset)):
+            first = image_of.setdefault(texts[i], i)
+            if texts[i] and first != i:
+                same = np.array_equal(dataset.image(i), dataset.image(first))
+                require(same, f"row_fingerprints() is the same for images {first} and {i}, which differ")

@@ -69,6 +69,11 @@ class Arrays:
             return 0
         return int(self._labels[i])
 
+    @property
+    def location(self) -> str:
+        """The path of the file."""
+        return str(self._path.resolve())
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of the file, and how it is read."""
         (content,) = hash_files(self._path.parent, [self._path.name])

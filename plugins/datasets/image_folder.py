@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from pggan_kit.pictures import MAX_PIXELS, PictureReader
 
 from .conversion import check_channels, check_max_pixels, parse_colour, parse_window
 from .label_file import NAME, parse_labels
-from .picture_sources import PictureSource, find_pictures
+from .picture_sources import UNREADABLE, PictureSource, find_pictures
 
 if TYPE_CHECKING:
     from pggan_kit import Stage
@@ -92,7 +92,7 @@ class ImageFolder:
         if labels:
             self._labels = self._read_labels()
             self.classes = max(self._labels) + 1
-        self._fingerprint: str | None = None
+        self._hashes: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self._files)
@@ -132,19 +132,32 @@ class ImageFolder:
         A ZIP has the fingerprint of the folder that it was made from. The contents are hashed once for each version of
         a file; see `hash_files`.
         """
-        if self._fingerprint is None:
-            settings = [self._reader.settings, self._size, self._fit, self._skip, self.classes]
-            # The paths tell the classes of sub-folders.
-            labels = [self._labels] if self._labels is not None and not self.class_names else []
+        # The paths tell the classes of sub-folders.
+        labels = [self._labels] if self._labels is not None and not self.class_names else []
+        settings = [*self._list_image_settings(), self._skip, self.classes]
+        files = list(zip(self._files, self._hash_pictures(), strict=True))
+        content = json.dumps([settings, files, *labels], allow_nan=False).encode()
+        return f"folder {hashlib.sha256(content).hexdigest()}"
 
-            def digest(hashes: Sequence[str]) -> str:
-                files = list(zip(self._files, hashes, strict=True))
-                content = json.dumps([settings, files, *labels], allow_nan=False).encode()
-                return hashlib.sha256(content).hexdigest()
+    def row_fingerprints(self) -> list[str]:
+        """Return the SHA-256 of each file's content, and how it is read; an empty text for one that cannot be read."""
+        settings = json.dumps(self._list_image_settings(), allow_nan=False)
+        return ["" if content == UNREADABLE else f"{settings} {content}" for content in self._hash_pictures()]
 
-            described = json.dumps([settings, labels], allow_nan=False)
-            self._fingerprint = f"folder {self._source.fingerprint(digest, described)}"
-        return self._fingerprint
+    @property
+    def location(self) -> str:
+        """The path of the folder or ZIP."""
+        return str(self._source.path.resolve())
+
+    def _list_image_settings(self) -> list[Any]:
+        """Return the settings that change what an image looks like."""
+        return [self._reader.settings, self._size, self._fit]
+
+    def _hash_pictures(self) -> list[str]:
+        """Return the hash of each picture as of the first call, like the list of files."""
+        if self._hashes is None:
+            self._hashes = self._source.hash_pictures()
+        return self._hashes
 
     def list_warnings(self) -> list[str]:
         """Return a warning if the 16-bit images that were read use a small part of their range."""

@@ -7,7 +7,6 @@ import io
 import threading
 import zipfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
@@ -51,13 +50,8 @@ class PictureSource(Protocol):
             DataError: It cannot be read.
         """
 
-    def fingerprint(self, digest: Callable[[list[str]], str], settings: str) -> str:
-        """Return `digest` of the SHA-256 of each picture's content, in the order of `files`.
-
-        Args:
-            digest: Function of the hashes.
-            settings: All else that the result depends on.
-        """
+    def hash_pictures(self) -> list[str]:
+        """Return the SHA-256 of each picture's content, or `UNREADABLE`, in the order of `files`."""
 
 
 class FolderSource:
@@ -85,9 +79,9 @@ class FolderSource:
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
-    def fingerprint(self, digest: Callable[[list[str]], str], settings: str) -> str:
-        """Return `digest` of the pictures' hashes; each version of a file is hashed once."""
-        return digest(hash_files(self.path, self.files))
+    def hash_pictures(self) -> list[str]:
+        """Return the SHA-256 of each picture's content, or `UNREADABLE`; each version of a file is hashed once."""
+        return hash_files(self.path, self.files)
 
 
 class ZipSource:
@@ -142,20 +136,20 @@ class ZipSource:
             return None
         return self._read(name, LARGEST_FILE)
 
-    def fingerprint(self, digest: Callable[[list[str]], str], settings: str) -> str:
-        """Return `digest` of the hashes of what the ZIP's pictures are unpacked to; each version is read once.
+    def hash_pictures(self) -> list[str]:
+        """Return the SHA-256 of what each picture is unpacked to, or `UNREADABLE`.
 
-        A ZIP thus has the fingerprint of the folder that it was made from.
+        Each version of the ZIP is read once. A ZIP thus has the hashes of the folder that it was made from.
         """
 
         def hash_contents() -> str:
             names = track_items(self.files, f"hashing the contents of {self.path}", len(self.files), "files")
-            return digest([self._hash(name) for name in names])
+            return " ".join([self._hash(name) for name in names])
 
         (content,) = hash_files(self.path.parent, [self.path.name])
         if content == UNREADABLE:  # which is no version of the file
-            return hash_contents()
-        return hash_once(f"zip {content} {settings}", hash_contents)
+            return hash_contents().split(" ")
+        return hash_once(f"zip {content} {self._largest}", hash_contents).split(" ")
 
     def _hash(self, name: str) -> str:
         try:

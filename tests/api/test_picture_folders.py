@@ -273,7 +273,7 @@ def test_what_was_not_read_is_said_in_words() -> None:
     assert describe_left_out({".a": 1}) == "1 of other kinds (.a) was not read"
 
 
-def test_of_two_processes_the_first_alone_hashes(tmp_path: Path, tiny: Callable[..., str]) -> None:
+def test_of_two_processes_the_first_alone_hashes_and_looks_at_files(tmp_path: Path, tiny: Callable[..., str]) -> None:
     write_pictures(tmp_path / "images", ["a.png", "b.png", "c.png"])
     settled = time.time() - 60
     for path in (tmp_path / "images").iterdir():
@@ -281,17 +281,24 @@ def test_of_two_processes_the_first_alone_hashes(tmp_path: Path, tiny: Callable[
     time.sleep(content_hashes.SETTLED_NS / 1e9)  # the time of a file's last change of status cannot be set
     config = tiny(*FOLDER)
     hashed = content_hashes._hash
+    looked_at = content_hashes._read_version
 
     def open_data_and_log() -> None:
         rank = os.environ["RANK"]
 
-        def hash_and_log(path: Path) -> str:
+        def hash_and_log(path: str) -> str:
             with open(f"hashed{rank}", "a") as log:
                 log.write("x")
             time.sleep(0.1)  # the other would hash meanwhile
             return hashed(path)
 
+        def look_and_log(path: str) -> list[int]:
+            with open(f"looked{rank}", "a") as log:
+                log.write("x")
+            return looked_at(path)
+
         content_hashes._hash = hash_and_log
+        content_hashes._read_version = look_and_log
         distributed.join_group()
         prepared = prepare(config)
         prepared.data(prepared.schedule())
@@ -300,3 +307,12 @@ def test_of_two_processes_the_first_alone_hashes(tmp_path: Path, tiny: Callable[
         assert process.wait() == 0
     assert Path("hashed0").read_text() == "xxx"
     assert not Path("hashed1").exists()
+
+    # Either may have made the resized copies. Now they are there.
+    for path in tmp_path.glob("looked*"):
+        path.unlink()
+    for process in fork_ranks(2, open_data_and_log):
+        assert process.wait() == 0
+    assert Path("looked0").read_text() == "xxx"
+    assert not Path("looked1").exists()
+    assert Path("hashed0").read_text() == "xxx"

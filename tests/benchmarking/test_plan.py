@@ -14,6 +14,7 @@ from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import train
 from pggan_kit.benchmarking import plan as planning
 from pggan_kit.benchmarking.rig import Rig
+from pggan_kit.data.build_estimate import BuildEstimate
 from pggan_kit.growth.networks import Discriminator
 from pggan_kit.layers.batches import count_batches
 from pggan_kit.training.batch_statistics import count_samples, list_warnings
@@ -265,6 +266,21 @@ def test_too_few_samples_to_train_are_refused(rejected: Callable[..., str]) -> N
     )
     micro = ["schedule.batch_size = 4", "train.micro_batch = 1", "architectures.PGGAN.discriminator_norm = 'batch'"]
     rejected("at 4x4 discriminator_norm = 'batch' needs at least 2 samples", *micro)
+
+
+def test_the_resized_copies_are_shown(
+    tiny: Callable[..., str], cli: Cli, stub: str, costs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimate = BuildEstimate({(4, 4): 2**20, (8, 8): 3 * 2**20, (16, 16): 12 * 2**20}, 1800.0)
+    asked = []
+    monkeypatch.setattr(planning, "estimate_build", lambda *arguments: asked.append(arguments) or estimate)
+    config = tiny()
+    rows = plan_rows(config, stub)
+    assert [row["copies_mib"] for row in rows] == [1, 3, 12]
+    assert [row["copies_hours"] for row in rows] == pytest.approx([0.5 / 16, 0.5 * 3 / 16, 0.5 * 12 / 16])
+    assert asked[0][2] == [(4, 4), (8, 8), (16, 16)]
+    shown = " ".join(cli("plan", config, "--plugin", stub).output.split())
+    assert "resized copies of the data: 16 MiB on disk; making them, where they are not there yet, takes 30 m" in shown
 
 
 def test_the_age_of_the_average_is_shown(tiny: Callable[..., str], cli: Cli, stub: str, costs: None) -> None:

@@ -1,0 +1,249 @@
+"""The files of a level in the cache: whose they are, which pictures are in them, and which rows can be used again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pggan_kit.components import Dataset
+from pggan_kit.data.array_files import find_map, open_array
+from pggan_kit.errors import PluginError, RunError
+from pggan_kit.schedule import Size
+from pggan_kit.system import locks
+from pggan_kit.system.files import read_bytes, write_atomically
+
+DIGEST_WORDS = 4
+"""32-bit words of the digest that stands for a picture."""
+
+ROW_WORDS = DIGEST_WORDS + 2
+"""32-bit words of a row of the file of rows: the picture's digest, its height and its width."""
+
+
+class LevelFiles(NamedTuple):
+    """The paths of a level's files.
+
+    Attributes:
+        images: uint8 (n, C, h, w).
+        labels: int64 (n,).
+        rows: uint32 (n, `ROW_WORDS`); only where the data set has fingerprints of its rows.
+        about: JSON: whose copies these are. Its time of change is the time of the last use, and its lock says that
+            somebody uses the level.
+    """
+
+    images: Path
+    labels: Path
+    rows: Path
+    about: Path
+
+    @classmethod
+    def of_stem(cls, folder: Path, stem: str) -> LevelFiles:
+        """Return the paths of the level of this name."""
+        return cls(*(folder / f"{stem}.{end}" for end in ("images.npy", "labels.npy", "rows.npy", "json")))
+
+    def use(self) -> int | None:
+        """Mark the level as in use, and note the time; return what `locks.share` returns.
+
+        Raises:
+            InUseError: Another process is removing the level.
+        """
+        descriptor = locks.share(self.about)
+        if descriptor is not None:
+            with suppress(OSError):  # a cache that is read-only for this user notes nothing
+                os.utime(self.about)
+        return descriptor
+
+    def keep_while_used(self, images: np.ndarray, descriptor: int | None) -> None:
+        """Keep the mark of `use` until nobody holds the images any more."""
+        if descriptor is not None:
+            weakref.finalize(find_map(images), os.close, descriptor)
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """Write whose copies these are, unless this is written, or the cache is read-only."""
+        if not self.about.exists():
+            with suppress(RunError):
+                write_atomically(self.about, json.dumps(description, allow_nan=False).encode())
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Return what a text file of the cache says; nothing where it is missing or corrupt."""
+    try:
+        content = json.loads(read_bytes(path))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    """Return what the cache's files say of a data set."""
+    return {
+        "dataset": type(dataset).__name__,
+        "location": str(getattr(dataset, "location", "")),
+        "images": len(dataset),
+    }
+
+
+def digest_rows(dataset: Dataset) -> np.ndarray | None:
+    """Return the digest of each picture, uint32 (n, `DIGEST_WORDS`); None where the data set has no such fingerprints.
+
+    Zeros stand for a picture that is always read.
+
+    Raises:
+        PluginError: The data set's fingerprints are not one text for each picture.
+    """
+    method = getattr(dataset, "row_fingerprints", None)
+    if method is None:
+        return None
+    texts = method()
+    if len(texts) != len(dataset) or not all(isinstance(text, str) for text in texts):
+        raise PluginError(
+            f"row_fingerprints() of the data set {type(dataset).__name__} must return a text for each of its "
+            f"{len(dataset)} images"
+        )
+    size = 4 * DIGEST_WORDS
+    digests = b"".join(hashlib.sha256(text.encode()).digest()[:size] if text else bytes(size) for text in texts)
+    return np.frombuffer(digests, np.uint32).reshape(-1, DIGEST_WORDS)
+
+
+class ReusableRows:
+    """Rows of older levels, by the pictures of a data set.
+
+    Args:
+        images: Images of the older level of each size, uint8 (m, C, h, w).
+        rows: Row of each picture in them, int64 (n,); -1 where there is none.
+        shapes: Height and width of the picture in each row of the level of the first size, uint32 (m, 2).
+    """
+
+    def __init__(self, images: dict[Size, np.ndarray], rows: dict[Size, np.ndarray], shapes: np.ndarray) -> None:
+        self._images = images
+        self._rows = rows
+        self._shapes = shapes
+        self._first = next(iter(rows))
+        found = np.stack(list(rows.values()))
+        self._reusable: np.ndarray = np.all(found >= 0, axis=0)
+
+    def count(self) -> int:
+        """Return the number of pictures of which all sizes are there."""
+        return int(self._reusable.sum())
+
+    def copy(self, i: int, targets: Mapping[Size, np.ndarray], row: int) -> tuple[int, int] | None:
+        """Copy the picture i into a row of the targets; return its height and width, or None where it is not there."""
+        if not self._reusable[i]:
+            return None
+        for size, images in self._images.items():
+            targets[size][row] = images[self._rows[size][i]]
+        height, width = self._shapes[self._rows[self._first][i]].tolist()
+        return height, width
+
+
+def find_reusable_rows(
+    folder: Path, sizes: Sequence[Size], filter: str, level_format: int, channels: int, digests: np.ndarray
+) -> ReusableRows | None:
+    """Find the older copies, at all sizes, that have most of a data set's pictures; None where there are none.
+
+    Args:
+        folder: Folder of the levels.
+        sizes: Sizes that are needed.
+        filter: Filter of the resizing.
+        level_format: Format of the levels.
+        channels: Channels of the images.
+        digests: See `digest_rows`.
+    """
+    by_source: dict[str, dict[Size, str]] = {}
+    for path in sorted(folder.glob("*.json")):
+        about = read_description(path)
+        if about.get("filter") != filter or about.get("format") != level_format:
+            continue
+        size = about.get("size")
+        if isinstance(size, list) and tuple(size) in sizes:
+            by_source.setdefault(path.stem.split("-")[0], {})[tuple(size)] = path.stem
+
+    best: ReusableRows | None = None
+    for stems in by_source.values():
+        if len(stems) == len(sizes):
+            candidate = _find_rows_of_source(folder, {size: stems[size] for size in sizes}, channels, digests)
+            if candidate is not None and candidate.count() > (0 if best is None else best.count()):
+                best = candidate
+    return best
+
+
+def _find_rows_of_source(
+    folder: Path, stems: Mapping[Size, str], channels: int, digests: np.ndarray
+) -> ReusableRows | None:
+    """Return the rows of one data set's levels; None where a level is not whole or has no digests."""
+    images = {}
+    rows = {}
+    shapes = None
+    for size, stem in stems.items():
+        opened = _open_level_with_rows(LevelFiles.of_stem(folder, stem), (channels, *size))
+        if opened is None:
+            return None
+        images[size], described = opened
+        rows[size] = _match(described[:, :DIGEST_WORDS], digests)
+        if shapes is None:
+            shapes = np.array(described[:, DIGEST_WORDS:])
+    assert shapes is not None
+    return ReusableRows(images, rows, shapes)
+
+
+def _open_level_with_rows(files: LevelFiles, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the images of a level and what its file of rows says, both of one build; None where they are not whole."""
+    try:
+        descriptor = files.use()
+        version = files.rows.stat()
+    except (locks.InUseError, OSError):
+        return None
+    rows = open_array(files.rows, np.uint32, 2)
+    images = open_array(files.images, np.uint8, 4)
+    if images is not None:
+        files.keep_while_used(images, descriptor)
+    elif descriptor is not None:
+        os.close(descriptor)
+    if rows is None or images is None or rows.shape != (len(images), ROW_WORDS) or images.shape[1:] != shape:
+        return None
+
+    # A process that builds the level again replaces the file of rows before the images.
+    try:
+        now = files.rows.stat()
+    except OSError:
+        return None
+    if (now.st_ino, now.st_mtime_ns) != (version.st_ino, version.st_mtime_ns):
+        return None
+    return images, rows
+
+
+def _match(known: np.ndarray, digests: np.ndarray) -> np.ndarray:
+    """Return the row among the known digests of each digest, -1 where it is not there or is zero."""
+    keys = _view_as_keys(known)
+    order = np.argsort(keys, kind="stable")
+    wanted = _view_as_keys(digests)
+    place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
+    rows = order[place]
+    found = (keys[rows] == wanted) & digests.any(1)
+    return np.where(found, rows, -1)
+
+
+def _view_as_keys(digests: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(digests).view(f"S{4 * DIGEST_WORDS}")[:, 0]
+
+
+def list_sources(folder: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Yield the name of each data set that a folder has copies of, and all of its files but the lock."""
+    by_source: dict[str, list[Path]] = {}
+    with suppress(FileNotFoundError):
+        for entry in os.scandir(folder):
+            source = entry.name.lstrip(".").split("-")[0]
+            if len(source) == SOURCE_DIGITS and set(source) <= set("0123456789abcdef"):
+                by_source.setdefault(source, []).append(Path(entry.path))
+    yield from sorted(by_source.items())
+
+
+SOURCE_DIGITS = 16
+"""Hexadecimal digits that stand for a data set, at the beginning of its files' names."""
