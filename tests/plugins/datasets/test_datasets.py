@@ -503,7 +503,7 @@ def test_contents_are_hashed_once_for_each_version(tmp_path: Path, monkeypatch: 
     hash_file = content_hashes._hash
 
     def count(path: Path) -> str:
-        hashed.append(path.name)
+        hashed.append(Path(path).name)
         return hash_file(path)
 
     monkeypatch.setattr(content_hashes, "_hash", count)
