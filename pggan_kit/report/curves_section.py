@@ -12,8 +12,8 @@ from pggan_kit.report.run_record import Curve, RunRecord, StageRecord
 from pggan_kit.report.run_sections import find_usual_stages
 
 BAND_TEXT = (
-    "A line is the median of a group's runs, drawn where more than half of them have a value; the band is from the 10th "
-    "to the 90th percentile."
+    "A line is the median of a group's runs, drawn where more than half of them have a value; the band is from the "
+    "10th to the 90th percentile."
 )
 """Sentence for curves of several runs."""
 
