@@ -172,7 +172,7 @@ def every_run_section(groups: Sequence[RunGroup], drawn: Sequence[RunGroup]) -> 
     section.texts.append(
         f"Images are shown of {len(folders)} of {len(runs)} runs; pggan-kit report FOLDER shows those of another one."
     )
-    section.tables.append(Table(head, rows, "every run"))
+    section.tables.append(Table(head, rows, "every-run"))
     return section
 
 

@@ -554,8 +554,14 @@ def test_pictures_are_drawn_where_they_are_shown_alone(pair: SimpleNamespace, mo
         return images
 
     monkeypatch.setattr("pggan_kit.report.run_pictures.draw", count_images)
-    draw_run(read_run(pair.folder / "soft"), pytest.fail, beginnings=False)
+    pictures = draw_run(read_run(pair.folder / "soft"), pytest.fail, beginnings=False)
+    assert pictures.clocks == {0: 8, 1: 24, 2: 40}
     assert sorted(counts) == [STRIP] * (2 * len(ALPHAS)) + [GRID] * 3
+
+    # The images of a strip are those of the first latents of a grid.
+    generator = load_generator(pair.folder / "soft")
+    first = draw(generator, GRID, 0, first=STRIP).astype(int)
+    assert np.abs(first - draw(generator, GRID, 0)[:STRIP]).max() <= 1
 
 
 def test_strips_have_a_budget(
