@@ -340,7 +340,10 @@ class GeneratorPenalty(Protocol):
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """A differentiable transform of reals and fakes alike before D reads them. Draws from torch's default generator."""
+    """A differentiable transform of reals and fakes alike before D reads them. Draws from torch's default generator.
+
+    It may have `check_at(position)`; see `Update`.
+    """
 
     def __call__(self, images: Tensor) -> Tensor:
         """Transform images (N, C, h, w) to (N, C, h, w)."""
@@ -471,6 +474,9 @@ class Update(Protocol):
 
     It may have `batches_in_a_call`, the number of batches that a network sees at once: 2 where reals and fakes go
     through the discriminator together and are compared with each other. Without it, a call has one batch.
+
+    Where a setting of its own moves with the clock, it may have `check_at(position)`, which raises a ConfigError where
+    the setting is out of range. It is asked at places all over the schedule before anything is trained.
     """
 
     def optimizers(
@@ -513,6 +519,9 @@ class Average(Protocol):
             position: Place on the clock before the update.
             age: Images from the birth of the piece to that place.
             images: Reals that the update drew, over all ranks.
+
+        Raises:
+            SettingError: A setting that moves is out of range there.
         """
 
 

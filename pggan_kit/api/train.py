@@ -185,7 +185,7 @@ def _begin_run(prepared: Prepared, run_dir: str | Path | None, origins: _Origins
     # From here on there is a folder, whose log has what was noticed before.
     files = _make_directory(prepared, run_dir, origins.describe(state.images), data)
     if origins.point is not None and distributed.rank() == 0:
-        copy_average_snapshots(origins.point, files)
+        copy_average_snapshots(origins.point, origins.stem, files)
     run = Run(files, experiment, schedule, state, hooks)
     run.identity = own
     run.evaluator = evaluator

@@ -40,9 +40,14 @@ class HalfLife:
         self.names: Sequence[str] = (name,)
 
     def compute_shares(self, position: Position, age: int, images: int) -> tuple[float]:
-        """Return the share that is new after `images`."""
+        """Return the share that is new after `images`.
+
+        Raises:
+            SettingError: A curve's value is out of range.
+        """
         # A young piece forgets its random start sooner.
         half_life = value_at(self.half_life, position)
+        check_at_least("half_life", half_life, 0)
         if self.ramp_up is not None:
             half_life = min(half_life, self.ramp_up * age)
         if half_life <= 0:

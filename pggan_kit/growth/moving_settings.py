@@ -1,12 +1,13 @@
-"""Settings that move with the clock: those of optimizers, and the weights of penalties."""
+"""Settings that move with the clock: those of optimizers, the weights of penalties, and those of other components."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pggan_kit.components import Penalty
+from pggan_kit.components import GeneratorPenalty, Penalty
 from pggan_kit.errors import ConfigError, SettingError
 from pggan_kit.growth.learning_rates import set_rate
 from pggan_kit.schedule import Curve, Position, Schedule, is_moving, value_at
@@ -53,19 +54,17 @@ def _find_settings(name: str, optimizer: torch.optim.Optimizer, position: Positi
     settings_at: SettingsAt | None = getattr(optimizer, "settings_at", None)
     if settings_at is None:
         return {}
-    try:
+    with name_place(f"the optimizer {name}", position):
         return settings_at(position)
-    except SettingError as error:
-        raise ConfigError(f"the optimizer {name}: {error}, at {position}") from None
 
 
-def find_weight(penalty: Penalty, position: Position) -> float:
+def find_weight(penalty: Penalty | GeneratorPenalty, position: Position) -> float:
     """Return the weight of a penalty at a place on the clock.
 
     Raises:
         ConfigError: A weight that moves is no finite number of at least 0.
     """
-    weight = value_at(penalty.weight, position)
+    weight: float = value_at(penalty.weight, position)
     if is_moving(penalty.weight) and not (math.isfinite(weight) and weight >= 0):
         raise ConfigError(
             f"the weight of {type(penalty).__name__} must be finite and at least 0, and is {weight} at {position}"
@@ -74,22 +73,46 @@ def find_weight(penalty: Penalty, position: Position) -> float:
 
 
 def check_over_schedule(
-    schedule: Schedule, penalties: Iterable[Penalty], optimizers: Mapping[str, torch.optim.Optimizer]
+    schedule: Schedule,
+    penalties: Iterable[Penalty | GeneratorPenalty],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    checks: Sequence[Callable[[Position], object]],
 ) -> None:
     """Check the values of what moves at places all over the planned schedule, before anything is trained.
+
+    Args:
+        schedule: The stages.
+        penalties: The penalties on both networks.
+        optimizers: The optimizers by name.
+        checks: Functions that raise a ConfigError where a value is out of range.
 
     Raises:
         ConfigError: A value is out of range; the message says where.
     """
     moving = [penalty for penalty in penalties if is_moving(penalty.weight)]
     following = {name: each for name, each in optimizers.items() if hasattr(each, "settings_at")}
-    if not moving and not following:
+    if not moving and not following and not checks:
         return
     for position in list_places(schedule):
         for penalty in moving:
             find_weight(penalty, position)
         for name, optimizer in following.items():
             _find_settings(name, optimizer, position)
+        for check in checks:
+            check(position)
+
+
+@contextmanager
+def name_place(name: str, position: Position) -> Iterator[None]:
+    """Turn a SettingError into one that says whose setting it is and where on the clock.
+
+    Raises:
+        ConfigError: A SettingError was raised.
+    """
+    try:
+        yield
+    except SettingError as error:
+        raise ConfigError(f"{name}: {error}, at {position}") from None
 
 
 def list_places(schedule: Schedule) -> Iterator[Position]:

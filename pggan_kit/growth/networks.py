@@ -388,6 +388,11 @@ class Generator(GrowingNetwork):
         return tuple(at_least_float32(self.to_image(each)) for each in features)
 
 
+def read_birth(name: str) -> int:
+    """Return the index of the stage with which a parameter came, of the name that `name_weights` gives it."""
+    return int(name.partition("/")[0])
+
+
 class Discriminator(GrowingNetwork):
     """The discriminator: images to scores, the mirror of the generator.
 

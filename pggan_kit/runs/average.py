@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pggan_kit.components import Average
 from pggan_kit.errors import TrainingError
+from pggan_kit.growth.moving_settings import name_place
 from pggan_kit.schedule import Position, Schedule, Stage
 from pggan_kit.system.seeding import derive, fork_random_numbers, numpy_generator, torch_generator
 
@@ -27,7 +28,6 @@ NEGLIGIBLE = 1e-9
 CALIBRATION_BATCHES = 16
 CALIBRATION_BATCH_SIZE = 64
 
-
 OLD = 2**53
 """Age in images at which no piece is young any more."""
 
@@ -36,9 +36,11 @@ def compute_shares(average: Average, position: Position, age: int, images: int) 
     """Return the share by which each of an average's names follows in an update; see `Average.compute_shares`.
 
     Raises:
+        ConfigError: A setting of the average that moves is out of range.
         TrainingError: The average gives another number of shares, or one outside of [0, 1].
     """
-    shares = tuple(average.compute_shares(position, age, images))
+    with name_place(f"the average {average.names[0]}", position):
+        shares = tuple(average.compute_shares(position, age, images))
     fits = len(shares) == len(average.names) and all(isinstance(share, float | int) for share in shares)
     if not fits or not all(0 <= share <= 1 for share in shares):
         piece = "an old piece" if age == OLD else f"a piece of age {age}"

@@ -8,7 +8,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from pggan_kit.components import Average
 from pggan_kit.errors import RunError
 from pggan_kit.growth.averages import PowerAverage
+from pggan_kit.growth.networks import read_birth
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.snapshot import FORMAT, is_mapping_of_weights
 from pggan_kit.system.files import read_bytes, write_atomically
@@ -137,12 +138,20 @@ class AverageSnapshots:
                 removed.append(path.name)
         return removed
 
-    def copy_from(self, other: AverageSnapshots, images: int) -> int:
+    def copy_from(self, other: AverageSnapshots, images: int, replaced: int | None = None) -> int:
         """Copy what another run kept up to a place on the clock; return the number of files.
+
+        Args:
+            other: the snapshots of the other run.
+            images: the clock.
+            replaced: the index of the stage up to which pieces were replaced by those of a third run, of whose weights
+                nothing was kept: theirs are left out. None where no piece was.
 
         Raises:
             RunError: one cannot be copied.
         """
+        if replaced is not None:
+            return self._copy_pieces_after(replaced, other, images)
         files = [path for clock, path in other.list_files() if clock <= images]
         try:
             for path in files:
@@ -151,6 +160,20 @@ class AverageSnapshots:
         except OSError as error:
             raise RunError(f"cannot copy {path} to {self.folder}: {error.strerror}") from error
         return len(files)
+
+
+    def _copy_pieces_after(self, birth: int, other: AverageSnapshots, images: int) -> int:
+        """Copy what another run kept of the pieces that came after a stage; return the number of files."""
+        count = 0
+        for each in other.load_before(images + 1):
+            weights = {
+                name: {key: value for key, value in own.items() if read_birth(key) > birth}
+                for name, own in each.weights.items()
+            }
+            if any(weights.values()):
+                self.save(replace(each, weights=weights))
+                count += 1
+        return count
 
 
 def _read_file(path: Path, images: int) -> AverageSnapshot:

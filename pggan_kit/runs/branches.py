@@ -223,10 +223,19 @@ def load_branch_point(point: BranchPoint, own: Identity, state: TrainState, hook
     return replace(saved, components=components), [*notes, *left_out]
 
 
-def copy_average_snapshots(point: BranchPoint, files: RunDirectory) -> None:
-    """Copy what the other run has kept of its averages until the branch, since the branch's averages go on from it."""
+def copy_average_snapshots(point: BranchPoint, stem: BranchPoint | None, files: RunDirectory) -> None:
+    """Copy what the other run has kept of its averages until the branch, since the branch's averages go on from it.
+
+    Args:
+        point: the place where the branch begins.
+        stem: the place of the pieces that were put under it, which are not those that the other run averaged.
+        files: the branch's directory.
+    """
     other = RunDirectory(Path(point.origin["run"]))
-    count = files.average_snapshots().copy_from(other.average_snapshots(), point.saved.images)
+    replaced = None
+    if stem is not None:
+        replaced = stem.saved.stage
+    count = files.average_snapshots().copy_from(other.average_snapshots(), point.saved.images, replaced)
     if count:
         files.log(f"copied {count} snapshots of averages from {other.path}")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +18,13 @@ from pggan_kit.growth.fade import NETS
 from pggan_kit.growth.learning import SplitOptimizer, ask_factors, make_frozen_error
 from pggan_kit.growth.moving_settings import check_over_schedule
 from pggan_kit.growth.networks import Discriminator, Generator, GrowingNetwork
-from pggan_kit.runs.average import calibrate_batch_norm, compute_shares, draw_calibration_labels, list_copies
+from pggan_kit.runs.average import (
+    OLD,
+    calibrate_batch_norm,
+    compute_shares,
+    draw_calibration_labels,
+    list_copies,
+)
 from pggan_kit.runs.average_snapshots import AverageSnapshot
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_tensors_to_cpu
 from pggan_kit.schedule import FADE, STABLE, Position, Schedule, Stage
@@ -145,7 +152,19 @@ class TrainState:
         self._splits: list[SplitOptimizer] = []
         self._factors: list[float] | None = None
         self.renew_optimizers()
-        check_over_schedule(schedule, experiment.loss.penalties, self.optimizers)
+        self._check_over_schedule()
+
+    def _check_over_schedule(self) -> None:
+        """Check the values of settings that move, at places all over the planned schedule."""
+        experiment = self.experiment
+        penalties = [*experiment.loss.penalties, *experiment.generator_penalties]
+        checks: list[Callable[[Position], object]] = [
+            partial(compute_shares, average, age=OLD, images=1) for average in experiment.averages
+        ]
+        for component in (experiment.update, experiment.augmentation):
+            if hasattr(component, "check_at"):
+                checks.append(component.check_at)
+        check_over_schedule(self.schedule, penalties, self.optimizers, checks)
 
     @property
     def stage(self) -> Stage:

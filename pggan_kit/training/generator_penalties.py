@@ -10,9 +10,10 @@ from torch import Tensor
 
 from pggan_kit.components import DiscriminatorCall, Fakes, GeneratorPenalty, TensorBatch, Terms
 from pggan_kit.errors import ConfigError
+from pggan_kit.growth.moving_settings import find_weight
 from pggan_kit.growth.networks import Generator, Synthesis
 from pggan_kit.layers.derivatives import expect_second_derivatives
-from pggan_kit.schedule import Position, value_at
+from pggan_kit.schedule import Position
 
 NOISE = "generator penalties: noise"
 """Name of the penalties' noise (N, C, h, w) among the tensors of a batch."""
@@ -61,7 +62,7 @@ def collect_numbers(due: Sequence[DueGeneratorPenalty], position: Position, devi
     """
     numbers = {}
     for name, penalty in due:
-        factor: float = value_at(penalty.weight, position) * penalty.every
+        factor = find_weight(penalty, position) * penalty.every
         numbers[FACTOR + name] = torch.full((), factor, device=device)
         memory = getattr(penalty, "memory", None)
         if memory is not None:

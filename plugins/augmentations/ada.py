@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pggan_kit import (
     ConfigError,
+    Position,
     Run,
     SettingError,
     TrainState,
@@ -154,18 +155,25 @@ class ADA:
         self.sign_sum.fill_(saved["sign_sum"])
         self.gathered = saved["gathered"]
 
-    def _set_p_to_clock(self, state: TrainState) -> None:
-        """Set a p that moves, or is given per stage, to its value at the clock.
+    def check_at(self, position: Position) -> None:
+        """Check p at a place on the clock.
 
         Raises:
             ConfigError: A curve's value is no probability.
         """
-        if isinstance(self.first_p, (int, float)):
-            return
-        p: float = value_at(self.first_p, state.position)
+        self._find_p(position)
+
+    def _find_p(self, position: Position) -> float:
+        """Return p as it is set at a place on the clock; see `check_at`."""
+        p: float = value_at(self.first_p, position)
         if not 0 <= p <= 1:
-            raise ConfigError(f"augmentations.ADA.p must be in [0, 1], and is {p} at {state.position}")
-        self.p.fill_(p)
+            raise ConfigError(f"augmentations.ADA.p must be in [0, 1], and is {p} at {position}")
+        return p
+
+    def _set_p_to_clock(self, state: TrainState) -> None:
+        """Set a p that moves, or is given per stage, to its value at the clock."""
+        if not isinstance(self.first_p, (int, float)):
+            self.p.fill_(self._find_p(state.position))
 
     def _correct_p(self, target: float) -> None:
         mean_sign = self.sign_sum / self.gathered

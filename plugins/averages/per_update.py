@@ -29,8 +29,14 @@ class PerUpdate:
         self.names: Sequence[str] = (name,)
 
     def compute_shares(self, position: Position, age: int, images: int) -> tuple[float]:
-        """Return what does not stay."""
-        return (1.0 - value_at(self.decay, position),)
+        """Return what does not stay.
+
+        Raises:
+            SettingError: A curve's value is out of range.
+        """
+        decay = value_at(self.decay, position)
+        check_between("decay", decay, 0, 1, high_included=False)
+        return (1.0 - decay,)
 
 
 class Copy:

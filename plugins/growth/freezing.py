@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pggan_kit import PerStage, Piece, Position, at_height, check_at_least
-from pggan_plugins.growth.speeds import Everything, check_nets
+from pggan_plugins.growth.speeds import Everything, check_nets, is_beside_new
 
 
 class FreezeOld(Everything):
@@ -14,6 +14,8 @@ class FreezeOld(Everything):
     By default those of the generator alone, for good, as StyleGAN-XL does with its stem (Sauer et al. 2022, section 3):
     there each stage trains the layers that it adds, and a whole discriminator. (There, too, the stem that the next
     stage trains on is the average of the stage before; here the generator goes on from its own weights.)
+
+    A discriminator that stays as it is in a stage has no new block there, and all of it learns.
 
     Args:
         images: The reals of a stage for which the pieces of earlier stages are frozen, at least 0; may be per stage.
@@ -36,7 +38,7 @@ class FreezeOld(Everything):
 
     def factor(self, piece: Piece, position: Position) -> float:
         """Return 0 for old pieces while they are frozen, and 1 for all others."""
-        if piece.net not in self.nets or not piece.is_old(position):
+        if piece.net not in self.nets or not is_beside_new(piece, position):
             return 1.0
         if self.images is None:
             return 0.0

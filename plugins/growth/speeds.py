@@ -48,6 +48,11 @@ def check_factor(name: str, value: Varying[float]) -> None:
             check_finite(name, each)
 
 
+def is_beside_new(piece: Piece, position: Position) -> bool:
+    """Return whether a piece is old, and its network has grown in the current stage."""
+    return piece.is_old(position) and not position.stage.keeps(piece.net)
+
+
 class Everything:
     """Everything learns at the optimizers' rates.
 
@@ -116,6 +121,8 @@ class WarmUpNew(Everything):
 class SlowOld(Everything):
     """Old blocks learn more slowly than the new one.
 
+    A discriminator that stays as it is in a stage has no new block there, and all of it learns at its rate.
+
     Args:
         factor: The factor on the learning rate of the pieces that came before the current stage, at least 0; 0 freezes
             them. May be per stage, and a curve.
@@ -135,6 +142,6 @@ class SlowOld(Everything):
 
     def factor(self, piece: Piece, position: Position) -> float:
         """Return the factor of old pieces, and 1 for new ones."""
-        if piece.net in self.nets and piece.is_old(position):
+        if piece.net in self.nets and is_beside_new(piece, position):
             return float(value_at(self.old_factor, position))
         return 1.0

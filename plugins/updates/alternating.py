@@ -87,12 +87,16 @@ class Alternating:
         g_losses, _ = ctx.minimise("generator", "generator", g_terms, batch)
         return report_step(d_losses, g_losses, d_scores, ctx.loss.penalties)
 
-    def _count_critic_updates(self, position: Position) -> int:
-        """Return n_critic at a place on the clock.
+    def check_at(self, position: Position) -> None:
+        """Check n_critic at a place on the clock.
 
         Raises:
             ConfigError: A curve's value is no number that rounds to at least 1.
         """
+        self._count_critic_updates(position)
+
+    def _count_critic_updates(self, position: Position) -> int:
+        """Return n_critic at a place on the clock; see `check_at`."""
         value = value_at(self.n_critic, position)
         if not 0.5 <= value < math.inf:
             raise ConfigError(f"updates.Alternating.n_critic must round to at least 1, and is {value} at {position}")

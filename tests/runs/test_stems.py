@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import Result
 from conftest import STUB
 from helpers.killing import StopAt, assert_same_run, last, rows
 
 import pggan_kit
 from pggan_kit import hookimpl
+from pggan_kit.api.generator import load_generator
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, RunError
 from pggan_kit.report.run_record import read_run
@@ -50,6 +52,12 @@ class Look:
                 name: {key for key, param in state.network(name).named_parameters() if optimizer.state.get(param)}
                 for name, optimizer in state.optimizers.items()
             }
+
+
+def list_weights(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the weights in a checkpoint by the names that `Look` gives them."""
+    nets = {name: content[name] for name in ("generator", "discriminator")}
+    return {**nets, "average": content["averages"]["half_life"]}
 
 
 @pytest.fixture
@@ -99,8 +107,7 @@ def test_a_run_begins_on_a_stem_by_its_own_clock_and_resumes_amid_the_fade(
     content = RunDirectory(stem).checkpoints()
     saved = next(content.load(entry) for entry in content.read_entries() if entry.file == there.name)
     for name, weights in look.weights.items():
-        wanted = saved.averages["half_life"] if name == "average" else getattr(saved, name)
-        assert are_equal(weights, wanted), name
+        assert are_equal(weights, list_weights(saved.content())[name]), name
     assert look.moments["generator"] == set() and look.moments["discriminator"], "where the optimizer is the same"
 
     # Stopped within the fade, and without the other run.
@@ -130,8 +137,7 @@ def test_an_improved_stem_is_put_under_later_stages(stem: Path, start: Start) ->
         for key, value in weights.items():
             is_later = key.startswith(("blocks.2.", "to_image.", "from_image."))
             source = deep if is_later else before
-            wanted = source["averages"]["half_life"] if name == "average" else source[name]
-            assert are_equal(value, wanted[key]), f"{name} {key}"
+            assert are_equal(value, list_weights(source)[name][key]), f"{name} {key}"
     for name in ("generator", "discriminator"):
         pieces = {key.partition(".")[0] for key in look.moments[name] if not key.startswith("blocks.2.")}
         assert pieces <= {"to_image", "from_image"} and len(pieces) == 1, "no moments of other weights"
@@ -143,8 +149,7 @@ def test_an_improved_stem_is_put_under_later_stages(stem: Path, start: Start) ->
     look = Look()
     start(start_from="deep@8x8", stem="stem@8x8", plugins=(look,), run_dir="again")
     for name, weights in look.weights.items():
-        wanted = before["averages"]["half_life"] if name == "average" else before[name]
-        assert are_equal(weights, wanted), name
+        assert are_equal(weights, list_weights(before)[name]), name
 
 
 def test_it_is_said_where_a_stem_ends(stem: Path, tiny: Callable[..., str], cli: Callable[..., Result]) -> None:
@@ -205,3 +210,30 @@ def test_a_stem_is_taken_and_put_between_stages(start: Start) -> None:
 )
 def test_a_stem_that_is_not_there_is_refused(name: str, pattern: str, stem: Path, rejected: Callable[..., str]) -> None:
     rejected(pattern, args=["--stem", name])
+
+
+@pytest.mark.filterwarnings("ignore:.*far from its profile")
+def test_an_average_of_another_width_has_nothing_of_pieces_that_a_stem_replaced(start: Start) -> None:
+    """What the run above has kept of its averages is of other weights than the stem's.
+
+    Nothing is learned after the branch, so the pieces of the stem have one average, whatever was above them.
+    """
+    lines = ["train.averages = [@averages.PowerFunction()]", "averages.PowerFunction.snapshots = 10"]
+    start(*lines, "train.seed = 5", run_dir="stem")
+    still = [*lines, "schedule.total_images = 60", "optimizers.Adam.lr = 1e-30"]
+    made = []
+    for seed in ("train.seed = 1", "train.seed = 2"):
+        deep = f"deep {seed}"
+        start(*lines, seed, run_dir=deep)
+        run = start(*still, run_dir=f"branch {seed}", start_from=deep, stem="stem@8x8")
+        made.append(load_generator(run, average=0.25, plugins=[STUB]).generator.state_dict())
+
+        # All that was kept of the later pieces is there.
+        kept = list(run.files.average_snapshots().load_before(41))
+        assert [each.images for each in kept] == [28, 32, 36, 40]
+        assert {name[0] for each in kept for weights in each.weights.values() for name in weights} == {"2"}
+
+    replaced = {key for key in made[0] if key.startswith(("stem.", "blocks.1."))}
+    assert len(replaced) > 4
+    for key in made[0]:
+        assert torch.equal(made[0][key], made[1][key]) == (key in replaced), key

@@ -79,11 +79,9 @@ def ask_of_apart(policy: Everything, heights: Any, stage: int) -> dict[str, floa
 
 
 def test_a_discriminator_of_full_size_has_no_new_pieces() -> None:
-    """It has them from the first image on, so nothing of it warms up, and all of it is old once G has grown."""
-    pieces = ("head 4", "block 8", "block 16", "from_image 16")
-    for stage in range(3):
-        assert ask_of_apart(WarmUpNew(images=40), 16, stage) == {}
-        assert ask_of_apart(SlowOld(0.25), 16, stage) == (dict.fromkeys(pieces, 0.25) if stage else {})
+    """It has all of them from the first image on, so that nothing warms up, and nothing is old beside a new one."""
+    for policy in (WarmUpNew(images=40), SlowOld(0.25), FreezeOld(nets=["discriminator"])):
+        assert [ask_of_apart(policy, 16, stage) for stage in range(3)] == [{}, {}, {}]
 
 
 def test_a_discriminator_ahead_of_the_generator_has_new_pieces_as_it_grows() -> None:
@@ -92,6 +90,8 @@ def test_a_discriminator_ahead_of_the_generator_has_new_pieces_as_it_grows() -> 
     assert ask_of_apart(WarmUpNew(images=40), ahead, 1) == {"block 16": 0.1, "from_image 16": 0.1}
     assert ask_of_apart(WarmUpNew(images=40), ahead, 2) == {}
     assert ask_of_apart(SlowOld(0.25), ahead, 1) == {"head 4": 0.25, "block 8": 0.25}
+    freezing = FreezeOld(nets=["discriminator"])
+    assert [ask_of_apart(freezing, ahead, stage) for stage in range(3)] == [{}, {"head 4": 0, "block 8": 0}, {}]
 
 
 class Square:
