@@ -6,23 +6,30 @@ import io
 import json
 import os
 import resource
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.datasets import ArrayDataset
 from helpers.forks import Fork
 from helpers.many_runs import copy_with_seed, lengthen_stats
 from helpers.patience import PATIENCE_SECONDS
 from helpers.reporting import train_pair
 from PIL import Image
 
-from pggan_kit.data import sampler
+from pggan_kit.data import build_journal, sampler
 from pggan_kit.data.array_files import ArrayWriter, open_array
+from pggan_kit.data.level_files import DIGEST_WORDS, match_digests
 from pggan_kit.data.pyramid import Level, resize_to_all
-from pggan_kit.data.sampler import Sampler
+from pggan_kit.data.sampler import Sampler, open_data
+from pggan_kit.data.settings import DataSettings
+from pggan_kit.pictures import list_pictures
 from pggan_kit.report import write_report
+from pggan_kit.system import content_hashes
+from pggan_kit.system.content_hashes import hash_files
 
 BATCHES = 12
 BATCH_SIZE = 32
@@ -96,13 +103,71 @@ def test_resizing_to_all_sizes(source: int, largest: int) -> None:
     assert resizing < 8 * decoding
 
 
-def measure_shortest(action: Callable[[], object], rounds: int = 20) -> float:
+@pytest.mark.parametrize("count", [2_000, 20_000])
+def test_the_start_with_a_folder_of_pictures(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing all files and reading their kept hashes; the floor is to walk the folder and look at each file."""
+    monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "pictures"
+    for i in range(count):
+        path = folder / f"{i // 1000}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(str(i).encode())
+    time.sleep(content_hashes.SETTLED_NS / 1e9)
+    hash_files(folder, list_pictures(folder).files)
+
+    starting = measure_shortest(lambda: hash_files(folder, list_pictures(folder).files), 5, time.process_time)
+    floor = measure_shortest(lambda: ask_for_all(folder), 5, time.process_time)
+    print(f"\n{count:,} files: {starting / count * 1e6:.1f} us a file, {starting / floor:.1f} times the floor")
+    assert starting < 6 * floor
+
+
+def ask_for_all(folder: Path) -> None:
+    """Ask for the status of every file."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            os.stat(f"{parent}/{name}")
+
+
+def test_rows_of_older_copies_are_found_in_linear_time() -> None:
+    """Ten times the rows, at most 20 times as long: they are sorted, and large arrays miss the processor's cache."""
+    seconds = {}
+    for count in (20_000, 200_000):
+        digests = np.random.default_rng(0).integers(0, 2**32, (count, DIGEST_WORDS), np.uint32)
+        changed = digests[::-1].copy()
+        changed[::10] += 1
+        seconds[count] = measure_shortest(
+            lambda known=digests, wanted=changed: match_digests(known, wanted), 5, time.process_time
+        )
+    few, many = seconds.values()
+    print(f"\n{1e6 * few / 20_000:.2f} us a row of 20,000, {1e6 * many / 200_000:.2f} us a row of 200,000")
+    assert many < 20 * few
+
+
+def test_the_journal_of_a_build_costs_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPU time of a build with a journal 250 times as often as is usual, against one without."""
+    images = list(np.random.default_rng(0).integers(0, 256, (5_000, 16, 16, 3), np.uint8))
+
+    def build(interval: float) -> None:
+        monkeypatch.setattr(build_journal, "JOURNAL_SECONDS", interval)
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        settings = DataSettings(cache=str(tmp_path / "cache"), workers=1)
+        open_data(ArrayDataset(images), settings, [(8, 8), (16, 16)], 0)
+
+    without = measure_shortest(lambda: build(1e9), 3, time.process_time)
+    often = measure_shortest(lambda: build(0.02), 3, time.process_time)
+    print(f"\n{without:.2f} s without a journal, {often:.2f} s with one fifty times a second")
+    assert often < 1.5 * without
+
+
+def measure_shortest(
+    action: Callable[[], object], rounds: int = 20, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Return the shortest of several times that an action takes, in seconds."""
     times = []
     for _ in range(rounds):
-        began = time.perf_counter()
+        began = clock()
         action()
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
     return min(times)
 
 

@@ -186,7 +186,7 @@ def _find_rows_of_source(
         if opened is None:
             return None
         images[size], described = opened
-        rows[size] = _match(described[:, :DIGEST_WORDS], digests)
+        rows[size] = match_digests(described[:, :DIGEST_WORDS], digests)
         if shapes is None:
             shapes = np.array(described[:, DIGEST_WORDS:])
     assert shapes is not None
@@ -219,19 +219,20 @@ def _open_level_with_rows(files: LevelFiles, shape: tuple[int, ...]) -> tuple[np
     return images, rows
 
 
-def _match(known: np.ndarray, digests: np.ndarray) -> np.ndarray:
+def match_digests(known: np.ndarray, digests: np.ndarray) -> np.ndarray:
     """Return the row among the known digests of each digest, -1 where it is not there or is zero."""
-    keys = _view_as_keys(known)
+    # The first half of a digest finds a row, and all of it tells whether that is the one.
+    keys = _view_first_half(known)
     order = np.argsort(keys, kind="stable")
-    wanted = _view_as_keys(digests)
-    place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
+    place = np.minimum(np.searchsorted(keys[order], _view_first_half(digests)), len(keys) - 1)
     rows = order[place]
-    found = (keys[rows] == wanted) & digests.any(1)
+    found = (known[rows] == digests).all(1) & digests.any(1)
     return np.where(found, rows, -1)
 
 
-def _view_as_keys(digests: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(digests).view(f"S{4 * DIGEST_WORDS}")[:, 0]
+def _view_first_half(digests: np.ndarray) -> np.ndarray:
+    half = np.ascontiguousarray(digests[:, : DIGEST_WORDS // 2])
+    return half.view(np.uint64)[:, 0]
 
 
 def list_sources(folder: Path) -> Iterator[tuple[str, list[Path]]]:

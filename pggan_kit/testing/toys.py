@@ -228,6 +228,10 @@ class ToyDataset:
         """Return a text that names the images."""
         return f"toy {self.classes} {self.channels}"
 
+    def row_fingerprints(self) -> list[str]:
+        """Return a text for each image, which names it."""
+        return [f"{i} {self.channels}" for i in range(16)]
+
 
 class ToyData:
     """A replacement of `data.Data`: noise of the stage's size, the same at the same place of the clock."""

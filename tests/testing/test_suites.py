@@ -37,7 +37,7 @@ from pggan_kit import Quantity, Scores, check_at_least, hookimpl
 from pggan_kit.components import KINDS, Trial
 from pggan_kit.layers.resampling import Area, AreaDownsample
 from pggan_kit.plugin_host.loading import load_plugins
-from pggan_kit.testing.toys import ToyLoss
+from pggan_kit.testing.toys import ToyDataset, ToyLoss
 
 DEFECTS = Defects()
 defect = DEFECTS.register
@@ -252,6 +252,24 @@ class ShiftsImages(MeanGap):
 class ShiftsDescriptions(MeanGap):
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
         return super().compare(real.add_(1), fake)
+
+
+@defect(suites.DatasetSuite, "test_row_fingerprints", r"row_fingerprints\(\) has not one text for each of 16")
+class TooFewRows(ToyDataset):
+    def row_fingerprints(self) -> list[str]:
+        return ["a"]
+
+
+@defect(suites.DatasetSuite, "test_row_fingerprints", r"row_fingerprints\(\) differs from object to object")
+class RowsNamedByTheirPlace(ToyDataset):
+    def row_fingerprints(self) -> list[str]:
+        return [str(id(self))] * 16
+
+
+@defect(suites.DatasetSuite, "test_row_fingerprints", r"row_fingerprints\(\) is the same for images \d+ and \d+")
+class RowsOfOneName(ToyDataset):
+    def row_fingerprints(self) -> list[str]:
+        return ["a"] * 16
 
 
 @defect(suites.MetricSuite, "test_fingerprint", r"fingerprint\(\) differs")
