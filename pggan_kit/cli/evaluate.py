@@ -69,6 +69,9 @@ def evaluate(
         count=count,
         tuning=tuning,
     )
+    if tuning:
+        width = rows[0]["average"].removeprefix("width_")
+        err.print(f"the average of width {width}, which was the best of {len(evaluation.WIDTHS)} under --tuning")
     if as_json:
         print_json(rows)
     else:

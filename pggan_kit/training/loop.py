@@ -456,6 +456,9 @@ class Loop:
         answers = [bool(answer)]
         distributed.share_from_rank_0(answers)
         state.ended = answers[0] and state.images < self.schedule.total
+        if state.ended:
+            line = f"a plugin ended the run (should_end) at images {state.images} of {self.schedule.total}"
+            self.run.files.log_and_say(line, None)
 
     def warn_of_idle_optimizers(self) -> None:
         """Warn once of each optimizer that the update returned and has not stepped in this stage."""

@@ -64,7 +64,7 @@ class Progress:
         self._losses = ""
         self._started = time.perf_counter()
         self._next_refresh = math.inf
-        if run.state.images >= run.schedule.total:
+        if run.state.is_over:
             return  # a run that is resumed when it is complete: nothing will be trained
         self._print(f"{'resuming' if run.resumed else 'training'} {run.directory}")
         for line in describe_plan(run):
@@ -116,7 +116,10 @@ class Progress:
         """List the files worth opening."""
         self._stop_display()
         took = format_duration(time.perf_counter() - self._started)
-        self._print(f"{result['images']:,} images, {took}. Have a look at:")
+        images = f"{result['images']:,} images"
+        if run.state.ended:
+            images += f" of {run.schedule.total:,}, as a plugin ended the run (should_end)"
+        self._print(f"{images}, {took}. Have a look at:")
         for line in list_outputs(run):
             self._print(f"  {line}")
 

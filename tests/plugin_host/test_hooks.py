@@ -408,6 +408,8 @@ def test_a_run_that_a_plugin_ends_is_complete(images: int, fading: bool, train: 
     recorder.after_run = None  # type: ignore[method-assign, assignment]  # it expects the whole budget
     run = train("train.tick = 4", plugins=(recorder, EndAt(images)), run_dir="run")
     assert run.state.images == images and run.state.ended
+    said = f"a plugin ended the run (should_end) at images {images} of {run.schedule.total}\n"
+    assert said in (run.directory / "log.txt").read_text()
     assert ("before_fade" in recorder.calls) == (images > 8)
     size = "4x4" if images == 8 else "8x8"
     closing: list[Any] = [("should_end", size, images), ("save_state", images)]

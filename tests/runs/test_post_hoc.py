@@ -441,6 +441,7 @@ def test_the_best_width_is_chosen_on_tuning_data(
 
     result = cli("evaluate", kept, "--average", "best", "--tuning", "evaluation.count = 4", "--json", *options)
     rows = json.loads(result.stdout)
+    assert f"the average of width {best:g}, which was the best of 8 under --tuning" in result.stderr
     assert {row["average"] for row in rows} == {f"width_{best:g}"} and {row["count"] for row in rows} == {6}
     alone = pggan_kit.evaluate(kept, metrics=["Gap"], count=6, average=best, plugins=plugins)
     assert rows == alone

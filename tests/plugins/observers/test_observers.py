@@ -52,7 +52,7 @@ class FakeRun:
         self.alpha: dict[str, float] = {}
         self.resumed = False
         self.stats: list[dict[str, float]] = []
-        self.state = SimpleNamespace()
+        self.state = SimpleNamespace(ended=False)
         self.move(0)
 
     def move(self, images: int) -> FakeRun:
@@ -67,6 +67,7 @@ class FakeRun:
             phase=position.phase,
             fading=fading,
             last_tick=images,
+            is_over=self.state.ended or images >= self.schedule.total,
         )
         return self
 
@@ -682,6 +683,19 @@ def test_progress_says_where_to_look_at_the_start(run: FakeRun, capsys: pytest.C
 def test_progress_announces_no_training_of_a_complete_run(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     begin_run(Progress(), run, images=run.schedule.total)
     assert capsys.readouterr().err == ""
+    run.state.ended = True
+    begin_run(Progress(), run, images=600)
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_says_that_a_plugin_ended_the_run(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    observer = Progress()
+    begin_run(observer, run)
+    capsys.readouterr()
+    run.state.ended = True
+    register_observer(observer).hook.after_run(run=run, result={"images": 600})
+    said = capsys.readouterr().err
+    assert said.startswith("600 images of 1,000, as a plugin ended the run (should_end), 0:")
 
 
 @pytest.mark.parametrize("ending", ["after_run", "on_error"])
