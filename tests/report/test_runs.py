@@ -458,6 +458,23 @@ def test_bad_runs_are_refused(
     assert not Path("report.html").exists()
 
 
+def test_runs_without_ticks_are_left_out_beside_others(
+    copied: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pggan_kit.report.draw_run", lambda *_, **__: RunPictures())
+    runs = [copied("soft"), copied("soft", "begun"), copied("hard")]
+    empty_stats(runs[1])
+    said: list[str] = []
+    write_report(runs, tmp_path / "a.html", say=said.append)
+    assert "<title>soft, hard</title>" in (tmp_path / "a.html").read_text()
+    (sentence,) = said
+    assert sentence.startswith(f"left out: {runs[1]} has no tick yet")
+
+    empty_stats(runs[0])
+    with pytest.raises(RunError, match="none of the 2 runs has a tick yet"):
+        write_report(runs[:2], tmp_path / "a.html", say=said.append)
+
+
 def test_the_command_writes_both(
     copied: Callable[..., Path], cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
