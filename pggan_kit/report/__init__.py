@@ -19,7 +19,7 @@ from pggan_kit.report.page import Section, render_page, require_libraries
 from pggan_kit.report.plots import COLUMN, render_plot
 from pggan_kit.report.run_groups import MOST_DRAWN, RunGroup, group_runs, has_several, isolate_runs
 from pggan_kit.report.run_pictures import RunPictures, draw_run
-from pggan_kit.report.run_record import RunRecord, name_runs, read_run
+from pggan_kit.report.run_record import NoTickError, RunRecord, name_runs, read_run
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity, track_items
 from pggan_kit.system.files import require_replaceable, write_atomically
@@ -63,11 +63,11 @@ def write_report(
         out: The HTML file.
         figures: Folder for the plots as PDF at column width, and the tables as LaTeX.
         plugins: Plugins to use instead of the plugin files that the runs used.
-        say: Function that is given a sentence about whatever is left out because it is damaged.
+        say: Function that is given a sentence about what is left out: it is damaged, or has no tick.
 
     Raises:
-        RunError: A folder holds no run, a run has no tick or is named twice, files are damaged, or a target cannot be
-            written.
+        RunError: A folder holds no run, a run is named twice, no run has a tick, files are damaged, or a target
+            cannot be written.
         UserError: jinja2 or matplotlib is missing.
     """
     require_libraries()
@@ -86,9 +86,7 @@ def write_report(
             raise RunError("report: name one ablation, or runs")
         content = _draw_ablation(paths[0], say, plugins)
     else:
-        named = list(zip(paths, name_runs(paths), strict=True))
-        records = [read_run(path, name) for path, name in track_items(named, "reading", len(named), "runs")]
-        content = _draw_runs(records, say, plugins)
+        content = _draw_runs(_read_runs(paths, say), say, plugins)
 
     # The page is complete before anything is written.
     with report_activity("drawing curves and tables"):
@@ -105,6 +103,22 @@ def _require_different(paths: Sequence[Path]) -> None:
         if path.resolve() in seen:
             raise RunError(f"report: {path} is named twice")
         seen.add(path.resolve())
+
+
+def _read_runs(paths: Sequence[Path], say: Say) -> list[RunRecord]:
+    """Read runs. One of several that has no tick is left out, since a sweep has runs that failed at once."""
+    named = list(zip(paths, name_runs(paths), strict=True))
+    records = []
+    for path, name in track_items(named, "reading", len(named), "runs"):
+        try:
+            records.append(read_run(path, name))
+        except NoTickError as error:
+            if len(paths) == 1:
+                raise
+            say(f"left out: {error}")
+    if not records:
+        raise RunError(f"none of the {len(paths)} runs has a tick yet, so there is nothing to report")
+    return records
 
 
 def _draw_runs(records: Sequence[RunRecord], say: Say, plugins: Sequence[Any]) -> _Content:

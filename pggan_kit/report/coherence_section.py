@@ -12,7 +12,7 @@ from pggan_kit.report.page import Figure, Group, Section, Table, make_grid, make
 from pggan_kit.report.run_groups import RunGroup, begin_head, begin_row, find_median, has_several, list_runs
 from pggan_kit.report.run_pictures import STRIP, RunPictures
 from pggan_kit.report.run_record import Curve, RunRecord, is_finite
-from pggan_kit.report.run_sections import STRIP_CELL, find_usual_stages
+from pggan_kit.report.run_sections import STRIP_CELL, find_usual_stages, format_size
 
 PREFIX = "Coherence/"
 """Prefix of the tags of pixels, which end with the size of the earlier stage."""
@@ -62,7 +62,7 @@ def draw_stages_figure(run: RunRecord, drawn: RunPictures) -> Figure:
     columns = [resize_images(drawn.ends[stage][:STRIP], shown_height) for stage in stages]
     images = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
 
-    sizes = [f"{drawn.ends[stage].shape[1]}x{drawn.ends[stage].shape[2]}" for stage in stages]
+    sizes = [format_size(drawn.sizes[stage]) for stage in stages]
     clocks = [f"{drawn.clocks[stage]:,}" for stage in stages]
     alt = (
         f"Strip across the stages of {run.name}: {len(columns[0])} latents from top to bottom, the sizes "

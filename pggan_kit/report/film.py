@@ -72,12 +72,14 @@ class Still(NamedTuple):
         grown: 0 at a tick, 1 for the moment right after a growth at the same clock.
         alpha: Alpha of the generator.
         images: uint8 (N, h, w, C).
+        size: Height and width at which they were drawn.
     """
 
     clock: int
     grown: int
     alpha: float
     images: np.ndarray
+    size: tuple[int, int]
 
     @property
     def moment(self) -> Moment:
@@ -111,7 +113,7 @@ class Sample(NamedTuple):
         images = _read_grid(self.path, self.height, self.width)
         if images is None:
             return None
-        return Still(self.clock, self.grown, self.alpha, images[: COLUMNS * COLUMNS])
+        return Still(self.clock, self.grown, self.alpha, images[: COLUMNS * COLUMNS], (self.height, self.width))
 
 
 @dataclass(frozen=True)
@@ -279,20 +281,23 @@ def take_checkpoints(run: RunRecord, pictures: RunPictures) -> list[Still]:
     """Return the ends and beginnings of stages, and fades with the weights of their ends."""
     stills = []
     for stage in run.stages:
+        if stage.index not in pictures.sizes:  # nothing was drawn
+            continue
+        size = pictures.sizes[stage.index]
         if stage.index in pictures.begins:
             alpha, images = pictures.begins[stage.index]
-            stills.append(Still(stage.start, 1, alpha, images))
+            stills.append(Still(stage.start, 1, alpha, images, size))
 
         # The beginning shows the strip's first alpha already.
         strip = pictures.fades.get(stage.index)
         if strip is not None and stage.fade_end is not None:
             for alpha, images in list(zip(strip.alphas, strip.images, strict=True))[1:]:
                 clock = round(stage.start + alpha * (stage.fade_end - stage.start))
-                stills.append(Still(clock, 0, alpha, images))
+                stills.append(Still(clock, 0, alpha, images, size))
 
         if stage.index in pictures.ends:
             clock = pictures.clocks[stage.index]
-            stills.append(Still(clock, 0, pictures.alphas[stage.index], pictures.ends[stage.index]))
+            stills.append(Still(clock, 0, pictures.alphas[stage.index], pictures.ends[stage.index], size))
 
     # All stills show as many latents as the smallest has.
     fewest = min((len(still.images) for still in stills), default=0)
@@ -359,7 +364,7 @@ def draw_panel(name: str, still: Still, cell: tuple[int, int], total: int) -> Im
         cell: Height and width of each image, in pixels.
         total: Images at the end of the longer run.
     """
-    height, width = still.images.shape[1:3]
+    height, width = still.size
     phase = FADE if still.alpha < 1 else STABLE
     caption = Caption(f"{height}x{width}", phase, still.alpha, still.clock, total)
     frame = draw_frame(still.images, COLUMNS, cell, caption)

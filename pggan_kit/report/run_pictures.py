@@ -14,6 +14,7 @@ from pggan_kit.api.prepare import Prepared, prepare_run
 from pggan_kit.api.sample import draw
 from pggan_kit.errors import TrainingError, UserError
 from pggan_kit.growth.moving_settings import list_moving_settings
+from pggan_kit.pictures.frames import reduce_image
 from pggan_kit.report.alpha_lines import POINTS, Trained, draw_alpha_lines
 from pggan_kit.report.run_record import Curve, RunRecord
 from pggan_kit.runs.directory import RunDirectory
@@ -27,6 +28,9 @@ GRID = 16
 
 STRIP = 9
 """Latents in the strip through a fade."""
+
+LARGEST = 128
+"""Maximum of an image's longer side that is kept, in pixels: the page shows none larger."""
 
 ALPHAS = tuple(i / 8 for i in range(9))
 """Alphas that the strip through a fade shows, as far as the switch takes them."""
@@ -52,7 +56,9 @@ class RunPictures:
     """Images of the latents that `api.sample.draw` makes of a seed; equal for runs with one latent size.
 
     Attributes:
-        ends: `GRID` images uint8 (N, h, w, C) by stage, at its end or at the run's last checkpoint.
+        ends: `GRID` images uint8 (N, h, w, C) by stage, at its end or at the run's last checkpoint. All images whose
+            longer side is above `LARGEST` are reduced: those of some 1024 px would take gigabytes.
+        sizes: Height and width at which the generator draws, by stage.
         clocks, alphas: Clock and alpha of those, by stage.
         begins: Alpha and such images by stage, right after the growth, before anything was trained; where asked for.
         fades: Strips by stage, from the last checkpoint before the fade's end.
@@ -64,6 +70,7 @@ class RunPictures:
     """
 
     ends: dict[int, np.ndarray] = field(default_factory=dict)
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     clocks: dict[int, int] = field(default_factory=dict)
     alphas: dict[int, float] = field(default_factory=dict)
     begins: dict[int, tuple[float, np.ndarray]] = field(default_factory=dict)
@@ -220,14 +227,15 @@ def _draw_checkpoint(
         alphas = strip_alphas.get(stage, list(ALPHAS))
         pictures.fades[stage] = draw_strip(generator, alphas, seed)
     if not has_end:
-        pictures.ends[stage] = draw(generator, GRID, seed)
+        pictures.ends[stage], pictures.sizes[stage] = draw_reduced(generator, GRID, seed)
         pictures.clocks[stage] = saved.images
         pictures.alphas[stage] = _alpha_of(generator)
 
 
 def _draw_growth(pictures: RunPictures, generator: TrainedGenerator, stage: int, seed: int) -> None:
     """Draw what a generator shows right after it has grown to a stage."""
-    pictures.begins[stage] = (_alpha_of(generator), draw(generator, GRID, seed))
+    images, pictures.sizes[stage] = draw_reduced(generator, GRID, seed)
+    pictures.begins[stage] = (_alpha_of(generator), images)
 
 
 def _alpha_of(generator: TrainedGenerator) -> float:
@@ -236,4 +244,22 @@ def _alpha_of(generator: TrainedGenerator) -> float:
 
 def draw_strip(generator: TrainedGenerator, alphas: list[float], seed: int) -> FadeStrip:
     """Draw images of the first `STRIP` latents at each alpha."""
-    return FadeStrip(alphas, [draw(generator, GRID, seed, alpha=alpha, first=STRIP) for alpha in alphas])
+    return FadeStrip(alphas, [draw_reduced(generator, STRIP, seed, alpha)[0] for alpha in alphas])
+
+
+def draw_reduced(
+    generator: TrainedGenerator, first: int, seed: int, alpha: float | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Draw images of the first of `GRID` latents, and reduce large ones.
+
+    Returns:
+        The images, and the height and width at which they were drawn.
+    """
+    images = draw(generator, GRID, seed, alpha=alpha, first=first)
+    height, width = images.shape[1:3]
+    shown = (height, width)
+    while max(shown) > LARGEST and shown[0] % 2 == 0 and shown[1] % 2 == 0:
+        shown = (shown[0] // 2, shown[1] // 2)
+    if shown != (height, width):
+        images = np.stack([reduce_image(image, shown) for image in images])
+    return images, (height, width)

@@ -219,7 +219,7 @@ def grids_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) ->
             # The last stage of an unfinished run is shown as it is now.
             images = drawn.ends[stage.index]
             clock = drawn.clocks[stage.index]
-            size = f"{images.shape[1]}x{images.shape[2]}"
+            size = format_size(drawn.sizes[stage.index])
             alt = f"Grid of {len(images)} images of {run.name} at {size}, after {clock:,} training images."
             figures.append(make_grid(images, GRID_COLUMNS, alt, f"{size}, after {clock:,} images"))
         if figures:
@@ -269,17 +269,25 @@ def fades_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) ->
     if lacking:
         section.texts.append(f"Left out, since the page would become too large: {', '.join(lacking)}.")
     for run, drawn in zip(runs, pictures, strict=True):
-        figures = [draw_strip_figure(run, stage, strip) for stage, strip in sorted(drawn.fades.items())]
+        figures = [
+            draw_strip_figure(run, stage, strip, drawn.sizes[stage]) for stage, strip in sorted(drawn.fades.items())
+        ]
         if figures:
             section.groups.append(Group(run.name, "pixels", figures))
     return section
 
 
-def draw_strip_figure(run: RunRecord, stage: int, strip: FadeStrip) -> Figure:
+def format_size(size: tuple[int, int]) -> str:
+    """Return a height and a width for people."""
+    height, width = size
+    return f"{height}x{width}"
+
+
+def draw_strip_figure(run: RunRecord, stage: int, strip: FadeStrip, drawn_size: tuple[int, int]) -> Figure:
     """Return a fade's strip: a row for each latent, a column for each alpha."""
     latents = len(strip.images[0])
     images = np.stack(strip.images, axis=1).reshape(-1, *strip.images[0].shape[1:])
-    size = f"{images.shape[1]}x{images.shape[2]}"
+    size = format_size(drawn_size)
     alphas = [f"{alpha:.3g}" for alpha in strip.alphas]
 
     alt = (

@@ -41,7 +41,7 @@ def test_images_are_shown_at_one_size() -> None:
 def test_a_strip_has_a_row_for_each_latent_and_a_column_for_each_stage() -> None:
     small = np.repeat(np.arange(16, dtype=np.uint8), 16).reshape(16, 4, 4, 1)
     ends = {0: small, 1: np.full((16, 8, 8, 1), 200, np.uint8)}
-    pictures = RunPictures(ends=ends, clocks={0: 8, 1: 1024})
+    pictures = RunPictures(ends=ends, sizes={0: (4, 4), 1: (8, 8)}, clocks={0: 8, 1: 1024})
     section = coherence_section(isolate_runs([make_run("soft", [])]), [pictures])
     ((figure,),) = [group.figures for group in section.groups]
     assert figure.alt == (
@@ -52,7 +52,7 @@ def test_a_strip_has_a_row_for_each_latent_and_a_column_for_each_stage() -> None
     assert figure.height > 4 * figure.width and not section.tables
 
     # A run of one stage has no strip, and no section.
-    one = RunPictures(ends={0: small}, clocks={0: 8})
+    one = RunPictures(ends={0: small}, sizes={0: (4, 4)}, clocks={0: 8})
     assert not coherence_section(isolate_runs([make_run("young", [])]), [one]).groups
 
 

@@ -153,6 +153,7 @@ def test_other_seeds_or_no_samples_take_checkpoints(tmp_path: Path) -> None:
     for alpha in (0.0, 1.0):
         drawn = RunPictures(latent_size=8)
         drawn.ends = {0: draw_images(4), 1: draw_images(8)}
+        drawn.sizes = {0: (4, 4), 1: (8, 8)}
         drawn.clocks = {0: 40, 1: 120}
         drawn.alphas = {0: 1.0, 1: 1.0}
         drawn.begins[1] = (alpha, draw_images(8))

@@ -33,14 +33,20 @@ from pggan_kit.api.prepare import prepare_run
 from pggan_kit.api.sample import draw
 from pggan_kit.api.train import train
 from pggan_kit.errors import RunError, UserError
-from pggan_kit.report import write_report
+from pggan_kit.report import film, write_report
 from pggan_kit.report.curves_section import curves_section
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, Table, format_cell, render_page
 from pggan_kit.report.run_groups import isolate_runs
 from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, FadeStrip, RunPictures, choose_alphas, draw_run
 from pggan_kit.report.run_record import RunRecord, name_runs, read_run
-from pggan_kit.report.run_sections import describe_growth_policy, overview_section, reals_section
+from pggan_kit.report.run_sections import (
+    describe_growth_policy,
+    fades_section,
+    grids_section,
+    overview_section,
+    reals_section,
+)
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import restore_generator
 from pggan_plugins.switches import Linear
@@ -452,6 +458,23 @@ def test_bad_runs_are_refused(
     assert not Path("report.html").exists()
 
 
+def test_runs_without_ticks_are_left_out_beside_others(
+    copied: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pggan_kit.report.draw_run", lambda *_, **__: RunPictures())
+    runs = [copied("soft"), copied("soft", "begun"), copied("hard")]
+    empty_stats(runs[1])
+    said: list[str] = []
+    write_report(runs, tmp_path / "a.html", say=said.append)
+    assert "<title>soft, hard</title>" in (tmp_path / "a.html").read_text()
+    (sentence,) = said
+    assert sentence.startswith(f"left out: {runs[1]} has no tick yet")
+
+    empty_stats(runs[0])
+    with pytest.raises(RunError, match="none of the 2 runs has a tick yet"):
+        write_report(runs[:2], tmp_path / "a.html", say=said.append)
+
+
 def test_the_command_writes_both(
     copied: Callable[..., Path], cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -564,6 +587,26 @@ def test_pictures_are_drawn_where_they_are_shown_alone(pair: SimpleNamespace, mo
     assert np.abs(first - draw(generator, GRID, 0)[:STRIP]).max() <= 1
 
 
+def test_large_images_are_reduced_as_they_are_drawn(pair: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To 8 px at most, each pixel the mean of what it covers; the size that the page names stays."""
+    run = read_run(pair.folder / "soft")
+    whole = draw_run(run, pytest.fail)
+    monkeypatch.setattr("pggan_kit.report.run_pictures.LARGEST", 8)
+    reduced = draw_run(run, pytest.fail)
+    assert reduced.sizes == {0: (4, 4), 1: (8, 8), 2: (16, 16)}
+    pairs = [(reduced.ends[2], whole.ends[2]), (reduced.begins[2][1], whole.begins[2][1])]
+    pairs += zip(reduced.fades[2].images, whole.fades[2].images, strict=True)
+    for smaller, images in pairs:
+        means = images.reshape(len(images), 8, 2, 8, 2, 1).mean((2, 4))
+        assert smaller.dtype == np.uint8 and np.abs(smaller - means).max() <= 1, "one rounding for each axis"
+    assert (reduced.ends[1] == whole.ends[1]).all()
+
+    captions = [figure.caption for group in grids_section([run], [reduced]).groups for figure in group.figures]
+    assert captions[-1] == "16x16, after 40 images"
+    assert fades_section([run], [reduced]).groups[0].figures[-1].caption.startswith("stage 2, 16x16: alpha 0, ")
+    assert film.take_checkpoints(run, reduced)[-1].size == (16, 16)
+
+
 def test_strips_have_a_budget(
     pair: SimpleNamespace, copied: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -579,7 +622,7 @@ def test_strips_have_a_budget(
         asked.append(kwargs["strips"])
         strip = FadeStrip([1.0], [np.zeros((1, 8, 8, 1), np.uint8)])
         fades = {stage.index: strip for stage in run.stages if stage.fade_end and kwargs["strips"]}
-        return RunPictures(fades=fades, lacks_strips=not kwargs["strips"])
+        return RunPictures(fades=fades, sizes=dict.fromkeys(fades, (8, 8)), lacks_strips=not kwargs["strips"])
 
     monkeypatch.setattr("pggan_kit.report.draw_run", note_strips)
     monkeypatch.setattr("pggan_kit.report.MOST_STRIPS", 4)
