@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.components import Average, Piece
+from pggan_kit.components import Average, GeneratorPenalty, Penalty, Piece
 from pggan_kit.errors import PluginError, RunError, SettingError, did_you_mean, first_line, suggest
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.averages import PowerAverage, list_names
@@ -157,13 +157,14 @@ class TrainState:
     def _check_over_schedule(self) -> None:
         """Check the values of settings that move, at places all over the planned schedule."""
         experiment = self.experiment
-        penalties = [*experiment.loss.penalties, *experiment.generator_penalties]
+        penalties: list[Penalty | GeneratorPenalty] = [*experiment.loss.penalties, *experiment.generator_penalties]
         checks: list[Callable[[Position], object]] = [
             partial(compute_shares, average, age=OLD, images=1) for average in experiment.averages
         ]
         for component in (experiment.update, experiment.augmentation):
-            if hasattr(component, "check_at"):
-                checks.append(component.check_at)
+            check_at: Callable[[Position], object] | None = getattr(component, "check_at", None)
+            if check_at is not None:
+                checks.append(check_at)
         check_over_schedule(self.schedule, penalties, self.optimizers, checks)
 
     @property
