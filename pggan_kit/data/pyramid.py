@@ -211,7 +211,7 @@ class Pyramid:
         reusable = None
         if digests is not None:
             reusable = find_reusable_rows(self.folder, sizes, self._settings.filter, FORMAT, channels, digests)
-        self._say_what_is_there(progress, reusable, sizes)
+        self._say_what_is_there(progress, reusable)
         listed = ", ".join(f"{height}x{width}" for height, width in sizes)
 
         # Files that are left before their commit are removed by the stack, unless another process can go on with them.
@@ -272,7 +272,7 @@ class Pyramid:
                 leftover.unlink(missing_ok=True)
         return journal, _Writers(files, channels, has_rows, key, 0)
 
-    def _say_what_is_there(self, progress: Progress, reusable: ReusableRows | None, sizes: Sequence[Size]) -> None:
+    def _say_what_is_there(self, progress: Progress, reusable: ReusableRows | None) -> None:
         """Say that a build goes on, and how many images need not be read again."""
         total = len(self._dataset)
         if progress.images:
@@ -281,10 +281,12 @@ class Pyramid:
                 "stopped there",
                 stacklevel=2,
             )
-        if reusable is not None and reusable.count():
+        reused = 0 if reusable is None else reusable.count()
+        if reused:
+            rest = f"only the other {total - reused:,} are read" if reused < total else "no other is read"
             warnings.warn(
-                f"resized copies of {reusable.count():,} of {total:,} images are taken from those of an earlier "
-                f"version of the data: only the other {total - reusable.count():,} are read",
+                f"resized copies of {reused:,} of {total:,} images are taken from those of an earlier version of the "
+                f"data: {rest}",
                 stacklevel=2,
             )
 

@@ -99,6 +99,27 @@ def test_whatever_is_left_out_is_reported_at_each_start(
     assert f"the data set has {CONTENTS}" in cli("resume", "run").output
 
 
+def test_a_picture_that_is_added_is_the_only_one_that_is_read(
+    tmp_path: Path, tiny: Callable[..., str], cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Other tests have made copies of pictures that are equal.
+    monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "cache"))
+    write_pictures(tmp_path / "images", ["a.png", "b.png", "c.png"])
+    config = tiny(*FOLDER)
+    assert cli("data", "build", config).exit_code == 0
+    write_pictures(tmp_path / "new", ["u.png", "v.png", "w.png", "x.png"])
+    (tmp_path / "new" / "x.png").rename(tmp_path / "images" / "0.png")
+    (tmp_path / "images" / "b.png").rename(tmp_path / "images" / "d.png")
+    result = cli("data", "build", config, "--out", "sheets")
+    wanted = "resized copies of 3 of 4 images are taken from those of an earlier version of the data: only the other 1"
+    assert wanted in result.output
+    assert sorted(read_sheet(Path("sheets/reals-8x8.png"), 8)) == [40, 50, 60, 70]
+    copies = json.loads(cli("data", "list", "--json").stdout)
+    assert sorted(one["images"] for one in copies) == [3, 4]
+    assert {one["dataset"] for one in copies} == {f"ImageFolder {tmp_path / 'images'}"}
+    assert copies[0]["sizes"] == ["4x4", "8x8", "16x16"]
+
+
 def test_sheets_are_in_the_cache_where_nothing_else_is_asked_for(
     tmp_path: Path, tiny: Callable[..., str], cli: Callable[..., Result]
 ) -> None:

@@ -74,6 +74,15 @@ def test_only_pictures_that_changed_are_read(tmp_path: Path) -> None:
     assert enlarged == [message for message in wanted_messages if "enlarged" in message], "those copied are counted"
     assert enlarged and enlarged[0].startswith("10 of 101 images are smaller")
 
+    # All of them are there, in another order and with other labels.
+    shuffled = NamedRows(numbers[::-1])
+    _, messages = open_levels(shuffled, tmp_path)
+    assert set(shuffled.reads) == {0}
+    assert any(
+        message.endswith("images are taken from those of an earlier version of the data: no other is read")
+        for message in messages
+    )
+
     # Copies of copies are known as well.
     again = NamedRows([*numbers, 2000])
     open_levels(again, tmp_path)

@@ -186,3 +186,36 @@ def test_what_a_lock_file_says_cannot_steer_a_terminal_and_a_link_is_not_followe
     with pytest.raises(RunError, match="cannot write"):
         RunLock(tmp_path)
     assert victim.read_text() == "precious"
+
+
+def test_a_file_is_shared_or_had_alone(tmp_path: Path) -> None:
+    path = tmp_path / "used"
+    assert locks.share(path) is None, "there is no such file"
+    path.touch()
+    one = locks.share(path)
+    two = locks.share(path)
+    assert one is not None and two is not None
+    with pytest.raises(locks.InUseError):
+        locks.share(path, alone=True)
+    os.close(one)
+    with pytest.raises(locks.InUseError):
+        locks.share(path, alone=True)
+    os.close(two)
+    alone = locks.share(path, alone=True)
+    assert alone is not None
+    with pytest.raises(locks.InUseError):
+        locks.share(path)
+    os.close(alone)
+
+
+def test_a_file_that_is_removed_as_it_is_locked_is_not_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "used"
+    path.touch()
+    flock = locks.fcntl.flock
+
+    def remove_first(descriptor: int, operation: int) -> None:
+        path.unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(locks.fcntl, "flock", remove_first)
+    assert locks.share(path) is None

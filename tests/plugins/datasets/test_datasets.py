@@ -498,11 +498,36 @@ def test_folder_fingerprints(tmp_path: Path) -> None:
     assert ImageFolder(str(tmp_path), labels=True).fingerprint() != before
 
 
+def test_rows_are_named_by_what_is_read_of_a_file_and_not_by_its_place(tmp_path: Path) -> None:
+    for name in ("x/a.png", "x/b.png", "y/a.png"):
+        save(tmp_path / name, gradient())
+    save(tmp_path / "y/b.png", 255 - gradient())
+    (tmp_path / "y" / "c.png").symlink_to(tmp_path / "x" / "a.png")
+    first = ImageFolder(str(tmp_path), labels=True)
+    rows = first.row_fingerprints()
+    assert len(rows) == len(first) == 5
+    assert rows[0] == rows[1] == rows[2] == rows[4] != rows[3]
+    assert all(rows)
+    assert ImageFolder(str(tmp_path / "x")).row_fingerprints() == rows[:2], "neither labels nor folders matter"
+    for options in ({"size": 4}, {"fit": "pad"}, {"channels": 1}, {"value_range": (0, 1)}, {"background": "black"}):
+        assert ImageFolder(str(tmp_path / "x"), **options).row_fingerprints()[0] != rows[0], options
+    assert first.location == str(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_has_no_fingerprint_of_its_row(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / f"{name}.png", gradient())
+    folder = ImageFolder(str(tmp_path))
+    (tmp_path / "a.png").unlink()
+    rows = folder.row_fingerprints()
+    assert rows[0] == "" != rows[1]
+
+
 def test_contents_are_hashed_once_for_each_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
     hash_file = content_hashes._hash
 
-    def count(path: Path) -> str:
+    def count(path: str) -> str:
         hashed.append(Path(path).name)
         return hash_file(path)
 
@@ -521,6 +546,13 @@ def test_contents_are_hashed_once_for_each_version(tmp_path: Path, monkeypatch: 
     save(tmp_path / "b.png", 255 - gradient())
     assert ImageFolder(str(tmp_path)).fingerprint() != first
     assert sorted(hashed) == ["a.png", "b.png", "b.png"]
+
+    # An array file is as large as all pictures together.
+    np.save(tmp_path / "c.npy", np.stack([gradient(), gradient()]))
+    hashed.clear()
+    for _ in range(2):
+        Arrays(str(tmp_path / "c.npy")).fingerprint()
+    assert hashed == ["c.npy"]
 
     # Hashes that are damaged, and a cache that cannot be written, cost time alone.
     second = ImageFolder(str(tmp_path)).fingerprint()
