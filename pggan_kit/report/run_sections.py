@@ -40,6 +40,9 @@ FILM_SOURCES = {
 }
 """Words for what a film was made from."""
 
+CORE_GROUPS = ("Loss", "Scores", "Progress", "Timing", "Resources", "Metrics")
+"""Groups of the tags that the core has; a plugin's `measure_tick` may have others."""
+
 EVENTS = {"growth": "growth", "fade_end": "end of fade"}
 """Words for the events of a transition."""
 
@@ -195,7 +198,7 @@ def curves_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -
 
 
 def plot_single_run(run: RunRecord) -> list[Figure]:
-    """Return one plot for losses, one for scores, and one for each metric with its noise floor."""
+    """Return one plot for losses, one for scores, and one for each metric with its noise floor and number of a plugin."""
     figures = []
     for subject, prefix in (("losses", "Loss/"), ("scores", "Scores/")):
         named = {tag.removeprefix(prefix): run.curve(tag) for tag in run.tags if tag.startswith(prefix)}
@@ -205,19 +208,21 @@ def plot_single_run(run: RunRecord) -> list[Figure]:
             figures.append(make_plot(subject, draw, alt, subject.capitalize()))
 
     metrics = [tag for tag in run.tags if is_metric(tag)]
-    for tag in [*metrics, "Progress/diversity"]:
+    own = [tag for tag in run.tags if is_of_plugin(tag)]
+    for tag in [*metrics, "Progress/diversity", *own]:
         figures += plot_tag([run], tag, run.stages)
     return figures
 
 
 def plot_several_runs(runs: Sequence[RunRecord]) -> list[Figure]:
-    """Return one plot for each metric, loss and score, with a line for each run."""
+    """Return one plot for each metric, loss, score and number of a plugin, with a line for each run."""
     tags = list_tags(runs)
     metrics = [tag for tag in tags if is_metric(tag)]
     others = [tag for tag in tags if tag.startswith(("Loss/", "Scores/"))]
     shared = find_usual_stages(runs)
     figures: list[Figure] = []
-    for tag in [*metrics, *others, "Progress/diversity"]:
+    own = [tag for tag in tags if is_of_plugin(tag)]
+    for tag in [*metrics, *others, "Progress/diversity", *own]:
         figures += plot_tag(runs, tag, shared)
     return figures
 
@@ -421,6 +426,11 @@ def list_tags(runs: Sequence[RunRecord]) -> list[str]:
 def is_metric(tag: str) -> bool:
     """Return whether a tag is a metric's value and not its floor."""
     return tag.startswith("Metrics/") and not tag.endswith("_floor")
+
+
+def is_of_plugin(tag: str) -> bool:
+    """Return whether a tag is of a group that only a plugin's `measure_tick` has."""
+    return tag.partition("/")[0] not in CORE_GROUPS
 
 
 def find_usual_stages(runs: Sequence[RunRecord]) -> list[StageRecord]:

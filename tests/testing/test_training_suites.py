@@ -165,7 +165,9 @@ class HasOneNameTwice(Half):
     names = ("half", "half")
 
 
-@average_defect("test_shares_lie_between_0_and_1", r"gives the shares \(1\.0001,\) .* for a piece of age 100: there must be")
+@average_defect(
+    "test_shares_lie_between_0_and_1", r"gives the shares \(1\.0001,\) .* for a piece of age 100: there must be"
+)
 class Overshoots(Half):
     def compute_shares(self, position: Any, age: int, images: int) -> Sequence[float]:
         return (1.0001 if age >= 100 else 0.5,)
