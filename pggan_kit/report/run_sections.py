@@ -198,7 +198,7 @@ def curves_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -
 
 
 def plot_single_run(run: RunRecord) -> list[Figure]:
-    """Return one plot for losses, one for scores, and one for each metric with its noise floor and number of a plugin."""
+    """Return one plot for losses, one for scores, and one for each metric with its floor and number of a plugin."""
     figures = []
     for subject, prefix in (("losses", "Loss/"), ("scores", "Scores/")):
         named = {tag.removeprefix(prefix): run.curve(tag) for tag in run.tags if tag.startswith(prefix)}
