@@ -80,7 +80,11 @@ class Linear(CurveBetweenValues):
     """A straight line from one value to another.
 
     Args:
-        begin, end, over, start_images, end_images: See `CurveBetweenValues`.
+        begin: Value up to the start.
+        end: Value from the end on.
+        over: Part of the clock that it moves over: the whole `run`, or each `stage` or each `phase` again.
+        start_images: Images of that part before it moves; below 0, counted from the part's end.
+        end_images: Images of that part until it has arrived, likewise; None for the part's end.
     """
 
     def at(self, position: Position) -> float:
@@ -94,7 +98,11 @@ class Cosine(CurveBetweenValues):
     With `over = 'stage'` it begins again in each stage, as the warm restarts of that paper do.
 
     Args:
-        begin, end, over, start_images, end_images: See `CurveBetweenValues`.
+        begin: Value up to the start.
+        end: Value from the end on.
+        over: Part of the clock that it moves over: the whole `run`, or each `stage` or each `phase` again.
+        start_images: Images of that part before it moves; below 0, counted from the part's end.
+        end_images: Images of that part until it has arrived, likewise; None for the part's end.
     """
 
     def at(self, position: Position) -> float:
@@ -107,8 +115,11 @@ class Exponential(CurveBetweenValues):
     """A line from one value to another on a logarithmic scale: equal times change the value by equal factors.
 
     Args:
-        begin, end: Values above 0; see `CurveBetweenValues`.
-        over, start_images, end_images: See `CurveBetweenValues`.
+        begin: Value up to the start, above 0.
+        end: Value from the end on, above 0.
+        over: Part of the clock that it moves over: the whole `run`, or each `stage` or each `phase` again.
+        start_images: Images of that part before it moves; below 0, counted from the part's end.
+        end_images: Images of that part until it has arrived, likewise; None for the part's end.
     """
 
     def __init__(

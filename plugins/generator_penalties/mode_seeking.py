@@ -20,7 +20,8 @@ class ModeSeeking(WeightedGeneratorPenalty):
     means over the batch; here each pair has its own, so that ranks and micro-batches do not change it.
 
     Args:
-        weight, every: See `WeightedGeneratorPenalty`.
+        weight: Factor of the term, at least 0; may be per stage or a curve.
+        every: Number k of updates of G: every k-th one adds the term, multiplied by k. At least 1.
     """
 
     def __init__(self, weight: Varying[float] = 1.0, every: int = 1) -> None:

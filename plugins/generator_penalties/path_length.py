@@ -21,9 +21,9 @@ class PathLength(WeightedGeneratorPenalty):
     not change it.
 
     Args:
-        weight: Factor of the term; see `WeightedGeneratorPenalty`.
+        weight: Factor of the term, at least 0; may be per stage or a curve.
         decay: Share of the running mean that each update with the term replaces, in (0, 1].
-        every: See `WeightedGeneratorPenalty`.
+        every: Number k of updates of G: every k-th one adds the term, multiplied by k. At least 1.
 
     Raises:
         ValueError: A value is out of range.

@@ -19,8 +19,8 @@ class ScaleConsistency(WeightedGeneratorPenalty):
     earlier stages; smaller images are means of pixels; both images learn. At the base size the term is 0.
 
     Args:
-        weight: Factor of the term; see `WeightedGeneratorPenalty`. The default is ours.
-        every: See `WeightedGeneratorPenalty`.
+        weight: Factor of the term, at least 0; may be per stage or a curve. The default is ours.
+        every: Number k of updates of G: every k-th one adds the term, multiplied by k. At least 1.
     """
 
     def __init__(self, weight: Varying[float] = 1.0, every: int = 1) -> None:

@@ -21,7 +21,7 @@ class FreezeOld(Everything):
         images: The reals of a stage for which the pieces of earlier stages are frozen, at least 0; may be per stage.
             None for the whole stage.
         nets: The networks whose old pieces are frozen.
-        moments: See `Everything`. Frozen pieces have none, and begin without any as they learn again.
+        moments: See `growth.Everything`. Frozen pieces have none, and begin without any as they learn again.
 
     Raises:
         ValueError: A value out of range.
@@ -57,7 +57,7 @@ class FreezeD(Everything):
             per stage. The released code has 3: the head at 4x4 and the blocks from 8x8 and 16x16. Blocks nearer the
             image, the layer from the image and the old path are frozen.
         images: The reals of a stage in which everything learns first, at least 0; may be per stage.
-        moments: See `Everything`.
+        moments: See `growth.Everything`.
 
     Raises:
         ValueError: A value out of range.

@@ -85,7 +85,7 @@ class WarmUpNew(Everything):
         images: The reals of a stage over which its new pieces warm up, at least 0; may be per stage.
         factor: The factor over these reals, at least 0, in place of the linear one; may be a curve, and per stage.
         nets: The networks that warm up.
-        moments: See `Everything`.
+        moments: See `growth.Everything`.
 
     Raises:
         ValueError: A value out of range.
@@ -127,7 +127,7 @@ class SlowOld(Everything):
         factor: The factor on the learning rate of the pieces that came before the current stage, at least 0; 0 freezes
             them. May be per stage, and a curve.
         nets: The networks whose old pieces are slowed down.
-        moments: See `Everything`.
+        moments: See `growth.Everything`.
 
     Raises:
         ValueError: A value out of range.

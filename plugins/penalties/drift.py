@@ -12,7 +12,8 @@ class Drift(WeightedPenalty):
     """The mean of D(x)^2 over reals, which keeps a critic's output near 0 (Karras et al. 2018, appendix A.1).
 
     Args:
-        weight, every: See `WeightedPenalty`.
+        weight: Factor of the term, at least 0; may be per stage or a curve.
+        every: Number k of updates of D: every k-th one adds the term, multiplied by k. At least 1.
     """
 
     def __init__(self, weight: Varying[float] = 1e-3, every: int = 1) -> None:

@@ -16,9 +16,9 @@ class GradientPenalty(WeightedPenalty):
     for CIFAR-10).
 
     Args:
-        weight: Factor of the term, lambda in the paper; see `WeightedPenalty`.
+        weight: Factor of the term, lambda in the paper, at least 0; may be per stage or a curve.
         target: Norm that gradients are pulled towards, above 0; taken over channels and pixels.
-        every: See `WeightedPenalty`.
+        every: Number k of updates of D: every k-th one adds the term, multiplied by k. At least 1.
 
     Raises:
         ValueError: A value is out of range.
@@ -44,7 +44,8 @@ class R1(WeightedPenalty):
     """Half the mean of `|grad D(x)|^2` at the reals (Mescheder et al. 2018), so that `weight` is the paper's gamma.
 
     Args:
-        weight, every: See `WeightedPenalty`.
+        weight: Factor of the term, at least 0; may be per stage or a curve.
+        every: Number k of updates of D: every k-th one adds the term, multiplied by k. At least 1.
     """
 
     def __init__(self, weight: Varying[float] = 10.0, every: int = 1) -> None:
@@ -61,7 +62,8 @@ class R2(WeightedPenalty):
     """R1 at the fakes (Mescheder et al. 2018); R3GAN (Huang et al. 2024) uses both, with the same weight.
 
     Args:
-        weight, every: See `WeightedPenalty`.
+        weight: Factor of the term, at least 0; may be per stage or a curve.
+        every: Number k of updates of D: every k-th one adds the term, multiplied by k. At least 1.
     """
 
     def __init__(self, weight: Varying[float] = 10.0, every: int = 1) -> None:

@@ -111,7 +111,7 @@ class PixelShuffle:
     as the identity, so the pair starts as `Nearest`. The pair for images has no parameters, so it cannot be this one.
 
     Args:
-        equalized: See `Learned`.
+        equalized: See `resampling.Learned`.
     """
 
     def __init__(self, equalized: bool = True) -> None:

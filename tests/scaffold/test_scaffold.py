@@ -84,7 +84,7 @@ def find_commands(shown: str) -> list[list[str]]:
     return [line.split() for line in re.findall(r"^    (\S.*)$", shown, re.MULTILINE)]
 
 
-def go_from_nothing_to_training(kind: str, folder: Path) -> None:
+def go_from_nothing_to_training(kind: str, folder: Path, name: str) -> None:
     """Run the commands that a user types, in an environment of their own, without a network."""
     python = fresh_python(folder)
     environment = {**os.environ, "PYTHONNOUSERSITE": "1"}
@@ -97,23 +97,24 @@ def go_from_nothing_to_training(kind: str, folder: Path) -> None:
         return done.stdout
 
     kit = (str(python), "-m", "pggan_kit")
-    install, attempt, _ = find_commands(run(*kit, "plugins", "new", name_plugin(kind), "--kind", kind))
-    assert install == ["pip", "install", "-e", name_plugin(kind)]
+    install, attempt, _ = find_commands(run(*kit, "plugins", "new", name, "--kind", kind))
+    assert install == ["pip", "install", "-e", name]
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "--python", str(python))
     run(*pip, *install[1:], "--no-deps", "--no-build-isolation", "--no-index")
-    assert attempt == ["pggan-kit", "ablate" if kind == "launchers" else "train", f"{name_plugin(kind)}/try.gin"]
+    assert attempt == ["pggan-kit", "ablate" if kind == "launchers" else "train", f"{name}/try.gin"]
     run(*kit, *attempt[1:])
     assert list(folder.rglob("operative.gin"))
 
 
 def test_from_nothing_to_training_is_three_commands(tmp_path: Path) -> None:
-    go_from_nothing_to_training("losses", tmp_path)
+    # The folder has the name of its module, and `python -m` looks for modules beside it first.
+    go_from_nothing_to_training("losses", tmp_path, "my_losses")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS_TO_WRITE if kind != "losses"])
 def test_from_nothing_to_training_for_every_other_kind(kind: str, tmp_path: Path) -> None:
-    go_from_nothing_to_training(kind, tmp_path)
+    go_from_nothing_to_training(kind, tmp_path, name_plugin(kind))
 
 
 def test_a_single_file_is_one_command(cli: Callable[..., Result]) -> None:
