@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from pggan_kit.report import plots
 from pggan_kit.report.page import Figure, Group, Section, make_plot
-from pggan_kit.report.run_groups import MOST_DRAWN, RunGroup, has_several, is_metric, isolate_runs, list_runs, list_tags
+from pggan_kit.report.run_groups import (
+    MOST_DRAWN,
+    RunGroup,
+    has_several,
+    is_metric,
+    is_of_plugin,
+    isolate_runs,
+    list_runs,
+    list_tags,
+)
 from pggan_kit.report.run_pictures import RunPictures
 from pggan_kit.report.run_record import Curve, RunRecord, StageRecord
 from pggan_kit.report.run_sections import find_usual_stages
@@ -41,7 +50,7 @@ def curves_section(groups: Sequence[RunGroup], pictures: Sequence[RunPictures]) 
 
 
 def plot_single_run(run: RunRecord) -> list[Figure]:
-    """Return one plot for losses, one for scores, and one for each metric with its noise floor."""
+    """Return one plot for losses, one for scores, and one for each metric with its floor and number of a plugin."""
     figures = []
     for subject, prefix in (("losses", "Loss/"), ("scores", "Scores/")):
         named = {tag.removeprefix(prefix): run.curve(tag) for tag in run.tags if tag.startswith(prefix)}
@@ -51,20 +60,22 @@ def plot_single_run(run: RunRecord) -> list[Figure]:
             figures.append(make_plot(subject, draw, alt, subject.capitalize()))
 
     metrics = [tag for tag in run.tags if is_metric(tag)]
-    for tag in [*metrics, "Progress/diversity"]:
+    own = [tag for tag in run.tags if is_of_plugin(tag)]
+    for tag in [*metrics, "Progress/diversity", *own]:
         figures += plot_tag(isolate_runs([run]), tag, run.stages)
     return figures
 
 
 def plot_several_groups(groups: Sequence[RunGroup]) -> list[Figure]:
-    """Return one plot for each metric, loss and score, with a line for each group."""
+    """Return one plot for each metric, loss, score and number of a plugin, with a line for each group."""
     runs = list_runs(groups)
     tags = list_tags(runs)
     metrics = [tag for tag in tags if is_metric(tag)]
     others = [tag for tag in tags if tag.startswith(("Loss/", "Scores/"))]
     shared = find_usual_stages(runs)
     figures: list[Figure] = []
-    for tag in [*metrics, *others, "Progress/diversity"]:
+    own = [tag for tag in tags if is_of_plugin(tag)]
+    for tag in [*metrics, *others, "Progress/diversity", *own]:
         figures += plot_tag(groups, tag, shared)
     return figures
 

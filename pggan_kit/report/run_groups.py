@@ -13,6 +13,9 @@ import numpy as np
 from pggan_kit.report.plots import Summary, summarize_curves
 from pggan_kit.report.run_record import RunRecord, is_finite
 
+CORE_GROUPS = ("Loss", "Scores", "Progress", "Timing", "Resources", "Metrics")
+"""Groups of the tags that the core has; a plugin's `measure_tick` may have others."""
+
 SEED = "train.seed"
 """Setting by which the runs of a group differ."""
 
@@ -218,6 +221,11 @@ def list_tags(runs: Sequence[RunRecord]) -> list[str]:
 def is_metric(tag: str) -> bool:
     """Return whether a tag is a metric's value and not its floor."""
     return tag.startswith("Metrics/") and not tag.endswith("_floor")
+
+
+def is_of_plugin(tag: str) -> bool:
+    """Return whether a tag is of a group that only a plugin's `measure_tick` has."""
+    return tag.partition("/")[0] not in CORE_GROUPS
 
 
 def begin_head(groups: Sequence[RunGroup]) -> list[str]:

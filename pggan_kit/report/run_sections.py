@@ -65,9 +65,6 @@ FILM_SOURCES = {
 }
 """Words for what a film was made from."""
 
-CORE_GROUPS = ("Loss", "Scores", "Progress", "Timing", "Resources", "Metrics")
-"""Groups of the tags that the core has; a plugin's `measure_tick` may have others."""
-
 EVENTS = {"growth": "growth", "fade_end": "end of fade"}
 """Words for the events of a transition."""
 
@@ -301,116 +298,7 @@ def draw_strip_figure(run: RunRecord, stage: int, strip: FadeStrip, drawn_size: 
     return make_grid(images, len(alphas), alt, caption, STRIP_CELL)
 
 
-<<<<<<< HEAD
 def cost_section(groups: Sequence[RunGroup]) -> Section:
-=======
-def curves_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -> Section:
-    """Return losses, scores, metrics and alpha over the clock."""
-    figures = plot_single_run(runs[0]) if len(runs) == 1 else plot_several_runs(runs)
-    figures.append(plot_alpha(runs, [drawn.alpha_lines for drawn in pictures]))
-    figures += plot_moving_settings(runs, [drawn.moving_settings for drawn in pictures])
-    text = "Vertical lines are the beginnings of stages, gray areas are fades (of most runs, where they differ)."
-    return Section("Curves", [text], groups=[Group("", "plots", figures)])
-
-
-def plot_single_run(run: RunRecord) -> list[Figure]:
-    """Return one plot for losses, one for scores, and one for each metric with its floor and number of a plugin."""
-    figures = []
-    for subject, prefix in (("losses", "Loss/"), ("scores", "Scores/")):
-        named = {tag.removeprefix(prefix): run.curve(tag) for tag in run.tags if tag.startswith(prefix)}
-        if named:
-            draw = plots.plot_curves(named, subject, run.stages)
-            alt = plots.describe_lines(named, subject, run)
-            figures.append(make_plot(subject, draw, alt, subject.capitalize()))
-
-    metrics = [tag for tag in run.tags if is_metric(tag)]
-    own = [tag for tag in run.tags if is_of_plugin(tag)]
-    for tag in [*metrics, "Progress/diversity", *own]:
-        figures += plot_tag([run], tag, run.stages)
-    return figures
-
-
-def plot_several_runs(runs: Sequence[RunRecord]) -> list[Figure]:
-    """Return one plot for each metric, loss, score and number of a plugin, with a line for each run."""
-    tags = list_tags(runs)
-    metrics = [tag for tag in tags if is_metric(tag)]
-    others = [tag for tag in tags if tag.startswith(("Loss/", "Scores/"))]
-    shared = find_usual_stages(runs)
-    figures: list[Figure] = []
-    own = [tag for tag in tags if is_of_plugin(tag)]
-    for tag in [*metrics, *others, "Progress/diversity", *own]:
-        figures += plot_tag(runs, tag, shared)
-    return figures
-
-
-def plot_tag(runs: Sequence[RunRecord], tag: str, stages: Sequence[StageRecord]) -> list[Figure]:
-    """Return the plot of one tag; none where no run has it."""
-    named = {run.name: run.curve(tag) for run in runs}
-    if not any(named.values()):
-        return []
-
-    # Losses and scores have names that say little without their group.
-    kind, _, name = tag.partition("/")
-    label = name if kind in ("Metrics", "Progress") else tag
-    floors = {run.name: run.curve(f"{tag}_floor") for run in runs}
-    caption = label
-    if any(floors.values()):
-        caption = f"{label}; dashed: its noise floor, the same between two halves of the data"
-
-    draw = plots.plot_curves(named, label, stages, floors, log=is_metric(tag))
-    return [make_plot(label, draw, _describe(runs, named, label), caption)]
-
-
-def plot_alpha(runs: Sequence[RunRecord], exact: Sequence[list[Curve] | None]) -> Figure:
-    """Return the generator's alpha: a line through each stage, or dots at ticks for switches that cannot be asked.
-
-    Args:
-        runs: The runs.
-        exact: Alpha by clock for each run's stages, None where only ticks record it.
-    """
-    # Lines where the switch can be asked, dots elsewhere.
-    lines = {}
-    dotted = []
-    for run, own in zip(runs, exact, strict=True):
-        if own:
-            lines[run.name] = own
-        else:
-            lines[run.name] = [run.curve("Progress/alpha")]
-            dotted.append(run.name)
-
-    caption = "alpha of the generator"
-    if dotted:
-        caption += f"; dots, at ticks only: the switch of {', '.join(dotted)} cannot be asked again"
-    named = {name: [point for line in own for point in line] for name, own in lines.items()}
-    draw = plots.plot_alphas(lines, dotted, find_usual_stages(runs))
-    return make_plot("alpha", draw, _describe(runs, named, "alpha"), caption)
-
-
-def plot_moving_settings(runs: Sequence[RunRecord], settings: Sequence[Mapping[str, Curve]]) -> list[Figure]:
-    """Return a plot for each setting that moves in one of the runs, with a line for each run in which it does.
-
-    Args:
-        runs: The runs.
-        settings: Values over the clock by the setting's name, for each run.
-    """
-    figures = []
-    for name in dict.fromkeys(name for own in settings for name in own):
-        named = {run.name: own.get(name, []) for run, own in zip(runs, settings, strict=True)}
-        label = name.removeprefix("train.")
-        draw = plots.plot_curves(named, label, find_usual_stages(runs))
-        figures.append(make_plot(label, draw, _describe(runs, named, label), f"{name}, as the config gives it"))
-    return figures
-
-
-def _describe(runs: Sequence[RunRecord], named: Mapping[str, Curve], label: str) -> str:
-    """Return the alternative text of a plot with a line for each run; a run alone is named once."""
-    if len(runs) > 1:
-        return plots.describe_lines(named, label)
-    return plots.describe_lines({label: named[runs[0].name]}, label, runs[0])
-
-
-def cost_section(runs: Sequence[RunRecord]) -> Section:
->>>>>>> stranger2
     """Return the throughput of each stage."""
     sizes = list(dict.fromkeys(stage.size for run in list_runs(groups) for stage in run.stages))
     paces: dict[str, dict[str, float]] = {size: {} for size in sizes}
@@ -585,40 +473,6 @@ def list_changes(runs: Sequence[RunRecord]) -> list[list[Any]]:
     return rows
 
 
-<<<<<<< HEAD
-=======
-def parse_operative_settings(run: RunRecord) -> Mapping[str, str]:
-    """Return the bindings of the operative configuration as text; a value that spans lines becomes one line."""
-    settings: dict[str, str] = {}
-    name = None
-    for line in run.operative.splitlines():
-        left, equals, right = line.partition(" = ")
-        if equals and line[:1].isalpha():
-            name = left
-            settings[name] = right.strip(" \\")
-        elif name is not None and line.startswith(" "):
-            settings[name] = f"{settings[name]} {line.strip()}".strip()
-        else:
-            name = None
-    return settings
-
-
-def list_tags(runs: Sequence[RunRecord]) -> list[str]:
-    """Return the tags of all runs, each once."""
-    return list(dict.fromkeys(tag for run in runs for tag in run.tags))
-
-
-def is_metric(tag: str) -> bool:
-    """Return whether a tag is a metric's value and not its floor."""
-    return tag.startswith("Metrics/") and not tag.endswith("_floor")
-
-
-def is_of_plugin(tag: str) -> bool:
-    """Return whether a tag is of a group that only a plugin's `measure_tick` has."""
-    return tag.partition("/")[0] not in CORE_GROUPS
-
-
->>>>>>> stranger2
 def find_usual_stages(runs: Sequence[RunRecord]) -> list[StageRecord]:
     """Return the stages of most runs, grouped by where they begin; with fades where one of those runs has them."""
     groups: dict[tuple[tuple[int, int], ...], list[RunRecord]] = {}

@@ -34,10 +34,9 @@ from pggan_kit.api.sample import draw
 from pggan_kit.api.train import train
 from pggan_kit.errors import RunError, UserError
 from pggan_kit.report import film, write_report
-from pggan_kit.report.curves_section import curves_section
+from pggan_kit.report.curves_section import curves_section, plot_several_groups, plot_single_run
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, Table, format_cell, render_page
-<<<<<<< HEAD
 from pggan_kit.report.run_groups import isolate_runs
 from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, FadeStrip, RunPictures, choose_alphas, draw_run
 from pggan_kit.report.run_record import RunRecord, name_runs, read_run
@@ -46,16 +45,6 @@ from pggan_kit.report.run_sections import (
     fades_section,
     grids_section,
     overview_section,
-=======
-from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, choose_alphas, draw_run
-from pggan_kit.report.run_record import name_runs, read_run
-from pggan_kit.report.run_sections import (
-    curves_section,
-    describe_growth_policy,
-    overview_section,
-    plot_several_runs,
-    plot_single_run,
->>>>>>> stranger2
     reals_section,
 )
 from pggan_kit.runs.directory import RunDirectory
@@ -386,7 +375,7 @@ def test_numbers_of_plugins_are_drawn(copied: Callable[..., Path]) -> None:
         rows = [{**row, "Weights/norm": float(row["images"])} for row in rows]
         (folder / "stats.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         runs.append(read_run(folder))
-    for figures in (plot_single_run(runs[0]), plot_several_runs(runs)):
+    for figures in (plot_single_run(runs[0]), plot_several_groups(isolate_runs(runs))):
         captions = [figure.caption for figure in figures]
         assert captions.count("Weights/norm") == 1
         assert not [caption for caption in captions if re.match("Timing|Resources|images", caption)]
