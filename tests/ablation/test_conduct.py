@@ -641,7 +641,7 @@ WRONG = {
     "ablate.evaluation = ['train.metrics = [@metrics.Gpa()]']": r"ablate\.evaluation: .*did you mean metrics\.Gap",
     "ablate.average = 'half_live'": r"ablate\.average is 'half_live', and variant linear has half_life$",
     "ablate.average = 0.05": r"ablate\.average is the width 0\.05, and variant linear has no power functions, of which",
-    "ablate.average = 0.4": r"ablate\.average must be in \(0, 0\.288\d+\], or a name, and is 0\.4",
+    "ablate.average = 0.4": r"ablate\.average must be in \(0, 0\.288\], or a name, and is 0\.4",
     "ablate.average = [1]": r"ablate\.average must be a string or a number",
     "ablate.bindings = ['train.loss = @losses.Hing()']": r"all variants of .*did you mean losses\.Hinge",
     "ablate.bindings = ['train.seed = 3']": r"^error: the bindings of all variants hold train\.seed; bind",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import pggan_kit
-from pggan_kit import LARGEST_WIDTH, hookimpl, load_generator
+from pggan_kit import hookimpl, load_generator
 from pggan_kit.components import Average
 from pggan_kit.errors import RunError, SettingError, TrainingError
 from pggan_kit.experiment import Experiment
@@ -296,7 +296,7 @@ def test_the_age_of_an_average_by_hand() -> None:
 
 def test_each_of_several_averages_has_an_age() -> None:
     schedule = ScheduleSettings((4, 8), fade_images=3200, stable_images=9600, batch_size=32).resolve(1000, 1, 0)
-    ages = list_ages(schedule, Copy(), PowerFunction((0.05, LARGEST_WIDTH - 1e-3)), PerUpdate(0.999))
+    ages = list_ages(schedule, Copy(), PowerFunction((0.05, 0.287675)), PerUpdate(0.999))
     names = ["copy", "power_0.05", "power_0.287675", "per_update"]
     assert [(age.stage.height, age.name) for age in ages] == [(size, name) for size in (4, 8) for name in names]
     copied, narrow, wide, per_update = [age.before_stage for age in ages[4:]]
