@@ -23,6 +23,7 @@ from pggan_kit.data.array_files import ArrayWriter, open_array
 from pggan_kit.data.pyramid import Level, resize_to_all
 from pggan_kit.data.sampler import Sampler
 from pggan_kit.report import write_report
+from pggan_kit.system.json_text import json_text
 
 BATCHES = 12
 BATCH_SIZE = 32
@@ -141,7 +142,7 @@ def measure_fork(action: Callable[[], object], folder: Path) -> tuple[float, flo
         began = time.process_time()
         action()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        result.write_text(json.dumps([time.process_time() - began, peak]))
+        result.write_text(json_text([time.process_time() - began, peak]))
 
     fork = Fork(measure)
     assert fork.wait(PATIENCE_SECONDS) == 0, fork.read_errors()
