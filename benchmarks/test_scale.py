@@ -30,6 +30,7 @@ from pggan_kit.pictures import list_pictures
 from pggan_kit.report import write_report
 from pggan_kit.system import content_hashes
 from pggan_kit.system.content_hashes import hash_files
+from pggan_kit.system.json_text import json_text
 
 BATCHES = 12
 BATCH_SIZE = 32
@@ -206,7 +207,7 @@ def measure_fork(action: Callable[[], object], folder: Path) -> tuple[float, flo
         began = time.process_time()
         action()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        result.write_text(json.dumps([time.process_time() - began, peak]))
+        result.write_text(json_text([time.process_time() - began, peak]))
 
     fork = Fork(measure)
     assert fork.wait(PATIENCE_SECONDS) == 0, fork.read_errors()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import numpy as np
 
 from pggan_kit.report.plots import Summary, summarize_curves
 from pggan_kit.report.run_record import RunRecord, is_finite
+from pggan_kit.system.json_text import json_text
 
 CORE_GROUPS = ("Loss", "Scores", "Progress", "Timing", "Resources", "Metrics")
 """Groups of the tags that the core has; a plugin's `measure_tick` may have others."""
@@ -99,9 +99,9 @@ def identify_settings(run: RunRecord) -> str:
         # A trunk that no longer exists is known by its folder alone.
         before = identify_settings(run.trunk) if run.trunk is not None else begun.get("run")
         trunk = (before, begun.get("images"))
-    settings = {name: value for name, value in run.settings.items() if name != SEED}
+    settings = {name: value for name, value in sorted(run.settings.items()) if name != SEED}
     parts = [settings, run.about.get("changes"), plugins, run.about.get("objects"), run.about.get("data"), trunk]
-    return json.dumps(parts, sort_keys=True, default=str)
+    return json_text(parts)
 
 
 def list_differences(records: Sequence[RunRecord]) -> list[str]:
