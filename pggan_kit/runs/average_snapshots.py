@@ -161,7 +161,6 @@ class AverageSnapshots:
             raise RunError(f"cannot copy {path} to {self.folder}: {error.strerror}") from error
         return len(files)
 
-
     def _copy_pieces_after(self, birth: int, other: AverageSnapshots, images: int) -> int:
         """Copy what another run kept of the pieces that came after a stage; return the number of files."""
         count = 0
