@@ -588,8 +588,8 @@ class Piece(NamedTuple):
 
     Attributes:
         net: The network, `generator`, `discriminator` or, where there is one, `encoder`.
-        name: `stem`, `block` or `to_image` of G, `from_image`, `block` or `head` of D and of an encoder; or `bridge`, the old path of the
-            fade.
+        name: `stem`, `block` or `to_image` of G, `from_image`, `block` or `head` of D and of an encoder; or `bridge`,
+            the old path of the fade.
         birth: The stage with which the piece came. The layer to or from the image and the bridge are of the newest
             stage, whatever layer of before the bridge keeps.
     """

@@ -193,7 +193,9 @@ class Experiment:
             return
         if not hasattr(architecture, "encoder_head"):
             name = type(architecture).__name__
-            raise SettingError("encoder_architecture", f"needs a method encoder_head(stage, latent_size): {name} has none")
+            raise SettingError(
+                "encoder_architecture", f"needs a method encoder_head(stage, latent_size): {name} has none"
+            )
         if not trains_encoder:
             name = type(self.update).__name__
             raise SettingError(

@@ -67,19 +67,19 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
     Returns:
         A row for each stage: `stage`, `size`, `discriminator_size`, `batch_size`, `fade_images`, `stable_images`,
         `steps`, `generator_parameters`, `discriminator_parameters`, `encoder_parameters` (0 without an encoder),
-        `weights_mib` (weights, gradients, average and Adam's moments), `activations_mib` (what one update keeps for its backward pass, or on a GPU takes in all; None
-        where not measured), `gflops` (one image forward through all networks), `images_per_second` (steady) and
-        `fade_images_per_second`, `tick_seconds`, `hours`, `measured`, `fits` (whether weights and activations are less
-        than the device's memory; None where not measured), `micro_batch` (what to bind `train.micro_batch` to where
-        they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile`
-        compiles), `batch_statistics` (over how many samples each statistic of a batch is computed, by its name),
-        `growth` (for each part of the stage in which other pieces are frozen, the clock at its begin as `images` and
-        the pieces that do not learn at their optimizer's rate as `text`; empty without `train.growth`),
-        `average_before_stage` and `average_before_fade_end` (the share of the averaged generator's weight, at the
-        stage's end, that stems from before the stage and from before its fade's end, of the first average; None where
-        the stage spends no images or has no fade), `averages_before_stage` (the former of each average, by name), and
-        `snapshots_mib` (what is kept of power-function averages in the stage). Warnings name statistics over one
-        sample, and averages that remember too much.
+        `weights_mib` (weights, gradients, average and Adam's moments), `activations_mib` (what one update keeps for its
+        backward pass, or on a GPU takes in all; None where not measured), `gflops` (one image forward through all
+        networks), `images_per_second` (steady) and `fade_images_per_second`, `tick_seconds`, `hours`, `measured`,
+        `fits` (whether weights and activations are less than the device's memory; None where not measured),
+        `micro_batch` (what to bind `train.micro_batch` to where they are not; None elsewhere, or where not even one row
+        fits), `compiled` (the phases that `train.compile` compiles), `batch_statistics` (over how many samples each
+        statistic of a batch is computed, by its name), `growth` (for each part of the stage in which other pieces are
+        frozen, the clock at its begin as `images` and the pieces that do not learn at their optimizer's rate as `text`;
+        empty without `train.growth`), `average_before_stage` and `average_before_fade_end` (the share of the averaged
+        generator's weight, at the stage's end, that stems from before the stage and from before its fade's end, of the
+        first average; None where the stage spends no images or has no fade), `averages_before_stage` (the former of
+        each average, by name), and `snapshots_mib` (what is kept of power-function averages in the stage). Warnings
+        name statistics over one sample, and averages that remember too much.
 
     Raises:
         UserError: The config is wrong, or this platform does not tell how much memory there is.

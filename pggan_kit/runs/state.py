@@ -692,7 +692,9 @@ def require_same_nets(saved: Snapshot, has_encoder: bool) -> None:
         RunError: one of them alone has an encoder.
     """
     if has_encoder and not saved.encoder:
-        raise RunError("the checkpoint has no encoder, and this config has one: bind train.encoder_architecture to None")
+        raise RunError(
+            "the checkpoint has no encoder, and this config has one: bind train.encoder_architecture to None"
+        )
     if saved.encoder and not has_encoder:
         raise RunError("the checkpoint has an encoder, and this config has none: bind train.encoder_architecture")
 

@@ -21,14 +21,13 @@ KEYS = [
     "format", "images", "steps", "starts", "discriminator_updates", "generator_updates", "last_tick", "phase",
     "bridged", "generator",
     "discriminator", "encoder", "averages", "optimizers", "optimizer_classes", "scalers", "means", "dropped",
-    "rewinds", "warned_stage", "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha",
-    "calibration_labels", "best", "changes", "forever", "between_ticks",
+    "rewinds", "warned_stage", "identity", "stage_over", "ended", "components", "compiled", "component_classes",
+    "alpha", "calibration_labels", "best", "changes", "forever", "between_ticks",
 ]  # fmt: skip
 """Entries of the file, in the order in which they are written."""
 
 OF_THE_RUN = {
-    "encoder",
-    "scalers", "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha",
+    "encoder", "scalers", "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha",
     "calibration_labels", "best", "changes", "forever", "between_ticks",
 }  # fmt: skip
 """Entries that a file may lack: the state of the networks is whole without them."""

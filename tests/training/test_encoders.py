@@ -12,21 +12,23 @@ import pytest
 import torch
 from bigan import BiGAN, Pairs
 from click.testing import Result
-from conftest import STUB
+from conftest import STUB, TINY
 from helpers.compiled_steps import Steps
 from helpers.forks import fork_ranks
+from helpers.gin_text import bind_again
 from helpers.killing import StopAt, assert_same_run, last
 from helpers.paths import ROOT
 from torch import Tensor, nn
 
 import pggan_kit
 from pggan_kit.api.train import resume
-from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, SettingError
+from pggan_kit.errors import Interrupted, PluginError, RunError, SettingError
 from pggan_kit.growth.fade import PATHS
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.state import TrainState
+from pggan_kit.system import distributed
 from pggan_kit.testing.support import are_equal, copy_weights, perturb
-from pggan_kit.testing.tiny_runs import make_tiny_experiment
+from pggan_kit.testing.tiny_runs import make_tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyArchitecture, ToyOptimizer, ToySampler
 from pggan_kit.training.non_finite import Guard, NonFiniteError
 from pggan_kit.training.step import UpdateContext
@@ -63,7 +65,7 @@ def build_state(**chosen: Any) -> TrainState:
     return TrainState(experiment, experiment.schedule.resolve(16, 1, 0), CPU)
 
 
-def make_context(state: TrainState, alpha: dict[str, Tensor] | None = None, guard: Guard | None = None) -> UpdateContext:
+def make_context(state: TrainState, alpha: Any = None, guard: Guard | None = None) -> UpdateContext:
     return UpdateContext(state.experiment, state, state.stage, ToySampler(state.stage), alpha or {}, guard)
 
 
@@ -87,18 +89,24 @@ def test_an_encoder_learns_and_resumes_amid_a_fade(train: Train, cli: Callable[.
     # Those who want the generator alone need not know of the encoder.
     generator = pggan_kit.load_generator("whole", plugins=PLUGINS)
     assert generator(torch.zeros(2, 8)).shape == (2, 1, 16, 16)
-    with pytest.raises(RunError, match=r"another architecture \(train\.encoder_architecture: @architectures\.PGGAN\(\) the"):
+    with pytest.raises(RunError, match=r"another architecture \(train\.encoder_architecture: .* there, .* here"):
         resume("halted", ["train.encoder_architecture = @architectures.Pairs()"], plugins=PLUGINS)
 
 
-def test_two_ranks_train_it_as_one_does(train: Train) -> None:
-    lines = [*WITH_ENCODER, "schedule.sizes = (4, 8)", "optimizers.Adam.lr = 0.001"]
-    train(*lines, run_dir="one", plugins=(PLUGIN,))
-    for process in fork_ranks(2, lambda: train(*lines, run_dir="two", plugins=(PLUGIN,))):
+def test_two_ranks_train_it_as_one_does(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+
+    def train_as_rank() -> None:
+        distributed.join_group()
+        train_tiny(object(), "nobody", tmp_path / "two", CHOSEN)
+
+    train_tiny(object(), "nobody", tmp_path / "one", CHOSEN)
+    for process in fork_ranks(2, train_as_rank):
         assert process.wait() == 0, process.read_errors()
-    one, two = (RunDirectory(Path(run)).checkpoints().load_last() for run in ("one", "two"))
+    one, two = (RunDirectory(tmp_path / run).checkpoints().load_last() for run in ("one", "two"))
     for name in ("generator", "discriminator", "encoder"):
-        torch.testing.assert_close(getattr(two, name), getattr(one, name), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(getattr(two, name), getattr(one, name), rtol=1e-4, atol=1e-5)
 
 
 def test_compiled_steps_and_slices_of_a_batch_lead_to_the_same_weights() -> None:
@@ -206,7 +214,7 @@ def test_a_growth_policy_decides_over_its_pieces_too(rejected: Callable[..., str
     # A policy that freezes all of it is refused before anything is trained.
     Path("still.py").write_text(STILL)
     rejected(
-        "train.growth freezes the whole encoder at images 0",
+        "train.growth freezes the whole encoder at images",
         *WITH_ENCODER,
         "train.growth = @growth.Still()",
         args=["--plugin", str(PLUGIN), "--plugin", "still.py"],
@@ -314,7 +322,7 @@ def test_checkpoints_with_and_without_an_encoder_do_not_mix(train: Train) -> Non
     train("schedule.sizes = (4,)", run_dir="without")
     later = ["schedule.sizes = (4, 8)"]
     with pytest.raises(RunError, match=r"--from: train\.\w+ is .* there, and .* in this config: bind it"):
-        pggan_train(train, [*WITH_ENCODER, *later], start_from="without")
+        start_from([*WITH_ENCODER, *later], start_from="without")
 
     saved = RunDirectory(Path("with")).checkpoints().load_last()
     state = build_state(architecture=PGGAN(4))
@@ -327,15 +335,11 @@ def test_checkpoints_with_and_without_an_encoder_do_not_mix(train: Train) -> Non
         TrainState(plain, plain.schedule.resolve(16, 1, 0), CPU).load_snapshot(saved)
 
     # A stem's encoder comes along.
-    run = pggan_train(train, [*WITH_ENCODER, *later, "schedule.stable_images = {4: 0, 8: 4}"], stem="with")
+    run = start_from([*WITH_ENCODER, *later, "schedule.stable_images = {4: 0, 8: 4}"], stem="with")
     assert run.state.encoder is not None
 
 
-def pggan_train(train: Train, lines: list[str], **origin: str) -> Any:
+def start_from(lines: list[str], **origin: str) -> Any:
     """Train the tiny experiment from another run."""
-    from helpers.gin_text import bind_again
-
-    from conftest import TINY
-
     Path("later.gin").write_text(bind_again(TINY, lines))
     return pggan_kit.train("later.gin", plugins=PLUGINS, run_dir="later", **origin)
