@@ -214,7 +214,7 @@ def test_a_growth_policy_decides_over_its_pieces_too(rejected: Callable[..., str
     # A policy that freezes all of it is refused before anything is trained.
     Path("still.py").write_text(STILL)
     rejected(
-        "train.growth freezes the whole encoder at images",
+        r"train\.growth freezes the whole encoder at images \d+ \(stage 8x8",
         *WITH_ENCODER,
         "train.growth = @growth.Still()",
         args=["--plugin", str(PLUGIN), "--plugin", "still.py"],
@@ -228,7 +228,7 @@ class Still:
     moments = "keep"
 
     def factor(self, piece, position):
-        return 0.0 if piece.net == "encoder" else 1.0
+        return 0.0 if piece.net == "encoder" and position.stage.index == 1 else 1.0
 
 @hookimpl
 def components():
