@@ -236,7 +236,9 @@ def components():
 """
 
 
-def test_plan_counts_its_weights(tiny: Callable[..., str], cli: Callable[..., Result]) -> None:
+def test_plan_counts_its_weights_and_bench_against_others_needs_two_networks(
+    tiny: Callable[..., str], cli: Callable[..., Result]
+) -> None:
     result = cli("plan", tiny(*WITH_ENCODER), "--plugin", STUB, "--plugin", PLUGIN, "--json")
     assert result.exit_code == 0, result.output
     row = json.loads(result.stdout)[0]
@@ -247,6 +249,13 @@ def test_plan_counts_its_weights(tiny: Callable[..., str], cli: Callable[..., Re
     # Weights, gradients and two moments of each network, and one average of G.
     copies = 5 * row["generator_parameters"] + 4 * (row["discriminator_parameters"] + own)
     assert row["weights_mib"] == pytest.approx(copies * 4 / 2**20)
+
+    Path("theirs.py").write_text("def make(size, alpha, width, batch, colours): ...\n")
+    lines = [*WITH_ENCODER[1:2], "train.update = @updates.BiGAN()", WITH_ENCODER[-1]]
+    against = ("--plugin", STUB, "--plugin", PLUGIN, "--against", "theirs.py:make")
+    result = cli("bench", tiny(*lines), *against)
+    assert result.exit_code == 2
+    assert "needs an update of two networks: leave train.encoder_architecture out" in result.stderr
 
 
 REFUSED = {
