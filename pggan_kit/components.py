@@ -106,7 +106,7 @@ class Resampling(Protocol):
 
 @runtime_checkable
 class Architecture(Protocol):
-    """Makes the pieces of both networks, one stage at a time. The core composes and grows them (`growth/networks.py`).
+    """Makes the pieces of the networks, one stage at a time. The core composes and grows them (`growth/networks.py`).
 
     Each method is called with torch's generator seeded for that piece, so that variants share their initial weights.
 
@@ -128,6 +128,10 @@ class Architecture(Protocol):
     the layer to or from images of the stage before, the new one, and the new block. They may set the weights of the new
     two so that the network goes on with its function after a hard switch too. They draw no random numbers, and leave
     the old layer, which a bridge may keep, as it is.
+
+    `encoder_head(stage, latent_size) -> nn.Module` makes the head of an encoder, for `train.encoder_architecture`:
+    features of the base stage -> codes (N, K), such as latents (K = Z) or means and log-variances (K = 2 Z). All else
+    of the encoder is made by `from_image`, `discriminator_block` and `discriminator_bridge`.
 
     Attributes:
         preserves_function: Whether a network that has just grown computes, at alpha 0, what it computed before.
@@ -382,12 +386,24 @@ class DiscriminatorCall(Protocol):
     """
 
     def __call__(self, images: Tensor, labels: Tensor | None = None) -> Scores:
-        """Score images (N, C, h, w) with labels (N,)."""
+        """Score images (N, C, h, w) with labels (N,).
+
+        Labels go to the head as they are: where an architecture's own head reads a float tensor (N, Z) there, D judges
+        pairs of images and latents, as in BiGAN.
+        """
 
 
 Terms = Callable[[GeneratorCall, DiscriminatorCall, TensorBatch], "tuple[dict[str, Tensor], dict[str, Tensor]]"]
 """`terms(G, D, batch) -> (losses, kept)`: terms, 0-dim, whose sum is minimised; and tensors with N rows each that the
 update wants back (scores to log, fakes to use again)."""
+
+EncoderCall = Callable[["Tensor"], "Tensor"]
+"""The encoder: images (N, C, h, w), without augmentation -> codes (N, K)."""
+
+EncoderTerms = Callable[
+    [GeneratorCall, DiscriminatorCall, EncoderCall, TensorBatch], "tuple[dict[str, Tensor], dict[str, Tensor]]"
+]
+"""`terms(G, D, E, batch)`: `Terms` of an update that trains an encoder, whichever network they move."""
 
 
 class StepContext(Protocol):
@@ -435,7 +451,7 @@ class StepContext(Protocol):
         """
 
     def minimise(
-        self, optimizer: str, net: str, terms: Terms, batch: TensorBatch, *, inference: bool = False
+        self, optimizer: str, net: str, terms: Terms | EncoderTerms, batch: TensorBatch, *, inference: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Take one optimizer step that makes the sum of the terms smaller.
 
@@ -444,11 +460,12 @@ class StepContext(Protocol):
 
         Args:
             optimizer: Name of the optimizer among those that the update's `optimizers` returned.
-            net: Network whose weights change, `generator` or `discriminator`.
-            terms: Function that computes the terms of the batch, or of a slice of it.
+            net: Network whose weights change, `generator`, `discriminator` or `encoder`; the others are fixed.
+            terms: Function that computes the terms of the batch, or of a slice of it. In a run with an encoder it is
+                called as `terms(G, D, E, batch)`.
             batch: The batch. Put what moves from step to step in it, as a 0-dim tensor: a number that `terms` is bound
                 to is a constant of a compiled step.
-            inference: Whether the other network runs in inference mode: normalised by its running statistics, which
+            inference: Whether the other networks run in inference mode: normalised by their running statistics, which
                 stay as they are, and without dropout.
 
         Returns:
@@ -462,10 +479,12 @@ class ChosenOptimizers(Protocol):
     Attributes:
         generator_optimizer: Optimizer of G, None where none is bound.
         discriminator_optimizer: Optimizer of D, None where none is bound.
+        encoder_optimizer: Optimizer of E, None where none is bound.
     """
 
     generator_optimizer: Optimizer | None
     discriminator_optimizer: Optimizer | None
+    encoder_optimizer: Optimizer | None
 
 
 @runtime_checkable
@@ -477,6 +496,9 @@ class Update(Protocol):
 
     Where a setting of its own moves with the clock, it may have `check_at(position)`, which raises a ConfigError where
     the setting is out of range. It is asked at places all over the schedule before anything is trained.
+    An update that trains an encoder beside G and D has `encoder_optimizers(experiment, stage, encoder)`, which returns
+    further optimizers by name, like `optimizers`. It needs `train.encoder_architecture`, and its terms are called as
+    `terms(G, D, E, batch)`.
     """
 
     def optimizers(
@@ -576,9 +598,9 @@ class Piece(NamedTuple):
     """A part of a network that learns at one speed.
 
     Attributes:
-        net: The network, `generator` or `discriminator`.
-        name: `stem`, `block` or `to_image` of G, `from_image`, `block` or `head` of D; or `bridge`, the old path of the
-            fade.
+        net: The network, `generator`, `discriminator` or, where there is one, `encoder`.
+        name: `stem`, `block` or `to_image` of G, `from_image`, `block` or `head` of D and of an encoder; or `bridge`,
+            the old path of the fade.
         birth: The stage to which its network grew with the piece. The layer to or from the image and the bridge are of
             the newest one, whatever layer of before the bridge keeps. A discriminator that does not grow together with
             G (`schedule.discriminator_height`) has pieces of stages that the run has not reached, or reached before.

@@ -38,6 +38,7 @@ from pggan_kit.errors import (
 )
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.growth.averages import HalfLife, check_names
+from pggan_kit.growth.fade import ENCODER, NETS
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import PerStage, ScheduleSettings, Stage, at_height, check_sizes, values_per_stage
 from pggan_kit.system.devices import has_bfloat16
@@ -59,6 +60,8 @@ class Experiment:
         architecture: The networks' pieces.
         discriminator_architecture: The pieces of D, where they come from another architecture than those of G. None for
             `architecture`.
+        encoder_architecture: The pieces of an encoder E, which reads images as a discriminator does, for updates that
+            train one; it needs an `encoder_head`. E has the stages of G and the alphas of D. None for no encoder.
         resampling: The pair that changes the size of features.
         loss: The adversarial loss, with its penalties on D.
         generator_penalties: Terms that are added to G's, whatever the loss and the update are.
@@ -66,6 +69,7 @@ class Experiment:
         dataset: The data.
         generator_optimizer: Optimizer of G, for updates with one optimizer for each network.
         discriminator_optimizer: Optimizer of D, likewise.
+        encoder_optimizer: Optimizer of E, likewise.
         switch: Transition between stages. None for a linear fade.
         growth: How fast each piece of the networks learns, and what becomes of the optimizers' moments. None:
             everything learns, and moments are kept.
@@ -123,9 +127,11 @@ class Experiment:
     update: Update
     dataset: Dataset
     discriminator_architecture: Architecture | None = None
+    encoder_architecture: Architecture | None = None
     generator_penalties: Sequence[GeneratorPenalty] = ()
     generator_optimizer: Optimizer | None = None
     discriminator_optimizer: Optimizer | None = None
+    encoder_optimizer: Optimizer | None = None
     switch: Switch | None = None
     growth: GrowthPolicy | None = None
     image_resampling: Resampling = field(default_factory=Area)
@@ -171,7 +177,32 @@ class Experiment:
             check_choice(name, getattr(self, name), allowed)
         if self.growth is not None:
             check_choice("growth.moments", self.growth.moments, MOMENTS)
+        self._check_encoder()
         self._check_generator_penalties()
+
+    def _check_encoder(self) -> None:
+        architecture = self.encoder_architecture
+        trains_encoder = hasattr(self.update, "encoder_optimizers")
+        if architecture is None:
+            if trains_encoder:
+                raise SettingError("update", "trains an encoder, and there is none: bind train.encoder_architecture")
+            if self.encoder_optimizer is not None:
+                raise SettingError(
+                    "encoder_optimizer", "is bound, and there is no encoder: bind train.encoder_architecture as well"
+                )
+            return
+        if not hasattr(architecture, "encoder_head"):
+            name = type(architecture).__name__
+            raise SettingError(
+                "encoder_architecture", f"needs a method encoder_head(stage, latent_size): {name} has none"
+            )
+        if not trains_encoder:
+            name = type(self.update).__name__
+            raise SettingError(
+                "encoder_architecture",
+                f"is bound, and train.update ({name}) trains no encoder: bind it to None, or choose an update that has "
+                "encoder_optimizers()",
+            )
 
     def _check_generator_penalties(self) -> None:
         for penalty in self.generator_penalties:
@@ -204,8 +235,17 @@ class Experiment:
         at_ticks = [metric for metric in self.metrics if isinstance(metric, ImageMetric)]
         return {name: quantity for metric in at_ticks for name, quantity in metric.quantities.items()}
 
+    @property
+    def nets(self) -> tuple[str, ...]:
+        """Return the names of the networks."""
+        if self.encoder_architecture is None:
+            return NETS
+        return (*NETS, ENCODER)
+
     def find_architecture(self, net: str) -> Architecture:
-        """Return the architecture that makes the pieces of a network, `generator` or `discriminator`."""
+        """Return the architecture that makes the pieces of a network, `generator`, `discriminator` or `encoder`."""
+        if net == ENCODER and self.encoder_architecture is not None:
+            return self.encoder_architecture
         if net == "discriminator" and self.discriminator_architecture is not None:
             return self.discriminator_architecture
         return self.architecture

@@ -172,7 +172,7 @@ def before_compile(run: Run, stage: Stage, state: TrainState, net: str) -> None:
         run: The run.
         stage: The stage.
         state: As for `before_stage`.
-        net: The network whose step is compiled, `generator` or `discriminator`.
+        net: The network whose step is compiled, `generator`, `discriminator` or `encoder`.
     """
 
 

@@ -76,7 +76,8 @@ def _find_stage(key: tuple[str, str, str], one: Prepared, other: Prepared) -> in
     if not acts_at_growth or not _has_only_harmless_hooks(one) or not _has_only_harmless_hooks(other):
         return 0
     # A growth policy may be one that acts before the first growth.
-    if any(acts_at_base(prepared.built.experiment.growth, prepared.schedule()) for prepared in (one, other)):
+    experiments = [(prepared.built.experiment, prepared.schedule()) for prepared in (one, other)]
+    if any(acts_at_base(experiment.growth, schedule, experiment.nets) for experiment, schedule in experiments):
         return 0
     return 1 if len(one.schedule().stages) > 1 else 0
 

@@ -105,10 +105,10 @@ class Prepared:
             except SettingError as error:
                 raise ConfigError(f"train.{error}") from None
 
-        # Something of both networks must learn everywhere.
+        # Something of each network must learn everywhere.
         for stage in list_trained_stages(schedule):
             try:
-                list_planned_parts(experiment.growth, schedule, stage)
+                list_planned_parts(experiment.growth, schedule, stage, experiment.nets)
             except TrainingError as error:
                 raise ConfigError(str(error)) from None
 

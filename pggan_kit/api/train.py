@@ -45,7 +45,12 @@ from pggan_kit.runs.state import TrainState, list_average_notes
 from pggan_kit.system import distributed
 from pggan_kit.training import loop as training
 
-PLACES_OF_OPTIMIZERS = ("train.generator_optimizer", "train.discriminator_optimizer", "train.update")
+PLACES_OF_OPTIMIZERS = (
+    "train.generator_optimizer",
+    "train.discriminator_optimizer",
+    "train.encoder_optimizer",
+    "train.update",
+)
 """Places whose settings decide with which rates optimizers are built."""
 
 

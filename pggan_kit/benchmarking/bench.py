@@ -181,7 +181,7 @@ def build_own_contender(variant: Variant, stage: Stage, fading: bool) -> Contend
     seconds, peak = measure_first_call(rig.step, rig.state.device)
     kinds = [(share, functools.partial(rig.step, update)) for share, update in rig.list_kinds()]
     parameters = 0
-    for net in (rig.state.generator, rig.state.discriminator):
+    for net in rig.state.networks.values():
         parameters += sum(param.numel() for param in net.parameters())
     return Contender(variant.name, kinds, rig.batch, parameters, seconds, peak, rig)
 

@@ -116,6 +116,10 @@ class Foreign:
                 f"--against {self.name} needs one architecture for both networks: leave "
                 "train.discriminator_architecture out"
             )
+        if experiment.encoder_architecture is not None:
+            raise UserError(
+                f"--against {self.name} needs an update of two networks: leave train.encoder_architecture out"
+            )
         if not hasattr(experiment.architecture, "width"):
             name = type(experiment.architecture).__name__
             raise UserError(f"--against {self.name} needs an architecture with a method width(stage); {name} has none")

@@ -95,7 +95,10 @@ def count_mean_calls(make_rig: Callable[[], Rig]) -> dict[Call, float]:
 
 
 def count_forward_calls(state: TrainState, stage: Stage) -> dict[Call, float]:
-    """Return the operations of one image's way through both networks, on fake tensors where these suffice."""
+    """Return the operations of one image's way through all networks, on fake tensors where these suffice.
+
+    Beside an encoder, D's head is left out: what it is given besides images is up to the update.
+    """
     rows = 4  # statistics over a batch need a few
     labels = None
     if stage.classes:
@@ -104,7 +107,12 @@ def count_forward_calls(state: TrainState, stage: Stage) -> dict[Call, float]:
 
     def run_forward(mode: contextlib.AbstractContextManager[object]) -> dict[Call, float]:
         with torch.no_grad(), mode, Operations() as operations:
-            state.discriminator(state.generator(latents, labels), labels)
+            images = state.generator(latents, labels)
+            if state.encoder is None:
+                state.discriminator(images, labels)
+            else:
+                state.discriminator.read_features(images, None)
+                state.encoder(images)
         return {call: count / rows for call, count in operations.calls.items()}
 
     try:

@@ -69,22 +69,22 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
 
     Returns:
         A row for each stage: `stage`, `size`, `discriminator_size`, `batch_size`, `fade_images`, `stable_images`,
-        `steps`, `generator_parameters`, `discriminator_parameters`, `weights_mib` (weights, gradients, average and
-        Adam's moments), `activations_mib` (what one update keeps for its backward pass, or on a GPU takes in all; None
-        where not measured), `gflops` (one image forward through both networks), `images_per_second` (steady) and
-        `fade_images_per_second`, `tick_seconds`, `hours`, `measured`, `fits` (whether weights and activations are less
-        than the device's memory; None where not measured), `micro_batch` (what to bind `train.micro_batch` to where
-        they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile`
-        compiles), `batch_statistics` (over how many samples each statistic of a batch is computed, by its name),
-        `growth` (for each part of the stage in which other pieces are frozen, the clock at its begin as `images` and
-        the pieces that do not learn at their optimizer's rate as `text`; empty without `train.growth`),
-        `average_before_stage` and `average_before_fade_end` (the share of the averaged generator's weight, at the
-        stage's end, that stems from before the stage and from before its fade's end, of the first average; None where
-        the stage spends no images or has no fade), `averages_before_stage` (the former of each average, by name), and
-        `snapshots_mib` (what is kept of power-function averages in the stage), `copies_mib` (the resized copies of the
-        data at this size, on disk) and `copies_hours` (its share, by bytes, of the time that making them takes, unless
-        they are in the cache already; an estimate from a few images). Warnings name statistics over one
-        sample, and averages that remember too much.
+        `steps`, `generator_parameters`, `discriminator_parameters`, `encoder_parameters` (0 without an encoder),
+        `weights_mib` (weights, gradients, average and Adam's moments), `activations_mib` (what one update keeps for its
+        backward pass, or on a GPU takes in all; None where not measured), `gflops` (one image forward through all
+        networks), `images_per_second` (steady) and `fade_images_per_second`, `tick_seconds`, `hours`, `measured`,
+        `fits` (whether weights and activations are less than the device's memory; None where not measured),
+        `micro_batch` (what to bind `train.micro_batch` to where they are not; None elsewhere, or where not even one row
+        fits), `compiled` (the phases that `train.compile` compiles), `batch_statistics` (over how many samples each
+        statistic of a batch is computed, by its name), `growth` (for each part of the stage in which other pieces are
+        frozen, the clock at its begin as `images` and the pieces that do not learn at their optimizer's rate as `text`;
+        empty without `train.growth`), `average_before_stage` and `average_before_fade_end` (the share of the averaged
+        generator's weight, at the stage's end, that stems from before the stage and from before its fade's end, of the
+        first average; None where the stage spends no images or has no fade), `averages_before_stage` (the former of
+        each average, by name), `snapshots_mib` (what is kept of power-function averages in the stage), `copies_mib`
+        (the resized copies of the data at this size, on disk) and `copies_hours` (its share, by bytes, of the time that
+        making them takes, unless they are in the cache already; an estimate from a few images). Warnings name
+        statistics over one sample, and averages that remember too much.
 
     Raises:
         UserError: The config is wrong, or this platform does not tell how much memory there is.
@@ -200,6 +200,8 @@ def _format_cells(row: dict[str, Any]) -> list[str]:
     cells = [str(row["stage"]), size, str(row["batch_size"])]
     for name in ("fade_images", "stable_images", "steps", "generator_parameters", "discriminator_parameters"):
         cells.append(format_count(row[name]))
+    if row["encoder_parameters"]:
+        cells[-1] += f", E {format_count(row['encoder_parameters'])}"
 
     # Memory.
     activations = row["activations_mib"]
@@ -327,10 +329,14 @@ def _describe_stage(stage: Stage, schedule: Schedule, state: TrainState) -> dict
 
     generator = sum(param.numel() for param in state.generator.parameters())
     discriminator = sum(param.numel() for param in state.discriminator.parameters())
+    encoder = 0
+    if state.encoder is not None:
+        encoder = sum(param.numel() for param in state.encoder.parameters())
     averages = len(list_names(state.experiment.averages))
-    learning = [*state.generator.learning_weights(), *state.discriminator.learning_weights()]
-    frozen = generator + discriminator - sum(param.numel() for param in learning)
-    weights = (COPIES + averages) * generator + COPIES * discriminator - COPIES_TO_LEARN * frozen
+    learning = [param for net in state.networks.values() for param in net.learning_weights()]
+    readers = discriminator + encoder
+    frozen = generator + readers - sum(param.numel() for param in learning)
+    weights = (COPIES + averages) * generator + COPIES * readers - COPIES_TO_LEARN * frozen
     return {
         "stage": stage.index,
         "size": stage.size,
@@ -341,6 +347,7 @@ def _describe_stage(stage: Stage, schedule: Schedule, state: TrainState) -> dict
         "steps": -(-(stage.fade_images + stable) // stage.batch_size),
         "generator_parameters": generator,
         "discriminator_parameters": discriminator,
+        "encoder_parameters": encoder,
         "weights_mib": weights * 4 / 2**20,
         "activations_mib": None,
         "fits": None,
@@ -360,7 +367,8 @@ def _list_group_sizes(prepared: Prepared, stage: Stage, schedule: Schedule) -> d
 
 def _list_learning_parts(prepared: Prepared, stage: Stage, schedule: Schedule) -> list[dict[str, Any]]:
     """Return the parts of a stage in which other pieces are frozen, with a description of each."""
-    parts = list_planned_parts(prepared.built.experiment.growth, schedule, stage)
+    experiment = prepared.built.experiment
+    parts = list_planned_parts(experiment.growth, schedule, stage, experiment.nets)
     return [{"images": part.begin, "text": part.text} for part in parts]
 
 

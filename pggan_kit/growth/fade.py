@@ -13,7 +13,10 @@ from pggan_kit.errors import TrainingError
 from pggan_kit.schedule import Stage
 
 NETS = ("generator", "discriminator")
-"""Names of the networks, which may have an old path beside the new one."""
+"""Names of the networks that every run has, which may have an old path beside the new one."""
+
+ENCODER = "encoder"
+"""Name of the network that a run may have besides. It fades like the discriminator, with that one's alpha."""
 
 PATHS = (*NETS, "reals")
 """Names of all that has an alpha."""

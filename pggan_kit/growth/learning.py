@@ -25,10 +25,16 @@ AROUND_THE_IMAGE = ("to_image", "from_image", "bridge")
 """Names of the pieces that every growth and every end of a fade touches."""
 
 
-def name_pieces(stage: Stage) -> list[Piece]:
-    """Return the pieces of both networks at a stage, but for old paths, without building them."""
+def name_pieces(stage: Stage, nets: Sequence[str] = NETS) -> list[Piece]:
+    """Return the pieces of networks at a stage, but for old paths, without building them.
+
+    Args:
+        stage: the stage.
+        nets: the names of the networks.
+    """
     pieces = []
-    for net, first, layer in (("generator", "stem", "to_image"), ("discriminator", "head", "from_image")):
+    for net in nets:
+        first, layer = ("stem", "to_image") if net == "generator" else ("head", "from_image")
         # D may have grown to another stage.
         stages = [stage.of(net)]
         while stages[0].previous is not None:
@@ -44,7 +50,7 @@ def ask_factors(policy: GrowthPolicy, pieces: Sequence[Piece], position: Positio
 
     Args:
         policy: the policy.
-        pieces: the pieces of both networks.
+        pieces: the pieces of all networks.
         position: the place on the clock.
 
     Raises:
@@ -62,7 +68,7 @@ def ask_factors(policy: GrowthPolicy, pieces: Sequence[Piece], position: Positio
             )
         factors.append(float(answer))
 
-    for net in NETS:
+    for net in dict.fromkeys(piece.net for piece in pieces):
         if not any(factor for piece, factor in zip(pieces, factors, strict=True) if piece.net == net):
             raise make_frozen_error(net, position)
     return factors
@@ -113,7 +119,9 @@ class LearningPart(NamedTuple):
     text: str
 
 
-def list_planned_parts(policy: GrowthPolicy | None, schedule: Schedule, stage: Stage) -> list[LearningPart]:
+def list_planned_parts(
+    policy: GrowthPolicy | None, schedule: Schedule, stage: Stage, nets: Sequence[str] = NETS
+) -> list[LearningPart]:
     """Return the parts of a stage in which other pieces are frozen than before, as the schedule plans its steps.
 
     The policy is asked at `LOOKED_AT` places of the stage, and between two of them that differ for the step from which
@@ -123,6 +131,7 @@ def list_planned_parts(policy: GrowthPolicy | None, schedule: Schedule, stage: S
         policy: the policy; None where everything learns.
         schedule: the stages.
         stage: the stage to look at.
+        nets: the names of the networks.
 
     Raises:
         TrainingError: see `ask_factors`.
@@ -131,7 +140,7 @@ def list_planned_parts(policy: GrowthPolicy | None, schedule: Schedule, stage: S
     steps = range(starts[-1], schedule.end(starts), stage.batch_size)
     if policy is None or not steps:
         return []
-    pieces = name_pieces(stage)
+    pieces = name_pieces(stage, nets)
 
     def ask(step: int) -> list[float]:
         return ask_factors(policy, pieces, schedule.at(steps[step], starts))
@@ -155,13 +164,13 @@ def list_planned_parts(policy: GrowthPolicy | None, schedule: Schedule, stage: S
     return parts
 
 
-def acts_at_base(policy: GrowthPolicy | None, schedule: Schedule) -> bool:
+def acts_at_base(policy: GrowthPolicy | None, schedule: Schedule, nets: Sequence[str] = NETS) -> bool:
     """Return whether a policy changes a factor in the base stage, where nothing has grown yet.
 
     It is asked before each step that the schedule plans there.
     """
     base = schedule.stages[0]
-    pieces = name_pieces(base)
+    pieces = name_pieces(base, nets)
     steps = range(0, schedule.end([0]), base.batch_size)
     return policy is not None and any(
         policy.factor(piece, schedule.at(images, [0])) != 1 for images in steps for piece in pieces
@@ -186,7 +195,7 @@ def list_forgotten(
     Args:
         policy: the policy; None where all state is kept.
         stage: the stage.
-        nets: both networks, as they are now.
+        nets: the networks, as they are now.
         faded: at the end of a fade, the networks whose old path was dropped; None where a stage begins.
     """
     if policy is None or policy.moments == "keep":

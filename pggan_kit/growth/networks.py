@@ -1,4 +1,4 @@
-"""Grow the two networks and fade in their new layers, in the same way for every architecture."""
+"""Grow the networks and fade in their new layers, in the same way for every architecture."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def blend_features(old: Any, new: Any, alpha: Tensor) -> Any:
 
 
 class GrowingNetwork(nn.Module):
-    """The common part of both networks: blocks by stage, and the bridge that exists only while a stage fades in.
+    """The common part of all networks: blocks by stage, and the bridge that exists only while a stage fades in.
 
     Attributes:
         kind: the network's name, which seeds its initial weights.
@@ -393,15 +393,15 @@ def read_birth(name: str) -> int:
     return int(name.partition("/")[0])
 
 
-class Discriminator(GrowingNetwork):
-    """The discriminator: images to scores, the mirror of the generator.
+class ImageReader(GrowingNetwork):
+    """The common part of the networks that read images: all but the head, the mirror of the generator.
 
     Attributes:
         stage: the stage that it has grown to, whose size its layers work at.
-        resize: the way of images of another size to its own; None where it is shown images of its own.
+        head: what reads the features of the base stage.
     """
 
-    kind = "discriminator"
+    head: nn.Module
 
     def __init__(
         self,
@@ -414,11 +414,8 @@ class Discriminator(GrowingNetwork):
         super().__init__(architecture, resampling, image_resampling, seed)
         self.stages = (base,)
         self.stage = base
-        self.resize: nn.Module | None = None
         self.seed_piece("from_image", base)
         self.from_image = architecture.from_image(base)
-        self.seed_piece("head", base)
-        self.head = architecture.discriminator_head(base)
 
     def grow(self, stage: Stage, bridged: bool) -> None:
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
@@ -443,15 +440,6 @@ class Discriminator(GrowingNetwork):
             self.bridge = self.architecture.discriminator_bridge(previous, stage, self.image_resampling, old_from_image)
         self.stage = stage
 
-    def expect_images_of(self, stage: Stage) -> None:
-        """Prepare for images of a stage's size, which need not be its own."""
-        self.resize = None
-        channels = stage.image_channels
-        if stage.height < self.stage.height:
-            self.resize = self.image_resampling.up(channels, self.stage.height // stage.height)
-        elif stage.height > self.stage.height:
-            self.resize = self.image_resampling.down(channels, stage.height // self.stage.height)
-
     def _list_named_modules(self) -> list[tuple[str, Stage, nn.Module | None]]:
         newest = self.stages[-1]
         blocks = [("block", stage, self.blocks[str(stage.index)]) for stage in self.stages[1:]]
@@ -461,6 +449,60 @@ class Discriminator(GrowingNetwork):
             ("from_image", newest, self.from_image),
             ("bridge", newest, self.bridge),
         ]
+
+    def read_features(self, images: Tensor, alpha: Tensor | None) -> Any:
+        """Return the features of the base stage, which the head reads.
+
+        Args:
+            images: (N, C, h, w), of its stage's size.
+            alpha: 0-dim, the new path's share; None for all of it.
+        """
+        if self.channels_last:
+            images = convert_to_channels_last(images)
+        new = self.from_image(images)
+        features = new
+
+        newest_first: list[Any] = list(self.blocks.values())[::-1]
+        for index, block in enumerate(newest_first):
+            features = block(features)
+            # The old path joins behind the newest block.
+            if index == 0 and alpha is not None:
+                assert self.bridge is not None
+                old = self.bridge(images, new, self.from_image)
+                features = blend_features(old, features, alpha)
+        return features
+
+
+class Discriminator(ImageReader):
+    """The discriminator: images to scores.
+
+    Attributes:
+        resize: the way of images of another size to its own; None where it is shown images of its own.
+    """
+
+    kind = "discriminator"
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        resampling: Resampling,
+        image_resampling: Resampling,
+        seed: int,
+        base: Stage,
+    ) -> None:
+        super().__init__(architecture, resampling, image_resampling, seed, base)
+        self.resize: nn.Module | None = None
+        self.seed_piece("head", base)
+        self.head = architecture.discriminator_head(base)
+
+    def expect_images_of(self, stage: Stage) -> None:
+        """Prepare for images of a stage's size, which need not be its own."""
+        self.resize = None
+        channels = stage.image_channels
+        if stage.height < self.stage.height:
+            self.resize = self.image_resampling.up(channels, self.stage.height // stage.height)
+        elif stage.height > self.stage.height:
+            self.resize = self.image_resampling.down(channels, stage.height // self.stage.height)
 
     def _forget_searches(self) -> None:
         super()._forget_searches()
@@ -478,30 +520,22 @@ class Discriminator(GrowingNetwork):
             self._separates = declared and not any(isinstance(module, mixing) for module in self.modules())
         return self._separates
 
+    def read_features(self, images: Tensor, alpha: Tensor | None) -> Any:
+        """Return the features of the base stage, of images (N, C, h, w) of the size that it expects."""
+        if self.resize is not None:
+            images = self.resize(images)
+        return super().read_features(images, alpha)
+
     def forward(self, images: Tensor, labels: Tensor | None = None, alpha: Tensor | None = None) -> Scores:
         """Return scores of images.
 
         Args:
             images: (N, C, h, w), of the size that it expects.
-            labels: (N,), where the architecture is conditional.
+            labels: (N,), where the architecture is conditional. They go to the head as they are, so that a head of
+                one's own may read something else there, such as latents (N, Z).
             alpha: 0-dim, the new path's share; None for all of it.
         """
-        if self.resize is not None:
-            images = self.resize(images)
-        if self.channels_last:
-            images = convert_to_channels_last(images)
-        new = self.from_image(images)
-        features = new
-
-        newest_first: list[Any] = list(self.blocks.values())[::-1]
-        for index, block in enumerate(newest_first):
-            features = block(features)
-            # The old path joins behind the newest block.
-            if index == 0 and alpha is not None:
-                assert self.bridge is not None
-                old = self.bridge(images, new, self.from_image)
-                features = blend_features(old, features, alpha)
-        scores: object = self.head(features, labels)
+        scores: object = self.head(self.read_features(images, alpha), labels)
         if not isinstance(scores, Scores):
             raise TypeError(f"the discriminator's head returned a {type(scores).__name__}, and must return Scores")
         # A loss that compares scores of shape (N, 1) with others would compare each with all.
@@ -509,3 +543,38 @@ class Discriminator(GrowingNetwork):
             shape = tuple(scores.score.shape)
             raise TypeError(f"the discriminator's head returned scores {shape}, and must return ({len(images)},)")
         return scores._replace(score=at_least_float32(scores.score))
+
+
+class Encoder(ImageReader):
+    """The encoder: images to codes, such as latents; it reads images as a discriminator does."""
+
+    kind = "encoder"
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        resampling: Resampling,
+        image_resampling: Resampling,
+        seed: int,
+        latent_size: int,
+        base: Stage,
+    ) -> None:
+        super().__init__(architecture, resampling, image_resampling, seed, base)
+        maker: Any = architecture
+        self.seed_piece("head", base)
+        self.head = maker.encoder_head(base, latent_size)
+
+    def forward(self, images: Tensor, alpha: Tensor | None = None) -> Tensor:
+        """Return codes (N, K), where K is what the architecture's head makes.
+
+        Args:
+            images: (N, C, h, w), of its stage's size.
+            alpha: 0-dim, the new path's share; None for all of it.
+        """
+        codes: object = self.head(self.read_features(images, alpha))
+        if not isinstance(codes, Tensor):
+            raise TypeError(f"the encoder's head returned a {type(codes).__name__}, and must return a tensor (N, K)")
+        if codes.dim() != 2 or len(codes) != len(images):
+            shape = tuple(codes.shape)
+            raise TypeError(f"the encoder's head returned a tensor {shape}, and must return ({len(images)}, K)")
+        return at_least_float32(codes)

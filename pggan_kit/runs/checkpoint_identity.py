@@ -21,7 +21,12 @@ Settings = Mapping[str, Mapping[str, str]]
 """By place in the experiment (`train.loss`): the bindings in effect there and in what it holds, with their values."""
 
 PLACES = {
-    "architecture": ("train.architecture", "train.discriminator_architecture", "train.latent_size"),
+    "architecture": (
+        "train.architecture",
+        "train.discriminator_architecture",
+        "train.encoder_architecture",
+        "train.latent_size",
+    ),
     "resampling": ("train.resampling",),
     "image_resampling": ("train.image_resampling",),
 }

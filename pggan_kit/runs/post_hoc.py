@@ -109,6 +109,7 @@ def make_average(
         averages={f"width_{width:g}": weights},
         generator={},
         discriminator={},
+        encoder={},
         optimizers={},
         optimizer_classes={},
         scalers={},

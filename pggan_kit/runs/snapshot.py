@@ -34,6 +34,7 @@ class Snapshot:
         phase: `fade` or `stable`.
         bridged: whether a network (`generator`, `discriminator`) has its old path beside the new one.
         generator, discriminator: the weights of the networks.
+        encoder: the weights of the encoder; empty where there is none.
         averages: the weights of each average of the generator, by name, in the order of `train.averages`.
         optimizers: the state of each optimizer, by name.
         optimizer_classes: the class of each optimizer, by name.
@@ -75,6 +76,7 @@ class Snapshot:
     dropped: int
     rewinds: int
     warned_stage: int
+    encoder: Mapping[str, Tensor] = field(default_factory=dict)
     scalers: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     identity: Identity = field(default_factory=dict)
     stage_over: bool = False
@@ -148,6 +150,7 @@ class Snapshot:
             "bridged": self.bridged,
             "generator": self.generator,
             "discriminator": self.discriminator,
+            "encoder": self.encoder,
             "averages": self.averages,
             "optimizers": self.optimizers,
             "optimizer_classes": self.optimizer_classes,
@@ -338,6 +341,7 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "bridged": _is_mapping_of(bool),
     "generator": _is_mapping_of_tensors,
     "discriminator": _is_mapping_of_tensors,
+    "encoder": _is_mapping_of_tensors,
     "averages": is_mapping_of_weights,
     "optimizers": _is_mapping_of_mappings,
     "optimizer_classes": _is_mapping_of_texts,

@@ -14,10 +14,10 @@ from pggan_kit.components import Average, GeneratorPenalty, Penalty, Piece
 from pggan_kit.errors import PluginError, RunError, SettingError, did_you_mean, first_line, suggest
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.averages import PowerAverage, list_names
-from pggan_kit.growth.fade import NETS
+from pggan_kit.growth.fade import ENCODER, NETS
 from pggan_kit.growth.learning import SplitOptimizer, ask_factors, make_frozen_error
 from pggan_kit.growth.moving_settings import check_over_schedule
-from pggan_kit.growth.networks import Discriminator, Generator, GrowingNetwork
+from pggan_kit.growth.networks import Discriminator, Encoder, Generator, GrowingNetwork
 from pggan_kit.runs.average import (
     OLD,
     calibrate_batch_norm,
@@ -98,6 +98,7 @@ class TrainState:
         last_tick: the clock at the last tick.
         phase: `fade` or `stable`, the stage's phase; it changes when the loop acts on it, not by the clock alone.
         generator, discriminator: the networks, at the size they have grown to.
+        encoder: the encoder, at the generator's size; None where the run trains none.
         optimizers: the optimizers, by the names that the update gave them.
         scalers: loss scalers, by the network they move; they do nothing unless `train.precision` is `float16`.
         means: the means of the running tick.
@@ -144,10 +145,13 @@ class TrainState:
         self._calibration_labels: Tensor | None = None
         self.discriminator = self._place(build_discriminator(experiment, base))
         self._grow_discriminator(bridged=False)
+        self.encoder: Encoder | None = None
+        if experiment.encoder_architecture is not None:
+            self.encoder = self._place(build_encoder(experiment, base))
 
         # What trains them.
         uses_float16 = experiment.precision == "float16"
-        self.scalers = {name: torch.amp.GradScaler(device.type, enabled=uses_float16) for name in NETS}
+        self.scalers = {name: torch.amp.GradScaler(device.type, enabled=uses_float16) for name in experiment.nets}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._splits: list[SplitOptimizer] = []
         self._factors: list[float] | None = None
@@ -198,14 +202,23 @@ class TrainState:
             names = (*names, "rewind", self.rewinds)
         return names
 
-    def network(self, name: str) -> Generator | Discriminator:
-        """Return the network of this name, `generator` or `discriminator`."""
-        if name == "generator":
-            return self.generator
-        return self.discriminator
+    @property
+    def networks(self) -> dict[str, GrowingNetwork]:
+        """Return the networks that learn, by name: `generator`, `discriminator` and, where there is one, `encoder`."""
+        networks: dict[str, GrowingNetwork] = {"generator": self.generator, "discriminator": self.discriminator}
+        if self.encoder is not None:
+            networks[ENCODER] = self.encoder
+        return networks
+
+    def network(self, name: str) -> GrowingNetwork:
+        """Return the network of this name, one of `networks`."""
+        return self.networks[name]
 
     def grow(self, bridged: Mapping[str, bool]) -> None:
-        """Begin the next stage here: grow all networks, with bridges for those named in `bridged`."""
+        """Begin the next stage here: grow all networks, with bridges for those named in `bridged`.
+
+        The encoder has one where the discriminator has.
+        """
         self.starts.append(self.images)
         self.discriminator_updates = 0
         self.generator_updates = 0
@@ -217,7 +230,7 @@ class TrainState:
 
     def end_fade(self) -> None:
         """Drop the bridges."""
-        for net in (self.generator, *self._averages.values(), self.discriminator):
+        for net in (*self.networks.values(), *self._averages.values()):
             net.end_fade()
         self._calibrated.clear()
 
@@ -245,7 +258,18 @@ class TrainState:
         built: object = self.experiment.update.optimizers(
             self.experiment, self.stage, self.generator, self.discriminator
         )
-        self.optimizers = _require_optimizers(built)
+        self.optimizers = _require_optimizers(built, "optimizers")
+        if self.encoder is not None:
+            update: Any = self.experiment.update
+            built = update.encoder_optimizers(self.experiment, self.stage, self.encoder)
+            further = _require_optimizers(built, "encoder_optimizers")
+            for name in further:
+                if name in self.optimizers:
+                    raise PluginError(
+                        f"train.update: optimizers() and encoder_optimizers() both returned an optimizer {name!r}: "
+                        "rename one of them"
+                    )
+            self.optimizers.update(further)
         self._require_scalable()
         self._splits = [SplitOptimizer(optimizer, name) for name, optimizer in self.optimizers.items()]
         self._factors = None
@@ -265,7 +289,7 @@ class TrainState:
         policy = self.experiment.growth
         if policy is None:
             return False
-        built = [*self.generator.pieces(), *self.discriminator.pieces()]
+        built = [piece for net in self.networks.values() for piece in net.pieces()]
         pieces = [each.piece for each in built]
         factors = ask_factors(policy, pieces, self.position)
         if factors == self._factors:
@@ -273,7 +297,7 @@ class TrainState:
         self._factors = factors
 
         frozen = frozenset(piece for piece, factor in zip(pieces, factors, strict=True) if factor == 0)
-        changed = frozen != self.generator.frozen | self.discriminator.frozen
+        changed = frozen != frozenset().union(*(net.frozen for net in self.networks.values()))
         if changed:
             self._freeze(frozen)
 
@@ -291,7 +315,7 @@ class TrainState:
         if frozen - self.generator.frozen:
             for name in self._averages:
                 self.read_average(name)
-        for net in (self.generator, *self._averages.values(), self.discriminator):
+        for net in (*self.networks.values(), *self._averages.values()):
             net.freeze({piece for piece in frozen if piece.net == net.kind})
             if not net.learning_weights():
                 raise make_frozen_error(net.kind, self.position)
@@ -400,6 +424,7 @@ class TrainState:
             bridged={name: self.network(name).bridge is not None for name in NETS},
             generator=self.generator.state_dict(),
             discriminator=self.discriminator.state_dict(),
+            encoder={} if self.encoder is None else self.encoder.state_dict(),
             # Each is read, so that its batch normalisation is calibrated.
             averages={name: self.read_average(name).state_dict() for name in self._averages},
             optimizers=self.save_optimizers(),
@@ -438,6 +463,7 @@ class TrainState:
     def _load(self, saved: Snapshot, other_optimizers: bool, own_settings: bool) -> dict[str, str]:
         # The networks grow to the stage; only the last may have its old path.
         last = saved.stage
+        require_same_nets(saved, self.encoder is not None)
         require_stage_in_schedule(saved, self.schedule)
         for index in range(1, last + 1):
             self.starts = [0] * (index + 1)
@@ -463,6 +489,8 @@ class TrainState:
         # The weights; the averages were calibrated when they were saved.
         load_weights(self.generator, saved.generator, "generator")
         load_weights(self.discriminator, saved.discriminator, "discriminator")
+        if self.encoder is not None:
+            load_weights(self.encoder, saved.encoder, "encoder")
         for name, origin in match_averages(self.experiment.averages, saved).items():
             load_weights(self._averages[name], saved.averages[origin], f"average {origin}")
         self._copies = list_copies(self.experiment.averages, self.position)
@@ -492,6 +520,9 @@ class TrainState:
             ("generator", self.generator, saved.generator),
             ("discriminator", self.discriminator, saved.discriminator),
         ]
+        require_same_nets(saved, self.encoder is not None)
+        if self.encoder is not None:
+            pairs.append((ENCODER, self.encoder, saved.encoder))
         for name, origin in match_averages(self.experiment.averages, saved).items():
             pairs.append((f"average {origin}", self._averages[name], saved.averages[origin]))
         for label, net, weights in pairs:
@@ -544,6 +575,9 @@ class TrainState:
         for average in averages:
             average.requires_grad_(False)
         self._grow_discriminator(bridged.get("discriminator", False))
+        if self.encoder is not None:
+            self.encoder.grow(self.stage, bridged.get("discriminator", False))
+            self._place(self.encoder)
         self._calibrated.clear()
 
     def _grow_discriminator(self, bridged: bool) -> None:
@@ -562,20 +596,20 @@ class TrainState:
         return place_network(net, self.experiment, self.device)
 
 
-def _require_optimizers(built: object) -> dict[str, torch.optim.Optimizer]:
-    """Return what an update's `optimizers` returned.
+def _require_optimizers(built: object, method: str) -> dict[str, torch.optim.Optimizer]:
+    """Return what a method of an update returned, `optimizers` or `encoder_optimizers`.
 
     Raises:
         PluginError: It is no dict of torch optimizers.
     """
     if not isinstance(built, dict) or not built:
         raise PluginError(
-            f"train.update: optimizers() returned {built!r:.100}, and must return a dict of torch optimizers by name"
+            f"train.update: {method}() returned {built!r:.100}, and must return a dict of torch optimizers by name"
         )
     for name, optimizer in built.items():
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise PluginError(
-                f"train.update: optimizers() returned a {type(optimizer).__name__} under {name!r}, which must be a "
+                f"train.update: {method}() returned a {type(optimizer).__name__} under {name!r}, which must be a "
                 "torch.optim.Optimizer: what does the build() of that optimizer return?"
             )
     return built
@@ -634,6 +668,18 @@ def build_discriminator(experiment: Experiment, base: Stage) -> Discriminator:
     )
 
 
+def build_encoder(experiment: Experiment, base: Stage) -> Encoder:
+    """Build an encoder at the base stage."""
+    return Encoder(
+        experiment.find_architecture(ENCODER),
+        experiment.resampling,
+        experiment.image_resampling,
+        experiment.seed,
+        experiment.latent_size,
+        base,
+    )
+
+
 def place_network(net: N, experiment: Experiment, device: torch.device) -> N:
     """Move a network to a device, and convert its convolutions' weights to the memory format of features."""
     net.to(device)
@@ -657,6 +703,20 @@ def refuse_unfit_snapshot() -> Iterator[None]:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise RunError(f"the checkpoint does not fit this experiment: {reason}") from error
+
+
+def require_same_nets(saved: Snapshot, has_encoder: bool) -> None:
+    """Check that a snapshot and an experiment both have an encoder, or both have none.
+
+    Raises:
+        RunError: one of them alone has an encoder.
+    """
+    if has_encoder and not saved.encoder:
+        raise RunError(
+            "the checkpoint has no encoder, and this config has one: bind train.encoder_architecture to None"
+        )
+    if saved.encoder and not has_encoder:
+        raise RunError("the checkpoint has an encoder, and this config has none: bind train.encoder_architecture")
 
 
 def require_stage_in_schedule(saved: Snapshot, schedule: Schedule) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pggan_kit.components import BatchStatistic, Resampling, Scores
 from pggan_kit.growth.fade import NETS
-from pggan_kit.growth.networks import Discriminator, Generator, GrowingNetwork
+from pggan_kit.growth.networks import Discriminator, Encoder, Generator, GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Stage
@@ -147,6 +147,29 @@ class ArchitectureSuite(StepSuite):
 
             require_gradients(generator, f"the generator at {stages[-1].size}")
             require_gradients(discriminator, f"the discriminator at {stages[-1].size}")
+
+    def test_encoder(self) -> None:
+        """Require codes (N, K) of an encoder, where there is `encoder_head`, and a gradient for all its parameters."""
+        if not hasattr(self.make(), "encoder_head"):
+            return
+        for stages in self.iterate_growths():
+            fades = len(stages) > 1
+            encoder = Encoder(self.make(), self.resampling(), Area(), 0, self.latent_size, stages[0])
+            for stage in stages[1:]:
+                encoder.grow(stage, fades and stage is stages[-1])
+            perturb(encoder)
+            newest = stages[-1]
+            images = draw_noise(4, newest.image_channels, newest.height, newest.width)
+            try:
+                codes = encoder(images, HALF if fades else None)
+            except TypeError as error:
+                raise AssertionError(f"at {newest.size} {error}") from error
+            require(
+                codes.dtype == torch.float32,
+                f"the encoder's codes at {newest.size} are {codes.dtype}, not float32",
+            )
+            (codes * draw_noise(*codes.shape)).sum().backward()
+            require_gradients(encoder, f"the encoder at {newest.size}")
 
     def test_function_at_alpha_0(self) -> None:
         """Require grown networks to compute at alpha 0 what they did before, or `preserves_function` to be False."""

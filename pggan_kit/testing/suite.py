@@ -219,7 +219,7 @@ class TrainedSuite(Suite):
             len(run.state.starts) == len(run.schedule.stages),
             f"with {name} the run ends in stage {len(run.state.starts)} of {len(run.schedule.stages)}: it never grows",
         )
-        for net in (run.state.generator, run.state.discriminator):
+        for net in run.state.networks.values():
             for key, value in net.state_dict().items():
                 require(bool(value.isfinite().all()), f"with {name} the {net.kind}'s {key} becomes non-finite")
 
@@ -424,7 +424,7 @@ class StepSuite(TrainedSuite):
             state.images += ctx.drawn
             if state.set_learning_factors():
                 compiler.enter_region(state, state.schedule)
-        return {net: copy_weights(state.network(net)) for net in NETS}
+        return {name: copy_weights(net) for name, net in state.networks.items()}
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

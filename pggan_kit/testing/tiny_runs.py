@@ -182,10 +182,10 @@ def load_mid_fade(folder: Path) -> Snapshot:
 def summarize_run(run: Run) -> dict[str, Any]:
     """Return the clock and the weights with which a run ended."""
     names = list_names(run.experiment.averages)
+    networks = {name: copy_weights(net) for name, net in run.state.networks.items()}
     return {
         "images": run.state.images,
         "starts": list(run.state.starts),
-        "generator": copy_weights(run.state.generator),
-        "discriminator": copy_weights(run.state.discriminator),
+        **networks,
         **{f"average {name}": copy_weights(run.state.read_average(name)) for name in names},
     }

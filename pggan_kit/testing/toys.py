@@ -66,6 +66,10 @@ class ToyArchitecture:
         """Return a dense layer."""
         return _Head(stage)
 
+    def encoder_head(self, stage: Stage, latent_size: int) -> nn.Module:
+        """Return a dense layer."""
+        return nn.Sequential(nn.Flatten(), nn.Linear(WIDTH * stage.height * stage.width, latent_size))
+
     def discriminator_bridge(
         self, previous: Stage, stage: Stage, resampling: Resampling, old_from_image: nn.Module
     ) -> nn.Module:

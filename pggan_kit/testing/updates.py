@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.components import Reals, Scores, TensorBatch, Terms
-from pggan_kit.growth.fade import NETS
+from pggan_kit.components import EncoderTerms, Reals, Scores, TensorBatch, Terms
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Position, Stage, Varying
 from pggan_kit.testing.suite import StepSuite, start_fade
 from pggan_kit.testing.support import are_equal, copy_weights, require
 from pggan_kit.testing.tiny_runs import make_run
-from pggan_kit.testing.toys import ToyLoss, ToySampler
+from pggan_kit.testing.toys import ToyArchitecture, ToyLoss, ToyOptimizer, ToySampler
 from pggan_kit.training.step import UpdateContext
 
 
@@ -43,11 +42,10 @@ class WatchedContext(UpdateContext):
         self.last = self.copy_parameters()
 
     def copy_parameters(self) -> dict[str, dict[str, Tensor]]:
-        """Return a copy of both networks' parameters."""
+        """Return a copy of all networks' parameters."""
         copies = {}
-        for net in NETS:
-            params = self.state.network(net).named_parameters()
-            copies[net] = {name: param.detach().clone() for name, param in params}
+        for net, network in self.state.networks.items():
+            copies[net] = {name: param.detach().clone() for name, param in network.named_parameters()}
         return copies
 
     def reals(self) -> Reals:
@@ -68,7 +66,7 @@ class WatchedContext(UpdateContext):
                 self.complaints.append(f"the update changes the {net}'s weights outside ctx.minimise")
 
     def minimise(
-        self, optimizer: str, net: str, terms: Terms, batch: TensorBatch, *, inference: bool = False
+        self, optimizer: str, net: str, terms: Terms | EncoderTerms, batch: TensorBatch, *, inference: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """See `StepContext.minimise`."""
         self.check_untouched()
@@ -76,9 +74,9 @@ class WatchedContext(UpdateContext):
 
         # Only the named network's weights may change, and they must.
         now = self.copy_parameters()
-        other = NETS[1 - NETS.index(net)]
-        if not are_equal(now[other], self.last[other]):
-            self.complaints.append(f"minimising the {net}'s terms changes the {other}'s weights too")
+        for other in now:
+            if other != net and not are_equal(now[other], self.last[other]):
+                self.complaints.append(f"minimising the {net}'s terms changes the {other}'s weights too")
         if are_equal(now[net], self.last[net]):
             self.complaints.append(
                 f"minimising with optimizer {optimizer!r} changes nothing of the {net}: it does not hold its weights"
@@ -101,8 +99,11 @@ class UpdateSuite(StepSuite):
     uses_needs_real = True
 
     def choose_arguments(self, component: Any) -> dict[str, Any]:
-        """Return the component as `train.update`."""
-        return {"update": component}
+        """Return the component as `train.update`, with a toy encoder where it trains one."""
+        chosen = {"update": component}
+        if hasattr(component, "encoder_optimizers"):
+            chosen |= {"encoder_architecture": ToyArchitecture(), "encoder_optimizer": ToyOptimizer()}
+        return chosen
 
     def state(self, loss: Any = None) -> TrainState:
         """Return new toy networks with the update's optimizers, and a loss other than the toy one if given."""
@@ -123,7 +124,7 @@ class UpdateSuite(StepSuite):
         return ctx, returned
 
     def test_optimizers(self) -> None:
-        """Require optimizers that together hold every parameter of both networks."""
+        """Require optimizers that together hold every parameter of all networks."""
         state = self.state()
         optimizers = state.optimizers
         require(
@@ -137,19 +138,19 @@ class UpdateSuite(StepSuite):
         for optimizer in optimizers.values():
             for group in optimizer.param_groups:
                 held.update(id(param) for param in group["params"])
-        for net in NETS:
-            for name, param in state.network(net).named_parameters():
+        for net, network in state.networks.items():
+            for name, param in network.named_parameters():
                 require(id(param) in held, f"no optimizer holds the {net}'s {name}: it would never learn")
 
     def test_changes_weights_in_minimise_alone(self) -> None:
-        """Require both networks to learn, each only in the minimisation that names it; in a stage and in a fade."""
+        """Require all networks to learn, each only in the minimisation that names it; in a stage and in a fade."""
         fading = self.state()
         alpha = start_fade(fading)
         cases: list[tuple[TrainState, dict[str, Tensor]]] = [(self.state(), {}), (fading, alpha)]
         for state, alphas in cases:
             ctx, _ = self.step(state, alphas)
             require(not ctx.complaints, "; ".join(ctx.complaints))
-            for net in NETS:
+            for net in state.networks:
                 require(net in ctx.moved, f"one step changes nothing of the {net}: ctx.minimise is never called for it")
 
     def test_draws_through_the_context(self) -> None:
@@ -189,7 +190,7 @@ class UpdateSuite(StepSuite):
             random.seed(seed)
             np.random.seed(seed)
             self.step(state)
-            ends.append({net: copy_weights(state.network(net)) for net in NETS})
+            ends.append({name: copy_weights(net) for name, net in state.networks.items()})
         require(are_equal(*ends), "two steps at the same place of the clock differ: random numbers come from elsewhere")
 
     def test_penalties(self) -> None:

@@ -74,7 +74,7 @@ class Compiler:
         device: The device of the networks.
         log: A function that takes a sentence for the log.
         warn: A function that takes a sentence for the log and the terminal.
-        announce: A function that takes `generator` or `discriminator` before its step is compiled, which may take a
+        announce: A function that takes the name of a network before its step is compiled, which may take a
             minute.
         translate: The way from a recording to what is run; `keep_recording` needs no compiler on the machine.
 
@@ -127,7 +127,7 @@ class Compiler:
 
         # Where the weights are the same objects, as after a hard switch, only the clock tells the regions apart, and
         # what was compiled still holds.
-        networks = (state.generator, state.discriminator)
+        networks = state.networks.values()
         weights = [id(param) for net in networks for param in (*net.weights(), *net.learning_weights())]
         if weights != self._weights:
             self._payback.close(state.images)
@@ -226,7 +226,7 @@ class Compiler:
             work = work._replace(factor=torch.ones_like(work.factor))
 
         # Run the pass eagerly, which may change buffers, as batch normalisation does.
-        buffers = list_float_buffers(self._state.generator, self._state.discriminator)
+        buffers = list_float_buffers(*self._state.networks.values())
         before = [buffer.clone() for buffer in buffers]
         self._run_aside(eager, work)
         changed = False
@@ -238,7 +238,7 @@ class Compiler:
 
         run_eager = functools.partial(self._run_aside, eager)
         run_compiled = functools.partial(self._run_aside, compiled)
-        parameters = [*self._state.generator.parameters(), *self._state.discriminator.parameters()]
+        parameters = [param for net in self._state.networks.values() for param in net.parameters()]
         pixels = self._stage.batch_size * self._stage.height * self._stage.width
         rounding = choose_rounding(self._device, pixels)
         comparison = Comparison(run_eager, work, parameters, rounding)
@@ -290,7 +290,7 @@ class Compiler:
         """Return what tells recordings apart: code, bound objects, names, shapes and modes."""
         code, bound = take_apart(work.terms)
         shapes = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in list_varying_tensors(work))
-        training = (self._state.generator.training, self._state.discriminator.training)
+        training = tuple(net.training for net in self._state.networks.values())
         bound_objects = identify((bound, work.penalties))
         return work.net, code, bound_objects, tuple(work.batch), tuple(work.alpha), shapes, training
 

@@ -44,7 +44,11 @@ def describe_breach(run: Run, context: UpdateContext) -> str | None:
         context: The context of that step.
     """
     trial = _Trial(run, context)
-    for check in (trial.check_generator, trial.check_discriminator, trial.check_loss, trial.check_penalties):
+    checks = [trial.check_generator]
+    # Beside an encoder it is up to the update what D is given, such as pairs of images and latents.
+    if run.state.encoder is None:
+        checks += [trial.check_discriminator, trial.check_loss, trial.check_penalties]
+    for check in checks:
         try:
             breach = check()
         except Exception:

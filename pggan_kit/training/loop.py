@@ -281,7 +281,7 @@ class Loop:
     def set_alpha(self) -> None:
         """Ask for alpha at the clock, and write it into tensors, so that compiled code survives its change."""
         state = self.state
-        old_paths = [net for net in NETS if state.network(net).bridge is not None]
+        old_paths = [name for name, net in state.networks.items() if net.bridge is not None]
         self.run.alpha = self.fade.compute_alphas(state.stage, state.starts[-1], state.images, old_paths)
         for path, alpha in self.run.alpha.items():
             self.alpha_tensors[path].fill_(alpha)
@@ -358,11 +358,11 @@ class Loop:
     def end_fade(self) -> None:
         """Drop the old paths, and begin the phase `stable`."""
         state = self.state
-        old_paths = [net for net in NETS if state.network(net).bridge is not None]
+        old_paths = [name for name, net in state.networks.items() if net.bridge is not None]
         state.end_fade()
         state.phase = STABLE
         # A hard switch has no old path whose end could be a reason to forget moments.
-        networks = [state.network(net) for net in NETS]
+        networks = list(state.networks.values())
         state.renew_optimizers(list_forgotten(self.experiment.growth, state.stage, networks, old_paths))
         self.compiler.enter_region(state, self.schedule)
         if old_paths:
@@ -374,7 +374,7 @@ class Loop:
         stage = self.schedule.stages[len(state.starts)]
         old_paths = self.fade.find_old_paths(stage, state.images)
         state.grow({net: net in old_paths for net in NETS})
-        networks = [state.network(net) for net in NETS]
+        networks = list(state.networks.values())
         state.renew_optimizers(list_forgotten(self.experiment.growth, stage, networks))
         self.enter_stage()
 
@@ -622,8 +622,7 @@ class Loop:
 
         # Repeat the step that failed, eagerly: compiled code knows no layers.
         self.compiler.disable()
-        networks = {net: self.state.network(net) for net in NETS}
-        with watch_layers(networks) as layers:
+        with watch_layers(self.state.networks) as layers:
             try:
                 self.take_step()
                 finding = "It did not happen again when the step was repeated. "

@@ -22,7 +22,7 @@ class NonFiniteError(Exception):
     """A loss or gradient is NaN or infinite; only the loop catches it.
 
     Args:
-        net: `generator` or `discriminator`; empty where only the flag of a whole tick is known.
+        net: `generator`, `discriminator` or `encoder`; empty where only the flag of a whole tick is known.
         terms: Names of the loss's terms that are not finite.
         parameters: Names of the parameters whose gradient is not finite.
     """

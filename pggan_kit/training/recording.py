@@ -33,7 +33,7 @@ class Recording(NamedTuple):
     """A backward pass as a function of tensors.
 
     Attributes:
-        graph: The function: (weights and buffers of both networks, then `list_varying_tensors(work)`) -> losses, kept
+        graph: The function: (weights and buffers of all networks, then `list_varying_tensors(work)`) -> losses, kept
             tensors and gradients, in one list.
         fixed: The weights and buffers, as the networks hold them.
         parameters: The parameters that move and have a gradient, in its order among the outputs.
@@ -95,7 +95,7 @@ def record(experiment: Experiment, state: TrainState, work: Work) -> Recording:
             batch.
         Exception: What code raises that depends on the values of tensors.
     """
-    networks = nn.ModuleDict({"generator": state.generator, "discriminator": state.discriminator})
+    networks = nn.ModuleDict(state.networks)
     parameters = dict(networks.named_parameters())
     buffers = dict(networks.named_buffers())
     names = [*parameters, *buffers]
@@ -134,7 +134,7 @@ def record(experiment: Experiment, state: TrainState, work: Work) -> Recording:
 
 
 class _Pass(nn.Module):
-    """Both networks as one module, so that the tensors of both can be replaced at once."""
+    """All networks as one module, so that the tensors of all can be replaced at once."""
 
     def __init__(self, networks: nn.ModuleDict, experiment: Experiment, state: TrainState) -> None:
         super().__init__()

@@ -162,7 +162,7 @@ class Recovery:
 
     def _list_changing_buffers(self) -> list[Tensor]:
         state = self._run.state
-        return list_float_buffers(state.generator, state.discriminator)
+        return list_float_buffers(*state.networks.values())
 
     def _describe(self, failure: NonFiniteError) -> str:
         state = self._run.state

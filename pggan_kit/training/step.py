@@ -12,6 +12,7 @@ from pggan_kit.components import (
     Critic,
     DiscriminatorCall,
     DuePenalty,
+    EncoderTerms,
     GeneratorCall,
     Penalty,
     Reals,
@@ -22,7 +23,7 @@ from pggan_kit.components import (
 from pggan_kit.data.sampler import Source
 from pggan_kit.errors import did_you_mean, suggest
 from pggan_kit.experiment import Experiment
-from pggan_kit.growth.fade import NETS, fade_reals
+from pggan_kit.growth.fade import fade_reals
 from pggan_kit.growth.moving_settings import find_weight, set_to_clock
 from pggan_kit.growth.networks import GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
@@ -54,7 +55,7 @@ class Work(NamedTuple):
     """One backward pass: that of a batch, or of a slice of it.
 
     Attributes:
-        net: `generator` or `discriminator`, whose parameters get gradients.
+        net: `generator`, `discriminator` or `encoder`, whose parameters get gradients.
         terms: See `StepContext.minimise`.
         batch: Named tensors with N rows each, or 0-dim, which `terms` is given.
         alpha: 0-dim tensors by path, without the paths that do not fade.
@@ -63,7 +64,7 @@ class Work(NamedTuple):
     """
 
     net: str
-    terms: Terms
+    terms: Terms | EncoderTerms
     batch: TensorBatch
     alpha: Mapping[str, Tensor]
     factor: Tensor | None
@@ -214,11 +215,11 @@ class UpdateContext:
         return tuple(due)
 
     def minimise(
-        self, optimizer: str, net: str, terms: Terms, batch: TensorBatch, *, inference: bool = False
+        self, optimizer: str, net: str, terms: Terms | EncoderTerms, batch: TensorBatch, *, inference: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Take one optimizer step that makes the sum of the terms smaller; see `StepContext.minimise`."""
         state = self._state
-        _require_known("net", net, NETS)
+        _require_known("net", net, state.networks)
         _require_known("optimizer", optimizer, state.optimizers)
         state.stepped.add(optimizer)
         if net == "discriminator":
@@ -238,26 +239,29 @@ class UpdateContext:
             state.generator_updates += 1
 
         moving = state.network(net)
-        fixed = state.network("discriminator" if net == "generator" else "generator")
+        fixed = [other for name, other in state.networks.items() if name != net]
         chosen = state.optimizers[optimizer]
         scaler = state.scalers[net]
         set_to_clock(optimizer, chosen, self.position)
-        _set_requires_grad(fixed.weights(), False)
+        for other in fixed:
+            _set_requires_grad(other.weights(), False)
         # Frozen pieces have no gradients.
         _set_requires_grad(moving.learning_weights(), True)
         _clear_gradients(chosen, moving)
 
         if inference:
-            fixed.eval()
+            for other in fixed:
+                other.eval()
         losses, kept = self._differentiate(net, terms, batch, scaler, due)
         measured = take_measured(kept)
         if inference:
-            fixed.train()
+            for other in fixed:
+                other.train()
 
         # All processes take the same step: that of the whole batch.
         if distributed.world_size() > 1:
             gradients = [param.grad for param in moving.parameters() if param.grad is not None]
-            buffers = [*moving.list_moving_buffers(), *fixed.list_moving_buffers()]
+            buffers = [buffer for each in (moving, *fixed) for buffer in each.list_moving_buffers()]
             statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
             distributed.average([*gradients, *losses.values(), *measured.values(), *statistics])
 
@@ -283,7 +287,7 @@ class UpdateContext:
     def _differentiate(
         self,
         net: str,
-        terms: Terms,
+        terms: Terms | EncoderTerms,
         batch: TensorBatch,
         scaler: torch.amp.GradScaler,
         due: tuple[DueGeneratorPenalty, ...],
@@ -331,10 +335,28 @@ class UpdateContext:
 def compute_terms(experiment: Experiment, state: TrainState, work: Work) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the losses and kept tensors of a pass, with the terms of its generator penalties."""
     G, D = make_network_calls(experiment, state, work.alpha)
+    terms = _bind_encoder(state, work)
     if not work.penalties:
-        return work.terms(G, D, work.batch)
+        return terms(G, D, work.batch)
     recorder = RecordingGenerator(state.generator, work.alpha.get("generator"))
-    return compute_penalised_terms(work.terms, recorder, D, work.batch, work.penalties)
+    return compute_penalised_terms(terms, recorder, D, work.batch, work.penalties)
+
+
+def _bind_encoder(state: TrainState, work: Work) -> Terms:
+    """Return the terms of a pass as a function of G, D and the batch."""
+    terms: Any = work.terms
+    encoder = state.encoder
+    if encoder is None:
+        bound: Terms = terms
+        return bound
+    # The old paths of E and of D fade alike.
+    alpha = work.alpha.get("discriminator")
+
+    def encode(images: Tensor) -> Tensor:
+        codes: Tensor = encoder(images, alpha)
+        return codes
+
+    return lambda G, D, batch: terms(G, D, encode, batch)
 
 
 def make_network_calls(

@@ -1,4 +1,4 @@
-"""The head of a discriminator, from the base stage's features to a score."""
+"""The heads of a discriminator and of an encoder, from the base stage's features to a score or to codes."""
 
 from __future__ import annotations
 
@@ -69,3 +69,30 @@ class Head(nn.Module):
 
         scores: Scores = self.labels(self.score(x).squeeze(1), x, labels)
         return scores
+
+
+class EncoderHead(nn.Module):
+    """An encoder's head: like D's without a statistic of the batch, and with codes in the place of a score.
+
+    Args:
+        channels: Number of maps of the features, and of all layers of the head but the last.
+        stage: The base stage.
+        layers: Layers of D.
+        codes: Number of codes of a sample, K.
+    """
+
+    def __init__(self, channels: int, stage: Stage, layers: Layers, codes: int) -> None:
+        super().__init__()
+        self.conv = layers.conv(channels, channels, bias=layers.conv_has_bias)
+        self.after_conv = layers.norm_and_activation_after(channels)
+        self.dense = layers.dense(channels * stage.height * stage.width, channels, bias=layers.conv_has_bias)
+        self.after_dense = layers.norm_and_activation_after(channels, flat=True)
+        self.codes = layers.dense(channels, codes, gain=1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features (N, C, h, w) to codes (N, K)."""
+        x = self.after_conv(self.conv(x))
+        # Pixel by pixel, as in `Head`.
+        x = self.after_dense(self.dense(x.permute(0, 2, 3, 1).flatten(1)))
+        codes: Tensor = self.codes(x)
+        return codes

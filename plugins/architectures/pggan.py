@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pggan_kit import PerStage, Resampling, Stage, check_at_least, check_choice
 from pggan_kit.components import BatchStatistic
-from pggan_plugins.architectures.head import Head
+from pggan_plugins.architectures.head import EncoderHead, Head
 from pggan_plugins.architectures.image_fade import ImageSpaceFade
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
 from pggan_plugins.architectures.layers import Layers, add_output_activation, check_layers, describe_batch_norm
@@ -144,6 +144,10 @@ class PGGAN(ImageSpaceFade):
         """Return D's head: minibatch statistic, 3x3, full-size convolution, one score."""
         layers = self.discriminator_layers
         return Head(self.width(stage), stage, layers, self.conditioning, self.minibatch, self.stddev_group)
+
+    def encoder_head(self, stage: Stage, latent_size: int) -> nn.Module:
+        """Return an encoder's head: 3x3, full-size convolution, and latents from a dense layer."""
+        return EncoderHead(self.width(stage), stage, self.discriminator_layers, latent_size)
 
     def batch_statistics(self, stage: Stage, samples: int) -> list[BatchStatistic]:
         """Return the batch norm of either network, and D's statistic of the batch.

@@ -97,6 +97,11 @@ class SkipPGGAN(PGGAN):
         entry = self._make_entry(stage)
         return SkipHead(entry, super().discriminator_head(stage))
 
+    def encoder_head(self, stage: Stage, latent_size: int) -> nn.Module:
+        """Return PGGAN's head of an encoder, with a layer from the image before it."""
+        entry = self._make_entry(stage)
+        return SkipHead(entry, super().encoder_head(stage, latent_size))
+
     def _make_entry(self, stage: Stage) -> Entry:
         return Entry(super().from_image(stage), stage.image_channels)
 
@@ -168,15 +173,15 @@ class DiscriminatorBlock(nn.Module):
 
 
 class SkipHead(nn.Module):
-    """D's head behind its layer from the image."""
+    """The head of D or of an encoder, behind its layer from the image."""
 
     def __init__(self, entry: Entry, head: nn.Module) -> None:
         super().__init__()
         self.entry = entry
         self.head = head
 
-    def forward(self, features: Tensor, labels: Tensor | None = None) -> Scores:
-        """Map features (N, image channels + C, h, w) and labels (N,) | None to Scores."""
+    def forward(self, features: Tensor, *labels: Tensor | None) -> Scores | Tensor:
+        """Map features (N, image channels + C, h, w), and for D labels (N,) | None, to Scores or codes (N, K)."""
         _, maps = self.entry(features)
-        scores: Scores = self.head(maps, labels)
-        return scores
+        output: Scores | Tensor = self.head(maps, *labels)
+        return output

@@ -20,7 +20,7 @@ from pggan_kit import (
 )
 
 NETS = ("generator", "discriminator")
-"""Names of the networks."""
+"""Names of the networks that every run has."""
 
 
 def check_nets(nets: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ def check_nets(nets: Sequence[str]) -> None:
     if isinstance(nets, str) or not nets:
         raise SettingError("nets", f"must be a list of networks, such as ['generator'], not {nets!r}")
     for net in nets:
-        check_choice("nets", net, NETS)
+        check_choice("nets", net, (*NETS, "encoder"))
 
 
 def check_factor(name: str, value: Varying[float]) -> None:

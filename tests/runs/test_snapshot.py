@@ -20,14 +20,14 @@ from pggan_kit.testing.support import are_equal
 KEYS = [
     "format", "images", "steps", "starts", "discriminator_updates", "generator_updates", "last_tick", "phase",
     "bridged", "generator",
-    "discriminator", "averages", "optimizers", "optimizer_classes", "scalers", "means", "dropped", "rewinds",
-    "warned_stage", "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha",
-    "calibration_labels", "best", "changes", "forever", "between_ticks",
+    "discriminator", "encoder", "averages", "optimizers", "optimizer_classes", "scalers", "means", "dropped",
+    "rewinds", "warned_stage", "identity", "stage_over", "ended", "components", "compiled", "component_classes",
+    "alpha", "calibration_labels", "best", "changes", "forever", "between_ticks",
 ]  # fmt: skip
 """Entries of the file, in the order in which they are written."""
 
 OF_THE_RUN = {
-    "scalers", "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha",
+    "encoder", "scalers", "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha",
     "calibration_labels", "best", "changes", "forever", "between_ticks",
 }  # fmt: skip
 """Entries that a file may lack: the state of the networks is whole without them."""
@@ -83,7 +83,7 @@ def test_an_entry_that_is_missing_is_named_or_has_a_default(name: str) -> None:
 IMPOSSIBLE: list[tuple[str, Any]] = [
     ("images", -1), ("images", True), ("images", 8.0), ("steps", "8"), ("starts", []), ("starts", [4]),
     ("starts", [0, True]), ("starts", (0,)), ("discriminator_updates", -1), ("last_tick", None), ("phase", "other"),
-    ("generator_updates", 0.5),
+    ("generator_updates", 0.5), ("encoder", {"weight": 1}),
     ("phase", []), ("bridged", {"generator": 1}), ("generator", {"weight": "x"}), 
     ("averages", {}), ("averages", {"a": {1: torch.ones(1)}}),
     ("discriminator", torch.ones(2)), ("optimizers", {"both": 3}), ("optimizer_classes", {"both": None}),

@@ -55,6 +55,18 @@ class TwoDimensionalScores(ToyArchitecture):
         return ScoresWithShape(nn.Flatten(), nn.Linear(6 * stage.height * stage.width, 1))
 
 
+@defect(suites.ArchitectureSuite, "test_encoder", r"the encoder's head returned a tensor \(4, 1, 4, 4\), and must ret")
+class CodesAsMaps(ToyArchitecture):
+    def encoder_head(self, stage: Any, latent_size: int) -> nn.Module:
+        return nn.Conv2d(6, 1, 1)
+
+
+@defect(suites.ArchitectureSuite, "test_encoder", "no gradient flows to the encoder at 4x4's parameter .*forgotten")
+class ForgetfulEncoder(ToyArchitecture):
+    def encoder_head(self, stage: Any, latent_size: int) -> nn.Module:
+        return Unused(super().encoder_head(stage, latent_size))
+
+
 class Unused(nn.Sequential):
     """A module with a parameter that it does not use."""
 
