@@ -182,7 +182,6 @@ class Architecture(Protocol):
 
 
 @runtime_checkable
-@runtime_checkable
 class StyledStem(Protocol):
     """The stem of a generator whose layers read styles, to which latents are mapped. The core calls its two halves.
 
