@@ -15,7 +15,7 @@ from pggan_kit.api.train import train
 from pggan_kit.benchmarking.breakdown import measure_loop_overhead
 from pggan_kit.benchmarking.plan import plan
 from pggan_kit.benchmarking.rig import Rig
-from pggan_kit.data.pyramid import resize_to_all
+from pggan_kit.data.resizing import resize_to_all
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.training.step import UpdateContext
 

@@ -23,7 +23,8 @@ from PIL import Image
 from pggan_kit.data import build_journal, sampler
 from pggan_kit.data.array_files import ArrayWriter, open_array
 from pggan_kit.data.level_files import DIGEST_WORDS, match_digests
-from pggan_kit.data.pyramid import Level, resize_to_all
+from pggan_kit.data.pyramid import Level
+from pggan_kit.data.resizing import resize_to_all
 from pggan_kit.data.sampler import Sampler, open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.pictures import list_pictures

@@ -41,7 +41,8 @@ from pggan_kit.runs.directory import RunDirectory, describe_start, read_command_
 from pggan_kit.runs.processes import ProcessRecord
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
-from pggan_kit.runs.state import TrainState, list_average_notes
+from pggan_kit.runs.snapshot_loading import list_average_notes
+from pggan_kit.runs.state import TrainState
 from pggan_kit.system import distributed
 from pggan_kit.training import loop as training
 

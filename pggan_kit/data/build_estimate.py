@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from pggan_kit.components import Dataset
-from pggan_kit.data.pyramid import find_image_channels, resize_to_all
+from pggan_kit.data.resizing import find_image_channels, resize_to_all
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import SkipImage
 from pggan_kit.schedule import Size

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pggan_kit.components import Dataset
-from pggan_kit.data.pyramid import find_image_channels
+from pggan_kit.data.resizing import find_image_channels
 from pggan_kit.errors import DataError
 
 

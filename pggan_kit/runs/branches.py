@@ -19,7 +19,8 @@ from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import load_stage_end
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot
-from pggan_kit.runs.state import TrainState, list_average_notes
+from pggan_kit.runs.snapshot_loading import list_average_notes
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule
 
 if TYPE_CHECKING:

@@ -15,15 +15,10 @@ from pggan_kit.growth.fade import Fade
 from pggan_kit.runs.average import calibrate_batch_norm, draw_calibration_labels, list_copies
 from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits, require_same_networks
 from pggan_kit.runs.checkpoints import Checkpoints, Entry
+from pggan_kit.runs.network_building import build_generator, place_network
 from pggan_kit.runs.snapshot import Snapshot
-from pggan_kit.runs.state import (
-    TrainState,
-    build_generator,
-    load_weights,
-    place_network,
-    refuse_unfit_snapshot,
-    require_stage_in_schedule,
-)
+from pggan_kit.runs.snapshot_loading import load_weights, refuse_unfit_snapshot, require_stage_in_schedule
+from pggan_kit.runs.state import TrainState
 from pggan_kit.system.seeding import fork_random_numbers, torch_generator
 
 if TYPE_CHECKING:

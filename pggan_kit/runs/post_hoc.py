@@ -14,7 +14,7 @@ from pggan_kit.growth.power_functions import LARGEST_WIDTH, Fit, convert_width_t
 from pggan_kit.runs.average_snapshots import AverageSnapshot, AverageSnapshots
 from pggan_kit.runs.generators import calibrate_if_normed, regrow_generator
 from pggan_kit.runs.snapshot import Snapshot
-from pggan_kit.runs.state import load_weights, refuse_unfit_snapshot, require_stage_in_schedule
+from pggan_kit.runs.snapshot_loading import load_weights, refuse_unfit_snapshot, require_stage_in_schedule
 from pggan_kit.system.seeding import fork_random_numbers
 
 if TYPE_CHECKING:

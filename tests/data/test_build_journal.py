@@ -16,7 +16,7 @@ import pytest
 from helpers.datasets import ArrayDataset, make_random_dataset
 from helpers.forks import Fork, wait_until
 
-from pggan_kit.data import build_journal, pyramid
+from pggan_kit.data import build_journal, resizing
 from pggan_kit.data.sampler import open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError
@@ -32,7 +32,7 @@ GOING_ON = "going on with the resized copies at picture"
 @pytest.fixture(autouse=True)
 def write_at_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let builds have small chunks, and a journal of each."""
-    monkeypatch.setattr(pyramid, "CHUNK_IMAGES", CHUNK)
+    monkeypatch.setattr(resizing, "CHUNK_IMAGES", CHUNK)
     monkeypatch.setattr(build_journal, "JOURNAL_SECONDS", 0)
 
 

@@ -16,9 +16,9 @@ import pytest
 from helpers.datasets import ArrayDataset, make_random_dataset
 from helpers.patience import PATIENCE_SECONDS
 
-from pggan_kit.data import array_files, pyramid
+from pggan_kit.data import array_files, pyramid, resizing
 from pggan_kit.data.area_means import average_areas
-from pggan_kit.data.pyramid import find_image_channels, resize_to_all
+from pggan_kit.data.resizing import find_image_channels, resize_to_all
 from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError
@@ -307,7 +307,7 @@ def test_few_chunks_are_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.Mo
             written += len(rows)
         append(self, rows)
 
-    monkeypatch.setattr(pyramid, "CHUNK_IMAGES", 8)
+    monkeypatch.setattr(resizing, "CHUNK_IMAGES", 8)
     monkeypatch.setattr(source, "image", count_and_read)
     monkeypatch.setattr(array_files.ArrayWriter, "append", slow_append)
     open_data(source, make_settings(tmp_path), [(6, 6)], 0)

@@ -17,7 +17,8 @@ from pggan_kit import Scores, check_at_least, follow_clock, hookimpl
 from pggan_kit.errors import ConfigError, RunError
 from pggan_kit.growth.learning_rates import set_learning_factor
 from pggan_kit.runs.snapshot import Snapshot
-from pggan_kit.runs.state import TickMeans, TrainState
+from pggan_kit.runs.state import TrainState
+from pggan_kit.runs.tick_means import TickMeans
 from pggan_kit.schedule import Position, ScheduleSettings
 from pggan_kit.system.seeding import derive, numpy_generator, torch_generator
 from pggan_kit.testing.support import are_equal, draw_noise

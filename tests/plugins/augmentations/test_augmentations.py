@@ -22,7 +22,7 @@ from torch import Tensor
 from pggan_kit import Component, Scores, image_gradients
 from pggan_kit.api.train import resume
 from pggan_kit.errors import ConfigError
-from pggan_kit.runs.state import TickMeans
+from pggan_kit.runs.tick_means import TickMeans
 from pggan_kit.testing import AugmentationSuite
 from pggan_plugins import augmentations
 from pggan_plugins.augmentations import ADA, DiffAugment

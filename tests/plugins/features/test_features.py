@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pggan_kit.data.pyramid import resize_to_all
+from pggan_kit.data.resizing import resize_to_all
 from pggan_kit.errors import DataError
 from pggan_kit.testing import FeatureExtractorSuite
 from pggan_plugins.datasets import MNIST

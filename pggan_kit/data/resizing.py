@@ -1,0 +1,204 @@
+"""Resize the images of a data set to several sizes, a chunk of images at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from pggan_kit.components import Dataset
+from pggan_kit.data.area_means import average_areas
+from pggan_kit.data.build_journal import Progress
+from pggan_kit.data.level_files import ROW_WORDS, ReusableRows
+from pggan_kit.data.settings import FILTERS
+from pggan_kit.errors import DataError, SkipImage
+from pggan_kit.schedule import Size
+
+CHUNK_BYTES = 8 << 20
+"""Maximum bytes of a chunk's resized images, unless one image alone has more."""
+
+
+CHUNK_IMAGES = 64
+"""Maximum number of images in a chunk."""
+
+
+def count_pixels(sizes: Iterable[Size]) -> int:
+    """Return the pixels of an image at all sizes together."""
+    return sum(height * width for height, width in sizes)
+
+
+def find_image_channels(dataset: Dataset) -> int:
+    """Return the channels of the first image that can be read: 1 for gray, 3 for colour.
+
+    Raises:
+        DataError: No image can be read, or the image is not uint8 (H, W, 1 or 3).
+    """
+    for i in range(len(dataset)):
+        try:
+            image = dataset.image(i)
+        except SkipImage:
+            continue
+        _check_image(image, i)
+        return int(image.shape[2])
+    raise DataError("the data set holds no image that can be read")
+
+
+def resize_to_all(image: np.ndarray, sizes: Iterable[Size], filter: str) -> Iterator[tuple[Size, np.ndarray]]:
+    """Yield an image at several sizes: cropped to a size's aspect ratio around its centre, then resized.
+
+    Args:
+        image: uint8 (H, W, C).
+        sizes: (height, width) of the results.
+        filter: `area` (each pixel is the mean of what it covers), `lanczos`, or `nearest` (samples pixel centres).
+
+    Yields:
+        The size, and the image as uint8 (C, h, w).
+    """
+    # Sizes of one aspect ratio share a crop, and what is computed of it.
+    by_crop: dict[tuple[int, int, int, int], list[Size]] = {}
+    for size in sizes:
+        crop = _find_centre_crop(image.shape[1], image.shape[0], size)
+        by_crop.setdefault(crop, []).append(size)
+
+    for (left, top, width, height), own_sizes in by_crop.items():
+        cropped = image[top : top + height, left : left + width]
+        if filter == "area":
+            yield from average_areas(cropped, own_sizes)
+            continue
+        picture = Image.fromarray(np.ascontiguousarray(cropped if cropped.shape[2] > 1 else cropped[..., 0]))
+        for size in own_sizes:
+            resized = np.asarray(picture.resize((size[1], size[0]), FILTERS[filter]))
+            yield size, resized.reshape(*size, -1).transpose(2, 0, 1)
+
+
+def _find_centre_crop(width: int, height: int, size: Size) -> tuple[int, int, int, int]:
+    """Return left, top, width and height, in whole pixels, of the largest centred window of a size's aspect ratio."""
+    crop_width = min(width, max(1, round(height * size[1] / size[0])))
+    crop_height = min(height, max(1, round(width * size[0] / size[1])))
+    return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+
+
+class ResizedChunk(NamedTuple):
+    """The images of a chunk at all sizes.
+
+    Attributes:
+        images: uint8 (n, C, h, w) by size.
+        labels: int64 (n,); zeros where there are none.
+        rows: uint32 (n, `ROW_WORDS`), see `LevelFiles.rows`; zeros in place of digests where there are none.
+        skipped: Reason for each image that was left out.
+        enlarged: Number of images that are smaller than the largest size.
+        reused: Number of images that were copied from older levels.
+    """
+
+    images: dict[Size, np.ndarray]
+    labels: np.ndarray
+    rows: np.ndarray
+    skipped: list[str]
+    enlarged: int
+    reused: int
+
+    def add_to(self, progress: Progress) -> Progress:
+        """Return the progress of a build with this chunk."""
+        return Progress(
+            progress.images + len(self.labels) + len(self.skipped),
+            progress.rows + len(self.labels),
+            progress.skipped + self.skipped,
+            progress.enlarged + self.enlarged,
+            progress.reused + self.reused,
+        )
+
+
+class Resizer:
+    """A resizer of a data set, chunk by chunk, to all sizes.
+
+    Args:
+        dataset: Full-size images.
+        sizes: (height, width) of each level.
+        channels: Channels that all images have.
+        filter: Filter of the resizing.
+        digests: See `digest_rows`.
+        reusable: Rows of older levels that are copied instead of resized.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sizes: Sequence[Size],
+        channels: int,
+        filter: str,
+        digests: np.ndarray | None = None,
+        reusable: ReusableRows | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self._sizes = sizes
+        self._channels = channels
+        self._filter = filter
+        self._digests = digests
+        self._reusable = reusable
+
+    def split(self, start: int) -> Iterator[range]:
+        """Yield the image numbers of each chunk, from one image on."""
+        bytes_per_image = self._channels * count_pixels(self._sizes)
+        step = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // bytes_per_image))
+        total = len(self._dataset)
+        for first in range(start, total, step):
+            yield range(first, min(total, first + step))
+
+    def resize_chunk(self, numbers: range) -> ResizedChunk:
+        """Return the images of some numbers at all sizes."""
+        images = {size: np.empty((len(numbers), self._channels, *size), np.uint8) for size in self._sizes}
+        rows = np.zeros((len(numbers), ROW_WORDS), np.uint32)
+        largest_height, largest_width = max(self._sizes)
+        labels: list[int] = []
+        skipped: list[str] = []
+        enlarged = 0
+        reused = 0
+        for i in numbers:
+            # Images that were skipped leave no gap.
+            row = len(labels)
+            shape = None if self._reusable is None else self._reusable.copy(i, images, row)
+            if shape is not None:
+                reused += 1
+            else:
+                try:
+                    image = self._dataset.image(i)
+                except SkipImage as error:
+                    skipped.append(str(error))
+                    continue
+                _check_image(image, i, self._channels)
+                self._resize_image(image, images, row)
+                shape = image.shape[0], image.shape[1]
+
+            if shape[0] < largest_height or shape[1] < largest_width:
+                enlarged += 1
+            if self._digests is not None:
+                rows[row] = (*self._digests[i], *shape)
+            labels.append(self._read_label(i))
+
+        kept = {size: own[: len(labels)] for size, own in images.items()}
+        return ResizedChunk(kept, np.array(labels, np.int64), rows[: len(labels)], skipped, enlarged, reused)
+
+    def _resize_image(self, image: np.ndarray, images: dict[Size, np.ndarray], row: int) -> None:
+        """Write an image at each size into a row of the arrays."""
+        for size, resized in resize_to_all(image, images, self._filter):
+            images[size][row] = resized
+
+    def _read_label(self, i: int) -> int:
+        """Return the label of an image, 0 where there are none."""
+        classes = self._dataset.classes
+        if not classes:
+            return 0
+        label = self._dataset.label(i)
+        if not 0 <= label < classes:
+            raise DataError(f"image {i} has label {label}; with {classes} classes it must be in [0, {classes})")
+        return int(label)
+
+
+def _check_image(image: np.ndarray, i: int, channels: int | None = None) -> None:
+    """Check that an image is uint8 (H, W, 1 or 3), and has the channels of those before it."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or image.size == 0:
+        raise DataError(f"image {i} must be uint8 (H, W, 1 or 3), and is {image.dtype} {image.shape}")
+    if channels is not None and image.shape[2] != channels:
+        raise DataError(f"image {i} has {image.shape[2]} channels where those before it have {channels}")
