@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,13 +103,23 @@ def shrink(path: Path) -> list[str]:
     return [*small, f"architectures.{architecture}.channels = 8"]
 
 
+def mark_variant(path: Path) -> Sequence[pytest.MarkDecorator]:
+    """Return the mark of a file that differs from its neighbour in a few numbers, whose tests are slow ones."""
+    if path.stem.endswith("_ungrown") or (path.parent.name == "table1" and path.stem not in ("a", "h")):
+        return (pytest.mark.slow,)
+    return ()
+
+
+CASES = [pytest.param(path, marks=mark_variant(path)) for path in FILES]
+
+
 def test_there_are_experiments() -> None:
     assert {"mnist.gin", "stacked_mnist.gin", "tutorial_mnist.gin", "celebahq_paper.gin", "table1/h.gin"} <= set(
         map(named, FILES)
     )
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
+@pytest.mark.parametrize("path", CASES, ids=named)
 def test_it_checks_as_it_is(path: Path, given: Callable[[Path], list[str]]) -> None:
     prepared = prepare(path, given(path), list_plugins(path))
     schedule = prepared.schedule()
@@ -121,7 +131,7 @@ def test_it_checks_as_it_is(path: Path, given: Callable[[Path], list[str]]) -> N
     assert ages and all(age.before_stage <= 0.05 for age in ages), "; ".join(age.text for age in ages)
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
+@pytest.mark.parametrize("path", CASES, ids=named)
 def test_it_trains_two_steps_in_each_phase_and_no_step_waits(
     path: Path, given: Callable[[Path], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

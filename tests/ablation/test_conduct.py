@@ -331,7 +331,7 @@ from pggan_kit import hookimpl
 @hookimpl
 def after_step():
     if Path("slow").exists():
-        time.sleep(0.2)
+        time.sleep(1.0)
 """
 
 
@@ -351,9 +351,11 @@ def test_a_killed_ablate_takes_its_trials_along(ablate: Ablate, finished: Path) 
     for seed, folder in enumerate(folders):
         lock = trials.locate_lock(Path("out"), "trunk", seed)
         wait_until(lambda lock=lock: not is_locked(lock))
-        said = " ".join(Path(f"out/logs/trunk-{seed}.log").read_text().split())
-        assert "the `ablate` that this trial belongs to has ended: stopping" in said
-        assert f"and saved; go on with: pggan-kit resume {folder.resolve()}" in said
+        # A trial says its last words when its lock is free.
+        log = Path(f"out/logs/trunk-{seed}.log")
+        words = f"and saved; go on with: pggan-kit resume {folder.resolve()}"
+        wait_until(lambda log=log, words=words: words in " ".join(log.read_text().split()))
+        assert "the `ablate` that this trial belongs to has ended: stopping" in log.read_text()
         assert trials.read_result(folder) is None
 
     Path("slow").unlink()

@@ -298,6 +298,8 @@ def test_places_are_the_parts_of_an_experiment() -> None:
 
 
 UNDOCUMENTED = {
+    "EncoderCall",
+    "EncoderTerms",
     "FADE",
     "LARGEST_WIDTH",
     "MOMENTS",

@@ -174,8 +174,9 @@ SCENARIOS = {
 }
 
 FEW = {
-    **{"killed": (3, 96), "hung up": (2, 96), "paused": (2, 96), "stopped between ticks": (3, 96)},
-    **{"rewinding": (4, 96), "two ranks": (2, 48)},
+    "killed": (3, 96),
+    "stopped between ticks": (3, 96),
+    "two ranks": (2, 48),
 }
 """Strikes of the default suite, and images of each phase."""
 

@@ -239,11 +239,14 @@ PENALTIES = {
 }
 
 
+ALONE = [name for name in PENALTIES if name != "all"]
+
+
 def as_list(made: Any) -> list[Any]:
     return made if isinstance(made, list) else [made]
 
 
-@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in ALONE] + ["all"])
 @pytest.mark.parametrize("fading", [False, True])
 def test_compiled_steps_are_eager_ones(name: str, fading: bool) -> None:
     """The recording is used, and has the numbers of the eager steps bit for bit; it reads the running mean anew."""
