@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LARGEST_SHARE = 0.05
 """Maximum share of the average's weight that may stem from before a stage when the stage ends."""
 
+LOOKED_AT = 2_000
+"""Maximum number of updates that are looked at to tell how old an average is: recipes have millions."""
+
 NEGLIGIBLE = 1e-9
 """Share of the weight below which a more exact value is not computed."""
 
@@ -150,15 +153,20 @@ def compute_shares_from_before(
 ) -> list[float]:
     """Return the share of the weight of each of an average's names, at the clock `end`, from before `moment`.
 
-    Both lie within the last stage of `starts`. The piece is one of the run's first, born at 0.
+    Both lie within the last stage of `starts`. The piece is one of the run's first, born at 0. Of many updates, as many
+    are looked at as `LOOKED_AT`, each for its neighbours too.
     """
     batch_size = schedule.stages[len(starts) - 1].batch_size
+    updates = -(-(end - moment) // batch_size)
+    stride = -(-updates // LOOKED_AT)
     remaining = [1.0] * len(average.names)
-    images = moment
-    while images < end and max(remaining) > NEGLIGIBLE:
+    done = 0
+    while done < updates and max(remaining) > NEGLIGIBLE:
+        count = min(stride, updates - done)
+        images = moment + (done + count // 2) * batch_size
         shares = compute_shares(average, schedule.at(images, starts), images, batch_size)
-        remaining = [rest * (1.0 - share) for rest, share in zip(remaining, shares, strict=True)]
-        images += batch_size
+        remaining = [rest * (1.0 - share) ** count for rest, share in zip(remaining, shares, strict=True)]
+        done += count
     return remaining
 
 

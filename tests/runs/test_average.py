@@ -24,7 +24,12 @@ from pggan_kit.components import Average
 from pggan_kit.errors import RunError, SettingError, TrainingError
 from pggan_kit.experiment import Experiment
 from pggan_kit.runs import average as averaging
-from pggan_kit.runs.average import compute_shares, draw_calibration_labels, list_average_ages
+from pggan_kit.runs.average import (
+    compute_shares,
+    compute_shares_from_before,
+    draw_calibration_labels,
+    list_average_ages,
+)
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Position, Schedule, ScheduleSettings, Stage
 from pggan_kit.system.seeding import torch_generator
@@ -569,3 +574,15 @@ def test_labels_are_as_frequent_as_in_training() -> None:
     assert are_equal(labels, draw_calibration_labels(experiment, stage))
     plain = make_tiny_experiment({**conditional, "architecture": PGGAN(channels=4)})
     assert draw_calibration_labels(plain, stage) is None
+
+
+def test_the_age_of_an_average_over_a_million_updates_is_looked_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few updates are looked at, each for its neighbours too; with a constant half-life the product is the same."""
+    looks: list[int] = []
+    half_life = HalfLife(2_000_000, ramp_up=None)
+    compute = half_life.compute_shares
+    monkeypatch.setattr(half_life, "compute_shares", lambda *place: looks.append(1) or compute(*place))
+    schedule = ScheduleSettings((4,), 0, 16_000_000, 16).resolve(100, 1, 0)
+    (share,) = compute_shares_from_before(half_life, schedule, [0], 0, 16_000_000)
+    assert share == pytest.approx(0.5**8, rel=1e-9)
+    assert len(looks) <= 2_000
