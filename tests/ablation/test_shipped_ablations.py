@@ -16,8 +16,8 @@ from pggan_kit.api.train import train
 from pggan_kit.runs.average import list_average_ages
 
 FOLDER = ROOT / "experiments" / "ablations"
-FILES = sorted(path for path in FOLDER.glob("*.gin") if path.stem not in ("base", "common"))
-SMALL = ["schedule.batch_size = 4", "WIDTH = 4", "train.latent_size = 8", "train.device = 'cpu'"]
+FILES = sorted(path for path in FOLDER.glob("*.gin") if path.stem not in ("base", "common", "demo_base"))
+SMALL = ["schedule.batch_size = 4", "train.latent_size = 8", "train.device = 'cpu'"]
 SHORT = [
     "schedule.fade_images = '2 steps'",
     "schedule.stable_images = '2 steps'",
@@ -43,12 +43,22 @@ def test_there_are_ablations() -> None:
     assert wanted <= {path.stem for path in FILES}
 
 
+DEMO = {"switch_demo", "preserving_demo"}
+"""Ablations of the demo's recipe, whose widths are its own."""
+
+OF_THE_DEMO = ["train.metrics = []", "evaluation.dataset = None"]
+"""What makes them small: nothing is measured on the way."""
+
+
 def check_resets(plan: plans.Plan) -> None:
     """Check that variants reset their optimizers alike, except those of `optimizer_reset`.
 
     Resets at the ends of fades would differ with the fades, which are what the variants are about: a second difference
-    beside the one that they name.
+    beside the one that they name. The demo's are those of `growth.Everything`, which binds nothing.
     """
+    if plan.name in DEMO:
+        assert not any("growth." in text for text in plan.configs.values())
+        return
     resets = {}
     for name, text in plan.configs.items():
         (resets[name],) = re.findall(r"^growth\.Everything\.moments = '(\w+)'$", text, re.MULTILINE)
@@ -62,6 +72,7 @@ APART = {
     "growing": {"growing", "whole_equal_compute", "whole_equal_images"},
     "preserving": {"hard_preserving", "skip_linear"},
     "switch": {"hard_preserving", "no_growing"},
+    "switch_demo": {"no_growing"},
 }
 """Variants that are trained from scratch; of `loss` all are."""
 
@@ -74,7 +85,8 @@ def test_an_ablation(path: Path, digits: Path, tmp_path: Path) -> None:
 
     Variants that differ only later share a trunk, and all reset their optimizers alike.
     """
-    plan = plans.read_plan(path, [*SMALL, f"datasets.MNIST.folder = {str(digits)!r}"])[0]
+    own = OF_THE_DEMO if path.stem in DEMO else ["WIDTH = 4"]
+    plan = plans.read_plan(path, [*SMALL, *own, f"datasets.MNIST.folder = {str(digits)!r}"])[0]
     assert plan.primary == "FID" and plan.confirmatory
     check_resets(plan)
     apart = set(plan.variants) if path.stem == "loss" else APART.get(path.stem, set())
