@@ -14,6 +14,9 @@ folder=$(mktemp -d)
 chmod 755 "$folder"
 pids=()
 stop() {
+    # The processes of a job outlive the daemons.
+    scancel --user "$(id -un)" && sleep 2
+    scancel --user "$(id -un)" --signal=KILL --full && sleep 1
     kill "${pids[@]}" 2>/dev/null || true
     wait
     rm -rf "$folder"

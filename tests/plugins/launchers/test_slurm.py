@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import signal
@@ -21,10 +23,12 @@ from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit.ablation import conduct
 from pggan_kit.ablation import plan as plans
-from pggan_kit.components import Launcher, Trial
+from pggan_kit.ablation import trial as trials
+from pggan_kit.api.train import train
+from pggan_kit.components import Trial
 from pggan_kit.errors import ConfigError
 from pggan_kit.testing import LauncherSuite
-from pggan_plugins.launchers import Local, Slurm, ray_cluster, slurm_cluster
+from pggan_plugins.launchers import Slurm, ray_cluster, slurm_cluster
 
 pytest.importorskip("submitit", reason="`make` installs the extra slurm")
 
@@ -260,81 +264,91 @@ class TestRealSlurm(LauncherSuite):
         return Slurm(jobs=2)
 
 
-def find_step() -> str:
-    """Return the id of the step of the only job that runs."""
-    answer = subprocess.run(["squeue", "--steps", "--noheader", "--format=%i"], capture_output=True, text=True)
-    return next(step for step in answer.stdout.split() if step.endswith(".0"))
-
-
 SLOW = """\
 import time
 from pggan_kit import hookimpl
 
 @hookimpl
 def after_step():
-    time.sleep(0.25)
+    time.sleep(0.5)
 """
 
 
-def warn(step: str) -> None:
+def call(*command: str) -> list[str]:
+    """Call a command of Slurm, and return the words of its answer."""
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS)
+    return answer.stdout.split()
+
+
+def warn(job: str) -> None:
     """Signal a job as before its time limit."""
-    subprocess.run(["scancel", "--signal=USR2", step.partition(".")[0]], check=True)
+    call("scancel", "--signal=USR2", job)
 
 
-def stop(step: str) -> None:
+def stop(job: str) -> None:
     """Send SIGTERM to each process of a job."""
-    subprocess.run(["scancel", "--signal=TERM", step.partition(".")[0]], check=True)
+    call("scancel", "--signal=TERM", job)
 
 
-def preempt(step: str) -> None:
+def preempt(job: str) -> None:
     """Submit a job of a higher priority that takes the whole machine."""
-    command = ["srun", "--partition=high", "--exclusive", "sleep", "1"]
-    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
+    call("srun", "--partition=high", "--exclusive", "true")
 
 
-def kill_step(step: str) -> None:
-    """Kill each process of a step at once."""
-    subprocess.run(["scancel", "--signal=KILL", step], check=True)
+def kill_step(job: str) -> None:
+    """Kill each process of a job's step at once."""
+    call("scancel", "--signal=KILL", f"{job}.0")
+
+
+def wait_for_process(run: Path, number: int, images: int) -> int:
+    """Wait until process number `number` of a run, from 0, has trained past an image count; return where it is."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < until:
+        with contextlib.suppress(FileNotFoundError):
+            resumed = (run / "log.txt").read_text().count("resumed at images")
+            lines = (run / "stats.jsonl").read_text().splitlines()
+            here = json.loads(lines[-1])["images"] if lines else 0
+            if resumed == number and here > images:
+                return here
+        time.sleep(0.05)
+    raise AssertionError(f"process {number} of the trial makes no progress")
 
 
 @real_slurm
 @pytest.mark.slurm
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_looks")
-@pytest.mark.parametrize("strike", [warn, stop, preempt, kill_step])
-def test_a_job_that_is_stopped_half_way_ends_the_same(
-    strike: Callable[[str], None], tiny: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_trial_that_is_stopped_again_and_again_ends_the_same(tiny: Callable[..., str], tmp_path: Path) -> None:
+    """Warned as before the time limit, stopped, preempted, and killed, of which the last alone is a failure."""
     tiny("train.tick = 4")
-    # Two seeds are too few for a verdict, which only controls go without.
-    controls = "ablate.controls = {'hard': 2}\n"
-    Path("switch.gin").write_text(SWITCH.replace("launchers.Here", "launchers.Local") + controls)
     Path("slow.py").write_text(SLOW)
+    variants = "{'linear': [], 'wgan': ['train.loss = @losses.WGANGP()']}"
+    bindings = [f"ablate.variants = {variants}", "ablate.controls = {'wgan': 1}", "ablate.seeds = (0, 1)"]
+    bindings.append("ablate.contrasts = [('wgan', 'linear')]")
+    Path("switch.gin").write_text(SWITCH)
+    plugins = [str(STUB), str(ABLATION_PLUGIN), str(tmp_path / "slow.py")]
+    plan, _ = plans.read_plan("switch.gin", bindings, plugins)
+    out = tmp_path / "out"
+    (out / "logs").mkdir(parents=True)
+    plan = plans.fix_plan(plan, out)
+    run = trials.locate_trial(out, "linear", 0)
 
-    def run(launcher: Launcher, out: str) -> Path:
-        plan, _ = plans.read_plan("switch.gin", [], [str(STUB), str(ABLATION_PLUGIN), str(tmp_path / "slow.py")])
-        conduct.run_ablation(plan, launcher, tmp_path / out, [].append)
-        return tmp_path / out
+    strikes: list[str] = []
 
-    struck: list[str] = []
+    def strike() -> None:
+        images = 0
+        for number, each in enumerate((warn, stop, preempt, kill_step)):
+            images = wait_for_process(run, number, images)
+            (job,) = call("squeue", "--noheader", "--partition=low", "--format=%i")
+            each(job)
+            strikes.append(each.__name__)
 
-    def strike_half_way() -> None:
-        begun = tmp_path / "there" / "runs"
-        while not list(begun.glob("*/*/checkpoints/manifest.json")):
-            time.sleep(0.05)
-        struck.append(find_step())
-        strike(struck[0])
-
-    striker = threading.Thread(target=strike_half_way)
-    striker.start()
-    # A failure would end the ablation without its table, except where the job itself is lost.
-    retries = 1 if strike is kill_step else 0
-    there = run(Slurm(jobs=1, partition="low", retries=retries), "there")
-    striker.join()
-    assert struck, "a trial was half-way"
-    logs = [path.read_text() for path in there.glob("runs/*/*/log.txt")]
-    assert any("resumed at images" in log for log in logs), "the trial went on"
-    here = run(Local(jobs=2), "here")
-    for variant in ("linear", "hard"):
-        for seed in ("0", "1"):
-            assert_same_run(there / "runs" / variant / seed, here / "runs" / variant / seed)
+    striker = threading.Thread(target=strike)
+    with trials.hold_trials(out):
+        striker.start()
+        codes = Slurm(partition="low", retries=1).launch([conduct.make_trial(plan, out, "linear", 0)])
+        striker.join()
+    assert (codes, strikes) == ([0], ["warn", "stop", "preempt", "kill_step"])
+    assert (run / "log.txt").read_text().count("resumed at images") == 4
+    train(out / "configs/linear.gin", ["train.seed = 0"], run_dir="whole", plugins=[STUB, ABLATION_PLUGIN])
+    assert_same_run(run, Path("whole"))
