@@ -49,7 +49,7 @@ Outcome = tuple[int, bool]
 
 
 class Slurm:
-    """A Slurm job for each trial, submitted together as one array; a job that is preempted or at its time limit goes on.
+    """A Slurm job for each trial, all submitted as one array; what is preempted or reaches its time limit goes on.
 
     Before the time limit, or where Slurm preempts it, a trial saves, and its job is requeued; none of this counts as a
     failure. A job that is lost, for example with its node, is submitted again. `--out` must be in a folder that all

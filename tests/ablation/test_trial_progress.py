@@ -50,9 +50,7 @@ def begin(name: str, seed: int, *ticks: tuple[int, int, float, float], schedule:
     (folder / "run.json").write_text(json.dumps(about))
     for images, stage, rate, seconds in ticks:
         row = {"images": images, "Progress/stage": stage, "Metrics/FID": 7.25}
-        JsonLines(folder / "stats.jsonl").append(
-            {**row, "Timing/images_per_second": rate, "Timing/seconds": seconds}
-        )
+        JsonLines(folder / "stats.jsonl").append({**row, "Timing/images_per_second": rate, "Timing/seconds": seconds})
     return folder
 
 
@@ -73,12 +71,11 @@ def test_it_says_which_trials_run_wait_and_have_ended(plan: Plan) -> None:
     progress = TrialProgress(plan, Path("out"), list(plan.list_runs()))
     with hold_when_free(trials.locate_lock(Path("out"), "linear", 1), print):
         details = progress.describe()
-    # 600 images at 10 a second, and an evaluation; a trial that waits begins where the trunk ends, and they run in turn.
+    # 600 images at 10 a second, and an evaluation. A trial that waits begins where the trunk ends; they run in turn.
     assert details.rows == [("linear 1", "3/3 16x16", "400 of 1,000", "10", "2 min")]
     assert details.lines == ["1 wait: hard 1", "2 ended, diverged: hard 0", "about 3 min left in all"]
     assert "7.25" not in str(details), "what trials measure stays hidden"
-    (left,) = [progress._estimate_rest(("hard", 1), progress._measure_paces())]
-    assert left == pytest.approx(200 / 50 + 700 / 10 + 30)
+    assert progress._estimate_rest(("hard", 1), progress._measure_paces()) == pytest.approx(200 / 50 + 700 / 10 + 30)
 
 
 def test_stages_that_nobody_has_trained_are_guessed_from_their_height(plan: Plan) -> None:

@@ -158,7 +158,9 @@ def test_details_stand_below_the_bar_in_a_terminal_alone(clock: Clock) -> None:
             activity.advance()
         if is_terminal:
             text = screen.getvalue()
-            assert re.search(r"running trials: 1 of 300 trials.*trial.*stage.*hard \[0\].*1/3 4x4.*wait", text, re.DOTALL)
+            assert re.search(
+                r"running trials: 1 of 300 trials.*trial.*stage.*hard \[0\].*1/3 4x4.*wait", text, re.DOTALL
+            )
             assert "6 wait" in text and len(asked) == 6, "every two seconds"
             assert lines == []
         else:
