@@ -154,8 +154,8 @@ class TrialProgress:
 
     def describe(self) -> Details:
         """Return a row for each trial that runs, and lines about those that wait and have ended, and the time left."""
-        running = []
-        waiting = []
+        running: list[Key] = []
+        waiting: list[Key] = []
         for key in self.keys:
             if self._has_ended(key):
                 continue

@@ -178,29 +178,20 @@ def test_jobs_are_submitted_with_what_each_trial_takes(
     assert os.environ["SLURM_CPUS_PER_TASK"] == "16"
 
 
-def test_what_runs_again_takes_no_more_than_its_share_of_the_jobs(queue: Path, tmp_path: Path) -> None:
-    """Two of three trials fail at once while the third runs: they run again one by one beside it."""
-    fails_once = (
-        "import pathlib, sys, time\n"
-        "begun = pathlib.Path('begun-' + sys.argv[1])\n"
-        "again = begun.exists()\n"
-        "begun.touch()\n"
-        "beginning = time.time()\n"
-        "time.sleep(1.0 if again or sys.argv[1] == 'long' else 0.0)\n"
-        "print(beginning, time.time(), flush=True)\n"
-        "raise SystemExit(0 if again or sys.argv[1] == 'long' else 1)\n"
-    )
-    trials = []
-    for name in ("long", "one", "other"):
-        command = [sys.executable, "-c", fails_once, name]
-        trials.append(Trial(name, command, tmp_path / f"{name}.log", tmp_path))
-    assert Slurm(jobs=2).launch(trials) == [0, 0, 0]
-    spans = []
-    for trial in trials:
-        assert trial.log is not None
-        spans += [tuple(map(float, line.split())) for line in trial.log.read_text().splitlines()]
-    assert len(spans) == 5
-    assert max(sum(begin <= start < end for begin, end in spans) for start, _ in spans) <= 2
+@pytest.mark.parametrize(("jobs", "wanted"), [(None, 2), (3, 2), (2, 1), (1, 0)])
+def test_what_runs_again_takes_no_more_than_its_share_of_the_jobs(
+    jobs: int | None, wanted: int, queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The array's own limit does not count the jobs that are submitted after it."""
+    trials = [make_trial(tmp_path, name) for name in "abc"]
+    launch = slurm_cluster._Launch(Slurm(jobs=jobs), None, trials, None)
+    launch.jobs = {0: object()}
+    launch.waiting = [(1, 2), (2, 0)]
+    submitted: list[tuple[int, int]] = []
+    monkeypatch.setattr(launch, "submit", submitted.extend)
+    launch.submit_waiting()
+    assert submitted == [(1, 2), (2, 0)][:wanted]
+    assert launch.waiting == [(1, 2), (2, 0)][wanted:]
 
 
 def test_refused_jobs_are_an_error_that_quotes_sbatch(queue: Path, tmp_path: Path) -> None:
