@@ -26,6 +26,9 @@ PROCESS_SECONDS = 0.2
 QUEUE_SECONDS = 30.0
 """Seconds between looks at Slurm's queue, which find jobs that have ended without a result."""
 
+ANSWER_SECONDS = 60
+"""Seconds in which Slurm is expected to say what is in its queue."""
+
 SAVE_SECONDS = 120
 """Seconds before a job's time limit at which Slurm signals it, so that its trial saves."""
 
@@ -40,6 +43,16 @@ UNLIMITED_REQUEUES = 10**9
 
 KEPT_VARIABLES = ("SLURM_CONF", "SUBMITIT_PREEMPT_SIGNAL")
 """Environment variables that say how to reach the cluster, and not in which job this process runs."""
+
+SETTINGS = {
+    "array": "jobs",
+    "cpus-per-task": "cores",
+    "gpus-per-node": "gpus",
+    "mem": "memory",
+    "partition": "partition",
+    "time": "minutes",
+}
+"""Options of `sbatch` that a setting of its own stands for."""
 
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 """Signals by which Slurm may be asked to warn a job before its time limit; submitit asks for one of them."""
@@ -90,6 +103,10 @@ class Slurm:
         check_at_least("retries", retries, 0)
         if memory is not None and not memory > 0:
             raise SettingError("memory", f"must be above 0, or None, and is {memory}")
+        for option in options or {}:
+            setting = SETTINGS.get(option.replace("_", "-"))
+            if setting is not None:
+                raise SettingError("options", f"must not have {option}: set {setting} instead")
         self.partition = partition
         self.minutes = minutes
         self.cores = cores
@@ -332,7 +349,7 @@ def list_queue() -> set[str] | None:
     """Return the ids of this user's jobs that have not ended; None if Slurm does not answer."""
     command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=QUEUE_SECONDS)
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ANSWER_SECONDS)
     except (OSError, subprocess.SubprocessError):
         return None
     return set(answer.stdout.split())

@@ -57,6 +57,8 @@ class TestSlurm(LauncherSuite):
         {"gpus": -1},
         {"jobs": 0},
         {"retries": -1},
+        {"options": {"time": 5}},
+        {"options": {"cpus_per_task": 5}},
     )
 
     def make(self) -> Slurm:
