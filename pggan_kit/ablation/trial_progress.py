@@ -219,7 +219,8 @@ class TrialProgress:
                 return (name, "evaluation", images, "", "")
         seconds = self._estimate_rest(key, paces)
         left = "" if seconds is None else format_duration(seconds)
-        return (name, stage, images, f"{watched.last.rate:,.0f}", left)
+        rate = watched.last.rate
+        return (name, stage, images, f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}", left)
 
     def _estimate_rest(self, key: Key, paces: dict[int, float]) -> float | None:
         """Return the seconds that a trial needs to its end; None as long as nothing is known to tell by."""

@@ -87,7 +87,7 @@ def test_stages_that_nobody_has_trained_are_guessed_from_their_height(plan: Plan
 
 
 def test_a_trunk_ends_with_its_stage_and_a_run_is_evaluated_after_its_last(plan: Plan) -> None:
-    begin(TRUNK, 0, (50, 0, 10.0, 5.0))
+    begin(TRUNK, 0, (50, 0, 5.0, 10.0))
     begin("linear", 0, (1000, 2, 10.0, 5.0))
     keys = [(TRUNK, 0), ("linear", 0)]
     progress = TrialProgress(plan, Path("out"), keys)
@@ -95,7 +95,7 @@ def test_a_trunk_ends_with_its_stage_and_a_run_is_evaluated_after_its_last(plan:
     with hold_when_free(locks[0], print), hold_when_free(locks[1], print):
         details = progress.describe()
     assert details.rows == [
-        ("trunk 0", "1/1 4x4", "50 of 100", "10", "5 s"),
+        ("trunk 0", "1/1 4x4", "50 of 100", "5.0", "10 s"),
         ("linear 0", "evaluation", "1,000 of 1,000", "", ""),
     ]
 
