@@ -19,6 +19,12 @@ stop() {
     scancel --user "$(id -un)" --signal=KILL --full && sleep 1
     kill "${pids[@]}" 2>/dev/null || true
     wait
+    # A killed step leaves one behind, which waits for a daemon that is gone.
+    for process in $(pgrep -x slurmstepd); do
+        if tr '\0' '\n' <"/proc/$process/environ" | grep -q "^SLURM_CONF=$folder/"; then
+            kill -KILL "$process"
+        fi
+    done
     rm -rf "$folder"
 }
 trap stop EXIT
