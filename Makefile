@@ -6,7 +6,7 @@ OLDEST ?= python3.10
 NEWEST ?= python3.13
 TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
-.PHONY: demo test test-oldest test-newest test-slow test-soak test-browser lint docs bench clean
+.PHONY: demo test test-oldest test-newest test-slow test-soak test-browser test-slurm lint docs bench clean
 
 demo: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pggan-kit train experiments/mnist.gin
@@ -27,6 +27,10 @@ test-slow: $(READY)
 
 test-soak: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests/runs/test_soak.py
+
+# Trials as jobs of a cluster of one node, this machine. Needs root and Debian's packages slurm-wlm and munge.
+test-slurm: $(READY)
+	OMP_NUM_THREADS=1 scripts/with_slurm.sh $(BIN)/pytest -m slurm
 
 # The report in a headless Chromium, which has to be installed.
 test-browser: $(READY)

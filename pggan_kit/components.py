@@ -808,8 +808,9 @@ class Trial:
 class Launcher(Protocol):
     """Runs trials, many at once, each on its share of the hardware, and runs those again that fail.
 
-    The launcher decides how many run at once, and on how many cores and GPUs. A trial exits with 0 when it is done and
-    with 2 when its input was wrong; any other exit code is a failure.
+    The launcher decides how many run at once, and on how many cores and GPUs. A trial exits with 0 when it is done,
+    with 2 when its input was wrong, and with 75 when it has saved at its time limit (`train.time_limit`): it is run
+    again then, as often as it takes. Any other exit code is a failure.
     """
 
     def launch(self, trials: Sequence[Trial], ended: Callable[[Trial, int], None] | None = None) -> list[int]:

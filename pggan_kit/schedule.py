@@ -253,6 +253,11 @@ class Schedule:
             starts.append(starts[-1] + stage.budget)
         return starts
 
+    def record(self) -> dict[str, Any]:
+        """Return the total, and each stage's size, height and budget, as a run's `run.json` holds them."""
+        stages = [{"size": stage.size, "height": stage.height, "budget": stage.budget} for stage in self.stages]
+        return {"total": self.total, "stages": stages}
+
     def list_early_ticks(self, tick: int) -> list[int]:
         """Return the image counts, below the first tick, that are ticks as well.
 

@@ -17,6 +17,7 @@ from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.table import render_text
 from pggan_kit.ablation.trial import Say
+from pggan_kit.ablation.trial_progress import TrialProgress
 from pggan_kit.components import Launcher, Trial
 from pggan_kit.errors import Interrupted, RunError, TrainingError
 from pggan_kit.runs.targets import require_target_outside_runs
@@ -116,7 +117,8 @@ def _launch_trials(plan: Plan, out: Path, keys: Sequence[Key], launcher: Launche
             outcome = f"not done (exit code {code}), see {trial.log}"
         say(f"{ended_count}/{len(keys)} {trial.name}: {outcome}")
 
-    with report_activity("running trials", len(keys), "trials") as activity:
+    progress = TrialProgress(plan, out, keys)
+    with report_activity("running trials", len(keys), "trials", progress.describe) as activity:
         activity.advance(ended_count)
         launcher.launch([make_trial(plan, out, *key) for key in waiting], report_end)
 

@@ -43,6 +43,7 @@ from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.snapshot_loading import list_average_notes
 from pggan_kit.runs.state import TrainState
+from pggan_kit.schedule import Schedule
 from pggan_kit.system import distributed
 from pggan_kit.training import loop as training
 
@@ -189,7 +190,7 @@ def _begin_run(prepared: Prepared, run_dir: str | Path | None, origins: _Origins
     saved, notes = origins.load(own, state, hooks)
 
     # From here on there is a folder, whose log has what was noticed before.
-    files = _make_directory(prepared, run_dir, origins.describe(state.images), data)
+    files = _make_directory(prepared, run_dir, origins.describe(state.images), data, schedule)
     if origins.point is not None and distributed.rank() == 0:
         copy_average_snapshots(origins.point, origins.stem, files)
     run = Run(files, experiment, schedule, state, hooks)
@@ -352,7 +353,11 @@ def _load_last(files: RunDirectory) -> Snapshot | None:
 
 
 def _make_directory(
-    prepared: Prepared, run_dir: str | Path | None, origins: Mapping[str, Mapping[str, Any]], data: Data
+    prepared: Prepared,
+    run_dir: str | Path | None,
+    origins: Mapping[str, Mapping[str, Any]],
+    data: Data,
+    schedule: Schedule,
 ) -> RunDirectory:
     """Make a run's directory on rank 0, and return it on all ranks."""
     path = None
@@ -374,6 +379,7 @@ def _make_directory(
             blocked=[plugin.key for plugin in prepared.plugins.blocked],
             objects=prepared.objects,
             data=data.record(),
+            schedule=schedule.record(),
         )
         files = RunDirectory.create(path, prepared.config.name, start)
         made.append(files)

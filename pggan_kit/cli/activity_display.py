@@ -6,14 +6,16 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
 
-from pggan_kit.system.activities import Activity, receive_activities
+from pggan_kit.system.activities import Activity, Details, receive_activities
 
 SILENT_SECONDS = 10.0
 """Seconds without a sign of life, after which a line says what is done."""
@@ -27,8 +29,40 @@ BAR_SECONDS = 0.5
 WAKING_SECONDS = 0.25
 """Seconds between two looks at an activity that cannot be counted, or whose items take long."""
 
+DETAILS_SECONDS = 2.0
+"""Seconds after which the details of activities are asked for again."""
+
 JOINED_SECONDS = 1.0
 """Maximum seconds between two activities that count as one."""
+
+
+class Bars(Progress):
+    """Bars, and below them the details of activities.
+
+    Attributes:
+        details: What is shown below the bars.
+    """
+
+    details: Sequence[Details] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return the bars, and a table and lines for each of the details."""
+        yield from super().get_renderables()
+        for details in self.details:
+            if details.rows:
+                yield _build_table(details)
+            for line in details.lines:
+                yield Text(line, "dim", no_wrap=True, overflow="ellipsis")
+
+
+def _build_table(details: Details) -> Table:
+    """Return the table of details; the columns after the first two hold numbers."""
+    table = Table(box=None, pad_edge=False)
+    for number, name in enumerate(details.head):
+        table.add_column(Text(name, "bold"), justify="right" if number > 1 else "left", no_wrap=True)
+    for row in details.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
 
 
 class ActivityDisplay:
@@ -46,7 +80,8 @@ class ActivityDisplay:
         self._began = time.monotonic()
         self._last_line = self._began
         self._last_end = -JOINED_SECONDS
-        self._bars: Progress | None = None
+        self._bars: Bars | None = None
+        self._details_asked = 0.0
         self._tasks: dict[int, TaskID] = {}
         self._lock = threading.RLock()
         self._ended = threading.Event()
@@ -115,13 +150,19 @@ class ActivityDisplay:
     def _draw_bars(self) -> None:
         if self._bars is None:
             columns = (TextColumn("{task.description}", markup=False), BarColumn())
-            self._bars = Progress(*columns, console=self._console, transient=True, redirect_stdout=False)
+            self._bars = Bars(*columns, console=self._console, transient=True, redirect_stdout=False)
+            self._details_asked = -DETAILS_SECONDS
         for activity in self._open:
             task = self._tasks.get(id(activity))
             if task is None:
                 task = self._bars.add_task("", total=activity.total)
                 self._tasks[id(activity)] = task
             self._bars.update(task, completed=activity.done, description=activity.describe())
+
+        now = time.monotonic()
+        if now - self._details_asked >= DETAILS_SECONDS:
+            self._details_asked = now
+            self._bars.details = [each.details() for each in self._open if each.details is not None]
         self._bars.start()  # the first time; they are drawn again by a thread of their own
 
     def _stop_bars(self) -> None:

@@ -421,6 +421,7 @@ def describe_start(
     blocked: Sequence[str] = (),
     objects: Mapping[str, Sequence[str]] | None = None,
     data: Mapping[str, Any],
+    schedule: Mapping[str, Any],
 ) -> dict[str, str]:
     """Return the texts of the files that a run begins with, by their names: those in START.
 
@@ -434,6 +435,7 @@ def describe_start(
         blocked: installed plugins that were left out.
         objects: selectors of the components that were given as objects, by their places.
         data: what is known of the data set; see `Data.record`. Sampling needs `images`, `channels` and `classes`.
+        schedule: what the run will train, for those who watch it; see `Schedule.record`.
     """
     about: dict[str, Any] = {
         "command": command,
@@ -441,6 +443,7 @@ def describe_start(
         "blocked": list(blocked),
         "objects": dict(objects or {}),
         "data": dict(data),
+        "schedule": dict(schedule),
         "environment": describe_environment(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

@@ -5,9 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
+
+
+class Details(NamedTuple):
+    """What is shown below an activity, in a terminal.
+
+    Attributes:
+        head: The names of the columns of a table.
+        rows: The cells of each row.
+        lines: Lines below the table.
+    """
+
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    lines: list[str]
 
 
 class Activity:
@@ -19,12 +33,21 @@ class Activity:
         unit: What the items are, as `images`.
         done: Number of items that are done.
         over: Whether it has ended.
+        details: Function that returns what is shown below it, which may be called in another thread; None for nothing.
     """
 
-    def __init__(self, what: str, total: int | None, unit: str, receiver: Receiver) -> None:
+    def __init__(
+        self,
+        what: str,
+        total: int | None,
+        unit: str,
+        receiver: Receiver,
+        details: Callable[[], Details] | None = None,
+    ) -> None:
         self.what = what
         self.total = total
         self.unit = unit
+        self.details = details
         self.done = 0
         self.over = False
         self._receiver = receiver
@@ -67,16 +90,22 @@ def receive_activities(receiver: Receiver) -> Iterator[None]:
 
 
 @contextmanager
-def report_activity(what: str, total: int | None = None, unit: str = "images") -> Iterator[Activity]:
+def report_activity(
+    what: str,
+    total: int | None = None,
+    unit: str = "images",
+    details: Callable[[], Details] | None = None,
+) -> Iterator[Activity]:
     """Report that a block may take long; activities within it may be reported too.
 
     Args:
         what: What is done, as `resizing images`.
         total: Number of all items, of which `advance` reports those that are done; None where they cannot be counted.
         unit: What the items are.
+        details: Function that returns what is shown below it in a terminal, see `Activity`.
     """
     receiver = _RECEIVER.get()
-    activity = Activity(what, total, unit, receiver)
+    activity = Activity(what, total, unit, receiver, details)
     receiver(activity)
     try:
         yield activity

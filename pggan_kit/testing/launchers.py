@@ -27,6 +27,18 @@ if not begun.exists():
 COUNTED_WRONG_INPUT = "open('tries', 'a').write('x'); raise SystemExit(2)"
 """Python code that notes each try, and exits as for wrong input."""
 
+SESSIONS = 6
+"""Processes that the trial of `GOES_ON` takes: more than a launcher's retries by default."""
+
+GOES_ON = f"""\
+import pathlib
+sessions = pathlib.Path('sessions')
+with sessions.open('a') as file:
+    file.write('x')
+raise SystemExit(0 if len(sessions.read_text()) == {SESSIONS} else 75)
+"""
+"""Python code that exits as at a time limit (`train.time_limit`) in each process but the last."""
+
 SAVES_WHEN_STOPPED = """\
 import pathlib, signal, sys, time
 def save(*_):
@@ -109,6 +121,17 @@ class LauncherSuite(Suite):
         require(good == 0, f"beside a trial that was killed, a good one ends with {good}")
         require(killed == 0, f"a trial that is killed once ends with {killed}: it is not run again")
         require(tries == 1, f"a trial whose input is wrong (exit code 2) is run {tries} times")
+
+    def test_time_limits(self) -> None:
+        """Require a trial that reaches its time limit (exit code 75) to go on until it is done, however often."""
+        with tempfile.TemporaryDirectory() as folder:
+            codes = self.launch_trials([self.trial("goes-on", GOES_ON, folder)])
+            sessions = len((Path(folder) / "sessions").read_text())
+        require(
+            (codes, sessions) == ([0], SESSIONS),
+            f"a trial that exits with 75 before its process number {SESSIONS} ends with {codes} after {sessions}: "
+            "reaching the time limit is no failure, and takes none of the retries",
+        )
 
     def test_launches_again(self) -> None:
         """Require a second launch by one object to run a killed trial again as often as the first."""

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from pggan_kit import Trial, check_at_least
-
-PROGRAM_MISSING = 127
-"""Exit code of a program that does not exist, as in a shell."""
-
-WRONG_INPUT = 2
-"""Exit code of a trial whose input is wrong: running it again would not help."""
-
-POLL_SECONDS = 0.05
-"""Seconds between checks for processes that have exited."""
+from pggan_plugins.launchers.processes import (
+    POLL_SECONDS,
+    PROGRAM_MISSING,
+    count_retries_left,
+    start_process,
+    stop_processes,
+)
 
 
 class Local:
@@ -128,62 +123,17 @@ class _Queue:
             if code is None:
                 continue
             del self.running[slot]
-            if code not in (0, WRONG_INPUT) and job.retries:
-                self.waiting.appendleft((job.number, job.retries - 1))
-            else:
+            retries = count_retries_left(code, job.retries)
+            if retries is None:
                 self._finish(job.number, code)
+            else:
+                self.waiting.appendleft((job.number, retries))
 
     def _finish(self, number: int, code: int) -> None:
         """Record the last exit code of a trial, and report it."""
         self.codes[number] = code
         if self.ended is not None:
             self.ended(self.trials[number], code)
-
-
-def start_process(
-    trial: Trial, environment: Mapping[str, str], before: Callable[[], None] | None = None
-) -> subprocess.Popen[bytes]:
-    """Start a trial's process.
-
-    Args:
-        trial: The trial.
-        environment: The environment variables of the process.
-        before: A function called in the new process before the program takes over.
-
-    Raises:
-        OSError: A program that does not exist, which the trial's log then says too, or a log that cannot be written.
-    """
-    with contextlib.ExitStack() as files:
-        output = files.enter_context(trial.log.open("ab")) if trial.log is not None else None
-        try:
-            # A session of its own: a terminal's Ctrl-C reaches this process alone, which passes it to each trial, once.
-            return subprocess.Popen(
-                list(trial.command),
-                stdin=subprocess.DEVNULL,
-                stdout=output or subprocess.DEVNULL,
-                stderr=subprocess.STDOUT,
-                cwd=trial.folder,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=before,
-            )
-        except OSError as error:
-            if output is not None:
-                output.write(f"cannot start {trial.command[0]}: {error.strerror}\n".encode())
-            raise
-
-
-def stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Send SIGTERM to processes and wait for them.
-
-    Each further KeyboardInterrupt sends it again, upon which a trial exits without saving.
-    """
-    while any(process.poll() is None for process in processes):
-        for process in processes:
-            process.terminate()
-        with contextlib.suppress(KeyboardInterrupt):
-            for process in processes:
-                process.wait()
 
 
 def count_cores() -> int:
@@ -195,6 +145,8 @@ def count_cores() -> int:
 
 def list_gpus() -> list[str]:
     """Return the value of CUDA_VISIBLE_DEVICES that selects each GPU that this process may use."""
+    import torch
+
     count = torch.cuda.device_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible:

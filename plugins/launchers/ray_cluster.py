@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pggan_kit import ConfigError, SettingError, Trial, check_at_least
-from pggan_plugins.launchers.local import (
+from pggan_plugins.launchers.processes import (
     POLL_SECONDS,
     PROGRAM_MISSING,
-    WRONG_INPUT,
+    TIME_LIMIT_REACHED,
+    count_retries_left,
     start_process,
     stop_processes,
 )
@@ -121,11 +122,21 @@ class TrialFailed(Exception):
 
 
 def run_trial(trial: Trial, cores: int) -> int:
-    """Run a trial's process within a task, and return its exit code.
+    """Run a trial within a task, and return its exit code.
 
     Raises:
-        TrialFailed: An exit after which the trial should be run again.
+        TrialFailed: An exit after which the trial should be run again, as a failure.
     """
+    # Ray counts every other way to run a task again.
+    while (code := _run_process(trial, cores)) == TIME_LIMIT_REACHED:
+        continue
+    if count_retries_left(code, 1) is not None:
+        raise TrialFailed(code)
+    return code
+
+
+def _run_process(trial: Trial, cores: int) -> int:
+    """Run a trial's process until it exits, and return its exit code."""
     try:
         process = start_process(trial, _build_environment(os.environ, cores), before=_exit_with_task)
     except OSError:
@@ -138,8 +149,6 @@ def run_trial(trial: Trial, cores: int) -> int:
     except BaseException:
         stop_processes([process])
         raise
-    if code not in (0, WRONG_INPUT):
-        raise TrialFailed(code)
     return code
 
 

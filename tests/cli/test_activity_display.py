@@ -23,7 +23,7 @@ from rich.file_proxy import FileProxy
 from pggan_kit.cli import activity_display
 from pggan_kit.cli.activity_display import show_activities
 from pggan_kit.cli.base import print_message
-from pggan_kit.system.activities import report_activity, track_items
+from pggan_kit.system.activities import Details, report_activity, track_items
 
 Cli = Callable[..., Result]
 
@@ -133,6 +133,38 @@ def test_a_terminal_gets_bars_and_no_lines(clock: Clock, monkeypatch: pytest.Mon
         clock.now += 60.0
         activity.advance()
     assert live.getvalue() == "evaluate [x]: 1 of 2 images (60 s)\n"
+
+
+def test_details_stand_below_the_bar_in_a_terminal_alone(clock: Clock) -> None:
+    asked: list[float] = []
+
+    def describe() -> Details:
+        asked.append(clock.now)
+        return Details(("trial", "stage"), [("hard [0]", "1/3 4x4")], [f"{len(asked)} wait"])
+
+    for is_terminal in (True, False):
+        asked.clear()
+        lines: list[str] = []
+        screen = io.StringIO()
+        console = Console(file=screen, force_terminal=is_terminal, width=100)
+        with (
+            show_activities(console, lines.append),
+            report_activity("running trials", 300, "trials", describe) as activity,
+        ):
+            for _ in range(9):
+                clock.now += 1.0
+                activity.advance()
+            clock.now += 10.0
+            activity.advance()
+        if is_terminal:
+            text = screen.getvalue()
+            assert re.search(
+                r"running trials: 1 of 300 trials.*trial.*stage.*hard \[0\].*1/3 4x4.*wait", text, re.DOTALL
+            )
+            assert "6 wait" in text and len(asked) == 6, "every two seconds"
+            assert lines == []
+        else:
+            assert lines == ["running trials: 10 of 300 trials (19 s)"] and not asked, "as anything else"
 
 
 @pytest.fixture

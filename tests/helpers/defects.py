@@ -157,6 +157,8 @@ class InTurn:
     def run(self, trial: Trial) -> int:
         """Run a trial, and once more where it was killed; return its exit code."""
         code = self.run_once(trial)
+        while code == 75:
+            code = self.run_once(trial)
         return code if code in (0, 2) else self.run_once(trial)
 
     def run_once(self, trial: Trial) -> int:

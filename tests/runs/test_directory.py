@@ -21,7 +21,7 @@ from pggan_kit.runs.directory import START, RunDirectory, describe_start
 from pggan_kit.system.files import make_whole_folder
 
 DATA = {"images": 8, "channels": 1, "classes": 0}
-BEGIN = describe_start([], "train.seed = 1\n", "train.seed = 1\n", "pggan-kit train", data=DATA)
+BEGIN = describe_start([], "train.seed = 1\n", "train.seed = 1\n", "pggan-kit train", data=DATA, schedule={})
 
 
 # The start of a run

@@ -383,6 +383,12 @@ class GivesUp(InTurn):
         return subprocess.run(trial.command, check=True, cwd=trial.folder).returncode
 
 
+@defect(suites.LauncherSuite, "test_time_limits", r"ends with \[75\] after 2: reaching the time limit is no failure")
+class TakesTimeLimitsForFailures(InTurn):
+    def run(self, trial: Trial) -> int:
+        return self.run_once(trial) and self.run_once(trial)
+
+
 @defect(suites.LauncherSuite, "test_launches_again", "in the second launch a trial that is killed once ends with")
 class RunsOutOfTries(InTurn):
     def __init__(self) -> None:

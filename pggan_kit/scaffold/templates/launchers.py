@@ -7,6 +7,7 @@ from pggan_kit import Component, Trial, check_at_least, hookimpl
 
 DONE = 0  # the exit code of a trial that has ended
 WRONG_INPUT = 2  # the exit code of a trial that would fail again
+TIME_LIMIT = 75  # the exit code of a trial that has saved at its time limit, and goes on when it is run again
 NOT_FOUND = 127  # the exit code of a program that does not exist, as in a shell
 
 
@@ -28,11 +29,16 @@ class Mine:
         """Run all trials, call `ended` after each, and return the last exit code of each: 0 is done, 2 wrong input."""
         codes = []
         for trial in trials:
-            # Another attempt helps only if the trial itself failed.
-            for _ in range(1 + self.retries):
+            retries = self.retries
+            while True:
                 code = self._run(trial)
-                if code in (DONE, WRONG_INPUT, NOT_FOUND):
+                if code == TIME_LIMIT:
+                    continue
+
+                # Another attempt helps only if the trial itself failed.
+                if code in (DONE, WRONG_INPUT, NOT_FOUND) or retries == 0:
                     break
+                retries -= 1
 
             codes.append(code)
             if ended is not None:

@@ -1,0 +1,86 @@
+"""The process of a trial: how it is started and stopped, and whether it is run again after an exit."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+from pggan_kit import Trial
+
+WRONG_INPUT = 2
+"""Exit code of a trial whose input is wrong: running it again would not help."""
+
+TIME_LIMIT_REACHED = 75
+"""Exit code of a trial that `train.time_limit` has stopped: it has saved, and goes on when it is run again."""
+
+PROGRAM_MISSING = 127
+"""Exit code of a program that does not exist, as in a shell."""
+
+POLL_SECONDS = 0.05
+"""Seconds between checks for processes that have exited."""
+
+
+def count_retries_left(code: int, retries: int) -> int | None:
+    """Return the retries that are left when a trial is run again after an exit; None if it is not run again.
+
+    Args:
+        code: The exit code of the trial's process.
+        retries: The retries that were left before.
+    """
+    if code in (0, WRONG_INPUT, PROGRAM_MISSING):
+        return None
+    # The run is further than it was: no failure.
+    if code == TIME_LIMIT_REACHED:
+        return retries
+    return retries - 1 if retries else None
+
+
+def start_process(
+    trial: Trial,
+    environment: Mapping[str, str],
+    before: Callable[[], None] | None = None,
+    own_session: bool = True,
+) -> subprocess.Popen[bytes]:
+    """Start a trial's process.
+
+    Args:
+        trial: The trial.
+        environment: The environment variables of the process.
+        before: A function called in the new process before the program takes over.
+        own_session: Whether the process gets a session of its own. A terminal's Ctrl-C then reaches this process alone,
+            which passes it to each trial, once.
+
+    Raises:
+        OSError: A program that does not exist, which the trial's log then says too, or a log that cannot be written.
+    """
+    with contextlib.ExitStack() as files:
+        output = files.enter_context(trial.log.open("ab")) if trial.log is not None else None
+        try:
+            return subprocess.Popen(
+                list(trial.command),
+                stdin=subprocess.DEVNULL,
+                stdout=output or subprocess.DEVNULL,
+                stderr=subprocess.STDOUT,
+                cwd=trial.folder,
+                env=environment,
+                start_new_session=own_session,
+                preexec_fn=before,
+            )
+        except OSError as error:
+            if output is not None:
+                output.write(f"cannot start {trial.command[0]}: {error.strerror}\n".encode())
+            raise
+
+
+def stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Send SIGTERM to processes and wait for them.
+
+    Each further KeyboardInterrupt sends it again, upon which a trial exits without saving.
+    """
+    while any(process.poll() is None for process in processes):
+        for process in processes:
+            process.terminate()
+        with contextlib.suppress(KeyboardInterrupt):
+            for process in processes:
+                process.wait()
