@@ -22,9 +22,10 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
 
     Returns:
         `contrasts`, one entry each as `compare_variants` gives it, with `holm`, `equivalence_holm` and `verdict` if it
-        is confirmatory: first the planned ones, then those over seeds that were added later; `secondary`, the same for all other metrics; `variants`, by name `trials`, `died` (how many
-        failed or have no finite value), `mean` (the geometric one if the scale is `log`) and `floor` of the primary;
-        `metric`, with its `direction` and `scale`; `margin`, `alpha`, `hash`, `revisions`, `hardware`.
+        is confirmatory: first the planned ones, then those over seeds that were added later; `secondary`, the same for
+        all other metrics; `variants`, by name `trials`, `died` (how many failed or have no finite value), `mean` (the
+        geometric one if the scale is `log`) and `floor` of the primary; `metric`, with its `direction` and `scale`;
+        `margin`, `alpha`, `hash`, `revisions`, `hardware`.
     """
     # The verdicts come from the planned seeds alone.
     contrasts = plan.list_contrasts()

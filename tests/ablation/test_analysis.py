@@ -84,7 +84,7 @@ def test_each_contrast_gets_its_answer() -> None:
 
 
 def test_published_differences_are_computed_again_to_the_last_digit() -> None:
-    """Test it on the pairs of the published comparison; its drawn sign patterns were those of another version of scipy."""
+    """Test it on the published comparison. Its drawn sign patterns were those of another version of scipy."""
     folder = ROOT / "experiments" / "results" / "switch"
     published = {entry["variant"]: entry for entry in json.loads((folder / "analysis.json").read_text())["contrasts"]}
     results: dict[tuple[str, int], dict[str, Any]] = {}
