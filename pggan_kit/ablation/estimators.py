@@ -16,6 +16,7 @@ import numpy as np
 from scipy import integrate, stats
 
 from pggan_kit.ablation import statistics as st
+from pggan_kit.ablation.contrasts import Contrast
 
 TRIMMED = 0.25
 """Share of the values that an interquartile mean leaves out at each end."""
@@ -34,14 +35,13 @@ SIMULATED_UP_TO = 10
 
 
 def estimate_contrast(
-    rows: Sequence[Sequence[float]], weights: Sequence[float], direction: str, margin: float | None, contrasts: int
+    contrast: Contrast, rows: Sequence[Mapping[str, float]], direction: str, margin: float | None, contrasts: int
 ) -> dict[str, Any]:
     """Return the estimates of a contrast.
 
     Args:
-        rows: For each seed the values of the contrast's variants, on the scale of the metric; infinite for a run
-            without a value.
-        weights: Factor of each variant in the contrast, such as (1, -1).
+        contrast: The contrast.
+        rows: For each seed the value of each variant, on the scale of the metric; infinite for a run without a value.
         direction: Which values are better, `lower` or `higher`.
         margin: Largest difference that counts as none; None where the metric has no margin of its own.
         contrasts: Number of confirmatory contrasts, over which a next plan would be corrected.
@@ -55,21 +55,23 @@ def estimate_contrast(
         values.
     """
     # Differences and spreads take seeds of which each run has a value.
-    complete = [row for row in rows if all(math.isfinite(value) for value in row)]
-    d = [combine_values(row, weights) for row in complete]
-    d_or_worst = [combine_values(row, weights) for row in rows]
+    complete = [row for row in rows if all(math.isfinite(value) for value in row.values())]
+    d = [contrast.sum_values(row) for row in complete]
+    d_or_worst = [contrast.sum_values(row) for row in rows]
     spread = float(np.std(d, ddof=1)) if len(d) > 1 else None
 
     unpaired = None
-    if len(weights) == 2 and weights[0] * weights[1] < 0:
-        unpaired = compute_unpaired_improvement([row[0] for row in rows], [row[1] for row in rows], direction)
-        if weights[0] < 0 and unpaired is not None:
-            unpaired = _turn_round(unpaired)
+    if contrast.pair is not None:
+        variant, against = contrast.pair
+        own = [row[variant] for row in rows]
+        other = [row[against] for row in rows]
+        unpaired = compute_unpaired_improvement(own, other, direction)
+    table = [[row[name] for name in contrast.weights] for row in complete]
     estimates: dict[str, Any] = {
         "iqm": estimate_iqm(d),
         "improvement": {"paired": compute_paired_improvement(d_or_worst, direction), "unpaired": unpaired},
         "posterior": None,
-        "pairing_saved": compute_pairing_saved(complete, weights),
+        "pairing_saved": compute_pairing_saved(table, list(contrast.weights.values())),
         "pairs_for_equivalence": None,
         "pairs_for_difference": None,
     }
@@ -79,12 +81,6 @@ def estimate_contrast(
             estimates["posterior"] = compute_posterior(d, margin, direction)
             estimates["pairs_for_equivalence"] = count_pairs_for_equivalence(margin, spread, contrasts)
     return estimates
-
-
-def combine_values(row: Sequence[float], weights: Sequence[float]) -> float:
-    """Return the weighted sum of the values of a seed; 0 where infinite ones cancel, as two runs that both failed."""
-    total = sum(weight * value for weight, value in zip(weights, row, strict=True))
-    return 0.0 if math.isnan(total) else total
 
 
 def estimate_iqm(values: Sequence[float]) -> dict[str, Any] | None:
@@ -166,14 +162,6 @@ def compute_unpaired_improvement(
         low, high = np.quantile(shares, (st.ALPHA / 2, 1 - st.ALPHA / 2))
         interval = [float(low), float(high)]
     return {"value": float(wins.mean()), "interval": interval}
-
-
-def _turn_round(improvement: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the probability that the other variant is better."""
-    interval = improvement["interval"]
-    if interval is not None:
-        interval = [1 - interval[1], 1 - interval[0]]
-    return {"value": 1 - improvement["value"], "interval": interval}
 
 
 def compute_posterior(d: Sequence[float], margin: float, direction: str) -> dict[str, float]:
@@ -313,10 +301,10 @@ def _find_fewest(compute_power: Callable[[int], float], fewest: int) -> int | No
     too_few = fewest
     enough = 2 * fewest
     while compute_power(enough) < st.POWER:
-        too_few = enough
-        enough *= 2
-        if enough > MOST_PAIRS:
+        if enough == MOST_PAIRS:
             return None
+        too_few = enough
+        enough = min(2 * enough, MOST_PAIRS)
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
         if compute_power(middle) < st.POWER:

@@ -11,6 +11,7 @@ from scipy import stats
 
 from pggan_kit.ablation import estimators as es
 from pggan_kit.ablation import statistics as st
+from pggan_kit.ablation.contrasts import Contrast, make_pair
 
 
 def draw_differences(n: int, mean: float = 0.1, seed: int = 0) -> list[float]:
@@ -143,21 +144,27 @@ def test_profiles_are_shares_of_runs_with_the_band_of_a_bootstrap() -> None:
 
 def test_a_contrast_has_all_estimates_or_none() -> None:
     rng = np.random.default_rng(4)
-    rows = rng.normal(0, 0.2, (9, 2)).tolist()
-    d = [one - other for one, other in rows]
-    found = es.estimate_contrast([*rows, [math.inf, 0.0]], (1, -1), "lower", 0.1, 2)
+    rows = [dict(zip("ab", row, strict=True)) for row in rng.normal(0, 0.2, (9, 2)).tolist()]
+    d = [row["a"] - row["b"] for row in rows]
+    pair = make_pair("a", "b", ())
+    found = es.estimate_contrast(pair, [*rows, {"a": math.inf, "b": 0.0}], "lower", 0.1, 2)
     assert found["iqm"] == es.estimate_iqm(d)
     assert found["posterior"] == es.compute_posterior(d, 0.1, "lower")
     assert found["improvement"]["paired"] == es.compute_paired_improvement([*d, math.inf], "lower")
+    own = [*(row["a"] for row in rows), math.inf]
+    other = [*(row["b"] for row in rows), 0.0]
+    assert found["improvement"]["unpaired"] == es.compute_unpaired_improvement(own, other, "lower")
     assert found["pairs_for_equivalence"] == es.count_pairs_for_equivalence(0.1, np.std(d, ddof=1), 2)
-    turned = es.estimate_contrast([row[::-1] for row in rows], (-1, 1), "lower", 0.1, 2)
-    straight = es.estimate_contrast(rows, (1, -1), "lower", 0.1, 2)
-    assert turned["improvement"]["paired"] == straight["improvement"]["paired"]
-    assert turned["improvement"]["unpaired"]["value"] == pytest.approx(straight["improvement"]["unpaired"]["value"])
-    ends = turned["improvement"]["unpaired"]["interval"]
-    assert ends == pytest.approx(straight["improvement"]["unpaired"]["interval"], abs=0.02)
-    four = es.estimate_contrast(rng.normal(0, 1, (9, 4)).tolist(), (1, -1, -1, 1), "lower", None, 1)
-    assert four["improvement"]["unpaired"] is None and four["posterior"] is None and four["pairing_saved"] is not None
-    nothing = es.estimate_contrast([[math.inf, math.inf]], (1, -1), "lower", 0.1, 1)
+    assert found["pairs_for_difference"] == es.count_pairs_for_difference(np.mean(d), np.std(d, ddof=1), 2)
+
+    corners = Contrast("a:b", {"a": 1.0, "b": -1.0, "c": -1.0, "d": 1.0}, "confirmatory")
+    four = [dict(zip("abcd", row, strict=True)) for row in rng.normal(0, 1, (9, 4)).tolist()]
+    found = es.estimate_contrast(corners, four, "lower", None, 1)
+    assert found["improvement"]["unpaired"] is found["posterior"] is found["pairs_for_equivalence"] is None
+    sums = [row["a"] - row["b"] - row["c"] + row["d"] for row in four]
+    independent = sum(np.var([row[name] for row in four], ddof=1) for name in "abcd")
+    assert found["pairing_saved"] == pytest.approx(1 - np.var(sums, ddof=1) / independent)
+
+    nothing = es.estimate_contrast(pair, [{"a": math.inf, "b": math.inf}], "lower", 0.1, 1)
     assert nothing["improvement"]["paired"]["value"] == 0.5 and nothing["iqm"] is nothing["posterior"] is None
-    assert es.estimate_contrast([], (1, -1), "lower", 0.1, 1)["improvement"] == {"paired": None, "unpaired": None}
+    assert es.estimate_contrast(pair, [], "lower", 0.1, 1)["improvement"] == {"paired": None, "unpaired": None}
