@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
+from pggan_kit.ablation.robustness import name_average
 from pggan_kit.ablation.statistics import ALPHA, compute_smallest_p, count_pairs_needed
 from pggan_kit.components import Launcher
 from pggan_kit.errors import SettingError, check_above, check_between, check_finite, check_seed
@@ -42,6 +43,14 @@ class Ablation:
         evaluation: Bindings with which finished runs are evaluated, e.g. of the held-out data.
         average: Average of the generator that is evaluated: its name, or a width of a power function, such as 0.05.
             None for the first of each variant's `train.averages`.
+        averages: Further averages, by names or widths, with which finished runs are also evaluated: a verdict is
+            robust only if it is the same with each of them.
+        confirm: Further values of the evaluation that must give the same verdict, e.g. `['FID_b']` of another
+            extractor. They are compared on the scale of the primary, within its margin.
+        curves: Values of `train.metrics`, which are measured at ticks, e.g. `['FID']`. The area under each curve is an
+            endpoint over the whole run, `FID_area`, and over each stage, `FID_area_28x28`.
+        quality: Value to reach, by the name of a curve, e.g. `{'FID': 10}`: the images up to it are the endpoint
+            `images_to_FID_10`.
 
     Raises:
         SettingError: A value is out of range.
@@ -59,6 +68,10 @@ class Ablation:
     bindings: Sequence[str] = ()
     evaluation: Sequence[str] = ()
     average: str | float | None = None
+    averages: Sequence[str | float] = ()
+    confirm: Sequence[str] = ()
+    curves: Sequence[str] = ()
+    quality: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_variants()
@@ -79,8 +92,25 @@ class Ablation:
 
         check_above("margin", self.margin, 0)
         check_finite("margin", self.margin)
-        if isinstance(self.average, (int, float)):
-            check_between("average", self.average, 0, LARGEST_WIDTH, low_included=False, instead="a name")
+        for name, average in [("average", self.average), *(("averages", each) for each in self.averages)]:
+            if isinstance(average, (int, float)):
+                check_between(name, average, 0, LARGEST_WIDTH, low_included=False, instead="a name")
+        self._check_endpoints()
+
+    def _check_endpoints(self) -> None:
+        """Check what is named beside the primary."""
+        names = [name_average(average) for average in self.averages]
+        for setting, listed in {"averages": names, "confirm": self.confirm, "curves": self.curves}.items():
+            if len(set(listed)) < len(listed):
+                raise SettingError(setting, f"must name each once, not {', '.join(listed)}")
+        if self.average is not None and name_average(self.average) in names:
+            raise SettingError("averages", f"holds {name_average(self.average)}, with which ablate.average evaluates")
+        if self.primary in self.confirm:
+            raise SettingError("confirm", f"holds the primary, {self.primary}, which cannot confirm itself")
+        for name, quality in self.quality.items():
+            if name not in self.curves:
+                raise SettingError("quality", f"names {name!r}, which is no curve: add it to ablate.curves")
+            check_finite("quality", quality)
 
     def _check_variants(self) -> None:
         if len(self.variants) < 2:
