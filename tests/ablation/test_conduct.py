@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import threading
@@ -563,6 +564,7 @@ def test_a_dry_run_shows_trials_cost_and_the_detectable_difference(ablate: Ablat
     """As a table, and the same for programs."""
     options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
     options += ["--dry-run", "-b", f"ablate.seeds = {tuple(range(8))}"]
+    options += ["-b", SEVERAL, "-b", "ablate.averages = ['copy', 0.1]"]
     shown = cli("ablate", "switch.gin", *options, "--json")
     cost = json.loads(shown.stdout)
     rows = cost.pop("trials")
@@ -576,8 +578,13 @@ def test_a_dry_run_shows_trials_cost_and_the_detectable_difference(ablate: Ablat
     assert deviations is not None
     assert cost == {"pairs": 8, "confirmatory": 1, "detectable": deviations}
 
+    # The metrics at ticks, and in the end with three averages.
+    assert [row["tick_evaluations"] for row in rows] == [1, 4, 4]
+    assert [row["evaluation_images"] for row in rows] == [4, (4 + 3) * 4, (4 + 3) * 4]
+
     table = " ".join(cli("ablate", "switch.gin", *options).stdout.split())
-    assert "trunk@0" in table and "24 trials" in table
+    assert "trunk@0" in table and "24 trials" in table and "of which metrics of images take" in table
+    assert re.search(r"hard [^0-9]*variant [^0-9]*8 .*trunk@0 [^0-9]*32 .* 28 ", table)
     assert f"8 pairs, 1 confirmatory contrast: sign flips detect a mean of {deviations:.2g} standard" in table
     assert not Path("out").exists() and not Path("runs").exists()
 
