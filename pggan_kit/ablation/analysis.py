@@ -25,7 +25,7 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         is confirmatory: first the planned ones, then those over seeds that were added later; `secondary`, the same for
         all other metrics; `variants`, by name `trials`, `died` (how many failed or have no finite value), `mean` (the
         geometric one if the scale is `log`) and `floor` of the primary; `metric`, with its `direction` and `scale`;
-        `margin`, `alpha`, `hash`, `revisions`, `hardware`.
+        `margin`, `alpha`, `hash`, `revisions`, `hardware`; `design`, see `designs.Design`.
     """
     # The verdicts come from the planned seeds alone.
     contrasts = plan.list_contrasts()
@@ -53,6 +53,7 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
     return {
         "name": plan.name,
         "hash": plan.hash,
+        "design": plan.design,
         "metric": plan.primary,
         **plan.get_quantity(plan.primary),
         "margin": plan.margin,
