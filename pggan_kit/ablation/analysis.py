@@ -30,7 +30,7 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         geometric one if the scale is `log`), `censored` (how many never reached the quality, if that is the primary;
         there is no mean then), `iqm` (see `estimators.estimate_iqm`, in the metric's unit) and `floor` of the primary;
         `profiles` of the primary, see `estimators.compute_profiles`; `metric`, with its `direction` and `scale`;
-        `margin`, `alpha`, `hash`, `revisions`, `hardware`.
+        `margin`, `alpha`, `hash`, `revisions`, `hardware`; `design`, see `designs.Design`.
 
         Where a plan has further averages or confirming metrics, a confirmatory contrast also has `robustness` and
         `checks`, see `robustness.judge_robustness`.
@@ -63,6 +63,7 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
     return {
         "name": plan.name,
         "hash": plan.hash,
+        "design": plan.design,
         "metric": plan.primary,
         **plan.get_quantity(plan.primary),
         "margin": plan.margin,

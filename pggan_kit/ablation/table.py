@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pggan_kit.ablation.designs import list_design_notes
 from pggan_kit.ablation.estimators import MOST_PAIRS
 from pggan_kit.ablation.statistics import ALPHA, EXACT_UP_TO, POWER
 
@@ -185,6 +186,7 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         flips += f", else {drawn[0]:,} drawn ones"
 
     notes = [
+        *list_design_notes(analysis["design"]),
         f"{analysis['metric']}: {means}; {analysis['direction']} is better; floor: the same metric between two halves "
         "of the real data.",
         f"mean [95 %]: mean of the pairs' {differences}",
