@@ -13,6 +13,7 @@ from pggan_kit.report import ablation_estimates, ablation_sections, run_sections
 from pggan_kit.report.ablation_record import is_ablation, read_ablation, read_analysis
 from pggan_kit.report.coherence_section import coherence_section
 from pggan_kit.report.curves_section import curves_section
+from pggan_kit.report.factors_section import factors_section
 from pggan_kit.report.film import can_use_samples, make_film
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, render_page, require_libraries
@@ -210,6 +211,7 @@ def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
 
     sections = [
         ablation_sections.result_section(ablation, analysis["contrasts"]),
+        factors_section(ablation),
         ablation_estimates.looks_section(analysis),
         ablation_estimates.robustness_section(analysis),
         ablation_estimates.estimates_section(ablation, analysis),

@@ -116,9 +116,13 @@ class AblationRecord:
         return sum((name, seed) in self.runs for name in self.variants)
 
     def pick_contrasted_pair(self) -> list[RunRecord]:
-        """Return two runs of one seed and of the first contrast that has such; the second is the one compared with."""
+        """Return two runs of one seed and of the first contrast that has such; the second is the one compared with.
+
+        Where no two variants are compared alone, as with factors, they are of the first variant and another one.
+        """
         seeds = sorted({seed for _, seed in self.runs})
-        for variant, against in self.plan["contrasts"]:
+        first = self.variants[0]
+        for variant, against in self.plan["contrasts"] or [(name, first) for name in self.variants[1:]]:
             for seed in seeds:
                 if (variant, seed) in self.runs and (against, seed) in self.runs:
                     return [self.runs[variant, seed], self.runs[against, seed]]

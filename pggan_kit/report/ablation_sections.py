@@ -210,7 +210,8 @@ def _describe_ends(curves: Mapping[str, Sequence[Curve]]) -> str:
 def plan_section(ablation: AblationRecord) -> Section:
     """Return the plan."""
     plan = ablation.plan
-    contrasts = ", ".join(f"{variant} against {against}" for variant, against in plan["contrasts"])
+    pairs = [f"{variant} against {against}" for variant, against in plan["contrasts"]]
+    contrasts = ", ".join([*pairs, *plan.get("effects", ())])
     logarithm = ", in its logarithm" if ablation.logarithmic else ""
     text = (
         f"Contrasts: {contrasts}. Primary endpoint: {ablation.primary}. Margin of equivalence{logarithm}: "

@@ -361,6 +361,40 @@ def plot_looks(looks: Sequence[Mapping[str, Any]], label: str) -> Draw:
     return draw
 
 
+def plot_interaction(
+    cells: Mapping[str, Mapping[str, tuple[float, float, float]]], across: str, label: str, log: bool
+) -> Draw:
+    """Return a function that plots means by two factors: lines that are not parallel show an interaction.
+
+    Args:
+        cells: Mean, lower and upper end of its bar, by the level of one factor (a line each), then by that of the
+            other factor.
+        across: Name of the factor on the x-axis.
+        label: Label of the y-axis.
+        log: Whether the y-axis is logarithmic; all values are then above 0.
+    """
+
+    def draw(axes: Axes) -> None:
+        levels = list(dict.fromkeys(level for own in cells.values() for level in own))
+        for number, (line, own) in enumerate(cells.items()):
+            # Lines stand beside each other, so that their bars can be told apart.
+            shift = 0.06 * (number - (len(cells) - 1) / 2)
+            x = [levels.index(level) + shift for level in own]
+            means, lows, highs = zip(*own.values(), strict=True)
+            axes.vlines(x, lows, highs, color=pick_colour(number), linewidth=0.9)
+            axes.plot(x, means, "o-", color=pick_colour(number), label=line)
+
+        if log:
+            set_log_scale(axes)
+        axes.set_xticks(range(len(levels)), levels)
+        axes.set_xlim(-0.5, len(levels) - 0.5)
+        axes.set_xlabel(across)
+        axes.set_ylabel(label)
+        add_legend(axes, least=1)
+
+    return draw
+
+
 def plot_pairs(values: Mapping[str, Mapping[int, float]], label: str, log: bool) -> Draw:
     """Return a function that plots one number for each variant and seed.
 
