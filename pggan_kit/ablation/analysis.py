@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 
 from pggan_kit.ablation import statistics as st
+from pggan_kit.ablation.contrasts import Contrast, compare_failures
+from pggan_kit.ablation.endpoints import CENSORED, compare_times
+from pggan_kit.ablation.estimators import compute_profiles, estimate_contrast, estimate_iqm
 from pggan_kit.ablation.plan import Plan
+from pggan_kit.ablation.robustness import Check, judge_robustness, list_checks, name_value
 
 Results = Mapping[tuple[str, int], Mapping[str, Any]]
 """Results as `trial.read_result` gives them, by (variant, seed)."""
@@ -20,36 +24,46 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
     """Return the content of `analysis.json`.
 
     Returns:
-        `contrasts`, one entry each as `compare_variants` gives it, first the planned ones, then those over seeds that
-        were added later; `secondary`, the same for all other metrics; `variants`, by name `trials`, `died` (how many
-        failed or have no finite value), `mean` (the geometric one if the scale is `log`) and `floor` of the primary;
-        `metric`, with its `direction` and `scale`; `margin`, `alpha`, `hash`, `revisions`, `hardware`.
+        `contrasts`, one entry each as `compare_variants` gives it, with `holm`, `equivalence_holm` and `verdict` if it
+        is confirmatory: first the planned ones, then those over seeds that were added later; `secondary`, the same for
+        all other metrics; `variants`, by name `trials`, `died` (how many failed or have no finite value), `mean` (the
+        geometric one if the scale is `log`), `censored` (how many never reached the quality, if that is the primary;
+        there is no mean then), `iqm` (see `estimators.estimate_iqm`, in the metric's unit) and `floor` of the primary;
+        `profiles` of the primary, see `estimators.compute_profiles`; `metric`, with its `direction` and `scale`;
+        `margin`, `alpha`, `hash`, `revisions`, `hardware`; `design`, see `designs.Design`.
+
+        Where a plan has further averages or confirming metrics, a confirmatory contrast also has `robustness` and
+        `checks`, see `robustness.judge_robustness`.
     """
     # The verdicts come from the planned seeds alone.
-    planned = [compare_variants(plan, results, pair, plan.primary, plan.seeds) for pair in plan.contrasts]
+    contrasts = plan.list_contrasts()
+    planned = [compare_variants(plan, results, contrast, plan.primary, plan.seeds) for contrast in contrasts]
     add_verdicts(planned)
+    _add_robustness(plan, results, planned)
 
     exploratory = []
     if plan.exploratory:
-        for pair in plan.confirmatory:
-            entry = compare_variants(plan, results, pair, plan.primary, plan.all_seeds)
+        for contrast in plan.confirmatory:
+            entry = compare_variants(plan, results, contrast, plan.primary, plan.all_seeds)
             exploratory.append({**entry, "role": "exploratory"})
 
     metrics: set[str] = set()
     for result in results.values():
         metrics.update(row["metric"] for row in result["rows"])
     secondary = []
-    for metric in sorted(metrics - {plan.primary}):
-        for pair in plan.contrasts:
+    further = {name_value(metric, average) for metric in metrics for average in plan.averages}
+    for metric in sorted(metrics - {plan.primary} - further):
+        for contrast in contrasts:
             # A variant with other stages may have no such value in any run, which is no failure.
-            if not all(_has_metric(results, name, metric) for name in pair):
+            if not all(_has_metric(results, name, metric) for name in contrast.weights):
                 continue
-            entry = compare_variants(plan, results, pair, metric, plan.seeds)
+            entry = compare_variants(plan, results, contrast, metric, plan.seeds)
             secondary.append({**entry, "role": "secondary"})
 
     return {
         "name": plan.name,
         "hash": plan.hash,
+        "design": plan.design,
         "metric": plan.primary,
         **plan.get_quantity(plan.primary),
         "margin": plan.margin,
@@ -57,67 +71,82 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         "contrasts": [*planned, *exploratory],
         "secondary": secondary,
         "variants": {name: _summarise_variant(plan, results, name) for name in plan.variants},
+        "profiles": _compute_profiles(plan, results),
         "revisions": sorted({result["revision"] for result in results.values()}),
         "hardware": sorted({result["hardware"] for result in results.values()}),
     }
 
 
 def compare_variants(
-    plan: Plan, results: Results, pair: Sequence[str], metric: str, seeds: Sequence[int]
+    plan: Plan, results: Results, contrast: Contrast, metric: str, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """Return how one variant differs from another, in pairs of runs with the same seed.
+    """Return how the variants of a contrast differ, seed by seed.
 
-    Differences are `log variant - log against`, or without logarithms, as the metric states its `scale`. Interval,
-    TOST and bootstrap use the pairs in which both runs have a finite value. If a run has none, the test is that of
-    signed ranks over all pairs: a run that failed or gave no finite value ranks worst, by the metric's `direction`,
-    and a value of 0 on a logarithmic scale ranks below all others.
+    The difference of a seed is the weighted sum of its runs' logarithms, or of their values, as the metric states its
+    `scale`. Interval, TOST and bootstrap use the seeds of which all runs have a finite value. If a run has none, the
+    test is that of signed ranks over all seeds: a run that failed or gave no finite value ranks worst, by the metric's
+    `direction`, and a value of 0 on a logarithmic scale ranks below all others.
 
     Args:
         plan: The plan.
         results: Results of the trials that have ended.
-        pair: Names of the variant and of the one that it is compared with.
+        contrast: The contrast.
         metric: Name of the compared value.
-        seeds: Seeds of the pairs; those that only one variant has are left out.
+        seeds: Seeds to compare; those that not all variants of the contrast have are left out.
+
+    Returns:
+        `name`, `weights`, and of a pair `variant` and `against`; `role`, `metric`, `direction`, `scale`; the compared
+        `seeds`, and `n`, the number of those of which all runs have a finite value; `failures`, see
+        `compare_failures`; `correlation` of the contrast's two sides; the statistics of the differences; `ranks` if
+        these decide; `p`; `sign` of what `p` tests, -1, 0 or 1; `estimates`, see `estimators.estimate_contrast`.
+        Images to a quality also have `censored`, see `_describe_censored`.
     """
-    variant, against = pair
-    seeds = [seed for seed in seeds if (variant, seed) in results and (against, seed) in results]
+    seeds = [seed for seed in seeds if all((name, seed) in results for name in contrast.weights)]
     quantity = plan.get_quantity(metric)
     scale = quantity["scale"]
     direction = quantity["direction"]
     worst = math.inf if direction == "lower" else -math.inf
 
-    # Each pair on the scale of the metric, and whether its runs failed.
+    # Each seed on the scale of the metric, and whether its runs failed.
     scaled = []
     failed = []
     for seed in seeds:
-        one = _find_value(results, variant, seed, metric)
-        other = _find_value(results, against, seed, metric)
-        scaled.append((_convert_to_scale(one, scale, worst), _convert_to_scale(other, scale, worst)))
-        failed.append((one is None, other is None))
-    finite = [(one, other) for one, other in scaled if math.isfinite(one) and math.isfinite(other)]
-    differences = [one - other for one, other in finite]
+        values = {name: _find_value(results, name, seed, metric) for name in contrast.weights}
+        scaled.append({name: _convert_to_scale(value, scale, worst) for name, value in values.items()})
+        failed.append({name: _has_failed(results, name, seed, metric) for name in values})
+    finite = [values for values in scaled if all(math.isfinite(value) for value in values.values())]
+    differences = [contrast.sum_values(values) for values in finite]
+    one_side = [contrast.sum_side(values, 1) for values in finite]
+    other_side = [contrast.sum_side(values, -1) for values in finite]
 
-    is_control = bool(set(pair) & set(plan.controls))
-    entry: dict[str, Any] = {
-        "variant": variant,
-        "against": against,
-        "role": "control" if is_control else "confirmatory",
+    entry: dict[str, Any] = {"name": contrast.name, "weights": dict(contrast.weights)}
+    if contrast.pair is not None:
+        entry["variant"], entry["against"] = contrast.pair
+    entry |= {
+        "role": contrast.role,
         "metric": metric,
         "direction": direction,
         "scale": scale,
         "seeds": seeds,
         "n": len(differences),
-        "failures": asdict(st.compare_failures(failed)),
-        "correlation": st.correlate_pairs([one for one, _ in finite], [other for _, other in finite]),
+        "failures": asdict(compare_failures(contrast, failed)),
+        "correlation": st.correlate_pairs(one_side, other_side),
         **_describe_differences(differences, plan.margin, len(plan.confirmatory)),
         "ranks": None,
+        "sign": None,
+        "estimates": estimate_contrast(contrast, scaled, direction, _find_margin(plan, metric), len(plan.confirmatory)),
     }
+    if differences:
+        entry["sign"] = int(np.sign(np.mean(differences)))
+    if any(CENSORED in _find_row(results, name, seed, metric) for seed in seeds for name in contrast.weights):
+        entry["censored"] = _describe_censored(results, contrast, seeds, metric)
 
     # Without a finite value in each run, signed ranks decide.
     if len(finite) < len(scaled):
-        # Two equal runs without a finite value do not differ; their difference would be NaN.
-        all_differences = [0.0 if one == other else one - other for one, other in scaled]
-        entry["ranks"] = st.run_sign_flip_test(st.rank_with_signs(all_differences))._asdict()
+        all_differences = [contrast.sum_values(values) for values in scaled]
+        ranks = st.rank_with_signs(all_differences)
+        entry["ranks"] = st.run_sign_flip_test(ranks)._asdict()
+        entry["sign"] = int(np.sign(sum(ranks)))
         entry["smallest_effect"] = None  # it belongs to sign flips of the differences, which do not decide here
     test = entry["ranks"] or entry["sign_flip"]
     entry["p"] = test["p"] if test else None
@@ -216,6 +245,92 @@ def _find_value(results: Results, variant: str, seed: int, metric: str) -> float
     return None
 
 
+def _find_row(results: Results, variant: str, seed: int, metric: str) -> Mapping[str, Any]:
+    """Return a run's row of a metric; an empty one if it has none."""
+    for row in results[variant, seed]["rows"]:
+        if row["metric"] == metric:
+            return dict(row)
+    return {}
+
+
+def _has_failed(results: Results, variant: str, seed: int, metric: str) -> bool:
+    """Return whether a run has no finite value, for another reason than that it never reached a quality."""
+    is_censored = _find_row(results, variant, seed, metric).get(CENSORED) is not None
+    return _find_value(results, variant, seed, metric) is None and not is_censored
+
+
+def _find_margin(plan: Plan, metric: str) -> float | None:
+    """Return the margin of a metric; None where it has none of its own."""
+    answering = [check.value for check in list_checks(plan.primary, plan.confirm, plan.averages)]
+    return plan.margin if metric in (plan.primary, *answering) else None
+
+
+def _describe_censored(results: Results, contrast: Contrast, seeds: Sequence[int], metric: str) -> dict[str, Any]:
+    """Return how many runs never reached a quality, by variant as `runs`, and the log-rank test of a pair.
+
+    Returns:
+        `runs`; `logrank`: the p-value of the test between runs that are not paired, None for more than two variants.
+        A failed run is one that never reached the quality, however long it might have trained.
+    """
+    runs = {}
+    times: dict[str, list[tuple[float, bool]]] = {}
+    for name in contrast.weights:
+        rows = [_find_row(results, name, seed, metric) for seed in seeds]
+        runs[name] = sum(row.get(CENSORED) is not None for row in rows)
+        values = [_find_value(results, name, seed, metric) for seed in seeds]
+        times[name] = []
+        for row, value in zip(rows, values, strict=True):
+            ended = row.get(CENSORED) or math.inf
+            times[name].append((ended, False) if value is None else (value, True))
+
+    # A failed run stays among those that have not reached it until the last other run has.
+    longest = max(time for own in times.values() for time, _ in own if math.isfinite(time))
+    finite = {name: [(min(time, longest), reached) for time, reached in own] for name, own in times.items()}
+    logrank = None
+    if contrast.pair is not None:
+        logrank = compare_times(finite[contrast.pair[0]], finite[contrast.pair[1]])
+    return {"runs": runs, "logrank": logrank}
+
+
+def _add_robustness(plan: Plan, results: Results, planned: Sequence[dict[str, Any]]) -> None:
+    """Add what the verdicts depend on to the confirmatory entries; see `judge_robustness`."""
+    checks = list_checks(plan.primary, plan.confirm, plan.averages)
+    if not checks:
+        return
+    contrasts = {contrast.name: contrast for contrast in plan.confirmatory}
+    confirmatory = [entry for entry in planned if entry["name"] in contrasts]
+
+    # Each check is a family of tests of its own, like the planned one, over the same seeds.
+    compared: dict[str, list[tuple[Check, dict[str, Any]]]] = {name: [] for name in contrasts}
+    for check in checks:
+        entries = []
+        for entry in confirmatory:
+            contrast = contrasts[entry["name"]]
+            entries.append(compare_variants(plan, results, contrast, check.value, entry["seeds"]))
+        add_verdicts(entries)
+        for entry in entries:
+            compared[entry["name"]].append((check, entry))
+    for entry in confirmatory:
+        entry |= judge_robustness(entry, compared[entry["name"]])
+
+
+def _compute_profiles(plan: Plan, results: Results) -> dict[str, Any]:
+    """Return the performance profiles of the primary over the planned seeds."""
+    direction = plan.get_quantity(plan.primary)["direction"]
+    return compute_profiles({name: _list_values(plan, results, name) for name in plan.variants}, direction)
+
+
+def _list_values(plan: Plan, results: Results, name: str) -> list[float]:
+    """Return the primary of each run of a variant over the planned seeds; infinite, and worst, where it has none."""
+    worst = math.inf if plan.get_quantity(plan.primary)["direction"] == "lower" else -math.inf
+    values = []
+    for seed in plan.seeds:
+        if (name, seed) in results:
+            value = _find_value(results, name, seed, plan.primary)
+            values.append(worst if value is None else value)
+    return values
+
+
 def _has_metric(results: Results, name: str, metric: str) -> bool:
     """Return whether runs of a variant may have a value: one has it, or failed before it could be measured."""
     own = [result for (variant, _), result in results.items() if variant == name]
@@ -227,6 +342,8 @@ def _summarise_variant(plan: Plan, results: Results, name: str) -> dict[str, Any
     """Return the number of a variant's trials and of those without a value, and mean and noise floor of the primary."""
     # A trial that has not ended, or that the variant does not have, is not counted.
     trials = 0
+    died = 0
+    censored = 0
     values = []
     floors = []
     for seed in plan.seeds:
@@ -236,16 +353,37 @@ def _summarise_variant(plan: Plan, results: Results, name: str) -> dict[str, Any
         value = _find_value(results, name, seed, plan.primary)
         if value is not None:
             values.append(value)
+        elif _has_failed(results, name, seed, plan.primary):
+            died += 1
+        else:
+            censored += 1
         for row in results[name, seed]["rows"]:
             if row["metric"] == plan.primary and row["floor"] is not None:
                 floors.append(row["floor"])
 
+    scale = plan.get_quantity(plan.primary)["scale"]
     return {
         "trials": trials,
-        "died": trials - len(values),
-        "mean": _compute_mean(values, plan.get_quantity(plan.primary)["scale"]),
+        "died": died,
+        "censored": censored,
+        # A mean of those that reached the quality says nothing about the others.
+        "mean": None if censored else _compute_mean(values, scale),
+        "iqm": _estimate_iqm(_list_values(plan, results, name), scale),
         "floor": float(np.mean(floors)) if floors else None,
     }
+
+
+def _estimate_iqm(values: Sequence[float], scale: str) -> dict[str, Any] | None:
+    """Return the interquartile mean of values in their own unit, taken on their scale."""
+    # A run without a value is infinite, and so is its logarithm.
+    scaled = [value if math.isinf(value) else _convert_to_scale(value, scale, math.inf) for value in values]
+    found = estimate_iqm(scaled)
+    if found is None or scale == "plain":
+        return found
+    interval = found["interval"]
+    if interval is not None:
+        interval = [math.exp(end) for end in interval]
+    return {"value": math.exp(found["value"]), "interval": interval}
 
 
 def _compute_mean(values: Sequence[float], scale: str) -> float | None:

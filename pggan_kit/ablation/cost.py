@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 from rich.table import Table
 
 from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation.designs import list_design_notes
+from pggan_kit.ablation.evaluation_cost import EvaluationClock, estimate_evaluations
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.statistics import ALPHA, POWER, find_detectable_mean
+from pggan_kit.api.prepare import prepare
 from pggan_kit.benchmarking import plan as planning
 from pggan_kit.system.activities import track_items
 
@@ -28,13 +32,25 @@ def estimate_cost(
         The plan, and one row for the trunks and for each variant: `trial` (the variant, or `trunk`), `role`, `seeds`,
         `from` (the stage after whose end a trial begins; None: from scratch), and for one trial, without its trunk,
         `images`, `teraflops` (forward passes of both networks) and `hours` (as `pggan-kit plan` estimates them on
-        this machine).
+        this machine), and what its metrics cost beside these, see `evaluation_cost.estimate_evaluations`.
     """
     plan, _ = plans.read_plan(config, bindings, plugins)
     base = Path(config).parent / plan.base
     stages = {}
+    clock = EvaluationClock()
+    evaluations = {}
+    trunk_evaluations: dict[str, Any] = {}
     for name, own_bindings in track_items(plan.variants.items(), "planning", len(plan.variants), "variants"):
         stages[name] = planning.plan(base, own_bindings, plugins)
+        training = prepare(base, own_bindings, plugins)
+        evaluation = prepare(base, [*own_bindings, *plan.evaluation], plugins)
+        own_stages = range(len(stages[name]))
+        if name in plan.shared and plan.branch is not None:
+            if name == plan.shared[0]:
+                trunk_evaluations = estimate_evaluations(clock, training, None, own_stages[: plan.branch + 1], 0)
+            own_stages = own_stages[plan.branch + 1 :]
+        averages = 1 + len(plan.averages)
+        evaluations[name] = estimate_evaluations(clock, training, evaluation, own_stages, averages)
 
     # The first stages of the variants that share a trunk are trained once for each seed.
     rows = []
@@ -42,15 +58,17 @@ def estimate_cost(
     if plan.branch is not None:
         shared_stages = plan.branch + 1
         trunk_stages = stages[plan.shared[0]][:shared_stages]
-        rows.append(_make_row(TRUNK, "trunk", len(list(plan.list_trunks())), None, trunk_stages))
+        row = _make_row(TRUNK, "trunk", len(list(plan.list_trunks())), None, trunk_stages)
+        rows.append({**row, **trunk_evaluations})
 
     for name in plan.variants:
         role = "control" if name in plan.controls else "variant"
         seeds = len(plan.select_seeds(name))
         if name in plan.shared:
-            rows.append(_make_row(name, role, seeds, plan.branch, stages[name][shared_stages:]))
+            row = _make_row(name, role, seeds, plan.branch, stages[name][shared_stages:])
         else:
-            rows.append(_make_row(name, role, seeds, None, stages[name]))
+            row = _make_row(name, role, seeds, None, stages[name])
+        rows.append({**row, **evaluations[name]})
     return plan, rows
 
 
@@ -82,18 +100,54 @@ def describe_cost(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return what a dry run shows, for programs.
 
     Returns:
-        `trials` (the rows of `estimate_cost`), `pairs` (seeds), `confirmatory` (contrasts), and, if there are any of
-        these, `detectable`: the mean difference that the plan detects in 80 % of cases, in standard deviations of the
-        pairs' differences.
+        `trials` (the rows of `estimate_cost`), `pairs` (seeds), `confirmatory` (number of such contrasts), `contrasts`
+        (see `describe_contrasts`), `design` (see `designs.Design`; empty if the variants were written one by one), and,
+        if there are confirmatory contrasts, `detectable`: the mean difference that the plan detects in 80 % of cases,
+        in standard deviations of the pairs' differences.
     """
     description: dict[str, Any] = {
         "trials": list(rows),
         "pairs": len(plan.seeds),
         "confirmatory": len(plan.confirmatory),
+        "contrasts": describe_contrasts(plan),
+        "design": plan.design,
     }
     if plan.confirmatory:
         description["detectable"] = find_detectable_effect(plan)
     return description
+
+
+def describe_contrasts(plan: Plan) -> list[dict[str, Any]]:
+    """Return what each contrast compares and how small a difference it can see.
+
+    Returns:
+        For each contrast `name`, `role`, `weights`, and `pairs`, the number of its seeds; `detectable`: the mean that
+        sign flips detect in 80 % of cases, in standard deviations of the seeds' differences, corrected as Holm's first
+        step if the contrast is confirmatory; and `detectable_in_runs`, the same in standard deviations of a single run,
+        if the runs of a seed were independent: pairing can only improve on it where runs of a seed are alike. Both
+        are None where so few seeds detect nothing.
+    """
+    entries = []
+    for contrast in plan.list_contrasts():
+        pairs = min(len([seed for seed in plan.select_seeds(name) if seed in plan.seeds]) for name in contrast.weights)
+        level = ALPHA
+        if contrast.role == "confirmatory":
+            level = ALPHA / len(plan.confirmatory)
+        detectable = find_detectable_mean(pairs, level)
+        in_runs = None
+        if detectable is not None:
+            in_runs = detectable * math.sqrt(sum(weight**2 for weight in contrast.weights.values()))
+        entries.append(
+            {
+                "name": contrast.name,
+                "role": contrast.role,
+                "weights": dict(contrast.weights),
+                "pairs": pairs,
+                "detectable": detectable,
+                "detectable_in_runs": in_runs,
+            }
+        )
+    return entries
 
 
 def describe_detectable_effect(plan: Plan) -> str:
@@ -106,19 +160,41 @@ def describe_detectable_effect(plan: Plan) -> str:
     )
 
 
+def build_contrast_table(plan: Plan) -> Table:
+    """Return what each contrast can see as a table, with the aliases of a fraction as its caption."""
+    table = Table("contrast", "role", "pairs", "variants", "detectable", "in sd of runs", title="contrasts")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for entry in describe_contrasts(plan):
+        numbers = [entry["detectable"], entry["detectable_in_runs"]]
+        cells = ["-" if number is None else f"{number:.2g}" for number in numbers]
+        table.add_row(entry["name"], entry["role"], str(entry["pairs"]), str(len(entry["weights"])), *cells)
+
+    lines = list_design_notes(plan.design)
+    lines.append(
+        f"detectable: the mean that is detected in {POWER:.0%} of cases, in standard deviations of the pairs' "
+        "differences; and in those of single runs, if the runs of a seed were independent"
+    )
+    table.caption = "\n".join(lines)
+    return table
+
+
 def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:
     """Return the rows of `estimate_cost` as a table, with their sum and the detectable difference as its caption."""
-    table = Table("trial", "role", "trials", "from", "images", "TFLOP", "time", "all", title=plan.name)
+    headers = ("trial", "role", "trials", "from", "images", "TFLOP", "time", "measured", "time of it", "all")
+    table = Table(*headers, title=plan.name)
     for column in table.columns[2:]:
         column.justify = "right"
 
     # Each row shows one trial, and all trials of its kind.
     trials = 0
     total_hours = 0.0
+    evaluation_hours = 0.0
     for row in rows:
         trials += row["seeds"]
-        total_hours += row["hours"] * row["seeds"]
-        seconds = row["hours"] * 3600
+        hours = row["hours"] + row["evaluation_hours"]
+        total_hours += hours * row["seeds"]
+        evaluation_hours += row["evaluation_hours"] * row["seeds"]
         table.add_row(
             row["trial"],
             row["role"],
@@ -126,13 +202,16 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:
             "scratch" if row["from"] is None else f"trunk@{row['from']}",
             f"{row['images']:,}",
             f"{row['teraflops']:.3g}",
-            planning.format_duration(seconds),
-            planning.format_duration(seconds * row["seeds"]),
+            planning.format_duration(row["hours"] * 3600),
+            f"{row['evaluation_images']:,}",
+            planning.format_duration(row["evaluation_hours"] * 3600),
+            planning.format_duration(hours * row["seeds"] * 3600),
         )
 
     table.caption = (
-        f"{trials} trials, {planning.format_duration(total_hours * 3600)} one after another on this machine, "
-        "without fades, observers and evaluation"
+        f"{trials} trials, {planning.format_duration(total_hours * 3600)} one after another on this machine, of which "
+        f"metrics of images take {planning.format_duration(evaluation_hours * 3600)}; without fades, observers and "
+        "metrics of runs. measured: fakes of the evaluations at ticks and in the end"
     )
     if plan.confirmatory:
         table.caption += f"\n{describe_detectable_effect(plan)}"

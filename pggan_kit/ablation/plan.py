@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pggan_kit.ablation.contrasts import Contrast, find_role, make_pair
+from pggan_kit.ablation.endpoints import list_endpoint_quantities
 from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.ablation.settings import TRUNK, Ablation
 from pggan_kit.api.prepare import Prepared, prepare
@@ -62,13 +64,16 @@ class Plan:
         variants: Bindings of each variant, those of all variants included.
         seeds: Seeds of the confirmatory analysis, fixed at the first start.
         controls: Variants that are controls, with their numbers of seeds.
-        contrasts, primary, margin, evaluation, average: See `Ablation`.
-        quantities: `direction` and `scale` of each value of the evaluation's metrics, as they state them.
+        contrasts, primary, margin, evaluation, average, averages, confirm, curves, quality: See `Ablation`.
+        quantities: `direction` and `scale` of each value of the evaluation's metrics, as they state them, and of the
+            endpoints of curves.
         shared: Variants that begin from one trunk for each seed; first the one whose config the trunk has.
         branch: Stage after whose end they begin; None if each variant is trained from scratch.
         configs: Whole experiment of each variant as gin text, without the seed.
         plugins: SHA-256 of each file beside the installed plugins, by its absolute path.
         exploratory: Seeds added after the first start.
+        effects: Contrasts of factors, see `designs.Design`.
+        design: What made the variants, see `description` of `designs.Design`; empty if they were written one by one.
     """
 
     name: str
@@ -87,6 +92,12 @@ class Plan:
     plugins: dict[str, str]
     exploratory: list[int] = dataclasses.field(default_factory=list)
     average: str | float | None = None
+    averages: list[str | float] = dataclasses.field(default_factory=list)
+    confirm: list[str] = dataclasses.field(default_factory=list)
+    curves: list[str] = dataclasses.field(default_factory=list)
+    quality: dict[str, float] = dataclasses.field(default_factory=dict)
+    effects: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    design: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def fixed_fields(self) -> dict[str, Any]:
@@ -97,9 +108,11 @@ class Plan:
         fields = dataclasses.asdict(self)
         for name in ("name", "base", "exploratory"):
             del fields[name]
-        # Published plans, whose hashes are known, name none.
-        if self.average is None:
-            del fields["average"]
+
+        # A field that says nothing is left out: hashes of older plans, which have no such field, stay what they are.
+        for name, default in list_defaults(type(self)).items():
+            if name in fields and fields[name] == default:
+                del fields[name]
         return fields
 
     @property
@@ -108,14 +121,22 @@ class Plan:
         return hashlib.sha256(json.dumps(self.fixed_fields, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
     @property
-    def confirmatory(self) -> list[list[str]]:
-        """The contrasts without a control."""
-        return [pair for pair in self.contrasts if not set(pair) & set(self.controls)]
+    def confirmatory(self) -> list[Contrast]:
+        """The contrasts that get a verdict."""
+        return [contrast for contrast in self.list_contrasts() if contrast.role == "confirmatory"]
 
     @property
     def all_seeds(self) -> list[int]:
         """The planned seeds, then those added later."""
         return [*self.seeds, *self.exploratory]
+
+    def list_contrasts(self) -> list[Contrast]:
+        """Return all contrasts, in the order in which they are shown."""
+        contrasts = []
+        for name, effect in self.effects.items():
+            weights = effect["weights"]
+            contrasts.append(Contrast(name, weights, find_role(weights, self.controls, effect["role"])))
+        return contrasts + [make_pair(variant, against, self.controls) for variant, against in self.contrasts]
 
     def get_quantity(self, metric: str) -> dict[str, str]:
         """Return `direction` and `scale` of a value, by the name that `evaluate` gives it."""
@@ -146,6 +167,17 @@ class Plan:
             for variant in self.variants:
                 if seed in self.select_seeds(variant):
                     yield variant, seed
+
+
+def list_defaults(record: type) -> dict[str, Any]:
+    """Return the default of each field of a dataclass that has one, by the field's name."""
+    defaults: dict[str, Any] = {}
+    for field in dataclasses.fields(record):
+        if field.default is not dataclasses.MISSING:
+            defaults[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            defaults[field.name] = field.default_factory()
+    return defaults
 
 
 def split_bindings(bindings: Sequence[str], macros: Collection[str]) -> tuple[list[str], list[str]]:
@@ -193,22 +225,23 @@ def read_plan(
     _require_one_meaning(plan_bindings, _read_base(base, built), file, base)
     variants = {}
     experiments = {}
-    count = len(settings.variants)
-    for name, own_bindings in track_items(settings.variants.items(), "checking", count, "variants"):
+    count = len(settings.all_variants)
+    for name, own_bindings in track_items(settings.all_variants.items(), "checking", count, "variants"):
         variants[name] = [*settings.bindings, *experiment_bindings, *own_bindings]
         shared = [*settings.bindings, *experiment_bindings]
-        experiments[name] = _prepare_variant(name, base, shared, own_bindings, files)
+        place = settings.find_setting(name)
+        experiments[name] = _prepare_variant(name, place, base, shared, own_bindings, files)
 
     # A list of bindings is as a file: it binds nothing twice.
-    lists = {f"variant {name}": own_bindings for name, own_bindings in settings.variants.items()}
+    lists = {f"variant {name}": own_bindings for name, own_bindings in settings.all_variants.items()}
     lists |= {"ablate.bindings": settings.bindings, "ablate.evaluation": settings.evaluation}
     for name, texts in lists.items():
         gin_files.parse_text("\n".join(texts), name)
 
     # What the comparison needs is checked now, and not after hours of training.
-    _require_different(experiments)
-    _require_average(settings.average, experiments)
-    quantities = _find_quantities(settings, base, variants, files)
+    _require_different(settings, experiments)
+    _require_averages(settings, experiments)
+    quantities = _find_quantities(settings, base, variants, files, _find_endpoints(settings, experiments))
     branch, shared = _find_trunk(experiments)
     plan = Plan(
         name=Path(file).stem,
@@ -216,7 +249,7 @@ def read_plan(
         variants=variants,
         seeds=list(settings.seeds),
         controls=dict(settings.controls),
-        contrasts=[list(pair) for pair in settings.contrasts],
+        contrasts=[list(pair) for pair in settings.all_pairs],
         primary=settings.primary,
         margin=float(settings.margin),
         evaluation=list(settings.evaluation),
@@ -226,6 +259,12 @@ def read_plan(
         configs={name: experiment.built.config.text() for name, experiment in experiments.items()},
         plugins=sha256,
         average=settings.average,
+        averages=list(settings.averages),
+        confirm=list(settings.confirm),
+        curves=list(settings.curves),
+        quality={name: float(quality) for name, quality in settings.quality.items()},
+        effects=settings.design.effects,
+        design=settings.design.description,
     )
     return plan, settings.launcher
 
@@ -285,12 +324,13 @@ def list_recorded_files(record: Path, sha256: Mapping[str, str], named: Sequence
 
 
 def _prepare_variant(
-    name: str, base: Path, shared: Sequence[str], own: Sequence[str], plugins: Sequence[RecordedFile]
+    name: str, place: str, base: Path, shared: Sequence[str], own: Sequence[str], plugins: Sequence[RecordedFile]
 ) -> Prepared:
     """Return the experiment of a variant, with a schedule that can be made.
 
     Args:
         name: The variant.
+        place: Name of the setting that makes it, for error messages.
         base: Gin file of the experiment.
         shared: Bindings of all variants.
         own: Bindings of this one.
@@ -302,7 +342,7 @@ def _prepare_variant(
     if any(_SEED_BINDING.match(text) for text in shared):
         raise ConfigError("the bindings of all variants hold train.seed; bind ablate.seeds instead")
     if any(_SEED_BINDING.match(text) for text in own):
-        raise ConfigError(f"variant {name} of ablate.variants binds train.seed; bind ablate.seeds instead")
+        raise ConfigError(f"variant {name} of {place} binds train.seed; bind ablate.seeds instead")
     try:
         prepared = prepare(base, [*shared, *own], plugins)
         prepared.schedule()
@@ -310,7 +350,7 @@ def _prepare_variant(
         owner = f"variant {name}"
         if str(error) == _find_fault(base, shared, plugins):
             owner = "all variants"
-        raise type(error)(f"{owner} of ablate.variants: {error}") from error
+        raise type(error)(f"{owner} of {place}: {error}") from error
     return prepared
 
 
@@ -323,31 +363,76 @@ def _find_fault(base: Path, bindings: Sequence[str], plugins: Sequence[RecordedF
     return None
 
 
-def _require_average(average: str | float | None, experiments: Mapping[str, Prepared]) -> None:
-    """Check that each variant has the average that is evaluated, or power functions of which it can be made.
+def _require_averages(settings: Ablation, experiments: Mapping[str, Prepared]) -> None:
+    """Check that each variant has the averages that are evaluated, or power functions of which they can be made.
 
     Raises:
-        ConfigError: A variant has not; the message names it.
+        ConfigError: A variant has not; the message names it. Or an average is evaluated twice.
     """
+    given = [("average", settings.average), *(("averages", average) for average in settings.averages)]
     for variant, prepared in experiments.items():
         averages = prepared.built.experiment.averages
         names = list_names(averages)
-        if isinstance(average, str) and average not in names:
-            raise ConfigError(f"ablate.average is {average!r}, and variant {variant} has {', '.join(names)}")
-        if isinstance(average, (int, float)) and not any(isinstance(each, PowerAverage) for each in averages):
+        has_power_functions = any(isinstance(each, PowerAverage) for each in averages)
+        for setting, average in given:
+            if isinstance(average, str) and average not in names:
+                raise ConfigError(f"ablate.{setting} is {average!r}, and variant {variant} has {', '.join(names)}")
+            if isinstance(average, (int, float)) and not has_power_functions:
+                raise ConfigError(
+                    f"ablate.{setting} is the width {average:g}, and variant {variant} has no power functions, of "
+                    "which it could be made: add @averages.PowerFunction() to train.averages"
+                )
+        if settings.average is None and names[0] in settings.averages:
             raise ConfigError(
-                f"ablate.average is the width {average:g}, and variant {variant} has no power functions, of which it "
-                "could be made: add @averages.PowerFunction() to train.averages"
+                f"ablate.averages holds {names[0]}, which is the first of variant {variant}: without ablate.average, "
+                "this is the one that it is evaluated with anyway"
             )
 
 
-def _find_quantities(
-    settings: Ablation, base: Path, variants: Mapping[str, Sequence[str]], plugins: Sequence[RecordedFile]
-) -> dict[str, dict[str, str]]:
-    """Return `direction` and `scale` of each value that the metrics give, after a trial comparison of noise.
+def _find_endpoints(settings: Ablation, experiments: Mapping[str, Prepared]) -> dict[str, dict[str, str]]:
+    """Return `direction` and `scale` of the endpoints of curves.
 
     Raises:
-        ConfigError: The primary is not among the values, or two values have one name.
+        ConfigError: A variant does not measure such a value at its ticks, or no curve can reach a quality.
+    """
+    stated: dict[str, dict[str, str]] = {}
+    sizes: dict[str, None] = {}
+    for variant, prepared in experiments.items():
+        quantities = prepared.built.experiment.list_quantities()
+        for name in settings.curves:
+            if name not in quantities:
+                raise ConfigError(
+                    f"ablate.curves names {name!r}, and variant {variant} measures {', '.join(quantities) or 'nothing'} "
+                    "at its ticks: bind train.metrics in ablate.bindings"
+                )
+            stated[name] = {"direction": quantities[name].direction, "scale": quantities[name].scale}
+        # A stage without images has no curve.
+        sizes |= {stage.size: None for stage in prepared.schedule().stages if stage.budget > 0}
+
+    for name, quality in settings.quality.items():
+        if stated[name]["scale"] == "log" and quality <= 0:
+            raise ConfigError(f"ablate.quality of {name} must be above 0, where {name} has a logarithm, not {quality:g}")
+    return list_endpoint_quantities(settings.curves, settings.quality, stated, sizes)
+
+
+def _find_quantities(
+    settings: Ablation,
+    base: Path,
+    variants: Mapping[str, Sequence[str]],
+    plugins: Sequence[RecordedFile],
+    endpoints: Mapping[str, dict[str, str]],
+) -> dict[str, dict[str, str]]:
+    """Return `direction` and `scale` of each value that runs are compared by, after a trial comparison of noise.
+
+    Args:
+        settings: The ablation's settings.
+        base: Gin file of the experiment.
+        variants: Bindings of each variant.
+        plugins: The plan's plugin files.
+        endpoints: `direction` and `scale` of the endpoints of curves.
+
+    Raises:
+        ConfigError: The primary or a confirming value is not among the values, or two values have one name.
     """
     first_variant = next(iter(variants.values()))
     try:
@@ -362,7 +447,8 @@ def _find_quantities(
     # The names of a metric's values are known when it has compared something.
     images = _draw_noise(stage, 16)
     ends = [_make_noise_end(stage, experiment) for stage in stages if stage.budget > 0]
-    names: list[str] = []
+    of_images: list[str] = []
+    of_runs: list[str] = []
     with warnings.catch_warnings():
         # What a metric says of so few images is not true of the experiment.
         warnings.simplefilter("ignore", UserWarning)
@@ -370,14 +456,22 @@ def _find_quantities(
             if isinstance(metric, ImageMetric):
                 descriptions = metric.describe(images)
                 if descriptions is not None:
-                    names += metric.compare(descriptions[:8], descriptions[8:])
+                    of_images += metric.compare(descriptions[:8], descriptions[8:])
             elif isinstance(metric, RunMetric):
-                names += metric.measure_run(ends)
-    if settings.primary not in names:
-        raise ConfigError(
-            f"ablate.primary is {settings.primary!r}, and the metrics at {stage.size} give "
-            f"{', '.join(names) or 'nothing'}: bind train.metrics in ablate.evaluation"
-        )
+                of_runs += metric.measure_run(ends)
+    names = [*of_images, *of_runs, *endpoints]
+    answering = [("primary", settings.primary), *(("confirm", name) for name in settings.confirm)]
+    for setting, name in answering:
+        if name not in names:
+            raise ConfigError(
+                f"ablate.{setting} is {name!r}, and the metrics at {stage.size} give {', '.join(names) or 'nothing'}: "
+                "bind train.metrics in ablate.evaluation"
+            )
+        if settings.averages and name not in of_images:
+            raise ConfigError(
+                f"ablate.averages has no use for ablate.{setting}, {name!r}: it is no value of the last generator "
+                "alone, whose average can be chosen"
+            )
 
     # The analysis compares values by what their metrics state of them.
     quantities: dict[str, dict[str, str]] = {}
@@ -386,11 +480,25 @@ def _find_quantities(
             if name in quantities:
                 raise ConfigError(f"ablate.evaluation: two metrics give a value {name}; give one of them a `suffix`")
             quantities[name] = {"direction": quantity.direction, "scale": quantity.scale}
-    if find_quantity(quantities, settings.primary) is None:
-        raise ConfigError(
-            f"ablate.primary is {settings.primary!r}, and its metric states no direction and scale for it: add it to "
-            "the metric's `quantities`"
-        )
+    for name, stated in endpoints.items():
+        if name in quantities:
+            raise ConfigError(f"ablate.curves: a metric of ablate.evaluation gives {name} too; give it a `suffix`")
+        quantities[name] = stated
+
+    scales = {}
+    for setting, name in answering:
+        quantity = find_quantity(quantities, name)
+        if quantity is None:
+            raise ConfigError(
+                f"ablate.{setting} is {name!r}, and its metric states no direction and scale for it: add it to the "
+                "metric's `quantities`"
+            )
+        scales[name] = quantity["scale"]
+        if scales[name] != scales[settings.primary]:
+            raise ConfigError(
+                f"ablate.confirm is {name!r}, which is compared on the scale {scales[name]!r}, and the primary, "
+                f"{settings.primary}, on {scales[settings.primary]!r}: a margin cannot hold for both"
+            )
     return quantities
 
 
@@ -409,10 +517,10 @@ def _make_noise_end(stage: Stage, experiment: Experiment) -> StageEnd:
     return StageEnd(stage, 0, experiment.latent_size, count_classes(experiment, stage), generate)
 
 
-def _require_different(experiments: Mapping[str, Prepared]) -> None:
+def _require_different(settings: Ablation, experiments: Mapping[str, Prepared]) -> None:
     for one, other in combinations(experiments, 2):
         if find_first_difference(experiments[one], experiments[other]) is None:
-            raise ConfigError(f"ablate.variants: {one} and {other} are the same experiment")
+            raise ConfigError(f"{settings.find_setting(other)}: {one} and {other} are the same experiment")
 
 
 def _find_trunk(experiments: Mapping[str, Prepared]) -> tuple[int | None, list[str]]:

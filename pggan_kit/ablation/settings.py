@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
+from pggan_kit.ablation.contrasts import find_role
+from pggan_kit.ablation.designs import Changes, make_design
+from pggan_kit.ablation.robustness import name_average
 from pggan_kit.ablation.statistics import ALPHA, compute_smallest_p, count_pairs_needed
 from pggan_kit.components import Launcher
 from pggan_kit.errors import SettingError, check_above, check_between, check_finite, check_seed
@@ -14,7 +17,10 @@ from pggan_kit.growth.power_functions import LARGEST_WIDTH
 TRUNK = "trunk"
 """Name of the run before the first difference; no variant may have it."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+LONGEST_NAME = 60
+"""Maximum characters of a variant's name."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 @dataclass
@@ -25,12 +31,12 @@ class Ablation:
         base: Gin file of the experiment, relative to this one.
         variants: Bindings in which each variant differs from the base, by its name, e.g. `{'linear': [], 'hard':
             ['train.switch = @switches.Hard()']}`. The config of the first one is also trained up to the first
-            difference.
+            difference. A design makes variants by itself; these come after them.
         seeds: Seeds of the runs of each variant, each from 0 to 2**63 - 1; variants with one seed see the same images
             and latents. At least as many as it takes to find a difference at all: 6 for one confirmatory contrast, 7
             for two or three, 8 for four to six.
         contrasts: Pairs (variant, against) that are compared. Those without a control are confirmatory: Holm's
-            correction covers them.
+            correction covers them. A design has contrasts of its own; these come after them.
         primary: Name of the one value that answers, as `evaluate` gives it, for the averaged generator at the last
             checkpoint. Its metric states whether values or their logarithms are compared, and which are better.
         margin: Largest difference of the primary that counts as none in the test of equivalence, above 0; of its
@@ -42,6 +48,25 @@ class Ablation:
         evaluation: Bindings with which finished runs are evaluated, e.g. of the held-out data.
         average: Average of the generator that is evaluated: its name, or a width of a power function, such as 0.05.
             None for the first of each variant's `train.averages`.
+        averages: Further averages, by names or widths, with which finished runs are also evaluated: a verdict is
+            robust only if it is the same with each of them.
+        confirm: Further values of the evaluation that must give the same verdict, e.g. `['FID_b']` of another
+            extractor. They are compared on the scale of the primary, within its margin.
+        curves: Values of `train.metrics`, which are measured at ticks, e.g. `['FID']`. The area under each curve is an
+            endpoint over the whole run, `FID_area`, and over each stage, `FID_area_28x28`.
+        quality: Value to reach, by the name of a curve, e.g. `{'FID': 10}`: the images up to it are the endpoint
+            `images_to_FID_10`.
+        factors: Factorial design: the bindings of each level of each factor, e.g. `{'switch': {'soft': [], 'hard':
+            ['train.switch = @switches.Hard()']}, 'loss': ...}`. Each combination is a variant, called `soft+hinge`.
+            Main effects and interactions are differences from the first levels.
+        resolution: Resolution that a fraction of the combinations must have, `'III'`, `'IV'` or `'V'`, if all factors
+            have two levels; the smallest one is taken. None: all combinations.
+        effects: Effects of the factors that are confirmatory, e.g. `['switch', 'switch x loss']`. None: all main
+            effects, and those two-factor interactions that have no alias of at most two factors.
+        leave_one_out: Bindings of named changes. The variants are `all`, with all changes, and `without_NAME` for each
+            of them, which is compared with `all`.
+        add_one_in: Bindings of named changes. The variants are `none`, which is the base, and `with_NAME` for each of
+            them, which is compared with `none`. If `leave_one_out` is bound too, it has the same changes.
 
     Raises:
         SettingError: A value is out of range.
@@ -49,9 +74,9 @@ class Ablation:
 
     _: KW_ONLY
     base: str
-    variants: Mapping[str, Sequence[str]]
+    variants: Changes = field(default_factory=dict)
     seeds: Sequence[int]
-    contrasts: Sequence[tuple[str, str]]
+    contrasts: Sequence[tuple[str, str]] = ()
     primary: str
     margin: float
     launcher: Launcher
@@ -59,8 +84,18 @@ class Ablation:
     bindings: Sequence[str] = ()
     evaluation: Sequence[str] = ()
     average: str | float | None = None
+    averages: Sequence[str | float] = ()
+    confirm: Sequence[str] = ()
+    curves: Sequence[str] = ()
+    quality: Mapping[str, float] = field(default_factory=dict)
+    factors: Mapping[str, Changes] = field(default_factory=dict)
+    resolution: str | None = None
+    effects: Sequence[str] | None = None
+    leave_one_out: Changes = field(default_factory=dict)
+    add_one_in: Changes = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.design = make_design(self.factors, self.resolution, self.effects, self.leave_one_out, self.add_one_in)
         self._check_variants()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SettingError("seeds", f"must be at least one, each once, not {list(self.seeds)}")
@@ -79,49 +114,95 @@ class Ablation:
 
         check_above("margin", self.margin, 0)
         check_finite("margin", self.margin)
-        if isinstance(self.average, (int, float)):
-            check_between("average", self.average, 0, LARGEST_WIDTH, low_included=False, instead="a name")
+        for name, average in [("average", self.average), *(("averages", each) for each in self.averages)]:
+            if isinstance(average, (int, float)):
+                check_between(name, average, 0, LARGEST_WIDTH, low_included=False, instead="a name")
+        self._check_endpoints()
+
+    def _check_endpoints(self) -> None:
+        """Check what is named beside the primary."""
+        names = [name_average(average) for average in self.averages]
+        for setting, listed in {"averages": names, "confirm": self.confirm, "curves": self.curves}.items():
+            if len(set(listed)) < len(listed):
+                raise SettingError(setting, f"must name each once, not {', '.join(listed)}")
+        if self.average is not None and name_average(self.average) in names:
+            raise SettingError("averages", f"holds {name_average(self.average)}, with which ablate.average evaluates")
+        if self.primary in self.confirm:
+            raise SettingError("confirm", f"holds the primary, {self.primary}, which cannot confirm itself")
+        for name, quality in self.quality.items():
+            if name not in self.curves:
+                raise SettingError("quality", f"names {name!r}, which is no curve: add it to ablate.curves")
+            check_finite("quality", quality)
+
+    @property
+    def all_variants(self) -> dict[str, Sequence[str]]:
+        """The bindings of each variant: first those of the design, then the others."""
+        return {**self.design.variants, **self.variants}
+
+    @property
+    def all_pairs(self) -> list[tuple[str, str]]:
+        """The contrasts of two variants: first those of the design, then the others."""
+        return [*self.design.pairs, *((variant, against) for variant, against in self.contrasts)]
+
+    def find_setting(self, variant: str) -> str:
+        """Return the name of the setting that makes a variant."""
+        if variant in self.variants:
+            return "ablate.variants"
+        return f"ablate.{self.design.setting}"
 
     def _check_variants(self) -> None:
-        if len(self.variants) < 2:
-            raise SettingError("variants", f"must name at least two, not {list(self.variants)}")
         for name in self.variants:
+            if name in self.design.variants:
+                raise SettingError("variants", f"names {name}, which is a variant of the design: take another name")
+        if len(self.all_variants) < 2:
+            raise SettingError("variants", f"must name at least two, not {list(self.variants)}")
+        for name in self.all_variants:
             if not _NAME.fullmatch(name) or name == TRUNK:
                 raise SettingError(
                     "variants",
-                    f"names folders: {name!r} must begin with a letter or digit, go on with these and . - _, "
+                    f"names folders: {name!r} must begin with a letter or digit, go on with these and . - _ +, "
                     f"and not be {TRUNK!r}",
+                )
+            if len(name) > LONGEST_NAME:
+                raise SettingError(
+                    "variants",
+                    f"names folders: {name!r} must have at most {LONGEST_NAME} characters, and has {len(name)}",
                 )
 
     def _check_contrasts(self) -> None:
-        for pair in self.contrasts:
+        for pair in self.all_pairs:
             for name in pair:
                 self._require_variant("contrasts", name)
-            if pair[0] == pair[1] or self.contrasts.count(pair) > 1:
-                raise SettingError(
-                    "contrasts", f"must compare two different variants, each pair once, not {tuple(pair)}"
-                )
-        if not self.contrasts:
+            if pair[0] == pair[1] or self.all_pairs.count(pair) > 1:
+                raise SettingError("contrasts", f"must compare two different variants, each pair once, not {pair}")
+        if not self.all_pairs and not self.design.effects:
             raise SettingError("contrasts", "must hold at least one pair (variant, against)")
 
     def _require_enough_seeds(self) -> None:
         """Refuse a plan whose corrected p-values cannot fall below the level, whatever the runs give."""
-        confirmatory = sum(not set(pair) & set(self.controls) for pair in self.contrasts)
+        roles = [find_role(pair, self.controls) for pair in self.all_pairs]
+        roles += [
+            find_role(effect["weights"], self.controls, effect["role"]) for effect in self.design.effects.values()
+        ]
+        confirmatory = roles.count("confirmatory")
         if not confirmatory:
             return
         pairs = len(self.seeds)
         needed = count_pairs_needed(confirmatory)
         if pairs < needed:
             noun = "contrast" if confirmatory == 1 else "contrasts"
+            remedy = "Name variants in `controls` to compare them without a verdict"
+            if self.design.effects:
+                remedy = "Name fewer `effects`: the others are computed without a verdict"
             raise SettingError(
                 "seeds",
                 f"must be at least {needed} for {confirmatory} confirmatory {noun}, and are {pairs}: with these, the "
                 f"corrected p is at least {confirmatory * compute_smallest_p(pairs):.3g}, and never below {ALPHA:g}. "
-                "Name variants in `controls` to compare them without a verdict",
+                f"{remedy}",
             )
 
     def _require_variant(self, setting: str, name: str) -> None:
-        if name not in self.variants:
+        if name not in self.all_variants:
             raise SettingError(
-                setting, f"names {name!r}, which is not a variant; the variants are {', '.join(self.variants)}"
+                setting, f"names {name!r}, which is not a variant; the variants are {', '.join(self.all_variants)}"
             )

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pggan_kit.ablation.designs import list_design_notes
+from pggan_kit.ablation.estimators import MOST_PAIRS
 from pggan_kit.ablation.statistics import ALPHA, EXACT_UP_TO, POWER
 
 WIDTH = 140
@@ -26,14 +28,17 @@ def render_text(analysis: Mapping[str, Any]) -> str:
 
 
 def build_tables(analysis: Mapping[str, Any]) -> list[Table]:
-    """Return the tables of the variants, of the contrasts, and of the contrasts in other metrics if there are any."""
+    """Return the tables of variants, contrasts and estimates, and those of checks and other metrics if there are any."""
     quantity = analysis["metric"]
     if analysis["scale"] == "log":
         quantity = f"log {quantity}"
     tables = [
         _build_variant_table(analysis),
         _build_contrast_table(f"paired differences in {quantity}", analysis["contrasts"]),
+        _build_estimate_table(f"other estimates of the differences in {quantity}", analysis["contrasts"]),
     ]
+    if any("checks" in entry for entry in analysis["contrasts"]):
+        tables.append(_build_check_table(analysis["contrasts"]))
     if analysis["secondary"]:
         tables.append(_build_contrast_table("other metrics, not corrected for their number", analysis["secondary"]))
     return tables
@@ -60,7 +65,7 @@ def _build_contrast_table(title: str, entries: list[Mapping[str, Any]]) -> Table
     _align_right(table)
 
     for entry in entries:
-        name = f"{entry['variant']} - {entry['against']}"
+        name = entry["name"]
         equivalence = _format_p(entry.get("equivalence_holm", entry["equivalence"]))
         if entry["role"] == "secondary":
             name = f"{entry['metric']}: {name}"
@@ -86,6 +91,85 @@ def _build_contrast_table(title: str, entries: list[Mapping[str, Any]]) -> Table
     return table
 
 
+def _build_estimate_table(title: str, entries: list[Mapping[str, Any]]) -> Table:
+    table = Table(title=title)
+    headers = ("contrast", "role", "IQM [95 %]", "P(better), paired", "unpaired", "better / within / worse")
+    for header in headers:
+        table.add_column(header)
+    _align_right(table)
+    for entry in entries:
+        estimates = entry["estimates"]
+        posterior = estimates["posterior"]
+        shares = ""
+        if posterior is not None:
+            shares = " / ".join(f"{posterior[name]:.3f}" for name in ("better", "within", "worse"))
+        table.add_row(
+            entry["name"],
+            entry["role"],
+            _format_estimate(estimates["iqm"], "+.3f"),
+            _format_estimate(estimates["improvement"]["paired"], ".2f"),
+            _format_estimate(estimates["improvement"]["unpaired"], ".2f"),
+            shares,
+        )
+    return table
+
+
+def _build_check_table(entries: list[Mapping[str, Any]]) -> Table:
+    """Return a table of the confirmatory contrasts with other averages and metrics, below the verdict to agree with."""
+    table = Table(title="does the verdict depend on the average or the metric?")
+    for header in ("contrast", "metric", "average", "n", "mean [95 %]", "Holm", "TOST", "verdict", "agrees"):
+        table.add_column(header)
+    _align_right(table)
+    for entry in entries:
+        if "checks" not in entry:
+            continue
+        own = {"metric": entry["metric"], "average": None, "agrees": None, **entry}
+        for row in (own, *entry["checks"]):
+            agrees = entry["robustness"]
+            if row["agrees"] is not None:
+                agrees = "yes" if row["agrees"] else "NO"
+            table.add_row(
+                entry["name"],
+                row["metric"],
+                row["average"] or "the endpoint's",
+                str(row["n"]),
+                _format_mean(row),
+                _format_p(row["holm"]),
+                _format_p(row["equivalence_holm"]),
+                row["verdict"],
+                agrees,
+            )
+    return table
+
+
+def _describe_pairing(entry: Mapping[str, Any], margin: float) -> str:
+    """Return a sentence on what the pairing was worth, and on how many pairs a next plan would need."""
+    estimates = entry["estimates"]
+    clauses = []
+    saved = estimates["pairing_saved"]
+    if saved is not None:
+        verb = "cost" if round(saved, 2) < 0 else "saved"
+        clauses.append(f"pairing {verb} {abs(saved):.0%} of the trials")
+    spread = entry["sd"]
+    if spread is not None:
+        equivalence = _format_pairs(estimates["pairs_for_equivalence"])
+        difference = _format_pairs(estimates["pairs_for_difference"])
+        clauses.append(
+            f"at this spread, equivalence within +-{margin:g} takes {equivalence}, and a difference as large as the "
+            f"observed one {difference}"
+        )
+    return f"{entry['name']}, {entry['role']}: {'; '.join(clauses) or 'too few pairs for a spread'}."
+
+
+def _describe_censored(entry: Mapping[str, Any]) -> str:
+    """Return a sentence on the runs that never reached a quality."""
+    runs = ", ".join(f"{count} of {name}" for name, count in entry["censored"]["runs"].items())
+    text = f"{entry['metric']}, {entry['name']}: not reached by {runs}"
+    if entry["censored"]["logrank"] is not None:
+        text += f"; log-rank test (unpaired): p {_format_p(entry['censored']['logrank'])}"
+    return f"{text}."
+
+
 def list_notes(analysis: Mapping[str, Any]) -> list[str]:
     """Return lines that explain the columns, and those bootstrap intervals that the tables have no room for."""
     means = "means"
@@ -102,6 +186,7 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         flips += f", else {drawn[0]:,} drawn ones"
 
     notes = [
+        *list_design_notes(analysis["design"]),
         f"{analysis['metric']}: {means}; {analysis['direction']} is better; floor: the same metric between two halves "
         "of the real data.",
         f"mean [95 %]: mean of the pairs' {differences}",
@@ -112,13 +197,19 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         f"at {ALPHA:g} over the confirmatory contrasts.",
         "r: correlation between the runs of a pair. "
         "failed: runs that failed or gave no finite value, with McNemar's exact test.",
+        "IQM: interquartile mean, with a bootstrap interval over seeds. P(better): paired, the share of seeds with a better "
+        "value; unpaired, the share of all pairs of runs. better / within / worse: posterior probability that the mean is "
+        f"better than the margin, within +-{analysis['margin']:g}, or worse (Student's, reference prior).",
         f"revision: {', '.join(analysis['revisions'])}. hardware: {'; '.join(analysis['hardware'])}.",
     ]
     for entry in analysis["contrasts"]:
         if entry["bootstrap"]:
             low, high = entry["bootstrap"]
-            name = f"{entry['variant']} - {entry['against']}, {entry['role']}"
-            notes.append(f"bootstrap (BCa) of {name}: [{low:+.3f}, {high:+.3f}]")
+            name = entry["name"]
+            notes.append(f"bootstrap (BCa) of {name}, {entry['role']}: [{low:+.3f}, {high:+.3f}]")
+    notes += [_describe_pairing(entry, analysis["margin"]) for entry in analysis["contrasts"]]
+    every_entry = [*analysis["contrasts"], *analysis["secondary"]]
+    notes += [_describe_censored(entry) for entry in every_entry if "censored" in entry]
     return notes
 
 
@@ -135,6 +226,23 @@ def _format_mean(entry: Mapping[str, Any]) -> str:
         return f"{entry['mean']:+.3f}"
     low, high = entry["interval"]
     return f"{entry['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _format_estimate(estimate: Mapping[str, Any] | None, form: str) -> str:
+    """Return a value and its interval, where there are any."""
+    if estimate is None:
+        return "-"
+    text = format(estimate["value"], form)
+    if estimate["interval"] is not None:
+        low, high = estimate["interval"]
+        text += f" [{low:{form}}, {high:{form}}]"
+    return text
+
+
+def _format_pairs(pairs: int | None) -> str:
+    if pairs is None:
+        return f"more than {MOST_PAIRS:,} pairs"
+    return f"{pairs:,} pairs"
 
 
 def _format_number(value: float | None) -> str:

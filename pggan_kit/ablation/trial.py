@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation.endpoints import measure_endpoints
 from pggan_kit.ablation.plan import Plan
+from pggan_kit.ablation.robustness import name_average, name_value
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.api.evaluate import evaluate
+from pggan_kit.api.prepare import prepare_run
 from pggan_kit.api.train import resume, train
 from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError
 from pggan_kit.hookspecs import hookimpl
@@ -242,13 +245,42 @@ def _train_or_resume(folder: Path, config: Path, seed: int, plugins: Sequence[An
 
 
 def _evaluate_run(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:
-    """Return the rows of a run's evaluation.
+    """Return the rows of a run's evaluation: of its metrics, of further averages, and of the endpoints of its curves.
 
     Raises:
         ConfigError: The primary is not among them.
+        RunError: The run measured no curve at its ticks.
     """
     rows = evaluate(folder, bindings=plan.evaluation, plugins=plugins, average=plan.average)
+    rows += _evaluate_further_averages(plan, folder, plugins, rows)
+    if plan.curves:
+        prepared, files = prepare_run(folder, plugins, needs_data=False)
+        sizes = [stage.size for stage in prepared.resolve_schedule().stages]
+        rows += measure_endpoints(files, plan.curves, plan.quality, plan.quantities, sizes)
     metrics = [row["metric"] for row in rows]
     if plan.primary not in metrics:
         raise ConfigError(f"ablate.primary is {plan.primary!r}, and the evaluation gives {', '.join(metrics)}")
     return rows
+
+
+def _evaluate_further_averages(
+    plan: Plan, folder: Path, plugins: Sequence[RecordedFile], rows: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the rows of a run's evaluation with each further average, which their names name: `FID short`.
+
+    Args:
+        plan: The plan.
+        folder: The run's directory.
+        plugins: The plan's plugin files.
+        rows: Rows of the evaluation with the first average.
+    """
+    further_rows = []
+    for average in plan.averages:
+        own_rows = rows
+        if name_average(average) not in [row["average"] for row in rows]:
+            own_rows = evaluate(folder, bindings=plan.evaluation, plugins=plugins, average=average)
+        # Values of a run's stages have no average.
+        for row in own_rows:
+            if row["average"] is not None:
+                further_rows.append({**row, "metric": name_value(row["metric"], average)})
+    return further_rows

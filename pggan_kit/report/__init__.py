@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.errors import RunError, require_list
-from pggan_kit.report import ablation_sections, run_sections
-from pggan_kit.report.ablation_record import is_ablation, read_ablation
+from pggan_kit.report import ablation_estimates, ablation_sections, run_sections
+from pggan_kit.report.ablation_record import is_ablation, read_ablation, read_analysis
 from pggan_kit.report.coherence_section import coherence_section
 from pggan_kit.report.curves_section import curves_section
+from pggan_kit.report.factors_section import factors_section
 from pggan_kit.report.film import can_use_samples, make_film
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, render_page, require_libraries
@@ -196,6 +197,7 @@ def _state_lead(groups: Sequence[RunGroup]) -> str:
 
 def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
     ablation = read_ablation(folder)
+    analysis = read_analysis(ablation)
     shown = ablation.pick_one_of_each()
     pair = ablation.pick_contrasted_pair()
 
@@ -208,9 +210,14 @@ def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
         film = make_film(pair, [pictures[run.name] for run in pair])
 
     sections = [
-        ablation_sections.result_section(ablation),
+        ablation_sections.result_section(ablation, analysis["contrasts"]),
+        factors_section(ablation),
+        ablation_estimates.looks_section(analysis),
+        ablation_estimates.robustness_section(analysis),
+        ablation_estimates.estimates_section(ablation, analysis),
         run_sections.film_section(film, pair),
         ablation_sections.variants_section(shown, shown_pictures),
+        ablation_estimates.bands_section(ablation),
         ablation_sections.seeds_section(ablation),
         run_sections.reals_section(shown),
         run_sections.fades_section(shown, shown_pictures),

@@ -22,7 +22,7 @@ COLUMNS = ("variant", "seed", "stage", "images", "metric", "value", "failed", "r
 NUMBERS = ("equivalence", "smallest_effect", "correlation")
 """Entries of a contrast that the table shows beside the mean and its test."""
 
-CONTRAST_ENTRIES = {"variant", "against", "role", "n", "mean", "interval", "p", *NUMBERS}
+CONTRAST_ENTRIES = {"role", "n", "mean", "interval", "p", *NUMBERS}
 """Entries that each contrast of `analysis.json` has at least."""
 
 TABLE_CORNER = "┏"
@@ -116,9 +116,13 @@ class AblationRecord:
         return sum((name, seed) in self.runs for name in self.variants)
 
     def pick_contrasted_pair(self) -> list[RunRecord]:
-        """Return two runs of one seed and of the first contrast that has such; the second is the one compared with."""
+        """Return two runs of one seed and of the first contrast that has such; the second is the one compared with.
+
+        Where no two variants are compared alone, as with factors, they are of the first variant and another one.
+        """
         seeds = sorted({seed for _, seed in self.runs})
-        for variant, against in self.plan["contrasts"]:
+        first = self.variants[0]
+        for variant, against in self.plan["contrasts"] or [(name, first) for name in self.variants[1:]]:
             for seed in seeds:
                 if (variant, seed) in self.runs and (against, seed) in self.runs:
                     return [self.runs[variant, seed], self.runs[against, seed]]
@@ -213,27 +217,36 @@ def _read_runs(folder: Path, variants: Mapping[str, Any]) -> dict[tuple[str, int
     return runs
 
 
-def read_contrasts(ablation: AblationRecord) -> list[Mapping[str, Any]]:
-    """Return the contrasts of `analysis.json`; none before there is one.
+def read_analysis(ablation: AblationRecord) -> dict[str, Any]:
+    """Return the content of `analysis.json`; without a contrast before there is one.
 
     Raises:
         RunError: The file is damaged, or cannot be read.
     """
     path = ablation.folder / "analysis.json"
     try:
-        contrasts = json.loads(read_text(path))["contrasts"]
+        analysis = json.loads(read_text(path))
 
         # Entries are used without further checks.
-        for contrast in contrasts:
+        for contrast in analysis["contrasts"]:
             if not set(contrast) >= CONTRAST_ENTRIES:
                 raise ValueError("a contrast lacks an entry")
+            name_contrast(contrast)
     except FileNotFoundError:
-        return []
+        return {"contrasts": []}
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-    return list(contrasts)
+    return dict(analysis)
+
+
+def name_contrast(contrast: Mapping[str, Any]) -> str:
+    """Return a contrast's name for people."""
+    # The first published contrasts were pairs without a name.
+    if "name" in contrast:
+        return str(contrast["name"])
+    return f"{contrast['variant']} - {contrast['against']}"
 
 
 def parse_number(text: str) -> float | None:

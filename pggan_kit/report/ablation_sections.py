@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pggan_kit.report import plots
-from pggan_kit.report.ablation_record import AblationRecord, parse_number, read_contrasts
+from pggan_kit.report.ablation_record import AblationRecord, name_contrast, parse_number
 from pggan_kit.report.page import Block, Figure, Group, Section, Table, make_plot
 from pggan_kit.report.run_groups import is_metric, list_tags
 from pggan_kit.report.run_pictures import RunPictures
@@ -33,15 +33,18 @@ NOT_FAILED = ("", "0", "false", "no")
 """Values of a row's `failed` where the run did not fail."""
 
 
-def result_section(ablation: AblationRecord) -> Section:
+def result_section(ablation: AblationRecord, contrasts: Sequence[Mapping[str, Any]]) -> Section:
     """Return the answer in one sentence, the tables, and the plots of contrasts and of each seed's result.
 
     A note in `table.txt` stands before the answer: it may say that the answer is withdrawn.
+
+    Args:
+        ablation: The ablation.
+        contrasts: Contrasts of its `analysis.json`.
     """
     section = Section(f"Result: {ablation.primary}")
     if ablation.note:
         section.texts.append(ablation.note)
-    contrasts = read_contrasts(ablation)
     answer = state_answer(ablation, contrasts)
     if answer:
         section.texts.append(answer)
@@ -70,8 +73,8 @@ def state_answer(ablation: AblationRecord, contrasts: Sequence[Mapping[str, Any]
 
 def _state_verdict(contrast: Mapping[str, Any], endpoint: str) -> str:
     verdict = str(contrast["verdict"])
-    if verdict not in VERDICTS:
-        return f"{contrast['variant']} against {contrast['against']} in {endpoint}: {verdict}"
+    if verdict not in VERDICTS or "variant" not in contrast:
+        return f"{name_contrast(contrast)} in {endpoint}: {verdict}"
     return VERDICTS[verdict].format(variant=contrast["variant"], against=contrast["against"], endpoint=endpoint)
 
 
@@ -207,7 +210,8 @@ def _describe_ends(curves: Mapping[str, Sequence[Curve]]) -> str:
 def plan_section(ablation: AblationRecord) -> Section:
     """Return the plan."""
     plan = ablation.plan
-    contrasts = ", ".join(f"{variant} against {against}" for variant, against in plan["contrasts"])
+    pairs = [f"{variant} against {against}" for variant, against in plan["contrasts"]]
+    contrasts = ", ".join([*pairs, *plan.get("effects", ())])
     logarithm = ", in its logarithm" if ablation.logarithmic else ""
     text = (
         f"Contrasts: {contrasts}. Primary endpoint: {ablation.primary}. Margin of equivalence{logarithm}: "
@@ -275,8 +279,3 @@ def plot_contrasts(ablation: AblationRecord, contrasts: Sequence[Mapping[str, An
     alt = f"Chart of each {label}. {'; '.join(described)}."
     caption = f"Means with 95 % intervals; the gray area is the margin of equivalence, +-{margin:g}."
     return [make_plot("contrasts", plots.plot_intervals(intervals, margin, label), alt, caption)]
-
-
-def name_contrast(contrast: Mapping[str, Any]) -> str:
-    """Return a contrast's name for people."""
-    return f"{contrast['variant']} - {contrast['against']}"

@@ -12,6 +12,7 @@ from pggan_kit.report.run_record import Curve, RunRecord, StageRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
@@ -270,6 +271,130 @@ def plot_seeds(groups: Mapping[str, Sequence[Curve]], label: str, stages: Sequen
     return draw
 
 
+def plot_bands(summaries: Mapping[str, Summary], label: str, stages: Sequence[StageRecord] = ()) -> Draw:
+    """Return a function that plots the median and the band of each variant's runs.
+
+    Args:
+        summaries: Medians and bands, by variant.
+        label: Label of the y-axis.
+        stages: Stages to mark.
+    """
+    most = share_points(3 * len(summaries))
+
+    def draw(axes: Axes) -> None:
+        mark_stages(axes, stages)
+        for number, (name, summary) in enumerate(summaries.items()):
+            if summary.low:
+                x, low = thin_curve(summary.low, most)
+                _, high = thin_curve(summary.high, most)
+                axes.fill_between(x, low, high, color=pick_colour(number), alpha=0.18, linewidth=0)
+            x, y = thin_curve(summary.median, most)
+            axes.plot(x, y, color=pick_colour(number), linewidth=1.8, label=name)
+
+        if _all_positive(curve for summary in summaries.values() for curve in (summary.median, summary.low)):
+            set_log_scale(axes)
+        label_axes(axes, label)
+        add_legend(axes, least=1)
+
+    return draw
+
+
+def plot_profiles(profiles: Mapping[str, Any], label: str, log: bool) -> Draw:
+    """Return a function that plots performance profiles.
+
+    Args:
+        profiles: `thresholds`, and by variant `share`, `low` and `high` at each, as in `analysis.json`.
+        label: Label of the x-axis.
+        log: Whether the x-axis is logarithmic; thresholds of 0 and below are then left out.
+    """
+    kept = [place for place, value in enumerate(profiles["thresholds"]) if value > 0 or not log]
+    x = [profiles["thresholds"][place] for place in kept]
+
+    def draw(axes: Axes) -> None:
+        for number, (name, profile) in enumerate(profiles["variants"].items()):
+            low, share, high = ([profile[key][place] for place in kept] for key in ("low", "share", "high"))
+            axes.fill_between(x, low, high, step="mid", color=pick_colour(number), alpha=0.12, linewidth=0)
+            axes.step(x, share, where="mid", color=pick_colour(number), label=name)
+
+        # A profile rises to the left where low values are better; values grow to the right in either case.
+        if log:
+            axes.set_xscale("log")
+            format_log_axis(axes.xaxis)
+        axes.set_xlabel(label)
+        axes.set_ylabel("share of the runs")
+        axes.set_ylim(-0.02, 1.02)
+        add_legend(axes, least=1)
+
+    return draw
+
+
+def plot_looks(looks: Sequence[Mapping[str, Any]], label: str) -> Draw:
+    """Return a function that plots a contrast's statistic at each look, and the boundary that it has to reach.
+
+    Args:
+        looks: `pairs`, `statistic` and `boundary` (None: none) of each look, as in `analysis.json`.
+        label: Label of the y-axis.
+    """
+
+    def draw(axes: Axes) -> None:
+        bounded = [look for look in looks if look["boundary"] is not None]
+        axes.plot(
+            [look["pairs"] for look in bounded],
+            [look["boundary"] for look in bounded],
+            "v--",
+            color=OTHERS,
+            label="boundary",
+        )
+        axes.plot(
+            [look["pairs"] for look in looks],
+            [look["statistic"] for look in looks],
+            "o-",
+            color=pick_colour(0),
+            label="observed",
+        )
+        axes.set_xticks([look["pairs"] for look in looks])
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("pairs")
+        axes.set_ylabel(label)
+        add_legend(axes, least=1)
+
+    return draw
+
+
+def plot_interaction(
+    cells: Mapping[str, Mapping[str, tuple[float, float, float]]], across: str, label: str, log: bool
+) -> Draw:
+    """Return a function that plots means by two factors: lines that are not parallel show an interaction.
+
+    Args:
+        cells: Mean, lower and upper end of its bar, by the level of one factor (a line each), then by that of the
+            other factor.
+        across: Name of the factor on the x-axis.
+        label: Label of the y-axis.
+        log: Whether the y-axis is logarithmic; all values are then above 0.
+    """
+
+    def draw(axes: Axes) -> None:
+        levels = list(dict.fromkeys(level for own in cells.values() for level in own))
+        for number, (line, own) in enumerate(cells.items()):
+            # Lines stand beside each other, so that their bars can be told apart.
+            shift = 0.06 * (number - (len(cells) - 1) / 2)
+            x = [levels.index(level) + shift for level in own]
+            means, lows, highs = zip(*own.values(), strict=True)
+            axes.vlines(x, lows, highs, color=pick_colour(number), linewidth=0.9)
+            axes.plot(x, means, "o-", color=pick_colour(number), label=line)
+
+        if log:
+            set_log_scale(axes)
+        axes.set_xticks(range(len(levels)), levels)
+        axes.set_xlim(-0.5, len(levels) - 0.5)
+        axes.set_xlabel(across)
+        axes.set_ylabel(label)
+        add_legend(axes, least=1)
+
+    return draw
+
+
 def plot_pairs(values: Mapping[str, Mapping[int, float]], label: str, log: bool) -> Draw:
     """Return a function that plots one number for each variant and seed.
 
@@ -365,7 +490,13 @@ def plot_bars(groups: Mapping[str, Mapping[str, float]], label: str) -> Draw:
 
 
 def set_log_scale(axes: Axes) -> None:
-    """Make the y-axis logarithmic, with plain numbers, also between the powers of ten where there are few powers."""
+    """Make the y-axis logarithmic, with plain numbers."""
+    axes.set_yscale("log")
+    format_log_axis(axes.yaxis)
+
+
+def format_log_axis(axis: Axis) -> None:
+    """Write plain numbers at a logarithmic axis, also between the powers of ten where there are few powers."""
     from matplotlib.ticker import LogFormatter
 
     class PlainFormatter(LogFormatter):
@@ -374,9 +505,8 @@ def set_log_scale(axes: Axes) -> None:
         def __call__(self, x: float, pos: int | None = None) -> str:
             return f"{x:.3g}" if super().__call__(x, pos) else ""
 
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(PlainFormatter())
-    axes.yaxis.set_minor_formatter(PlainFormatter(minor_thresholds=(2, 0.5)))
+    axis.set_major_formatter(PlainFormatter())
+    axis.set_minor_formatter(PlainFormatter(minor_thresholds=(2, 0.5)))
 
 
 def mark_stages(axes: Axes, stages: Sequence[StageRecord]) -> None:

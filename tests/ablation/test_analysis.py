@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 from scipy import stats
 
 from pggan_kit.ablation import statistics as st
-from pggan_kit.ablation.analysis import add_verdicts, analyse_results
+from pggan_kit.ablation.analysis import add_verdicts, analyse_results, compare_variants
+from pggan_kit.ablation.contrasts import Contrast
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.table import render_text
 
@@ -74,9 +78,66 @@ def test_each_contrast_gets_its_answer() -> None:
     assert analysis["variants"]["a"] == {
         "trials": 10,
         "died": 0,
+        "censored": 0,
         "mean": pytest.approx(stats.gmean(np.exp(BASE))),
+        "iqm": analysis["variants"]["a"]["iqm"],
         "floor": 0.5,
     }
+    # The middle half of ten: without two at each end.
+    assert analysis["variants"]["a"]["iqm"]["value"] == pytest.approx(math.exp(np.sort(BASE)[2:8].mean()))
+
+
+def test_published_differences_are_computed_again_to_the_last_digit() -> None:
+    """Test it on the published comparison. Its drawn sign patterns were those of another version of scipy."""
+    folder = ROOT / "experiments" / "results" / "switch"
+    published = {entry["variant"]: entry for entry in json.loads((folder / "analysis.json").read_text())["contrasts"]}
+    results: dict[tuple[str, int], dict[str, Any]] = {}
+    with (folder / "results.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["metric"] == "FID":
+                trial = {"failed": None, "rows": [], "revision": "r", "hardware": "h"}
+                trial["rows"] = [{"metric": "FID", "value": float(row["value"]), "floor": None}]
+                results[row["variant"], int(row["seed"])] = trial
+    pairs = [["hard", "linear"], ["nudged", "linear"]]
+    names = ["linear", "hard", "nudged"]
+    kept = {key: result for key, result in results.items() if key[0] in names}
+    plan = make_plan(
+        variants={name: [] for name in names}, seeds=list(range(20)), contrasts=pairs, controls={"nudged": 6}
+    )
+    entries = analyse_results(plan, kept)["contrasts"]
+    assert [entry["name"] for entry in entries] == ["hard - linear", "nudged - linear"]
+    assert entries[1]["weights"] == {"nudged": 1.0, "linear": -1.0} and entries[1]["sign_flip"]["exact"]
+    for entry in entries:
+        same = ["against", "role", "seeds", "n", "failures", "correlation", "mean", "sd", "interval", "equivalence"]
+        same += ["bootstrap", "ranks"]
+        if entry["sign_flip"]["exact"]:
+            same += ["sign_flip", "p"]
+        old = published[entry["variant"]]
+        assert {key: entry[key] for key in same} == {key: old[key] for key in same}
+
+
+def test_an_interaction_is_a_difference_of_differences() -> None:
+    """Two factors whose effects add up but for 0.3, with a failed run on either side of one seed."""
+    weights = {"a": 1.0, "b": -1.0, "c": -1.0, "d": 1.0}
+    interaction = Contrast("switch:loss", weights, "confirmatory")
+    plan = make_plan(variants={name: [] for name in "abcd"})
+    spread = np.random.default_rng(3).normal(0, 0.01, (4, 10))
+    shifts = {"a": spread[0], "b": 0.5 + spread[1], "c": 0.2 + spread[2], "d": 1.0 + spread[3]}
+    entry = compare_variants(plan, make_results(shifts), interaction, "FID", SEEDS)
+    d = 0.3 + spread[0] - spread[1] - spread[2] + spread[3]
+    assert entry["mean"] == pytest.approx(d.mean()) and entry["sd"] == pytest.approx(d.std(ddof=1))
+    assert entry["interval"] == pytest.approx(list(stats.ttest_1samp(d, 0).confidence_interval()))
+    assert entry["p"] == 2 / 2**10 and entry["n"] == 10 and entry["failures"]["p"] == 1.0
+    assert entry["weights"] == weights and "variant" not in entry and "against" not in entry
+    sides = [2 * BASE + shifts[one] + shifts[other] for one, other in ("ad", "bc")]
+    assert entry["correlation"] == pytest.approx(np.corrcoef(*sides)[0, 1])
+
+    # Where runs failed, ranks decide; a seed whose failures cancel is compared by its other runs.
+    failed = make_results(shifts, {("a", 0), ("b", 1), ("a", 2), ("b", 2)})
+    entry = compare_variants(plan, failed, interaction, "FID", SEEDS)
+    by_hand = [math.inf, -math.inf, float((shifts["d"] - shifts["c"])[2]), *d[3:]]
+    assert entry["n"] == 7 and entry["p"] == st.run_sign_flip_test(st.rank_with_signs(by_hand)).p
+    assert (entry["failures"]["variant"], entry["failures"]["against"]) == (2, 2) and entry["smallest_effect"] is None
 
 
 def test_a_difference_below_the_margin_is_both() -> None:
@@ -132,7 +193,9 @@ def test_where_higher_is_better_a_run_without_a_value_ranks_lowest(lost: str) ->
     ranks = [-8.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
     assert b["ranks"]["p"] == b["p"] == st.run_sign_flip_test(ranks).p > 2 / 2**8
     assert (b["n"], b["scale"], b["direction"], b["failures"]["variant"]) == (7, "plain", "higher", 1)
-    assert analysis["variants"]["b"] == {"trials": 8, "died": 1, "mean": pytest.approx(0.85), "floor": None}
+    own = analysis["variants"]["b"]
+    assert (own["trials"], own["died"], own["mean"], own["floor"]) == (8, 1, pytest.approx(0.85), None)
+    assert own["iqm"] == {"value": pytest.approx((0.83 + 0.84 + 0.85 + 0.86) / 4), "interval": None}, "worst, and trimmed"
 
 
 def test_a_perfect_value_is_the_best_and_is_accepted() -> None:
@@ -219,3 +282,125 @@ def test_the_table_shows_every_statistic() -> None:
     ):
         assert words in shown, words
     assert all(line == line.rstrip() for line in shown.splitlines())
+
+
+def add_rows(results: dict[tuple[str, int], Any], metric: str, values: dict[str, Any], **more: Any) -> None:
+    """Add a value to each run of variants that did not fail, and further entries to its row."""
+    for name, own in values.items():
+        for seed, value in enumerate(own):
+            if not results[name, seed]["failed"]:
+                results[name, seed]["rows"].append({"metric": metric, "value": value, "floor": None, **more})
+
+
+TWO = {"variants": {"a": [], "b": []}, "contrasts": [["b", "a"]]}
+
+
+def test_estimates_stand_beside_the_mean() -> None:
+    results = make_results({"a": 0.0, "b": 0.3 + NOISE}, {("b", 3)})
+    analysis = analyse_results(make_plan(**TWO), results)
+    (b,) = analysis["contrasts"]
+    estimates = b["estimates"]
+    d = np.delete(0.3 + NOISE, 3)
+    assert estimates["iqm"]["value"] == pytest.approx(np.sort(d)[2:7].mean())
+    assert estimates["improvement"]["paired"]["value"] == 0.0, "the failed run is worse too"
+    posterior = stats.t(8, d.mean(), d.std(ddof=1) / 3)
+    assert estimates["posterior"]["worse"] == pytest.approx(posterior.sf(0.1)) and b["sign"] == 1
+    profile = analysis["profiles"]["variants"]["b"]["share"]
+    assert profile[0] == 0.9 and len(profile) == len(analysis["profiles"]["thresholds"]) == 19
+    (signed,) = analysis["secondary"]
+    assert signed["estimates"]["posterior"] is None, "the margin is the primary's"
+    shown = render_text(analysis)
+    saved = estimates["pairing_saved"]
+    assert f"b - a, confirmatory: pairing saved {saved:.0%} of the trials; at this spread, equivalence within" in shown
+    assert f"takes {estimates['pairs_for_equivalence']} pairs" in shown and "0.000 / 0.000 / 1.000" in shown
+
+
+def test_a_verdict_is_robust_where_each_average_and_metric_agrees() -> None:
+    """The average turned the sign of a published result: such a one is not robust."""
+    plan = make_plan(
+        **TWO, averages=["short", 0.05], confirm=["FID_b"],
+        quantities={name: {"direction": "lower", "scale": "log"} for name in ("FID", "FID_b", "signed")},
+    )  # fmt: skip
+    shifts = {
+        "FID short": 0.4, "FID width_0.05": 0.2, "FID_b": 0.3, "FID_b short": 0.3, "FID_b width_0.05": 0.3
+    }  # fmt: skip
+
+    def judge(**changes: float) -> Any:
+        results = make_results({"a": 0.0, "b": 0.3 + NOISE})
+        for metric, shift in {**shifts, **changes}.items():
+            add_rows(results, metric, {"a": np.exp(BASE).tolist(), "b": np.exp(BASE + shift + NOISE).tolist()})
+        analysis = analyse_results(plan, results)
+        assert {entry["metric"] for entry in analysis["secondary"]} == {"signed", "FID_b"}
+        return analysis
+
+    analysis = judge()
+    (b,) = analysis["contrasts"]
+    assert b["robustness"] == "robust"
+    assert [(row["metric"], row["average"], row["agrees"]) for row in b["checks"]] == [
+        ("FID", "short", True), ("FID", "width_0.05", True), ("FID_b", None, True), ("FID_b", "short", True),
+        ("FID_b", "width_0.05", True),
+    ]  # fmt: skip
+    assert b["checks"][0]["mean"] == pytest.approx((0.4 + NOISE).mean()) and "posterior" not in b["checks"][0]
+    assert analysis["secondary"][0]["estimates"]["posterior"] is not None, "a confirming metric has the margin"
+
+    for changes, wanted in {
+        ("FID short", -0.3): "depends on the average",
+        ("FID short", 0.0): "depends on the average",
+        ("FID_b", -0.3): "depends on the metric",
+        ("FID_b short", -0.3): "depends on the average and the metric",
+    }.items():
+        analysis = judge(**{changes[0]: changes[1]})
+        assert analysis["contrasts"][0]["robustness"] == wanted
+        assert analysis["contrasts"][0]["verdict"] == "different", "the verdict is the plan's"
+        shown = " ".join(render_text(analysis).split())
+        assert wanted in shown and "NO" in shown
+    assert "checks" not in analyse_results(make_plan(**TWO), make_results({"a": 0.0, "b": 0.0}))["contrasts"][0]
+
+
+def test_verdicts_without_a_difference_agree_whatever_their_signs() -> None:
+    plan = make_plan(**TWO, averages=["short"])
+    results = make_results({"a": 0.0, "b": NOISE / 4})
+    add_rows(results, "FID short", {"a": np.exp(BASE).tolist(), "b": np.exp(BASE - NOISE / 4).tolist()})
+    (b,) = analyse_results(plan, results)["contrasts"]
+    assert b["verdict"] == "equivalent" and b["robustness"] == "robust" and b["sign"] == -b["checks"][0]["sign"] != 0
+    for result in results.values():
+        for row in result["rows"]:
+            row["value"] = None
+    (b,) = analyse_results(plan, results)["contrasts"]
+    assert (b["verdict"], b["robustness"]) == ("undecided", "undecided throughout")
+
+
+def test_a_failed_run_turns_the_side_of_a_check_as_ranks_do() -> None:
+    """The mean of those that are left is better, and the ranks say worse."""
+    plan = make_plan(**TWO, averages=["short"])
+    results = make_results({"a": 0.0, "b": 0.3 + NOISE})
+    values = np.exp(BASE - 0.1).tolist()
+    values[:9] = [None] * 9
+    add_rows(results, "FID short", {"a": np.exp(BASE).tolist(), "b": values})
+    (b,) = analyse_results(plan, results)["contrasts"]
+    (check,) = b["checks"]
+    assert check["mean"] < 0 and check["sign"] == 1 and check["agrees"] and check["verdict"] == "different"
+
+
+def test_a_quality_that_is_never_reached_is_censored_and_no_failure() -> None:
+    quantity = {"direction": "lower", "scale": "log"}
+    plan = make_plan(**TWO, primary="images_to_FID_2", quantities={"images_to_FID_2": quantity})
+    results = make_results({"a": 0.0, "b": 0.0}, {("b", 9)})
+    for result in results.values():
+        result["rows"].clear()
+    times = {"a": [100.0 + seed for seed in SEEDS], "b": [120.0 + 2 * seed for seed in SEEDS]}
+    add_rows(results, "images_to_FID_2", times, censored=None)
+    results["b", 0]["rows"][0].update(value=None, censored=500)
+    analysis = analyse_results(plan, results)
+    (b,) = analysis["contrasts"]
+    assert b["failures"]["variant"] == 1 and b["censored"]["runs"] == {"b": 1, "a": 0} and b["n"] == 8
+    logs = np.log(times["b"]) - np.log(times["a"])
+    logs[[0, 9]] = math.inf
+    assert b["p"] == st.run_sign_flip_test(st.rank_with_signs(logs.tolist())).p == 2 / 2**10
+    reached = stats.CensoredData(uncensored=times["b"][1:9], right=[500, 500])
+    assert b["censored"]["logrank"] == pytest.approx(stats.logrank(reached, times["a"]).pvalue)
+    own = analysis["variants"]["b"]
+    assert (own["died"], own["censored"], own["mean"]) == (1, 1, None)
+    assert own["iqm"]["value"] == pytest.approx(stats.gmean(times["b"][3:9])), "the two rank worst"
+    assert analysis["variants"]["a"]["mean"] == pytest.approx(stats.gmean(times["a"]))
+    assert "images_to_FID_2, b - a: not reached by 1 of b, 0 of a; log-rank test (unpaired): p" in render_text(analysis)

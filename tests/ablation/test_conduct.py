@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import threading
@@ -120,6 +121,53 @@ def test_the_endpoint_may_name_its_average(ablate: Ablate) -> None:
         others = {name: evaluate(run, bindings=bindings, plugins=PLUGINS, average=name) for name in ("copy", None)}
         assert rows == others["copy"] != others[None]
     assert plans.load_plan(Path("out")).average == "copy"
+
+
+SEVERAL = (
+    "ablate.bindings = ['train.averages = [@averages.HalfLife(), @averages.Copy(), @averages.PowerFunction()]', "
+    "'train.metrics = [@metrics.Gap()]', 'evaluation.count = 4']"
+)
+
+
+def test_further_averages_and_curves_are_part_of_the_results(ablate: Ablate) -> None:
+    """Curves have the ticks of the trunk too."""
+    bindings = [SEVERAL, "ablate.seeds = (0,)", "ablate.averages = ['copy', 0.1]"]
+    bindings += ["ablate.curves = ['gap', 'signed']", "ablate.quality = {'gap': 1e-9}", "ablate.confirm = ['gap_area']"]
+    with pytest.raises(ConfigError, match=r"averages has no use for ablate\.confirm, 'gap_area': it is no value of the"):
+        ablate(*bindings)
+    analysis = ablate(*bindings[:-1])
+    (entry,) = analysis["contrasts"]
+    checks = [("gap", "copy"), ("gap", "width_0.1")]
+    assert [(check["metric"], check["average"]) for check in entry["checks"]] == checks
+    for variant in ("linear", "hard"):
+        run = f"out/runs/{variant}/0"
+        rows = {row["metric"]: row for row in json.loads(Path(run, "result.json").read_text())["rows"]}
+        bindings = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 4"]
+        for average in ("copy", 0.1):
+            name = "copy" if average == "copy" else "width_0.1"
+            (gap, signed) = evaluate(run, bindings=bindings, plugins=PLUGINS, average=average)
+            assert rows[f"gap {name}"] == {**gap, "metric": f"gap {name}"} and gap["average"] == name
+            assert rows[f"signed {name}"]["value"] == signed["value"] != rows["signed"]["value"]
+
+        # The values of all ticks: of the trunk's stage, and of the run's.
+        lines = [*Path("out/trunks/0/stats.jsonl").open(), *Path(run, "stats.jsonl").open()]
+        ticks = {tick["images"]: tick for tick in map(json.loads, lines)}
+        assert sorted(ticks) == [8, 16, 24, 32, 40]
+        assert rows["signed_area_4x4"]["value"] == pytest.approx(ticks[8]["Metrics/signed"])
+        assert rows["signed_area_4x4"]["images"] == 8 and rows["signed_area"]["images"] == 40
+        second = [ticks[images]["Metrics/gap"] for images in (16, 24)]
+        assert rows["gap_area_8x8"]["value"] == pytest.approx((second[0] ** 3 * second[1]) ** (1 / 4))
+        assert rows["images_to_gap_1e-09"]["value"] is None and rows["images_to_gap_1e-09"]["censored"] == 40
+
+    written = {(row["variant"], row["metric"]): row["value"] for row in read_rows()}
+    assert written["hard", "gap copy"] != written["hard", "gap"] and written["hard", "images_to_gap_1e-09"] == ""
+    quantities = plans.load_plan(Path("out")).quantities
+    assert quantities["gap_area_16x16"] == {"direction": "lower", "scale": "log"}
+    assert {entry["metric"] for entry in analysis["secondary"]} == {
+        *(f"{name}_area{size}" for name in ("gap", "signed") for size in ("", "_4x4", "_8x8", "_16x16")),
+        "images_to_gap_1e-09",
+        "signed",
+    }
 
 
 def evaluate_run(run: str) -> dict[str, float]:
@@ -516,9 +564,11 @@ def test_a_dry_run_shows_trials_cost_and_the_detectable_difference(ablate: Ablat
     """As a table, and the same for programs."""
     options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
     options += ["--dry-run", "-b", f"ablate.seeds = {tuple(range(8))}"]
+    options += ["-b", SEVERAL, "-b", "ablate.averages = ['copy', 0.1]"]
     shown = cli("ablate", "switch.gin", *options, "--json")
     cost = json.loads(shown.stdout)
     rows = cost.pop("trials")
+    (contrast,) = cost.pop("contrasts")
     assert [(row["trial"], row["role"], row["seeds"], row["from"], row["images"]) for row in rows] == [
         ("trunk", "trunk", 8, None, 8),
         ("linear", "variant", 8, 0, 32),
@@ -527,11 +577,25 @@ def test_a_dry_run_shows_trials_cost_and_the_detectable_difference(ablate: Ablat
     assert all(row["hours"] > 0 and row["teraflops"] > 0 for row in rows)
     deviations = st.find_detectable_mean(8)
     assert deviations is not None
-    assert cost == {"pairs": 8, "confirmatory": 1, "detectable": deviations}
+    assert cost == {"pairs": 8, "confirmatory": 1, "detectable": deviations, "design": {}}
+    assert contrast == {
+        "name": "hard - linear",
+        "role": "confirmatory",
+        "weights": {"hard": 1.0, "linear": -1.0},
+        "pairs": 8,
+        "detectable": deviations,
+        "detectable_in_runs": pytest.approx(deviations * 2**0.5),
+    }
+
+    # The metrics at ticks, and in the end with three averages.
+    assert [row["tick_evaluations"] for row in rows] == [1, 4, 4]
+    assert [row["evaluation_images"] for row in rows] == [4, (4 + 3) * 4, (4 + 3) * 4]
 
     table = " ".join(cli("ablate", "switch.gin", *options).stdout.split())
-    assert "trunk@0" in table and "24 trials" in table
+    assert "trunk@0" in table and "24 trials" in table and "of which metrics of images take" in table
+    assert re.search(r"hard [^0-9]*variant [^0-9]*8 .*trunk@0 [^0-9]*32 .* 28 ", table)
     assert f"8 pairs, 1 confirmatory contrast: sign flips detect a mean of {deviations:.2g} standard" in table
+    assert f"hard - linear confirmatory 8 2 {deviations:.2g}" in " ".join(table.replace("│", " ").split())
     assert not Path("out").exists() and not Path("runs").exists()
 
 
@@ -644,6 +708,22 @@ WRONG = {
     "ablate.average = 'half_live'": r"ablate\.average is 'half_live', and variant linear has half_life$",
     "ablate.average = 0.05": r"ablate\.average is the width 0\.05, and variant linear has no power functions, of which",
     "ablate.average = 0.4": r"ablate\.average must be in \(0, 0\.288\], or a name, and is 0\.4",
+    "ablate.averages = ['copy']": r"ablate\.averages is 'copy', and variant linear has half_life$",
+    "ablate.averages = ['half_life']": r"ablate\.averages holds half_life, which is the first of variant linear: without",
+    "ablate.averages = [0.05]": r"ablate\.averages is the width 0\.05, and variant linear has no power functions",
+    "ablate.averages = [0.4]": r"ablate\.averages must be in \(0, 0\.288\], or a name, and is 0\.4",
+    "ablate.averages = [0.05, 0.050]": r"ablate\.averages must name each once, not width_0\.05, width_0\.05",
+    "ablate.averages = 'copy'": r"ablate\.averages must be a list",
+    "ablate.confirm = ['gapp']": r"ablate\.confirm is 'gapp', and the metrics at 16x16 give gap, signed: bind",
+    "ablate.confirm = ['gap']": r"ablate\.confirm holds the primary, gap, which cannot confirm itself",
+    "ablate.confirm = ['signed']": r"ablate\.confirm is 'signed', which is compared on the scale 'plain', and the primary",
+    "ablate.confirm = ['signed', 'signed']": r"ablate\.confirm must name each once, not signed, signed",
+    "ablate.confirm = 3": r"ablate\.confirm must be a list",
+    "ablate.curves = ['gap']": r"ablate\.curves names 'gap', and variant linear measures nothing at its ticks: bind train",
+    "ablate.curves = ['gap', 'gap']": r"ablate\.curves must name each once, not gap, gap",
+    "ablate.curves = 3": r"ablate\.curves must be a list",
+    "ablate.quality = {'gap': 1}": r"ablate\.quality names 'gap', which is no curve: add it to ablate\.curves",
+    "ablate.quality = {'gap': 'low'}": r"ablate\.quality must be a dict",
     "ablate.average = [1]": r"ablate\.average must be a string or a number",
     "ablate.bindings = ['train.loss = @losses.Hing()']": r"all variants of .*did you mean losses\.Hinge",
     "ablate.bindings = ['train.seed = 3']": r"^error: the bindings of all variants hold train\.seed; bind",
@@ -662,6 +742,19 @@ def test_wrong_input_is_refused(
 ) -> None:
     options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
     refused(cli("ablate", "switch.gin", "-b", binding, *options), WRONG[binding])
+
+
+def test_a_curve_may_be_the_primary_where_it_means_something(ablate: Ablate) -> None:
+    of_curve = ["ablate.curves = ['gap']", "ablate.primary = 'gap_area_16x16'", "ablate.confirm = ['gap_area']"]
+    plan, _ = plans.read_plan("switch.gin", [SEVERAL, *of_curve], PLUGINS)
+    assert plan.get_quantity(plan.primary) == {"direction": "lower", "scale": "log"} and plan.confirm == ["gap_area"]
+    for bindings, complaint in {
+        ("ablate.curves = ['gap']", "ablate.quality = {'gap': 0}"): r"quality of gap must be above 0, where gap has a log",
+        ("ablate.average = 'copy'", "ablate.averages = ['copy']"): r"averages holds copy, with which ablate\.average eval",
+        ("ablate.curves = ['gap']", "ablate.averages = ['copy']", "ablate.primary = 'gap_area'"): r"averages has no use",
+    }.items():
+        with pytest.raises(ConfigError, match=complaint):
+            plans.read_plan("switch.gin", [SEVERAL, *bindings], PLUGINS)
 
 
 LAUNCHER = {

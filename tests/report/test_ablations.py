@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import re
 import shutil
 from collections.abc import Callable
@@ -13,57 +11,13 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from helpers.ablation_folders import COLUMNS, CONTRAST, VALUES, write_results
 from helpers.paths import ROOT
 from helpers.reporting import Page, train_pair
 
 from pggan_kit.report import write_report
-from pggan_kit.report.ablation_record import read_ablation, read_contrasts
+from pggan_kit.report.ablation_record import read_ablation, read_analysis
 from pggan_kit.report.ablation_sections import seeds_section, state_answer, tabulate_variants
-
-VALUES = {("soft", 0): 4.0, ("soft", 1): 9.0, ("hard", 0): 8.0, ("hard", 1): 18.0}
-COLUMNS = ("variant", "seed", "stage", "images", "metric", "value", "failed", "revision", "hardware", "exploratory")
-CONTRAST = {
-    "variant": "hard",
-    "against": "soft",
-    "role": "confirmatory",
-    "n": 2,
-    "mean": math.log(2),
-    "interval": [0.5, 0.9],
-    "p": 0.5,
-    "holm": 0.5,
-    "equivalence": 0.75,
-    "smallest_effect": 1.25,
-    "correlation": None,
-    "verdict": "undecided",
-}
-
-
-def write_results(folder: Path, more: tuple[tuple[Any, ...], ...] = ()) -> None:
-    """Write plan, results, analysis and table; the runs are not needed.
-
-    Args:
-        folder: The ablation's folder.
-        more: Further rows of the results.
-    """
-    plan = {
-        "name": "switch",
-        "variants": {"soft": ["train.seed = 0"], "hard": ["train.switch = @switches.Hard()"]},
-        "seeds": [0, 1],
-        "controls": {},
-        "contrasts": [["hard", "soft"]],
-        "primary": "FID",
-        "margin": 0.1,
-    }
-    (folder / "plan.json").write_text(json.dumps(plan))
-    with (folder / "results.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for (variant, seed), value in VALUES.items():
-            writer.writerow([variant, seed, 2, 40, "FID", value, 0, "abc", "a CPU", 0])
-            writer.writerow([variant, seed, 2, 40, "FID_floor", 1.0, 0, "abc", "a CPU", 0])
-        writer.writerows(more)
-    (folder / "table.txt").write_text("hard - soft  +0.693  undecided <&>\n")
-    (folder / "analysis.json").write_text(json.dumps({"contrasts": [CONTRAST]}))
 
 
 @pytest.fixture
@@ -183,7 +137,7 @@ def test_a_withdrawn_answer_stands_below_its_note(results: Path) -> None:
 def test_no_analysis_is_no_contrast(results: Path) -> None:
     (results / "analysis.json").unlink()
     ablation = read_ablation(results)
-    assert read_contrasts(ablation) == []
+    assert read_analysis(ablation)["contrasts"] == []
     assert state_answer(ablation, []) == ""
 
 
@@ -203,7 +157,7 @@ def test_the_answer_stands_first_in_one_sentence(results: Path) -> None:
     [
         ({"verdict": "equivalent", "interval": None}, "Answer: hard is equivalent to soft in FID."),
         ({"verdict": "different", "interval": None}, "Answer: hard differs from soft in FID."),
-        ({"verdict": "unclear", "mean": None, "interval": None}, "Answer: hard against soft in FID: unclear."),
+        ({"verdict": "unclear", "mean": None, "interval": None}, "Answer: hard - soft in FID: unclear."),
         ({"role": "control"}, ""),
     ],
 )
