@@ -85,7 +85,7 @@ def read_ticks(files: RunDirectory, name: str) -> list[Tick]:
         raise RunError(f"{missing[0]}; a curve over the whole run needs them: put that run back")
 
     # The last row of a tick counts.
-    rows: dict[int, Mapping[str, Any]] = {}
+    rows: dict[int, dict[str, Any]] = {}
     for directory, end in lineage:
         for row in directory.stats():
             if not isinstance(row.get("Progress/stage"), (int, float)):

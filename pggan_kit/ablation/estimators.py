@@ -1,9 +1,9 @@
 """Estimate what a mean and its interval do not show: robust means, how often a variant is better, and what comes next.
 
 Values are on the scale of the metric; a run without a value has an infinite one, the worst. scipy does the
-distributions. Interquartile means, probabilities of improvement between unpaired runs, and performance profiles are those
-of Agarwal et al. 2021 (arXiv:2108.13264); the posterior with a region of practical equivalence is that of Benavoli et
-al. 2017 (arXiv:1606.04316) for independent pairs.
+distributions. Interquartile means, probabilities of improvement between unpaired runs, and performance profiles are
+those of Agarwal et al. 2021 (arXiv:2108.13264); the posterior with a region of practical equivalence is that of
+Benavoli et al. 2017 (arXiv:1606.04316) for independent pairs.
 """
 
 from __future__ import annotations
@@ -132,9 +132,7 @@ def compute_paired_improvement(d: Sequence[float], direction: str) -> dict[str, 
     return {"value": (better + ties / 2) / len(d), "interval": [float(low), float(high)]}
 
 
-def compute_unpaired_improvement(
-    own: Sequence[float], other: Sequence[float], direction: str
-) -> dict[str, Any] | None:
+def compute_unpaired_improvement(own: Sequence[float], other: Sequence[float], direction: str) -> dict[str, Any] | None:
     """Return the probability that a run of one variant is better than any run of another: Mann and Whitney's U / n^2.
 
     Args:

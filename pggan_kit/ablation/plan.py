@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pggan_kit.ablation.answers import complete_quantities, find_endpoints, require_answers, require_averages
 from pggan_kit.ablation.contrasts import Contrast, find_role, make_pair
-from pggan_kit.ablation.endpoints import list_endpoint_quantities
 from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.ablation.settings import TRUNK, Ablation
 from pggan_kit.api.prepare import Prepared, prepare
@@ -27,7 +27,6 @@ from pggan_kit.config.builder import BuiltConfig, build_from_config
 from pggan_kit.config.gin_files import OVERRIDE, Config
 from pggan_kit.errors import ConfigError, PluginError, RunError, UserError, require_list
 from pggan_kit.experiment import Experiment
-from pggan_kit.growth.averages import PowerAverage, list_names
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.plugin_host.plugin_files import RecordedFile, locate_plugin_file
 from pggan_kit.runs.generators import count_classes
@@ -240,8 +239,8 @@ def read_plan(
 
     # What the comparison needs is checked now, and not after hours of training.
     _require_different(settings, experiments)
-    _require_averages(settings, experiments)
-    quantities = _find_quantities(settings, base, variants, files, _find_endpoints(settings, experiments))
+    require_averages(settings, experiments)
+    quantities = _find_quantities(settings, base, variants, files, find_endpoints(settings, experiments))
     branch, shared = _find_trunk(experiments)
     plan = Plan(
         name=Path(file).stem,
@@ -363,58 +362,6 @@ def _find_fault(base: Path, bindings: Sequence[str], plugins: Sequence[RecordedF
     return None
 
 
-def _require_averages(settings: Ablation, experiments: Mapping[str, Prepared]) -> None:
-    """Check that each variant has the averages that are evaluated, or power functions of which they can be made.
-
-    Raises:
-        ConfigError: A variant has not; the message names it. Or an average is evaluated twice.
-    """
-    given = [("average", settings.average), *(("averages", average) for average in settings.averages)]
-    for variant, prepared in experiments.items():
-        averages = prepared.built.experiment.averages
-        names = list_names(averages)
-        has_power_functions = any(isinstance(each, PowerAverage) for each in averages)
-        for setting, average in given:
-            if isinstance(average, str) and average not in names:
-                raise ConfigError(f"ablate.{setting} is {average!r}, and variant {variant} has {', '.join(names)}")
-            if isinstance(average, (int, float)) and not has_power_functions:
-                raise ConfigError(
-                    f"ablate.{setting} is the width {average:g}, and variant {variant} has no power functions, of "
-                    "which it could be made: add @averages.PowerFunction() to train.averages"
-                )
-        if settings.average is None and names[0] in settings.averages:
-            raise ConfigError(
-                f"ablate.averages holds {names[0]}, which is the first of variant {variant}: without ablate.average, "
-                "this is the one that it is evaluated with anyway"
-            )
-
-
-def _find_endpoints(settings: Ablation, experiments: Mapping[str, Prepared]) -> dict[str, dict[str, str]]:
-    """Return `direction` and `scale` of the endpoints of curves.
-
-    Raises:
-        ConfigError: A variant does not measure such a value at its ticks, or no curve can reach a quality.
-    """
-    stated: dict[str, dict[str, str]] = {}
-    sizes: dict[str, None] = {}
-    for variant, prepared in experiments.items():
-        quantities = prepared.built.experiment.list_quantities()
-        for name in settings.curves:
-            if name not in quantities:
-                raise ConfigError(
-                    f"ablate.curves names {name!r}, and variant {variant} measures {', '.join(quantities) or 'nothing'} "
-                    "at its ticks: bind train.metrics in ablate.bindings"
-                )
-            stated[name] = {"direction": quantities[name].direction, "scale": quantities[name].scale}
-        # A stage without images has no curve.
-        sizes |= {stage.size: None for stage in prepared.schedule().stages if stage.budget > 0}
-
-    for name, quality in settings.quality.items():
-        if stated[name]["scale"] == "log" and quality <= 0:
-            raise ConfigError(f"ablate.quality of {name} must be above 0, where {name} has a logarithm, not {quality:g}")
-    return list_endpoint_quantities(settings.curves, settings.quality, stated, sizes)
-
-
 def _find_quantities(
     settings: Ablation,
     base: Path,
@@ -459,19 +406,7 @@ def _find_quantities(
                     of_images += metric.compare(descriptions[:8], descriptions[8:])
             elif isinstance(metric, RunMetric):
                 of_runs += metric.measure_run(ends)
-    names = [*of_images, *of_runs, *endpoints]
-    answering = [("primary", settings.primary), *(("confirm", name) for name in settings.confirm)]
-    for setting, name in answering:
-        if name not in names:
-            raise ConfigError(
-                f"ablate.{setting} is {name!r}, and the metrics at {stage.size} give {', '.join(names) or 'nothing'}: "
-                "bind train.metrics in ablate.evaluation"
-            )
-        if settings.averages and name not in of_images:
-            raise ConfigError(
-                f"ablate.averages has no use for ablate.{setting}, {name!r}: it is no value of the last generator "
-                "alone, whose average can be chosen"
-            )
+    require_answers(settings, stage.size, of_images, [*of_runs, *endpoints])
 
     # The analysis compares values by what their metrics state of them.
     quantities: dict[str, dict[str, str]] = {}
@@ -480,26 +415,7 @@ def _find_quantities(
             if name in quantities:
                 raise ConfigError(f"ablate.evaluation: two metrics give a value {name}; give one of them a `suffix`")
             quantities[name] = {"direction": quantity.direction, "scale": quantity.scale}
-    for name, stated in endpoints.items():
-        if name in quantities:
-            raise ConfigError(f"ablate.curves: a metric of ablate.evaluation gives {name} too; give it a `suffix`")
-        quantities[name] = stated
-
-    scales = {}
-    for setting, name in answering:
-        quantity = find_quantity(quantities, name)
-        if quantity is None:
-            raise ConfigError(
-                f"ablate.{setting} is {name!r}, and its metric states no direction and scale for it: add it to the "
-                "metric's `quantities`"
-            )
-        scales[name] = quantity["scale"]
-        if scales[name] != scales[settings.primary]:
-            raise ConfigError(
-                f"ablate.confirm is {name!r}, which is compared on the scale {scales[name]!r}, and the primary, "
-                f"{settings.primary}, on {scales[settings.primary]!r}: a margin cannot hold for both"
-            )
-    return quantities
+    return complete_quantities(settings, quantities, endpoints)
 
 
 def _draw_noise(stage: Stage, count: int) -> Tensor:

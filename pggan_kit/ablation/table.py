@@ -28,7 +28,7 @@ def render_text(analysis: Mapping[str, Any]) -> str:
 
 
 def build_tables(analysis: Mapping[str, Any]) -> list[Table]:
-    """Return the tables of variants, contrasts and estimates, and those of checks and other metrics if there are any."""
+    """Return the tables of variants, contrasts and estimates, and of checks and other metrics if there are any."""
     quantity = analysis["metric"]
     if analysis["scale"] == "log":
         quantity = f"log {quantity}"
@@ -197,9 +197,10 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         f"at {ALPHA:g} over the confirmatory contrasts.",
         "r: correlation between the runs of a pair. "
         "failed: runs that failed or gave no finite value, with McNemar's exact test.",
-        "IQM: interquartile mean, with a bootstrap interval over seeds. P(better): paired, the share of seeds with a better "
-        "value; unpaired, the share of all pairs of runs. better / within / worse: posterior probability that the mean is "
-        f"better than the margin, within +-{analysis['margin']:g}, or worse (Student's, reference prior).",
+        "IQM: interquartile mean, with a bootstrap interval over seeds. P(better): the share of seeds with a better "
+        "value (paired), and of all pairs of runs (unpaired).",
+        "better / within / worse: posterior probability that the mean is better than the margin, within "
+        f"+-{analysis['margin']:g}, or worse (Student's, reference prior).",
         f"revision: {', '.join(analysis['revisions'])}. hardware: {'; '.join(analysis['hardware'])}.",
     ]
     for entry in analysis["contrasts"]:

@@ -133,7 +133,7 @@ def test_further_averages_and_curves_are_part_of_the_results(ablate: Ablate) -> 
     """Curves have the ticks of the trunk too."""
     bindings = [SEVERAL, "ablate.seeds = (0,)", "ablate.averages = ['copy', 0.1]"]
     bindings += ["ablate.curves = ['gap', 'signed']", "ablate.quality = {'gap': 1e-9}", "ablate.confirm = ['gap_area']"]
-    with pytest.raises(ConfigError, match=r"averages has no use for ablate\.confirm, 'gap_area': it is no value of the"):
+    with pytest.raises(ConfigError, match=r"averages has no use for ablate\.confirm, 'gap_area': it is no value"):
         ablate(*bindings)
     analysis = ablate(*bindings[:-1])
     (entry,) = analysis["contrasts"]
@@ -150,8 +150,8 @@ def test_further_averages_and_curves_are_part_of_the_results(ablate: Ablate) -> 
             assert rows[f"signed {name}"]["value"] == signed["value"] != rows["signed"]["value"]
 
         # The values of all ticks: of the trunk's stage, and of the run's.
-        lines = [*Path("out/trunks/0/stats.jsonl").open(), *Path(run, "stats.jsonl").open()]
-        ticks = {tick["images"]: tick for tick in map(json.loads, lines)}
+        lines = Path("out/trunks/0/stats.jsonl").read_text() + Path(run, "stats.jsonl").read_text()
+        ticks = {tick["images"]: tick for tick in map(json.loads, lines.splitlines())}
         assert sorted(ticks) == [8, 16, 24, 32, 40]
         assert rows["signed_area_4x4"]["value"] == pytest.approx(ticks[8]["Metrics/signed"])
         assert rows["signed_area_4x4"]["images"] == 8 and rows["signed_area"]["images"] == 40
@@ -709,17 +709,17 @@ WRONG = {
     "ablate.average = 0.05": r"ablate\.average is the width 0\.05, and variant linear has no power functions, of which",
     "ablate.average = 0.4": r"ablate\.average must be in \(0, 0\.288\], or a name, and is 0\.4",
     "ablate.averages = ['copy']": r"ablate\.averages is 'copy', and variant linear has half_life$",
-    "ablate.averages = ['half_life']": r"ablate\.averages holds half_life, which is the first of variant linear: without",
+    "ablate.averages = ['half_life']": r"ablate\.averages holds half_life, which is the first of variant linear",
     "ablate.averages = [0.05]": r"ablate\.averages is the width 0\.05, and variant linear has no power functions",
     "ablate.averages = [0.4]": r"ablate\.averages must be in \(0, 0\.288\], or a name, and is 0\.4",
     "ablate.averages = [0.05, 0.050]": r"ablate\.averages must name each once, not width_0\.05, width_0\.05",
     "ablate.averages = 'copy'": r"ablate\.averages must be a list",
     "ablate.confirm = ['gapp']": r"ablate\.confirm is 'gapp', and the metrics at 16x16 give gap, signed: bind",
     "ablate.confirm = ['gap']": r"ablate\.confirm holds the primary, gap, which cannot confirm itself",
-    "ablate.confirm = ['signed']": r"ablate\.confirm is 'signed', which is compared on the scale 'plain', and the primary",
+    "ablate.confirm = ['signed']": r"ablate\.confirm is 'signed', which is compared on the scale 'plain', and the",
     "ablate.confirm = ['signed', 'signed']": r"ablate\.confirm must name each once, not signed, signed",
     "ablate.confirm = 3": r"ablate\.confirm must be a list",
-    "ablate.curves = ['gap']": r"ablate\.curves names 'gap', and variant linear measures nothing at its ticks: bind train",
+    "ablate.curves = ['gap']": r"ablate\.curves names 'gap', and variant linear measures nothing at its ticks",
     "ablate.curves = ['gap', 'gap']": r"ablate\.curves must name each once, not gap, gap",
     "ablate.curves = 3": r"ablate\.curves must be a list",
     "ablate.quality = {'gap': 1}": r"ablate\.quality names 'gap', which is no curve: add it to ablate\.curves",
@@ -748,10 +748,12 @@ def test_a_curve_may_be_the_primary_where_it_means_something(ablate: Ablate) -> 
     of_curve = ["ablate.curves = ['gap']", "ablate.primary = 'gap_area_16x16'", "ablate.confirm = ['gap_area']"]
     plan, _ = plans.read_plan("switch.gin", [SEVERAL, *of_curve], PLUGINS)
     assert plan.get_quantity(plan.primary) == {"direction": "lower", "scale": "log"} and plan.confirm == ["gap_area"]
+    curve = "ablate.curves = ['gap']"
+    copy = "ablate.averages = ['copy']"
     for bindings, complaint in {
-        ("ablate.curves = ['gap']", "ablate.quality = {'gap': 0}"): r"quality of gap must be above 0, where gap has a log",
-        ("ablate.average = 'copy'", "ablate.averages = ['copy']"): r"averages holds copy, with which ablate\.average eval",
-        ("ablate.curves = ['gap']", "ablate.averages = ['copy']", "ablate.primary = 'gap_area'"): r"averages has no use",
+        (curve, "ablate.quality = {'gap': 0}"): r"quality of gap must be above 0, where it has a logarithm, and is 0",
+        (copy, "ablate.average = 'copy'"): r"averages holds copy, with which ablate\.average evaluates",
+        (curve, copy, "ablate.primary = 'gap_area'"): r"averages has no use for ablate\.primary, 'gap_area'",
     }.items():
         with pytest.raises(ConfigError, match=complaint):
             plans.read_plan("switch.gin", [SEVERAL, *bindings], PLUGINS)
