@@ -22,7 +22,7 @@ COLUMNS = ("variant", "seed", "stage", "images", "metric", "value", "failed", "r
 NUMBERS = ("equivalence", "smallest_effect", "correlation")
 """Entries of a contrast that the table shows beside the mean and its test."""
 
-CONTRAST_ENTRIES = {"variant", "against", "role", "n", "mean", "interval", "p", *NUMBERS}
+CONTRAST_ENTRIES = {"role", "n", "mean", "interval", "p", *NUMBERS}
 """Entries that each contrast of `analysis.json` has at least."""
 
 TABLE_CORNER = "┏"
@@ -225,7 +225,8 @@ def read_contrasts(ablation: AblationRecord) -> list[Mapping[str, Any]]:
 
         # Entries are used without further checks.
         for contrast in contrasts:
-            if not set(contrast) >= CONTRAST_ENTRIES:
+            is_named = "name" in contrast or {"variant", "against"} <= set(contrast)
+            if not set(contrast) >= CONTRAST_ENTRIES or not is_named:
                 raise ValueError("a contrast lacks an entry")
     except FileNotFoundError:
         return []

@@ -70,6 +70,8 @@ def state_answer(ablation: AblationRecord, contrasts: Sequence[Mapping[str, Any]
 
 def _state_verdict(contrast: Mapping[str, Any], endpoint: str) -> str:
     verdict = str(contrast["verdict"])
+    if "variant" not in contrast:
+        return f"{contrast['name']} in {endpoint}: {verdict}"
     if verdict not in VERDICTS:
         return f"{contrast['variant']} against {contrast['against']} in {endpoint}: {verdict}"
     return VERDICTS[verdict].format(variant=contrast["variant"], against=contrast["against"], endpoint=endpoint)
@@ -207,7 +209,7 @@ def _describe_ends(curves: Mapping[str, Sequence[Curve]]) -> str:
 def plan_section(ablation: AblationRecord) -> Section:
     """Return the plan."""
     plan = ablation.plan
-    contrasts = ", ".join(f"{variant} against {against}" for variant, against in plan["contrasts"])
+    contrasts = ", ".join([*plan.get("effects", {}), *(f"{one} against {other}" for one, other in plan["contrasts"])])
     logarithm = ", in its logarithm" if ablation.logarithmic else ""
     text = (
         f"Contrasts: {contrasts}. Primary endpoint: {ablation.primary}. Margin of equivalence{logarithm}: "
@@ -278,5 +280,5 @@ def plot_contrasts(ablation: AblationRecord, contrasts: Sequence[Mapping[str, An
 
 
 def name_contrast(contrast: Mapping[str, Any]) -> str:
-    """Return a contrast's name for people."""
-    return f"{contrast['variant']} - {contrast['against']}"
+    """Return a contrast's name for people. Analyses of the past, all of pairs, recorded none."""
+    return str(contrast.get("name") or f"{contrast['variant']} - {contrast['against']}")
