@@ -149,14 +149,28 @@ def test_paths_exist() -> None:
         assert [path for path in named if not (ROOT / path).exists()] == [], page.name
 
 
-def test_plan_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
-    (plan,) = blocks((DOCS / "ablations.md").read_text(), "gin")
+def test_plans_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
+    plan, factors, effects, changes = blocks((DOCS / "ablations.md").read_text(), "gin")
     base = (ROOT / "experiments/mnist.gin").as_posix()
-    (tmp_path / "mine.gin").write_text(plan.replace("'mnist.gin'", f"'{base}'"))
+    plan = plan.replace("'mnist.gin'", f"'{base}'")
+    (tmp_path / "mine.gin").write_text(plan)
     read, _ = read_plan(tmp_path / "mine.gin")
-    assert read.confirmatory == [["hard", "linear"]]
+    assert [contrast.name for contrast in read.confirmatory] == ["hard - linear"]
     assert read.branch == 0 and read.shared == ["linear", "hard", "nudged"]  # what the page says of most switches
     assert [read.select_seeds("nudged"), read.select_seeds("hard")] == [[0, 1, 2], [0, 1, 2, 3, 4, 5]]
+
+    # Designs take the place of variants, contrasts and controls.
+    head = re.sub(r"ablate\.variants = \{.*?^\}$", "", plan, flags=re.DOTALL | re.MULTILINE)
+    head = re.sub(r"^ablate\.(contrasts|controls|seeds) .*", "", head, flags=re.MULTILINE)
+    head += "\nablate.seeds = (0, 1, 2, 3, 4, 5, 6)\n"
+    (tmp_path / "mine.gin").write_text(f"{head}{factors}\n{effects}")
+    read, _ = read_plan(tmp_path / "mine.gin")
+    assert list(read.variants) == ["soft+non_saturating", "soft+hinge", "hard+non_saturating", "hard+hinge"]
+    assert [contrast.name for contrast in read.confirmatory] == ["switch: hard - soft", "switch x loss"]
+    (tmp_path / "mine.gin").write_text(f"{head}{changes}")
+    read, _ = read_plan(tmp_path / "mine.gin")
+    assert list(read.variants) == ["all", "without_cosine", "without_blur", "without_small_batches"]
+    assert len(read.confirmatory) == 3
 
 
 def test_page_on_ablations_explains_every_column_and_verdict_and_file() -> None:
@@ -172,17 +186,18 @@ def test_page_on_ablations_explains_every_column_and_verdict_and_file() -> None:
             add_verdicts([entry])
             answers = ["yes" if p < 0.05 else "no" for p in (differs, same)]
             assert f"\n| {entry['verdict']} | {answers[0]} | {answers[1]} |" in text
-    shipped = {file.name for file in (ROOT / "experiments/ablations").glob("*.gin")} - {"base.gin", "common.gin"}
+    shipped = {file.name for file in (ROOT / "experiments/ablations").glob("*.gin")}
+    shipped -= {"base.gin", "common.gin", "demo_base.gin"}
     assert {name for name in explained if name.endswith(".gin")} == shipped
 
 
 def test_page_on_ablations_names_the_fewest_seeds() -> None:
     text = (DOCS / "ablations.md").read_text()
-    rows = re.findall(r"^\| (\d)(?: (?:or|to) (\d))? \| (\d) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+)(?: (?:or|to) (\d+))? \| (\d+) \|$", text, re.MULTILINE)
     listed = {count: int(n) for low, high, n in rows for count in range(int(low), int(high or low) + 1)}
     # Independent of the code: all pairs agree with probability 2 / 2^n; Holm multiplies it by the number of contrasts.
-    fewest = {count: next(n for n in range(1, 20) if count * 2 / 2**n < 0.05) for count in range(1, 7)}
-    assert listed == fewest == {count: count_pairs_needed(count) for count in range(1, 7)}
+    fewest = {count: next(n for n in range(1, 20) if count * 2 / 2**n < 0.05) for count in range(1, 13)}
+    assert listed == fewest == {count: count_pairs_needed(count) for count in range(1, 13)}
 
 
 def test_both_tutorials_tell_the_same() -> None:

@@ -490,13 +490,13 @@ def fix_plan(plan: Plan, folder: Path) -> Plan:
 
 
 def _describe_difference(old_plan: Plan, new_plan: Plan) -> str:
-    """Return which field of a plan changed, and how; of a mapping the first entry that changed."""
+    """Return which field of a plan changed, and how; of mappings the first entry that changed."""
     old_fields = old_plan.fixed_fields
     new_fields = new_plan.fixed_fields
     name = next(name for name in {**old_fields, **new_fields} if old_fields.get(name) != new_fields.get(name))
     old: Any = old_fields.get(name)
     new: Any = new_fields.get(name)
-    if isinstance(old, Mapping):
+    while isinstance(old, Mapping) and isinstance(new, Mapping):
         key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
         name = f"{name}: {key}"
         old = old.get(key)

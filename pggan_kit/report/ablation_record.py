@@ -229,9 +229,9 @@ def read_analysis(ablation: AblationRecord) -> dict[str, Any]:
 
         # Entries are used without further checks.
         for contrast in analysis["contrasts"]:
-            if not set(contrast) >= CONTRAST_ENTRIES:
+            is_named = "name" in contrast or {"variant", "against"} <= set(contrast)
+            if not set(contrast) >= CONTRAST_ENTRIES or not is_named:
                 raise ValueError("a contrast lacks an entry")
-            name_contrast(contrast)
     except FileNotFoundError:
         return {"contrasts": []}
     except OSError as error:

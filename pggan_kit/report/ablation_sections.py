@@ -73,8 +73,10 @@ def state_answer(ablation: AblationRecord, contrasts: Sequence[Mapping[str, Any]
 
 def _state_verdict(contrast: Mapping[str, Any], endpoint: str) -> str:
     verdict = str(contrast["verdict"])
-    if verdict not in VERDICTS or "variant" not in contrast:
+    if "variant" not in contrast:
         return f"{name_contrast(contrast)} in {endpoint}: {verdict}"
+    if verdict not in VERDICTS:
+        return f"{contrast['variant']} against {contrast['against']} in {endpoint}: {verdict}"
     return VERDICTS[verdict].format(variant=contrast["variant"], against=contrast["against"], endpoint=endpoint)
 
 

@@ -22,7 +22,7 @@ from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation.cost import build_contrast_table, describe_contrasts
 from pggan_kit.ablation.designs import Design, list_design_notes, make_design
-from pggan_kit.errors import SettingError, UserError
+from pggan_kit.errors import RunError, SettingError, UserError
 
 PLUGINS = [str(STUB), str(ABLATION_PLUGIN)]
 LETTERS = "abcdefghij"
@@ -336,6 +336,17 @@ def test_a_factorial_ablation_from_plan_to_table(tiny: Callable[..., str], monke
     assert both["mean"] == pytest.approx(twice)
     table = Path("out/table.txt").read_text()
     assert "switch x reals" in table and "factorial: switch x reals. A main effect is" in table
+
+    # The plan is what it was, and no trial is run again.
+    said: list[str] = []
+    assert (
+        ablation.ablate("factors.gin", ["ablate.seeds = (3,)"], out="out", plugins=PLUGINS, say=said.append) == analysis
+    )
+    assert said == []
+    changed = ["ablate.seeds = (3,)", "ablate.effects = ['switch']"]
+    wanted = r"^out was begun .* \(effects: reals: sharp - faded: role was confirmatory and is exploratory\)"
+    with pytest.raises(RunError, match=wanted):
+        ablation.ablate("factors.gin", changed, out="out", plugins=PLUGINS)
 
 
 def test_what_each_contrast_can_see(tiny: Callable[..., str]) -> None:

@@ -39,7 +39,17 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_ablations() -> None:
-    wanted = {"table1", "switch", "fade_length", "fade_paths", "growing", "optimizer_reset", "loss", "resampling", "preserving"}
+    wanted = {
+        "table1",
+        "switch",
+        "fade_length",
+        "fade_paths",
+        "growing",
+        "optimizer_reset",
+        "loss",
+        "resampling",
+        "preserving",
+    }
     assert wanted <= {path.stem for path in FILES}
 
 

@@ -19,6 +19,8 @@ from pggan_kit.report import write_report
 from pggan_kit.report.ablation_record import read_ablation, read_analysis
 from pggan_kit.report.ablation_sections import seeds_section, state_answer, tabulate_variants
 
+WITHOUT_A_NAME = {name: value for name, value in CONTRAST.items() if name != "against"}
+
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
@@ -157,12 +159,25 @@ def test_the_answer_stands_first_in_one_sentence(results: Path) -> None:
     [
         ({"verdict": "equivalent", "interval": None}, "Answer: hard is equivalent to soft in FID."),
         ({"verdict": "different", "interval": None}, "Answer: hard differs from soft in FID."),
-        ({"verdict": "unclear", "mean": None, "interval": None}, "Answer: hard - soft in FID: unclear."),
+        ({"verdict": "unclear", "mean": None, "interval": None}, "Answer: hard against soft in FID: unclear."),
         ({"role": "control"}, ""),
     ],
 )
 def test_answers(changes: dict[str, Any], answer: str, results: Path) -> None:
     assert state_answer(read_ablation(results), [{**CONTRAST, **changes}]) == answer
+
+
+def test_contrasts_of_more_variants_have_their_names(results: Path) -> None:
+    plan = json.loads((results / "plan.json").read_text())
+    effects = {"switch x loss": {"weights": {"soft": 1.0, "hard": -1.0}, "role": "confirmatory"}}
+    (results / "plan.json").write_text(json.dumps({**plan, "effects": effects, "contrasts": []}))
+    contrast = {name: value for name, value in CONTRAST.items() if name not in ("variant", "against")}
+    analysis = {"contrasts": [{**contrast, "name": "switch x loss"}]}
+    (results / "analysis.json").write_text(json.dumps(analysis))
+    write_report([results], results / "a.html")
+    text = Page(results / "a.html").text
+    assert "switch x loss confirmatory 2 0.6931" in text and "Contrasts: switch x loss." in text
+    assert "Answer: switch x loss in FID: undecided (mean difference +100.0 %" in text
 
 
 def test_an_answer_without_logarithm(results: Path) -> None:
@@ -188,6 +203,7 @@ def test_an_answer_without_logarithm(results: Path) -> None:
         ("results.csv", ",".join(COLUMNS) + "\nsoft,x,2,40,FID,1,0,a,b,0\n", "line 2 has no good seed or images"),
         ("results.csv", "", "has no results yet"),
         ("analysis.json", '{"contrasts": [{"variant": "a"}]}', r"analysis\.json is damaged"),
+        ("analysis.json", json.dumps({"contrasts": [WITHOUT_A_NAME]}), r"analysis\.json is damaged"),
         ("analysis.json", "[" * 100_000, r"analysis\.json is damaged"),
     ],
 )
