@@ -23,7 +23,8 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         `contrasts`, one entry each as `compare_variants` gives it, first the planned ones, then those over seeds that
         were added later; `secondary`, the same for all other metrics; `variants`, by name `trials`, `died` (how many
         failed or have no finite value), `mean` (the geometric one if the scale is `log`) and `floor` of the primary;
-        `metric`, with its `direction` and `scale`; `margin`, `alpha`, `hash`, `revisions`, `hardware`.
+        `metric`, with its `direction` and `scale`; `resample`, the bindings that vary between the trials of a variant,
+        by the name of what they drive; `margin`, `alpha`, `hash`, `revisions`, `hardware`.
     """
     # The verdicts come from the planned seeds alone.
     planned = [compare_variants(plan, results, pair, plan.primary, plan.seeds) for pair in plan.contrasts]
@@ -54,6 +55,7 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         **plan.get_quantity(plan.primary),
         "margin": plan.margin,
         "alpha": st.ALPHA,
+        "resample": plan.resample,
         "contrasts": [*planned, *exploratory],
         "secondary": secondary,
         "variants": {name: _summarise_variant(plan, results, name) for name in plan.variants},

@@ -11,6 +11,7 @@ from rich.table import Table
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
+from pggan_kit.ablation.sources import EVERYTHING
 from pggan_kit.ablation.statistics import ALPHA, POWER, find_detectable_mean
 from pggan_kit.benchmarking import plan as planning
 from pggan_kit.system.activities import track_items
@@ -134,6 +135,8 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:
         f"{trials} trials, {planning.format_duration(total_hours * 3600)} one after another on this machine, "
         "without fades, observers and evaluation"
     )
+    if plan.resample != EVERYTHING:
+        table.caption += f"\nvaries between the trials of a variant: {'; '.join(plan.resample.values())}"
     if plan.confirmatory:
         table.caption += f"\n{describe_detectable_effect(plan)}"
     return table

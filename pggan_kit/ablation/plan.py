@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.ablation.settings import TRUNK, Ablation
+from pggan_kit.ablation.sources import EVERYTHING, bind_sources, require_free_sources
 from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.components import ImageMetric, Launcher, RunMetric, StageEnd, find_quantity
 from pggan_kit.config import gin_files
@@ -49,7 +50,6 @@ LONGEST_SHOWN = 120
 
 _PLAN_BINDING = re.compile(r"\s*(\w+/)*(ablate|launchers)\b")
 _MACRO_BINDING = re.compile(r"\s*([\w/]+)\s*=")
-_SEED_BINDING = re.compile(r"\s*train\.seed\b")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Plan:
         variants: Bindings of each variant, those of all variants included.
         seeds: Seeds of the confirmatory analysis, fixed at the first start.
         controls: Variants that are controls, with their numbers of seeds.
-        contrasts, primary, margin, evaluation, average: See `Ablation`.
+        contrasts, primary, margin, evaluation, average, resample: See `Ablation`.
         quantities: `direction` and `scale` of each value of the evaluation's metrics, as they state them.
         shared: Variants that begin from one trunk for each seed; first the one whose config the trunk has.
         branch: Stage after whose end they begin; None if each variant is trained from scratch.
@@ -87,6 +87,7 @@ class Plan:
     plugins: dict[str, str]
     exploratory: list[int] = dataclasses.field(default_factory=list)
     average: str | float | None = None
+    resample: dict[str, str] = dataclasses.field(default_factory=lambda: dict(EVERYTHING))
 
     @property
     def fixed_fields(self) -> dict[str, Any]:
@@ -97,9 +98,11 @@ class Plan:
         fields = dataclasses.asdict(self)
         for name in ("name", "base", "exploratory"):
             del fields[name]
-        # Published plans, whose hashes are known, name none.
-        if self.average is None:
-            del fields["average"]
+
+        # A field that says nothing is left out: hashes of older plans, which have no such field, stay what they are.
+        for name, default in list_defaults(type(self)).items():
+            if name in fields and fields[name] == default:
+                del fields[name]
         return fields
 
     @property
@@ -122,6 +125,10 @@ class Plan:
         quantity = find_quantity(self.quantities, metric)
         assert quantity is not None, "an evaluation gives no value whose metric states nothing about it"
         return quantity
+
+    def bind_seed(self, seed: int) -> list[str]:
+        """Return the bindings in which the trials of a seed differ from those of others."""
+        return bind_sources(self.resample, seed)
 
     def select_seeds(self, variant: str) -> list[int]:
         """Return the seeds that a variant is trained with, those added later last."""
@@ -146,6 +153,17 @@ class Plan:
             for variant in self.variants:
                 if seed in self.select_seeds(variant):
                     yield variant, seed
+
+
+def list_defaults(record: type) -> dict[str, Any]:
+    """Return the default of each field of a dataclass that has one, by the field's name."""
+    defaults: dict[str, Any] = {}
+    for field in dataclasses.fields(record):
+        if field.default is not dataclasses.MISSING:
+            defaults[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            defaults[field.name] = field.default_factory()
+    return defaults
 
 
 def split_bindings(bindings: Sequence[str], macros: Collection[str]) -> tuple[list[str], list[str]]:
@@ -197,11 +215,15 @@ def read_plan(
     for name, own_bindings in track_items(settings.variants.items(), "checking", count, "variants"):
         variants[name] = [*settings.bindings, *experiment_bindings, *own_bindings]
         shared = [*settings.bindings, *experiment_bindings]
+        require_free_sources(settings.resample, shared, "the bindings of all variants hold")
+        require_free_sources(settings.resample, own_bindings, f"variant {name} of ablate.variants binds")
         experiments[name] = _prepare_variant(name, base, shared, own_bindings, files)
+        _require_sources(settings, name, base, variants[name], files)
 
     # A list of bindings is as a file: it binds nothing twice.
     lists = {f"variant {name}": own_bindings for name, own_bindings in settings.variants.items()}
     lists |= {"ablate.bindings": settings.bindings, "ablate.evaluation": settings.evaluation}
+    lists["ablate.resample"] = bind_sources(settings.resample, settings.seeds[0])
     for name, texts in lists.items():
         gin_files.parse_text("\n".join(texts), name)
 
@@ -226,6 +248,7 @@ def read_plan(
         configs={name: experiment.built.config.text() for name, experiment in experiments.items()},
         plugins=sha256,
         average=settings.average,
+        resample=dict(settings.resample),
     )
     return plan, settings.launcher
 
@@ -299,10 +322,6 @@ def _prepare_variant(
     Raises:
         UserError: The experiment is wrong; the message names the variant, unless all variants have the fault.
     """
-    if any(_SEED_BINDING.match(text) for text in shared):
-        raise ConfigError("the bindings of all variants hold train.seed; bind ablate.seeds instead")
-    if any(_SEED_BINDING.match(text) for text in own):
-        raise ConfigError(f"variant {name} of ablate.variants binds train.seed; bind ablate.seeds instead")
     try:
         prepared = prepare(base, [*shared, *own], plugins)
         prepared.schedule()
@@ -321,6 +340,23 @@ def _find_fault(base: Path, bindings: Sequence[str], plugins: Sequence[RecordedF
     except UserError as error:
         return str(error)
     return None
+
+
+def _require_sources(
+    settings: Ablation, name: str, base: Path, bindings: Sequence[str], plugins: Sequence[RecordedFile]
+) -> None:
+    """Check that a variant has the settings that vary between its trials.
+
+    Raises:
+        UserError: It has not; the message names the variant.
+    """
+    # Every experiment has the seed of everything, and building it again takes time.
+    if settings.resample == EVERYTHING:
+        return
+    try:
+        prepare(base, [*bindings, *bind_sources(settings.resample, settings.seeds[0])], plugins).schedule()
+    except UserError as error:
+        raise type(error)(f"ablate.resample, in variant {name}: {error}") from error
 
 
 def _require_average(average: str | float | None, experiments: Mapping[str, Prepared]) -> None:
@@ -467,11 +503,12 @@ def fix_plan(plan: Plan, folder: Path) -> Plan:
 
 def _describe_difference(old_plan: Plan, new_plan: Plan) -> str:
     """Return which field of a plan changed, and how; of a mapping the first entry that changed."""
-    old_fields = old_plan.fixed_fields
-    new_fields = new_plan.fixed_fields
-    name = next(name for name in {**old_fields, **new_fields} if old_fields.get(name) != new_fields.get(name))
-    old: Any = old_fields.get(name)
-    new: Any = new_fields.get(name)
+    defaults = list_defaults(Plan)
+    old_fields = {**defaults, **old_plan.fixed_fields}
+    new_fields = {**defaults, **new_plan.fixed_fields}
+    name = next(name for name in old_fields if old_fields[name] != new_fields[name])
+    old: Any = old_fields[name]
+    new: Any = new_fields[name]
     if isinstance(old, Mapping):
         key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
         name = f"{name}: {key}"

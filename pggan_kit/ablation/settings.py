@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
+from pggan_kit.ablation.sources import EVERYTHING, check_sources
 from pggan_kit.ablation.statistics import ALPHA, compute_smallest_p, count_pairs_needed
 from pggan_kit.components import Launcher
 from pggan_kit.errors import SettingError, check_above, check_between, check_finite, check_seed
@@ -42,6 +43,9 @@ class Ablation:
         evaluation: Bindings with which finished runs are evaluated, e.g. of the held-out data.
         average: Average of the generator that is evaluated: its name, or a width of a power function, such as 0.05.
             None for the first of each variant's `train.averages`.
+        resample: What varies between the trials of a variant: bindings in which `{seed}` is the trial's seed, by the
+            name of what they drive, e.g. `{'networks': 'train.network_seed = {seed}'}`. All else is the same in all
+            trials. Default: `{'everything': 'train.seed = {seed}'}`.
 
     Raises:
         SettingError: A value is out of range.
@@ -59,6 +63,7 @@ class Ablation:
     bindings: Sequence[str] = ()
     evaluation: Sequence[str] = ()
     average: str | float | None = None
+    resample: Mapping[str, str] = field(default_factory=lambda: dict(EVERYTHING))
 
     def __post_init__(self) -> None:
         self._check_variants()
@@ -77,6 +82,7 @@ class Ablation:
         self._check_contrasts()
         self._require_enough_seeds()
 
+        check_sources(self.resample)
         check_above("margin", self.margin, 0)
         check_finite("margin", self.margin)
         if isinstance(self.average, (int, float)):

@@ -112,6 +112,8 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         f"at {ALPHA:g} over the confirmatory contrasts.",
         "r: correlation between the runs of a pair. "
         "failed: runs that failed or gave no finite value, with McNemar's exact test.",
+        "varies between the trials of a variant: "
+        f"{'; '.join(f'{name} ({binding})' for name, binding in analysis['resample'].items())}.",
         f"revision: {', '.join(analysis['revisions'])}. hardware: {'; '.join(analysis['hardware'])}.",
     ]
     for entry in analysis["contrasts"]:

@@ -220,7 +220,7 @@ def _train_to_end(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence
 
     # A run that diverges has ended: that is its result.
     try:
-        _train_or_resume(folder, config, seed, own_plugins, start_from)
+        _train_or_resume(folder, config, plan.bind_seed(seed), own_plugins, start_from)
     except TrunkEnd:
         return None
     except DivergedError as error:
@@ -228,7 +228,9 @@ def _train_to_end(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence
     return None
 
 
-def _train_or_resume(folder: Path, config: Path, seed: int, plugins: Sequence[Any], start_from: str | None) -> None:
+def _train_or_resume(
+    folder: Path, config: Path, bindings: Sequence[str], plugins: Sequence[Any], start_from: str | None
+) -> None:
     """Resume the run of a folder; if it has saved nothing yet, remove the folder and train from the start."""
     if folder.exists():
         with RunLock(folder):
@@ -238,7 +240,7 @@ def _train_or_resume(folder: Path, config: Path, seed: int, plugins: Sequence[An
         if has_trained:
             resume(folder, plugins=plugins)
             return
-    train(config, [f"train.seed = {seed}"], run_dir=folder, plugins=plugins, start_from=start_from)
+    train(config, bindings, run_dir=folder, plugins=plugins, start_from=start_from)
 
 
 def _evaluate_run(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:

@@ -52,39 +52,6 @@ def _few_seeds_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FEW, lambda contrasts: 1)
 
 
-@pytest.fixture
-def ablate(tiny: Callable[..., str]) -> Ablate:
-    """`ablate("ablate.seeds = (0,)", ..., out="out")` runs a hard and a linear variant of the tiny experiment."""
-    tiny()
-    Path("switch.gin").write_text(SWITCH)
-
-    def run(*bindings: str, out: str = "out", said: list[str] | None = None) -> dict[str, Any]:
-        lines: list[str] = [] if said is None else said
-        return ablation.ablate("switch.gin", bindings, out=out, plugins=PLUGINS, say=lines.append)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ablation that was never stopped; not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.gin").write_text(TINY)
-    (folder / "switch.gin").write_text(SWITCH)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(FEW, lambda contrasts: 1)
-        ablation.ablate("switch.gin", out="out", plugins=PLUGINS, say=[].append)
-    return folder / "out"
-
-
-@pytest.fixture
-def begun(finished: Path, ablate: Ablate) -> Ablate:
-    """`ablate`, for which `out/` holds a finished ablation."""
-    shutil.copytree(finished, "out")
-    return ablate
-
-
 def read_rows(out: str = "out") -> list[dict[str, str]]:
     with open(f"{out}/results.csv", newline="") as file:
         return list(csv.DictReader(file))
