@@ -27,6 +27,7 @@ from pggan_kit.ablation.plan import read_plan as read_plan
 from pggan_kit.ablation.statistics import count_pairs_needed
 from pggan_kit.ablation.table import build_tables
 from pggan_kit.cli import main
+from pggan_kit.cli.base import DefaultGroup
 from pggan_kit.components import KINDS
 from pggan_kit.plugin_host.loading import load_plugins
 
@@ -85,6 +86,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
     for words in commands(page.read_text()):
         command, context = main, click.Context(main)
         while isinstance(command, click.Group):
+            if isinstance(command, DefaultGroup) and words[0] not in command.commands:
+                words = ["run", *words]
             assert words and words[0] in command.commands, f"pggan-kit {' '.join(words)}"
             command, words = command.commands[words[0]], words[1:]
             context = click.Context(command, context)
@@ -150,13 +153,16 @@ def test_paths_exist() -> None:
 
 
 def test_plan_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
-    (plan,) = blocks((DOCS / "ablations.md").read_text(), "gin")
+    plan, sources, *_ = blocks((DOCS / "ablations.md").read_text(), "gin")
     base = (ROOT / "experiments/mnist.gin").as_posix()
     (tmp_path / "mine.gin").write_text(plan.replace("'mnist.gin'", f"'{base}'"))
     read, _ = read_plan(tmp_path / "mine.gin")
     assert read.confirmatory == [["hard", "linear"]]
     assert read.branch == 0 and read.shared == ["linear", "hard", "nudged"]  # what the page says of most switches
     assert [read.select_seeds("nudged"), read.select_seeds("hard")] == [[0, 1, 2], [0, 1, 2, 3, 4, 5]]
+    with (tmp_path / "mine.gin").open("a") as file:
+        file.write(sources)
+    assert read_plan(tmp_path / "mine.gin")[0].bind_seed(3) == ["train.seed = 3", "datasets.MNIST.split_seed = 3"]
 
 
 def test_page_on_ablations_explains_every_column_and_verdict_and_file() -> None:

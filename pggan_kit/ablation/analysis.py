@@ -21,27 +21,32 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
 
     Returns:
         `contrasts`, one entry each as `compare_variants` gives it, first the planned ones, then those over seeds that
-        were added later; `secondary`, the same for all other metrics; `variants`, by name `trials`, `died` (how many
-        failed or have no finite value), `mean` (the geometric one if the scale is `log`) and `floor` of the primary;
+        were added later, and those that were added themselves; `secondary`, the same for all other metrics;
+        `variants`, by name `trials`, `died` (how many failed or have no finite value), `mean` (the geometric one if the
+        scale is `log`) and `floor` of the primary; `exploratory`, with the `seeds` and `variants` that were added, and
+        the runs that were `adopted` (variant, seed, directory);
         `metric`, with its `direction` and `scale`; `resample`, the bindings that vary between the trials of a variant,
         by the name of what they drive; `margin`, `alpha`, `hash`, `revisions`, `hardware`.
     """
     # The verdicts come from the planned seeds alone.
     planned = [compare_variants(plan, results, pair, plan.primary, plan.seeds) for pair in plan.contrasts]
-    add_verdicts(planned)
+    add_verdicts(planned, len(plan.confirmatory))
 
     exploratory = []
     if plan.exploratory:
         for pair in plan.confirmatory:
             entry = compare_variants(plan, results, pair, plan.primary, plan.all_seeds)
             exploratory.append({**entry, "role": "exploratory"})
+    for pair in plan.exploratory_contrasts:
+        entry = compare_variants(plan, results, pair, plan.primary, plan.all_seeds)
+        exploratory.append({**entry, "role": "exploratory"})
 
     metrics: set[str] = set()
     for result in results.values():
         metrics.update(row["metric"] for row in result["rows"])
     secondary = []
     for metric in sorted(metrics - {plan.primary}):
-        for pair in plan.contrasts:
+        for pair in [*plan.contrasts, *plan.exploratory_contrasts]:
             # A variant with other stages may have no such value in any run, which is no failure.
             if not all(_has_metric(results, name, metric) for name in pair):
                 continue
@@ -58,6 +63,11 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         "resample": plan.resample,
         "contrasts": [*planned, *exploratory],
         "secondary": secondary,
+        "exploratory": {
+            "seeds": plan.exploratory,
+            "variants": plan.exploratory_variants,
+            "adopted": [[row["variant"], row["seed"], row["run"]] for row in plan.adopted],
+        },
         "variants": {name: _summarise_variant(plan, results, name) for name in plan.variants},
         "revisions": sorted({result["revision"] for result in results.values()}),
         "hardware": sorted({result["hardware"] for result in results.values()}),
@@ -99,15 +109,20 @@ def compare_variants(
     finite = [(one, other) for one, other in scaled if math.isfinite(one) and math.isfinite(other)]
     differences = [one - other for one, other in finite]
 
-    is_control = bool(set(pair) & set(plan.controls))
+    # What was known before the plan was fixed confirms nothing.
+    adopted = [seed for seed in seeds if any(plan.find_adopted(name, seed) is not None for name in pair)]
+    role = "control" if set(pair) & set(plan.controls) else "confirmatory"
+    if adopted:
+        role = "exploratory"
     entry: dict[str, Any] = {
         "variant": variant,
         "against": against,
-        "role": "control" if is_control else "confirmatory",
+        "role": role,
         "metric": metric,
         "direction": direction,
         "scale": scale,
         "seeds": seeds,
+        "adopted": adopted,
         "n": len(differences),
         "failures": asdict(st.compare_failures(failed)),
         "correlation": st.correlate_pairs([one for one, _ in finite], [other for _, other in finite]),
@@ -170,19 +185,25 @@ def _convert_to_scale(value: float | None, scale: str, worst: float) -> float:
     return math.log(value) if value > 0 else -math.inf
 
 
-def add_verdicts(entries: Sequence[dict[str, Any]]) -> None:
+def add_verdicts(entries: Sequence[dict[str, Any]], family: int = 0) -> None:
     """Add `holm`, `equivalence_holm` and `verdict` to the confirmatory entries.
 
     Both tests are corrected for the number of these contrasts. If a run has no value, no equivalence is claimed, and
     `equivalence_holm` is None.
+
+    Args:
+        entries: The planned contrasts.
+        family: Number of contrasts that the plan corrects for, if more than are confirmatory: one that rests on adopted
+            runs still counts, so that nobody gains by adopting.
     """
     confirmatory = [entry for entry in entries if entry["role"] == "confirmatory"]
     difference = [entry["p"] for entry in confirmatory]
     equivalence = [None if entry["ranks"] else entry["equivalence"] for entry in confirmatory]
 
     # Differences and equivalences are two families of tests; each is corrected for itself.
-    difference_holm = _adjust_p_values(difference)
-    equivalence_holm = _adjust_p_values(equivalence)
+    others: list[float | None] = [None] * (family - len(confirmatory))
+    difference_holm = _adjust_p_values([*difference, *others])
+    equivalence_holm = _adjust_p_values([*equivalence, *others])
 
     for index, entry in enumerate(confirmatory):
         entry["holm"] = difference_holm[index]

@@ -6,13 +6,15 @@ import csv
 import io
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
+from pggan_kit.ablation.adoption import adopt_runs
 from pggan_kit.ablation.analysis import analyse_results
+from pggan_kit.ablation.archive import FLOOR, TABLE, Key, Results, read_trials
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.table import render_text
@@ -37,21 +39,30 @@ COLUMNS = (
     "revision",
     "hardware",
     "exploratory",
+    "adopted",
 )
 """Columns of `results.csv`."""
 
-Key = tuple[str, int]
-"""Name and seed of a trial."""
 
-
-def run_ablation(plan: Plan, launcher: Launcher, out: Path, say: Say = print) -> dict[str, Any]:
+def run_ablation(
+    plan: Plan,
+    launcher: Launcher,
+    out: Path,
+    say: Say = print,
+    *,
+    adopt: Sequence[Path] = (),
+    plugins: Sequence[str | Path] = (),
+) -> dict[str, Any]:
     """Run the trials that have not ended yet; then write `results.csv`, `analysis.json` and `table.txt`.
 
     Args:
-        plan: The plan as read. The first start writes it to `out`; later it must be the same, except for added seeds.
+        plan: The plan as read. The first start writes it to `out`; later it must be the same, except for what was
+            added.
         launcher: Launcher that runs the trials.
         out: The ablation's folder.
         say: Function that is called with one line for each trial that ends, or has to wait.
+        adopt: Directories of runs that take the places of trials.
+        plugins: Files among the plan's plugin files that the user named.
 
     Returns:
         The analysis, see `analyse_results`.
@@ -71,7 +82,10 @@ def run_ablation(plan: Plan, launcher: Launcher, out: Path, say: Say = print) ->
         # What processes that were killed left here; trials, which may still run, remove their own.
         for folder in (out, out / plans.CONFIGS):
             remove_unfinished(folder, below=False)
-        plan = plans.fix_plan(plan, out)
+        plan = plans.compare_with_fixed(plan, out)
+        files = plans.list_recorded_files(out / plans.PLAN, plan.plugins, plugins)
+        plan = adopt_runs(plan, out, adopt, files)
+        plans.write_plan(plan, out)
         try:
             _launch_trials(plan, out, list(plan.list_trunks()), launcher, say)
 
@@ -89,9 +103,9 @@ def run_ablation(plan: Plan, launcher: Launcher, out: Path, say: Say = print) ->
 
 
 def _can_begin(plan: Plan, out: Path, key: Key) -> bool:
-    """Return whether a trial starts from scratch, or from a trunk that has ended."""
+    """Return whether a trial starts from scratch or from a trunk that has ended, or was trained before."""
     name, seed = key
-    if name not in plan.shared:
+    if name not in plan.shared or plan.find_adopted(name, seed) is not None:
         return True
     return trials.read_result(trials.locate_trial(out, TRUNK, seed)) is not None
 
@@ -148,12 +162,8 @@ def conclude_ablation(plan: Plan, out: Path) -> dict[str, Any]:
         TrainingError: Some trials have not ended.
     """
     keys = list(plan.list_runs())
-    results = {}
-    for key in keys:
-        result = trials.read_result(trials.locate_trial(out, *key))
-        if result is not None:
-            results[key] = result
-    write_atomically(out / "results.csv", _format_csv(plan, results).encode())
+    results = read_trials(plan, out)
+    write_atomically(out / TABLE, format_csv(plan, results).encode())
 
     missing = [key for key in keys if key not in results]
     if missing:
@@ -166,12 +176,17 @@ def conclude_ablation(plan: Plan, out: Path) -> dict[str, Any]:
     # The analysis compares whole sets of seeds, so it is written only now.
     with report_activity("comparing variants"):
         analysis = analyse_results(plan, results)
-    write_atomically(out / "analysis.json", (json_text(analysis, indent=1) + "\n").encode())
-    write_atomically(out / "table.txt", render_text(analysis).encode())
+    write_analysis(analysis, out)
     return analysis
 
 
-def _format_csv(plan: Plan, results: dict[Key, dict[str, Any]]) -> str:
+def write_analysis(analysis: Mapping[str, Any], folder: Path) -> None:
+    """Write `analysis.json` and `table.txt`."""
+    write_atomically(folder / "analysis.json", (json_text(analysis, indent=1) + "\n").encode())
+    write_atomically(folder / "table.txt", render_text(analysis).encode())
+
+
+def format_csv(plan: Plan, results: Results) -> str:
     """Return `results.csv`: a row for each value and noise floor, empty where a trial failed or it is not finite."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -186,7 +201,13 @@ def _format_csv(plan: Plan, results: dict[Key, dict[str, Any]]) -> str:
 def _make_csv_rows(plan: Plan, name: str, seed: int, result: dict[str, Any]) -> list[list[Any]]:
     """Return the rows of one trial; of a failed one a single row without a value."""
     failed = result["failed"] is not None
-    last_cells = [int(failed), result["revision"], result["hardware"], int(seed in plan.exploratory)]
+    last_cells = [
+        int(failed),
+        result["revision"],
+        result["hardware"],
+        int(plan.is_exploratory(name, seed)),
+        result.get("adopted", ""),
+    ]
     if failed:
         return [[name, seed, "", result["images"], plan.primary, "", *last_cells]]
 
@@ -197,5 +218,5 @@ def _make_csv_rows(plan: Plan, name: str, seed: int, result: dict[str, Any]) -> 
         value = "" if row["value"] is None else repr(row["value"])
         rows.append([*first_cells, row["metric"], value, *last_cells])
         if row["floor"] is not None:
-            rows.append([*first_cells, f"{row['metric']}_floor", repr(row["floor"]), *last_cells])
+            rows.append([*first_cells, f"{row['metric']}{FLOOR}", repr(row["floor"]), *last_cells])
     return rows

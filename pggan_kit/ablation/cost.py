@@ -18,12 +18,15 @@ from pggan_kit.system.activities import track_items
 
 
 def estimate_cost(
-    config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str | Path] = ()
+    config: str | Path,
+    bindings: Sequence[str] = (),
+    plugins: Sequence[str | Path] = (),
+    out: str | Path | None = None,
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Return the plan of an ablation, and the cost of its trunks (if it has any) and of each variant.
 
     Args:
-        config, bindings, plugins: See `pggan_kit.ablation.ablate`.
+        config, bindings, plugins, out: See `pggan_kit.ablation.ablate`.
 
     Returns:
         The plan, and one row for the trunks and for each variant: `trial` (the variant, or `trunk`), `role`, `seeds`,
@@ -31,7 +34,7 @@ def estimate_cost(
         `images`, `teraflops` (forward passes of both networks) and `hours` (as `pggan-kit plan` estimates them on
         this machine).
     """
-    plan, _ = plans.read_plan(config, bindings, plugins)
+    plan, _ = plans.read_plan(config, bindings, plugins, plans.choose_folder(config, out))
     base = Path(config).parent / plan.base
     stages = {}
     for name, own_bindings in track_items(plan.variants.items(), "planning", len(plan.variants), "variants"):
@@ -47,6 +50,8 @@ def estimate_cost(
 
     for name in plan.variants:
         role = "control" if name in plan.controls else "variant"
+        if name in plan.exploratory_variants:
+            role = "exploratory"
         seeds = len(plan.select_seeds(name))
         if name in plan.shared:
             rows.append(_make_row(name, role, seeds, plan.branch, stages[name][shared_stages:]))

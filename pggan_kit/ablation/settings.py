@@ -80,7 +80,6 @@ class Ablation:
                     "controls", f"must give {name} from 1 to {len(self.seeds)} of the seeds, and gives it {count}"
                 )
         self._check_contrasts()
-        self._require_enough_seeds()
 
         check_sources(self.resample)
         check_above("margin", self.margin, 0)
@@ -110,9 +109,17 @@ class Ablation:
         if not self.contrasts:
             raise SettingError("contrasts", "must hold at least one pair (variant, against)")
 
-    def _require_enough_seeds(self) -> None:
-        """Refuse a plan whose corrected p-values cannot fall below the level, whatever the runs give."""
-        confirmatory = sum(not set(pair) & set(self.controls) for pair in self.contrasts)
+    def require_enough_seeds(self, exploratory: Sequence[Sequence[str]] = ()) -> None:
+        """Refuse a plan whose corrected p-values cannot fall below the level, whatever the runs give.
+
+        Args:
+            exploratory: Contrasts that were added to the plan after the first start, and are not corrected for.
+
+        Raises:
+            SettingError: There are too few seeds.
+        """
+        planned = [pair for pair in self.contrasts if list(pair) not in [list(added) for added in exploratory]]
+        confirmatory = sum(not set(pair) & set(self.controls) for pair in planned)
         if not confirmatory:
             return
         pairs = len(self.seeds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from pggan_kit.api.evaluate import find_target
 from pggan_kit.errors import ConfigError, SettingError
 
 SEED = "{seed}"
@@ -51,8 +52,3 @@ def require_free_sources(sources: Mapping[str, str], bindings: Sequence[str], ow
         target = find_target(binding)
         if target in targets:
             raise ConfigError(f"{owner} {target}; bind ablate.seeds instead")
-
-
-def find_target(binding: str) -> str:
-    """Return what a binding binds."""
-    return binding.partition("=")[0].strip()

@@ -16,9 +16,11 @@ WIDTH = 140
 
 
 def render_text(analysis: Mapping[str, Any]) -> str:
-    """Return the content of `table.txt`: the tables of an analysis, and what their columns mean."""
+    """Return the content of `table.txt`: the note of an analysis, its tables, and what their columns mean."""
     file = io.StringIO()
     console = Console(file=file, width=WIDTH, color_system=None)
+    if "note" in analysis:
+        console.print(f"{analysis['note']}\n", soft_wrap=True, highlight=False, markup=False)
     for table in build_tables(analysis):
         console.print(table)
     console.print("\n".join(list_notes(analysis)), soft_wrap=True, highlight=False, markup=False)

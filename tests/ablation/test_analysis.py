@@ -202,6 +202,16 @@ def test_controls_are_not_among_what_holm_corrects() -> None:
     assert b["smallest_effect"] == pytest.approx(st.find_smallest_effect(list(0.3 + NOISE), 0.05))
 
 
+def test_a_contrast_with_an_adopted_run_is_exploratory_and_still_corrected_for() -> None:
+    """Otherwise adopting a run would make the other contrast's p smaller."""
+    adopted = [{"variant": "b", "seed": 3, "run": "elsewhere"}]
+    results = make_results({"a": 0.0, "b": 0.3 + NOISE, "c": 0.3 + NOISE})
+    b, c = analyse_results(make_plan(adopted=adopted), results)["contrasts"]
+    assert b["role"] == "exploratory" and "verdict" not in b and "holm" not in b and b["adopted"] == [3]
+    assert c["role"] == "confirmatory" and c["adopted"] == [] and c["holm"] == 2 * c["p"]
+    assert c["equivalence_holm"] == min(1, 2 * c["equivalence"])
+
+
 def test_the_table_shows_every_statistic() -> None:
     shown = render_text(
         analyse_results(make_plan(), make_results({"a": 0.0, "b": 0.3 + NOISE, "c": NOISE}, {("c", 3)}))

@@ -67,7 +67,7 @@ WRONG = {
     "ablate.resample = {'order': 'data.seed = 3'}": r"ablate\.resample must give 'order' a binding to \{seed\}, as 'da",
     "ablate.resample = {'order': 'data.seed'}": r"ablate\.resample must give 'order' a binding to \{seed\}",
     "ablate.resample = {'order': 'data.sede = {seed}'}": r"ablate\.resample, in variant linear: .*did you mean seed",
-    "ablate.resample = {'split': 'datasets.MNIST.split_seed = {seed}'}": r"resample, in variant linear: .*nothing in th",
+    "ablate.resample = {'split': 'datasets.MNIST.split_seed = {seed}'}": r"resample, in variant linear: .*nothing in",
     "ablate.resample = {'a': 'data.seed = {seed}', 'b': 'data.seed = {seed}'}": r"ablate\.resample.*bound twice",
 }
 
