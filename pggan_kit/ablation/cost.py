@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation.designs import list_design_notes
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.sources import EVERYTHING
@@ -88,18 +90,54 @@ def describe_cost(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return what a dry run shows, for programs.
 
     Returns:
-        `trials` (the rows of `estimate_cost`), `pairs` (seeds), `confirmatory` (contrasts), and, if there are any of
-        these, `detectable`: the mean difference that the plan detects in 80 % of cases, in standard deviations of the
-        pairs' differences.
+        `trials` (the rows of `estimate_cost`), `pairs` (seeds), `confirmatory` (number of such contrasts), `contrasts`
+        (see `describe_contrasts`), `design` (see `designs.Design`; empty if the variants were written one by one), and,
+        if there are confirmatory contrasts, `detectable`: the mean difference that the plan detects in 80 % of cases,
+        in standard deviations of the pairs' differences.
     """
     description: dict[str, Any] = {
         "trials": list(rows),
         "pairs": len(plan.seeds),
         "confirmatory": len(plan.confirmatory),
+        "contrasts": describe_contrasts(plan),
+        "design": plan.design,
     }
     if plan.confirmatory:
         description["detectable"] = find_detectable_effect(plan)
     return description
+
+
+def describe_contrasts(plan: Plan) -> list[dict[str, Any]]:
+    """Return what each contrast compares and how small a difference it can see.
+
+    Returns:
+        For each contrast `name`, `role`, `weights`, and `pairs`, the number of its seeds; `detectable`: the mean that
+        sign flips detect in 80 % of cases, in standard deviations of the seeds' differences, corrected as Holm's first
+        step if the contrast is confirmatory; and `detectable_in_runs`, the same in standard deviations of a single run,
+        if the runs of a seed were independent: pairing can only improve on it where runs of a seed are alike. Both
+        are None where so few seeds detect nothing.
+    """
+    entries = []
+    for contrast in plan.list_contrasts():
+        pairs = min(len([seed for seed in plan.select_seeds(name) if seed in plan.seeds]) for name in contrast.weights)
+        level = ALPHA
+        if contrast.role == "confirmatory":
+            level = ALPHA / len(plan.confirmatory)
+        detectable = find_detectable_mean(pairs, level)
+        in_runs = None
+        if detectable is not None:
+            in_runs = detectable * math.sqrt(sum(weight**2 for weight in contrast.weights.values()))
+        entries.append(
+            {
+                "name": contrast.name,
+                "role": contrast.role,
+                "weights": dict(contrast.weights),
+                "pairs": pairs,
+                "detectable": detectable,
+                "detectable_in_runs": in_runs,
+            }
+        )
+    return entries
 
 
 def describe_detectable_effect(plan: Plan) -> str:
@@ -110,6 +148,25 @@ def describe_detectable_effect(plan: Plan) -> str:
         f"{len(plan.seeds)} pairs, {contrasts} confirmatory {noun}: sign flips detect a mean of "
         f"{find_detectable_effect(plan):.2g} standard deviations of the pairs' differences in {POWER:.0%} of cases"
     )
+
+
+def build_contrast_table(plan: Plan) -> Table:
+    """Return what each contrast can see as a table, with the aliases of a fraction as its caption."""
+    table = Table("contrast", "role", "pairs", "variants", "detectable", "in sd of runs", title="contrasts")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for entry in describe_contrasts(plan):
+        numbers = [entry["detectable"], entry["detectable_in_runs"]]
+        cells = ["-" if number is None else f"{number:.2g}" for number in numbers]
+        table.add_row(entry["name"], entry["role"], str(entry["pairs"]), str(len(entry["weights"])), *cells)
+
+    lines = list_design_notes(plan.design)
+    lines.append(
+        f"detectable: the mean that is detected in {POWER:.0%} of cases, in standard deviations of the pairs' "
+        "differences; and in those of single runs, if the runs of a seed were independent"
+    )
+    table.caption = "\n".join(lines)
+    return table
 
 
 def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:

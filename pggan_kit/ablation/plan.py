@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pggan_kit.ablation.contrasts import Contrast, find_role, make_pair
 from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.ablation.settings import TRUNK, Ablation
 from pggan_kit.ablation.sources import EVERYTHING, bind_sources, require_free_sources
@@ -82,6 +83,8 @@ class Plan:
         exploratory_contrasts: Contrasts added after the first start, which are not in `contrasts`.
         adopted: Runs trained before that take the places of trials: `variant`, `seed`, `run` (the directory),
             `checkpoint` (SHA-256 of its last one), `started`, `revision` and `hardware`.
+        effects: Contrasts of factors, see `designs.Design`.
+        design: What made the variants, see `description` of `designs.Design`; empty if they were written one by one.
     """
 
     name: str
@@ -104,6 +107,8 @@ class Plan:
     adopted: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     average: str | float | None = None
     resample: dict[str, str] = dataclasses.field(default_factory=lambda: dict(EVERYTHING))
+    effects: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    design: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def fixed_fields(self) -> dict[str, Any]:
@@ -132,9 +137,9 @@ class Plan:
         return hashlib.sha256(json.dumps(self.fixed_fields, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
     @property
-    def confirmatory(self) -> list[list[str]]:
-        """The contrasts without a control."""
-        return [pair for pair in self.contrasts if not set(pair) & set(self.controls)]
+    def confirmatory(self) -> list[Contrast]:
+        """The contrasts that get a verdict."""
+        return [contrast for contrast in self.list_contrasts() if contrast.role == "confirmatory"]
 
     @property
     def all_seeds(self) -> list[int]:
@@ -154,6 +159,19 @@ class Plan:
     def find_adopted(self, name: str, seed: int) -> dict[str, Any] | None:
         """Return what is recorded of the run that takes the place of a trial; None if the trial has its own."""
         return next((row for row in self.adopted if (row["variant"], row["seed"]) == (name, seed)), None)
+
+    def list_contrasts(self) -> list[Contrast]:
+        """Return all planned contrasts, in the order in which they are shown."""
+        contrasts = []
+        for name, effect in self.effects.items():
+            weights = effect["weights"]
+            contrasts.append(Contrast(name, weights, find_role(weights, self.controls, effect["role"])))
+        return contrasts + [make_pair(variant, against, self.controls) for variant, against in self.contrasts]
+
+    def list_added_contrasts(self) -> list[Contrast]:
+        """Return the contrasts that were added after the first start."""
+        pairs = [make_pair(variant, against, ()) for variant, against in self.exploratory_contrasts]
+        return [dataclasses.replace(pair, role="exploratory") for pair in pairs]
 
     def get_quantity(self, metric: str) -> dict[str, str]:
         """Return `direction` and `scale` of a value, by the name that `evaluate` gives it."""
@@ -258,26 +276,27 @@ def read_plan(
 
     variants = {}
     experiments = {}
-    planned_names = [name for name in settings.variants if name not in added_variants]
+    planned_names = [name for name in settings.all_variants if name not in added_variants]
     names = [*planned_names, *added_variants]
     for name in track_items(names, "checking", len(names), "variants"):
-        own_bindings = settings.variants[name]
+        own_bindings = settings.all_variants[name]
         variants[name] = [*settings.bindings, *experiment_bindings, *own_bindings]
         shared = [*settings.bindings, *experiment_bindings]
+        place = settings.find_setting(name)
         require_free_sources(settings.resample, shared, "the bindings of all variants hold")
-        require_free_sources(settings.resample, own_bindings, f"variant {name} of ablate.variants binds")
-        experiments[name] = _prepare_variant(name, base, shared, own_bindings, files)
+        require_free_sources(settings.resample, own_bindings, f"variant {name} of {place} binds")
+        experiments[name] = _prepare_variant(name, place, base, shared, own_bindings, files)
         _require_sources(settings, name, base, variants[name], files)
 
     # A list of bindings is as a file: it binds nothing twice.
-    lists = {f"variant {name}": own_bindings for name, own_bindings in settings.variants.items()}
+    lists = {f"variant {name}": own_bindings for name, own_bindings in settings.all_variants.items()}
     lists |= {"ablate.bindings": settings.bindings, "ablate.evaluation": settings.evaluation}
     lists["ablate.resample"] = bind_sources(settings.resample, settings.seeds[0])
     for name, texts in lists.items():
         gin_files.parse_text("\n".join(texts), name)
 
     # What the comparison needs is checked now, and not after hours of training.
-    _require_different(experiments)
+    _require_different(settings, experiments)
     _require_average(settings.average, experiments)
     quantities = _find_quantities(settings, base, variants, files)
     branch, shared = _find_trunk({name: experiments[name] for name in planned_names})
@@ -290,7 +309,7 @@ def read_plan(
         variants=variants,
         seeds=list(settings.seeds),
         controls=dict(settings.controls),
-        contrasts=[list(pair) for pair in settings.contrasts if list(pair) not in added_contrasts],
+        contrasts=[list(pair) for pair in settings.all_pairs if list(pair) not in added_contrasts],
         primary=settings.primary,
         margin=float(settings.margin),
         evaluation=list(settings.evaluation),
@@ -303,6 +322,8 @@ def read_plan(
         exploratory_contrasts=added_contrasts,
         average=settings.average,
         resample=dict(settings.resample),
+        effects=settings.design.effects,
+        design=settings.design.description,
     )
     return plan, settings.launcher
 
@@ -312,8 +333,8 @@ def _find_additions(settings: Ablation, folder: Path | None) -> tuple[list[str],
     if folder is None or not (folder / PLAN).exists():
         return [], []
     fixed = load_plan(folder)
-    variants = list(settings.variants)
-    contrasts = [list(pair) for pair in settings.contrasts]
+    variants = list(settings.all_variants)
+    contrasts = [list(pair) for pair in settings.all_pairs]
 
     # Without something that was planned it is another plan, whose difference is named later.
     if not set(fixed.planned_variants) <= set(variants) or any(pair not in contrasts for pair in fixed.contrasts):
@@ -383,12 +404,13 @@ def list_recorded_files(record: Path, sha256: Mapping[str, str], named: Sequence
 
 
 def _prepare_variant(
-    name: str, base: Path, shared: Sequence[str], own: Sequence[str], plugins: Sequence[RecordedFile]
+    name: str, place: str, base: Path, shared: Sequence[str], own: Sequence[str], plugins: Sequence[RecordedFile]
 ) -> Prepared:
     """Return the experiment of a variant, with a schedule that can be made.
 
     Args:
         name: The variant.
+        place: Name of the setting that makes it, for error messages.
         base: Gin file of the experiment.
         shared: Bindings of all variants.
         own: Bindings of this one.
@@ -404,7 +426,7 @@ def _prepare_variant(
         owner = f"variant {name}"
         if str(error) == _find_fault(base, shared, plugins):
             owner = "all variants"
-        raise type(error)(f"{owner} of ablate.variants: {error}") from error
+        raise type(error)(f"{owner} of {place}: {error}") from error
     return prepared
 
 
@@ -529,10 +551,10 @@ def _make_noise_end(stage: Stage, experiment: Experiment) -> StageEnd:
     return StageEnd(stage, 0, experiment.latent_size, count_classes(experiment, stage), generate)
 
 
-def _require_different(experiments: Mapping[str, Prepared]) -> None:
+def _require_different(settings: Ablation, experiments: Mapping[str, Prepared]) -> None:
     for one, other in combinations(experiments, 2):
         if find_first_difference(experiments[one], experiments[other]) is None:
-            raise ConfigError(f"ablate.variants: {one} and {other} are the same experiment")
+            raise ConfigError(f"{settings.find_setting(other)}: {one} and {other} are the same experiment")
 
 
 def _find_trunk(experiments: Mapping[str, Prepared]) -> tuple[int | None, list[str]]:

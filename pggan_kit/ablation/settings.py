@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
+from pggan_kit.ablation.contrasts import find_role
+from pggan_kit.ablation.designs import Changes, make_design
 from pggan_kit.ablation.sources import EVERYTHING, check_sources
 from pggan_kit.ablation.statistics import ALPHA, compute_smallest_p, count_pairs_needed
 from pggan_kit.components import Launcher
@@ -15,7 +17,10 @@ from pggan_kit.growth.power_functions import LARGEST_WIDTH
 TRUNK = "trunk"
 """Name of the run before the first difference; no variant may have it."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+LONGEST_NAME = 60
+"""Maximum characters of a variant's name."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 @dataclass
@@ -26,12 +31,12 @@ class Ablation:
         base: Gin file of the experiment, relative to this one.
         variants: Bindings in which each variant differs from the base, by its name, e.g. `{'linear': [], 'hard':
             ['train.switch = @switches.Hard()']}`. The config of the first one is also trained up to the first
-            difference.
+            difference. A design makes variants by itself; these come after them.
         seeds: Seeds of the runs of each variant, each from 0 to 2**63 - 1; variants with one seed see the same images
             and latents. At least as many as it takes to find a difference at all: 6 for one confirmatory contrast, 7
             for two or three, 8 for four to six.
         contrasts: Pairs (variant, against) that are compared. Those without a control are confirmatory: Holm's
-            correction covers them.
+            correction covers them. A design has contrasts of its own; these come after them.
         primary: Name of the one value that answers, as `evaluate` gives it, for the averaged generator at the last
             checkpoint. Its metric states whether values or their logarithms are compared, and which are better.
         margin: Largest difference of the primary that counts as none in the test of equivalence, above 0; of its
@@ -46,6 +51,17 @@ class Ablation:
         resample: What varies between the trials of a variant: bindings in which `{seed}` is the trial's seed, by the
             name of what they drive, e.g. `{'networks': 'train.network_seed = {seed}'}`. All else is the same in all
             trials. Default: `{'everything': 'train.seed = {seed}'}`.
+        factors: Factorial design: the bindings of each level of each factor, e.g. `{'switch': {'soft': [], 'hard':
+            ['train.switch = @switches.Hard()']}, 'loss': ...}`. Each combination is a variant, called `soft+hinge`.
+            Main effects and interactions are differences from the first levels.
+        resolution: Resolution that a fraction of the combinations must have, `'III'`, `'IV'` or `'V'`, if all factors
+            have two levels; the smallest one is taken. None: all combinations.
+        effects: Effects of the factors that are confirmatory, e.g. `['switch', 'switch x loss']`. None: all main
+            effects, and those two-factor interactions that have no alias of at most two factors.
+        leave_one_out: Bindings of named changes. The variants are `all`, with all changes, and `without_NAME` for each
+            of them, which is compared with `all`.
+        add_one_in: Bindings of named changes. The variants are `none`, which is the base, and `with_NAME` for each of
+            them, which is compared with `none`. If `leave_one_out` is bound too, it has the same changes.
 
     Raises:
         SettingError: A value is out of range.
@@ -53,9 +69,9 @@ class Ablation:
 
     _: KW_ONLY
     base: str
-    variants: Mapping[str, Sequence[str]]
+    variants: Changes = field(default_factory=dict)
     seeds: Sequence[int]
-    contrasts: Sequence[tuple[str, str]]
+    contrasts: Sequence[tuple[str, str]] = ()
     primary: str
     margin: float
     launcher: Launcher
@@ -64,8 +80,14 @@ class Ablation:
     evaluation: Sequence[str] = ()
     average: str | float | None = None
     resample: Mapping[str, str] = field(default_factory=lambda: dict(EVERYTHING))
+    factors: Mapping[str, Changes] = field(default_factory=dict)
+    resolution: str | None = None
+    effects: Sequence[str] | None = None
+    leave_one_out: Changes = field(default_factory=dict)
+    add_one_in: Changes = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.design = make_design(self.factors, self.resolution, self.effects, self.leave_one_out, self.add_one_in)
         self._check_variants()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SettingError("seeds", f"must be at least one, each once, not {list(self.seeds)}")
@@ -87,54 +109,83 @@ class Ablation:
         if isinstance(self.average, (int, float)):
             check_between("average", self.average, 0, LARGEST_WIDTH, low_included=False, instead="a name")
 
+    @property
+    def all_variants(self) -> dict[str, Sequence[str]]:
+        """The bindings of each variant: first those of the design, then the others."""
+        return {**self.design.variants, **self.variants}
+
+    @property
+    def all_pairs(self) -> list[tuple[str, str]]:
+        """The contrasts of two variants: first those of the design, then the others."""
+        return [*self.design.pairs, *((variant, against) for variant, against in self.contrasts)]
+
+    def find_setting(self, variant: str) -> str:
+        """Return the name of the setting that makes a variant."""
+        if variant in self.variants:
+            return "ablate.variants"
+        return f"ablate.{self.design.setting}"
+
     def _check_variants(self) -> None:
-        if len(self.variants) < 2:
-            raise SettingError("variants", f"must name at least two, not {list(self.variants)}")
         for name in self.variants:
+            if name in self.design.variants:
+                raise SettingError("variants", f"names {name}, which is a variant of the design: take another name")
+        if len(self.all_variants) < 2:
+            raise SettingError("variants", f"must name at least two, not {list(self.variants)}")
+        for name in self.all_variants:
             if not _NAME.fullmatch(name) or name == TRUNK:
                 raise SettingError(
                     "variants",
-                    f"names folders: {name!r} must begin with a letter or digit, go on with these and . - _, "
+                    f"names folders: {name!r} must begin with a letter or digit, go on with these and . - _ +, "
                     f"and not be {TRUNK!r}",
+                )
+            if len(name) > LONGEST_NAME:
+                raise SettingError(
+                    "variants",
+                    f"names folders: {name!r} must have at most {LONGEST_NAME} characters, and has {len(name)}",
                 )
 
     def _check_contrasts(self) -> None:
-        for pair in self.contrasts:
+        for pair in self.all_pairs:
             for name in pair:
                 self._require_variant("contrasts", name)
-            if pair[0] == pair[1] or self.contrasts.count(pair) > 1:
-                raise SettingError(
-                    "contrasts", f"must compare two different variants, each pair once, not {tuple(pair)}"
-                )
-        if not self.contrasts:
+            if pair[0] == pair[1] or self.all_pairs.count(pair) > 1:
+                raise SettingError("contrasts", f"must compare two different variants, each pair once, not {pair}")
+        if not self.all_pairs and not self.design.effects:
             raise SettingError("contrasts", "must hold at least one pair (variant, against)")
 
     def require_enough_seeds(self, exploratory: Sequence[Sequence[str]] = ()) -> None:
         """Refuse a plan whose corrected p-values cannot fall below the level, whatever the runs give.
 
         Args:
-            exploratory: Contrasts that were added to the plan after the first start, and are not corrected for.
+            exploratory: Pairs that were added to the plan after the first start, and are not corrected for.
 
         Raises:
             SettingError: There are too few seeds.
         """
-        planned = [pair for pair in self.contrasts if list(pair) not in [list(added) for added in exploratory]]
-        confirmatory = sum(not set(pair) & set(self.controls) for pair in planned)
+        planned = [pair for pair in self.all_pairs if list(pair) not in exploratory]
+        roles = [find_role(pair, self.controls) for pair in planned]
+        roles += [
+            find_role(effect["weights"], self.controls, effect["role"]) for effect in self.design.effects.values()
+        ]
+        confirmatory = roles.count("confirmatory")
         if not confirmatory:
             return
         pairs = len(self.seeds)
         needed = count_pairs_needed(confirmatory)
         if pairs < needed:
             noun = "contrast" if confirmatory == 1 else "contrasts"
+            remedy = "Name variants in `controls` to compare them without a verdict"
+            if self.design.effects:
+                remedy = "Name fewer `effects`: the others are computed without a verdict"
             raise SettingError(
                 "seeds",
                 f"must be at least {needed} for {confirmatory} confirmatory {noun}, and are {pairs}: with these, the "
                 f"corrected p is at least {confirmatory * compute_smallest_p(pairs):.3g}, and never below {ALPHA:g}. "
-                "Name variants in `controls` to compare them without a verdict",
+                f"{remedy}",
             )
 
     def _require_variant(self, setting: str, name: str) -> None:
-        if name not in self.variants:
+        if name not in self.all_variants:
             raise SettingError(
-                setting, f"names {name!r}, which is not a variant; the variants are {', '.join(self.variants)}"
+                setting, f"names {name!r}, which is not a variant; the variants are {', '.join(self.all_variants)}"
             )

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pggan_kit.ablation.designs import list_design_notes
 from pggan_kit.ablation.statistics import ALPHA, EXACT_UP_TO, POWER
 
 WIDTH = 140
@@ -62,7 +63,7 @@ def _build_contrast_table(title: str, entries: list[Mapping[str, Any]]) -> Table
     _align_right(table)
 
     for entry in entries:
-        name = f"{entry['variant']} - {entry['against']}"
+        name = entry["name"]
         equivalence = _format_p(entry.get("equivalence_holm", entry["equivalence"]))
         if entry["role"] == "secondary":
             name = f"{entry['metric']}: {name}"
@@ -104,6 +105,7 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         flips += f", else {drawn[0]:,} drawn ones"
 
     notes = [
+        *list_design_notes(analysis["design"]),
         f"{analysis['metric']}: {means}; {analysis['direction']} is better; floor: the same metric between two halves "
         "of the real data.",
         f"mean [95 %]: mean of the pairs' {differences}",
@@ -121,8 +123,8 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
     for entry in analysis["contrasts"]:
         if entry["bootstrap"]:
             low, high = entry["bootstrap"]
-            name = f"{entry['variant']} - {entry['against']}, {entry['role']}"
-            notes.append(f"bootstrap (BCa) of {name}: [{low:+.3f}, {high:+.3f}]")
+            name = entry["name"]
+            notes.append(f"bootstrap (BCa) of {name}, {entry['role']}: [{low:+.3f}, {high:+.3f}]")
     return notes
 
 

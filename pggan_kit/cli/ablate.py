@@ -43,7 +43,7 @@ def ablate() -> None:
 
 @ablate.command("run")
 @click.argument("config", type=PATH)
-@click.option("--dry-run", is_flag=True, help="Show trials, images and cost; train nothing.")
+@click.option("--dry-run", is_flag=True, help="Show trials, cost and what each contrast can detect; train nothing.")
 @click.option("--out", "folder", type=PATH, help="The ablation's folder; default: runs/NAME.")
 @click.option("--launcher", metavar="NAME", help="What runs the trials: Local, or another launcher of `plugins list`.")
 @click.option(
@@ -63,7 +63,7 @@ def ablate_run(
 ) -> None:
     """Train variants of an experiment with several seeds, and compare them by the rules of the gin file."""
     from pggan_kit import ablation
-    from pggan_kit.ablation.cost import build_cost_table, describe_cost
+    from pggan_kit.ablation.cost import build_contrast_table, build_cost_table, describe_cost
 
     # The option is a short form of a binding.
     if launcher is not None:
@@ -77,6 +77,7 @@ def ablate_run(
             print_json(describe_cost(plan, rows))
         else:
             out.print(build_cost_table(plan, rows))
+            out.print(build_contrast_table(plan))
         return
 
     analysis = ablation.ablate(config, bindings, out=folder, plugins=plugins, say=print_message, adopt=adopt)
