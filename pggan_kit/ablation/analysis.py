@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pggan_kit.ablation import statistics as st
+from pggan_kit.ablation.contrasts import Contrast, compare_failures
 from pggan_kit.ablation.plan import Plan
 
 Results = Mapping[tuple[str, int], Mapping[str, Any]]
@@ -20,19 +21,21 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
     """Return the content of `analysis.json`.
 
     Returns:
-        `contrasts`, one entry each as `compare_variants` gives it, first the planned ones, then those over seeds that
-        were added later; `secondary`, the same for all other metrics; `variants`, by name `trials`, `died` (how many
-        failed or have no finite value), `mean` (the geometric one if the scale is `log`) and `floor` of the primary;
-        `metric`, with its `direction` and `scale`; `margin`, `alpha`, `hash`, `revisions`, `hardware`.
+        `contrasts`, one entry each as `compare_variants` gives it, with `holm`, `equivalence_holm` and `verdict` if it
+        is confirmatory: first the planned ones, then those over seeds that were added later; `secondary`, the same for
+        all other metrics; `variants`, by name `trials`, `died` (how many failed or have no finite value), `mean` (the
+        geometric one if the scale is `log`) and `floor` of the primary; `metric`, with its `direction` and `scale`;
+        `margin`, `alpha`, `hash`, `revisions`, `hardware`.
     """
     # The verdicts come from the planned seeds alone.
-    planned = [compare_variants(plan, results, pair, plan.primary, plan.seeds) for pair in plan.contrasts]
+    contrasts = plan.list_contrasts()
+    planned = [compare_variants(plan, results, contrast, plan.primary, plan.seeds) for contrast in contrasts]
     add_verdicts(planned)
 
     exploratory = []
     if plan.exploratory:
-        for pair in plan.confirmatory:
-            entry = compare_variants(plan, results, pair, plan.primary, plan.all_seeds)
+        for contrast in plan.confirmatory:
+            entry = compare_variants(plan, results, contrast, plan.primary, plan.all_seeds)
             exploratory.append({**entry, "role": "exploratory"})
 
     metrics: set[str] = set()
@@ -40,11 +43,11 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         metrics.update(row["metric"] for row in result["rows"])
     secondary = []
     for metric in sorted(metrics - {plan.primary}):
-        for pair in plan.contrasts:
+        for contrast in contrasts:
             # A variant with other stages may have no such value in any run, which is no failure.
-            if not all(_has_metric(results, name, metric) for name in pair):
+            if not all(_has_metric(results, name, metric) for name in contrast.weights):
                 continue
-            entry = compare_variants(plan, results, pair, metric, plan.seeds)
+            entry = compare_variants(plan, results, contrast, metric, plan.seeds)
             secondary.append({**entry, "role": "secondary"})
 
     return {
@@ -63,60 +66,65 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
 
 
 def compare_variants(
-    plan: Plan, results: Results, pair: Sequence[str], metric: str, seeds: Sequence[int]
+    plan: Plan, results: Results, contrast: Contrast, metric: str, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """Return how one variant differs from another, in pairs of runs with the same seed.
+    """Return how the variants of a contrast differ, seed by seed.
 
-    Differences are `log variant - log against`, or without logarithms, as the metric states its `scale`. Interval,
-    TOST and bootstrap use the pairs in which both runs have a finite value. If a run has none, the test is that of
-    signed ranks over all pairs: a run that failed or gave no finite value ranks worst, by the metric's `direction`,
-    and a value of 0 on a logarithmic scale ranks below all others.
+    The difference of a seed is the weighted sum of its runs' logarithms, or of their values, as the metric states its
+    `scale`. Interval, TOST and bootstrap use the seeds of which all runs have a finite value. If a run has none, the
+    test is that of signed ranks over all seeds: a run that failed or gave no finite value ranks worst, by the metric's
+    `direction`, and a value of 0 on a logarithmic scale ranks below all others.
 
     Args:
         plan: The plan.
         results: Results of the trials that have ended.
-        pair: Names of the variant and of the one that it is compared with.
+        contrast: The contrast.
         metric: Name of the compared value.
-        seeds: Seeds of the pairs; those that only one variant has are left out.
+        seeds: Seeds to compare; those that not all variants of the contrast have are left out.
+
+    Returns:
+        `name`, `weights`, and of a pair `variant` and `against`; `role`, `metric`, `direction`, `scale`; the compared
+        `seeds`, and `n`, the number of those of which all runs have a finite value; `failures`, see
+        `compare_failures`; `correlation` of the contrast's two sides; the statistics of the differences; `ranks` if
+        these decide; `p`.
     """
-    variant, against = pair
-    seeds = [seed for seed in seeds if (variant, seed) in results and (against, seed) in results]
+    seeds = [seed for seed in seeds if all((name, seed) in results for name in contrast.weights)]
     quantity = plan.get_quantity(metric)
     scale = quantity["scale"]
     direction = quantity["direction"]
     worst = math.inf if direction == "lower" else -math.inf
 
-    # Each pair on the scale of the metric, and whether its runs failed.
+    # Each seed on the scale of the metric, and whether its runs failed.
     scaled = []
     failed = []
     for seed in seeds:
-        one = _find_value(results, variant, seed, metric)
-        other = _find_value(results, against, seed, metric)
-        scaled.append((_convert_to_scale(one, scale, worst), _convert_to_scale(other, scale, worst)))
-        failed.append((one is None, other is None))
-    finite = [(one, other) for one, other in scaled if math.isfinite(one) and math.isfinite(other)]
-    differences = [one - other for one, other in finite]
+        values = {name: _find_value(results, name, seed, metric) for name in contrast.weights}
+        scaled.append({name: _convert_to_scale(value, scale, worst) for name, value in values.items()})
+        failed.append({name: value is None for name, value in values.items()})
+    finite = [values for values in scaled if all(math.isfinite(value) for value in values.values())]
+    differences = [contrast.sum_values(values) for values in finite]
+    one_side = [contrast.sum_side(values, 1) for values in finite]
+    other_side = [contrast.sum_side(values, -1) for values in finite]
 
-    is_control = bool(set(pair) & set(plan.controls))
-    entry: dict[str, Any] = {
-        "variant": variant,
-        "against": against,
-        "role": "control" if is_control else "confirmatory",
+    entry: dict[str, Any] = {"name": contrast.name, "weights": dict(contrast.weights)}
+    if contrast.pair is not None:
+        entry["variant"], entry["against"] = contrast.pair
+    entry |= {
+        "role": contrast.role,
         "metric": metric,
         "direction": direction,
         "scale": scale,
         "seeds": seeds,
         "n": len(differences),
-        "failures": asdict(st.compare_failures(failed)),
-        "correlation": st.correlate_pairs([one for one, _ in finite], [other for _, other in finite]),
+        "failures": asdict(compare_failures(contrast, failed)),
+        "correlation": st.correlate_pairs(one_side, other_side),
         **_describe_differences(differences, plan.margin, len(plan.confirmatory)),
         "ranks": None,
     }
 
     # Without a finite value in each run, signed ranks decide.
     if len(finite) < len(scaled):
-        # Two equal runs without a finite value do not differ; their difference would be NaN.
-        all_differences = [0.0 if one == other else one - other for one, other in scaled]
+        all_differences = [contrast.sum_values(values) for values in scaled]
         entry["ranks"] = st.run_sign_flip_test(st.rank_with_signs(all_differences))._asdict()
         entry["smallest_effect"] = None  # it belongs to sign flips of the differences, which do not decide here
     test = entry["ranks"] or entry["sign_flip"]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pggan_kit.ablation.contrasts import Contrast, make_pair
 from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.ablation.settings import TRUNK, Ablation
 from pggan_kit.api.prepare import Prepared, prepare
@@ -97,9 +98,11 @@ class Plan:
         fields = dataclasses.asdict(self)
         for name in ("name", "base", "exploratory"):
             del fields[name]
-        # Published plans, whose hashes are known, name none.
-        if self.average is None:
-            del fields["average"]
+
+        # A field that says nothing is left out: hashes of older plans, which have no such field, stay what they are.
+        for name, default in list_defaults(type(self)).items():
+            if name in fields and fields[name] == default:
+                del fields[name]
         return fields
 
     @property
@@ -108,14 +111,18 @@ class Plan:
         return hashlib.sha256(json.dumps(self.fixed_fields, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
     @property
-    def confirmatory(self) -> list[list[str]]:
-        """The contrasts without a control."""
-        return [pair for pair in self.contrasts if not set(pair) & set(self.controls)]
+    def confirmatory(self) -> list[Contrast]:
+        """The contrasts that get a verdict."""
+        return [contrast for contrast in self.list_contrasts() if contrast.role == "confirmatory"]
 
     @property
     def all_seeds(self) -> list[int]:
         """The planned seeds, then those added later."""
         return [*self.seeds, *self.exploratory]
+
+    def list_contrasts(self) -> list[Contrast]:
+        """Return all contrasts, in the order in which they are shown."""
+        return [make_pair(variant, against, self.controls) for variant, against in self.contrasts]
 
     def get_quantity(self, metric: str) -> dict[str, str]:
         """Return `direction` and `scale` of a value, by the name that `evaluate` gives it."""
@@ -146,6 +153,17 @@ class Plan:
             for variant in self.variants:
                 if seed in self.select_seeds(variant):
                     yield variant, seed
+
+
+def list_defaults(record: type) -> dict[str, Any]:
+    """Return the default of each field of a dataclass that has one, by the field's name."""
+    defaults: dict[str, Any] = {}
+    for field in dataclasses.fields(record):
+        if field.default is not dataclasses.MISSING:
+            defaults[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            defaults[field.name] = field.default_factory()
+    return defaults
 
 
 def split_bindings(bindings: Sequence[str], macros: Collection[str]) -> tuple[list[str], list[str]]:

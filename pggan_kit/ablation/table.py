@@ -60,7 +60,7 @@ def _build_contrast_table(title: str, entries: list[Mapping[str, Any]]) -> Table
     _align_right(table)
 
     for entry in entries:
-        name = f"{entry['variant']} - {entry['against']}"
+        name = entry["name"]
         equivalence = _format_p(entry.get("equivalence_holm", entry["equivalence"]))
         if entry["role"] == "secondary":
             name = f"{entry['metric']}: {name}"
@@ -117,8 +117,8 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
     for entry in analysis["contrasts"]:
         if entry["bootstrap"]:
             low, high = entry["bootstrap"]
-            name = f"{entry['variant']} - {entry['against']}, {entry['role']}"
-            notes.append(f"bootstrap (BCa) of {name}: [{low:+.3f}, {high:+.3f}]")
+            name = entry["name"]
+            notes.append(f"bootstrap (BCa) of {name}, {entry['role']}: [{low:+.3f}, {high:+.3f}]")
     return notes
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 from scipy import stats
 
 from pggan_kit.ablation import statistics as st
-from pggan_kit.ablation.analysis import add_verdicts, analyse_results
+from pggan_kit.ablation.analysis import add_verdicts, analyse_results, compare_variants
+from pggan_kit.ablation.contrasts import Contrast
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.table import render_text
 
@@ -77,6 +81,59 @@ def test_each_contrast_gets_its_answer() -> None:
         "mean": pytest.approx(stats.gmean(np.exp(BASE))),
         "floor": 0.5,
     }
+
+
+def test_published_differences_are_computed_again_to_the_last_digit() -> None:
+    """Test it on the published comparison. Its drawn sign patterns were those of another version of scipy."""
+    folder = ROOT / "experiments" / "results" / "switch"
+    published = {entry["variant"]: entry for entry in json.loads((folder / "analysis.json").read_text())["contrasts"]}
+    results: dict[tuple[str, int], dict[str, Any]] = {}
+    with (folder / "results.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["metric"] == "FID":
+                trial = {"failed": None, "rows": [], "revision": "r", "hardware": "h"}
+                trial["rows"] = [{"metric": "FID", "value": float(row["value"]), "floor": None}]
+                results[row["variant"], int(row["seed"])] = trial
+    pairs = [["hard", "linear"], ["nudged", "linear"]]
+    names = ["linear", "hard", "nudged"]
+    kept = {key: result for key, result in results.items() if key[0] in names}
+    plan = make_plan(
+        variants={name: [] for name in names}, seeds=list(range(20)), contrasts=pairs, controls={"nudged": 6}
+    )
+    entries = analyse_results(plan, kept)["contrasts"]
+    assert [entry["name"] for entry in entries] == ["hard - linear", "nudged - linear"]
+    assert entries[1]["weights"] == {"nudged": 1.0, "linear": -1.0} and entries[1]["sign_flip"]["exact"]
+    for entry in entries:
+        same = ["against", "role", "seeds", "n", "failures", "correlation", "mean", "sd", "interval", "equivalence"]
+        same += ["bootstrap", "ranks"]
+        if entry["sign_flip"]["exact"]:
+            same += ["sign_flip", "p"]
+        old = published[entry["variant"]]
+        assert {key: entry[key] for key in same} == {key: old[key] for key in same}
+
+
+def test_an_interaction_is_a_difference_of_differences() -> None:
+    """Two factors whose effects add up but for 0.3, with a failed run on either side of one seed."""
+    weights = {"a": 1.0, "b": -1.0, "c": -1.0, "d": 1.0}
+    interaction = Contrast("switch:loss", weights, "confirmatory")
+    plan = make_plan(variants={name: [] for name in "abcd"})
+    spread = np.random.default_rng(3).normal(0, 0.01, (4, 10))
+    shifts = {"a": spread[0], "b": 0.5 + spread[1], "c": 0.2 + spread[2], "d": 1.0 + spread[3]}
+    entry = compare_variants(plan, make_results(shifts), interaction, "FID", SEEDS)
+    d = 0.3 + spread[0] - spread[1] - spread[2] + spread[3]
+    assert entry["mean"] == pytest.approx(d.mean()) and entry["sd"] == pytest.approx(d.std(ddof=1))
+    assert entry["interval"] == pytest.approx(list(stats.ttest_1samp(d, 0).confidence_interval()))
+    assert entry["p"] == 2 / 2**10 and entry["n"] == 10 and entry["failures"]["p"] == 1.0
+    assert entry["weights"] == weights and "variant" not in entry and "against" not in entry
+    sides = [2 * BASE + shifts[one] + shifts[other] for one, other in ("ad", "bc")]
+    assert entry["correlation"] == pytest.approx(np.corrcoef(*sides)[0, 1])
+
+    # Where runs failed, ranks decide; a seed whose failures cancel is compared by its other runs.
+    failed = make_results(shifts, {("a", 0), ("b", 1), ("a", 2), ("b", 2)})
+    entry = compare_variants(plan, failed, interaction, "FID", SEEDS)
+    by_hand = [math.inf, -math.inf, float((shifts["d"] - shifts["c"])[2]), *d[3:]]
+    assert entry["n"] == 7 and entry["p"] == st.run_sign_flip_test(st.rank_with_signs(by_hand)).p
+    assert (entry["failures"]["variant"], entry["failures"]["against"]) == (2, 2) and entry["smallest_effect"] is None
 
 
 def test_a_difference_below_the_margin_is_both() -> None:
