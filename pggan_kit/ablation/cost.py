@@ -8,12 +8,16 @@ from typing import Any
 
 from rich.table import Table
 
+from pggan_kit.ablation import looks
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.statistics import ALPHA, POWER, find_detectable_mean
 from pggan_kit.benchmarking import plan as planning
 from pggan_kit.system.activities import track_items
+
+EXPECTED_AT = (0, 1, 2)
+"""Multiples of the detectable mean for which a dry run says how many runs the looks will need."""
 
 
 def estimate_cost(
@@ -72,8 +76,14 @@ def _count_images(stage: dict[str, Any]) -> int:
 
 
 def find_detectable_effect(plan: Plan) -> float:
-    """Return the mean difference that a plan with confirmatory contrasts detects, in standard deviations."""
-    deviations = find_detectable_mean(len(plan.seeds), ALPHA / len(plan.confirmatory))
+    """Return the mean difference that a plan with confirmatory contrasts detects, in standard deviations.
+
+    With looks, that of the last look.
+    """
+    if plan.looks:
+        deviations = looks.find_detectable_means(plan)[-1]
+    else:
+        deviations = find_detectable_mean(len(plan.seeds), ALPHA / len(plan.confirmatory))
     assert deviations is not None, "a plan with fewer seeds is refused"
     return deviations
 
@@ -84,7 +94,9 @@ def describe_cost(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns:
         `trials` (the rows of `estimate_cost`), `pairs` (seeds), `confirmatory` (contrasts), and, if there are any of
         these, `detectable`: the mean difference that the plan detects in 80 % of cases, in standard deviations of the
-        pairs' differences.
+        pairs' differences. With looks also `looks`: for each its `pairs`, `spent` (the error that may be spent by it on
+        all confirmatory contrasts) and `detectable`; and `expected`: for some `mean` of all confirmatory contrasts, in
+        standard deviations, the number of `runs` that the looks will need, trunks left out.
     """
     description: dict[str, Any] = {
         "trials": list(rows),
@@ -93,7 +105,28 @@ def describe_cost(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
     if plan.confirmatory:
         description["detectable"] = find_detectable_effect(plan)
+    if plan.looks:
+        rows_of_looks = zip(plan.looks, looks.spend_over_looks(plan), looks.find_detectable_means(plan), strict=True)
+        description["looks"] = [
+            {"pairs": pairs, "spent": spent, "detectable": deviations} for pairs, spent, deviations in rows_of_looks
+        ]
+        means = [share * description["detectable"] for share in EXPECTED_AT]
+        description["expected"] = [{"mean": mean, "runs": looks.expect_runs(plan, mean)} for mean in means]
     return description
+
+
+def describe_looks(plan: Plan) -> str:
+    """Return lines on the looks of a plan: the error spent, the effect that each sees, and the runs that they save."""
+    description = describe_cost(plan, [])
+    pairs = []
+    for row in description["looks"]:
+        sees = "none" if row["detectable"] is None else f"{row['detectable']:.2g}"
+        pairs.append(f"{row['pairs']} pairs ({row['spent']:.2%}, {sees})")
+    runs = [f"{row['runs']:.0f} at {row['mean']:.2g}" for row in description["expected"]]
+    return (
+        f"looks ({plan.spending}; error spent, mean detected): {', '.join(pairs)}\n"
+        f"expected runs, of {len(list(plan.list_runs()))}, by the mean of all confirmatory contrasts: {', '.join(runs)}"
+    )
 
 
 def describe_detectable_effect(plan: Plan) -> str:
@@ -136,4 +169,6 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:
     )
     if plan.confirmatory:
         table.caption += f"\n{describe_detectable_effect(plan)}"
+    if plan.looks:
+        table.caption += f"\n{describe_looks(plan)}"
     return table

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pggan_kit.ablation.contrasts import Contrast, make_pair
 from pggan_kit.ablation.first_difference import find_first_difference
+from pggan_kit.ablation.sequential import FUTILITY, SPENDING
 from pggan_kit.ablation.settings import TRUNK, Ablation
 from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.components import ImageMetric, Launcher, RunMetric, StageEnd, find_quantity
@@ -63,7 +64,8 @@ class Plan:
         variants: Bindings of each variant, those of all variants included.
         seeds: Seeds of the confirmatory analysis, fixed at the first start.
         controls: Variants that are controls, with their numbers of seeds.
-        contrasts, primary, margin, evaluation, average: See `Ablation`.
+        contrasts, primary, margin, evaluation, average, spending, futility: See `Ablation`.
+        looks: Number of pairs of each look; none if the results are looked at once, in the end.
         quantities: `direction` and `scale` of each value of the evaluation's metrics, as they state them.
         shared: Variants that begin from one trunk for each seed; first the one whose config the trunk has.
         branch: Stage after whose end they begin; None if each variant is trained from scratch.
@@ -88,6 +90,9 @@ class Plan:
     plugins: dict[str, str]
     exploratory: list[int] = dataclasses.field(default_factory=list)
     average: str | float | None = None
+    looks: list[int] = dataclasses.field(default_factory=list)
+    spending: str = SPENDING[0]
+    futility: float = FUTILITY
 
     @property
     def fixed_fields(self) -> dict[str, Any]:
@@ -244,6 +249,9 @@ def read_plan(
         configs={name: experiment.built.config.text() for name, experiment in experiments.items()},
         plugins=sha256,
         average=settings.average,
+        looks=list(settings.looks) if len(settings.looks) > 1 else [],
+        spending=settings.spending,
+        futility=float(settings.futility),
     )
     return plan, settings.launcher
 
@@ -473,6 +481,8 @@ def fix_plan(plan: Plan, folder: Path) -> Plan:
     missing = set(fixed.exploratory) - set(added)
     if missing:
         raise RunError(f"{path}: seeds {sorted(missing)} were run there and are missing in ablate.seeds now")
+    if added and fixed.looks:
+        raise RunError(f"{path}: seeds {sorted(added)} cannot be added: its looks decide when to stop, and are fixed")
     if current.hash != fixed.hash:
         raise RunError(
             f"{folder} was begun with another plan ({_describe_difference(fixed, current)}). Change it back, or start "

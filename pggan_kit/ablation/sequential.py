@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ from pggan_kit.ablation import statistics as st
 
 SPENDING = ("pocock", "obrien_fleming")
 """Names of the functions that spend the error: about evenly, or little at early looks."""
+
+FUTILITY = 0.1
+"""Predicted probability of a decision below which a contrast stops undecided, unless a plan states another one."""
 
 NODES = 400
 """Points at which the density of a sum of normal differences is kept between two looks."""
@@ -55,6 +58,20 @@ def spend_error(spending: str, level: float, fractions: tuple[float, ...]) -> tu
             share = 2 * float(stats.norm.sf(stats.norm.isf(level / 2) / math.sqrt(fraction)))
         spent.append(share)
     return tuple(spent)
+
+
+def spend_on_hypothesis(spending: str, looks: Sequence[int], left: int, sides: int) -> tuple[float, ...]:
+    """Return the error that may be spent by each look on one of the hypotheses that are left: Bonferroni's share.
+
+    Args:
+        spending: One of `SPENDING`.
+        looks: Number of pairs of each look.
+        left: Number of the hypotheses.
+        sides: 1 for a one-sided test; 2 for a two-sided one, half of whose error is spent on each side.
+    """
+    fractions = tuple(pairs / looks[-1] for pairs in looks)
+    one_side = spend_error(spending, st.ALPHA / left / sides, fractions)
+    return tuple(sides * error for error in one_side)
 
 
 @cache
@@ -204,15 +221,8 @@ class Rules:
     contrasts: int
 
     def spend(self, left: int, sides: int) -> tuple[float, ...]:
-        """Return the error that may be spent by each look on one of the hypotheses that are left (Bonferroni's share).
-
-        Args:
-            left: Number of the hypotheses.
-            sides: 1 for a one-sided test; 2 for a two-sided one, half of whose error is spent on each side.
-        """
-        fractions = tuple(pairs / self.looks[-1] for pairs in self.looks)
-        one_side = spend_error(self.spending, st.ALPHA / left / sides, fractions)
-        return tuple(sides * error for error in one_side)
+        """Return the error that may be spent by each look on one of the hypotheses that are left."""
+        return spend_on_hypothesis(self.spending, self.looks, left, sides)
 
     def find_level(self, look: int, left: int, sides: int) -> float:
         """Return the level of a t-test at a look, of one of the hypotheses that are left."""
@@ -278,8 +288,9 @@ def take_look(
 
     Differences and equivalences are two families of hypotheses. In each, Holm's steps are taken at each look: a
     hypothesis is tested at its Bonferroni share of the error among those of its family that no look has rejected,
-    stopped ones included. It is rejected only if the tests at all larger shares reject too. So the first true hypothesis that is rejected,
-    of `m` true ones, is one whose test at the share 1 / m rejects, and the probability of that is at most the error.
+    stopped ones included. It is rejected only if the tests at all larger shares reject too. So if any of `m` true
+    hypotheses is rejected, one of their tests at the share 1 / m rejects, and the probability of that is at most the
+    error.
 
     Args:
         rules: The plan's rules.
@@ -322,7 +333,7 @@ def take_look(
         boundary = max(test.boundary for test in tests)
         predicted = None
         if look < len(rules.looks) - 1:
-            predicted = _predict_decision(rules, own[-1], own_left, own_equivalence_left)
+            predicted = _predict_from_sample(rules, own[-1], own_left, own_equivalence_left)
         looks[name] = Look(
             look=look + 1,
             pairs=rules.looks[look],
@@ -371,50 +382,88 @@ def _decide(rules: Rules, look: int, is_different: bool, is_equivalent: bool, pr
     return GOES_ON
 
 
-def _predict_decision(rules: Rules, sample: Sample, left: int, equivalence_left: int) -> float | None:
-    """Return the probability that the last look finds a difference or equivalence, predicted from the pairs so far.
-
-    Under the reference prior, the mean of all pairs has a t-distribution around that of the first n, with the scale
-    sd * sqrt(1 / n - 1 / N). The last look's tests are those of t with the spread so far.
-
-    Returns:
-        The probability; None if a run has no value, or there are fewer than two pairs.
-    """
-    if sample.differences is None or len(sample.differences) < 2:
+def _predict_from_sample(rules: Rules, sample: Sample, left: int, equivalence_left: int) -> float | None:
+    """Return what `predict_decision` gives; None if a run has no value, or there are fewer than two pairs."""
+    d = sample.differences
+    if d is None or len(d) < 2:
         return None
-    n = len(sample.differences)
+    return float(predict_decision(rules, len(d), d.mean(), d.std(ddof=1), left, equivalence_left))
+
+
+def predict_decision(
+    rules: Rules, n: int, mean: np.ndarray, sd: np.ndarray, left: int, equivalence_left: int
+) -> np.ndarray:
+    """Return the probability that the last look finds a difference or equivalence, predicted from the first n pairs.
+
+    Under the reference prior, the mean of all N pairs has a t-distribution around that of the first n, with the scale
+    sd * sqrt(1 / n - 1 / N). The last look is taken to test by t, with the spread so far.
+
+    Args:
+        rules: The plan's rules.
+        n: Number of pairs so far, at least two.
+        mean: Means of these pairs' differences, of any shape.
+        sd: Their standard deviations, of the same shape.
+        left: Number of hypotheses of a difference that are left, see `take_look`.
+        equivalence_left: Number of those of equivalence.
+    """
     total = rules.looks[-1]
-    mean = float(sample.differences.mean())
-    sd = float(sample.differences.std(ddof=1)) or math.ulp(abs(mean) or 1.0)
-
-    # Means of all pairs that would be a difference, or equivalent.
-    error = sd / math.sqrt(total)
     last = len(rules.looks) - 1
-    different_from = error * -float(special.stdtrit(total - 1, rules.find_level(last, left, 2) / 2))
-    t_equivalent = -float(special.stdtrit(total - 1, rules.find_level(last, equivalence_left, 1)))
-    equivalent_to = rules.margin - error * t_equivalent
-    if equivalent_to >= different_from:
-        return 1.0
+    sd = np.maximum(sd, np.finfo(float).tiny)
+    scale = sd * math.sqrt(1 / n - 1 / total)
 
-    def predict_below(value: float) -> float:
+    def predict_below(value: np.ndarray) -> np.ndarray:
         """Return the probability that the mean of all pairs is below a value."""
-        return float(special.stdtr(n - 1, (value - mean) / (sd * math.sqrt(1 / n - 1 / total))))
+        with np.errstate(over="ignore"):  # without any spread
+            return np.asarray(special.stdtr(n - 1, (value - mean) / scale))
 
-    probability = 1 - predict_below(different_from) + predict_below(-different_from)
-    if equivalent_to > 0:
-        probability += predict_below(equivalent_to) - predict_below(-equivalent_to)
-    return probability
+    # Means of all pairs that would be a difference, and that would be equivalent.
+    error = sd / math.sqrt(total)
+    different_from = -error * special.stdtrit(total - 1, rules.find_level(last, left, 2) / 2)
+    t_equivalent = special.stdtrit(total - 1, rules.find_level(last, equivalence_left, 1))
+    equivalent_to = np.maximum(0.0, rules.margin + error * t_equivalent)
+    outside = 1 - predict_below(different_from) + predict_below(-different_from)
+    inside = predict_below(equivalent_to) - predict_below(-equivalent_to)
+    return np.minimum(1.0, outside + inside)
 
 
-def compute_repeated_interval(rules: Rules, look: int, d: Sequence[float]) -> st.Interval:
-    """Return the repeated confidence interval of the mean at a look (Jennison and Turnbull 1989).
+def expect_stops(rules: Rules, mean: float) -> list[float]:
+    """Return the probability that a contrast stops at each look.
 
-    The intervals of all looks together hold the mean with a probability of 95 %, so the last one does so too,
-    whatever made the looks stop. It is Student's, at the level that the look has of a single contrast.
+    Its differences are normal, with a standard deviation of 1. Simulated with a seed of its own, with t-tests instead of sign flips, at the level before any hypothesis is
+    rejected; right to about 2 %. Equivalence, which depends on how large the margin is beside the spread, stops nothing
+    here.
+
+    Args:
+        rules: The plan's rules.
+        mean: Mean of the differences, in standard deviations.
+    """
+    rules = replace(rules, margin=0.0)
+    d = np.random.default_rng(0).normal(mean, 1.0, (st.SIMULATED, rules.looks[-1]))
+    goes_on = np.ones(len(d), bool)
+    stops = []
+    for look, pairs in enumerate(rules.looks[:-1]):
+        own_mean = d[:, :pairs].mean(1)
+        own_sd = d[:, :pairs].std(1, ddof=1)
+        p = 2 * special.stdtr(pairs - 1, -np.abs(own_mean) / own_sd * math.sqrt(pairs))
+        predicted = predict_decision(rules, pairs, own_mean, own_sd, rules.contrasts, rules.contrasts)
+        is_stopped = (p < rules.find_level(look, rules.contrasts, 2)) | (predicted < rules.futility)
+        stops.append(float((goes_on & is_stopped).mean()))
+        goes_on &= ~is_stopped
+    return [*stops, float(goes_on.mean())]
+
+
+def compute_repeated_interval(rules: Rules, look: int, n: int, mean: float, sd: float) -> st.Interval:
+    """Return the repeated confidence interval of a mean at a look (Jennison and Turnbull 1989).
+
+    The intervals of all looks together contain the mean with a probability of 95 %, so that of the last look that was
+    taken does so too, whatever made the looks stop. It is Student's, at the level that this look has of one contrast.
 
     Args:
         rules: The plan's rules.
         look: Number of the look, from 1.
-        d: At least two differences.
+        n: Number of differences, at least two.
+        mean: Their mean.
+        sd: Their standard deviation.
     """
-    return st.compute_t_interval(d, 1 - rules.find_level(look - 1, 1, 2))
+    half = -float(special.stdtrit(n - 1, rules.find_level(look - 1, 1, 2) / 2)) * sd / math.sqrt(n)
+    return st.Interval(mean - half, mean + half)
