@@ -26,7 +26,7 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         is confirmatory: first the planned ones, then those over seeds that were added later; `secondary`, the same for
         all other metrics; `variants`, by name `trials`, `died` (how many failed or have no finite value), `mean` (the
         geometric one if the scale is `log`) and `floor` of the primary; `metric`, with its `direction` and `scale`;
-        `margin`, `alpha`, `hash`, `revisions`, `hardware`.
+        `margin`, `alpha`, `hash`, `revisions`, `hardware`; `design`, see `designs.Design`.
 
         With looks, a confirmatory contrast is compared over the seeds of its last look. Its entry has `looks`, one
         `sequential.Look` for each look that was taken, and the `verdict` of the last one; `interval` is the repeated
@@ -70,6 +70,7 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
     analysis = {
         "name": plan.name,
         "hash": plan.hash,
+        "design": plan.design,
         "metric": plan.primary,
         **plan.get_quantity(plan.primary),
         "margin": plan.margin,

@@ -62,9 +62,9 @@ def make_pair(variant: str, against: str, controls: Collection[str]) -> Contrast
     return Contrast(f"{variant} - {against}", weights, find_role(weights, controls))
 
 
-def find_role(weights: Mapping[str, float], controls: Collection[str], role: str = "confirmatory") -> str:
+def find_role(variants: Collection[str], controls: Collection[str], role: str = "confirmatory") -> str:
     """Return the role of a contrast: `control` if a control takes part, else the one that is given."""
-    return "control" if set(weights) & set(controls) else role
+    return "control" if set(variants) & set(controls) else role
 
 
 def compare_failures(contrast: Contrast, failed: Sequence[Mapping[str, bool]]) -> st.Failures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from pggan_kit.ablation import looks
 from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation.designs import list_design_notes
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.statistics import ALPHA, POWER, find_detectable_mean
@@ -75,15 +77,16 @@ def _count_images(stage: dict[str, Any]) -> int:
     return int(stage["fade_images"] + stage["stable_images"])
 
 
-def find_detectable_effect(plan: Plan) -> float:
-    """Return the mean difference that a plan with confirmatory contrasts detects, in standard deviations.
-
-    With looks, that of the last look.
-    """
+def find_confirmatory_level(plan: Plan) -> float:
+    """Return the level at which Holm's first step tests a confirmatory contrast; with looks, that of the last look."""
     if plan.looks:
-        deviations = looks.find_detectable_means(plan)[-1]
-    else:
-        deviations = find_detectable_mean(len(plan.seeds), ALPHA / len(plan.confirmatory))
+        return looks.find_levels(plan)[-1]
+    return ALPHA / len(plan.confirmatory)
+
+
+def find_detectable_effect(plan: Plan) -> float:
+    """Return the mean difference that a plan with confirmatory contrasts detects, in standard deviations."""
+    deviations = find_detectable_mean(len(plan.seeds), find_confirmatory_level(plan))
     assert deviations is not None, "a plan with fewer seeds is refused"
     return deviations
 
@@ -92,32 +95,45 @@ def describe_cost(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return what a dry run shows, for programs.
 
     Returns:
-        `trials` (the rows of `estimate_cost`), `pairs` (seeds), `confirmatory` (contrasts), and, if there are any of
-        these, `detectable`: the mean difference that the plan detects in 80 % of cases, in standard deviations of the
-        pairs' differences. With looks also `looks`: for each its `pairs`, `spent` (the error that may be spent by it on
-        all confirmatory contrasts) and `detectable`; and `expected`: for some `mean` of all confirmatory contrasts, in
-        standard deviations, the number of `runs` that the looks will need, trunks left out.
+        `trials` (the rows of `estimate_cost`), `pairs` (seeds), `confirmatory` (number of such contrasts), `contrasts`
+        (see `describe_contrasts`), `design` (see `designs.Design`; empty if the variants were written one by one), and,
+        if there are confirmatory contrasts, `detectable`: the mean difference that the plan detects in 80 % of cases,
+        in standard deviations of the pairs' differences. With looks also what `plan_looks` gives.
     """
     description: dict[str, Any] = {
         "trials": list(rows),
         "pairs": len(plan.seeds),
         "confirmatory": len(plan.confirmatory),
+        "contrasts": describe_contrasts(plan),
+        "design": plan.design,
     }
     if plan.confirmatory:
         description["detectable"] = find_detectable_effect(plan)
     if plan.looks:
-        rows_of_looks = zip(plan.looks, looks.spend_over_looks(plan), looks.find_detectable_means(plan), strict=True)
-        description["looks"] = [
-            {"pairs": pairs, "spent": spent, "detectable": deviations} for pairs, spent, deviations in rows_of_looks
-        ]
-        means = [share * description["detectable"] for share in EXPECTED_AT]
-        description["expected"] = [{"mean": mean, "runs": looks.expect_runs(plan, mean)} for mean in means]
+        description |= plan_looks(plan)
     return description
+
+
+def plan_looks(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    """Return what the looks of a plan can see, and what they save.
+
+    Returns:
+        `looks`: for each its `pairs`, `spent` (the error that may be spent by it on all confirmatory contrasts) and
+        `detectable` (the mean that it detects by itself in 80 % of cases, in standard deviations; None if it detects
+        none); and `expected`: for some `mean` of all confirmatory contrasts, in standard deviations, the number of
+        `runs` that the looks will need, trunks left out.
+    """
+    rows = []
+    columns = (plan.looks, looks.spend_over_looks(plan), looks.find_detectable_means(plan))
+    for pairs, spent, deviations in zip(*columns, strict=True):
+        rows.append({"pairs": pairs, "spent": spent, "detectable": deviations})
+    means = [multiple * find_detectable_effect(plan) for multiple in EXPECTED_AT]
+    return {"looks": rows, "expected": [{"mean": mean, "runs": looks.expect_runs(plan, mean)} for mean in means]}
 
 
 def describe_looks(plan: Plan) -> str:
     """Return lines on the looks of a plan: the error spent, the effect that each sees, and the runs that they save."""
-    description = describe_cost(plan, [])
+    description = plan_looks(plan)
     pairs = []
     for row in description["looks"]:
         sees = "none" if row["detectable"] is None else f"{row['detectable']:.2g}"
@@ -129,6 +145,39 @@ def describe_looks(plan: Plan) -> str:
     )
 
 
+def describe_contrasts(plan: Plan) -> list[dict[str, Any]]:
+    """Return what each contrast compares and how small a difference it can see.
+
+    Returns:
+        For each contrast `name`, `role`, `weights`, and `pairs`, the number of its seeds; `detectable`: the mean that
+        sign flips detect in 80 % of cases, in standard deviations of the seeds' differences, corrected as Holm's first
+        step if the contrast is confirmatory; and `detectable_in_runs`, the same in standard deviations of a single run,
+        if the runs of a seed were independent: pairing can only improve on it where runs of a seed are alike. Both
+        are None where so few seeds detect nothing.
+    """
+    entries = []
+    for contrast in plan.list_contrasts():
+        pairs = min(len([seed for seed in plan.select_seeds(name) if seed in plan.seeds]) for name in contrast.weights)
+        level = ALPHA
+        if contrast.role == "confirmatory":
+            level = find_confirmatory_level(plan)
+        detectable = find_detectable_mean(pairs, level)
+        in_runs = None
+        if detectable is not None:
+            in_runs = detectable * math.sqrt(sum(weight**2 for weight in contrast.weights.values()))
+        entries.append(
+            {
+                "name": contrast.name,
+                "role": contrast.role,
+                "weights": dict(contrast.weights),
+                "pairs": pairs,
+                "detectable": detectable,
+                "detectable_in_runs": in_runs,
+            }
+        )
+    return entries
+
+
 def describe_detectable_effect(plan: Plan) -> str:
     """Return a sentence on how large a difference the plan detects."""
     contrasts = len(plan.confirmatory)
@@ -137,6 +186,25 @@ def describe_detectable_effect(plan: Plan) -> str:
         f"{len(plan.seeds)} pairs, {contrasts} confirmatory {noun}: sign flips detect a mean of "
         f"{find_detectable_effect(plan):.2g} standard deviations of the pairs' differences in {POWER:.0%} of cases"
     )
+
+
+def build_contrast_table(plan: Plan) -> Table:
+    """Return what each contrast can see as a table, with the aliases of a fraction as its caption."""
+    table = Table("contrast", "role", "pairs", "variants", "detectable", "in sd of runs", title="contrasts")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for entry in describe_contrasts(plan):
+        numbers = [entry["detectable"], entry["detectable_in_runs"]]
+        cells = ["-" if number is None else f"{number:.2g}" for number in numbers]
+        table.add_row(entry["name"], entry["role"], str(entry["pairs"]), str(len(entry["weights"])), *cells)
+
+    lines = list_design_notes(plan.design)
+    lines.append(
+        f"detectable: the mean that is detected in {POWER:.0%} of cases, in standard deviations of the pairs' "
+        "differences; and in those of single runs, if the runs of a seed were independent"
+    )
+    table.caption = "\n".join(lines)
+    return table
 
 
 def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:

@@ -127,16 +127,20 @@ def describe_look(plan: Plan, progress: Progress, number: int) -> str:
 
 
 def spend_over_looks(plan: Plan) -> list[float]:
-    """Return the error that may be spent by each look on all confirmatory contrasts together, earlier looks included."""
+    """Return the error that may be spent by each look on all confirmatory contrasts, earlier looks included."""
     rules = make_rules(plan)
     return [rules.contrasts * error for error in rules.spend(rules.contrasts, 2)]
 
 
-def find_detectable_means(plan: Plan) -> list[float | None]:
-    """Return the mean that each look finds by itself in 80 % of cases, in standard deviations; None if it finds none."""
+def find_levels(plan: Plan) -> list[float]:
+    """Return the level at which each look tests the difference of a contrast, before any is found."""
     rules = make_rules(plan)
-    levels = [rules.find_level(look, rules.contrasts, 2) for look in range(len(plan.looks))]
-    return [st.find_detectable_mean(pairs, level) for pairs, level in zip(plan.looks, levels, strict=True)]
+    return [rules.find_level(look, rules.contrasts, 2) for look in range(len(plan.looks))]
+
+
+def find_detectable_means(plan: Plan) -> list[float | None]:
+    """Return the mean that each look detects by itself in 80 % of cases, in standard deviations; None if it cannot."""
+    return [st.find_detectable_mean(pairs, level) for pairs, level in zip(plan.looks, find_levels(plan), strict=True)]
 
 
 def expect_runs(plan: Plan, mean: float) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_kit.ablation.contrasts import Contrast, make_pair
+from pggan_kit.ablation.contrasts import Contrast, find_role, make_pair
 from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.ablation.sequential import FUTILITY, SPENDING
 from pggan_kit.ablation.settings import TRUNK, Ablation
@@ -72,6 +72,8 @@ class Plan:
         configs: Whole experiment of each variant as gin text, without the seed.
         plugins: SHA-256 of each file beside the installed plugins, by its absolute path.
         exploratory: Seeds added after the first start.
+        effects: Contrasts of factors, see `designs.Design`.
+        design: What made the variants, see `description` of `designs.Design`; empty if they were written one by one.
     """
 
     name: str
@@ -90,6 +92,8 @@ class Plan:
     plugins: dict[str, str]
     exploratory: list[int] = dataclasses.field(default_factory=list)
     average: str | float | None = None
+    effects: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    design: dict[str, Any] = dataclasses.field(default_factory=dict)
     looks: list[int] = dataclasses.field(default_factory=list)
     spending: str = SPENDING[0]
     futility: float = FUTILITY
@@ -127,7 +131,11 @@ class Plan:
 
     def list_contrasts(self) -> list[Contrast]:
         """Return all contrasts, in the order in which they are shown."""
-        return [make_pair(variant, against, self.controls) for variant, against in self.contrasts]
+        contrasts = []
+        for name, effect in self.effects.items():
+            weights = effect["weights"]
+            contrasts.append(Contrast(name, weights, find_role(weights, self.controls, effect["role"])))
+        return contrasts + [make_pair(variant, against, self.controls) for variant, against in self.contrasts]
 
     def get_quantity(self, metric: str) -> dict[str, str]:
         """Return `direction` and `scale` of a value, by the name that `evaluate` gives it."""
@@ -216,20 +224,21 @@ def read_plan(
     _require_one_meaning(plan_bindings, _read_base(base, built), file, base)
     variants = {}
     experiments = {}
-    count = len(settings.variants)
-    for name, own_bindings in track_items(settings.variants.items(), "checking", count, "variants"):
+    count = len(settings.all_variants)
+    for name, own_bindings in track_items(settings.all_variants.items(), "checking", count, "variants"):
         variants[name] = [*settings.bindings, *experiment_bindings, *own_bindings]
         shared = [*settings.bindings, *experiment_bindings]
-        experiments[name] = _prepare_variant(name, base, shared, own_bindings, files)
+        place = settings.find_setting(name)
+        experiments[name] = _prepare_variant(name, place, base, shared, own_bindings, files)
 
     # A list of bindings is as a file: it binds nothing twice.
-    lists = {f"variant {name}": own_bindings for name, own_bindings in settings.variants.items()}
+    lists = {f"variant {name}": own_bindings for name, own_bindings in settings.all_variants.items()}
     lists |= {"ablate.bindings": settings.bindings, "ablate.evaluation": settings.evaluation}
     for name, texts in lists.items():
         gin_files.parse_text("\n".join(texts), name)
 
     # What the comparison needs is checked now, and not after hours of training.
-    _require_different(experiments)
+    _require_different(settings, experiments)
     _require_average(settings.average, experiments)
     quantities = _find_quantities(settings, base, variants, files)
     branch, shared = _find_trunk(experiments)
@@ -239,7 +248,7 @@ def read_plan(
         variants=variants,
         seeds=list(settings.seeds),
         controls=dict(settings.controls),
-        contrasts=[list(pair) for pair in settings.contrasts],
+        contrasts=[list(pair) for pair in settings.all_pairs],
         primary=settings.primary,
         margin=float(settings.margin),
         evaluation=list(settings.evaluation),
@@ -249,6 +258,8 @@ def read_plan(
         configs={name: experiment.built.config.text() for name, experiment in experiments.items()},
         plugins=sha256,
         average=settings.average,
+        effects=settings.design.effects,
+        design=settings.design.description,
         looks=list(settings.looks) if len(settings.looks) > 1 else [],
         spending=settings.spending,
         futility=float(settings.futility),
@@ -311,12 +322,13 @@ def list_recorded_files(record: Path, sha256: Mapping[str, str], named: Sequence
 
 
 def _prepare_variant(
-    name: str, base: Path, shared: Sequence[str], own: Sequence[str], plugins: Sequence[RecordedFile]
+    name: str, place: str, base: Path, shared: Sequence[str], own: Sequence[str], plugins: Sequence[RecordedFile]
 ) -> Prepared:
     """Return the experiment of a variant, with a schedule that can be made.
 
     Args:
         name: The variant.
+        place: Name of the setting that makes it, for error messages.
         base: Gin file of the experiment.
         shared: Bindings of all variants.
         own: Bindings of this one.
@@ -328,7 +340,7 @@ def _prepare_variant(
     if any(_SEED_BINDING.match(text) for text in shared):
         raise ConfigError("the bindings of all variants hold train.seed; bind ablate.seeds instead")
     if any(_SEED_BINDING.match(text) for text in own):
-        raise ConfigError(f"variant {name} of ablate.variants binds train.seed; bind ablate.seeds instead")
+        raise ConfigError(f"variant {name} of {place} binds train.seed; bind ablate.seeds instead")
     try:
         prepared = prepare(base, [*shared, *own], plugins)
         prepared.schedule()
@@ -336,7 +348,7 @@ def _prepare_variant(
         owner = f"variant {name}"
         if str(error) == _find_fault(base, shared, plugins):
             owner = "all variants"
-        raise type(error)(f"{owner} of ablate.variants: {error}") from error
+        raise type(error)(f"{owner} of {place}: {error}") from error
     return prepared
 
 
@@ -435,10 +447,10 @@ def _make_noise_end(stage: Stage, experiment: Experiment) -> StageEnd:
     return StageEnd(stage, 0, experiment.latent_size, count_classes(experiment, stage), generate)
 
 
-def _require_different(experiments: Mapping[str, Prepared]) -> None:
+def _require_different(settings: Ablation, experiments: Mapping[str, Prepared]) -> None:
     for one, other in combinations(experiments, 2):
         if find_first_difference(experiments[one], experiments[other]) is None:
-            raise ConfigError(f"ablate.variants: {one} and {other} are the same experiment")
+            raise ConfigError(f"{settings.find_setting(other)}: {one} and {other} are the same experiment")
 
 
 def _find_trunk(experiments: Mapping[str, Prepared]) -> tuple[int | None, list[str]]:

@@ -87,36 +87,49 @@ def find_levels(pairs: tuple[int, ...], spent: tuple[float, ...], sides: int) ->
         sides: 1 if a look rejects where the sum is large, 2 if also where it is small.
     """
     levels = []
-    nodes = np.zeros(1)
-    weights = np.ones(1)
-    before = 0
-    spent_before = 0.0
     unit_nodes, unit_weights = np.polynomial.legendre.leggauss(NODES)
-    for count, spent_now in zip(pairs, spent, strict=True):
-        step = math.sqrt(count - before)
-        error = spent_now - spent_before
-
-        def compute_excess(bound: float, step: float = step, error: float = error) -> float:
-            """Return the probability of crossing a bound at this look, minus the error that it may spend."""
-            crossing = stats.norm.sf((bound - nodes) / step)
-            if sides == 2:
-                crossing = crossing + stats.norm.cdf((-bound - nodes) / step)
-            return float(weights @ crossing - error)
-
-        highest = 2 * FAR * math.sqrt(count)
-        bound = float(optimize.brentq(compute_excess, 0.0 if sides == 2 else -highest, highest, xtol=1e-12))
+    going_on = _Density(np.zeros(1), np.ones(1))
+    for look, count in enumerate(pairs):
+        step = math.sqrt(count - (pairs[look - 1] if look else 0))
+        error = spent[look] - (spent[look - 1] if look else 0.0)
+        farthest = FAR * math.sqrt(count)
+        bound = going_on.find_bound(step, error, sides, farthest)
         levels.append(sides * float(stats.norm.sf(bound / math.sqrt(count))))
 
         # What goes on is the density between the bounds, at the nodes of the next integral.
-        low = -bound if sides == 2 else -FAR * math.sqrt(count)
+        low = -bound if sides == 2 else -farthest
         half = (bound - low) / 2
-        next_nodes = low + half * (unit_nodes + 1)
-        density = stats.norm.pdf((next_nodes[:, None] - nodes) / step) @ weights / step
-        nodes = next_nodes
-        weights = half * unit_weights * density
-        before = count
-        spent_before = spent_now
+        nodes = low + half * (unit_nodes + 1)
+        going_on = _Density(nodes, half * unit_weights * going_on.evaluate(nodes, step))
     return tuple(levels)
+
+
+class _Density(NamedTuple):
+    """The density of a sum that no look has stopped.
+
+    Attributes:
+        nodes: Values of the sum.
+        weights: Density at these values, times the weights of their integral.
+    """
+
+    nodes: np.ndarray
+    weights: np.ndarray
+
+    def evaluate(self, values: np.ndarray, step: float) -> np.ndarray:
+        """Return the density after a normal step with this standard deviation."""
+        return np.asarray(stats.norm.pdf((values[:, None] - self.nodes) / step) @ self.weights / step)
+
+    def find_bound(self, step: float, error: float, sides: int, farthest: float) -> float:
+        """Return the bound that a step crosses with the probability `error`."""
+
+        def compute_excess(bound: float) -> float:
+            crossing = stats.norm.sf((bound - self.nodes) / step)
+            if sides == 2:
+                crossing = crossing + stats.norm.cdf((-bound - self.nodes) / step)
+            return float(self.weights @ crossing - error)
+
+        low = 0.0 if sides == 2 else -2 * farthest
+        return float(optimize.brentq(compute_excess, low, 2 * farthest, xtol=1e-12))
 
 
 class FlipLook(NamedTuple):
@@ -429,9 +442,9 @@ def predict_decision(
 def expect_stops(rules: Rules, mean: float) -> list[float]:
     """Return the probability that a contrast stops at each look.
 
-    Its differences are normal, with a standard deviation of 1. Simulated with a seed of its own, with t-tests instead of sign flips, at the level before any hypothesis is
-    rejected; right to about 2 %. Equivalence, which depends on how large the margin is beside the spread, stops nothing
-    here.
+    Its differences are normal, with a standard deviation of 1. Simulated with a seed of its own, with t-tests instead
+    of sign flips, at the level before any hypothesis is rejected; right to about 2 %. Equivalence, which depends on how
+    large the margin is beside the spread, stops nothing here.
 
     Args:
         rules: The plan's rules.

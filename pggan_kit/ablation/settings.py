@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
+from pggan_kit.ablation.contrasts import find_role
+from pggan_kit.ablation.designs import Changes, make_design
 from pggan_kit.ablation.sequential import FUTILITY, SPENDING, spend_on_hypothesis
 from pggan_kit.ablation.statistics import ALPHA, compute_smallest_p, count_pairs_needed
 from pggan_kit.components import Launcher
@@ -15,7 +17,10 @@ from pggan_kit.growth.power_functions import LARGEST_WIDTH
 TRUNK = "trunk"
 """Name of the run before the first difference; no variant may have it."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+LONGEST_NAME = 60
+"""Maximum characters of a variant's name."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 @dataclass
@@ -26,12 +31,12 @@ class Ablation:
         base: Gin file of the experiment, relative to this one.
         variants: Bindings in which each variant differs from the base, by its name, e.g. `{'linear': [], 'hard':
             ['train.switch = @switches.Hard()']}`. The config of the first one is also trained up to the first
-            difference.
+            difference. A design makes variants by itself; these come after them.
         seeds: Seeds of the runs of each variant, each from 0 to 2**63 - 1; variants with one seed see the same images
             and latents. At least as many as it takes to find a difference at all: 6 for one confirmatory contrast, 7
             for two or three, 8 for four to six.
         contrasts: Pairs (variant, against) that are compared. Those without a control are confirmatory: Holm's
-            correction covers them.
+            correction covers them. A design has contrasts of its own; these come after them.
         primary: Name of the one value that answers, as `evaluate` gives it, for the averaged generator at the last
             checkpoint. Its metric states whether values or their logarithms are compared, and which are better.
         margin: Largest difference of the primary that counts as none in the test of equivalence, above 0; of its
@@ -43,6 +48,17 @@ class Ablation:
         evaluation: Bindings with which finished runs are evaluated, e.g. of the held-out data.
         average: Average of the generator that is evaluated: its name, or a width of a power function, such as 0.05.
             None for the first of each variant's `train.averages`.
+        factors: Factorial design: the bindings of each level of each factor, e.g. `{'switch': {'soft': [], 'hard':
+            ['train.switch = @switches.Hard()']}, 'loss': ...}`. Each combination is a variant, called `soft+hinge`.
+            Main effects and interactions are differences from the first levels.
+        resolution: Resolution that a fraction of the combinations must have, `'III'`, `'IV'` or `'V'`, if all factors
+            have two levels; the smallest one is taken. None: all combinations.
+        effects: Effects of the factors that are confirmatory, e.g. `['switch', 'switch x loss']`. None: all main
+            effects, and those two-factor interactions that have no alias of at most two factors.
+        leave_one_out: Bindings of named changes. The variants are `all`, with all changes, and `without_NAME` for each
+            of them, which is compared with `all`.
+        add_one_in: Bindings of named changes. The variants are `none`, which is the base, and `with_NAME` for each of
+            them, which is compared with `none`. If `leave_one_out` is bound too, it has the same changes.
         looks: Numbers of pairs after which the results are looked at, the last one that of all seeds. A contrast that
             is decided stops there, and the runs that only it needs are not trained. With one look or none, the results
             are looked at once, in the end.
@@ -57,9 +73,9 @@ class Ablation:
 
     _: KW_ONLY
     base: str
-    variants: Mapping[str, Sequence[str]]
+    variants: Changes = field(default_factory=dict)
     seeds: Sequence[int]
-    contrasts: Sequence[tuple[str, str]]
+    contrasts: Sequence[tuple[str, str]] = ()
     primary: str
     margin: float
     launcher: Launcher
@@ -67,11 +83,17 @@ class Ablation:
     bindings: Sequence[str] = ()
     evaluation: Sequence[str] = ()
     average: str | float | None = None
+    factors: Mapping[str, Changes] = field(default_factory=dict)
+    resolution: str | None = None
+    effects: Sequence[str] | None = None
+    leave_one_out: Changes = field(default_factory=dict)
+    add_one_in: Changes = field(default_factory=dict)
     looks: Sequence[int] = ()
     spending: str = SPENDING[0]
     futility: float = FUTILITY
 
     def __post_init__(self) -> None:
+        self.design = make_design(self.factors, self.resolution, self.effects, self.leave_one_out, self.add_one_in)
         self._check_variants()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SettingError("seeds", f"must be at least one, each once, not {list(self.seeds)}")
@@ -94,26 +116,48 @@ class Ablation:
         if isinstance(self.average, (int, float)):
             check_between("average", self.average, 0, LARGEST_WIDTH, low_included=False, instead="a name")
 
+    @property
+    def all_variants(self) -> dict[str, Sequence[str]]:
+        """The bindings of each variant: first those of the design, then the others."""
+        return {**self.design.variants, **self.variants}
+
+    @property
+    def all_pairs(self) -> list[tuple[str, str]]:
+        """The contrasts of two variants: first those of the design, then the others."""
+        return [*self.design.pairs, *((variant, against) for variant, against in self.contrasts)]
+
+    def find_setting(self, variant: str) -> str:
+        """Return the name of the setting that makes a variant."""
+        if variant in self.variants:
+            return "ablate.variants"
+        return f"ablate.{self.design.setting}"
+
     def _check_variants(self) -> None:
-        if len(self.variants) < 2:
-            raise SettingError("variants", f"must name at least two, not {list(self.variants)}")
         for name in self.variants:
+            if name in self.design.variants:
+                raise SettingError("variants", f"names {name}, which is a variant of the design: take another name")
+        if len(self.all_variants) < 2:
+            raise SettingError("variants", f"must name at least two, not {list(self.variants)}")
+        for name in self.all_variants:
             if not _NAME.fullmatch(name) or name == TRUNK:
                 raise SettingError(
                     "variants",
-                    f"names folders: {name!r} must begin with a letter or digit, go on with these and . - _, "
+                    f"names folders: {name!r} must begin with a letter or digit, go on with these and . - _ +, "
                     f"and not be {TRUNK!r}",
+                )
+            if len(name) > LONGEST_NAME:
+                raise SettingError(
+                    "variants",
+                    f"names folders: {name!r} must have at most {LONGEST_NAME} characters, and has {len(name)}",
                 )
 
     def _check_contrasts(self) -> None:
-        for pair in self.contrasts:
+        for pair in self.all_pairs:
             for name in pair:
                 self._require_variant("contrasts", name)
-            if pair[0] == pair[1] or self.contrasts.count(pair) > 1:
-                raise SettingError(
-                    "contrasts", f"must compare two different variants, each pair once, not {tuple(pair)}"
-                )
-        if not self.contrasts:
+            if pair[0] == pair[1] or self.all_pairs.count(pair) > 1:
+                raise SettingError("contrasts", f"must compare two different variants, each pair once, not {pair}")
+        if not self.all_pairs and not self.design.effects:
             raise SettingError("contrasts", "must hold at least one pair (variant, against)")
 
     def _require_enough_seeds(self) -> None:
@@ -125,15 +169,25 @@ class Ablation:
         needed = count_pairs_needed(confirmatory)
         if pairs < needed:
             noun = "contrast" if confirmatory == 1 else "contrasts"
+            remedy = "Name variants in `controls` to compare them without a verdict"
+            if self.design.effects:
+                remedy = "Name fewer `effects`: the others are computed without a verdict"
             raise SettingError(
                 "seeds",
                 f"must be at least {needed} for {confirmatory} confirmatory {noun}, and are {pairs}: with these, the "
                 f"corrected p is at least {confirmatory * compute_smallest_p(pairs):.3g}, and never below {ALPHA:g}. "
-                "Name variants in `controls` to compare them without a verdict",
+                f"{remedy}",
             )
 
+    def _list_roles(self) -> list[tuple[Collection[str], str]]:
+        """Return the variants and the role of each contrast."""
+        roles: list[tuple[Collection[str], str]] = [(pair, find_role(pair, self.controls)) for pair in self.all_pairs]
+        for effect in self.design.effects.values():
+            roles.append((effect["weights"], find_role(effect["weights"], self.controls, effect["role"])))
+        return roles
+
     def _count_confirmatory(self) -> int:
-        return sum(not set(pair) & set(self.controls) for pair in self.contrasts)
+        return sum(role == "confirmatory" for _, role in self._list_roles())
 
     def _check_looks(self) -> None:
         check_choice("spending", self.spending, SPENDING)
@@ -159,8 +213,8 @@ class Ablation:
         confirmatory = self._count_confirmatory()
         if not confirmatory:
             raise SettingError("looks", "needs a confirmatory contrast to decide, and all contrasts have a control")
-        for name in self.variants:
-            if not any(name in pair for pair in self.contrasts):
+        for name in self.all_variants:
+            if not any(name in names for names, role in self._list_roles() if role != "exploratory"):
                 raise SettingError("looks", f"would never train {name}: no contrast needs its runs")
         self._require_enough_pairs_at_looks(confirmatory)
 
@@ -188,7 +242,7 @@ class Ablation:
         )
 
     def _require_variant(self, setting: str, name: str) -> None:
-        if name not in self.variants:
+        if name not in self.all_variants:
             raise SettingError(
-                setting, f"names {name!r}, which is not a variant; the variants are {', '.join(self.variants)}"
+                setting, f"names {name!r}, which is not a variant; the variants are {', '.join(self.all_variants)}"
             )

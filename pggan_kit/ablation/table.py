@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pggan_kit.ablation.designs import list_design_notes
 from pggan_kit.ablation.statistics import ALPHA, EXACT_UP_TO, POWER
 
 WIDTH = 140
@@ -90,7 +91,8 @@ def _build_contrast_table(title: str, entries: list[Mapping[str, Any]]) -> Table
 
 def _build_look_table(analysis: Mapping[str, Any]) -> Table:
     table = Table(title="looks")
-    for header in ("contrast", "look", "pairs", "|mean|", "from", "p", "spent", "TOST", "below", "predicted", "decision"):
+    headers = "contrast look pairs |mean| from p spent TOST below predicted decision"
+    for header in headers.split():
         table.add_column(header)
     _align_right(table)
     for entry in analysis["contrasts"]:
@@ -113,7 +115,8 @@ def _build_look_table(analysis: Mapping[str, Any]) -> Table:
 
 def _list_notes_on_looks(looks: Mapping[str, Any]) -> list[str]:
     """Return lines that explain the table of looks, and say which runs were not needed."""
-    spent = ", ".join(f"{error:.2%} by {pairs} pairs" for error, pairs in zip(looks["spent"], looks["pairs"], strict=True))
+    rows = zip(looks["spent"], looks["pairs"], strict=True)
+    spent = ", ".join(f"{error:.2%} by {pairs} pairs" for error, pairs in rows)
     notes = [
         f"looks: the error of all confirmatory contrasts that may be spent is {spent} ({looks['spending']}). A "
         "confirmatory contrast is compared over the pairs of its last look; its interval is the repeated one, which "
@@ -145,6 +148,7 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         flips += f", else {drawn[0]:,} drawn ones"
 
     notes = [
+        *list_design_notes(analysis["design"]),
         f"{analysis['metric']}: {means}; {analysis['direction']} is better; floor: the same metric between two halves "
         "of the real data.",
         f"mean [95 %]: mean of the pairs' {differences}",

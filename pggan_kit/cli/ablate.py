@@ -22,7 +22,7 @@ from pggan_kit.cli.base import (
 
 @main.command()
 @click.argument("config", type=PATH)
-@click.option("--dry-run", is_flag=True, help="Show trials, images and cost; train nothing.")
+@click.option("--dry-run", is_flag=True, help="Show trials, cost and what each contrast can detect; train nothing.")
 @click.option("--out", "folder", type=PATH, help="The ablation's folder; default: runs/NAME.")
 @click.option("--launcher", metavar="NAME", help="What runs the trials: Local, or another launcher of `plugins list`.")
 @json_option
@@ -42,7 +42,7 @@ def ablate(
     and its macros; all other bindings apply to the experiments of all variants.
     """
     from pggan_kit import ablation
-    from pggan_kit.ablation.cost import build_cost_table, describe_cost
+    from pggan_kit.ablation.cost import build_contrast_table, build_cost_table, describe_cost
 
     # The option is a short form of a binding.
     if launcher is not None:
@@ -54,6 +54,7 @@ def ablate(
             print_json(describe_cost(plan, rows))
         else:
             out.print(build_cost_table(plan, rows))
+            out.print(build_contrast_table(plan))
         return
 
     analysis = ablation.ablate(config, bindings, out=folder, plugins=plugins, say=print_message)

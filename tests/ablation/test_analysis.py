@@ -16,7 +16,6 @@ from scipy import stats
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation.analysis import add_verdicts, analyse_results, compare_variants
 from pggan_kit.ablation.contrasts import Contrast
-from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.table import render_text
 
 

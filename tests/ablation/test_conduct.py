@@ -519,6 +519,7 @@ def test_a_dry_run_shows_trials_cost_and_the_detectable_difference(ablate: Ablat
     shown = cli("ablate", "switch.gin", *options, "--json")
     cost = json.loads(shown.stdout)
     rows = cost.pop("trials")
+    (contrast,) = cost.pop("contrasts")
     assert [(row["trial"], row["role"], row["seeds"], row["from"], row["images"]) for row in rows] == [
         ("trunk", "trunk", 8, None, 8),
         ("linear", "variant", 8, 0, 32),
@@ -527,11 +528,20 @@ def test_a_dry_run_shows_trials_cost_and_the_detectable_difference(ablate: Ablat
     assert all(row["hours"] > 0 and row["teraflops"] > 0 for row in rows)
     deviations = st.find_detectable_mean(8)
     assert deviations is not None
-    assert cost == {"pairs": 8, "confirmatory": 1, "detectable": deviations}
+    assert cost == {"pairs": 8, "confirmatory": 1, "detectable": deviations, "design": {}}
+    assert contrast == {
+        "name": "hard - linear",
+        "role": "confirmatory",
+        "weights": {"hard": 1.0, "linear": -1.0},
+        "pairs": 8,
+        "detectable": deviations,
+        "detectable_in_runs": pytest.approx(deviations * 2**0.5),
+    }
 
     table = " ".join(cli("ablate", "switch.gin", *options).stdout.split())
     assert "trunk@0" in table and "24 trials" in table
     assert f"8 pairs, 1 confirmatory contrast: sign flips detect a mean of {deviations:.2g} standard" in table
+    assert f"hard - linear confirmatory 8 2 {deviations:.2g}" in " ".join(table.replace("│", " ").split())
     assert not Path("out").exists() and not Path("runs").exists()
 
 

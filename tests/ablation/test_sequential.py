@@ -1,4 +1,4 @@
-"""Several looks at a growing number of pairs: boundaries against tables, scipy and brute force, and errors by counting."""
+"""Several looks at a growing number of pairs: boundaries against tables, scipy and brute force; errors by counting."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_false_equivalences_are_no_more_than_the_error(contrasts: int, tries: in
 
 
 def test_looks_save_pairs_where_there_is_an_effect_and_where_there_is_none() -> None:
-    """And the decisions are right: of 12 pairs a clear effect needs 8, equivalence too, and nothing is lost by looking."""
+    """And the decisions are right: of 12 pairs a clear effect needs 8, and equivalence too."""
     rules = Rules((8, 12), "pocock", sq.FUTILITY, 1.0, 1)
     rng = np.random.default_rng(0)
     decisions: dict[str, Counter[str]] = {}

@@ -39,7 +39,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_ablations() -> None:
-    wanted = {"switch", "fade_length", "fade_paths", "growing", "optimizer_reset", "loss", "resampling", "preserving"}
+    wanted = {"table1", "switch", "fade_length", "fade_paths", "growing", "optimizer_reset", "loss", "resampling", "preserving"}
     assert wanted <= {path.stem for path in FILES}
 
 
@@ -74,7 +74,7 @@ APART = {
     "switch": {"hard_preserving", "no_growing"},
     "switch_demo": {"no_growing"},
 }
-"""Variants that are trained from scratch; of `loss` all are."""
+"""Variants that are trained from scratch; of `loss` and `table1` all are."""
 
 MORE_IMAGES_OR_FEWER = {"no_growing", "whole_equal_compute"}
 
@@ -89,7 +89,7 @@ def test_an_ablation(path: Path, digits: Path, tmp_path: Path) -> None:
     plan = plans.read_plan(path, [*SMALL, *own, f"datasets.MNIST.folder = {str(digits)!r}"])[0]
     assert plan.primary == "FID" and plan.confirmatory
     check_resets(plan)
-    apart = set(plan.variants) if path.stem == "loss" else APART.get(path.stem, set())
+    apart = set(plan.variants) if path.stem in ("loss", "table1") else APART.get(path.stem, set())
     assert set(plan.variants) - set(plan.shared) == apart
     totals = set()
     for name, text in plan.configs.items():
@@ -103,5 +103,10 @@ def test_an_ablation(path: Path, digits: Path, tmp_path: Path) -> None:
         ages = list_average_ages(prepared.built.experiment, schedule, [0])
         assert ages and all(age.before_stage <= 0.05 for age in ages), f"{name}: {'; '.join(a.text for a in ages)}"
         run = train(config, SHORT, run_dir=tmp_path / name)
-        assert run.state.images == run.schedule.total == 40
+        assert run.schedule.total == 10 * run.schedule.stages[-1].batch_size, "two steps in each of five phases"
+        # A step with several updates of D draws several batches, and may pass the end.
+        if "updates.Alternating.n_critic = 5" in text:
+            assert run.state.images >= run.schedule.total
+        else:
+            assert run.state.images == run.schedule.total
     assert len(totals) == 1
