@@ -85,6 +85,8 @@ def adopt_runs(plan: Plan, folder: Path, runs: Sequence[Path], plugins: Sequence
     """
     if not runs:
         return plan
+    if plan.looks:
+        raise RunError("--adopt: a plan with looks adopts no runs, since its looks decide by runs that nobody has seen")
     candidates = [_read_candidate(run, plugins) for run in runs]
     own = list(_identify_trials(plan, plugins))
     adopted = list(plan.adopted)

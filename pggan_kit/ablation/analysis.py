@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pggan_kit.ablation import looks, sequential
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation.contrasts import Contrast, compare_failures
 from pggan_kit.ablation.plan import Plan
@@ -29,11 +30,27 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         directory); `metric`, with its `direction` and `scale`; `resample`, the bindings that vary between the trials of
         a variant, by the name of what they drive; `margin`, `alpha`, `hash`, `revisions`, `hardware`; `design`, see
         `designs.Design`.
+
+        With looks, a confirmatory contrast is compared over the seeds of its last look. Its entry has `looks`, one
+        `sequential.Look` for each look that was taken, and the `verdict` of the last one; `interval` is the repeated
+        confidence interval, and `bootstrap`, `smallest_effect`, `holm` and `equivalence_holm`, which are those of one
+        look, are None. The analysis then also has `looks`: `pairs` of each look, `spending`, `futility`, `spent` (the
+        error that may be spent by each look on all confirmatory contrasts), and `not_run`, the number of planned runs
+        that no look needed, by variant.
     """
     # The verdicts come from the planned seeds alone.
     contrasts = plan.list_contrasts()
-    planned = [compare_variants(plan, results, contrast, plan.primary, plan.seeds) for contrast in contrasts]
-    add_verdicts(planned, len(plan.confirmatory))
+    seeds = {contrast.name: plan.seeds for contrast in [*contrasts, *plan.list_added_contrasts()]}
+    progress = None
+    if plan.looks:
+        progress = take_looks(plan, results)
+        for name, taken in progress.looks.items():
+            seeds[name] = plan.seeds[: taken[-1].pairs]
+    planned = [compare_variants(plan, results, each, plan.primary, seeds[each.name]) for each in contrasts]
+    if progress is None:
+        add_verdicts(planned, len(plan.confirmatory))
+    else:
+        _add_looks(plan, planned, progress)
 
     exploratory = []
     if plan.exploratory:
@@ -52,10 +69,10 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
             # A variant with other stages may have no such value in any run, which is no failure.
             if not all(_has_metric(results, name, metric) for name in contrast.weights):
                 continue
-            entry = compare_variants(plan, results, contrast, metric, plan.seeds)
+            entry = compare_variants(plan, results, contrast, metric, seeds[contrast.name])
             secondary.append({**entry, "role": "secondary"})
 
-    return {
+    analysis = {
         "name": plan.name,
         "hash": plan.hash,
         "design": plan.design,
@@ -75,6 +92,44 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         "revisions": sorted({result["revision"] for result in results.values()}),
         "hardware": sorted({result["hardware"] for result in results.values()}),
     }
+    if progress is not None:
+        analysis["looks"] = {
+            "pairs": plan.looks,
+            "spending": plan.spending,
+            "futility": plan.futility,
+            "spent": looks.spend_over_looks(plan),
+            "not_run": looks.count_not_run(plan, progress),
+        }
+    return analysis
+
+
+def take_looks(plan: Plan, results: Results) -> looks.Progress:
+    """Return what the looks of a plan decided by the results that are there, and which runs are needed."""
+
+    def make_sample(contrast: Contrast, seeds: Sequence[int]) -> sequential.Sample:
+        scaled = _scale_values(plan, results, contrast, plan.primary, seeds)
+        differences = [contrast.sum_values(values) for values in scaled]
+        if all(math.isfinite(value) for values in scaled for value in values.values()):
+            return sequential.Sample(np.array(differences), np.array(differences))
+        return sequential.Sample(np.array(st.rank_with_signs(differences)), None)
+
+    return looks.follow_looks(plan, results.keys(), make_sample)
+
+
+def _add_looks(plan: Plan, entries: Sequence[dict[str, Any]], progress: looks.Progress) -> None:
+    """Add the looks to the confirmatory entries, and replace what is right for one look only."""
+    rules = looks.make_rules(plan)
+    for entry in entries:
+        if entry["role"] != "confirmatory":
+            continue
+        taken = progress.looks[entry["name"]]
+        entry["looks"] = [asdict(look) for look in taken]
+        entry["verdict"] = taken[-1].verdict
+        if entry["interval"] is not None:
+            n_mean_sd = (entry["n"], entry["mean"], entry["sd"])
+            entry["interval"] = list(sequential.compute_repeated_interval(rules, taken[-1].look, *n_mean_sd))
+        for name in ("bootstrap", "smallest_effect", "holm", "equivalence_holm"):
+            entry[name] = None
 
 
 def compare_variants(
@@ -102,17 +157,12 @@ def compare_variants(
     """
     seeds = [seed for seed in seeds if all((name, seed) in results for name in contrast.weights)]
     quantity = plan.get_quantity(metric)
-    scale = quantity["scale"]
-    direction = quantity["direction"]
-    worst = math.inf if direction == "lower" else -math.inf
 
     # Each seed on the scale of the metric, and whether its runs failed.
-    scaled = []
+    scaled = _scale_values(plan, results, contrast, metric, seeds)
     failed = []
     for seed in seeds:
-        values = {name: _find_value(results, name, seed, metric) for name in contrast.weights}
-        scaled.append({name: _convert_to_scale(value, scale, worst) for name, value in values.items()})
-        failed.append({name: value is None for name, value in values.items()})
+        failed.append({name: _find_value(results, name, seed, metric) is None for name in contrast.weights})
     finite = [values for values in scaled if all(math.isfinite(value) for value in values.values())]
     differences = [contrast.sum_values(values) for values in finite]
     one_side = [contrast.sum_side(values, 1) for values in finite]
@@ -126,8 +176,8 @@ def compare_variants(
     entry |= {
         "role": "exploratory" if adopted else contrast.role,
         "metric": metric,
-        "direction": direction,
-        "scale": scale,
+        "direction": quantity["direction"],
+        "scale": quantity["scale"],
         "seeds": seeds,
         "adopted": adopted,
         "n": len(differences),
@@ -180,6 +230,19 @@ def _describe_differences(d: Sequence[float], margin: float, confirmatory: int) 
     if bootstrap is not None:
         statistics["bootstrap"] = list(bootstrap)
     return statistics
+
+
+def _scale_values(
+    plan: Plan, results: Results, contrast: Contrast, metric: str, seeds: Sequence[int]
+) -> list[dict[str, float]]:
+    """Return the values of a contrast's variants on the scale of a metric, for each seed; see `_convert_to_scale`."""
+    quantity = plan.get_quantity(metric)
+    worst = math.inf if quantity["direction"] == "lower" else -math.inf
+    scaled = []
+    for seed in seeds:
+        values = {name: _find_value(results, name, seed, metric) for name in contrast.weights}
+        scaled.append({name: _convert_to_scale(value, quantity["scale"], worst) for name, value in values.items()})
+    return scaled
 
 
 def _convert_to_scale(value: float | None, scale: str, worst: float) -> float:

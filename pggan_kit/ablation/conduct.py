@@ -13,8 +13,9 @@ from typing import Any
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.adoption import adopt_runs
-from pggan_kit.ablation.analysis import analyse_results
+from pggan_kit.ablation.analysis import analyse_results, take_looks
 from pggan_kit.ablation.archive import FLOOR, TABLE, Key, Results, read_trials
+from pggan_kit.ablation.looks import describe_look
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.table import render_text
@@ -87,11 +88,7 @@ def run_ablation(
         plan = adopt_runs(plan, out, adopt, files)
         plans.write_plan(plan, out)
         try:
-            _launch_trials(plan, out, list(plan.list_trunks()), launcher, say)
-
-            # A variant can begin only where its trunk has ended.
-            ready = [key for key in plan.list_runs() if _can_begin(plan, out, key)]
-            _launch_trials(plan, out, ready, launcher, say)
+            _run_trials(plan, out, launcher, say)
         except KeyboardInterrupt as error:
             number: int = signal.SIGINT
             if isinstance(error, StoppedAtOnce):
@@ -100,6 +97,36 @@ def run_ablation(
                 number, "stopped; finished trials are kept, and the same command continues with the others"
             ) from None
         return conclude_ablation(plan, out)
+
+
+def _run_trials(plan: Plan, out: Path, launcher: Launcher, say: Say) -> None:
+    """Run the trials of the plan; with looks, those that the first look needs, and then what each further one needs."""
+    if not plan.looks:
+        _run_with_trunks(plan, out, list(plan.list_runs()), launcher, say)
+        return
+
+    said = 0
+    while True:
+        progress = take_looks(plan, read_trials(plan, out))
+        for number in range(said + 1, progress.count + 1):
+            say(describe_look(plan, progress, number))
+        said = progress.count
+        if progress.wanted == progress.shown:
+            return
+        _run_with_trunks(plan, out, progress.wanted, launcher, say)
+        if not set(progress.wanted) <= read_trials(plan, out).keys():
+            return
+
+
+def _run_with_trunks(plan: Plan, out: Path, keys: Sequence[Key], launcher: Launcher, say: Say) -> None:
+    """Run the trunks of some trials, and then those of the trials that can begin."""
+    trunk_seeds = {seed for name, seed in keys if name in plan.shared}
+    trunks = [key for key in plan.list_trunks() if key[1] in trunk_seeds]
+    _launch_trials(plan, out, trunks, launcher, say)
+
+    # A variant can begin only where its trunk has ended.
+    ready = [key for key in keys if _can_begin(plan, out, key)]
+    _launch_trials(plan, out, ready, launcher, say)
 
 
 def _can_begin(plan: Plan, out: Path, key: Key) -> bool:
@@ -156,14 +183,16 @@ def make_trial(plan: Plan, out: Path, name: str, seed: int) -> Trial:
 
 
 def conclude_ablation(plan: Plan, out: Path) -> dict[str, Any]:
-    """Write `results.csv`; if all trials have ended, also `analysis.json` and `table.txt`.
+    """Write `results.csv`; if all trials have ended that are needed, also `analysis.json` and `table.txt`.
+
+    Before a look is due, `results.csv` has nothing of the runs that it is about.
 
     Raises:
         TrainingError: Some trials have not ended.
     """
-    keys = list(plan.list_runs())
     results = read_trials(plan, out)
-    write_atomically(out / TABLE, format_csv(plan, results).encode())
+    keys, shown = select_shown(plan, results)
+    write_atomically(out / TABLE, format_csv(plan, shown).encode())
 
     missing = [key for key in keys if key not in results]
     if missing:
@@ -175,9 +204,17 @@ def conclude_ablation(plan: Plan, out: Path) -> dict[str, Any]:
 
     # The analysis compares whole sets of seeds, so it is written only now.
     with report_activity("comparing variants"):
-        analysis = analyse_results(plan, results)
+        analysis = analyse_results(plan, shown)
     write_analysis(analysis, out)
     return analysis
+
+
+def select_shown(plan: Plan, results: Results) -> tuple[list[Key], Results]:
+    """Return the trials that are needed, and the results that may be shown: with looks, those of the looks taken."""
+    if not plan.looks:
+        return list(plan.list_runs()), results
+    progress = take_looks(plan, results)
+    return progress.wanted, {key: results[key] for key in progress.shown}
 
 
 def write_analysis(analysis: Mapping[str, Any], folder: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pggan_kit.ablation.contrasts import Contrast, find_role, make_pair
 from pggan_kit.ablation.first_difference import find_first_difference
+from pggan_kit.ablation.sequential import FUTILITY, SPENDING
 from pggan_kit.ablation.settings import TRUNK, Ablation
 from pggan_kit.ablation.sources import EVERYTHING, bind_sources, require_free_sources
 from pggan_kit.api.prepare import Prepared, prepare
@@ -71,7 +72,8 @@ class Plan:
         variants: Bindings of each variant, those of all variants included.
         seeds: Seeds of the confirmatory analysis, fixed at the first start.
         controls: Variants that are controls, with their numbers of seeds.
-        contrasts, primary, margin, evaluation, average, resample: See `Ablation`.
+        contrasts, primary, margin, evaluation, average, resample, spending, futility: See `Ablation`.
+        looks: Number of pairs of each look; none if the results are looked at once, in the end.
         quantities: `direction` and `scale` of each value of the evaluation's metrics, as they state them.
         shared: Variants that begin from one trunk for each seed; first the one whose config the trunk has.
         branch: Stage after whose end they begin; None if each variant is trained from scratch.
@@ -109,6 +111,9 @@ class Plan:
     resample: dict[str, str] = dataclasses.field(default_factory=lambda: dict(EVERYTHING))
     effects: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     design: dict[str, Any] = dataclasses.field(default_factory=dict)
+    looks: list[int] = dataclasses.field(default_factory=list)
+    spending: str = SPENDING[0]
+    futility: float = FUTILITY
 
     @property
     def fixed_fields(self) -> dict[str, Any]:
@@ -324,6 +329,9 @@ def read_plan(
         resample=dict(settings.resample),
         effects=settings.design.effects,
         design=settings.design.description,
+        looks=list(settings.looks) if len(settings.looks) > 1 else [],
+        spending=settings.spending,
+        futility=float(settings.futility),
     )
     return plan, settings.launcher
 
@@ -606,6 +614,10 @@ def compare_with_fixed(plan: Plan, folder: Path) -> Plan:
                 f"{folder} has runs of another variant {name} (its config {change}). Change it back, or add the new "
                 "one under another name"
             )
+    additions = {"seeds": added, "variants": current.exploratory_variants, "contrasts": current.exploratory_contrasts}
+    for kind, names in additions.items():
+        if names and fixed.looks:
+            raise RunError(f"{path}: {kind} {names} cannot be added: its looks decide when to stop, and are fixed")
     if current.hash != fixed.hash:
         raise RunError(
             f"{folder} was begun with another plan ({_describe_difference(fixed, current)}). Change it back, or start "

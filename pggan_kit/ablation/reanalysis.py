@@ -59,26 +59,38 @@ def analyse(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     plan = plans.load_plan(folder)
     results = read_trials(plan, folder)
-    unfinished = [key for key in plan.list_runs() if key not in results]
-    if not unfinished:
+    needed, _ = conduct.select_shown(plan, results)
+    if set(needed) <= results.keys():
         with RunLock(folder):
             return conduct.conclude_ablation(plan, folder)
 
     # The folders of runs may be gone, or were never copied beside the results.
     results = {**read_table(plan, folder), **results}
-    unfinished = [key for key in plan.list_runs() if key not in results]
-    if not results:
-        raise RunError(f"{folder} has no results yet: continue it with `pggan-kit ablate`")
-    analysis = analyse_results(plan, results)
+    needed, shown = conduct.select_shown(plan, results)
+    unfinished = [key for key in needed if key not in results]
+    _require_results(folder, shown)
+    analysis = analyse_results(plan, shown)
     if unfinished:
         withhold_verdicts(analysis)
         analysis["unfinished"] = [list(key) for key in unfinished]
-        analysis["note"] = f"UNFINISHED: {_describe_unfinished(plan, unfinished)}. What it says now may change."
+        analysis["note"] = f"UNFINISHED: {_describe_unfinished(needed, unfinished)}. What it says now may change."
     return analysis
 
 
-def _describe_unfinished(plan: Plan, unfinished: Sequence[Key]) -> str:
-    count = len(list(plan.list_runs()))
+def _require_results(folder: Path, shown: Results) -> None:
+    """Check that there is a result that may be shown.
+
+    Raises:
+        RunError: There is none.
+    """
+    if not shown:
+        raise RunError(
+            f"{folder} has no results yet, or none that may be looked at: continue it with `pggan-kit ablate`"
+        )
+
+
+def _describe_unfinished(needed: Sequence[Key], unfinished: Sequence[Key]) -> str:
+    count = len(needed)
     names = ", ".join(f"{name} {seed}" for name, seed in unfinished[:SHOWN])
     if len(unfinished) > SHOWN:
         names += ", ..."
@@ -137,9 +149,8 @@ def evaluate_again(
     planned = plans.load_plan(folder)
     files = plans.list_recorded_files(folder / plans.PLAN, planned.plugins, plugins)
     plan = _replace_evaluation(planned, bindings, average, primary, margin)
-    ended = read_trials(planned, folder)
-    if not ended:
-        raise RunError(f"{folder} has no results yet: continue it with `pggan-kit ablate`")
+    needed, ended = conduct.select_shown(planned, read_trials(planned, folder))
+    _require_results(folder, ended)
 
     target = folder / ANALYSES / name
     target.mkdir(parents=True, exist_ok=True)
@@ -147,7 +158,8 @@ def evaluate_again(
         _fix_evaluation(plan, target)
         results = _evaluate_all(plan, folder, target, ended, files)
         plan = dataclasses.replace(plan, quantities=_find_quantities(plan, folder, results, files))
-        analysis = _analyse_again(planned, plan, name, results)
+        analysis = _analyse_again(plan, name, results, needed)
+        analysis["hash"] = planned.hash
         write_atomically(target / TABLE, conduct.format_csv(plan, results).encode())
         conduct.write_analysis(analysis, target)
     return analysis
@@ -156,7 +168,7 @@ def evaluate_again(
 def _replace_evaluation(
     plan: Plan, bindings: Sequence[str], average: str | float | None, primary: str | None, margin: float | None
 ) -> Plan:
-    """Return a plan whose runs are evaluated in another way.
+    """Return a plan whose runs are evaluated in another way, and looked at once: it decides nothing.
 
     Raises:
         ConfigError: The margin is missing or out of range.
@@ -168,8 +180,11 @@ def _replace_evaluation(
     if margin is not None:
         check_above("--margin", margin, 0)
         check_finite("--margin", margin)
+    defaults = plans.list_defaults(Plan)
+    once = {name: defaults[name] for name in ("looks", "spending", "futility")}
     return dataclasses.replace(
         plan,
+        **once,
         evaluation=merge_bindings(plan.evaluation, bindings),
         average=plan.average if average is None else average,
         primary=plan.primary if primary is None else primary,
@@ -275,16 +290,15 @@ def _find_quantities(
     return plan.quantities
 
 
-def _analyse_again(planned: Plan, plan: Plan, name: str, results: Results) -> dict[str, Any]:
+def _analyse_again(plan: Plan, name: str, results: Results, needed: Sequence[Key]) -> dict[str, Any]:
     """Return the analysis of runs that were evaluated again, without verdicts."""
     analysis = analyse_results(plan, results)
     withhold_verdicts(analysis)
-    analysis["hash"] = planned.hash
     analysis["evaluated_again"] = {"name": name, **_describe_evaluation(plan)}
     note = f"EXPLORATORY: evaluated again as {name}; the planned analysis is that of the ablation's folder."
-    unfinished = [key for key in plan.list_runs() if key not in results]
+    unfinished = [key for key in needed if key not in results]
     if unfinished:
         analysis["unfinished"] = [list(key) for key in unfinished]
-        note += f" UNFINISHED: {_describe_unfinished(plan, unfinished)}."
+        note += f" UNFINISHED: {_describe_unfinished(needed, unfinished)}."
     analysis["note"] = note
     return analysis

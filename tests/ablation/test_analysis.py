@@ -9,59 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.made_up_ablation import BASE, NOISE, SEEDS, make_plan, make_results
 from helpers.paths import ROOT
 from scipy import stats
 
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation.analysis import add_verdicts, analyse_results, compare_variants
 from pggan_kit.ablation.contrasts import Contrast
-from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.table import render_text
-
-SEEDS = list(range(10))
-BASE = np.random.default_rng(0).normal(3.0, 0.3, len(SEEDS))
-NOISE = np.random.default_rng(1).normal(0.0, 0.02, len(SEEDS))
-
-
-def make_plan(**changes: Any) -> Plan:
-    given: dict[str, Any] = {
-        "name": "made_up",
-        "base": "base.gin",
-        "variants": {name: [] for name in ("a", "b", "c")},
-        "seeds": SEEDS,
-        "controls": {},
-        "contrasts": [["b", "a"], ["c", "a"]],
-        "primary": "FID",
-        "margin": 0.1,
-        "evaluation": [],
-        "quantities": {
-            "FID": {"direction": "lower", "scale": "log"},
-            "signed": {"direction": "lower", "scale": "plain"},
-            "Precision": {"direction": "higher", "scale": "plain"},
-        },
-        "shared": [],
-        "branch": None,
-        "configs": {},
-        "plugins": {},
-    }
-    return Plan(**{**given, **changes})
-
-
-def make_results(
-    shifts: dict[str, Any], failed_runs: set[tuple[str, int]] = frozenset()
-) -> dict[tuple[str, int], dict[str, Any]]:  # type: ignore[assignment]
-    """Return results whose logarithm is that of the seed plus the variant's shift."""
-    results = {}
-    for name, shift in shifts.items():
-        for seed, log in zip(SEEDS, BASE + shift, strict=True):
-            rows = [
-                {"metric": "FID", "value": math.exp(log), "floor": 0.5},
-                {"metric": "signed", "value": -1.0, "floor": None},
-            ]
-            failed = "NaN" if (name, seed) in failed_runs else None
-            trial = {"failed": failed, "rows": [] if failed else rows, "images": 1, "revision": "r", "hardware": "h"}
-            results[name, seed] = trial
-    return results
 
 
 def test_each_contrast_gets_its_answer() -> None:
