@@ -159,7 +159,7 @@ def test_plan_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
     base = (ROOT / "experiments/mnist.gin").as_posix()
     (tmp_path / "mine.gin").write_text(plan.replace("'mnist.gin'", f"'{base}'"))
     read, _ = read_plan(tmp_path / "mine.gin")
-    assert read.confirmatory == [["hard", "linear"]]
+    assert [contrast.pair for contrast in read.confirmatory] == [("hard", "linear")]
     assert read.branch == 0 and read.shared == ["linear", "hard", "nudged"]  # what the page says of most switches
     assert [read.select_seeds("nudged"), read.select_seeds("hard")] == [[0, 1, 2], [0, 1, 2, 3, 4, 5]]
     with (tmp_path / "mine.gin").open("a") as file:
