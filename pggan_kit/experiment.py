@@ -83,6 +83,7 @@ class Experiment:
         latent_size: Size of a latent, Z.
         seed: Seed of all randomness, from 0 to 2**63 - 1. Two experiments with one seed see the same images and
             latents.
+        network_seed: Seed of the networks' initial weights, with the range of `seed`. None for `seed`.
         tick: Images between two ticks (logs, grids, checkpoints). A run begins with ticks at a 16th, an 8th, a quarter
             and half of it, those of them that are at least 4 batches.
         fade_reals: Whether reals are faded like the networks.
@@ -141,6 +142,7 @@ class Experiment:
     metrics: Sequence[Metric] = ()
     latent_size: int = 512
     seed: int = 0
+    network_seed: int | None = None
     tick: int = 10_000
     fade_reals: bool = True
     keep: int = 2
@@ -160,6 +162,8 @@ class Experiment:
         for name in ("latent_size", "tick", "keep", "non_finite_limit"):
             check_at_least(name, getattr(self, name), 1)
         check_seed("seed", self.seed)
+        if self.network_seed is not None:
+            check_seed("network_seed", self.network_seed)
         sizes = check_sizes(self.schedule.sizes)
         for micro_batch in values_per_stage("micro_batch", self.micro_batch, sizes):
             check_at_least("micro_batch", micro_batch, 1)

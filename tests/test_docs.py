@@ -27,6 +27,7 @@ from pggan_kit.ablation.plan import read_plan as read_plan
 from pggan_kit.ablation.statistics import count_pairs_needed
 from pggan_kit.ablation.table import build_tables
 from pggan_kit.cli import main
+from pggan_kit.cli.base import DefaultGroup
 from pggan_kit.components import KINDS
 from pggan_kit.plugin_host.loading import load_plugins
 
@@ -85,6 +86,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
     for words in commands(page.read_text()):
         command, context = main, click.Context(main)
         while isinstance(command, click.Group):
+            if isinstance(command, DefaultGroup) and words[0] not in command.commands:
+                words = ["run", *words]
             assert words and words[0] in command.commands, f"pggan-kit {' '.join(words)}"
             command, words = command.commands[words[0]], words[1:]
             context = click.Context(command, context)
@@ -150,7 +153,7 @@ def test_paths_exist() -> None:
 
 
 def test_plans_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
-    plan, factors, effects, changes = blocks((DOCS / "ablations.md").read_text(), "gin")
+    plan, factors, effects, changes, sources = blocks((DOCS / "ablations.md").read_text(), "gin")[:5]
     base = (ROOT / "experiments/mnist.gin").as_posix()
     plan = plan.replace("'mnist.gin'", f"'{base}'")
     (tmp_path / "mine.gin").write_text(plan)
@@ -158,6 +161,9 @@ def test_plans_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
     assert [contrast.name for contrast in read.confirmatory] == ["hard - linear"]
     assert read.branch == 0 and read.shared == ["linear", "hard", "nudged"]  # what the page says of most switches
     assert [read.select_seeds("nudged"), read.select_seeds("hard")] == [[0, 1, 2], [0, 1, 2, 3, 4, 5]]
+    with (tmp_path / "mine.gin").open("a") as file:
+        file.write(sources)
+    assert read_plan(tmp_path / "mine.gin")[0].bind_seed(3) == ["train.seed = 3", "datasets.MNIST.split_seed = 3"]
 
     # Designs take the place of variants, contrasts and controls.
     head = re.sub(r"ablate\.variants = \{.*?^\}$", "", plan, flags=re.DOTALL | re.MULTILINE)

@@ -23,8 +23,8 @@ from pggan_kit.ablation import conduct
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation.cost import estimate_cost
 from pggan_kit.ablation.plan import Plan
+from pggan_kit.ablation.reanalysis import analyse, evaluate_again
 from pggan_kit.ablation.table import render_text
-from pggan_kit.runs.directory import ROOT
 
 
 def ablate(
@@ -34,6 +34,7 @@ def ablate(
     out: str | Path | None = None,
     plugins: Sequence[str | Path] = (),
     say: Callable[[str], None] = print,
+    adopt: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Run an ablation to its end, from wherever it was stopped; write `results.csv`, `analysis.json` and `table.txt`.
 
@@ -44,6 +45,8 @@ def ablate(
         out: The ablation's folder; None: `runs/NAME`.
         plugins: Files of plugins beside the installed ones.
         say: Function that is called with one line for each trial that ends, or has to wait.
+        adopt: Directories of finished runs, each of which takes the place of the trial whose experiment and seed it
+            has. What rests on them is exploratory.
 
     Returns:
         The content of `analysis.json`, see `analysis.analyse_results`.
@@ -53,9 +56,10 @@ def ablate(
         TrainingError: Some trials did not end.
         Interrupted: A signal stopped it; called again, it continues.
     """
-    plan, launcher = plans.read_plan(config, bindings, plugins)
-    folder = ROOT / plan.name if out is None else Path(out)
-    return conduct.run_ablation(plan, launcher, folder, say)
+    folder = plans.choose_folder(config, out)
+    plan, launcher = plans.read_plan(config, bindings, plugins, folder)
+    adopted = [Path(run) for run in adopt]
+    return conduct.run_ablation(plan, launcher, folder, say, adopt=adopted, plugins=plugins)
 
 
-__all__ = ["Plan", "ablate", "estimate_cost", "render_text"]
+__all__ = ["Plan", "ablate", "analyse", "estimate_cost", "evaluate_again", "render_text"]

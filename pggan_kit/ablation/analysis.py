@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from pggan_kit.ablation import looks, sequential
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation.contrasts import Contrast, compare_failures
 from pggan_kit.ablation.endpoints import CENSORED, compare_times
@@ -25,27 +26,48 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
 
     Returns:
         `contrasts`, one entry each as `compare_variants` gives it, with `holm`, `equivalence_holm` and `verdict` if it
-        is confirmatory: first the planned ones, then those over seeds that were added later; `secondary`, the same for
-        all other metrics; `variants`, by name `trials`, `died` (how many failed or have no finite value), `mean` (the
-        geometric one if the scale is `log`), `censored` (how many never reached the quality, if that is the primary;
-        there is no mean then), `iqm` (see `estimators.estimate_iqm`, in the metric's unit) and `floor` of the primary;
-        `profiles` of the primary, see `estimators.compute_profiles`; `metric`, with its `direction` and `scale`;
-        `margin`, `alpha`, `hash`, `revisions`, `hardware`; `design`, see `designs.Design`.
+        is confirmatory: first the planned ones, then those over seeds that were added later, and those that were added
+        themselves; `secondary`, the same for all other metrics; `variants`, by name `trials`, `died` (how many failed
+        or have no finite value), `mean` (the geometric one if the scale is `log`), `censored` (how many never reached
+        the quality, if that is the primary; there is no mean then), `iqm` (see `estimators.estimate_iqm`, in the
+        metric's unit) and `floor` of the primary; `profiles` of the primary, see `estimators.compute_profiles`;
+        `exploratory`, with the `seeds` and `variants` that were added, and the runs that were `adopted` (variant, seed,
+        directory); `metric`, with its `direction` and `scale`; `resample`, the bindings that vary between the trials of
+        a variant, by the name of what they drive; `margin`, `alpha`, `hash`, `revisions`, `hardware`; `design`, see
+        `designs.Design`.
 
         Where a plan has further averages or confirming metrics, a confirmatory contrast also has `robustness` and
         `checks`, see `robustness.judge_robustness`.
+
+        With looks, a confirmatory contrast is compared over the seeds of its last look. Its entry has `looks`, one
+        `sequential.Look` for each look that was taken, and the `verdict` of the last one; `interval` is the repeated
+        confidence interval, and `bootstrap`, `smallest_effect`, `holm` and `equivalence_holm`, which are those of one
+        look, are None. The analysis then also has `looks`: `pairs` of each look, `spending`, `futility`, `spent` (the
+        error that may be spent by each look on all confirmatory contrasts), and `not_run`, the number of planned runs
+        that no look needed, by variant.
     """
     # The verdicts come from the planned seeds alone.
     contrasts = plan.list_contrasts()
-    planned = [compare_variants(plan, results, contrast, plan.primary, plan.seeds) for contrast in contrasts]
-    add_verdicts(planned)
-    _add_robustness(plan, results, planned)
+    seeds = {contrast.name: plan.seeds for contrast in [*contrasts, *plan.list_added_contrasts()]}
+    progress = None
+    if plan.looks:
+        progress = take_looks(plan, results)
+        for name, taken in progress.looks.items():
+            seeds[name] = plan.seeds[: taken[-1].pairs]
+    planned = [compare_variants(plan, results, each, plan.primary, seeds[each.name]) for each in contrasts]
+    if progress is None:
+        add_verdicts(planned, len(plan.confirmatory))
+    else:
+        _add_looks(plan, planned, progress)
+    _add_robustness(plan, results, planned, progress)
 
     exploratory = []
     if plan.exploratory:
         for contrast in plan.confirmatory:
             entry = compare_variants(plan, results, contrast, plan.primary, plan.all_seeds)
             exploratory.append({**entry, "role": "exploratory"})
+    for contrast in plan.list_added_contrasts():
+        exploratory.append(compare_variants(plan, results, contrast, plan.primary, plan.all_seeds))
 
     metrics: set[str] = set()
     for result in results.values():
@@ -53,14 +75,14 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
     secondary = []
     further = {name_value(metric, average) for metric in metrics for average in plan.averages}
     for metric in sorted(metrics - {plan.primary} - further):
-        for contrast in contrasts:
+        for contrast in [*contrasts, *plan.list_added_contrasts()]:
             # A variant with other stages may have no such value in any run, which is no failure.
             if not all(_has_metric(results, name, metric) for name in contrast.weights):
                 continue
-            entry = compare_variants(plan, results, contrast, metric, plan.seeds)
+            entry = compare_variants(plan, results, contrast, metric, seeds[contrast.name])
             secondary.append({**entry, "role": "secondary"})
 
-    return {
+    analysis = {
         "name": plan.name,
         "hash": plan.hash,
         "design": plan.design,
@@ -68,13 +90,64 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         **plan.get_quantity(plan.primary),
         "margin": plan.margin,
         "alpha": st.ALPHA,
+        "resample": plan.resample,
         "contrasts": [*planned, *exploratory],
         "secondary": secondary,
+        "exploratory": {
+            "seeds": plan.exploratory,
+            "variants": plan.exploratory_variants,
+            "adopted": [[row["variant"], row["seed"], row["run"]] for row in plan.adopted],
+        },
         "variants": {name: _summarise_variant(plan, results, name) for name in plan.variants},
         "profiles": _compute_profiles(plan, results),
         "revisions": sorted({result["revision"] for result in results.values()}),
         "hardware": sorted({result["hardware"] for result in results.values()}),
     }
+    if progress is not None:
+        analysis["looks"] = {
+            "pairs": plan.looks,
+            "spending": plan.spending,
+            "futility": plan.futility,
+            "spent": looks.spend_over_looks(plan),
+            "not_run": looks.count_not_run(plan, progress),
+        }
+    return analysis
+
+
+def take_looks(plan: Plan, results: Results) -> looks.Progress:
+    """Return what the looks of a plan decided by the results that are there, and which runs are needed."""
+
+    def make_sample(contrast: Contrast, seeds: Sequence[int]) -> sequential.Sample:
+        return _make_sample(plan, results, contrast, plan.primary, seeds)
+
+    return looks.follow_looks(plan, results.keys(), make_sample)
+
+
+def _make_sample(
+    plan: Plan, results: Results, contrast: Contrast, metric: str, seeds: Sequence[int]
+) -> sequential.Sample:
+    """Return what a look knows of a contrast over some seeds: differences, or signed ranks where a run has no value."""
+    scaled = _scale_values(plan, results, contrast, metric, seeds)
+    differences = [contrast.sum_values(values) for values in scaled]
+    if all(math.isfinite(value) for values in scaled for value in values.values()):
+        return sequential.Sample(np.array(differences), np.array(differences))
+    return sequential.Sample(np.array(st.rank_with_signs(differences)), None)
+
+
+def _add_looks(plan: Plan, entries: Sequence[dict[str, Any]], progress: looks.Progress) -> None:
+    """Add the looks to the confirmatory entries, and replace what is right for one look only."""
+    rules = looks.make_rules(plan)
+    for entry in entries:
+        if entry["role"] != "confirmatory":
+            continue
+        taken = progress.looks[entry["name"]]
+        entry["looks"] = [asdict(look) for look in taken]
+        entry["verdict"] = taken[-1].verdict
+        if entry["interval"] is not None:
+            n_mean_sd = (entry["n"], entry["mean"], entry["sd"])
+            entry["interval"] = list(sequential.compute_repeated_interval(rules, taken[-1].look, *n_mean_sd))
+        for name in ("bootstrap", "smallest_effect", "holm", "equivalence_holm"):
+            entry[name] = None
 
 
 def compare_variants(
@@ -103,38 +176,38 @@ def compare_variants(
     """
     seeds = [seed for seed in seeds if all((name, seed) in results for name in contrast.weights)]
     quantity = plan.get_quantity(metric)
-    scale = quantity["scale"]
-    direction = quantity["direction"]
-    worst = math.inf if direction == "lower" else -math.inf
 
     # Each seed on the scale of the metric, and whether its runs failed.
-    scaled = []
+    scaled = _scale_values(plan, results, contrast, metric, seeds)
     failed = []
     for seed in seeds:
-        values = {name: _find_value(results, name, seed, metric) for name in contrast.weights}
-        scaled.append({name: _convert_to_scale(value, scale, worst) for name, value in values.items()})
-        failed.append({name: _has_failed(results, name, seed, metric) for name in values})
+        failed.append({name: _has_failed(results, name, seed, metric) for name in contrast.weights})
     finite = [values for values in scaled if all(math.isfinite(value) for value in values.values())]
     differences = [contrast.sum_values(values) for values in finite]
     one_side = [contrast.sum_side(values, 1) for values in finite]
     other_side = [contrast.sum_side(values, -1) for values in finite]
 
+    # What was known before the plan was fixed confirms nothing.
+    adopted = [seed for seed in seeds if any(plan.find_adopted(name, seed) is not None for name in contrast.weights)]
     entry: dict[str, Any] = {"name": contrast.name, "weights": dict(contrast.weights)}
     if contrast.pair is not None:
         entry["variant"], entry["against"] = contrast.pair
     entry |= {
-        "role": contrast.role,
+        "role": "exploratory" if adopted else contrast.role,
         "metric": metric,
-        "direction": direction,
-        "scale": scale,
+        "direction": quantity["direction"],
+        "scale": quantity["scale"],
         "seeds": seeds,
+        "adopted": adopted,
         "n": len(differences),
         "failures": asdict(compare_failures(contrast, failed)),
         "correlation": st.correlate_pairs(one_side, other_side),
         **_describe_differences(differences, plan.margin, len(plan.confirmatory)),
         "ranks": None,
         "sign": None,
-        "estimates": estimate_contrast(contrast, scaled, direction, _find_margin(plan, metric), len(plan.confirmatory)),
+        "estimates": estimate_contrast(
+            contrast, scaled, quantity["direction"], _find_margin(plan, metric), len(plan.confirmatory)
+        ),
     }
     if differences:
         entry["sign"] = int(np.sign(np.mean(differences)))
@@ -188,6 +261,19 @@ def _describe_differences(d: Sequence[float], margin: float, confirmatory: int) 
     return statistics
 
 
+def _scale_values(
+    plan: Plan, results: Results, contrast: Contrast, metric: str, seeds: Sequence[int]
+) -> list[dict[str, float]]:
+    """Return the values of a contrast's variants on the scale of a metric, for each seed; see `_convert_to_scale`."""
+    quantity = plan.get_quantity(metric)
+    worst = math.inf if quantity["direction"] == "lower" else -math.inf
+    scaled = []
+    for seed in seeds:
+        values = {name: _find_value(results, name, seed, metric) for name in contrast.weights}
+        scaled.append({name: _convert_to_scale(value, quantity["scale"], worst) for name, value in values.items()})
+    return scaled
+
+
 def _convert_to_scale(value: float | None, scale: str, worst: float) -> float:
     """Return a value on the scale on which runs are compared, perhaps infinite; `worst` if a run has none."""
     if value is None:
@@ -197,19 +283,25 @@ def _convert_to_scale(value: float | None, scale: str, worst: float) -> float:
     return math.log(value) if value > 0 else -math.inf
 
 
-def add_verdicts(entries: Sequence[dict[str, Any]]) -> None:
+def add_verdicts(entries: Sequence[dict[str, Any]], family: int = 0) -> None:
     """Add `holm`, `equivalence_holm` and `verdict` to the confirmatory entries.
 
     Both tests are corrected for the number of these contrasts. If a run has no value, no equivalence is claimed, and
     `equivalence_holm` is None.
+
+    Args:
+        entries: The planned contrasts.
+        family: Number of contrasts that the plan corrects for, if more than are confirmatory: one that rests on adopted
+            runs still counts, so that nobody gains by adopting.
     """
     confirmatory = [entry for entry in entries if entry["role"] == "confirmatory"]
     difference = [entry["p"] for entry in confirmatory]
     equivalence = [None if entry["ranks"] else entry["equivalence"] for entry in confirmatory]
 
     # Differences and equivalences are two families of tests; each is corrected for itself.
-    difference_holm = _adjust_p_values(difference)
-    equivalence_holm = _adjust_p_values(equivalence)
+    others: list[float | None] = [None] * (family - len(confirmatory))
+    difference_holm = _adjust_p_values([*difference, *others])
+    equivalence_holm = _adjust_p_values([*equivalence, *others])
 
     for index, entry in enumerate(confirmatory):
         entry["holm"] = difference_holm[index]
@@ -292,13 +384,22 @@ def _describe_censored(results: Results, contrast: Contrast, seeds: Sequence[int
     return {"runs": runs, "logrank": logrank}
 
 
-def _add_robustness(plan: Plan, results: Results, planned: Sequence[dict[str, Any]]) -> None:
-    """Add what the verdicts depend on to the confirmatory entries; see `judge_robustness`."""
+def _add_robustness(
+    plan: Plan, results: Results, planned: Sequence[dict[str, Any]], progress: looks.Progress | None
+) -> None:
+    """Add what the verdicts depend on to the confirmatory entries; see `judge_robustness`.
+
+    Args:
+        plan: The plan.
+        results: Results of the trials that have ended.
+        planned: Entries of the planned contrasts, with their verdicts.
+        progress: Looks that were taken; None for a plan without looks.
+    """
     checks = list_checks(plan.primary, plan.confirm, plan.averages)
     if not checks:
         return
     contrasts = {contrast.name: contrast for contrast in plan.confirmatory}
-    confirmatory = [entry for entry in planned if entry["name"] in contrasts]
+    confirmatory = [entry for entry in planned if entry["name"] in contrasts and entry["role"] == "confirmatory"]
 
     # Each check is a family of tests of its own, like the planned one, over the same seeds.
     compared: dict[str, list[tuple[Check, dict[str, Any]]]] = {name: [] for name in contrasts}
@@ -307,11 +408,31 @@ def _add_robustness(plan: Plan, results: Results, planned: Sequence[dict[str, An
         for entry in confirmatory:
             contrast = contrasts[entry["name"]]
             entries.append(compare_variants(plan, results, contrast, check.value, entry["seeds"]))
-        add_verdicts(entries)
+        if progress is None:
+            add_verdicts(entries, len(plan.confirmatory))
+        else:
+            _add_looks(plan, entries, _take_same_looks(plan, results, check.value, progress))
         for entry in entries:
             compared[entry["name"]].append((check, entry))
     for entry in confirmatory:
         entry |= judge_robustness(entry, compared[entry["name"]])
+
+
+def _take_same_looks(plan: Plan, results: Results, metric: str, progress: looks.Progress) -> looks.Progress:
+    """Return what another value would have decided at the looks at which the primary was compared."""
+    rules = looks.make_rules(plan)
+    contrasts = {contrast.name: contrast for contrast in plan.confirmatory}
+    taken: dict[str, list[sequential.Look]] = {name: [] for name in progress.looks}
+    for number in range(1, progress.count + 1):
+        samples = {}
+        for name, own in progress.looks.items():
+            is_decided = bool(taken[name]) and taken[name][-1].decision != sequential.GOES_ON
+            if len(own) >= number and not is_decided:
+                pairs = [plan.seeds[:count] for count in plan.looks[:number]]
+                samples[name] = [_make_sample(plan, results, contrasts[name], metric, seeds) for seeds in pairs]
+        for name, look in sequential.take_look(rules, samples, taken).items():
+            taken[name].append(look)
+    return replace(progress, looks=taken)
 
 
 def _compute_profiles(plan: Plan, results: Results) -> dict[str, Any]:

@@ -6,13 +6,16 @@ import csv
 import io
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
-from pggan_kit.ablation.analysis import analyse_results
+from pggan_kit.ablation.adoption import adopt_runs
+from pggan_kit.ablation.analysis import analyse_results, take_looks
+from pggan_kit.ablation.archive import FLOOR, TABLE, Key, Results, read_trials
+from pggan_kit.ablation.looks import describe_look
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.table import render_text
@@ -38,21 +41,30 @@ COLUMNS = (
     "revision",
     "hardware",
     "exploratory",
+    "adopted",
 )
 """Columns of `results.csv`."""
 
-Key = tuple[str, int]
-"""Name and seed of a trial."""
 
-
-def run_ablation(plan: Plan, launcher: Launcher, out: Path, say: Say = print) -> dict[str, Any]:
+def run_ablation(
+    plan: Plan,
+    launcher: Launcher,
+    out: Path,
+    say: Say = print,
+    *,
+    adopt: Sequence[Path] = (),
+    plugins: Sequence[str | Path] = (),
+) -> dict[str, Any]:
     """Run the trials that have not ended yet; then write `results.csv`, `analysis.json` and `table.txt`.
 
     Args:
-        plan: The plan as read. The first start writes it to `out`; later it must be the same, except for added seeds.
+        plan: The plan as read. The first start writes it to `out`; later it must be the same, except for what was
+            added.
         launcher: Launcher that runs the trials.
         out: The ablation's folder.
         say: Function that is called with one line for each trial that ends, or has to wait.
+        adopt: Directories of runs that take the places of trials.
+        plugins: Files among the plan's plugin files that the user named.
 
     Returns:
         The analysis, see `analyse_results`.
@@ -72,13 +84,12 @@ def run_ablation(plan: Plan, launcher: Launcher, out: Path, say: Say = print) ->
         # What processes that were killed left here; trials, which may still run, remove their own.
         for folder in (out, out / plans.CONFIGS):
             remove_unfinished(folder, below=False)
-        plan = plans.fix_plan(plan, out)
+        plan = plans.compare_with_fixed(plan, out)
+        files = plans.list_recorded_files(out / plans.PLAN, plan.plugins, plugins)
+        plan = adopt_runs(plan, out, adopt, files)
+        plans.write_plan(plan, out)
         try:
-            _launch_trials(plan, out, list(plan.list_trunks()), launcher, say)
-
-            # A variant can begin only where its trunk has ended.
-            ready = [key for key in plan.list_runs() if _can_begin(plan, out, key)]
-            _launch_trials(plan, out, ready, launcher, say)
+            _run_trials(plan, out, launcher, say)
         except KeyboardInterrupt as error:
             number: int = signal.SIGINT
             if isinstance(error, StoppedAtOnce):
@@ -89,10 +100,40 @@ def run_ablation(plan: Plan, launcher: Launcher, out: Path, say: Say = print) ->
         return conclude_ablation(plan, out)
 
 
+def _run_trials(plan: Plan, out: Path, launcher: Launcher, say: Say) -> None:
+    """Run the trials of the plan; with looks, those that the first look needs, and then what each further one needs."""
+    if not plan.looks:
+        _run_with_trunks(plan, out, list(plan.list_runs()), launcher, say)
+        return
+
+    said = 0
+    while True:
+        progress = take_looks(plan, read_trials(plan, out))
+        for number in range(said + 1, progress.count + 1):
+            say(describe_look(plan, progress, number))
+        said = progress.count
+        if progress.wanted == progress.shown:
+            return
+        _run_with_trunks(plan, out, progress.wanted, launcher, say)
+        if not set(progress.wanted) <= read_trials(plan, out).keys():
+            return
+
+
+def _run_with_trunks(plan: Plan, out: Path, keys: Sequence[Key], launcher: Launcher, say: Say) -> None:
+    """Run the trunks of some trials, and then those of the trials that can begin."""
+    trunk_seeds = {seed for name, seed in keys if name in plan.shared}
+    trunks = [key for key in plan.list_trunks() if key[1] in trunk_seeds]
+    _launch_trials(plan, out, trunks, launcher, say)
+
+    # A variant can begin only where its trunk has ended.
+    ready = [key for key in keys if _can_begin(plan, out, key)]
+    _launch_trials(plan, out, ready, launcher, say)
+
+
 def _can_begin(plan: Plan, out: Path, key: Key) -> bool:
-    """Return whether a trial starts from scratch, or from a trunk that has ended."""
+    """Return whether a trial starts from scratch or from a trunk that has ended, or was trained before."""
     name, seed = key
-    if name not in plan.shared:
+    if name not in plan.shared or plan.find_adopted(name, seed) is not None:
         return True
     return trials.read_result(trials.locate_trial(out, TRUNK, seed)) is not None
 
@@ -144,18 +185,16 @@ def make_trial(plan: Plan, out: Path, name: str, seed: int) -> Trial:
 
 
 def conclude_ablation(plan: Plan, out: Path) -> dict[str, Any]:
-    """Write `results.csv`; if all trials have ended, also `analysis.json` and `table.txt`.
+    """Write `results.csv`; if all trials have ended that are needed, also `analysis.json` and `table.txt`.
+
+    Before a look is due, `results.csv` has nothing of the runs that it is about.
 
     Raises:
         TrainingError: Some trials have not ended.
     """
-    keys = list(plan.list_runs())
-    results = {}
-    for key in keys:
-        result = trials.read_result(trials.locate_trial(out, *key))
-        if result is not None:
-            results[key] = result
-    write_atomically(out / "results.csv", _format_csv(plan, results).encode())
+    results = read_trials(plan, out)
+    keys, shown = select_shown(plan, results)
+    write_atomically(out / TABLE, format_csv(plan, shown).encode())
 
     missing = [key for key in keys if key not in results]
     if missing:
@@ -167,13 +206,26 @@ def conclude_ablation(plan: Plan, out: Path) -> dict[str, Any]:
 
     # The analysis compares whole sets of seeds, so it is written only now.
     with report_activity("comparing variants"):
-        analysis = analyse_results(plan, results)
-    write_atomically(out / "analysis.json", (json_text(analysis, indent=1) + "\n").encode())
-    write_atomically(out / "table.txt", render_text(analysis).encode())
+        analysis = analyse_results(plan, shown)
+    write_analysis(analysis, out)
     return analysis
 
 
-def _format_csv(plan: Plan, results: dict[Key, dict[str, Any]]) -> str:
+def select_shown(plan: Plan, results: Results) -> tuple[list[Key], Results]:
+    """Return the trials that are needed, and the results that may be shown: with looks, those of the looks taken."""
+    if not plan.looks:
+        return list(plan.list_runs()), results
+    progress = take_looks(plan, results)
+    return progress.wanted, {key: results[key] for key in progress.shown}
+
+
+def write_analysis(analysis: Mapping[str, Any], folder: Path) -> None:
+    """Write `analysis.json` and `table.txt`."""
+    write_atomically(folder / "analysis.json", (json_text(analysis, indent=1) + "\n").encode())
+    write_atomically(folder / "table.txt", render_text(analysis).encode())
+
+
+def format_csv(plan: Plan, results: Results) -> str:
     """Return `results.csv`: a row for each value and noise floor, empty where a trial failed or it is not finite."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -188,7 +240,13 @@ def _format_csv(plan: Plan, results: dict[Key, dict[str, Any]]) -> str:
 def _make_csv_rows(plan: Plan, name: str, seed: int, result: dict[str, Any]) -> list[list[Any]]:
     """Return the rows of one trial; of a failed one a single row without a value."""
     failed = result["failed"] is not None
-    last_cells = [int(failed), result["revision"], result["hardware"], int(seed in plan.exploratory)]
+    last_cells = [
+        int(failed),
+        result["revision"],
+        result["hardware"],
+        int(plan.is_exploratory(name, seed)),
+        result.get("adopted", ""),
+    ]
     if failed:
         return [[name, seed, "", result["images"], plan.primary, "", *last_cells]]
 
@@ -199,5 +257,5 @@ def _make_csv_rows(plan: Plan, name: str, seed: int, result: dict[str, Any]) -> 
         value = "" if row["value"] is None else repr(row["value"])
         rows.append([*first_cells, row["metric"], value, *last_cells])
         if row["floor"] is not None:
-            rows.append([*first_cells, f"{row['metric']}_floor", repr(row["floor"]), *last_cells])
+            rows.append([*first_cells, f"{row['metric']}{FLOOR}", repr(row["floor"]), *last_cells])
     return rows

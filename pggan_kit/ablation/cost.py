@@ -9,24 +9,32 @@ from typing import Any
 
 from rich.table import Table
 
+from pggan_kit.ablation import looks
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation.designs import list_design_notes
 from pggan_kit.ablation.evaluation_cost import EvaluationClock, estimate_evaluations
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
+from pggan_kit.ablation.sources import EVERYTHING
 from pggan_kit.ablation.statistics import ALPHA, POWER, find_detectable_mean
 from pggan_kit.api.prepare import prepare
 from pggan_kit.benchmarking import plan as planning
 from pggan_kit.system.activities import track_items
 
+EXPECTED_AT = (0, 1, 2)
+"""Multiples of the detectable mean for which a dry run says how many runs the looks will need."""
+
 
 def estimate_cost(
-    config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str | Path] = ()
+    config: str | Path,
+    bindings: Sequence[str] = (),
+    plugins: Sequence[str | Path] = (),
+    out: str | Path | None = None,
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Return the plan of an ablation, and the cost of its trunks (if it has any) and of each variant.
 
     Args:
-        config, bindings, plugins: See `pggan_kit.ablation.ablate`.
+        config, bindings, plugins, out: See `pggan_kit.ablation.ablate`.
 
     Returns:
         The plan, and one row for the trunks and for each variant: `trial` (the variant, or `trunk`), `role`, `seeds`,
@@ -34,7 +42,7 @@ def estimate_cost(
         `images`, `teraflops` (forward passes of both networks) and `hours` (as `pggan-kit plan` estimates them on
         this machine), and what its metrics cost beside these, see `evaluation_cost.estimate_evaluations`.
     """
-    plan, _ = plans.read_plan(config, bindings, plugins)
+    plan, _ = plans.read_plan(config, bindings, plugins, plans.choose_folder(config, out))
     base = Path(config).parent / plan.base
     stages = {}
     clock = EvaluationClock()
@@ -63,6 +71,8 @@ def estimate_cost(
 
     for name in plan.variants:
         role = "control" if name in plan.controls else "variant"
+        if name in plan.exploratory_variants:
+            role = "exploratory"
         seeds = len(plan.select_seeds(name))
         if name in plan.shared:
             row = _make_row(name, role, seeds, plan.branch, stages[name][shared_stages:])
@@ -89,9 +99,16 @@ def _count_images(stage: dict[str, Any]) -> int:
     return int(stage["fade_images"] + stage["stable_images"])
 
 
+def find_confirmatory_level(plan: Plan) -> float:
+    """Return the level at which Holm's first step tests a confirmatory contrast; with looks, that of the last look."""
+    if plan.looks:
+        return looks.find_levels(plan)[-1]
+    return ALPHA / len(plan.confirmatory)
+
+
 def find_detectable_effect(plan: Plan) -> float:
     """Return the mean difference that a plan with confirmatory contrasts detects, in standard deviations."""
-    deviations = find_detectable_mean(len(plan.seeds), ALPHA / len(plan.confirmatory))
+    deviations = find_detectable_mean(len(plan.seeds), find_confirmatory_level(plan))
     assert deviations is not None, "a plan with fewer seeds is refused"
     return deviations
 
@@ -103,7 +120,7 @@ def describe_cost(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         `trials` (the rows of `estimate_cost`), `pairs` (seeds), `confirmatory` (number of such contrasts), `contrasts`
         (see `describe_contrasts`), `design` (see `designs.Design`; empty if the variants were written one by one), and,
         if there are confirmatory contrasts, `detectable`: the mean difference that the plan detects in 80 % of cases,
-        in standard deviations of the pairs' differences.
+        in standard deviations of the pairs' differences. With looks also what `plan_looks` gives.
     """
     description: dict[str, Any] = {
         "trials": list(rows),
@@ -114,7 +131,40 @@ def describe_cost(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
     if plan.confirmatory:
         description["detectable"] = find_detectable_effect(plan)
+    if plan.looks:
+        description |= plan_looks(plan)
     return description
+
+
+def plan_looks(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    """Return what the looks of a plan can see, and what they save.
+
+    Returns:
+        `looks`: for each its `pairs`, `spent` (the error that may be spent by it on all confirmatory contrasts) and
+        `detectable` (the mean that it detects by itself in 80 % of cases, in standard deviations; None if it detects
+        none); and `expected`: for some `mean` of all confirmatory contrasts, in standard deviations, the number of
+        `runs` that the looks will need, trunks left out.
+    """
+    rows = []
+    columns = (plan.looks, looks.spend_over_looks(plan), looks.find_detectable_means(plan))
+    for pairs, spent, deviations in zip(*columns, strict=True):
+        rows.append({"pairs": pairs, "spent": spent, "detectable": deviations})
+    means = [multiple * find_detectable_effect(plan) for multiple in EXPECTED_AT]
+    return {"looks": rows, "expected": [{"mean": mean, "runs": looks.expect_runs(plan, mean)} for mean in means]}
+
+
+def describe_looks(plan: Plan) -> str:
+    """Return lines on the looks of a plan: the error spent, the effect that each sees, and the runs that they save."""
+    description = plan_looks(plan)
+    pairs = []
+    for row in description["looks"]:
+        sees = "none" if row["detectable"] is None else f"{row['detectable']:.2g}"
+        pairs.append(f"{row['pairs']} pairs ({row['spent']:.2%}, {sees})")
+    runs = [f"{row['runs']:.0f} at {row['mean']:.2g}" for row in description["expected"]]
+    return (
+        f"looks ({plan.spending}; error spent, mean detected): {', '.join(pairs)}\n"
+        f"expected runs, of {len(list(plan.list_runs()))}, by the mean of all confirmatory contrasts: {', '.join(runs)}"
+    )
 
 
 def describe_contrasts(plan: Plan) -> list[dict[str, Any]]:
@@ -132,7 +182,7 @@ def describe_contrasts(plan: Plan) -> list[dict[str, Any]]:
         pairs = min(len([seed for seed in plan.select_seeds(name) if seed in plan.seeds]) for name in contrast.weights)
         level = ALPHA
         if contrast.role == "confirmatory":
-            level = ALPHA / len(plan.confirmatory)
+            level = find_confirmatory_level(plan)
         detectable = find_detectable_mean(pairs, level)
         in_runs = None
         if detectable is not None:
@@ -213,6 +263,10 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:
         f"metrics of images take {planning.format_duration(evaluation_hours * 3600)}; without fades, observers and "
         "metrics of runs. measured: fakes of the evaluations at ticks and in the end"
     )
+    if plan.resample != EVERYTHING:
+        table.caption += f"\nvaries between the trials of a variant: {'; '.join(plan.resample.values())}"
     if plan.confirmatory:
         table.caption += f"\n{describe_detectable_effect(plan)}"
+    if plan.looks:
+        table.caption += f"\n{describe_looks(plan)}"
     return table

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -19,16 +19,20 @@ from torch import Tensor
 from pggan_kit.ablation.answers import complete_quantities, find_endpoints, require_answers, require_averages
 from pggan_kit.ablation.contrasts import Contrast, find_role, make_pair
 from pggan_kit.ablation.first_difference import find_first_difference
+from pggan_kit.ablation.sequential import FUTILITY, SPENDING
 from pggan_kit.ablation.settings import TRUNK, Ablation
+from pggan_kit.ablation.sources import EVERYTHING, bind_sources, require_free_sources
 from pggan_kit.api.prepare import Prepared, prepare
-from pggan_kit.components import ImageMetric, Launcher, RunMetric, StageEnd, find_quantity
+from pggan_kit.components import ImageMetric, Launcher, Metric, RunMetric, StageEnd, find_quantity
 from pggan_kit.config import gin_files
+from pggan_kit.config.bindings import Place
 from pggan_kit.config.builder import BuiltConfig, build_from_config
 from pggan_kit.config.gin_files import OVERRIDE, Config
-from pggan_kit.errors import ConfigError, PluginError, RunError, UserError, require_list
+from pggan_kit.errors import ConfigError, PluginError, RunError, SettingError, UserError, require_list
 from pggan_kit.experiment import Experiment
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.plugin_host.plugin_files import RecordedFile, locate_plugin_file
+from pggan_kit.runs.directory import ROOT as RUNS
 from pggan_kit.runs.generators import count_classes
 from pggan_kit.schedule import Stage
 from pggan_kit.system.activities import track_items
@@ -45,12 +49,17 @@ CONFIGS = "configs"
 ROOT = {"ablate": Ablation}
 """The class that the bindings of a plan build, by its name in configs."""
 
+NOT_FIXED = ("name", "base", "exploratory", "exploratory_variants", "exploratory_contrasts", "adopted")
+"""Fields of a plan that may change after the first start."""
+
+ADOPTED_KEYS = {"variant", "seed", "run", "checkpoint", "started", "revision", "hardware"}
+"""Entries of what a plan records of an adopted run."""
+
 LONGEST_SHOWN = 120
 """Maximum characters of a value in an error message."""
 
 _PLAN_BINDING = re.compile(r"\s*(\w+/)*(ablate|launchers)\b")
 _MACRO_BINDING = re.compile(r"\s*([\w/]+)\s*=")
-_SEED_BINDING = re.compile(r"\s*train\.seed\b")
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,9 @@ class Plan:
         variants: Bindings of each variant, those of all variants included.
         seeds: Seeds of the confirmatory analysis, fixed at the first start.
         controls: Variants that are controls, with their numbers of seeds.
-        contrasts, primary, margin, evaluation, average, averages, confirm, curves, quality: See `Ablation`.
+        contrasts, primary, margin, evaluation, average, averages, confirm, curves, quality, resample, spending,
+            futility: See `Ablation`.
+        looks: Number of pairs of each look; none if the results are looked at once, in the end.
         quantities: `direction` and `scale` of each value of the evaluation's metrics, as they state them, and of the
             endpoints of curves.
         shared: Variants that begin from one trunk for each seed; first the one whose config the trunk has.
@@ -71,6 +82,11 @@ class Plan:
         configs: Whole experiment of each variant as gin text, without the seed.
         plugins: SHA-256 of each file beside the installed plugins, by its absolute path.
         exploratory: Seeds added after the first start.
+        exploratory_variants: Variants added after the first start. They are in `variants`, `configs` and so on as
+            well, after the others.
+        exploratory_contrasts: Contrasts added after the first start, which are not in `contrasts`.
+        adopted: Runs trained before that take the places of trials: `variant`, `seed`, `run` (the directory),
+            `checkpoint` (SHA-256 of its last one), `started`, `revision` and `hardware`.
         effects: Contrasts of factors, see `designs.Design`.
         design: What made the variants, see `description` of `designs.Design`; empty if they were written one by one.
     """
@@ -90,23 +106,35 @@ class Plan:
     configs: dict[str, str]
     plugins: dict[str, str]
     exploratory: list[int] = dataclasses.field(default_factory=list)
+    exploratory_variants: list[str] = dataclasses.field(default_factory=list)
+    exploratory_contrasts: list[list[str]] = dataclasses.field(default_factory=list)
+    adopted: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     average: str | float | None = None
     averages: list[str | float] = dataclasses.field(default_factory=list)
     confirm: list[str] = dataclasses.field(default_factory=list)
     curves: list[str] = dataclasses.field(default_factory=list)
     quality: dict[str, float] = dataclasses.field(default_factory=dict)
+    resample: dict[str, str] = dataclasses.field(default_factory=lambda: dict(EVERYTHING))
     effects: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     design: dict[str, Any] = dataclasses.field(default_factory=dict)
+    looks: list[int] = dataclasses.field(default_factory=list)
+    spending: str = SPENDING[0]
+    futility: float = FUTILITY
 
     @property
     def fixed_fields(self) -> dict[str, Any]:
         """The fields that may not change once a trial has begun, by name.
 
-        The names of gin files are none of them: what was written in them is in the other fields.
+        The names of gin files are none of them: what was written in them is in the other fields. What was added later
+        is left out as well.
         """
         fields = dataclasses.asdict(self)
-        for name in ("name", "base", "exploratory"):
+        for name in NOT_FIXED:
             del fields[name]
+        for name in ("variants", "configs", "controls"):
+            planned = {key: value for key, value in fields[name].items() if key not in self.exploratory_variants}
+            fields[name] = planned
+        fields["shared"] = [name for name in self.shared if name not in self.exploratory_variants]
 
         # A field that says nothing is left out: hashes of older plans, which have no such field, stay what they are.
         for name, default in list_defaults(type(self)).items():
@@ -129,19 +157,42 @@ class Plan:
         """The planned seeds, then those added later."""
         return [*self.seeds, *self.exploratory]
 
+    @property
+    def planned_variants(self) -> list[str]:
+        """The variants that the first start had."""
+        return [name for name in self.variants if name not in self.exploratory_variants]
+
+    def is_exploratory(self, name: str, seed: int) -> bool:
+        """Return whether a trial was added after the first start, or its run was trained before."""
+        is_added = seed in self.exploratory or name in self.exploratory_variants
+        return is_added or self.find_adopted(name, seed) is not None
+
+    def find_adopted(self, name: str, seed: int) -> dict[str, Any] | None:
+        """Return what is recorded of the run that takes the place of a trial; None if the trial has its own."""
+        return next((row for row in self.adopted if (row["variant"], row["seed"]) == (name, seed)), None)
+
     def list_contrasts(self) -> list[Contrast]:
-        """Return all contrasts, in the order in which they are shown."""
+        """Return all planned contrasts, in the order in which they are shown."""
         contrasts = []
         for name, effect in self.effects.items():
             weights = effect["weights"]
             contrasts.append(Contrast(name, weights, find_role(weights, self.controls, effect["role"])))
         return contrasts + [make_pair(variant, against, self.controls) for variant, against in self.contrasts]
 
+    def list_added_contrasts(self) -> list[Contrast]:
+        """Return the contrasts that were added after the first start."""
+        pairs = [make_pair(variant, against, ()) for variant, against in self.exploratory_contrasts]
+        return [dataclasses.replace(pair, role="exploratory") for pair in pairs]
+
     def get_quantity(self, metric: str) -> dict[str, str]:
         """Return `direction` and `scale` of a value, by the name that `evaluate` gives it."""
         quantity = find_quantity(self.quantities, metric)
         assert quantity is not None, "an evaluation gives no value whose metric states nothing about it"
         return quantity
+
+    def bind_seed(self, seed: int) -> list[str]:
+        """Return the bindings in which the trials of a seed differ from those of others."""
+        return bind_sources(self.resample, seed)
 
     def select_seeds(self, variant: str) -> list[int]:
         """Return the seeds that a variant is trained with, those added later last."""
@@ -155,7 +206,7 @@ class Plan:
             return
         wanted: set[int] = set()
         for variant in self.shared:
-            wanted.update(self.select_seeds(variant))
+            wanted.update(seed for seed in self.select_seeds(variant) if self.find_adopted(variant, seed) is None)
         for seed in self.all_seeds:
             if seed in wanted:
                 yield TRUNK, seed
@@ -196,8 +247,13 @@ def _list_macros(config: Config) -> list[str]:
     return [binding.name for binding in config.bindings if binding.is_macro]
 
 
+def choose_folder(file: str | Path, out: str | Path | None) -> Path:
+    """Return the folder of a gin file's ablation: the one that was named, or `runs/NAME`."""
+    return RUNS / Path(file).stem if out is None else Path(out)
+
+
 def read_plan(
-    file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str | Path] = ()
+    file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str | Path] = (), folder: Path | None = None
 ) -> tuple[Plan, Launcher]:
     """Read and check an ablation's gin file and the experiment of each variant; train nothing.
 
@@ -205,6 +261,7 @@ def read_plan(
         file: The gin file that binds `ablate.*`.
         bindings: Overrides of the plan, and of the experiments of all variants.
         plugins: Files of plugins beside the installed ones.
+        folder: The ablation's folder. What the plan there lacks, if there is one, was added later.
 
     Raises:
         UserError: Something is wrong; the message says what, where and in which variant.
@@ -222,18 +279,30 @@ def read_plan(
     settings: Ablation = built.experiment
     base = Path(file).parent / settings.base
     _require_one_meaning(plan_bindings, _read_base(base, built), file, base)
+    added_variants, added_contrasts = _find_additions(settings, folder)
+    try:
+        settings.require_enough_seeds(added_contrasts)
+    except SettingError as error:
+        raise ConfigError(f"{_find_place(built, 'seeds')}: ablate.{error}") from None
+
     variants = {}
     experiments = {}
-    count = len(settings.all_variants)
-    for name, own_bindings in track_items(settings.all_variants.items(), "checking", count, "variants"):
+    planned_names = [name for name in settings.all_variants if name not in added_variants]
+    names = [*planned_names, *added_variants]
+    for name in track_items(names, "checking", len(names), "variants"):
+        own_bindings = settings.all_variants[name]
         variants[name] = [*settings.bindings, *experiment_bindings, *own_bindings]
         shared = [*settings.bindings, *experiment_bindings]
         place = settings.find_setting(name)
+        require_free_sources(settings.resample, shared, "the bindings of all variants hold")
+        require_free_sources(settings.resample, own_bindings, f"variant {name} of {place} binds")
         experiments[name] = _prepare_variant(name, place, base, shared, own_bindings, files)
+        _require_sources(settings, name, base, variants[name], files)
 
     # A list of bindings is as a file: it binds nothing twice.
     lists = {f"variant {name}": own_bindings for name, own_bindings in settings.all_variants.items()}
     lists |= {"ablate.bindings": settings.bindings, "ablate.evaluation": settings.evaluation}
+    lists["ablate.resample"] = bind_sources(settings.resample, settings.seeds[0])
     for name, texts in lists.items():
         gin_files.parse_text("\n".join(texts), name)
 
@@ -241,14 +310,17 @@ def read_plan(
     _require_different(settings, experiments)
     require_averages(settings, experiments)
     quantities = _find_quantities(settings, base, variants, files, find_endpoints(settings, experiments))
-    branch, shared = _find_trunk(experiments)
+    branch, shared = _find_trunk({name: experiments[name] for name in planned_names})
+    for name in added_variants:
+        if branch is not None and (find_first_difference(experiments[shared[0]], experiments[name]) or 0) > branch:
+            shared.append(name)
     plan = Plan(
         name=Path(file).stem,
         base=settings.base,
         variants=variants,
         seeds=list(settings.seeds),
         controls=dict(settings.controls),
-        contrasts=[list(pair) for pair in settings.all_pairs],
+        contrasts=[list(pair) for pair in settings.all_pairs if list(pair) not in added_contrasts],
         primary=settings.primary,
         margin=float(settings.margin),
         evaluation=list(settings.evaluation),
@@ -257,15 +329,42 @@ def read_plan(
         branch=branch,
         configs={name: experiment.built.config.text() for name, experiment in experiments.items()},
         plugins=sha256,
+        exploratory_variants=added_variants,
+        exploratory_contrasts=added_contrasts,
         average=settings.average,
         averages=list(settings.averages),
         confirm=list(settings.confirm),
         curves=list(settings.curves),
         quality={name: float(quality) for name, quality in settings.quality.items()},
+        resample=dict(settings.resample),
         effects=settings.design.effects,
         design=settings.design.description,
+        looks=list(settings.looks) if len(settings.looks) > 1 else [],
+        spending=settings.spending,
+        futility=float(settings.futility),
     )
     return plan, settings.launcher
+
+
+def _find_additions(settings: Ablation, folder: Path | None) -> tuple[list[str], list[list[str]]]:
+    """Return the variants and the contrasts that the plan of a folder lacks; none if it is another plan."""
+    if folder is None or not (folder / PLAN).exists():
+        return [], []
+    fixed = load_plan(folder)
+    variants = list(settings.all_variants)
+    contrasts = [list(pair) for pair in settings.all_pairs]
+
+    # Without something that was planned it is another plan, whose difference is named later.
+    if not set(fixed.planned_variants) <= set(variants) or any(pair not in contrasts for pair in fixed.contrasts):
+        return [], []
+    added_variants = [name for name in variants if name not in fixed.planned_variants]
+    return added_variants, [pair for pair in contrasts if pair not in fixed.contrasts]
+
+
+def _find_place(built: BuiltConfig[Any], name: str) -> Place:
+    """Return where a setting of the ablation is bound."""
+    (place,) = [binding.place for binding in built.config.bindings if binding.key == ("", "ablate", name)]
+    return place
 
 
 def _read_base(base: Path, built: BuiltConfig[Any]) -> Config:
@@ -277,7 +376,7 @@ def _read_base(base: Path, built: BuiltConfig[Any]) -> Config:
     try:
         return gin_files.read_config(base)
     except ConfigError as error:
-        (place,) = [binding.place for binding in built.config.bindings if binding.key == ("", "ablate", "base")]
+        place = _find_place(built, "base")
         raise ConfigError(f"{place}: ablate.base, which is relative to the ablation's file: {error}") from None
 
 
@@ -338,10 +437,6 @@ def _prepare_variant(
     Raises:
         UserError: The experiment is wrong; the message names the variant, unless all variants have the fault.
     """
-    if any(_SEED_BINDING.match(text) for text in shared):
-        raise ConfigError("the bindings of all variants hold train.seed; bind ablate.seeds instead")
-    if any(_SEED_BINDING.match(text) for text in own):
-        raise ConfigError(f"variant {name} of {place} binds train.seed; bind ablate.seeds instead")
     try:
         prepared = prepare(base, [*shared, *own], plugins)
         prepared.schedule()
@@ -360,6 +455,23 @@ def _find_fault(base: Path, bindings: Sequence[str], plugins: Sequence[RecordedF
     except UserError as error:
         return str(error)
     return None
+
+
+def _require_sources(
+    settings: Ablation, name: str, base: Path, bindings: Sequence[str], plugins: Sequence[RecordedFile]
+) -> None:
+    """Check that a variant has the settings that vary between its trials.
+
+    Raises:
+        UserError: It has not; the message names the variant.
+    """
+    # Every experiment has the seed of everything, and building it again takes time.
+    if settings.resample == EVERYTHING:
+        return
+    try:
+        prepare(base, [*bindings, *bind_sources(settings.resample, settings.seeds[0])], plugins).schedule()
+    except UserError as error:
+        raise type(error)(f"ablate.resample, in variant {name}: {error}") from error
 
 
 def _find_quantities(
@@ -408,14 +520,22 @@ def _find_quantities(
                 of_runs += metric.measure_run(ends)
     require_answers(settings, stage.size, of_images, [*of_runs, *endpoints])
 
-    # The analysis compares values by what their metrics state of them.
+    return complete_quantities(settings, list_quantities(metrics), endpoints)
+
+
+def list_quantities(metrics: Iterable[Metric]) -> dict[str, dict[str, str]]:
+    """Return `direction` and `scale` of each value of metrics, by which the analysis compares values.
+
+    Raises:
+        ConfigError: Two values have one name.
+    """
     quantities: dict[str, dict[str, str]] = {}
     for metric in metrics:
         for name, quantity in metric.quantities.items():
             if name in quantities:
                 raise ConfigError(f"ablate.evaluation: two metrics give a value {name}; give one of them a `suffix`")
             quantities[name] = {"direction": quantity.direction, "scale": quantity.scale}
-    return complete_quantities(settings, quantities, endpoints)
+    return quantities
 
 
 def _draw_noise(stage: Stage, count: int) -> Tensor:
@@ -457,62 +577,78 @@ def _find_trunk(experiments: Mapping[str, Prepared]) -> tuple[int | None, list[s
     return min(first_stages.values()) - 1, [first, *first_stages]
 
 
-def fix_plan(plan: Plan, folder: Path) -> Plan:
-    """Write a plan to a folder at the first start; later compare it with the plan that is there.
+def compare_with_fixed(plan: Plan, folder: Path) -> Plan:
+    """Compare a plan with the one that was fixed in a folder at the first start, if there is one.
 
     Returns:
-        The plan that is fixed there, with the seeds that were added since.
+        The plan that is fixed there, with what was added since.
 
     Raises:
         RunError: The folder holds another plan; the message names what differs.
     """
     path = folder / PLAN
     if not path.exists():
-        write_plan(plan, folder)
         return plan
 
-    # Seeds that the first start did not have are exploratory; everything else must be the same.
+    # Seeds, variants and contrasts that the first start did not have are exploratory; all else must be the same.
     fixed = load_plan(folder)
     planned = [seed for seed in plan.seeds if seed in fixed.seeds]
     added = [seed for seed in plan.seeds if seed not in fixed.seeds]
-    current = dataclasses.replace(plan, seeds=planned, exploratory=added)
+    current = dataclasses.replace(plan, seeds=planned, exploratory=added, adopted=fixed.adopted)
     missing = set(fixed.exploratory) - set(added)
     if missing:
         raise RunError(f"{path}: seeds {sorted(missing)} were run there and are missing in ablate.seeds now")
+    gone = [name for name in fixed.exploratory_variants if name not in current.exploratory_variants]
+    if gone:
+        raise RunError(f"{path}: variants {gone} were run there and are missing in ablate.variants now")
+    for name in fixed.exploratory_variants:
+        if fixed.configs[name] != current.configs[name]:
+            change = _describe_change(fixed.configs[name], current.configs[name])
+            raise RunError(
+                f"{folder} has runs of another variant {name} (its config {change}). Change it back, or add the new "
+                "one under another name"
+            )
+    additions = {"seeds": added, "variants": current.exploratory_variants, "contrasts": current.exploratory_contrasts}
+    for kind, names in additions.items():
+        if names and fixed.looks:
+            raise RunError(f"{path}: {kind} {names} cannot be added: its looks decide when to stop, and are fixed")
     if current.hash != fixed.hash:
         raise RunError(
             f"{folder} was begun with another plan ({_describe_difference(fixed, current)}). Change it back, or start "
             "from scratch in another folder with --out"
         )
-
-    write_plan(current, folder)
     return current
 
 
 def _describe_difference(old_plan: Plan, new_plan: Plan) -> str:
     """Return which field of a plan changed, and how; of mappings the first entry that changed."""
-    old_fields = old_plan.fixed_fields
-    new_fields = new_plan.fixed_fields
-    name = next(name for name in {**old_fields, **new_fields} if old_fields.get(name) != new_fields.get(name))
-    old: Any = old_fields.get(name)
-    new: Any = new_fields.get(name)
+    defaults = list_defaults(Plan)
+    old_fields = {**defaults, **old_plan.fixed_fields}
+    new_fields = {**defaults, **new_plan.fixed_fields}
+    name = next(name for name in old_fields if old_fields[name] != new_fields[name])
+    old: Any = old_fields[name]
+    new: Any = new_fields[name]
     while isinstance(old, Mapping) and isinstance(new, Mapping):
         key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
         name = f"{name}: {key}"
         old = old.get(key)
         new = new.get(key)
 
-    # A config has many lines; the first one that differs says more than its head.
+    return f"{name} {_describe_change(old, new)}"
+
+
+def _describe_change(old: Any, new: Any) -> str:
+    """Return how a value changed; of a config the first line that differs, which says more than its head."""
     if isinstance(old, str) and isinstance(new, str) and "\n" in old:
         old_lines = old.splitlines()
         new_lines = new.splitlines()
         if sorted(old_lines) == sorted(new_lines):
             pairs = zip(old_lines, new_lines, strict=True)
             old, new = next(pair for pair in pairs if pair[0] != pair[1])
-            return f"{name} has its lines in another order: where it had `{_shorten(old)}`, it has `{_shorten(new)}`"
+            return f"has its lines in another order: where it had `{_shorten(old)}`, it has `{_shorten(new)}`"
         old = next((line for line in old_lines if line not in new_lines), None)
         new = next((line for line in new_lines if line not in old_lines), None)
-    return f"{name} was {_shorten(old)} and is {_shorten(new)}"
+    return f"was {_shorten(old)} and is {_shorten(new)}"
 
 
 def _shorten(value: Any) -> str:
@@ -568,6 +704,8 @@ def load_plan(folder: Path) -> Plan:
         plan = Plan(**content)
         if not isinstance(plan.plugins, dict):
             raise TypeError("`plugins` is not a mapping from paths to SHA-256")
+        if not all(row.keys() >= ADOPTED_KEYS for row in plan.adopted):
+            raise TypeError("a row of `adopted` lacks an entry")
     except FileNotFoundError:
         raise RunError(f"{folder} holds no ablation (it has no {PLAN})") from None
     except OSError as error:

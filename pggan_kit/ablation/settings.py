@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
 from pggan_kit.ablation.contrasts import find_role
 from pggan_kit.ablation.designs import Changes, make_design
 from pggan_kit.ablation.robustness import name_average
+from pggan_kit.ablation.sequential import FUTILITY, SPENDING, spend_on_hypothesis
+from pggan_kit.ablation.sources import EVERYTHING, check_sources
 from pggan_kit.ablation.statistics import ALPHA, compute_smallest_p, count_pairs_needed
 from pggan_kit.components import Launcher
-from pggan_kit.errors import SettingError, check_above, check_between, check_finite, check_seed
+from pggan_kit.errors import SettingError, check_above, check_between, check_choice, check_finite, check_seed
 from pggan_kit.growth.power_functions import LARGEST_WIDTH
 
 TRUNK = "trunk"
@@ -56,6 +58,9 @@ class Ablation:
             endpoint over the whole run, `FID_area`, and over each stage, `FID_area_28x28`.
         quality: Value to reach, by the name of a curve, e.g. `{'FID': 10}`: the images up to it are the endpoint
             `images_to_FID_10`.
+        resample: What varies between the trials of a variant: bindings in which `{seed}` is the trial's seed, by the
+            name of what they drive, e.g. `{'networks': 'train.network_seed = {seed}'}`. All else is the same in all
+            trials. Default: `{'everything': 'train.seed = {seed}'}`.
         factors: Factorial design: the bindings of each level of each factor, e.g. `{'switch': {'soft': [], 'hard':
             ['train.switch = @switches.Hard()']}, 'loss': ...}`. Each combination is a variant, called `soft+hinge`.
             Main effects and interactions are differences from the first levels.
@@ -67,6 +72,13 @@ class Ablation:
             of them, which is compared with `all`.
         add_one_in: Bindings of named changes. The variants are `none`, which is the base, and `with_NAME` for each of
             them, which is compared with `none`. If `leave_one_out` is bound too, it has the same changes.
+        looks: Numbers of pairs after which the results are looked at, the last one that of all seeds. A contrast that
+            is decided stops there, and the runs that only it needs are not trained. With one look or none, the results
+            are looked at once, in the end.
+        spending: How the error is spent over the looks: `pocock`, about evenly, or `obrien_fleming`, little at early
+            looks.
+        futility: Probability from 0 to 1: a contrast also stops, undecided, at a look that predicts a decision by the
+            last look with less than this. 0: never.
 
     Raises:
         SettingError: A value is out of range.
@@ -88,11 +100,15 @@ class Ablation:
     confirm: Sequence[str] = ()
     curves: Sequence[str] = ()
     quality: Mapping[str, float] = field(default_factory=dict)
+    resample: Mapping[str, str] = field(default_factory=lambda: dict(EVERYTHING))
     factors: Mapping[str, Changes] = field(default_factory=dict)
     resolution: str | None = None
     effects: Sequence[str] | None = None
     leave_one_out: Changes = field(default_factory=dict)
     add_one_in: Changes = field(default_factory=dict)
+    looks: Sequence[int] = ()
+    spending: str = SPENDING[0]
+    futility: float = FUTILITY
 
     def __post_init__(self) -> None:
         self.design = make_design(self.factors, self.resolution, self.effects, self.leave_one_out, self.add_one_in)
@@ -110,8 +126,9 @@ class Ablation:
                     "controls", f"must give {name} from 1 to {len(self.seeds)} of the seeds, and gives it {count}"
                 )
         self._check_contrasts()
-        self._require_enough_seeds()
+        self._check_looks()
 
+        check_sources(self.resample)
         check_above("margin", self.margin, 0)
         check_finite("margin", self.margin)
         for name, average in [("average", self.average), *(("averages", each) for each in self.averages)]:
@@ -178,13 +195,17 @@ class Ablation:
         if not self.all_pairs and not self.design.effects:
             raise SettingError("contrasts", "must hold at least one pair (variant, against)")
 
-    def _require_enough_seeds(self) -> None:
-        """Refuse a plan whose corrected p-values cannot fall below the level, whatever the runs give."""
-        roles = [find_role(pair, self.controls) for pair in self.all_pairs]
-        roles += [
-            find_role(effect["weights"], self.controls, effect["role"]) for effect in self.design.effects.values()
-        ]
-        confirmatory = roles.count("confirmatory")
+    def require_enough_seeds(self, exploratory: Sequence[Sequence[str]] = ()) -> None:
+        """Refuse a plan whose corrected p-values cannot fall below the level, whatever the runs give.
+
+        Args:
+            exploratory: Pairs that were added to the plan after the first start, and are not corrected for.
+
+        Raises:
+            SettingError: There are too few seeds.
+        """
+        confirmatory = self._count_confirmatory()
+        confirmatory -= sum(find_role(pair, self.controls) == "confirmatory" for pair in exploratory)
         if not confirmatory:
             return
         pairs = len(self.seeds)
@@ -200,6 +221,68 @@ class Ablation:
                 f"corrected p is at least {confirmatory * compute_smallest_p(pairs):.3g}, and never below {ALPHA:g}. "
                 f"{remedy}",
             )
+
+    def _list_roles(self) -> list[tuple[Collection[str], str]]:
+        """Return the variants and the role of each contrast."""
+        roles: list[tuple[Collection[str], str]] = [(pair, find_role(pair, self.controls)) for pair in self.all_pairs]
+        for effect in self.design.effects.values():
+            roles.append((effect["weights"], find_role(effect["weights"], self.controls, effect["role"])))
+        return roles
+
+    def _count_confirmatory(self) -> int:
+        return sum(role == "confirmatory" for _, role in self._list_roles())
+
+    def _check_looks(self) -> None:
+        check_choice("spending", self.spending, SPENDING)
+        check_between("futility", self.futility, 0, 1)
+        if len(self.looks) < 2:
+            defaults = {"spending": SPENDING[0], "futility": FUTILITY}
+            for setting, default in defaults.items():
+                if getattr(self, setting) != default:
+                    raise SettingError(setting, "has no effect without two or more looks: bind ablate.looks too")
+        if not self.looks:
+            return
+
+        if self.looks[0] < 1 or list(self.looks) != sorted(set(self.looks)):
+            raise SettingError(
+                "looks", f"must be numbers of pairs, each above the one before it, not {list(self.looks)}"
+            )
+        if self.looks[-1] != len(self.seeds):
+            raise SettingError(
+                "looks",
+                f"must end with {len(self.seeds)}, the number of seeds, not with {self.looks[-1]}: the last look has "
+                "all pairs",
+            )
+        confirmatory = self._count_confirmatory()
+        if not confirmatory:
+            raise SettingError("looks", "needs a confirmatory contrast to decide, and all contrasts have a control")
+        for name in self.all_variants:
+            if not any(name in names for names, role in self._list_roles() if role != "exploratory"):
+                raise SettingError("looks", f"would never train {name}: no contrast needs its runs")
+        self._require_enough_pairs_at_looks(confirmatory)
+
+    def _require_enough_pairs_at_looks(self, confirmatory: int) -> None:
+        """Refuse a first look that cannot find a difference, whatever the runs give."""
+
+        def compute_error(pairs: int) -> float:
+            return spend_on_hypothesis(self.spending, (pairs, len(self.seeds)), confirmatory, 2)[0]
+
+        first = self.looks[0]
+        if compute_smallest_p(first) < compute_error(first):
+            return
+        needed = first
+        while compute_smallest_p(needed) >= compute_error(needed):
+            needed += 1
+        remedy = f"Begin with {needed} pairs"
+        if self.spending != SPENDING[0]:
+            remedy += f", or spend more at early looks (ablate.spending = {SPENDING[0]!r})"
+        noun = "contrast" if confirmatory == 1 else "contrasts"
+        raise SettingError(
+            "looks",
+            f"begins with {first} pairs, which cannot show a difference: of {confirmatory} confirmatory {noun}, each "
+            f"may spend {compute_error(first):.2g} of the error there, and the p of {first} pairs is at least "
+            f"{compute_smallest_p(first):.2g}. {remedy}",
+        )
 
     def _require_variant(self, setting: str, name: str) -> None:
         if name not in self.all_variants:

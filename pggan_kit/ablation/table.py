@@ -18,9 +18,11 @@ WIDTH = 140
 
 
 def render_text(analysis: Mapping[str, Any]) -> str:
-    """Return the content of `table.txt`: the tables of an analysis, and what their columns mean."""
+    """Return the content of `table.txt`: the note of an analysis, its tables, and what their columns mean."""
     file = io.StringIO()
     console = Console(file=file, width=WIDTH, color_system=None)
+    if "note" in analysis:
+        console.print(f"{analysis['note']}\n", soft_wrap=True, highlight=False, markup=False)
     for table in build_tables(analysis):
         console.print(table)
     console.print("\n".join(list_notes(analysis)), soft_wrap=True, highlight=False, markup=False)
@@ -39,6 +41,8 @@ def build_tables(analysis: Mapping[str, Any]) -> list[Table]:
     ]
     if any("checks" in entry for entry in analysis["contrasts"]):
         tables.append(_build_check_table(analysis["contrasts"]))
+    if "looks" in analysis:
+        tables.append(_build_look_table(analysis))
     if analysis["secondary"]:
         tables.append(_build_contrast_table("other metrics, not corrected for their number", analysis["secondary"]))
     return tables
@@ -142,6 +146,30 @@ def _build_check_table(entries: list[Mapping[str, Any]]) -> Table:
     return table
 
 
+def _build_look_table(analysis: Mapping[str, Any]) -> Table:
+    table = Table(title="looks")
+    headers = "contrast look pairs |mean| from p spent TOST below predicted decision"
+    for header in headers.split():
+        table.add_column(header)
+    _align_right(table)
+    for entry in analysis["contrasts"]:
+        for look in entry.get("looks", ()):
+            table.add_row(
+                entry["name"],
+                f"{look['look']} of {len(analysis['looks']['pairs'])}",
+                str(look["pairs"]),
+                _format_number(look["statistic"]),
+                "never" if look["boundary"] is None else _format_number(look["boundary"]),
+                _format_p(look["p"]) + (" (ranks)" if look["ranks"] else ""),
+                _format_p(look["spent"]),
+                _format_p(look["equivalence"]),
+                _format_p(look["equivalence_boundary"]),
+                "" if look["predicted"] is None else f"{look['predicted']:.0%}",
+                look["decision"],
+            )
+    return table
+
+
 def _describe_pairing(entry: Mapping[str, Any], margin: float) -> str:
     """Return a sentence on what the pairing was worth, and on how many pairs a next plan would need."""
     estimates = entry["estimates"]
@@ -168,6 +196,25 @@ def _describe_censored(entry: Mapping[str, Any]) -> str:
     if entry["censored"]["logrank"] is not None:
         text += f"; log-rank test (unpaired): p {_format_p(entry['censored']['logrank'])}"
     return f"{text}."
+
+
+def _list_notes_on_looks(looks: Mapping[str, Any]) -> list[str]:
+    """Return lines that explain the table of looks, and say which runs were not needed."""
+    rows = zip(looks["spent"], looks["pairs"], strict=True)
+    spent = ", ".join(f"{error:.2%} by {pairs} pairs" for error, pairs in rows)
+    notes = [
+        f"looks: the error of all confirmatory contrasts that may be spent is {spent} ({looks['spending']}). A "
+        "confirmatory contrast is compared over the pairs of its last look; its interval is the repeated one, which "
+        "holds at all looks together. The mean of a contrast that stopped early is on average too far from 0.",
+        "from: the smallest |mean| (of signed ranks where a run has no value) that is a difference at this look. "
+        "spent: the share of all sign patterns that were rejected by this look. below: equivalent if TOST is below.",
+        "predicted: the predicted probability that the last look decides; a contrast stops as futile below "
+        f"{looks['futility']:.0%}. Neither error counts on such a stop.",
+    ]
+    if looks["not_run"]:
+        runs = ", ".join(f"{count} of {name}" for name, count in looks["not_run"].items())
+        notes.append(f"planned and not run, since no look needed them: {runs}.")
+    return notes
 
 
 def list_notes(analysis: Mapping[str, Any]) -> list[str]:
@@ -201,8 +248,12 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         "value (paired), and of all pairs of runs (unpaired).",
         "better / within / worse: posterior probability that the mean is better than the margin, within "
         f"+-{analysis['margin']:g}, or worse (Student's, reference prior).",
+        "varies between the trials of a variant: "
+        f"{'; '.join(f'{name} ({binding})' for name, binding in analysis['resample'].items())}.",
         f"revision: {', '.join(analysis['revisions'])}. hardware: {'; '.join(analysis['hardware'])}.",
     ]
+    if "looks" in analysis:
+        notes += _list_notes_on_looks(analysis["looks"])
     for entry in analysis["contrasts"]:
         if entry["bootstrap"]:
             low, high = entry["bootstrap"]

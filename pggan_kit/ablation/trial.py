@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pggan_kit.api.train import resume, train
 from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError
 from pggan_kit.hookspecs import hookimpl
 from pggan_kit.plugin_host.plugin_files import RecordedFile
+from pggan_kit.runs.checkpoints import Entry
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.schedule import Stage
 from pggan_kit.system.files import read_text, write_atomically
@@ -78,6 +79,12 @@ def locate_trial(out: Path, name: str, seed: int) -> Path:
     if name == TRUNK:
         return out / "trunks" / str(seed)
     return out / "runs" / name / str(seed)
+
+
+def locate_run(plan: Plan, out: Path, name: str, seed: int) -> Path:
+    """Return the directory of the run of a trial: its own, or that of the run that was adopted."""
+    adopted = plan.find_adopted(name, seed)
+    return locate_trial(out, name, seed) if adopted is None else Path(adopted["run"])
 
 
 def locate_lock(out: Path, name: str, seed: int) -> Path:
@@ -155,12 +162,16 @@ def _run_to_result(plan: Plan, out: Path, name: str, seed: int, files: Sequence[
         return earlier_result
 
     # A trunk that failed has failed for every variant that would begin from it.
+    adopted = plan.find_adopted(name, seed)
     trunk_result = None
-    if name in plan.shared:
+    if name in plan.shared and adopted is None:
         trunk_result = read_result(locate_trial(out, TRUNK, seed))
     if trunk_result is not None and trunk_result["failed"]:
         folder.mkdir(parents=True, exist_ok=True)
         result = {**trunk_result, "failed": f"trunk: {trunk_result['failed']}"}
+    elif adopted is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        result = _evaluate_adopted(plan, adopted, files)
     else:
         result = _train_and_evaluate(plan, out, name, seed, files)
 
@@ -168,13 +179,43 @@ def _run_to_result(plan: Plan, out: Path, name: str, seed: int, files: Sequence[
     return result
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
+def _evaluate_adopted(plan: Plan, adopted: Mapping[str, Any], plugins: Sequence[RecordedFile]) -> dict[str, Any]:
+    """Return the result of a trial whose run was trained before.
+
+    Raises:
+        RunError: The run is gone, or is not what was adopted.
+    """
+    run = Path(adopted["run"])
+    entry = read_last_entry(run)
+    if entry.sha256 != adopted["checkpoint"]:
+        raise RunError(f"{run} has changed since it was adopted: its last checkpoint is another one")
+    result = describe_result(None, entry.images, evaluate_run(plan, run, plugins))
+    return {**result, "revision": adopted["revision"], "hardware": adopted["hardware"], "adopted": adopted["run"]}
+
+
+def read_last_entry(run: Path) -> Entry:
+    """Return the row of the last checkpoint of a run.
+
+    Raises:
+        RunError: There is no run, or it has no checkpoint.
+    """
+    entries = RunDirectory.open(run).checkpoints().read_entries()
+    if not entries:
+        raise RunError(f"{run} holds no checkpoint")
+    return entries[-1]
+
+
+def read_result(folder: Path, name: str = RESULT) -> dict[str, Any] | None:
     """Return the result of a trial that has ended; None if it has not.
+
+    Args:
+        folder: The trial's run directory.
+        name: Name of the file in it.
 
     Raises:
         RunError: The file is damaged, or cannot be read.
     """
-    path = folder / RESULT
+    path = folder / name
     try:
         result = json.loads(read_text(path))
         if not set(result) >= RESULT_KEYS:
@@ -198,7 +239,12 @@ def _train_and_evaluate(plan: Plan, out: Path, name: str, seed: int, plugins: Se
     # Neither a failed run nor a trunk has a generator to compare.
     rows = []
     if failed is None and name != TRUNK:
-        rows = _evaluate_run(plan, folder, plugins)
+        rows = evaluate_run(plan, folder, plugins)
+    return describe_result(failed, images, rows)
+
+
+def describe_result(failed: str | None, images: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the result of a trial that this process has trained or evaluated."""
     return {
         "failed": failed,
         "images": images,
@@ -223,7 +269,7 @@ def _train_to_end(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence
 
     # A run that diverges has ended: that is its result.
     try:
-        _train_or_resume(folder, config, seed, own_plugins, start_from)
+        _train_or_resume(folder, config, plan.bind_seed(seed), own_plugins, start_from)
     except TrunkEnd:
         return None
     except DivergedError as error:
@@ -231,7 +277,9 @@ def _train_to_end(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence
     return None
 
 
-def _train_or_resume(folder: Path, config: Path, seed: int, plugins: Sequence[Any], start_from: str | None) -> None:
+def _train_or_resume(
+    folder: Path, config: Path, bindings: Sequence[str], plugins: Sequence[Any], start_from: str | None
+) -> None:
     """Resume the run of a folder; if it has saved nothing yet, remove the folder and train from the start."""
     if folder.exists():
         with RunLock(folder):
@@ -241,10 +289,10 @@ def _train_or_resume(folder: Path, config: Path, seed: int, plugins: Sequence[An
         if has_trained:
             resume(folder, plugins=plugins)
             return
-    train(config, [f"train.seed = {seed}"], run_dir=folder, plugins=plugins, start_from=start_from)
+    train(config, bindings, run_dir=folder, plugins=plugins, start_from=start_from)
 
 
-def _evaluate_run(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:
+def evaluate_run(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:
     """Return the rows of a run's evaluation: of its metrics, of further averages, and of the endpoints of its curves.
 
     Raises:

@@ -185,8 +185,8 @@ def _choose_width(
 ) -> float:
     """Return the width of `WIDTHS` whose first value is best on the tuning data."""
     # What tuning binds, the evaluation itself binds otherwise.
-    replaced = {_find_target(text) for text in tuning}
-    overrides = [*(text for text in bindings if _find_target(text) not in replaced), *tuning]
+    replaced = {find_target(text) for text in tuning}
+    overrides = [*(text for text in bindings if find_target(text) not in replaced), *tuning]
     prepared, _ = prepare_run(run, plugins, parts, overrides)
     directions: dict[str, str] = {}
     for metric in prepared.built.experiment.metrics:
@@ -203,7 +203,7 @@ def _choose_width(
     return min(values, key=values.__getitem__)
 
 
-def _find_target(binding: str) -> str:
+def find_target(binding: str) -> str:
     """Return what a binding binds."""
     return binding.partition("=")[0].strip()
 

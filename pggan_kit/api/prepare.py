@@ -273,6 +273,19 @@ def prepare(
     return Prepared(parsed, loaded, build_from_config(parsed, loaded), objects.names)
 
 
+def prepare_text(text: str, name: str, bindings: Sequence[str], plugins: Sequence[Any]) -> Prepared:
+    """Read, check and build a config that is a text; relative paths become absolute.
+
+    Args:
+        text: the config.
+        name: its name in errors.
+        bindings, plugins: see `prepare`.
+    """
+    loaded = load_plugins(plugins)
+    config = make_paths_absolute(configs.parse_text(text, name, bindings), loaded)
+    return Prepared(config, loaded, build_from_config(config, loaded))
+
+
 def prepare_run(
     run: str | Path | Run,
     plugins: Sequence[Any],

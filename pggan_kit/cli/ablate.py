@@ -1,4 +1,4 @@
-"""The commands that compare variants of an experiment: `ablate`, and `trial`, which launchers run."""
+"""The commands that compare variants of an experiment: the group `ablate`, and `trial`, which launchers run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pggan_kit.cli.base import (
     PATH,
     PATH_TEXT,
     SEED,
+    DefaultGroup,
     add_experiment_options,
     json_option,
     main,
@@ -18,29 +19,49 @@ from pggan_kit.cli.base import (
     print_json,
     print_message,
 )
+from pggan_kit.errors import UserError
+
+trusted_plugin_option = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    type=PATH_TEXT,
+    metavar="FILE",
+    help="A plugin file of the plan that you trust.",
+)
+"""Option of commands that work in an ablation's folder."""
 
 
-@main.command()
-@click.argument("config", type=PATH)
-@click.option("--dry-run", is_flag=True, help="Show trials, cost and what each contrast can detect; train nothing.")
-@click.option("--out", "folder", type=PATH, help="The ablation's folder; default: runs/NAME.")
-@click.option("--launcher", metavar="NAME", help="What runs the trials: Local, or another launcher of `plugins list`.")
-@json_option
-@add_experiment_options
-def ablate(
-    config: Path,
-    dry_run: bool,
-    folder: Path | None,
-    launcher: str | None,
-    as_json: bool,
-    bindings: tuple[str, ...],
-    plugins: tuple[str, ...],
-) -> None:
-    """Train variants of an experiment with several seeds, and compare them by the rules of the gin file.
+@main.group(cls=DefaultGroup, options_metavar="CONFIG", subcommand_metavar="[OPTIONS]")
+def ablate() -> None:
+    """Train and compare variants of an experiment (ablate CONFIG), or compare what has ended (ablate analyse FOLDER).
 
     Stop it at any time and start it again with the same command. -b overrides what the file binds: ablate, launchers
     and its macros; all other bindings apply to the experiments of all variants.
     """
+
+
+@ablate.command("run")
+@click.argument("config", type=PATH)
+@click.option("--dry-run", is_flag=True, help="Show trials, cost and what each contrast can detect; train nothing.")
+@click.option("--out", "folder", type=PATH, help="The ablation's folder; default: runs/NAME.")
+@click.option("--launcher", metavar="NAME", help="What runs the trials: Local, or another launcher of `plugins list`.")
+@click.option(
+    "--adopt", multiple=True, type=PATH, metavar="RUN", help="Let this finished run take the place of its trial."
+)
+@json_option
+@add_experiment_options
+def ablate_run(
+    config: Path,
+    dry_run: bool,
+    folder: Path | None,
+    launcher: str | None,
+    adopt: tuple[Path, ...],
+    as_json: bool,
+    bindings: tuple[str, ...],
+    plugins: tuple[str, ...],
+) -> None:
+    """Train variants of an experiment with several seeds, and compare them by the rules of the gin file."""
     from pggan_kit import ablation
     from pggan_kit.ablation.cost import build_contrast_table, build_cost_table, describe_cost
 
@@ -49,7 +70,9 @@ def ablate(
         bindings = (*bindings, f"ablate.launcher = @launchers.{launcher}()")
 
     if dry_run:
-        plan, rows = ablation.estimate_cost(config, bindings, plugins)
+        if adopt:
+            raise UserError("--adopt and --dry-run exclude each other: a dry run looks at no runs")
+        plan, rows = ablation.estimate_cost(config, bindings, plugins, folder)
         if as_json:
             print_json(describe_cost(plan, rows))
         else:
@@ -57,7 +80,53 @@ def ablate(
             out.print(build_contrast_table(plan))
         return
 
-    analysis = ablation.ablate(config, bindings, out=folder, plugins=plugins, say=print_message)
+    analysis = ablation.ablate(config, bindings, out=folder, plugins=plugins, say=print_message, adopt=adopt)
+    if as_json:
+        print_json(analysis)
+    else:
+        click.echo(ablation.render_text(analysis), nl=False)
+
+
+@ablate.command("analyse")
+@click.argument("folder", type=PATH)
+@click.option(
+    "--evaluate-again",
+    "name",
+    metavar="NAME",
+    help="Measure the runs in another way first; written to analyses/NAME, and always exploratory.",
+)
+@click.option(
+    "-b", "bindings", multiple=True, metavar="BINDING", help="With --evaluate-again: override ablate.evaluation."
+)
+@click.option("--average", metavar="NAME|WIDTH", help="With --evaluate-again: use this average.")
+@click.option("--primary", metavar="METRIC", help="With --evaluate-again: compare this value first.")
+@click.option("--margin", type=float, help="With --evaluate-again: the largest difference that counts as none.")
+@json_option
+@trusted_plugin_option
+def ablate_analyse(
+    folder: Path,
+    name: str | None,
+    bindings: tuple[str, ...],
+    average: str | None,
+    primary: str | None,
+    margin: float | None,
+    as_json: bool,
+    plugins: tuple[str, ...],
+) -> None:
+    """Compare the trials of an ablation that have ended; train nothing.
+
+    While some have not ended, no contrast has a verdict, and nothing is written. Results without runs are enough.
+    """
+    from pggan_kit import ablation
+
+    if name is None:
+        if bindings or plugins or (average, primary, margin) != (None, None, None):
+            raise UserError("-b, --average, --primary, --margin and --plugin need --evaluate-again NAME")
+        analysis = ablation.analyse(folder)
+    else:
+        analysis = ablation.evaluate_again(
+            folder, name, bindings, average=average, primary=primary, margin=margin, plugins=plugins
+        )
     if as_json:
         print_json(analysis)
     else:
@@ -68,14 +137,7 @@ def ablate(
 @click.argument("folder", type=PATH)
 @click.argument("variant")
 @click.argument("seed", type=SEED)
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    type=PATH_TEXT,
-    metavar="FILE",
-    help="A plugin file of the plan that you trust.",
-)
+@trusted_plugin_option
 @click.option("--with-ablate", is_flag=True, help="Stop when no ablate works in the folder any more.")
 def trial(folder: Path, variant: str, seed: int, plugins: tuple[str, ...], with_ablate: bool) -> None:
     """Run one trial of an ablation to its end. Launchers run this command."""

@@ -107,6 +107,21 @@ class Group(click.Group):
             _exit_with_error(UnforeseenError(f"{command} failed{_describe_unforeseen(error)}"), command)
 
 
+class DefaultGroup(click.Group):
+    """A group of which `GROUP CONFIG` is short for `GROUP run CONFIG`, beside commands of other names."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse arguments; those that begin with no command of the group belong to `run`."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options of `run`, which are those of the group if no command is named."""
+        self.commands["run"].format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
 def _escape_what_cannot_be_printed() -> None:
     """Let characters that the encoding of a stream lacks (cp1252, ASCII) be printed as escapes."""
     for stream in (sys.stdout, sys.stderr):

@@ -6,27 +6,12 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import FAILED, PATH, add_experiment_options, escape_text, main, out, print_message
+from pggan_kit.cli.base import FAILED, PATH, DefaultGroup, add_experiment_options, escape_text, main, out, print_message
 from pggan_kit.errors import UserError
 from pggan_kit.system.json_text import json_text
 
 
-class BenchGroup(click.Group):
-    """A group in which `bench CONFIG` measures, and `bench compare A.json B.json` is a command of its own."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse arguments; those that begin with no command of the group belong to `run`."""
-        if args and args[0] not in (*self.commands, *ctx.help_option_names):
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options of `run`, which are those of the group if no command is named."""
-        self.commands["run"].format_options(ctx, formatter)
-        self.format_commands(ctx, formatter)
-
-
-@main.group(cls=BenchGroup, options_metavar="CONFIG", subcommand_metavar="[OPTIONS]")
+@main.group(cls=DefaultGroup, options_metavar="CONFIG", subcommand_metavar="[OPTIONS]")
 def bench() -> None:
     """Measure an experiment's stages (bench CONFIG), or compare two such reports (bench compare A.json B.json)."""
 

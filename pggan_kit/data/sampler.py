@@ -214,7 +214,7 @@ def open_data(
         dataset: Full-size images.
         settings: How images are resized, cached and drawn.
         stages: Stages, or (height, width) pairs; at least one.
-        seed: Seed of order and flips.
+        seed: Seed of order and flips, unless the settings have one.
         fingerprint: Fingerprint of the data set, where it is known. None to ask the data set for it.
 
     Raises:
@@ -223,6 +223,8 @@ def open_data(
     """
     sizes = [_get_size(stage) for stage in stages]
     pyramid = Pyramid(dataset, settings, sizes, fingerprint)
+    if settings.seed is not None:
+        seed = settings.seed
     return Data(dataset, pyramid, seed, settings.mirror)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pggan_kit.errors import SettingError, check_at_least, check_choice
+from pggan_kit.errors import SettingError, check_at_least, check_choice, check_seed
 
 FILTERS = {"area": None, "lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 """Pillow's filters by name; None for the area mean, which Pillow computes for whole factors only."""
@@ -21,6 +21,7 @@ class DataSettings:
     Args:
         filter: Filter of the resizing: `area`, `lanczos`, or `nearest` (samples pixel centres).
         mirror: Whether each drawn image is flipped left to right with probability 1/2.
+        seed: Seed of the order and the flips of drawn images, from 0 to 2**63 - 1. None for `train.seed`.
         cache: Folder of resized images. None for `$PGGAN_KIT_CACHE`, or else `~/.cache/pggan_kit`.
         workers: Number of threads that read and resize images. None for one per core that this process may use.
             1 reads the data set in the calling thread alone.
@@ -33,6 +34,7 @@ class DataSettings:
 
     filter: str = "area"
     mirror: bool = False
+    seed: int | None = None
     cache: str | Path | None = None
     workers: int | None = None
     device_memory: int | None = None
@@ -41,6 +43,8 @@ class DataSettings:
         check_choice("filter", self.filter, tuple(FILTERS))
         if not isinstance(self.mirror, bool):
             raise SettingError("mirror", f"must be True or False, not {self.mirror!r}")
+        if self.seed is not None:
+            check_seed("seed", self.seed)
         if self.cache is not None and (not isinstance(self.cache, (str, Path)) or not str(self.cache)):
             raise SettingError("cache", f"must name a folder, or be None, not {self.cache!r}")
         check_at_least("workers", self.workers, 1, instead="None for one per core", whole=True)

@@ -91,14 +91,19 @@ def identify_experiment(settings: Settings, schedule: Schedule, data: Data) -> I
         schedule: the stages.
         data: the opened data set.
     """
-    # The schedule is compared stage by stage: an epoch may be written in images.
-    deciding = {place for places in PLACES.values() for place in places}
-    others = [place for place in settings if place not in deciding and not place.startswith("schedule.")]
     return {
         **identify_networks(settings, schedule),
         "dataset": {"images": str(len(data)), "content": data.fingerprint},
-        "settings": _merge_places(settings, others),
+        "settings": merge_other_settings(settings),
     }
+
+
+def merge_other_settings(settings: Settings) -> dict[str, str]:
+    """Return the settings in effect that do not decide which function the weights are, by name."""
+    # The schedule is compared stage by stage: an epoch may be written in images.
+    deciding = {place for places in PLACES.values() for place in places}
+    others = [place for place in settings if place not in deciding and not place.startswith("schedule.")]
+    return _merge_places(settings, others)
 
 
 def _merge_places(settings: Settings, places: Iterable[str]) -> dict[str, str]:
@@ -125,7 +130,7 @@ def require_same(noted: Identity, own: Identity, sections: Mapping[str, str] = E
     # One message for all sections, since one change often shows in several.
     differing = []
     for section, name in sections.items():
-        difference = _describe_difference(noted[section], own[section])
+        difference = describe_difference(noted[section], own[section])
         if difference:
             differing.append(f"another {name} ({difference})")
     if differing:
@@ -257,7 +262,7 @@ def read_noted_fingerprint(noted: Identity) -> str | None:
     return noted.get("dataset", {}).get("content")
 
 
-def _describe_difference(noted: Mapping[str, str], own: Mapping[str, str]) -> str:
+def describe_difference(noted: Mapping[str, str], own: Mapping[str, str]) -> str:
     """Return the first settings that differ, in words; nothing where none does."""
     changes = list_changes(noted, own)
     shown = []

@@ -20,7 +20,7 @@ def build_generator(experiment: Experiment, base: Stage) -> Generator:
         experiment.find_architecture("generator"),
         experiment.resampling,
         experiment.image_resampling,
-        experiment.seed,
+        _find_seed(experiment),
         experiment.latent_size,
         base,
     )
@@ -32,7 +32,7 @@ def build_discriminator(experiment: Experiment, base: Stage) -> Discriminator:
         experiment.find_architecture("discriminator"),
         experiment.resampling,
         experiment.image_resampling,
-        experiment.seed,
+        _find_seed(experiment),
         base,
     )
 
@@ -43,10 +43,17 @@ def build_encoder(experiment: Experiment, base: Stage) -> Encoder:
         experiment.find_architecture(ENCODER),
         experiment.resampling,
         experiment.image_resampling,
-        experiment.seed,
+        _find_seed(experiment),
         experiment.latent_size,
         base,
     )
+
+
+def _find_seed(experiment: Experiment) -> int:
+    """Return the seed of the networks' initial weights."""
+    if experiment.network_seed is None:
+        return experiment.seed
+    return experiment.network_seed
 
 
 def place_network(net: N, experiment: Experiment, device: torch.device) -> N:

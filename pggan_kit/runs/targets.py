@@ -10,7 +10,17 @@ from pggan_kit.system.locks import LOCK
 FILES_OF_A_RUN = ("averages", "checkpoints", "config.gin", "log.txt", "operative.gin", "run.json", "stats.jsonl", LOCK)
 """What a run needs, in its folder; drawings beside these are replaced freely."""
 
-FILES_OF_AN_ABLATION = ("analysis.json", "configs", "locks", "logs", "plan.json", "results.csv", "table.txt", LOCK)
+FILES_OF_AN_ABLATION = (
+    "analyses",
+    "analysis.json",
+    "configs",
+    "locks",
+    "logs",
+    "plan.json",
+    "results.csv",
+    "table.txt",
+    LOCK,
+)
 """What an ablation needs, in its folder, beside its trials, which are runs."""
 
 MARKED = (("run", "run.json", FILES_OF_A_RUN), ("ablation", "plan.json", FILES_OF_AN_ABLATION))

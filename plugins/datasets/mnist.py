@@ -43,6 +43,8 @@ class MNIST:
             10,000 training digits, 1,000 of each class.
         split: `train` (all 60,000 training digits), `learning` (the first 50,000 of them), `tuning` (the last 10,000)
             or `test` (the 10,000 test digits). The bundled digits are all of `learning`; the others need a folder.
+        split_seed: Seed of a random choice of the 50,000 training digits that are `learning`; the other 10,000 are
+            `tuning`. It changes none of the other splits, and needs a folder. None: the split above.
         pad: Black pixels added on each side: 2 makes 32x32.
         limit: The number of digits to use, from the first on. None: all.
 
@@ -54,7 +56,12 @@ class MNIST:
     classes = 10
 
     def __init__(
-        self, folder: str | Path | None = None, split: str = "train", pad: int = 0, limit: int | None = None
+        self,
+        folder: str | Path | None = None,
+        split: str = "train",
+        pad: int = 0,
+        limit: int | None = None,
+        split_seed: int | None = None,
     ) -> None:
         check_choice("split", split, tuple(SPLITS))
         if not isinstance(pad, int) or not 0 <= pad <= 1000:
@@ -66,7 +73,11 @@ class MNIST:
                 f"{split!r} needs a folder with the full IDX files: the bundled digits are all of 'learning'",
             )
 
-        images, labels = _read_split_rows(BUNDLED if folder is None else Path(folder).expanduser(), split)
+        check_at_least("split_seed", split_seed, 0, instead="None", whole=True)
+        if folder is None and split == "learning" and split_seed is not None:
+            raise SettingError("split_seed", "needs a folder with the full IDX files: the bundled digits are no choice")
+
+        images, labels = _read_split_rows(BUNDLED if folder is None else Path(folder).expanduser(), split, split_seed)
         self._images = np.pad(images[:limit], ((0, 0), (pad, pad), (pad, pad)))[..., None]
         self._labels = labels[:limit]
 
@@ -90,14 +101,22 @@ class MNIST:
         return f"mnist {content.hexdigest()}"
 
 
-def _read_split_rows(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_split_rows(folder: Path, split: str, split_seed: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Read images uint8 (n, 28, 28) and labels uint8 (n,) of a key of `SPLITS`.
+
+    With a seed, rows of `learning` and `tuning` are those of a random order, sorted as in the file.
 
     Raises:
         DataError: Files that cannot be read, or that have no digits of this split.
     """
     files, rows = SPLITS[split]
-    images, labels = (values[rows] for values in read_split(folder, files))
+    images, labels = read_split(folder, files)
+    chosen = np.arange(len(images))
+    if split_seed is not None and split in ("learning", "tuning"):
+        chosen = np.random.default_rng(split_seed).permutation(chosen)
+    chosen = np.sort(chosen[rows])
+    images = images[chosen]
+    labels = labels[chosen]
     if not len(images):
         raise DataError(
             f"{folder} has no digits after the first {LEARNING_DIGITS:,}, which make up the split {split!r}: give a "

@@ -9,59 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.made_up_ablation import BASE, NOISE, SEEDS, make_plan, make_results
 from helpers.paths import ROOT
 from scipy import stats
 
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation.analysis import add_verdicts, analyse_results, compare_variants
 from pggan_kit.ablation.contrasts import Contrast
-from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.table import render_text
-
-SEEDS = list(range(10))
-BASE = np.random.default_rng(0).normal(3.0, 0.3, len(SEEDS))
-NOISE = np.random.default_rng(1).normal(0.0, 0.02, len(SEEDS))
-
-
-def make_plan(**changes: Any) -> Plan:
-    given: dict[str, Any] = {
-        "name": "made_up",
-        "base": "base.gin",
-        "variants": {name: [] for name in ("a", "b", "c")},
-        "seeds": SEEDS,
-        "controls": {},
-        "contrasts": [["b", "a"], ["c", "a"]],
-        "primary": "FID",
-        "margin": 0.1,
-        "evaluation": [],
-        "quantities": {
-            "FID": {"direction": "lower", "scale": "log"},
-            "signed": {"direction": "lower", "scale": "plain"},
-            "Precision": {"direction": "higher", "scale": "plain"},
-        },
-        "shared": [],
-        "branch": None,
-        "configs": {},
-        "plugins": {},
-    }
-    return Plan(**{**given, **changes})
-
-
-def make_results(
-    shifts: dict[str, Any], failed_runs: set[tuple[str, int]] = frozenset()
-) -> dict[tuple[str, int], dict[str, Any]]:  # type: ignore[assignment]
-    """Return results whose logarithm is that of the seed plus the variant's shift."""
-    results = {}
-    for name, shift in shifts.items():
-        for seed, log in zip(SEEDS, BASE + shift, strict=True):
-            rows = [
-                {"metric": "FID", "value": math.exp(log), "floor": 0.5},
-                {"metric": "signed", "value": -1.0, "floor": None},
-            ]
-            failed = "NaN" if (name, seed) in failed_runs else None
-            trial = {"failed": failed, "rows": [] if failed else rows, "images": 1, "revision": "r", "hardware": "h"}
-            results[name, seed] = trial
-    return results
 
 
 def test_each_contrast_gets_its_answer() -> None:
@@ -263,6 +218,16 @@ def test_controls_are_not_among_what_holm_corrects() -> None:
     b, c = analysis["contrasts"]
     assert b["holm"] == b["p"] and c["role"] == "control" and "verdict" not in c
     assert b["smallest_effect"] == pytest.approx(st.find_smallest_effect(list(0.3 + NOISE), 0.05))
+
+
+def test_a_contrast_with_an_adopted_run_is_exploratory_and_still_corrected_for() -> None:
+    """Otherwise adopting a run would make the other contrast's p smaller."""
+    adopted = [{"variant": "b", "seed": 3, "run": "elsewhere"}]
+    results = make_results({"a": 0.0, "b": 0.3 + NOISE, "c": 0.3 + NOISE})
+    b, c = analyse_results(make_plan(adopted=adopted), results)["contrasts"]
+    assert b["role"] == "exploratory" and "verdict" not in b and "holm" not in b and b["adopted"] == [3]
+    assert c["role"] == "confirmatory" and c["adopted"] == [] and c["holm"] == 2 * c["p"]
+    assert c["equivalence_holm"] == min(1, 2 * c["equivalence"])
 
 
 def test_the_table_shows_every_statistic() -> None:

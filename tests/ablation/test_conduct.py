@@ -53,39 +53,6 @@ def _few_seeds_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FEW, lambda contrasts: 1)
 
 
-@pytest.fixture
-def ablate(tiny: Callable[..., str]) -> Ablate:
-    """`ablate("ablate.seeds = (0,)", ..., out="out")` runs a hard and a linear variant of the tiny experiment."""
-    tiny()
-    Path("switch.gin").write_text(SWITCH)
-
-    def run(*bindings: str, out: str = "out", said: list[str] | None = None) -> dict[str, Any]:
-        lines: list[str] = [] if said is None else said
-        return ablation.ablate("switch.gin", bindings, out=out, plugins=PLUGINS, say=lines.append)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ablation that was never stopped; not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.gin").write_text(TINY)
-    (folder / "switch.gin").write_text(SWITCH)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(FEW, lambda contrasts: 1)
-        ablation.ablate("switch.gin", out="out", plugins=PLUGINS, say=[].append)
-    return folder / "out"
-
-
-@pytest.fixture
-def begun(finished: Path, ablate: Ablate) -> Ablate:
-    """`ablate`, for which `out/` holds a finished ablation."""
-    shutil.copytree(finished, "out")
-    return ablate
-
-
 def read_rows(out: str = "out") -> list[dict[str, str]]:
     with open(f"{out}/results.csv", newline="") as file:
         return list(csv.DictReader(file))
@@ -96,7 +63,7 @@ def test_it_ends_in_a_table(ablate: Ablate) -> None:
     analysis = ablate(said=said)
     assert said == ["1/2 trunk 0: done", "2/2 trunk 1: done", *said[2:]] and said[-1] == "4/4 hard 1: done"
     rows = read_rows()
-    header = "variant seed stage images metric value failed revision hardware exploratory"
+    header = "variant seed stage images metric value failed revision hardware exploratory adopted"
     assert list(rows[0]) == header.split()
     gaps = {(row["variant"], row["seed"]): float(row["value"]) for row in rows if row["metric"] == "gap"}
     assert len(gaps) == 4 and len(rows) == 4 * 4, "two values and their floors for each run"
@@ -725,6 +692,10 @@ WRONG = {
     "ablate.quality = {'gap': 1}": r"ablate\.quality names 'gap', which is no curve: add it to ablate\.curves",
     "ablate.quality = {'gap': 'low'}": r"ablate\.quality must be a dict",
     "ablate.average = [1]": r"ablate\.average must be a string or a number",
+    "ablate.looks = 8": r"ablate\.looks must be a list",
+    "ablate.looks = (1, 3)": r"ablate\.looks must end with 2, the number of seeds, not with 3",
+    "ablate.spending = 'pokock'": r"ablate\.spending must be 'pocock' or .*did you mean 'pocock'",
+    "ablate.futility = 'never'": r"ablate\.futility must be a number",
     "ablate.bindings = ['train.loss = @losses.Hing()']": r"all variants of .*did you mean losses\.Hinge",
     "ablate.bindings = ['train.seed = 3']": r"^error: the bindings of all variants hold train\.seed; bind",
     "train.seed = 3": r"^error: the bindings of all variants hold train\.seed; bind ablate\.seeds",

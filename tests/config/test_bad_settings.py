@@ -195,6 +195,7 @@ RANGES = [
     ("train.seed", "-1", "must be a whole number from 0 to 9223372036854775807, and is -1"),
     ("train.seed", "18446744073709551616", "is too large: none may be above 9223372036854775807"),
     ("train.seed", "1.0", "must be a whole number, not 1.0"),
+    ("train.network_seed", "-1", "must be a whole number from 0 to 9223372036854775807, and is -1"),
     ("train.seed", "None", "must be a whole number, not None"),
     ("train.micro_batch", "0", "must be at least 1, and is 0"),
     ("train.micro_batch", "{8: 2}", "no value for height 4"),

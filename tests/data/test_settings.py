@@ -18,6 +18,7 @@ from pggan_kit.system.cache import cache_folder
         ({"filter": "lanczoss"}, r"^filter must be .* not 'lanczoss' \(did you mean 'lanczos'\?\)$"),
         ({"filter": 3}, r"^filter must be .* not 3"),
         ({"mirror": "yes"}, r"^mirror must be True or False, not 'yes'"),
+        ({"seed": -1}, r"^seed must be a whole number from 0 to 9223372036854775807, and is -1"),
         ({"cache": ""}, r"^cache must name a folder, or be None, not ''"),
         ({"cache": 3}, r"^cache must name a folder, or be None, not 3"),
         ({"workers": 0}, r"^workers must be a whole number of at least 1, or None for one per core, and is 0"),

@@ -105,6 +105,19 @@ def test_mnist_splits(tmp_path: Path) -> None:
     assert (learning.label(49_999), tuning.label(2), MNIST(str(tmp_path), "tuning", limit=2).label(1)) == (9, 2, 1)
     assert MNIST(split="learning").fingerprint() == MNIST().fingerprint()
 
+    # With a seed, each digit is in one of both, in the file's order; another seed chooses others.
+    def read_numbers(split: str, split_seed: int) -> list[int]:
+        digits = MNIST(str(tmp_path), split, split_seed=split_seed)
+        pixels = [digits.image(i)[0, :2, 0].astype(int) for i in range(len(digits))]
+        return [256 * high + low for high, low in pixels]
+
+    chosen = read_numbers("learning", 1)
+    assert len(chosen) == 50_000 and chosen == sorted(chosen)
+    left = read_numbers("tuning", 1)
+    assert len(left) == 3 and sorted([*chosen, *left]) == [i // 2 for i in range(50_003)]
+    assert left == read_numbers("tuning", 1) and left not in (read_numbers("tuning", 2), [25_000, 25_000, 25_001])
+    assert len(MNIST(str(tmp_path), split_seed=1)) == 50_003
+
 
 def test_a_folder_without_digits_for_tuning(tmp_path: Path) -> None:
     mnist_folder(tmp_path)
@@ -128,6 +141,8 @@ def test_mnist_fingerprints_tell_what_differs(tmp_path: Path) -> None:
         ({"split": "tset"}, r"^split must be 'train', 'learning', 'tuning' or 'test', not 'tset' \(did you mean"),
         ({"split": "test"}, r"^split 'test' needs a folder"),
         ({"split": "tuning"}, r"^split 'tuning' needs a folder with the full IDX files"),
+        ({"split": "learning", "split_seed": 1}, r"^split_seed needs a folder with the full IDX files: the bundled"),
+        ({"split_seed": -1}, r"^split_seed must be a whole number of at least 0, or None, and is -1"),
         ({"pad": -1}, r"^pad must be a whole number of pixels"),
         ({"pad": 1.5}, r"^pad must be"),
         ({"limit": 0}, r"^limit must be a whole number of at least 1, or None for all, and is 0"),

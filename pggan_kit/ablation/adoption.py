@@ -1,0 +1,301 @@
+"""Adopt finished runs: each takes the place of the trial whose experiment it is, and stays in its own folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import trial as trials
+from pggan_kit.ablation.plan import Plan
+from pggan_kit.ablation.settings import TRUNK
+from pggan_kit.api.prepare import Prepared, prepare_run, prepare_text
+from pggan_kit.errors import RunError, UserError
+from pggan_kit.plugin_host.contracts import find_marked_hooks
+from pggan_kit.plugin_host.plugin_files import RecordedFile
+from pggan_kit.runs.checkpoint_identity import (
+    Identity,
+    Settings,
+    describe_difference,
+    list_changes,
+    merge_other_settings,
+    read_noted_fingerprint,
+)
+from pggan_kit.runs.checkpoints import Entry
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.system.activities import track_items
+
+HARMLESS = (
+    "train.observers",
+    "train.keep",
+    "train.keep_best",
+    "train.time_limit",
+    "train.collapse_below",
+    "data.cache",
+    "data.workers",
+    "data.device_memory",
+)
+"""Places whose settings change nothing of what a run trains."""
+
+MEASURING = ("train.metrics", "evaluation.")
+"""Beginnings of the places whose settings change nothing, unless what they measure decides when networks grow."""
+
+DECIDING_HOOKS = {"should_advance", "should_end"}
+"""Hooks by which a component may end a stage or a run, for example when a metric stands still."""
+
+DATA = "train.dataset"
+"""Place whose settings are not compared, because the fingerprint of the data is: folders may be others."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A run that is offered in the place of a trial.
+
+    Attributes:
+        files: Its directory.
+        about: Content of its `run.json`.
+        entry: Row of its last checkpoint.
+        noted: Identity that this checkpoint notes.
+        settings: Settings in effect, by place, as its config has them.
+    """
+
+    files: RunDirectory
+    about: Mapping[str, Any]
+    entry: Entry
+    noted: Identity
+    settings: Settings
+
+
+def adopt_runs(plan: Plan, folder: Path, runs: Sequence[Path], plugins: Sequence[RecordedFile]) -> Plan:
+    """Return a plan in which runs take the places of trials.
+
+    Args:
+        plan: The plan, with what was adopted before.
+        folder: The ablation's folder.
+        runs: Directories of finished runs, each with the experiment and the seed of a trial.
+        plugins: The plan's plugin files.
+
+    Raises:
+        RunError: A run is none of the trials, and the message says in what it differs from the nearest one; or its
+            trial has begun or has another run.
+    """
+    if not runs:
+        return plan
+    if plan.looks:
+        raise RunError("--adopt: a plan with looks adopts no runs, since its looks decide by runs that nobody has seen")
+    candidates = [_read_candidate(run, plugins) for run in runs]
+    own = list(_identify_trials(plan, plugins))
+    adopted = list(plan.adopted)
+    for candidate in candidates:
+        name, seed = _find_trial(candidate, own)
+        row = _describe_adopted(candidate, name, seed)
+        earlier = next((each for each in adopted if (each["variant"], each["seed"]) == (name, seed)), None)
+        if earlier is not None:
+            if earlier["run"] != row["run"]:
+                raise RunError(f"--adopt {candidate.files.path}: {name} {seed} is {earlier['run']} already")
+            continue
+        if trials.locate_trial(folder, name, seed).exists():
+            raise RunError(
+                f"--adopt {candidate.files.path}: {name} {seed} has begun in {folder}; only what has not can be adopted"
+            )
+        adopted.append(row)
+    return dataclasses.replace(plan, adopted=adopted)
+
+
+def _read_candidate(run: Path, plugins: Sequence[RecordedFile]) -> _Candidate:
+    """Read a run that is offered.
+
+    Raises:
+        RunError: There is no run, it is not finished, or its files do not tell all that it was trained with.
+    """
+    refusal = f"--adopt {run} is refused"
+    try:
+        files = RunDirectory.open(run)
+        about = files.about()
+        entry, saved = files.checkpoints().find_last()
+        prepared, _ = prepare_run(run, plugins)
+    except UserError as error:
+        raise RunError(f"--adopt {run}: {error}") from error
+    if not saved.ended and saved.images < prepared.schedule().total:
+        total = prepared.schedule().total
+        raise RunError(f"{refusal}: it is not finished, and at images {saved.images:,} of {total:,}; resume it first")
+    _require_complete_record(refusal, run, about, saved)
+    _require_same_plugins(refusal, about, prepared)
+    return _Candidate(files, about, entry, saved.identity, prepared.built.settings)
+
+
+def _require_complete_record(refusal: str, run: Path, about: Mapping[str, Any], saved: Snapshot) -> None:
+    """Check that a run was trained with one experiment from its beginning, which its files describe.
+
+    Raises:
+        RunError: It was not.
+    """
+    if not saved.identity:
+        raise RunError(f"{refusal}: its checkpoint does not say of which experiment it is")
+    if saved.changes:
+        names = ", ".join(saved.changes[0]["bindings"])
+        raise RunError(f"{refusal}: {names} changed while it was trained, at images {saved.changes[0]['images']:,}")
+    if "stem" in about:
+        raise RunError(f"{refusal}: it began with the networks of {about['stem']['run']}")
+
+    # The plan of another ablation has checked that its trunk is what its trials are up to there.
+    if "from" in about and not _is_trial(run, about["from"]):
+        raise RunError(f"{refusal}: it went on from {about['from']['run']}, which may have been another experiment")
+
+
+def _is_trial(run: Path, origin: Mapping[str, Any]) -> bool:
+    """Return whether a run is the trial of an ablation, and began from its trunk."""
+    run = run.resolve()
+    if len(run.parents) < 3 or not run.name.isdecimal():
+        return False
+    folder = run.parents[2]
+    name = run.parent.name
+    try:
+        plan = plans.load_plan(folder)
+    except UserError:
+        return False
+    return name in plan.shared and Path(origin["run"]) == trials.locate_trial(folder, TRUNK, int(run.name))
+
+
+def _require_same_plugins(refusal: str, about: Mapping[str, Any], prepared: Prepared) -> None:
+    """Check that a run was trained with the plugins of this plan.
+
+    Raises:
+        RunError: It was not; the message names the plugin.
+    """
+    own_names = {plugin.name for plugin in prepared.plugins.loaded}
+    own_hashes = {plugin.sha256: plugin.origin for plugin in prepared.plugins.loaded if plugin.sha256 is not None}
+    hashes = {row["sha256"]: row["origin"] for row in about["plugins"] if row.get("sha256") is not None}
+    for sha256, origin in hashes.items():
+        if sha256 not in own_hashes:
+            raise RunError(
+                f"{refusal}: it was trained with the plugin file {origin} ({sha256}), which the plan has not"
+            )
+    for sha256, origin in own_hashes.items():
+        if sha256 not in hashes:
+            raise RunError(f"{refusal}: it was trained without the plan's plugin file {origin} ({sha256})")
+    for row in about["plugins"]:
+        if row.get("sha256") is None and row["name"] not in own_names:
+            raise RunError(
+                f"{refusal}: it was trained with the plugin {row['name']} ({row['origin']}), which is not here"
+            )
+
+
+@dataclass(frozen=True)
+class _OwnTrial:
+    """A trial of the plan.
+
+    Attributes:
+        name: Its variant.
+        seed: Its seed.
+        identity: What its checkpoints would note.
+        settings: Settings in effect, by place.
+        grows_by_clock: Whether the clock alone decides when networks grow, and nothing that may be measured.
+    """
+
+    name: str
+    seed: int
+    identity: Identity
+    settings: Settings
+    grows_by_clock: bool
+
+
+def _identify_trials(plan: Plan, plugins: Sequence[RecordedFile]) -> Iterator[_OwnTrial]:
+    """Yield all trials of a plan with their identities."""
+    keys = list(plan.list_runs())
+    for name, seed in track_items(keys, "comparing runs with trials", len(keys), "trials"):
+        prepared = prepare_text(plan.configs[name], f"variant {name}", plan.bind_seed(seed), plugins)
+        experiment = prepared.built.experiment
+        identity = {
+            **prepared.identify_networks(prepared.schedule()),
+            "dataset": {"content": experiment.dataset.fingerprint()},
+            "settings": merge_other_settings(prepared.built.settings),
+        }
+        yield _OwnTrial(name, seed, identity, prepared.built.settings, _grows_by_clock(prepared))
+
+
+def _grows_by_clock(prepared: Prepared) -> bool:
+    """Return whether no component may decide by what is measured when a stage or the run ends."""
+    for path, (_, component) in prepared.built.components.items():
+        if DECIDING_HOOKS & set(find_marked_hooks(component, path)):
+            return False
+    return True
+
+
+def _find_trial(candidate: _Candidate, own: Sequence[_OwnTrial]) -> tuple[str, int]:
+    """Return the name and the seed of the trial whose experiment a run is.
+
+    Raises:
+        RunError: There is none; the message names the nearest and the differences.
+    """
+    compared = [(_merge_differing(candidate, trial), trial) for trial in own]
+    (before, now), nearest = min(compared, key=lambda pair: len(pair[0][0] | pair[0][1]))
+    if before or now:
+        difference = describe_difference(before, now)
+        raise RunError(
+            f"--adopt {candidate.files.path} is refused: it is none of the trials. It differs least from "
+            f"{nearest.name} {nearest.seed}: {difference}"
+        )
+    return nearest.name, nearest.seed
+
+
+def _merge_differing(candidate: _Candidate, trial: _OwnTrial) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the settings of a run and of a trial that differ and have an effect on what is trained."""
+    ignored = _list_ignored([candidate.settings, trial.settings], trial.grows_by_clock)
+    noted = {**candidate.noted, "dataset": {"content": read_noted_fingerprint(candidate.noted) or "unknown"}}
+    before: dict[str, str] = {}
+    now: dict[str, str] = {}
+    for section, settings in trial.identity.items():
+        for name, (old, new) in list_changes(noted.get(section, {}), settings).items():
+            if name in ignored:
+                continue
+            label = "content of the data set" if section == "dataset" else name
+            if old is not None:
+                before[label] = old
+            if new is not None:
+                now[label] = new
+    return before, now
+
+
+def _list_ignored(experiments: Sequence[Settings], grows_by_clock: bool) -> set[str]:
+    """Return the names of settings that have no effect on what is trained, or are compared by their content.
+
+    Args:
+        experiments: Settings in effect of a run and of a trial, by place.
+        grows_by_clock: See `_OwnTrial`.
+    """
+    # A component may also stand where it has an effect.
+    ignored: set[str] = set()
+    compared: set[str] = set()
+    for settings in experiments:
+        for place, own in settings.items():
+            if place in (*HARMLESS, DATA) or (grows_by_clock and place.startswith(MEASURING)):
+                ignored |= own.keys()
+            else:
+                compared |= own.keys()
+    return ignored - compared
+
+
+def _describe_adopted(candidate: _Candidate, name: str, seed: int) -> dict[str, Any]:
+    """Return what the plan records of an adopted run."""
+    environment = candidate.about["environment"]
+    row = {
+        "variant": name,
+        "seed": seed,
+        "run": str(candidate.files.path.resolve()),
+        "checkpoint": candidate.entry.sha256,
+        "started": candidate.about["started"],
+        "revision": environment["pggan_kit"],
+        "hardware": environment["cuda"] or f"{environment['platform']}, {environment['threads']} threads",
+    }
+
+    # A trial of another ablation knows more.
+    result = trials.read_result(candidate.files.path)
+    if result is not None:
+        row["revision"] = result["revision"]
+        row["hardware"] = result["hardware"]
+    return row

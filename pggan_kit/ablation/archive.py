@@ -1,0 +1,94 @@
+"""Read the results of an ablation: from its trials, or from `results.csv` where their folders are gone."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pggan_kit.ablation import trial as trials
+from pggan_kit.ablation.plan import Plan
+from pggan_kit.errors import RunError
+from pggan_kit.system.files import read_text
+
+TABLE = "results.csv"
+"""Name of the file with every value of every trial."""
+
+FLOOR = "_floor"
+"""Suffix of the metric's name in the row of a noise floor, which follows that of the value."""
+
+Key = tuple[str, int]
+"""Name and seed of a trial."""
+
+Results = dict[Key, dict[str, Any]]
+"""Results as `trial.read_result` gives them, by (variant, seed)."""
+
+
+def read_trials(plan: Plan, folder: Path) -> Results:
+    """Return the results of the trials that have ended, from their own folders."""
+    results: Results = {}
+    for key in plan.list_runs():
+        result = trials.read_result(trials.locate_trial(folder, *key))
+        if result is not None:
+            results[key] = result
+    return results
+
+
+def read_table(plan: Plan, folder: Path) -> Results:
+    """Return the results in `results.csv`; none if there is no such file.
+
+    Only the reason for which a run failed is not in it.
+
+    Raises:
+        RunError: The file is damaged, or cannot be read.
+    """
+    path = folder / TABLE
+    keys = set(plan.list_runs())
+    results: Results = {}
+    try:
+        for row in csv.DictReader(io.StringIO(read_text(path))):
+            key = (row["variant"], int(row["seed"]))
+            if key in keys:
+                _add_row(results, key, row)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    return results
+
+
+def _add_row(results: Results, key: Key, row: Mapping[str, str]) -> None:
+    """Add a row of `results.csv` to the result of its trial."""
+    if key not in results:
+        results[key] = {
+            "failed": None,
+            "images": int(row["images"]),
+            "rows": [],
+            "revision": row["revision"],
+            "hardware": row["hardware"],
+        }
+        if row.get("adopted"):
+            results[key]["adopted"] = row["adopted"]
+    result = results[key]
+    if int(row["failed"]):
+        result["failed"] = f"see {TABLE}"
+        return
+
+    value = float(row["value"]) if row["value"] else None
+    rows = result["rows"]
+    if rows and rows[-1]["floor"] is None and row["metric"] == f"{rows[-1]['metric']}{FLOOR}":
+        rows[-1]["floor"] = value
+        return
+    rows.append(
+        {
+            "metric": row["metric"],
+            "value": value,
+            "floor": None,
+            "stage": int(row["stage"]),
+            "images": int(row["images"]),
+        }
+    )

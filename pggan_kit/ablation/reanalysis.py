@@ -1,0 +1,304 @@
+"""Analyse an ablation without training: what has ended, also when runs are gone; and runs that are evaluated again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pggan_kit.ablation import conduct
+from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import trial as trials
+from pggan_kit.ablation.analysis import analyse_results
+from pggan_kit.ablation.archive import TABLE, Key, Results, read_table, read_trials
+from pggan_kit.ablation.plan import Plan
+from pggan_kit.api.evaluate import find_target
+from pggan_kit.api.prepare import KEEP_NONE, prepare_run
+from pggan_kit.config import gin_files
+from pggan_kit.config.gin_files import OVERRIDE
+from pggan_kit.errors import ConfigError, RunError, UserError, check_above, check_finite, require_list
+from pggan_kit.plugin_host.plugin_files import RecordedFile
+from pggan_kit.system.activities import track_items
+from pggan_kit.system.files import read_text, write_atomically
+from pggan_kit.system.json_text import json_text
+from pggan_kit.system.locks import RunLock
+
+ANALYSES = "analyses"
+"""Name of the folder of later analyses in an ablation's folder."""
+
+EVALUATION = "evaluation.json"
+"""Name of the file that says how the runs of a later analysis were evaluated."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+"""Pattern of the names of analyses, which name folders."""
+
+SHOWN = 3
+"""Maximum number of trials that a note names."""
+
+
+def analyse(folder: str | Path) -> dict[str, Any]:
+    """Analyse what has ended of an ablation; train nothing.
+
+    Where all trials have ended, `results.csv`, `analysis.json` and `table.txt` are written as `ablate` writes them,
+    unless some results are in `results.csv` alone: then the files stay as they are. Of an unfinished ablation nothing
+    is written, and no contrast has a verdict.
+
+    Args:
+        folder: The ablation's folder.
+
+    Returns:
+        The analysis, see `analysis.analyse_results`. Of an unfinished ablation also `unfinished`, the names and seeds
+        of the trials that have not ended, and a `note` for people.
+
+    Raises:
+        UserError: The folder holds no ablation, none of its trials has ended, or a file is damaged.
+    """
+    folder = Path(folder)
+    plan = plans.load_plan(folder)
+    results = read_trials(plan, folder)
+    needed, _ = conduct.select_shown(plan, results)
+    if set(needed) <= results.keys():
+        with RunLock(folder):
+            return conduct.conclude_ablation(plan, folder)
+
+    # The folders of runs may be gone, or were never copied beside the results.
+    results = {**read_table(plan, folder), **results}
+    needed, shown = conduct.select_shown(plan, results)
+    unfinished = [key for key in needed if key not in results]
+    _require_results(folder, shown)
+    analysis = analyse_results(plan, shown)
+    if unfinished:
+        withhold_verdicts(analysis)
+        analysis["unfinished"] = [list(key) for key in unfinished]
+        analysis["note"] = f"UNFINISHED: {_describe_unfinished(needed, unfinished)}. What it says now may change."
+    return analysis
+
+
+def _require_results(folder: Path, shown: Results) -> None:
+    """Check that there is a result that may be shown.
+
+    Raises:
+        RunError: There is none.
+    """
+    if not shown:
+        raise RunError(
+            f"{folder} has no results yet, or none that may be looked at: continue it with `pggan-kit ablate`"
+        )
+
+
+def _describe_unfinished(needed: Sequence[Key], unfinished: Sequence[Key]) -> str:
+    count = len(needed)
+    names = ", ".join(f"{name} {seed}" for name, seed in unfinished[:SHOWN])
+    if len(unfinished) > SHOWN:
+        names += ", ..."
+    return f"{len(unfinished)} of {count} trials have not ended ({names}), so no contrast has a verdict"
+
+
+def withhold_verdicts(analysis: dict[str, Any]) -> None:
+    """Make an analysis exploratory: no contrast of it is confirmatory, corrected or decided."""
+    for entry in analysis["contrasts"]:
+        if entry["role"] == "confirmatory":
+            entry["role"] = "exploratory"
+        for name in ("holm", "equivalence_holm", "verdict"):
+            entry.pop(name, None)
+
+
+def evaluate_again(
+    folder: str | Path,
+    name: str,
+    bindings: Sequence[str] = (),
+    *,
+    average: str | float | None = None,
+    primary: str | None = None,
+    margin: float | None = None,
+    plugins: Sequence[str | Path] = (),
+) -> dict[str, Any]:
+    """Evaluate the runs of an ablation that have ended in another way, and compare them; train nothing.
+
+    All that it gives is exploratory, and is written to `analyses/NAME/`, beside the planned analysis, which stays as it
+    is. Called again with the same arguments, it evaluates what has ended or changed since.
+
+    Args:
+        folder: The ablation's folder.
+        name: The analysis.
+        bindings: Bindings of the evaluation that replace or complete those of the plan. Where they choose other
+            metrics (`train.metrics`), the plan's settings of metrics and features do not hold.
+        average: Average of the generator, see `settings.Ablation`; None for the plan's.
+        primary: Name of the value that is compared first; None for the plan's.
+        margin: Largest difference of it that counts as none; None for the plan's, if the primary is the plan's too.
+        plugins: Files among the plan's plugin files, see `trial.run_trial`.
+
+    Returns:
+        The content of `analysis.json` there, see `analysis.analyse_results`, with `evaluated_again` (`name` and what
+        was evaluated) and a `note`.
+
+    Raises:
+        UserError: The input is wrong, a run is gone, or the analysis of this name was made in another way.
+    """
+    require_list("bindings", bindings)
+    gin_files.parse_text("\n".join(bindings), OVERRIDE)
+    folder = Path(folder)
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"--evaluate-again names a folder: {name!r} must begin with a letter or digit, and go on with these and "
+            ". - _"
+        )
+    planned = plans.load_plan(folder)
+    files = plans.list_recorded_files(folder / plans.PLAN, planned.plugins, plugins)
+    plan = _replace_evaluation(planned, bindings, average, primary, margin)
+    needed, ended = conduct.select_shown(planned, read_trials(planned, folder))
+    _require_results(folder, ended)
+
+    target = folder / ANALYSES / name
+    target.mkdir(parents=True, exist_ok=True)
+    with RunLock(target):
+        _fix_evaluation(plan, target)
+        results = _evaluate_all(plan, folder, target, ended, files)
+        plan = dataclasses.replace(plan, quantities=_find_quantities(plan, folder, results, files))
+        analysis = _analyse_again(plan, name, results, needed)
+        analysis["hash"] = planned.hash
+        write_atomically(target / TABLE, conduct.format_csv(plan, results).encode())
+        conduct.write_analysis(analysis, target)
+    return analysis
+
+
+def _replace_evaluation(
+    plan: Plan, bindings: Sequence[str], average: str | float | None, primary: str | None, margin: float | None
+) -> Plan:
+    """Return a plan whose runs are evaluated in another way, and looked at once: it decides nothing.
+
+    Raises:
+        ConfigError: The margin is missing or out of range.
+    """
+    if primary not in (None, plan.primary) and margin is None:
+        raise ConfigError(
+            f"--primary {primary} needs --margin as well, since the plan's margin is that of {plan.primary}"
+        )
+    if margin is not None:
+        check_above("--margin", margin, 0)
+        check_finite("--margin", margin)
+    defaults = plans.list_defaults(Plan)
+    once = {name: defaults[name] for name in ("looks", "spending", "futility")}
+    return dataclasses.replace(
+        plan,
+        **once,
+        evaluation=merge_bindings(plan.evaluation, bindings),
+        average=plan.average if average is None else average,
+        primary=plan.primary if primary is None else primary,
+        margin=plan.margin if margin is None else float(margin),
+    )
+
+
+def merge_bindings(planned: Sequence[str], bindings: Sequence[str]) -> list[str]:
+    """Return the planned bindings of an evaluation that others leave in effect, and those."""
+    replaced = {find_target(text) for text in bindings}
+    kept = []
+    for text in planned:
+        target = find_target(text)
+        kind = target.rpartition("/")[2].partition(".")[0]
+        # Settings of metrics that are not chosen any more would be an error.
+        is_idle = "train.metrics" in replaced and kind in ("metrics", "features")
+        if target not in replaced and not is_idle:
+            kept.append(text)
+    return [*kept, *bindings]
+
+
+def _fix_evaluation(plan: Plan, target: Path) -> None:
+    """Write how the runs are evaluated; if an earlier call has evaluated any, compare it with what that one wrote.
+
+    Raises:
+        RunError: They were evaluated in another way.
+    """
+    content = _describe_evaluation(plan)
+    path = target / EVALUATION
+    has_results = any(_locate_result(target, *key).exists() for key in plan.list_runs())
+    if not has_results:
+        write_atomically(path, (json_text(content, indent=1) + "\n").encode())
+        return
+    try:
+        earlier = json.loads(read_text(path))
+        differing = [key for key in content if earlier[key] != content[key]]
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    if differing:
+        key = differing[0]
+        raise RunError(
+            f"{target} was made with another {key} ({earlier[key]}, and now {content[key]}): give this one another name"
+        )
+
+
+def _locate_result(target: Path, name: str, seed: int) -> Path:
+    """Return the file of the result of a run that was evaluated again."""
+    return target / f"{name}-{seed}.json"
+
+
+def _describe_evaluation(plan: Plan) -> dict[str, Any]:
+    return {
+        "evaluation": plan.evaluation,
+        "average": plan.average,
+        "primary": plan.primary,
+        "margin": plan.margin,
+    }
+
+
+def _evaluate_all(plan: Plan, folder: Path, target: Path, ended: Results, plugins: Sequence[RecordedFile]) -> Results:
+    """Return the results of all runs that have ended, evaluating those that this analysis has not or not any more."""
+    results: Results = {}
+    for key in track_items(ended, "evaluating again", len(ended), "runs"):
+        # A run that failed has no generator to compare.
+        if ended[key]["failed"]:
+            results[key] = ended[key]
+            continue
+        name, seed = key
+        run = trials.locate_run(plan, folder, name, seed)
+        try:
+            results[key] = _evaluate_one(plan, run, _locate_result(target, name, seed), plugins)
+        except UserError as error:
+            raise type(error)(f"{name} {seed}: {error}") from error
+    return results
+
+
+def _evaluate_one(plan: Plan, run: Path, path: Path, plugins: Sequence[RecordedFile]) -> dict[str, Any]:
+    """Return the result of a run; that of an earlier call where the run's last checkpoint is still the same."""
+    entry = trials.read_last_entry(run)
+    earlier = trials.read_result(path.parent, path.name)
+    if earlier is not None and earlier.get("checkpoint") == entry.sha256:
+        return earlier
+    result = {
+        "checkpoint": entry.sha256,
+        **trials.describe_result(None, entry.images, trials.evaluate_run(plan, run, plugins)),
+    }
+    write_atomically(path, (json_text(result, indent=1) + "\n").encode())
+    return result
+
+
+def _find_quantities(
+    plan: Plan, folder: Path, results: Results, plugins: Sequence[RecordedFile]
+) -> dict[str, dict[str, str]]:
+    """Return what the metrics of the evaluation state of their values."""
+    for key, result in results.items():
+        if not result["failed"]:
+            prepared, _ = prepare_run(
+                trials.locate_run(plan, folder, *key), plugins, None, [KEEP_NONE, *plan.evaluation]
+            )
+            return plans.list_quantities(prepared.built.experiment.metrics)
+    return plan.quantities
+
+
+def _analyse_again(plan: Plan, name: str, results: Results, needed: Sequence[Key]) -> dict[str, Any]:
+    """Return the analysis of runs that were evaluated again, without verdicts."""
+    analysis = analyse_results(plan, results)
+    withhold_verdicts(analysis)
+    analysis["evaluated_again"] = {"name": name, **_describe_evaluation(plan)}
+    note = f"EXPLORATORY: evaluated again as {name}; the planned analysis is that of the ablation's folder."
+    unfinished = [key for key in needed if key not in results]
+    if unfinished:
+        analysis["unfinished"] = [list(key) for key in unfinished]
+        note += f" UNFINISHED: {_describe_unfinished(needed, unfinished)}."
+    analysis["note"] = note
+    return analysis

@@ -1,0 +1,94 @@
+"""What varies between the trials of a variant (`ablate.resample`), and what then is the same in all of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from helpers.killing import last
+from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
+
+from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation.sources import bind_sources
+from pggan_kit.api.prepare import prepare
+
+PLUGINS = [str(STUB_PLUGIN), str(ABLATION_PLUGIN)]
+
+
+def draw(config: str, bindings: list[str]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return the images of the first two epochs of an experiment, and the generator's initial weights."""
+    prepared = prepare(config, ["data.mirror = True", *bindings], PLUGINS)
+    schedule = prepared.schedule()
+    images, _ = prepared.data(schedule).sampler(schedule.stages[0]).batch(0, 24)
+    return images, prepared.state(schedule).networks["generator"].state_dict()
+
+
+@pytest.mark.parametrize(
+    ("binding", "same"),
+    [
+        ("train.network_seed = {seed}", ["images"]),
+        ("data.seed = {seed}", ["weights"]),
+        ("train.seed = {seed}", []),
+    ],
+)
+def test_two_seeds_share_what_does_not_vary(binding: str, same: list[str], tiny: Callable[..., str]) -> None:
+    file = tiny()
+    drawn = [draw(file, bind_sources({"source": binding}, seed)) for seed in (3, 4, 3)]
+    (images, weights), (other_images, other_weights), (again, weights_again) = drawn
+    assert torch.equal(images, again) and all(torch.equal(weights[name], weights_again[name]) for name in weights)
+    assert torch.equal(images, other_images) == ("images" in same)
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights) == ("weights" in same)
+
+
+def test_trials_vary_in_the_named_sources_alone(ablate: Callable[..., dict[str, Any]]) -> None:
+    """And the ablation's files say in which."""
+    sources = {"networks": "train.network_seed = {seed}"}
+    analysis = ablate(f"ablate.resample = {sources}", "ablate.seeds = (0, 5)")
+    for seed in (0, 5):
+        identities = [last(Path(f"out/runs/{name}/{seed}"))["identity"]["settings"] for name in ("linear", "hard")]
+        for settings in identities:
+            assert (settings["train.seed"], settings["train.network_seed"]) == ("0", str(seed))
+    assert json.loads(Path("out/plan.json").read_text())["resample"] == sources == analysis["resample"]
+    assert "a variant: networks (train.network_seed = {seed})." in Path("out/table.txt").read_text()
+    plan, _ = plans.read_plan("switch.gin", (), PLUGINS)
+    assert plan.resample == {"everything": "train.seed = {seed}"} and "resample" not in plan.fixed_fields
+    with pytest.raises(plans.RunError, match=r"another plan \(resample: networks was train\.network_seed = \{seed\}"):
+        ablate("ablate.seeds = (0, 5)")
+
+
+WRONG = {
+    "ablate.resample = {}": r"ablate\.resample must name at least one source of variation",
+    "ablate.resample = 'networks'": r"ablate\.resample must be a dict",
+    "ablate.resample = {'order': 'data.seed = 3'}": r"ablate\.resample must give 'order' a binding to \{seed\}, as 'da",
+    "ablate.resample = {'order': 'data.seed'}": r"ablate\.resample must give 'order' a binding to \{seed\}",
+    "ablate.resample = {'order': 'data.sede = {seed}'}": r"ablate\.resample, in variant linear: .*did you mean seed",
+    "ablate.resample = {'split': 'datasets.MNIST.split_seed = {seed}'}": r"resample, in variant linear: .*nothing in",
+    "ablate.resample = {'a': 'data.seed = {seed}', 'b': 'data.seed = {seed}'}": r"ablate\.resample.*bound twice",
+}
+
+
+@pytest.mark.parametrize("binding", WRONG)
+def test_wrong_sources_are_refused(
+    binding: str,
+    ablate: Callable[..., dict[str, Any]],
+    cli: Callable[..., Result],
+    refused: Callable[[Result, str], str],
+) -> None:
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    refused(cli("ablate", "switch.gin", "-b", binding, *options), WRONG[binding])
+
+
+def test_what_is_drawn_from_the_seeds_may_not_be_bound(
+    ablate: Callable[..., dict[str, Any]], cli: Callable[..., Result], refused: Callable[[Result, str], str]
+) -> None:
+    options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
+    options += ["-b", "ablate.resample = {'order': 'data.seed = {seed}'}"]
+    shared = r"^error: the bindings of all variants hold data\.seed; bind ablate\.seeds instead$"
+    refused(cli("ablate", "switch.gin", *options, "-b", "data.seed = 3"), shared)
+    own = "ablate.variants = {'linear': [], 'hard': ['data.seed = 3']}"
+    refused(cli("ablate", "switch.gin", *options, "-b", own), r"variant hard .* binds data\.seed; bind ablate\.seeds")
