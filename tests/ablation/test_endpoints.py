@@ -123,7 +123,7 @@ def test_ticks_are_those_of_the_trunk_up_to_the_branch_and_of_the_run(
 ) -> None:
     """A tick that a resumed run wrote again counts once; one where nothing was measured is none."""
     monkeypatch.chdir(tmp_path)
-    write_run("trunk", [make_row(10, 0, 9.0), make_row(20, 0, 7.0), make_row(30, 1, 99.0)])
+    write_run("trunk", [make_row(10, 0, 9.0), make_row(20, 0, 7.0), make_row(28, 1, 99.0)])
     origin = {"run": str(tmp_path / "trunk"), "images": 20}
     rows = [make_row(25, 1, 50.0), make_row(30, 1), make_row(35, 1, None), make_row(25, 1, 6.0), make_row(40, 1, 5.0)]
     run = write_run("run", rows, origin)
