@@ -122,7 +122,8 @@ def _list_notes_on_looks(looks: Mapping[str, Any]) -> list[str]:
         "confirmatory contrast is compared over the pairs of its last look; its interval is the repeated one, which "
         "holds at all looks together. The mean of a contrast that stopped early is on average too far from 0.",
         "abs mean: of the differences, or of the signed ranks where a run has no value; a difference is found "
-        "from the value `from` on. spent: the share of all sign patterns that were rejected by this look. below: equivalent if TOST is below.",
+        "from the value `from` on. spent: the share of all sign patterns that were rejected by this look. below: "
+        "equivalent if TOST is below.",
         "predicted: the predicted probability that the last look decides; a contrast stops as futile below "
         f"{looks['futility']:.0%}. Neither error counts on such a stop.",
     ]
