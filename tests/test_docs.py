@@ -183,6 +183,7 @@ def test_page_on_ablations_explains_every_column_and_verdict_and_file() -> None:
     text = (DOCS / "ablations.md").read_text()
     explained = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
     analysis = {"name": "", "metric": "FID", "scale": "log", "variants": {}, "contrasts": [], "secondary": []}
+    analysis["looks"] = {}
     columns = {str(column.header) for table in build_tables(analysis) for column in table.columns} - {"FID"}
     assert len(columns) > 12
     assert columns <= set(explained)

@@ -201,7 +201,8 @@ def _list_sign_patterns(pairs: int, total: int) -> np.ndarray:
 def _compute_shares(signs: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return |sum| over the largest possible one for each pattern, rounded, so that rounding makes no difference."""
     whole = float(np.abs(scores).sum()) or 1.0
-    return np.round(np.abs(signs[:, : len(scores)] @ scores) / whole, 12)
+    shares: np.ndarray = np.round(np.abs(signs[:, : len(scores)] @ scores) / whole, 12)
+    return shares
 
 
 def _find_bound(shares: np.ndarray, most: int) -> float:
@@ -436,7 +437,7 @@ def predict_decision(
     equivalent_to = np.maximum(0.0, rules.margin + error * t_equivalent)
     outside = 1 - predict_below(different_from) + predict_below(-different_from)
     inside = predict_below(equivalent_to) - predict_below(-equivalent_to)
-    return np.minimum(1.0, outside + inside)
+    return np.asarray(np.minimum(1.0, outside + inside))
 
 
 def expect_stops(rules: Rules, mean: float) -> list[float]:

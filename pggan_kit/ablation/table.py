@@ -148,8 +148,8 @@ def _build_check_table(entries: list[Mapping[str, Any]]) -> Table:
 
 def _build_look_table(analysis: Mapping[str, Any]) -> Table:
     table = Table(title="looks")
-    headers = "contrast look pairs |mean| from p spent TOST below predicted decision"
-    for header in headers.split():
+    headers = "contrast,look,pairs,abs mean,from,p,spent,TOST,below,predicted,decision"
+    for header in headers.split(","):
         table.add_column(header)
     _align_right(table)
     for entry in analysis["contrasts"]:
@@ -206,8 +206,9 @@ def _list_notes_on_looks(looks: Mapping[str, Any]) -> list[str]:
         f"looks: the error of all confirmatory contrasts that may be spent is {spent} ({looks['spending']}). A "
         "confirmatory contrast is compared over the pairs of its last look; its interval is the repeated one, which "
         "holds at all looks together. The mean of a contrast that stopped early is on average too far from 0.",
-        "from: the smallest |mean| (of signed ranks where a run has no value) that is a difference at this look. "
-        "spent: the share of all sign patterns that were rejected by this look. below: equivalent if TOST is below.",
+        "abs mean: of the differences, or of the signed ranks where a run has no value; a difference is found "
+        "from the value `from` on. spent: the share of all sign patterns that were rejected by this look. below: "
+        "equivalent if TOST is below.",
         "predicted: the predicted probability that the last look decides; a contrast stops as futile below "
         f"{looks['futility']:.0%}. Neither error counts on such a stop.",
     ]

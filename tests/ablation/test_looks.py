@@ -370,3 +370,16 @@ def test_looks_are_fixed_by_the_hash_and_their_absence_changes_none() -> None:
     for changes in ({"looks": [8, 10]}, {"looks": [8, 10], "spending": "obrien_fleming"}, {"futility": 0.2}):
         hashes.add(dataclasses.replace(plan, **changes).hash)
     assert len(hashes) == 4
+
+
+def test_an_interaction_is_looked_at_as_a_pair_is() -> None:
+    """All variants of an effect are trained until it is decided."""
+    weights = {"b": 1.0, "a": -0.5, "c": -0.5}
+    plan = make_plan_with_looks(contrasts=[], effects={"b x c": {"weights": weights, "role": "confirmatory"}})
+    assert run_to_the_end(plan, RESULTS)[0] == {"a": 7, "b": 7, "c": 7}
+    (entry,) = analyse_results(plan, RESULTS)["contrasts"]
+    d = 0.3 + NOISE - WIDE / 2
+    assert [look["statistic"] for look in entry["looks"]] == pytest.approx(
+        [abs(d[: look["pairs"]].mean()) for look in entry["looks"]]
+    )
+    assert entry["verdict"] == "different"
