@@ -16,15 +16,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pggan_kit.errors import ConfigError, TrainingError, UserError, first_line
-from pggan_kit.system.shared_memory import SharedMemorySum, connect_ranks
+from pggan_kit.system.shared_memory import SharedMemoryMeans, connect_ranks
 
 TIMEOUT = timedelta(minutes=30)
 """Time that a rank waits for the others before it fails: rank 0 may evaluate or write meanwhile."""
 
 T = TypeVar("T")
 
-_memory: SharedMemorySum | None = None
-"""Sums of CPU tensors in memory that all ranks share; None where torch.distributed adds up."""
+_memory: SharedMemoryMeans | None = None
+"""Means of CPU tensors in memory that all ranks share; None where torch.distributed adds up."""
 
 
 def join_group() -> None:
@@ -86,13 +86,15 @@ def average(tensors: Sequence[Tensor]) -> None:
     """
     if world_size() == 1 or not tensors:
         return
+    if _memory is not None:
+        with _explain_missing_ranks():
+            _memory.average(tensors)
+        return
+
     # One flat tensor, since each collective has a cost of its own.
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     with _explain_missing_ranks():
-        if _memory is not None:
-            _memory.add_up(flat)
-        else:
-            dist.all_reduce(flat)
+        dist.all_reduce(flat)
     flat /= world_size()
 
     lengths = [tensor.numel() for tensor in tensors]

@@ -1,4 +1,4 @@
-"""Add up tensors of the processes of one machine in memory that they share: several times cheaper than over a socket.
+"""Average tensors over the processes of one machine, in memory that they share.
 
 See docs/distributed.md.
 """
@@ -6,13 +6,14 @@ See docs/distributed.md.
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import shutil
 import socket
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from torch import Tensor
 from pggan_kit.errors import TrainingError
 
 SLOT_BYTES = 2**21
-"""Bytes of a tensor that go through the memory at a time. A multiple of the size of each dtype."""
+"""Bytes that a rank averages at a time. A multiple of the size of each dtype."""
 
 SLOTS = 2
 """Slots of a rank: it may fill one while others still read the other."""
@@ -33,15 +34,15 @@ MEMORY = Path("/dev/shm")
 """Folder of files that have no disk, on Linux."""
 
 MESSAGE = struct.Struct("<Q")
-"""What ranks send each other: the number of bytes that they have written."""
+"""What ranks send each other: the number of elements that they average."""
 
 T = TypeVar("T")
 
 
-class SharedMemorySum:
-    """Sums of CPU tensors over the ranks of one machine; `connect_ranks` makes it.
+class SharedMemoryMeans:
+    """Means of CPU tensors over the ranks of one machine; `connect_ranks` makes it.
 
-    Each rank writes its summand into a slot of its own, sends a message to each other rank, waits for a message of each
+    Each rank copies its tensors into a slot of its own, sends a message to each other rank, waits for a message of each
     and adds up the slots in the order of the ranks: all get the same bits. A slot is filled again two turns later, when
     the messages of the turn between say that all have read it. A rank that waits sleeps, so that its core is free for
     others. The end of a process closes its sockets, which wakes those that wait for it.
@@ -49,7 +50,7 @@ class SharedMemorySum:
     Args:
         slots: Slots of each rank: uint8 of shape (`SLOTS`, `SLOT_BYTES`), in memory that all of them have mapped.
         rank: Rank of this process.
-        peers: A connected stream socket to each other rank, in any order. Their timeout is that of a sum.
+        peers: A connected stream socket to each other rank, in any order. Their timeout is that of a mean.
     """
 
     def __init__(self, slots: list[Tensor], rank: int, peers: list[socket.socket]) -> None:
@@ -59,47 +60,67 @@ class SharedMemorySum:
         self._streams = [peer.makefile("rb") for peer in peers]
         self._turn = 0
 
-    def add_up(self, flat: Tensor) -> None:
-        """Replace a 1-dim CPU tensor by its sum over all ranks, which all end with equal bits.
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over all ranks, which all end with equal bits.
 
         Raises:
             OSError: Another rank has ended, or does not answer.
-            TrainingError: The tensor has another size on another rank.
+            TrainingError: The tensors have another size on another rank.
         """
-        for part in flat.split(SLOT_BYTES // flat.element_size()):
-            size = part.numel() * part.element_size()
-            self._turn = (self._turn + 1) % SLOTS
-            summands = [slots[self._turn, :size].view(part.dtype) for slots in self._slots]
-            summands[self._rank].copy_(part)
-            self._wait_for_all(size)
+        flats = [tensor.reshape(-1) for tensor in tensors]
+        dtype = functools.reduce(torch.promote_types, [flat.dtype for flat in flats])
+        total = sum(flat.numel() for flat in flats)
+        for pieces in _fill_slots(flats, SLOT_BYTES // torch.empty((), dtype=dtype).element_size()):
+            summands = self._exchange(pieces, dtype, total)
+            # Straight into the tensors: each further pass over all gradients would cost as much as the exchange.
+            lengths = [piece.numel() for piece in pieces]
+            for piece, *parts in zip(pieces, *(summand.split(lengths) for summand in summands), strict=True):
+                torch.add(parts[0], parts[1], out=piece)
+                for part in parts[2:]:
+                    piece += part
+                piece /= len(summands)
 
-            part.copy_(summands[0])
-            for summand in summands[1:]:
-                part += summand
+        # A tensor with another layout was copied, not viewed.
+        for tensor, flat in zip(tensors, flats, strict=True):
+            if not tensor.is_contiguous():
+                tensor.copy_(flat.view_as(tensor))
 
-    def _wait_for_all(self, size: int) -> None:
-        """Wait until all ranks have filled their slots with `size` bytes.
+    def _exchange(self, pieces: list[Tensor], dtype: torch.dtype, total: int) -> list[Tensor]:
+        """Fill the next slot with pieces, wait for the other ranks, and return what each rank has written, in order."""
+        self._turn = (self._turn + 1) % SLOTS
+        count = sum(piece.numel() for piece in pieces)
+        summands = [slots[self._turn].view(dtype)[:count] for slots in self._slots]
+        torch.cat(pieces, out=summands[self._rank])
+        self._wait_for_all(total)
+        return summands
+
+    def _wait_for_all(self, total: int) -> None:
+        """Wait until all ranks have filled their slots.
+
+        Args:
+            total: Number of elements that this rank averages, which must be the same for all ranks.
 
         Raises:
             OSError: Another rank has ended, or does not answer.
-            TrainingError: Another rank has written another number of bytes.
+            TrainingError: Another rank averages another number of elements.
         """
         for peer in self._peers:
-            peer.sendall(MESSAGE.pack(size))
+            peer.sendall(MESSAGE.pack(total))
         for stream in self._streams:
             message = stream.read(MESSAGE.size)
             if len(message) < MESSAGE.size:
                 raise ConnectionResetError("connection closed by the other process")
-            (written,) = MESSAGE.unpack(message)
-            if written != size:
+            (theirs,) = MESSAGE.unpack(message)
+            if theirs != total:
                 raise TrainingError(
-                    f"processes that train together average tensors of different sizes ({size} and {written} bytes): "
-                    "which parameters have gradients, and which losses there are, must not depend on the process"
+                    f"processes that train together average tensors of different sizes ({total} and {theirs} "
+                    "elements): which parameters have gradients, and which losses there are, must not depend on the "
+                    "process"
                 )
 
 
-def connect_ranks(timeout: timedelta) -> SharedMemorySum | None:
-    """Return sums over all ranks of the group; None, on all ranks, where not all of them can share memory.
+def connect_ranks(timeout: timedelta) -> SharedMemoryMeans | None:
+    """Return means over all ranks of the group; None, on all ranks, where not all of them can share memory.
 
     Args:
         timeout: Time that a rank waits for another before it fails.
@@ -138,7 +159,26 @@ def connect_ranks(timeout: timedelta) -> SharedMemorySum | None:
         peers += [listener.accept()[0] for _ in range(rank + 1, world)]
     for peer in peers:
         peer.settimeout(timeout.total_seconds())
-    return SharedMemorySum(slots, rank, peers)
+    return SharedMemoryMeans(slots, rank, peers)
+
+
+def _fill_slots(flats: Iterable[Tensor], room: int) -> Iterator[list[Tensor]]:
+    """Split 1-dim tensors into lists of pieces, in order, of `room` elements each; the last may have fewer."""
+    pieces: list[Tensor] = []
+    free = room
+    for flat in flats:
+        rest = flat
+        while rest.numel() > 0:
+            piece = rest[:free]
+            pieces.append(piece)
+            rest = rest[free:]
+            free -= piece.numel()
+            if free == 0:
+                yield pieces
+                pieces = []
+                free = room
+    if pieces:
+        yield pieces
 
 
 def _make_folder() -> str | None:

@@ -1,4 +1,4 @@
-"""Sums in shared memory: those of gloo up to rounding, equal bits on all ranks, and no rank that waits forever."""
+"""Means in shared memory: those of gloo up to rounding, equal bits on all ranks, and no rank that waits forever."""
 
 from __future__ import annotations
 
@@ -21,17 +21,33 @@ from torch import Tensor
 
 from pggan_kit.errors import TrainingError
 from pggan_kit.system import distributed, shared_memory
-from pggan_kit.testing.support import draw_noise
 
 SLOT = 64
 """Bytes of a slot in these tests: most tensors take several turns."""
 
-LENGTHS = (1, 7, 8, 15, 16, 17, 100, 3, 64)
+SHAPES: tuple[tuple[tuple[int, ...], ...], ...] = (
+    ((1,),),
+    ((),),
+    ((8,), (8,)),
+    ((7,), (2, 4), (0,), ()),
+    ((3, 2, 5, 2), (), (17,)),
+    ((100,),),
+    ((16,),),
+)
+"""Shapes of the tensors of each turn; 16 float32 fill a slot."""
+
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
-def draw_summand(rank: int, turn: int, length: int, dtype: torch.dtype) -> Tensor:
-    return draw_noise(length, seed=100 * rank + turn).to(dtype)
+def draw_tensors(rank: int, turn: int, dtype: torch.dtype) -> list[Tensor]:
+    tensors = []
+    for index, shape in enumerate(SHAPES[turn]):
+        generator = torch.Generator().manual_seed(100 * rank + 10 * turn + index)
+        tensor = torch.randn(shape, generator=generator).to(dtype)
+        if len(shape) == 4:
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        tensors.append(tensor)
+    return tensors
 
 
 def wait_for_success(ranks: list[Fork]) -> None:
@@ -39,58 +55,71 @@ def wait_for_success(ranks: list[Fork]) -> None:
         assert process.wait() == 0, process.read_errors()
 
 
-def connect() -> shared_memory.SharedMemorySum:
-    """Join the ranks of the environment, and return what `distributed.average` uses."""
+def join_in_memory() -> None:
+    """Join the ranks of the environment, which then average in shared memory."""
     distributed.join_group()
     assert distributed._memory is not None, "ranks of one machine share memory"
-    return distributed._memory
 
 
-def report_sums(folder: Path) -> None:
-    """Add up tensors of many sizes and dtypes, at times that differ between ranks; save the sums, and gloo's."""
+def report_means(folder: Path) -> None:
+    """Average tensors of many sizes and dtypes, at times that differ between ranks; save the means, and gloo's."""
     shared_memory.SLOT_BYTES = SLOT
-    memory = connect()
+    join_in_memory()
     rank = distributed.rank()
     pauses = random.Random(rank)
-    sums = []
-    sums_of_gloo = []
+    means = []
+    means_of_gloo = []
     for dtype in DTYPES:
-        for turn, length in enumerate(LENGTHS):
-            flat = draw_summand(rank, turn, length, dtype)
-            if dtype != torch.bfloat16:
-                theirs = flat.clone()
+        for turn in range(len(SHAPES)):
+            tensors = draw_tensors(rank, turn, dtype)
+            for tensor in tensors:
+                theirs = tensor.double().clone(memory_format=torch.contiguous_format)
                 dist.all_reduce(theirs)
-                sums_of_gloo.append(theirs)
+                means_of_gloo.append(theirs / distributed.world_size())
             time.sleep(pauses.choice([0.0, 0.0, 0.002]))
-            memory.add_up(flat)
-            sums.append(flat)
-    torch.save({"ours": sums, "gloo": sums_of_gloo}, folder / f"sums{rank}.pt")
+            distributed.average(tensors)
+            means += tensors
+    # Without a pause of gloo's between them.
+    for _ in range(100):
+        distributed.average([tensor := torch.full((SLOT,), float(rank))])
+        means.append(tensor)
+    torch.save({"ours": means, "gloo": means_of_gloo}, folder / f"means{rank}.pt")
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_sums_are_those_of_gloo_and_equal_bit_for_bit_on_all_ranks(world: int, tmp_path: Path) -> None:
-    wait_for_success(fork_ranks(world, lambda: report_sums(tmp_path)))
-    reports = [torch.load(tmp_path / f"sums{rank}.pt", weights_only=True) for rank in range(world)]
+def test_means_are_those_of_gloo_and_equal_bit_for_bit_on_all_ranks(world: int, tmp_path: Path) -> None:
+    wait_for_success(fork_ranks(world, lambda: report_means(tmp_path)))
+    reports = [torch.load(tmp_path / f"means{rank}.pt", weights_only=True) for rank in range(world)]
 
-    wanted = []
-    for dtype in DTYPES:
-        for turn, length in enumerate(LENGTHS):
-            wanted.append(sum(draw_summand(rank, turn, length, dtype).double() for rank in range(world)))
     for report in reports:
-        for ours, first, exact in zip(report["ours"], reports[0]["ours"], wanted, strict=True):
+        assert len(report["ours"]) == len(report["gloo"]) + 100
+        for ours, first in zip(report["ours"], reports[0]["ours"], strict=True):
             assert torch.equal(ours, first)
+        for ours, exact in zip(report["ours"], report["gloo"], strict=False):
             tolerance = 4 * world * torch.finfo(ours.dtype).eps
             torch.testing.assert_close(ours.double(), exact, rtol=tolerance, atol=tolerance)
-    for ours, theirs in zip(reports[0]["ours"], reports[0]["gloo"], strict=False):
-        torch.testing.assert_close(ours, theirs)
+        for ours in report["ours"][-100:]:
+            assert torch.equal(ours, torch.full((SLOT,), (world - 1) / 2))
+
+
+def test_tensors_of_several_dtypes_keep_theirs() -> None:
+    def average_mixed() -> None:
+        join_in_memory()
+        rank = distributed.rank()
+        tensors = [torch.tensor([rank, 1.0], dtype=dtype) for dtype in DTYPES]
+        distributed.average(tensors)
+        assert [tensor.dtype for tensor in tensors] == list(DTYPES)
+        assert all(tensor.tolist() == [0.5, 1.0] for tensor in tensors)
+
+    wait_for_success(fork_ranks(2, average_mixed))
 
 
 def test_nothing_is_left_of_the_files(tmp_path: Path) -> None:
-    def connect_and_look() -> None:
+    def join_and_leave() -> None:
         shared_memory.MEMORY = tmp_path
-        connect()
+        join_in_memory()
 
-    wait_for_success(fork_ranks(2, connect_and_look))
+    wait_for_success(fork_ranks(2, join_and_leave))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,12 +127,12 @@ def test_a_rank_that_waits_sleeps() -> None:
     """A core that is waited on is free for other programs."""
 
     def wait_for_rank_1() -> None:
-        memory = connect()
-        memory.add_up(torch.ones(3))
+        join_in_memory()
+        distributed.average([torch.ones(3)])
         if distributed.rank() == 1:
             time.sleep(1.0)
         used = time.process_time()
-        memory.add_up(torch.ones(3))
+        distributed.average([torch.ones(3)])
         assert time.process_time() - used < 0.25
 
     wait_for_success(fork_ranks(2, wait_for_rank_1))
@@ -111,8 +140,8 @@ def test_a_rank_that_waits_sleeps() -> None:
 
 def test_tensors_of_different_sizes_are_refused() -> None:
     def average_own_number() -> None:
-        connect()
-        with pytest.raises(TrainingError, match=r"tensors of different sizes \((8 and 4|4 and 8) bytes\)"):
+        join_in_memory()
+        with pytest.raises(TrainingError, match=r"tensors of different sizes \((1 and 2|2 and 1) elements\)"):
             distributed.average([torch.ones(1 + distributed.rank())])
 
     wait_for_success(fork_ranks(2, average_own_number))
@@ -120,7 +149,7 @@ def test_tensors_of_different_sizes_are_refused() -> None:
 
 def test_a_rank_that_is_killed_ends_the_others_with_a_message() -> None:
     def average_until_killed() -> None:
-        connect()
+        join_in_memory()
         distributed.average([torch.ones(3)])
         if distributed.rank() == 2:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -137,7 +166,7 @@ def test_a_rank_that_is_killed_ends_the_others_with_a_message() -> None:
 def test_a_rank_that_hangs_is_not_waited_for_forever() -> None:
     def average_beside_a_sleeper() -> None:
         distributed.TIMEOUT = timedelta(seconds=5)
-        connect()
+        join_in_memory()
         if distributed.rank() == 1:
             time.sleep(PATIENCE_SECONDS)
         with pytest.raises(TrainingError, match=r"process 0 of 2 lost the others: .* does not answer"):
