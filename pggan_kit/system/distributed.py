@@ -16,11 +16,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pggan_kit.errors import ConfigError, TrainingError, UserError, first_line
+from pggan_kit.system.shared_memory import SharedMemoryMeans, connect_ranks
 
 TIMEOUT = timedelta(minutes=30)
 """Time that a rank waits for the others before it fails: rank 0 may evaluate or write meanwhile."""
 
 T = TypeVar("T")
+
+_memory: SharedMemoryMeans | None = None
+"""Means of CPU tensors in memory that all ranks share; None where torch.distributed adds up."""
 
 
 def join_group() -> None:
@@ -36,9 +40,12 @@ def join_group() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_device())
         backend = "cpu:gloo,cuda:nccl"
+    global _memory
     try:
         dist.init_process_group(backend, timeout=TIMEOUT)
-    except (ValueError, RuntimeError) as error:
+        if backend == "gloo":
+            _memory = connect_ranks(TIMEOUT)
+    except (ValueError, RuntimeError, OSError) as error:
         raise ConfigError(
             f"WORLD_SIZE is {world} in the environment, and the other processes cannot be found: start all of them "
             f"with torchrun ({first_line(error)})"
@@ -79,6 +86,11 @@ def average(tensors: Sequence[Tensor]) -> None:
     """
     if world_size() == 1 or not tensors:
         return
+    if _memory is not None:
+        with _explain_missing_ranks():
+            _memory.average(tensors)
+        return
+
     # One flat tensor, since each collective has a cost of its own.
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     with _explain_missing_ranks():
@@ -162,7 +174,7 @@ def _explain_missing_ranks() -> Iterator[None]:
     """Raise a TrainingError in a user's words where other ranks are missing."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise TrainingError(
             f"process {rank()} of {world_size()} lost the others: one of them has exited, with the reason in its "
             f"output, or does not answer. Start all of them again with `pggan-kit resume` ({first_line(error)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,15 +82,19 @@ def test_operations_are_those_of_an_image_through_both_networks(tiny: Callable[.
     assert row["gflops"] == pytest.approx(2 * (generator + discriminator) / 1e9)
 
 
-def test_a_measured_cost_weighs_lazy_penalties(
+def test_a_measured_cost_weighs_lazy_penalties_and_no_slow_moment(
     tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The machine is busy during one iteration of each kind, which then takes a hundred times as long."""
     config = tiny("losses.Hinge.penalties = [@penalties.R1()]", "penalties.R1.every = 4", "schedule.sizes = (4, 8)")
     prepared = prepare(config, plugins=[stub])
     rig = Rig(prepared, prepared.schedule(), 1, fading=False, compiles=False)
     rig.step()
     monkeypatch.setattr(planning, "measure_loop_overhead", lambda rig: 0.5)
-    monkeypatch.setattr(planning, "time_calls", lambda step, device: 9.0 if step.args == (0,) else 1.0)
+    delays = itertools.cycle([1, 100, 1])
+    monkeypatch.setattr(
+        planning, "time_calls", lambda step, device: next(delays) * (9.0 if step.args == (0,) else 1.0)
+    )
     assert planning._measure_seconds_an_image(rig) == pytest.approx((0.25 * 9 + 0.75 * 1 + 0.5) / 4)
 
 
