@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit.errors import ConfigError, RunError, check_between, check_choice
+from pggan_kit.experiment import NOTHING
 from pggan_kit.growth.fade import Fade
 from pggan_kit.runs.average import calibrate_batch_norm, draw_calibration_labels, list_copies
 from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits, require_same_networks
@@ -313,4 +314,13 @@ def load_stage_end(checkpoints: Checkpoints, stage: str | int) -> tuple[Entry, S
             if str(stage) in (str(saved.stage), saved.size):
                 return entry, saved
             ended.append(f"{saved.stage} ({saved.size})")
+    if not ended and not damaged and _keeps_no_stages(checkpoints.load_last()):
+        raise RunError(
+            "that run kept nothing of its finished stages (train.keep_stages = 'nothing'); its last checkpoint is there"
+        )
     raise RunError(f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}{damaged}")
+
+
+def _keeps_no_stages(saved: Snapshot) -> bool:
+    """Return whether the run of a checkpoint keeps nothing of stages that have ended."""
+    return NOTHING in saved.identity.get("settings", {}).get("train.keep_stages", "")
