@@ -50,7 +50,6 @@ def test_share_around_the_step() -> None:
     print()
     for row in plan(LADDER, SIZES, [str(HERE / "noise.py")]):
         prepared = prepare(LADDER, SIZES, [str(HERE / "noise.py")])
-        tick = prepared.built.experiment.tick
         rig = Rig(prepared, prepared.schedule(), row["stage"], fading=row["fade_images"] > 0, compiles=False)
         rig.step()
         step = row["batch_size"] / row["images_per_second"]

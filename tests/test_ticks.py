@@ -41,11 +41,11 @@ def test_work_is_due_where_the_clock_passes_its_interval(
 def test_an_interval_that_is_none_is_refused() -> None:
     sizes = [(4, 4), (8, 8)]
     for wrong in (0, -5, 2.5, True, {4: 0}):
-        with pytest.raises(SettingError, match="^every must be a whole number of at least 1, or 'phase', or None"):
+        with pytest.raises(SettingError, match=r"^every must be a whole number of at least 1, or 'phase', or None"):
             check_interval("every", wrong, sizes)  # type: ignore[arg-type]
-    with pytest.raises(SettingError, match="^every must be a number of images, or 'phase', not 'stage'"):
+    with pytest.raises(SettingError, match=r"^every must be a number of images, or 'phase', not 'stage'"):
         check_interval("every", {4: "stage"}, sizes)
-    with pytest.raises(SettingError, match="^every has no value for height 4"):
+    with pytest.raises(SettingError, match=r"^every has no value for height 4"):
         check_interval("every", {8: 5}, sizes)
     for right in (None, 1, "phase", {4: 5, 8: "phase"}):
         check_interval("every", right, sizes)

@@ -595,9 +595,7 @@ def _describe_fit(cost: Cost, room: float, rig: Rig) -> dict[str, Any]:
     return {"activations_mib": activations, "fits": activations <= room, "micro_batch": micro_batch}
 
 
-def _describe_time(
-    row: dict[str, Any], cost: Cost, experiment: Experiment, ticks: Sequence[Tick]
-) -> dict[str, Any]:
+def _describe_time(row: dict[str, Any], cost: Cost, experiment: Experiment, ticks: Sequence[Tick]) -> dict[str, Any]:
     """Return the speed of a stage, the hours that it takes, and the share of them beside updates.
 
     Args:

@@ -470,9 +470,7 @@ class Checkpoints:
             snapshot = self._decode(entry, content)
         except RunError:  # whoever loads it says why it is refused; it is not ours to remove
             return entry
-        return replace(
-            entry, forever=snapshot.forever, between_ticks=snapshot.between_ticks, holds=snapshot.holds
-        )
+        return replace(entry, forever=snapshot.forever, between_ticks=snapshot.between_ticks, holds=snapshot.holds)
 
     def _read_whole(self, entry: Entry) -> tuple[bytes, str]:
         """Return the content of a checkpoint's file, and its SHA-256.

@@ -28,8 +28,8 @@ from pggan_kit.errors import (
     UnforeseenError,
     quote_path,
 )
-from pggan_kit.growth.fade import NETS, PATHS, Fade
 from pggan_kit.experiment import NOTHING
+from pggan_kit.growth.fade import NETS, PATHS, Fade
 from pggan_kit.growth.learning import list_forgotten
 from pggan_kit.plugin_host.failures import describe_failure, name_component
 from pggan_kit.plugin_host.hooks import list_implementing_classes
@@ -42,9 +42,9 @@ from pggan_kit.schedule import FADE, STABLE
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
+from pggan_kit.ticks import Tick
 from pggan_kit.training.compiler import Compiler
 from pggan_kit.training.contract_check import describe_breach, describe_wrong_report
-from pggan_kit.ticks import Tick
 from pggan_kit.training.measures import Meter, compute_metrics, describe_shares, is_better, measure_diversity
 from pggan_kit.training.non_finite import NonFiniteError, watch_layers
 from pggan_kit.training.out_of_memory import explain_out_of_memory, is_out_of_memory
@@ -567,7 +567,7 @@ class Loop:
             stage_over: Whether the stage ends here.
             between_ticks: Whether the run ends here, at a place where a run that is not stopped has no checkpoint.
         """
-        # Every process takes part in gathering the state; rank 0 alone writes it. It is part of the price of checkpoints.
+        # Every process takes part in gathering the state; rank 0 alone writes it.
         with self.meter.time_part("checkpoints"):
             return self._gather_checkpoint(stage_over, between_ticks)
 

@@ -1,8 +1,8 @@
 """Decide what the loop does when a loss or gradient is NaN or infinite (`train.non_finite`).
 
 It may stop before the step, drop the step, or go back and draw other latents. All three need one thing: the content of
-the last tick's checkpoint, kept in memory, whether it was written to the disk or not. To go back is to resume from it within the process; a tick that is trained again is
-the same bit for bit.
+the last tick, kept in memory, whether it was written to the disk or not. To go back is to resume from it within the
+process; a tick that is trained again is the same bit for bit.
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ from pggan_kit.pictures import (
 from pggan_plugins.observers.phase import name_phase
 from pggan_plugins.observers.sample_grid import choose_latents, require_interval
 
-
 CELL_SIDE = 128
 """Side of an image in a film, at most, about."""
 

@@ -14,8 +14,8 @@ from pggan_plugins.observers.sample_grid import draw_grid, estimate_grids, requi
 
 class Samples:
     """A grid of the averaged generator's images from time to time, and of the same latents also right after each
-    growth: `samples/000012800-14x14.png`, named by the clock and the size. Where the data set has labels, each row shows
-    one class. Beside them, `samples/reals-14x14.png` shows real images, once for each stage.
+    growth: `samples/000012800-14x14.png`, named by the clock and the size. Where the data set has labels, each row
+    shows one class. Beside them, `samples/reals-14x14.png` shows real images, once for each stage.
 
     Args:
         count: The number of images in the grid; fewer where the grid would be wider or higher than 1024 pixels.

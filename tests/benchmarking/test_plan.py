@@ -58,7 +58,9 @@ def test_what_is_due_less_often_takes_and_writes_less(
     lines = ["schedule.fade_images = 40", "schedule.stable_images = 100", "train.tick = 20", "train.keep = 3"]
     lines += ["train.checkpoint_every = {4: 50, 8: 'phase'}", "train.diversity_every = 1_000"]
     lines += ["train.keep_stages = 'average'"]
-    with pytest.warns(UserWarning, match=r"checkpoints and the check of diversity take .* % of the time: raise train\."):
+    with pytest.warns(
+        UserWarning, match=r"checkpoints and the check of diversity take .* % of the time: raise train\."
+    ):
         rows = plan_rows(tiny(*lines), stub)
     # At 4x4 ticks at 20, ..., 100; at 8x8 at 120, 140 (its fade ends), ..., 240.
     assert [row["checkpoints"] for row in rows] == [2, 2, 2]
@@ -77,7 +79,9 @@ def test_what_is_due_less_often_takes_and_writes_less(
         warnings.simplefilter("error")
         grids = plan_rows(tiny(*lines, "train.observers = [@observers.Samples(), @observers.Growth()]"), stub)
     # Six grids of 64 images at 4x4, and six frames of 16, the file being written again for each.
-    assert grids[0]["written_mib"] - rows[0]["written_mib"] == pytest.approx((5 * 64 + 15 * 16) * 16 * 3 / 2**20, rel=0.7)
+    assert grids[0]["written_mib"] - rows[0]["written_mib"] == pytest.approx(
+        (5 * 64 + 15 * 16) * 16 * 3 / 2**20, rel=0.7
+    )
     assert grids[0]["kept_mib"] > rows[0]["kept_mib"]
 
 

@@ -69,7 +69,9 @@ def list_checkpoints(run: Path) -> list[int]:
 
 def test_each_has_its_interval_and_a_run_that_was_stopped_and_killed_is_the_same(train: Callable[..., Any]) -> None:
     whole = train(*INTERVALS, run_dir="whole", plugins=(LEVEL,))
-    found = {tag: [row["images"] for row in whole.stats if tag in row] for tag in ("Progress/diversity", "Metrics/Level")}
+    found = {
+        tag: [row["images"] for row in whole.stats if tag in row] for tag in ("Progress/diversity", "Metrics/Level")
+    }
     assert whole.stats.column("images") == list(range(8, 145, 8))
     assert found["Progress/diversity"] == [32, 64, 88, 96, 128, 144]
     assert found["Metrics/Level"] == [16, 32, 48, 64, 80, 88, 96, 112, 128, 144]
@@ -135,4 +137,3 @@ WRONG = {
 @pytest.mark.parametrize("line", WRONG)
 def test_an_interval_that_is_none_is_refused(line: str, rejected: Callable[..., str]) -> None:
     rejected(WRONG[line], line)
-

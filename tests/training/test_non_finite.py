@@ -272,7 +272,11 @@ def test_a_run_goes_back_to_its_last_tick_whether_that_was_written_or_not(
     """To 32, of which there is no checkpoint: that before it, which a killed process begins from, is at 16."""
     mode(each_step)
     poison = Poison("loss", (36,), tries=1)
-    lines = ["train.non_finite = 'rewind'", "train.checkpoint_every = 'phase'", "schedule.stable_images = {4: 8, 8: 40}"]
+    lines = [
+        "train.non_finite = 'rewind'",
+        "train.checkpoint_every = 'phase'",
+        "schedule.stable_images = {4: 8, 8: 40}",
+    ]
     whole = train_poisoned(poison, *lines, run_dir="whole")
     assert whole.state.rewinds == 1
     with pytest.raises(Interrupted):

@@ -490,7 +490,12 @@ def test_what_takes_long_is_drawn_when_it_is_due(factory: type, case: str, run: 
 
 
 def test_an_interval_without_a_value_for_the_first_stage_is_refused(run: FakeRun) -> None:
-    for observer in (Samples(every={14: 5}), Growth(every={14: 5}), TensorBoard(every={14: 5}), Coherence(every={14: 5})):
+    for observer in (
+        Samples(every={14: 5}),
+        Growth(every={14: 5}),
+        TensorBoard(every={14: 5}),
+        Coherence(every={14: 5}),
+    ):
         name = f"observers.{type(observer).__name__}.every"
         with pytest.raises(ConfigError, match=f"^{name} has no value for height 7"):
             begin_run(observer, run)
