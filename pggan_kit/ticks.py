@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pggan_kit.errors import SettingError, check_at_least
 from pggan_kit.schedule import PerStage, Schedule, Size, Stage, at_height, values_per_stage
@@ -21,7 +21,7 @@ PHASE = "phase"
 PARTS_OF_RUN = 100
 """Number of parts of a run's images, one of which is the interval of what has none of its own."""
 
-Interval: TypeAlias = "PerStage[int | str] | None"
+Interval: TypeAlias = PerStage[int | str] | None
 """Images between two times of some work, `'phase'`, a dict of these that is keyed by image height, or None for a
 hundredth of the run's images."""
 
@@ -90,10 +90,10 @@ def resolve_interval(interval: Interval, stage: Stage, total: int) -> int | None
     """
     if interval is None:
         return max(1, total // PARTS_OF_RUN)
-    value = at_height(interval, stage.height)
-    if isinstance(value, str):
+    value: Any = at_height(interval, stage.height)
+    if value == PHASE:
         return None
-    return value
+    return int(value)
 
 
 def list_planned_ticks(schedule: Schedule, tick: int) -> Iterator[Tick]:

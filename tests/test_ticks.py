@@ -57,7 +57,7 @@ def test_what_has_no_interval_is_done_about_a_hundred_times_however_long_the_run
     schedule = ScheduleSettings((4, 8), total // 10, total // 4, 4, total).resolve(100, 1, 0)
     ticks = list(list_planned_ticks(schedule, total // 1_000))
     assert resolve_interval(None, schedule.stages[0], total) == total // PARTS_OF_RUN
-    assert len(ticks) > 1_000
+    assert len(ticks) >= 1_000
     assert PARTS_OF_RUN <= sum(tick.is_due(None) for tick in ticks) <= PARTS_OF_RUN + 4
 
 

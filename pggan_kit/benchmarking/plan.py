@@ -631,15 +631,21 @@ def _describe_files(
         ticks: The ticks of each stage.
         stage: The stage.
     """
-    ends = sum(tick.ends_phase for tick in ticks[stage.index])
+    is_last = stage.index == len(ticks) - 1
+    # The end of the run is kept as it is.
+    ends = sum(tick.ends_phase for tick in ticks[stage.index]) - is_last
     kept = ends * cost.kept_mib
     written = row["checkpoints"] * cost.checkpoint_mib
     if experiment.keep_stages != STATE:
         written += kept
 
-    # The last checkpoints of the run stay as they are.
-    if stage.index == len(ticks) - 1:
-        kept += min(experiment.keep, row["checkpoints"]) * cost.checkpoint_mib
+    # So are the last of those that are not kept for good, the first of which is written before the first step.
+    if is_last:
+        every = [tick for each in ticks for tick in each if tick.is_due(experiment.checkpoint_every)]
+        passing = len(every)
+        if experiment.keep_stages == STATE:
+            passing -= sum(tick.ends_phase for tick in every) - 1
+        kept += (1 + min(experiment.keep, passing)) * cost.checkpoint_mib
 
     files_written, files_kept = estimate_files(experiment.observers, ticks, stage.index)
     return {

@@ -300,7 +300,8 @@ def load_stage_end(checkpoints: Checkpoints, stage: str | int) -> tuple[Entry, S
     """
     ended: list[str] = []
     damaged = ""
-    for entry in checkpoints.read_entries():
+    entries = checkpoints.read_entries()
+    for entry in entries:
         if not entry.forever:
             continue
         # The one that is asked for may be whole.
@@ -314,11 +315,10 @@ def load_stage_end(checkpoints: Checkpoints, stage: str | int) -> tuple[Entry, S
             if str(stage) in (str(saved.stage), saved.size):
                 return entry, saved
             ended.append(f"{saved.stage} ({saved.size})")
-    if not ended and not damaged and _keeps_no_stages(checkpoints.load_last()):
-        raise RunError(
-            "that run kept nothing of its finished stages (train.keep_stages = 'nothing'); its last checkpoint is there"
-        )
-    raise RunError(f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}{damaged}")
+    note = damaged
+    if entries and not damaged and _keeps_no_stages(checkpoints.load_last()):
+        note = "; nothing was kept of others (train.keep_stages = 'nothing')"
+    raise RunError(f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}{note}")
 
 
 def _keeps_no_stages(saved: Snapshot) -> bool:

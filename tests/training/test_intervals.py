@@ -122,18 +122,3 @@ def test_the_time_is_shared_among_the_parts(monkeypatch: pytest.MonkeyPatch) -> 
     shares = meter.compute_shares({"Samples": 0.5})
     assert shares == {"updates": 0.6, "checkpoints": 0.1, "Samples": 0.05}
     assert describe_shares(shares) == "updates 60.0 %, checkpoints 10.0 %, Samples 5.0 %, the rest 25.0 %"
-
-
-WRONG = {
-    "train.checkpoint_every = 0": r"train\.checkpoint_every must be a whole number of at least 1, or 'phase', or None",
-    "train.diversity_every = 'stage'": r"train\.diversity_every must be a number of images, or 'phase', not 'stage'",
-    "train.checkpoint_every = {8: 5}": r"train\.checkpoint_every has no value for height 4",
-    "evaluation.every = {8: 5}": r"evaluation\.every has no value for height 4",
-    "evaluation.every = -1": r"evaluation\.every must be a whole number of at least 1",
-    "train.keep_stages = 'all'": r"train\.keep_stages must be 'state', 'weights', 'average' or 'nothing', not 'all'",
-}
-
-
-@pytest.mark.parametrize("line", WRONG)
-def test_an_interval_that_is_none_is_refused(line: str, rejected: Callable[..., str]) -> None:
-    rejected(WRONG[line], line)
