@@ -66,8 +66,9 @@ def after_run(run: Run, result: Mapping[str, Any]) -> None:
 
     Args:
         run: The run.
-        result: `images` and `steps` of the whole run; `seconds` of this process and, within them, `update_seconds`;
-            and the path of the last `checkpoint`.
+        result: `images` and `steps` of the whole run; `seconds` of this process and, within them, `update_seconds`; the
+            `shares` of the time that updates, checkpoints, diversity, metrics and observers took, by name; and the path
+            of the last `checkpoint`.
     """
 
 
