@@ -30,6 +30,7 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Measuring it takes a second for each GFLOP of a batch.
     """
+    monkeypatch.setattr(planning, "LARGE_SHARE", 1.0)
     cost = planning.Cost(0.1, 0.02, 1.0, 1.75, 0.25, 8.0, 2.0, 1.0)
     monkeypatch.setattr(
         planning, "_measure_stage", lambda prepared, rig, budget, work: budget.spend(work, work) or cost
@@ -44,8 +45,8 @@ def test_a_stage_takes_what_its_images_and_ticks_take(tiny: Callable[..., str], 
     config = tiny("schedule.fade_images = 40", "schedule.stable_images = 100", "train.tick = 20")
     rows = plan_rows(config, stub)
     first, second, last = (row["hours"] * 3600 for row in rows)
-    assert first == pytest.approx(100 * 0.02 + (100 / 20 + 1) * 3)
-    assert second == last == pytest.approx(40 * 0.1 + 100 * 0.02 + (140 / 20 + 2) * 3)
+    assert first == pytest.approx(100 * 0.02 + 100 / 20 * 3)
+    assert second == last == pytest.approx(40 * 0.1 + 100 * 0.02 + 140 / 20 * 3)
     assert [row["measured"] for row in rows] == [True] * 3
     for row in rows:
         rates = [row["fade_images_per_second"], row["images_per_second"]]
@@ -58,6 +59,7 @@ def test_what_is_due_less_often_takes_and_writes_less(
     lines = ["schedule.fade_images = 40", "schedule.stable_images = 100", "train.tick = 20", "train.keep = 3"]
     lines += ["train.checkpoint_every = {4: 50, 8: 'phase'}", "train.diversity_every = 1_000"]
     lines += ["train.keep_stages = 'average'"]
+    monkeypatch.setattr(planning, "LARGE_SHARE", 0.05)
     with pytest.warns(
         UserWarning, match=r"checkpoints and the check of diversity take .* % of the time: raise train\."
     ):
@@ -74,7 +76,7 @@ def test_what_is_due_less_often_takes_and_writes_less(
 
     shown = " ".join(cli("plan", tiny(*lines), "--plugin", stub).stdout.split())
     assert "the run's folder: 56.0 MiB written, 40.0 MiB kept; 6 checkpoints of up to 8.0 MiB" in shown
-    monkeypatch.setattr(planning, "LARGE_SHARE", 0.99)
+    monkeypatch.setattr(planning, "LARGE_SHARE", 1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         grids = plan_rows(tiny(*lines, "train.observers = [@observers.Samples(), @observers.Growth()]"), stub)
