@@ -161,7 +161,7 @@ class Loop:
             unfinished = self.advance_run()
         self.compiler.leave_region()
 
-        result = {
+        result: dict[str, Any] = {
             "images": self.state.images,
             "steps": self.state.steps,
             "seconds": self.meter.seconds,
