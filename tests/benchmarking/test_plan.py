@@ -75,7 +75,7 @@ def test_what_is_due_less_often_takes_and_writes_less(
     assert [row["kept_mib"] for row in rows] == [2, 2 * 2, 2 + 4 * 8]
 
     shown = " ".join(cli("plan", tiny(*lines), "--plugin", stub).stdout.split())
-    assert "the run's folder: 56.0 MiB written, 40.0 MiB kept; 6 checkpoints of up to 8.0 MiB" in shown
+    assert "the run's folder: 56 MiB written, 40 MiB kept; 6 checkpoints of up to 8 MiB" in shown
     monkeypatch.setattr(planning, "LARGE_SHARE", 1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
