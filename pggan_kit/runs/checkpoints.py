@@ -564,7 +564,7 @@ def _parse_manifest(content: bytes) -> list[Entry] | None:
             and type(row["forever"]) is bool
             and row["file"] == f"{row['images']:012d}-{row['sha256'][:8]}.pt"
             and type(row["between_ticks"]) is bool
-            and row.get("holds", STATE) in (STATE, WEIGHTS, AVERAGE)
+            and row["holds"] in (STATE, WEIGHTS, AVERAGE)
             for row in rows
         )
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -572,6 +572,6 @@ def _parse_manifest(content: bytes) -> list[Entry] | None:
     if not is_valid:
         return None
     return [
-        Entry(row["file"], row["images"], row["sha256"], row["forever"], row["between_ticks"], row.get("holds", STATE))
+        Entry(row["file"], row["images"], row["sha256"], row["forever"], row["between_ticks"], row["holds"])
         for row in rows
     ]
