@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from pggan_kit.layers.resampling import Area, AreaDownsample, Downsample, NearestUpsample, Upsample
     from pggan_kit.layers.tensors import at_least_float32, images_from_uint8, images_to_uint8
     from pggan_kit.runs.generators import TrainedGenerator
+    from pggan_kit.runs.optimizer_state import save_without
     from pggan_kit.runs.run import Run, Stats
     from pggan_kit.runs.state import TrainState
     from pggan_kit.schedule import (
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from pggan_kit.system.files import write_atomically
     from pggan_kit.system.json_lines import JsonLines
     from pggan_kit.system.seeding import torch_generator
+    from pggan_kit.ticks import Interval, Tick, check_interval, resolve_interval
     from pggan_kit.training.generator_penalties import generator_gradients
     from pggan_kit.training.step import image_gradients, scores_of_each
     from pggan_kit.version import __version__
@@ -150,6 +152,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "layers.resampling": ("Area", "AreaDownsample", "Downsample", "NearestUpsample", "Upsample"),
     "layers.tensors": ("at_least_float32", "images_from_uint8", "images_to_uint8"),
     "runs.generators": ("TrainedGenerator",),
+    "runs.optimizer_state": ("save_without",),
     "runs.run": ("Run", "Stats"),
     "runs.state": ("TrainState",),
     "schedule": (
@@ -173,6 +176,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "system.files": ("write_atomically",),
     "system.json_lines": ("JsonLines",),
     "system.seeding": ("torch_generator",),
+    "ticks": ("Interval", "Tick", "check_interval", "resolve_interval"),
     "training.generator_penalties": ("generator_gradients",),
     "training.step": ("image_gradients", "scores_of_each"),
     "version": ("__version__",),
@@ -210,6 +214,7 @@ __all__ = [
     "GeneratorPenalty",
     "HalfLife",
     "Interrupted",
+    "Interval",
     "JsonLines",
     "Loss",
     "NearestUpsample",
@@ -231,6 +236,7 @@ __all__ = [
     "Stats",
     "StepContext",
     "TensorBatch",
+    "Tick",
     "TrainState",
     "TrainedGenerator",
     "TrainingError",
@@ -247,6 +253,7 @@ __all__ = [
     "check_between",
     "check_choice",
     "check_finite",
+    "check_interval",
     "compute_power_share",
     "constant_at",
     "conv2d",
@@ -268,7 +275,9 @@ __all__ = [
     "load_generator",
     "receive_activities",
     "report_activity",
+    "resolve_interval",
     "resume",
+    "save_without",
     "scores_of_each",
     "set_rate",
     "share_from_rank_0",

@@ -784,6 +784,11 @@ class Observer(Protocol):
     at the next tick. The first failure is a warning; later ones are counted, and the 10th, the 100th, ... are warnings
     again. Only a `UserError` in `before_run`, when nothing is trained yet, and a first state that cannot be saved still
     end the run. Without the attribute, an error in an observer ends the run like an error in any other component.
+
+    What takes long, or fills the disk, has an interval of its own: a setting `every` of type `pggan_kit.Interval`,
+    which `check_interval` checks, and `tick.is_due(self.every)` in `after_tick`. For `pggan-kit plan` an observer may
+    have a method `estimate_bytes(ticks)`, which is given the ticks from the beginning of a run, and returns how many
+    bytes it writes in all, and how many are left in its files.
     """
 
 

@@ -22,6 +22,7 @@ from pggan_kit.components import (
     Optimizer,
     Quantity,
     Resampling,
+    RunMetric,
     Switch,
     Update,
 )
@@ -42,11 +43,14 @@ from pggan_kit.growth.fade import ENCODER, NETS
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import PerStage, ScheduleSettings, Stage, at_height, check_sizes, values_per_stage
 from pggan_kit.system.devices import has_bfloat16
+from pggan_kit.ticks import Interval, check_interval
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 COMPILE = ("never", "auto", "always", "graphs")
 MEMORY_FORMATS = ("channels_last", "contiguous")
 NON_FINITE = ("stop", "skip", "rewind")
+NOTHING = "nothing"
+KEEP_STAGES = ("state", "weights", "average", NOTHING)
 
 
 @dataclass
@@ -84,10 +88,19 @@ class Experiment:
         seed: Seed of all randomness, from 0 to 2**63 - 1. Two experiments with one seed see the same images and
             latents.
         network_seed: Seed of the networks' initial weights, with the range of `seed`. None for `seed`.
-        tick: Images between two ticks (logs, grids, checkpoints). A run begins with ticks at a 16th, an 8th, a quarter
-            and half of it, those of them that are at least 4 batches.
+        tick: Images between two ticks, each of which has a row of numbers. All else happens at ticks too, at intervals
+            of its own. A run begins with ticks at a 16th, an 8th, a quarter and half of it, those of them that are at
+            least 4 batches.
+        checkpoint_every: Images between two checkpoints, at ticks; may be per stage. `'phase'` for the ends of fades
+            and stages alone, which have one in any case. None for every hundredth of the run. A run that is asked to
+            stop writes one as well.
+        diversity_every: Images between two measurements of `Progress/diversity`, likewise.
         fade_reals: Whether reals are faded like the networks.
-        keep: Number of the last checkpoints that are kept, besides one for each finished stage.
+        keep: Number of the last checkpoints that are kept, besides what `keep_stages` says.
+        keep_stages: Part of the checkpoints at the ends of fades and stages that is kept for good: the whole `state`;
+            the `weights` of networks and averages, with which `--stem` works but not `--from RUN@STAGE`; the `average`
+            of the generator, with which neither does; or `nothing`, with which a finished stage cannot be sampled
+            either. The last checkpoint of a run is always whole.
         keep_best: Name of a value of `metrics`, as `'FID'`. The checkpoint of the tick where it was best is kept as
             well, under a name of its own (`--checkpoint best`). Values at different sizes do not compare, so each stage
             begins again. None to keep none.
@@ -144,8 +157,11 @@ class Experiment:
     seed: int = 0
     network_seed: int | None = None
     tick: int = 10_000
+    checkpoint_every: Interval = None
+    diversity_every: Interval = None
     fade_reals: bool = True
     keep: int = 2
+    keep_stages: str = "state"
     keep_best: str | None = None
     micro_batch: PerStage[int] | None = None
     precision: str = "float32"
@@ -165,10 +181,17 @@ class Experiment:
         if self.network_seed is not None:
             check_seed("network_seed", self.network_seed)
         sizes = check_sizes(self.schedule.sizes)
+        check_interval("checkpoint_every", self.checkpoint_every, sizes)
+        check_interval("diversity_every", self.diversity_every, sizes)
+        try:
+            check_interval("every", self.evaluation.every, sizes)
+        except SettingError as error:
+            raise SettingError("evaluation.every", error.complaint) from error
         for micro_batch in values_per_stage("micro_batch", self.micro_batch, sizes):
             check_at_least("micro_batch", micro_batch, 1)
         check_names(self.averages)
         self._check_best()
+        self._check_stage_ends()
         check_between("collapse_below", self.collapse_below, 0, 1, high_included=False)
         check_above("time_limit", self.time_limit, 0, instead="None")
         choices = {
@@ -176,6 +199,7 @@ class Experiment:
             "memory_format": MEMORY_FORMATS,
             "compile": COMPILE,
             "non_finite": NON_FINITE,
+            "keep_stages": KEEP_STAGES,
         }
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
@@ -233,6 +257,15 @@ class Experiment:
                 f"must be a value of train.metrics ({', '.join(quantities)}), not {self.keep_best!r}"
                 f"{suggest(did_you_mean(self.keep_best, quantities))}",
             )
+
+    def _check_stage_ends(self) -> None:
+        for metric in self.metrics:
+            if self.keep_stages == NOTHING and isinstance(metric, RunMetric):
+                raise SettingError(
+                    "keep_stages",
+                    f"is 'nothing', and metrics.{type(metric).__name__} compares the ends of stages: bind it to "
+                    "'average', or leave the metric out",
+                )
 
     def list_quantities(self) -> dict[str, Quantity]:
         """Return what the metrics that are measured at ticks state of their values, by the value's name."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pggan_kit.runs.run import Run
     from pggan_kit.runs.state import TrainState
     from pggan_kit.schedule import Stage
+    from pggan_kit.ticks import Tick
 
 PROJECT = "pggan_kit"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -65,8 +66,9 @@ def after_run(run: Run, result: Mapping[str, Any]) -> None:
 
     Args:
         run: The run.
-        result: `images` and `steps` of the whole run; `seconds` of this process and, within them, `update_seconds`;
-            and the path of the last `checkpoint`.
+        result: `images` and `steps` of the whole run; `seconds` of this process and, within them, `update_seconds`; the
+            `shares` of the time that updates, checkpoints, diversity, metrics and observers took, by name; and the path
+            of the last `checkpoint`.
     """
 
 
@@ -193,7 +195,9 @@ def after_step(run: Run, stage: Stage, state: TrainState, losses: Mapping[str, T
 
 
 @hookspec
-def measure_tick(run: Run, stage: Stage, state: TrainState) -> dict[str, float]:  # type: ignore[empty-body]
+def measure_tick(  # type: ignore[empty-body]
+    run: Run, stage: Stage, state: TrainState, tick: Tick
+) -> dict[str, float]:
     """Return numbers of a tick, which are logged like those of the core.
 
     They become columns of `stats.jsonl`, and TensorBoard and the report draw them. Called at each tick, before
@@ -203,6 +207,7 @@ def measure_tick(run: Run, stage: Stage, state: TrainState) -> dict[str, float]:
         run: The run.
         stage: The stage.
         state: As for `before_stage`.
+        tick: As for `after_tick`.
 
     Returns:
         Plain numbers by tag, `Group/name`. Nobody else may have used the tag, and `Loss/`, `Scores/`, `Progress/`,
@@ -212,11 +217,13 @@ def measure_tick(run: Run, stage: Stage, state: TrainState) -> dict[str, float]:
 
 
 @hookspec
-def after_tick(run: Run, stage: Stage, state: TrainState, stats: Mapping[str, float]) -> None:
+def after_tick(run: Run, stage: Stage, state: TrainState, stats: Mapping[str, float], tick: Tick) -> None:
     """Log, draw or measure at a tick: every `train.tick` images, a few times before the first of these, and at the
     end of each phase.
 
-    The checkpoint is written right after. At the end of a fade the bridges are still there.
+    What takes long, or fills the disk, has an interval (`pggan_kit.Interval`) and asks whether it is due:
+    `tick.is_due(self.every)`. A checkpoint, where one is due, is written right after. At the end of a fade the bridges
+    are still there.
 
     Args:
         run: The run.
@@ -226,6 +233,7 @@ def after_tick(run: Run, stage: Stage, state: TrainState, stats: Mapping[str, fl
             `Resources/*`, what `measure_tick` returned and, where an evaluation was due, `Metrics/*`, e.g.
             `Metrics/FID` and its noise floor `Metrics/FID_floor`. They cannot be changed; `measure_tick` returns
             numbers of your own.
+        tick: The tick: its clock, that of the tick before, and what is due.
     """
 
 

@@ -19,6 +19,7 @@ import pggan_plugins
 HOUSE = (
     ("errors", "version"),
     ("schedule", "layers"),
+    ("ticks",),
     ("components", "system"),
     ("growth", "data", "evaluation", "hookspecs", "pictures"),
     ("experiment", "plugin_host"),

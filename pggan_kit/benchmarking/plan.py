@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,24 @@ from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.benchmarking.breakdown import measure_loop_overhead
 from pggan_kit.benchmarking.flops import count_forward_calls, sum_flops
 from pggan_kit.benchmarking.rig import Rig, has_fade
+from pggan_kit.benchmarking.storage import count_tensor_bytes, estimate_files, list_ticks_by_stage
 from pggan_kit.benchmarking.timing import time_calls
 from pggan_kit.components import Average
 from pggan_kit.data.build_estimate import estimate_build
 from pggan_kit.data.cached_copies import format_size
-from pggan_kit.experiment import Experiment
+from pggan_kit.experiment import NOTHING, Experiment
 from pggan_kit.growth.averages import PowerAverage, list_names
 from pggan_kit.growth.learning import list_planned_parts
 from pggan_kit.growth.moving_settings import list_moving_settings
 from pggan_kit.runs.average import AverageAge, format_percent, list_average_ages
 from pggan_kit.runs.average_snapshots import compute_interval
+from pggan_kit.runs.snapshot import STATE
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage, value_at
 from pggan_kit.system import distributed
 from pggan_kit.system.activities import track_items
 from pggan_kit.system.devices import peak_mib, read_memory_mib, reset_peak
+from pggan_kit.ticks import Tick
 from pggan_kit.training.batch_statistics import list_batch_statistics, list_trained_stages
 from pggan_kit.training.compiler import compiling_pays, count_steps
 from pggan_kit.training.measures import measure_diversity
@@ -49,6 +53,9 @@ LONG_TICK_SECONDS = 2.0
 
 COPIES = 4
 """Tensors of the size of a network's weights: weights, gradients and Adam's two moments. G has its averages besides."""
+
+LARGE_SHARE = 0.05
+"""Share of a run's time that what the loop does beside updates may take before there is a warning."""
 
 COPIES_TO_LEARN = 3
 """Those of them that frozen weights do not need: gradients and moments."""
@@ -72,7 +79,10 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         `steps`, `generator_parameters`, `discriminator_parameters`, `encoder_parameters` (0 without an encoder),
         `weights_mib` (weights, gradients, average and Adam's moments), `activations_mib` (what one update keeps for its
         backward pass, or on a GPU takes in all; None where not measured), `gflops` (one image forward through all
-        networks), `images_per_second` (steady) and `fade_images_per_second`, `tick_seconds`, `hours`, `measured`,
+        networks), `images_per_second` (steady) and `fade_images_per_second`, `hours`, `measured`, `checkpoints` (their
+        number) and `checkpoint_mib` (the size of one), `written_mib` (what checkpoints, averages and observers write in
+        the stage) and `kept_mib` (what is left of it when the run has ended), `outside_share` (the share of the time
+        that goes to checkpoints and `Progress/diversity`),
         `fits` (whether weights and activations are less than the device's memory; None where not measured),
         `micro_batch` (what to bind `train.micro_batch` to where they are not; None elsewhere, or where not even one row
         fits), `compiled` (the phases that `train.compile` compiles), `batch_statistics` (over how many samples each
@@ -84,7 +94,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         each average, by name), `snapshots_mib` (what is kept of power-function averages in the stage), `copies_mib`
         (the resized copies of the data at this size, on disk) and `copies_hours` (its share, by bytes, of the time that
         making them takes, unless they are in the cache already; an estimate from a few images). Warnings name
-        statistics over one sample, and averages that remember too much.
+        statistics over one sample, averages that remember too much, and more than 5 % of the time beside updates.
 
     Raises:
         UserError: The config is wrong, or this platform does not tell how much memory there is.
@@ -99,6 +109,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         warnings.warn(line, stacklevel=2)
 
     copies = _estimate_copies(experiment, schedule.stages)
+    ticks = list_ticks_by_stage(schedule, experiment.tick)
 
     rows: list[dict[str, Any]] = []
     largest: tuple[Cost, dict[str, Any]] | None = None
@@ -127,8 +138,10 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
             operations = row["gflops"] / measured_row["gflops"]
             weights = row["weights_mib"] / measured_row["weights_mib"]
             cost = measured_cost.scale(operations, weights)
-        row |= _describe_time(row, cost, experiment.tick)
+        row |= _describe_time(row, cost, experiment, ticks[stage.index])
+        row |= _describe_files(row, cost, experiment, ticks, stage)
         rows.append(row)
+    _warn_of_large_share(rows)
     return rows
 
 
@@ -139,19 +152,36 @@ class Cost:
     Attributes:
         fading: Seconds of an image in the stage's fade.
         steady: Seconds of an image after it.
-        tick: Seconds of a tick.
+        tick: Seconds of a tick, at which the state is copied.
+        checkpoint: Seconds of writing a checkpoint.
+        diversity: Seconds of measuring the diversity of images.
+        checkpoint_mib: MiB of a checkpoint.
+        kept_mib: MiB of what is kept for good of one.
         activations_mib: MiB of activations; None where not measured.
     """
 
     fading: float
     steady: float
     tick: float
+    checkpoint: float
+    diversity: float
+    checkpoint_mib: float
+    kept_mib: float
     activations_mib: float | None
 
     def scale(self, operations: float, weights: float) -> Cost:
         """Return the cost of a stage with `operations` times as many operations an image, and `weights` times as many
         weights."""
-        return Cost(self.fading * operations, self.steady * operations, self.tick * weights, None)
+        return Cost(
+            fading=self.fading * operations,
+            steady=self.steady * operations,
+            tick=self.tick * weights,
+            checkpoint=self.checkpoint * weights,
+            diversity=self.diversity * operations,
+            checkpoint_mib=self.checkpoint_mib * weights,
+            kept_mib=self.kept_mib * weights,
+            activations_mib=None,
+        )
 
 
 class Budget:
@@ -233,6 +263,7 @@ def _build_caption(rows: Sequence[dict[str, Any]]) -> str:
         [
             total,
             _describe_copies(rows),
+            _describe_storage(rows),
             *_describe_averages(rows),
             *_describe_moving_settings(rows),
             *_describe_groups(rows),
@@ -246,6 +277,36 @@ def _describe_copies(rows: Sequence[dict[str, Any]]) -> str:
     size = format_size(int(sum(row["copies_mib"] for row in rows) * 2**20))
     duration = format_duration(sum(row["copies_hours"] for row in rows) * 3600)
     return f"resized copies of the data: {size} on disk; making them, where they are not there yet, takes {duration}"
+
+
+def _describe_storage(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a line about what the run writes, and the time that it takes."""
+    written = format_size(int(sum(row["written_mib"] for row in rows) * 2**20))
+    kept = format_size(int(sum(row["kept_mib"] for row in rows) * 2**20))
+    count = sum(row["checkpoints"] for row in rows)
+    largest = format_size(int(rows[-1]["checkpoint_mib"] * 2**20))
+    return (
+        f"the run's folder: {written} written, {kept} kept; {count} checkpoints of up to {largest}, which with the "
+        f"check of diversity take {format_percent(_compute_outside_share(rows))} of the time"
+    )
+
+
+def _compute_outside_share(rows: Sequence[dict[str, Any]]) -> float:
+    """Return the share of the run's time that goes to checkpoints and to the diversity of images."""
+    total = sum(row["hours"] for row in rows)
+    if total == 0:
+        return 0.0
+    return float(sum(row["hours"] * row["outside_share"] for row in rows) / total)
+
+
+def _warn_of_large_share(rows: Sequence[dict[str, Any]]) -> None:
+    share = _compute_outside_share(rows)
+    if share > LARGE_SHARE:
+        warnings.warn(
+            f"checkpoints and the check of diversity take {format_percent(share)} of the time: raise "
+            "train.checkpoint_every, train.diversity_every or train.tick",
+            stacklevel=3,
+        )
 
 
 def _describe_averages(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -447,7 +508,7 @@ def _measure_stage(prepared: Prepared, steady: Rig, budget: Budget, work: float)
         fading = Rig(prepared, steady.schedule, steady.stage.index, fading=True, compiles=False)
         fading.step()
         fading_seconds = _measure_seconds_an_image(fading)
-    cost = Cost(fading_seconds, steady_seconds, _measure_tick_seconds(steady), activations)
+    cost = Cost(fading_seconds, steady_seconds, **_measure_tick(steady), activations_mib=activations)
     budget.spend(time.perf_counter() - began, work)
     return cost
 
@@ -461,20 +522,35 @@ def _measure_seconds_an_image(rig: Rig) -> float:
     return total / rig.batch
 
 
-def _measure_tick_seconds(rig: Rig) -> float:
-    """Return the seconds that the loop itself takes at a tick: for the images' diversity, and for a checkpoint.
+def _measure_tick(rig: Rig) -> dict[str, float]:
+    """Return what the loop itself does at a tick, as `Cost` names it: seconds, and the sizes of checkpoints.
 
-    The median of a few, since a disk may be busy for a moment; fewer where a single one takes long.
+    Seconds are the median of a few, since a disk may be busy for a moment; fewer where a single one takes long.
     """
-    seconds: list[float] = []
+    taken: dict[str, list[float]] = {"tick": [], "checkpoint": [], "diversity": []}
+    spent = 0.0
     with rig.open_run() as run:
-        while len(seconds) < TIMED and sum(seconds) < LONG_TICK_SECONDS:
-            began = time.perf_counter()
+        while len(taken["tick"]) < TIMED and spent < LONG_TICK_SECONDS:
+            moments = [time.perf_counter()]
+            snapshot = rig.state.take_snapshot().copy_to_cpu()
+            moments.append(time.perf_counter())
+            run.checkpoints.save(snapshot)
+            moments.append(time.perf_counter())
             if rig.experiment.collapse_below > 0:
                 measure_diversity(run, rig.sampler)
-            run.checkpoints.save(rig.state.take_snapshot().copy_to_cpu())
-            seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+            moments.append(time.perf_counter())
+            for name, (begin, end) in zip(taken, pairwise(moments), strict=True):
+                taken[name].append(end - begin)
+            spent += moments[-1] - moments[0]
+
+    kept = 0
+    if rig.experiment.keep_stages != NOTHING:
+        kept = count_tensor_bytes(snapshot.reduce(rig.experiment.keep_stages).content())
+    return {
+        **{name: statistics.median(seconds) for name, seconds in taken.items()},
+        "checkpoint_mib": count_tensor_bytes(snapshot.content()) / 2**20,
+        "kept_mib": kept / 2**20,
+    }
 
 
 def _measure_activations_mib(rig: Rig) -> float:
@@ -519,18 +595,62 @@ def _describe_fit(cost: Cost, room: float, rig: Rig) -> dict[str, Any]:
     return {"activations_mib": activations, "fits": activations <= room, "micro_batch": micro_batch}
 
 
-def _describe_time(row: dict[str, Any], cost: Cost, tick: int) -> dict[str, Any]:
-    """Return the speed of a stage and the hours that it takes; each of its phases ends with a tick."""
-    fade = row["fade_images"]
-    stable = row["stable_images"]
-    phases = (fade > 0) + (stable > 0)
-    ticks = (fade + stable) / tick + phases
-    seconds = fade * cost.fading + stable * cost.steady + ticks * cost.tick
+def _describe_time(row: dict[str, Any], cost: Cost, experiment: Experiment, ticks: Sequence[Tick]) -> dict[str, Any]:
+    """Return the speed of a stage, the hours that it takes, and the share of them beside updates.
+
+    Args:
+        row: What is known of the stage.
+        cost: Its cost.
+        experiment: The experiment.
+        ticks: Its ticks.
+    """
+    updates = row["fade_images"] * cost.fading + row["stable_images"] * cost.steady
+    checkpoints = sum(tick.is_due(experiment.checkpoint_every) for tick in ticks)
+    measurements = sum(tick.is_due(experiment.diversity_every) for tick in ticks)
+    outside = len(ticks) * cost.tick + checkpoints * cost.checkpoint + measurements * cost.diversity
+    seconds = updates + outside
     return {
         "fade_images_per_second": 1 / cost.fading,
         "images_per_second": 1 / cost.steady,
-        "tick_seconds": cost.tick,
         "hours": seconds / 3600,
+        "checkpoints": checkpoints,
+        "checkpoint_mib": cost.checkpoint_mib,
+        "outside_share": outside / seconds if seconds else 0.0,
+    }
+
+
+def _describe_files(
+    row: dict[str, Any], cost: Cost, experiment: Experiment, ticks: Sequence[Sequence[Tick]], stage: Stage
+) -> dict[str, Any]:
+    """Return the MiB that a stage writes, and those of them that are left when the run has ended.
+
+    Args:
+        row: What is known of the stage.
+        cost: Its cost.
+        experiment: The experiment.
+        ticks: The ticks of each stage.
+        stage: The stage.
+    """
+    is_last = stage.index == len(ticks) - 1
+    # The end of the run is kept as it is.
+    ends = sum(tick.ends_phase for tick in ticks[stage.index]) - is_last
+    kept = ends * cost.kept_mib
+    written = row["checkpoints"] * cost.checkpoint_mib
+    if experiment.keep_stages != STATE:
+        written += kept
+
+    # So are the last of those that are not kept for good, the first of which is written before the first step.
+    if is_last:
+        every = [tick for each in ticks for tick in each if tick.is_due(experiment.checkpoint_every)]
+        passing = len(every)
+        if experiment.keep_stages == STATE:
+            passing -= sum(tick.ends_phase for tick in every) - 1
+        kept += (1 + min(experiment.keep, passing)) * cost.checkpoint_mib
+
+    files_written, files_kept = estimate_files(experiment.observers, ticks, stage.index)
+    return {
+        "written_mib": written + row["snapshots_mib"] + files_written / 2**20,
+        "kept_mib": kept + row["snapshots_mib"] + files_kept / 2**20,
     }
 
 

@@ -92,17 +92,6 @@ class Evaluator:
         self._descriptions: dict[str, Tensor | None] = {}
         self._floors: dict[str, float] = {}
 
-    def due(self, images: int, last_tick: int, tick: int) -> bool:
-        """Return whether an evaluation is due at a tick.
-
-        Args:
-            images: Clock of the tick.
-            last_tick: Clock of the tick before.
-            tick: Number of images between two ticks.
-        """
-        period = tick * self.settings.every
-        return images // period > last_tick // period
-
     def labels(self, size: Size) -> Tensor | None:
         """Return the labels (count,) of the reals that fakes are compared with, for conditional generators.
 

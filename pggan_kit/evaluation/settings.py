@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pggan_kit.components import Dataset
 from pggan_kit.errors import check_at_least
+from pggan_kit.ticks import Interval, check_interval
 
 FEWEST_REALS = 4
 """Minimum number of reals for an evaluation: two for each half."""
@@ -19,7 +20,8 @@ class EvaluationSettings:
         dataset: Held-out images to compare with. None for those of the training.
         count: Number of fakes, and of reals, that are compared. Where the data set has twice as many reals, the two
             halves of the noise floor have this number each.
-        every: Number of ticks between two evaluations; the end of each fade and stage has one too.
+        every: Images between two evaluations, at ticks; may be per stage. `'phase'` for the ends of fades and stages
+            alone, which have one in any case. None for every hundredth of the run.
         batch_size: Number of images that are described at once.
 
     Raises:
@@ -28,10 +30,10 @@ class EvaluationSettings:
 
     dataset: Dataset | None = None
     count: int = 5_000
-    every: int = 1
+    every: Interval = 50_000
     batch_size: int = 100
 
     def __post_init__(self) -> None:
         check_at_least("count", self.count, 2)
-        check_at_least("every", self.every, 1)
+        check_interval("every", self.every)
         check_at_least("batch_size", self.batch_size, 1)

@@ -16,7 +16,7 @@ GAP = 2
 BACKGROUND = 34
 """Gray level of the gaps: neither the black of digits nor the middle of an untrained network."""
 
-LIMIT = 2048
+LIMIT = 1024
 """Maximum width and height of a grid in pixels, unless a single image is larger."""
 
 CELL = 56

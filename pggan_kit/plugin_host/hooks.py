@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ class Hooks:
 
     Attributes:
         components: See above.
+        observer_seconds: Seconds that the hooks of observers have taken so far, by the name of their class.
 
     Raises:
         PluginError: See `register_hooks`.
@@ -65,14 +67,18 @@ class Hooks:
         self._manager = make_manager()
         self._expendable: dict[str, _Expendable] = {}
         self._has_trained = False
+        self.observer_seconds: dict[str, float] = {}
+        self._observers: dict[str, str] = {}
         entries: list[tuple[Any, str, str]] = [(plugin.object, plugin.key, plugin.origin) for plugin in plugins.loaded]
         for path, (row, component) in components.items():
             kind = row.component.kind
             if kind in silent:
                 continue
             entries.append((component, path, f"{row.selector} of {row.plugin.name}"))
-            if kind == "observers" and not getattr(component, "critical", True):
-                self._expendable[path] = _Expendable()
+            if kind == "observers":
+                self._observers[path] = type(component).__name__
+                if not getattr(component, "critical", True):
+                    self._expendable[path] = _Expendable()
 
         # pluggy calls the last registered first.
         for thing, name, origin in reversed(entries):
@@ -201,7 +207,10 @@ class Hooks:
             return None
 
         try:
-            result = _call_with_wanted(implementation, arguments)
+            if name in self._observers:
+                result = self._time_observer(implementation, arguments)
+            else:
+                result = _call_with_wanted(implementation, arguments)
             if require_valid is not None:
                 require_valid(result, name, hook)
             return result
@@ -220,6 +229,15 @@ class Hooks:
                 raise TrainingError(failure) from error
             self._note_failure(observer, hook, failure, arguments.get("run"))
             return None
+
+    def _time_observer(self, implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
+        """Call an observer's hook, and count its time."""
+        name = self._observers[implementation.plugin_name]
+        began = time.perf_counter()
+        try:
+            return _call_with_wanted(implementation, arguments)
+        finally:
+            self.observer_seconds[name] = self.observer_seconds.get(name, 0.0) + time.perf_counter() - began
 
     def _note_failure(self, observer: _Expendable, hook: str, failure: str, run: Any) -> None:
         """Let a hook of an observer rest until the next tick; report the first failure, the 10th, the 100th, ..."""

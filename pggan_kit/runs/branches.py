@@ -18,7 +18,7 @@ from pggan_kit.runs.checkpoint_identity import Identity, read_discriminator_size
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import load_stage_end
-from pggan_kit.runs.snapshot import SavedMeans, Snapshot
+from pggan_kit.runs.snapshot import AVERAGE, STATE, SavedMeans, Snapshot
 from pggan_kit.runs.snapshot_loading import list_average_notes
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule
@@ -64,6 +64,7 @@ def find_branch_point(text: str | Path, say: Say, option: str = "--from") -> Bra
             entry, saved = load_stage_end(checkpoints, stage)
         except RunError as error:
             raise RunError(f"{option} {folder}@{stage}: {error}") from None
+        _require_content(saved, option, f"{folder}@{stage}")
 
     # All that identifies the checkpoint: the branch does not read the other run again.
     origin = {
@@ -74,6 +75,21 @@ def find_branch_point(text: str | Path, say: Say, option: str = "--from") -> Bra
         "size": saved.size,
     }
     return BranchPoint(option, saved, origin)
+
+
+def _require_content(saved: Snapshot, option: str, place: str) -> None:
+    """Check that what a run kept of a stage's end is enough to begin another run from."""
+    kept = f"that run kept its {saved.holds} alone (train.keep_stages)"
+    if option == "--from" and saved.holds != STATE:
+        raise RunError(
+            f"{option} {place}: {kept}, and a branch goes on with the optimizers as well: train the run again with "
+            "train.keep_stages = 'state', or branch from its last checkpoint, RUN"
+        )
+    if saved.holds == AVERAGE:
+        raise RunError(
+            f"{option} {place}: {kept}, and a stem has the weights of both networks: train the run again with "
+            "train.keep_stages = 'weights'"
+        )
 
 
 def find_trunk(files: RunDirectory) -> tuple[RunDirectory, int] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import warnings
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 
 from pggan_kit.errors import RunError, TrainingError
-from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.runs.snapshot import AVERAGE, STATE, WEIGHTS, Snapshot
 from pggan_kit.system.files import is_unfinished, read_bytes, write_atomically
 from pggan_kit.system.json_text import json_text
 
@@ -47,6 +48,7 @@ class Entry:
         sha256: the hash of the file's content.
         forever: whether it is kept however many follow.
         between_ticks: whether it is removed as soon as another one follows; see `Snapshot`.
+        holds: what it has of the run's state; see `Snapshot`. A run goes on from a whole state alone.
     """
 
     file: str
@@ -54,6 +56,7 @@ class Entry:
     sha256: str
     forever: bool
     between_ticks: bool = False
+    holds: str = STATE
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,17 @@ class Checkpoints:
         except RunError as error:  # the input was right: a run that was going on failed
             raise TrainingError(str(error)) from error
 
+    def save_part(self, snapshot: Snapshot) -> None:
+        """Write the part of a checkpoint that is kept for good; the checkpoint itself is to be saved after it.
+
+        Args:
+            snapshot: the part, as `Snapshot.reduce` returns it.
+
+        Raises:
+            TrainingError: it cannot be written; what was saved before is untouched.
+        """
+        self.save(snapshot, forever=True)
+
     def _save(self, snapshot: Snapshot, is_best: bool) -> Path:
         self.clean_up()
         before = self._list_present()
@@ -127,7 +141,8 @@ class Checkpoints:
         # The checkpoint itself, under a name that no other content has.
         buffer = io.BytesIO()
         torch.save(snapshot.content(), buffer)
-        content = buffer.getvalue()
+        # A copy would be as large as the checkpoint.
+        content = buffer.getbuffer()
         sha256 = hashlib.sha256(content).hexdigest()
         path = self.folder / f"{snapshot.images:012d}-{sha256[:8]}.pt"
         # The best first: a checkpoint that names it is then never without it.
@@ -138,8 +153,14 @@ class Checkpoints:
         # The same content may have been saved before.
         entries = [entry for entry in before if entry.file != path.name]
         # One that was written between two ticks pushes none of a tick out: the run may have to go back there.
-        dropped = [entry for entry in entries if entry.between_ticks]
-        entries.append(Entry(path.name, snapshot.images, sha256, snapshot.forever, snapshot.between_ticks))
+        dropped = []
+        if snapshot.holds == STATE:
+            dropped = [entry for entry in entries if entry.between_ticks]
+        else:
+            # A process that was killed before it had saved the whole checkpoint has left its own.
+            dropped = [entry for entry in entries if entry.holds != STATE and entry.images == snapshot.images]
+        own = Entry(path.name, snapshot.images, sha256, snapshot.forever, snapshot.between_ticks, snapshot.holds)
+        entries.append(own)
         passing = [entry for entry in entries if not entry.forever and not entry.between_ticks]
         dropped += passing[: max(0, len(passing) - self.keep)]
 
@@ -191,9 +212,10 @@ class Checkpoints:
     def find_last_file(self) -> Path | None:
         """Return the last checkpoint's file, or None where nothing was written yet."""
         entries = self.read_entries()
-        if not entries:
+        whole = [entry for entry in entries if entry.holds == STATE]
+        if not whole:
             return None
-        return self.folder / entries[-1].file
+        return self.folder / whole[-1].file
 
     def has_files(self) -> bool:
         """Return whether there is any file, whole or not, besides unfinished ones.
@@ -228,6 +250,8 @@ class Checkpoints:
         survey = self._survey()
         reasons = []
         for entry in reversed([*survey.leftovers, *survey.entries]):
+            if entry.holds != STATE:
+                continue
             try:
                 content, sha256 = self._read_whole(entry)
             except _UnusableError as error:
@@ -292,6 +316,9 @@ class Checkpoints:
         for entry in reversed(entries) if newest_first else entries:
             if not entry.forever and entry is not entries[-1]:
                 continue
+            # As a stage has just ended, the whole checkpoint is there besides the part of it that is kept.
+            if entry is not entries[-1] and entry.holds != STATE and entry.images == entries[-1].images:
+                continue
             try:
                 snapshot = self.load(entry)
             except RunError as error:
@@ -321,10 +348,16 @@ class Checkpoints:
         whole = [entry for entry in map(self._verify, survey.entries) if entry is not None]
         for name in survey.damaged:
             self._set_aside(name)
-        if whole:
+        if any(entry.holds == STATE for entry in whole):
             removed += [entry.file for entry in survey.leftovers]
         else:
-            whole = survey.leftovers
+            whole = sorted([*whole, *survey.leftovers], key=lambda entry: entry.images)
+
+        # Parts of a checkpoint that itself was not saved: the run goes on from before it, and comes there again.
+        last = max((entry.images for entry in whole if entry.holds == STATE), default=math.inf)
+        ahead = [entry for entry in whole if entry.holds != STATE and entry.images > last]
+        removed += [entry.file for entry in ahead]
+        whole = [entry for entry in whole if entry not in ahead]
 
         if whole != survey.entries or not survey.is_as_listed:
             self._write_manifest(whole)
@@ -437,7 +470,7 @@ class Checkpoints:
             snapshot = self._decode(entry, content)
         except RunError:  # whoever loads it says why it is refused; it is not ours to remove
             return entry
-        return replace(entry, forever=snapshot.forever, between_ticks=snapshot.between_ticks)
+        return replace(entry, forever=snapshot.forever, between_ticks=snapshot.between_ticks, holds=snapshot.holds)
 
     def _read_whole(self, entry: Entry) -> tuple[bytes, str]:
         """Return the content of a checkpoint's file, and its SHA-256.
@@ -531,10 +564,14 @@ def _parse_manifest(content: bytes) -> list[Entry] | None:
             and type(row["forever"]) is bool
             and row["file"] == f"{row['images']:012d}-{row['sha256'][:8]}.pt"
             and type(row["between_ticks"]) is bool
+            and row["holds"] in (STATE, WEIGHTS, AVERAGE)
             for row in rows
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     if not is_valid:
         return None
-    return [Entry(row["file"], row["images"], row["sha256"], row["forever"], row["between_ticks"]) for row in rows]
+    return [
+        Entry(row["file"], row["images"], row["sha256"], row["forever"], row["between_ticks"], row["holds"])
+        for row in rows
+    ]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit.errors import ConfigError, RunError, check_between, check_choice
+from pggan_kit.experiment import NOTHING
 from pggan_kit.growth.fade import Fade
 from pggan_kit.runs.average import calibrate_batch_norm, draw_calibration_labels, list_copies
 from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits, require_same_networks
@@ -299,7 +300,8 @@ def load_stage_end(checkpoints: Checkpoints, stage: str | int) -> tuple[Entry, S
     """
     ended: list[str] = []
     damaged = ""
-    for entry in checkpoints.read_entries():
+    entries = checkpoints.read_entries()
+    for entry in entries:
         if not entry.forever:
             continue
         # The one that is asked for may be whole.
@@ -313,4 +315,12 @@ def load_stage_end(checkpoints: Checkpoints, stage: str | int) -> tuple[Entry, S
             if str(stage) in (str(saved.stage), saved.size):
                 return entry, saved
             ended.append(f"{saved.stage} ({saved.size})")
-    raise RunError(f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}{damaged}")
+    note = damaged
+    if entries and not damaged and _keeps_no_stages(checkpoints.load_last()):
+        note = "; nothing was kept of others (train.keep_stages = 'nothing')"
+    raise RunError(f"no such stage has ended there; the stages that have ended: {', '.join(ended) or 'none'}{note}")
+
+
+def _keeps_no_stages(saved: Snapshot) -> bool:
+    """Return whether the run of a checkpoint keeps nothing of stages that have ended."""
+    return NOTHING in saved.identity.get("settings", {}).get("train.keep_stages", "")

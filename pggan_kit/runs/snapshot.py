@@ -14,13 +14,19 @@ from pggan_kit.runs.checkpoint_identity import SECTIONS, Identity, is_list_of_ch
 from pggan_kit.schedule import FADE, STABLE
 from pggan_kit.system.plain_data import PLAIN_DATA, describe_foreign_value
 
-FORMAT = 5
+FORMAT = 6
 """Number of the file format, which changes when an older version could no longer read the file."""
+
+
+STATE = "state"
+WEIGHTS = "weights"
+AVERAGE = "average"
+"""What a checkpoint has of a run: its whole state, the weights of networks and averages, or those of averages alone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The content of a checkpoint: all that a run needs to go on from there.
+    """The content of a checkpoint: all that a run needs to go on from there, or a part of it that is kept for good.
 
     Entries with a default are known to a run alone, not to the state of its networks; a file may lack them.
 
@@ -57,6 +63,10 @@ class Snapshot:
         changes: the settings that changed so far as the run was resumed, as `run.json` has them.
         forever: whether the checkpoint is kept however many follow.
         between_ticks: whether it was saved because the run was stopped, where a run that is not stopped has none.
+        return_point: the content of the tick before, where a run that is resumed goes back to it after a NaN; None
+            where it goes back to this one.
+        holds: `state`, `weights` (no optimizers, and nothing that components saved), or `average` (the weights of
+            networks are missing, too).
     """
 
     images: int
@@ -90,6 +100,8 @@ class Snapshot:
     changes: list[dict[str, Any]] = field(default_factory=list)
     forever: bool = False
     between_ticks: bool = False
+    return_point: Snapshot | None = None
+    holds: str = STATE
 
     @property
     def stage(self) -> int:
@@ -171,7 +183,32 @@ class Snapshot:
             "changes": self.changes,
             "forever": self.forever,
             "between_ticks": self.between_ticks,
+            "return_point": None if self.return_point is None else self.return_point.content(),
+            "holds": self.holds,
         }
+
+    def reduce(self, holds: str) -> Snapshot:
+        """Return what is kept for good of a checkpoint.
+
+        Args:
+            holds: `state`, `weights` or `average`.
+        """
+        if holds == STATE:
+            return self
+        reduced = replace(
+            self,
+            optimizers={},
+            optimizer_classes={},
+            scalers={},
+            components={},
+            component_classes={},
+            means=SavedMeans(),
+            return_point=None,
+            holds=holds,
+        )
+        if holds == AVERAGE:
+            reduced = replace(reduced, generator={}, discriminator={}, encoder={})
+        return reduced
 
     def require_readable(self) -> None:
         """Check that a process that loads the snapshot will accept it.
@@ -220,6 +257,8 @@ class Snapshot:
         # The entries together, in the types of a snapshot.
         entries["starts"] = tuple(entries["starts"])
         entries["means"] = SavedMeans(entries["means"]["sums"], entries["means"]["counts"])
+        if entries.get("return_point") is not None:
+            entries["return_point"] = cls.from_content(entries["return_point"])
         snapshot = cls(**entries)
         clock = [*snapshot.starts, snapshot.images]
         if clock != sorted(clock):
@@ -229,8 +268,9 @@ class Snapshot:
     def copy_to_cpu(self) -> Snapshot:
         """Return a copy that shares no memory with this one and takes no GPU's memory."""
         copies: dict[str, Any] = {"means": SavedMeans(copy_tensors_to_cpu(self.means.sums), dict(self.means.counts))}
+        # A return point is on the CPU already, and nothing changes it.
         for entry in fields(self):
-            if entry.name != "means":
+            if entry.name not in ("means", "return_point"):
                 copies[entry.name] = copy_tensors_to_cpu(getattr(self, entry.name))
         return replace(self, **copies)
 
@@ -362,6 +402,8 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "changes": is_list_of_changes,
     "forever": lambda value: type(value) is bool,
     "between_ticks": lambda value: type(value) is bool,
+    "return_point": lambda value: value is None or isinstance(value, dict),
+    "holds": lambda value: isinstance(value, str) and value in (STATE, WEIGHTS, AVERAGE),
 }
 """Check of each entry's value, by the entry's name."""
 

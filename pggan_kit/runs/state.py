@@ -26,6 +26,7 @@ from pggan_kit.runs.average import (
 )
 from pggan_kit.runs.average_snapshots import AverageSnapshot
 from pggan_kit.runs.network_building import N, build_discriminator, build_encoder, build_generator, place_network
+from pggan_kit.runs.optimizer_state import leave_out, load_optimizer
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_tensors_to_cpu
 from pggan_kit.runs.snapshot_loading import (
     load_pieces,
@@ -275,8 +276,11 @@ class TrainState:
                 raise make_frozen_error(net.kind, self.position)
 
     def save_optimizers(self) -> dict[str, dict[str, Any]]:
-        """Return the state of optimizers, as it is whatever the growth policy."""
-        return {name: split.save() for name, split in zip(self.optimizers, self._splits, strict=True)}
+        """Return the state of optimizers, as it is whatever the growth policy, without what they do not read."""
+        return {
+            name: leave_out(optimizer, split.save())
+            for (name, optimizer), split in zip(self.optimizers.items(), self._splits, strict=True)
+        }
 
     def _require_scalable(self) -> None:
         """Check that optimizers can leave out a step whose gradients overflowed in float16, without a wait for it."""
@@ -505,7 +509,7 @@ class TrainState:
             own_groups = [_settings_of_group(group) for group in optimizer.param_groups]
             try:
                 # A copy, because torch would go on working in the tensors that it is given.
-                optimizer.load_state_dict(copy_tensors_to_cpu(saved.optimizers[name]))
+                load_optimizer(optimizer, copy_tensors_to_cpu(saved.optimizers[name]))
             except ValueError as error:
                 if not other_optimizers:
                     raise RunError(f"the checkpoint's optimizer {name} does not fit: {error}") from error

@@ -86,7 +86,7 @@ def require_replaceable(path: Path) -> None:
         raise RunError(f"cannot write {path}: it is {NOT_REGULAR}; name a file")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Put a file in place so that a crash leaves the old one or the new one, never a part.
 
     Raises:

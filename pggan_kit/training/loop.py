@@ -3,7 +3,7 @@
 A run goes through its stages in order. A stage whose new layers fade in is in the phase `fade` first, then in `stable`.
 Each step trains both networks on one or more batches of reals; reals drawn so far are the one clock, `state.images`.
 Every `train.tick` images, a few times before the first of these ticks, and at the end of each phase, the loop writes
-statistics and a checkpoint.
+statistics; what else it does there, such as checkpoints, has intervals of its own (`pggan_kit/ticks.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pggan_kit.errors import (
     UnforeseenError,
     quote_path,
 )
+from pggan_kit.experiment import NOTHING
 from pggan_kit.growth.fade import NETS, PATHS, Fade
 from pggan_kit.growth.learning import list_forgotten
 from pggan_kit.plugin_host.failures import describe_failure, name_component
@@ -35,18 +36,19 @@ from pggan_kit.plugin_host.hooks import list_implementing_classes
 from pggan_kit.plugin_host.read_only import ReadOnlyDict
 from pggan_kit.runs.average_snapshots import list_due
 from pggan_kit.runs.run import Run
-from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.runs.snapshot import STATE, Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
+from pggan_kit.ticks import Tick
 from pggan_kit.training.compiler import Compiler
 from pggan_kit.training.contract_check import describe_breach, describe_wrong_report
-from pggan_kit.training.measures import Meter, compute_metrics, is_better, measure_diversity
+from pggan_kit.training.measures import Meter, compute_metrics, describe_shares, is_better, measure_diversity
 from pggan_kit.training.non_finite import NonFiniteError, watch_layers
 from pggan_kit.training.out_of_memory import explain_out_of_memory, is_out_of_memory
-from pggan_kit.training.recovery import Recovery, Stop, load_last_tick
+from pggan_kit.training.recovery import Recovery, Stop, choose_return_point
 from pggan_kit.training.step import UpdateContext, average_each
 
 TIMED_OUT = 1
@@ -148,24 +150,27 @@ class Loop:
         # A branch also continues from a checkpoint, but from that of another run.
         own_checkpoint = saved if self.run.resumed else None
         if own_checkpoint is not None:
-            self.recovery.snapshot = load_last_tick(self.run, own_checkpoint).copy_to_cpu()
+            self.recovery.snapshot = choose_return_point(self.run, own_checkpoint).copy_to_cpu()
         unfinished = self.begin_or_resume(saved, is_branch=own_checkpoint is None)
         if unfinished and (own_checkpoint is None or own_checkpoint.changes != self.run.changes):
             # A run can then be resumed from before its first tick, and a branch without its trunk. After a NaN, a run
             # whose settings changed goes back no further than to where they did, however often it was stopped since.
-            self.save_checkpoint()
+            self.write_checkpoint(self.take_checkpoint())
 
         while unfinished:
             unfinished = self.advance_run()
         self.compiler.leave_region()
 
-        result = {
+        result: dict[str, Any] = {
             "images": self.state.images,
             "steps": self.state.steps,
             "seconds": self.meter.seconds,
             "update_seconds": self.meter.update_seconds,
+            "shares": self.meter.compute_shares(self.hooks.observer_seconds),
             "checkpoint": str(self.last_checkpoint),
         }
+        if distributed.rank() == 0:
+            self.run.files.log_and_say(f"shares of the time: {describe_shares(result['shares'])}", None)
         self.hooks.call("after_run", run=self.run, result=result)
         return result
 
@@ -201,9 +206,7 @@ class Loop:
             stage_over = self.stage_is_over()
             phase_over = stage_over or self.fade_is_over()
             if phase_over or self.tick_is_due():
-                # Just before a fade ends, both paths are there: from such a checkpoint any alpha can be drawn.
-                keep_forever = stage_over or (phase_over and self.state.fading)
-                self.tick(stage_over, keep_forever)
+                self.tick(stage_over, phase_over)
                 stage_over = stage_over or self.state.ended
         except NonFiniteError as failure:
             decision = self.recovery.decide(failure)
@@ -301,7 +304,7 @@ class Loop:
             return
 
         self.recovery.require_finite_steps()
-        self.save_checkpoint(between_ticks=True)
+        self.write_checkpoint(self.take_checkpoint(between_ticks=True))
         # A process that exits before rank 0 has written gets rank 0 killed.
         distributed.barrier()
 
@@ -417,22 +420,25 @@ class Loop:
         passed_early_tick = any(last_tick < place <= images for place in self.early_ticks)
         return passed_early_tick or images // tick > last_tick // tick
 
-    def tick(self, stage_over: bool, keep_forever: bool) -> None:
-        """Write the statistics since the last tick, and a checkpoint.
+    def tick(self, stage_over: bool, phase_over: bool) -> None:
+        """Write the statistics since the last tick, and do what else is due.
 
         Args:
             stage_over: Whether the stage ends here.
-            keep_forever: Whether the checkpoint is never deleted.
+            phase_over: Whether the phase ends here.
         """
         state = self.state
         # Nothing that follows a NaN may be written.
         self.recovery.require_finite_steps()
+        is_early = state.images < self.experiment.tick
+        tick = Tick(state.images, state.last_tick, self.schedule.total, state.stage, phase_over, is_early)
 
         stats = state.means.read()
         stats |= self.describe_progress()
-        stats |= self.evaluate_if_due(keep_forever)
-        stats |= self.meter.end_tick(self.run)
-        stats |= self.hooks.measure_tick(stats, run=self.run, stage=state.stage, state=state)
+        stats |= self.check_diversity_if_due(tick)
+        stats |= self.evaluate_if_due(tick)
+        stats |= self.meter.end_tick(self.run, self.hooks.observer_seconds)
+        stats |= self.hooks.measure_tick(stats, run=self.run, stage=state.stage, state=state, tick=tick)
         # Hooks may decide by these numbers, and all processes must decide alike.
         shared = [stats]
         distributed.share_from_rank_0(shared)
@@ -444,10 +450,16 @@ class Loop:
             self.run.files.keep_start()
             row = {"images": state.images, "steps": state.steps, "phase": state.phase, **stats}
             self.run.files.append_stats(row)
-        self.call_hook("after_tick", stats=ReadOnlyDict(stats))
+        self.call_hook("after_tick", stats=ReadOnlyDict(stats), tick=tick)
         self.ask_whether_to_end(ReadOnlyDict(stats))
         is_best = self.note_best(stats)
-        self.save_checkpoint(stage_over or state.ended, keep_forever or state.ended, is_best=is_best)
+
+        # Just before a fade ends, both paths are there: from such a checkpoint any alpha can be drawn.
+        stage_over = stage_over or state.ended
+        keep_forever = stage_over or (phase_over and state.fading)
+        snapshot = self.take_checkpoint(stage_over)
+        if is_best or state.ended or tick.is_due(self.experiment.checkpoint_every):
+            self.write_checkpoint(snapshot, keep_forever, is_best)
 
     def ask_whether_to_end(self, stats: Mapping[str, float]) -> None:
         """Ask whether the run is done before its budget is spent; all processes follow the first one's answer."""
@@ -499,19 +511,21 @@ class Loop:
         if self.experiment.non_finite != "stop":
             stats["Progress/dropped_steps"] = state.dropped
             stats["Progress/rewinds"] = state.rewinds
-        if self.experiment.collapse_below > 0 and distributed.rank() == 0:
-            stats |= self.check_diversity()
         return stats
 
-    def check_diversity(self) -> dict[str, float]:
+    def check_diversity_if_due(self, tick: Tick) -> dict[str, float]:
         """Return how diverse the generator's images are; warn once a stage where they have all but collapsed."""
         state = self.state
-        diversity = measure_diversity(self.run, self.sampler)
+        experiment = self.experiment
+        if experiment.collapse_below == 0 or distributed.rank() != 0 or not tick.is_due(experiment.diversity_every):
+            return {}
+        with self.meter.time_part("diversity"):
+            diversity = measure_diversity(self.run, self.sampler)
         if diversity is None:
             return {}
 
         # A collapse lasts: one warning in each stage is enough.
-        limit = self.experiment.collapse_below
+        limit = experiment.collapse_below
         if diversity < limit and state.warned_stage != state.stage.index:
             state.warned_stage = state.stage.index
             self.run.files.warn(
@@ -520,15 +534,13 @@ class Loop:
             )
         return {"Progress/diversity": diversity}
 
-    def evaluate_if_due(self, keep_forever: bool) -> dict[str, float]:
+    def evaluate_if_due(self, tick: Tick) -> dict[str, float]:
         """Return the `Metrics/*` of a tick, on rank 0; nothing where none are due."""
         evaluator = self.run.evaluator
-        if evaluator is None or distributed.rank() != 0:
+        if evaluator is None or distributed.rank() != 0 or not tick.is_due(self.experiment.evaluation.every):
             return {}
-        state = self.state
-        if keep_forever or evaluator.due(state.images, state.last_tick, self.experiment.tick):
+        with self.meter.time_part("metrics"):
             return compute_metrics(self.run, evaluator)
-        return {}
 
     def keep_averages_if_due(self, before: int) -> None:
         """Keep power functions among the averages on disk where the clock has passed one of their places.
@@ -548,22 +560,18 @@ class Loop:
             except RunError as error:  # the input was right: a run that was going on failed
                 raise TrainingError(str(error)) from error
 
-    def save_checkpoint(
-        self,
-        stage_over: bool = False,
-        keep_forever: bool = False,
-        between_ticks: bool = False,
-        is_best: bool = False,
-    ) -> None:
-        """Keep the state in memory, to return to it after a failure, and on rank 0 also on disk.
+    def take_checkpoint(self, stage_over: bool = False, between_ticks: bool = False) -> Snapshot:
+        """Return the content of a checkpoint, and keep that of a tick in memory, to return to it after a failure.
 
         Args:
             stage_over: Whether the stage ends here.
-            keep_forever: Whether the checkpoint is never deleted.
             between_ticks: Whether the run ends here, at a place where a run that is not stopped has no checkpoint.
-            is_best: Whether the checkpoint is also kept as the best so far.
         """
         # Every process takes part in gathering the state; rank 0 alone writes it.
+        with self.meter.time_part("checkpoints"):
+            return self._gather_checkpoint(stage_over, between_ticks)
+
+    def _gather_checkpoint(self, stage_over: bool, between_ticks: bool) -> Snapshot:
         components = self.hooks.collect("save_state", run=self.run)
         component_classes = list_implementing_classes(self.hooks, "save_state")
         state = self.state
@@ -581,6 +589,7 @@ class Loop:
             alpha=alpha,
             changes=self.run.changes,
             between_ticks=between_ticks,
+            return_point=self.recovery.find_return_point(between_ticks),
         )
 
         # The first checkpoint is written before the first step: nothing is trained that cannot be loaded.
@@ -589,8 +598,26 @@ class Loop:
         # A run that is stopped must later go back to where one that is not stopped goes back to.
         if not between_ticks:
             self.recovery.snapshot = snapshot
-        if distributed.rank() == 0:
+        return snapshot
+
+    def write_checkpoint(self, snapshot: Snapshot, keep_forever: bool = False, is_best: bool = False) -> None:
+        """Write a checkpoint to the disk, on rank 0.
+
+        Args:
+            snapshot: Its content.
+            keep_forever: Whether what `train.keep_stages` names of it is never deleted.
+            is_best: Whether the checkpoint is also kept as the best so far.
+        """
+        if distributed.rank() != 0:
+            return
+        with self.meter.time_part("checkpoints"):
             self.run.files.keep_start()
+            kept = self.experiment.keep_stages
+            # The last checkpoint of a run stays whole: nothing follows that a resumed run could begin from.
+            if keep_forever and kept != STATE and not self.state.is_over:
+                keep_forever = False
+                if kept != NOTHING:
+                    self.run.checkpoints.save_part(snapshot.reduce(kept))
             self.last_checkpoint = self.run.checkpoints.save(snapshot, keep_forever, is_best)
 
     # After a loss or gradient became NaN or infinite.
@@ -618,7 +645,7 @@ class Loop:
         self.return_to_checkpoint(self.state.rewinds)
         while self.state.images < stop.images:
             self.advance_run()
-        self.save_checkpoint(between_ticks=True)
+        self.write_checkpoint(self.take_checkpoint(between_ticks=True))
 
         # Repeat the step that failed, eagerly: compiled code knows no layers.
         self.compiler.disable()

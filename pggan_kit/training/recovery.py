@@ -1,18 +1,18 @@
 """Decide what the loop does when a loss or gradient is NaN or infinite (`train.non_finite`).
 
 It may stop before the step, drop the step, or go back and draw other latents. All three need one thing: the content of
-the last checkpoint, kept in memory. To go back is to resume from it within the process; a tick that is trained again is
-the same bit for bit.
+the last tick, kept in memory, whether it was written to the disk or not. To go back is to resume from it within the
+process; a tick that is trained again is the same bit for bit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import RunError, TrainingError
+from pggan_kit.errors import TrainingError
 from pggan_kit.runs.checkpoint_identity import list_changes
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
@@ -45,8 +45,8 @@ class Stop:
     reason: str
 
 
-def load_last_tick(run: Run, resumed_from: Snapshot) -> Snapshot:
-    """Return the checkpoint that a resumed run goes back to: that of its last tick, as if it had not been stopped.
+def choose_return_point(run: Run, resumed_from: Snapshot) -> Snapshot:
+    """Return the content that a resumed run goes back to: that of its last tick, as if it had not been stopped.
 
     Where settings have changed since that tick, it is the one that the run was resumed from: the other holds what they
     were, such as the rates, and steps that were recorded as taken under them.
@@ -55,21 +55,13 @@ def load_last_tick(run: Run, resumed_from: Snapshot) -> Snapshot:
         run: The run.
         resumed_from: The checkpoint that it was resumed from, which may lie between two ticks.
     """
-    if not resumed_from.between_ticks:
+    tick = resumed_from.return_point
+    resumed_from = replace(resumed_from, return_point=None)
+    if tick is None:
         return resumed_from
-
-    for entry in reversed(run.checkpoints.read_entries()):
-        try:
-            snapshot = run.checkpoints.load(entry)
-        except RunError as error:
-            run.files.warn(f"{error}. If a loss becomes NaN or infinite, the run goes back to the one before")
-            continue
-        if snapshot.between_ticks:
-            continue
-        if snapshot.identity and list_changes(snapshot.identity["settings"], run.identity["settings"]):
-            return resumed_from
-        return snapshot
-    return resumed_from
+    if tick.identity and list_changes(tick.identity["settings"], run.identity["settings"]):
+        return resumed_from
+    return tick
 
 
 class Recovery:
@@ -93,6 +85,19 @@ class Recovery:
         self._buffers_before: list[Tensor] = []
         self._checked_until = -1
         self._stopping = False
+
+    def find_return_point(self, between_ticks: bool) -> Snapshot | None:
+        """Return what a checkpoint holds besides its own state, for a run that is resumed from it to go back to.
+
+        Only a return that draws other latents depends on where it goes back to. Otherwise the checkpoint itself will
+        do: the steps before it are taken as they were, and were all finite.
+
+        Args:
+            between_ticks: Whether the checkpoint lies between two ticks.
+        """
+        if between_ticks and self._policy == "rewind":
+            return self.snapshot
+        return None
 
     def copy_buffers_if_droppable(self) -> None:
         """Copy what a step changes before it can be checked, where the step may be dropped."""

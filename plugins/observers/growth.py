@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from pggan_kit import Run, Stage, TrainState, check_at_least, check_between, hookimpl, write_atomically
+from pggan_kit import (
+    ConfigError,
+    Interval,
+    Run,
+    Stage,
+    Tick,
+    TrainState,
+    check_at_least,
+    check_between,
+    check_interval,
+    hookimpl,
+    resolve_interval,
+    write_atomically,
+)
 from pggan_kit.pictures import (
     Caption,
     Frame,
@@ -20,12 +33,18 @@ from pggan_kit.pictures import (
     to_uint8,
 )
 from pggan_plugins.observers.phase import name_phase
-from pggan_plugins.observers.sample_grid import choose_latents
+from pggan_plugins.observers.sample_grid import choose_latents, require_interval
+
+CELL_SIDE = 128
+"""Side of an image in a film, at most, about."""
+
+MOST_FRAMES = 1_000
+"""Maximum number of frames that `every` may ask for: the file is written again for each of them."""
 
 
 class Growth:
-    """The file `growth.gif` in the run's directory, rewritten at each tick: the averaged generator's images of the same
-    latents, one frame a tick, captioned with the stage's size, the phase, alpha and the clock.
+    """The file `growth.gif` in the run's directory, which grows with the run: the averaged generator's images of the
+    same latents, a frame from time to time, captioned with the stage's size, the phase, alpha and the clock.
 
     All frames have the size that the last stage needs; smaller images are enlarged, each pixel to a square, and images
     too large for their cell are reduced by averaging. Colour frames have 240 colours of their own.
@@ -34,34 +53,47 @@ class Growth:
         count: The number of latents.
         frame_ms: The duration of each frame, in milliseconds.
         hold_ms: The duration of the last frame, in milliseconds.
-        frames: The maximum number of frames; beyond it, those that are closest together on the clock are dropped.
         fresh: Whether each frame shows new latents instead of the same ones.
+        every: Images between two frames, at ticks; may be per stage. `'phase'` for the ends of fades and stages alone,
+            which have one in any case, as have the ticks before the first whole one. None for every hundredth of the
+            run, so that there are little more than a hundred.
 
     Raises:
         ValueError: `count` below 1, `frame_ms` or `hold_ms` below 20 (browsers slow such animations down) or above
-            60000, `frames` below 2.
+            60000, or `every` is no interval or makes more than 1,000 frames.
     """
 
     critical = False
 
     def __init__(
-        self, count: int = 16, frame_ms: int = 200, hold_ms: int = 2000, frames: int = 200, fresh: bool = False
+        self,
+        count: int = 16,
+        frame_ms: int = 200,
+        hold_ms: int = 2000,
+        fresh: bool = False,
+        every: Interval = None,
     ) -> None:
         check_at_least("count", count, 1)
-        check_at_least("frames", frames, 2)
+        check_interval("every", every)
         check_between("frame_ms", frame_ms, 20, 60_000)
         check_between("hold_ms", hold_ms, 20, 60_000)
         self.count = count
         self.frame_ms = frame_ms
         self.hold_ms = hold_ms
-        self.max_frames = frames
         self.fresh = fresh
+        self.every = every
         self._frames: list[Frame] = []
         self._unwritten: list[Frame] = []
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Read the frames of a resumed run, except those drawn after its checkpoint: they will be drawn again."""
+        """Read the frames of a resumed run, except those drawn after its checkpoint: they will be drawn again.
+
+        Raises:
+            ConfigError: `every` makes too many frames, or has no value for the first stage.
+        """
+        require_interval(run, "observers.Growth.every", self.every)
+        self._require_few_frames(run)
         self._frames = []
         self._unwritten = []
         file = run.directory / "growth.gif"
@@ -69,9 +101,27 @@ class Growth:
             frames = disassemble_gif(file.read_bytes())
             self._frames = [frame for frame in frames if frame.images <= run.state.images]
 
+    def _require_few_frames(self, run: Run) -> None:
+        """Check that the film of the schedule is no longer than a file can be that is written again for each frame."""
+        frames = 0
+        starts = run.schedule.planned_starts()
+        for stage, start in zip(run.schedule.stages, starts, strict=True):
+            interval = resolve_interval(self.every, stage, run.schedule.total)
+            if interval is not None:
+                # Nothing is drawn between two ticks.
+                images = run.schedule.end(starts[: stage.index + 1]) - start
+                frames += images // max(interval, run.experiment.tick)
+        if frames > MOST_FRAMES:
+            raise ConfigError(
+                f"observers.Growth.every makes a film of {frames} frames, and the most are {MOST_FRAMES}: raise it, or "
+                "bind it to None"
+            )
+
     @hookimpl
-    def after_tick(self, run: Run, stage: Stage, state: TrainState) -> None:
-        """Add a frame, and replace the file."""
+    def after_tick(self, run: Run, stage: Stage, state: TrainState, tick: Tick) -> None:
+        """Add a frame where one is due, and replace the file."""
+        if not (tick.is_early or tick.is_due(self.every)):
+            return
         latents = choose_latents(run, self.count, self.fresh)
         pixels = to_uint8(run.generate(latents, run.fixed_labels(self.count)))
         columns = math.ceil(math.sqrt(self.count))
@@ -80,10 +130,24 @@ class Growth:
 
         frame = encode_frame(picture, state.images)
         self._unwritten.append(frame)
-        self._frames = thin_frames([*self._frames, frame], self.max_frames)
+        self._frames.append(frame)
         durations = [self.frame_ms] * (len(self._frames) - 1) + [self.hold_ms]
         write_atomically(run.directory / "growth.gif", assemble_gif(self._frames, durations))
         self._unwritten = []
+
+    def estimate_bytes(self, ticks: Sequence[Tick]) -> tuple[int, int]:
+        """Return the bytes that the file takes all times that it is written, and those of the last time.
+
+        About one for each pixel of an image at its own size, or at that of its cell.
+        """
+        written = 0
+        size = 0
+        for tick in ticks:
+            if tick.is_early or tick.is_due(self.every):
+                stage = tick.stage
+                size += self.count * min(stage.height, CELL_SIDE) * min(stage.width, CELL_SIDE)
+                written += size
+        return written, size
 
     @hookimpl
     def save_state(self) -> dict[str, Any]:
@@ -101,12 +165,3 @@ class Growth:
         self._unwritten = [Frame(images, data.numpy().tobytes()) for images, data in saved["unwritten"]]
         known = {frame.images for frame in self._frames}
         self._frames += [frame for frame in self._unwritten if frame.images not in known]
-
-
-def thin_frames(frames: list[Frame], most: int) -> list[Frame]:
-    """Return at most `most` frames, spread over the clock roughly evenly; the first and the last stay."""
-    frames = list(frames)
-    while len(frames) > most:
-        _, closest = min((frames[i + 1].images - frames[i - 1].images, i) for i in range(1, len(frames) - 1))
-        del frames[closest]
-    return frames

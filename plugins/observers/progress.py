@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pggan_kit import Run, Schedule, TrainState, hookimpl
+from pggan_kit import Interval, Run, Schedule, TrainState, hookimpl, resolve_interval
 from pggan_plugins.observers.growth import Growth
 from pggan_plugins.observers.phase import name_phase
 from pggan_plugins.observers.samples import Samples, locate_samples
@@ -228,20 +228,33 @@ def describe_plan(run: Run) -> list[str]:
     lines = [f"{plan}. Ctrl-C saves and stops; go on with: {command}"]
 
     observers = run.experiment.observers
-    if any(isinstance(observer, Samples) for observer in observers):
-        wait = find_next_tick(run) - run.state.images
-        lines.append(f"look now: {locate_samples(run)}  the next grid of samples is there after {wait:,} images")
+    for observer in observers:
+        if isinstance(observer, Samples):
+            wait = find_next_grid(run, observer.every) - run.state.images
+            lines.append(f"look now: {locate_samples(run)}  the next grid of samples is there after {wait:,} images")
+            break
     if any(isinstance(observer, Growth) for observer in observers):
-        lines.append(f"the film: {run.directory / 'growth.gif'}  one more frame at each tick")
+        lines.append(f"the film: {run.directory / 'growth.gif'}  it grows with the run")
     return lines
 
 
-def find_next_tick(run: Run) -> int:
-    """Return the image count of the next tick, if no phase ends before it."""
-    images = run.state.images
+def find_next_grid(run: Run, every: Interval) -> int:
+    """Return the image count of the next tick with a grid, if no phase ends before it.
+
+    Args:
+        run: The run.
+        every: Interval between two grids.
+    """
+    state = run.state
     tick = run.experiment.tick
-    places = [*run.schedule.list_early_ticks(tick), images - images % tick + tick]
-    return min(place for place in places if place > images)
+    early = [place for place in run.schedule.list_early_ticks(tick) if place > state.images]
+    if early:
+        return early[0]
+    interval = resolve_interval(every, state.stage, run.schedule.total)
+    if interval is None:
+        return run.schedule.at(state.images, state.starts).phase_end
+    place = (state.images // interval + 1) * interval
+    return -(-place // tick) * tick
 
 
 def describe_position(run: Run) -> str:

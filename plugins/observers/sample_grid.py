@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from PIL import Image
 from torch import Tensor
 
-from pggan_kit import Run, torch_generator
+from pggan_kit import ConfigError, Interval, Run, SettingError, Tick, check_interval, torch_generator
 from pggan_kit.pictures import arrange_grid, crop_grid, image_grid, to_uint8
+
+
+def require_interval(run: Run, name: str, interval: Interval) -> None:
+    """Check that an observer's interval has a value for each stage of a run.
+
+    Raises:
+        ConfigError: A dict has none for the first.
+    """
+    try:
+        check_interval(name, interval, [(stage.height, stage.width) for stage in run.schedule.stages])
+    except SettingError as error:
+        raise ConfigError(str(error)) from error
+
+
+def estimate_grids(ticks: Sequence[Tick], every: Interval, count: int) -> int:
+    """Return the bytes of the grids of ticks, about: one for each value of an image at its own size.
+
+    Args:
+        ticks: The ticks.
+        every: Interval between two grids.
+        count: Number of images in a grid that is not cropped.
+    """
+    total = 0
+    for tick in ticks:
+        if tick.is_early or tick.is_due(every):
+            stage = tick.stage
+            shown = sum(len(row) for row in crop_grid(arrange_grid(count, 0), stage.height, stage.width))
+            total += shown * stage.height * stage.width * stage.image_channels
+    return total
 
 
 def choose_latents(run: Run, count: int, fresh: bool) -> Tensor:

@@ -11,11 +11,14 @@ import numpy as np
 from torch import Tensor
 
 from pggan_kit import (
+    Interval,
     JsonLines,
     Run,
     Stage,
+    Tick,
     TrainState,
     check_at_least,
+    check_interval,
     hookimpl,
     images_from_uint8,
     images_to_uint8,
@@ -29,6 +32,7 @@ from pggan_plugins.metrics.coherence import (
     make_labels,
     reduce_images,
 )
+from pggan_plugins.observers.sample_grid import require_interval
 
 FOLDER = "coherence"
 
@@ -38,8 +42,8 @@ class Coherence:
     them: the curve between the values of `metrics.Coherence`, which explains the unit.
 
     `coherence/7x7.npz` in the run's directory has the `images` at the end of the stage, uint8 (N, h, w, C), with
-    their `latents` (N, Z) and, of a conditional generator, `labels` (N,). `coherence.jsonl` has a row for each tick of
-    later stages, and one right after each growth, which is written at the next tick: `at` is the clock of its images,
+    their `latents` (N, Z) and, of a conditional generator, `labels` (N,). `coherence.jsonl` has rows from later stages,
+    and one right after each growth, which is written at the next tick: `at` is the clock of its images,
     `stage` and `size` say what was trained, and `Coherence/7x7` is the value against the end of that stage;
     `Coherence_features/7x7` the same in features.
 
@@ -48,23 +52,31 @@ class Coherence:
         count: Number of latents.
         seed: Seed of the latents, which are those of `metrics.Coherence` with the same `count` and `seed`.
         largest: Largest height at which images are kept and compared; see `metrics.Coherence`.
+        every: Images between two rows; see `observers.Samples`.
 
     Raises:
-        SettingError: `count` below 2 or `largest` below 1.
+        SettingError: `count` below 2, `largest` below 1, or `every` is no interval.
     """
 
     critical = False
 
     def __init__(
-        self, features: FeatureExtractor | None = None, count: int = 256, seed: int = 0, largest: int = 64
+        self,
+        features: FeatureExtractor | None = None,
+        count: int = 256,
+        seed: int = 0,
+        largest: int = 64,
+        every: Interval = None,
     ) -> None:
         check_at_least("count", count, 2)
         check_at_least("largest", largest, 1)
+        check_interval("every", every)
         self.features = features
         self.count = count
         check_at_least("seed", seed, 0)
         self.seed = seed
         self.largest = largest
+        self.every = every
         self._reset()
 
     def _reset(self) -> None:
@@ -74,7 +86,12 @@ class Coherence:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Reset the state that an earlier run left; drop what a resumed run has written after its checkpoint."""
+        """Reset the state that an earlier run left; drop what a resumed run has written after its checkpoint.
+
+        Raises:
+            ConfigError: `every` has no value for the first stage.
+        """
+        require_interval(run, "observers.Coherence.every", self.every)
         self._reset()
         labels = run.fixed_labels(self.count)
         classes = 0 if labels is None else int(labels.max()) + 1
@@ -94,9 +111,10 @@ class Coherence:
             self._measure(run, stage, state)
 
     @hookimpl
-    def after_tick(self, run: Run, stage: Stage, state: TrainState) -> None:
-        """Measure, and write the rows; those that cannot be written are left for the next tick."""
-        self._measure(run, stage, state)
+    def after_tick(self, run: Run, stage: Stage, state: TrainState, tick: Tick) -> None:
+        """Measure where it is due, and write the rows; those that cannot be written are left for the next tick."""
+        if tick.is_due(self.every):
+            self._measure(run, stage, state)
         while self._unwritten:
             self._rows.append({"images": state.images, **self._unwritten[0]})
             del self._unwritten[0]

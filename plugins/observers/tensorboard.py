@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pggan_kit import JsonLines, Run, TrainState, check_at_least, hookimpl
-from pggan_plugins.observers.sample_grid import draw_grid
+from pggan_kit import Interval, JsonLines, Run, Tick, TrainState, check_at_least, check_interval, hookimpl
+from pggan_plugins.observers.sample_grid import draw_grid, estimate_grids, require_interval
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,6 +37,9 @@ LAYOUT = {
 LONGEST_VALUE = 200
 """Maximum characters of a setting among the hyperparameters."""
 
+EVENT_BYTES = 2_000
+"""Bytes of a tick's numbers, about."""
+
 PREFIX = "Transition/"
 """Prefix of the tags in `transitions.jsonl`."""
 
@@ -45,26 +48,29 @@ class TensorBoard:
     """TensorBoard events in the run's directory. The x-axis is the clock, in images.
 
     They hold every number of each tick under its tag, and those of `transitions.jsonl` where
-    `observers.TransitionShock` writes it; a grid of samples, and one of real images for each stage; charts of related
-    numbers; the operative config as text; and the bindings of the config as hyperparameters, by whose metrics (without
-    any, losses) runs are compared.
+    `observers.TransitionShock` writes it; charts of related numbers; the operative config as text; and the bindings of
+    the config as hyperparameters, by whose metrics (without any, losses) runs are compared. Pictures are in the folder
+    of `observers.Samples`; with a `count`, the events have them too.
 
     Args:
-        count: The number of images in the grids `Samples` and `Reals`, arranged as by `observers.Samples`; 0 draws
-            none.
+        count: The number of images in the grids `Samples` and, once for each stage, `Reals`, arranged as by
+            `observers.Samples`; 0 draws none.
+        every: Images between two grids; see `observers.Samples`.
 
     Raises:
-        ValueError: `count` below 0.
+        ValueError: `count` below 0, or `every` is no interval.
     """
 
     critical = False
 
-    def __init__(self, count: int = 64) -> None:
+    def __init__(self, count: int = 0, every: Interval = None) -> None:
         check_at_least("count", count, 0)
+        check_interval("every", every)
         # Slow to import: only runs with this observer wait for it, and before they start.
         from torch.utils.tensorboard import SummaryWriter
 
         self.count = count
+        self.every = every
         self._new_writer = SummaryWriter
         self._writer: SummaryWriter | None = None
         self._last_tick = 0
@@ -72,7 +78,12 @@ class TensorBoard:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Log the operative config and the charts, once per run."""
+        """Log the operative config and the charts, once per run.
+
+        Raises:
+            ConfigError: `every` has no value for the first stage.
+        """
+        require_interval(run, "observers.TensorBoard.every", self.every)
         self._transitions = JsonLines(run.directory / "transitions.jsonl")
         self._writer = None
         self._unlogged = []
@@ -106,17 +117,17 @@ class TensorBoard:
                 _add_image(writer, "Reals", reals, run.state.images + 1)
 
     @hookimpl
-    def after_tick(self, run: Run, state: TrainState, stats: Mapping[str, float]) -> None:
-        """Log all numbers and the grid; and the numbers of earlier ticks at which nothing could be written."""
+    def after_tick(self, run: Run, state: TrainState, stats: Mapping[str, float], tick: Tick) -> None:
+        """Log all numbers, and a grid where one is due; and the numbers of ticks at which nothing could be written."""
         self._unlogged.append((state.images, {tag: float(value) for tag, value in stats.items()}))
         # Rows of this tick may be written before or after this hook: they are left for the next tick.
-        self._log(run, until=state.images - 1)
+        self._log(run, until=state.images - 1, with_grid=tick.is_early or tick.is_due(self.every))
         self._last_tick = state.images
 
     @hookimpl
     def after_run(self, run: Run) -> None:
         """Log the rest, and close the event file."""
-        self._log(run, until=math.inf, with_grid=False)
+        self._log(run, until=math.inf)
         self._close()
 
     @hookimpl
@@ -136,7 +147,14 @@ class TensorBoard:
             self._last_tick = saved["last_tick"]
             self._unlogged = list(saved["unlogged"])
 
-    def _log(self, run: Run, until: float, with_grid: bool = True) -> None:
+    def estimate_bytes(self, ticks: Sequence[Tick]) -> tuple[int, int]:
+        """Return the bytes of the events of ticks, all of which are kept."""
+        size = len(ticks) * EVENT_BYTES
+        if self.count:
+            size += estimate_grids(ticks, self.every, self.count)
+        return size, size
+
+    def _log(self, run: Run, until: float, with_grid: bool = False) -> None:
         """Log all that is not in the event files yet.
 
         Args:

@@ -19,6 +19,7 @@ from pggan_kit import (
     constant_at,
     follow_clock,
     is_moving,
+    save_without,
     value_at,
 )
 
@@ -46,7 +47,8 @@ class Adam:
 
     Args:
         lr: The learning rate, above 0; may be per stage or a curve, whose values may also be 0.
-        beta1, beta2: The decay of the moments, in [0, 1); may be per stage or curves.
+        beta1, beta2: The decay of the moments, in [0, 1); may be per stage or curves. With beta1 = 0 checkpoints are
+            smaller by a tensor for each weight, as no step reads the first moment.
         eps: The number added to the root of the second moment, above 0.
         lazy_interval: k, the `every` of a lazy penalty, at least 1; None leaves lr and betas as they are.
 
@@ -88,6 +90,9 @@ class Adam:
         optimizer = self.make_optimizer(params, rate, betas)
         if any(is_moving(setting) for setting in (self.lr, self.beta1, self.beta2)):
             follow_clock(optimizer, self.settings_at)
+        # Then the first moment is the last gradient, which no step reads.
+        if self.beta1 == 0:
+            save_without(optimizer, "exp_avg")
         return optimizer
 
     def make_optimizer(

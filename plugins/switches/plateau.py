@@ -25,8 +25,8 @@ from pggan_kit import (
     suggest,
 )
 
-LATE = "Metrics/"
-"""Prefix of tags that may be missing at a tick."""
+LATE = ("Metrics/", "Progress/diversity")
+"""Beginnings of tags that may be missing at a tick, since they have an interval of their own."""
 
 
 class Plateau:
@@ -39,7 +39,7 @@ class Plateau:
 
     Args:
         watch: The tag, as `stats.jsonl` and TensorBoard show it: `Loss/generator/hinge`, `Metrics/...`.
-        window: The length of the window in images, at least two ticks.
+        window: The length of the window in images, at least two ticks; of a metric, two of `evaluation.every`.
         tolerance: The largest change along the window, in the number's own unit, at least 0.
         least: The number of images of a stage, fade included, before which it does not end; may be per stage.
         most: The number of images of a stage at which it ends in any case; may be per stage. None: its budget in the

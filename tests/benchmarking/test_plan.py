@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ Cli = Callable[..., Result]
 
 @pytest.fixture
 def costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each measured stage cost 0.1 s an image in its fade, 0.02 s after it, and 3 s a tick.
+    """Let each measured stage cost 0.1 s an image in its fade, 0.02 s after it, and 3 s a tick: 1 s for a copy of the
+    state, 1.75 s for a checkpoint of 8 MiB, of which 2 MiB are kept, and 0.25 s for the diversity of images.
 
     Measuring it takes a second for each GFLOP of a batch.
     """
-    cost = planning.Cost(0.1, 0.02, 3.0, 1.0)
+    monkeypatch.setattr(planning, "LARGE_SHARE", 1.0)
+    cost = planning.Cost(0.1, 0.02, 1.0, 1.75, 0.25, 8.0, 2.0, 1.0)
     monkeypatch.setattr(
         planning, "_measure_stage", lambda prepared, rig, budget, work: budget.spend(work, work) or cost
     )
@@ -43,12 +46,45 @@ def test_a_stage_takes_what_its_images_and_ticks_take(tiny: Callable[..., str], 
     config = tiny("schedule.fade_images = 40", "schedule.stable_images = 100", "train.tick = 20")
     rows = plan_rows(config, stub)
     first, second, last = (row["hours"] * 3600 for row in rows)
-    assert first == pytest.approx(100 * 0.02 + (100 / 20 + 1) * 3)
-    assert second == last == pytest.approx(40 * 0.1 + 100 * 0.02 + (140 / 20 + 2) * 3)
+    assert first == pytest.approx(100 * 0.02 + 100 / 20 * 3)
+    assert second == last == pytest.approx(40 * 0.1 + 100 * 0.02 + 140 / 20 * 3)
     assert [row["measured"] for row in rows] == [True] * 3
     for row in rows:
-        rates = [row["fade_images_per_second"], row["images_per_second"], row["tick_seconds"]]
-        assert rates == pytest.approx([10, 50, 3])
+        rates = [row["fade_images_per_second"], row["images_per_second"]]
+        assert rates == pytest.approx([10, 50])
+
+
+def test_what_is_due_less_often_takes_and_writes_less(
+    tiny: Callable[..., str], cli: Cli, stub: str, costs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["schedule.fade_images = 40", "schedule.stable_images = 100", "train.tick = 20", "train.keep = 3"]
+    lines += ["train.checkpoint_every = {4: 50, 8: 'phase'}", "train.diversity_every = 1_000"]
+    lines += ["train.keep_stages = 'average'"]
+    monkeypatch.setattr(planning, "LARGE_SHARE", 0.05)
+    with pytest.warns(
+        UserWarning, match=r"checkpoints and the check of diversity take .* % of the time: raise train\."
+    ):
+        rows = plan_rows(tiny(*lines), stub)
+    # At 4x4 ticks at 20, ..., 100; at 8x8 at 120, 140 (its fade ends), ..., 240.
+    assert [row["checkpoints"] for row in rows] == [2, 2, 2]
+    outside = [5 * 1 + 2 * 1.75 + 1 * 0.25, 7 * 1 + 2 * 1.75 + 2 * 0.25]
+    for row, seconds, updates in zip(rows, outside, (2.0, 6.0), strict=False):
+        assert row["hours"] * 3600 == pytest.approx(updates + seconds)
+        assert row["outside_share"] == pytest.approx(seconds / (updates + seconds))
+    assert [row["written_mib"] for row in rows] == [2 * 8 + 2, 2 * 8 + 2 * 2, 2 * 8 + 2]
+    # The end of the run stays whole, and so do the last three before it.
+    assert [row["kept_mib"] for row in rows] == [2, 2 * 2, 2 + 4 * 8]
+
+    shown = " ".join(cli("plan", tiny(*lines), "--plugin", stub).stdout.split())
+    assert "the run's folder: 56 MiB written, 40 MiB kept; 6 checkpoints of up to 8 MiB" in shown
+    monkeypatch.setattr(planning, "LARGE_SHARE", 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        grids = plan_rows(tiny(*lines, "train.observers = [@observers.Samples(), @observers.Growth()]"), stub)
+    # Five grids of 64 gray images at 4x4, and five frames of 16, the file being written again for each.
+    files = (5 * 64 + (1 + 2 + 3 + 4 + 5) * 16) * 16 / 2**20
+    assert grids[0]["written_mib"] - rows[0]["written_mib"] == pytest.approx(files)
+    assert grids[0]["kept_mib"] - rows[0]["kept_mib"] == pytest.approx((5 * 64 + 5 * 16) * 16 / 2**20)
 
 
 def test_stages_that_take_too_long_are_extrapolated_by_operations(
@@ -104,7 +140,7 @@ def test_the_fade_is_measured_apart(tiny: Callable[..., str], stub: str, monkeyp
         rows = plan_rows(tiny(f"train.switch = @switches.{switch}()"), stub)
         assert [row["images_per_second"] for row in rows] == [8.0] * 3
         assert [row["fade_images_per_second"] for row in rows[1:]] == [fading] * 2
-        assert all(row["tick_seconds"] > 0 for row in rows)
+        assert all(row["outside_share"] > 0 and row["checkpoint_mib"] > 0 for row in rows)
 
 
 def test_a_micro_batch_is_recommended(

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
@@ -58,14 +57,6 @@ def test_labels_are_those_of_the_reals_and_leave_random_numbers_alone(tmp_path: 
     order = np.random.Generator(np.random.PCG64(derive_seed("evaluation"))).permutation(9)
     assert labels.tolist() == order[:5].tolist()
     assert len(list((tmp_path / "descriptions").iterdir())) == 1
-
-
-@pytest.mark.parametrize("every", [1, 3])
-def test_an_evaluation_is_due_at_each_multiple_of_every_ticks(tmp_path: Path, every: int) -> None:
-    evaluator = make_evaluator(tmp_path, every=every)
-    ticks = range(10, 130, 10)
-    due = [images for images in ticks if evaluator.due(images, images - 10, 10)]
-    assert due == list(range(10 * every, 130, 10 * every))
 
 
 def test_fakes_are_drawn_in_batches_from_one_sequence_of_latents() -> None:

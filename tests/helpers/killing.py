@@ -29,6 +29,18 @@ class StopAt:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+class KillAt:
+    """A plugin that kills the process after the step that brings the clock to a place."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        if state.images == self.images:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def rows(run: Path) -> list[dict[str, Any]]:
     """`stats.jsonl`, without time and memory, and so without checksums."""
     found = RunDirectory(run).stats()

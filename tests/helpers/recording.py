@@ -96,7 +96,8 @@ class Recorder:
         self.note_stage("after_step", run, stage, state)
 
     @hookimpl
-    def measure_tick(self, run: Any, stage: Any, state: Any) -> dict[str, float]:
+    def measure_tick(self, run: Any, stage: Any, state: Any, tick: Any) -> dict[str, float]:
+        assert tick.before < tick.images == state.images and tick.stage is stage
         self.note_stage("measure_tick", run, stage, state)
         return {"Recorder/ticks": self.calls["measure_tick"]}
 
@@ -106,7 +107,8 @@ class Recorder:
         self.note_stage("should_end", run, stage, state)
 
     @hookimpl
-    def after_tick(self, run: Any, stage: Any, state: Any, stats: Any) -> None:
+    def after_tick(self, run: Any, stage: Any, state: Any, stats: Any, tick: Any) -> None:
+        assert tick.images == state.images and tick.total == run.schedule.total
         assert stats["Recorder/ticks"] == self.calls["measure_tick"]
         assert all(isinstance(value, (int, float)) for value in stats.values())
         assert stats["Progress/size"] == stage.height and any(tag.startswith("Loss/") for tag in stats)

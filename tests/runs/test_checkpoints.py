@@ -32,6 +32,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     assert checkpoints.read_entries() == [Entry(path.name, 3, sha256, forever=False)]
     written = json.loads((checkpoints.folder / MANIFEST).read_text())
     row = {"file": path.name, "images": 3, "sha256": sha256, "forever": False, "between_ticks": False}
+    row["holds"] = "state"
     assert written == [row]
 
 
@@ -57,6 +58,38 @@ def test_a_checkpoint_between_ticks_pushes_none_out_and_goes_with_the_next(tmp_p
     checkpoints.save(snapshot_at(24))
     assert [entry.images for entry in checkpoints.read_entries()] == [8, 16, 24][-keep:]
     assert len(list_files(tmp_path)) == keep + 1
+
+
+@pytest.mark.parametrize("holds", ["weights", "average"])
+def test_parts_that_are_kept_are_no_place_to_go_on_from(holds: str, tmp_path: Path) -> None:
+    """A process that is killed between the part and the whole leaves a part that is removed, and written again."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for images in (8, 16):
+        whole = snapshot_at(images, optimizers={"both": {"state": {}}}, discriminator={"weight": torch.ones(1)})
+        checkpoints.save_part(whole.reduce(holds))
+        checkpoints.save(whole)
+    kept = checkpoints.load(checkpoints.read_entries()[0])
+    assert (kept.images, kept.holds, kept.optimizers) == (8, holds, {}) and kept.averages
+    assert bool(kept.discriminator) == (holds == "weights")
+    assert [(entry.images, entry.holds) for entry in checkpoints.read_entries()] == [
+        (8, holds), (16, holds), (16, "state")
+    ]  # fmt: skip
+    assert [saved.holds for saved in checkpoints.load_kept()] == [holds, "state"], "each clock once"
+
+    checkpoints.save_part(snapshot_at(24).reduce(holds))
+    again = Checkpoints(tmp_path, keep=1)
+    assert again.load_last().images == 16 and again.find_last_file() == checkpoints.folder / find_name(again, 16)
+    again.clean_up()
+    assert [entry.images for entry in again.read_entries()] == [8, 16, 16]
+    # The manifest may be lost: the files say what they hold.
+    (tmp_path / MANIFEST).unlink()
+    with pytest.warns(UserWarning, match="manifest.json is missing"):
+        assert Checkpoints(tmp_path).load_last().images == 16
+
+
+def find_name(checkpoints: Checkpoints, images: int) -> str:
+    (name,) = [entry.file for entry in checkpoints.read_entries() if (entry.images, entry.holds) == (images, "state")]
+    return name
 
 
 def test_keep_one(tmp_path: Path) -> None:

@@ -22,29 +22,29 @@ KEYS = [
     "bridged", "generator",
     "discriminator", "encoder", "averages", "optimizers", "optimizer_classes", "scalers", "means", "dropped",
     "rewinds", "warned_stage", "identity", "stage_over", "ended", "components", "compiled", "component_classes",
-    "alpha", "calibration_labels", "best", "changes", "forever", "between_ticks",
+    "alpha", "calibration_labels", "best", "changes", "forever", "between_ticks", "return_point", "holds",
 ]  # fmt: skip
 """Entries of the file, in the order in which they are written."""
 
 OF_THE_RUN = {
     "encoder", "scalers", "identity", "stage_over", "ended", "components", "compiled", "component_classes", "alpha",
-    "calibration_labels", "best", "changes", "forever", "between_ticks",
+    "calibration_labels", "best", "changes", "forever", "between_ticks", "return_point", "holds",
 }  # fmt: skip
 """Entries that a file may lack: the state of the networks is whole without them."""
 
 CORE = Path(pggan_kit.__file__).parent
 SHARED = {
     "images", "steps", "phase", "generator", "discriminator", "averages", "components", "compiled", "format", "changes",
-    "forever", "between_ticks", "ended", "best",
+    "forever", "between_ticks", "ended", "best", "holds",
 }  # fmt: skip
 """Keys that other dicts have too: rows of statistics and of the manifest, networks by name, `run.json`, the catalogue,
 `pggan-kit plan`, kept averages, kinds of component."""
 
 
-def test_the_file_has_the_form_of_format_5() -> None:
+def test_the_file_has_the_form_of_format_6() -> None:
     content = snapshot_at(8, starts=(0, 8), means=SavedMeans({"a": torch.ones(())}, {"a": 2})).content()
     assert list(content) == KEYS
-    assert content["format"] == 5 and content["starts"] == [0, 8]
+    assert content["format"] == 6 and content["starts"] == [0, 8]
     assert are_equal(content["means"], {"sums": {"a": torch.ones(())}, "counts": {"a": 2}})
 
 
@@ -58,13 +58,17 @@ def test_a_snapshot_comes_back_from_its_content() -> None:
         "compiled": {"generator": "eager"}, "component_classes": {"x": "X"}, "alpha": 0.5,
         "calibration_labels": torch.arange(3), "forever": True,
         "best": {"metric": "FID", "value": 2.0, "images": 8, "stage": 1, "size": "8x8"},
-        "changes": [{"images": 8, "bindings": {"train.seed": ["0", None]}}],
+        "changes": [{"images": 8, "bindings": {"train.seed": ["0", None]}}], "holds": "weights",
     }  # fmt: skip
     snapshot = snapshot_at(9, steps=3, discriminator_updates=5, generator_updates=2, last_tick=7, **changes)
     read = Snapshot.from_content(snapshot.content())
     assert are_equal(read.content(), snapshot.content())
-    for entry in set(KEYS) - {"format", "means"}:
+    for entry in set(KEYS) - {"format", "means", "return_point"}:
         assert are_equal(getattr(read, entry), getattr(snapshot, entry)), entry
+    nested = Snapshot.from_content(snapshot_at(10, return_point=snapshot).content()).copy_to_cpu()
+    assert nested.return_point is not None and are_equal(nested.return_point.content(), snapshot.content())
+    with pytest.raises(RunError, match="its entry 'steps' has an impossible value"):
+        Snapshot.from_content({**nested.content(), "return_point": {**snapshot.content(), "steps": -1}})
     assert read.starts == (0, 8) and (read.stage, read.size, read.sizes) == (1, "8x8", ["4x4", "8x8"])
 
 
@@ -91,7 +95,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("rewinds", 0.5), ("warned_stage", -2), ("identity", None), ("identity", {"schedule": {}}),
     ("identity", {"architecture": {}, "schedule": {"sizes": 3}, "dataset": {}}), ("stage_over", 1), ("ended", 1),
     ("components", [1]), ("compiled", {"generator": 1}), ("component_classes", "x"), ("forever", 1),
-    ("between_ticks", 1),
+    ("between_ticks", 1), ("return_point", 1), ("holds", "images"),
     ("best", None), ("best", {"metric": "FID", "value": "2", "images": 8, "stage": 1, "size": "8x8"}),
     ("best", {"metric": "FID"}), ("alpha", 1), ("alpha", 1.5), ("alpha", float("nan")), ("calibration_labels", [1]),
     ("calibration_labels", torch.ones(2)), ("calibration_labels", torch.ones(1, 1, dtype=torch.int64)),

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY
-from helpers.killing import StopAt, assert_same_run, last, rows
+from helpers.killing import KillAt, StopAt, assert_same_run, in_a_child, last, rows
 from helpers.paths import STUB_PLUGIN
 from torch import nn
 
@@ -264,6 +265,36 @@ def test_a_run_that_was_stopped_goes_back_to_where_another_goes_back_to(
     assert_same_run(Path("run"), Path("whole"))
 
 
+@MODES
+def test_a_run_goes_back_to_its_last_tick_whether_that_was_written_or_not(
+    each_step: bool, train_poisoned: TrainPoisoned, mode: Callable[[bool], None]
+) -> None:
+    """To 32, of which there is no checkpoint: that before it, which a killed process begins from, is at 16."""
+    mode(each_step)
+    poison = Poison("loss", (36,), tries=1)
+    lines = [
+        "train.non_finite = 'rewind'",
+        "train.checkpoint_every = 'phase'",
+        "schedule.stable_images = {4: 8, 8: 40}",
+    ]
+    whole = train_poisoned(poison, *lines, run_dir="whole")
+    assert whole.state.rewinds == 1
+    with pytest.raises(Interrupted):
+        train_poisoned(poison, *lines, run_dir="stopped", plugins=(StopAt(36),))
+    assert last(Path("stopped"))["images"] == 36
+    resume("stopped", plugins=[STUB, *list_poisoned_plugins(poison)])
+
+    def train_until_killed() -> None:
+        train_poisoned(poison, *lines, run_dir="killed", plugins=(KillAt(36),))
+
+    assert in_a_child(train_until_killed) == -signal.SIGKILL
+    assert last(Path("killed"))["images"] == 16
+    resume("killed", plugins=[STUB, *list_poisoned_plugins(poison)])
+    for folder in ("stopped", "killed"):
+        assert "back to images 32 with new latents (1 of 10)" in Path(folder, "log.txt").read_text()
+        assert_same_run(Path(folder), Path("whole"))
+
+
 def test_a_run_whose_rate_changed_between_ticks_goes_back_to_the_change(
     train_poisoned: TrainPoisoned, mode: Callable[[bool], None]
 ) -> None:
@@ -278,7 +309,9 @@ def test_a_run_whose_rate_changed_between_ticks_goes_back_to_the_change(
     run = resume("whole", [rate], plugins=plugins)
     with pytest.raises(Interrupted):
         resume("run", [rate], plugins=[*plugins, StopAt(28)])
-    shutil.copytree("run", "hurt")
+    # The checkpoint of a stop has what it goes back to.
+    (change,) = Path("run/checkpoints").glob("*26-*.pt")
+    change.write_bytes(b"")
     resume("run", plugins=plugins)
 
     assert run.state.optimizers["generator"].param_groups[0]["lr"] == 0.25
@@ -286,11 +319,6 @@ def test_a_run_whose_rate_changed_between_ticks_goes_back_to_the_change(
         assert "back to images 26 with new latents (1 of 10)" in (folder / "log.txt").read_text()
         assert [entry["images"] for entry in RunDirectory(folder).about()["changes"]] == [26]
     assert_same_run(Path("run"), Path("whole"))
-
-    (change,) = Path("hurt/checkpoints").glob("*26-*.pt")
-    change.write_bytes(b"")
-    resume("hurt", plugins=plugins)
-    assert "back to images 28 with new latents" in Path("hurt/log.txt").read_text()
 
 
 @MODES

@@ -24,6 +24,7 @@ from pggan_kit.schedule import Stage
 from pggan_kit.testing import ArchitectureSuite, LossSuite, make_stages
 from pggan_kit.testing.support import draw_noise, perturb
 from pggan_kit.testing.toys import ToyDataset
+from pggan_kit.ticks import Tick
 from pggan_plugins.architectures import PGGAN, R3GAN, ResNet, StyleGAN2
 from pggan_plugins.architectures.labels import LabelledLatents
 from pggan_plugins.losses import WGANGP, Hinge, NonSaturating, Relativistic
@@ -347,5 +348,5 @@ def test_the_experiment_with_digits(tmp_path: Path) -> None:
     # Record the labels that the averaged generator gets from the observer.
     run.state.ema.register_forward_pre_hook(lambda module, given: wanted.append(given[1].tolist()))
     observer: Any = next(part for part in run.experiment.observers if type(part).__name__ == "Samples")
-    observer.after_tick(run=run, stage=run.state.stage, state=run.state)
+    observer.after_tick(run=run, stage=run.state.stage, tick=Tick(40, 32, 40, run.state.stage))
     assert wanted == [[digit for digit in range(10) for _ in range(8)]]

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard import SummaryWriter
 
+from pggan_kit.errors import ConfigError
 from pggan_kit.pictures import gif
 from pggan_kit.pictures.frames import Caption, choose_cell_size, draw_caption, draw_frame
 from pggan_kit.pictures.grid import BACKGROUND, GAP, arrange_grid, crop_grid, image_grid, tile, to_uint8
@@ -25,6 +26,7 @@ from pggan_kit.plugin_host.manager import make_manager, register_hooks
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.plain_data import describe_foreign_value
+from pggan_kit.ticks import Tick
 from pggan_plugins import observers
 from pggan_plugins.observers import (
     Coherence,
@@ -36,7 +38,6 @@ from pggan_plugins.observers import (
     TransitionShock,
     progress,
 )
-from pggan_plugins.observers.growth import thin_frames
 from pggan_plugins.observers.sample_grid import choose_latents
 
 STATS = {"Loss/generator": 0.5, "Scores/real": 1.25, "Progress/alpha": 0.5, "Timing/seconds": 2.0, "Metrics/fid": 9.0}
@@ -103,9 +104,17 @@ def register_observer(observer: object) -> pluggy.PluginManager:
     return manager
 
 
-def run_tick(observer: object, run: FakeRun, images: int) -> None:
+def run_tick(observer: object, run: FakeRun, images: int, before: int = 0, **about: bool) -> None:
+    """Run a tick, at which everything of the interval None is due unless it is said to follow another one closely."""
     run.move(images)
-    register_observer(observer).hook.after_tick(run=run, stage=run.state.stage, state=run.state, stats=STATS)
+    call_tick(observer, run, before, **about)
+
+
+def call_tick(observer: object, run: FakeRun, before: int = 0, **about: bool) -> None:
+    """Call the hook of a tick where the run stands."""
+    stage = run.state.stage
+    tick = Tick(run.state.images, before, run.schedule.total, stage, **about)
+    register_observer(observer).hook.after_tick(run=run, stage=stage, state=run.state, stats=STATS, tick=tick)
 
 
 def begin_run(observer: object, run: FakeRun, images: int | None = None) -> None:
@@ -208,9 +217,9 @@ def test_grids_arrange_few_latents_in_a_square_and_crop_large_images() -> None:
     assert arrange_grid(5, 0) == [[0, 1, 2], [3, 4]]
     assert arrange_grid(4, 10) == [[0, 1], [2, 3]]
     full = arrange_grid(64, 0)
-    assert crop_grid(full, 128, 128) == full
-    assert crop_grid(full, 512, 512) == [row[:3] for row in full[:3]]
-    assert crop_grid(full, 512, 1024) == [row[:1] for row in full[:3]]
+    assert crop_grid(full, 64, 64) == full
+    assert crop_grid(full, 256, 256) == [row[:3] for row in full[:3]]
+    assert crop_grid(full, 256, 512) == [row[:1] for row in full[:3]]
     assert crop_grid(full, 4096, 4096) == [[0]]
 
 
@@ -328,7 +337,7 @@ def test_growth_is_named_stable_where_the_switch_is_hard(run: FakeRun, monkeypat
     run_tick(observer, run, 600)
     run.move(650).state.fading = False
     run.alpha["generator"] = 1.0
-    register_observer(observer).hook.after_tick(run=run, stage=run.state.stage, state=run.state, stats={})
+    call_tick(observer, run)
     assert seen == [Caption("14x14", "fade", 0.5, 600, 1000), Caption("14x14", "stable", 1.0, 650, 1000)]
 
 
@@ -446,21 +455,59 @@ def test_growth_gets_its_missing_frames_back(run: FakeRun, tmp_path: Path) -> No
     assert file.read_bytes() == expected
 
 
-def test_growth_thins_its_frames_evenly(run: FakeRun) -> None:
-    frames: list[gif.Frame] = []
-    for images in range(1, 1001):
-        frames = thin_frames([*frames, gif.Frame(images, b"")], 20)
-    clock = [frame.images for frame in frames]
-    gaps = np.diff(clock)
-    assert len(clock) == 20
-    assert clock[0] == 1
-    assert clock[-1] == 1000
-    assert gaps[:-1].max() <= 2.5 * gaps[:-1].min()
-    observer = Growth(count=1, frames=3)
+DUE = {
+    # At 25 and 50 it is early; multiples of 300 are passed at 300, 600 and 900; at 400 a phase ends.
+    "images": (300, [25, 50, 300, 400, 600, 900]),
+    "phase": ("phase", [25, 50, 400]),
+    "per stage": ({7: 100, 14: "phase"}, [25, 50, 100, 200, 300, 400]),
+    "each tick": (1, [25, 50, *range(100, 1001, 100)]),
+    "a hundredth of the run": (None, [25, 50, *range(100, 1001, 100)]),
+}
+
+
+def list_clocks(observer: object, folder: Path) -> list[int]:
+    """Return the clocks at which an observer has drawn."""
+    if isinstance(observer, Samples):
+        return sorted(int(path.name.partition("-")[0]) for path in (folder / "samples").iterdir())
+    if isinstance(observer, Growth):
+        return [frame.images for frame in gif.disassemble_gif((folder / "growth.gif").read_bytes())]
+    assert isinstance(observer, TensorBoard)
+    return [event.step for event in read_events(folder).Images("Samples")]
+
+
+@pytest.mark.parametrize("case", DUE)
+@pytest.mark.parametrize("factory", [Samples, Growth, TensorBoard])
+def test_what_takes_long_is_drawn_when_it_is_due(factory: type, case: str, run: FakeRun) -> None:
+    every, clocks = DUE[case]
+    observer = factory(count=1, every=every)
     begin_run(observer, run)
-    for images in range(100, 1001, 100):
-        run_tick(observer, run, images)
-    assert len(read_frames(run.directory / "growth.gif")) == 3
+    before = 0
+    for images in (25, 50, *range(100, 1001, 100)):
+        run_tick(observer, run, images, before, is_early=images < 100, ends_phase=images == 400)
+        before = images
+    register_observer(observer).hook.on_error(run=run, error=KeyboardInterrupt())
+    assert list_clocks(observer, run.directory) == clocks
+
+
+def test_an_interval_without_a_value_for_the_first_stage_is_refused(run: FakeRun) -> None:
+    for observer in (
+        Samples(every={14: 5}),
+        Growth(every={14: 5}),
+        TensorBoard(every={14: 5}),
+        Coherence(every={14: 5}),
+    ):
+        name = f"observers.{type(observer).__name__}.every"
+        with pytest.raises(ConfigError, match=f"^{name} has no value for height 7"):
+            begin_run(observer, run)
+
+
+def test_a_film_that_would_be_written_too_often_is_refused(run: FakeRun) -> None:
+    run.schedule = ScheduleSettings((7, 14), 400, 400, 4, 200_000).resolve(100, 1, 0)
+    begin_run(Growth(count=1, every=200), run)
+    run.experiment.tick = 100
+    begin_run(Growth(count=1), run)
+    with pytest.raises(ConfigError, match="every makes a film of 2000 frames, and the most are 1000: raise it"):
+        begin_run(Growth(count=1, every=50), run)
 
 
 def test_growth_stays_cheap(tmp_path: Path) -> None:
@@ -673,9 +720,11 @@ def test_progress_says_where_to_look_at_the_start(run: FakeRun, capsys: pytest.C
     assert film.startswith(f"  the film: {run.directory / 'growth.gif'}")
 
     # After the early ticks, and for a run without grids.
-    assert progress.find_next_tick(run.move(100)) == 200
-    assert progress.find_next_tick(run.move(400)) == 800
-    assert progress.find_next_tick(run.move(800)) == 1_600
+    assert progress.find_next_grid(run.move(100), None) == 200
+    assert progress.find_next_grid(run.move(400), None) == 800
+    assert progress.find_next_grid(run.move(800), None) == 1_600
+    assert progress.find_next_grid(run.move(800), 1_700) == 2_400
+    assert progress.find_next_grid(run.move(600), "phase") == 800
     run.experiment.observers = []
     assert len(progress.describe_plan(run)) == 1
 
@@ -851,7 +900,10 @@ def test_no_observer_touches_tensors_between_ticks(
     [
         (Samples, {"count": 0}, "count must be at least 1, and is 0"),
         (Growth, {"count": 0}, "count must be at least 1, and is 0"),
-        (Growth, {"frames": 1}, "frames must be at least 2, and is 1"),
+        (Growth, {"every": 0}, "every must be a whole number of at least 1, or .*, and is 0"),
+        (Samples, {"every": "phases"}, "every must be a number of images, or 'phase', not 'phases'"),
+        (TensorBoard, {"every": {7: None}}, "every must have images or 'phase' at each height, and has None"),
+        (Coherence, {"every": 2.5}, "every must be a whole number of at least 1, or .*, and is 2.5"),
         (Growth, {"frame_ms": 10}, r"frame_ms must be in \[20, 60000\], and is 10"),
         (Growth, {"hold_ms": 60_001}, r"hold_ms must be in \[20, 60000\], and is 60001"),
         (TensorBoard, {"count": -1}, "count must be at least 0, and is -1"),

@@ -169,6 +169,12 @@ def test_the_most_may_overdraw_the_budget(train: Callable[..., Any]) -> None:
     assert run.state.images == run.schedule.total == 256
 
 
+def test_a_number_that_is_not_measured_at_each_tick_may_be_watched(train: Callable[..., Any]) -> None:
+    watch = ("switches.Plateau.watch = 'Progress/diversity'", "train.diversity_every = 16")
+    run = train(*LONG, *watch, "switches.Plateau.tolerance = 1e-9")
+    assert run.state.is_over and None in run.stats.column("Progress/diversity")
+
+
 def test_a_missing_metric_is_an_error_at_the_most(train: Callable[..., Any]) -> None:
     with pytest.raises(TrainingError, match="watches Metrics/none, which no tick of stage 4x4 had"):
         train(*LONG, "switches.Plateau.watch = 'Metrics/none'")
