@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from pggan_kit.api.prepare import Prepared
-from pggan_kit.benchmarking.rig import Rig, has_fade
+from pggan_kit.benchmarking.rig import Rig
 from pggan_kit.components import ImageMetric
 from pggan_kit.runs.generators import count_classes, draw_images
 from pggan_kit.schedule import Schedule, Stage
+from pggan_kit.ticks import list_planned_ticks
 
 WARM_UP = 2
 """Number of images that are drawn and described before time counts: a feature extractor loads its weights."""
@@ -28,16 +29,15 @@ LONG_SECONDS = 2.0
 
 
 def count_tick_evaluations(prepared: Prepared, schedule: Schedule, stage: Stage) -> int:
-    """Return how often `train.metrics` are measured in a stage: at each period of ticks, and where a phase ends."""
+    """Return how often `train.metrics` are measured in a stage: at its interval, and where a phase ends."""
     experiment = prepared.built.experiment
     if not _list_metrics(prepared) or stage.budget == 0:
         return 0
     start = schedule.planned_starts()[stage.index]
-    end = min(start + stage.budget, schedule.total)
-    period = experiment.tick * experiment.evaluation.every
-    places = [*range((start // period + 1) * period, end, period), end]
-    if stage.fade_images > 0 and has_fade(prepared, schedule, stage):
-        places.append(min(start + stage.fade_images, end))
+    places = []
+    for tick in list_planned_ticks(schedule, experiment.tick):
+        if tick.stage.index == stage.index and tick.is_due(experiment.evaluation.every):
+            places.append(tick.images)
 
     # The clock moves by batches: what one of them passes is measured once.
     steps = {-(-(place - start) // stage.batch_size) for place in places}

@@ -27,8 +27,9 @@ MEASURED = ("train.metrics = [@metrics.Gap()]", "evaluation.count = 4")
 @pytest.mark.parametrize(
     "lines",
     [
-        ("train.tick = 6", "evaluation.every = 2"),
-        ("train.tick = 10", "schedule.batch_size = {4: 4, 8: 2}", "schedule.fade_images = 6"),
+        ("train.tick = 6", "evaluation.every = 12"),
+        ("train.tick = 6", "evaluation.every = {4: 1, 8: 'phase'}"),
+        ("train.tick = 10", "evaluation.every = 1", "schedule.batch_size = {4: 4, 8: 2}", "schedule.fade_images = 6"),
         ("train.tick = 6", "train.switch = @switches.Hard()"),
         ("train.tick = 100", "schedule.stable_images = {4: 0, 8: 8}"),
     ],
