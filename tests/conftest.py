@@ -57,7 +57,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_syncs() -> Iterator[None]:
-    """Files are not forced to the disk: tests kill processes and never cut the power, and a fifth of their time went by.
+    """Files are not forced to the disk, a fifth of a tiny run: tests kill processes, and never cut the power.
 
     Tests of what is forced, and when, replace `os.fsync` themselves.
     """

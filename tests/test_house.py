@@ -176,12 +176,13 @@ def test_one_module_opens_pictures() -> None:
     opening = set()
     for module in ALL_MODULES:
         for node in parse_module(module):
+            names = []
             if isinstance(node, ast.Attribute) and node.attr == "open":
-                if ast.unparse(node) in ("Image.open", "PIL.Image.open"):
-                    opening.add(module)
+                names = [ast.unparse(node)]
             elif isinstance(node, ast.ImportFrom) and node.module == "PIL.Image":
-                if "open" in [alias.name for alias in node.names]:
-                    opening.add(module)
+                names = [f"Image.{alias.name}" for alias in node.names]
+            if {"Image.open", "PIL.Image.open"} & set(names):
+                opening.add(module)
     assert opening == {"pggan_kit.pictures.decoding"}, "use open_picture"
 
 

@@ -28,7 +28,7 @@ BLOCK_VARIABLE = "PGGAN_KIT_NO_PLUGINS"
 """Environment variable with the names of installed plugins to leave out, separated by commas."""
 
 _VALID_CLASSES: dict[str, weakref.WeakSet[type]] = {kind: weakref.WeakSet() for kind in KINDS}
-"""Classes that fulfil the Protocol of their kind: checking all shipped ones again is half of the time of loading them."""
+"""Classes that fulfil the Protocol of their kind: to check the shipped ones again is half of the time of loading."""
 
 
 @dataclass(frozen=True)

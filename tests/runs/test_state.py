@@ -25,7 +25,7 @@ from pggan_kit.testing.support import are_equal, draw_noise
 from pggan_kit.testing.tiny_runs import make_tiny_experiment, summarize_run, train_tiny
 from pggan_kit.testing.toys import ToyDataset, ToyLoss, ToyOptimizer, ToySampler
 from pggan_kit.training.step import UpdateContext, image_gradients
-from pggan_plugins.architectures import PGGAN, ResNet
+from pggan_plugins.architectures import PGGAN
 from pggan_plugins.averages import Copy, HalfLife, PerUpdate, PowerFunction
 from pggan_plugins.growth import Everything, FreezeOld
 from pggan_plugins.losses import WGANGP, Hinge
@@ -161,7 +161,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     },
     "hinge, hard, reset": {"loss": Hinge(), "switch": Hard(), "growth": Everything("forget_at_phases")},
     "batch norm, slow average": {
-        "architecture": ResNet(channels=4),
+        "architecture": PGGAN(channels=4, generator_norm="batch"),
         "averages": [HalfLife({4: 7, 8: 30}, 0.5), PerUpdate(0.9), PowerFunction(), Copy()],
     },
 }
