@@ -223,6 +223,7 @@ def test_every_command_of_the_tutorial_works(
     text = (DOCS / "tutorial.md").read_text()
     (tmp_path / "cosine.py").write_text(blocks(text, "python")[0])
     few = ["observers.Samples.count = 4", "observers.Growth.count = 4", "datasets.MNIST.limit = 500"]
+    few.append("schedule.batch_size = 8")
     for words in commands(text):
         if words[0] == "train":
             words += [word for binding in (*SHORT, *few) for word in ("-b", binding)]
