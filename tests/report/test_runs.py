@@ -499,7 +499,9 @@ def test_the_command_writes_both(
 ) -> None:
     monkeypatch.setattr("pggan_kit.report.curves_section", lambda *_: Section("Curves"))
     done = cli("report", copied("hard"), "--out", "deep/page.html", "--figures", "deep/figures")
-    assert (done.exit_code, done.stderr) == (0, "wrote deep/page.html and deep/figures\n")
+    assert done.exit_code == 0, done.stderr
+    # On a busy machine a line before says what takes long.
+    assert done.stderr.splitlines()[-1] == "wrote deep/page.html and deep/figures"
     Page(tmp_path / "deep/page.html").require_self_contained()
     assert {path.name for path in (tmp_path / "deep/figures").iterdir()} == {
         "coherence-4x4.pdf",
