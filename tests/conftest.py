@@ -55,6 +55,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_syncs() -> Iterator[None]:
+    """Files are not forced to the disk, a fifth of a tiny run: tests kill processes, and never cut the power.
+
+    Tests of what is forced, and when, replace `os.fsync` themselves.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def stub() -> str:
     """The path of the stub plugin, for `--plugin` and `plugins=[...]`."""

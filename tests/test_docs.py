@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from helpers.paths import ROOT
+from helpers.reporting import leave_out_plots
 from PIL import Image
 from test_house import HOUSE
 
@@ -119,8 +120,11 @@ def test_cookbook(name: str, section: str, tmp_path: Path, monkeypatch: pytest.M
             exec(compile(block, name, "exec"), {})
     for block in blocks(section, "gin"):
         (tmp_path / "mine.gin").write_text(block.replace("include '", "include 'experiments/"))
-        own = ["FOLDER = 'pictures'", "schedule.sizes = (4, 8)"] if "my_images" in block else []
-        own += ["switches.Plateau.least = 0"] if "Plateau" in block else []
+        own = []
+        if "my_images" in block:
+            own += ["FOLDER = 'pictures'", "schedule.sizes = (4, 8)", "architectures.PGGAN.channels = 8"]
+        if "Plateau" in block:
+            own += ["switches.Plateau.least = 0", "datasets.MNIST.limit = 64", "evaluation.count = 16"]
         run = pggan_kit.train("mine.gin", [*SHORT, *own], plugins=plugins, run_dir="run")
         assert run.state.steps == 2 * len(run.schedule.stages) - 1
 
@@ -237,9 +241,11 @@ def test_every_command_of_the_tutorial_works(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    leave_out_plots(monkeypatch)
     text = (DOCS / "tutorial.md").read_text()
     (tmp_path / "cosine.py").write_text(blocks(text, "python")[0])
-    few = ["observers.Samples.count = 4", "observers.Growth.count = 4"]
+    few = ["observers.Samples.count = 4", "observers.Growth.count = 4", "datasets.MNIST.limit = 500"]
+    few.append("schedule.batch_size = 8")
     for words in commands(text):
         if words[0] == "train":
             words += [word for binding in (*SHORT, *few) for word in ("-b", binding)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,8 +33,12 @@ SMALL = [
     "schedule.stable_images = '2 steps'",
     "schedule.total_images = None",
 ]
+SMALL_STEP = ["schedule.batch_size = 8", "train.latent_size = 16"]
+"""Bindings that make a step small."""
 FOR_A_GPU = ["schedule.batch_size = 4", "updates.Alternating.n_critic = 1"]
 """Bindings that make a step of a large experiment small."""
+WITHOUT_WIDTH = {"Tutorial"}
+"""Architectures that have no `channels`."""
 FEW_MODES = ["datasets.StackedMNIST.length = 64", "evaluation.count = 16"]
 """Instead of 128,000 pictures, and of 26,000 fakes whose digits are classified at each phase's end."""
 
@@ -93,14 +98,15 @@ def list_plugins(path: Path) -> list[str]:
 
 
 def shrink(path: Path) -> list[str]:
-    """Return bindings that make a large experiment small: few stages of narrow networks, and small batches."""
-    if "Needs a GPU" not in path.read_text() and not uses_a_folder(path):
-        return []
-    small = list(FOR_A_GPU)
+    """Return bindings that make an experiment small: narrow networks, small batches, and of a large one few stages."""
+    small = list(SMALL_STEP)
+    if "Needs a GPU" in path.read_text() or uses_a_folder(path):
+        small = list(FOR_A_GPU)
     if uses_a_folder(path):
         small.append("schedule.sizes = (4, 8, 16)")
-    architecture = "R3GAN" if "@architectures.R3GAN()" in configs.read_config(path).text() else "PGGAN"
-    return [*small, f"architectures.{architecture}.channels = 8"]
+    architectures = set(re.findall(r"@(?:\w+/)?architectures\.(\w+)\(\)", configs.read_config(path).text()))
+    assert architectures, path
+    return [*small, *(f"architectures.{name}.channels = 8" for name in architectures - WITHOUT_WIDTH)]
 
 
 def mark_variant(path: Path) -> Sequence[pytest.MarkDecorator]:
@@ -111,6 +117,13 @@ def mark_variant(path: Path) -> Sequence[pytest.MarkDecorator]:
 
 
 CASES = [pytest.param(path, marks=mark_variant(path)) for path in FILES]
+
+TRAINED_ELSEWHERE = {"tutorial_mnist", "tutorial_mnist_mended"}
+"""Files that `tests/plugins/architectures/test_tutorial_recipe.py` trains, and looks at more closely."""
+TRAINED = [
+    pytest.param(path, marks=(pytest.mark.slow,) if path.stem in TRAINED_ELSEWHERE else mark_variant(path))
+    for path in FILES
+]
 
 
 def test_there_are_experiments() -> None:
@@ -131,7 +144,7 @@ def test_it_checks_as_it_is(path: Path, given: Callable[[Path], list[str]]) -> N
     assert ages and all(age.before_stage <= 0.05 for age in ages), "; ".join(age.text for age in ages)
 
 
-@pytest.mark.parametrize("path", CASES, ids=named)
+@pytest.mark.parametrize("path", TRAINED, ids=named)
 def test_it_trains_two_steps_in_each_phase_and_no_step_waits(
     path: Path, given: Callable[[Path], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

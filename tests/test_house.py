@@ -4,6 +4,7 @@ HOUSE is the plan: the rooms, from the ground floor up. A room is a folder of `p
 """
 
 import ast
+import functools
 import importlib
 import json
 import re
@@ -64,6 +65,18 @@ def list_modules(folder: Path, package: str) -> dict[str, Path]:
 
 CORE_MODULES = list_modules(CORE, "pggan_kit")
 PLUGIN_MODULES = list_modules(PLUGINS, "pggan_plugins")
+ALL_MODULES = {**CORE_MODULES, **PLUGIN_MODULES}
+
+
+@functools.cache
+def parse(code: str) -> tuple[ast.AST, ...]:
+    """Return all nodes of code, which several tests look through."""
+    return tuple(ast.walk(ast.parse(code)))
+
+
+def parse_module(module: str) -> tuple[ast.AST, ...]:
+    """Return all nodes of a module."""
+    return parse(ALL_MODULES[module].read_text(encoding="utf-8"))
 
 
 def find_imports_of_file(file: Path, known: dict[str, Path]) -> Iterator[tuple[str, bool]]:
@@ -73,16 +86,16 @@ def find_imports_of_file(file: Path, known: dict[str, Path]) -> Iterator[tuple[s
 
 def find_imports(code: str, known: Container[str]) -> Iterator[tuple[str, bool]]:
     """Yield the modules among `known` that code imports, anywhere in it, and whether for type checkers alone."""
-    tree = ast.parse(code)
+    nodes = parse(code)
 
     # Imports under `if TYPE_CHECKING` do not happen at run time.
     for_checkers = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             for statement in node.body:
                 for_checkers.update(ast.walk(statement))
 
-    for node in ast.walk(tree):
+    for node in nodes:
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -108,14 +121,16 @@ def test_every_room_has_its_floor() -> None:
     assert len(list(CORE.glob("*.py"))) <= MAX_FLAT_FILES
 
 
-@pytest.mark.parametrize("module", CORE_MODULES)
-def test_a_room_imports_from_below(module: str) -> None:
-    room = find_room(module)
-    for imported, for_checkers in find_imports_of_file(CORE_MODULES[module], CORE_MODULES):
-        other = find_room(imported)
-        if other == room or (for_checkers and (room, other) in FOR_ANNOTATIONS):
-            continue
-        assert FLOOR[other] < FLOOR[room], f"{module} (floor {FLOOR[room]}) imports {imported} (floor {FLOOR[other]})"
+def test_a_room_imports_from_below() -> None:
+    upward = []
+    for module, file in CORE_MODULES.items():
+        room = find_room(module)
+        for imported, for_checkers in find_imports_of_file(file, CORE_MODULES):
+            other = find_room(imported)
+            is_allowed = for_checkers and (room, other) in FOR_ANNOTATIONS
+            if other != room and not is_allowed and FLOOR[other] >= FLOOR[room]:
+                upward.append(f"{module} (floor {FLOOR[room]}) imports {imported} (floor {FLOOR[other]})")
+    assert upward == []
 
 
 def test_no_imports_in_a_circle() -> None:
@@ -134,52 +149,55 @@ def test_no_imports_in_a_circle() -> None:
     assert not imports, f"modules that import each other: {', '.join(sorted(imports))}"
 
 
-@pytest.mark.parametrize("module", {**CORE_MODULES, **PLUGIN_MODULES})
-def test_one_room_imports_gin(module: str) -> None:
-    file = {**CORE_MODULES, **PLUGIN_MODULES}[module]
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names.append(node.module or "")
-    if any(name.split(".")[0] == "gin" for name in names):
-        assert module.startswith("pggan_kit.config."), "only pggan_kit/config/ may import gin"
+def test_one_room_imports_gin() -> None:
+    importing = set()
+    for module in ALL_MODULES:
+        for node in parse_module(module):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            if any(name.split(".")[0] == "gin" for name in names):
+                importing.add(module)
+    assert importing
+    outside = [module for module in importing if not module.startswith("pggan_kit.config.")]
+    assert outside == [], "only pggan_kit/config/ may import gin"
 
 
-@pytest.mark.parametrize("module", CORE_MODULES)
-def test_paths_in_commands_are_quoted(module: str) -> None:
+def test_paths_in_commands_are_quoted() -> None:
     """A message such as f"pggan-kit resume {run}" is copied into a shell."""
-    text = CORE_MODULES[module].read_text(encoding="utf-8")
-    unquoted = re.findall(r"pggan-kit (?:resume|train|sample|report|evaluate) \{(?!quote_path\()[^}]*\}", text)
-    assert not unquoted, "use quote_path"
+    pattern = r"pggan-kit (?:resume|train|sample|report|evaluate) \{(?!quote_path\()[^}]*\}"
+    unquoted = {module: re.findall(pattern, file.read_text(encoding="utf-8")) for module, file in CORE_MODULES.items()}
+    assert [module for module, found in unquoted.items() if found] == [], "use quote_path"
 
 
-@pytest.mark.parametrize("module", {**CORE_MODULES, **PLUGIN_MODULES})
-def test_one_module_opens_pictures(module: str) -> None:
+def test_one_module_opens_pictures() -> None:
     """`Image.open` with any decoder, of a file of any size, is in nobody's reach: see `pictures/decoding.py`."""
-    if module == "pggan_kit.pictures.decoding":
-        return
-    tree = ast.parse({**CORE_MODULES, **PLUGIN_MODULES}[module].read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            assert ast.unparse(node) not in ("Image.open", "PIL.Image.open"), f"line {node.lineno}: use open_picture"
-        if isinstance(node, ast.ImportFrom) and node.module == "PIL.Image":
-            assert "open" not in [alias.name for alias in node.names], f"line {node.lineno}: use open_picture"
+    opening = set()
+    for module in ALL_MODULES:
+        for node in parse_module(module):
+            names = []
+            if isinstance(node, ast.Attribute) and node.attr == "open":
+                names = [ast.unparse(node)]
+            elif isinstance(node, ast.ImportFrom) and node.module == "PIL.Image":
+                names = [f"Image.{alias.name}" for alias in node.names]
+            if {"Image.open", "PIL.Image.open"} & set(names):
+                opening.add(module)
+    assert opening == {"pggan_kit.pictures.decoding"}, "use open_picture"
 
 
-@pytest.mark.parametrize("module", CORE_MODULES)
-def test_the_core_names_no_plugin(module: str) -> None:
-    assert "pggan_plugins" not in CORE_MODULES[module].read_text(encoding="utf-8")
+def test_the_core_names_no_plugin() -> None:
+    texts = {module: file.read_text(encoding="utf-8") for module, file in CORE_MODULES.items()}
+    assert [module for module, text in texts.items() if "pggan_plugins" in text] == []
 
 
-@pytest.mark.parametrize("module", [module for module in CORE_MODULES if module != "pggan_kit"])
-def test_the_core_does_not_use_the_front_door(module: str) -> None:
-    imported = {name for name, _ in find_imports_of_file(CORE_MODULES[module], CORE_MODULES)}
-    assert "pggan_kit" not in imported, (
-        f"{module} imports pggan_kit itself: import from the module that defines the name"
-    )
+def test_the_core_does_not_use_the_front_door() -> None:
+    imported = {
+        module: {name for name, _ in find_imports_of_file(file, CORE_MODULES)} for module, file in CORE_MODULES.items()
+    }
+    users = [module for module, names in imported.items() if "pggan_kit" in names and module != "pggan_kit"]
+    assert users == [], "import from the module that defines the name"
 
 
 def collect_code_of_authors() -> dict[str, str]:
@@ -207,15 +225,16 @@ def test_code_of_authors_is_found_everywhere() -> None:
     assert all(any(place.startswith(start) for place in CODE_OF_AUTHORS) for start in places)
 
 
-@pytest.mark.parametrize("place", CODE_OF_AUTHORS)
-def test_plugins_come_through_the_front_door(place: str) -> None:
-    lines = [line for line in CODE_OF_AUTHORS[place].splitlines() if not line.startswith(("%", "!"))]
-    code = "\n".join(lines)
-    imported = {name for name, _ in find_imports(code, CORE_MODULES)}
-    # Add modules that no longer exist, which `find_imports` does not know.
-    modules = {node.module or "" for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)}
-    imported |= {module for module in modules if module.startswith("pggan_kit.")}
-    assert imported <= FRONT_DOOR, f"{place} imports {', '.join(sorted(imported - FRONT_DOOR))}"
+def test_plugins_come_through_the_front_door() -> None:
+    beside_it = []
+    for place, text in CODE_OF_AUTHORS.items():
+        code = "\n".join(line for line in text.splitlines() if not line.startswith(("%", "!")))
+        imported = {name for name, _ in find_imports(code, CORE_MODULES)}
+        # Add modules that no longer exist, which `find_imports` does not know.
+        modules = {node.module or "" for node in parse(code) if isinstance(node, ast.ImportFrom)}
+        imported |= {module for module in modules if module.startswith("pggan_kit.")}
+        beside_it += [f"{place} imports {name}" for name in sorted(imported - FRONT_DOOR)]
+    assert beside_it == []
 
 
 @pytest.mark.parametrize("module", sorted(FRONT_DOOR))

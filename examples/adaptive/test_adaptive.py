@@ -19,6 +19,8 @@ SHORT = [
     "schedule.fade_images = 128",
     "schedule.stable_images = 32",
     "train.tick = 32",
+    "architectures.PGGAN.channels = 4",
+    "datasets.MNIST.limit = 100",
     "switches.Adaptive.patience = -0.999",
     "train.observers = [@observers.Diary()]",
 ]

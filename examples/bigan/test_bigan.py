@@ -15,6 +15,7 @@ SHORT = [
     "schedule.fade_images = 64",
     "schedule.stable_images = 32",
     "train.tick = 32",
+    "datasets.MNIST.limit = 100",
     "train.observers = []",
 ]
 

@@ -20,7 +20,7 @@ from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity, track_items
 from pggan_kit.system.devices import read_memory_mib
 from pggan_kit.system.files import require_replaceable, write_atomically
-from pggan_kit.system.seeding import torch_generator
+from pggan_kit.system.seeding import seed_torch, torch_generator
 
 SHOWN_NAMES = 10
 """Maximum number of class names in a message."""
@@ -178,7 +178,7 @@ def draw(
         share = torch.tensor(alpha)
 
     # Noise within the network comes from torch's own generator.
-    torch.manual_seed(seed)
+    seed_torch(seed)
     batches = []
     with torch.no_grad(), report_activity("drawing images", count) as activity:
         for start in range(0, count, batch):

@@ -22,7 +22,7 @@ from pggan_kit.evaluation.settings import FEWEST_REALS, EvaluationSettings
 from pggan_kit.layers.tensors import images_from_uint8, images_to_uint8
 from pggan_kit.schedule import Size
 from pggan_kit.system.activities import report_activity
-from pggan_kit.system.seeding import derive, fork_random_numbers, numpy_generator, torch_generator
+from pggan_kit.system.seeding import derive, fork_random_numbers, numpy_generator, seed_torch, torch_generator
 
 
 class RealSet(NamedTuple):
@@ -214,7 +214,7 @@ class Evaluator:
                 images = images.to(self._device)
                 for name, metric in by_name.items():
                     # A metric that draws random numbers draws the same ones for a batch, whatever came before.
-                    torch.manual_seed(derive(0, "describe", number))
+                    seed_torch(derive(0, "describe", number))
                     with _name_failing_metric(metric, f"{tuple(images.shape)}"):
                         piece = metric.describe(images)
                         if piece is None:
@@ -237,7 +237,7 @@ def _compare(metric: ImageMetric, real: Tensor, fake: Tensor) -> dict[str, float
         TrainingError: The metric failed.
     """
     # A metric that draws random numbers draws the same ones in each comparison.
-    torch.manual_seed(derive(0, "compare"))
+    seed_torch(derive(0, "compare"))
     comparing = f"comparing descriptions by metrics.{type(metric).__name__}"
     with report_activity(comparing), _name_failing_metric(metric, f"{tuple(fake.shape)}"):
         values = {name: float(value) for name, value in metric.compare(real, fake).items()}
@@ -261,7 +261,7 @@ def measure_run(metrics: Sequence[RunMetric], ends: Sequence[StageEnd], device: 
     with torch.no_grad(), fork_random_numbers(device):
         for metric in metrics:
             # A metric that draws random numbers draws the same ones for each run.
-            torch.manual_seed(derive(0, "measure run"))
+            seed_torch(derive(0, "measure run"))
             measuring = f"measuring a run by metrics.{type(metric).__name__}"
             sizes = ", ".join(end.stage.size for end in ends) or "none"
             with report_activity(measuring), _name_failing_metric(metric, f"the ends of the stages {sizes}"):

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from pggan_kit.components import Architecture, Piece, Resampling, Scores, StyledStem
 from pggan_kit.layers.tensors import at_least_float32, convert_to_channels_last
 from pggan_kit.schedule import Stage
-from pggan_kit.system.seeding import derive
+from pggan_kit.system.seeding import derive, seed_torch
 
 N = TypeVar("N", bound="GrowingNetwork")
 
@@ -163,7 +163,7 @@ class GrowingNetwork(nn.Module):
 
     def seed_piece(self, piece: str, stage: Stage) -> None:
         """Seed the initial weights of the next piece, so that they depend on the seed and the piece's place alone."""
-        torch.manual_seed(derive(self.seed, self.kind, piece, stage.index))
+        seed_torch(derive(self.seed, self.kind, piece, stage.index))
 
     def end_fade(self) -> None:
         """Drop the old path. Does nothing where there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,9 @@ GROUP = "pggan_kit"
 
 BLOCK_VARIABLE = "PGGAN_KIT_NO_PLUGINS"
 """Environment variable with the names of installed plugins to leave out, separated by commas."""
+
+_VALID_CLASSES: dict[str, weakref.WeakSet[type]] = {kind: weakref.WeakSet() for kind in KINDS}
+"""Classes that fulfil the Protocol of their kind: to check the shipped ones again is half of the time of loading."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ class Plugins:
             )
         # What a function makes is checked once it is made.
         if isinstance(component.factory, type):
-            require_protocol(component.factory, component.kind, row.selector)
+            _check_class(component.factory, component.kind, row.selector)
         self.rows[row.selector] = row
 
 
@@ -190,6 +194,13 @@ def _check_component(component: Component, plugin: Plugin) -> None:
             f"plugin {plugin.name}: {component.name} is of an unknown kind {component.kind!r}"
             f"{suggest(did_you_mean(component.kind, KINDS))}; kinds are {', '.join(KINDS)}"
         )
+
+
+def _check_class(factory: type, kind: str, selector: str) -> None:
+    """Check a class against the Protocol of its kind, once in a process; each object that it makes is checked too."""
+    if factory not in _VALID_CLASSES[kind]:
+        require_protocol(factory, kind, selector)
+        _VALID_CLASSES[kind].add(factory)
 
 
 def load_plugins(extra: Sequence[Any] = (), blocked: Iterable[str] = (), *, accept_broken: bool = False) -> Plugins:

@@ -29,12 +29,20 @@ def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(derive(seed, *names)))
 
 
-def seed_step(device: torch.device, seed: int) -> None:
-    """Seed torch's own generators, of the CPU and of a GPU in use, for one step.
+def seed_torch(seed: int) -> None:
+    """Seed torch's own generators, of the CPU and of every GPU.
 
     `torch.manual_seed` does the same, but records the stack for each kind of device that is missing, which takes as
     long as several layers of a small stage.
     """
+    if torch.cuda.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
+def seed_step(device: torch.device, seed: int) -> None:
+    """Seed torch's own generators, of the CPU and of a GPU in use, for one step: the quick form of `seed_torch`."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
@@ -54,5 +62,5 @@ def fork_random_numbers(device: torch.device | None = None, seed: int | None = N
         devices = [device]
     with torch.random.fork_rng(devices=devices):
         if seed is not None:
-            torch.manual_seed(seed)
+            seed_torch(seed)
         yield

@@ -52,7 +52,7 @@ PHASES = [
 ]
 """Ticks of up to four steps, whose means are gathered over several processes."""
 
-CHOICES = {"rich": RICH, "shared": SHARED, "phases": PHASES}
+CHOICES = {"rich": RICH, "shared, phases": [*SHARED, *PHASES]}
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -79,7 +79,7 @@ def test_a_run_that_is_killed_in_every_write(train: Callable[..., Any]) -> None:
 
     No checkpoint and no temporary file too many is left, and nothing is called damaged.
     """
-    lines = ["schedule.sizes = (4, 8)", "train.tick = 4", "train.keep = 1"]
+    lines = ["schedule.sizes = (4,)", "schedule.stable_images = 16", "train.tick = 4", "train.keep = 1"]
     train(*lines, run_dir="whole")
     killed = set()
     for name, count in WRITES:

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
-from helpers.patience import PATIENCE_SECONDS
+from helpers.forks import fork_command
 from PIL import Image
 from torch import nn
 
@@ -352,22 +350,10 @@ def test_a_signal_ends_a_process_with_its_number_and_a_resumable_run(
         "import os, signal\nfrom pggan_kit import hookimpl\n"
         "@hookimpl\ndef after_step(state):\n    if state.images == 12: os.kill(os.getpid(), signal.SIGTERM)\n"
     )
-    train = [
-        sys.executable,
-        "-m",
-        "pggan_kit",
-        "train",
-        tiny(),
-        "--plugin",
-        stub,
-        "--plugin",
-        "stop.py",
-        "--run-dir",
-        "run",
-    ]
-    done = subprocess.run(train, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    assert done.returncode == 143
-    assert done.stderr.strip() == "error: stopped at images 12 and saved; go on with: pggan-kit resume run"
+    stopped = fork_command("train", tiny(), "--plugin", stub, "--plugin", "stop.py", "--run-dir", "run")
+    assert stopped.wait() == 143
+    said = "error: stopped at images 12 and saved; go on with: pggan-kit resume run"
+    assert stopped.read_errors().strip() == said
     result = cli("resume", "run")
     assert (result.exit_code, result.stderr) == (0, "")
 

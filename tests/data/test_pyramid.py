@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.datasets import ArrayDataset, make_random_dataset
+from helpers.forks import Fork
 from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit.data import array_files, pyramid, resizing
@@ -326,43 +324,38 @@ def test_progress_is_reported_from_the_start_to_the_end(tmp_path: Path) -> None:
     assert reports[-1] == "resizing images to 3x3, 6x6: 150 of 150 images"
 
 
-SLOW_BUILD = """\
-import sys, time
-from pathlib import Path
-import numpy as np
-from pggan_kit.data.sampler import open_data
-from pggan_kit.data.settings import DataSettings
-from pggan_kit.system.activities import receive_activities
+class Slow(ArrayDataset):
+    """Forty images, each of which takes a while to read and leaves a mark in a file."""
 
-class Slow:
-    classes = 0
-    def __len__(self): return 40
-    def fingerprint(self): return "slow"
-    def label(self, i): return 0
-    def image(self, i):
-        time.sleep(float(sys.argv[3]))
-        with open(sys.argv[2], "a") as log: log.write("x")
-        return np.full((8, 8, 1), i, np.uint8)
+    def __init__(self, log: Path, pause: float) -> None:
+        super().__init__([np.full((8, 8, 1), i, np.uint8) for i in range(40)], name="slow")
+        self.log = log
+        self.pause = pause
 
-whats = []
-settings = DataSettings(cache=sys.argv[1], workers=1)
-with receive_activities(lambda activity: whats.append(activity.what)):
-    data = open_data(Slow(), settings, [(4, 4)], 0)
-assert data.level((4, 4)).images[:, 0, 0, 0].tolist() == list(range(40))
-print(whats[0] if whats else "nothing built")
-"""
+    def image(self, i: int) -> np.ndarray:
+        time.sleep(self.pause)
+        with self.log.open("a") as log:
+            log.write("x")
+        return super().image(i)
 
 
-def start_slow_build(folder: Path, pause: float) -> subprocess.Popen[str]:
+def start_slow_build(folder: Path, pause: float) -> Fork:
     """Start a process that builds a level of 40 images and pauses for some seconds at each."""
-    command = [sys.executable, "-c", SLOW_BUILD, str(folder), str(folder / "log"), str(pause)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    def build() -> None:
+        whats: list[str] = []
+        with receive_activities(lambda activity: whats.append(activity.what)):
+            data = open_data(Slow(folder / "log", pause), make_settings(folder), [(4, 4)], 0)
+        assert read_images(data, (4, 4))[:, 0, 0, 0].tolist() == list(range(40))
+        print(whats[0] if whats else "nothing built")
+
+    return Fork(build)
 
 
 def test_of_two_processes_one_builds_and_the_other_waits(tmp_path: Path) -> None:
     both = [start_slow_build(tmp_path, 0.05) for _ in range(2)]
-    outputs = sorted(process.communicate(timeout=PATIENCE_SECONDS)[0].strip() for process in both)
-    assert [process.returncode for process in both] == [0, 0]
+    assert [process.wait() for process in both] == [0, 0], [process.read_errors() for process in both]
+    outputs = sorted(process.read_output().strip() for process in both)
     assert len((tmp_path / "log").read_text()) == 41, "40 images and the look at the first"
     assert outputs[0] == "resizing images to 4x4"
     assert outputs[1] in ("waiting for another process that resizes the same images", "nothing built")
@@ -374,7 +367,7 @@ def test_after_a_kill_the_next_process_builds_and_removes_what_was_left(tmp_path
     while not find_files(tmp_path, ".*.part") and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     assert find_files(tmp_path, ".*.part"), "killed in the middle"
     assert not find_files(tmp_path), "nothing in place yet"
 

@@ -6,6 +6,7 @@ They begin at once, and can be killed. A test of how a process starts, such as w
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -68,6 +69,8 @@ class Fork:
 
     def _enter_process(self) -> None:
         """Give the fork what a new process has: it inherits pytest's files, locks and handlers of signals."""
+        # A forgotten file of the other process, if it were collected here, would close a number that another file has.
+        gc.freeze()
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(self._output, 1)

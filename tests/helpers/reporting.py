@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pytest
 import torch
 from conftest import STUB, TINY
 from PIL import Image
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from pggan_kit import hookimpl
 from pggan_kit.api.train import train
+from pggan_kit.report import page
 
 OBSERVED = """\
 train.observers = [@observers.Samples(), @observers.TransitionShock(), @observers.Coherence()]
@@ -32,6 +34,15 @@ FOLLOWED = ("src", "href", "srcset", "action", "data", "poster", "background", "
 
 VOID = ("img", "meta", "br", "link")
 """Elements without an end tag."""
+
+
+EMPTY_PLOT = b'<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt"/>'
+"""A plot without anything."""
+
+
+def leave_out_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let plots be empty: drawing a dozen takes seconds, in tests that look at something else."""
+    monkeypatch.setattr(page, "render_plot", lambda draw, form: EMPTY_PLOT)
 
 
 class GrowthRecorder:

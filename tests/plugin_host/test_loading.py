@@ -14,6 +14,7 @@ from pggan_kit import Component, hookimpl
 from pggan_kit.api.prepare import prepare
 from pggan_kit.components import KINDS
 from pggan_kit.errors import PluginError
+from pggan_kit.plugin_host import loading
 from pggan_kit.plugin_host.contracts import require_protocol
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugin, Plugins, load_plugins
@@ -101,6 +102,27 @@ def test_every_shipped_class_satisfies_its_protocol(selector: str) -> None:
     component = load_plugins().rows[selector].component
     if isinstance(component.factory, type):
         require_protocol(component.factory, component.kind, selector)
+
+
+def test_a_class_is_checked_again_until_it_is_valid_and_for_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+
+    def check(thing: Any, kind: str, selector: str) -> None:
+        checked.append(selector)
+        require_protocol(thing, kind, selector)
+
+    monkeypatch.setattr(loading, "require_protocol", check)
+    mine = type(make_loss(discriminator=None))
+    rows = [Component("losses", "Mine", mine)]
+    for _ in range(2):
+        with pytest.raises(PluginError, match=r"losses\.Mine is not a valid Loss: it has no discriminator"):
+            load_plugins(rows)
+    mine.discriminator = lambda self, real, fake: {}  # type: ignore[attr-defined]
+    for _ in range(2):
+        load_plugins(rows)
+    assert checked.count("losses.Mine") == 3
+    with pytest.raises(PluginError, match=r"switches\.Mine is not a valid Switch"):
+        load_plugins([Component("switches", "Mine", mine)])
 
 
 class Caller:

@@ -3,7 +3,21 @@
 import pytest
 import torch
 
-from pggan_kit.system.seeding import fork_random_numbers
+from pggan_kit.system.seeding import fork_random_numbers, seed_torch
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_seeding_gives_the_numbers_of_torchs_own_and_seeds_gpus_where_there_are_any(
+    has_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    wanted = torch.rand(3)
+    on_gpus: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", on_gpus.append)
+    seed_torch(3)
+    assert torch.equal(torch.rand(3), wanted)
+    assert on_gpus == [3] * has_gpu
 
 
 def test_a_fork_draws_from_its_seed_and_leaves_no_trace() -> None:

@@ -76,8 +76,14 @@ CHOICES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+BESIDE = ("pooled first", "micro-batches", "toys")
+"""Choices of which others have what matters: another order of a layer's steps, slices, terms that move."""
+
+
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice", [pytest.param(name, marks=[pytest.mark.slow] * (name in BESIDE)) for name in CHOICES]
+)
 def test_compiled_steps_are_the_eager_ones_in_float64(choice: str) -> None:
     """Take three steps in a fade, with alpha as it moves; compare terms, scores and weights to 1e-12."""
     eager, compiled = (Steps(setting, fading=True, **CHOICES[choice]()) for setting in ("never", "always"))
@@ -307,6 +313,7 @@ def test_a_run_compiles_each_phase_once_and_resumes_bit_for_bit(train: Callable[
         assert_close(wanted, copy_weights(getattr(eager.state, net)), 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_compiler_needed")
 def test_a_run_compiles_again_where_other_pieces_are_frozen(train: Callable[..., Any]) -> None:
     """Also amid a fade, and where it is resumed just there."""

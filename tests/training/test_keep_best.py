@@ -203,6 +203,7 @@ def test_two_ranks_keep_what_one_keeps(train: Train) -> None:
         "train.keep_best = 'Level'",
         "architectures.PGGAN.minibatch = 'none'",
         "schedule.discriminator_height = 8",
+        "schedule.stable_images = {4: 8, 8: 16}",
         "optimizers.Adam.lr = 0.001",
     ]
     train(*lines, run_dir="one")

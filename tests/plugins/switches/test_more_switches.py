@@ -143,18 +143,21 @@ def test_grows_early_on_a_level_number_and_hands_the_rest_to_the_last_stage(trai
 
 
 def test_not_before_the_least(train: Callable[..., Any]) -> None:
-    assert train(*LONG, "switches.Plateau.least = 40").state.starts == [0, 40, 80]
-    run = train(*LONG, "switches.Plateau.least = {4: 0, 8: 60}", run_dir="second")
+    until_the_last_stage = "schedule.total_images = 84"
+    assert train(*LONG, until_the_last_stage, "switches.Plateau.least = 40").state.starts == [0, 40, 80]
+    run = train(*LONG, until_the_last_stage, "switches.Plateau.least = {4: 0, 8: 60}", run_dir="second")
     assert run.state.starts == [0, 12, 72]
 
 
 def test_at_latest_at_the_most(train: Callable[..., Any]) -> None:
     """A number that rises by 8 within each window is not level at 7.9, and is at 8.1."""
     limits = ("switches.Plateau.most = 48", "switches.Plateau.tolerance = 7.9")
-    run = train(*LONG, *RISES, *limits, plugins=(RISING,))
+    until_the_last_stage = "schedule.total_images = 100"
+    run = train(*LONG, *RISES, *limits, until_the_last_stage, plugins=(RISING,))
     assert run.state.starts == [0, 48, 96]
     assert run.state.images == run.schedule.total
-    run = train(*LONG, *RISES, "switches.Plateau.tolerance = 8.1", plugins=(RISING,), run_dir="second")
+    looser = "switches.Plateau.tolerance = 8.1"
+    run = train(*LONG, *RISES, looser, until_the_last_stage, plugins=(RISING,), run_dir="second")
     assert run.state.starts == [0, 12, 32]
 
 
@@ -190,7 +193,8 @@ def test_a_metric_may_miss_ticks(train: Callable[..., Any]) -> None:
                 state.means.add({"Metrics/rising": torch.tensor(1.0)})
 
     seldom = Component("observers", "Rising", Seldom)
-    run = train(*LONG, *RISES, "switches.Plateau.window = 32", plugins=(seldom,))
+    short = "schedule.total_images = 44"
+    run = train(*LONG, *RISES, short, "switches.Plateau.window = 32", plugins=(seldom,))
     assert run.state.starts[1] == 36
 
 

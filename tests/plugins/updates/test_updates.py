@@ -296,8 +296,17 @@ class Greedy(Alternating):
         return super().step(ctx)
 
 
-@pytest.mark.parametrize("n_critic", [1, 3])
-@pytest.mark.parametrize("chosen", [{}, {"micro_batch": 2}, {"compile": "always"}])
+@pytest.mark.parametrize(
+    ("chosen", "n_critic"),
+    [
+        ({}, 1),
+        ({}, 3),
+        ({"micro_batch": 2}, 1),
+        ({"micro_batch": 2}, 3),
+        pytest.param({"compile": "always"}, 1, marks=pytest.mark.slow),
+        ({"compile": "always"}, 3),
+    ],
+)
 def test_a_lazy_penalty_is_computed_every_kth_time_whatever_is_drawn(
     chosen: dict[str, Any], n_critic: int, tmp_path: Path
 ) -> None:
