@@ -55,7 +55,11 @@ def explain_out_of_memory(run: Run, error: BaseException) -> str:
     if ended:
         command += ["--from", f"{run.files.path}@{ended[-1].size}"]
     command += ["-b", f"train.micro_batch = {_find_smaller(run.schedule, size)}"]
-    return f"{reason}. Work on fewer at once, with the plugin files of this run: {shlex.join(command)}"
+    plan = shlex.join(["pggan-kit", "plan", str(run.files.path / "config.gin")])
+    return (
+        f"{reason}. Bind train.micro_batch to work on fewer at once; the largest that fits is shown by: {plan}. "
+        f"To continue with fewer, and the plugin files of this run: {shlex.join(command)}"
+    )
 
 
 def _find_smaller(schedule: Schedule, size: int) -> int:
