@@ -31,6 +31,12 @@ def reset_peak(device: torch.device) -> None:
         RESET.write_text("5")
 
 
+def free_cached_memory(device: torch.device) -> None:
+    """Give a GPU's memory back that torch keeps for tensors to come: those of another stage have other sizes."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def peak_mib(device: torch.device) -> float:
     """Return the peak of memory in MiB: allocated on a GPU, else held by the whole process."""
     if device.type == "cuda":
@@ -85,7 +91,7 @@ def has_bfloat16() -> bool:
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device that `train.device` names; `auto` is a GPU where there is one.
+    """Return the device that `train.device` names; `auto` is a GPU where there is one, and `cuda` is one with an index.
 
     Raises:
         ConfigError: There is no such device, or it cannot be used.
@@ -96,6 +102,8 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda", distributed.local_device())
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", distributed.local_device())
         torch.ones(1, device=device).item()  # a device without memory of its own, such as `meta`, has no values
     except Exception as error:  # libraries of devices raise errors of their own, and of imports
         raise ConfigError(f"train.device {name!r} cannot be used: {first_line(error)}") from None
@@ -105,11 +113,15 @@ def find_device(name: str) -> torch.device:
 def prepare_device(name: str, tf32: bool) -> torch.device:
     """Return the device that `train.device` names, and let the process compute float32 there as `train.tf32` says.
 
+    A GPU becomes the current one: events, streams, captured graphs and kernels that are compiled belong to that device
+    then, whatever its index, and not to the first.
+
     Raises:
         ConfigError: There is no such device, or it cannot be used.
     """
     device = find_device(name)
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.allow_tf32 = tf32
     return device
