@@ -41,7 +41,7 @@ from pggan_kit.growth.averages import HalfLife, check_names
 from pggan_kit.growth.fade import ENCODER, NETS
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import PerStage, ScheduleSettings, Stage, at_height, check_sizes, values_per_stage
-from pggan_kit.system.devices import has_bfloat16
+from pggan_kit.system.devices import computes_bfloat16
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 COMPILE = ("never", "auto", "always", "graphs")
@@ -256,11 +256,7 @@ class Experiment:
             return torch.autocast(device.type, torch.float16)
 
         # bfloat16 without native support would be slower than float32.
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported()
-        else:
-            native = has_bfloat16()
-        low = self.precision == "bfloat16" or (self.precision == "auto" and native)
+        low = self.precision == "bfloat16" or (self.precision == "auto" and computes_bfloat16(device))
         return torch.autocast(device.type, torch.bfloat16, enabled=low)
 
     def count_micro_batches(self, stage: Stage, rows: int) -> int:

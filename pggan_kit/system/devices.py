@@ -90,6 +90,13 @@ def has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 natively: an older GPU emulates it, slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return has_bfloat16()
+
+
 def find_device(name: str) -> torch.device:
     """Return the device that `train.device` names; `auto` is a GPU where there is one, and `cuda` is one with an index.
 

@@ -45,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run one iteration a turn, multiply small matrices, and take bfloat16 for native."""
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(ceiling, "SIDE", {"cpu": 64})
-    monkeypatch.setattr(ceiling, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(ceiling, "computes_bfloat16", lambda device: True)
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_a_type_that_is_not_native_is_not_measured(
     tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A processor emulates it a thousand times slower: the report says that it was left out."""
-    monkeypatch.setattr(ceiling, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(ceiling, "computes_bfloat16", lambda device: False)
     measured: list[torch.dtype] = []
     measure = ceiling.measure_alone
 
