@@ -45,6 +45,7 @@ from pggan_kit.system.devices import computes_bfloat16
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 COMPILE = ("never", "auto", "always", "graphs")
+DETERMINISTIC = ("never", "warn", "always")
 MEMORY_FORMATS = ("channels_last", "contiguous")
 NON_FINITE = ("stop", "skip", "rewind")
 
@@ -99,6 +100,9 @@ class Experiment:
             else float32.
         tf32: Whether a CUDA device may round the inputs of float32 convolutions and products to TensorFloat-32 (10 bits
             of mantissa), which is faster. Other devices ignore it.
+        deterministic: Whether a CUDA device uses kernels alone that give the same bits each time, which are slower: `never`;
+            `warn` of operations that have none, and run them; or `always`, where such an operation ends the run. Other
+            devices ignore it: on a CPU the bits are the same in any case.
         memory_format: Layout of features in memory, `channels_last` or `contiguous`. Results are the same up to
             rounding; the speed differs.
         compile: When whole steps are compiled, which takes a C++ compiler and a minute for each stage and fade:
@@ -148,6 +152,7 @@ class Experiment:
     micro_batch: PerStage[int] | None = None
     precision: str = "float32"
     tf32: bool = False
+    deterministic: str = "never"
     memory_format: str = "channels_last"
     compile: str = "never"
     non_finite: str = "stop"
@@ -170,6 +175,7 @@ class Experiment:
         choices = {
             "precision": PRECISIONS,
             "memory_format": MEMORY_FORMATS,
+            "deterministic": DETERMINISTIC,
             "compile": COMPILE,
             "non_finite": NON_FINITE,
         }

@@ -89,7 +89,7 @@ def bench(
         for stage in chosen:
             foreigner.require_fit(first, stage)
     experiment = first.prepared.built.experiment
-    device = prepare_device(experiment.device, experiment.tf32)
+    device = prepare_device(experiment.device, experiment.tf32, experiment.deterministic)
     for variant in variants:
         require_compiler(variant.prepared.built.experiment, device)
     cases = [(stage, phase) for stage in chosen for phase in list_phases(first, stage)]

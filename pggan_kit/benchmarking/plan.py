@@ -502,7 +502,7 @@ def _measure_bfloat16(
     """Return the images per second of a measured stage in bfloat16; None where it would not be native, or is chosen."""
     experiment = prepared.built.experiment
     stage = schedule.stages[row["stage"]]
-    device = prepare_device(experiment.device, experiment.tf32)
+    device = prepare_device(experiment.device, experiment.tf32, experiment.deterministic)
     if experiment.precision != "float32" or not computes_bfloat16(device) or not budget.allows(_get_work(row)):
         return None
 

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import torch
 
-from pggan_kit.errors import ConfigError, first_line
+from pggan_kit.errors import ConfigError, first_line, iterate_causes
 from pggan_kit.system import distributed
 
 try:
     import resource
 except ModuleNotFoundError:  # Windows: see `peak_memory_mib`
     resource = None  # type: ignore[assignment]
+
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Environment variable with the sizes of cuBLAS's work spaces."""
 
 RESET = Path("/proc/self/clear_refs")
 """File of Linux that takes the command to forget a process's peak."""
@@ -117,11 +120,16 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def prepare_device(name: str, tf32: bool) -> torch.device:
-    """Return the device that `train.device` names, and let the process compute float32 there as `train.tf32` says.
+def prepare_device(name: str, tf32: bool, deterministic: str = "never") -> torch.device:
+    """Return the device that `train.device` names, and let the process compute there as the settings say.
 
     A GPU becomes the current one: events, streams, captured graphs and kernels that are compiled belong to that device
     then, whatever its index, and not to the first.
+
+    Args:
+        name: Value of `train.device`.
+        tf32: Value of `train.tf32`.
+        deterministic: Value of `train.deterministic`.
 
     Raises:
         ConfigError: There is no such device, or it cannot be used.
@@ -131,4 +139,16 @@ def prepare_device(name: str, tf32: bool) -> torch.device:
         torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.allow_tf32 = tf32
+        if deterministic != "never":
+            # cuBLAS reads it with its first product, and without it has no deterministic ones.
+            os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
+        torch.use_deterministic_algorithms(deterministic != "never", warn_only=deterministic == "warn")
     return device
+
+
+def lacks_deterministic_kernel(error: BaseException) -> bool:
+    """Return whether an operation failed because it has no kernel that gives the same bits each time."""
+    return any(
+        isinstance(cause, RuntimeError) and "use_deterministic_algorithms(True)" in str(cause)
+        for cause in iterate_causes(error)
+    )

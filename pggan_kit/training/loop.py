@@ -26,6 +26,7 @@ from pggan_kit.errors import (
     RunError,
     TrainingError,
     UnforeseenError,
+    first_line,
     quote_path,
 )
 from pggan_kit.growth.fade import NETS, PATHS, Fade
@@ -39,7 +40,7 @@ from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE
 from pggan_kit.system import distributed
-from pggan_kit.system.devices import free_cached_memory
+from pggan_kit.system.devices import free_cached_memory, lacks_deterministic_kernel
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
 from pggan_kit.training.compiler import Compiler
@@ -108,6 +109,11 @@ def _train_until_stopped(run: Run, data: Data, saved: Snapshot | None, signals: 
     except Exception as error:
         if is_out_of_memory(error):
             raise TrainingError(explain_out_of_memory(run, error)) from error
+        if lacks_deterministic_kernel(error):
+            raise TrainingError(
+                "train.deterministic = 'always': an operation of this experiment has no deterministic kernel; choose "
+                f"'warn', or another part ({first_line(error)})"
+            ) from error
         raise
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-
 import torch
 
-from pggan_kit.errors import first_line
+from pggan_kit.errors import first_line, iterate_causes
 from pggan_kit.runs.run import Run
 from pggan_kit.schedule import Schedule
 from pggan_kit.system import distributed
@@ -21,14 +19,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(
         isinstance(cause, (MemoryError, torch.OutOfMemoryError))
         or (isinstance(cause, RuntimeError) and CPU_ALLOCATOR in str(cause))
-        for cause in _iterate_causes(error)
+        for cause in iterate_causes(error)
     )
-
-
-def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
 
 
 def explain_out_of_memory(run: Run, error: BaseException) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
+from pggan_kit import hookimpl
 from pggan_kit.benchmarking.timing import time_calls
 from pggan_kit.data.device_feed import SideStream
-from pggan_kit.system.devices import find_device, free_cached_memory, prepare_device
+from pggan_kit.errors import TrainingError
+from pggan_kit.system.devices import CUBLAS_WORKSPACE, find_device, free_cached_memory, prepare_device
 from pggan_kit.system.seeding import seed_step
 
 SECOND = torch.device("cuda", 1)
@@ -102,6 +105,45 @@ def test_a_gpu_without_an_index_is_this_process_s(gpus: SimulatedGPUs, monkeypat
     assert find_device("cuda") == torch.device("cuda", 0)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert find_device("cuda") == SECOND
+
+
+@pytest.fixture
+def algorithms(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore the algorithms that are used, and the environment."""
+    monkeypatch.setenv(CUBLAS_WORKSPACE, "")
+    monkeypatch.delenv(CUBLAS_WORKSPACE)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "enabled", "warns"), [("never", False, False), ("warn", True, True), ("always", True, False)]
+)
+def test_deterministic_kernels_are_for_gpus_and_for_this_run_alone(
+    setting: str, enabled: bool, warns: bool, gpus: SimulatedGPUs, algorithms: None
+) -> None:
+    prepare_device("cpu", False, setting)
+    assert not torch.are_deterministic_algorithms_enabled()
+    prepare_device("cuda:1", False, setting)
+    assert torch.are_deterministic_algorithms_enabled() == enabled
+    assert torch.is_deterministic_algorithms_warn_only_enabled() == warns
+    assert (CUBLAS_WORKSPACE in os.environ) == enabled
+    prepare_device("cuda:1", False, "never")
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+class Putting:
+    """A plugin with an operation that has no deterministic kernel, not on a CPU either."""
+
+    @hookimpl
+    def after_step(self) -> None:
+        torch.use_deterministic_algorithms(True)
+        torch.zeros(4).put_(torch.tensor([1, 1]), torch.ones(2))
+
+
+def test_an_operation_without_a_deterministic_kernel_is_named(train: Callable[..., Any], algorithms: None) -> None:
+    with pytest.raises(TrainingError, match=r"train\.deterministic = 'always': .* no deterministic kernel.*'warn'.*put_ does"):
+        train(plugins=(Putting(),))
 
 
 def test_a_cpu_has_no_cached_memory_to_free(gpus: SimulatedGPUs) -> None:
