@@ -6,7 +6,7 @@ Any other exception that reaches the user is a bug, here or in a plugin.
 import math
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
@@ -261,6 +261,13 @@ def suggest(word: str | None) -> str:
 def quote_path(path: object) -> str:
     """Return a path as a shell takes it, for commands in messages."""
     return shlex.quote(str(path))
+
+
+def iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, and then each that caused the one before."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def first_line(error: BaseException) -> str:

@@ -42,11 +42,12 @@ from pggan_kit.growth.averages import HalfLife, check_names
 from pggan_kit.growth.fade import ENCODER, NETS
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import PerStage, ScheduleSettings, Stage, at_height, check_sizes, values_per_stage
-from pggan_kit.system.devices import has_bfloat16
+from pggan_kit.system.devices import computes_bfloat16
 from pggan_kit.ticks import Interval, check_interval
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 COMPILE = ("never", "auto", "always", "graphs")
+DETERMINISTIC = ("never", "warn", "always")
 MEMORY_FORMATS = ("channels_last", "contiguous")
 NON_FINITE = ("stop", "skip", "rewind")
 NOTHING = "nothing"
@@ -113,6 +114,9 @@ class Experiment:
             else float32.
         tf32: Whether a CUDA device may round the inputs of float32 convolutions and products to TensorFloat-32 (10 bits
             of mantissa), which is faster. Other devices ignore it.
+        deterministic: Whether a CUDA device uses kernels alone that give the same bits each time, which are slower: `never`;
+            `warn` of operations that have none, and run them; or `always`, where such an operation ends the run. Other
+            devices ignore it: on a CPU the bits are the same in any case.
         memory_format: Layout of features in memory, `channels_last` or `contiguous`. Results are the same up to
             rounding; the speed differs.
         compile: When whole steps are compiled, which takes a C++ compiler and a minute for each stage and fade:
@@ -166,6 +170,7 @@ class Experiment:
     micro_batch: PerStage[int] | None = None
     precision: str = "float32"
     tf32: bool = False
+    deterministic: str = "never"
     memory_format: str = "channels_last"
     compile: str = "never"
     non_finite: str = "stop"
@@ -197,6 +202,7 @@ class Experiment:
         choices = {
             "precision": PRECISIONS,
             "memory_format": MEMORY_FORMATS,
+            "deterministic": DETERMINISTIC,
             "compile": COMPILE,
             "non_finite": NON_FINITE,
             "keep_stages": KEEP_STAGES,
@@ -293,11 +299,7 @@ class Experiment:
             return torch.autocast(device.type, torch.float16)
 
         # bfloat16 without native support would be slower than float32.
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported()
-        else:
-            native = has_bfloat16()
-        low = self.precision == "bfloat16" or (self.precision == "auto" and native)
+        low = self.precision == "bfloat16" or (self.precision == "auto" and computes_bfloat16(device))
         return torch.autocast(device.type, torch.bfloat16, enabled=low)
 
     def count_micro_batches(self, stage: Stage, rows: int) -> int:

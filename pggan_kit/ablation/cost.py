@@ -19,6 +19,7 @@ from pggan_kit.ablation.sources import EVERYTHING
 from pggan_kit.ablation.statistics import ALPHA, POWER, find_detectable_mean
 from pggan_kit.api.prepare import prepare
 from pggan_kit.benchmarking import plan as planning
+from pggan_kit.errors import TrainingError
 from pggan_kit.system.activities import track_items
 
 EXPECTED_AT = (0, 1, 2)
@@ -91,8 +92,20 @@ def _make_row(name: str, role: str, seeds: int, branch: int | None, stages: Sequ
         "from": branch,
         "images": sum(_count_images(stage) for stage in stages),
         "teraflops": sum(_count_images(stage) * stage["gflops"] for stage in stages) / 1000,
-        "hours": sum(stage["hours"] for stage in stages),
+        "hours": _sum_hours(name, stages),
     }
+
+
+def _sum_hours(name: str, stages: Sequence[dict[str, Any]]) -> float:
+    """Return the hours of a trial's stages.
+
+    Raises:
+        TrainingError: A stage does not fit into memory, and none before it does.
+    """
+    unknown = [stage["size"] for stage in stages if stage["hours"] is None]
+    if unknown:
+        raise TrainingError(f"{name}: memory ends at {unknown[0]}, and `pggan-kit plan` shows what would fit")
+    return float(sum(stage["hours"] for stage in stages))
 
 
 def _count_images(stage: dict[str, Any]) -> int:

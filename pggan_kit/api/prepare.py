@@ -173,7 +173,8 @@ class Prepared:
         """
         experiment = self.built.experiment
         try:
-            return TrainState(experiment, schedule, prepare_device(experiment.device, experiment.tf32))
+            device = prepare_device(experiment.device, experiment.tf32, experiment.deterministic)
+            return TrainState(experiment, schedule, device)
         except (TrainingError, ValueError) as error:
             # A component's complaint may be that of a library, which names nobody.
             owner = find_failed_component(error, self.built.components)

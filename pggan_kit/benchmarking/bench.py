@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from pggan_kit.benchmarking.contenders import Foreign, Variant, load_foreign, lo
 from pggan_kit.benchmarking.flops import count_mean_calls, sum_flops
 from pggan_kit.benchmarking.rig import Rig, has_fade
 from pggan_kit.benchmarking.timing import ROUNDS, Kinds, Turns, compute_spread, time_calls
-from pggan_kit.errors import UserError, require_list
+from pggan_kit.errors import UserError, first_line, require_list
 from pggan_kit.schedule import Schedule, Stage
 from pggan_kit.system.devices import peak_mib, prepare_device, reset_peak
 from pggan_kit.system.provenance import describe_machine
 from pggan_kit.training.compiler import require_compiler
+from pggan_kit.training.out_of_memory import is_out_of_memory
 
 FORMAT = 1
 """Format of the report; see `bench`."""
@@ -61,10 +63,12 @@ def bench(
         `machine`: the machine, with `matrix_product`, GFLOP/s by type. `rows`: one for each stage, phase and contender:
         `contender`, `stage`, `size`, `phase` (`steady` or `fading`), `batch`, `parameters`, `images_per_second` and its
         `p10` and `p90` over rounds, `first_call_seconds` (compilation and set-up, beyond a steady iteration),
-        `peak_memory_mib` (of the process, or allocated on the GPU). With `against`: `ratio`, `ratio_p10`, `ratio_p90`.
+        `peak_memory_mib` (of the process, or on a GPU what the contender alone allocates). With `against`: `ratio`, `ratio_p10`, `ratio_p90`.
         Of our own: `gflops_per_image`, `shares`, `alone_images_per_second` by type (the speed if there were nothing but
         the stage's convolutions and matrix products, each as fast as it is alone), and `of_ceiling`: images per second
         over that in the type in which the iteration computes; `notes`: what was compiled, and what was not and why.
+        `out_of_memory`: one for each contender that memory did not suffice for, with `contender`, `stage`, `size`,
+        `phase`, `batch` and `reason`; it has no row in `rows`.
         Types that the device does not compute natively are not measured: they are missing in `matrix_product` and
         `alone_images_per_second`, and where the iteration computes in one, `of_ceiling` is missing and a note says why.
 
@@ -85,7 +89,7 @@ def bench(
         for stage in chosen:
             foreigner.require_fit(first, stage)
     experiment = first.prepared.built.experiment
-    device = prepare_device(experiment.device, experiment.tf32)
+    device = prepare_device(experiment.device, experiment.tf32, experiment.deterministic)
     for variant in variants:
         require_compiler(variant.prepared.built.experiment, device)
     cases = [(stage, phase) for stage in chosen for phase in list_phases(first, stage)]
@@ -93,11 +97,49 @@ def bench(
     # Measure the machine, then each stage in each of its phases.
     machine = describe_machine(device)
     machine["matrix_product"] = measure_matrix_products(device, progress)
-    rows: list[dict[str, Any]] = []
+    report = Report()
     for number, (stage, phase) in enumerate(cases, 1):
         case_progress = _name_case(progress, f"{stage.size} {phase} ({number} of {len(cases)})")
-        rows += measure_case(variants, foreigners, stage, phase, device, rounds, case_progress)
-    return {"format": FORMAT, "config": str(config), "machine": machine, "rows": rows}
+        measure_case(variants, foreigners, stage, phase, device, rounds, case_progress, report)
+    return {
+        "format": FORMAT,
+        "config": str(config),
+        "machine": machine,
+        "rows": report.rows,
+        "out_of_memory": report.out_of_memory,
+    }
+
+
+@dataclass
+class Report:
+    """What was measured so far; see `bench`.
+
+    Attributes:
+        rows: A row for each stage, phase and contender.
+        out_of_memory: Where memory did not suffice.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    out_of_memory: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def note_full_memory(self, contender: str, stage: Stage, phase: str, progress: Progress) -> Iterator[None]:
+        """Let a block run out of memory: note that, and go on after it."""
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            row = {
+                "contender": contender,
+                "stage": stage.index,
+                "size": stage.size,
+                "phase": phase,
+                "batch": stage.batch_size,
+                "reason": first_line(error),
+            }
+            self.out_of_memory.append(row)
+            progress(f"memory ends for {contender} with a batch of {stage.batch_size}: {row['reason']}")
 
 
 def select_stages(schedule: Schedule, names: Sequence[str]) -> list[Stage]:
@@ -162,7 +204,7 @@ class Contender:
         images: Reals that an iteration draws.
         parameters: Number of parameters of both networks.
         first_seconds: Seconds of its first iteration.
-        peak_mib: Maximum memory during that, in MiB.
+        peak_mib: Maximum memory during that, in MiB: on a GPU its own alone, else the whole process's.
         rig: The stage that it runs at; None for a foreign contender.
     """
 
@@ -210,37 +252,47 @@ def measure_case(
     device: torch.device,
     rounds: int,
     progress: Progress,
-) -> list[dict[str, Any]]:
-    """Return the report's rows of all contenders at one stage, steady or mid-fade."""
+    report: Report,
+) -> None:
+    """Add the rows of all contenders at one stage, steady or mid-fade, to a report."""
     fading = phase == FADING
-    contenders = []
+    contenders = {}
     for variant in variants:
         progress(f"first iteration of {variant.name}")
-        contenders.append(build_own_contender(variant, stage, fading))
+        with report.note_full_memory(variant.name, stage, phase, progress):
+            contenders[variant.name] = build_own_contender(variant, stage, fading)
     for foreigner in foreigners:
         progress(f"first iteration of {foreigner.name}")
-        contenders.append(build_foreign_contender(foreigner, variants[0], stage, fading, device))
+        with report.note_full_memory(foreigner.name, stage, phase, progress):
+            contenders[foreigner.name] = build_foreign_contender(foreigner, variants[0], stage, fading, device)
+    if not contenders:
+        return
 
-    progress(f"{rounds} rounds of iterations")
-    turns = Turns({contender.name: contender.kinds for contender in contenders}, device, rounds)
-    yardstick = foreigners[0].name if foreigners else None
-    rows = [_make_row(contender, turns, stage, phase, yardstick) for contender in contenders]
+    # They lie in memory side by side, and kinds of iteration differ in what they take: it may end here, too.
+    names = ", ".join(contenders)
+    with report.note_full_memory(names, stage, phase, progress):
+        progress(f"{rounds} rounds of iterations")
+        turns = Turns({name: contender.kinds for name, contender in contenders.items()}, device, rounds)
+        yardstick = foreigners[0].name if foreigners and foreigners[0].name in contenders else None
+        rows = {name: _make_row(contender, turns, stage, phase, yardstick) for name, contender in contenders.items()}
 
-    # What only our own contenders can tell.
-    own_rows = rows[: len(variants)]
-    own_contenders = contenders[: len(variants)]
-    for variant, row, contender in zip(variants, own_rows, own_contenders, strict=True):
-        assert contender.rig is not None
-        notes = list(contender.rig.log)
-        progress(f"convolutions and matrix products of {variant.name} alone")
-        rate = row["images_per_second"]
-        row |= measure_costs(variant, stage, fading, contender.images, rate, device, notes)
-        progress(f"where the time of {variant.name} goes")
-        row["shares"] = measure_shares(contender.rig)
-        row["notes"] = notes
-        for note in notes:
-            progress(f"{variant.name}: {note}")
-    return rows
+        # What only our own contenders can tell.
+        for variant in variants:
+            contender = contenders.get(variant.name)
+            if contender is None:
+                continue
+            assert contender.rig is not None
+            row = rows[variant.name]
+            notes = list(contender.rig.log)
+            progress(f"convolutions and matrix products of {variant.name} alone")
+            rate = row["images_per_second"]
+            row |= measure_costs(variant, stage, fading, contender.images, rate, device, notes)
+            progress(f"where the time of {variant.name} goes")
+            row["shares"] = measure_shares(contender.rig)
+            row["notes"] = notes
+            for note in notes:
+                progress(f"{variant.name}: {note}")
+        report.rows += rows.values()
 
 
 def _make_row(contender: Contender, turns: Turns, stage: Stage, phase: str, yardstick: str | None) -> dict[str, Any]:

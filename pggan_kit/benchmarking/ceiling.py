@@ -14,7 +14,7 @@ import torch
 
 from pggan_kit.benchmarking.flops import Call, Like
 from pggan_kit.benchmarking.timing import time_calls
-from pggan_kit.system.devices import has_bfloat16
+from pggan_kit.system.devices import computes_bfloat16
 
 DTYPES = (torch.float32, torch.bfloat16)
 """Types of which it is of interest what the machine can do."""
@@ -45,9 +45,7 @@ def is_native(dtype: torch.dtype, device: torch.device) -> bool:
     """Return whether a device computes natively in a type, as far as torch tells: of bfloat16 it does."""
     if dtype != torch.bfloat16:
         return True
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return has_bfloat16()
+    return computes_bfloat16(device)
 
 
 def measure_matrix_product(dtype: torch.dtype, device: torch.device) -> float:

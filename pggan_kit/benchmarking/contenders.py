@@ -19,7 +19,7 @@ from pggan_kit.schedule import Schedule, Stage
 ARGUMENTS = ("size", "alpha", "width", "batch", "colours")
 """The arguments of a foreign contender's function; see `Foreign`."""
 
-SHARED_SETTINGS = ("device", "tf32")
+SHARED_SETTINGS = ("device", "tf32", "deterministic")
 """Settings of `train` that belong to the process, and so must be the same in all variants."""
 
 

@@ -128,13 +128,14 @@ def sum_flops(calls: Mapping[Call, float]) -> float:
 
 
 def _count_mean_calls(rig: Rig, mode: contextlib.AbstractContextManager[object]) -> dict[Call, float]:
-    # The rig knows its kinds of iteration after the first one.
-    first = _count_calls(rig, mode, 0)
     total: dict[Call, float] = defaultdict(float)
-    for share, update in rig.list_kinds():
-        calls = _count_calls(rig, mode, update) if update else first
-        for call, times in calls.items():
-            total[call] += share * times
+    with rig.restore_components():
+        # The rig knows its kinds of iteration after the first one.
+        first = _count_calls(rig, mode, 0)
+        for share, update in rig.list_kinds():
+            calls = _count_calls(rig, mode, update) if update else first
+            for call, times in calls.items():
+                total[call] += share * times
     return dict(total)
 
 

@@ -7,16 +7,15 @@ import statistics
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
-from torch import Tensor, nn
 
 from pggan_kit.api.prepare import Prepared, prepare
+from pggan_kit.benchmarking.activations import count_activations_mib, measure_activations_mib
 from pggan_kit.benchmarking.breakdown import measure_loop_overhead
 from pggan_kit.benchmarking.flops import count_forward_calls, sum_flops
 from pggan_kit.benchmarking.rig import Rig, has_fade
@@ -25,6 +24,7 @@ from pggan_kit.benchmarking.timing import time_calls
 from pggan_kit.components import Average
 from pggan_kit.data.build_estimate import estimate_build
 from pggan_kit.data.cached_copies import format_size
+from pggan_kit.errors import TrainingError, first_line
 from pggan_kit.experiment import NOTHING, Experiment
 from pggan_kit.growth.averages import PowerAverage, list_names
 from pggan_kit.growth.learning import list_planned_parts
@@ -36,11 +36,12 @@ from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage, value_at
 from pggan_kit.system import distributed
 from pggan_kit.system.activities import track_items
-from pggan_kit.system.devices import peak_mib, read_memory_mib, reset_peak
+from pggan_kit.system.devices import computes_bfloat16, prepare_device, read_memory_mib
 from pggan_kit.ticks import Tick
 from pggan_kit.training.batch_statistics import list_batch_statistics, list_trained_stages
 from pggan_kit.training.compiler import compiling_pays, count_steps
 from pggan_kit.training.measures import measure_diversity
+from pggan_kit.training.out_of_memory import is_out_of_memory
 
 MEASURING_SECONDS = 60.0
 """Seconds for measuring all stages together; stages that would take longer are extrapolated."""
@@ -57,6 +58,12 @@ COPIES = 4
 LARGE_SHARE = 0.05
 """Share of a run's time that what the loop does beside updates may take before there is a warning."""
 
+COSTS_OF_TIME = (
+    *("fade_images_per_second", "images_per_second", "hours"),
+    *("checkpoints", "checkpoint_mib", "outside_share"),
+)
+"""Entries of a row that are None where the cost of a stage is unknown."""
+
 COPIES_TO_LEARN = 3
 """Those of them that frozen weights do not need: gradients and moments."""
 
@@ -67,7 +74,8 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
     Times are of real iterations on noise, on this machine and device, steady and mid-fade, not compiled; and of what
     the loop does around them and at ticks, without observers and metrics. Stages too large to be measured in
     `MEASURING_SECONDS` are extrapolated from the largest measured one, as if they took as long for each floating-point
-    operation of both networks' forward passes; their rows say so.
+    operation of both networks' forward passes; their rows say so. Activations are counted on fake tensors, which take
+    no memory: a stage that does not fit is not run, and so is extrapolated, too.
 
     Args:
         config: See `api.prepare`.
@@ -77,15 +85,19 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
     Returns:
         A row for each stage: `stage`, `size`, `discriminator_size`, `batch_size`, `fade_images`, `stable_images`,
         `steps`, `generator_parameters`, `discriminator_parameters`, `encoder_parameters` (0 without an encoder),
-        `weights_mib` (weights, gradients, average and Adam's moments), `activations_mib` (what one update keeps for its
-        backward pass, or on a GPU takes in all; None where not measured), `gflops` (one image forward through all
-        networks), `images_per_second` (steady) and `fade_images_per_second`, `hours`, `measured`, `checkpoints` (their
-        number) and `checkpoint_mib` (the size of one), `written_mib` (what checkpoints, averages and observers write in
-        the stage) and `kept_mib` (what is left of it when the run has ended), `outside_share` (the share of the time
-        that goes to checkpoints and `Progress/diversity`),
-        `fits` (whether weights and activations are less than the device's memory; None where not measured),
-        `micro_batch` (what to bind `train.micro_batch` to where they are not; None elsewhere, or where not even one row
-        fits), `compiled` (the phases that `train.compile` compiles), `batch_statistics` (over how many samples each
+        `weights_mib` (weights, gradients, average and Adam's moments), `activations_mib` (what an iteration takes at
+        most beside them, without the work space of a device's libraries; None where a component needs the content of
+        tensors and the stage is not measured), `gflops` (one image forward through all networks), `images_per_second`
+        (steady) and `fade_images_per_second`, `bfloat16_images_per_second` (steady, with `train.precision` `'bfloat16'`,
+        at the last stage that is measured, where the experiment computes in float32 and the device multiplies bfloat16
+        natively; None elsewhere), `hours`, `measured`, `checkpoints` (their number) and `checkpoint_mib` (the size of
+        one), `written_mib` (what checkpoints, averages and observers write in the stage) and `kept_mib` (what is left
+        of it when the run has ended), `outside_share` (the share of the time that goes to checkpoints and
+        `Progress/diversity`); speeds, hours, sizes of files and shares are None where no stage up to here fits. `fits`
+        (whether weights and activations are less than the device's memory, and the stage did not run out of it when it
+        was measured; None where unknown), `micro_batch` (what to bind `train.micro_batch` to where they are not; None
+        elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile` compiles),
+        `batch_statistics` (over how many samples each
         statistic of a batch is computed, by its name), `growth` (for each part of the stage in which other pieces are
         frozen, the clock at its begin as `images` and the pieces that do not learn at their optimizer's rate as `text`;
         empty without `train.growth`), `average_before_stage` and `average_before_fade_end` (the share of the averaged
@@ -98,6 +110,7 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
 
     Raises:
         UserError: The config is wrong, or this platform does not tell how much memory there is.
+        TrainingError: There is no memory for the weights of a stage.
     """
     prepared = prepare(config, bindings, plugins)
     experiment = prepared.built.experiment
@@ -114,9 +127,12 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
     rows: list[dict[str, Any]] = []
     largest: tuple[Cost, dict[str, Any]] | None = None
     for stage in track_items(schedule.stages, "measuring", len(schedule.stages), "stages"):
-        rig = Rig(prepared, schedule, stage.index, fading=False, compiles=False)
-        memory = read_memory_mib(rig.state.device)
+        # Describe and count before anything that may need too much memory is run.
+        rig = _build_rig(prepared, schedule, stage)
         row = _describe_stage(stage, schedule, rig.state)
+        room = read_memory_mib(rig.state.device) - row["weights_mib"]
+        row |= _describe_fit(count_activations_mib(rig), room, rig)
+        del rig
         row["compiled"] = _list_compiled_phases(prepared, stage, schedule)
         row["batch_statistics"] = _list_group_sizes(prepared, stage, schedule)
         row["growth"] = _list_learning_parts(prepared, stage, schedule)
@@ -125,15 +141,14 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         row |= copies[stage.index]
         row["snapshots_mib"] = _compute_snapshots_mib(experiment.averages, schedule, row)
 
-        # Measure the stage if there is time, else extrapolate from the last that was measured.
-        work = stage.batch_size * row["gflops"]
-        row["measured"] = largest is None or budget.allows(work)
-        if row["measured"]:
-            cost = _measure_stage(prepared, rig, budget, work)
+        # Measure the stage if it fits and there is time, else extrapolate from the last that was measured.
+        cost = None
+        if row["fits"] is not False and (largest is None or budget.allows(_get_work(row))):
+            cost = _measure_if_it_fits(prepared, schedule, stage, row, room, budget)
+        if cost is not None:
             largest = (cost, row)
-            row |= _describe_fit(cost, memory - row["weights_mib"], rig)
-        else:
-            assert largest is not None
+        row["measured"] = cost is not None
+        if cost is None and largest is not None:
             measured_cost, measured_row = largest
             operations = row["gflops"] / measured_row["gflops"]
             weights = row["weights_mib"] / measured_row["weights_mib"]
@@ -141,6 +156,9 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         row |= _describe_time(row, cost, experiment, ticks[stage.index])
         row |= _describe_files(row, cost, experiment, ticks, stage)
         rows.append(row)
+    if largest is not None:
+        _, row = largest
+        row["bfloat16_images_per_second"] = _measure_bfloat16(prepared, schedule, row, budget)
     _warn_of_large_share(rows)
     return rows
 
@@ -157,7 +175,6 @@ class Cost:
         diversity: Seconds of measuring the diversity of images.
         checkpoint_mib: MiB of a checkpoint.
         kept_mib: MiB of what is kept for good of one.
-        activations_mib: MiB of activations; None where not measured.
     """
 
     fading: float
@@ -167,7 +184,6 @@ class Cost:
     diversity: float
     checkpoint_mib: float
     kept_mib: float
-    activations_mib: float | None
 
     def scale(self, operations: float, weights: float) -> Cost:
         """Return the cost of a stage with `operations` times as many operations an image, and `weights` times as many
@@ -180,7 +196,6 @@ class Cost:
             diversity=self.diversity * operations,
             checkpoint_mib=self.checkpoint_mib * weights,
             kept_mib=self.kept_mib * weights,
-            activations_mib=None,
         )
 
 
@@ -218,7 +233,7 @@ def build_table(rows: Sequence[dict[str, Any]]) -> Table:
         column.justify = "right"
     for row in rows:
         shown.add_row(*_format_cells(row))
-    shown.title = "G, D: parameters; weights: with gradients, average and moments; act.: kept for backward (MiB)"
+    shown.title = "G, D: parameters; weights: with gradients, average and moments; act.: what a step adds (MiB)"
     shown.caption = _build_caption(rows)
     return shown
 
@@ -243,6 +258,8 @@ def _format_cells(row: dict[str, Any]) -> list[str]:
         cells.append({True: "yes", False: "no", None: "?"}[row["fits"]])
 
     # Time.
+    if row["hours"] is None:
+        return [*cells, "", "?", "?"]
     cells.append(f"{row['fade_images_per_second']:.3g}" if row["fade_images"] else "")
     cells.append(f"{row['images_per_second']:.3g}")
     extrapolated = "" if row["measured"] else " (extrapolated)"
@@ -252,9 +269,14 @@ def _format_cells(row: dict[str, Any]) -> list[str]:
 
 def _build_caption(rows: Sequence[dict[str, Any]]) -> str:
     """Return totals, what is compiled, how old the average will be, and the groups of statistics, a line each."""
-    seconds = sum(row["hours"] for row in rows) * 3600
+    known = [row["hours"] for row in rows if row["hours"] is not None]
+    duration = format_duration(sum(known) * 3600)
+    if not known:
+        duration = "an unknown time"
+    elif len(known) < len(rows):
+        duration += f" beside {', '.join(row['size'] for row in rows if row['hours'] is None)}"
     images = sum(row["fade_images"] + row["stable_images"] for row in rows)
-    total = f"{images:,} images, about {format_duration(seconds)} on this machine without observers and metrics"
+    total = f"{images:,} images, about {duration} on this machine without observers and metrics"
     compiled = [f"{row['size']} ({' and '.join(row['compiled'])})" for row in rows if row["compiled"]]
     if compiled:
         total += f"; less, as train.compile compiles {', '.join(compiled)}"
@@ -262,14 +284,43 @@ def _build_caption(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(
         [
             total,
+            *_describe_bfloat16(rows),
+            *_describe_memory(rows),
             _describe_copies(rows),
-            _describe_storage(rows),
+            *_describe_storage(rows),
             *_describe_averages(rows),
             *_describe_moving_settings(rows),
             *_describe_groups(rows),
             *_describe_learning(rows),
         ]
     )
+
+
+def _describe_bfloat16(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line on what bfloat16 would save, where it was measured and is faster."""
+    lines = []
+    for row in rows:
+        rate = row["bfloat16_images_per_second"]
+        if rate is not None and rate > row["images_per_second"]:
+            hours = sum(each["hours"] or 0.0 for each in rows) * row["images_per_second"] / rate
+            lines.append(
+                f"this device multiplies bfloat16 natively: with train.precision = 'auto' it is {rate:.3g} img/s "
+                f"instead of {row['images_per_second']:.3g} at {row['size']}, and about {format_duration(hours * 3600)} in all "
+                "if the other stages gain as much"
+            )
+    return lines
+
+
+def _describe_memory(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line for each stage that does not fit: `memory ends at 64x64 with a batch of 16: ...`."""
+    lines = []
+    for row in rows:
+        if row["fits"] is False:
+            advice = f"bind train.micro_batch = {row['micro_batch']}"
+            if row["micro_batch"] is None:
+                advice = "choose narrower networks, smaller images or a smaller batch"
+            lines.append(f"memory ends at {row['size']} with a batch of {row['batch_size']}: {advice}")
+    return lines
 
 
 def _describe_copies(rows: Sequence[dict[str, Any]]) -> str:
@@ -279,24 +330,27 @@ def _describe_copies(rows: Sequence[dict[str, Any]]) -> str:
     return f"resized copies of the data: {size} on disk; making them, where they are not there yet, takes {duration}"
 
 
-def _describe_storage(rows: Sequence[dict[str, Any]]) -> str:
-    """Return a line about what the run writes, and the time that it takes."""
+def _describe_storage(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line about what the run writes, and the time that it takes, where each stage's cost is known."""
+    if any(row["written_mib"] is None for row in rows):
+        return []
     written = format_size(int(sum(row["written_mib"] for row in rows) * 2**20))
     kept = format_size(int(sum(row["kept_mib"] for row in rows) * 2**20))
     count = sum(row["checkpoints"] for row in rows)
     largest = format_size(int(rows[-1]["checkpoint_mib"] * 2**20))
-    return (
+    return [
         f"the run's folder: {written} written, {kept} kept; {count} checkpoints of up to {largest}, which with the "
         f"check of diversity take {format_percent(_compute_outside_share(rows))} of the time"
-    )
+    ]
 
 
 def _compute_outside_share(rows: Sequence[dict[str, Any]]) -> float:
     """Return the share of the run's time that goes to checkpoints and to the diversity of images."""
-    total = sum(row["hours"] for row in rows)
+    known = [row for row in rows if row["hours"] is not None]
+    total = sum(row["hours"] for row in known)
     if total == 0:
         return 0.0
-    return float(sum(row["hours"] * row["outside_share"] for row in rows) / total)
+    return float(sum(row["hours"] * row["outside_share"] for row in known) / total)
 
 
 def _warn_of_large_share(rows: Sequence[dict[str, Any]]) -> None:
@@ -410,9 +464,7 @@ def _describe_stage(stage: Stage, schedule: Schedule, state: TrainState) -> dict
         "discriminator_parameters": discriminator,
         "encoder_parameters": encoder,
         "weights_mib": weights * 4 / 2**20,
-        "activations_mib": None,
-        "fits": None,
-        "micro_batch": None,
+        "bfloat16_images_per_second": None,
         "gflops": sum_flops(count_forward_calls(state, stage)) / 1e9,
     }
 
@@ -501,16 +553,35 @@ def _compute_snapshots_mib(averages: Sequence[Average], schedule: Schedule, row:
 def _measure_stage(prepared: Prepared, steady: Rig, budget: Budget, work: float) -> Cost:
     """Return the cost of a stage, and subtract from the budget what measuring it took."""
     began = time.perf_counter()
-    activations = _measure_activations_mib(steady)
+    steady.step()
     steady_seconds = _measure_seconds_an_image(steady)
     fading_seconds = steady_seconds
     if has_fade(prepared, steady.schedule, steady.stage):
         fading = Rig(prepared, steady.schedule, steady.stage.index, fading=True, compiles=False)
         fading.step()
         fading_seconds = _measure_seconds_an_image(fading)
-    cost = Cost(fading_seconds, steady_seconds, **_measure_tick(steady), activations_mib=activations)
+    cost = Cost(fading_seconds, steady_seconds, **_measure_tick(steady))
     budget.spend(time.perf_counter() - began, work)
     return cost
+
+
+def _measure_bfloat16(prepared: Prepared, schedule: Schedule, row: Mapping[str, Any], budget: Budget) -> float | None:
+    """Return the images per second of a measured stage in bfloat16; None where it would not be native, or is chosen."""
+    experiment = prepared.built.experiment
+    stage = schedule.stages[row["stage"]]
+    device = prepare_device(experiment.device, experiment.tf32, experiment.deterministic)
+    if experiment.precision != "float32" or not computes_bfloat16(device) or not budget.allows(_get_work(row)):
+        return None
+
+    in_bfloat16 = replace(prepared, built=replace(prepared.built, experiment=replace(experiment, precision="bfloat16")))
+    try:
+        rig = _build_rig(in_bfloat16, schedule, stage)
+        rig.step()
+        return 1 / _measure_seconds_an_image(rig)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
 
 
 def _measure_seconds_an_image(rig: Rig) -> float:
@@ -553,57 +624,91 @@ def _measure_tick(rig: Rig) -> dict[str, float]:
     }
 
 
-def _measure_activations_mib(rig: Rig) -> float:
-    """Return the MiB that the first iteration takes on a GPU, or keeps for its backward passes on a CPU."""
-    device = rig.state.device
-    if device.type == "cuda":
-        reset_peak(device)
-        before = peak_mib(device)
-        rig.step()
-        return peak_mib(device) - before
+def _build_rig(prepared: Prepared, schedule: Schedule, stage: Stage) -> Rig:
+    """Return a steady stage to be measured.
 
-    # Tensors that share memory count once.
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        rig.step()
-    return sum(kept.values()) / 2**20
+    Raises:
+        TrainingError: There is no memory for its weights.
+    """
+    try:
+        return Rig(prepared, schedule, stage.index, fading=False, compiles=False)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"memory ends at {stage.size}, before its first step: choose narrower networks ({first_line(error)})"
+        ) from error
 
 
-def _describe_fit(cost: Cost, room: float, rig: Rig) -> dict[str, Any]:
+def _describe_fit(activations: float | None, room: float, rig: Rig) -> dict[str, Any]:
     """Return whether the activations fit, and which micro-batch would.
 
     Args:
-        cost: The measured cost of the stage.
+        activations: MiB that the stage takes beside its weights; None where that is unknown.
         room: MiB that the weights leave.
         rig: The stage.
     """
-    activations = cost.activations_mib
-    assert activations is not None
+    if activations is None:
+        return {"activations_mib": None, "fits": None, "micro_batch": None}
     # Activations grow with the rows that are worked on at once.
     micro_batch = None
     if activations > room:
-        batch_size = rig.stage.batch_size
-        rows = batch_size // rig.experiment.count_micro_batches(rig.stage, batch_size)
-        micro_batch = find_largest_micro_batch(rows, activations, room)
+        micro_batch = find_largest_micro_batch(_count_rows_at_once(rig), activations, room)
     return {"activations_mib": activations, "fits": activations <= room, "micro_batch": micro_batch}
 
 
-def _describe_time(row: dict[str, Any], cost: Cost, experiment: Experiment, ticks: Sequence[Tick]) -> dict[str, Any]:
+def _measure_if_it_fits(
+    prepared: Prepared, schedule: Schedule, stage: Stage, row: dict[str, Any], room: float, budget: Budget
+) -> Cost | None:
+    """Return the cost of a stage; None where memory is full when it is measured, whatever was counted.
+
+    Args:
+        prepared: The experiment.
+        schedule: Its stages.
+        stage: The stage.
+        row: The stage's row, to which is added what is known of its memory.
+        room: MiB that the weights leave.
+        budget: The time that is left.
+    """
+    rig = _build_rig(prepared, schedule, stage)
+    try:
+        if row["activations_mib"] is None:
+            row |= _describe_fit(measure_activations_mib(rig), room, rig)
+        return _measure_stage(prepared, rig, budget, _get_work(row))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    rows = _count_rows_at_once(rig)
+    smaller = [size for size in range(1, rows) if rows % size == 0]
+    row |= {"fits": False, "micro_batch": max(smaller, default=None)}
+    return None
+
+
+def _get_work(row: Mapping[str, Any]) -> float:
+    """Return the GFLOP of a batch's forward pass, by which a stage's time is guessed."""
+    work: float = row["batch_size"] * row["gflops"]
+    return work
+
+
+def _count_rows_at_once(rig: Rig) -> int:
+    """Return the rows of a batch that are worked on at once."""
+    rows = rig.stage.batch_size
+    return rows // rig.experiment.count_micro_batches(rig.stage, rows)
+
+
+def _describe_time(
+    row: dict[str, Any], cost: Cost | None, experiment: Experiment, ticks: Sequence[Tick]
+) -> dict[str, Any]:
     """Return the speed of a stage, the hours that it takes, and the share of them beside updates.
 
     Args:
         row: What is known of the stage.
-        cost: Its cost.
+        cost: Its cost; None where it is unknown.
         experiment: The experiment.
         ticks: Its ticks.
     """
+    if cost is None:
+        return dict.fromkeys(COSTS_OF_TIME)
     updates = row["fade_images"] * cost.fading + row["stable_images"] * cost.steady
     checkpoints = sum(tick.is_due(experiment.checkpoint_every) for tick in ticks)
     measurements = sum(tick.is_due(experiment.diversity_every) for tick in ticks)
@@ -620,17 +725,19 @@ def _describe_time(row: dict[str, Any], cost: Cost, experiment: Experiment, tick
 
 
 def _describe_files(
-    row: dict[str, Any], cost: Cost, experiment: Experiment, ticks: Sequence[Sequence[Tick]], stage: Stage
+    row: dict[str, Any], cost: Cost | None, experiment: Experiment, ticks: Sequence[Sequence[Tick]], stage: Stage
 ) -> dict[str, Any]:
     """Return the MiB that a stage writes, and those of them that are left when the run has ended.
 
     Args:
         row: What is known of the stage.
-        cost: Its cost.
+        cost: Its cost; None where it is unknown.
         experiment: The experiment.
         ticks: The ticks of each stage.
         stage: The stage.
     """
+    if cost is None:
+        return {"written_mib": None, "kept_mib": None}
     is_last = stage.index == len(ticks) - 1
     # The end of the run is kept as it is.
     ends = sum(tick.ends_phase for tick in ticks[stage.index]) - is_last

@@ -66,6 +66,7 @@ class Rig:
 
     def __init__(self, prepared: Prepared, schedule: Schedule, index: int, fading: bool, compiles: bool = True) -> None:
         self.experiment = prepared.built.experiment
+        self._components = [component for _, component in prepared.built.components.values()]
         self.schedule = schedule
         self.hooks = make_quiet_hooks(prepared)
         self.stage = schedule.stages[index]
@@ -135,6 +136,21 @@ class Rig:
         self.state.update_averages(context.drawn)
         self.batch = context.drawn
         self.critics = max(1, self.state.discriminator_updates - update)
+
+    @contextlib.contextmanager
+    def restore_components(self) -> Iterator[None]:
+        """Let a block run steps on fake tensors, and give components back what they held before.
+
+        A fake tensor that a penalty remembers would make all that it meets later fake.
+        """
+        holders = [component for component in self._components if hasattr(component, "__dict__")]
+        before = [dict(vars(component)) for component in holders]
+        try:
+            yield
+        finally:
+            for component, attributes in zip(holders, before, strict=True):
+                vars(component).clear()
+                vars(component).update(attributes)
 
     @contextlib.contextmanager
     def open_run(self) -> Iterator[Run]:

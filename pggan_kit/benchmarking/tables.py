@@ -27,7 +27,12 @@ def build_table(report: Mapping[str, Any]) -> Table:
             shown.add_section()
         last_case = case
         shown.add_row(*_format_cells(row, has_ratios))
-    shown.caption = describe_measured_machine(report)
+    lines = [describe_measured_machine(report)]
+    for row in report["out_of_memory"]:
+        lines.append(
+            f"memory ends at {row['size']} ({row['phase']}) for {row['contender']} with a batch of {row['batch']}"
+        )
+    shown.caption = "\n".join(lines)
     return shown
 
 
@@ -35,8 +40,8 @@ def _format_cells(row: Mapping[str, Any], has_ratios: bool) -> list[str]:
     cells = [row["size"], row["phase"], row["contender"]]
     cells.append(f"{row['images_per_second']:.4g}")
     cells.append(f"{row['p10']:.4g}..{row['p90']:.4g}")
-    if has_ratios:
-        cells.append(f"{row['ratio']:.2f}")
+    if has_ratios:  # there is none where memory did not suffice for the first foreign contender
+        cells.append(f"{row['ratio']:.2f}" if "ratio" in row else "")
     # Foreign contenders have no ceiling and no counted operations.
     cells.append(f"{row['of_ceiling']:.0%}" if "of_ceiling" in row else "")
     cells.append(f"{row['gflops_per_image']:.3g}" if "gflops_per_image" in row else "")

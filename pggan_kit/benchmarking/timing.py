@@ -28,10 +28,11 @@ def time_calls(work: Callable[[], object], device: torch.device, repeats: int = 
     if device.type == "cuda":
         begin = torch.cuda.Event(enable_timing=True)
         end = torch.cuda.Event(enable_timing=True)
-        begin.record()
+        stream = torch.cuda.current_stream(device)
+        begin.record(stream)
         for _ in range(repeats):
             work()
-        end.record()
+        end.record(stream)
         torch.cuda.synchronize(device)
         return float(begin.elapsed_time(end)) / 1000 / repeats
 

@@ -40,6 +40,12 @@ def choose_feed(source: Source, device: torch.device, limit: int | None) -> Sour
     return PrefetchFeed(source, SideStream(device))
 
 
+def close_feed(source: Source) -> None:
+    """End the thread of a source whose stage is over, which may be making a batch that nobody will ask for."""
+    if isinstance(source, PrefetchFeed):
+        source.close()
+
+
 class ResidentFeed:
     """A source that keeps a sampler's images on a device and gathers its batches there.
 
@@ -150,6 +156,11 @@ class PrefetchFeed:
         self._copier.finish(batch)
         self._next = self._begin(position + count, count)
         return batch
+
+    def close(self) -> None:
+        """End the thread, and drop the batch that it has made."""
+        self._thread.shutdown(cancel_futures=True)
+        self._next = None
 
     def _begin(self, position: int, count: int) -> Future[Batch]:
         """Begin to make the batch at a place of the clock."""

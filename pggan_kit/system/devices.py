@@ -8,13 +8,16 @@ from pathlib import Path
 
 import torch
 
-from pggan_kit.errors import ConfigError, first_line
+from pggan_kit.errors import ConfigError, first_line, iterate_causes
 from pggan_kit.system import distributed
 
 try:
     import resource
 except ModuleNotFoundError:  # Windows: see `peak_memory_mib`
     resource = None  # type: ignore[assignment]
+
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Environment variable with the sizes of cuBLAS's work spaces."""
 
 RESET = Path("/proc/self/clear_refs")
 """File of Linux that takes the command to forget a process's peak."""
@@ -29,6 +32,12 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     elif RESET.exists():
         RESET.write_text("5")
+
+
+def free_cached_memory(device: torch.device) -> None:
+    """Give a GPU's memory back that torch keeps for tensors to come: those of another stage have other sizes."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def peak_mib(device: torch.device) -> float:
@@ -84,8 +93,15 @@ def has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 natively: an older GPU emulates it, slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return has_bfloat16()
+
+
 def find_device(name: str) -> torch.device:
-    """Return the device that `train.device` names; `auto` is a GPU where there is one.
+    """Return the device that `train.device` names; `auto` is a GPU where there is one, and `cuda` is one with an index.
 
     Raises:
         ConfigError: There is no such device, or it cannot be used.
@@ -96,20 +112,43 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda", distributed.local_device())
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", distributed.local_device())
         torch.ones(1, device=device).item()  # a device without memory of its own, such as `meta`, has no values
     except Exception as error:  # libraries of devices raise errors of their own, and of imports
         raise ConfigError(f"train.device {name!r} cannot be used: {first_line(error)}") from None
     return device
 
 
-def prepare_device(name: str, tf32: bool) -> torch.device:
-    """Return the device that `train.device` names, and let the process compute float32 there as `train.tf32` says.
+def prepare_device(name: str, tf32: bool, deterministic: str = "never") -> torch.device:
+    """Return the device that `train.device` names, and let the process compute there as the settings say.
+
+    A GPU becomes the current one: events, streams, captured graphs and kernels that are compiled belong to that device
+    then, whatever its index, and not to the first.
+
+    Args:
+        name: Value of `train.device`.
+        tf32: Value of `train.tf32`.
+        deterministic: Value of `train.deterministic`.
 
     Raises:
         ConfigError: There is no such device, or it cannot be used.
     """
     device = find_device(name)
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.allow_tf32 = tf32
+        if deterministic != "never":
+            # cuBLAS reads it with its first product, and without it has no deterministic ones.
+            os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
+        torch.use_deterministic_algorithms(deterministic != "never", warn_only=deterministic == "warn")
     return device
+
+
+def lacks_deterministic_kernel(error: BaseException) -> bool:
+    """Return whether an operation failed because it has no kernel that gives the same bits each time."""
+    return any(
+        isinstance(cause, RuntimeError) and "use_deterministic_algorithms(True)" in str(cause)
+        for cause in iterate_causes(error)
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pggan_kit.system.devices import has_bfloat16
+from pggan_kit.system.devices import computes_bfloat16
 from pggan_kit.version import __version__
 
 
@@ -57,13 +57,11 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     gpu = find_gpu_name(device)
     if gpu is None:
         name = torch.backends.cpu.get_cpu_capability()
-        native_bfloat16 = has_bfloat16()
     else:
         name = gpu
-        native_bfloat16 = torch.cuda.is_bf16_supported()
     return {
         "device": name,
-        "native_bfloat16": native_bfloat16,
+        "native_bfloat16": computes_bfloat16(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "pggan_kit": __version__,

@@ -228,11 +228,13 @@ class Compiler:
         # Run the pass eagerly, which may change buffers, as batch normalisation does.
         buffers = list_float_buffers(*self._state.networks.values())
         before = [buffer.clone() for buffer in buffers]
-        self._run_aside(eager, work)
         changed = False
-        for buffer, value in zip(buffers, before, strict=True):
-            changed = changed or not torch.equal(buffer, value)
-            buffer.copy_(value)
+        try:
+            self._run_aside(eager, work)
+        finally:
+            for buffer, value in zip(buffers, before, strict=True):
+                changed = changed or not torch.equal(buffer, value)
+                buffer.copy_(value)
         if changed:
             return "it changes a network's buffers"
 
@@ -272,18 +274,25 @@ class Compiler:
             torch.cuda.synchronize(self._device)
 
     def _run_aside(self, run: Backward, work: Work) -> Result:
-        """Return the result of a pass; leave gradients and random numbers as they were."""
-        network = self._state.network(work.net)
-        before = [param.grad for param in network.parameters()]
-        network.zero_grad(set_to_none=True)
-        with fork_random_numbers(self._device):
-            losses, kept = run(work)
+        """Return the result of a pass; leave gradients and random numbers as they were, also where it raises.
 
-        result = losses | kept
-        for (name, param), gradient in zip(network.named_parameters(), before, strict=True):
-            if param.grad is not None:
-                result[f"the gradient of {name}"] = param.grad
-            param.grad = gradient
+        The step goes on eagerly then, and adds to the gradients: those of earlier slices must be there, and those of
+        half a backward pass must not.
+        """
+        network = self._state.network(work.net)
+        parameters = dict(network.named_parameters())
+        before = {name: param.grad for name, param in parameters.items()}
+        network.zero_grad(set_to_none=True)
+        try:
+            with fork_random_numbers(self._device):
+                losses, kept = run(work)
+            result = losses | kept
+            for name, param in parameters.items():
+                if param.grad is not None:
+                    result[f"the gradient of {name}"] = param.grad
+        finally:
+            for name, param in parameters.items():
+                param.grad = before[name]
         return result
 
     def _identify_kind(self, work: Work) -> Hashable:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from pggan_kit.data.device_feed import choose_feed
+from pggan_kit.data.device_feed import choose_feed, close_feed
 from pggan_kit.data.sampler import Data, Source
 from pggan_kit.errors import (
     FORESEEN,
@@ -26,6 +26,7 @@ from pggan_kit.errors import (
     RunError,
     TrainingError,
     UnforeseenError,
+    first_line,
     quote_path,
 )
 from pggan_kit.experiment import NOTHING
@@ -40,6 +41,7 @@ from pggan_kit.runs.snapshot import STATE, Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE
 from pggan_kit.system import distributed
+from pggan_kit.system.devices import free_cached_memory, lacks_deterministic_kernel
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
 from pggan_kit.ticks import Tick
@@ -96,7 +98,11 @@ def _train_until_stopped(run: Run, data: Data, saved: Snapshot | None, signals: 
     """
     try:
         with signals:
-            return Loop(run, data, signals).train_to_end(saved)
+            loop = Loop(run, data, signals)
+            try:
+                return loop.train_to_end(saved)
+            finally:
+                loop.free_reals()
     except SystemExit as error:
         raise TrainingError(
             f"a part of the run called sys.exit({error.code!r}) at images {run.state.images} (stage "
@@ -105,6 +111,11 @@ def _train_until_stopped(run: Run, data: Data, saved: Snapshot | None, signals: 
     except Exception as error:
         if is_out_of_memory(error):
             raise TrainingError(explain_out_of_memory(run, error)) from error
+        if lacks_deterministic_kernel(error):
+            raise TrainingError(
+                "train.deterministic = 'always': an operation of this experiment has no deterministic kernel; choose "
+                f"'warn', or another part ({first_line(error)})"
+            ) from error
         raise
 
 
@@ -392,6 +403,7 @@ class Loop:
         if checkpoint is not None:
             compiled = checkpoint.compiled
         self.compiler.enter_region(self.state, self.schedule, compiled)
+        self.free_reals()
         source = self.data.sampler(self.state.stage)
         self.sampler = choose_feed(source, self.run.device, self.experiment.data.device_memory)
 
@@ -409,6 +421,13 @@ class Loop:
             for name, value in checkpoint.components.items():
                 self.hooks.call_one(name, "load_state", run=self.run, saved=value)
             self.set_alpha()
+
+    def free_reals(self) -> None:
+        """Free the reals of the stage that is over, before there are those of the next."""
+        if hasattr(self, "sampler"):  # not before the first stage
+            close_feed(self.sampler)
+            del self.sampler
+            free_cached_memory(self.run.device)
 
     # Ticks and checkpoints.
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-
 import torch
 
-from pggan_kit.errors import first_line
+from pggan_kit.errors import first_line, iterate_causes
 from pggan_kit.runs.run import Run
 from pggan_kit.schedule import Schedule
 from pggan_kit.system import distributed
@@ -21,14 +19,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(
         isinstance(cause, (MemoryError, torch.OutOfMemoryError))
         or (isinstance(cause, RuntimeError) and CPU_ALLOCATOR in str(cause))
-        for cause in _iterate_causes(error)
+        for cause in iterate_causes(error)
     )
-
-
-def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
 
 
 def explain_out_of_memory(run: Run, error: BaseException) -> str:
@@ -55,7 +47,11 @@ def explain_out_of_memory(run: Run, error: BaseException) -> str:
     if ended:
         command += ["--from", f"{run.files.path}@{ended[-1].size}"]
     command += ["-b", f"train.micro_batch = {_find_smaller(run.schedule, size)}"]
-    return f"{reason}. Work on fewer at once, with the plugin files of this run: {shlex.join(command)}"
+    plan = shlex.join(["pggan-kit", "plan", str(run.files.path / "config.gin")])
+    return (
+        f"{reason}. Bind train.micro_batch to work on fewer at once; the largest that fits is shown by: {plan}. "
+        f"To continue with fewer, and the plugin files of this run: {shlex.join(command)}"
+    )
 
 
 def _find_smaller(schedule: Schedule, size: int) -> int:

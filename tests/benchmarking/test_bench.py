@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import Result
+from helpers.full_memory import limit_rows
 
 from pggan_kit import Component, hookimpl
 from pggan_kit.api.prepare import prepare
@@ -44,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run one iteration a turn, multiply small matrices, and take bfloat16 for native."""
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(ceiling, "SIDE", {"cpu": 64})
-    monkeypatch.setattr(ceiling, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(ceiling, "computes_bfloat16", lambda device: True)
 
 
 @pytest.fixture
@@ -94,6 +95,21 @@ def test_it_measures_each_stage_and_phase_of_each_contender(
             own = row["alone_images_per_second"]["bfloat16" if row["contender"] == "hinge" else "float32"]
             assert row["of_ceiling"] == pytest.approx(row["images_per_second"] / own)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_where_memory_ends_the_others_are_measured(
+    tiny: Callable[..., str], cli: Cli, stub: str, contender: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_rows(4, 8, monkeypatch)  # D sees reals and fakes at once
+    options = ("--against", contender, "--variant", "slices=train.micro_batch = 2", "--stages", "8x8")
+    result = cli("bench", tiny(*SQUARE), "--plugin", stub, *options, "--json", "report.json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(Path("report.json").read_text())
+    full = [("tiny", "8x8", phase, 4) for phase in ("steady", "fading")]
+    assert [(row["contender"], row["size"], row["phase"], row["batch"]) for row in report["out_of_memory"]] == full
+    assert [row["contender"] for row in report["rows"]] == ["slices", "theirs"] * 2
+    assert "memory ends at 8x8 (steady) for tiny with a batch of 4" in " ".join(result.stdout.split())
 
 
 @pytest.mark.usefixtures("quick")
@@ -183,7 +199,7 @@ def test_a_type_that_is_not_native_is_not_measured(
     tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A processor emulates it a thousand times slower: the report says that it was left out."""
-    monkeypatch.setattr(ceiling, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(ceiling, "computes_bfloat16", lambda device: False)
     measured: list[torch.dtype] = []
     measure = ceiling.measure_alone
 
@@ -284,6 +300,18 @@ def test_fake_tensors_count_what_real_ones_do(rig: Callable[..., Rig], fading: b
             real[call] = real.get(call, 0) + share * count
     assert counting.sum_flops(fake) == pytest.approx(counting.sum_flops(real))
     assert fake == pytest.approx(real)
+
+
+def test_what_a_penalty_remembers_of_fake_tensors_is_forgotten(rig: Callable[..., Rig]) -> None:
+    """Let a penalty keep a mean: a fake one would make all that is measured after it fake, and fast."""
+    lines = ("train.generator_penalties = [@generator_penalties.PathLength()]",)
+    measured = rig(*lines)
+    measured.step()
+    (penalty,) = measured.experiment.generator_penalties
+    before = dict(vars(penalty))
+    assert any(isinstance(value, torch.Tensor) for value in before.values())
+    counting.count_mean_calls(lambda: measured)
+    assert vars(penalty) == before
 
 
 def test_counting_uses_real_tensors_where_fake_ones_fail(rig: Callable[..., Rig]) -> None:

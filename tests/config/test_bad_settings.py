@@ -202,6 +202,7 @@ RANGES = [
     ("train.micro_batch", "2.5", "must be a whole number"),
     ("train.precision", "'float8'", "must be 'float32', 'bfloat16', 'float16' or 'auto', not 'float8'"),
     ("train.tf32", "1", "must be True or False, not 1"),
+    ("train.deterministic", "'yes'", "must be 'never', 'warn' or 'always', not 'yes'"),
     ("data.device_memory", "-1", "must be at least 0, and is -1"),
     ("data.device_memory", "'auto'", "must be a whole number or None"),
     ("train.fade_reals", "1", "must be True or False, not 1"),

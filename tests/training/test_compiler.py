@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.compiled_steps import CPU, NETS, Steps
+from helpers.compiled_steps import CPU, NETS, Passes, Steps
 from helpers.paths import STUB_PLUGIN
 from torch import Tensor
 from torch._subclasses import FakeTensor
@@ -201,6 +201,37 @@ class Restless(Alternating):
 
         ctx.minimise = minimise_new_terms
         return super().step(ctx)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=NETS[::-1])
+def test_compiling_that_raises_within_a_backward_pass_leaves_the_gradients_of_earlier_slices(number: int) -> None:
+    """Let memory end in the middle of a backward pass of the comparison, when half of the gradients are there."""
+    passes = Passes(fading=False)
+    work = passes.works[number]
+    parameters = list(passes.state.network(work.net).parameters())
+    for net in NETS:
+        passes.state.network(net).requires_grad_(net == work.net)
+    for param in parameters:
+        param.grad = torch.ones_like(param)  # of the slices before
+    passes._eager[number](work)
+    wanted = [param.grad for param in parameters]
+
+    calls = 0
+
+    def run_out_of_memory(gradient: Tensor) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    middle = parameters[len(parameters) // 2]
+    middle.register_hook(run_out_of_memory)
+    for param in parameters:
+        param.grad = torch.ones_like(param)
+    passes.compiler(work, passes._eager[number])
+    assert calls == 3 and passes.compiler.outcome == {work.net: "eager"}
+    for param, gradient in zip(parameters, wanted, strict=True):
+        assert param.grad is not None and gradient is not None and torch.equal(param.grad, gradient)
 
 
 def test_terms_that_are_new_at_each_step_are_given_up() -> None:

@@ -1,5 +1,6 @@
 """Test that a stage leaves nothing behind. `benchmarks/test_memory.py` prints memory over thousands of steps."""
 
+import functools
 import gc
 import weakref
 from collections.abc import Callable, Iterator
@@ -9,7 +10,12 @@ import pytest
 import torch
 
 from pggan_kit import Component, hookimpl
+from pggan_kit.data.device_feed import Batch, PrefetchFeed, ResidentFeed
+from pggan_kit.data.sampler import Data, Sampler
+from pggan_kit.training import loop as training
+from pggan_kit.training.compiler import Compiler
 from pggan_kit.training.non_finite import NonFiniteError
+from pggan_kit.training.recording import Recording
 from pggan_plugins.losses import Hinge
 
 
@@ -81,6 +87,75 @@ def test_old_bridges_optimizers_and_graphs_are_freed(train: Callable[..., Any]) 
     train(*RICH, plugins=(watch,))
     assert {name.partition(" ")[0] for name in watch.gone} >= {"bridge", "optimizer", "losses"}
     assert not watch.alive
+
+
+class Reals:
+    """What stages hold that is large, as weak references: feeds, images, compiled steps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ahead: bool) -> None:
+        self.held: list[weakref.ref[Any]] = []
+        self.alive: list[Any] = []
+        self.threads: list[Any] = []
+        self.checks = 0
+        self._ahead = ahead
+        self._draw = Data.sampler
+        monkeypatch.setattr(Data, "sampler", lambda data, stage: self.make_sampler(data, stage))
+        monkeypatch.setattr(training, "choose_feed", self.choose_feed)
+        monkeypatch.setattr(training, "Compiler", functools.partial(Compiler, translate=self.translate))
+
+    def make_sampler(self, data: Data, stage: Any) -> Sampler:
+        """Check that nothing of the last stage is there any more, without help from the collector."""
+        self.checks += 1
+        self.alive += [ref() for ref in self.held if ref() is not None]
+        self.alive += [thread for thread in self.threads if thread.is_alive()]
+        self.held = []
+        sampler = self._draw(data, stage)
+        self.held.append(weakref.ref(sampler))
+        return sampler
+
+    def choose_feed(self, sampler: Sampler, device: torch.device, limit: Any) -> Any:
+        feed: Any = ResidentFeed(sampler, device)
+        if self._ahead:
+            feed = PrefetchFeed(sampler, StubCopier())
+            feed.batch(0, 4)
+            self.threads += feed._thread._threads
+        else:
+            self.held.append(weakref.ref(feed._images))
+        self.held.append(weakref.ref(feed))
+        return feed
+
+    def translate(self, recording: Recording, *others: Any) -> Any:
+        def run(*tensors: Any) -> Any:
+            return recording.graph(*tensors)
+
+        self.held.append(weakref.ref(run))
+        return run
+
+
+class StubCopier:
+    """A copier that copies nothing."""
+
+    def begin(self, batch: Batch) -> Batch:
+        return batch
+
+    def finish(self, batch: Batch) -> None:
+        pass
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["resident", "copied ahead"])
+def test_growth_frees_reals_and_compiled_steps_before_there_are_new_ones(
+    ahead: bool, train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reals = Reals(monkeypatch, ahead)
+    gc.disable()
+    try:
+        train("schedule.sizes = (4, 8)", "train.compile = 'always'", "train.switch = @switches.Hard()")
+    finally:
+        gc.enable()
+    assert reals.checks == 2
+    assert not reals.alive
+    assert len(reals.held) >= 4  # of the last stage
+    assert not any(thread.is_alive() for thread in reals.threads)  # also once the run is over
 
 
 class FailingLoss(Hinge):

@@ -50,6 +50,8 @@ def test_the_message_at_growth_has_a_command_that_continues(
         train(plugins=(Filler(16),), run_dir="a run")
     message = str(failed.value)
     assert re.match(r"out of memory \(stage 16x16, fade, images 24; rows of a batch at once: 4\): .*2\.00 GiB", message)
+    assert "Bind train.micro_batch" in message
+    assert "largest that fits is shown by: pggan-kit plan 'a run/config.gin'. " in message
     assert message.endswith("pggan-kit train 'a run/config.gin' --from 'a run@8x8' -b 'train.micro_batch = 2'")
 
     command = shlex.split(message[message.index("pggan-kit train") :])

@@ -208,5 +208,8 @@ def test_tf32_is_set_on_a_gpu_alone(tf32: bool, flags: None, monkeypatch: pytest
     prepare_device("cpu", tf32)
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (not tf32, not tf32)
     monkeypatch.setattr(devices, "find_device", torch.device)
-    prepare_device("cuda:0", tf32)
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    prepare_device("cuda:1", tf32)
+    assert chosen == [torch.device("cuda", 1)]  # events and captured graphs belong to it
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (tf32, tf32)
