@@ -193,7 +193,9 @@ def test_a_run_without_the_curves_and_averages_of_the_plan_is_refused(ablate: Ab
     ticks = [json.loads(line) for line in Path("measured/stats.jsonl").read_text().splitlines()]
     assert rows["gap_area_4x4"]["value"] == pytest.approx(ticks[0]["Metrics/gap"]) and rows["gap copy"]["value"]
     with pytest.raises(RunError, match=rf"{refusal.format('measured')}train\.averages: .* there, .*PowerFunction"):
-        adopt("measured", "train.averages = [@averages.HalfLife(), @averages.PowerFunction()]", "ablate.averages = [0.1]")
+        adopt(
+            "measured", "train.averages = [@averages.HalfLife(), @averages.PowerFunction()]", "ablate.averages = [0.1]"
+        )
 
     # Its rows may be gone, or those of its trunk.
     Path("measured/stats.jsonl").write_text("")
