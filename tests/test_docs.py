@@ -16,6 +16,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import Result
+from helpers import made_up_ablation
 from helpers.paths import ROOT
 from helpers.reporting import leave_out_plots
 from PIL import Image
@@ -23,7 +24,7 @@ from test_house import HOUSE
 
 import pggan_kit
 from pggan_kit import hookspecs
-from pggan_kit.ablation.analysis import add_verdicts
+from pggan_kit.ablation.analysis import add_verdicts, analyse_results
 from pggan_kit.ablation.plan import read_plan as read_plan
 from pggan_kit.ablation.statistics import count_pairs_needed
 from pggan_kit.ablation.table import build_tables
@@ -186,8 +187,8 @@ def test_plans_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
 def test_page_on_ablations_explains_every_column_and_verdict_and_file() -> None:
     text = (DOCS / "ablations.md").read_text()
     explained = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
-    analysis = {"name": "", "metric": "FID", "scale": "log", "variants": {}, "contrasts": [], "secondary": []}
-    analysis["looks"] = {}
+    results = made_up_ablation.make_results({"a": 0.0, "b": 0.5, "c": 0.0})
+    analysis = analyse_results(made_up_ablation.make_plan(averages=["short"], looks=[8, 10]), results)
     columns = {str(column.header) for table in build_tables(analysis) for column in table.columns} - {"FID"}
     assert len(columns) > 12
     assert columns <= set(explained)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
+from pggan_kit.ablation.endpoints import read_ticks
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.api.prepare import Prepared, prepare_run, prepare_text
@@ -42,7 +43,8 @@ HARMLESS = (
 """Places whose settings change nothing of what a run trains."""
 
 MEASURING = ("train.metrics", "evaluation.")
-"""Beginnings of the places whose settings change nothing, unless what they measure decides when networks grow."""
+"""Beginnings of the places whose settings change nothing, unless what they measure decides when networks grow, or is a
+curve of the plan."""
 
 DECIDING_HOOKS = {"should_advance", "should_end"}
 """Hooks by which a component may end a stage or a run, for example when a metric stands still."""
@@ -87,7 +89,7 @@ def adopt_runs(plan: Plan, folder: Path, runs: Sequence[Path], plugins: Sequence
         return plan
     if plan.looks:
         raise RunError("--adopt: a plan with looks adopts no runs, since its looks decide by runs that nobody has seen")
-    candidates = [_read_candidate(run, plugins) for run in runs]
+    candidates = [_read_candidate(run, plan.curves, plugins) for run in runs]
     own = list(_identify_trials(plan, plugins))
     adopted = list(plan.adopted)
     for candidate in candidates:
@@ -106,11 +108,17 @@ def adopt_runs(plan: Plan, folder: Path, runs: Sequence[Path], plugins: Sequence
     return dataclasses.replace(plan, adopted=adopted)
 
 
-def _read_candidate(run: Path, plugins: Sequence[RecordedFile]) -> _Candidate:
+def _read_candidate(run: Path, curves: Sequence[str], plugins: Sequence[RecordedFile]) -> _Candidate:
     """Read a run that is offered.
 
+    Args:
+        run: Its directory.
+        curves: Values that it must have measured at its ticks.
+        plugins: The plan's plugin files.
+
     Raises:
-        RunError: There is no run, it is not finished, or its files do not tell all that it was trained with.
+        RunError: There is no run, it is not finished, or its files do not tell all that it was trained with, or lack
+            a curve.
     """
     refusal = f"--adopt {run} is refused"
     try:
@@ -125,6 +133,7 @@ def _read_candidate(run: Path, plugins: Sequence[RecordedFile]) -> _Candidate:
         raise RunError(f"{refusal}: it is not finished, and at images {saved.images:,} of {total:,}; resume it first")
     _require_complete_record(refusal, run, about, saved)
     _require_same_plugins(refusal, about, prepared)
+    _require_curves(refusal, files, curves)
     return _Candidate(files, about, entry, saved.identity, prepared.built.settings)
 
 
@@ -145,6 +154,24 @@ def _require_complete_record(refusal: str, run: Path, about: Mapping[str, Any], 
     # The plan of another ablation has checked that its trunk is what its trials are up to there.
     if "from" in about and not _is_trial(run, about["from"]):
         raise RunError(f"{refusal}: it went on from {about['from']['run']}, which may have been another experiment")
+
+
+def _require_curves(refusal: str, files: RunDirectory, curves: Sequence[str]) -> None:
+    """Check that a run measured the plan's curves at its ticks.
+
+    Raises:
+        RunError: It did not, or rows are missing.
+    """
+    for name in curves:
+        try:
+            ticks = read_ticks(files, name)
+        except RunError as error:
+            raise RunError(f"{refusal}: {error}") from error
+        if not ticks:
+            raise RunError(
+                f"{refusal}: it measured no {name} at its ticks, which is a curve of the plan. Leave it out of "
+                "--adopt, and its trial is trained"
+            )
 
 
 def _is_trial(run: Path, origin: Mapping[str, Any]) -> bool:
@@ -194,14 +221,15 @@ class _OwnTrial:
         seed: Its seed.
         identity: What its checkpoints would note.
         settings: Settings in effect, by place.
-        grows_by_clock: Whether the clock alone decides when networks grow, and nothing that may be measured.
+        may_measure_otherwise: Whether what a run measures on its way has no effect: neither on when networks grow, nor
+            on a curve of the plan.
     """
 
     name: str
     seed: int
     identity: Identity
     settings: Settings
-    grows_by_clock: bool
+    may_measure_otherwise: bool
 
 
 def _identify_trials(plan: Plan, plugins: Sequence[RecordedFile]) -> Iterator[_OwnTrial]:
@@ -215,7 +243,8 @@ def _identify_trials(plan: Plan, plugins: Sequence[RecordedFile]) -> Iterator[_O
             "dataset": {"content": experiment.dataset.fingerprint()},
             "settings": merge_other_settings(prepared.built.settings),
         }
-        yield _OwnTrial(name, seed, identity, prepared.built.settings, _grows_by_clock(prepared))
+        may_measure_otherwise = not plan.curves and _grows_by_clock(prepared)
+        yield _OwnTrial(name, seed, identity, prepared.built.settings, may_measure_otherwise)
 
 
 def _grows_by_clock(prepared: Prepared) -> bool:
@@ -245,7 +274,7 @@ def _find_trial(candidate: _Candidate, own: Sequence[_OwnTrial]) -> tuple[str, i
 
 def _merge_differing(candidate: _Candidate, trial: _OwnTrial) -> tuple[dict[str, str], dict[str, str]]:
     """Return the settings of a run and of a trial that differ and have an effect on what is trained."""
-    ignored = _list_ignored([candidate.settings, trial.settings], trial.grows_by_clock)
+    ignored = _list_ignored([candidate.settings, trial.settings], trial.may_measure_otherwise)
     noted = {**candidate.noted, "dataset": {"content": read_noted_fingerprint(candidate.noted) or "unknown"}}
     before: dict[str, str] = {}
     now: dict[str, str] = {}
@@ -261,19 +290,19 @@ def _merge_differing(candidate: _Candidate, trial: _OwnTrial) -> tuple[dict[str,
     return before, now
 
 
-def _list_ignored(experiments: Sequence[Settings], grows_by_clock: bool) -> set[str]:
+def _list_ignored(experiments: Sequence[Settings], may_measure_otherwise: bool) -> set[str]:
     """Return the names of settings that have no effect on what is trained, or are compared by their content.
 
     Args:
         experiments: Settings in effect of a run and of a trial, by place.
-        grows_by_clock: See `_OwnTrial`.
+        may_measure_otherwise: See `_OwnTrial`.
     """
     # A component may also stand where it has an effect.
     ignored: set[str] = set()
     compared: set[str] = set()
     for settings in experiments:
         for place, own in settings.items():
-            if place in (*HARMLESS, DATA) or (grows_by_clock and place.startswith(MEASURING)):
+            if place in (*HARMLESS, DATA) or (may_measure_otherwise and place.startswith(MEASURING)):
                 ignored |= own.keys()
             else:
                 compared |= own.keys()

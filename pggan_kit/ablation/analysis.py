@@ -21,8 +21,14 @@ Results = Mapping[tuple[str, int], Mapping[str, Any]]
 """Results as `trial.read_result` gives them, by (variant, seed)."""
 
 
-def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
+def analyse_results(plan: Plan, results: Results, *, decides: bool = True) -> dict[str, Any]:
     """Return the content of `analysis.json`.
+
+    Args:
+        plan: The plan.
+        results: Results of the trials that have ended.
+        decides: Whether contrasts get verdicts. If not, all of them are exploratory, nothing is corrected for their
+            number, and values with further averages are among the `secondary` ones instead of `checks`.
 
     Returns:
         `contrasts`, one entry each as `compare_variants` gives it, with `holm`, `equivalence_holm` and `verdict` if it
@@ -44,7 +50,8 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         confidence interval, and `bootstrap`, `smallest_effect`, `holm` and `equivalence_holm`, which are those of one
         look, are None. The analysis then also has `looks`: `pairs` of each look, `spending`, `futility`, `spent` (the
         error that may be spent by each look on all confirmatory contrasts), and `not_run`, the number of planned runs
-        that no look needed, by variant.
+        that no look needed, by variant. `estimates` of such a contrast are `naive`: their intervals are those of one
+        look, although the contrast could have stopped at an earlier one.
     """
     # The verdicts come from the planned seeds alone.
     contrasts = plan.list_contrasts()
@@ -59,7 +66,10 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         add_verdicts(planned, len(plan.confirmatory))
     else:
         _add_looks(plan, planned, progress)
-    _add_robustness(plan, results, planned, progress)
+    if decides:
+        _add_robustness(plan, results, planned, progress)
+    else:
+        _withhold_verdicts(planned)
 
     exploratory = []
     if plan.exploratory:
@@ -68,19 +78,6 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
             exploratory.append({**entry, "role": "exploratory"})
     for contrast in plan.list_added_contrasts():
         exploratory.append(compare_variants(plan, results, contrast, plan.primary, plan.all_seeds))
-
-    metrics: set[str] = set()
-    for result in results.values():
-        metrics.update(row["metric"] for row in result["rows"])
-    secondary = []
-    further = {name_value(metric, average) for metric in metrics for average in plan.averages}
-    for metric in sorted(metrics - {plan.primary} - further):
-        for contrast in [*contrasts, *plan.list_added_contrasts()]:
-            # A variant with other stages may have no such value in any run, which is no failure.
-            if not all(_has_metric(results, name, metric) for name in contrast.weights):
-                continue
-            entry = compare_variants(plan, results, contrast, metric, seeds[contrast.name])
-            secondary.append({**entry, "role": "secondary"})
 
     analysis = {
         "name": plan.name,
@@ -92,7 +89,7 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
         "alpha": st.ALPHA,
         "resample": plan.resample,
         "contrasts": [*planned, *exploratory],
-        "secondary": secondary,
+        "secondary": _compare_other_values(plan, results, seeds, decides),
         "exploratory": {
             "seeds": plan.exploratory,
             "variants": plan.exploratory_variants,
@@ -112,6 +109,34 @@ def analyse_results(plan: Plan, results: Results) -> dict[str, Any]:
             "not_run": looks.count_not_run(plan, progress),
         }
     return analysis
+
+
+def _compare_other_values(
+    plan: Plan, results: Results, seeds: Mapping[str, Sequence[int]], decides: bool
+) -> list[dict[str, Any]]:
+    """Return how variants differ in all values but the primary, and those of checks where there are verdicts to check.
+
+    Args:
+        plan: The plan.
+        results: Results of the trials that have ended.
+        seeds: Seeds to compare, by the contrast's name.
+        decides: Whether contrasts get verdicts.
+    """
+    metrics: set[str] = set()
+    for result in results.values():
+        metrics.update(row["metric"] for row in result["rows"])
+    checked = set()
+    if decides:
+        checked = {name_value(metric, average) for metric in metrics for average in plan.averages}
+    entries = []
+    for metric in sorted(metrics - {plan.primary} - checked):
+        for contrast in [*plan.list_contrasts(), *plan.list_added_contrasts()]:
+            # A variant with other stages may have no such value in any run, which is no failure.
+            if not all(_has_metric(results, name, metric) for name in contrast.weights):
+                continue
+            entry = compare_variants(plan, results, contrast, metric, seeds[contrast.name])
+            entries.append({**entry, "role": "secondary"})
+    return entries
 
 
 def take_looks(plan: Plan, results: Results) -> looks.Progress:
@@ -148,6 +173,16 @@ def _add_looks(plan: Plan, entries: Sequence[dict[str, Any]], progress: looks.Pr
             entry["interval"] = list(sequential.compute_repeated_interval(rules, taken[-1].look, *n_mean_sd))
         for name in ("bootstrap", "smallest_effect", "holm", "equivalence_holm"):
             entry[name] = None
+        entry["estimates"]["naive"] = True
+
+
+def _withhold_verdicts(entries: Sequence[dict[str, Any]]) -> None:
+    """Make entries exploratory: none is confirmatory, corrected or decided."""
+    for entry in entries:
+        if entry["role"] == "confirmatory":
+            entry["role"] = "exploratory"
+        for name in ("holm", "equivalence_holm", "verdict"):
+            entry.pop(name, None)
 
 
 def compare_variants(

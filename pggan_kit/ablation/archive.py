@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from pggan_kit.ablation import trial as trials
+from pggan_kit.ablation.endpoints import CENSORED, name_images
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.errors import RunError
 from pggan_kit.system.files import read_text
@@ -46,12 +47,13 @@ def read_table(plan: Plan, folder: Path) -> Results:
     """
     path = folder / TABLE
     keys = set(plan.list_runs())
+    censored = {name_images(name, quality) for name, quality in plan.quality.items()}
     results: Results = {}
     try:
         for row in csv.DictReader(io.StringIO(read_text(path))):
             key = (row["variant"], int(row["seed"]))
             if key in keys:
-                _add_row(results, key, row)
+                _add_row(results, key, row, censored)
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -61,8 +63,15 @@ def read_table(plan: Plan, folder: Path) -> Results:
     return results
 
 
-def _add_row(results: Results, key: Key, row: Mapping[str, str]) -> None:
-    """Add a row of `results.csv` to the result of its trial."""
+def _add_row(results: Results, key: Key, row: Mapping[str, str], censored: Collection[str]) -> None:
+    """Add a row of `results.csv` to the result of its trial.
+
+    Args:
+        results: What has been read of the file.
+        key: The trial.
+        row: The row.
+        censored: Names of images to a quality, which a run may never have reached.
+    """
     if key not in results:
         results[key] = {
             "failed": None,
@@ -83,12 +92,14 @@ def _add_row(results: Results, key: Key, row: Mapping[str, str]) -> None:
     if rows and rows[-1]["floor"] is None and row["metric"] == f"{rows[-1]['metric']}{FLOOR}":
         rows[-1]["floor"] = value
         return
-    rows.append(
-        {
-            "metric": row["metric"],
-            "value": value,
-            "floor": None,
-            "stage": int(row["stage"]),
-            "images": int(row["images"]),
-        }
-    )
+    added = {
+        "metric": row["metric"],
+        "value": value,
+        "floor": None,
+        "stage": int(row["stage"]),
+        "images": int(row["images"]),
+        "average": row.get("average") or None,
+    }
+    if row["metric"] in censored:
+        added[CENSORED] = int(row[CENSORED]) if row[CENSORED] else None
+    rows.append(added)

@@ -15,6 +15,7 @@ from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.adoption import adopt_runs
 from pggan_kit.ablation.analysis import analyse_results, take_looks
 from pggan_kit.ablation.archive import FLOOR, TABLE, Key, Results, read_trials
+from pggan_kit.ablation.endpoints import CENSORED
 from pggan_kit.ablation.looks import describe_look
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
@@ -42,6 +43,8 @@ COLUMNS = (
     "hardware",
     "exploratory",
     "adopted",
+    "average",
+    "censored",
 )
 """Columns of `results.csv`."""
 
@@ -248,14 +251,15 @@ def _make_csv_rows(plan: Plan, name: str, seed: int, result: dict[str, Any]) -> 
         result.get("adopted", ""),
     ]
     if failed:
-        return [[name, seed, "", result["images"], plan.primary, "", *last_cells]]
+        return [[name, seed, "", result["images"], plan.primary, "", *last_cells, "", ""]]
 
     # A noise floor is a row of its own, after the value that it belongs to.
     rows = []
     for row in result["rows"]:
         first_cells = [name, seed, row["stage"], row["images"]]
         value = "" if row["value"] is None else repr(row["value"])
-        rows.append([*first_cells, row["metric"], value, *last_cells])
+        own_cells = [*last_cells, row.get("average") or "", row.get(CENSORED) or ""]
+        rows.append([*first_cells, row["metric"], value, *own_cells])
         if row["floor"] is not None:
-            rows.append([*first_cells, f"{row['metric']}{FLOOR}", repr(row["floor"]), *last_cells])
+            rows.append([*first_cells, f"{row['metric']}{FLOOR}", repr(row["floor"]), *own_cells])
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.analysis import analyse_results
 from pggan_kit.ablation.archive import TABLE, Key, Results, read_table, read_trials
+from pggan_kit.ablation.endpoints import list_endpoint_quantities
 from pggan_kit.ablation.plan import Plan
+from pggan_kit.ablation.robustness import name_average
 from pggan_kit.api.evaluate import find_target
 from pggan_kit.api.prepare import KEEP_NONE, prepare_run
+from pggan_kit.components import find_quantity
 from pggan_kit.config import gin_files
 from pggan_kit.config.gin_files import OVERRIDE
 from pggan_kit.errors import ConfigError, RunError, UserError, check_above, check_finite, require_list
@@ -69,9 +72,8 @@ def analyse(folder: str | Path) -> dict[str, Any]:
     needed, shown = conduct.select_shown(plan, results)
     unfinished = [key for key in needed if key not in results]
     _require_results(folder, shown)
-    analysis = analyse_results(plan, shown)
+    analysis = analyse_results(plan, shown, decides=not unfinished)
     if unfinished:
-        withhold_verdicts(analysis)
         analysis["unfinished"] = [list(key) for key in unfinished]
         analysis["note"] = f"UNFINISHED: {_describe_unfinished(needed, unfinished)}. What it says now may change."
     return analysis
@@ -97,21 +99,15 @@ def _describe_unfinished(needed: Sequence[Key], unfinished: Sequence[Key]) -> st
     return f"{len(unfinished)} of {count} trials have not ended ({names}), so no contrast has a verdict"
 
 
-def withhold_verdicts(analysis: dict[str, Any]) -> None:
-    """Make an analysis exploratory: no contrast of it is confirmatory, corrected or decided."""
-    for entry in analysis["contrasts"]:
-        if entry["role"] == "confirmatory":
-            entry["role"] = "exploratory"
-        for name in ("holm", "equivalence_holm", "verdict"):
-            entry.pop(name, None)
-
-
 def evaluate_again(
     folder: str | Path,
     name: str,
     bindings: Sequence[str] = (),
     *,
     average: str | float | None = None,
+    averages: Sequence[str | float] = (),
+    curves: Sequence[str] = (),
+    quality: Mapping[str, float] | None = None,
     primary: str | None = None,
     margin: float | None = None,
     plugins: Sequence[str | Path] = (),
@@ -127,6 +123,11 @@ def evaluate_again(
         bindings: Bindings of the evaluation that replace or complete those of the plan. Where they choose other
             metrics (`train.metrics`), the plan's settings of metrics and features do not hold.
         average: Average of the generator, see `settings.Ablation`; None for the plan's.
+        averages: Further averages, instead of the plan's: their values are listed as `FID short`.
+        curves: Values that the runs measured at their ticks, instead of the plan's, see `settings.Ablation`. They are
+            read from the runs' rows. If nothing else is measured in another way, all other values are those of the
+            trials, and the runs need no checkpoints.
+        quality: Value to reach, by the name of a curve.
         primary: Name of the value that is compared first; None for the plan's.
         margin: Largest difference of it that counts as none; None for the plan's, if the primary is the plan's too.
         plugins: Files among the plan's plugin files, see `trial.run_trial`.
@@ -139,6 +140,8 @@ def evaluate_again(
         UserError: The input is wrong, a run is gone, or the analysis of this name was made in another way.
     """
     require_list("bindings", bindings)
+    require_list("averages", averages)
+    require_list("curves", curves)
     gin_files.parse_text("\n".join(bindings), OVERRIDE)
     folder = Path(folder)
     if not NAME.fullmatch(name):
@@ -148,7 +151,12 @@ def evaluate_again(
         )
     planned = plans.load_plan(folder)
     files = plans.list_recorded_files(folder / plans.PLAN, planned.plugins, plugins)
-    plan = _replace_evaluation(planned, bindings, average, primary, margin)
+    plan = _replace_endpoints(planned, bindings, primary, margin)
+    if average is not None or averages:
+        plan = _replace_averages(plan, average, averages)
+    if curves or quality:
+        plan = _replace_curves(plan, curves or planned.curves, quality or {})
+    measures = not (curves or quality) or bool(bindings or averages) or average is not None
     needed, ended = conduct.select_shown(planned, read_trials(planned, folder))
     _require_results(folder, ended)
 
@@ -156,8 +164,14 @@ def evaluate_again(
     target.mkdir(parents=True, exist_ok=True)
     with RunLock(target):
         _fix_evaluation(plan, target)
-        results = _evaluate_all(plan, folder, target, ended, files)
-        plan = dataclasses.replace(plan, quantities=_find_quantities(plan, folder, results, files))
+        endpoints = _find_endpoints(plan, folder, ended, files)
+        plan = dataclasses.replace(plan, quantities={**plan.quantities, **endpoints})
+        if measures:
+            results = _evaluate_all(plan, folder, target, ended, files)
+            quantities = {**_find_quantities(plan, folder, results, files), **endpoints}
+            plan = dataclasses.replace(plan, quantities=quantities)
+        else:
+            results = _reduce_all(plan, folder, ended, files)
         analysis = _analyse_again(plan, name, results, needed)
         analysis["hash"] = planned.hash
         write_atomically(target / TABLE, conduct.format_csv(plan, results).encode())
@@ -165,10 +179,8 @@ def evaluate_again(
     return analysis
 
 
-def _replace_evaluation(
-    plan: Plan, bindings: Sequence[str], average: str | float | None, primary: str | None, margin: float | None
-) -> Plan:
-    """Return a plan whose runs are evaluated in another way, and looked at once: it decides nothing.
+def _replace_endpoints(plan: Plan, bindings: Sequence[str], primary: str | None, margin: float | None) -> Plan:
+    """Return a plan whose runs are evaluated in another way, and looked at once: it decides and confirms nothing.
 
     Raises:
         ConfigError: The margin is missing or out of range.
@@ -181,15 +193,42 @@ def _replace_evaluation(
         check_above("--margin", margin, 0)
         check_finite("--margin", margin)
     defaults = plans.list_defaults(Plan)
-    once = {name: defaults[name] for name in ("looks", "spending", "futility")}
+    once = {name: defaults[name] for name in ("looks", "spending", "futility", "confirm")}
     return dataclasses.replace(
         plan,
         **once,
         evaluation=merge_bindings(plan.evaluation, bindings),
-        average=plan.average if average is None else average,
         primary=plan.primary if primary is None else primary,
         margin=plan.margin if margin is None else float(margin),
     )
+
+
+def _replace_averages(plan: Plan, average: str | float | None, averages: Sequence[str | float]) -> Plan:
+    """Return a plan with other averages.
+
+    Raises:
+        ConfigError: One is named twice.
+    """
+    first = plan.average if average is None else average
+    names = [name_average(each) for each in (first, *averages) if each is not None]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--average must name each average once, not {', '.join(names)}")
+    return dataclasses.replace(plan, average=first, averages=list(averages))
+
+
+def _replace_curves(plan: Plan, curves: Sequence[str], quality: Mapping[str, float]) -> Plan:
+    """Return a plan with other curves.
+
+    Raises:
+        ConfigError: A curve is named twice, or a quality is none of a curve or not finite.
+    """
+    if len(set(curves)) < len(curves):
+        raise ConfigError(f"--curve must name each value once, not {', '.join(curves)}")
+    for name, value in quality.items():
+        if name not in curves:
+            raise ConfigError(f"--quality names {name!r}, which is no curve: add --curve {name}")
+        check_finite("--quality", value)
+    return dataclasses.replace(plan, curves=list(curves), quality={name: float(quality[name]) for name in quality})
 
 
 def merge_bindings(planned: Sequence[str], bindings: Sequence[str]) -> list[str]:
@@ -214,7 +253,7 @@ def _fix_evaluation(plan: Plan, target: Path) -> None:
     """
     content = _describe_evaluation(plan)
     path = target / EVALUATION
-    has_results = any(_locate_result(target, *key).exists() for key in plan.list_runs())
+    has_results = (target / TABLE).exists() or any(_locate_result(target, *key).exists() for key in plan.list_runs())
     if not has_results:
         write_atomically(path, (json_text(content, indent=1) + "\n").encode())
         return
@@ -241,6 +280,9 @@ def _describe_evaluation(plan: Plan) -> dict[str, Any]:
     return {
         "evaluation": plan.evaluation,
         "average": plan.average,
+        "averages": plan.averages,
+        "curves": plan.curves,
+        "quality": plan.quality,
         "primary": plan.primary,
         "margin": plan.margin,
     }
@@ -277,6 +319,67 @@ def _evaluate_one(plan: Plan, run: Path, path: Path, plugins: Sequence[RecordedF
     return result
 
 
+def _reduce_all(plan: Plan, folder: Path, ended: Results, plugins: Sequence[RecordedFile]) -> Results:
+    """Return the results of all runs that have ended with the endpoints of other curves, and measure nothing."""
+    results: Results = {}
+    for key, result in ended.items():
+        results[key] = result
+        if result["failed"]:
+            continue
+        try:
+            endpoints = trials.reduce_curves(plan, trials.locate_run(plan, folder, *key), plugins)
+            replaced = {row["metric"] for row in endpoints}
+            rows = [row for row in result["rows"] if row["metric"] not in replaced] + endpoints
+            trials.require_primary(plan, rows)
+        except UserError as error:
+            raise type(error)(f"{key[0]} {key[1]}: {error}") from error
+        results[key] = {**result, "rows": rows}
+    return results
+
+
+def _find_endpoints(
+    plan: Plan, folder: Path, ended: Results, plugins: Sequence[RecordedFile]
+) -> dict[str, dict[str, str]]:
+    """Return `direction` and `scale` of the endpoints of the plan's curves.
+
+    Raises:
+        ConfigError: A curve is no value that the runs measured at their ticks, or a quality has no logarithm.
+    """
+    runs: dict[str, Path] = {}
+    for (name, seed), result in ended.items():
+        if not result["failed"]:
+            runs.setdefault(name, trials.locate_run(plan, folder, name, seed))
+    if not plan.curves or not runs:
+        return {}
+
+    stated: dict[str, dict[str, str]] = {}
+    for name in plan.curves:
+        quantity = find_quantity(plan.quantities, name)
+        if quantity is None:
+            quantity = _find_quantity_at_ticks(name, next(iter(runs.values())), plugins)
+        if name in plan.quality and quantity["scale"] == "log" and plan.quality[name] <= 0:
+            raise ConfigError(f"--quality of {name} must be above 0, where it has a logarithm")
+        stated[name] = quantity
+    sizes: dict[str, None] = {}
+    for run in runs.values():
+        prepared, _ = prepare_run(run, plugins, needs_data=False)
+        sizes |= dict.fromkeys(stage.size for stage in prepared.resolve_schedule().stages)
+    return list_endpoint_quantities(plan.curves, plan.quality, stated, sizes)
+
+
+def _find_quantity_at_ticks(name: str, run: Path, plugins: Sequence[RecordedFile]) -> dict[str, str]:
+    """Return `direction` and `scale` of a value that a run measured at its ticks.
+
+    Raises:
+        ConfigError: It measured no such value.
+    """
+    quantities = prepare_run(run, plugins)[0].built.experiment.list_quantities()
+    if name not in quantities:
+        measured = ", ".join(quantities) or "nothing"
+        raise ConfigError(f"--curve {name}: {run} measured {measured} at its ticks, and no {name}")
+    return {"direction": quantities[name].direction, "scale": quantities[name].scale}
+
+
 def _find_quantities(
     plan: Plan, folder: Path, results: Results, plugins: Sequence[RecordedFile]
 ) -> dict[str, dict[str, str]]:
@@ -292,8 +395,7 @@ def _find_quantities(
 
 def _analyse_again(plan: Plan, name: str, results: Results, needed: Sequence[Key]) -> dict[str, Any]:
     """Return the analysis of runs that were evaluated again, without verdicts."""
-    analysis = analyse_results(plan, results)
-    withhold_verdicts(analysis)
+    analysis = analyse_results(plan, results, decides=False)
     analysis["evaluated_again"] = {"name": name, **_describe_evaluation(plan)}
     note = f"EXPLORATORY: evaluated again as {name}; the planned analysis is that of the ablation's folder."
     unfinished = [key for key in needed if key not in results]

@@ -205,7 +205,8 @@ def _list_notes_on_looks(looks: Mapping[str, Any]) -> list[str]:
     notes = [
         f"looks: the error of all confirmatory contrasts that may be spent is {spent} ({looks['spending']}). A "
         "confirmatory contrast is compared over the pairs of its last look; its interval is the repeated one, which "
-        "holds at all looks together. The mean of a contrast that stopped early is on average too far from 0.",
+        "holds at all looks together. The mean of a contrast that stopped early is on average too far from 0, and the "
+        "intervals of its other estimates are naive: those of a single look, as if it could not have stopped.",
         "abs mean: of the differences, or of the signed ranks where a run has no value; a difference is found "
         "from the value `from` on. spent: the share of all sign patterns that were rejected by this look. below: "
         "equivalent if TOST is below.",

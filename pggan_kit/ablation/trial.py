@@ -301,14 +301,33 @@ def evaluate_run(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> l
     """
     rows = evaluate(folder, bindings=plan.evaluation, plugins=plugins, average=plan.average)
     rows += _evaluate_further_averages(plan, folder, plugins, rows)
-    if plan.curves:
-        prepared, files = prepare_run(folder, plugins, needs_data=False)
-        sizes = [stage.size for stage in prepared.resolve_schedule().stages]
-        rows += measure_endpoints(files, plan.curves, plan.quality, plan.quantities, sizes)
+    rows += reduce_curves(plan, folder, plugins)
+    require_primary(plan, rows)
+    return rows
+
+
+def reduce_curves(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:
+    """Return the rows of the endpoints of a run's curves, which need no checkpoint.
+
+    Raises:
+        RunError: The run measured a curve at no tick.
+    """
+    if not plan.curves:
+        return []
+    prepared, files = prepare_run(folder, plugins, needs_data=False)
+    sizes = [stage.size for stage in prepared.resolve_schedule().stages]
+    return measure_endpoints(files, plan.curves, plan.quality, plan.quantities, sizes)
+
+
+def require_primary(plan: Plan, rows: Sequence[dict[str, Any]]) -> None:
+    """Check that rows hold the primary.
+
+    Raises:
+        ConfigError: They do not.
+    """
     metrics = [row["metric"] for row in rows]
     if plan.primary not in metrics:
         raise ConfigError(f"ablate.primary is {plan.primary!r}, and the evaluation gives {', '.join(metrics)}")
-    return rows
 
 
 def _evaluate_further_averages(

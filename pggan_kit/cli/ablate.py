@@ -98,7 +98,27 @@ def ablate_run(
 @click.option(
     "-b", "bindings", multiple=True, metavar="BINDING", help="With --evaluate-again: override ablate.evaluation."
 )
-@click.option("--average", metavar="NAME|WIDTH", help="With --evaluate-again: use this average.")
+@click.option(
+    "--average",
+    "averages",
+    multiple=True,
+    metavar="NAME|WIDTH",
+    help="With --evaluate-again: use this average; if named several times, the others beside it.",
+)
+@click.option(
+    "--curve",
+    "curves",
+    multiple=True,
+    metavar="METRIC",
+    help="With --evaluate-again: reduce this value at ticks to endpoints. With curves alone, nothing is measured.",
+)
+@click.option(
+    "--quality",
+    "qualities",
+    multiple=True,
+    metavar="METRIC=VALUE",
+    help="With --evaluate-again: count the images until a curve reaches this value.",
+)
 @click.option("--primary", metavar="METRIC", help="With --evaluate-again: compare this value first.")
 @click.option("--margin", type=float, help="With --evaluate-again: the largest difference that counts as none.")
 @json_option
@@ -107,7 +127,9 @@ def ablate_analyse(
     folder: Path,
     name: str | None,
     bindings: tuple[str, ...],
-    average: str | None,
+    averages: tuple[str, ...],
+    curves: tuple[str, ...],
+    qualities: tuple[str, ...],
     primary: str | None,
     margin: float | None,
     as_json: bool,
@@ -120,17 +142,50 @@ def ablate_analyse(
     from pggan_kit import ablation
 
     if name is None:
-        if bindings or plugins or (average, primary, margin) != (None, None, None):
-            raise UserError("-b, --average, --primary, --margin and --plugin need --evaluate-again NAME")
+        if bindings or averages or curves or qualities or plugins or (primary, margin) != (None, None):
+            raise UserError(
+                "-b, --average, --curve, --quality, --primary, --margin and --plugin need --evaluate-again NAME"
+            )
         analysis = ablation.analyse(folder)
     else:
+        average, *further = [_read_average(text) for text in averages] or [None]
         analysis = ablation.evaluate_again(
-            folder, name, bindings, average=average, primary=primary, margin=margin, plugins=plugins
+            folder,
+            name,
+            bindings,
+            average=average,
+            averages=[each for each in further if each is not None],
+            curves=curves,
+            quality=dict(_read_quality(text) for text in qualities),
+            primary=primary,
+            margin=margin,
+            plugins=plugins,
         )
     if as_json:
         print_json(analysis)
     else:
         click.echo(ablation.render_text(analysis), nl=False)
+
+
+def _read_average(text: str) -> str | float:
+    """Return the width that a text is, or the name."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _read_quality(text: str) -> tuple[str, float]:
+    """Return the name of a curve and the value to reach.
+
+    Raises:
+        UserError: The text is not METRIC=VALUE.
+    """
+    name, _, value = text.rpartition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise UserError(f"--quality {text}: write METRIC=VALUE, as FID=10") from None
 
 
 @main.command(hidden=True)

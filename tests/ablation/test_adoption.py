@@ -162,6 +162,47 @@ def test_a_run_with_another_history_is_refused(ablate: Ablate, finished: Path, m
     refuse("copy", r"refused: train\.tf32 changed while it was trained, at images 24$")
 
 
+MEASURED = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 4"]
+
+
+def test_a_run_without_the_curves_and_averages_of_the_plan_is_refused(ablate: Ablate) -> None:
+    """What is measured at ticks changes no training, but is a part of the endpoint."""
+    averages = "train.averages = [@averages.HalfLife(), @averages.Copy()]"
+    common = [averages, "train.seed = 0"]
+    for name, own in {"measured": MEASURED, "other": [MEASURED[0], "evaluation.count = 5"], "none": []}.items():
+        train("tiny.gin", [*common, *own], run_dir=name, plugins=PLUGINS)
+    files: list[Any] = []
+
+    def adopt(run: str, *bindings: str) -> plans.Plan:
+        curves = ("ablate.curves = ['gap']", *MEASURED)
+        plan, _ = plans.read_plan("switch.gin", [averages, *(bindings or curves)], PLUGINS)
+        files[:] = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS)
+        return adopt_runs(plan, Path("out"), [Path(run)], files)
+
+    refusal = "^--adopt {} is refused: it is none of the trials. It differs least from linear 0: "
+    (row,) = adopt("measured").adopted
+    with pytest.raises(RunError, match=rf"{refusal.format('other')}evaluation\.count: 5 there, 4 here"):
+        adopt("other")
+    with pytest.raises(RunError, match=r"^--adopt none is refused: it measured no gap at its ticks, which is a curve"):
+        adopt("none")
+    assert adopt("none", *MEASURED).adopted, "without curves it may measure what it likes"
+
+    # The result of an adopted run has the endpoints of its curves.
+    plan = dataclasses.replace(adopt("measured"), averages=["copy"])
+    rows = {each["metric"]: each for each in trials.evaluate_run(plan, Path(row["run"]), files)}
+    ticks = [json.loads(line) for line in Path("measured/stats.jsonl").read_text().splitlines()]
+    assert rows["gap_area_4x4"]["value"] == pytest.approx(ticks[0]["Metrics/gap"]) and rows["gap copy"]["value"]
+    with pytest.raises(RunError, match=rf"{refusal.format('measured')}train\.averages: .* there, .*PowerFunction"):
+        adopt(
+            "measured", "train.averages = [@averages.HalfLife(), @averages.PowerFunction()]", "ablate.averages = [0.1]"
+        )
+
+    # Its rows may be gone, or those of its trunk.
+    Path("measured/stats.jsonl").write_text("")
+    with pytest.raises(RunError, match=r"^--adopt measured is refused: it measured no gap at its ticks"):
+        adopt("measured")
+
+
 def test_an_adopted_run_that_has_changed_or_gone_is_not_measured(ablate: Ablate, finished: Path) -> None:
     plan, _ = plans.read_plan("switch.gin", (), PLUGINS)
     row = {"variant": "linear", "seed": 0, "run": str(finished / "runs/linear/0"), "checkpoint": "0" * 64}

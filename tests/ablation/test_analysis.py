@@ -290,11 +290,14 @@ def test_a_verdict_is_robust_where_each_average_and_metric_agrees() -> None:
         "FID short": 0.4, "FID width_0.05": 0.2, "FID_b": 0.3, "FID_b short": 0.3, "FID_b width_0.05": 0.3
     }  # fmt: skip
 
-    def judge(**changes: float) -> Any:
+    def make(**changes: float) -> Any:
         results = make_results({"a": 0.0, "b": 0.3 + NOISE})
         for metric, shift in {**shifts, **changes}.items():
             add_rows(results, metric, {"a": np.exp(BASE).tolist(), "b": np.exp(BASE + shift + NOISE).tolist()})
-        analysis = analyse_results(plan, results)
+        return results
+
+    def judge(**changes: float) -> Any:
+        analysis = analyse_results(plan, make(**changes))
         assert {entry["metric"] for entry in analysis["secondary"]} == {"signed", "FID_b"}
         return analysis
 
@@ -319,6 +322,11 @@ def test_a_verdict_is_robust_where_each_average_and_metric_agrees() -> None:
         assert analysis["contrasts"][0]["verdict"] == "different", "the verdict is the plan's"
         shown = " ".join(render_text(analysis).split())
         assert wanted in shown and "NO" in shown
+    # Where nothing is decided yet, nothing is robust, and further averages are values like others.
+    withheld = analyse_results(plan, make(), decides=False)
+    (b,) = withheld["contrasts"]
+    assert b["role"] == "exploratory" and not {"robustness", "checks", "verdict", "holm", "equivalence_holm"} & set(b)
+    assert {entry["metric"] for entry in withheld["secondary"]} == {"signed", "FID_b", *shifts}
     assert "checks" not in analyse_results(make_plan(**TWO), make_results({"a": 0.0, "b": 0.0}))["contrasts"][0]
 
 

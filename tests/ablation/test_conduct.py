@@ -63,7 +63,7 @@ def test_it_ends_in_a_table(ablate: Ablate) -> None:
     analysis = ablate(said=said)
     assert said == ["1/2 trunk 0: done", "2/2 trunk 1: done", *said[2:]] and said[-1] == "4/4 hard 1: done"
     rows = read_rows()
-    header = "variant seed stage images metric value failed revision hardware exploratory adopted"
+    header = "variant seed stage images metric value failed revision hardware exploratory adopted average censored"
     assert list(rows[0]) == header.split()
     gaps = {(row["variant"], row["seed"]): float(row["value"]) for row in rows if row["metric"] == "gap"}
     assert len(gaps) == 4 and len(rows) == 4 * 4, "two values and their floors for each run"
@@ -135,6 +135,13 @@ def test_further_averages_and_curves_are_part_of_the_results(ablate: Ablate) -> 
         "images_to_gap_1e-09",
         "signed",
     }
+
+    # The table alone says all of it, also which average a value is of, and that a run is censored and has not failed.
+    averages = {(row["metric"], row["average"]) for row in read_rows() if row["variant"] == "hard"}
+    assert {("gap", "half_life"), ("gap copy", "copy"), ("gap_area", "")} <= averages
+    for name in ("runs", "trunks"):
+        shutil.rmtree(f"out/{name}")
+    assert json.loads(json.dumps(ablation.analyse("out"))) == json.loads(Path("out/analysis.json").read_text())
 
 
 def evaluate_run(run: str) -> dict[str, float]:

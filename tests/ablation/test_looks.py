@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.made_up_ablation import NOISE, SEEDS, make_plan, make_results
+from helpers.made_up_ablation import BASE, NOISE, SEEDS, make_plan, make_results
 from scipy import stats
 
 from pggan_kit.ablation import conduct, looks, sequential
@@ -114,6 +114,12 @@ def test_the_analysis_states_each_look() -> None:
     assert b["interval"][0] < naive.low and naive.high < b["interval"][1]
     assert {b[name] for name in ("holm", "equivalence_holm", "bootstrap", "smallest_effect")} == {None}
 
+    # Other estimates take the same seeds, and say that their intervals know of one look alone.
+    own = (np.exp(BASE[:7] + 0.3 + NOISE[:7]), np.exp(BASE[:7]))
+    wins = np.mean(own[0][:, None] < own[1][None, :])
+    assert b["estimates"]["improvement"]["unpaired"]["value"] == pytest.approx(wins)
+    assert b["estimates"]["iqm"]["value"] == pytest.approx(stats.trim_mean(d, 0.25)) and b["estimates"]["naive"]
+
     assert [len(entry["seeds"]) for entry in analysis["secondary"]] == [7, 10]
     assert analysis["looks"]["pairs"] == [7, 8, 10] and analysis["looks"]["not_run"] == {"b": 3}
     assert analysis["looks"]["spent"] == pytest.approx(
@@ -126,7 +132,7 @@ def test_the_table_shows_the_decision_of_each_look() -> None:
     rows = [line for line in lines if " of 3 " in line]
     assert [row.split("│")[-2].strip() for row in rows] == ["different", "goes on", "goes on", "undecided"]
     text = "\n".join(lines)
-    assert "its interval is the repeated one" in text
+    assert "its interval is the repeated one" in text and "its other estimates are naive" in text
     assert "planned and not run, since no look needed them: 3 of b" in text
     assert "looks" not in render_text(analyse_results(make_plan(), RESULTS))
 

@@ -116,7 +116,8 @@ def test_runs_are_evaluated_again_beside_the_planned_analysis(
     assert json.loads((folder / "analysis.json").read_text()) == analysis
     bindings = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 3"]
     assert analysis["evaluated_again"] == {
-        "name": "few", "evaluation": bindings, "average": None, "primary": "gap", "margin": 0.5,
+        "name": "few", "evaluation": bindings, "average": None, "averages": [], "curves": [], "quality": {},
+        "primary": "gap", "margin": 0.5,
     }  # fmt: skip
     (entry,) = analysis["contrasts"]
     assert entry["role"] == "exploratory" and not {"holm", "equivalence_holm", "verdict"} & set(entry)
@@ -149,6 +150,61 @@ def test_runs_are_evaluated_again_beside_the_planned_analysis(
     assert other.exit_code == 2 and "bound twice" in other.stderr
     with pytest.raises(RunError, match=r"^out/analyses/few was made with another evaluation .* give this one another"):
         ablation.evaluate_again(out, "few", ["evaluation.count = 4"], plugins=PLUGINS)
+
+
+def test_averages_and_curves_of_finished_runs_may_be_compared(
+    ablate: Callable[..., Any], cli: Callable[..., Result], refused: Callable[[Result, str], str]
+) -> None:
+    """Which no plan has named: each average beside the first one, and curves without a checkpoint."""
+    averages = "train.averages = [@averages.HalfLife(), @averages.Copy(), @averages.PowerFunction()]"
+    measured = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 4"]
+    planned = ablate("ablate.seeds = (0,)", "ablate.averages = ['copy']", averages, *measured)
+
+    def again(name: str, *options: str) -> Any:
+        shown = cli("ablate", "analyse", "out", "--evaluate-again", name, *options, "--json", *OPTIONS)
+        assert shown.exit_code == 0, shown.stderr
+        return json.loads(shown.stdout)
+
+    analysis = again("averages", "--average", "copy", "--average", "0.1", "--average", "half_life")
+    assert analysis["evaluated_again"]["average"] == "copy"
+    assert analysis["evaluated_again"]["averages"] == [0.1, "half_life"]
+    (entry,) = analysis["contrasts"]
+    assert not {"robustness", "checks", "verdict"} & set(entry) and entry["mean"] == pytest.approx(
+        planned["contrasts"][0]["checks"][0]["mean"]
+    )
+    others = {entry["metric"]: entry["mean"] for entry in analysis["secondary"]}
+    assert {"gap half_life", "gap width_0.1", "signed half_life"} <= set(others)
+    assert others["gap half_life"] == pytest.approx(planned["contrasts"][0]["mean"])
+
+    # Ticks are rows: the checkpoints may be gone, and the plan's values stay.
+    for run in Path("out/runs").glob("*/0"):
+        shutil.rmtree(run / "checkpoints")
+    curve = ("--curve", "gap", "--quality", "gap=1e-9", "--primary", "gap_area", "--margin", "0.2")
+    analysis = again("curves", *curve)
+    assert (analysis["metric"], analysis["scale"], analysis["evaluated_again"]["curves"]) == (
+        "gap_area",
+        "log",
+        ["gap"],
+    )
+    with open("out/analyses/curves/results.csv", newline="") as file:
+        rows = {row["metric"]: row for row in csv.DictReader(file) if row["variant"] == "hard"}
+    lines = Path("out/trunks/0/stats.jsonl").read_text() + Path("out/runs/hard/0/stats.jsonl").read_text()
+    ticks = {tick["images"]: tick["Metrics/gap"] for tick in map(json.loads, lines.splitlines())}
+    assert float(rows["gap_area_4x4"]["value"]) == pytest.approx(ticks[8])
+    assert (rows["images_to_gap_1e-09"]["value"], rows["images_to_gap_1e-09"]["censored"]) == ("", "40")
+    (result,) = [row for row in trials.read_result(Path("out/runs/hard/0"))["rows"] if row["metric"] == "gap copy"]
+    assert float(rows["gap copy"]["value"]) == result["value"]
+
+    def refuse(message: str, *options: str) -> None:
+        refused(cli("ablate", "analyse", "out", "--evaluate-again", "wrong", *options, *OPTIONS), message)
+
+    refuse("measured gap, signed at its ticks, and no FID", "--curve", "FID")
+    refuse("--curve must name each value once, not gap, gap", "--curve", "gap", "--curve", "gap")
+    refuse("--quality names 'gap', which is no curve: add --curve gap", "--quality", "gap=3")
+    refuse("--quality gap: write METRIC=VALUE, as FID=10", "--curve", "gap", "--quality", "gap")
+    refuse("--quality of gap must be above 0, where it has a logarithm", "--curve", "gap", "--quality", "gap=0")
+    refuse("--average must name each average once, not copy, copy", "--average", "copy", "--average", "copy")
+    refuse("curves was made with another curves", "--evaluate-again", "curves", "--curve", "signed")
 
 
 def test_another_endpoint_may_be_compared(out: Path) -> None:
@@ -198,7 +254,7 @@ def test_wrong_input_is_refused(out: Path, cli: Callable[..., Result], refused: 
     with pytest.raises(RunError, match=r"^linear 0: out/runs/linear/0 holds no checkpoint"):
         ablation.evaluate_again(**again)
     refused(cli("ablate", "analyse", "nowhere"), r"nowhere holds no ablation \(it has no plan\.json\)")
-    message = "-b, --average, --primary, --margin and --plugin need --evaluate-again NAME"
+    message = "-b, --average, --curve, --quality, --primary, --margin and --plugin need --evaluate-again NAME"
     refused(cli("ablate", "analyse", "out", "--margin", "0.1"), message)
     foreign = ("--evaluate-again", "x", "--plugin", "out/plan.json")
     refused(cli("ablate", "analyse", "out", *foreign), r"plan\.json names no such plugin file")
