@@ -42,18 +42,22 @@ class Contrast:
         """Return the weighted sum of values, of which any may be infinite.
 
         Infinite values decide the sum by their weights. Where these cancel, as in a pair of runs that both failed, the
-        sum is that of the finite values.
+        sum is 0: of an interaction, the other runs would answer another question, the effect of one factor alone.
         """
         infinite = 0.0
         finite = 0.0
+        is_finite = True
         for name, weight in self.weights.items():
             if math.isfinite(values[name]):
                 finite += weight * values[name]
             else:
+                is_finite = False
                 infinite += math.copysign(weight, weight * values[name])
-        if round(infinite, DIGITS) != 0:
-            return math.copysign(math.inf, infinite)
-        return finite
+        if is_finite:
+            return finite
+        if round(infinite, DIGITS) == 0:
+            return 0.0
+        return math.copysign(math.inf, infinite)
 
 
 def make_pair(variant: str, against: str, controls: Collection[str]) -> Contrast:

@@ -87,12 +87,23 @@ def test_an_interaction_is_a_difference_of_differences() -> None:
     sides = [2 * BASE + shifts[one] + shifts[other] for one, other in ("ad", "bc")]
     assert entry["correlation"] == pytest.approx(np.corrcoef(*sides)[0, 1])
 
-    # Where runs failed, ranks decide; a seed whose failures cancel is compared by its other runs.
+    # Where runs failed, ranks decide; a seed whose failures cancel speaks for neither side.
     failed = make_results(shifts, {("a", 0), ("b", 1), ("a", 2), ("b", 2)})
     entry = compare_variants(plan, failed, interaction, "FID", SEEDS)
-    by_hand = [math.inf, -math.inf, float((shifts["d"] - shifts["c"])[2]), *d[3:]]
+    by_hand = [math.inf, -math.inf, 0.0, *d[3:]]
     assert entry["n"] == 7 and entry["p"] == st.run_sign_flip_test(st.rank_with_signs(by_hand)).p
     assert (entry["failures"]["variant"], entry["failures"]["against"]) == (2, 2) and entry["smallest_effect"] is None
+
+
+def test_a_level_that_always_fails_is_no_interaction() -> None:
+    """`b` and `d` are one level of a factor, whose runs all fail; the other factor has an effect, on `a` and `c`."""
+    weights = {"a": 1.0, "b": -1.0, "c": -1.0, "d": 1.0}
+    effects = {"switch x loss": {"factors": ["switch", "loss"], "weights": weights, "role": "confirmatory"}}
+    plan = make_plan(variants={name: [] for name in "abcd"}, contrasts=[], effects=effects)
+    failed = {(name, seed) for name in "bd" for seed in SEEDS}
+    results = make_results({"a": 0.0, "b": 0.0, "c": 0.5 + NOISE, "d": 0.0}, failed)
+    (entry,) = analyse_results(plan, results)["contrasts"]
+    assert (entry["n"], entry["p"], entry["sign"], entry["verdict"]) == (0, 1.0, 0, "undecided")
 
 
 def test_a_difference_below_the_margin_is_both() -> None:
