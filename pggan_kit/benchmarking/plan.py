@@ -75,21 +75,22 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         `weights_mib` (weights, gradients, average and Adam's moments), `activations_mib` (what an iteration takes at
         most beside them, without the work space of a device's libraries; None where a component needs the content of
         tensors and the stage is not measured), `gflops` (one image forward through all networks), `images_per_second`
-        (steady) and `fade_images_per_second`, `bfloat16_images_per_second` (steady, with `train.precision = 'bfloat16'`,
-        at the last stage that is measured, where the experiment computes in float32 and the device multiplies bfloat16
-        natively; None elsewhere), `tick_seconds`, `hours` (these four are None where no stage up to here
-        fits), `measured`, `fits` (whether weights and activations are less than the device's memory, and the stage did
-        not run out of it when it was measured; None where unknown), `micro_batch` (what to bind `train.micro_batch` to
-        where they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile` compiles), `batch_statistics` (over how many samples each
-        statistic of a batch is computed, by its name), `growth` (for each part of the stage in which other pieces are
-        frozen, the clock at its begin as `images` and the pieces that do not learn at their optimizer's rate as `text`;
-        empty without `train.growth`), `average_before_stage` and `average_before_fade_end` (the share of the averaged
-        generator's weight, at the stage's end, that stems from before the stage and from before its fade's end, of the
-        first average; None where the stage spends no images or has no fade), `averages_before_stage` (the former of
-        each average, by name), `snapshots_mib` (what is kept of power-function averages in the stage), `copies_mib`
-        (the resized copies of the data at this size, on disk) and `copies_hours` (its share, by bytes, of the time that
-        making them takes, unless they are in the cache already; an estimate from a few images). Warnings name
-        statistics over one sample, and averages that remember too much.
+        (steady) and `fade_images_per_second`, `bfloat16_images_per_second` (steady, with `train.precision =
+        'bfloat16'`, at the last stage that is measured, where the experiment computes in float32 and the device
+        multiplies bfloat16 natively; None elsewhere), `tick_seconds`, `hours` (these four are None where no stage up to
+        here fits), `measured`, `fits` (whether weights and activations are less than the device's memory, and the stage
+        did not run out of it when it was measured; None where unknown), `micro_batch` (what to bind `train.micro_batch`
+        to where they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that
+        `train.compile` compiles), `batch_statistics` (over how many samples each statistic of a batch is computed, by
+        its name), `growth` (for each part of the stage in which other pieces are frozen, the clock at its begin as
+        `images` and the pieces that do not learn at their optimizer's rate as `text`; empty without `train.growth`),
+        `average_before_stage` and `average_before_fade_end` (the share of the averaged generator's weight, at the
+        stage's end, that stems from before the stage and from before its fade's end, of the first average; None where
+        the stage spends no images or has no fade), `averages_before_stage` (the former of each average, by name),
+        `snapshots_mib` (what is kept of power-function averages in the stage), `copies_mib` (the resized copies of the
+        data at this size, on disk) and `copies_hours` (its share, by bytes, of the time that making them takes, unless
+        they are in the cache already; an estimate from a few images). Warnings name statistics over one sample, and
+        averages that remember too much.
 
     Raises:
         UserError: The config is wrong, or this platform does not tell how much memory there is.
@@ -267,10 +268,11 @@ def _describe_bfloat16(rows: Sequence[dict[str, Any]]) -> list[str]:
         rate = row["bfloat16_images_per_second"]
         if rate is not None and rate > row["images_per_second"]:
             hours = sum(each["hours"] or 0.0 for each in rows) * row["images_per_second"] / rate
+            duration = format_duration(hours * 3600)
             lines.append(
-                f"this device multiplies bfloat16 natively: with train.precision = 'auto' it is {rate:.3g} img/s instead "
-                f"of {row['images_per_second']:.3g} at {row['size']}, and about {format_duration(hours * 3600)} in all "
-                "if the other stages gain as much"
+                f"this device multiplies bfloat16 natively: with train.precision = 'auto' it is {rate:.3g} img/s "
+                f"instead of {row['images_per_second']:.3g} at {row['size']}, and about {duration} in all if the other "
+                "stages gain as much"
             )
     return lines
 
@@ -496,9 +498,7 @@ def _measure_stage(prepared: Prepared, steady: Rig, budget: Budget, work: float)
     return cost
 
 
-def _measure_bfloat16(
-    prepared: Prepared, schedule: Schedule, row: Mapping[str, Any], budget: Budget
-) -> float | None:
+def _measure_bfloat16(prepared: Prepared, schedule: Schedule, row: Mapping[str, Any], budget: Budget) -> float | None:
     """Return the images per second of a measured stage in bfloat16; None where it would not be native, or is chosen."""
     experiment = prepared.built.experiment
     stage = schedule.stages[row["stage"]]
