@@ -114,9 +114,9 @@ class Experiment:
             else float32.
         tf32: Whether a CUDA device may round the inputs of float32 convolutions and products to TensorFloat-32 (10 bits
             of mantissa), which is faster. Other devices ignore it.
-        deterministic: Whether a CUDA device uses kernels alone that give the same bits each time, which are slower: `never`;
-            `warn` of operations that have none, and run them; or `always`, where such an operation ends the run. Other
-            devices ignore it: on a CPU the bits are the same in any case.
+        deterministic: Whether a CUDA device uses kernels alone that give the same bits each time, which are slower:
+            `never`; `warn` of operations that have none, and run them; or `always`, where such an operation ends the
+            run. Other devices ignore it: on a CPU the bits are the same in any case.
         memory_format: Layout of features in memory, `channels_last` or `contiguous`. Results are the same up to
             rounding; the speed differs.
         compile: When whole steps are compiled, which takes a C++ compiler and a minute for each stage and fade:

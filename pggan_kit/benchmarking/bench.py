@@ -19,7 +19,7 @@ from pggan_kit.benchmarking.rig import Rig, has_fade
 from pggan_kit.benchmarking.timing import ROUNDS, Kinds, Turns, compute_spread, time_calls
 from pggan_kit.errors import UserError, first_line, require_list
 from pggan_kit.schedule import Schedule, Stage
-from pggan_kit.system.devices import peak_mib, prepare_device, reset_peak
+from pggan_kit.system.devices import peak_mib, prepare_device, read_allocated_mib, reset_peak
 from pggan_kit.system.provenance import describe_machine
 from pggan_kit.training.compiler import require_compiler
 from pggan_kit.training.out_of_memory import is_out_of_memory
@@ -63,14 +63,14 @@ def bench(
         `machine`: the machine, with `matrix_product`, GFLOP/s by type. `rows`: one for each stage, phase and contender:
         `contender`, `stage`, `size`, `phase` (`steady` or `fading`), `batch`, `parameters`, `images_per_second` and its
         `p10` and `p90` over rounds, `first_call_seconds` (compilation and set-up, beyond a steady iteration),
-        `peak_memory_mib` (of the process, or on a GPU what the contender alone allocates). With `against`: `ratio`, `ratio_p10`, `ratio_p90`.
-        Of our own: `gflops_per_image`, `shares`, `alone_images_per_second` by type (the speed if there were nothing but
-        the stage's convolutions and matrix products, each as fast as it is alone), and `of_ceiling`: images per second
-        over that in the type in which the iteration computes; `notes`: what was compiled, and what was not and why.
-        `out_of_memory`: one for each contender that memory did not suffice for, with `contender`, `stage`, `size`,
-        `phase`, `batch` and `reason`; it has no row in `rows`.
-        Types that the device does not compute natively are not measured: they are missing in `matrix_product` and
-        `alone_images_per_second`, and where the iteration computes in one, `of_ceiling` is missing and a note says why.
+        `peak_memory_mib` (of the process, or on a GPU what the contender alone allocates). With `against`: `ratio`,
+        `ratio_p10`, `ratio_p90`. Of our own: `gflops_per_image`, `shares`, `alone_images_per_second` by type (the speed
+        if there were nothing but the stage's convolutions and matrix products, each as fast as it is alone), and
+        `of_ceiling`: images per second over that in the type in which the iteration computes; `notes`: what was
+        compiled, and what was not and why. `out_of_memory`: one for each contender that memory did not suffice for,
+        with `contender`, `stage`, `size`, `phase`, `batch` and `reason`; it has no row in `rows`. Types that the device
+        does not compute natively are not measured: they are missing in `matrix_product` and `alone_images_per_second`,
+        and where the iteration computes in one, `of_ceiling` is missing and a note says why.
 
     Raises:
         UserError: The config or an option is wrong.
@@ -217,24 +217,26 @@ class Contender:
     rig: Rig | None = None
 
 
-def build_own_contender(variant: Variant, stage: Stage, fading: bool) -> Contender:
+def build_own_contender(variant: Variant, stage: Stage, fading: bool, device: torch.device) -> Contender:
     """Return a variant at a stage, after its first iteration."""
+    others_mib = read_allocated_mib(device)
     rig = Rig(variant.prepared, variant.schedule, stage.index, fading)
-    seconds, peak = measure_first_call(rig.step, rig.state.device)
+    seconds, peak = measure_first_call(rig.step, device)
     kinds = [(share, functools.partial(rig.step, update)) for share, update in rig.list_kinds()]
     parameters = 0
     for net in rig.state.networks.values():
         parameters += sum(param.numel() for param in net.parameters())
-    return Contender(variant.name, kinds, rig.batch, parameters, seconds, peak, rig)
+    return Contender(variant.name, kinds, rig.batch, parameters, seconds, peak - others_mib, rig)
 
 
 def build_foreign_contender(
     foreigner: Foreign, variant: Variant, stage: Stage, fading: bool, device: torch.device
 ) -> Contender:
     """Return a foreign contender at a stage, after its first iteration."""
+    others_mib = read_allocated_mib(device)
     step, parameters = foreigner.build(variant, stage, fading, device)
     seconds, peak = measure_first_call(step, device)
-    return Contender(foreigner.name, [(1.0, step)], stage.batch_size, parameters, seconds, peak)
+    return Contender(foreigner.name, [(1.0, step)], stage.batch_size, parameters, seconds, peak - others_mib)
 
 
 def measure_first_call(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
@@ -260,7 +262,7 @@ def measure_case(
     for variant in variants:
         progress(f"first iteration of {variant.name}")
         with report.note_full_memory(variant.name, stage, phase, progress):
-            contenders[variant.name] = build_own_contender(variant, stage, fading)
+            contenders[variant.name] = build_own_contender(variant, stage, fading, device)
     for foreigner in foreigners:
         progress(f"first iteration of {foreigner.name}")
         with report.note_full_memory(foreigner.name, stage, phase, progress):

@@ -6,6 +6,7 @@ Only types that the device computes natively are measured: it emulates the other
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -20,7 +21,13 @@ DTYPES = (torch.float32, torch.bfloat16)
 """Types of which it is of interest what the machine can do."""
 
 ROUNDS = 3
-"""Number of calls of which the fastest counts, after one to warm up."""
+"""Number of bursts of calls of which the fastest counts, after a call to warm up and one that tells their length."""
+
+BURST_SECONDS = 0.002
+"""Seconds that a burst takes at least, unless that is more than `MOST_CALLS`."""
+
+MOST_CALLS = 200
+"""Maximum number of calls in a burst."""
 
 PROBE_SECONDS = 20.0
 """Seconds that a probe takes at most, up to its last call: the matrix product in one type, or the convolutions and
@@ -102,8 +109,15 @@ def _make_replay(call: Call, dtype: torch.dtype, device: torch.device) -> Callab
 
 
 def _measure_best(work: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of the fastest of `ROUNDS` calls after a first one, or of fewer where they take too long."""
-    best = time_calls(work, device)
-    if (1 + ROUNDS) * best > PROBE_SECONDS:
-        return best
-    return min(time_calls(work, device) for _ in range(ROUNDS))
+    """Return the seconds of a call in the fastest of `ROUNDS` bursts after a first call, or of that if it takes long.
+
+    A burst takes at least `BURST_SECONDS`: between the events around a single short call, a GPU mostly waits. Where a
+    kernel is shorter than its launch, what is measured is still the launch.
+    """
+    first = time_calls(work, device)
+    if (1 + ROUNDS) * first > PROBE_SECONDS:
+        return first
+    # The first call may have set something up.
+    second = time_calls(work, device)
+    calls = min(MOST_CALLS, max(1, math.ceil(BURST_SECONDS / max(second, 1e-9))))
+    return min(time_calls(work, device, calls) for _ in range(ROUNDS))

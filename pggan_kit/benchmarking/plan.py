@@ -303,10 +303,11 @@ def _describe_bfloat16(rows: Sequence[dict[str, Any]]) -> list[str]:
         rate = row["bfloat16_images_per_second"]
         if rate is not None and rate > row["images_per_second"]:
             hours = sum(each["hours"] or 0.0 for each in rows) * row["images_per_second"] / rate
+            duration = format_duration(hours * 3600)
             lines.append(
                 f"this device multiplies bfloat16 natively: with train.precision = 'auto' it is {rate:.3g} img/s "
-                f"instead of {row['images_per_second']:.3g} at {row['size']}, and about {format_duration(hours * 3600)} in all "
-                "if the other stages gain as much"
+                f"instead of {row['images_per_second']:.3g} at {row['size']}, and about {duration} in all if the other "
+                "stages gain as much"
             )
     return lines
 

@@ -34,6 +34,13 @@ def reset_peak(device: torch.device) -> None:
         RESET.write_text("5")
 
 
+def read_allocated_mib(device: torch.device) -> float:
+    """Return the MiB that tensors on a GPU take now; 0 on other devices, where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 2**20
+    return 0.0
+
+
 def free_cached_memory(device: torch.device) -> None:
     """Give a GPU's memory back that torch keeps for tensors to come: those of another stage have other sizes."""
     if device.type == "cuda":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+
 import torch
 
 from pggan_kit.errors import first_line, iterate_causes

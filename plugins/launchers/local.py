@@ -29,7 +29,8 @@ class Local:
         jobs: The number of trials at once, at least 1. None: as many as the cores allow, or, with GPUs, as these allow.
         cores: The cores of each trial, at least 1: its OMP_NUM_THREADS.
         trials_per_gpu: The number of trials that share a GPU, at least 1. Trials are assigned to the GPUs in turn, by
-            CUDA_VISIBLE_DEVICES.
+            CUDA_VISIBLE_DEVICES. One small trial cannot keep a large GPU busy: with networks of the size of MNIST's
+            most of it is idle, by estimate nine tenths. The default is safe for any size of network and memory.
         retries: The number of times that a trial which failed is run again, at least 0.
 
     Raises:

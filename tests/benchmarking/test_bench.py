@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,11 @@ from pggan_kit.benchmarking import breakdown, ceiling, tables, timing
 from pggan_kit.benchmarking import flops as counting
 from pggan_kit.benchmarking.bench import bench
 from pggan_kit.benchmarking.breakdown import PIECES, measure_loop_overhead, measure_shares
+from pggan_kit.benchmarking.contenders import Foreign, load_variants
 from pggan_kit.benchmarking.rig import Rig, has_fade
 from pggan_kit.training.step import UpdateContext
+
+benching = importlib.import_module("pggan_kit.benchmarking.bench")  # the package has a function of this name
 
 Cli = Callable[..., Result]
 Refused = Callable[[Result, str], str]
@@ -242,7 +246,7 @@ def test_each_step_is_announced(tiny: Callable[..., str], cli: Cli, stub: str) -
 def test_a_matrix_product_grows_only_as_far_as_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
     sides: list[int] = []
 
-    def take_long(work: Any, device: torch.device) -> float:
+    def take_long(work: Any, device: torch.device, repeats: int = 1) -> float:
         sides.append(len(work.args[0]))
         return ceiling.PROBE_SECONDS * (sides[-1] / 1024) ** 3
 
@@ -271,6 +275,34 @@ def test_a_slow_call_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     call = counting.Call(lambda: None, (), 1, torch.float32)
     assert ceiling.measure_alone({call: 2.0}, torch.float32, torch.device("cpu")) == 2 * ceiling.PROBE_SECONDS
     assert len(taken) == 1
+
+
+def test_short_calls_are_timed_in_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a pair of events wait 20 microseconds around calls of 5: alone, a call seems to take 25."""
+    bursts: list[int] = []
+
+    def time_with_gap(work: Any, device: torch.device, repeats: int = 1) -> float:
+        bursts.append(repeats)
+        return (20e-6 + repeats * 5e-6) / repeats
+
+    monkeypatch.setattr(ceiling, "time_calls", time_with_gap)
+    call = counting.Call(lambda: None, (), 1, torch.float32)
+    measured = ceiling.measure_alone({call: 1.0}, torch.float32, torch.device("cpu"))
+    assert measured == pytest.approx(5e-6, rel=0.06)
+    assert bursts == [1, 1, 80, 80, 80]  # 2 ms, as far as a single call tells
+
+
+def test_memory_of_a_contender_is_its_own(tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a GPU hold 300 MiB of the others, of 500 at the peak."""
+    monkeypatch.setattr(benching, "read_allocated_mib", lambda device: 300.0)
+    monkeypatch.setattr(benching, "peak_mib", lambda device: 500.0)
+    (variant,) = load_variants(tiny(), [], [stub], {})
+    device = torch.device("cpu")
+    contender = benching.build_own_contender(variant, variant.schedule.stages[0], False, device)
+    foreign = Foreign("theirs", lambda **arguments: (lambda: None, [], []))
+    monkeypatch.setattr(variant.prepared.built.experiment, "latent_size", 4)
+    theirs = benching.build_foreign_contender(foreign, variant, variant.schedule.stages[0], False, device)
+    assert (contender.peak_mib, theirs.peak_mib) == (200.0, 200.0)
 
 
 def test_operations_are_counted_through_a_second_backward_pass() -> None:
@@ -509,7 +541,7 @@ def test_the_ceiling_is_what_the_operations_take_alone(monkeypatch: pytest.Monke
     like = counting.Like((2, 3), (3, 1), torch.float32), counting.Like((3, 4), (0, 1), torch.float32)
     product = counting.Call(lambda a, b: ran.append((a.dtype, a.shape, b.stride())), like, 48, torch.float32)
     tiny = counting.Call(lambda a, b: None, like, 7, torch.bfloat16)
-    monkeypatch.setattr(ceiling, "time_calls", lambda work, device: work() or 0.5)
+    monkeypatch.setattr(ceiling, "time_calls", lambda work, device, repeats=1: work() or 0.5)
     assert ceiling.measure_alone({product: 2.5, tiny: 2.0}, torch.bfloat16, torch.device("cpu")) == 0.5 * 4.5
     assert ran[0] == (torch.bfloat16, (2, 3), (0, 1))
     assert ceiling.find_main_dtype({product: 1.0, tiny: 2.0}) == torch.float32

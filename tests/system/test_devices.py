@@ -142,7 +142,8 @@ class Putting:
 
 
 def test_an_operation_without_a_deterministic_kernel_is_named(train: Callable[..., Any], algorithms: None) -> None:
-    with pytest.raises(TrainingError, match=r"train\.deterministic = 'always': .* no deterministic kernel.*'warn'.*put_ does"):
+    message = r"train\.deterministic = 'always': .* no deterministic kernel.*'warn'.*put_ does"
+    with pytest.raises(TrainingError, match=message):
         train(plugins=(Putting(),))
 
 
