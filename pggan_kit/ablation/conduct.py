@@ -162,7 +162,7 @@ def _launch_trials(plan: Plan, out: Path, keys: Sequence[Key], launcher: Launche
         say(f"{ended_count}/{len(keys)} {trial.name}: {outcome}")
 
     progress = TrialProgress(plan, out, keys)
-    with report_activity("running trials", len(keys), "trials", progress.describe) as activity:
+    with report_activity(f"running {progress.noun}", len(keys), progress.noun, progress.describe) as activity:
         activity.advance(ended_count)
         launcher.launch([make_trial(plan, out, *key) for key in waiting], report_end)
 

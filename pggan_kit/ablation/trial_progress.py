@@ -138,13 +138,17 @@ class TrialProgress:
     Args:
         plan: The plan.
         out: The ablation's folder.
-        keys: The trials.
+        keys: The trials: trunks alone, or runs alone.
+
+    Attributes:
+        noun: What they are called, `trunks` or `trials`.
     """
 
     def __init__(self, plan: Plan, out: Path, keys: Sequence[Key]) -> None:
         self.plan = plan
         self.out = out
         self.keys = list(keys)
+        self.noun = "trunks" if all(name == TRUNK for name, _ in keys) else "trials"
         self._watched: dict[Key, _Watched] = {}
         for name, seed in [*plan.list_trunks(), *keys]:
             last_stage = plan.branch if name == TRUNK else None
@@ -153,7 +157,7 @@ class TrialProgress:
         self._evaluation_seconds: dict[Key, float] = {}
 
     def describe(self) -> Details:
-        """Return a row for each trial that runs, and lines about those that wait and have ended, and the time left."""
+        """Return a row for each trial that runs, and lines on those that wait, those that ended, and the time left."""
         running: list[Key] = []
         waiting: list[Key] = []
         for key in self.keys:
@@ -178,7 +182,7 @@ class TrialProgress:
             lines.append(f"{len(self._ended)} ended{', diverged: ' + ', '.join(failed) if failed else ''}")
         seconds = self._estimate_all(running, waiting, paces)
         if seconds is not None:
-            lines.append(f"about {format_duration(seconds)} left in all")
+            lines.append(f"about {format_duration(seconds)} left for these {self.noun}")
         return Details(HEAD, rows, lines)
 
     def _has_ended(self, key: Key) -> bool:

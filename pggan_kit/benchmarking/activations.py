@@ -84,7 +84,8 @@ def measure_activations_mib(rig: Rig, mode: contextlib.AbstractContextManager[ob
     with mode or contextlib.nullcontext(), LiveMemory(rig.state.device) as memory:
         # The first iteration makes gradients and moments, which the second replaces by others of the same size.
         rig.step()
-        before = memory.live_bytes
+        before: int = memory.live_bytes
         memory.peak_bytes = before
         rig.step()
-    return (memory.peak_bytes - before) / 2**20
+        taken: int = memory.peak_bytes - before
+    return taken / 2**20

@@ -88,9 +88,9 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         `weights_mib` (weights, gradients, average and Adam's moments), `activations_mib` (what an iteration takes at
         most beside them, without the work space of a device's libraries; None where a component needs the content of
         tensors and the stage is not measured), `gflops` (one image forward through all networks), `images_per_second`
-        (steady) and `fade_images_per_second`, `bfloat16_images_per_second` (steady, with `train.precision` `'bfloat16'`,
-        at the last stage that is measured, where the experiment computes in float32 and the device multiplies bfloat16
-        natively; None elsewhere), `hours`, `measured`, `checkpoints` (their number) and `checkpoint_mib` (the size of
+        (steady) and `fade_images_per_second`, `bfloat16_images_per_second` (steady, with `train.precision`
+        `'bfloat16'`, at the last stage that is measured, where the experiment computes in float32 and the device
+        multiplies bfloat16 natively; None elsewhere), `hours`, `measured`, `checkpoints` (their number) and `checkpoint_mib` (the size of
         one), `written_mib` (what checkpoints, averages and observers write in the stage) and `kept_mib` (what is left
         of it when the run has ended), `outside_share` (the share of the time that goes to checkpoints and
         `Progress/diversity`); speeds, hours, sizes of files and shares are None where no stage up to here fits. `fits`

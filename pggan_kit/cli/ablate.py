@@ -148,7 +148,9 @@ def ablate_analyse(
             )
         analysis = ablation.analyse(folder)
     else:
-        average, *further = [_read_average(text) for text in averages] or [None]
+        read = [_read_average(text) for text in averages]
+        average = read[0] if read else None
+        further = read[1:]
         analysis = ablation.evaluate_again(
             folder,
             name,

@@ -896,8 +896,8 @@ def test_it_says_how_far_it_is_and_removes_what_killed_processes_left(ablate: Ab
     ):
         conduct.run_ablation(plan, Launcher(), Path("out"), reports.append)
     count = len(list(plan.list_trunks()))
-    assert reports[:2] == [f"running trials: 0 of {count} trials"] * 2
-    assert f"running trials: {count} of {count} trials" in reports
+    assert reports[:2] == [f"running trunks: 0 of {count} trunks"] * 2
+    assert f"running trunks: {count} of {count} trunks" in reports
     assert not any(path.exists() for path in leftovers)
     assert of_trial.exists(), "its process may still run"
 

@@ -73,7 +73,7 @@ def test_it_says_which_trials_run_wait_and_have_ended(plan: Plan) -> None:
         details = progress.describe()
     # 600 images at 10 a second, and an evaluation. A trial that waits begins where the trunk ends; they run in turn.
     assert details.rows == [("linear 1", "3/3 16x16", "400 of 1,000", "10", "2 min")]
-    assert details.lines == ["1 wait: hard 1", "2 ended, diverged: hard 0", "about 3 min left in all"]
+    assert details.lines == ["1 wait: hard 1", "2 ended, diverged: hard 0", "about 3 min left for these trials"]
     assert "7.25" not in str(details), "what trials measure stays hidden"
     assert progress._estimate_rest(("hard", 1), progress._measure_paces()) == pytest.approx(200 / 50 + 700 / 10 + 30)
 
@@ -87,17 +87,18 @@ def test_stages_that_nobody_has_trained_are_guessed_from_their_height(plan: Plan
 
 
 def test_a_trunk_ends_with_its_stage_and_a_run_is_evaluated_after_its_last(plan: Plan) -> None:
+    """Trunks are trained before the runs, so the time left is that of the trunks alone, and says so."""
     begin(TRUNK, 0, (50, 0, 5.0, 10.0))
     begin("linear", 0, (1000, 2, 10.0, 5.0))
-    keys = [(TRUNK, 0), ("linear", 0)]
-    progress = TrialProgress(plan, Path("out"), keys)
-    locks = [trials.locate_lock(Path("out"), *key) for key in keys]
-    with hold_when_free(locks[0], print), hold_when_free(locks[1], print):
-        details = progress.describe()
-    assert details.rows == [
-        ("trunk 0", "1/1 4x4", "50 of 100", "5.0", "10 s"),
-        ("linear 0", "evaluation", "1,000 of 1,000", "", ""),
-    ]
+    shown = []
+    for key in ((TRUNK, 0), ("linear", 0)):
+        progress = TrialProgress(plan, Path("out"), [key])
+        with hold_when_free(trials.locate_lock(Path("out"), *key), print):
+            shown.append(progress.describe())
+    trunk, run = shown
+    assert trunk.rows == [("trunk 0", "1/1 4x4", "50 of 100", "5.0", "10 s")]
+    assert trunk.lines == ["about 10 s left for these trunks"]
+    assert run.rows == [("linear 0", "evaluation", "1,000 of 1,000", "", "")]
 
 
 @pytest.mark.parametrize("schedule", [None, {}, {"total": "x", "stages": []}, {"total": 5, "stages": [{"size": 3}]}])
