@@ -801,12 +801,16 @@ class Trial:
         command: Program and arguments.
         log: File that its output is appended to, in a folder that exists; None to discard the output.
         folder: Working directory; None for the caller's.
+        preparation: Python code for the beginning of many trials: it imports what takes long, starts no threads, and
+            changes nothing in what a trial does. A launcher may run it once and start trials as forks of that process,
+            if their commands are `[sys.executable, "-c", CODE, ...]`; it may also ignore it. None if there is none.
     """
 
     name: str
     command: Sequence[str]
     log: Path | None = None
     folder: Path | None = None
+    preparation: str | None = None
 
 
 @runtime_checkable

@@ -31,6 +31,15 @@ from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock, is_locked, read_holder
 from pggan_kit.system.signals import StoppedAtOnce
 
+PREPARATION = """\
+from pggan_kit.cli.base import limit_spinning
+limit_spinning()
+import torch._dynamo
+import pggan_kit.ablation.trial
+"""
+"""Python code that imports what all trials import, which takes seconds: torch loads `_dynamo` with the first optimizer.
+Plugins are left to the trial."""
+
 COLUMNS = (
     "variant",
     "seed",
@@ -184,7 +193,7 @@ def make_trial(plan: Plan, out: Path, name: str, seed: int) -> Trial:
     for path in plan.plugins:
         command += ["--plugin", path]
     log = folder / "logs" / f"{name}-{seed}.log"
-    return Trial(f"{name} {seed}", command, log, Path.cwd())
+    return Trial(f"{name} {seed}", command, log, Path.cwd(), PREPARATION)
 
 
 def conclude_ablation(plan: Plan, out: Path) -> dict[str, Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pggan_kit import Trial, check_at_least
+from pggan_plugins.launchers.prepared_processes import LOST, PreparationServer, find_preparation
 from pggan_plugins.launchers.processes import (
     POLL_SECONDS,
     PROGRAM_MISSING,
+    Process,
     count_retries_left,
     start_process,
     stop_processes,
@@ -24,6 +25,9 @@ class Local:
 
     With one core each, small networks train more images an hour in all than with several: two threads of one trial wait
     for each other.
+
+    On Linux, trials that name a preparation, as those of an ablation do, are forks of one process that has done it: what
+    they import is imported once in each `launch`.
 
     Args:
         jobs: The number of trials at once, at least 1. None: as many as the cores allow, or, with GPUs, as these allow.
@@ -63,6 +67,8 @@ class Local:
         except BaseException:
             stop_processes([job.process for job in queue.running.values()])
             raise
+        finally:
+            queue.close()
         return [queue.codes[number] for number in range(len(trials))]
 
     def environment(self, slot: int) -> dict[str, str]:
@@ -85,7 +91,7 @@ class _Job:
 
     number: int
     retries: int
-    process: subprocess.Popen[bytes]
+    process: Process
 
 
 class _Queue:
@@ -95,6 +101,7 @@ class _Queue:
         codes: The last exit code of each trial that is done, by its number.
         waiting: The number and the retries left of each trial that is to be started.
         running: The running trials, by slot.
+        server: The process whose forks the trials are; None if each is a new process.
     """
 
     def __init__(self, local: Local, trials: Sequence[Trial], ended: Callable[[Trial, int], None] | None) -> None:
@@ -104,6 +111,10 @@ class _Queue:
         self.codes: dict[int, int] = {}
         self.waiting = deque((number, local.retries) for number in range(len(trials)))
         self.running: dict[int, _Job] = {}
+        self.server: PreparationServer | None = None
+        preparation = find_preparation(trials)
+        if preparation is not None:
+            self.server = PreparationServer(preparation, local.environment(0))
 
     def fill_slots(self) -> None:
         """Start a waiting trial in each free slot."""
@@ -111,7 +122,7 @@ class _Queue:
             if self.waiting and slot not in self.running:
                 number, retries = self.waiting.popleft()
                 try:
-                    process = start_process(self.trials[number], self.local.environment(slot))
+                    process = self._start(self.trials[number], self.local.environment(slot))
                 except OSError:
                     self._finish(number, PROGRAM_MISSING)
                 else:
@@ -124,11 +135,29 @@ class _Queue:
             if code is None:
                 continue
             del self.running[slot]
+            if code == LOST:
+                # Not the trial's failure. A new process waits for the old one, if that still runs.
+                self.waiting.appendleft((job.number, job.retries))
+                continue
             retries = count_retries_left(code, job.retries)
             if retries is None:
                 self._finish(job.number, code)
             else:
                 self.waiting.appendleft((job.number, retries))
+
+    def close(self) -> None:
+        """End the server, if there is one."""
+        if self.server is not None:
+            self.server.close()
+
+    def _start(self, trial: Trial, environment: dict[str, str]) -> Process:
+        """Start a trial: as a fork of the server, or as a new process where there is no server (any more).
+
+        Raises:
+            OSError: See `start_process`.
+        """
+        process = None if self.server is None else self.server.start(trial, environment)
+        return process or start_process(trial, environment)
 
     def _finish(self, number: int, code: int) -> None:
         """Record the last exit code of a trial, and report it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from pggan_kit import Trial
 
@@ -73,7 +74,20 @@ def start_process(
             raise
 
 
-def stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+class Process(Protocol):
+    """A process as launchers need it; `subprocess.Popen` is one."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for the number of a signal, or None while the process runs."""
+
+    def wait(self) -> int:
+        """Wait for the end, and return the exit code."""
+
+    def terminate(self) -> None:
+        """Ask the process to stop."""
+
+
+def stop_processes(processes: Sequence[Process]) -> None:
     """Send SIGTERM to processes and wait for them.
 
     Each further KeyboardInterrupt sends it again, upon which a trial exits without saving.

@@ -37,6 +37,7 @@ from pggan_kit.system import provenance
 from pggan_kit.system.activities import receive_activities
 from pggan_kit.system.files import UNFINISHED
 from pggan_kit.system.locks import hold_when_free, is_locked
+from pggan_plugins.launchers import local
 
 PLUGIN = ABLATION_PLUGIN
 PLUGINS = [str(STUB), str(PLUGIN)]
@@ -326,22 +327,42 @@ def before_run(run): ...
 
 
 def test_trials_are_processes_that_import_what_this_one_imports(
-    ablate: Ablate, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ablate: Ablate, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, finished: Path
 ) -> None:
-    """With the shipped launcher: nothing from the working directory, and everything from this process's path."""
+    """With the shipped launcher: nothing from the working directory, and everything from this process's path.
+
+    On Linux the two trials of each launch share one import, and are equal bit for bit to those of another process.
+    """
     Path("random.py").write_text("raise SystemExit('random.py of the working directory')")
     Path("elsewhere").mkdir()
     Path("elsewhere/neighbour.py").write_text("")
     Path("mine.py").write_text("import neighbour\n" + OBSERVED)
     monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
     options = [option for plugin in [*PLUGINS, "mine.py"] for option in ("--plugin", plugin)]
-    options += ["-b", "ablate.seeds = (3,)", "--launcher", "Local", "--out", "out", "--json"]
+    options += ["--launcher", "Local", "-b", "launchers.Local.jobs = 1", "--out", "out", "--json"]
     result = cli("ablate", "switch.gin", *options)
-    assert result.exit_code == 0, result.stderr + Path("out/logs/trunk-3.log").read_text()
-    assert json.loads(result.stdout)["contrasts"][0]["seeds"] == [3]
-    assert "2/2" in result.stderr and "done" in Path("out/logs/hard-3.log").read_text()
-    command = json.loads(Path("out/runs/hard/3/run.json").read_text())["command"]
-    assert command.startswith(f"pggan-kit trial {tmp_path}/out hard 3 ")
+    assert result.exit_code == 0, result.stderr + Path("out/logs/trunk-1.log").read_text()
+    assert json.loads(result.stdout)["contrasts"][0]["seeds"] == [0, 1]
+    assert "4/4" in result.stderr and "done" in Path("out/logs/hard-1.log").read_text()
+    command = json.loads(Path("out/runs/hard/1/run.json").read_text())["command"]
+    assert command.startswith(f"pggan-kit trial {tmp_path}/out hard 1 ")
+    for run in ("trunks/0", "trunks/1", "runs/hard/0", "runs/hard/1"):
+        assert_same_run(Path("out") / run, finished / run)
+
+
+@pytest.mark.slow
+def test_trials_that_share_an_import_equal_those_of_new_processes(ablate: Ablate) -> None:
+    """Two trials in forks of one process, and two in two that have imported everything, each with two threads."""
+    options = ["ablate.launcher = @launchers.Local()", "launchers.Local.jobs = 1", "launchers.Local.cores = 2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "start_process", lambda *arguments: pytest.fail("this is no fork"))
+        shared = ablate(*options, out="shared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "find_preparation", lambda trials: None)
+        alone = ablate(*options, out="alone")
+    assert shared["contrasts"] == alone["contrasts"]
+    for run in ("trunks/0", "trunks/1", "runs/hard/0", "runs/hard/1"):
+        assert_same_run(Path("shared") / run, Path("alone") / run)
 
 
 SLOW_STEPS = """\

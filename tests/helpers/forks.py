@@ -200,6 +200,7 @@ def launch_in_forks() -> None:
         return fork_command(*trial.command[3:], log=trial.log, environment=environment, before=before)
 
     local.start_process = start  # type: ignore[assignment]
+    local.find_preparation = lambda trials: None
 
 
 def wait_until(condition: Callable[[], bool], process: Fork | None = None) -> None:
