@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,16 @@ def estimate_cost(
     plan, _ = plans.read_plan(config, bindings, plugins, plans.choose_folder(config, out))
     base = Path(config).parent / plan.base
     stages = {}
+    warned: dict[str, list[str]] = {}
     clock = EvaluationClock()
     evaluations = {}
     trunk_evaluations: dict[str, Any] = {}
     for name, own_bindings in track_items(plan.variants.items(), "planning", len(plan.variants), "variants"):
-        stages[name] = planning.plan(base, own_bindings, plugins)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            stages[name] = planning.plan(base, own_bindings, plugins)
+        for warning in caught:
+            warned.setdefault(str(warning.message), []).append(name)
         training = prepare(base, own_bindings, plugins)
         evaluation = prepare(base, [*own_bindings, *plan.evaluation], plugins)
         own_stages = range(len(stages[name]))
@@ -60,6 +66,10 @@ def estimate_cost(
             own_stages = own_stages[plan.branch + 1 :]
         averages = 1 + len(plan.averages)
         evaluations[name] = estimate_evaluations(clock, training, evaluation, own_stages, averages)
+
+    # What several variants are warned of is said once.
+    for message, names in warned.items():
+        warnings.warn(f"{', '.join(names)}: {message}", stacklevel=2)
 
     # The first stages of the variants that share a trunk are trained once for each seed.
     rows = []
@@ -176,7 +186,8 @@ def describe_looks(plan: Plan) -> str:
     runs = [f"{row['runs']:.0f} at {row['mean']:.2g}" for row in description["expected"]]
     return (
         f"looks ({plan.spending}; error spent, mean detected): {', '.join(pairs)}\n"
-        f"expected runs, of {len(list(plan.list_runs()))}, by the mean of all confirmatory contrasts: {', '.join(runs)}"
+        f"expected runs, of {len(list(plan.list_runs()))}, by the mean of all confirmatory contrasts in "
+        f"standard deviations: {', '.join(runs)}"
     )
 
 

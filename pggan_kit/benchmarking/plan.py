@@ -90,23 +90,23 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         tensors and the stage is not measured), `gflops` (one image forward through all networks), `images_per_second`
         (steady) and `fade_images_per_second`, `bfloat16_images_per_second` (steady, with `train.precision`
         `'bfloat16'`, at the last stage that is measured, where the experiment computes in float32 and the device
-        multiplies bfloat16 natively; None elsewhere), `hours`, `measured`, `checkpoints` (their number) and `checkpoint_mib` (the size of
-        one), `written_mib` (what checkpoints, averages and observers write in the stage) and `kept_mib` (what is left
-        of it when the run has ended), `outside_share` (the share of the time that goes to checkpoints and
-        `Progress/diversity`); speeds, hours, sizes of files and shares are None where no stage up to here fits. `fits`
-        (whether weights and activations are less than the device's memory, and the stage did not run out of it when it
-        was measured; None where unknown), `micro_batch` (what to bind `train.micro_batch` to where they are not; None
-        elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile` compiles),
-        `batch_statistics` (over how many samples each
-        statistic of a batch is computed, by its name), `growth` (for each part of the stage in which other pieces are
-        frozen, the clock at its begin as `images` and the pieces that do not learn at their optimizer's rate as `text`;
-        empty without `train.growth`), `average_before_stage` and `average_before_fade_end` (the share of the averaged
-        generator's weight, at the stage's end, that stems from before the stage and from before its fade's end, of the
-        first average; None where the stage spends no images or has no fade), `averages_before_stage` (the former of
-        each average, by name), `snapshots_mib` (what is kept of power-function averages in the stage), `copies_mib`
-        (the resized copies of the data at this size, on disk) and `copies_hours` (its share, by bytes, of the time that
-        making them takes, unless they are in the cache already; an estimate from a few images). Warnings name
-        statistics over one sample, averages that remember too much, and more than 5 % of the time beside updates.
+        multiplies bfloat16 natively; None elsewhere), `hours`, `measured`, `checkpoints` (their number) and
+        `checkpoint_mib` (the size of one), `written_mib` (what checkpoints, averages and observers write in the stage)
+        and `kept_mib` (what is left of it when the run has ended), `outside_share` (the share of the time that goes to
+        checkpoints and `Progress/diversity`); speeds, hours, sizes of files and shares are None where no stage up to
+        here fits. `fits` (whether weights and activations are less than the device's memory, and the stage did not run
+        out of it when it was measured; None where unknown), `micro_batch` (what to bind `train.micro_batch` to where
+        they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile`
+        compiles), `batch_statistics` (over how many samples each statistic of a batch is computed, by its name),
+        `growth` (for each part of the stage in which other pieces are frozen, the clock at its begin as `images` and
+        the pieces that do not learn at their optimizer's rate as `text`; empty without `train.growth`),
+        `average_before_stage` and `average_before_fade_end` (the share of the averaged generator's weight, at the
+        stage's end, that stems from before the stage and from before its fade's end, of the first average; None where
+        the stage spends no images or has no fade), `averages_before_stage` (the former of each average, by name),
+        `snapshots_mib` (what is kept of power-function averages in the stage), `copies_mib` (the resized copies of the
+        data at this size, on disk) and `copies_hours` (its share, by bytes, of the time that making them takes, unless
+        they are in the cache already; an estimate from a few images). Warnings name statistics over one sample,
+        averages that remember too much, and more than 5 % of the time beside updates.
 
     Raises:
         UserError: The config is wrong, or this platform does not tell how much memory there is.

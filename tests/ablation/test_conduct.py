@@ -32,6 +32,7 @@ from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
+from pggan_kit.benchmarking import plan as planning
 from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, TrainingError
 from pggan_kit.system import provenance
 from pggan_kit.system.activities import receive_activities
@@ -923,9 +924,27 @@ def test_it_says_how_far_it_is_and_removes_what_killed_processes_left(ablate: Ab
     assert of_trial.exists(), "its process may still run"
 
 
-def test_reading_and_planning_say_how_far_they_are(ablate: Ablate) -> None:
+def test_reading_and_planning_say_how_far_they_are_and_which_variants_they_warn_of(
+    ablate: Ablate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = planning.plan
+
+    def warn_and_plan(config: Any, bindings: Any, plugins: Any) -> list[dict[str, Any]]:
+        warnings.warn("the tick is short", stacklevel=2)
+        if bindings:
+            warnings.warn("the switch is hard", stacklevel=2)
+        return original(config, bindings, plugins)
+
+    monkeypatch.setattr(planning, "plan", warn_and_plan)
     reports: list[str] = []
-    with receive_activities(lambda activity: reports.append(activity.describe())):
+    with (
+        receive_activities(lambda activity: reports.append(activity.describe())),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
         ablation.estimate_cost("switch.gin", (), PLUGINS)
+    texts = [str(warning.message) for warning in caught]
+    assert "linear, hard: the tick is short" in texts and "hard: the switch is hard" in texts
+    assert "the tick is short" not in texts
     assert "checking: 1 of 2 variants" in reports
     assert "planning: 1 of 2 variants" in reports

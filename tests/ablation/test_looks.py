@@ -191,6 +191,7 @@ def test_a_dry_run_shows_error_effects_and_expected_runs() -> None:
     assert effect["runs"] == pytest.approx(2 * np.dot(stops, [7, 8, 10]))
     shown = describe_looks(plan)
     assert "7 pairs (3.95%, " in shown and f"{effect['runs']:.0f} at {effect['mean']:.2g}" in shown
+    assert "by the mean of all confirmatory contrasts in standard deviations: " in shown
     assert "expected runs, of 20" in shown and "looks" not in describe_cost(make_plan(), [])
 
 
