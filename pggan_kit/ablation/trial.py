@@ -25,6 +25,7 @@ from pggan_kit.hookspecs import hookimpl
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.runs.checkpoints import Entry
 from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.snapshot import STATE
 from pggan_kit.schedule import Stage
 from pggan_kit.system.files import read_text, write_atomically
 from pggan_kit.system.json_text import json_text
@@ -42,6 +43,9 @@ LOCKS = "locks"
 
 ABLATE_LOCK = "ablate.lock"
 """Name of the file that is locked as long as trials may run."""
+
+KEEP_STATE = f"train.keep_stages = '{STATE}'"
+"""Binding of a trunk."""
 
 WATCH_SECONDS = 1.0
 """Seconds between a trial's looks at whether its `ablate` still runs."""
@@ -258,10 +262,13 @@ def _train_to_end(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence
     """Train or resume a run until it ends; return why it diverged, or None if it did not."""
     folder = locate_trial(out, name, seed)
     own_plugins: list[Any] = [*plugins]
+    bindings = plan.bind_seed(seed)
     start_from = None
     if name == TRUNK:
         config = plans.check_config(plan, out, plan.shared[0])
         own_plugins.append(StopAfter(plan.branch or 0))
+        # The variants begin from its last state, whatever they keep of their own stages.
+        bindings = [*bindings, KEEP_STATE]
     else:
         config = plans.check_config(plan, out, name)
         if name in plan.shared:
@@ -269,7 +276,7 @@ def _train_to_end(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence
 
     # A run that diverges has ended: that is its result.
     try:
-        _train_or_resume(folder, config, plan.bind_seed(seed), own_plugins, start_from)
+        _train_or_resume(folder, config, bindings, own_plugins, start_from)
     except TrunkEnd:
         return None
     except DivergedError as error:

@@ -34,6 +34,7 @@ from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
 from pggan_kit.benchmarking import plan as planning
 from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, TrainingError
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.system import provenance
 from pggan_kit.system.activities import receive_activities
 from pggan_kit.system.files import UNFINISHED
@@ -162,6 +163,13 @@ def test_the_trunk_is_trained_once_and_changes_nothing(begun: Ablate, finished: 
         branch, alone = (last(Path(run)) for run in (f"out/runs/{name}/1", f"alone-{name}"))
         for name in ("generator", "averages", "discriminator", "optimizers", "images", "starts"):
             assert are_same(branch[name], alone[name]), name
+
+
+def test_variants_begin_from_a_trunk_whatever_they_keep(ablate: Ablate) -> None:
+    analysis = ablate("ablate.seeds = (0,)", "ablate.bindings = [\"train.keep_stages = 'nothing'\", 'train.keep = 1']")
+    assert {entry["trials"] for entry in analysis["variants"].values()} == {1}
+    kept = RunDirectory(Path("out/runs/hard/0")).checkpoints().read_entries()
+    assert [entry.images for entry in kept if entry.forever] == [40], "only the trunk keeps the end of its stage"
 
 
 def are_same(one: Any, other: Any) -> bool:
