@@ -26,7 +26,7 @@ class Local:
     With one core each, small networks train more images an hour in all than with several: two threads of one trial wait
     for each other.
 
-    On Linux, trials that name a preparation, as those of an ablation do, are forks of one process that has done it: what
+    On Linux, trials with a preparation, such as those of an ablation, are forks of one process that has done it: what
     they import is imported once in each `launch`.
 
     Args:
