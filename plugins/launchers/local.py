@@ -26,8 +26,8 @@ class Local:
     With one core each, small networks train more images an hour in all than with several: two threads of one trial wait
     for each other.
 
-    On Linux, trials that name a preparation, as those of an ablation do, are forks of one process that has done it:
-    what they import is imported once in each `launch`.
+    On Linux, trials with a preparation, such as those of an ablation, are forks of one process that has done it: what
+    they import is imported once in each `launch`.
 
     Args:
         jobs: The number of trials at once, at least 1. None: as many as the cores allow, or, with GPUs, as these allow.

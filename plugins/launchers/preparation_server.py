@@ -54,12 +54,14 @@ def _require_one_thread() -> None:
 def _answer_requests(connection: socket.socket, poll_seconds: float) -> dict[str, Any]:
     """Return, in a fork, the request that it was made for. In the server itself this never returns."""
     running: dict[int, int] = {}
+    codes: dict[int, int] = {}
     while True:
         for number, child in list(running.items()):
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
                 del running[number]
-                connection.send(json.dumps([number, os.waitstatus_to_exitcode(status)]).encode())
+                codes[number] = os.waitstatus_to_exitcode(status)
+                connection.send(json.dumps([number, codes[number]]).encode())
 
         if not select.select([connection], [], [], poll_seconds if running else None)[0]:
             continue
@@ -69,8 +71,12 @@ def _answer_requests(connection: socket.socket, poll_seconds: float) -> dict[str
             os._exit(0)
         request = json.loads(message)
         if "terminate" in request:
-            if request["terminate"] in running:
-                os.kill(running[request["terminate"]], signal.SIGTERM)
+            number = request["terminate"]
+            if number in running:
+                os.kill(running[number], signal.SIGTERM)
+            else:
+                # An interrupt of the launcher may have come between two of its instructions, with the code in hand.
+                connection.send(json.dumps([number, codes[number]]).encode())
             continue
         child = os.fork()
         if child == 0:

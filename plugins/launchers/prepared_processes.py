@@ -25,6 +25,7 @@ SERVER = Path(__file__).with_name("preparation_server.py")
 LOST = 256
 """Code of a trial whose end nobody saw, because its server has been killed. No process exits with it."""
 
+
 def find_preparation(trials: Sequence[Trial]) -> str | None:
     """Return the preparation that all trials have in common; None if they have none, or a fork could not run them."""
     first = trials[0].preparation if trials else None
@@ -89,9 +90,7 @@ class PreparationServer:
             "command": list(trial.command[2:]),
             "log": None if trial.log is None else str(trial.log),
             "folder": None if trial.folder is None else str(trial.folder),
-            "environment": {
-                name: value for name, value in environment.items() if self._environment.get(name) != value
-            },
+            "environment": {name: value for name, value in environment.items() if self._environment.get(name) != value},
         }
         return PreparedProcess(self, number) if self._send(request) else None
 

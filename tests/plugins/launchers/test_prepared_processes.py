@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from dataclasses import replace
@@ -13,7 +14,8 @@ from helpers.forks import Fork, wait_until
 from pggan_kit.components import Trial
 from pggan_kit.testing import LauncherSuite
 from pggan_plugins.launchers import Local, local, prepared_processes
-from pggan_plugins.launchers.prepared_processes import find_preparation
+from pggan_plugins.launchers.prepared_processes import PreparationServer, find_preparation
+from pggan_plugins.launchers.processes import stop_processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks of a server are for Linux")
 
@@ -124,6 +126,19 @@ def test_a_server_ends_with_its_launcher(tmp_path: Path) -> None:
     launcher.send_signal(signal.SIGKILL)
     launcher.wait()
     wait_until(lambda: not is_running(int(server.read_text())))
+
+
+def test_a_code_that_an_interrupt_has_lost_is_sent_again(tmp_path: Path) -> None:
+    server = PreparationServer(NOTHING, dict(os.environ))
+    try:
+        process = server.start(make_trial(tmp_path, "a", "raise SystemExit(3)"), os.environ)
+        assert process is not None and process.wait() == 3
+        server._codes.clear()
+        assert process.poll() is None
+        stop_processes([process])
+        assert process.poll() == 3
+    finally:
+        server.close()
 
 
 def test_a_server_ends_with_the_trials(tmp_path: Path) -> None:
