@@ -148,15 +148,13 @@ def ablate_analyse(
             )
         analysis = ablation.analyse(folder)
     else:
-        read = [_read_average(text) for text in averages]
-        average = read[0] if read else None
-        further = read[1:]
+        chosen = [_read_average(text) for text in averages]
         analysis = ablation.evaluate_again(
             folder,
             name,
             bindings,
-            average=average,
-            averages=[each for each in further if each is not None],
+            average=chosen[0] if chosen else None,
+            averages=chosen[1:],
             curves=curves,
             quality=dict(_read_quality(text) for text in qualities),
             primary=primary,

@@ -15,6 +15,7 @@ from pggan_kit.report.coherence_section import coherence_section
 from pggan_kit.report.curves_section import curves_section
 from pggan_kit.report.factors_section import factors_section
 from pggan_kit.report.film import can_use_samples, make_film
+from pggan_kit.report.later_analyses_section import later_analyses_section
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, render_page, require_libraries
 from pggan_kit.report.plots import COLUMN, render_plot
@@ -210,11 +211,12 @@ def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
         film = make_film(pair, [pictures[run.name] for run in pair])
 
     sections = [
-        ablation_sections.result_section(ablation, analysis["contrasts"]),
+        ablation_sections.result_section(ablation, analysis),
         factors_section(ablation),
         ablation_estimates.looks_section(analysis),
         ablation_estimates.robustness_section(analysis),
         ablation_estimates.estimates_section(ablation, analysis),
+        later_analyses_section(ablation),
         run_sections.film_section(film, pair),
         ablation_sections.variants_section(shown, shown_pictures),
         ablation_estimates.bands_section(ablation),

@@ -30,6 +30,12 @@ def estimates_section(ablation: AblationRecord, analysis: Mapping[str, Any]) -> 
             "within the margin, or worse, by a posterior without prior knowledge. The last columns say what pairing by "
             "seed saved, and how many pairs a next plan would need."
         )
+        naive = [name_contrast(contrast) for contrast in contrasts if contrast["estimates"].get("naive")]
+        if naive:
+            section.texts.append(
+                f"Looks could have stopped {', '.join(naive)} earlier: the intervals of these estimates are naive, "
+                "those of a single look."
+            )
         section.tables.append(tabulate_estimates(contrasts))
     profiles = plot_profiles(ablation, analysis.get("profiles") or {})
     if profiles:

@@ -218,12 +218,30 @@ def _read_runs(folder: Path, variants: Mapping[str, Any]) -> dict[tuple[str, int
 
 
 def read_analysis(ablation: AblationRecord) -> dict[str, Any]:
-    """Return the content of `analysis.json`; without a contrast before there is one.
+    """Return the content of `analysis.json`; before there is one, no contrast and a note that says so.
 
     Raises:
         RunError: The file is damaged, or cannot be read.
     """
     path = ablation.folder / "analysis.json"
+    if path.exists():
+        return read_analysis_file(path)
+    if ablation.table:
+        return {"contrasts": []}
+    ended = len({(row["variant"], row["seed"]) for row in ablation.results})
+    return {
+        "contrasts": [],
+        "note": f"UNFINISHED: there is no analysis yet, and no contrast has a verdict. {ended} runs have results; what "
+        "they say may change.",
+    }
+
+
+def read_analysis_file(path: Path) -> dict[str, Any]:
+    """Return the content of a file as `analysis.json`.
+
+    Raises:
+        RunError: The file is damaged, or cannot be read.
+    """
     try:
         analysis = json.loads(read_text(path))
 
@@ -232,8 +250,6 @@ def read_analysis(ablation: AblationRecord) -> dict[str, Any]:
             is_named = "name" in contrast or {"variant", "against"} <= set(contrast)
             if not set(contrast) >= CONTRAST_ENTRIES or not is_named:
                 raise ValueError("a contrast lacks an entry")
-    except FileNotFoundError:
-        return {"contrasts": []}
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:

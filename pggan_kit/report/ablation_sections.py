@@ -33,26 +33,32 @@ NOT_FAILED = ("", "0", "false", "no")
 """Values of a row's `failed` where the run did not fail."""
 
 
-def result_section(ablation: AblationRecord, contrasts: Sequence[Mapping[str, Any]]) -> Section:
+def result_section(ablation: AblationRecord, analysis: Mapping[str, Any]) -> Section:
     """Return the answer in one sentence, the tables, and the plots of contrasts and of each seed's result.
 
-    A note in `table.txt` stands before the answer: it may say that the answer is withdrawn.
+    A note in `table.txt` or of the analysis stands before the answer: it may say that the answer is withdrawn, or that
+    there is none yet. What was added or adopted is named below it.
 
     Args:
         ablation: The ablation.
-        contrasts: Contrasts of its `analysis.json`.
+        analysis: Content of its `analysis.json`.
     """
     section = Section(f"Result: {ablation.primary}")
-    if ablation.note:
-        section.texts.append(ablation.note)
+    contrasts = analysis["contrasts"]
+    note = ablation.note or analysis.get("note")
+    if note:
+        section.texts.append(note)
     answer = state_answer(ablation, contrasts)
     if answer:
         section.texts.append(answer)
+    added = describe_added(analysis)
+    if added:
+        section.texts.append(added)
 
     # Tables stand above the figures, and the text of `table.txt` below them.
     section.tables.append(tabulate_variants(ablation))
     if contrasts:
-        section.tables.append(tabulate_contrasts(contrasts))
+        section.tables.append(tabulate_contrasts(contrasts, analysis.get("exploratory") or {}))
     if ablation.table:
         section.blocks.append(Block("Table", ablation.table, open=True))
 
@@ -69,6 +75,36 @@ def state_answer(ablation: AblationRecord, contrasts: Sequence[Mapping[str, Any]
         if contrast["role"] == "confirmatory" and contrast.get("verdict"):
             clauses.append(f"{_state_verdict(contrast, ablation.primary)}{_state_difference(contrast, ablation)}")
     return f"Answer: {'; '.join(clauses)}." if clauses else ""
+
+
+def describe_added(analysis: Mapping[str, Any]) -> str:
+    """Return a sentence on the seeds, variants and runs that the first start did not have; empty where it had all."""
+    exploratory = analysis.get("exploratory") or {}
+    parts = []
+    if exploratory.get("seeds"):
+        parts.append(f"seeds {', '.join(map(str, exploratory['seeds']))} were added")
+    if exploratory.get("variants"):
+        parts.append(f"variants {', '.join(exploratory['variants'])} were added")
+    if exploratory.get("adopted"):
+        runs = ", ".join(f"{name} {seed}" for name, seed, _ in exploratory["adopted"])
+        parts.append(f"{runs} are adopted runs, which were trained before")
+    if not parts:
+        return ""
+    return f"Beside the plan: {'; '.join(parts)}. What rests on them is exploratory."
+
+
+def _find_basis(contrast: Mapping[str, Any], exploratory: Mapping[str, Any]) -> str:
+    """Return on which added or adopted runs a contrast rests; empty where on none."""
+    added = [seed for seed in contrast.get("seeds", ()) if seed in (exploratory.get("seeds") or ())]
+    variants = [name for name in contrast.get("weights", ()) if name in (exploratory.get("variants") or ())]
+    parts = []
+    if contrast.get("adopted"):
+        parts.append(f"adopted runs (seeds {', '.join(map(str, contrast['adopted']))})")
+    if added:
+        parts.append(f"added seeds {', '.join(map(str, added))}")
+    if variants:
+        parts.append(f"added variant {', '.join(variants)}")
+    return "; ".join(parts)
 
 
 def _state_verdict(contrast: Mapping[str, Any], endpoint: str) -> str:
@@ -235,8 +271,13 @@ def variants_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures])
     return section
 
 
-def tabulate_contrasts(contrasts: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a row for each contrast."""
+def tabulate_contrasts(contrasts: Sequence[Mapping[str, Any]], exploratory: Mapping[str, Any]) -> Table:
+    """Return a row for each contrast; where any rests on runs that were added or adopted, with a column that says so.
+
+    Args:
+        contrasts: The contrasts.
+        exploratory: The seeds and variants that were added.
+    """
     head = ["contrast", "role", "n", "mean", "95 % from", "to", "p", "Holm", "TOST", "detectable", "r", "verdict"]
     rows = []
     for contrast in contrasts:
@@ -256,6 +297,11 @@ def tabulate_contrasts(contrasts: Sequence[Mapping[str, Any]]) -> Table:
             contrast.get("verdict", ""),
         ]
         rows.append(row)
+
+    bases = [_find_basis(contrast, exploratory) for contrast in contrasts]
+    if any(bases):
+        head.append("rests on")
+        rows = [[*row, basis] for row, basis in zip(rows, bases, strict=True)]
     return Table(head, rows, "contrasts")
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import struct
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from helpers.paths import ROOT
+from PIL import Image
 
 from pggan_kit.ablation import plan as plans
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
 from pggan_kit.runs.average import list_average_ages
 
+save_file = pytest.importorskip("safetensors.torch").save_file
+
 FOLDER = ROOT / "experiments" / "ablations"
+EMOJI_PLUGIN = ROOT / "experiments" / "emoji" / "features.py"
 FILES = sorted(path for path in FOLDER.glob("*.gin") if path.stem not in ("base", "common", "demo_base"))
 SMALL = ["schedule.batch_size = 4", "train.latent_size = 8", "train.device = 'cpu'"]
 SHORT = [
@@ -60,6 +66,9 @@ DEMO = {"switch_demo", "preserving_demo"}
 OF_THE_DEMO = ["train.metrics = []", "evaluation.dataset = None"]
 """What makes them small: nothing is measured on the way."""
 
+RECIPES = {"tutorial", "stacked_mnist", "emoji"}
+"""Ablations of recipes with settings and half-lives of their own, whose averages are young at the end of the run."""
+
 
 def check_resets(plan: plans.Plan) -> None:
     """Check that variants reset their optimizers alike, except those of `optimizer_reset`.
@@ -67,7 +76,7 @@ def check_resets(plan: plans.Plan) -> None:
     Resets at the ends of fades would differ with the fades, which are what the variants are about: a second difference
     beside the one that they name. The demo's are those of `growth.Everything`, which binds nothing.
     """
-    if plan.name in DEMO:
+    if plan.name in DEMO | RECIPES:
         assert not any("growth." in text for text in plan.configs.values())
         return
     resets = {}
@@ -84,37 +93,70 @@ APART = {
     "preserving": {"hard_preserving", "skip_linear"},
     "switch": {"hard_preserving", "no_growing"},
     "switch_demo": {"no_growing"},
+    "stacked_mnist": {"no_growing"},
+    "emoji": {"whole"},
 }
 """Variants that are trained from scratch; of `loss` and `table1` all are."""
 
-MORE_IMAGES_OR_FEWER = {"no_growing", "whole_equal_compute"}
+MORE_IMAGES_OR_FEWER = {"no_growing", "whole_equal_compute", "whole"}
+
+
+def make_small(name: str, digits: Path, folder: Path) -> list[str]:
+    """Return the bindings with which an ablation is small and has data; its other files are written to a folder."""
+    if name == "emoji":
+        (folder / "emoji" / "pictures").mkdir(parents=True)
+        for number in range(8):
+            image = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(image).save(folder / "emoji" / "pictures" / f"{number}.png")
+        for variant in ("a", "b"):
+            weights = load_emoji_plugin().Classifier(variant, 5).state_dict()
+            save_file(weights, folder / "emoji" / f"{variant}.safetensors", {"variant": variant})
+        return ["WIDTH = 4"]
+    if name == "stacked_mnist":
+        return [f"datasets.StackedMNIST.folder = {str(digits)!r}", "datasets.StackedMNIST.length = 64"]
+    of_digits = [f"datasets.MNIST.folder = {str(digits)!r}"]
+    if name == "tutorial":
+        return of_digits
+    return [*of_digits, *(OF_THE_DEMO if name in DEMO else ["WIDTH = 4"])]
+
+
+def load_emoji_plugin() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("emoji_features", EMOJI_PLUGIN)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_an_ablation(path: Path, digits: Path, tmp_path: Path) -> None:
+def test_an_ablation(path: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Test that each variant trains, on equally many images except those listed.
 
     Variants that differ only later share a trunk, and all reset their optimizers alike.
     """
-    own = OF_THE_DEMO if path.stem in DEMO else ["WIDTH = 4"]
-    plan = plans.read_plan(path, [*SMALL, *own, f"datasets.MNIST.folder = {str(digits)!r}"])[0]
-    assert plan.primary == "FID" and plan.confirmatory
+    monkeypatch.chdir(tmp_path)
+    plugins = [EMOJI_PLUGIN] if path.stem == "emoji" else []
+    plan = plans.read_plan(path, [*SMALL, *make_small(path.stem, digits, tmp_path)], plugins)[0]
+    assert plan.primary == ("ModesCovered" if path.stem == "stacked_mnist" else "FID") and plan.confirmatory
     check_resets(plan)
-    apart = set(plan.variants) if path.stem in ("loss", "table1") else APART.get(path.stem, set())
+    apart = set(plan.variants) if path.stem in ("loss", "table1", "tutorial") else APART.get(path.stem, set())
     assert set(plan.variants) - set(plan.shared) == apart
     totals = set()
     for name, text in plan.configs.items():
         config = tmp_path / f"{name}.gin"
         config.write_text(text)
-        prepared = api.prepare(config, ["schedule.batch_size = 32"])
+        prepared = api.prepare(config, ["schedule.batch_size = 32"], plugins)
         schedule = prepared.schedule()
         if name not in MORE_IMAGES_OR_FEWER:
             totals.add(schedule.total)
         # The averaged generator at a stage's end must be one of this stage, in each variant.
         ages = list_average_ages(prepared.built.experiment, schedule, [0])
+        if path.stem in RECIPES:
+            ages = [age for age in ages if age.stage is schedule.stages[-1] and age.name == plan.average]
         assert ages and all(age.before_stage <= 0.05 for age in ages), f"{name}: {'; '.join(a.text for a in ages)}"
-        run = train(config, SHORT, run_dir=tmp_path / name)
-        assert run.schedule.total == 5 * run.schedule.stages[-1].batch_size, "a step in each of five phases"
+        run = train(config, SHORT, run_dir=tmp_path / name, plugins=plugins)
+        phases = 2 * len(run.schedule.stages) - 1
+        assert run.schedule.total == phases * run.schedule.stages[-1].batch_size, "a step in each phase"
         # A step with several updates of D draws several batches, and may pass the end.
         if "updates.Alternating.n_critic = 5" in text:
             assert run.state.images >= run.schedule.total

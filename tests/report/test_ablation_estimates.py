@@ -93,6 +93,14 @@ def test_estimates_and_profiles_are_shown(tmp_path: Path) -> None:
     assert {"estimates.tex", "performance-profiles.pdf"} <= names
 
 
+def test_estimates_of_contrasts_with_looks_are_called_naive(tmp_path: Path) -> None:
+    write_results(tmp_path)
+    looked = {**CONTRAST, "estimates": {**ESTIMATES, "naive": True}}
+    section = estimates_section(read_ablation(tmp_path), {"contrasts": [looked]})
+    assert "Looks could have stopped hard - soft earlier: the intervals of these" in section.texts[1]
+    assert len(estimates_section(read_ablation(tmp_path), {"contrasts": [CONTRAST]}).texts) == 0
+
+
 def test_estimates_of_too_few_pairs_are_dashes(tmp_path: Path) -> None:
     write_results(tmp_path)
     nothing = dict.fromkeys(ESTIMATES) | {"improvement": {"paired": None, "unpaired": None}}
