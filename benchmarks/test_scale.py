@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import STUB, TINY
 from helpers.datasets import ArrayDataset
 from helpers.forks import Fork
 from helpers.many_runs import copy_with_seed, lengthen_stats
@@ -20,6 +21,7 @@ from helpers.patience import PATIENCE_SECONDS
 from helpers.reporting import train_pair
 from PIL import Image
 
+from pggan_kit.api.train import train
 from pggan_kit.data import build_journal, sampler
 from pggan_kit.data.array_files import ArrayWriter, open_array
 from pggan_kit.data.level_files import DIGEST_WORDS, match_digests
@@ -29,6 +31,7 @@ from pggan_kit.data.sampler import Sampler, open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.pictures import list_pictures
 from pggan_kit.report import write_report
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.system import content_hashes
 from pggan_kit.system.content_hashes import hash_files
 from pggan_kit.system.json_text import json_text
@@ -171,6 +174,32 @@ def measure_shortest(
         action()
         times.append(clock() - began)
     return min(times)
+
+
+def test_what_a_run_writes_beside_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints, grids, frames and measurements of diversity in a run of n and of 10 n images; rows are the floor."""
+    monkeypatch.chdir(tmp_path)
+    counts: dict[int, dict[str, int]] = {}
+    for images in (400, 4_000):
+        lengths = [f"schedule.fade_images = {images // 5}", f"schedule.stable_images = {images * 2 // 5}"]
+        bindings = ["schedule.sizes = (4, 8)", *lengths, "train.tick = 4", f"train.keep = {images}"]
+        bindings += ["train.observers = [@observers.Samples(), @observers.Growth()]", "observers.Samples.count = 4"]
+        Path("tiny.gin").write_text(TINY)
+        run = train("tiny.gin", bindings, run_dir=f"{images}", plugins=[str(STUB)])
+        with Image.open(f"{images}/growth.gif") as animation:
+            frames = animation.n_frames
+        counts[images] = {
+            "rows": len(run.stats),
+            "checkpoints": len(RunDirectory(Path(f"{images}")).checkpoints().read_entries()),
+            "grids": len(list(Path(f"{images}/samples").iterdir())),
+            "frames": frames,
+            "diversity": sum(row.get("Progress/diversity") is not None for row in run.stats),
+        }
+    few, many = counts.values()
+    print("\n" + "\n".join(f"{images:,} images: {each}" for images, each in counts.items()))
+    assert many.pop("rows") > 9 * few.pop("rows")
+    for name, count in few.items():
+        assert count >= 90 and many[name] <= 1.1 * count, f"{name} grow with the run"
 
 
 @pytest.mark.parametrize("times", [1, 200])

@@ -13,7 +13,7 @@ from helpers.forks import Fork, wait_until
 
 from pggan_kit.components import Trial
 from pggan_kit.testing import LauncherSuite
-from pggan_plugins.launchers import Local, local, prepared_processes
+from pggan_plugins.launchers import Local, local
 from pggan_plugins.launchers.prepared_processes import PreparationServer, find_preparation
 from pggan_plugins.launchers.processes import stop_processes
 
@@ -35,7 +35,7 @@ class TestForks(LauncherSuite):
 @pytest.fixture
 def new_processes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that gets the name of each trial which is started as a new process."""
-    names = []
+    names: list[str] = []
     start = local.start_process
 
     def start_and_note(trial: Trial, environment: dict[str, str]) -> object:
@@ -174,5 +174,5 @@ def test_forks_need_python_code_and_one_preparation(tmp_path: Path, monkeypatch:
     ):
         assert find_preparation([trial, other]) is None
     assert find_preparation([]) is None
-    monkeypatch.setattr(prepared_processes.sys, "platform", "darwin")
+    monkeypatch.setattr("pggan_plugins.launchers.prepared_processes.sys.platform", "darwin")
     assert find_preparation([trial, trial]) is None
