@@ -90,7 +90,7 @@ def _build_contrast_table(title: str, entries: list[Mapping[str, Any]]) -> Table
             _format_number(entry["smallest_effect"]),
             "" if entry["correlation"] is None else f"{entry['correlation']:.2f}",
             _format_failures(entry["failures"]),
-            entry.get("verdict", ""),
+            _format_verdict(entry),
         )
     return table
 
@@ -311,6 +311,13 @@ def _format_p(value: float | None) -> str:
     if value < 1e-4:
         return "<1e-4"
     return f"{value:.2g}"
+
+
+def _format_verdict(entry: Mapping[str, Any]) -> str:
+    """Return a contrast's verdict, and what it depends on if other averages or metrics disagree."""
+    verdict = str(entry.get("verdict", ""))
+    robustness = str(entry.get("robustness", ""))
+    return f"{verdict}, {robustness}" if robustness.startswith("depends") else verdict
 
 
 def _format_failures(failures: Mapping[str, Any]) -> str:

@@ -73,8 +73,19 @@ def state_answer(ablation: AblationRecord, contrasts: Sequence[Mapping[str, Any]
     clauses = []
     for contrast in contrasts:
         if contrast["role"] == "confirmatory" and contrast.get("verdict"):
-            clauses.append(f"{_state_verdict(contrast, ablation.primary)}{_state_difference(contrast, ablation)}")
+            clause = _state_verdict(contrast, ablation.primary) + _state_difference(contrast, ablation)
+            clauses.append(clause + _state_robustness(contrast))
     return f"Answer: {'; '.join(clauses)}." if clauses else ""
+
+
+def _state_robustness(contrast: Mapping[str, Any]) -> str:
+    """Return whether a verdict holds with the other averages and metrics; empty where the plan has none."""
+    robustness = contrast.get("robustness")
+    if robustness is None or robustness == "undecided throughout":
+        return ""
+    if robustness == "robust":
+        return ", with each of the other averages and metrics, too"
+    return f", a verdict that {robustness}"
 
 
 def describe_added(analysis: Mapping[str, Any]) -> str:

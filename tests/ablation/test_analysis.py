@@ -333,6 +333,8 @@ def test_a_verdict_is_robust_where_each_average_and_metric_agrees() -> None:
         assert analysis["contrasts"][0]["verdict"] == "different", "the verdict is the plan's"
         shown = " ".join(render_text(analysis).split())
         assert wanted in shown and "NO" in shown
+        assert "different," in shown, "the verdict's own row says what it depends on"
+
     # Where nothing is decided yet, nothing is robust, and further averages are values like others.
     withheld = analyse_results(plan, make(), decides=False)
     (b,) = withheld["contrasts"]

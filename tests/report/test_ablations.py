@@ -160,6 +160,14 @@ def test_the_answer_stands_first_in_one_sentence(results: Path) -> None:
         ({"verdict": "equivalent", "interval": None}, "Answer: hard is equivalent to soft in FID."),
         ({"verdict": "different", "interval": None}, "Answer: hard differs from soft in FID."),
         ({"verdict": "unclear", "mean": None, "interval": None}, "Answer: hard against soft in FID: unclear."),
+        (
+            {"verdict": "different", "interval": None, "robustness": "depends on the average"},
+            "Answer: hard differs from soft in FID, a verdict that depends on the average.",
+        ),
+        (
+            {"verdict": "different", "interval": None, "robustness": "robust"},
+            "Answer: hard differs from soft in FID, with each of the other averages and metrics, too.",
+        ),
         ({"role": "control"}, ""),
     ],
 )
