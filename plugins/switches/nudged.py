@@ -9,10 +9,11 @@ from pggan_plugins.switches.fades import Linear
 
 
 class Nudged(Linear):
-    """The linear fade; at the first growth one weight of the generator moves to the next larger float.
+    """The linear fade; at the first growth one weight of the generator moves to the next larger number of bfloat16.
 
     Training is chaotic: after some thousand steps such a run differs from one with `Linear`, by chance alone. A variant
-    that differs from `Linear` no more than this one does has no proven effect.
+    that differs from `Linear` no more than this one does has no proven effect. (The next float32 would be the same number
+    again wherever networks compute in bfloat16, and such a run equal to that of `Linear`.)
     """
 
     @hookimpl
@@ -22,4 +23,5 @@ class Nudged(Linear):
             with torch.no_grad():
                 first_param = next(state.generator.parameters())
                 weight = first_param[(0,) * first_param.dim()]
-                weight.copy_(torch.nextafter(weight, torch.full_like(weight, torch.inf)))
+                coarse = weight.bfloat16()
+                weight.copy_(torch.nextafter(coarse, torch.full_like(coarse, torch.inf)))
