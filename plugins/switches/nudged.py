@@ -12,13 +12,8 @@ class Nudged(Linear):
     """The linear fade; at the first growth one weight of the generator moves to the next larger number of bfloat16.
 
     Training is chaotic: after some thousand steps such a run differs from one with `Linear`, by chance alone. A variant
-<<<<<<< HEAD
     that differs from `Linear` no more than this one does has no proven effect. (The next float32 would be the same
     number again wherever networks compute in bfloat16, and such a run equal to that of `Linear`.)
-=======
-    that differs from `Linear` no more than this one does has no proven effect. (The next float32 would be the same number
-    again wherever networks compute in bfloat16, and such a run equal to that of `Linear`.)
->>>>>>> ans
     """
 
     @hookimpl
