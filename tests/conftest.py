@@ -119,7 +119,7 @@ def refused(tmp_path: Path) -> Callable[[Result, str], str]:
         assert result.exit_code == 2, result.output
         message = result.stderr.strip()
         assert message.startswith("error: ") and "\n" not in message and "Traceback" not in message
-        assert len(message) < 600, message
+        assert len(message) < 700, message
         assert re.search(pattern, message), message
         assert not list(tmp_path.glob("runs/[!.]*")), "a run directory was left behind"
         return message

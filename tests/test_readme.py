@@ -20,12 +20,12 @@ COMMANDS = (ROOT / "docs/commands.md").read_text()
 
 
 def list_commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield what people may run, by its words: `bench CONFIG` is `bench run`, which nobody needs to write."""
+    """Yield what people may run, by its words: `bench CONFIG` is `bench run CONFIG`, which nobody needs to write."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from list_commands(command, (*words, name))
-        elif (*words, name) == ("bench", "run"):
-            yield ("bench",), command
+        elif name == "run" and words:
+            yield words, command
         elif not command.hidden:
             yield (*words, name), command
 

@@ -34,6 +34,8 @@ HARMLESS = (
     "train.observers",
     "train.keep",
     "train.keep_best",
+    "train.keep_stages",
+    "train.checkpoint_every",
     "train.time_limit",
     "train.collapse_below",
     "data.cache",
@@ -42,7 +44,7 @@ HARMLESS = (
 )
 """Places whose settings change nothing of what a run trains."""
 
-MEASURING = ("train.metrics", "evaluation.")
+MEASURING = ("train.metrics", "train.diversity_every", "evaluation.")
 """Beginnings of the places whose settings change nothing, unless what they measure decides when networks grow, or is a
 curve of the plan."""
 

@@ -61,7 +61,7 @@ def _answer_requests(connection: socket.socket, poll_seconds: float) -> dict[str
             if ended:
                 del running[number]
                 codes[number] = os.waitstatus_to_exitcode(status)
-                connection.send(json.dumps([number, codes[number]]).encode())
+                connection.send(json.dumps([number, codes[number]], allow_nan=False).encode())
 
         if not select.select([connection], [], [], poll_seconds if running else None)[0]:
             continue
@@ -76,7 +76,7 @@ def _answer_requests(connection: socket.socket, poll_seconds: float) -> dict[str
                 os.kill(running[number], signal.SIGTERM)
             else:
                 # An interrupt of the launcher may have come between two of its instructions, with the code in hand.
-                connection.send(json.dumps([number, codes[number]]).encode())
+                connection.send(json.dumps([number, codes[number]], allow_nan=False).encode())
             continue
         child = os.fork()
         if child == 0:

@@ -123,7 +123,7 @@ class PreparationServer:
     def _send(self, request: Mapping[str, Any]) -> bool:
         """Send a request; return False if the server is gone."""
         try:
-            self._connection.send(json.dumps(request).encode())
+            self._connection.send(json.dumps(request, allow_nan=False).encode())
         except ConnectionError:
             return False
         return True

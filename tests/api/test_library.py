@@ -301,6 +301,7 @@ UNDOCUMENTED = {
     "EncoderCall",
     "EncoderTerms",
     "FADE",
+    "Interval",
     "LARGEST_WIDTH",
     "MOMENTS",
     "STABLE",

@@ -69,7 +69,7 @@ class TestSamples(ObserverSuite):
 
 
 class TestGrowth(ObserverSuite):
-    bad_arguments = ({"count": 0}, {"frame_ms": 1}, {"frames": 1})
+    bad_arguments = ({"count": 0}, {"frame_ms": 1}, {"every": 0})
 
     def make(self) -> Growth:
         return Growth(4)

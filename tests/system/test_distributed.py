@@ -237,7 +237,7 @@ def test_another_number_of_ranks_goes_on(folder: Path, alone: dict[str, Any], tm
 
 
 def test_rank_0_alone_writes(reports: list[dict[str, Any]], folder: Path) -> None:
-    assert reports[0]["files"] == ["checkpoints", "stats.jsonl"]
+    assert reports[0]["files"] == ["checkpoints", "log.txt", "stats.jsonl"]
     assert all(report["files"] == [] for report in reports[1:])
     assert are_equal(dict(last(folder / "run0")["generator"]), reports[0]["trained"]["generator"])
 

@@ -16,7 +16,7 @@ from helpers.killing import StopAt, assert_same_run, rows
 
 import pggan_kit
 from pggan_kit import hookimpl
-from pggan_kit.ablation.trial import _evaluate_run
+from pggan_kit.ablation.trial import evaluate_run
 from pggan_kit.api.evaluate import evaluate
 from pggan_kit.api.generator import load_generator
 from pggan_kit.api.train import resume
@@ -160,8 +160,10 @@ def test_it_is_used_by_name_and_says_what_it_was_chosen_by(train: Train, cli: Ca
     assert f"chosen by Level = {value:.4g} at 8x8, images {images}" in " ".join(drawn.stderr.split())
 
     # An ablation measures the last.
-    plan: Any = SimpleNamespace(evaluation=["train.metrics = [@metrics.Level()]"], primary="Depth", average=None)
-    endpoint = _evaluate_run(plan, Path("run"), [STUB, "level.py"])
+    plan: Any = SimpleNamespace(
+        evaluation=["train.metrics = [@metrics.Level()]"], primary="Depth", average=None, averages=[], curves=[]
+    )
+    endpoint = evaluate_run(plan, Path("run"), [STUB, "level.py"])
     assert [(row["images"], "chosen" in row) for row in endpoint] == [(72, False)] * 2
 
     # Where it is asked for in vain.
