@@ -34,7 +34,7 @@ def read_rows(folder: Path) -> dict[tuple[str, ...], dict[str, str]]:
 
 
 def test_adopted_runs_are_evaluated_as_trials_and_confirm_nothing(ablate: Ablate, finished: Path) -> None:
-    """One is a trial of another ablation, and one was trained by itself, with another observer, other metrics and intervals."""
+    """One is a trial of another ablation, one was trained by itself, with other observers, metrics and intervals."""
     alone = ["train.seed = 1", "train.switch = @switches.Hard()", "train.observers = [@observers.Samples()]"]
     alone += ["train.checkpoint_every = 8", "train.diversity_every = 8", "train.keep_stages = 'average'"]
     train("tiny.gin", [*alone, "train.metrics = [@metrics.Gap()]"], run_dir="alone", plugins=PLUGINS)

@@ -160,9 +160,8 @@ def test_it_is_used_by_name_and_says_what_it_was_chosen_by(train: Train, cli: Ca
     assert f"chosen by Level = {value:.4g} at 8x8, images {images}" in " ".join(drawn.stderr.split())
 
     # An ablation measures the last.
-    plan: Any = SimpleNamespace(
-        evaluation=["train.metrics = [@metrics.Level()]"], primary="Depth", average=None, averages=[], curves=[]
-    )
+    level = ["train.metrics = [@metrics.Level()]"]
+    plan: Any = SimpleNamespace(evaluation=level, primary="Depth", average=None, averages=[], curves=[])
     endpoint = evaluate_run(plan, Path("run"), [STUB, "level.py"])
     assert [(row["images"], "chosen" in row) for row in endpoint] == [(72, False)] * 2
 
