@@ -313,8 +313,9 @@ def plot_profiles(profiles: Mapping[str, Any], label: str, log: bool) -> Draw:
     def draw(axes: Axes) -> None:
         for number, (name, profile) in enumerate(profiles["variants"].items()):
             low, share, high = ([profile[key][place] for place in kept] for key in ("low", "share", "high"))
-            axes.fill_between(x, low, high, step="mid", color=pick_colour(number), alpha=0.12, linewidth=0)
-            axes.step(x, share, where="mid", color=pick_colour(number), label=name)
+            # Between two thresholds, the runs that are good enough are those that reach the better one.
+            axes.fill_between(x, low, high, step="pre", color=pick_colour(number), alpha=0.12, linewidth=0)
+            axes.step(x, share, where="pre", color=pick_colour(number), label=name)
 
         # A profile rises to the left where low values are better; values grow to the right in either case.
         if log:

@@ -101,6 +101,22 @@ def test_estimates_of_contrasts_with_looks_are_called_naive(tmp_path: Path) -> N
     assert len(estimates_section(read_ablation(tmp_path), {"contrasts": [CONTRAST]}).texts) == 0
 
 
+def test_a_profile_holds_between_the_values_of_runs() -> None:
+    """Of the values 4 and 9, half are at most 5, 6 and 8.9."""
+    from matplotlib.cbook import STEP_LOOKUP_MAP
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    plots.plot_profiles(PROFILES, "FID", log=True)(axes)
+    soft = axes.lines[0]
+    x, y = STEP_LOOKUP_MAP[soft.get_drawstyle()](soft.get_xdata(), soft.get_ydata())
+    drawn = sorted(zip(x, y, strict=True))
+    for value in (5.0, 6.0, 8.9):
+        right = next(height for place, height in drawn if place > value)
+        left = [height for place, height in drawn if place < value][-1]
+        assert left == right == 0.5
+
+
 def test_estimates_of_too_few_pairs_are_dashes(tmp_path: Path) -> None:
     write_results(tmp_path)
     nothing = dict.fromkeys(ESTIMATES) | {"improvement": {"paired": None, "unpaired": None}}
