@@ -99,7 +99,7 @@ def test_compiled_steps_are_the_eager_ones_in_float64(choice: str) -> None:
 def test_gradients_have_their_parameters_strides() -> None:
     """Let a compiler lay out its results as it likes: fused optimizers silently misread other strides."""
 
-    def make_contiguous(recording: Any, work: Any, graphs: bool) -> Any:
+    def make_contiguous(recording: Any, work: Any) -> Any:
         return lambda *tensors: [output.contiguous() for output in recording.graph(*tensors)]
 
     plain = {f"{net}_optimizer": ToyOptimizer() for net in NETS}  # which leaves gradients as they are
