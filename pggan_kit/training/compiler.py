@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pggan_kit.errors import ConfigError, first_line
 from pggan_kit.experiment import Experiment
