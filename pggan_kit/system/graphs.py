@@ -74,6 +74,8 @@ class CudaRecorder:
         """Give up the memory of all graphs; see `Recorder`."""
         self._pool = None
         torch.cuda.synchronize(self._device)
+        # Products of matrices keep work space for each stream on which they have run, some of it among the graphs.
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
 
 

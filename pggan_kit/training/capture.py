@@ -119,7 +119,7 @@ class CapturedSteps:
         return self._active
 
     def take(
-        self, make_context: MakeContext, seed: Callable[[], None], fading: Mapping[str, Tensor], guard: Guard | None
+        self, make_context: MakeContext, seed: Callable[[], object], fading: Mapping[str, Tensor], guard: Guard | None
     ) -> tuple[dict[str, Tensor], int]:
         """Take a step, and return the losses and the number of reals that it drew.
 
@@ -229,7 +229,7 @@ class CapturedSteps:
     # Capture.
 
     def _take_both_ways(
-        self, kind: _Kind, make_context: MakeContext, seed: Callable[[], None]
+        self, kind: _Kind, make_context: MakeContext, seed: Callable[[], object]
     ) -> tuple[dict[str, Tensor], int]:
         """Take a step eagerly and by graphs, each from the same state, and compare the results."""
         state = self._state

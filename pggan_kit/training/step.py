@@ -184,12 +184,14 @@ class UpdateContext:
 
     def reals(self) -> Reals:
         """Draw the next batch of the data; see `StepContext.reals`."""
+        # What is drawn again for replays knows nothing of this context, which lasts for one step.
         source = self._sampler
+        state = self._state
         drawn_before = self.drawn
         count = self.stage.batch_size
 
         def draw() -> list[Tensor]:
-            position = self._state.images + drawn_before
+            position = state.images + drawn_before
             return [_take_own_rows(rows) for rows in draw_batch(source, position, count)]
 
         pictures, labels = gather_batch(source, self._host.bring(draw))
@@ -221,10 +223,11 @@ class UpdateContext:
     ) -> Tensor:
         """Draw random numbers for the whole batch that depend on these names and the place on the clock alone."""
         seed = self.experiment.seed
+        state = self._state
         drawn_before = self.drawn
 
         def draw() -> list[Tensor]:
-            generator = torch_generator(seed, *names, *self._state.make_seed_names(drawn_before))
+            generator = torch_generator(seed, *names, *state.make_seed_names(drawn_before))
             return [_take_own_rows(distribution(shape, generator=generator))]
 
         (numbers,) = self._host.bring(draw)
@@ -246,9 +249,10 @@ class UpdateContext:
 
     def _bring_factor(self, penalty: Penalty | GeneratorPenalty) -> Tensor:
         """Return `weight * every` of a penalty at the clock, 0-dim: one that is added rarely weighs more for it."""
+        state = self._state
 
         def draw() -> list[Tensor]:
-            weight = find_weight(penalty, self._state.position)
+            weight = find_weight(penalty, state.position)
             return [torch.full((), weight * penalty.every)]
 
         (factor,) = self._host.bring(draw)
@@ -282,7 +286,7 @@ class UpdateContext:
         fixed = [other for name, other in state.networks.items() if name != net]
         chosen = state.optimizers[optimizer]
         scaler = state.scalers[net]
-        self._host.call_before(functools.partial(self._set_optimizer_to_clock, optimizer))
+        self._host.call_before(functools.partial(_set_optimizer_to_clock, optimizer, state))
         for other in fixed:
             _set_requires_grad(other.weights(), False)
         # Frozen pieces have no gradients.
@@ -315,12 +319,6 @@ class UpdateContext:
         self._host.call_after(functools.partial(remember_measured, due, measured))
         return unscale_terms(losses, due), kept
 
-    def _set_optimizer_to_clock(self, name: str) -> None:
-        """Set what moves of an optimizer to the clock, before the step."""
-        optimizer = self._state.optimizers[name]
-        set_to_clock(name, optimizer, self._state.position)
-        self._state.rate_tensors.write(name, optimizer)
-
     def _step_optimizer(self, name: str, scaler: torch.amp.GradScaler) -> None:
         """Take an optimizer's step, outside of graphs where it keeps numbers on the host."""
         optimizer = self._state.optimizers[name]
@@ -347,12 +345,13 @@ class UpdateContext:
         shape = (rows * distributed.world_size(), stage.image_channels, stage.height, stage.width)
         seed = self.experiment.seed
         start = self._start
-        updates_before = self._state.generator_updates - start.generator_updates
+        state = self._state
+        updates_before = state.generator_updates - start.generator_updates
         drawn_before = self.drawn
 
         def draw() -> list[Tensor]:
             update = start.generator_updates + updates_before
-            names = (update, *self._state.make_seed_names(drawn_before))
+            names = (update, *state.make_seed_names(drawn_before))
             generator = torch_generator(seed, "generator penalties", *names)
             return [_take_own_rows(torch.randn(shape, generator=generator))]
 
@@ -407,6 +406,13 @@ def _take_own_rows(batch: Tensor) -> Tensor:
     if distributed.world_size() == 1:
         return batch
     return batch[distributed.rank() :: distributed.world_size()]
+
+
+def _set_optimizer_to_clock(name: str, state: TrainState) -> None:
+    """Set what moves of an optimizer to the clock, before a step."""
+    optimizer = state.optimizers[name]
+    set_to_clock(name, optimizer, state.position)
+    state.rate_tensors.write(name, optimizer)
 
 
 def _step_with_gradients(

@@ -58,6 +58,7 @@ CASES: dict[str, list[str]] = {
     ],
     "resident": [],
     "flipped": ["data.mirror = True"],
+    "copied ahead": ["data.mirror = True"],
 }
 
 

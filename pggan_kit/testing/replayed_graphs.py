@@ -1,7 +1,8 @@
-"""A recorder of graphs for a CPU: it notes each operator with its tensors, and runs it again on the same memory.
+"""Record and replay steps on a CPU as a GPU does by CUDA graphs.
 
-As with CUDA graphs, plain numbers are what they were when they were recorded, and asking for a value on the host fails.
-Unlike them it does the work while it records; what it then did to memory is undone at the end of the recording.
+The recorder notes each operator with its tensors, and runs it again on the same memory. As with CUDA graphs, plain
+numbers are what they were when they were recorded, and asking for a value on the host fails. Unlike them it does the
+work while it records; what it then did to memory is undone at the end of the recording.
 """
 
 from __future__ import annotations
@@ -36,22 +37,14 @@ class Note:
             if before.data_ptr() != now.data_ptr():
                 before.copy_(now)
 
-    def describe(self) -> tuple[Any, ...]:
-        """Return the operator, its plain arguments, and the places of the tensors that it is given."""
-        plain = []
-        for leaf in (*tree_leaves(self.arguments), *tree_leaves(self.keywords)):
-            plain.append((tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else str(leaf))
-        return str(self.operator), tuple(plain)
-
 
 class Notes(TorchDispatchMode):
-    """Notes all operators; with `keeps_memory`, also the content of memory that they change in place."""
+    """Notes all operators, and the content of the memory that they change in place, as it was before."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.notes: list[Note] = []
         self.before: dict[int, tuple[Tensor, Tensor]] = {}
-        self._own: set[int] = set()
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
@@ -94,10 +87,10 @@ class ReplayedGraph:
 
     def begin(self) -> None:
         self._random_state = torch.get_rng_state()
-        self._notes.__enter__()
+        self._notes.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self) -> None:
-        self._notes.__exit__(None, None, None)
+        self._notes.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         # Recording does no work: bring back what operators have changed.
         for whole, content in self._notes.before.values():
             whole.copy_(content)
