@@ -120,17 +120,17 @@ class Rig:
         state.generator_updates = update // self.critics
         seed_step(state.device, derive(self.experiment.seed, "step", *state.make_seed_names()))
 
-    def step(self, update: int = 0) -> None:
+    def step(self, update: int = 0, eager: bool = False) -> None:
         """Run one iteration as the loop does: seeds, update, average.
 
         Args:
             update: Number of the stage's updates of D before it.
+            eager: Whether it is run operation by operation, whatever `train.compile` says.
         """
         # As `training.loop` does, without hooks and guard.
         self.set_clock(update)
-        context = UpdateContext(
-            self.experiment, self.state, self.stage, self.sampler, self.alphas, compiler=self.compiler
-        )
+        compiler = None if eager else self.compiler
+        context = UpdateContext(self.experiment, self.state, self.stage, self.sampler, self.alphas, compiler=compiler)
         self.losses = self.experiment.update.step(context)
         self.state.images += context.drawn
         self.state.update_averages(context.drawn)
