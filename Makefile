@@ -6,7 +6,7 @@ OLDEST ?= python3.10
 NEWEST ?= python3.13
 TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
-.PHONY: demo test test-oldest test-newest test-slow test-soak test-browser test-slurm lint docs bench clean
+.PHONY: demo test test-oldest test-newest test-slow test-soak test-browser test-slurm lint docs bench gpu clean
 
 demo: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pggan-kit train experiments/mnist.gin
@@ -56,6 +56,14 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $$(test -t 1 || echo --quiet) --constraint constraints.txt --editable '.[dev]'
 	mkdir -p .venv/typing && ln -sfn ../../plugins .venv/typing/pggan_plugins
 	touch $(READY)
+
+# On a machine with an NVIDIA GPU: the tests that need one, then all stages within GPU_SECONDS. BENCH holds arguments of
+# `pggan-kit bench`, for example: BENCH="--variant \"compiled=train.compile = 'always'\" --stages 4x4,32x32,128x128"
+GPU_SECONDS ?= 240
+BENCH ?=
+
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py --seconds $(GPU_SECONDS) $(BENCH)
 
 clean:
 	rm -rf .venv build docs/_build docs/reference *.egg-info .pytest_cache .mypy_cache .ruff_cache

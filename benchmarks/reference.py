@@ -5,8 +5,9 @@ It shares no code with pggan_kit; tests/benchmarking/test_reference.py checks th
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
 import torch
@@ -142,14 +143,27 @@ Contender = tuple[Callable[[], None], list[nn.Parameter], list[nn.Parameter]]
 """A training iteration, and the parameters of G and of D."""
 
 
-def make(size: int, alpha: float | None, width: Mapping[int, int], batch: int, colours: int) -> Contender:
-    """Make a whole training iteration on noise, and both networks, on torch's default device.
+Precision = Callable[[], contextlib.AbstractContextManager[object]]
+"""A function that makes the context of all forward and backward passes of an iteration."""
+
+
+def make(
+    size: int,
+    alpha: float | None,
+    width: Mapping[int, int],
+    batch: int,
+    colours: int,
+    *,
+    autocast: Precision = contextlib.nullcontext,
+) -> Contender:
+    """Make a whole training iteration on noise, in float32 as published, and both networks, on torch's default device.
 
     Args:
         size: Height and width of the images, 4, 8, 16, ...
         alpha: The new layers' share while they fade in; None: after the fade.
         width: Maps at each size from 4 up; there are as many latents as maps at 4.
         batch, colours: Images of a batch, and channels of each.
+        autocast: What forward passes run in.
     """
     widths = [width[s] for s in sorted(width) if s <= size]
     G = Generator(widths, colours, alpha is not None)
@@ -168,16 +182,20 @@ def make(size: int, alpha: float | None, width: Mapping[int, int], batch: int, c
             real = torch.lerp(upscale(F.avg_pool2d(real, 2)), real, alpha)
 
         # Update D.
-        with torch.no_grad():
-            fake = G(draw_latents(), alpha)
+        with torch.no_grad(), autocast():
+            fake = G(draw_latents(), alpha).float()
         d_adam.zero_grad()
-        critic_loss(D, real, fake, torch.rand(batch, device=data.device), alpha).backward()
+        with autocast():
+            loss = critic_loss(D, real, fake, torch.rand(batch, device=data.device), alpha)
+        loss.backward()
         d_adam.step()
 
         # Update G, with D held constant.
         D.requires_grad_(False)
         g_adam.zero_grad()
-        (-D(G(draw_latents(), alpha), alpha).mean()).backward()
+        with autocast():
+            loss = -D(G(draw_latents(), alpha), alpha).float().mean()
+        loss.backward()
         g_adam.step()
         D.requires_grad_(True)
 
@@ -187,3 +205,35 @@ def make(size: int, alpha: float | None, width: Mapping[int, int], batch: int, c
                 mean.lerp_(param, 1 - 0.999)
 
     return step, list(G.parameters()), list(D.parameters())
+
+
+def make_bfloat16(size: int, alpha: float | None, width: Mapping[int, int], batch: int, colours: int) -> Contender:
+    """Make the same iteration with forward passes under torch's autocast to bfloat16; see `make`."""
+    device_type = torch.get_default_device().type
+
+    def autocast() -> contextlib.AbstractContextManager[object]:
+        return torch.autocast(device_type, torch.bfloat16)
+
+    return make(size, alpha, width, batch, colours, autocast=autocast)
+
+
+def make_tf32(size: int, alpha: float | None, width: Mapping[int, int], batch: int, colours: int) -> Contender:
+    """Make the same iteration with float32 convolutions in TensorFloat-32 on a GPU, as PyTorch has it by default."""
+    step, g_parameters, d_parameters = make(size, alpha, width, batch, colours)
+
+    def step_in_tf32() -> None:
+        with allow_tf32_convolutions():
+            step()
+
+    return step_in_tf32, g_parameters, d_parameters
+
+
+@contextlib.contextmanager
+def allow_tf32_convolutions() -> Iterator[None]:
+    """Let cuDNN round the inputs of float32 convolutions to TensorFloat-32 in a block."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -73,24 +73,33 @@ def measure_matrix_product(dtype: torch.dtype, device: torch.device) -> float:
         side = min(2 * side, largest)
 
 
-def measure_alone(calls: Mapping[Call, float], dtype: torch.dtype, device: torch.device) -> float | None:
+def measure_alone(
+    calls: Mapping[Call, float],
+    dtype: torch.dtype,
+    device: torch.device,
+    known: dict[tuple[Call, torch.dtype], float] | None = None,
+) -> float | None:
     """Return the seconds that convolutions and products take with nothing between them, each at its best, in one type.
 
     Args:
         calls: The operations, and how often each takes place.
         dtype: The type to compute in, whatever it was.
         device: The device to compute on.
+        known: Seconds of operations that were measured before, to which those of others are added.
 
     Returns:
         Seconds; None where measuring them all takes more than `PROBE_SECONDS`.
     """
     began = time.perf_counter()
+    known = {} if known is None else known
     total = 0.0
     for call, count in calls.items():
         # A sum that lacks calls would be no ceiling.
         if time.perf_counter() - began > PROBE_SECONDS:
             return None
-        total += count * _measure_best(_make_replay(call, dtype, device), device)
+        if (call, dtype) not in known:
+            known[call, dtype] = _measure_best(_make_replay(call, dtype, device), device)
+        total += count * known[call, dtype]
     return total
 
 

@@ -160,7 +160,9 @@ class Foreign:
 
 
 def load_foreign(text: str) -> Foreign:
-    """Return the contender that `FILE.py:FUNCTION` names, under the name of its file.
+    """Return the contender that `FILE.py:FUNCTION` names.
+
+    Its name is that of its file, and of what follows in the function's name after `make_`: `reference bfloat16`.
 
     Raises:
         UserError: There is no such file or function, or the function takes other arguments.
@@ -177,7 +179,10 @@ def load_foreign(text: str) -> Foreign:
         inspect.signature(make).bind(**dict.fromkeys(ARGUMENTS))
     except TypeError:
         raise UserError(f"--against {text}: {function} must take {', '.join(ARGUMENTS)}") from None
-    return Foreign(Path(path).stem, make)
+    name = Path(path).stem
+    if function.startswith("make_"):
+        name += f" {function.removeprefix('make_')}"
+    return Foreign(name, make)
 
 
 def _import_file(path: Path) -> ModuleType:

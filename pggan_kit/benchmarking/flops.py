@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,24 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from pggan_kit.benchmarking.rig import Rig
+from pggan_kit.benchmarking.timing import Kinds
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Stage
+
+WITHOUT_KERNEL = {
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "_unsafe_view",
+    "lift_fresh",
+}
+"""Names of operations that are no views, and make none of a device's kernels run."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,21 @@ class Call:
     dtype: torch.dtype
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What iterations do.
+
+    Attributes:
+        calls: How often each convolution and matrix product takes place.
+        operators: Number of operations that compute or copy something: about as many as a GPU is given kernels.
+        other_bytes: Bytes that operations other than those in `calls` read and write.
+    """
+
+    calls: dict[Call, float]
+    operators: float
+    other_bytes: float
+
+
 class Operations(TorchDispatchMode):
     """A mode that gathers all convolutions and matrix products that run inside it, backward passes too.
 
@@ -59,18 +87,27 @@ class Operations(TorchDispatchMode):
 
     Attributes:
         calls: How often each took place.
+        operators: See `Counts`.
+        other_bytes: See `Counts`.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: Counter[Call] = Counter()
+        self.operators = 0
+        self.other_bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and count it."""
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        if computes_something(func):
+            self.operators += 1
         count_flops = flop_registry.get(func._overloadpacket)
-        if count_flops is not None:
+        if count_flops is None:
+            if computes_something(func):
+                self.other_bytes += count_bytes(args, kwargs, out)
+        else:
             first = next(arg for arg in args if isinstance(arg, Tensor))
             arguments = _make_hashable(tree_map(_replace_tensor, args))
             call = Call(func, arguments, count_flops(*args, **kwargs, out_val=out), first.dtype)
@@ -78,8 +115,64 @@ class Operations(TorchDispatchMode):
         return out
 
 
-def count_mean_calls(make_rig: Callable[[], Rig]) -> dict[Call, float]:
-    """Return the operations of an iteration, as means over the period of lazy penalties.
+def computes_something(func: Any) -> bool:
+    """Return whether an operation computes or copies, which takes a kernel: views and new memory take none."""
+    if func._overloadpacket.__name__ in WITHOUT_KERNEL:
+        return False
+    aliases = [returned.alias_info for returned in func._schema.returns]
+    return not any(alias is not None and not alias.is_write for alias in aliases)
+
+
+def count_bytes(*values: Any) -> int:
+    """Return the bytes that an operation reads and writes, where it touches each of its tensors once.
+
+    Args:
+        values: Arguments and results, with tensors anywhere in them. One that is changed in place counts twice.
+    """
+    total = 0
+    for tensor in tree_leaves(values):
+        if isinstance(tensor, Tensor):
+            # An expanded tensor has fewer elements in memory than it shows.
+            elements = math.prod(
+                size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride or size == 0
+            )
+            total += elements * tensor.element_size()
+    return total
+
+
+def count_kinds(kinds: Kinds) -> Counts:
+    """Return what iterations do, from a run of each of their kinds, as means over these.
+
+    Args:
+        kinds: The kinds of iteration, which run operation by operation: what is compiled or replayed cannot be seen.
+    """
+    counted = []
+    for share, work in kinds:
+        with Operations() as operations:
+            work()
+        counted.append((share, operations))
+    return average_counts(counted)
+
+
+def average_counts(counted: Iterable[tuple[float, Operations]]) -> Counts:
+    """Return means over kinds of iteration.
+
+    Args:
+        counted: The share of all iterations that each kind has, and what one of the kind did.
+    """
+    calls: dict[Call, float] = defaultdict(float)
+    operators = 0.0
+    other_bytes = 0.0
+    for share, operations in counted:
+        for call, times in operations.calls.items():
+            calls[call] += share * times
+        operators += share * operations.operators
+        other_bytes += share * operations.other_bytes
+    return Counts(dict(calls), operators, other_bytes)
+
+
+def count_mean_calls(make_rig: Callable[[], Rig]) -> Counts:
+    """Return what an iteration does, as means over the period of lazy penalties.
 
     The iterations run on fake tensors, which have shapes and no content, and so cost next to nothing; that makes the
     rig useless afterwards. Components that need the content are run on real tensors.
@@ -127,23 +220,21 @@ def sum_flops(calls: Mapping[Call, float]) -> float:
     return sum(call.flops * times for call, times in calls.items())
 
 
-def _count_mean_calls(rig: Rig, mode: contextlib.AbstractContextManager[object]) -> dict[Call, float]:
-    total: dict[Call, float] = defaultdict(float)
+def _count_mean_calls(rig: Rig, mode: contextlib.AbstractContextManager[object]) -> Counts:
     with rig.restore_components():
         # The rig knows its kinds of iteration after the first one.
         first = _count_calls(rig, mode, 0)
+        counted = []
         for share, update in rig.list_kinds():
-            calls = _count_calls(rig, mode, update) if update else first
-            for call, times in calls.items():
-                total[call] += share * times
-    return dict(total)
+            counted.append((share, _count_calls(rig, mode, update) if update else first))
+    return average_counts(counted)
 
 
-def _count_calls(rig: Rig, mode: contextlib.AbstractContextManager[object], update: int) -> Counter[Call]:
+def _count_calls(rig: Rig, mode: contextlib.AbstractContextManager[object], update: int) -> Operations:
     with mode, Operations() as operations:
         rig.step(update)
-    calls: Counter[Call] = operations.calls
-    return calls
+    counted: Operations = operations
+    return counted
 
 
 def _replace_tensor(value: Any) -> Any:

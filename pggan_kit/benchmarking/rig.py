@@ -103,6 +103,8 @@ class Rig:
 
         self.steps = CapturedSteps(self.experiment, make_recorder(self.experiment, device), self.log.append)
         self.steps.enter_region(self.state)
+        self._eager_steps = CapturedSteps(self.experiment, None, self.log.append)
+        self._eager_steps.enter_region(self.state)
         self.sampler = choose_feed(make_noise(self.stage), device, self.experiment.data.device_memory)
         self.alphas: dict[str, Tensor] = {}
         if fading:
@@ -127,22 +129,25 @@ class Rig:
     def _seed(self) -> None:
         seed_step(self.state.device, derive(self.experiment.seed, "step", *self.state.make_seed_names()))
 
-    def step(self, update: int = 0) -> None:
+    def step(self, update: int = 0, eager: bool = False) -> None:
         """Run one iteration as the loop does: seeds, update, average.
 
         Args:
             update: Number of the stage's updates of D before it.
+            eager: Whether it is run operation by operation, whatever `train.compile` says.
         """
         # As `training.loop` does, without hooks and guard.
         self.set_clock(update)
+        compiler = None if eager else self.compiler
+        steps = self._eager_steps if eager else self.steps
 
         def make_context(host: HostWork, start: StepStart) -> UpdateContext:
             experiment = self.experiment
             return UpdateContext(
-                experiment, self.state, self.stage, self.sampler, self.alphas, None, self.compiler, host, start
+                experiment, self.state, self.stage, self.sampler, self.alphas, None, compiler, host, start
             )
 
-        self.losses, self.batch = self.steps.take(make_context, self._seed, self.alphas, None)
+        self.losses, self.batch = steps.take(make_context, self._seed, self.alphas, None)
         self.state.images += self.batch
         self.state.update_averages(self.batch)
         self.critics = max(1, self.state.discriminator_updates - update)

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from pggan_kit.benchmarking.report import describe_failure
+
 
 def build_table(report: Mapping[str, Any]) -> Table:
     """Return the rows of a report of `bench` as a table."""
@@ -28,10 +30,9 @@ def build_table(report: Mapping[str, Any]) -> Table:
         last_case = case
         shown.add_row(*_format_cells(row, has_ratios))
     lines = [describe_measured_machine(report)]
-    for row in report["out_of_memory"]:
-        lines.append(
-            f"memory ends at {row['size']} ({row['phase']}) for {row['contender']} with a batch of {row['batch']}"
-        )
+    lines += [describe_failure(row) for row in report["failures"]]
+    for row in report["left_out"]:
+        lines.append(f"no time for {row['contender']} at {row['size']} ({row['phase']}): {row['what']}")
     shown.caption = "\n".join(lines)
     return shown
 

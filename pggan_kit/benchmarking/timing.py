@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
@@ -20,6 +21,9 @@ LEAST_SECONDS = 0.2
 
 Kinds = Sequence[tuple[float, Callable[[], object]]]
 """The kinds of iteration of one contender: (share of all iterations, function that runs one)."""
+
+Guard = Callable[[str], contextlib.AbstractContextManager[object]]
+"""A function that makes a context for the work of the contender of a name."""
 
 
 def time_calls(work: Callable[[], object], device: torch.device, repeats: int = 1) -> float:
@@ -49,32 +53,56 @@ class Turns:
         contenders: The kinds of iteration of each contender, by name.
         device: The device that they work on.
         rounds: Number of turns of each.
+        least_seconds: Seconds that a turn takes at least; None for `LEAST_SECONDS`.
+        guard: A function that makes a context for the work of a contender, given its name. A contender whose context
+            swallows what it raises takes no more turns. None to let it raise.
 
     Attributes:
         first: Seconds of each contender's very first iterations, compilation and set-up included.
-        rounds: For each contender, and each round, a mean over its kinds of iteration.
+        rounds: For each contender that did not fail, and each round, a mean over its kinds of iteration.
     """
 
-    def __init__(self, contenders: Mapping[str, Kinds], device: torch.device, rounds: int = ROUNDS) -> None:
+    def __init__(
+        self,
+        contenders: Mapping[str, Kinds],
+        device: torch.device,
+        rounds: int = ROUNDS,
+        least_seconds: float | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        self._contenders = contenders
+        self._device = device
+        self._least_seconds = LEAST_SECONDS if least_seconds is None else least_seconds
+        self._repeats: dict[str, list[int]] = {}
         self.first: dict[str, float] = {}
         self.rounds: dict[str, list[float]] = {name: [] for name in contenders}
 
-        # Warm up; the last warm-up tells how often an iteration is to be repeated.
-        repeats: dict[str, list[int]] = {}
-        for name, kinds in contenders.items():
-            self.first[name] = sum(time_calls(work, device) for _, work in kinds)
-            for _ in range(WARM_UPS - 1):
-                taken = [time_calls(work, device) for _, work in kinds]
-            repeats[name] = [max(1, math.ceil(LEAST_SECONDS / max(each, 1e-9))) for each in taken]
-
-        names = list(contenders)
+        guard = guard or (lambda name: contextlib.nullcontext())
+        for name in contenders:
+            with guard(name):
+                self._warm_up(name)
+        names = list(self._repeats)
         for number in range(rounds):
-            start = number % len(names)
+            start = number % max(1, len(names))
             for name in names[start:] + names[:start]:
-                total = 0.0
-                for (share, work), count in zip(contenders[name], repeats[name], strict=True):
-                    total += share * time_calls(work, device, count)
-                self.rounds[name].append(total)
+                if len(self.rounds[name]) == number:
+                    with guard(name):
+                        self.rounds[name].append(self._take_turn(name))
+        self.rounds = {name: seconds for name, seconds in self.rounds.items() if len(seconds) == rounds}
+
+    def _warm_up(self, name: str) -> None:
+        """Run the first iterations; the last of them tells how often one is to be repeated within a turn."""
+        kinds = self._contenders[name]
+        self.first[name] = sum(time_calls(work, self._device) for _, work in kinds)
+        for _ in range(WARM_UPS - 1):
+            taken = [time_calls(work, self._device) for _, work in kinds]
+        self._repeats[name] = [max(1, math.ceil(self._least_seconds / max(each, 1e-9))) for each in taken]
+
+    def _take_turn(self, name: str) -> float:
+        total = 0.0
+        for (share, work), count in zip(self._contenders[name], self._repeats[name], strict=True):
+            total += share * time_calls(work, self._device, count)
+        return total
 
     def compute_ratios(self, name: str, yardstick: str, images: float = 1.0) -> list[float]:
         """Return how many times as fast as another contender one is, in each round.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,14 +35,24 @@ def bench() -> None:
     "--variant", "variants", multiple=True, metavar="NAME=BINDING[;BINDING]", help="Measure this variant as well."
 )
 @click.option("--rounds", default=6, show_default=True, help="Measurements of each contender at each stage.")
+@click.option(
+    "--seconds", type=float, help="Time for everything: turns become shorter, and what does not fit is left out."
+)
+@click.option("--cudnn-benchmark", is_flag=True, help="Let cuDNN try its algorithms, for all contenders alike.")
+@click.option("--revision", help="Revision of the code, for the report, where there is no git checkout.")
 @add_experiment_options
+@click.pass_context
 def bench_run(
+    ctx: click.Context,
     config: Path,
     stages: str,
     json_file: Path | None,
     against: tuple[str, ...],
     variants: tuple[str, ...],
     rounds: int,
+    seconds: float | None,
+    cudnn_benchmark: bool,
+    revision: str | None,
     bindings: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
@@ -61,6 +74,13 @@ def bench_run(
         require_target_outside_runs("--json", json_file)
         require_replaceable(json_file)
 
+    # A report is written after each stage: what ends this process early costs no more than one.
+    command = shlex.join(["pggan-kit", *sys.argv[1:]])
+
+    def save(report: dict[str, Any]) -> None:
+        if json_file is not None:
+            write_atomically(json_file, (json_text({"command": command, **report}, indent=1) + "\n").encode())
+
     report = bench(
         config,
         bindings,
@@ -69,11 +89,15 @@ def bench_run(
         others=others,
         against=against,
         rounds=rounds,
+        seconds=seconds,
+        cudnn_benchmark=cudnn_benchmark,
+        revision=revision,
         progress=print_message,
+        save=save,
     )
-    if json_file is not None:
-        write_atomically(json_file, (json_text(report, indent=1) + "\n").encode())
     out.print(tables.build_table(report))
+    if any(not failure["out_of_memory"] for failure in report["failures"]):
+        ctx.exit(FAILED)
 
 
 @bench.command("compare")

@@ -41,6 +41,13 @@ def read_allocated_mib(device: torch.device) -> float:
     return 0.0
 
 
+def read_reserved_mib(device: torch.device) -> float:
+    """Return the MiB that torch holds of a GPU's memory now, with what it keeps for tensors to come; 0 elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device) / 2**20
+    return 0.0
+
+
 def free_cached_memory(device: torch.device) -> None:
     """Give a GPU's memory back that torch keeps for tensors to come: those of another stage have other sizes."""
     if device.type == "cuda":
