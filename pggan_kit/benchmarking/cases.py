@@ -70,7 +70,7 @@ class Setting:
     @property
     def names(self) -> list[str]:
         """The names of all contenders."""
-        return [each.name for each in (*self.variants, *self.foreigners)]
+        return [variant.name for variant in self.variants] + [foreigner.name for foreigner in self.foreigners]
 
 
 @dataclass(frozen=True)
