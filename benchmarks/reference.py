@@ -119,7 +119,9 @@ class Discriminator(nn.Module):
 
         x = activate(self.conv(append_stddev(x)))
         x = activate(self.dense(x.flatten(1)))
-        return self.score(x).squeeze(1)
+        scores = self.score(x).squeeze(1)
+        # Losses stay in float32 under autocast.
+        return scores.float() if scores.dtype == torch.bfloat16 else scores
 
 
 def critic_loss(D: nn.Module, real: Tensor, fake: Tensor, mix: Tensor, alpha: float | None) -> Tensor:
@@ -194,7 +196,7 @@ def make(
         D.requires_grad_(False)
         g_adam.zero_grad()
         with autocast():
-            loss = -D(G(draw_latents(), alpha), alpha).float().mean()
+            loss = -D(G(draw_latents(), alpha), alpha).mean()
         loss.backward()
         g_adam.step()
         D.requires_grad_(True)

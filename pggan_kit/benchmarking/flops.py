@@ -29,8 +29,12 @@ WITHOUT_KERNEL = {
     "new_empty_strided",
     "_unsafe_view",
     "lift_fresh",
+    "promote_types",
 }
 """Names of operations that are no views, and make none of a device's kernels run."""
+
+QUESTIONS = ("prim", "profiler")
+"""Namespaces of operations that ask for a tensor's device, or mark a span for the profiler."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Operations(TorchDispatchMode):
 
 def computes_something(func: Any) -> bool:
     """Return whether an operation computes or copies, which takes a kernel: views and new memory take none."""
-    if func._overloadpacket.__name__ in WITHOUT_KERNEL:
+    if func.namespace in QUESTIONS or func._overloadpacket.__name__ in WITHOUT_KERNEL:
         return False
     aliases = [returned.alias_info for returned in func._schema.returns]
     return not any(alias is not None and not alias.is_write for alias in aliases)

@@ -14,7 +14,9 @@ from helpers.paths import ROOT
 from torch import Tensor, nn
 
 from pggan_kit import DuePenalty
-from pggan_kit.api.prepare import prepare
+from pggan_kit.api.prepare import Prepared, prepare
+from pggan_kit.benchmarking.ceiling import find_main_dtype
+from pggan_kit.benchmarking.flops import count_kinds
 from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import ScheduleSettings
@@ -146,13 +148,44 @@ def test_same_losses_and_gradients(reference: ModuleType, alpha: float | None) -
     require_equal_gradients(g_pairs)
 
 
-def test_an_iteration_moves_both_networks(reference: ModuleType) -> None:
+@pytest.mark.parametrize(("function", "alpha"), [("make", 0.5), ("make_bfloat16", 0.5), ("make_bfloat16", None)])
+def test_an_iteration_moves_both_networks(reference: ModuleType, function: str, alpha: float | None) -> None:
     torch.set_default_dtype(torch.float32)
-    step, g_params, d_params = reference.make(8, 0.5, WIDTH, 4, 3)
-    before = [p.detach().clone() for p in [*g_params, *d_params]]
+    step, g_params, d_params = getattr(reference, function)(8, alpha, WIDTH, 4, 3)
+    params = [*g_params, *d_params]
+    if function == "make_bfloat16":
+        params.pop()  # the bias of the score, which only the small drift moves: bfloat16 may round that away
+    before = [p.detach().clone() for p in params]
     step()
-    moved = [not torch.equal(p, old) for p, old in zip([*g_params, *d_params], before, strict=True)]
+    moved = [not torch.equal(p, old) for p, old in zip(params, before, strict=True)]
     assert all(moved)
+
+
+def test_precisions_of_the_yardstick_are_what_their_names_say(reference: ModuleType) -> None:
+    torch.set_default_dtype(torch.float32)
+    for function, convolutions in (("make", torch.float32), ("make_bfloat16", torch.bfloat16)):
+        step, g_params, d_params = getattr(reference, function)(8, 0.5, WIDTH, 4, 3)
+        counts = count_kinds([(1.0, step)])
+        assert find_main_dtype(counts.calls) == convolutions
+        assert {param.dtype for param in (*g_params, *d_params)} == {torch.float32}
+
+
+def test_only_the_step_in_tf32_allows_it(reference: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    allowed: list[bool] = []
+    loss = reference.critic_loss
+
+    def note_tf32(*args: Any) -> Tensor:
+        allowed.append(torch.backends.cudnn.allow_tf32)
+        return loss(*args)
+
+    monkeypatch.setattr(reference, "critic_loss", note_tf32)
+    for function in ("make", "make_tf32"):
+        step, _, _ = getattr(reference, function)(8, None, WIDTH, 4, 3)
+        step()
+    assert allowed == [False, True]
+    assert torch.backends.cudnn.allow_tf32 is False
 
 
 def test_the_ladder_fits_the_yardstick(reference: ModuleType) -> None:
@@ -166,19 +199,27 @@ def test_the_ladder_fits_the_yardstick(reference: ModuleType) -> None:
         ("GradientPenalty", 1),
         ("Drift", 1),
     ]
-    _, *networks = reference.make(8, None, width, 16, 3)
-    state = prepared.state(schedule)
+    require_equal_sizes(reference, prepared, width, 16)
+
+
+def require_equal_sizes(reference: ModuleType, prepared: Prepared, width: dict[int, int], batch: int) -> None:
+    """Check that both have as many parameters at the second stage."""
+    _, *networks = reference.make(8, None, width, batch, 3)
+    state = prepared.state(prepared.schedule())
     state.grow({})
     for theirs, ours in zip(networks, (state.generator, state.discriminator), strict=True):
         assert sum(p.numel() for p in theirs) == sum(p.numel() for p in ours.parameters())
 
 
-def test_the_tables_of_a_report() -> None:
-    tables = load_module(FILE.with_name("tables.py"))
-    figures = {"images_per_second": 20.0, "gflops_per_image": 2.0, "of_ceiling": 0.5, "shares": {"hooks": 0.0012}}
-    rows = [
-        {"contender": "mine", "size": "4x4", "phase": "steady", "ratio": 1.25, **figures},
-        {"contender": "theirs", "size": "4x4", "phase": "steady", "ratio": 1.0, "images_per_second": 16.0},
+def test_what_is_measured_on_a_gpu_is_the_paper_s(reference: ModuleType) -> None:
+    torch.set_default_dtype(torch.float32)
+    prepared = prepare(FILE.with_name("paper.gin"), plugins=[str(FILE.with_name("noise.py"))])
+    stages = prepared.schedule().stages
+    width = {stage.height: prepared.built.experiment.architecture.width(stage) for stage in stages}
+    assert width == {4: 512, 8: 512, 16: 512, 32: 512, 64: 256, 128: 128, 256: 64, 512: 32, 1024: 16}
+    assert [stage.batch_size for stage in stages] == [16, 16, 16, 16, 16, 16, 14, 6, 3]
+    assert [(type(each).__name__, each.every) for each in prepared.built.experiment.loss.penalties] == [
+        ("GradientPenalty", 1),
+        ("Drift", 1),
     ]
-    assert tables.speeds({"rows": rows}).splitlines()[2] == "| 4x4 | steady | 20 (1.25) | 16 (1.00) |"
-    assert tables.costs({"rows": rows}, "mine").splitlines()[2] == "| 4x4 | 50 | 2 | 25 | 50% | 0.12% |"
+    require_equal_sizes(reference, prepared, width, 16)
