@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,18 @@ from conftest import STUB
 from helpers.captured_runs import CASES, LONG, assert_same_runs, bind_case, read_log
 from helpers.killing import last, rows
 
-from pggan_kit import Component, hookimpl
+from pggan_kit import Component, Trial, hookimpl
+from pggan_kit.ablation.conduct import PREPARATION
 from pggan_kit.api.train import resume
+from pggan_kit.benchmarking.bench import bench
+from pggan_kit.benchmarking.plan import plan
 from pggan_kit.data.device_feed import PrefetchFeed, ResidentFeed, SideStream
 from pggan_kit.data.pyramid import Level
 from pggan_kit.data.sampler import Sampler
 from pggan_kit.errors import Interrupted, TrainingError
 from pggan_kit.testing.support import are_equal
 from pggan_kit.training.loop import Loop
+from pggan_plugins.launchers import Local
 from pggan_plugins.losses import Hinge
 
 pytestmark = [
@@ -219,3 +224,88 @@ def test_nothing_is_copied_from_pageable_memory(setting: str, case: str, train: 
     train(*lines, "train.device = 'cuda'", f"train.capture = '{setting}'", base=base, plugins=(Profile(),))
     assert copies
     assert not [name for name in copies if "Pageable" in name]
+
+
+def test_compiled_passes_run_inside_captured_steps(train: Callable[..., Any]) -> None:
+    lines = [
+        "schedule.sizes = (4,)",
+        "schedule.fade_images = 0",
+        "schedule.stable_images = 40",
+        "train.tick = 20",
+        "train.device = 'cuda'",
+        "train.compile = 'always'",
+        "train.deterministic = 'warn'",
+    ]
+    train(*lines, run_dir="captured")
+    assert read_log("captured").count("compiled the ") == 2
+    assert "are captured" in read_log("captured")
+    assert "not captured" not in read_log("captured")
+    train(*lines, "train.capture = 'never'", run_dir="compiled")
+    assert_same_runs("captured", "compiled")
+
+
+def test_memory_is_freed_after_a_recording_that_failed(train: Callable[..., Any]) -> None:
+    """Use blocks on two streams, whose events are looked at only while nothing is recorded."""
+
+    class Waiting(Hinge):
+        def generator(self, fake: Any, real: Any) -> dict[str, torch.Tensor]:
+            float(fake.score.detach().sum())
+            return super().generator(fake, real)
+
+    class Own:
+        @hookimpl
+        def components(self) -> list[Component]:
+            return [Component("losses", "Waiting", Waiting)]
+
+    train(*LONG, "train.device = 'cuda'", "train.loss = @losses.Waiting()", plugins=(Own(),))
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    other = torch.cuda.Stream()
+    for _ in range(20):
+        block = torch.empty(2**24, dtype=torch.uint8, device="cuda")
+        block.record_stream(other)
+        del block
+        torch.cuda.synchronize()
+    assert torch.cuda.memory_reserved() - before <= 2**25
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """Leave this process 256 MiB more of the card than it has now."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**28) / total)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+LARGE = ["schedule.sizes = (16,)", "schedule.fade_images = 0", "schedule.batch_size = 4096"]
+LARGE += ["architectures.PGGAN.channels = 128", "train.device = 'cuda'"]
+"""A step that takes gigabytes."""
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_running_out_of_memory_is_an_outcome(
+    train: Callable[..., Any], tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TrainingError, match="micro_batch"):
+        train(*LARGE, run_dir="run")
+    (failure,) = bench(tiny(*LARGE), plugins=[stub])["failures"]
+    assert failure["out_of_memory"]
+    assert plan(tiny(*LARGE), plugins=[stub])
+
+
+def test_trials_that_are_forks_use_the_gpu(tmp_path: Path) -> None:
+    """A process that has used CUDA before a fork is of no use to CUDA after it: the preparation must not."""
+    code = "import torch; print(float(torch.ones(3, device='cuda').sum()))"
+    trials = [
+        Trial(name, [sys.executable, "-c", code], tmp_path / f"{name}.log", tmp_path, PREPARATION) for name in "ab"
+    ]
+    assert Local(trials_per_gpu=2).launch(trials) == [0, 0]
+    for trial in trials:
+        assert trial.log is not None
+        assert trial.log.read_text().split()[-1] == "3.0"

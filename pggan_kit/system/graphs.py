@@ -42,7 +42,7 @@ class CudaRecorder:
     """A recorder of CUDA graphs on a device.
 
     Args:
-        device: The device.
+        device: The device, with its index.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -83,7 +83,7 @@ class CudaGraph:
     """A CUDA graph; see `Graph`.
 
     Args:
-        device: The device.
+        device: The device, with its index.
         pool: The handle of the memory that the graphs of a run share.
     """
 
@@ -101,20 +101,17 @@ class CudaGraph:
         self._graph.capture_end()
 
     def abandon(self) -> None:
-        """Stop recording after a failure, and give the device a generator that no recording has touched."""
-        generator = torch.cuda.default_generators[self._find_index()]
+        """Stop recording after a failure, and undo what torch leaves undone where a recording has become invalid."""
         try:
             self._graph.capture_end()
         except RuntimeError:
-            # What failed has invalidated the recording, which ends all the same. Torch leaves the generator as if it
-            # were still being recorded.
-            fresh = torch.Generator(self._device)
-            generator.graphsafe_set_state(fresh.graphsafe_get_state())
-
-    def _find_index(self) -> int:
-        if self._device.index is None:
-            return torch.cuda.current_device()
-        return self._device.index
+            index = self._device.index or 0
+            # Memory would go on being kept for the recording, and blocks that two streams have used never be freed.
+            torch._C._cuda_endAllocateToPool(index, self._pool)
+            torch._C._cuda_releasePool(index, self._pool)
+            # The generator would go on as if its numbers were recorded.
+            generator = torch.cuda.default_generators[index]
+            generator.graphsafe_set_state(torch.Generator(self._device).graphsafe_get_state())
 
     def replay(self) -> None:
         """Do the recorded work again, on the current stream."""

@@ -218,16 +218,12 @@ class ReplayedHostWork:
         self._graph.begin()
 
     def end(self) -> None:
-        """End the graph that is being recorded, and do its work.
-
-        Raises:
-            UnfitForCaptureError: The step has drawn less than the eager step before it.
-        """
+        """End the graph that is being recorded, and do its work."""
         if self._graph is None:
             return
         graph = self._graph
+        graph.end()  # where that fails, the graph is still to be abandoned
         self._graph = None
-        graph.end()
         graph.replay()
         self.parts.append(graph)
 

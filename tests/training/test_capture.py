@@ -21,7 +21,7 @@ from pggan_kit.api.train import resume
 from pggan_kit.data.device_feed import ResidentFeed
 from pggan_kit.errors import DivergedError, Interrupted
 from pggan_kit.runs import learning_rate_tensors
-from pggan_kit.testing.replayed_graphs import ReplayRecorder
+from pggan_kit.testing.replayed_graphs import ReplayedGraph, ReplayRecorder
 from pggan_kit.training import capture, host_work, loop, non_finite
 from pggan_kit.training.host_work import (
     EagerHostWork,
@@ -66,6 +66,27 @@ def test_a_captured_run_equals_an_eager_one(
     # Each of the three regions replays most of its steps.
     assert recorder.replays >= 6
     assert recorder.forgotten >= 2
+
+
+def test_a_recording_that_cannot_end_is_abandoned(
+    train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA says of a recording that has become invalid no sooner than at its end."""
+    abandoned: list[Any] = []
+
+    def fail_to_end(graph: Any) -> None:
+        raise RuntimeError("the recording was invalidated")
+
+    def abandon(graph: Any) -> None:
+        abandoned.append(graph)
+        end(graph)
+
+    end = ReplayedGraph.end
+    monkeypatch.setattr(ReplayedGraph, "end", fail_to_end)
+    monkeypatch.setattr(ReplayedGraph, "abandon", abandon)
+    log = compare_runs(train)
+    assert log.count("the recording was invalidated") == 3
+    assert len(abandoned) == 3
 
 
 class Own:
