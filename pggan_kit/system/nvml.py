@@ -74,7 +74,7 @@ class Card:
         except NvmlError:
             field.result = -1  # an older driver
         if field.result == 0:
-            return (field.value & 0xFFFFFFFF) / 1000
+            return float(field.value & 0xFFFFFFFF) / 1000
         return self._read_number("nvmlDeviceGetPowerUsage") / 1000
 
     def describe(self) -> dict[str, Any]:
