@@ -1,7 +1,7 @@
 """Print the table of docs/gpu.md: what a step takes on an H100 by a model, from operators counted on fake tensors.
 
-`python benchmarks/estimates.py` needs no GPU. With a REPORT.json of `make gpu`, the images per second that were measured
-are put beside the estimates.
+`python benchmarks/estimates.py` needs no GPU. With a REPORT.json of `make gpu`, the images per second that were
+measured are put beside the estimates.
 """
 
 from __future__ import annotations

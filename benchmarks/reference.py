@@ -89,7 +89,8 @@ class Generator(nn.Module):
         image = self.to_image(x)
         if alpha is None:
             return image
-        return torch.lerp(upscale(self.old_to_image(old)), image, alpha)
+        old_image = upscale(self.old_to_image(old))
+        return torch.lerp(old_image.to(image.dtype), image, alpha)  # autocast enlarges in float32 on some devices
 
 
 class Discriminator(nn.Module):
@@ -115,7 +116,7 @@ class Discriminator(nn.Module):
             # The old path joins behind the newest block.
             if index == 0 and alpha is not None:
                 old = activate(self.old_from_image(F.avg_pool2d(images, 2)))
-                x = torch.lerp(old, x, alpha)
+                x = torch.lerp(old.to(x.dtype), x, alpha)
 
         x = activate(self.conv(append_stddev(x)))
         x = activate(self.dense(x.flatten(1)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from pggan_kit.benchmarking.cases import Setting, count_kernels, measure_case
 from pggan_kit.benchmarking.contenders import Foreign, Variant, load_foreign, load_variants
 from pggan_kit.benchmarking.kernels import Record, record_cuda
 from pggan_kit.benchmarking.power import ReadWatts
-from pggan_kit.benchmarking.report import FADING, PHASES, STEADY, Case, Progress, Report, TimeBudget
+from pggan_kit.benchmarking.report import FADING, PHASES, STEADY, Case, Progress, Report, TimeBudget, free_memory
 from pggan_kit.benchmarking.rig import has_fade
 from pggan_kit.benchmarking.timing import ROUNDS
 from pggan_kit.errors import UserError, require_list
 from pggan_kit.schedule import Schedule, Stage
-from pggan_kit.system.devices import free_cached_memory, prepare_device
+from pggan_kit.system.devices import prepare_device
 from pggan_kit.system.nvml import Card, NvmlError
 from pggan_kit.system.provenance import describe_machine, find_revision
 from pggan_kit.training.compiler import require_compiler
@@ -28,7 +27,7 @@ from pggan_kit.training.compiler import require_compiler
 FORMAT = 1
 """Format of the report; see `bench`."""
 
-KERNELS_SHARE = 0.15
+KERNELS_SHARE = 0.2
 """Share of a limited time that is kept for counting a GPU's kernels, after everything else."""
 
 
@@ -161,20 +160,14 @@ def measure_cases(
             report.leave_out(setting.names, case, "everything")
         else:
             measure_case(setting, case, report, case_progress, seconds)
-            free_case(setting.device)
+            free_memory(setting.device)
         save()
     if record is None:
         return
     for case in cases:
         count_kernels(setting, case, report, _name_case(progress, f"{case.stage.size} {case.phase}"), record)
-        free_case(setting.device)
+        free_memory(setting.device)
         save()
-
-
-def free_case(device: torch.device) -> None:
-    """Free what contenders held, cycles of references included: the next ones need the memory."""
-    gc.collect()
-    free_cached_memory(device)
 
 
 def choose_recorder(device: torch.device) -> Record | None:

@@ -42,6 +42,9 @@ POWER_SHARE = 0.3
 """Shares of the time for a case that turns and the measurement of power take at most, where time is limited and an
 iteration is short."""
 
+OVERTIME = 1.5
+"""Times its share of a limited time that a case may take before something of it is left out: others take less."""
+
 
 @dataclass
 class Setting:
@@ -70,7 +73,8 @@ class Setting:
     @property
     def names(self) -> list[str]:
         """The names of all contenders."""
-        return [variant.name for variant in self.variants] + [foreigner.name for foreigner in self.foreigners]
+        own = [variant.name for variant in self.variants]
+        return [*own, *(foreigner.name for foreigner in self.foreigners)]
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ def measure_case(setting: Setting, case: Case, report: Report, progress: Progres
         progress: A function that takes a line before each step.
         seconds: Time for the case, by which turns are chosen; infinite for no limit.
     """
-    budget = TimeBudget(seconds)
+    budget = TimeBudget(OVERTIME * seconds)
     contenders = build_contenders(setting, case, report, progress)
     if not contenders:
         return

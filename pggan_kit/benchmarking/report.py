@@ -110,8 +110,7 @@ class Report:
         else:
             return
         # Frames of the exception held its tensors until here.
-        gc.collect()
-        free_cached_memory(self.device)
+        free_memory(self.device)
 
     def leave_out(self, contenders: Sequence[str], case: Case, what: str) -> None:
         """Note that there was no time to measure something of contenders."""
@@ -128,6 +127,13 @@ class Report:
     def list_rows(self) -> list[dict[str, Any]]:
         """Return the rows by stage and phase, whatever the order in which they were measured."""
         return sorted(self.rows, key=lambda row: (row["stage"], PHASES.index(row["phase"])))
+
+
+def free_memory(device: torch.device) -> None:
+    """Free what is no longer used of a GPU's memory, cycles of references included: others need it."""
+    if device.type == "cuda":
+        gc.collect()
+        free_cached_memory(device)
 
 
 def describe_failure(row: dict[str, Any]) -> str:

@@ -57,27 +57,23 @@ def test_a_contender_that_fails_is_a_row_that_says_so(
 ) -> None:
     step = Rig.step
 
-    def fail_at_8(rig: Rig, *args: Any, **options: Any) -> None:
-        if rig.experiment.seed == 3 and rig.stage.height == 8:
+    def fail_in_fades(rig: Rig, *args: Any, **options: Any) -> None:
+        if rig.experiment.seed == 3 and rig.alphas:
             raise RuntimeError("capture failed")
         step(rig, *args, **options)
 
-    monkeypatch.setattr(Rig, "step", fail_at_8)
-    options = ["--variant", "captured=train.seed = 3", "--stages", "0,1", "--json", "report.json"]
+    monkeypatch.setattr(Rig, "step", fail_in_fades)
+    options = ["--variant", "captured=train.seed = 3", "--stages", "1", "--json", "report.json"]
     options += ["--against", "theirs.py:make", "--against", "theirs.py:make_late"]
     result = cli("bench", tiny("train.latent_size = 4"), "--plugin", stub, *options)
     assert result.exit_code == 1
     report = json.loads(Path("report.json").read_text())
-    cases = [("4x4", "steady"), ("8x8", "steady"), ("8x8", "fading")]
+    cases = [("8x8", "steady"), ("8x8", "fading")]
     rows = [(row["size"], row["phase"], row["contender"]) for row in report["rows"]]
-    assert rows == [
-        (*case, name)
-        for case in cases
-        for name in ("tiny", "captured", "theirs")
-        if name != "captured" or case[0] == "4x4"
-    ]
+    steady = [(*cases[0], name) for name in ("tiny", "captured", "theirs")]
+    assert rows == [*steady, (*cases[1], "tiny"), (*cases[1], "theirs")]
     failures = [(row["size"], row["phase"], row["contender"], row["activity"]) for row in report["failures"]]
-    captured = [("8x8", phase, "captured", "first iteration") for phase in ("steady", "fading")]
+    captured = [("8x8", "fading", "captured", "first iteration")]
     late = [(*case, "theirs late", "rounds of iterations") for case in cases]
     assert sorted(failures) == sorted(captured + late)
     for row in report["failures"]:
@@ -109,22 +105,22 @@ def test_a_report_says_what_it_was_made_from_and_is_saved_after_each_case(
     tiny: Callable[..., str], cli: Cli, stub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[tuple[str, str]]] = []
-    write = benching.measure_case
+    measure = benching.measure_case
 
     def look_at_file(*args: Any) -> None:
-        write(*args)
+        measure(*args)
         if Path("report.json").exists():
             rows = json.loads(Path("report.json").read_text())["rows"]
             seen.append([(row["size"], row["phase"]) for row in rows])
 
     monkeypatch.setattr(benching, "measure_case", look_at_file)
-    options = ["--stages", "1,2", "--json", "report.json", "--revision", "abc", "--cudnn-benchmark"]
+    options = ["--stages", "0,1", "--json", "report.json", "--revision", "abc", "--cudnn-benchmark"]
     before = torch.backends.cudnn.benchmark
     assert cli("bench", tiny(), "--plugin", stub, *options).exit_code == 0
     assert torch.backends.cudnn.benchmark == before
     # Steady stages come first, and a row's place is with its stage.
-    steady = [("8x8", "steady"), ("16x16", "steady")]
-    assert seen == [steady[:1], steady, [steady[0], ("8x8", "fading"), steady[1]]]
+    steady = [("4x4", "steady"), ("8x8", "steady")]
+    assert seen == [steady[:1], steady]  # what is saved before the next case is there in full
     report = json.loads(Path("report.json").read_text())
     assert report["revision"] == "abc"
     assert "pggan-kit" in report["command"]
@@ -236,8 +232,8 @@ def test_the_last_part_of_the_time_is_kept_for_kernels(
     monkeypatch.setattr(benching, "measure_case", lambda *args: shares.append(args[-1]))
     bench(tiny(), plugins=[stub], seconds=1000.0)
     assert len(shares) == 5
-    assert 150 < shares[0] <= (1 - benching.KERNELS_SHARE) * 1000 / 5
-    assert shares[-1] > 800  # nothing took any time
+    assert 100 < shares[0] <= (1 - benching.KERNELS_SHARE) * 1000 / 5
+    assert shares[-1] > 5 * shares[0] * 0.8  # nothing took any time
 
 
 def test_memory_that_is_reserved_is_a_contender_s_own(

@@ -170,6 +170,7 @@ def test_an_estimate_follows_its_model(scripts: None) -> None:
     assert launched.estimate_limit() == pytest.approx(10_000, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_page_has_the_estimates_of_today(scripts: None) -> None:
     """Compare one stage, for the whole table takes minutes: python benchmarks/estimates.py"""
     estimates = importlib.import_module("estimates")
