@@ -83,9 +83,9 @@ def measure_activations_mib(rig: Rig, mode: contextlib.AbstractContextManager[ob
     """Return what `count_activations_mib` does, from real steps, or from steps in a mode."""
     with mode or contextlib.nullcontext(), LiveMemory(rig.state.device) as memory:
         # The first iteration makes gradients and moments, which the second replaces by others of the same size.
-        rig.step()
+        rig.step(eager=True)
         before: int = memory.live_bytes
         memory.peak_bytes = before
-        rig.step()
+        rig.step(eager=True)
         taken: int = memory.peak_bytes - before
     return taken / 2**20

@@ -27,10 +27,6 @@ from pggan_kit.system.devices import (
     reset_peak,
 )
 
-SETTLING_STEPS = 4
-"""Iterations of our own on a GPU, after the first, until its memory is what it stays: a captured step is captured after
-a few eager ones, and its graph has memory of its own."""
-
 POWER_SECONDS = 1.0
 """Seconds for which a contender works alone while its power is measured."""
 
@@ -130,10 +126,7 @@ def build_own_contender(variant: Variant, stage: Stage, fading: bool, device: to
     for share, update in rig.list_kinds():
         kinds.append((share, functools.partial(rig.step, update)))
         eager_kinds.append((share, functools.partial(rig.step, update, eager=True)))
-    if device.type == "cuda":
-        for _ in range(SETTLING_STEPS):
-            for _, work in kinds:
-                work()
+        rig.settle(update)
     peak, reserved = memory.read()
 
     parameters = 0

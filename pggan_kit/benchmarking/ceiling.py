@@ -121,7 +121,7 @@ def _make_replay(call: Call, dtype: torch.dtype, device: torch.device) -> Callab
 def _measure_best(work: Callable[[], object], device: torch.device) -> float:
     """Return the seconds of a call in the fastest of `ROUNDS` bursts after a first call, or of that if it takes long.
 
-    A burst takes at least `BURST_SECONDS`, and on a GPU is one graph: what a short kernel takes is less than its launch.
+    A burst takes at least `BURST_SECONDS`. On a GPU it is one graph: a short kernel takes less time than its launch.
     """
     first = time_calls(work, device)
     if (1 + ROUNDS) * first > PROBE_SECONDS:

@@ -236,7 +236,7 @@ def _count_mean_calls(rig: Rig, mode: contextlib.AbstractContextManager[object])
 
 def _count_calls(rig: Rig, mode: contextlib.AbstractContextManager[object], update: int) -> Operations:
     with mode, Operations() as operations:
-        rig.step(update)
+        rig.step(update, eager=True)
     counted: Operations = operations
     return counted
 

@@ -590,6 +590,7 @@ def _measure_seconds_an_image(rig: Rig) -> float:
     total = measure_loop_overhead(rig)
     for share, update in rig.list_kinds():
         step = functools.partial(rig.step, update)
+        rig.settle(update)
         total += share * statistics.median(time_calls(step, rig.state.device) for _ in range(TIMED))
     return total / rig.batch
 

@@ -23,7 +23,7 @@ from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.run import Run
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.system.seeding import derive, seed_step
-from pggan_kit.training.capture import CapturedSteps, make_recorder
+from pggan_kit.training.capture import CHECKED_STEPS, EAGER_STEPS, CapturedSteps, make_recorder
 from pggan_kit.training.compiler import Compiler
 from pggan_kit.training.host_work import HostWork, StepStart
 from pggan_kit.training.step import UpdateContext
@@ -151,6 +151,16 @@ class Rig:
         self.state.images += self.batch
         self.state.update_averages(self.batch)
         self.critics = max(1, self.state.discriminator_updates - update)
+
+    def settle(self, update: int = 0) -> None:
+        """Run iterations of a kind until all others take the same time and memory: a captured step is captured by then.
+
+        Args:
+            update: See `step`.
+        """
+        if self.steps.is_active:
+            for _ in range(EAGER_STEPS + CHECKED_STEPS):
+                self.step(update)
 
     @contextlib.contextmanager
     def restore_components(self) -> Iterator[None]:

@@ -73,6 +73,13 @@ def gather_batch(source: Source, drawn: Sequence[Tensor]) -> Batch:
     return Batch(drawn[0], drawn[1] if len(drawn) > 1 else None)
 
 
+def look_at_batch(source: Source, position: int, count: int) -> tuple[Tensor, Tensor | None]:
+    """Return a batch as `Sampler.batch` does, on the host, and leave alone what a feed has made ahead."""
+    if isinstance(source, (PrefetchFeed, ResidentFeed)):
+        return source.look(position, count)
+    return source.batch(position, count)
+
+
 class Batch(NamedTuple):
     """A batch as a sampler returns it.
 
@@ -105,6 +112,10 @@ class ResidentFeed:
         """Return a batch as `Sampler.batch` does, on the device."""
         drawn = [tensor.to(self._device, non_blocking=True) for tensor in self.draw(position, count)]
         return self.gather(*drawn)
+
+    def look(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
+        """Return a batch on the host; see `look_at_batch`."""
+        return self._sampler.batch(position, count)
 
     def draw(self, position: int, count: int) -> list[Tensor]:
         """Return which images a batch has, int64 (count,), and where images are flipped, which, bool (count,)."""
@@ -191,6 +202,10 @@ class PrefetchFeed:
         self._copier.finish(batch)
         self._next = self._begin(position + count, count)
         return batch
+
+    def look(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
+        """Return a batch on the host, made by the thread as all others; see `look_at_batch`."""
+        return self._thread.submit(self._source.batch, position, count).result()
 
     def close(self) -> None:
         """End the thread, and drop the batch that it has made."""

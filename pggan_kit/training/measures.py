@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pggan_kit.data.device_feed import look_at_batch
 from pggan_kit.data.sampler import Source
 from pggan_kit.evaluation.evaluator import Evaluator, draw_fakes
 from pggan_kit.experiment import Experiment
@@ -139,7 +140,7 @@ def measure_diversity(run: Run, sampler: Source) -> float | None:
         The ratio; None where the data does not vary either.
     """
     # Reals set the scale.
-    reals, _ = sampler.batch(run.state.images, DIVERSITY_IMAGES)
+    reals, _ = look_at_batch(sampler, run.state.images, DIVERSITY_IMAGES)
     spread_of_reals = _measure_spread(images_from_uint8(reals))
     if spread_of_reals == 0.0:
         return None

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pggan_kit.data import device_feed
-from pggan_kit.data.device_feed import Batch, PrefetchFeed, ResidentFeed, choose_feed
+from pggan_kit.data.device_feed import Batch, PrefetchFeed, ResidentFeed, choose_feed, look_at_batch
 from pggan_kit.data.pyramid import Level
 from pggan_kit.data.sampler import Sampler
 from pggan_kit.testing.support import are_equal
@@ -85,6 +85,36 @@ def test_the_next_batch_is_made_in_a_thread_while_the_last_one_is_used() -> None
     assert [int(batch.images) for batch in copier.finished] == [0, 4], "the device waits for each batch"
     assert made[:2] == [(0, 4), (4, 4)], "nothing is made twice"
     assert threading.current_thread().name not in copier.begun
+
+
+def test_to_look_at_a_batch_leaves_the_next_one_as_it_is() -> None:
+    """Check that no batch is made twice, and that the source is called by one thread alone."""
+    made: list[tuple[int, int]] = []
+    threads: set[int] = set()
+
+    class Source:
+        def batch(self, position: int, count: int) -> tuple[torch.Tensor, None]:
+            made.append((position, count))
+            threads.add(threading.get_ident())
+            return torch.arange(position, position + count), None
+
+    feed = PrefetchFeed(Source(), StubCopier())
+    feed.batch(0, 4)
+    images, _ = look_at_batch(feed, 7, 3)
+    assert images.tolist() == [7, 8, 9]
+    assert feed.batch(4, 4)[0].tolist() == [4, 5, 6, 7]
+    feed.close()
+    assert sorted(made)[:3] == [(0, 4), (4, 4), (7, 3)]
+    assert made.count((4, 4)) == 1
+    assert len(threads) == 1
+
+
+@pytest.mark.parametrize("make_feed", [keep_on_cpu, prefetch, lambda sampler: sampler])
+def test_a_batch_that_is_looked_at_is_the_sampler_s(make_feed: Callable[[Sampler], Any]) -> None:
+    images, labels = look_at_batch(make_feed(make_sampler()), 3, 9)
+    expected_images, expected_labels = make_sampler().batch(3, 9)
+    assert torch.equal(images, expected_images)
+    assert are_equal(labels, expected_labels)
 
 
 def test_an_error_of_the_source_reaches_the_step_that_asks_for_it() -> None:
