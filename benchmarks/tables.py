@@ -22,8 +22,8 @@ RELEASED = HERE.parent / "experiments" / "celebahq_released.gin"
 
 AUTHORS = (
     'The authors: "preset-v2-1gpu: Optimized config [...] Expected to take about 2 weeks on 1xV100" (README of '
-    "github.com/tkarras/progressive_growing_of_gans): 336 h. Theirs include evaluation, snapshots and reading data; the "
-    "hours here do not."
+    "github.com/tkarras/progressive_growing_of_gans): 336 h. Theirs include evaluation, snapshots and reading data; "
+    "the hours here do not."
 )
 
 MACHINE = (
