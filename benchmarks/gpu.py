@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -58,10 +59,12 @@ def run_tests(seconds: float) -> bool:
 
 def measure(seconds: float, report: Path, rest: Sequence[str]) -> bool:
     """Run `pggan-kit bench`, and return whether it succeeded."""
-    command = [sys.executable, "-m", "pggan_kit", "bench", str(HERE / "paper.gin")]
-    command += ["--plugin", str(HERE / "noise.py"), "--seconds", str(seconds), "--json", str(report)]
+    command = [sys.executable, "-m", "pggan_kit", "bench", "benchmarks/paper.gin"]
+    command += ["--plugin", "benchmarks/noise.py", "--seconds", str(seconds)]
+    # As seen from the root: the report holds the command, and is published.
+    command += ["--json", os.path.relpath(report, ROOT)]
     for function in REFERENCES:
-        command += ["--against", f"{HERE / 'reference.py'}:{function}"]
+        command += ["--against", f"benchmarks/reference.py:{function}"]
     return subprocess.run([*command, *rest], cwd=ROOT).returncode == 0
 
 

@@ -46,7 +46,8 @@ from pggan_kit.system.devices import computes_bfloat16
 from pggan_kit.ticks import Interval, check_interval
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
-COMPILE = ("never", "auto", "always", "graphs")
+COMPILE = ("never", "auto", "always")
+CAPTURE = ("auto", "never")
 DETERMINISTIC = ("never", "warn", "always")
 MEMORY_FORMATS = ("channels_last", "contiguous")
 NON_FINITE = ("stop", "skip", "rewind")
@@ -120,8 +121,10 @@ class Experiment:
         memory_format: Layout of features in memory, `channels_last` or `contiguous`. Results are the same up to
             rounding; the speed differs.
         compile: When whole steps are compiled, which takes a C++ compiler and a minute for each stage and fade:
-            `never`; `always`; `auto`: where a stage's fade, or the rest of it, has enough steps to pay (`plan` says
-            where); or `graphs`: like `auto`, and on a GPU replayed as CUDA graphs at small sizes.
+            `never`; `always`; or `auto`: where a stage's fade, or the rest of it, has enough steps to pay (`plan` says
+            where).
+        capture: Whether a GPU replays whole steps as CUDA graphs, which equal eager steps bit for bit and cost the host
+            next to nothing: `auto`, for the steps that can be captured; or `never`. Other devices ignore it.
         non_finite: Reaction to a loss or gradient that is NaN or infinite (docs/reliability.md): `stop` with the state
             before the step saved, `skip` the step, or `rewind` to the last checkpoint and draw other latents.
         non_finite_limit: Maximum number of skipped steps, or of rewinds, in the whole run.
@@ -173,6 +176,7 @@ class Experiment:
     deterministic: str = "never"
     memory_format: str = "channels_last"
     compile: str = "never"
+    capture: str = "auto"
     non_finite: str = "stop"
     non_finite_limit: int = 10
     collapse_below: float = 0.05
@@ -204,6 +208,7 @@ class Experiment:
             "memory_format": MEMORY_FORMATS,
             "deterministic": DETERMINISTIC,
             "compile": COMPILE,
+            "capture": CAPTURE,
             "non_finite": NON_FINITE,
             "keep_stages": KEEP_STAGES,
         }

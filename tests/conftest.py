@@ -92,8 +92,8 @@ def train(tiny: Callable[..., str]) -> Callable[..., object]:
     """`train("train.seed = 1", ..., plugins=[...], run_dir=...)` trains the tiny experiment and returns its run."""
     import pggan_kit
 
-    def run(*lines: str, plugins: tuple[object, ...] = (), run_dir: str | None = None) -> object:
-        return pggan_kit.train(tiny(*lines), run_dir=run_dir, plugins=[str(STUB), *plugins])
+    def run(*lines: str, plugins: tuple[object, ...] = (), run_dir: str | None = None, base: str = TINY) -> object:
+        return pggan_kit.train(tiny(*lines, base=base), run_dir=run_dir, plugins=[str(STUB), *plugins])
 
     return run
 

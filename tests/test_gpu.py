@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import STUB
+from helpers.captured_runs import CASES, LONG, assert_same_runs, bind_case, read_log
 from helpers.killing import last, rows
 
-from pggan_kit import hookimpl
+from pggan_kit import Component, hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.data.device_feed import PrefetchFeed, ResidentFeed, SideStream
 from pggan_kit.data.pyramid import Level
@@ -21,6 +23,7 @@ from pggan_kit.data.sampler import Sampler
 from pggan_kit.errors import Interrupted, TrainingError
 from pggan_kit.testing.support import are_equal
 from pggan_kit.training.loop import Loop
+from pggan_plugins.losses import Hinge
 
 pytestmark = [
     pytest.mark.gpu,
@@ -117,3 +120,102 @@ def test_batches_are_the_sampler_s(way: Any, labels: str | None) -> None:
         assert torch.equal(sums_of_batch.cpu(), wanted.long().sum((1, 2, 3)))
         assert (labels_of_batch is None) == (wanted_labels is None)
         assert labels_of_batch is None or torch.equal(labels_of_batch.cpu(), wanted_labels)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_captured_run_equals_an_eager_one(case: str, train: Callable[..., Any]) -> None:
+    lines, base = bind_case(case)
+    lines += ["train.device = 'cuda'", "train.deterministic = 'warn'"]
+    if case == "copied ahead":
+        lines.append("data.device_memory = 0")
+    train(*lines, "train.capture = 'never'", run_dir="eager", base=base)
+    train(*lines, run_dir="captured", base=base)
+    assert_same_runs("captured", "eager")
+    assert "not captured" not in read_log("captured")
+    assert read_log("captured").count("are captured") >= 3
+
+
+@pytest.mark.parametrize("noise", [False, True], ids=["plain", "noise"])
+def test_a_step_that_waits_goes_on_eagerly(noise: bool, train: Callable[..., Any]) -> None:
+    """Let a recording fail in the middle, after random numbers were drawn in it."""
+
+    class Waiting(Hinge):
+        def generator(self, fake: Any, real: Any) -> dict[str, torch.Tensor]:
+            float(fake.score.detach().sum())
+            return super().generator(fake, real)
+
+    class Own:
+        @hookimpl
+        def components(self) -> list[Component]:
+            return [Component("losses", "Waiting", Waiting)]
+
+    plugin = Own()
+    lines = [*LONG, "train.device = 'cuda'", "train.deterministic = 'warn'", "train.loss = @losses.Waiting()"]
+    if noise:
+        lines.append("train.augmentation = @augmentations.Noise()")
+    train(*lines, "train.capture = 'never'", run_dir="eager", plugins=(plugin,))
+    train(*lines, run_dir="captured", plugins=(plugin,))
+    assert_same_runs("captured", "eager")
+    assert read_log("captured").count("not captured") == 3
+
+
+def test_growth_frees_what_graphs_held(train: Callable[..., Any]) -> None:
+    """Compare memory before each stage and after each step: graphs of one stage leave nothing in the next."""
+    allocated: dict[str, list[int]] = {}
+
+    class Watch:
+        @hookimpl
+        def before_stage(self, run: Any) -> None:
+            gc.collect()
+            allocated.setdefault(run.files.path.name, []).append(torch.cuda.memory_allocated())
+
+    train(*LONG, "train.device = 'cuda'", "train.capture = 'never'", run_dir="eager", plugins=(Watch(),))
+    train(*LONG, "train.device = 'cuda'", run_dir="captured", plugins=(Watch(),))
+    assert allocated["captured"][1] <= allocated["eager"][1] + 2**20
+
+
+def test_a_captured_run_is_resumed_bit_for_bit(train: Callable[..., Any]) -> None:
+    class Stop:
+        @hookimpl
+        def after_step(self, run: Any, state: Any) -> None:
+            if state.images == 72 and not run.resumed:
+                run.experiment.time_limit = 1e-9
+
+    lines = [*LONG, *CASES["a rate that moves"], "train.device = 'cuda'", "train.deterministic = 'warn'"]
+    with pytest.raises(Interrupted):
+        train(*lines, run_dir="run", plugins=(Stop(),))
+    resume("run", plugins=[STUB])
+    train(*lines, run_dir="whole")
+    assert_same_runs("run", "whole")
+
+
+@pytest.mark.parametrize("setting", ["auto", "never"])
+@pytest.mark.parametrize("case", ["path length", "lazy R1 whose weight moves", "flipped", "copied ahead"])
+def test_nothing_is_copied_from_pageable_memory(setting: str, case: str, train: Callable[..., Any]) -> None:
+    """Let the profiler name the copies of steps; those from pageable memory make the host wait, unseen by all else."""
+    copies: list[str] = []
+
+    class Profile:
+        @hookimpl
+        def before_run(self) -> None:
+            self.steps = 0
+            self.profiler: Any = None
+
+        @hookimpl
+        def after_step(self, state: Any) -> None:
+            # The steps after a tick, which copies what it likes.
+            if state.images in (24, 64, 104):
+                self.profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+                self.profiler.__enter__()
+            elif self.profiler is not None and state.images % 20 == 16:
+                torch.cuda.synchronize()
+                self.profiler.__exit__(None, None, None)
+                copies.extend(event.name for event in self.profiler.events() if "Memcpy HtoD" in event.name)
+                self.profiler = None
+
+    lines, base = bind_case(case)
+    if case == "copied ahead":
+        lines.append("data.device_memory = 0")
+    train(*lines, "train.device = 'cuda'", f"train.capture = '{setting}'", base=base, plugins=(Profile(),))
+    assert copies
+    assert not [name for name in copies if "Pageable" in name]

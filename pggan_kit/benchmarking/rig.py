@@ -23,7 +23,9 @@ from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.run import Run
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage
 from pggan_kit.system.seeding import derive, seed_step
+from pggan_kit.training.capture import CapturedSteps, make_recorder
 from pggan_kit.training.compiler import Compiler
+from pggan_kit.training.host_work import HostWork, StepStart
 from pggan_kit.training.step import UpdateContext
 
 MIDDLE = 0.5
@@ -99,6 +101,10 @@ class Rig:
             self.compiler = Compiler(self.experiment, device, log=log, warn=log, announce=lambda net: None)
             self.compiler.enter_region(self.state, schedule)
 
+        self.steps = CapturedSteps(self.experiment, make_recorder(self.experiment, device), self.log.append)
+        self.steps.enter_region(self.state)
+        self._eager_steps = CapturedSteps(self.experiment, None, self.log.append)
+        self._eager_steps.enter_region(self.state)
         self.sampler = choose_feed(make_noise(self.stage), device, self.experiment.data.device_memory)
         self.alphas: dict[str, Tensor] = {}
         if fading:
@@ -118,7 +124,10 @@ class Rig:
         state.images = self._begin + update * self.stage.batch_size
         state.discriminator_updates = update
         state.generator_updates = update // self.critics
-        seed_step(state.device, derive(self.experiment.seed, "step", *state.make_seed_names()))
+        self._seed()
+
+    def _seed(self) -> None:
+        seed_step(self.state.device, derive(self.experiment.seed, "step", *self.state.make_seed_names()))
 
     def step(self, update: int = 0, eager: bool = False) -> None:
         """Run one iteration as the loop does: seeds, update, average.
@@ -130,11 +139,17 @@ class Rig:
         # As `training.loop` does, without hooks and guard.
         self.set_clock(update)
         compiler = None if eager else self.compiler
-        context = UpdateContext(self.experiment, self.state, self.stage, self.sampler, self.alphas, compiler=compiler)
-        self.losses = self.experiment.update.step(context)
-        self.state.images += context.drawn
-        self.state.update_averages(context.drawn)
-        self.batch = context.drawn
+        steps = self._eager_steps if eager else self.steps
+
+        def make_context(host: HostWork, start: StepStart) -> UpdateContext:
+            experiment = self.experiment
+            return UpdateContext(
+                experiment, self.state, self.stage, self.sampler, self.alphas, None, compiler, host, start
+            )
+
+        self.losses, self.batch = steps.take(make_context, self._seed, self.alphas, None)
+        self.state.images += self.batch
+        self.state.update_averages(self.batch)
         self.critics = max(1, self.state.discriminator_updates - update)
 
     @contextlib.contextmanager

@@ -5,6 +5,7 @@ Either way the batches equal the sampler's bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
@@ -46,6 +47,44 @@ def close_feed(source: Source) -> None:
         source.close()
 
 
+def draw_batch(source: Source, position: int, count: int) -> Sequence[Tensor]:
+    """Draw a batch as far as the host does it: the images, or what `gather_batch` takes them from a device by.
+
+    Args:
+        source: Source of the batch.
+        position: Place on the clock.
+        count: Number of images.
+
+    Returns:
+        Tensors with `count` rows each.
+    """
+    if isinstance(source, ResidentFeed):
+        return source.draw(position, count)
+    images, labels = source.batch(position, count)
+    if labels is None:
+        return (images,)
+    return images, labels
+
+
+def gather_batch(source: Source, drawn: Sequence[Tensor]) -> Batch:
+    """Return the batch of what `draw_batch` returned, or of some of its rows, once that is on the device."""
+    if isinstance(source, ResidentFeed):
+        return source.gather(*drawn)
+    return Batch(drawn[0], drawn[1] if len(drawn) > 1 else None)
+
+
+class Batch(NamedTuple):
+    """A batch as a sampler returns it.
+
+    Attributes:
+        images: uint8 (count, C, h, w).
+        labels: int64 (count,), or None where there are none.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+
+
 class ResidentFeed:
     """A source that keeps a sampler's images on a device and gathers its batches there.
 
@@ -64,30 +103,26 @@ class ResidentFeed:
 
     def batch(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
         """Return a batch as `Sampler.batch` does, on the device."""
+        drawn = [tensor.to(self._device, non_blocking=True) for tensor in self.draw(position, count)]
+        return self.gather(*drawn)
+
+    def draw(self, position: int, count: int) -> list[Tensor]:
+        """Return which images a batch has, int64 (count,), and where images are flipped, which, bool (count,)."""
         rows, flips = self._sampler.pick_rows(position, count)
-        chosen = self._copy_to_device(rows)
-        images = self._images[chosen]
+        drawn = [torch.from_numpy(rows)]
         if flips is not None:
-            flipped = self._copy_to_device(flips).view(-1, 1, 1, 1)
-            images = torch.where(flipped, images.flip(3), images)
-        if self._labels is None:
-            return images, None
-        return images, self._labels[chosen]
+            drawn.append(torch.from_numpy(flips))
+        return drawn
 
-    def _copy_to_device(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(self._device, non_blocking=True)
-
-
-class Batch(NamedTuple):
-    """A batch as a sampler returns it.
-
-    Attributes:
-        images: uint8 (count, C, h, w).
-        labels: int64 (count,), or None where there are none.
-    """
-
-    images: Tensor
-    labels: Tensor | None
+    def gather(self, rows: Tensor, flips: Tensor | None = None) -> Batch:
+        """Return the images, on the device, that `draw` chose."""
+        images = self._images[rows]
+        if flips is not None:
+            images = torch.where(flips.view(-1, 1, 1, 1), images.flip(3), images)
+        labels = None
+        if self._labels is not None:
+            labels = self._labels[rows]
+        return Batch(images, labels)
 
 
 class Copier(Protocol):

@@ -25,6 +25,7 @@ from pggan_kit.runs.average import (
     list_copies,
 )
 from pggan_kit.runs.average_snapshots import AverageSnapshot
+from pggan_kit.runs.learning_rate_tensors import RateTensors, make_capturable
 from pggan_kit.runs.network_building import N, build_discriminator, build_encoder, build_generator, place_network
 from pggan_kit.runs.optimizer_state import leave_out, load_optimizer
 from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_tensors_to_cpu
@@ -55,6 +56,7 @@ class TrainState:
         generator, discriminator: the networks, at the size they have grown to.
         encoder: the encoder, at the generator's size; None where the run trains none.
         optimizers: the optimizers, by the names that the update gave them.
+        rate_tensors: their learning rates on the device, for steps that may be captured.
         scalers: loss scalers, by the network they move; they do nothing unless `train.precision` is `float16`.
         means: the means of the running tick.
         dropped: steps that were left out because a loss or gradient was not finite.
@@ -108,6 +110,7 @@ class TrainState:
         uses_float16 = experiment.precision == "float16"
         self.scalers = {name: torch.amp.GradScaler(device.type, enabled=uses_float16) for name in experiment.nets}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.rate_tensors = RateTensors(device)
         self._splits: list[SplitOptimizer] = []
         self._factors: list[float] | None = None
         self.renew_optimizers()
@@ -225,6 +228,8 @@ class TrainState:
                         "rename one of them"
                     )
             self.optimizers.update(further)
+        for optimizer in self.optimizers.values():
+            make_capturable(optimizer, self.device)
         self._require_scalable()
         self._splits = [SplitOptimizer(optimizer, name) for name, optimizer in self.optimizers.items()]
         self._factors = None
@@ -507,6 +512,7 @@ class TrainState:
                 continue
 
             own_groups = [_settings_of_group(group) for group in optimizer.param_groups]
+            own_capturable = [group.get("capturable") for group in optimizer.param_groups]
             try:
                 # A copy, because torch would go on working in the tensors that it is given.
                 load_optimizer(optimizer, copy_tensors_to_cpu(saved.optimizers[name]))
@@ -517,6 +523,11 @@ class TrainState:
                 continue
 
             match_strides(optimizer)
+            # Where the run was saved, there may have been another kind of device.
+            for group, capturable in zip(optimizer.param_groups, own_capturable, strict=True):
+                if capturable is not None:
+                    group["capturable"] = capturable
+            make_capturable(optimizer, self.device)
             if own_settings:
                 for group, settings in zip(optimizer.param_groups, own_groups, strict=True):
                     # A rate that moved there, or was slowed down, leaves nothing behind here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from pggan_kit.plugin_host.contracts import find_marked_hooks, require_protocol
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
+from pggan_kit.testing.replayed_graphs import ReplayRecorder
 from pggan_kit.testing.support import (
     SyncWatch,
     are_equal,
@@ -40,7 +42,9 @@ from pggan_kit.testing.tiny_runs import (
     train_tiny,
 )
 from pggan_kit.testing.toys import ToySampler
+from pggan_kit.training.capture import CapturedSteps
 from pggan_kit.training.compiler import Compiler, keep_recording
+from pggan_kit.training.host_work import HostWork, StepStart
 from pggan_kit.training.step import UpdateContext
 
 Weights = dict[str, dict[str, Tensor]]
@@ -317,9 +321,11 @@ class StepSuite(TrainedSuite):
 
     Attributes:
         format_tolerance: Tolerance between weights after two steps in the two memory formats, relative to the largest.
+        captured_steps: Number of steps of which the last ones are replayed, after those that are compared.
     """
 
     format_tolerance = 1e-3
+    captured_steps = 6
 
     def test_step_does_not_wait(self) -> None:
         """Require a step, in a stage and in a fade, to let the device's queue run on."""
@@ -378,6 +384,22 @@ class StepSuite(TrainedSuite):
             "depend on something that changes, and is neither a number in a public attribute nor in the batch?",
         )
 
+    def test_steps_can_be_captured(self) -> None:
+        """Require a step, replayed as a GPU replays its graph, to lead to the weights that the step itself leads to."""
+        lines: list[str] = []
+        ends = []
+        recorder = ReplayRecorder()
+        for its_recorder in (None, recorder):
+            component, name = self.make_named()
+            ends.append(
+                self.run_steps(component, name, True, self.captured_steps, recorder=its_recorder, log=lines.append)
+            )
+        for line in lines:
+            require("not captured" not in line, f"with {name}, {line} (see `train.capture`)")
+        require(recorder.replays > 0, f"no step with {name} is captured: each is of another kind")
+        plain, captured = ends
+        require(are_equal(captured, plain), f"with {name} captured steps lead to other weights than eager ones")
+
     def _require_close(self, ours: Weights, wanted: Weights, message: str) -> None:
         """Fail with the message, filled with `key` and `change`, where weights differ by more than rounding."""
         for net, weights in wanted.items():
@@ -393,6 +415,8 @@ class StepSuite(TrainedSuite):
         count: int,
         watch: SyncWatch | None = None,
         warn: Callable[[str], None] = print,
+        recorder: ReplayRecorder | None = None,
+        log: Callable[[str], None] = print,
         **settings: Any,
     ) -> Weights:
         """Run some steps of the base stage, or of the next one's fade, and return the weights of both networks.
@@ -404,6 +428,8 @@ class StepSuite(TrainedSuite):
             count: Number of steps.
             watch: Entered during each step.
             warn: Function that is given warnings of `train.compile`.
+            recorder: Recorder of graphs; None where no step is captured.
+            log: Function that is given what the log would say of captured steps.
             settings: Further arguments of `Experiment`.
         """
         with tempfile.TemporaryDirectory() as folder:
@@ -413,17 +439,23 @@ class StepSuite(TrainedSuite):
         if fading:
             alpha = start_fade(state)
 
-        # Steps are seeded as the loop seeds them.
+        # As the loop takes steps, with seeds of their own.
         compiler = Compiler(state.experiment, state.device, print, warn, lambda net: None, keep_recording)
         compiler.enter_region(state, state.schedule)
+        steps = CapturedSteps(state.experiment, recorder, log)
+        steps.enter_region(state)
+
+        def make_context(host: HostWork, start: StepStart) -> UpdateContext:
+            sampler = ToySampler(state.stage)
+            return UpdateContext(state.experiment, state, state.stage, sampler, alpha, None, compiler, host, start)
+
         for number in range(count):
-            torch.manual_seed(number)
-            ctx = UpdateContext(state.experiment, state, state.stage, ToySampler(state.stage), alpha, compiler=compiler)
             with watch or nullcontext():
-                state.experiment.update.step(ctx)
-            state.images += ctx.drawn
+                _, drawn = steps.take(make_context, functools.partial(torch.manual_seed, number), alpha, None)
+            state.images += drawn
             if state.set_learning_factors():
                 compiler.enter_region(state, state.schedule)
+                steps.enter_region(state)
         return {name: copy_weights(net) for name, net in state.networks.items()}
 
 

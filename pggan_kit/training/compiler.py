@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pggan_kit.errors import ConfigError, first_line
 from pggan_kit.experiment import Experiment
@@ -48,9 +47,6 @@ PAYS_FROM_STEPS = 3_000
 bfloat16 saves 10 ms at 4 pixels, 30 at 16 and 240 at 128, and compiling a region takes 10 to 70 s of one core of a CPU:
 it pays from half as many steps on."""
 
-GRAPHS_UP_TO = 32
-"""Maximum image height at which launching a GPU's kernels takes longer than running them."""
-
 TIMED_ROUNDS = 3
 """Number of times that an eager and a compiled pass are timed, in turn; the shortest of each counts."""
 
@@ -61,9 +57,8 @@ more."""
 COMPILED = "compiled"
 EAGER = "eager"
 
-Translate = Callable[[Recording, Work, bool], Callable[..., Any]]
-"""A function that turns a recording into what is run, given an example of the work and whether CUDA graphs are to be
-replayed."""
+Translate = Callable[[Recording, Work], Callable[..., Any]]
+"""A function that turns a recording into what is run, given an example of the work."""
 
 
 class Compiler:
@@ -248,8 +243,7 @@ class Compiler:
         if problem is not None:
             return problem
 
-        graphs = replays_graphs(self.experiment.compile, self._device, self._stage)
-        compiled.function = self._translate(compiled.recording, work, graphs)
+        compiled.function = self._translate(compiled.recording, work)
         problem = comparison.find_problem(run_compiled)
         if problem is None:
             compiled.seconds = self._time_in_turn(run_eager, run_compiled, work)
@@ -350,7 +344,7 @@ def compiling_pays(setting: str, steps: int) -> bool:
     """Return whether `train.compile` compiles a region of `steps` steps; `plan` shows the same rule."""
     if setting == "always":
         return True
-    return setting in ("auto", "graphs") and steps >= PAYS_FROM_STEPS
+    return setting == "auto" and steps >= PAYS_FROM_STEPS
 
 
 def count_steps(stage: Stage, phase: str, stage_images: int) -> int:
@@ -364,11 +358,6 @@ def count_steps(stage: Stage, phase: str, stage_images: int) -> int:
     fade_images = min(stage.fade_images, stage_images)
     images = fade_images if phase == FADE else stage_images - fade_images
     return -(-images // stage.batch_size)
-
-
-def replays_graphs(setting: str, device: torch.device, stage: Stage) -> bool:
-    """Return whether steps are replayed as CUDA graphs."""
-    return setting == "graphs" and device.type == "cuda" and stage.height <= GRAPHS_UP_TO
 
 
 def require_compiler(experiment: Experiment, device: torch.device) -> None:
@@ -396,12 +385,12 @@ def describe_missing_compiler(device: torch.device) -> str | None:
     return f"compiling needs a C++ compiler, and there is no {name} (the environment variable CXX names another)"
 
 
-def keep_recording(recording: Recording, work: Work, graphs: bool) -> Callable[..., Any]:
+def keep_recording(recording: Recording, work: Work) -> Callable[..., Any]:
     """Return the recording itself, operation by operation: its results are the eager ones bit for bit."""
     return recording.graph
 
 
-def translate_to_machine_code(recording: Recording, work: Work, graphs: bool) -> Callable[..., Any]:
+def translate_to_machine_code(recording: Recording, work: Work) -> Callable[..., Any]:
     """Return the recording compiled by torch's inductor, which keeps what it has compiled in a cache on disk."""
     # Importing it takes seconds, which a run that compiles nothing should not spend.
     from torch import _inductor
@@ -410,15 +399,8 @@ def translate_to_machine_code(recording: Recording, work: Work, graphs: bool) ->
     # Random numbers are eager's, so that the two can be compared, and resuming needs no other state.
     # On a CPU the kernels are called from C++: at 4x4 pixels, calling them from Python takes a sixth of the step.
     on_cpu = recording.fixed[0].device.type == "cpu"
-    options = {"fallback_random": True, "triton.cudagraphs": graphs, "cpp_wrapper": on_cpu}
+    options = {"fallback_random": True, "cpp_wrapper": on_cpu}
     with torch.no_grad():
         inputs: list[Any] = [*recording.list_inputs(work)]
         function: Callable[..., Any] = _inductor.compile(recording.graph, inputs, options=options)
-    if not graphs:
-        return function
-
-    # A CUDA graph's outputs lie where its next replay writes: copy them.
-    def run_and_copy(*tensors: Tensor) -> list[Tensor]:
-        return [output.clone() for output in function(*tensors)]
-
-    return run_and_copy
+    return function

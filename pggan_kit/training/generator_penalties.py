@@ -10,10 +10,8 @@ from torch import Tensor
 
 from pggan_kit.components import DiscriminatorCall, Fakes, GeneratorPenalty, TensorBatch, Terms
 from pggan_kit.errors import ConfigError
-from pggan_kit.growth.moving_settings import find_weight
 from pggan_kit.growth.networks import Generator, Synthesis
 from pggan_kit.layers.derivatives import expect_second_derivatives
-from pggan_kit.schedule import Position
 
 NOISE = "generator penalties: noise"
 """Name of the penalties' noise (N, C, h, w) among the tensors of a batch."""
@@ -53,21 +51,6 @@ def find_due_penalties(penalties: Sequence[GeneratorPenalty], update: int) -> tu
         if update % penalty.every == 0:
             due.append(DueGeneratorPenalty(name, penalty))
     return tuple(due)
-
-
-def collect_numbers(due: Sequence[DueGeneratorPenalty], position: Position, device: torch.device) -> dict[str, Tensor]:
-    """Return what moves from step to step, as 0-dim tensors of a batch: a compiled step is not compiled again for it.
-
-    A penalty's factor is `weight * every`: one that is added rarely weighs more to make up for it.
-    """
-    numbers = {}
-    for name, penalty in due:
-        factor = find_weight(penalty, position) * penalty.every
-        numbers[FACTOR + name] = torch.full((), factor, device=device)
-        memory = getattr(penalty, "memory", None)
-        if memory is not None:
-            numbers[MEMORY + name] = memory.to(device, non_blocking=True)
-    return numbers
 
 
 class RecordingGenerator:

@@ -45,8 +45,10 @@ from pggan_kit.system.devices import free_cached_memory, lacks_deterministic_ker
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
 from pggan_kit.ticks import Tick
+from pggan_kit.training.capture import CapturedSteps, make_recorder
 from pggan_kit.training.compiler import Compiler
 from pggan_kit.training.contract_check import describe_breach, describe_wrong_report
+from pggan_kit.training.host_work import HostWork, StepStart
 from pggan_kit.training.measures import Meter, compute_metrics, describe_shares, is_better, measure_diversity
 from pggan_kit.training.non_finite import NonFiniteError, watch_layers
 from pggan_kit.training.out_of_memory import explain_out_of_memory, is_out_of_memory
@@ -149,6 +151,7 @@ class Loop:
         self.agreement = distributed.Agreement()
         self.recovery = Recovery(run)
         self.compiler = Compiler(run.experiment, run.device, run.files.log, run.files.warn, self.announce_compiling)
+        self.steps = CapturedSteps(run.experiment, make_recorder(run.experiment, run.device), run.files.log)
         self.idle_optimizers: set[str] = set()
         self.last_checkpoint: Path | None = run.checkpoints.find_last_file()
 
@@ -232,18 +235,29 @@ class Loop:
         """Train both networks on the reals that come next on the clock, and let the average of G follow."""
         state = self.state
         self.set_alpha()
-        seed_step(state.device, derive(self.experiment.seed, "step", *state.make_seed_names(), distributed.rank()))
         fading = {path: self.alpha_tensors[path] for path in PATHS if self.run.alpha[path] != 1.0}
         guard = self.recovery.guard
-        context = UpdateContext(self.experiment, state, state.stage, self.sampler, fading, guard, self.compiler)
+        context: UpdateContext | None = None
+
+        def make_context(host: HostWork, start: StepStart) -> UpdateContext:
+            nonlocal context
+            context = UpdateContext(
+                self.experiment, state, state.stage, self.sampler, fading, guard, self.compiler, host, start
+            )
+            return context
+
+        def seed() -> None:
+            names = ("step", *state.make_seed_names(), distributed.rank())
+            seed_step(state.device, derive(self.experiment.seed, *names))
 
         self.recovery.copy_buffers_if_droppable()
         began = time.perf_counter()
         try:
-            losses = self.experiment.update.step(context)
+            losses, drawn = self.steps.take(make_context, seed, fading, guard)
         except NonFiniteError as failure:
             # Raises the failure again unless the policy is to drop the step, whose images then count as seen.
             self.recovery.drop_step(failure)
+            assert context is not None
             state.images += max(context.drawn, state.stage.batch_size)
             state.steps += 1
             self.set_learning_factors()
@@ -251,14 +265,14 @@ class Loop:
         except FORESEEN:
             raise
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) and context is not None:
                 self.explain_breach(error, context)
             raise
         self.require_report(losses)
 
-        state.images += context.drawn
+        state.images += drawn
         state.steps += 1
-        state.update_averages(context.drawn)
+        state.update_averages(drawn)
         self.meter.add_update(time.perf_counter() - began)
         self.set_learning_factors()
 
@@ -290,7 +304,16 @@ class Loop:
         """Let each piece learn as fast as the growth policy says for the next step."""
         if self.state.set_learning_factors():
             # Other gradients are another backward pass.
-            self.compiler.enter_region(self.state, self.schedule)
+            self.enter_region()
+
+    def enter_region(self, compiled: Mapping[str, str] | None = None) -> None:
+        """Begin a region of the run, or resume in it, whose steps are compiled and captured on their own.
+
+        Args:
+            compiled: What the checkpoint of a resumed region says of compiled steps.
+        """
+        self.compiler.enter_region(self.state, self.schedule, compiled)
+        self.steps.enter_region(self.state)
 
     def set_alpha(self) -> None:
         """Ask for alpha at the clock, and write it into tensors, so that compiled code survives its change."""
@@ -373,12 +396,13 @@ class Loop:
         """Drop the old paths, and begin the phase `stable`."""
         state = self.state
         old_paths = [name for name, net in state.networks.items() if net.bridge is not None]
+        self.steps.forget_graphs()
         state.end_fade()
         state.phase = STABLE
         # A hard switch has no old path whose end could be a reason to forget moments.
         networks = list(state.networks.values())
         state.renew_optimizers(list_forgotten(self.experiment.growth, state.stage, networks, old_paths))
-        self.compiler.enter_region(state, self.schedule)
+        self.enter_region()
         if old_paths:
             self.call_hook("after_fade")
 
@@ -387,6 +411,7 @@ class Loop:
         state = self.state
         stage = self.schedule.stages[len(state.starts)]
         old_paths = self.fade.find_old_paths(stage, state.images)
+        self.steps.forget_graphs()
         state.grow({net: net in old_paths for net in NETS})
         networks = list(state.networks.values())
         state.renew_optimizers(list_forgotten(self.experiment.growth, stage, networks))
@@ -402,7 +427,7 @@ class Loop:
         compiled = None
         if checkpoint is not None:
             compiled = checkpoint.compiled
-        self.compiler.enter_region(self.state, self.schedule, compiled)
+        self.enter_region(compiled)
         self.free_reals()
         source = self.data.sampler(self.state.stage)
         self.sampler = choose_feed(source, self.run.device, self.experiment.data.device_memory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,12 +15,14 @@ from pggan_kit.components import (
     DuePenalty,
     EncoderTerms,
     GeneratorCall,
+    GeneratorPenalty,
     Penalty,
     Reals,
     Scores,
     TensorBatch,
     Terms,
 )
+from pggan_kit.data.device_feed import draw_batch, gather_batch
 from pggan_kit.data.sampler import Source
 from pggan_kit.errors import did_you_mean, suggest
 from pggan_kit.experiment import Experiment
@@ -29,21 +32,24 @@ from pggan_kit.growth.networks import GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.derivatives import expect_second_derivatives
 from pggan_kit.layers.tensors import images_from_uint8
+from pggan_kit.runs.learning_rate_tensors import is_capturable
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Position, Stage, constant_at
 from pggan_kit.system import distributed
 from pggan_kit.system.seeding import torch_generator
 from pggan_kit.training.generator_penalties import (
+    FACTOR,
+    MEMORY,
     NOISE,
     DueGeneratorPenalty,
     RecordingGenerator,
-    collect_numbers,
     compute_penalised_terms,
     find_due_penalties,
     remember_measured,
     take_measured,
     unscale_terms,
 )
+from pggan_kit.training.host_work import EagerHostWork, HostWork, StepStart
 from pggan_kit.training.micro_batches import average_slices, merge_slices, slice_batch
 from pggan_kit.training.non_finite import Guard
 
@@ -126,6 +132,8 @@ class UpdateContext:
         alpha: 0-dim tensors by path, without the paths that do not fade.
         guard: The check of losses and gradients; None for no check.
         compiler: The compiler of backward passes; None for eager ones.
+        host: What the step does on the host; None for an eager step.
+        start: The step's beginning, for draws that are repeated; None for the present one.
 
     Attributes:
         experiment: The chosen components and settings.
@@ -145,6 +153,8 @@ class UpdateContext:
         alpha: Mapping[str, Tensor],
         guard: Guard | None = None,
         compiler: CompiledBackward | None = None,
+        host: HostWork | None = None,
+        start: StepStart | None = None,
     ) -> None:
         self.experiment = experiment
         self.stage = stage
@@ -157,6 +167,8 @@ class UpdateContext:
         self.alpha = alpha
         self._guard = guard
         self._compiler = compiler
+        self._host = host or EagerHostWork(state.device)
+        self._start = start or StepStart(state.generator_updates)
         # Weights of penalties that move, which are inputs of a compiled pass: nothing is compiled again while they do.
         self._moving_weights: dict[str, Tensor] = {}
 
@@ -172,11 +184,19 @@ class UpdateContext:
 
     def reals(self) -> Reals:
         """Draw the next batch of the data; see `StepContext.reals`."""
-        pictures, labels = self._sampler.batch(self.images, self.stage.batch_size)
-        self.drawn += self.stage.batch_size
-        pictures = images_from_uint8(self._take_own_rows(pictures), torch.get_default_dtype())
-        if labels is not None:
-            labels = self._take_own_rows(labels)
+        # What is drawn again for replays knows nothing of this context, which lasts for one step.
+        source = self._sampler
+        state = self._state
+        drawn_before = self.drawn
+        count = self.stage.batch_size
+
+        def draw() -> list[Tensor]:
+            position = state.images + drawn_before
+            return [_take_own_rows(rows) for rows in draw_batch(source, position, count)]
+
+        pictures, labels = gather_batch(source, self._host.bring(draw))
+        self.drawn += count
+        pictures = images_from_uint8(pictures, torch.get_default_dtype())
 
         # While the reals fade, they are as detailed as the half-grown networks.
         alpha = self.alpha.get("reals")
@@ -190,14 +210,28 @@ class UpdateContext:
 
     def latents(self, stream: str, count: int | None = None) -> Tensor:
         """Draw a batch of latents; see `StepContext.latents`."""
-        generator = torch_generator(self.experiment.seed, "latents", stream, *self._state.make_seed_names(self.drawn))
         rows = self.stage.batch_size if count is None else count
-        return self._take_own_rows(torch.randn(rows, self.experiment.latent_size, generator=generator))
+        shape = (rows, self.experiment.latent_size)
+        return self._draw_numbers(torch.randn, shape, ("latents", stream))
 
     def uniform(self, stream: str) -> Tensor:
         """Draw mixing weights; see `StepContext.uniform`."""
-        generator = torch_generator(self.experiment.seed, "uniform", stream, *self._state.make_seed_names(self.drawn))
-        return self._take_own_rows(torch.rand(self.stage.batch_size, generator=generator))
+        return self._draw_numbers(torch.rand, (self.stage.batch_size,), ("uniform", stream))
+
+    def _draw_numbers(
+        self, distribution: Callable[..., Tensor], shape: tuple[int, ...], names: tuple[str, ...]
+    ) -> Tensor:
+        """Draw random numbers for the whole batch that depend on these names and the place on the clock alone."""
+        seed = self.experiment.seed
+        state = self._state
+        drawn_before = self.drawn
+
+        def draw() -> list[Tensor]:
+            generator = torch_generator(seed, *names, *state.make_seed_names(drawn_before))
+            return [_take_own_rows(distribution(shape, generator=generator))]
+
+        (numbers,) = self._host.bring(draw)
+        return numbers
 
     def due(self, penalties: Sequence[Penalty]) -> tuple[DuePenalty, ...]:
         """Return the penalties that the next update of D adds; see `StepContext.due`."""
@@ -206,13 +240,23 @@ class UpdateContext:
         for number, penalty in enumerate(penalties):
             if update % penalty.every:
                 continue
-            weight = find_weight(penalty, self.position)
             moves = constant_at(penalty.weight, self.stage, instead=None) is None
             each = DuePenalty(penalty, number, self.stage.height, moves)
             if moves:
-                self._moving_weights[each.entry] = torch.full((), weight * penalty.every, device=self._state.device)
+                self._moving_weights[each.entry] = self._bring_factor(penalty)
             due.append(each)
         return tuple(due)
+
+    def _bring_factor(self, penalty: Penalty | GeneratorPenalty) -> Tensor:
+        """Return `weight * every` of a penalty at the clock, 0-dim: one that is added rarely weighs more for it."""
+        state = self._state
+
+        def draw() -> list[Tensor]:
+            weight = find_weight(penalty, state.position)
+            return [torch.full((), weight * penalty.every)]
+
+        (factor,) = self._host.bring(draw)
+        return factor
 
     def minimise(
         self, optimizer: str, net: str, terms: Terms | EncoderTerms, batch: TensorBatch, *, inference: bool = False
@@ -235,14 +279,14 @@ class UpdateContext:
             due = find_due_penalties(self.experiment.generator_penalties, state.generator_updates)
             if any(each.penalty.needs_noise for each in due):
                 batch = {**batch, NOISE: self._draw_noise(batch)}
-            batch = {**batch, **collect_numbers(due, self.position, state.device)}
+            batch = {**batch, **self._bring_numbers(due)}
             state.generator_updates += 1
 
         moving = state.network(net)
         fixed = [other for name, other in state.networks.items() if name != net]
         chosen = state.optimizers[optimizer]
         scaler = state.scalers[net]
-        set_to_clock(optimizer, chosen, self.position)
+        self._host.call_before(functools.partial(_set_optimizer_to_clock, optimizer, state))
         for other in fixed:
             _set_requires_grad(other.weights(), False)
         # Frozen pieces have no gradients.
@@ -269,20 +313,50 @@ class UpdateContext:
         try:
             if self._guard is not None:
                 self._guard.check(net, losses, sum_losses(losses), moving, scaler)
-            scaler.step(chosen)
+            self._step_optimizer(optimizer, scaler)
         finally:
             scaler.update()
-        remember_measured(due, measured)
+        self._host.call_after(functools.partial(remember_measured, due, measured))
         return unscale_terms(losses, due), kept
+
+    def _step_optimizer(self, name: str, scaler: torch.amp.GradScaler) -> None:
+        """Take an optimizer's step, outside of graphs where it keeps numbers on the host."""
+        optimizer = self._state.optimizers[name]
+        if is_capturable(optimizer):
+            with self._state.rate_tensors.lend(name, optimizer):
+                scaler.step(optimizer)
+        else:
+            gradients = {param: param.grad for group in optimizer.param_groups for param in group["params"]}
+            self._host.call_between(functools.partial(_step_with_gradients, optimizer, scaler, gradients))
+
+    def _bring_numbers(self, due: Sequence[DueGeneratorPenalty]) -> dict[str, Tensor]:
+        """Return what moves of generator penalties, 0-dim: a captured or compiled step is the same for all values."""
+        numbers = {}
+        for name, penalty in due:
+            numbers[FACTOR + name] = self._bring_factor(penalty)
+            if hasattr(penalty, "memory"):
+                (numbers[MEMORY + name],) = self._host.bring(functools.partial(_list_memory, penalty))
+        return numbers
 
     def _draw_noise(self, batch: TensorBatch) -> Tensor:
         """Draw noise (N, C, h, w) from N(0, 1) for the generator penalties of a batch, like latents."""
-        rows = len(next(rows for rows in batch.values() if rows is not None))
+        rows = len(next(rows for rows in batch.values() if rows is not None and rows.dim() > 0))
         stage = self.stage
         shape = (rows * distributed.world_size(), stage.image_channels, stage.height, stage.width)
-        names = (self._state.generator_updates, *self._state.make_seed_names(self.drawn))
-        generator = torch_generator(self.experiment.seed, "generator penalties", *names)
-        return self._take_own_rows(torch.randn(shape, generator=generator))
+        seed = self.experiment.seed
+        start = self._start
+        state = self._state
+        updates_before = state.generator_updates - start.generator_updates
+        drawn_before = self.drawn
+
+        def draw() -> list[Tensor]:
+            update = start.generator_updates + updates_before
+            names = (update, *state.make_seed_names(drawn_before))
+            generator = torch_generator(seed, "generator penalties", *names)
+            return [_take_own_rows(torch.randn(shape, generator=generator))]
+
+        (noise,) = self._host.bring(draw)
+        return noise
 
     def _differentiate(
         self,
@@ -326,10 +400,33 @@ class UpdateContext:
         torch.autograd.backward(objective)
         return _detach(losses), _detach(kept)
 
-    def _take_own_rows(self, batch: Tensor) -> Tensor:
-        """Return this rank's rows of a batch, on the device."""
-        own = batch[distributed.rank() :: distributed.world_size()]
-        return own.to(self._state.device, non_blocking=True)
+
+def _take_own_rows(batch: Tensor) -> Tensor:
+    """Return this rank's rows of a batch."""
+    if distributed.world_size() == 1:
+        return batch
+    return batch[distributed.rank() :: distributed.world_size()]
+
+
+def _set_optimizer_to_clock(name: str, state: TrainState) -> None:
+    """Set what moves of an optimizer to the clock, before a step."""
+    optimizer = state.optimizers[name]
+    set_to_clock(name, optimizer, state.position)
+    state.rate_tensors.write(name, optimizer)
+
+
+def _step_with_gradients(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, gradients: Mapping[nn.Parameter, Tensor | None]
+) -> None:
+    """Take an optimizer's step on gradients, which need not be those that the parameters have by now."""
+    for param, gradient in gradients.items():
+        param.grad = gradient
+    scaler.step(optimizer)
+
+
+def _list_memory(penalty: GeneratorPenalty) -> list[Tensor]:
+    memory: Any = penalty
+    return [memory.memory]
 
 
 def compute_terms(experiment: Experiment, state: TrainState, work: Work) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -146,5 +146,5 @@ class Passes:
             self._recordings[number] = record(self.experiment, self.state, self.works[number])
         recording = self._recordings[number]
         work = self.works[number]
-        run = _Pass(work, recording, None, machine.translate(recording, work, False), PassSeconds(0.0, 0.0))
+        run = _Pass(work, recording, None, machine.translate(recording, work), PassSeconds(0.0, 0.0))
         return functools.partial(self.compiler._run_aside, run)

@@ -40,7 +40,7 @@ class OtherMachine(TorchDispatchMode):
                     result.copy_(other)
         return results
 
-    def translate(self, recording: Any, work: Any, graphs: bool) -> Callable[..., Any]:
+    def translate(self, recording: Any, work: Any) -> Callable[..., Any]:
         """Return a recording as this machine runs it: a `training.compiler.Translate`."""
 
         def run(*tensors: Tensor) -> Any:

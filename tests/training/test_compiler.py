@@ -37,7 +37,6 @@ from pggan_kit.training.compiler import (
     count_steps,
     describe_missing_compiler,
     keep_recording,
-    replays_graphs,
     translate_to_machine_code,
 )
 from pggan_plugins.architectures import PGGAN, R3GAN, StyleGAN2
@@ -99,7 +98,7 @@ def test_compiled_steps_are_the_eager_ones_in_float64(choice: str) -> None:
 def test_gradients_have_their_parameters_strides() -> None:
     """Let a compiler lay out its results as it likes: fused optimizers silently misread other strides."""
 
-    def make_contiguous(recording: Any, work: Any, graphs: bool) -> Any:
+    def make_contiguous(recording: Any, work: Any) -> Any:
         return lambda *tensors: [output.contiguous() for output in recording.graph(*tensors)]
 
     plain = {f"{net}_optimizer": ToyOptimizer() for net in NETS}  # which leaves gradients as they are
@@ -244,8 +243,8 @@ def test_terms_that_are_new_at_each_step_are_given_up() -> None:
 
 def test_where_compiling_pays() -> None:
     enough = PAYS_FROM_STEPS
-    assert [compiling_pays(setting, enough) for setting in COMPILE] == [False, True, True, True]
-    assert [compiling_pays(setting, enough - 1) for setting in COMPILE] == [False, False, True, False]
+    assert [compiling_pays(setting, enough) for setting in COMPILE] == [False, True, True]
+    assert [compiling_pays(setting, enough - 1) for setting in COMPILE] == [False, False, True]
     (stage,) = make_stages((4,), fade_images=0, stable_images=8)
     assert (count_steps(stage, FADE, 10), count_steps(stage, STABLE, 10)) == (0, 3)
     stage = make_stages((4, 8), fade_images=12, stable_images=8, batch_size=4)[1]
@@ -262,17 +261,8 @@ def test_auto_compiles_the_long_phases_alone() -> None:
         assert steps.compiler.outcome == outcome
 
 
-def test_cuda_graphs_are_for_small_stages_of_a_gpu() -> None:
-    small, large = make_stages((32, 64))
-    gpu = torch.device("cuda")
-    assert replays_graphs("graphs", gpu, small)
-    assert not replays_graphs("graphs", gpu, large)
-    assert not replays_graphs("graphs", CPU, small)
-    assert not replays_graphs("always", gpu, small)
-
-
 def test_a_wrong_choice_is_refused(rejected: Callable[..., str]) -> None:
-    rejected(r"train\.compile must be 'never', 'auto', 'always' or 'graphs', not 'yes'", "train.compile = 'yes'")
+    rejected(r"train\.compile must be 'never', 'auto' or 'always', not 'yes'", "train.compile = 'yes'")
 
 
 def test_without_a_compiler(

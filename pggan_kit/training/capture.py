@@ -1,0 +1,443 @@
+"""Capture whole steps as CUDA graphs and replay them (`train.capture`), where a replay equals an eager step.
+
+At small sizes and with narrow networks a GPU waits for the host, which launches hundreds of kernels a step. A graph
+launches all of them at once. Its kernels are eager's, so its bits are eager's, too: what runs captured and what runs
+eagerly changes no number of a run.
+
+There is a graph for each *kind* of step in a region of a run (the fade of a stage, or what follows it): with and
+without lazy penalties, for example. The first steps of a kind run eagerly. The next two run both ways, from the same
+state, and are compared bit for bit: a number that is frozen in a graph shows at the second, at the latest. What cannot
+be captured, or differs, goes on eagerly, and the log says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pggan_kit.errors import first_line
+from pggan_kit.experiment import Experiment
+from pggan_kit.growth.moving_settings import list_moving_settings
+from pggan_kit.runs.learning_rate_tensors import is_capturable
+from pggan_kit.runs.state import TrainState
+from pggan_kit.schedule import value_at
+from pggan_kit.system import distributed
+from pggan_kit.system.graphs import CudaRecorder, Recorder
+from pggan_kit.training.host_work import (
+    EagerHostWork,
+    HostWork,
+    InputBlock,
+    ReplayedHostWork,
+    StepStart,
+    UnfitForCaptureError,
+)
+from pggan_kit.training.non_finite import Guard
+from pggan_kit.training.parity import collect_settings
+from pggan_kit.training.state_copy import (
+    NOISE_FACTOR,
+    StateCopy,
+    find_difference,
+    flatten_settings,
+    list_changed_numbers,
+    list_parts,
+    measure_distance,
+)
+from pggan_kit.training.step import UpdateContext
+
+EAGER_STEPS = 2
+"""Number of steps of a kind that run eagerly before one is captured: optimizers make their state in the first."""
+
+CHECKED_STEPS = 2
+"""Number of steps of a kind that run both ways before the graphs alone are trusted."""
+
+MOST_KINDS = 12
+"""Maximum number of kinds of step in a region; a setting that moves in each step would make more and more of them."""
+
+MakeContext = Callable[[HostWork, StepStart], UpdateContext]
+"""A function that makes the context of the step that begins at the present clock."""
+
+
+def make_recorder(experiment: Experiment, device: torch.device) -> Recorder | None:
+    """Return the maker of a run's graphs; None where steps are not captured."""
+    if experiment.capture == "never" or device.type != "cuda" or distributed.world_size() > 1:
+        return None
+    return CudaRecorder(device)
+
+
+class CapturedSteps:
+    """Takes the steps of a run: eagerly, or by replaying graphs.
+
+    Args:
+        experiment: The chosen components and settings.
+        recorder: The maker of graphs; None where all steps are eager.
+        log: A function that takes a sentence for the log.
+    """
+
+    def __init__(self, experiment: Experiment, recorder: Recorder | None, log: Callable[[str], None]) -> None:
+        self._experiment = experiment
+        self._recorder = recorder
+        self._log = log
+        self._start = StepStart()
+        self._active = False
+        self._kinds: dict[Hashable, _Kind] = {}
+        self._last: _Kind | None = None
+
+    def enter_region(self, state: TrainState) -> None:
+        """Begin a region, or resume in it."""
+        self.forget_graphs()
+        self._state = state
+        self._active = self._recorder is not None
+        self._updates: tuple[int, int] | None = None
+        self._settings: dict[str, Hashable] = {}
+        self._unsettled: set[str] = set()
+
+    def forget_graphs(self) -> None:
+        """Drop all graphs, and free their memory: before networks grow, it is needed elsewhere."""
+        had_graphs = any(kind.work is not None for kind in self._kinds.values())
+        self._kinds = {}
+        self._last = None
+        if self._recorder is None or not had_graphs:
+            return
+        # Gradients lie in the memory of the graphs.
+        for net in self._state.networks.values():
+            for param in net.parameters():
+                param.grad = None
+        self._recorder.forget()
+
+    @property
+    def trusted_kinds(self) -> int:
+        """Return the number of kinds of step that are replayed in this region."""
+        return sum(kind.is_trusted for kind in self._kinds.values())
+
+    @property
+    def is_active(self) -> bool:
+        """Return whether steps of this region are captured, or may be."""
+        return self._active
+
+    def take(
+        self, make_context: MakeContext, seed: Callable[[], object], fading: Mapping[str, Tensor], guard: Guard | None
+    ) -> tuple[dict[str, Tensor], int]:
+        """Take a step, and return the losses and the number of reals that it drew.
+
+        Args:
+            make_context: A function that makes the step's context.
+            seed: A function that seeds the device's random numbers for the step.
+            fading: The alphas of the paths that fade, 0-dim.
+            guard: The check of each step; where it waits for the device, so does a step, which is eager then.
+        """
+        state = self._state
+        self._start.generator_updates = state.generator_updates
+        seed()
+        if not self._active or (guard is not None and guard.each_step):
+            return self._run_eagerly(make_context, EagerHostWork(state.device))
+
+        kind = self._find_kind(tuple(fading))
+        if kind is None:
+            return self._run_eagerly(make_context, EagerHostWork(state.device))
+        if kind.is_trusted:
+            return kind.replay(state, is_other=kind is not self._last)
+        kind.steps += 1
+        if kind.steps <= EAGER_STEPS:
+            before = _Counters.read(state)
+            result = self._run_eagerly(make_context, EagerHostWork(state.device))
+            self._note_updates(_Counters.read(state).since(before))
+            return result
+        return self._take_both_ways(kind, make_context, seed)
+
+    def _run_eagerly(self, make_context: MakeContext, host: EagerHostWork) -> tuple[dict[str, Tensor], int]:
+        context = make_context(host, self._start)
+        losses = self._experiment.update.step(context)
+        self._last = None
+        return losses, context.drawn
+
+    # Kinds of step.
+
+    def _find_kind(self, fading: tuple[str, ...]) -> _Kind | None:
+        """Return the kind of the step that begins here; None where there are too many."""
+        self._note_settings()
+        key = self._identify_kind(fading)
+        if key not in self._kinds:
+            if len(self._kinds) == MOST_KINDS:
+                self._give_up(f"there are more than {MOST_KINDS} kinds of them: what moves must be a tensor")
+                return None
+            self._kinds[key] = _Kind()
+        return self._kinds[key]
+
+    def _identify_kind(self, fading: tuple[str, ...]) -> Hashable:
+        """Return all that a graph holds as constants: what differs in it is a step of another kind."""
+        state = self._state
+        numbers = [_list_numbers(each) for each in state.optimizers.values() if is_capturable(each)]
+        moving = list_moving_settings({"update": self._experiment.update})
+        position = state.position
+        return (
+            fading,
+            self._list_due_penalties(),
+            tuple(numbers),
+            tuple(value_at(setting, position) for setting in moving.values()),
+            tuple((name, value) for name, value in self._settings.items() if name not in self._unsettled),
+            tuple(net.training for net in state.networks.values()),
+            # Graphs read and write where the weights were.
+            tuple(param.data_ptr() for net in state.networks.values() for param in net.parameters()),
+        )
+
+    def _list_due_penalties(self) -> Hashable:
+        """Return which penalties are due in each update of the step, if it has as many as the last one."""
+        if self._updates is None:
+            return None
+        state = self._state
+        discriminator_updates, generator_updates = self._updates
+        due = []
+        for number in range(discriminator_updates):
+            update = state.discriminator_updates + number
+            due += [update % penalty.every == 0 for penalty in self._experiment.loss.penalties]
+        for number in range(generator_updates):
+            update = state.generator_updates + number
+            due += [update % penalty.every == 0 for penalty in self._experiment.generator_penalties]
+        return self._updates, tuple(due)
+
+    def _note_settings(self) -> None:
+        """Note the plain numbers in components, and which of them move from step to step.
+
+        Those that move before a graph is trusted, such as a counter of a component, are no constants of a kind: if they
+        mattered, the comparison with eager steps would show it. All others are.
+        """
+        parts = list_parts(self._experiment)
+        settings = flatten_settings({name: collect_settings(part) for name, part in parts.items()})
+        if self._settings and self.trusted_kinds == 0:
+            moving = [name for name, value in settings.items() if self._settings.get(name, value) != value]
+            self._unsettled.update(moving)
+        self._settings = settings
+
+    def _note_updates(self, taken: _Counters) -> None:
+        """Note how many updates a step has: with more or fewer, its penalties are not those that it was known by."""
+        updates = (taken.discriminator_updates, taken.generator_updates)
+        if self._updates is not None and updates != self._updates:
+            self._give_up("they differ in their number of updates")
+        self._updates = updates
+
+    def _give_up(self, reason: str) -> None:
+        """Take all steps eagerly from here to the end of the region, and say why."""
+        state = self._state
+        self._active = False
+        self.forget_graphs()
+        self._log(f"the steps at {state.stage.size} ({state.phase}) are not captured but eager: {reason}")
+
+    # Capture.
+
+    def _take_both_ways(
+        self, kind: _Kind, make_context: MakeContext, seed: Callable[[], object]
+    ) -> tuple[dict[str, Tensor], int]:
+        """Take a step eagerly and by graphs, each from the same state, and compare the results."""
+        state = self._state
+        counters = _Counters.read(state)
+        before = StateCopy(state)
+
+        # Eagerly.
+        host = EagerHostWork(state.device)
+        losses, drawn = self._run_eagerly(make_context, host)
+        losses = {name: value.clone() for name, value in losses.items()}
+        eager = StateCopy(state)
+        eager_counters = _Counters.read(state)
+        kind.taken = eager_counters.since(counters)
+        kind.drawn = drawn
+        changed = list_changed_numbers(before, eager)
+        if changed:
+            self._give_up(f"{changed[0]} changes within a step, and is no tensor")
+            return losses, drawn
+
+        def go_back() -> None:
+            before.restore()
+            counters.write(state)
+            seed()
+
+        # By graphs. Components may raise anything where they ask for what cannot be recorded.
+        go_back()
+        try:
+            if kind.work is None:
+                self._capture(kind, host, make_context)
+            else:
+                kind.replay(state, is_other=True)
+            problem = self._compare(kind, losses, eager, lambda: self._run_again(go_back, make_context))
+        except UnfitForCaptureError as error:
+            problem = str(error)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {first_line(error)}"
+
+        # The eager result stands, in any case.
+        eager.restore()
+        eager_counters.write(state)
+        if problem is not None:
+            self._give_up(problem)
+            return losses, drawn
+        kind.checked_steps += 1
+        if kind.is_trusted:
+            assert kind.work is not None
+            graphs = kind.work.count_graphs()
+            self._log(
+                f"the steps at {state.stage.size} ({state.phase}) are captured (kind {self.trusted_kinds}, "
+                f"{graphs} CUDA graph{'' if graphs == 1 else 's'})"
+            )
+        return losses, drawn
+
+    def _capture(self, kind: _Kind, eager: EagerHostWork, make_context: MakeContext) -> None:
+        """Record the step that begins here, and take it."""
+        assert self._recorder is not None
+        work = ReplayedHostWork(eager.before, InputBlock(eager.brought, self._state.device), self._recorder)
+        with self._recorder.record():
+            work.prepare()
+            context = make_context(work, self._start)
+            work.begin()
+            try:
+                kind.losses = _Losses(self._experiment.update.step(context))
+                work.end()
+            except BaseException:
+                work.abandon()
+                raise
+            work.finish()
+        work.require_all_handed_out()
+        if context.drawn != kind.drawn:
+            raise UnfitForCaptureError("they differ in the number of reals that they draw")
+        kind.work = work
+        params = [param for net in self._state.networks.values() for param in net.parameters()]
+        kind.gradients = {param: param.grad for param in params}
+
+    def _compare(
+        self, kind: _Kind, losses: Mapping[str, Tensor], eager: StateCopy, run_again: Callable[[], StateCopy]
+    ) -> str | None:
+        """Return what is wrong with a step that was just taken by graphs; None where it equals the eager one."""
+        assert kind.losses is not None
+        captured_losses = kind.losses.read()
+        captured = StateCopy(self._state)
+        different = find_difference(losses, captured_losses) or find_difference(eager.values, captured.values)
+        if different is None:
+            return None
+
+        # Some kernels add in another order each time. Two eager steps differ as well then, by as much.
+        again = run_again()
+        noise = measure_distance(eager.values, again.values)
+        if noise > 0 and measure_distance(eager.values, captured.values) <= NOISE_FACTOR * noise:
+            return None
+        return f"{different} is not equal to that of an eager step: something in a step is frozen that moves"
+
+    def _run_again(self, go_back: Callable[[], None], make_context: MakeContext) -> StateCopy:
+        go_back()
+        self._run_eagerly(make_context, EagerHostWork(self._state.device))
+        return StateCopy(self._state)
+
+
+@dataclass
+class _Counters:
+    """What a step counts in the state, in plain numbers."""
+
+    discriminator_updates: int
+    generator_updates: int
+    stepped: frozenset[str]
+
+    @classmethod
+    def read(cls, state: TrainState) -> _Counters:
+        return cls(state.discriminator_updates, state.generator_updates, frozenset(state.stepped))
+
+    def write(self, state: TrainState) -> None:
+        state.discriminator_updates = self.discriminator_updates
+        state.generator_updates = self.generator_updates
+        state.stepped = set(self.stepped)
+
+    def since(self, before: _Counters) -> _Counters:
+        """Return what was counted since another reading."""
+        return _Counters(
+            self.discriminator_updates - before.discriminator_updates,
+            self.generator_updates - before.generator_updates,
+            self.stepped,
+        )
+
+    def add_to(self, state: TrainState) -> None:
+        """Count the same once more."""
+        state.discriminator_updates += self.discriminator_updates
+        state.generator_updates += self.generator_updates
+        state.stepped |= self.stepped
+
+
+class _Losses:
+    """The losses of a captured step, at a place that the next step overwrites.
+
+    Args:
+        losses: The losses as the update returned them, while the step is recorded.
+    """
+
+    def __init__(self, losses: Mapping[str, Tensor]) -> None:
+        self._losses = dict(losses)
+        self._packed: Tensor | None = None
+        # One copy for all of them, where they have one type.
+        if len({value.dtype for value in self._losses.values()}) == 1:
+            self._packed = torch.cat([value.reshape(-1) for value in self._losses.values()])
+
+    def read(self) -> dict[str, Tensor]:
+        """Return copies of the losses of the last step."""
+        if self._packed is None:
+            return {name: value.clone() for name, value in self._losses.items()}
+        sizes = [value.numel() for value in self._losses.values()]
+        pieces = self._packed.clone().split(sizes)
+        return {
+            name: piece.view(value.shape) for (name, value), piece in zip(self._losses.items(), pieces, strict=True)
+        }
+
+
+@dataclass
+class _Kind:
+    """A kind of step, and its graphs.
+
+    Attributes:
+        steps: Steps that were not replayed.
+        checked_steps: Steps that were equal to eager ones.
+        work: What a replay does; None before the kind is captured.
+        losses: The losses of the last replay.
+        gradients: The gradients that a replay leaves.
+        taken: What a step counts.
+        drawn: Reals that a step draws.
+    """
+
+    steps: int = 0
+    checked_steps: int = 0
+    work: ReplayedHostWork | None = None
+    losses: _Losses | None = None
+    gradients: dict[nn.Parameter, Tensor | None] = field(default_factory=dict)
+    taken: _Counters = field(default_factory=lambda: _Counters(0, 0, frozenset()))
+    drawn: int = 0
+
+    @property
+    def is_trusted(self) -> bool:
+        """Return whether the graphs alone take the steps."""
+        return self.checked_steps >= CHECKED_STEPS
+
+    def replay(self, state: TrainState, is_other: bool) -> tuple[dict[str, Tensor], int]:
+        """Take a step by the graphs.
+
+        Args:
+            state: The state, whose counters follow.
+            is_other: Whether the step before was of another kind, or eager.
+        """
+        assert self.work is not None and self.losses is not None
+        self.work.replay()
+        self.taken.add_to(state)
+        if is_other:
+            # Who looks at gradients after a step finds those of this one.
+            for param, gradient in self.gradients.items():
+                param.grad = gradient
+        return self.losses.read(), self.drawn
+
+
+def _list_numbers(optimizer: torch.optim.Optimizer) -> Hashable:
+    """Return the settings of an optimizer's groups that are constants of a graph, and whose parameters they are."""
+    groups: list[Any] = []
+    for group in optimizer.param_groups:
+        settings = tuple(
+            (name, value)
+            for name, value in group.items()
+            if name not in ("params", "lr", "rate", "learning_factor") and not isinstance(value, Tensor)
+        )
+        groups.append((settings, tuple(id(param) for param in group["params"])))
+    return tuple(groups)

@@ -1,0 +1,363 @@
+"""Test captured steps with graphs that are replayed on the CPU: equal to eager steps bit for bit, or not captured."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import math
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import STUB
+from helpers.captured_runs import CASES, LONG, assert_same_runs, bind_case, read_log
+from torch import Tensor
+
+from pggan_kit import Component, hookimpl
+from pggan_kit.api.train import resume
+from pggan_kit.data.device_feed import ResidentFeed
+from pggan_kit.errors import DivergedError, Interrupted
+from pggan_kit.runs import learning_rate_tensors
+from pggan_kit.testing.replayed_graphs import ReplayRecorder
+from pggan_kit.training import capture, host_work, loop, non_finite
+from pggan_kit.training.host_work import (
+    EagerHostWork,
+    InputBlock,
+    ReplayedHostWork,
+    UnfitForCaptureError,
+    copy_to_device,
+)
+from pggan_plugins.losses import Hinge
+from pggan_plugins.updates import Alternating
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> ReplayRecorder:
+    """Let this CPU be a device that captures, whose checks do not wait."""
+    made = ReplayRecorder()
+
+    def make_recorder(experiment: Any, device: Any) -> ReplayRecorder | None:
+        return None if experiment.capture == "never" else made
+
+    monkeypatch.setattr(loop, "make_recorder", make_recorder)
+    monkeypatch.setattr(learning_rate_tensors, "uses_rate_tensors", lambda device: True)
+    monkeypatch.setattr(non_finite, "checks_each_step", lambda device: False)
+    return made
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_captured_run_equals_an_eager_one(
+    case: str, train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grow and fade, with alpha, latents, rates and penalties that move from step to step."""
+    if case in ("resident", "flipped"):
+        monkeypatch.setattr(loop, "choose_feed", lambda source, device, limit: ResidentFeed(source, device))
+    lines, base = bind_case(case)
+    train(*lines, "train.capture = 'never'", run_dir="eager", base=base)
+    assert recorder.replays == 0
+
+    train(*lines, run_dir="captured", base=base)
+    assert_same_runs("captured", "eager")
+    assert "not captured" not in read_log("captured")
+    assert read_log("captured").count("are captured") >= 3
+    # Each of the three regions replays most of its steps.
+    assert recorder.replays >= 6
+    assert recorder.forgotten >= 2
+
+
+class Own:
+    """A plugin with one component of its own, which may also hear hooks of a run."""
+
+    def __init__(self, kind: str, cls: type) -> None:
+        self._row = Component(kind, "Own", cls)
+
+    @hookimpl
+    def components(self) -> list[Component]:
+        return [self._row]
+
+
+def compare_runs(train: Callable[..., Any], *lines: str, plugins: tuple[object, ...] = ()) -> str:
+    """Train eagerly and captured, require the same end, and return the log of the second."""
+    train(*LONG, *lines, "train.capture = 'never'", run_dir="eager", plugins=plugins)
+    train(*LONG, *lines, run_dir="captured", plugins=plugins)
+    assert_same_runs("captured", "eager")
+    return read_log("captured")
+
+
+OWN_LOSS = "train.loss = @losses.Own()"
+OWN_UPDATE = "train.update = @updates.Own()"
+
+
+class ScaledHinge(Hinge):
+    """A loss with a plain number that somebody may change between steps."""
+
+    scale: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 1.0
+
+    def generator(self, fake: Any, real: Any) -> dict[str, Tensor]:
+        return {name: self.scale * value for name, value in super().generator(fake, real).items()}
+
+
+class MovingHinge(ScaledHinge):
+    """Its number changes after each step."""
+
+    @hookimpl
+    def after_step(self) -> None:
+        self.scale *= 0.9
+
+
+class TurnedHinge(ScaledHinge):
+    """Its number changes once, when graphs are trusted already."""
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        self.scale = 0.5 if state.images >= 28 else 1.0
+
+
+class CountingHinge(ScaledHinge):
+    """Its number changes within a step."""
+
+    def generator(self, fake: Any, real: Any) -> dict[str, Tensor]:
+        self.scale *= 0.9
+        return super().generator(fake, real)
+
+
+class WaitingHinge(Hinge):
+    """It asks for a value on the host."""
+
+    def generator(self, fake: Any, real: Any) -> dict[str, Tensor]:
+        float(fake.score.detach().sum())
+        return super().generator(fake, real)
+
+
+@pytest.mark.parametrize(
+    ("loss", "reason"),
+    [
+        (MovingHinge, "something in a step is frozen that moves"),
+        (CountingHinge, "loss.scale changes within a step, and is no tensor"),
+        (WaitingHinge, "is not permitted while a graph is recorded"),
+    ],
+)
+def test_what_cannot_be_captured_runs_eagerly(
+    loss: type, reason: str, train: Callable[..., Any], recorder: ReplayRecorder
+) -> None:
+    log = compare_runs(train, OWN_LOSS, plugins=(Own("losses", loss),))
+    assert log.count("not captured") == 3
+    assert log.count(reason) == 3
+
+
+def test_a_number_that_changes_later_makes_another_kind_of_step(
+    train: Callable[..., Any], recorder: ReplayRecorder
+) -> None:
+    log = compare_runs(train, OWN_LOSS, plugins=(Own("losses", TurnedHinge),))
+    assert "not captured" not in log
+    assert recorder.replays > 0
+
+
+class Deciding(Alternating):
+    """The number of updates of D depends on the clock, by no setting."""
+
+    def _count_critic_updates(self, position: Any) -> int:
+        return 2 if position.images % 3 == 0 else 1
+
+
+def test_steps_that_differ_are_not_captured(train: Callable[..., Any], recorder: ReplayRecorder) -> None:
+    log = compare_runs(train, OWN_UPDATE, plugins=(Own("updates", Deciding),))
+    assert "they differ in their number of updates" in log
+
+
+def test_a_step_that_draws_something_else_is_refused() -> None:
+    eager = EagerHostWork(torch.device("cpu"))
+    eager.bring(lambda: [torch.zeros(2)])
+    work = ReplayedHostWork(eager.before, InputBlock(eager.brought, torch.device("cpu")), ReplayRecorder())
+    with pytest.raises(UnfitForCaptureError, match="does not draw the same"):
+        work.require_all_handed_out()
+    work.bring(lambda: [torch.zeros(2)])
+    work.require_all_handed_out()
+    with pytest.raises(UnfitForCaptureError, match="does not draw the same"):
+        work.bring(lambda: [torch.zeros(2)])
+
+
+def test_too_many_kinds_of_step_are_not_captured(
+    train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Betas are numbers in an optimizer's groups: each value is a kind."""
+    monkeypatch.setattr(capture, "MOST_KINDS", 3)
+    curve = ["optimizers.Adam.beta1 = @curves.Linear()", "curves.Linear.begin = 0.0", "curves.Linear.end = 0.9"]
+    log = compare_runs(train, *curve, "curves.Linear.end_images = 200")
+    assert log.count("there are more than 3 kinds of them") == 3
+    assert recorder.replays == 0
+
+
+class Meddling:
+    """Hooks that change what graphs work on, after they are trusted."""
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        if state.images == 28:
+            for group in state.optimizers["generator"].param_groups:
+                group["lr"] = 1e-4
+        if state.images == 32:
+            for param in state.discriminator.parameters():
+                param.data = param.data.clone()
+
+
+def test_a_hook_may_change_rates_and_replace_weights(train: Callable[..., Any], recorder: ReplayRecorder) -> None:
+    compare_runs(train, plugins=(Meddling(),))
+    assert recorder.replays > 0
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip", "rewind"])
+def test_a_failure_is_found_at_the_tick(policy: str, train: Callable[..., Any], recorder: ReplayRecorder) -> None:
+    """Let the loss of one step be NaN; captured or not, the run does the same about it."""
+    lines = [*LONG, OWN_LOSS, f"train.non_finite = '{policy}'"]
+    ends = []
+    for setting in ("never", "auto"):
+        plugin = Own("losses", PoisonedHinge)
+        try:
+            train(*lines, f"train.capture = '{setting}'", run_dir=setting, plugins=(plugin,))
+            ends.append("ended")
+        except DivergedError as error:
+            ends.append(str(error))
+    assert ends[0] == ends[1]
+    assert ("non-finite" in ends[0]) == (policy == "stop")
+    assert_same_runs("never", "auto")
+    assert recorder.replays > 0
+
+
+class PoisonedHinge(Hinge):
+    """A loss that is NaN in one step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.poison = torch.zeros(())
+
+    def discriminator(self, real: Any, fake: Any) -> dict[str, Tensor]:
+        return {name: value + self.poison for name, value in super().discriminator(real, fake).items()}
+
+    @hookimpl
+    def before_stage(self) -> None:
+        self.poison.zero_()
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        poisoned = state.images == 32 and state.rewinds == 0 and state.dropped == 0
+        self.poison.fill_(math.nan if poisoned else 0.0)
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(train: Callable[..., Any], recorder: ReplayRecorder) -> None:
+    class Stop:
+        @hookimpl
+        def after_step(self, run: Any, state: Any) -> None:
+            if state.images == 72 and not run.resumed:
+                run.experiment.time_limit = 1e-9
+
+    lines = [*LONG, *CASES["a rate that moves"]]
+    with pytest.raises(Interrupted):
+        train(*lines, run_dir="run", plugins=(Stop(),))
+    resume("run", plugins=[STUB])
+    train(*lines, run_dir="whole")
+    assert_same_runs("run", "whole")
+    rates = [
+        group["lr"]
+        for group in torch.load(find_last("run"), weights_only=True)["optimizers"]["generator"]["param_groups"]
+    ]
+    assert all(isinstance(rate, float) for rate in rates)
+
+
+def find_last(run: str) -> Path:
+    return max((Path(run) / "checkpoints").glob("*.pt"))
+
+
+def test_graphs_are_forgotten_before_networks_grow(train: Callable[..., Any], recorder: ReplayRecorder) -> None:
+    """Count what is alive as the next stage's networks are made."""
+    alive: list[int] = []
+
+    class Watch:
+        @hookimpl
+        def before_stage(self, state: Any) -> None:
+            gc.collect()
+            alive.append(sum(graph() is not None for graph in graphs))
+
+    graphs: list[weakref.ref[Any]] = []
+    make_graph = recorder.make_graph
+
+    def make_and_note() -> Any:
+        graph = make_graph()
+        recorder.graphs.clear()
+        graphs.append(weakref.ref(graph))
+        return graph
+
+    recorder.make_graph = make_and_note  # type: ignore[method-assign]
+    train(*LONG, plugins=(Watch(),))
+    assert graphs
+    assert alive == [0, 0]
+
+
+class StubTensor:
+    """A tensor in ordinary memory, which notes how it is copied."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def pin_memory(self) -> StubTensor:
+        self.calls.append("pin_memory")
+        return self
+
+    def to(self, device: torch.device, non_blocking: bool) -> StubTensor:
+        self.calls.append((device, non_blocking))
+        return self
+
+
+def test_what_goes_to_a_gpu_goes_from_pinned_memory() -> None:
+    tensor: Any = StubTensor()
+    gpu = torch.device("cuda", 1)
+    copy_to_device(tensor, gpu)
+    assert tensor.calls == ["pin_memory", (gpu, True)]
+
+
+def test_fixed_inputs_are_filled_by_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bring tensors of all types and sizes to their places; each is what its draw gave, and stays where it is."""
+    clock = [0]
+
+    def draw_numbers(*shape: int) -> list[Tensor]:
+        return [torch.full(shape, clock[0], dtype=torch.float32), torch.full((3,), clock[0], dtype=torch.bool)]
+
+    eager = EagerHostWork(torch.device("cpu"))
+    eager.bring(functools.partial(draw_numbers, 2, 5))
+    eager.bring(lambda: [torch.tensor(clock[0])])
+    eager.bring(lambda: [torch.empty(0)])
+    block = InputBlock(eager.brought, torch.device("cpu"))
+    places = [tensor.data_ptr() for tensors in block.tensors for tensor in tensors]
+
+    for clock[0] in (1, 7):
+        block.fill()
+        (numbers, flags), (count,), (nothing,) = block.tensors
+        assert torch.equal(numbers, torch.full((2, 5), float(clock[0])))
+        assert flags.all() and flags.dtype == torch.bool
+        assert int(count) == clock[0]
+        assert nothing.shape == (0,)
+    assert [tensor.data_ptr() for tensors in block.tensors for tensor in tensors] == places
+    assert all(place % host_work.ALIGNMENT == 0 for place in places[:3])
+
+
+def test_an_input_that_changes_its_shape_is_refused() -> None:
+    shapes = [(2,), (3,)]
+    eager = EagerHostWork(torch.device("cpu"))
+    eager.bring(lambda: [torch.zeros(shapes[0])])
+    block = InputBlock(eager.brought, torch.device("cpu"))
+    shapes[0] = (3,)
+    with pytest.raises(UnfitForCaptureError, match="changes its shape"):
+        block.fill()
+
+
+def test_wrong_settings_are_refused(rejected: Callable[..., str]) -> None:
+    rejected(r"train\.capture must be 'auto' or 'never', not 'always'", "train.capture = 'always'")
