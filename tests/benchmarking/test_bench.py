@@ -322,6 +322,20 @@ def test_operations_are_counted_through_a_second_backward_pass() -> None:
     assert counting.sum_flops(operations.calls) == 6 * once
 
 
+def test_bytes_and_operators_are_counted_where_something_is_computed() -> None:
+    with counting.Operations() as operations:
+        x = torch.ones(4, 8)  # written
+        y = x.view(8, 4).t()
+        row = torch.empty(8).expand(4, 8)
+        z = x * row  # both read, and the product written: the row has 8 elements in memory
+        z.add_(1)  # read and written
+        x @ x.t()  # a call of its own
+    assert x.device == y.device == z.device
+    assert operations.operators == 4
+    assert operations.other_bytes == 4 * (32 + (32 + 8 + 32) + 2 * 32)
+    assert sum(operations.calls.values()) == 1
+
+
 @pytest.mark.parametrize("fading", [False, True])
 def test_fake_tensors_count_what_real_ones_do(rig: Callable[..., Rig], fading: bool) -> None:
     lines = ("losses.Hinge.penalties = [@penalties.R1()]", "penalties.R1.every = 2")
