@@ -215,6 +215,35 @@ def test_a_disk_that_is_full_in_the_thread_fails_the_run(
     assert_same_run(Path("run"), Path("whole"))
 
 
+class NanOnce(Hinge):
+    """A loss that is not finite once, in the step from images 24 on."""
+
+    @hookimpl
+    def before_run(self, run: Any) -> None:
+        self.run = run
+
+    def generator(self, fake: Any, real: Any) -> Any:
+        if self.run.state.images == 24 and self.run.state.rewinds == 0:
+            raise NonFiniteError("generator", ("hinge",))
+        return super().generator(fake, real)
+
+
+@pytest.mark.parametrize("way", ["asked to stop", "diverged"])
+def test_a_run_that_cannot_save_does_not_end_as_if_it_had(
+    way: str, train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the message of a run that stops says is on the disk."""
+    lines = list(LINES)
+    plugins: tuple[Any, ...] = (StopAt(24),)
+    if way == "diverged":
+        lines.append("train.loss = @losses.NanOnce()")
+        plugins = (Component("losses", "NanOnce", NanOnce),)
+    fill_disk(monkeypatch, 24)
+    with pytest.raises(TrainingError, match=FULL.format(folder="checkpoints", clock=24)):
+        train(*lines, run_dir="run", plugins=plugins)
+    assert list_clocks("run") == [0, 16]
+
+
 def test_a_disk_that_is_full_hides_no_other_error_and_is_said(
     train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,19 +259,6 @@ def test_a_disk_that_is_full_hides_no_other_error_and_is_said(
         train(*LINES, run_dir="run", plugins=(Fail(),))
     assert "warning: while the run was failing: cannot write" in Path("run/log.txt").read_text()
     assert list_clocks("run") == [0]
-
-
-class NanOnce(Hinge):
-    """A loss that is not finite once, in the step from images 24 on."""
-
-    @hookimpl
-    def before_run(self, run: Any) -> None:
-        self.run = run
-
-    def generator(self, fake: Any, real: Any) -> Any:
-        if self.run.state.images == 24 and self.run.state.rewinds == 0:
-            raise NonFiniteError("generator", ("hinge",))
-        return super().generator(fake, real)
 
 
 def test_a_device_that_copies_late_gives_the_same_files(
