@@ -96,7 +96,8 @@ class AverageSnapshots:
         sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
         path = self.folder / f"{snapshot.images:012d}-{sha256[:8]}.pt"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            # A run whose folder is gone must not get another.
+            self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make {self.folder}: {error.strerror or error}") from error
         write_atomically(path, buffer.getvalue())

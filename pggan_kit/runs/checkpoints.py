@@ -116,7 +116,8 @@ class Checkpoints:
             TrainingError: it cannot be written; what was saved before is untouched.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            # A run whose folder is gone must not get another.
+            self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise TrainingError(f"cannot make {self.folder}: {error.strerror or error}") from error
         try:

@@ -150,6 +150,27 @@ def test_what_reads_in_the_process_sees_what_is_being_written(
     assert slow.largest == 1
 
 
+def test_a_folder_that_is_renamed_while_a_checkpoint_is_written_does_not_come_back(
+    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Rename:
+        @hookimpl
+        def after_step(self, state: Any) -> None:
+            if state.images == 20:
+                assert slow.is_writing()
+                os.rename("run", "moved")
+
+    train(*LINES, run_dir="whole")
+    with monkeypatch.context() as patch:
+        slow = SlowWriting(patch)
+        said = "while the run was failing: cannot make run/checkpoints: No such file or directory"
+        with pytest.warns(UserWarning, match=said), pytest.raises(TrainingError, match="was removed or renamed while"):
+            train(*LINES, run_dir="run", plugins=(slow, Rename()))
+    assert not Path("run").exists()
+    resume("moved", plugins=[STUB])
+    assert_same_run(Path("moved"), Path("whole"))
+
+
 def fill_disk(monkeypatch: pytest.MonkeyPatch, clock: int) -> None:
     """Let there be no space for the checkpoint, and the averages, of a clock."""
 
