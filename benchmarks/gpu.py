@@ -21,6 +21,7 @@ from tables import gpu_tables
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 REFERENCES = ("make", "make_bfloat16", "make_tf32")
+VARIANTS = ("eager=train.capture = 'never'",)
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -65,6 +66,8 @@ def measure(seconds: float, report: Path, rest: Sequence[str]) -> bool:
     command += ["--json", os.path.relpath(report, ROOT)]
     for function in REFERENCES:
         command += ["--against", f"benchmarks/reference.py:{function}"]
+    for variant in VARIANTS:
+        command += ["--variant", variant]
     return subprocess.run([*command, *rest], cwd=ROOT).returncode == 0
 
 

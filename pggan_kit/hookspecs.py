@@ -222,8 +222,8 @@ def after_tick(run: Run, stage: Stage, state: TrainState, stats: Mapping[str, fl
     end of each phase.
 
     What takes long, or fills the disk, has an interval (`pggan_kit.Interval`) and asks whether it is due:
-    `tick.is_due(self.every)`. A checkpoint, where one is due, is written right after. At the end of a fade the bridges
-    are still there.
+    `tick.is_due(self.every)`. A checkpoint, where one is due, is written right after, by a thread while steps go on;
+    what reads it in this process waits for it. At the end of a fade the bridges are still there.
 
     Args:
         run: The run.

@@ -15,6 +15,7 @@ import torch
 from conftest import STUB
 from helpers.captured_runs import CASES, LONG, assert_same_runs, bind_case, read_log
 from helpers.killing import last, rows
+from helpers.slow_writing import SlowWriting, write_at_once
 
 from pggan_kit import Component, Trial, hookimpl
 from pggan_kit.ablation.conduct import PREPARATION
@@ -25,7 +26,10 @@ from pggan_kit.data.device_feed import PrefetchFeed, ResidentFeed, SideStream
 from pggan_kit.data.pyramid import Level
 from pggan_kit.data.sampler import Sampler
 from pggan_kit.errors import Interrupted, TrainingError
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.host_copies import PlainCopier, choose_copier
 from pggan_kit.testing.support import are_equal
+from pggan_kit.training import loop
 from pggan_kit.training.loop import Loop
 from pggan_plugins.launchers import Local
 from pggan_plugins.losses import Hinge
@@ -80,6 +84,62 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(precision: str, train: Cal
     for key in ("generator", "discriminator", "averages", "scalers", "images"):
         assert are_equal(resumed[key], whole[key]), key
     assert rows(Path("run")) == rows(Path("whole"))
+
+
+def test_a_copy_is_as_of_its_place_in_the_queue_and_nothing_waits() -> None:
+    """Change a tensor before and after its copy is begun, while the device has much to do."""
+    device = torch.device("cuda")
+    copier = choose_copier(device)
+    work = torch.randn(4096, 4096, device=device) / 64
+    weights = torch.zeros(1000, 1000, device=device)
+    images = torch.zeros(8, 16, 32, 32, device=device).to(memory_format=torch.channels_last)
+    copier.begin(weights)  # the first pinned block is made by the driver, which may wait
+    copier.begin(images)
+    copier.mark()()
+
+    torch.cuda.synchronize()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(50):
+            work = work @ work
+        done = torch.cuda.Event()
+        weights += 1
+        images += 2
+        copies = [copier.begin(weights), copier.begin(images)]
+        wait = copier.mark()
+        done.record()
+        goes_on = not done.query()
+        weights += 1
+        images += 2
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    assert goes_on, "the device was done before the copies were begun: give it more to do"
+    assert all(copy.is_pinned() for copy in copies)
+    assert copies[1].stride() == images.stride()
+    wait()
+    assert [float(copy.unique()) for copy in copies] == [1.0, 2.0]
+    assert [float(tensor.unique()) for tensor in (weights, images)] == [2.0, 4.0]
+
+
+def test_checkpoints_that_are_written_while_steps_go_on_equal_those_written_at_once(
+    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["train.deterministic = 'warn'", "train.keep = 100", "schedule.stable_images = 40", "train.tick = 20"]
+    with monkeypatch.context() as patch:
+        write_at_once(patch)
+        patch.setattr(loop, "choose_copier", lambda device: PlainCopier())
+        train(*ON_GPU, *lines, run_dir="whole")
+    slow = SlowWriting(monkeypatch)
+    train(*ON_GPU, *lines, run_dir="run", plugins=(slow,))
+    assert "wait" in slow.events
+
+    contents = []
+    for run in ("run", "whole"):
+        checkpoints = RunDirectory(Path(run)).checkpoints()
+        contents.append([checkpoints.load(entry).content() for entry in checkpoints.read_entries()])
+    assert len(contents[0]) == len(contents[1]) >= 8
+    assert all(are_equal(ours, theirs) for ours, theirs in zip(*contents, strict=True))
 
 
 def test_precisions_agree(train: Callable[..., Any]) -> None:

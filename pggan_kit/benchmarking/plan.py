@@ -31,6 +31,7 @@ from pggan_kit.growth.learning import list_planned_parts
 from pggan_kit.growth.moving_settings import list_moving_settings
 from pggan_kit.runs.average import AverageAge, format_percent, list_average_ages
 from pggan_kit.runs.average_snapshots import compute_interval
+from pggan_kit.runs.host_copies import choose_copier
 from pggan_kit.runs.snapshot import STATE
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage, value_at
@@ -171,7 +172,7 @@ class Cost:
         fading: Seconds of an image in the stage's fade.
         steady: Seconds of an image after it.
         tick: Seconds of a tick, at which the state is copied.
-        checkpoint: Seconds of writing a checkpoint.
+        checkpoint: Seconds in which a thread writes a checkpoint.
         diversity: Seconds of measuring the diversity of images.
         checkpoint_mib: MiB of a checkpoint.
         kept_mib: MiB of what is kept for good of one.
@@ -602,10 +603,11 @@ def _measure_tick(rig: Rig) -> dict[str, float]:
     """
     taken: dict[str, list[float]] = {"tick": [], "checkpoint": [], "diversity": []}
     spent = 0.0
+    copier = choose_copier(rig.state.device)
     with rig.open_run() as run:
         while len(taken["tick"]) < TIMED and spent < LONG_TICK_SECONDS:
             moments = [time.perf_counter()]
-            snapshot = rig.state.take_snapshot().copy_to_cpu()
+            snapshot = rig.state.take_snapshot().begin_copy(copier).wait()
             moments.append(time.perf_counter())
             run.checkpoints.save(snapshot)
             moments.append(time.perf_counter())
@@ -714,7 +716,11 @@ def _describe_time(
     updates = row["fade_images"] * cost.fading + row["stable_images"] * cost.steady
     checkpoints = sum(tick.is_due(experiment.checkpoint_every) for tick in ticks)
     measurements = sum(tick.is_due(experiment.diversity_every) for tick in ticks)
-    outside = len(ticks) * cost.tick + checkpoints * cost.checkpoint + measurements * cost.diversity
+    # A checkpoint is written while the steps up to the next tick are taken, and the rest of it is waited for.
+    waited = 0.0
+    if ticks:
+        waited = max(0.0, cost.checkpoint - updates / len(ticks))
+    outside = len(ticks) * cost.tick + checkpoints * waited + measurements * cost.diversity
     seconds = updates + outside
     return {
         "fade_images_per_second": 1 / cost.fading,

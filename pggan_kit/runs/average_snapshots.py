@@ -20,6 +20,7 @@ from pggan_kit.growth.averages import PowerAverage
 from pggan_kit.growth.networks import read_birth
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.snapshot import FORMAT, is_mapping_of_weights
+from pggan_kit.system.background_writer import wait_for_writes
 from pggan_kit.system.files import read_bytes, write_atomically
 
 FOLDER = "averages"
@@ -95,7 +96,8 @@ class AverageSnapshots:
         sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
         path = self.folder / f"{snapshot.images:012d}-{sha256[:8]}.pt"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            # A run whose folder is gone must not get another.
+            self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make {self.folder}: {error.strerror or error}") from error
         write_atomically(path, buffer.getvalue())
@@ -103,6 +105,8 @@ class AverageSnapshots:
 
     def list_files(self) -> list[tuple[int, Path]]:
         """Return the clock and the path of each file, oldest first; none where there is no folder."""
+        # In the process that trains, one may be written right now.
+        wait_for_writes()
         files = []
         if self.folder.is_dir():
             for path in self.folder.iterdir():

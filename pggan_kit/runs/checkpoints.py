@@ -18,6 +18,7 @@ import torch
 
 from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.runs.snapshot import AVERAGE, STATE, WEIGHTS, Snapshot
+from pggan_kit.system.background_writer import wait_for_writes
 from pggan_kit.system.files import is_unfinished, read_bytes, write_atomically
 from pggan_kit.system.json_text import json_text
 
@@ -115,7 +116,8 @@ class Checkpoints:
             TrainingError: it cannot be written; what was saved before is untouched.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            # A run whose folder is gone must not get another.
+            self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise TrainingError(f"cannot make {self.folder}: {error.strerror or error}") from error
         try:
@@ -402,6 +404,8 @@ class Checkpoints:
         Raises:
             RunError: the folder cannot be read: nobody can tell what is in it.
         """
+        # Everything begins with the names: who reads in the process that writes sees what is written.
+        wait_for_writes()
         try:
             return sorted(os.listdir(self.folder))
         except FileNotFoundError:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pggan_kit.errors import PluginError, RunError, did_you_mean, suggest
 from pggan_kit.runs.checkpoint_identity import SECTIONS, Identity, is_list_of_changes, read_noted_sizes
+from pggan_kit.runs.host_copies import Copier, PendingCopy, PlainCopier, copy_tensors
 from pggan_kit.schedule import FADE, STABLE
 from pggan_kit.system.plain_data import PLAIN_DATA, describe_foreign_value
 
@@ -267,12 +268,22 @@ class Snapshot:
 
     def copy_to_cpu(self) -> Snapshot:
         """Return a copy that shares no memory with this one and takes no GPU's memory."""
-        copies: dict[str, Any] = {"means": SavedMeans(copy_tensors_to_cpu(self.means.sums), dict(self.means.counts))}
+        return self.begin_copy(PlainCopier()).wait()
+
+    def begin_copy(self, copier: Copier) -> PendingCopy[Snapshot]:
+        """Begin such a copy, of what the tensors are now, and return it; a GPU completes it while the process goes on.
+
+        Args:
+            copier: the copier for the device that the tensors are on.
+        """
+        copies: dict[str, Any] = {
+            "means": SavedMeans(copy_tensors(self.means.sums, copier.begin), dict(self.means.counts))
+        }
         # A return point is on the CPU already, and nothing changes it.
         for entry in fields(self):
             if entry.name not in ("means", "return_point"):
-                copies[entry.name] = copy_tensors_to_cpu(getattr(self, entry.name))
-        return replace(self, **copies)
+                copies[entry.name] = copy_tensors(getattr(self, entry.name), copier.begin)
+        return PendingCopy(replace(self, **copies), copier.mark())
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,17 +297,6 @@ class SavedMeans:
 
     sums: Mapping[str, Tensor] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
-
-
-def copy_tensors_to_cpu(value: Any) -> Any:
-    """Return a copy of tensors in nested dicts, lists and tuples, on the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: copy_tensors_to_cpu(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(copy_tensors_to_cpu(inner) for inner in value)
-    return value
 
 
 def _require_format(version: object) -> None:

@@ -25,10 +25,11 @@ from pggan_kit.runs.average import (
     list_copies,
 )
 from pggan_kit.runs.average_snapshots import AverageSnapshot
+from pggan_kit.runs.host_copies import Copier, PendingCopy, copy_tensors
 from pggan_kit.runs.learning_rate_tensors import RateTensors, make_capturable
 from pggan_kit.runs.network_building import N, build_discriminator, build_encoder, build_generator, place_network
 from pggan_kit.runs.optimizer_state import leave_out, load_optimizer
-from pggan_kit.runs.snapshot import SavedMeans, Snapshot, copy_tensors_to_cpu
+from pggan_kit.runs.snapshot import SavedMeans, Snapshot
 from pggan_kit.runs.snapshot_loading import (
     load_pieces,
     load_weights,
@@ -364,15 +365,20 @@ class TrainState:
             for kept, current in zip(average_buffers, current_buffers, strict=True):
                 kept.copy_(current)
 
-    def take_average_snapshot(self, averages: Sequence[PowerAverage]) -> AverageSnapshot:
-        """Return power functions among the averages as they are now, on the CPU."""
+    def take_average_snapshot(self, averages: Sequence[PowerAverage], copier: Copier) -> PendingCopy[AverageSnapshot]:
+        """Return a copy of power functions among the averages as they are now, on the CPU.
+
+        Args:
+            averages: those of the experiment's averages that are copied.
+            copier: the copier for the device of the state.
+        """
         exponents: dict[str, float] = {}
         weights: dict[str, dict[str, Tensor]] = {}
         for average in averages:
             for name, exponent in zip(average.names, average.exponents, strict=True):
                 exponents[name] = float(exponent)
-                weights[name] = copy_tensors_to_cpu(self._averages[name].name_weights())
-        return AverageSnapshot(self.images, exponents, weights)
+                weights[name] = copy_tensors(self._averages[name].name_weights(), copier.begin)
+        return PendingCopy(AverageSnapshot(self.images, exponents, weights), copier.mark())
 
     def take_snapshot(self) -> Snapshot:
         """Return the whole state, without copies of tensors; what belongs to the run is left out."""
@@ -515,7 +521,7 @@ class TrainState:
             own_capturable = [group.get("capturable") for group in optimizer.param_groups]
             try:
                 # A copy, because torch would go on working in the tensors that it is given.
-                load_optimizer(optimizer, copy_tensors_to_cpu(saved.optimizers[name]))
+                load_optimizer(optimizer, copy_tensors(saved.optimizers[name]))
             except ValueError as error:
                 if not other_optimizers:
                     raise RunError(f"the checkpoint's optimizer {name} does not fit: {error}") from error

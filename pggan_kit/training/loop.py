@@ -35,12 +35,14 @@ from pggan_kit.growth.learning import list_forgotten
 from pggan_kit.plugin_host.failures import describe_failure, name_component
 from pggan_kit.plugin_host.hooks import list_implementing_classes
 from pggan_kit.plugin_host.read_only import ReadOnlyDict
-from pggan_kit.runs.average_snapshots import list_due
+from pggan_kit.runs.average_snapshots import AverageSnapshot, list_due
+from pggan_kit.runs.host_copies import PendingCopy, PlainCopier, choose_copier
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import STATE, Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE
 from pggan_kit.system import distributed
+from pggan_kit.system.background_writer import BackgroundWriter
 from pggan_kit.system.devices import free_cached_memory, lacks_deterministic_kernel
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
@@ -103,6 +105,9 @@ def _train_until_stopped(run: Run, data: Data, saved: Snapshot | None, signals: 
             loop = Loop(run, data, signals)
             try:
                 return loop.train_to_end(saved)
+            except BaseException:
+                loop.finish_writing_as_run_fails()
+                raise
             finally:
                 loop.free_reals()
     except SystemExit as error:
@@ -150,6 +155,8 @@ class Loop:
         self.meter = Meter(self.state.images)
         self.agreement = distributed.Agreement()
         self.recovery = Recovery(run)
+        self.copier = choose_copier(run.device)
+        self.writer = BackgroundWriter()
         self.compiler = Compiler(run.experiment, run.device, run.files.log, run.files.warn, self.announce_compiling)
         self.steps = CapturedSteps(run.experiment, make_recorder(run.experiment, run.device), run.files.log)
         self.idle_optimizers: set[str] = set()
@@ -164,16 +171,19 @@ class Loop:
         # A branch also continues from a checkpoint, but from that of another run.
         own_checkpoint = saved if self.run.resumed else None
         if own_checkpoint is not None:
-            self.recovery.snapshot = choose_return_point(self.run, own_checkpoint).copy_to_cpu()
+            self.recovery.keep(choose_return_point(self.run, own_checkpoint).begin_copy(PlainCopier()))
         unfinished = self.begin_or_resume(saved, is_branch=own_checkpoint is None)
         if unfinished and (own_checkpoint is None or own_checkpoint.changes != self.run.changes):
             # A run can then be resumed from before its first tick, and a branch without its trunk. After a NaN, a run
             # whose settings changed goes back no further than to where they did, however often it was stopped since.
             self.write_checkpoint(self.take_checkpoint())
+            # On the disk before the first step: a run that has rows and no checkpoint could not be resumed.
+            self.finish_writing()
 
         while unfinished:
             unfinished = self.advance_run()
         self.compiler.leave_region()
+        self.finish_writing()
 
         result: dict[str, Any] = {
             "images": self.state.images,
@@ -339,6 +349,7 @@ class Loop:
 
         self.recovery.require_finite_steps()
         self.write_checkpoint(self.take_checkpoint(between_ticks=True))
+        self.finish_writing()
         # A process that exits before rank 0 has written gets rank 0 killed.
         distributed.barrier()
 
@@ -501,9 +512,9 @@ class Loop:
         # Just before a fade ends, both paths are there: from such a checkpoint any alpha can be drawn.
         stage_over = stage_over or state.ended
         keep_forever = stage_over or (phase_over and state.fading)
-        snapshot = self.take_checkpoint(stage_over)
+        copy = self.take_checkpoint(stage_over)
         if is_best or state.ended or tick.is_due(self.experiment.checkpoint_every):
-            self.write_checkpoint(snapshot, keep_forever, is_best)
+            self.write_checkpoint(copy, keep_forever, is_best)
 
     def ask_whether_to_end(self, stats: Mapping[str, float]) -> None:
         """Ask whether the run is done before its budget is spent; all processes follow the first one's answer."""
@@ -599,13 +610,22 @@ class Loop:
             return
         self.recovery.require_finite_steps()
         if distributed.rank() == 0:
-            try:
-                self.run.files.average_snapshots().save(self.state.take_average_snapshot(due))
-            except RunError as error:  # the input was right: a run that was going on failed
-                raise TrainingError(str(error)) from error
+            with self.meter.time_part("checkpoints"):
+                self.writer.finish()
+                copy = self.state.take_average_snapshot(due, self.copier)
+                self.writer.begin(lambda: self._save_averages(copy))
 
-    def take_checkpoint(self, stage_over: bool = False, between_ticks: bool = False) -> Snapshot:
+    def _save_averages(self, copy: PendingCopy[AverageSnapshot]) -> None:
+        """Write a copy of averages; the thread that writes calls it."""
+        try:
+            self.run.files.average_snapshots().save(copy.wait())
+        except RunError as error:  # the input was right: a run that was going on failed
+            raise TrainingError(str(error)) from error
+
+    def take_checkpoint(self, stage_over: bool = False, between_ticks: bool = False) -> PendingCopy[Snapshot]:
         """Return the content of a checkpoint, and keep that of a tick in memory, to return to it after a failure.
+
+        The last checkpoint is on the disk then.
 
         Args:
             stage_over: Whether the stage ends here.
@@ -615,7 +635,7 @@ class Loop:
         with self.meter.time_part("checkpoints"):
             return self._gather_checkpoint(stage_over, between_ticks)
 
-    def _gather_checkpoint(self, stage_over: bool, between_ticks: bool) -> Snapshot:
+    def _gather_checkpoint(self, stage_over: bool, between_ticks: bool) -> PendingCopy[Snapshot]:
         components = self.hooks.collect("save_state", run=self.run)
         component_classes = list_implementing_classes(self.hooks, "save_state")
         state = self.state
@@ -638,17 +658,22 @@ class Loop:
 
         # The first checkpoint is written before the first step: nothing is trained that cannot be loaded.
         snapshot.require_readable()
-        snapshot = snapshot.copy_to_cpu()
-        # A run that is stopped must later go back to where one that is not stopped goes back to.
-        if not between_ticks:
-            self.recovery.snapshot = snapshot
-        return snapshot
 
-    def write_checkpoint(self, snapshot: Snapshot, keep_forever: bool = False, is_best: bool = False) -> None:
-        """Write a checkpoint to the disk, on rank 0.
+        # One copy at a time is in memory beside the state: the last tick's is written, and freed for this one.
+        self.writer.finish()
+        # A run that is stopped must later go back to where one that is not stopped goes back to.
+        if between_ticks:
+            return snapshot.begin_copy(self.copier)
+        self.recovery.forget()
+        copy = snapshot.begin_copy(self.copier)
+        self.recovery.keep(copy)
+        return copy
+
+    def write_checkpoint(self, copy: PendingCopy[Snapshot], keep_forever: bool = False, is_best: bool = False) -> None:
+        """Begin to write a checkpoint to the disk, on rank 0; a thread writes it while the loop goes on.
 
         Args:
-            snapshot: Its content.
+            copy: Its content.
             keep_forever: Whether what `train.keep_stages` names of it is never deleted.
             is_best: Whether the checkpoint is also kept as the best so far.
         """
@@ -656,13 +681,35 @@ class Loop:
             return
         with self.meter.time_part("checkpoints"):
             self.run.files.keep_start()
-            kept = self.experiment.keep_stages
+            kept_part = NOTHING
             # The last checkpoint of a run stays whole: nothing follows that a resumed run could begin from.
-            if keep_forever and kept != STATE and not self.state.is_over:
+            if keep_forever and self.experiment.keep_stages != STATE and not self.state.is_over:
                 keep_forever = False
-                if kept != NOTHING:
-                    self.run.checkpoints.save_part(snapshot.reduce(kept))
-            self.last_checkpoint = self.run.checkpoints.save(snapshot, keep_forever, is_best)
+                kept_part = self.experiment.keep_stages
+            self.writer.begin(lambda: self._save_checkpoint(copy, kept_part, keep_forever, is_best))
+
+    def _save_checkpoint(self, copy: PendingCopy[Snapshot], kept_part: str, keep_forever: bool, is_best: bool) -> None:
+        """Write a checkpoint, and before it the part of it that is kept; the thread that writes calls it."""
+        snapshot = copy.wait()
+        if kept_part != NOTHING:
+            self.run.checkpoints.save_part(snapshot.reduce(kept_part))
+        self.last_checkpoint = self.run.checkpoints.save(snapshot, keep_forever, is_best)
+
+    def finish_writing(self) -> None:
+        """Wait until the last checkpoint is on the disk.
+
+        Raises:
+            TrainingError: It cannot be written.
+        """
+        with self.meter.time_part("checkpoints"):
+            self.writer.finish()
+
+    def finish_writing_as_run_fails(self) -> None:
+        """Wait likewise, and warn where the checkpoint cannot be written, which hides no other error."""
+        try:
+            self.writer.finish()
+        except Exception as error:
+            self.run.files.warn(f"while the run was failing: {error}")
 
     # After a loss or gradient became NaN or infinite.
 
@@ -690,6 +737,7 @@ class Loop:
         while self.state.images < stop.images:
             self.advance_run()
         self.write_checkpoint(self.take_checkpoint(between_ticks=True))
+        self.finish_writing()
 
         # Repeat the step that failed, eagerly: compiled code knows no layers.
         self.compiler.disable()

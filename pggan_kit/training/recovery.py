@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pggan_kit.errors import TrainingError
 from pggan_kit.runs.checkpoint_identity import list_changes
+from pggan_kit.runs.host_copies import PendingCopy
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.system import distributed
@@ -72,19 +73,31 @@ class Recovery:
 
     Attributes:
         guard: The check of each step.
-        snapshot: The content of the last tick's checkpoint, on the CPU; set before the first step.
     """
-
-    snapshot: Snapshot
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._policy = run.experiment.non_finite
         self._limit = run.experiment.non_finite_limit
         self.guard = Guard(run.device)
+        self._copy: PendingCopy[Snapshot] | None = None
         self._buffers_before: list[Tensor] = []
         self._checked_until = -1
         self._stopping = False
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the content of the last tick's checkpoint, on the CPU."""
+        assert self._copy is not None, "a run has one from before its first step"
+        return self._copy.wait()
+
+    def keep(self, copy: PendingCopy[Snapshot]) -> None:
+        """Keep the content of a tick, to go back there."""
+        self._copy = copy
+
+    def forget(self) -> None:
+        """Free the content of the last tick, before that of the next is copied."""
+        self._copy = None
 
     def find_return_point(self, between_ticks: bool) -> Snapshot | None:
         """Return what a checkpoint holds besides its own state, for a run that is resumed from it to go back to.

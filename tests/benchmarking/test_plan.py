@@ -30,9 +30,9 @@ Cli = Callable[..., Result]
 
 @pytest.fixture
 def costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each measured stage cost 0.1 s an image in its fade, 0.02 s after it, and 3 s a tick: 1 s for a copy of the
-    state, 1.75 s for a checkpoint of 8 MiB, of which 2 MiB are kept, 0.25 s for the diversity of images, and
-    1 MiB of activations.
+    """Let each measured stage cost 0.1 s an image in its fade, 0.02 s after it, and at a tick 1 s for a copy of the
+    state, 0.25 s for the diversity of images, and a thread's 1.75 s for a checkpoint of 8 MiB, of which 2 MiB are kept;
+    and 1 MiB of activations.
 
     Measuring it takes a second for each GFLOP of a batch.
     """
@@ -53,8 +53,13 @@ def test_a_stage_takes_what_its_images_and_ticks_take(tiny: Callable[..., str], 
     config = tiny("schedule.fade_images = 40", "schedule.stable_images = 100", "train.tick = 20")
     rows = plan_rows(config, stub)
     first, second, last = (row["hours"] * 3600 for row in rows)
-    assert first == pytest.approx(100 * 0.02 + 100 / 20 * 3)
-    assert second == last == pytest.approx(40 * 0.1 + 100 * 0.02 + 140 / 20 * 3)
+    # The loop waits for a checkpoint where writing it takes longer than the steps up to the next tick, 2/5 s and 6/7 s.
+    assert first == pytest.approx(2 + 5 * (1 + 0.25 + 1.75 - 2 / 5))
+    assert second == last == pytest.approx(6 + 7 * (1 + 0.25 + 1.75 - 6 / 7))
+    # It never does where the ticks, a few early ones among them, have more than two seconds of steps each.
+    (longer,) = plan_rows(tiny("schedule.sizes = (4,)", "schedule.stable_images = 1000", "train.tick = 200"), stub)
+    assert 5 <= longer["checkpoints"] <= 9
+    assert longer["hours"] * 3600 == pytest.approx(20 + longer["checkpoints"] * (1 + 0.25))
     assert [row["measured"] for row in rows] == [True] * 3
     for row in rows:
         rates = [row["fade_images_per_second"], row["images_per_second"]]
@@ -74,7 +79,7 @@ def test_what_is_due_less_often_takes_and_writes_less(
         rows = plan_rows(tiny(*lines), stub)
     # At 4x4 ticks at 20, ..., 100; at 8x8 at 120, 140 (its fade ends), ..., 240.
     assert [row["checkpoints"] for row in rows] == [2, 2, 2]
-    outside = [5 * 1 + 2 * 1.75 + 1 * 0.25, 7 * 1 + 2 * 1.75 + 2 * 0.25]
+    outside = [5 * 1 + 2 * (1.75 - 2 / 5) + 1 * 0.25, 7 * 1 + 2 * (1.75 - 6 / 7) + 2 * 0.25]
     for row, seconds, updates in zip(rows, outside, (2.0, 6.0), strict=False):
         assert row["hours"] * 3600 == pytest.approx(updates + seconds)
         assert row["outside_share"] == pytest.approx(seconds / (updates + seconds))
