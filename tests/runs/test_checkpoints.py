@@ -23,7 +23,7 @@ def list_files(folder: Path) -> list[str]:
 
 
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path / "deep" / "checkpoints")
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
     path = checkpoints.save(snapshot_at(3, components={"nested": [("a", 1.5), {"b": None}]}))
     loaded = checkpoints.load_last()
     assert torch.equal(loaded.generator["weight"], snapshot_at(3).generator["weight"])
