@@ -28,7 +28,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     """Return the options, and what is left for `bench`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=240, help="time for measuring (default: 240)")
-    parser.add_argument("--tests-seconds", type=float, default=150, help="time for the tests; 0 leaves them out")
+    parser.add_argument("--tests-seconds", type=float, default=240, help="time for the tests; 0 leaves them out")
     parser.add_argument("--json", type=Path, help="the report; default: benchmarks/results/CARD.json")
     options, rest = parser.parse_known_args(arguments)
     if options.json is None:

@@ -75,10 +75,18 @@ class CapturedSteps:
         experiment: The chosen components and settings.
         recorder: The maker of graphs; None where all steps are eager.
         log: A function that takes a sentence for the log.
+        notice: A function that is called when a kind of step is captured.
     """
 
-    def __init__(self, experiment: Experiment, recorder: Recorder | None, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        recorder: Recorder | None,
+        log: Callable[[str], None],
+        notice: Callable[[], object] = lambda: None,
+    ) -> None:
         self._experiment = experiment
+        self._notice = notice
         self._recorder = recorder
         self._log = log
         self._start = StepStart()
@@ -276,6 +284,7 @@ class CapturedSteps:
         kind.checked_steps += 1
         if kind.is_trusted:
             assert kind.work is not None
+            self._notice()
             graphs = kind.work.count_graphs()
             self._log(
                 f"the steps at {state.stage.size} ({state.phase}) are captured (kind {self.trusted_kinds}, "

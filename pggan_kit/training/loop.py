@@ -158,7 +158,8 @@ class Loop:
         self.copier = choose_copier(run.device)
         self.writer = BackgroundWriter()
         self.compiler = Compiler(run.experiment, run.device, run.files.log, run.files.warn, self.announce_compiling)
-        self.steps = CapturedSteps(run.experiment, make_recorder(run.experiment, run.device), run.files.log)
+        recorder = make_recorder(run.experiment, run.device)
+        self.steps = CapturedSteps(run.experiment, recorder, run.files.log, self.compiler.drop_account)
         self.idle_optimizers: set[str] = set()
         self.last_checkpoint: Path | None = run.checkpoints.find_last_file()
 

@@ -59,6 +59,10 @@ class Payback:
                 f"compiling at {self._place} has paid for itself after {spent:,} images ({self._describe_times()})"
             )
 
+    def drop(self) -> None:
+        """Forget what compiling has cost so far, and log nothing of it."""
+        self._compiling = 0.0
+
     def close(self, images: int) -> None:
         """Log, as the region ends, that compiling did not pay for itself, if that is so.
 

@@ -23,6 +23,7 @@ from pggan_kit.errors import DivergedError, Interrupted
 from pggan_kit.runs import learning_rate_tensors
 from pggan_kit.testing.replayed_graphs import ReplayedGraph, ReplayRecorder
 from pggan_kit.training import capture, host_work, loop, non_finite
+from pggan_kit.training.compiler import Compiler, keep_recording
 from pggan_kit.training.host_work import (
     EagerHostWork,
     InputBlock,
@@ -66,6 +67,18 @@ def test_a_captured_run_equals_an_eager_one(
     # Each of the three regions replays most of its steps.
     assert recorder.replays >= 6
     assert recorder.forgotten >= 2
+
+
+def test_compiled_passes_run_inside_captured_steps(
+    train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The times of passes that were compiled are not those of graphs, so nothing is said of what compiling pays."""
+    monkeypatch.setattr(loop, "Compiler", functools.partial(Compiler, translate=keep_recording))
+    log = compare_runs(train, "train.compile = 'always'")
+    assert log.count("compiled the ") == 6
+    assert "not captured" not in log
+    assert recorder.replays > 0
+    assert "pay for itself" not in log
 
 
 def test_a_recording_that_cannot_end_is_abandoned(
