@@ -45,8 +45,8 @@ from pggan_kit.training.step import Backward, Differentiated, Work
 PAYS_FROM_STEPS = 3_000
 """Minimum number of steps of a region that `auto` compiles. With the networks of benchmarks/ladder.gin, a step in
 bfloat16 saves 10 ms at 4 pixels, 30 at 16 and 240 at 128, and compiling a region takes 10 to 70 s of one core of a CPU:
-it pays from half as many steps on. On an H200 with the paper's networks at 128 pixels, compiling takes 60 s and saves 26 ms
-a step: it pays from 2,300 steps on."""
+it pays from half as many steps on. On an H200, with the paper's networks at 128 pixels, compiling takes 60 s and saves
+26 ms a step: it pays from 2,300 steps on."""
 
 TIMED_ROUNDS = 3
 """Number of times that an eager and a compiled pass are timed, in turn; the shortest of each counts."""
