@@ -13,9 +13,6 @@ from pggan_kit.experiment import Experiment
 from pggan_kit.runs.state import TrainState
 from pggan_kit.training.parity import DEPTH, collect_settings
 
-NOISE_FACTOR = 8.0
-"""Maximum ratio between how a captured step differs from an eager one, and how two eager ones differ."""
-
 
 def list_parts(experiment: Experiment) -> dict[str, Any]:
     """Return the components that take part in a step, by name; networks belong to the state."""
@@ -106,16 +103,6 @@ def are_identical(one: Tensor, other: Tensor) -> bool:
     if one.is_floating_point():
         same = same | (one.isnan() & other.isnan())
     return bool(same.all())
-
-
-def measure_distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """Return the Euclidean distance of two states, over all tensors of real numbers."""
-    total = 0.0
-    for name, value in one.items():
-        if name in other and value.is_floating_point():
-            difference = value.double() - other[name].double()
-            total += float(difference.square().sum())
-    return float(total**0.5)
 
 
 def list_changed_numbers(before: StateCopy, after: StateCopy) -> list[str]:

@@ -25,6 +25,7 @@ CASES: dict[str, list[str]] = {
         "losses.Hinge.penalties = [@penalties.R1()]",
         "penalties.R1.every = 2",
         "penalties.R1.weight = @curves.Linear()",
+        "schedule.stable_images = {4: 64, 8: 40}",
         "curves.Linear.begin = 1.0",
         "curves.Linear.end = 5.0",
         "curves.Linear.end_images = 100",
@@ -46,6 +47,7 @@ CASES: dict[str, list[str]] = {
         "architectures.StyleGAN2.channels = 4",
         "train.generator_penalties = [@generator_penalties.PathLength()]",
         "generator_penalties.PathLength.every = 2",
+        "schedule.stable_images = {4: 64, 8: 40}",
     ],
     "batch norm and one optimizer": [
         "train.architecture = @architectures.Tutorial()",

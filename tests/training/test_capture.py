@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import math
 import weakref
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pggan_kit.api.train import resume
 from pggan_kit.data.device_feed import ResidentFeed
 from pggan_kit.errors import DivergedError, Interrupted
 from pggan_kit.runs import learning_rate_tensors
+from pggan_kit.runs.state import TrainState
 from pggan_kit.testing.replayed_graphs import ReplayedGraph, ReplayRecorder
 from pggan_kit.training import capture, host_work, loop, non_finite
 from pggan_kit.training.compiler import Compiler, keep_recording
@@ -234,17 +234,18 @@ class Meddling:
 
     @hookimpl
     def after_step(self, state: Any) -> None:
-        if state.images == 28:
+        if state.images == 24:
             for group in state.optimizers["generator"].param_groups:
                 group["lr"] = 1e-4
-        if state.images == 32:
+        if state.images == 20:
             for param in state.discriminator.parameters():
                 param.data = param.data.clone()
 
 
 def test_a_hook_may_change_rates_and_replace_weights(train: Callable[..., Any], recorder: ReplayRecorder) -> None:
-    compare_runs(train, plugins=(Meddling(),))
-    assert recorder.replays > 0
+    """Graphs of a GPU know weights by their place: others are others, and make another kind of step."""
+    log = compare_runs(train, "schedule.stable_images = {4: 60, 8: 40}", plugins=(Meddling(),))
+    assert "captured (kind 2" in log
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip", "rewind"])
@@ -305,20 +306,58 @@ def test_a_resumed_run_equals_one_that_never_stopped(train: Callable[..., Any], 
     assert all(isinstance(rate, float) for rate in rates)
 
 
+@pytest.mark.parametrize("saved_on_gpu", [True, False])
+def test_a_checkpoint_of_another_device_leaves_optimizers_as_they_were_built(
+    saved_on_gpu: bool, train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop:
+        @hookimpl
+        def after_step(self, run: Any, state: Any) -> None:
+            if state.images == 12 and not run.resumed:
+                run.experiment.time_limit = 1e-9
+
+    monkeypatch.setattr(learning_rate_tensors, "uses_rate_tensors", lambda device: saved_on_gpu)
+    with pytest.raises(Interrupted):
+        train(*LONG, run_dir="run", plugins=(Stop(),))
+    monkeypatch.setattr(learning_rate_tensors, "uses_rate_tensors", lambda device: not saved_on_gpu)
+    run = resume("run", plugins=[STUB])
+    (group,) = run.state.optimizers["generator"].param_groups
+    assert group["capturable"] is not saved_on_gpu
+
+
+class Drifting(Hinge):
+    """A loss that is another one each time it is called, by a number that nobody sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        hidden = iter(range(10**6))
+        self.count = lambda: next(hidden)
+
+    def generator(self, fake: Any, real: Any) -> dict[str, Tensor]:
+        return {name: (1 + 1e-6 * self.count()) * value for name, value in super().generator(fake, real).items()}
+
+
+def test_steps_that_do_not_repeat_are_not_captured(train: Callable[..., Any], recorder: ReplayRecorder) -> None:
+    train(*LONG, OWN_LOSS, run_dir="captured", plugins=(Own("losses", Drifting),))
+    assert read_log("captured").count("differs from one eager step to the next") == 3
+
+
 def find_last(run: str) -> Path:
     return max((Path(run) / "checkpoints").glob("*.pt"))
 
 
-def test_graphs_are_forgotten_before_networks_grow(train: Callable[..., Any], recorder: ReplayRecorder) -> None:
-    """Count what is alive as the next stage's networks are made."""
+def test_graphs_are_forgotten_before_networks_grow(
+    train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Count what is alive as networks grow, without help from the collector."""
     alive: list[int] = []
+    grow = TrainState.grow
 
-    class Watch:
-        @hookimpl
-        def before_stage(self, state: Any) -> None:
-            gc.collect()
-            alive.append(sum(graph() is not None for graph in graphs))
+    def count_and_grow(state: TrainState, bridged: Any) -> None:
+        alive.append(sum(graph() is not None for graph in graphs))
+        grow(state, bridged)
 
+    monkeypatch.setattr(TrainState, "grow", count_and_grow)
     graphs: list[weakref.ref[Any]] = []
     make_graph = recorder.make_graph
 
@@ -329,9 +368,9 @@ def test_graphs_are_forgotten_before_networks_grow(train: Callable[..., Any], re
         return graph
 
     recorder.make_graph = make_and_note  # type: ignore[method-assign]
-    train(*LONG, plugins=(Watch(),))
+    train(*LONG)
     assert graphs
-    assert alive == [0, 0]
+    assert alive == [0]
 
 
 class StubTensor:
