@@ -310,19 +310,23 @@ def test_a_resumed_run_equals_one_that_never_stopped(train: Callable[..., Any], 
 def test_a_checkpoint_of_another_device_leaves_optimizers_as_they_were_built(
     saved_on_gpu: bool, train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    capturable: list[bool] = []
+
     class Stop:
         @hookimpl
         def after_step(self, run: Any, state: Any) -> None:
+            (group,) = state.optimizers["generator"].param_groups
+            capturable.append(group["capturable"])
             if state.images == 12 and not run.resumed:
                 run.experiment.time_limit = 1e-9
 
     monkeypatch.setattr(learning_rate_tensors, "uses_rate_tensors", lambda device: saved_on_gpu)
     with pytest.raises(Interrupted):
         train(*LONG, run_dir="run", plugins=(Stop(),))
+    assert capturable == [saved_on_gpu] * 3
     monkeypatch.setattr(learning_rate_tensors, "uses_rate_tensors", lambda device: not saved_on_gpu)
-    run = resume("run", plugins=[STUB])
-    (group,) = run.state.optimizers["generator"].param_groups
-    assert group["capturable"] is not saved_on_gpu
+    resume("run", plugins=[STUB, Stop()])
+    assert capturable[3] is not saved_on_gpu
 
 
 class Drifting(Hinge):
