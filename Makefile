@@ -2,11 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+TOOLS := .venv/tools/bin
+TOOLS_READY := .venv/tools/ready
 OLDEST ?= python3.10
 NEWEST ?= python3.13
 TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
-.PHONY: demo test test-oldest test-newest test-slow test-soak test-browser test-slurm lint docs bench clean
+.PHONY: demo test test-oldest test-newest test-slow test-soak test-browser test-slurm lint hooks docs bench clean
 
 demo: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pggan-kit train experiments/mnist.gin
@@ -40,6 +42,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The hooks of .pre-commit-config.yaml on all files: ruff, mypy and the hygiene of files.
+hooks: $(READY) $(TOOLS_READY)
+	$(TOOLS)/pre-commit run --all-files
+
 docs: $(READY)
 	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build
 	@echo docs/_build/index.html
@@ -56,6 +62,12 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $$(test -t 1 || echo --quiet) --constraint constraints.txt --editable '.[dev]'
 	mkdir -p .venv/typing && ln -sfn ../../plugins .venv/typing/pggan_plugins
 	touch $(READY)
+
+# Tools beside the tested set, in an environment of their own: what they require does not meet what the tests do.
+$(TOOLS_READY): constraints-tools.txt
+	test -x $(TOOLS)/python || $(PYTHON) -m venv .venv/tools
+	$(TOOLS)/python -m pip install --quiet --requirement constraints-tools.txt
+	touch $(TOOLS_READY)
 
 clean:
 	rm -rf .venv build docs/_build docs/reference *.egg-info .pytest_cache .mypy_cache .ruff_cache
