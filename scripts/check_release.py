@@ -16,7 +16,7 @@ def find_problems(tag: str, root: Path = ROOT) -> list[str]:
     version = match[1]
     problems = []
     if tag != f"v{version}":
-        problems.append(f"the tag is {tag}, and pggan_kit/version.py says {version}: tag v{version}, or change the version")
+        problems.append(f"the tag is {tag}, and pggan_kit/version.py says {version}: tag v{version}, or change that")
     if f"\nversion: {version}\n" not in (root / "CITATION.cff").read_text(encoding="utf-8"):
         problems.append(f"CITATION.cff has another version than {version}")
     if not re.search(rf"^## {re.escape(version)} \(\d{{4}}-\d\d-\d\d\)$", _read_changelog(root), re.MULTILINE):

@@ -26,6 +26,42 @@ def test_the_oldest_constraints_are_the_lower_bounds() -> None:
     assert sorted(constraints) == sorted(wanted)
 
 
+PIN = re.compile(r"^([\w.-]+)==([\w.+]+)(?: ?; ?([^\\\n]+?))? ?\\?$", re.MULTILINE)
+
+
+def read_pins(name: str) -> dict[str, set[str]]:
+    """Return the versions that a file pins, one for each range of Pythons, by the distribution's normalised name."""
+    pins: dict[str, set[str]] = {}
+    for distribution, version, _ in PIN.findall((ROOT / name).read_text()):
+        pins.setdefault(normalise(distribution), set()).add(version)
+    return pins
+
+
+def normalise(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def test_what_is_tested_together_is_every_requirement_and_is_locked_with_hashes() -> None:
+    requirements = "\n".join([SETUP["options"]["install_requires"], *SETUP["options.extras_require"].values()])
+    required = {normalise(name) for name in re.findall(r"^([\w.-]+)", requirements, re.MULTILINE)}
+    constraints = read_pins("constraints.txt")
+    assert set(constraints) == required, "constraints.txt pins each distribution that setup.cfg names"
+    locked = read_pins("requirements-locked.txt")
+    assert {name: locked.get(name) for name in constraints} == constraints, "constraints.txt has changed: make lock"
+
+    # Nothing is installed without a hash, and nothing that is only on the machine that made the lock.
+    text = (ROOT / "requirements-locked.txt").read_text()
+    entries = re.split(r"^(?=[\w-]+==)", text, flags=re.MULTILINE)[1:]
+    assert len(entries) == sum(len(versions) for versions in locked.values())
+    assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+    assert not re.search(r"://|^--|[+]cpu", text, re.MULTILINE)
+
+
+def test_tools_are_pinned() -> None:
+    lines = (ROOT / "constraints-tools.txt").read_text().splitlines()
+    assert [line for line in lines if not re.fullmatch(r"#.*|[\w-]+==[\d.]+", line)] == []
+
+
 def test_the_oldest_python_is_the_one_that_is_tested_and_checked() -> None:
     assert f"OLDEST ?= python{OLDEST}\n" in (ROOT / "Makefile").read_text()
     assert SETUP["mypy"]["python_version"] == OLDEST  # refuses what the library of that Python does not have
