@@ -2,8 +2,8 @@
 
 Usage: python scripts/test_wheel.py PYTHON CONSTRAINTS [--package FILE] [PYTEST ARGUMENTS]
 
-PYTHON is a command; CONSTRAINTS is a file, or "newest". FILE is a wheel or an archive of the sources to test; without it
-a wheel is built of the checkout. Needs nothing but the standard library and git, on Linux, macOS and Windows.
+PYTHON is a command; CONSTRAINTS is a file, or "newest". FILE is a wheel or an archive of the sources; without it a
+wheel is built of the checkout. Needs nothing but the standard library and git, on Linux, macOS and Windows.
 """
 
 from __future__ import annotations

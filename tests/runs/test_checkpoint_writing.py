@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import signal
 import stat
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from helpers.forks import fork_command
+from helpers.platforms import resource
 from helpers.snapshots import snapshot_at
 
 from pggan_kit.errors import RunError, TrainingError
