@@ -13,6 +13,8 @@ import pytest
 import yaml
 from helpers.paths import ROOT
 
+from pggan_kit.scaffold import write_plugin
+
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 
@@ -60,6 +62,25 @@ def test_jobs_have_the_permissions_that_they_need_and_no_others() -> None:
         expected = WRITING.get((workflow, name), {"contents": "read"})
         assert job["permissions"] == expected, f"{workflow}.{name}"
         assert 0 < job["timeout-minutes"] <= 360, f"{workflow}.{name}"
+
+
+def test_workflows_of_new_plugins_are_pinned_as_these_are(tmp_path: Path) -> None:
+    files, _ = write_plugin("my-loss", "losses", tmp_path)
+    written = [file for file in files if file.suffix == ".yml"]
+    assert [file.relative_to(tmp_path).as_posix() for file in written] == [
+        "my-loss/.github/workflows/test.yml",
+        "my-loss/.github/workflows/release.yml",
+    ]
+    pins = {line.strip(" -") for path in WORKFLOWS for line in path.read_text().splitlines() if "uses:" in line}
+    for file in written:
+        workflow = read_workflow(file)
+        assert workflow["permissions"] == {}
+        used = {line.strip(" -") for line in file.read_text().splitlines() if "uses:" in line}
+        assert used <= pins, "the pins of this repository's workflows"
+        steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+        assert all("${{" not in step.get("run", "") for step in steps)
+    allowed = {name: job["permissions"] for name, job in read_workflow(written[1])["jobs"].items()}
+    assert allowed == {"build": {"contents": "read"}, "publish": {"id-token": "write"}}
 
 
 def test_no_event_lets_code_of_strangers_run_with_permissions() -> None:
