@@ -5,6 +5,7 @@ import importlib.metadata
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from helpers.paths import ROOT
@@ -55,6 +56,28 @@ def test_what_is_tested_together_is_every_requirement_and_is_locked_with_hashes(
     assert len(entries) == sum(len(versions) for versions in locked.values())
     assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
     assert not re.search(r"://|^--|[+]cpu", text, re.MULTILINE)
+
+
+def test_every_file_of_the_packages_is_packaged() -> None:
+    packages = SETUP["options"]["packages"].split()
+    data = {name: re.split(r",\s*", globs) for name, globs in SETUP["options.package_data"].items()}
+    left_out = []
+    for root, package in (("pggan_kit", "pggan_kit"), ("plugins", "pggan_plugins")):
+        for file in sorted((ROOT / root).rglob("*")):
+            if not file.is_file() or "__pycache__" in file.parts:
+                continue
+            # Its package is the nearest folder above it that is one; what is no module has to be named as data there.
+            folder = file.parent
+            while folder != ROOT / root and not (folder / "__init__.py").exists():
+                folder = folder.parent
+            name = ".".join((package, *folder.relative_to(ROOT / root).parts))
+            is_module = file.suffix == ".py" and file.parent == folder
+            inside = file.relative_to(folder)
+            globs = [glob for glob in data.get(name, ()) if len(Path(glob).parts) == len(inside.parts)]
+            is_data = any(inside.match(glob) for glob in globs)
+            if name not in packages or not (is_module or is_data):
+                left_out.append(file.relative_to(ROOT).as_posix())
+    assert left_out == [], "name its package, or its data, in setup.cfg"
 
 
 def test_tools_are_pinned() -> None:
