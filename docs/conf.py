@@ -1,4 +1,4 @@
-"""Configure Sphinx, and make the two references from the code before it reads the pages."""
+"""Configure Sphinx, and make the three references from the code before it reads the pages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ sys.path.insert(0, str(HERE))
 
 import reference  # noqa: E402  (it is beside this file)
 
+from pggan_kit.version import __version__  # noqa: E402
+
 project = "pggan_kit"
+version = __version__
 copyright = "2026, the pggan_kit authors"
 extensions = ["myst_parser"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
-html_title = "pggan_kit"
+html_title = f"pggan_kit {__version__}"
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]
 

@@ -7,9 +7,11 @@ process. All three work in `tmp_path`, where `runs/` then lies.
 import logging
 import os
 import re
+import sys
 
 from helpers.gin_text import bind_again
 from helpers.paths import STUB_PLUGIN
+from helpers.platforms import find_posix_need
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
@@ -44,6 +46,25 @@ train.tick = 8
 train.device = 'cpu'
 """
 """Three stages of (fade and) stable phases of two steps each: 40 images, 10 steps."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip on Windows what needs a POSIX system, with the reason; docs/platforms.md says what users lose there."""
+    if sys.platform == "win32":
+        for item in items:
+            need = find_posix_need_of_item(item)
+            if need is not None:
+                item.add_marker(pytest.mark.skip(reason=f"needs {need}, which Windows lacks"))
+
+
+def find_posix_need_of_item(item: pytest.Item) -> str | None:
+    """Return what a test or one of its fixtures needs that Windows lacks."""
+    if not isinstance(item, pytest.Function):
+        return None
+    functions = [item.function]
+    for definitions in item._fixtureinfo.name2fixturedefs.values():
+        functions += [definition.func for definition in definitions]
+    return next((need for need in map(find_posix_need, functions) if need is not None), None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,7 +20,7 @@ from helpers import made_up_ablation
 from helpers.paths import ROOT
 from helpers.reporting import leave_out_plots
 from PIL import Image
-from test_house import HOUSE
+from test_house import FRONT_DOOR, HOUSE
 
 import pggan_kit
 from pggan_kit import hookspecs
@@ -77,6 +77,15 @@ def test_part_reference_names_every_part_and_setting() -> None:
             section = text.split(f"\n### {selector}\n")[1].split("\n##")[0]
             for name in reference.inspect.signature(row.component.factory).parameters:
                 assert f"{selector}.{name} = " in section
+
+
+def test_reference_of_the_front_door_names_everything_that_it_gives() -> None:
+    text = reference.api()
+    assert set(reference.FRONT_DOOR) == FRONT_DOOR
+    for name in pggan_kit.__all__:
+        assert f"\n### pggan_kit.{name}\n" in text
+    assert "\n### pggan_kit.testing.LossSuite\n" in text and "\n### pggan_kit.components.Loss\n" in text
+    assert "train(config: " in text.split("\n### pggan_kit.train\n")[1].split("\n###")[0]
 
 
 def test_each_kind_has_a_guide() -> None:

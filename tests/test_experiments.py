@@ -28,6 +28,7 @@ FILES = sorted(
     for path in EXPERIMENTS.rglob("*.gin")
     if not {"base", "base.gin", "ablations"} & set(path.relative_to(EXPERIMENTS).parts)
 )
+GALLERY = (ROOT / "docs/gallery.md").read_text()
 SMALL = [
     "schedule.fade_images = '2 steps'",
     "schedule.stable_images = '2 steps'",
@@ -137,6 +138,11 @@ def test_it_checks_as_it_is(path: Path, given: Callable[[Path], list[str]]) -> N
     prepared = prepare(path, given(path), list_plugins(path))
     schedule = prepared.schedule()
     assert schedule.total >= schedule.stages[-1].batch_size
+    sizes = [stage.size for stage in schedule.stages]
+    cost = f"| {len(sizes)}: {sizes[0]} to {sizes[-1]} | {schedule.total:,} |\n"
+    (row,) = re.findall(rf"^\| `experiments/{named(path)}` \|.*\n", GALLERY, re.MULTILINE)
+    assert row.endswith(cost), "docs/gallery.md says what each file costs"
+    assert ("needs a GPU" in row) == ("Needs a GPU" in path.read_text())
     assert prepared.list_warnings(schedule) == [], "a statistic of a batch is computed over one sample"
     assert prepared.hooks().list_implementations("after_tick")
     # At each stage's end, the averaged generator must be one of this stage.

@@ -5,6 +5,7 @@ import importlib.metadata
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from helpers.paths import ROOT
@@ -24,6 +25,64 @@ def test_the_oldest_constraints_are_the_lower_bounds() -> None:
     constraints = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w-]+==[\d.]+", line) for line in wanted), wanted
     assert sorted(constraints) == sorted(wanted)
+
+
+PIN = re.compile(r"^([\w.-]+)==([\w.+]+)(?: ?; ?([^\\\n]+?))? ?\\?$", re.MULTILINE)
+
+
+def read_pins(name: str) -> dict[str, set[str]]:
+    """Return the versions that a file pins, one for each range of Pythons, by the distribution's normalised name."""
+    pins: dict[str, set[str]] = {}
+    for distribution, version, _ in PIN.findall((ROOT / name).read_text()):
+        pins.setdefault(normalise(distribution), set()).add(version)
+    return pins
+
+
+def normalise(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def test_what_is_tested_together_is_every_requirement_and_is_locked_with_hashes() -> None:
+    requirements = "\n".join([SETUP["options"]["install_requires"], *SETUP["options.extras_require"].values()])
+    required = {normalise(name) for name in re.findall(r"^([\w.-]+)", requirements, re.MULTILINE)}
+    constraints = read_pins("constraints.txt")
+    assert set(constraints) == required, "constraints.txt pins each distribution that setup.cfg names"
+    locked = read_pins("requirements-locked.txt")
+    assert {name: locked.get(name) for name in constraints} == constraints, "constraints.txt has changed: make lock"
+
+    # Nothing is installed without a hash, and nothing that is only on the machine that made the lock.
+    text = (ROOT / "requirements-locked.txt").read_text()
+    entries = re.split(r"^(?=[\w-]+==)", text, flags=re.MULTILINE)[1:]
+    assert len(entries) == sum(len(versions) for versions in locked.values())
+    assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+    assert not re.search(r"://|^--|[+]cpu", text, re.MULTILINE)
+
+
+def test_every_file_of_the_packages_is_packaged() -> None:
+    packages = SETUP["options"]["packages"].split()
+    data = {name: re.split(r",\s*", globs) for name, globs in SETUP["options.package_data"].items()}
+    left_out = []
+    for root, package in (("pggan_kit", "pggan_kit"), ("plugins", "pggan_plugins")):
+        for file in sorted((ROOT / root).rglob("*")):
+            if not file.is_file() or "__pycache__" in file.parts:
+                continue
+            # Its package is the nearest folder above it that is one; what is no module has to be named as data there.
+            folder = file.parent
+            while folder != ROOT / root and not (folder / "__init__.py").exists():
+                folder = folder.parent
+            name = ".".join((package, *folder.relative_to(ROOT / root).parts))
+            is_module = file.suffix == ".py" and file.parent == folder
+            inside = file.relative_to(folder)
+            globs = [glob for glob in data.get(name, ()) if len(Path(glob).parts) == len(inside.parts)]
+            is_data = any(inside.match(glob) for glob in globs)
+            if name not in packages or not (is_module or is_data):
+                left_out.append(file.relative_to(ROOT).as_posix())
+    assert left_out == [], "name its package, or its data, in setup.cfg"
+
+
+def test_tools_are_pinned() -> None:
+    lines = (ROOT / "constraints-tools.txt").read_text().splitlines()
+    assert [line for line in lines if not re.fullmatch(r"#.*|[\w-]+==[\d.]+", line)] == []
 
 
 def test_the_oldest_python_is_the_one_that_is_tested_and_checked() -> None:

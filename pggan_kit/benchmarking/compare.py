@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,14 @@ from typing import Any
 from pggan_kit.benchmarking.bench import FORMAT
 from pggan_kit.errors import UserError
 from pggan_kit.system.files import read_text
+
+HARDWARE = ("device", "processor", "native_bfloat16", "threads")
+"""Entries of a report's machine in which two machines differ."""
+
+SOFTWARE = ("pggan_kit", "python", "torch", "cuda", "cudnn", "driver", "triton")
+"""Entries of a report's machine that may change on one machine, and its speed with them."""
+
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -45,21 +54,30 @@ class Change:
         return f"{self.contender} at {self.size} ({self.phase}): {measure} {values}"
 
 
-def compare(before: str | Path, after: str | Path, threshold: float = 0.05) -> list[Change]:
+def compare(
+    before: str | Path, after: str | Path, threshold: float = 0.05, *, different_machines: bool = False
+) -> list[Change]:
     """Return the changes from one report to another, one for each contender, stage and phase that both have.
 
     Args:
         before: The earlier file that `bench --json` wrote.
         after: The later one.
         threshold: The share by which a figure may fall, in (0, 1).
+        different_machines: Whether the reports may be of different machines.
 
     Raises:
-        UserError: A file is no report, or they have nothing in common.
+        UserError: A file is no report, they have nothing in common, or they are of different machines.
     """
     if not 0 < threshold < 1:
         raise UserError(f"--threshold must lie between 0 and 1, and is {threshold}")
-    old_rows = _read_rows(Path(before))
-    new_rows = _read_rows(Path(after))
+    old_rows = read_rows(Path(before))
+    new_rows = read_rows(Path(after))
+    differences = list_differences(before, after, HARDWARE)
+    if differences and not different_machines:
+        raise UserError(
+            f"{before} and {after} are of different machines: {'; '.join(differences)}; measure both on one, or "
+            "compare them all the same with --different-machines, which says so"
+        )
 
     changes = []
     for case, old in old_rows.items():
@@ -75,20 +93,60 @@ def compare(before: str | Path, after: str | Path, threshold: float = 0.05) -> l
     return changes
 
 
-def _read_rows(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """Return the rows of a report by contender, size and phase."""
+def list_differences(before: str | Path, after: str | Path, names: Sequence[str]) -> list[str]:
+    """Return the entries in which the machines of two reports differ: `threads: 1 -> 2`.
+
+    Args:
+        before: The earlier report.
+        after: The later one.
+        names: Entries of the machine, as `HARDWARE` or `SOFTWARE`. One that a report lacks is unknown.
+
+    Raises:
+        UserError: A file is no report.
+    """
+    old = _read_report(Path(before)).get("machine", {})
+    new = _read_report(Path(after)).get("machine", {})
+    differences = []
+    for name in names:
+        values = [machine.get(name, UNKNOWN) for machine in (old, new)]
+        if values[0] != values[1]:
+            differences.append(f"{name}: {values[0]} -> {values[1]}")
+    return differences
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    """Return a report.
+
+    Raises:
+        UserError: The file cannot be read, or is no report.
+    """
     try:
         report = json.loads(read_text(path))
         if report["format"] != FORMAT:
             raise UserError(f"{path} has format {report['format']}; this version reads format {FORMAT}")
+        if not isinstance(report.get("machine", {}), dict):
+            raise ValueError
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError):
+        raise UserError(f"{path} is not a report of `pggan-kit bench --json`") from None
+    return dict(report)
+
+
+def read_rows(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Return the rows of a report by contender, size and phase.
+
+    Raises:
+        UserError: The file cannot be read, is no report, or holds a figure that is not above 0.
+    """
+    report = _read_report(path)
+    try:
         rows = {(row["contender"], row["size"], row["phase"]): row for row in report["rows"]}
         # Figures by which others are divided.
         figures = []
         for row in rows.values():
             figures += _list_figures(row)
         are_positive = all(math.isfinite(figure) and figure > 0 for figure in figures)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, LookupError, TypeError):
         raise UserError(f"{path} is not a report of `pggan-kit bench --json`") from None
     if not are_positive:

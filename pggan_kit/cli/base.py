@@ -44,6 +44,9 @@ seventh of their quiet speed; with this number a third, and a twentieth less at 
 SEED = click.IntRange(min=0, max=LARGEST_WHOLE_NUMBER)
 """Type of arguments and options that are seeds, with the range of `train.seed`."""
 
+NO_CONFIG = "-"
+"""Value of `--debug-info` where no config is named."""
+
 STDOUT = "pggan_kit.stdout"
 """Key of click's context under which the stream for JSON is kept while stdout is redirected."""
 
@@ -339,8 +342,35 @@ def add_experiment_options(command: Command) -> Command:
     return command
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    no_args_is_help=True,
+)
 @click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def main(debug: bool) -> None:
+@click.option(
+    "--debug-info",
+    is_flag=False,
+    flag_value=NO_CONFIG,
+    metavar="[CONFIG]",
+    help="Print versions, device, plugins and the identity of a config, for a report of a fault; no paths.",
+)
+@click.pass_context
+def main(ctx: click.Context, debug: bool, debug_info: str | None) -> None:
     """Compose, train and compare progressively growing GANs."""
+    if debug_info is not None:
+        _print_debug_info(None if debug_info == NO_CONFIG else PATH.convert(debug_info, None, ctx))
+        ctx.exit()
+    if ctx.invoked_subcommand is None:
+        raise click.UsageError("Missing command.", ctx)
+
+
+def _print_debug_info(config: Path | None) -> None:
+    """Print the description of this installation as JSON. What plugins print goes to stderr."""
+    from pggan_kit.api.debug_info import describe_installation
+
+    with redirect_stdout(sys.stderr):
+        description = describe_installation(config)
+    click.echo(json_text(description, indent=1))

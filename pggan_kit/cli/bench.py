@@ -104,14 +104,36 @@ def bench_run(
 @click.argument("before", type=PATH)
 @click.argument("after", type=PATH)
 @click.option("--threshold", default=0.05, show_default=True, help="Largest accepted slowdown, as a share.")
+@click.option("--different-machines", is_flag=True, help="Compare reports of different machines, and say so.")
 @click.pass_context
-def bench_compare(ctx: click.Context, before: Path, after: Path, threshold: float) -> None:
+def bench_compare(ctx: click.Context, before: Path, after: Path, threshold: float, different_machines: bool) -> None:
     """Compare two reports; exit with 1 if a stage became slower by more than the threshold."""
     from pggan_kit.benchmarking import compare
+    from pggan_kit.benchmarking.compare import HARDWARE, SOFTWARE, list_differences
 
-    changes = compare(before, after, threshold)
+    changes = compare(before, after, threshold, different_machines=different_machines)
+    for difference in list_differences(before, after, HARDWARE):
+        print_message(f"DIFFERENT MACHINES: {difference}: a change may be the machine's")
+    for difference in list_differences(before, after, SOFTWARE):
+        print_message(f"other software: {difference}")
     for change in changes:
         mark = "slower: " if change.regressed else "        "
         out.print(escape_text(mark + change.text), highlight=False, soft_wrap=True)
     if any(change.regressed for change in changes):
         ctx.exit(FAILED)
+
+
+@bench.command("export")
+@click.argument("report", type=PATH)
+@click.option("--to", "tool", required=True, metavar="TOOL", help="github-action-benchmark, or bencher.")
+@click.option("--out", "out_file", required=True, type=PATH, help="File to write.")
+def bench_export(report: Path, tool: str, out_file: Path) -> None:
+    """Write a report as a tool reads it that keeps a history of speed."""
+    from pggan_kit.benchmarking.export import export
+    from pggan_kit.runs.targets import require_target_outside_runs
+    from pggan_kit.system.files import require_replaceable, write_atomically
+
+    content = export(report, tool)
+    require_target_outside_runs("--out", out_file)
+    require_replaceable(out_file)
+    write_atomically(out_file, (json_text(content, indent=1) + "\n").encode())

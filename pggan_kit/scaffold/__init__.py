@@ -171,7 +171,7 @@ def _fill_package(name: str, module: str, component: str, kind: str) -> dict[str
         bindings = "\n".join(USES[kind])
         use = f"In a config:\n\n```gin\n{bindings}\n```"
 
-    # The first two files have placeholders; the others are plugins themselves, and are renamed later.
+    # The first two files have placeholders; those of Python are plugins themselves, and are renamed later.
     values = {
         "name": name,
         "module": module,
@@ -183,6 +183,8 @@ def _fill_package(name: str, module: str, component: str, kind: str) -> dict[str
     return {
         "pyproject.toml": Template(_read_template("pyproject.toml.txt")).substitute(values),
         "README.md": Template(_read_template("README.md.txt")).substitute(values),
+        ".github/workflows/test.yml": _read_template("test.yml.txt"),
+        ".github/workflows/release.yml": _read_template("release.yml.txt"),
         f"{module}.py": _read_template(f"{kind}.py"),
         f"tests/test_{module}.py": _read_template(f"tests/{kind}.py"),
         **_fill_experiments("try.gin", kind),

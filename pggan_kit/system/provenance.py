@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from pggan_kit.system.devices import computes_bfloat16
+from pggan_kit.system.libraries import list_library_versions
 from pggan_kit.version import __version__
 
 
@@ -62,6 +63,8 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         name = gpu
     return {
         "device": name,
+        "processor": _find_processor(),
+        "libraries": list_library_versions(),
         "native_bfloat16": computes_bfloat16(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

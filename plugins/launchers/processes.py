@@ -18,6 +18,9 @@ TIME_LIMIT_REACHED = 75
 PROGRAM_MISSING = 127
 """Exit code of a program that does not exist, as in a shell."""
 
+KILLED = -9
+"""Exit code of a process that was killed, or is lost with its machine. Windows has no signal of this number."""
+
 POLL_SECONDS = 0.05
 """Seconds between checks for processes that have exited."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pggan_kit import ConfigError, SettingError, Trial, check_at_least
 from pggan_plugins.launchers.processes import (
+    KILLED,
     POLL_SECONDS,
     PROGRAM_MISSING,
     TIME_LIMIT_REACHED,
@@ -138,7 +139,9 @@ def run_trial(trial: Trial, cores: int) -> int:
 def _run_process(trial: Trial, cores: int) -> int:
     """Run a trial's process until it exits, and return its exit code."""
     try:
-        process = start_process(trial, _build_environment(os.environ, cores), before=_exit_with_task)
+        # Windows refuses any function here.
+        before = _exit_with_task if sys.platform == "linux" else None
+        process = start_process(trial, _build_environment(os.environ, cores), before=before)
     except OSError:
         return PROGRAM_MISSING
 
@@ -158,9 +161,8 @@ def _build_environment(task: Mapping[str, str], cores: int) -> dict[str, str]:
 
 
 def _exit_with_task() -> None:
-    """Make this process exit when its task is killed, so that it does not go on writing to the run's folder."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Make this process exit when its task is killed, so that it does not go on writing to the run's folder; Linux."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _get_exit_code(ray: Any, reference: Any) -> int:
@@ -172,7 +174,7 @@ def _get_exit_code(ray: Any, reference: Any) -> int:
             return error.cause.code
         raise
     except ray.exceptions.RayError:  # its node or worker failed more often than `retries` allows
-        return -signal.SIGKILL
+        return KILLED
     return code
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit import ConfigError, SettingError, Trial, check_at_least
-from pggan_plugins.launchers.processes import PROGRAM_MISSING, count_retries_left, start_process
+from pggan_plugins.launchers.processes import KILLED, PROGRAM_MISSING, count_retries_left, start_process
 
 POLL_SECONDS = 1.0
 """Seconds between checks for results of jobs."""
@@ -54,8 +54,11 @@ SETTINGS = {
 }
 """Options of `sbatch` that a setting of its own stands for."""
 
-WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
-"""Signals by which Slurm may be asked to warn a job before its time limit; submitit asks for one of them."""
+WARNINGS = ("SIGUSR1", "SIGUSR2")
+"""Signals by which Slurm may be asked to warn a job before its time limit; submitit asks for one of them.
+
+Names, since Windows, which has no Slurm either, must be able to import this.
+"""
 
 Outcome = tuple[int, bool]
 """What a job returns: its trial's exit code, and whether Slurm had sent SIGTERM to it."""
@@ -237,7 +240,7 @@ class _Launch:
             if _has_result(job):
                 code, stopped_by_slurm = _read_outcome(job)
             elif job.job_id in lost:
-                code, stopped_by_slurm = -signal.SIGKILL, False
+                code, stopped_by_slurm = KILLED, False
             else:
                 continue
             del self.jobs[number]
@@ -326,7 +329,8 @@ class TrialJob:
     def _receive_signals(self) -> None:
         """Note signals only: submitit's handler calls `checkpoint`, and nobody can wait for a process in a handler."""
         signal.signal(signal.SIGTERM, self._note_stop)
-        for number in WARNINGS:
+        for name in WARNINGS:
+            number = signal.Signals[name]
             handler = signal.getsignal(number)
             if callable(handler):
                 self._requeue[number] = handler
@@ -341,8 +345,8 @@ class TrialJob:
 
 def _ignore_warnings() -> None:
     """Let this process outlive the signal by which Slurm warns a job, to which submitit reacts."""
-    for number in WARNINGS:
-        signal.signal(number, signal.SIG_IGN)
+    for name in WARNINGS:
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
 
 
 def list_queue() -> set[str] | None:

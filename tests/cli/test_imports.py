@@ -147,13 +147,6 @@ for name in {names!r}:
     assert done.returncode == 0, done.stderr
 
 
-def test_help_and_the_library_work_without_the_module_resource() -> None:
-    """As on Windows, where Python has neither `resource` nor `fcntl`."""
-    hide = "sys.modules['resource'] = sys.modules['fcntl'] = None\nimport pggan_kit\npggan_kit.train, pggan_kit.Run"
-    ((code, shown, _),) = run_commands([(("--help",), "")], [], before=hide)
-    assert code == 0 and shown.startswith("Usage: pggan-kit"), shown
-
-
 def test_a_run_without_the_module_resource_does_not_log_memory(
     train: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 import threading
 import time
@@ -13,6 +12,7 @@ import pytest
 from helpers.datasets import ArrayDataset, make_random_dataset
 from helpers.forks import Fork
 from helpers.patience import PATIENCE_SECONDS
+from helpers.platforms import resource
 
 from pggan_kit.data import array_files, pyramid, resizing
 from pggan_kit.data.area_means import average_areas

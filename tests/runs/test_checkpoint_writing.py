@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import signal
 import stat
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from helpers.forks import fork_command
+from helpers.platforms import resource
 from helpers.snapshots import snapshot_at
 
 from pggan_kit.errors import RunError, TrainingError
@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error_and_touches_nothing(
     assert Checkpoints(tmp_path).load_last().images in (1, 2)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_is_a_clear_error(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(snapshot_at(1))

@@ -88,7 +88,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("images", -1), ("images", True), ("images", 8.0), ("steps", "8"), ("starts", []), ("starts", [4]),
     ("starts", [0, True]), ("starts", (0,)), ("discriminator_updates", -1), ("last_tick", None), ("phase", "other"),
     ("generator_updates", 0.5), ("encoder", {"weight": 1}),
-    ("phase", []), ("bridged", {"generator": 1}), ("generator", {"weight": "x"}), 
+    ("phase", []), ("bridged", {"generator": 1}), ("generator", {"weight": "x"}),
     ("averages", {}), ("averages", {"a": {1: torch.ones(1)}}),
     ("discriminator", torch.ones(2)), ("optimizers", {"both": 3}), ("optimizer_classes", {"both": None}),
     ("scalers", []), ("means", {}), ("means", {"sums": {"a": torch.ones(())}, "counts": {}}), ("dropped", -1),

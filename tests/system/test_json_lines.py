@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import signal
 import zlib
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.platforms import resource
 
 from pggan_kit.errors import TrainingError
 from pggan_kit.system.json_lines import JsonLines
