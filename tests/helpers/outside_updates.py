@@ -54,10 +54,11 @@ class Machine:
 
 
 CPU = Machine(flops=77e9, step=0.01, row=0.006, picture=0.01, checkpoint=0.015, bytes=1e8)
-"""Two threads that train the demo in 146 s. By these costs its tick with all parts takes 0.09 s, as was measured."""
+"""Two threads that train the demo in 146 s. By these bounds its tick with all parts takes 0.14 s, not 0.09 s."""
 
 GPU = Machine(flops=150e12, step=0.02, row=0.006, picture=0.1, checkpoint=0.015, bytes=1e8)
-"""A card that computes in bfloat16; checkpoints are written as fast as was measured, 642 MB in 6 s."""
+"""A card that computes in bfloat16, and launches a step's kernels one by one. Checkpoints are written as fast as was
+measured, 642 MB in 6 s."""
 
 
 def estimate_outside_share(prepared: Prepared) -> float:
