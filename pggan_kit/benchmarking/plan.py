@@ -660,7 +660,7 @@ def _measure_seconds_an_image(rig: Rig) -> float:
     return total / rig.batch
 
 
-def _measure_tick(rig: Rig) -> dict[str, float]:
+def _measure_tick(rig: Rig) -> dict[str, Any]:
     """Return what the loop itself does at a tick, as `Cost` names it: seconds, and the sizes of checkpoints.
 
     Seconds are the median of a few, since a disk may be busy for a moment; fewer where a single one takes long.
