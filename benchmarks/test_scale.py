@@ -7,23 +7,28 @@ import json
 import os
 import resource
 import shutil
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import STUB, TINY
 from helpers.datasets import ArrayDataset
 from helpers.forks import Fork
 from helpers.many_runs import copy_with_seed, lengthen_stats
+from helpers.paths import ROOT
 from helpers.patience import PATIENCE_SECONDS
 from helpers.reporting import train_pair
 from PIL import Image
 
 from pggan_kit.api.train import train
+from pggan_kit.benchmarking import plan as planning
 from pggan_kit.data import build_journal, sampler
 from pggan_kit.data.array_files import ArrayWriter, open_array
+from pggan_kit.data.device_feed import choose_feed, close_feed
 from pggan_kit.data.level_files import DIGEST_WORDS, match_digests
 from pggan_kit.data.pyramid import Level
 from pggan_kit.data.resizing import resize_to_all
@@ -90,6 +95,45 @@ def test_random_rows_of_a_file_that_is_not_in_memory(
         f"{1 / floor:,.0f} in one piece"
     )
     assert seconds["rows"] < seconds["mapped"]
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_a_step_does_not_wait_for_rows_that_are_read_ahead(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time that a batch takes where 50 ms pass between two, with a thread that is one batch ahead and without."""
+    path = tmp_path / "level.npy"
+    level = write_level(path, size, 400 << 20)
+    monkeypatch.setattr(sampler, "RESIDENT_BYTES", 0)
+    waits: dict[str, float] = {}
+    for name in ("ahead", "in the step"):
+        source = Sampler(level, 0)
+        feed = choose_feed(source, torch.device("cpu"), None) if name == "ahead" else source
+        forget_pages(path)
+        seconds = []
+        for step in range(BATCHES):
+            began = time.perf_counter()
+            feed.batch(step * BATCH_SIZE, BATCH_SIZE)
+            seconds.append(time.perf_counter() - began)
+            time.sleep(0.05)
+        close_feed(feed)
+        waits[name] = statistics.median(seconds[1:])
+    print(
+        f"\n{size}x{size}: {1e3 * waits['ahead']:.1f} ms a batch, and {1e3 * waits['in the step']:.1f} ms in the step"
+    )
+    assert waits["ahead"] < waits["in the step"]
+
+
+def test_flipped_rows_cost_little() -> None:
+    """Batches of which half the images are flipped, against batches as they are."""
+    images = np.random.default_rng(0).integers(0, 256, (512, 3, 256, 256), np.uint8)
+    seconds = {}
+    for mirror in (False, True):
+        source = Sampler(Level(images, None), 0, mirror)
+        source.batch(0, BATCH_SIZE)
+        seconds[mirror] = measure_shortest(lambda source=source: source.batch(BATCH_SIZE, BATCH_SIZE))
+    print(f"\n{BATCH_SIZE / seconds[False]:,.0f} images/s, {BATCH_SIZE / seconds[True]:,.0f} where half are flipped")
+    assert seconds[True] < 4 * seconds[False]
 
 
 @pytest.mark.parametrize(("source", "largest"), [(1024, 1024), (1000, 512), (300, 256)])
@@ -200,6 +244,20 @@ def test_what_a_run_writes_beside_its_rows(tmp_path: Path, monkeypatch: pytest.M
     assert many.pop("rows") > 9 * few.pop("rows")
     for name, count in few.items():
         assert count >= 90 and many[name] <= 1.1 * count, f"{name} grow with the run"
+
+
+@pytest.mark.parametrize("name", ["mnist", "stylegan2_mnist", "resnet_mnist", "r3gan_mnist", "curves", "coherence"])
+def test_the_time_outside_updates(name: str) -> None:
+    """The parts that `plan` measures, without metrics: less than a fiftieth of the time of each small recipe."""
+    rows = planning.plan(ROOT / "experiments" / f"{name}.gin", ["train.device = 'cpu'"], with_metrics=False)
+    hours = sum(row["hours"] for row in rows)
+    parts: dict[str, float] = {}
+    for row in rows:
+        for part, share in row["outside"].items():
+            parts[part] = parts.get(part, 0.0) + share * row["hours"] / hours
+    listed = ", ".join(f"{part} {share:.2%}" for part, share in parts.items())
+    print(f"\n{name}: {sum(parts.values()):.2%} of {60 * hours:.1f} min ({listed})")
+    assert sum(parts.values()) < 0.02
 
 
 @pytest.mark.parametrize("times", [1, 200])

@@ -786,9 +786,10 @@ class Observer(Protocol):
     end the run. Without the attribute, an error in an observer ends the run like an error in any other component.
 
     What takes long, or fills the disk, has an interval of its own: a setting `every` of type `pggan_kit.Interval`,
-    which `check_interval` checks, and `tick.is_due(self.every)` in `after_tick`. For `pggan-kit plan` an observer may
-    have a method `estimate_bytes(ticks)`, which is given the ticks from the beginning of a run, and returns how many
-    bytes it writes in all, and how many are left in its files.
+    which `check_interval` checks, and `tick.is_due(self.every)` in `after_tick`. For `pggan-kit plan` an observer that
+    writes below `run.directory`, and does nothing else, may have a method `estimate_bytes(ticks)`, which is given the
+    ticks from the beginning of a run, and returns how many bytes it writes in all, and how many are left in its files.
+    `plan` then also times its hooks, in a temporary folder.
     """
 
 

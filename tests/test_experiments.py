@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from helpers.hugging_face import Rows, install_library
+from helpers.outside_updates import estimate_outside_share
 from helpers.paths import ROOT
 from helpers.syncing import watched
 from PIL import Image
@@ -148,6 +149,29 @@ def test_it_checks_as_it_is(path: Path, given: Callable[[Path], list[str]]) -> N
     # At each stage's end, the averaged generator must be one of this stage.
     ages = list_average_ages(prepared.built.experiment, schedule, [0])
     assert ages and all(age.before_stage <= 0.05 for age in ages), "; ".join(age.text for age in ages)
+
+
+FAST = {"mnist", "cifar10", "tutorial_mnist"}
+"""Files whose networks are counted in every run of the tests; those of the others take seconds each."""
+
+LOOSE = {"coherence", "curves", "r3gan_mnist", "resnet_mnist", "stylegan2_mnist", "transition_shock", "a", "b"}
+"""Files whose updates take several times as long as their operations say, so that little follows from the bound.
+
+`benchmarks/test_scale.py` measures those that need no GPU.
+"""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path.stem in FAST else (pytest.mark.slow,)) for path in FILES],
+    ids=named,
+)
+def test_less_than_a_fiftieth_of_the_time_is_spent_outside_updates(
+    path: Path, given: Callable[[Path], list[str]]
+) -> None:
+    """By counts of what is done and bounds of its cost; without metrics, which are there for their own sake."""
+    share = estimate_outside_share(prepare(path, [*given(path), "train.device = 'cpu'"], list_plugins(path)))
+    assert 0.001 < share < (0.06 if path.stem in LOOSE else 0.02)
 
 
 @pytest.mark.parametrize("path", TRAINED, ids=named)

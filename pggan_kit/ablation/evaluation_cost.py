@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pggan_kit.api.prepare import Prepared
-from pggan_kit.benchmarking.rig import Rig
+from pggan_kit.benchmarking.evaluation_time import measure_evaluation
 from pggan_kit.components import ImageMetric
-from pggan_kit.runs.generators import count_classes, draw_images
 from pggan_kit.schedule import Schedule, Stage
 from pggan_kit.ticks import list_planned_ticks
-
-WARM_UP = 2
-"""Number of images that are drawn and described before time counts: a feature extractor loads its weights."""
-
-TIMED = 16
-"""Number of images whose drawing and description is timed."""
-
-LONG_SECONDS = 2.0
-"""Seconds of the warm-up from which on it is the measurement."""
 
 
 def count_tick_evaluations(prepared: Prepared, schedule: Schedule, stage: Stage) -> int:
@@ -69,54 +54,8 @@ class EvaluationClock:
         """
         key = (stage.size, kind)
         if key not in self.seconds:
-            self.seconds[key] = measure_evaluation_seconds(prepared, schedule, stage)
+            self.seconds[key] = measure_evaluation(prepared, schedule, stage).seconds
         return self.seconds[key]
-
-
-def measure_evaluation_seconds(prepared: Prepared, schedule: Schedule, stage: Stage) -> float:
-    """Return the seconds in which `evaluation.count` fakes are drawn, described and compared.
-
-    A few fakes are drawn and described; their descriptions, repeated to the full number, are compared. The reals are
-    described once for all trials and cost nothing here, and metrics of a run are left out.
-    """
-    metrics = _list_metrics(prepared)
-    if not metrics:
-        return 0.0
-    experiment = prepared.built.experiment
-    rig = Rig(prepared, schedule, stage.index, fading=False, compiles=False)
-    classes = count_classes(experiment, stage)
-
-    def describe(count: int) -> tuple[float, list[tuple[ImageMetric, Tensor]]]:
-        """Return the seconds of drawing and describing images, and the descriptions."""
-        began = time.perf_counter()
-        latents = torch.randn(count, experiment.latent_size)
-        labels = torch.arange(count) % classes if classes else None
-        images = draw_images(rig.state.ema, latents, labels, None, 0, rig.state.device).to(rig.state.device)
-        descriptions: dict[str, Tensor | None] = {}
-        described = []
-        for metric in metrics:
-            name = metric.fingerprint()
-            if name not in descriptions:
-                descriptions[name] = metric.describe(images)
-            description = descriptions[name]
-            if description is not None:
-                described.append((metric, description.cpu()))
-        return time.perf_counter() - began, described
-
-    with torch.no_grad(), warnings.catch_warnings():
-        # What a metric says of so few images is not true of the experiment.
-        warnings.simplefilter("ignore")
-        seconds, described = describe(WARM_UP)
-        drawn = WARM_UP
-        if seconds < LONG_SECONDS:
-            drawn = TIMED
-            seconds, described = describe(TIMED)
-        count = experiment.evaluation.count
-        began = time.perf_counter()
-        for metric, description in described:
-            repeated = description[torch.arange(count) % drawn]
-            metric.compare(repeated, repeated)
-        return seconds / drawn * count + time.perf_counter() - began
 
 
 def estimate_evaluations(

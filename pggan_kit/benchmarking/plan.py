@@ -7,7 +7,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,17 @@ from rich.table import Table
 from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.benchmarking.activations import count_activations_mib, measure_activations_mib
 from pggan_kit.benchmarking.breakdown import measure_loop_overhead
+from pggan_kit.benchmarking.evaluation_time import EvaluationTime, measure_evaluation
 from pggan_kit.benchmarking.flops import count_forward_calls, sum_flops
+from pggan_kit.benchmarking.observer_times import ObserverTime, list_unmeasured, measure_observers
 from pggan_kit.benchmarking.rig import Rig, has_fade
-from pggan_kit.benchmarking.storage import count_tensor_bytes, estimate_files, list_ticks_by_stage
+from pggan_kit.benchmarking.storage import (
+    CheckpointCounts,
+    count_checkpoints,
+    count_tensor_bytes,
+    estimate_files,
+    list_ticks_by_stage,
+)
 from pggan_kit.benchmarking.timing import time_calls
 from pggan_kit.components import Average
 from pggan_kit.data.build_estimate import estimate_build
@@ -32,7 +40,6 @@ from pggan_kit.growth.moving_settings import list_moving_settings
 from pggan_kit.runs.average import AverageAge, format_percent, list_average_ages
 from pggan_kit.runs.average_snapshots import compute_interval
 from pggan_kit.runs.host_copies import choose_copier
-from pggan_kit.runs.snapshot import STATE
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule, Stage, value_at
 from pggan_kit.system import distributed
@@ -57,11 +64,21 @@ COPIES = 4
 """Tensors of the size of a network's weights: weights, gradients and Adam's two moments. G has its averages besides."""
 
 LARGE_SHARE = 0.05
-"""Share of a run's time that what the loop does beside updates may take before there is a warning."""
+"""Share of a run's time that what is done beside updates may take before there is a warning."""
+
+SMALL_SHARE = 0.005
+"""Share of a run's time from which on a part of it is named in a warning."""
+
+INTERVALS = {
+    "checkpoints": "train.checkpoint_every",
+    "diversity": "train.diversity_every",
+    "metrics": "evaluation.every",
+}
+"""Settings by which the parts are done less often; an observer's is its `every`."""
 
 COSTS_OF_TIME = (
     *("fade_images_per_second", "images_per_second", "hours"),
-    *("checkpoints", "checkpoint_mib", "outside_share"),
+    *("checkpoints", "checkpoint_mib", "outside", "outside_share"),
 )
 """Entries of a row that are None where the cost of a stage is unknown."""
 
@@ -69,19 +86,23 @@ COPIES_TO_LEARN = 3
 """Those of them that frozen weights do not need: gradients and moments."""
 
 
-def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any] = ()) -> list[dict[str, Any]]:
+def plan(
+    config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any] = (), *, with_metrics: bool = True
+) -> list[dict[str, Any]]:
     """Return the cost of each stage of an experiment; nothing is trained and no run directory is made.
 
     Times are of real iterations on noise, on this machine and device, steady and mid-fade, not compiled; and of what
-    the loop does around them and at ticks, without observers and metrics. Stages too large to be measured in
-    `MEASURING_SECONDS` are extrapolated from the largest measured one, as if they took as long for each floating-point
-    operation of both networks' forward passes; their rows say so. Activations are counted on fake tensors, which take
-    no memory: a stage that does not fit is not run, and so is extrapolated, too.
+    the loop does around them and at ticks: checkpoints, diversity, `train.metrics`, and the observers that have
+    `estimate_bytes`, in a temporary folder. Stages too large to be measured in `MEASURING_SECONDS` are extrapolated
+    from the largest measured one, as if they took as long for each floating-point operation of both networks' forward
+    passes; their rows say so. Activations are counted on fake tensors, which take no memory: a stage that does not fit
+    is not run, and so is extrapolated, too.
 
     Args:
         config: See `api.prepare`.
         bindings: See `api.prepare`.
         plugins: See `api.prepare`.
+        with_metrics: Whether `train.metrics` are measured and counted.
 
     Returns:
         A row for each stage: `stage`, `size`, `discriminator_size`, `batch_size`, `fade_images`, `stable_images`,
@@ -93,9 +114,10 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         `'bfloat16'`, at the last stage that is measured, where the experiment computes in float32 and the device
         multiplies bfloat16 natively; None elsewhere), `hours`, `measured`, `checkpoints` (their number) and
         `checkpoint_mib` (the size of one), `written_mib` (what checkpoints, averages and observers write in the stage)
-        and `kept_mib` (what is left of it when the run has ended), `outside_share` (the share of the time that goes to
-        checkpoints and `Progress/diversity`); speeds, hours, sizes of files and shares are None where no stage up to
-        here fits. `fits` (whether weights and activations are less than the device's memory, and the stage did not run
+        and `kept_mib` (what is left of it when the run has ended), `outside` (the share of the stage's time that each
+        part beside updates takes, by its name in `Timing/share/*`), `outside_share` (their sum) and `unmeasured` (the
+        observers that are not among them); speeds, hours, sizes of files and shares are None where no stage up to here
+        fits. `fits` (whether weights and activations are less than the device's memory, and the stage did not run
         out of it when it was measured; None where unknown), `micro_batch` (what to bind `train.micro_batch` to where
         they are not; None elsewhere, or where not even one row fits), `compiled` (the phases that `train.compile`
         compiles), `batch_statistics` (over how many samples each statistic of a batch is computed, by its name),
@@ -124,6 +146,8 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
 
     copies = _estimate_copies(experiment, schedule.stages)
     ticks = list_ticks_by_stage(schedule, experiment.tick)
+    fading = {stage.index for stage in schedule.stages if has_fade(prepared, schedule, stage)}
+    checkpoints = count_checkpoints(experiment, ticks, fading)
 
     rows: list[dict[str, Any]] = []
     largest: tuple[Cost, dict[str, Any]] | None = None
@@ -146,6 +170,8 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
         cost = None
         if row["fits"] is not False and (largest is None or budget.allows(_get_work(row))):
             cost = _measure_if_it_fits(prepared, schedule, stage, row, room, budget)
+            if cost is not None and with_metrics:
+                cost = replace(cost, evaluation=measure_evaluation(prepared, schedule, stage))
         if cost is not None:
             largest = (cost, row)
         row["measured"] = cost is not None
@@ -154,8 +180,9 @@ def plan(config: str | Path, bindings: Sequence[str] = (), plugins: Sequence[Any
             operations = row["gflops"] / measured_row["gflops"]
             weights = row["weights_mib"] / measured_row["weights_mib"]
             cost = measured_cost.scale(operations, weights)
-        row |= _describe_time(row, cost, experiment, ticks[stage.index])
-        row |= _describe_files(row, cost, experiment, ticks, stage)
+        row |= _describe_time(row, cost, experiment, ticks[stage.index], checkpoints[stage.index])
+        row |= _describe_files(row, cost, experiment, ticks, checkpoints[stage.index])
+        row["unmeasured"] = list_unmeasured(experiment.observers)
         rows.append(row)
     if largest is not None:
         _, row = largest
@@ -176,6 +203,8 @@ class Cost:
         diversity: Seconds of measuring the diversity of images.
         checkpoint_mib: MiB of a checkpoint.
         kept_mib: MiB of what is kept for good of one.
+        observers: Seconds of observers.
+        evaluation: Seconds of measuring `train.metrics`.
     """
 
     fading: float
@@ -185,6 +214,8 @@ class Cost:
     diversity: float
     checkpoint_mib: float
     kept_mib: float
+    observers: Sequence[ObserverTime] = ()
+    evaluation: EvaluationTime = field(default_factory=EvaluationTime)
 
     def scale(self, operations: float, weights: float) -> Cost:
         """Return the cost of a stage with `operations` times as many operations an image, and `weights` times as many
@@ -197,7 +228,39 @@ class Cost:
             diversity=self.diversity * operations,
             checkpoint_mib=self.checkpoint_mib * weights,
             kept_mib=self.kept_mib * weights,
+            observers=[observer.scale(operations) for observer in self.observers],
+            # Most metrics reduce or enlarge images to one size before they describe them.
+            evaluation=replace(self.evaluation, drawing=self.evaluation.drawing * operations),
         )
+
+    def sum_parts(
+        self, experiment: Experiment, ticks: Sequence[Tick], checkpoints: int, updates: float
+    ) -> dict[str, float]:
+        """Return the seconds of what is done beside updates in a stage, by its name in `Timing/share/*`.
+
+        Args:
+            experiment: The experiment.
+            ticks: The ticks of the stage.
+            checkpoints: Number of checkpoints that are written in it.
+            updates: Seconds of its updates.
+        """
+        # A checkpoint is written while the steps up to the next tick are taken, and the rest of it is waited for. That
+        # before the first step is waited for whole.
+        at_ticks = sum(tick.is_due(experiment.checkpoint_every) for tick in ticks)
+        waited = 0.0
+        if ticks:
+            waited = max(0.0, self.checkpoint - updates / len(ticks))
+        waited_for_checkpoints = at_ticks * waited + max(0, checkpoints - at_ticks) * self.checkpoint
+        measurements = sum(tick.is_due(experiment.diversity_every) for tick in ticks)
+        evaluations = sum(tick.is_due(experiment.evaluation.every) for tick in ticks)
+        parts = {
+            "checkpoints": len(ticks) * self.tick + waited_for_checkpoints,
+            "diversity": measurements * self.diversity,
+            "metrics": evaluations * self.evaluation.seconds,
+        }
+        for observer in self.observers:
+            parts[observer.name] = parts.get(observer.name, 0.0) + observer.sum_seconds(ticks)
+        return parts
 
 
 class Budget:
@@ -277,7 +340,7 @@ def _build_caption(rows: Sequence[dict[str, Any]]) -> str:
     elif len(known) < len(rows):
         duration += f" beside {', '.join(row['size'] for row in rows if row['hours'] is None)}"
     images = sum(row["fade_images"] + row["stable_images"] for row in rows)
-    total = f"{images:,} images, about {duration} on this machine without observers and metrics"
+    total = f"{images:,} images, about {duration} on this machine"
     compiled = [f"{row['size']} ({' and '.join(row['compiled'])})" for row in rows if row["compiled"]]
     if compiled:
         total += f"; less, as train.compile compiles {', '.join(compiled)}"
@@ -333,36 +396,49 @@ def _describe_copies(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _describe_storage(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a line about what the run writes, and the time that it takes, where each stage's cost is known."""
+    """Return a line about what the run writes, and one about the time beside updates, where each cost is known."""
     if any(row["written_mib"] is None for row in rows):
         return []
     written = format_size(int(sum(row["written_mib"] for row in rows) * 2**20))
     kept = format_size(int(sum(row["kept_mib"] for row in rows) * 2**20))
     count = sum(row["checkpoints"] for row in rows)
     largest = format_size(int(rows[-1]["checkpoint_mib"] * 2**20))
-    return [
-        f"the run's folder: {written} written, {kept} kept; {count} checkpoints of up to {largest}, which with the "
-        f"check of diversity take {format_percent(_compute_outside_share(rows))} of the time"
-    ]
+    lines = [f"the run's folder: {written} written, {kept} kept; {count} checkpoints of up to {largest}"]
+
+    parts = _compute_outside_shares(rows)
+    listed = ", ".join(f"{name} {format_percent(share)}" for name, share in parts.items())
+    line = f"outside updates: {format_percent(sum(parts.values()))} of the time"
+    if listed:
+        line += f" ({listed})"
+    if rows[0]["unmeasured"]:
+        line += f"; not measured: {', '.join(rows[0]['unmeasured'])}"
+    return [*lines, line]
 
 
-def _compute_outside_share(rows: Sequence[dict[str, Any]]) -> float:
-    """Return the share of the run's time that goes to checkpoints and to the diversity of images."""
+def _compute_outside_shares(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the share of the run's time that goes to each part beside updates, the largest first."""
     known = [row for row in rows if row["hours"] is not None]
     total = sum(row["hours"] for row in known)
-    if total == 0:
-        return 0.0
-    return float(sum(row["hours"] * row["outside_share"] for row in known) / total)
+    parts: dict[str, float] = {}
+    for row in known:
+        for name, share in row["outside"].items():
+            if share > 0:
+                parts[name] = parts.get(name, 0.0) + share * row["hours"] / total
+    return dict(sorted(parts.items(), key=lambda item: -item[1]))
 
 
 def _warn_of_large_share(rows: Sequence[dict[str, Any]]) -> None:
-    share = _compute_outside_share(rows)
-    if share > LARGE_SHARE:
-        warnings.warn(
-            f"checkpoints and the check of diversity take {format_percent(share)} of the time: raise "
-            "train.checkpoint_every, train.diversity_every or train.tick",
-            stacklevel=3,
-        )
+    parts = _compute_outside_shares(rows)
+    share = sum(parts.values())
+    if share <= LARGE_SHARE:
+        return
+    large = [name for name, part in parts.items() if part >= SMALL_SHARE]
+    listed = ", ".join(f"{name} {format_percent(parts[name])}" for name in large)
+    settings = ", ".join(INTERVALS.get(name, f"observers.{name}.every") for name in large)
+    warnings.warn(
+        f"{format_percent(share)} of the time is spent outside updates ({listed}): raise {settings} or train.tick",
+        stacklevel=3,
+    )
 
 
 def _describe_averages(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -562,7 +638,7 @@ def _measure_stage(prepared: Prepared, steady: Rig, budget: Budget, work: float)
         fading = Rig(prepared, steady.schedule, steady.stage.index, fading=True, compiles=False)
         fading.step()
         fading_seconds = _measure_seconds_an_image(fading)
-    cost = Cost(fading_seconds, steady_seconds, **_measure_tick(steady))
+    cost = Cost(fading_seconds, steady_seconds, **_measure_tick(steady), observers=measure_observers(steady, prepared))
     budget.spend(time.perf_counter() - began, work)
     return cost
 
@@ -596,7 +672,7 @@ def _measure_seconds_an_image(rig: Rig) -> float:
     return total / rig.batch
 
 
-def _measure_tick(rig: Rig) -> dict[str, float]:
+def _measure_tick(rig: Rig) -> dict[str, Any]:
     """Return what the loop itself does at a tick, as `Cost` names it: seconds, and the sizes of checkpoints.
 
     Seconds are the median of a few, since a disk may be busy for a moment; fewer where a single one takes long.
@@ -701,39 +777,40 @@ def _count_rows_at_once(rig: Rig) -> int:
 
 
 def _describe_time(
-    row: dict[str, Any], cost: Cost | None, experiment: Experiment, ticks: Sequence[Tick]
+    row: dict[str, Any], cost: Cost | None, experiment: Experiment, ticks: Sequence[Tick], checkpoints: CheckpointCounts
 ) -> dict[str, Any]:
-    """Return the speed of a stage, the hours that it takes, and the share of them beside updates.
+    """Return the speed of a stage, the hours that it takes, and the shares of them beside updates.
 
     Args:
         row: What is known of the stage.
         cost: Its cost; None where it is unknown.
         experiment: The experiment.
         ticks: Its ticks.
+        checkpoints: Its checkpoints.
     """
     if cost is None:
         return dict.fromkeys(COSTS_OF_TIME)
     updates = row["fade_images"] * cost.fading + row["stable_images"] * cost.steady
-    checkpoints = sum(tick.is_due(experiment.checkpoint_every) for tick in ticks)
-    measurements = sum(tick.is_due(experiment.diversity_every) for tick in ticks)
-    # A checkpoint is written while the steps up to the next tick are taken, and the rest of it is waited for.
-    waited = 0.0
-    if ticks:
-        waited = max(0.0, cost.checkpoint - updates / len(ticks))
-    outside = len(ticks) * cost.tick + checkpoints * waited + measurements * cost.diversity
+    parts = cost.sum_parts(experiment, ticks, checkpoints.written, updates)
+    outside = sum(parts.values())
     seconds = updates + outside
     return {
         "fade_images_per_second": 1 / cost.fading,
         "images_per_second": 1 / cost.steady,
         "hours": seconds / 3600,
-        "checkpoints": checkpoints,
+        "checkpoints": checkpoints.written,
         "checkpoint_mib": cost.checkpoint_mib,
+        "outside": {name: part / seconds if seconds else 0.0 for name, part in parts.items()},
         "outside_share": outside / seconds if seconds else 0.0,
     }
 
 
 def _describe_files(
-    row: dict[str, Any], cost: Cost | None, experiment: Experiment, ticks: Sequence[Sequence[Tick]], stage: Stage
+    row: dict[str, Any],
+    cost: Cost | None,
+    experiment: Experiment,
+    ticks: Sequence[Sequence[Tick]],
+    checkpoints: CheckpointCounts,
 ) -> dict[str, Any]:
     """Return the MiB that a stage writes, and those of them that are left when the run has ended.
 
@@ -742,30 +819,15 @@ def _describe_files(
         cost: Its cost; None where it is unknown.
         experiment: The experiment.
         ticks: The ticks of each stage.
-        stage: The stage.
+        checkpoints: The stage's checkpoints.
     """
     if cost is None:
         return {"written_mib": None, "kept_mib": None}
-    is_last = stage.index == len(ticks) - 1
-    # The end of the run is kept as it is.
-    ends = sum(tick.ends_phase for tick in ticks[stage.index]) - is_last
-    kept = ends * cost.kept_mib
-    written = row["checkpoints"] * cost.checkpoint_mib
-    if experiment.keep_stages != STATE:
-        written += kept
-
-    # So are the last of those that are not kept for good, the first of which is written before the first step.
-    if is_last:
-        every = [tick for each in ticks for tick in each if tick.is_due(experiment.checkpoint_every)]
-        passing = len(every)
-        if experiment.keep_stages == STATE:
-            passing -= sum(tick.ends_phase for tick in every) - 1
-        kept += (1 + min(experiment.keep, passing)) * cost.checkpoint_mib
-
-    files_written, files_kept = estimate_files(experiment.observers, ticks, stage.index)
+    parts = checkpoints.parts * cost.kept_mib + row["snapshots_mib"]
+    files_written, files_kept = estimate_files(experiment.observers, ticks, row["stage"])
     return {
-        "written_mib": written + row["snapshots_mib"] + files_written / 2**20,
-        "kept_mib": kept + row["snapshots_mib"] + files_kept / 2**20,
+        "written_mib": checkpoints.written * cost.checkpoint_mib + parts + files_written / 2**20,
+        "kept_mib": checkpoints.left * cost.checkpoint_mib + parts + files_kept / 2**20,
     }
 
 

@@ -1,4 +1,4 @@
-"""How a stage's images reach a GPU: kept there as bytes where they fit, or else copied one batch ahead.
+"""How a stage's images reach a device: kept on a GPU as bytes where they fit, or else read and copied one batch ahead.
 
 Either way the batches equal the sampler's bit for bit.
 """
@@ -20,15 +20,19 @@ FREE_SHARE = 0.25
 
 
 def choose_feed(source: Source, device: torch.device, limit: int | None) -> Source:
-    """Return the source of a stage's batches that suits a device: for a CPU, the one that is given.
+    """Return the source of a stage's batches that suits a device.
+
+    For a CPU it is the one that is given where its images are in memory; else rows are read one batch ahead.
 
     Args:
         source: Source of a stage's batches.
         device: Device of the networks.
         limit: Value of `data.device_memory`: maximum MiB, or None for `FREE_SHARE`.
     """
-    if device.type != "cuda" or not isinstance(source, Sampler):
+    if not isinstance(source, Sampler):
         return source
+    if device.type != "cuda":
+        return source if source.is_resident else PrefetchFeed(source, NoCopier())
 
     # Images that fit into the device's memory need no copies at all.
     if limit is None:
@@ -144,6 +148,17 @@ class Copier(Protocol):
 
     def finish(self, batch: Batch) -> None:
         """Let the device's work from here on wait for a batch that `begin` returned."""
+
+
+class NoCopier:
+    """A copier for batches that stay where they are made."""
+
+    def begin(self, batch: Batch) -> Batch:
+        """Return the batch; see `Copier`."""
+        return batch
+
+    def finish(self, batch: Batch) -> None:
+        """Do nothing: the batch is complete; see `Copier`."""
 
 
 class SideStream:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit.components import Dataset
-from pggan_kit.data.array_files import RowReader
+from pggan_kit.data.array_files import RowReader, find_map
 from pggan_kit.data.contents import get_class_names, get_left_out
 from pggan_kit.data.pyramid import Level, Pyramid
 from pggan_kit.data.settings import DataSettings
@@ -85,6 +85,11 @@ class Sampler:
         if self.labels is None:
             return images, None
         return images, torch.from_numpy(self.labels.take(rows))
+
+    @property
+    def is_resident(self) -> bool:
+        """Return whether the images are in memory, and not read as they are drawn."""
+        return find_map(self.images) is None
 
     @property
     def nbytes(self) -> int:

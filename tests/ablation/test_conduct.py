@@ -937,11 +937,11 @@ def test_reading_and_planning_say_how_far_they_are_and_which_variants_they_warn_
 ) -> None:
     original = planning.plan
 
-    def warn_and_plan(config: Any, bindings: Any, plugins: Any) -> list[dict[str, Any]]:
+    def warn_and_plan(config: Any, bindings: Any, plugins: Any, **options: Any) -> list[dict[str, Any]]:
         warnings.warn("the tick is short", stacklevel=2)
         if bindings:
             warnings.warn("the switch is hard", stacklevel=2)
-        return original(config, bindings, plugins)
+        return original(config, bindings, plugins, **options)
 
     monkeypatch.setattr(planning, "plan", warn_and_plan)
     reports: list[str] = []

@@ -17,9 +17,9 @@ from pggan_kit.ablation.evaluation_cost import (
     EvaluationClock,
     count_tick_evaluations,
     estimate_evaluations,
-    measure_evaluation_seconds,
 )
 from pggan_kit.api.prepare import prepare
+from pggan_kit.benchmarking.evaluation_time import measure_evaluation
 
 MEASURED = ("train.metrics = [@metrics.Gap()]", "evaluation.count = 4")
 
@@ -81,7 +81,7 @@ def test_a_few_images_give_the_time_of_all(tiny: Callable[..., str], stub: str) 
     prepared = prepare(tiny("evaluation.count = 1_000"), plugins=[stub])
     schedule = prepared.schedule()
     stage = schedule.stages[1]
-    assert measure_evaluation_seconds(prepared, schedule, stage) == 0.0, "there are no metrics"
+    assert measure_evaluation(prepared, schedule, stage).seconds == 0.0, "there are no metrics"
     assert count_tick_evaluations(prepared, schedule, stage) == 0
     slow = Slow()
     prepared.built.experiment.metrics = (slow, slow)

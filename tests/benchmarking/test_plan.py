@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,18 @@ from click.testing import Result
 from helpers.full_memory import limit_rows
 from torch import Tensor
 
+from pggan_kit import Component, hookimpl
 from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import train
 from pggan_kit.benchmarking import plan as planning
 from pggan_kit.benchmarking.activations import LiveMemory, count_activations_mib, measure_activations_mib
-from pggan_kit.benchmarking.rig import Rig
+from pggan_kit.benchmarking.evaluation_time import EvaluationTime
+from pggan_kit.benchmarking.rig import Rig, has_fade
+from pggan_kit.benchmarking.storage import count_checkpoints, list_ticks_by_stage
 from pggan_kit.data.build_estimate import BuildEstimate
 from pggan_kit.growth.networks import Discriminator
 from pggan_kit.layers.batches import count_batches
+from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.training.batch_statistics import count_samples, list_warnings
 
 Cli = Callable[..., Result]
@@ -54,12 +60,13 @@ def test_a_stage_takes_what_its_images_and_ticks_take(tiny: Callable[..., str], 
     rows = plan_rows(config, stub)
     first, second, last = (row["hours"] * 3600 for row in rows)
     # The loop waits for a checkpoint where writing it takes longer than the steps up to the next tick, 2/5 s and 6/7 s.
-    assert first == pytest.approx(2 + 5 * (1 + 0.25 + 1.75 - 2 / 5))
+    assert first == pytest.approx(2 + 5 * (1 + 0.25 + 1.75 - 2 / 5) + 1.75), "that before the first step is waited for"
     assert second == last == pytest.approx(6 + 7 * (1 + 0.25 + 1.75 - 6 / 7))
     # It never does where the ticks, a few early ones among them, have more than two seconds of steps each.
     (longer,) = plan_rows(tiny("schedule.sizes = (4,)", "schedule.stable_images = 1000", "train.tick = 200"), stub)
-    assert 5 <= longer["checkpoints"] <= 9
-    assert longer["hours"] * 3600 == pytest.approx(20 + longer["checkpoints"] * (1 + 0.25))
+    ticks = longer["checkpoints"] - 1
+    assert 5 <= ticks <= 9
+    assert longer["hours"] * 3600 == pytest.approx(20 + ticks * (1 + 0.25) + 1.75)
     assert [row["measured"] for row in rows] == [True] * 3
     for row in rows:
         rates = [row["fade_images_per_second"], row["images_per_second"]]
@@ -73,22 +80,30 @@ def test_what_is_due_less_often_takes_and_writes_less(
     lines += ["train.checkpoint_every = {4: 50, 8: 'phase'}", "train.diversity_every = 1_000"]
     lines += ["train.keep_stages = 'average'"]
     monkeypatch.setattr(planning, "LARGE_SHARE", 0.05)
-    with pytest.warns(
-        UserWarning, match=r"checkpoints and the check of diversity take .* % of the time: raise train\."
-    ):
+    with pytest.warns(UserWarning, match="outside updates") as caught:
         rows = plan_rows(tiny(*lines), stub)
+    assert [str(warning.message) for warning in caught] == [
+        "67 % of the time is spent outside updates (checkpoints 64 %, diversity 3.0 %): raise train.checkpoint_every, "
+        "train.diversity_every or train.tick"
+    ]
     # At 4x4 ticks at 20, ..., 100; at 8x8 at 120, 140 (its fade ends), ..., 240.
-    assert [row["checkpoints"] for row in rows] == [2, 2, 2]
-    outside = [5 * 1 + 2 * (1.75 - 2 / 5) + 1 * 0.25, 7 * 1 + 2 * (1.75 - 6 / 7) + 2 * 0.25]
-    for row, seconds, updates in zip(rows, outside, (2.0, 6.0), strict=False):
-        assert row["hours"] * 3600 == pytest.approx(updates + seconds)
-        assert row["outside_share"] == pytest.approx(seconds / (updates + seconds))
-    assert [row["written_mib"] for row in rows] == [2 * 8 + 2, 2 * 8 + 2 * 2, 2 * 8 + 2]
+    # The first has one from before the first step besides.
+    assert [row["checkpoints"] for row in rows] == [3, 2, 2]
+    checkpoints = [5 * 1 + 2 * (1.75 - 2 / 5) + 1.75, 7 * 1 + 2 * (1.75 - 6 / 7)]
+    for row, seconds, updates, diversity in zip(rows, checkpoints, (2.0, 6.0), (0.25, 0.5), strict=False):
+        total = updates + seconds + diversity
+        assert row["hours"] * 3600 == pytest.approx(total)
+        assert row["outside_share"] == pytest.approx((seconds + diversity) / total)
+        assert row["outside"] == pytest.approx(
+            {"checkpoints": seconds / total, "diversity": diversity / total, "metrics": 0.0}
+        )
+    assert [row["written_mib"] for row in rows] == [3 * 8 + 2, 2 * 8 + 2 * 2, 2 * 8 + 2]
     # The end of the run stays whole, and so do the last three before it.
-    assert [row["kept_mib"] for row in rows] == [2, 2 * 2, 2 + 4 * 8]
+    assert [row["kept_mib"] for row in rows] == [2, 2 * 2 + 2 * 8, 2 + 2 * 8]
 
     shown = " ".join(cli("plan", tiny(*lines), "--plugin", stub).stdout.split())
-    assert "the run's folder: 56 MiB written, 40 MiB kept; 6 checkpoints of up to 8 MiB" in shown
+    assert "the run's folder: 64 MiB written, 40 MiB kept; 7 checkpoints of up to 8 MiB" in shown
+    assert "outside updates: 67 % of the time (checkpoints 64 %, diversity 3.0 %)" in shown
     monkeypatch.setattr(planning, "LARGE_SHARE", 1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -434,3 +449,121 @@ def test_the_age_of_the_average_is_shown(tiny: Callable[..., str], cli: Cli, stu
         result.stderr.count("warning: at the end of stage") == 2
         and "averages.HalfLife.half_life = 1 (" in result.stderr
     )
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        ("train.keep = 10",),
+        ("train.keep = 3", "train.checkpoint_every = 'phase'"),
+        ("train.keep_stages = 'average'", "train.switch = @switches.Hard()"),
+        ("train.keep_stages = 'nothing'", "train.keep = 1", "train.tick = 4", "train.checkpoint_every = 12"),
+        ("schedule.stable_images = {4: 0, 8: 16}", "train.tick = 4"),
+    ],
+)
+def test_the_checkpoints_of_a_plan_are_those_of_the_run(
+    lines: tuple[str, ...], train: Callable[..., Any], stub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written is counted in the run, and what is left is what its folder holds."""
+    written: Counter[tuple[int, bool]] = Counter()
+    save = Checkpoints.save
+
+    def count_and_save(checkpoints: Checkpoints, snapshot: Any, *options: Any, **named: Any) -> Path:
+        written[len(snapshot.starts) - 1, snapshot.holds == "state"] += 1
+        return save(checkpoints, snapshot, *options, **named)
+
+    monkeypatch.setattr(Checkpoints, "save", count_and_save)
+    run = train(*lines)
+    prepared = prepare("tiny.gin", plugins=[stub])
+    schedule = prepared.schedule()
+    ticks = list_ticks_by_stage(schedule, prepared.built.experiment.tick)
+    fading = {stage.index for stage in schedule.stages if has_fade(prepared, schedule, stage)}
+    counts = count_checkpoints(prepared.built.experiment, ticks, fading)
+    assert [count.written for count in counts] == [written[stage.index, True] for stage in schedule.stages]
+    assert [count.parts for count in counts] == [written[stage.index, False] for stage in schedule.stages]
+
+    left: Counter[int] = Counter()
+    for entry in run.checkpoints.read_entries():
+        if entry.holds == "state":
+            left[len(run.checkpoints.load(entry).starts) - 1] += 1
+    assert [count.left for count in counts] == [left[stage.index] for stage in schedule.stages]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 20])
+def test_no_more_is_kept_than_written(tiny: Callable[..., str], stub: str, costs: None, keep: int) -> None:
+    for every in ("'phase'", "1"):
+        for row in plan_rows(tiny(f"train.keep = {keep}", f"train.checkpoint_every = {every}"), stub):
+            assert 0 < row["kept_mib"] <= row["written_mib"] or (keep, row["kept_mib"]) == (1, 0)
+
+
+class Slow:
+    """An observer that takes 30 ms where it is due, and 10 ms at other ticks."""
+
+    def __init__(self, every: int | str = 16) -> None:
+        self.every = every
+        self.is_open = False
+
+    @hookimpl
+    def before_run(self, run: Any) -> None:
+        assert run.directory.is_dir()
+        self.is_open = True
+
+    @hookimpl
+    def after_tick(self, stats: Any, tick: Any) -> None:
+        assert self.is_open and all(isinstance(value, float) for value in stats.values())
+        assert stats.keys() >= {"Loss/discriminator/hinge"}
+        time.sleep(0.03 if tick.is_due(self.every) else 0.01)
+
+    @hookimpl
+    def after_run(self) -> None:
+        self.is_open = False
+
+    def estimate_bytes(self, ticks: Any) -> tuple[int, int]:
+        return 0, 0
+
+
+class Shown:
+    """An observer that may show something elsewhere than in the run's folder."""
+
+    @hookimpl
+    def before_run(self) -> None:
+        raise AssertionError("it is not called")
+
+
+def test_the_time_of_observers_is_measured_where_they_write_files_alone(
+    tiny: Callable[..., str], cli: Cli, stub: str
+) -> None:
+    observers = [Slow(), Shown()]
+    components = [Component("observers", type(each).__name__, lambda each=each: each) for each in observers]
+    lines = ("schedule.sizes = (4, 8)", "schedule.stable_images = 48", "train.collapse_below = 0")
+    shipped = "@observers.TensorBoard(), @observers.Samples(), @observers.Growth(), @observers.Progress()"
+    config = tiny(*lines, f"train.observers = [@observers.Slow(), @observers.Shown(), {shipped}]")
+    with pytest.warns(UserWarning, match=r"of the time is spent outside updates \(.*Slow .*observers\.Slow\.every"):
+        rows = planning.plan(config, plugins=[stub, *components])
+    assert not observers[0].is_open
+    files = {"checkpoints", "TensorBoard", "Samples", "Growth"}
+    # Ticks at 8, 16, ..., 48 and, until the fade ends, at 56; then until 104.
+    for row, due, idle in zip(rows, (3, 4), (3, 3), strict=True):
+        assert row["outside"].keys() == {*files, "diversity", "metrics", "Slow"}
+        assert row["outside"]["Slow"] * row["hours"] * 3600 >= due * 0.03 + idle * 0.01
+        assert all(row["outside"][name] > 0 for name in files)
+        assert row["outside_share"] == pytest.approx(sum(row["outside"].values()))
+        assert row["unmeasured"] == ["Shown", "Progress"]
+    assert not Path("runs").exists()
+    caption = " ".join(str(planning.build_table(rows).caption).split())
+    assert "outside updates: " in caption and "; not measured: Shown, Progress" in caption
+
+
+def test_metrics_are_a_part_of_the_time(
+    tiny: Callable[..., str], stub: str, costs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawing fakes takes longer where the networks have more to do, and describing them does not."""
+    monkeypatch.setattr(planning, "measure_evaluation", lambda *arguments: EvaluationTime(1.0, 2.0))
+    config = tiny("evaluation.every = 'phase'")
+    work = [row["gflops"] for row in planning.plan(config, plugins=[stub], with_metrics=False)]
+    monkeypatch.setattr(planning, "MEASURING_SECONDS", 4 * (work[0] + work[1]) * 1.01)
+    for counted in (True, False):
+        rows = planning.plan(config, plugins=[stub], with_metrics=counted)
+        seconds = [row["outside"]["metrics"] * row["hours"] * 3600 for row in rows]
+        assert seconds == pytest.approx([3.0 * counted, 6.0 * counted, 2 * (work[2] / work[1] + 2.0) * counted])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from pggan_kit.data import device_feed
-from pggan_kit.data.device_feed import Batch, PrefetchFeed, ResidentFeed, choose_feed, look_at_batch
+from pggan_kit.data.array_files import open_array
+from pggan_kit.data.device_feed import Batch, PrefetchFeed, ResidentFeed, choose_feed, close_feed, look_at_batch
 from pggan_kit.data.pyramid import Level
 from pggan_kit.data.sampler import Sampler
 from pggan_kit.testing.support import are_equal
@@ -153,6 +155,23 @@ def test_a_level_that_fits_stays_on_the_device(
     assert choose_feed(source, torch.device("cuda:0"), limit) == feed
 
 
-def test_a_cpu_uses_the_sampler_itself() -> None:
+def test_a_cpu_uses_the_sampler_itself_where_the_images_are_in_memory() -> None:
     source = make_sampler()
     assert choose_feed(source, torch.device("cpu"), None) is source
+
+
+def test_a_cpu_reads_rows_of_a_large_level_one_batch_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batches, and how they are flipped, are those of a level in memory."""
+    path = tmp_path / "level.npy"
+    np.save(path, make_sampler().images)
+    images = open_array(path, np.uint8, 4)
+    assert images is not None
+    monkeypatch.setattr("pggan_kit.data.sampler.RESIDENT_BYTES", images.nbytes - 1)
+    feed = choose_feed(Sampler(Level(images, np.arange(7)), seed=3, mirror=True), torch.device("cpu"), None)
+    assert isinstance(feed, PrefetchFeed)
+    sampler = make_sampler()
+    for position, count in PLACES:
+        expected, labels = sampler.batch(position, count)
+        found, found_labels = feed.batch(position, count)
+        assert torch.equal(found, expected) and are_equal(found_labels, labels)
+    close_feed(feed)
