@@ -47,6 +47,9 @@ train.device = 'cpu'
 """Three stages of (fade and) stable phases of two steps each: 40 images, 10 steps."""
 
 
+gc.disable()  # until all tests are collected, since nothing of them is garbage
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from what was imported and collected, through which it would look time and again.
 
@@ -54,6 +57,7 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

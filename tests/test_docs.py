@@ -239,7 +239,7 @@ def test_cookbook_loads_each_plugin_that_it_writes() -> None:
 
 
 def test_every_command_of_the_tutorial_works(
-    cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_memory_count: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
@@ -249,7 +249,7 @@ def test_every_command_of_the_tutorial_works(
     few = ["observers.Samples.count = 4", "observers.Growth.count = 4", "datasets.MNIST.limit = 500"]
     few.append("schedule.batch_size = 8")
     for words in commands(text):
-        if words[0] == "train":
+        if words[0] in ("train", "plan"):
             words += [word for binding in (*SHORT, *few) for word in ("-b", binding)]
         result = cli(*words)
         assert result.exit_code == 0, (words, result.output, result.stderr)
