@@ -6,6 +6,7 @@ import collections.abc
 import inspect
 import types
 import typing
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,25 @@ TYPE_NAMES: dict[Any, str] = {
 }
 """Names of types in messages."""
 
+_SIGNATURES: weakref.WeakKeyDictionary[type, inspect.Signature] = weakref.WeakKeyDictionary()
+"""Signatures of classes: those of all components are needed for each config, and take a tenth of its checks."""
+
+_ANNOTATIONS: weakref.WeakKeyDictionary[type, Mapping[str, Any]] = weakref.WeakKeyDictionary()
+"""Annotations of the parameters of classes, which take another tenth."""
+
 
 def read_signature(factory: Callable[..., Any]) -> inspect.Signature:
     """Return the signature of a factory; an empty one where Python does not know it."""
+    if not isinstance(factory, type):
+        return _inspect_signature(factory)
+    signature = _SIGNATURES.get(factory)
+    if signature is None:
+        signature = _inspect_signature(factory)
+        _SIGNATURES[factory] = signature
+    return signature
+
+
+def _inspect_signature(factory: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(factory)
     except (TypeError, ValueError):
@@ -53,15 +70,25 @@ def list_required_parameters(factory: Callable[..., Any]) -> list[str]:
     return required
 
 
-def read_annotations(factory: Callable[..., Any]) -> dict[str, Any]:
+def read_annotations(factory: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the annotations of a factory's parameters; none where a third party's cannot be evaluated at run time.
 
     They are the same on every Python. A default of None admits None, which `typing` infers on 3.10 alone. Those of a
     dataclass are read from its `__init__`, because its body may hold a `KW_ONLY`, which 3.10 does not take for a type.
     """
-    function = factory
-    if isinstance(factory, type):
-        function = factory.__init__  # type: ignore[misc]
+    if not isinstance(factory, type):
+        return _evaluate_annotations(factory, factory)
+    annotations = _ANNOTATIONS.get(factory)
+    if annotations is None:
+        annotations = _evaluate_annotations(factory, factory.__init__)  # type: ignore[misc]
+        # A notebook may define later what is missing now.
+        if annotations:
+            _ANNOTATIONS[factory] = annotations
+    return annotations
+
+
+def _evaluate_annotations(factory: Callable[..., Any], function: Callable[..., Any]) -> Mapping[str, Any]:
+    """Return the annotations of the parameters of a factory's function: itself, or a class's `__init__`."""
     try:
         hints = typing.get_type_hints(function)
         for parameter in read_signature(factory).parameters.values():
@@ -69,7 +96,7 @@ def read_annotations(factory: Callable[..., Any]) -> dict[str, Any]:
                 hints[parameter.name] |= None
     except (NameError, AttributeError, TypeError, SyntaxError):  # a name for type checkers alone, or no annotation
         return {}
-    return hints
+    return types.MappingProxyType(hints)
 
 
 def find_kind(annotation: Any) -> str | None:

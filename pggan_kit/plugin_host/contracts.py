@@ -40,6 +40,9 @@ def find_marked_hooks(thing: Any, owner: str) -> dict[str, Callable[..., Any]]:
     """
     hooks: dict[str, Callable[..., Any]] = {}
     for attribute in dir(thing):
+        # Python's own names, nine of ten, are no hooks.
+        if attribute.startswith("__"):
+            continue
         # Read statically, since `getattr` would run the properties of a component.
         function = _unwrap_method(inspect.getattr_static(thing, attribute, None))
         if not inspect.isfunction(function):

@@ -28,7 +28,7 @@ def few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ablate(tiny: Callable[..., str], few_seeds: None) -> Ablate:
+def ablate(tiny: Callable[..., str], few_seeds: None, no_memory_count: None) -> Ablate:
     """`ablate("ablate.seeds = (0,)", ..., out="out")` runs a hard and a linear variant of the tiny experiment."""
     tiny()
     Path("switch.gin").write_text(SWITCH)

@@ -69,7 +69,11 @@ def mixed(tmp_path: Path) -> Path:
 
 
 def test_whatever_is_left_out_is_reported_at_each_start(
-    mixed: Path, tiny: Callable[..., str], cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    mixed: Path,
+    tiny: Callable[..., str],
+    cli: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    no_memory_count: None,
 ) -> None:
     config = tiny(*FOLDER, "datasets.ImageFolder.on_error = 'skip'", "schedule.sizes = (4, 8)")
     result = cli("config", "check", config)

@@ -230,7 +230,7 @@ def test_commands_about_a_run_say_what_they_do(train: Callable[..., Any], cli: C
 
 
 @pytest.mark.usefixtures("loud")
-def test_plan_says_how_far_it_is(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
+def test_plan_says_how_far_it_is(tiny: Callable[..., str], cli: Cli, stub: str, no_memory_count: None) -> None:
     require_lines(cli("plan", tiny(), "--plugin", stub), "measuring: 1 of 3 stages", "measuring: 2 of 3 stages")
 
 

@@ -270,8 +270,8 @@ def test_sample_refuses_numbers_out_of_range(option: str, finished: Path, cli: C
     assert not Path("x.npz").exists()
 
 
-def test_plan_shows_each_stage_and_trains_nothing(
-    tiny: Callable[..., str], cli: Cli, stub: str, tmp_path: Path
+def test_plan_shows_each_stage_and_which_fits_and_trains_nothing(
+    tiny: Callable[..., str], cli: Cli, stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = cli("plan", tiny(), "--plugin", stub, "--json")
     assert result.exit_code == 0, result.output
@@ -286,18 +286,15 @@ def test_plan_shows_each_stage_and_trains_nothing(
     assert rows[0]["generator_parameters"] == sum(p.numel() for p in net.parameters())
     assert rows[1]["generator_parameters"] > rows[0]["generator_parameters"]
     assert [row["fits"] for row in rows] == [True] * 3
+
+    # With less memory, the first stage fits and the last does not.
+    needs = [row["weights_mib"] + row["activations_mib"] for row in rows]
+    monkeypatch.setattr(planning, "read_memory_mib", lambda device: (needs[0] + needs[2]) / 2)
     table = cli("plan", tiny(), "--plugin", stub)
     assert table.exit_code == 0 and "16x16" in table.stdout
+    text = " ".join(table.stdout.split())
+    assert re.search(r"memory ends at (8x8|16x16) ", text) and "memory ends at 4x4 " not in text, needs
     assert not (tmp_path / "runs").exists()
-
-
-def test_plan_marks_stages_that_do_not_fit(
-    tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    needs = [row["weights_mib"] + row["activations_mib"] for row in planning.plan(tiny(), plugins=[stub])]
-    monkeypatch.setattr(planning, "read_memory_mib", lambda device: (needs[0] + needs[2]) / 2)
-    fits = [row["fits"] for row in planning.plan(tiny(), plugins=[stub])]
-    assert (fits[0], fits[2]) == (True, False), needs
 
 
 def test_plan_refuses_wrong_input(tiny: Callable[..., str], cli: Cli, stub: str, refused: Callable[..., str]) -> None:

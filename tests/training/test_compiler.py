@@ -68,7 +68,10 @@ CHOICES: dict[str, Callable[[], dict[str, Any]]] = {
     "pooled first": lambda: {"architecture": PGGAN(4, pool="before_activation")},
     "lazy penalty": lambda: {"loss": LAZY()},
     "needs reals": lambda: {"architecture": R3GAN(4, group_size=4), "loss": Relativistic([R1(), R2()])},
-    "noise and random numbers": lambda: {"architecture": StyleGAN2(4), "augmentation": DiffAugment()},
+    "noise and random numbers": lambda: {
+        "architecture": StyleGAN2(4, style_size=4, mapping_layers=1),
+        "augmentation": DiffAugment(),
+    },
     "micro-batches": lambda: {"micro_batch": 2},
     "moving weights": lambda: {"loss": WGANGP([R1(Linear(10.0, 1.0)), Drift({4: WarmUp(0.1, 20)})]), "micro_batch": 2},
     "toys": lambda: {"update": make_tiny_experiment({}).update, "loss": ToyLoss([R1(Linear(10.0, 1.0))])},

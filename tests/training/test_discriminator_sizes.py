@@ -189,7 +189,7 @@ def test_what_the_discriminator_has_grown_to_belongs_to_the_networks(
 
 
 def test_plan_shows_it_and_statistics_are_those_of_its_own_stage(
-    tiny: Callable[..., str], cli: Callable[..., Result]
+    tiny: Callable[..., str], cli: Callable[..., Result], no_memory_count: None
 ) -> None:
     result = cli("plan", tiny(FULL), "--plugin", STUB, "--json")
     rows = json.loads(result.stdout)

@@ -239,7 +239,7 @@ def components():
 def test_plan_counts_its_weights_and_bench_against_others_needs_two_networks(
     tiny: Callable[..., str], cli: Callable[..., Result]
 ) -> None:
-    result = cli("plan", tiny(*WITH_ENCODER), "--plugin", STUB, "--plugin", PLUGIN, "--json")
+    result = cli("plan", tiny(*WITH_ENCODER, "schedule.sizes = (4,)"), "--plugin", STUB, "--plugin", PLUGIN, "--json")
     assert result.exit_code == 0, result.output
     row = json.loads(result.stdout)[0]
     encoder = build_state().encoder

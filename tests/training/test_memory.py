@@ -3,7 +3,7 @@
 import functools
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
@@ -20,12 +20,10 @@ from pggan_plugins.losses import Hinge
 
 
 @pytest.fixture(autouse=True)
-def _only_what_is_new() -> Iterator[None]:
+def _only_what_is_new() -> None:
     """Leave out of collections, and of counts, what lives before a test: millions of objects, after other tests."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Watch:

@@ -94,7 +94,7 @@ def test_batches_are_kept_apart_as_the_discriminators_architecture_says(train: C
 def test_plan_counts_both_and_bench_against_others_needs_one(
     tiny: Callable[..., str], cli: Callable[..., Result]
 ) -> None:
-    result = cli("plan", tiny(*TWO), "--plugin", STUB, "--json")
+    result = cli("plan", tiny(*TWO, "schedule.sizes = (4,)"), "--plugin", STUB, "--json")
     prepared = prepare("tiny.gin", plugins=[STUB])
     discriminator = prepared.state(prepared.schedule()).discriminator
     row = json.loads(result.stdout)[0]

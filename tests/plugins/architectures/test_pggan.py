@@ -248,12 +248,6 @@ def test_parameters_at_1024() -> None:
     assert [round(count / 1e6, 2) for count in counts] == [23.07, 23.08]
 
 
-class Small(ArchitectureSuite):
-    geometries: Sequence[Sequence[int | Sequence[int]]] = ((4, 8), ((2, 3), (6, 9)))
-    image_channels: Sequence[int] = (3,)
-    batch_sizes: Sequence[int] = (2, 3)
-
-
 class TestPGGAN(ArchitectureSuite):
     bad_arguments = (
         {"channels": 0},
@@ -267,49 +261,17 @@ class TestPGGAN(ArchitectureSuite):
         return PGGAN(channels={1: 6, 8: 4})
 
 
-class TestPGGANPoolFirst(Small):
-    def make(self) -> PGGAN:
-        return PGGAN(channels=5, pool="before_activation", minibatch="none", generator_norm="none")
-
-
-class TestPGGANTableOneA(Small):
-    """Batch norm in G, layer norm in D, ReLU, tanh."""
-
-    def make(self) -> PGGAN:
-        return PGGAN(
-            channels=6,
-            generator_norm="batch",
-            discriminator_norm="layer",
-            generator_activation="relu",
-            output="tanh",
-            equalized_lr=False,
-            minibatch="discrimination",
-        )
-
-
-class TestPGGANProjection(Small):
+class TestPGGANAuxiliary(ArchitectureSuite):
+    geometries: Sequence[Sequence[int | Sequence[int]]] = ((4, 8), ((2, 3), (6, 9)))
+    image_channels: Sequence[int] = (3,)
+    batch_sizes: Sequence[int] = (2, 3)
     classes = 3
 
     def make(self) -> PGGAN:
-        return PGGAN(channels=6, conditioning="projection")
+        return PGGAN(channels=6, conditioning="auxiliary")
 
     def choose_arguments(self, part: PGGAN) -> dict:
         return {"architecture": part, "dataset": LABELLED}
-
-
-class TestPGGANAuxiliary(TestPGGANProjection):
-    def make(self) -> PGGAN:
-        return PGGAN(channels=6, conditioning="auxiliary")
-
-
-class TestResNet(Small):
-    def make(self) -> ResNet:
-        return ResNet(channels=6)
-
-
-class TestStyleGAN2(Small):
-    def make(self) -> StyleGAN2:
-        return StyleGAN2(channels=6, style_size=8, mapping_layers=2)
 
 
 class TestTutorial(ArchitectureSuite):
