@@ -28,7 +28,6 @@ from pggan_kit.growth.moving_settings import find_weight, set_to_clock
 from pggan_kit.growth.networks import GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.derivatives import expect_second_derivatives
-from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Position, Stage, constant_at
 from pggan_kit.system import distributed
@@ -174,7 +173,7 @@ class UpdateContext:
         """Draw the next batch of the data; see `StepContext.reals`."""
         pictures, labels = self._sampler.batch(self.images, self.stage.batch_size)
         self.drawn += self.stage.batch_size
-        pictures = images_from_uint8(self._take_own_rows(pictures), torch.get_default_dtype())
+        pictures = self._sampler.values.to_images(self._take_own_rows(pictures), torch.get_default_dtype())
         if labels is not None:
             labels = self._take_own_rows(labels)
 
