@@ -80,7 +80,7 @@ def test_part_reference_names_every_part_and_setting() -> None:
 
 
 def test_each_kind_has_a_guide() -> None:
-    assert {page.stem for page in DOCS.glob("guides/*.md")} == {*KINDS, "hooks", "index"}
+    assert {page.stem for page in DOCS.glob("guides/*.md")} == {*KINDS, "data", "hooks", "index"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -146,27 +146,37 @@ def _list_sentences(dataset: Dataset, images: np.ndarray, values: ValueMap) -> l
     ranges = [values.ranges[channel % len(values.ranges)] for channel in range(channels)]
     lowest, highest = _measure_extremes(images)
     sentences = []
+    clipped: dict[int, np.ndarray] = {}
     for channel, (low, high) in enumerate(ranges):
         least, most = float(lowest[channel]), float(highest[channel])
-        spread = f"channel {channel} has numbers from {least:g} to {most:g}"
         if least == most:
             sentences.append(f"channel {channel} has the one number {least:g} in all images: it teaches nothing")
             continue
         if min(most, high) - max(least, low) < FEWEST_SHARE * (high - low):
-            sentences.append(f"{spread}, a small part of its range ({low:g}, {high:g}): set data.value_range to theirs")
-        if least >= low and most <= high:
-            continue
-
-        # The share that is cut off, of each image.
-        outside = np.concatenate(
-            [((piece < low) | (piece > high)).mean(axis=(1, 2)) for _, piece in _split_rows(images[:, channel])]
-        )
-        if outside.mean() > MOST_CLIPPED:
-            row = int(outside.argmax())
-            # Images that were left out have no row.
-            name = name_image(dataset, row) if len(dataset) == len(images) else f"row {row} of the resized copies"
             sentences.append(
-                f"{spread}, of which its range ({low:g}, {high:g}) in data.value_range cuts off {outside.mean():.2%}, "
-                f"most in {name} ({outside[row]:.2%})".replace("%", " %")
+                f"channel {channel} has numbers from {least:g} to {most:g}, a small part of its range ({low:g}, "
+                f"{high:g}): set data.value_range to theirs"
             )
+        if least < low or most > high:
+            # The share of each image that is cut off.
+            pieces = _split_rows(images[:, channel])
+            outside = np.concatenate([((piece < low) | (piece > high)).mean(axis=(1, 2)) for _, piece in pieces])
+            if outside.mean() > MOST_CLIPPED:
+                clipped[channel] = outside
+
+    if clipped:
+        channel = max(clipped, key=lambda one: float(clipped[one].mean()))
+        outside = clipped[channel]
+        row = int(outside.argmax())
+        # Images that were left out have no row.
+        name = name_image(dataset, row) if len(dataset) == len(images) else f"row {row} of the resized copies"
+        low, high = ranges[channel]
+        sentence = (
+            f"data.value_range cuts off {outside.mean():.2%} of channel {channel}, which has numbers from "
+            f"{lowest[channel]:g} to {highest[channel]:g} and the range ({low:g}, {high:g}), and {outside[row]:.2%} of "
+            f"it in {name}"
+        ).replace("%", " %")
+        if len(clipped) > 1:
+            sentence += f"; and something of {len(clipped) - 1} other channels"
+        sentences.append(sentence)
     return sentences
