@@ -12,7 +12,18 @@ import wave
 
 import numpy as np
 
-from pggan_kit import Component, Interval, Run, Stage, Tick, check_at_least, check_interval, hookimpl, write_atomically
+from pggan_kit import (
+    Component,
+    ConfigError,
+    Interval,
+    Run,
+    Stage,
+    Tick,
+    check_at_least,
+    check_interval,
+    hookimpl,
+    write_atomically,
+)
 
 RATE = 4_000
 """Samples of a second."""
@@ -51,7 +62,10 @@ def make_sound(spectrogram: np.ndarray) -> np.ndarray:
     _, height, width = spectrogram.shape
     whole = spectrogram.repeat(BINS // height, axis=1).repeat(FRAMES // width, axis=2)[:, ::-1].astype(np.float64)
     magnitude = np.maximum(np.exp(whole[0]) - FLOOR, 0)
-    phase = np.cumsum(whole[1] + CENTRES[:, None], axis=1)
+    change = whole[1] + CENTRES[:, None]
+    # Neighbouring bins of one partial begin with opposite phases: others would cancel each other.
+    change[:, 0] = np.arange(BINS)
+    phase = np.cumsum(change, axis=1)
     spectrum = np.concatenate([magnitude * np.exp(1j * np.pi * phase), np.zeros((1, FRAMES))])
 
     # Frames overlap, and add up to the sound times the sum of squared tapers.
@@ -93,6 +107,17 @@ class Tones:
         check_interval("every", every)
         self.count = count
         self.every = every
+
+    @hookimpl
+    def before_run(self, run: Run) -> None:
+        """Check that the images are spectrograms.
+
+        Raises:
+            ConfigError: They have another number of channels than two.
+        """
+        channels = run.state.stage.image_channels
+        if channels != 2:
+            raise ConfigError(f"observers.Tones makes sound of images with 2 channels, and these have {channels}")
 
     @hookimpl
     def after_tick(self, run: Run, stage: Stage, tick: Tick) -> None:
