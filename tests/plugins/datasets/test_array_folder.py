@@ -77,6 +77,13 @@ def test_tiffs_tell_their_layout(tmp_path: Path) -> None:
     for i in range(3):
         np.testing.assert_array_equal(dataset.image(i), BANDS[0], err_msg=dataset.image_name(i))
 
+    # As many bands as rows, of which the shape tells nothing.
+    square = BANDS.reshape(-1)[:512].reshape(8, 8, 8)
+    tifffile.imwrite(tmp_path / "planes.tif", square, photometric="minisblack", planarconfig="separate")
+    tifffile.imwrite(tmp_path / "pixels.tiff", square, photometric="minisblack", planarconfig="contig")
+    np.testing.assert_array_equal(dataset.image(2), square.transpose(1, 2, 0))
+    np.testing.assert_array_equal(dataset.image(1), square)
+
     tifffile.imwrite(tmp_path / "pages.tif", BANDS[0, ..., 0].astype(np.float32))
     assert dataset.image(0).shape == (9, 8, 1) and dataset.image(0).dtype == np.float32
     (tmp_path / "pages.tif").write_bytes((tmp_path / "planes.tif").read_bytes()[:300])
