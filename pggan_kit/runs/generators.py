@@ -47,7 +47,6 @@ class TrainedGenerator(nn.Module):
         latent_size: Z.
         classes: number of classes it is conditioned on; 0 for none.
         images: the clock at which the run had this generator.
-        size: height and width of its images.
         alpha: the new path's share where it stands within a fade (0-dim, in [0, 1]; may be filled with another), None
             where it has no old path.
         chosen: what it was chosen by among those of a run, where it is the best by `train.keep_best`: `metric`,
@@ -72,8 +71,6 @@ class TrainedGenerator(nn.Module):
         self.latent_size = generator.latent_size
         self.classes = classes
         self.images = images
-        stage = generator.stages[-1]
-        self.size = (stage.height, stage.width)
         self.chosen = {}
         self.values = BYTES
         self.pictures = pictures or PictureSettings()
@@ -119,6 +116,12 @@ class TrainedGenerator(nn.Module):
             )
         centre = self._measure_centre(latents.device).to(styles.dtype)
         return self.generator.synthesise(latents, labels, alpha, torch.lerp(centre, styles, truncation)).images
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return the height and the width of its images."""
+        stage = self.generator.stages[-1]
+        return stage.height, stage.width
 
     def draw_numbers(
         self,
