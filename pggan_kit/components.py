@@ -729,7 +729,7 @@ class StageEnd:
         latent_size: Z.
         classes: Number of classes that the generator is conditioned on; 0 for none.
         generate: Function (latents (N, Z), labels (N,) int64 or None) -> images (N, C, h, w) of the stage's size, in
-            [-1, 1] and rounded to 8 bits, on the CPU. The same arguments give the same images.
+            [-1, 1] and rounded as the data are, on the CPU. The same arguments give the same images.
     """
 
     stage: Stage

@@ -331,9 +331,7 @@ def _find_values(reals: np.ndarray) -> ValueMap:
     return ValueMap(reals.dtype.name, list(zip(low.tolist(), high.tolist(), strict=True)))
 
 
-def _split_into_batches(
-    images: np.ndarray, rows: np.ndarray, batch_size: int, values: ValueMap
-) -> Iterator[Tensor]:
+def _split_into_batches(images: np.ndarray, rows: np.ndarray, batch_size: int, values: ValueMap) -> Iterator[Tensor]:
     """Yield the chosen images (N, C, h, w) in [-1, 1], a batch at a time."""
     for start in range(0, len(rows), batch_size):
         yield values.to_images(hold_in_tensor(images[rows[start : start + batch_size]]))

@@ -194,9 +194,7 @@ def _find_rows_of_source(
     return ReusableRows(images, rows, shapes)
 
 
-def _open_level_with_rows(
-    files: LevelFiles, kind: ImageKind, size: Size
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _open_level_with_rows(files: LevelFiles, kind: ImageKind, size: Size) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the images of a level and what its file of rows says, both of one build; None where they are not whole."""
     try:
         descriptor = files.use()
