@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from pggan_kit.layers.derivatives import conv2d, leaky_relu
     from pggan_kit.layers.resampling import Area, AreaDownsample, Downsample, NearestUpsample, Upsample
     from pggan_kit.layers.tensors import at_least_float32, images_from_uint8, images_to_uint8
+    from pggan_kit.layers.value_maps import ValueMap, hold_in_tensor
     from pggan_kit.runs.generators import TrainedGenerator
     from pggan_kit.runs.optimizer_state import save_without
     from pggan_kit.runs.run import Run, Stats
@@ -151,6 +152,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "layers.derivatives": ("conv2d", "leaky_relu"),
     "layers.resampling": ("Area", "AreaDownsample", "Downsample", "NearestUpsample", "Upsample"),
     "layers.tensors": ("at_least_float32", "images_from_uint8", "images_to_uint8"),
+    "layers.value_maps": ("ValueMap", "hold_in_tensor"),
     "runs.generators": ("TrainedGenerator",),
     "runs.optimizer_state": ("save_without",),
     "runs.run": ("Run", "Stats"),
@@ -243,6 +245,7 @@ __all__ = [
     "Trial",
     "Upsample",
     "UserError",
+    "ValueMap",
     "Varying",
     "__version__",
     "at_height",
@@ -265,6 +268,7 @@ __all__ = [
     "generator_gradients",
     "hash_files",
     "hash_once",
+    "hold_in_tensor",
     "hookimpl",
     "image_gradients",
     "images_from_uint8",

@@ -554,7 +554,8 @@ class Dataset(Protocol):
     with the number of entries that it did not read, by kind (`{".HEIC": 90}`), which is reported at each start;
     `list_warnings()`, a list of sentences about the images that were read, which are reported after resized copies were
     made; `check_stages(stages)`, which raises a `DataError` where its images do not suit the stages; `location`, a text
-    that says where the images lie, which `data list` shows; and `row_fingerprints()`, a sequence with a text for each
+    that says where the images lie, which `data list` shows; `image_name(i)`, a text that names an image in messages;
+    and `row_fingerprints()`, a sequence with a text for each
     image, which is equal if and only if what `image` returns is, and empty where this is not known: where the data set
     changes, only images with new texts are read again.
 
@@ -568,7 +569,10 @@ class Dataset(Protocol):
         """Return the number of images."""
 
     def image(self, i: int) -> np.ndarray:
-        """Return an image, uint8 (H, W, C). C is 1 for gray or 3 for colour, the same for all i.
+        """Return an image (H, W, C) of uint8, uint16, int16 or float32, with the same C and type for all i.
+
+        float64 becomes float32. Bytes from 0 to 255 become images in [-1, 1]; for other types `data.value_range` says
+        which numbers do. Where nothing else is chosen, 1 channel is gray, and 3 are red, green and blue.
 
         Called from several threads at once (one where `data.workers = 1`). May raise `SkipImage` to leave out an image
         that cannot be read.
@@ -725,7 +729,7 @@ class StageEnd:
         latent_size: Z.
         classes: Number of classes that the generator is conditioned on; 0 for none.
         generate: Function (latents (N, Z), labels (N,) int64 or None) -> images (N, C, h, w) of the stage's size, in
-            [-1, 1] and rounded to 8 bits, on the CPU. The same arguments give the same images.
+            [-1, 1] and rounded as the data are, on the CPU. The same arguments give the same images.
     """
 
     stage: Stage

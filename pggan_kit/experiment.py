@@ -41,6 +41,7 @@ from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.growth.averages import HalfLife, check_names
 from pggan_kit.growth.fade import ENCODER, NETS
 from pggan_kit.layers.resampling import Area
+from pggan_kit.pictures.channels import PictureSettings
 from pggan_kit.schedule import PerStage, ScheduleSettings, Stage, at_height, check_sizes, values_per_stage
 from pggan_kit.system.devices import computes_bfloat16
 from pggan_kit.ticks import Interval, check_interval
@@ -57,12 +58,14 @@ KEEP_STAGES = ("state", "weights", "average", NOTHING)
 
 @dataclass
 class Experiment:
-    """The settings and components that `train.*` binds in a config, with those of `schedule`, `data` and `evaluation`.
+    """The settings and components that `train.*` binds in a config, with those of `schedule`, `data`, `evaluation` and
+    `pictures`.
 
     Args:
         schedule: Settings that `schedule.*` binds.
         data: Settings that `data.*` binds.
         evaluation: Settings that `evaluation.*` binds.
+        pictures: Settings that `pictures.*` binds.
         architecture: The networks' pieces.
         discriminator_architecture: The pieces of D, where they come from another architecture than those of G. None for
             `architecture`.
@@ -142,6 +145,7 @@ class Experiment:
     schedule: ScheduleSettings
     data: DataSettings
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    pictures: PictureSettings = field(default_factory=PictureSettings)
     architecture: Architecture
     resampling: Resampling
     loss: Loss

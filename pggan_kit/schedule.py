@@ -80,7 +80,7 @@ class Stage:
         index: Number of the stage, 0 for the base size.
         height: Height of the images in pixels.
         width: Width of the images in pixels.
-        image_channels: Channels of the images: 1 for gray, 3 for colour.
+        image_channels: Channels of the images.
         fade_images: Reals spent while the new blocks are blended in; 0 at the base size.
         stable_images: Reals spent after the fade.
         batch_size: Reals that an update draws at once, over all ranks.

@@ -90,7 +90,7 @@ def test_reference_of_the_front_door_names_everything_that_it_gives() -> None:
 
 
 def test_each_kind_has_a_guide() -> None:
-    assert {page.stem for page in DOCS.glob("guides/*.md")} == {*KINDS, "hooks", "index"}
+    assert {page.stem for page in DOCS.glob("guides/*.md")} == {*KINDS, "data", "hooks", "index"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

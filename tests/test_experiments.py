@@ -78,12 +78,26 @@ def given(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     def make_data(path: Path) -> list[str]:
         macros = {binding.name for binding in configs.read_config(path).bindings}
         bindings = []
-        if "FOLDER" in macros:
+        if "FOLDER" in macros and not {"SLICES", "TILES"} & macros:
             bindings.append(f"FOLDER = {str(pictures)!r}")
         if "FILE" in macros:
             file = tmp_path / "digits.npy"
             np.save(file, np.random.default_rng(0).integers(0, 255, (40, 28, 28, 1), dtype=np.uint8))
             bindings.append(f"FILE = {str(file)!r}")
+        noise = np.random.default_rng(0).random((12, 2, 32, 64), np.float32)
+        if "TONES" in macros:
+            np.save(tmp_path / "tones.npy", noise)
+            bindings.append(f"TONES = {str(tmp_path / 'tones.npy')!r}")
+        if "FIELDS" in macros:
+            np.save(tmp_path / "fields.npy", noise[:, 0, :, :32].repeat(2, axis=1).repeat(2, axis=2))
+            bindings += [f"FIELDS = {str(tmp_path / 'fields.npy')!r}", "evaluation.count = 4"]
+        for name in sorted({"SLICES", "TILES"} & macros):
+            folder = tmp_path / name
+            folder.mkdir()
+            channels = 5 if name == "TILES" else 1
+            for number in range(6):
+                np.save(folder / f"{number}.npy", (2000 * noise[number, :1].repeat(channels, axis=0)).astype(np.int16))
+            bindings.append(f"{name} = {str(folder)!r}")
         if "DATA_SET" in macros:
             pngs = [picture.read_bytes() for picture in sorted(pictures.iterdir())]
             rows = Rows([{"bytes": png} for png in pngs], list(range(len(pngs))))

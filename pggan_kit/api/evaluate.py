@@ -26,7 +26,9 @@ from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.averages import BEST
-from pggan_kit.layers.tensors import images_from_uint8
+from pggan_kit.layers.value_maps import BYTES, KINDS, ValueMap, hold_in_tensor
+from pggan_kit.pictures.array_reading import ARRAY_SUFFIXES, read_array
+from pggan_kit.pictures.decoding import open_picture
 from pggan_kit.pictures.reading import SUFFIXES, PictureReader, find_channels, list_pictures
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.runs.checkpoint_identity import read_noted_fingerprint
@@ -294,7 +296,7 @@ def _evaluate_folders(
 
     fake_images = read_images(fake_folder)
     real_images = read_images(real_folder)
-    if fake_images.shape[1:] != real_images.shape[1:]:
+    if fake_images.shape[1:] != real_images.shape[1:] or fake_images.dtype != real_images.dtype:
         raise DataError(
             f"{fake_folder} has images of {_describe_shape(fake_images)}, {real_folder} of "
             f"{_describe_shape(real_images)}: make them alike first"
@@ -305,32 +307,52 @@ def _evaluate_folders(
     settings = replace(comparison.evaluation, count=max(2, min(comparison.evaluation.count, len(fake_images))))
     rows = numpy_generator(0, "evaluation fakes").permutation(len(fake_images))[: settings.count]
     reals = RealSet(real_images, None, None)
-    evaluator = Evaluator(metrics, settings, lambda _: reals, None, find_device("auto"))
-    values = evaluator.measure((height, width), _split_into_batches(fake_images, rows, settings.batch_size))
+    mapped = _find_values(real_images)
+    evaluator = Evaluator(metrics, settings, lambda _: reals, None, find_device("auto"), mapped)
+    values = evaluator.measure((height, width), _split_into_batches(fake_images, rows, settings.batch_size, mapped))
 
     size = f"{height}x{width}"
     _require_rows(values, comparison.metrics, size)
     return [_make_row(value, settings.count, size) for value in values]
 
 
-def _split_into_batches(images: np.ndarray, rows: np.ndarray, batch_size: int) -> Iterator[Tensor]:
+def _find_values(reals: np.ndarray) -> ValueMap:
+    """Return the map of numbers to [-1, 1]: that of bytes, or by the smallest and the largest number of each channel.
+
+    Raises:
+        DataError: a channel has one number alone.
+    """
+    if reals.dtype == np.uint8:
+        return BYTES
+    low = reals.min(axis=(0, 2, 3)).astype(np.float64)
+    high = reals.max(axis=(0, 2, 3)).astype(np.float64)
+    for channel in np.flatnonzero(low >= high):
+        raise DataError(f"channel {channel} has the one number {low[channel]:g} in all real images: leave it out")
+    return ValueMap(reals.dtype.name, list(zip(low.tolist(), high.tolist(), strict=True)))
+
+
+def _split_into_batches(images: np.ndarray, rows: np.ndarray, batch_size: int, values: ValueMap) -> Iterator[Tensor]:
     """Yield the chosen images (N, C, h, w) in [-1, 1], a batch at a time."""
     for start in range(0, len(rows), batch_size):
-        yield images_from_uint8(torch.from_numpy(images[rows[start : start + batch_size]]))
+        yield values.to_images(hold_in_tensor(images[rows[start : start + batch_size]]))
 
 
 def read_images(path: Path) -> np.ndarray:
-    """Return the images of a folder in the order of their paths, or of an .npz file's `images`: uint8 (N, C, h, w).
+    """Return the images (N, C, h, w) of a folder in the order of their paths, or of an .npy or .npz file.
 
-    A folder is read as `PictureReader` reads it for training: in gray where all its images are gray, else in colour.
+    A folder of pictures is read as `PictureReader` reads it for training: in gray where all its images are gray, else
+    in colour. One with .npy files, or with TIFFs that are no photographs of 8 bits, is read as numbers.
 
     Raises:
         DataError: there are none, one is damaged, or they differ in size.
     """
-    if path.suffix == ".npz":
-        return _read_npz(path)
+    if path.suffix in (".npz", ".npy"):
+        return _read_array_file(path)
     if not path.is_dir():
-        raise DataError(f"no folder {path}: name a run, a folder of images or an .npz file")
+        raise DataError(f"no folder {path}: name a run, a folder of images, or an .npz or .npy file")
+    numbers = _read_folder_of_numbers(path)
+    if numbers is not None:
+        return numbers
     names, left_out = list_pictures(path)
     if len(names) < 2:
         raise DataError(
@@ -345,27 +367,88 @@ def read_images(path: Path) -> np.ndarray:
     images: list[np.ndarray] = []
     for file in track_items(files, f"reading the images of {path}", len(files)):
         images.append(reader.read(file, str(file)).transpose(2, 0, 1))
-        if images[-1].shape != images[0].shape:
-            height, width = images[-1].shape[1:]
-            raise DataError(f"{file} has {height}x{width} pixels, and those before it have another size")
+        _require_same_size(images[-1], images[0], file)
     return np.stack(images)
 
 
-def _read_npz(path: Path) -> np.ndarray:
+def _require_same_size(image: np.ndarray, first: np.ndarray, file: Path) -> None:
+    if image.shape != first.shape or image.dtype != first.dtype:
+        raise DataError(
+            f"{file} has {_describe_image(image)}, and those before it have {_describe_image(first)}: make them alike"
+        )
+
+
+def _describe_image(image: np.ndarray) -> str:
+    channels, height, width = image.shape
+    return f"{height}x{width} pixels in {channels} channels of {image.dtype}"
+
+
+def _read_folder_of_numbers(path: Path) -> np.ndarray | None:
+    """Return the images (N, C, h, w) of a folder of .npy files or TIFFs that are no photographs; None of another one.
+
+    Raises:
+        DataError: one is damaged, or they differ in size.
+    """
+    names, left_out = list_pictures(path, ARRAY_SUFFIXES)
+    if len(names) < 2 or left_out.keys() & set(SUFFIXES) or _holds_photograph(path / names[0]):
+        return None
+    if left_out:
+        warnings.warn(f"{path}: {len(names):,} images; {describe_left_out(left_out)}", stacklevel=2)
+    images: list[np.ndarray] = []
+    for name in track_items(names, f"reading the images of {path}", len(names)):
+        image = read_array(path / name).transpose(2, 0, 1)
+        images.append(_check_numbers(image, str(path / name)))
+        _require_same_size(images[-1], images[0], path / name)
+    return np.stack(images)
+
+
+def _holds_photograph(file: Path) -> bool:
+    """Return whether a file is a picture of 8 bits, in gray or colour."""
     try:
-        with np.load(path, allow_pickle=False) as content:
-            images: np.ndarray = content["images"]
+        with open_picture(file) as picture:
+            is_deep = picture.mode in ("I", "F") or picture.mode.startswith("I;16")
+        PictureReader(3).read(file, str(file))
+    except DataError:
+        return False
+    return not is_deep
+
+
+def _check_numbers(images: np.ndarray, name: str) -> np.ndarray:
+    """Return images, floats as float32, after checking that they are of a type that data may have, and finite.
+
+    Raises:
+        DataError: they are not.
+    """
+    if images.dtype.kind == "f":
+        images = images.astype(np.float32)
+    if images.dtype.name not in KINDS:
+        raise DataError(f"{name}: images must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, and are {images.dtype}")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise DataError(f"{name} has numbers that are NaN or infinite")
+    return images
+
+
+def _read_array_file(path: Path) -> np.ndarray:
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            images = content
+        else:
+            with content:
+                images = content["images"]
     except Exception as error:  # a damaged file can raise nearly anything
-        raise DataError(f"{path} cannot be read as an .npz file with an array `images` ({error})") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or len(images) < 2:
-        raise DataError(f"{path}: images must be uint8 (N, h, w, 1 or 3), and are {images.dtype} {images.shape}")
-    channels_first: np.ndarray = images.transpose(0, 3, 1, 2)
+        raise DataError(
+            f"{path} cannot be read as an .npy file, or as an .npz file with an array `images` ({error})"
+        ) from error
+    if images.ndim != 4 or len(images) < 2 or not images.size:
+        raise DataError(f"{path}: images must be (N, h, w, C), and are {images.dtype} {images.shape}")
+    channels_first: np.ndarray = _check_numbers(images, str(path)).transpose(0, 3, 1, 2)
     return channels_first
 
 
 def _describe_shape(images: np.ndarray) -> str:
     _, channels, height, width = images.shape
-    return f"{height}x{width} in {channels} channels"
+    return f"{height}x{width} in {channels} channels of {images.dtype}"
 
 
 def _make_row(

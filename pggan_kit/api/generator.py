@@ -38,6 +38,8 @@ def load_generator(
     """
     prepared, files = prepare_run(run, plugins, parts, needs_data=False)
     generator, saved, _ = load_average(prepared, files, prepared.resolve_schedule(), stage, average, checkpoint)
+    if prepared.values is not None:
+        generator.values = prepared.values
     if checkpoint == "best":
         generator.chosen = saved.best
     return generator

@@ -24,6 +24,7 @@ from pggan_kit.errors import ConfigError, DataError, SettingError, TrainingError
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet
 from pggan_kit.growth.learning import list_planned_parts
+from pggan_kit.layers.value_maps import ValueMap
 from pggan_kit.plugin_host.failures import explain_unforeseen, find_failed_component
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugins, load_plugins, load_recorded_plugins
@@ -72,12 +73,14 @@ class Prepared:
         plugins: the loaded plugins.
         built: the experiment and its components.
         objects: selectors of the components that were given as objects, by their places in the experiment.
+        values: map of the data's numbers to [-1, 1] that a run has recorded; None where there is no run yet.
     """
 
     config: Config
     plugins: Plugins
     built: Built
     objects: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    values: ValueMap | None = None
 
     @names_component("reading the data set")
     def schedule(self) -> Schedule:
@@ -92,6 +95,7 @@ class Prepared:
         get_class_names(dataset)
         for each in (dataset, experiment.evaluation.dataset):
             check_stages(each, schedule.stages)
+        self.check_pictures(schedule)
         if dataset.classes == 1:
             raise ConfigError("train.dataset has one class alone, from which labels teach nothing: leave them out")
 
@@ -134,6 +138,17 @@ class Prepared:
             return experiment.schedule.resolve(len(dataset), count_channels(dataset), dataset.classes)
         except SettingError as error:
             raise ConfigError(f"schedule.{error}") from None
+
+    def check_pictures(self, schedule: Schedule) -> None:
+        """Check that the data have the channels that pictures show.
+
+        Raises:
+            ConfigError: they have not.
+        """
+        try:
+            self.built.experiment.pictures.check_channels(schedule.stages[0].image_channels)
+        except SettingError as error:
+            raise ConfigError(f"pictures.{error}") from None
 
     def identify_networks(self, schedule: Schedule) -> Identity:
         """Return what decides which function the weights of this experiment's networks are."""
@@ -212,10 +227,14 @@ class Prepared:
         # The reals: of the evaluation's own data set, or of the training data.
         settings = experiment.data
         dataset = experiment.evaluation.dataset
+        values = self.values if data is None else data.values
         if dataset is not None:
-            data = _open_data(dataset, settings, stages, experiment.seed)
+            # Numbers mean what those of the training data mean.
+            if values is None:
+                values = _open_data(experiment.dataset, settings, stages, experiment.seed).values
+            data = _open_data(dataset, settings, stages, experiment.seed, values)
         elif data is None:
-            data = _open_data(experiment.dataset, settings, stages, experiment.seed)
+            data = _open_data(experiment.dataset, settings, stages, experiment.seed, values)
         if data.image_channels != stages[0].image_channels:
             raise DataError(
                 f"evaluation.dataset has images of {data.image_channels} channels, and the training data of "
@@ -224,20 +243,32 @@ class Prepared:
 
         # Descriptions of the reals are cached under the names of their data and resizing.
         name = f"{data.fingerprint} {settings.filter}"
+        if not data.values.is_plain:
+            name += f" {data.values}"
         reals = {}
         for stage in stages:
             size = (stage.height, stage.width)
             reals[size] = RealSet(*data.level(size), name)
         keeper = DescriptionCache(cache_folder(settings.cache) / "descriptions")
-        return Evaluator(metrics, experiment.evaluation, reals.__getitem__, keeper, device)
+        return Evaluator(metrics, experiment.evaluation, reals.__getitem__, keeper, device, data.values)
 
 
-def _open_data(dataset: Dataset, settings: DataSettings, stages: Sequence[Stage], seed: int) -> Data:
-    """Open a data set. Rank 0 alone looks at all of its files: the others read the same resized copies."""
+def _open_data(
+    dataset: Dataset, settings: DataSettings, stages: Sequence[Stage], seed: int, values: ValueMap | None = None
+) -> Data:
+    """Open a data set. Rank 0 alone looks at all of its files: the others read the same resized copies.
+
+    Raises:
+        DataError: see `open_data`.
+        ConfigError: there is not one range for each channel.
+    """
     fingerprint = None
     if distributed.world_size() > 1:
         fingerprint = distributed.run_on_rank_0(dataset.fingerprint)
-    return open_data(dataset, settings, stages, seed, fingerprint)
+    try:
+        return open_data(dataset, settings, stages, seed, fingerprint, values)
+    except SettingError as error:
+        raise ConfigError(str(error)) from None
 
 
 def prepare(
@@ -332,4 +363,4 @@ def prepare_run(
         overrides += [*recorded.bindings, "evaluation.dataset = None", "train.metrics = []", KEEP_NONE]
     config = configs.parse_text(files.read_config(), str(files.path / "config.gin"), overrides)
     config = make_paths_absolute(config, loaded)
-    return Prepared(config, loaded, build_from_config(config, loaded), objects.names), files
+    return Prepared(config, loaded, build_from_config(config, loaded), objects.names, files.read_values()), files

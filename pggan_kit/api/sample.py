@@ -13,7 +13,8 @@ from PIL import Image
 
 from pggan_kit.api.generator import load_generator
 from pggan_kit.errors import ConfigError, RunError, check_at_least, check_seed, did_you_mean, suggest
-from pggan_kit.pictures.grid import image_grid, to_uint8
+from pggan_kit.pictures.channels import draw_channels
+from pggan_kit.pictures.grid import image_grid
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.targets import require_target_outside_runs
@@ -44,7 +45,8 @@ def sample(
         run_dir: the run's folder.
         count: number of images.
         seed: the seed of the latents; the same seed and count give the same images.
-        target: `.npz` (one array `images`, uint8, N x H x W x C), `.png` (a grid), else a folder of PNGs.
+        target: `.npz` (one array `images`, N x H x W x C) or `.npy` (that array), both in the units and the type of the
+            data; `.png` (a grid), else a folder of PNGs.
         plugins, stage, checkpoint: see `load_generator`.
         image_class: the class of all images, by its name or else its number from 0; None: labels, where there are any,
             go round 0, 1, ..., K - 1.
@@ -63,8 +65,8 @@ def sample(
     check_at_least("count", count, 1, whole=True)
     check_seed("seed", seed)
     # The target is checked before anything is drawn, which may take long.
-    if target.suffix not in ("", ".npz", ".png"):
-        raise RunError(f"--out {target}: name an .npz file, a .png file or a folder")
+    if target.suffix not in ("", ".npy", ".npz", ".png"):
+        raise RunError(f"--out {target}: name an .npz, .npy or .png file, or a folder")
     require_target_outside_runs("--out", target)
     if target.suffix:
         require_replaceable(target)
@@ -75,11 +77,16 @@ def sample(
         label = find_class(image_class, generator.classes, names)
     _require_memory(generator, count)
 
-    images = draw(generator, count, seed, label=label, truncation=truncation)
+    in_units = target.suffix in (".npy", ".npz")
+    images = draw(generator, count, seed, label=label, truncation=truncation, in_units=in_units)
     if target.suffix == ".npz":
         buffer = io.BytesIO()
         with report_activity(f"compressing {count:,} images"):
             np.savez_compressed(buffer, images=images)
+        _write_file(target, buffer.getvalue())
+    elif target.suffix == ".npy":
+        buffer = io.BytesIO()
+        np.save(buffer, images)
         _write_file(target, buffer.getvalue())
     elif target.suffix == ".png":
         # As nearly square as whole rows allow.
@@ -131,7 +138,7 @@ def _require_memory(generator: TrainedGenerator, count: int) -> None:
         memory = read_memory_mib(torch.device("cpu"))
     except ConfigError:  # this platform does not tell
         return
-    image = draw(generator, 1, 0)
+    image = draw(generator, 1, 0, in_units=True)
     needed = count * (image.nbytes + 4 * generator.latent_size) / 2**20
     if needed > memory:
         raise RunError(
@@ -148,8 +155,9 @@ def draw(
     label: int | None = None,
     truncation: float | None = None,
     first: int | None = None,
+    in_units: bool = False,
 ) -> np.ndarray:
-    """Return images (N, H, W, C), uint8, of latents that depend on nothing but `seed` and `count`.
+    """Return images of latents that depend on nothing but `seed` and `count`.
 
     Args:
         generator: the generator that draws them.
@@ -160,6 +168,8 @@ def draw(
         label: the class of all images, of a conditional generator; None: they go round.
         truncation: see `TrainedGenerator.forward`.
         first: number of the latents of which images are drawn, the first ones; None: all.
+        in_units: whether they are (N, H, W, C) in the units and the type of the data, and not as they are shown: uint8
+            (N, H, W, 1) or (N, H, W, 3), wider where channels are side by side.
 
     Raises:
         RunError: images are NaN or infinite, which uint8 would not show.
@@ -192,7 +202,10 @@ def draw(
                     f"the generator at images {generator.images} draws NaN or infinite numbers: there is nothing to "
                     "show. Draw from the end of an earlier stage"
                 )
-            batches.append(to_uint8(pictures))
+            if in_units:
+                batches.append(generator.values.to_units(pictures).permute(0, 2, 3, 1).contiguous().cpu().numpy())
+            else:
+                batches.append(draw_channels(pictures, generator.pictures))
             activity.advance(len(pictures))
     return np.concatenate(batches)
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pggan_kit.api.prepare import Prepared, prepare_run
 from pggan_kit.components import StageEnd
-from pggan_kit.evaluation.evaluator import round_to_8_bits
+from pggan_kit.evaluation.evaluator import round_fakes
+from pggan_kit.layers.value_maps import BYTES, ValueMap
 from pggan_kit.runs.branches import list_lineage
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory
@@ -58,15 +59,15 @@ def restore_stage_ends(
                 images=saved.images,
                 latent_size=generator.latent_size,
                 classes=generator.classes,
-                generate=_make_generate(generator.to(device), own.built.experiment.seed, device),
+                generate=_make_generate(generator.to(device), own.built.experiment.seed, device, own.values or BYTES),
             )
     return [ends[index] for index in sorted(ends)]
 
 
 def _make_generate(
-    generator: TrainedGenerator, seed: int, device: torch.device
+    generator: TrainedGenerator, seed: int, device: torch.device, values: ValueMap
 ) -> Callable[[Tensor, Tensor | None], Tensor]:
     def generate(latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return round_to_8_bits(draw_images(generator, latents, labels, None, seed, device))
+        return round_fakes(draw_images(generator, latents, labels, None, seed, device), values)
 
     return generate

@@ -47,10 +47,13 @@ def data_build(config: Path, sheets: Path | None, bindings: tuple[str, ...], plu
 
     # Sheets of the same data and resizing have the same folder.
     if sheets is None:
-        name = hashlib.sha256(f"{pyramid.fingerprint} {experiment.data.filter}".encode()).hexdigest()[:16]
+        name = f"{pyramid.fingerprint} {experiment.data.filter}"
+        if not pyramid.values.is_plain:
+            name += f" {pyramid.values}"
+        name = hashlib.sha256(name.encode()).hexdigest()[:16]
         sheets = folder / "sheets" / name
     sizes = [(stage.height, stage.width) for stage in schedule.stages]
-    for path in write_sheets(pyramid, sizes, sheets):
+    for path in write_sheets(pyramid, sizes, experiment.pictures, sheets):
         out.print(f"look at {path}", **PLAIN)
 
 

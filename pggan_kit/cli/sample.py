@@ -40,7 +40,7 @@ SHARE = Share(0, 1)
 @click.argument("run", type=PATH)
 @click.option("--count", default=64, show_default=True, type=click.IntRange(min=1), help="Number of images.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the latents.")
-@click.option("--out", "target", required=True, type=PATH, help="FILE.npz, FILE.png or a folder.")
+@click.option("--out", "target", required=True, type=PATH, help="FILE.npz, FILE.npy, FILE.png or a folder.")
 @click.option("--class", "image_class", help="Class of all images, by name or by number from 0. Default: all in turn.")
 @click.option(
     "--truncation",
@@ -66,8 +66,8 @@ def sample(
 ) -> None:
     """Draw images from a run's averaged generator.
 
-    An .npz file holds one array `images`, uint8, N x H x W x C; a .png file shows a grid; anything else is a folder of
-    PNGs.
+    An .npz file holds one array `images`, N x H x W x C, in the units and the type of the data; an .npy file is that
+    array; a .png file shows a grid; anything else is a folder of PNGs.
     """
     from pggan_kit.api import sample as sampling
 

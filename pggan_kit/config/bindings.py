@@ -18,7 +18,7 @@ OTHER_FILES = {
         "experiment, such as the one that ablate.base names"
     ),
     **dict.fromkeys(
-        ("train", "schedule", "data", "evaluation"),
+        ("train", "schedule", "data", "evaluation", "pictures"),
         "this is the file of an experiment, which `pggan-kit train` trains; that of an ablation names it as "
         "ablate.base, and binds settings of its experiments in ablate.bindings",
     ),

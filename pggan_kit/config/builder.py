@@ -21,6 +21,7 @@ from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import ConfigError, PluginError, SettingError, UserError
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
+from pggan_kit.pictures.channels import PictureSettings
 from pggan_kit.plugin_host.contracts import require_protocol
 from pggan_kit.plugin_host.loading import Plugins, Row
 from pggan_kit.schedule import ScheduleSettings, check_sizes
@@ -33,6 +34,7 @@ ROOTS: Roots = {
     "schedule": ScheduleSettings,
     "data": DataSettings,
     "evaluation": EvaluationSettings,
+    "pictures": PictureSettings,
 }
 """Roots of an experiment."""
 

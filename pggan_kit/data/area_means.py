@@ -1,4 +1,7 @@
-"""Reduce pictures to the means of the areas that their pixels cover: exact sums of whole numbers, rounded once."""
+"""Reduce pictures to the means of the areas that their pixels cover: exact sums of whole numbers, rounded once.
+
+Sums of floats are taken in float64, and rounded to float32 once.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,22 @@ import numpy as np
 
 from pggan_kit.schedule import Size
 
+SIGN = np.uint16(0x8000)
+"""Bit that turns 16-bit numbers with a sign into those from 0 up, in the same order."""
+
 
 class _Sums(NamedTuple):
     """Weighted sums of pixels.
 
     Attributes:
-        values: Whole numbers (w, C, h): rows of the first axis lie in one piece, where most of the work is.
+        values: Numbers (w, C, h): rows of the first axis lie in one piece, where most of the work is.
         weight: Sum of the weights in each of them.
+        largest: Largest whole number that a pixel may have; 0 for floats.
     """
 
     values: np.ndarray
     weight: int
+    largest: int
 
 
 def average_areas(pixels: np.ndarray, sizes: Iterable[Size]) -> Iterator[tuple[Size, np.ndarray]]:
@@ -31,72 +39,81 @@ def average_areas(pixels: np.ndarray, sizes: Iterable[Size]) -> Iterator[tuple[S
     those, and so are exact too.
 
     Args:
-        pixels: uint8 (H, W, C).
+        pixels: uint8, uint16, int16 or float32 (H, W, C).
         sizes: (height, width) of the results.
 
     Yields:
-        The size, and the picture as uint8 (C, h, w).
+        The size, and the picture (C, h, w) of the same type.
     """
+    # Whole numbers from 0 up, of which halves round up.
+    if pixels.dtype == np.int16:
+        shifted = pixels.view(np.uint16) ^ SIGN
+        for size, means in average_areas(shifted, sizes):
+            yield size, (means ^ SIGN).view(np.int16)
+        return
+
+    largest = 0 if pixels.dtype.kind == "f" else int(np.iinfo(pixels.dtype).max)
     sums: _Sums | None = None
     for height, width in sorted(sizes, reverse=True):
         if (height, width) == pixels.shape[:2]:
             yield (height, width), pixels.transpose(2, 0, 1)
             continue
         if sums is None or sums.values.shape[0] % width or sums.values.shape[2] % height:
-            rows, weight = _sum_along(pixels, 1, 0, height)
-            sums = _Sums(np.ascontiguousarray(rows.transpose(1, 2, 0)), weight)
+            rows = _sum_along(_Sums(pixels, 1, largest), 0, height)
+            sums = rows._replace(values=np.ascontiguousarray(rows.values.transpose(1, 2, 0)))
         else:
-            sums = _Sums(*_sum_along(*sums, 2, height))
-        sums = _Sums(*_sum_along(*sums, 0, width))
-        yield (height, width), _divide(sums).transpose(1, 2, 0)
+            sums = _sum_along(sums, 2, height)
+        sums = _sum_along(sums, 0, width)
+        yield (height, width), _divide(sums, pixels.dtype).transpose(1, 2, 0)
 
 
-def _divide(sums: _Sums) -> np.ndarray:
-    """Return the means, rounded to the nearest whole number, halves up: uint8 (w, C, h)."""
+def _divide(sums: _Sums, kind: np.dtype[np.generic]) -> np.ndarray:
+    """Return the means (w, C, h) of a type; whole ones rounded to the nearest, halves up."""
+    if not sums.largest:
+        return (sums.values / sums.weight).astype(kind)
     # Without fractions: floor(s / w + 1/2) = floor((s + floor(w / 2)) / w) for whole numbers.
-    means = sums.values.astype(_choose_type(2 * sums.weight))
+    means = sums.values.astype(_choose_type(2 * sums.weight * sums.largest))
     means += means.dtype.type(sums.weight // 2)
     means //= means.dtype.type(sums.weight)
-    return means.astype(np.uint8)
+    return means.astype(kind)
 
 
-def _choose_type(weight: int) -> type[np.generic]:
-    """Return the smallest type that holds sums of this weight."""
+def _choose_type(largest: int) -> type[np.generic]:
+    """Return the smallest type that holds sums up to a largest one; that of sums of floats where it is 0."""
+    if not largest:
+        return np.float64
     for kind in (np.uint16, np.uint32):
-        if 255 * weight <= np.iinfo(kind).max:
+        if largest <= np.iinfo(kind).max:
             return kind
     return np.uint64
 
 
-def _sum_along(values: np.ndarray, weight: int, axis: int, length: int) -> tuple[np.ndarray, int]:
+def _sum_along(sums: _Sums, axis: int, length: int) -> _Sums:
     """Sum over `length` equal intervals along an axis, which may begin or end within a pixel.
 
     Args:
-        values: Whole numbers, sums of pixels.
-        weight: Sum of the weights in each of them.
+        sums: Sums of pixels.
         axis: The axis.
         length: Number of intervals.
-
-    Returns:
-        The sums, and the sum of the weights in each of them.
     """
+    values, weight, largest = sums
     source = values.shape[axis]
     if source == length:
-        return values, weight
+        return sums
 
     factor, rest = divmod(source, length)
     if rest == 0:
-        kind = _choose_type(weight * factor)
+        kind = _choose_type(weight * factor * largest)
         before = (slice(None),) * axis
         first, *others = [(*before, slice(start, None, factor)) for start in range(factor)]
         total = values[first].astype(kind)
         for places in others:
             total += values[places]
-        return total, weight * factor
+        return _Sums(total, weight * factor, largest)
 
     # Weights are whole numbers too, in units of a fraction of a pixel.
     unit = math.gcd(source, length)
-    kind = _choose_type(weight * source // unit)
+    kind = _choose_type(weight * source // unit * largest)
     shape = [1] * values.ndim
     shape[axis] = length
     whole = values.astype(kind)
@@ -108,7 +125,7 @@ def _sum_along(values: np.ndarray, weight: int, axis: int, length: int) -> tuple
     total, *rest_of_products = products
     for product in rest_of_products:
         total += product
-    return total, weight * source // unit
+    return _Sums(total, weight * source // unit, largest)
 
 
 @lru_cache(maxsize=256)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from pggan_kit.errors import DataError
 from pggan_kit.system import locks
@@ -45,7 +46,7 @@ class ArrayWriter:
     """
 
     def __init__(
-        self, path: Path, dtype: type[np.generic], shape: tuple[int, ...], token: str | None = None, rows: int = 0
+        self, path: Path, dtype: DTypeLike, shape: tuple[int, ...], token: str | None = None, rows: int = 0
     ) -> None:
         self.keeps = False
         self._path = path
@@ -127,14 +128,21 @@ class ArrayWriter:
         return buffer.getvalue()
 
 
-def open_array(path: Path, dtype: type[np.generic], dimensions: int) -> np.ndarray | None:
-    """Open an array as a memory map; return None where the file is missing, cut short, or of another kind."""
+def open_array(path: Path, dtype: DTypeLike | None, dimensions: int) -> np.ndarray | None:
+    """Open an array as a memory map; return None where the file is missing, cut short, or of another kind.
+
+    Args:
+        path: The file.
+        dtype: Type of its numbers; None for any.
+        dimensions: Number of its axes.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         whole = isinstance(array, np.memmap) and path.stat().st_size == array.offset + array.nbytes
     except Exception:  # a damaged header can raise nearly anything
         return None
-    if not whole or array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
+    has_type = dtype is None or array.dtype == dtype
+    if not whole or not has_type or array.ndim != dimensions or not array.flags.c_contiguous:
         return None
     return np.asarray(array)
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from pggan_kit.components import Dataset
-from pggan_kit.data.resizing import find_image_channels, resize_to_all
+from pggan_kit.data.image_kinds import find_image_kind
+from pggan_kit.data.resizing import resize_to_all
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import SkipImage
 from pggan_kit.schedule import Size
@@ -47,8 +48,8 @@ def estimate_build(dataset: Dataset, settings: DataSettings, sizes: Iterable[Siz
     """
     total = len(dataset)
     distinct = list(dict.fromkeys(sizes))
-    channels = find_image_channels(dataset)
-    needed = {(height, width): total * channels * height * width for height, width in distinct}
+    kind = find_image_kind(dataset)
+    needed = {(height, width): total * kind.count_bytes(height * width) for height, width in distinct}
 
     # The first image was read just now, and would be read faster than the others.
     step = -(-total // SAMPLES)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit.data.sampler import Sampler, Source
+from pggan_kit.layers.value_maps import hold_in_tensor
 
 FREE_SHARE = 0.25
 """Maximum share of a GPU's free memory for a stage's images, unless `data.device_memory` says otherwise."""
@@ -88,7 +89,7 @@ class Batch(NamedTuple):
     """A batch as a sampler returns it.
 
     Attributes:
-        images: uint8 (count, C, h, w).
+        images: Images (count, C, h, w).
         labels: int64 (count,), or None where there are none.
     """
 
@@ -101,13 +102,14 @@ class ResidentFeed:
 
     Args:
         sampler: Sampler that decides which images are drawn and flipped.
-        device: Device that keeps the images, as uint8.
+        device: Device that keeps the images, as the data's own numbers.
     """
 
     def __init__(self, sampler: Sampler, device: torch.device) -> None:
+        self.values = sampler.values
         self._sampler = sampler
         self._device = device
-        self._images = torch.from_numpy(np.array(sampler.images)).to(device)
+        self._images = hold_in_tensor(np.array(sampler.images)).to(device)
         self._labels: Tensor | None = None
         if sampler.labels is not None:
             self._labels = torch.from_numpy(np.array(sampler.labels)).to(device)
@@ -203,6 +205,7 @@ class PrefetchFeed:
     """
 
     def __init__(self, source: Source, copier: Copier) -> None:
+        self.values = source.values
         self._source = source
         self._copier = copier
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")

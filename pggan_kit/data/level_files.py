@@ -15,6 +15,7 @@ import numpy as np
 
 from pggan_kit.components import Dataset
 from pggan_kit.data.array_files import find_map, open_array
+from pggan_kit.data.image_kinds import ImageKind
 from pggan_kit.errors import PluginError, RunError
 from pggan_kit.schedule import Size
 from pggan_kit.system import locks
@@ -31,7 +32,7 @@ class LevelFiles(NamedTuple):
     """The paths of a level's files.
 
     Attributes:
-        images: uint8 (n, C, h, w).
+        images: The images (n, C, h, w), of the type of the data.
         labels: int64 (n,).
         rows: uint32 (n, `ROW_WORDS`); only where the data set has fingerprints of its rows.
         about: JSON: whose copies these are. Its time of change is the time of the last use, and its lock says that
@@ -116,7 +117,7 @@ class ReusableRows:
     """Rows of older levels, by the pictures of a data set.
 
     Args:
-        images: Images of the older level of each size, uint8 (m, C, h, w).
+        images: Images of the older level of each size (m, C, h, w).
         rows: Row of each picture in them, int64 (n,); -1 where there is none.
         shapes: Height and width of the picture in each row of the level of the first size, uint32 (m, 2).
     """
@@ -144,7 +145,7 @@ class ReusableRows:
 
 
 def find_reusable_rows(
-    folder: Path, sizes: Sequence[Size], filter: str, level_format: int, channels: int, digests: np.ndarray
+    folder: Path, sizes: Sequence[Size], filter: str, level_format: int, kind: ImageKind, digests: np.ndarray
 ) -> ReusableRows | None:
     """Find the older copies, at all sizes, that have most of a data set's pictures; None where there are none.
 
@@ -153,7 +154,7 @@ def find_reusable_rows(
         sizes: Sizes that are needed.
         filter: Filter of the resizing.
         level_format: Format of the levels.
-        channels: Channels of the images.
+        kind: Channels and type of the images.
         digests: See `digest_rows`.
     """
     by_source: dict[str, dict[Size, str]] = {}
@@ -168,21 +169,21 @@ def find_reusable_rows(
     best: ReusableRows | None = None
     for stems in by_source.values():
         if len(stems) == len(sizes):
-            candidate = _find_rows_of_source(folder, {size: stems[size] for size in sizes}, channels, digests)
+            candidate = _find_rows_of_source(folder, {size: stems[size] for size in sizes}, kind, digests)
             if candidate is not None and candidate.count() > (0 if best is None else best.count()):
                 best = candidate
     return best
 
 
 def _find_rows_of_source(
-    folder: Path, stems: Mapping[Size, str], channels: int, digests: np.ndarray
+    folder: Path, stems: Mapping[Size, str], kind: ImageKind, digests: np.ndarray
 ) -> ReusableRows | None:
     """Return the rows of one data set's levels; None where a level is not whole or has no digests."""
     images = {}
     rows = {}
     shapes = None
     for size, stem in stems.items():
-        opened = _open_level_with_rows(LevelFiles.of_stem(folder, stem), (channels, *size))
+        opened = _open_level_with_rows(LevelFiles.of_stem(folder, stem), kind, size)
         if opened is None:
             return None
         images[size], described = opened
@@ -193,7 +194,7 @@ def _find_rows_of_source(
     return ReusableRows(images, rows, shapes)
 
 
-def _open_level_with_rows(files: LevelFiles, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+def _open_level_with_rows(files: LevelFiles, kind: ImageKind, size: Size) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the images of a level and what its file of rows says, both of one build; None where they are not whole."""
     try:
         descriptor = files.use()
@@ -201,12 +202,14 @@ def _open_level_with_rows(files: LevelFiles, shape: tuple[int, ...]) -> tuple[np
     except (locks.InUseError, OSError):
         return None
     rows = open_array(files.rows, np.uint32, 2)
-    images = open_array(files.images, np.uint8, 4)
+    images = open_array(files.images, kind.dtype, 4)
     if images is not None:
         files.keep_while_used(images, descriptor)
     elif descriptor is not None:
         os.close(descriptor)
-    if rows is None or images is None or rows.shape != (len(images), ROW_WORDS) or images.shape[1:] != shape:
+    if rows is None or images is None or rows.shape != (len(images), ROW_WORDS):
+        return None
+    if images.shape[1:] != (kind.channels, *size):
         return None
 
     # A process that builds the level again replaces the file of rows before the images.

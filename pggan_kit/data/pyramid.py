@@ -20,6 +20,7 @@ import numpy as np
 from pggan_kit.components import Dataset
 from pggan_kit.data.array_files import ArrayWriter, explain_disk_errors, lock_file, open_array
 from pggan_kit.data.build_journal import Journal, Progress
+from pggan_kit.data.image_kinds import ImageKind, find_image_kind
 from pggan_kit.data.level_files import (
     ROW_WORDS,
     SOURCE_DIGITS,
@@ -30,9 +31,10 @@ from pggan_kit.data.level_files import (
     find_reusable_rows,
     read_description,
 )
-from pggan_kit.data.resizing import ResizedChunk, Resizer, count_pixels, find_image_channels
+from pggan_kit.data.resizing import ResizedChunk, Resizer, count_pixels
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError, PluginError, UserError
+from pggan_kit.layers.value_maps import KINDS
 from pggan_kit.schedule import Size
 from pggan_kit.system.activities import Activity, report_activity
 from pggan_kit.system.cache import cache_folder
@@ -47,7 +49,8 @@ class Level(NamedTuple):
     """All images at one size.
 
     Attributes:
-        images: uint8 (n, C, h, w), memory-mapped and read-only. n is the data set's length less what it skipped.
+        images: The images (n, C, h, w), of the type of the data, one of `KINDS`; memory-mapped and read-only. n is the
+            data set's length less what it skipped.
         labels: int64 (n,), or None where there are no labels.
     """
 
@@ -125,8 +128,10 @@ class Pyramid:
     def _open_level(self, size: Size) -> Level | None:
         """Return the level of a size, or None where it is not complete in the cache."""
         files = self._name_files(size)
-        images = open_array(files.images, np.uint8, 4)
-        if images is None or images.shape[2:] != size or not 1 <= len(images) <= len(self._dataset):
+        images = open_array(files.images, None, 4)
+        if images is None or images.dtype.name not in KINDS or images.shape[2:] != size:
+            return None
+        if not 1 <= len(images) <= len(self._dataset):
             return None
         labels = None
         if self._dataset.classes:
@@ -196,19 +201,19 @@ class Pyramid:
             locked: Whether no other process builds levels of this data set: only then can a later one go on.
         """
         total = len(self._dataset)
-        channels = find_image_channels(self._dataset)
+        kind = find_image_kind(self._dataset)
         digests = digest_rows(self._dataset)
-        journal, writers = self._begin_or_go_on(sizes, channels, digests is not None, locked)
+        journal, writers = self._begin_or_go_on(sizes, kind, digests is not None, locked)
         progress = journal.progress
-        self._check_space((total - progress.images) * channels * count_pixels(sizes))
+        self._check_space((total - progress.images) * kind.count_bytes(count_pixels(sizes)))
         reusable = None
         if digests is not None:
-            reusable = find_reusable_rows(self.folder, sizes, self._settings.filter, FORMAT, channels, digests)
+            reusable = find_reusable_rows(self.folder, sizes, self._settings.filter, FORMAT, kind, digests)
         self._say_what_is_there(progress, reusable)
         listed = ", ".join(f"{height}x{width}" for height, width in sizes)
 
         # Files that are left before their commit are removed by the stack, unless another process can go on with them.
-        resizer = Resizer(self._dataset, sizes, channels, self._settings.filter, digests, reusable)
+        resizer = Resizer(self._dataset, sizes, kind, self._settings.filter, digests, reusable)
         with ExitStack() as stack:
             for writer in writers.list_all():
                 stack.enter_context(writer)
@@ -219,7 +224,7 @@ class Pyramid:
                     progress = self._resize_all(resizer, writers, journal, progress, activity)
             self._commit(writers)
         journal.remove()
-        self._warn(progress.skipped, progress.enlarged, sizes)
+        self._warn(progress.skipped, progress.enlarged, sizes, kind)
 
     def _resize_all(
         self, resizer: Resizer, writers: _Writers, journal: Journal, progress: Progress, activity: Activity
@@ -242,19 +247,19 @@ class Pyramid:
         return progress
 
     def _begin_or_go_on(
-        self, sizes: Sequence[Size], channels: int, has_rows: bool, locked: bool
+        self, sizes: Sequence[Size], kind: ImageKind, has_rows: bool, locked: bool
     ) -> tuple[Journal, _Writers]:
         """Return the journal of a build, which knows how far it is, and writers that stand there."""
         files = {size: self._name_files(size) for size in sizes}
         filter = self._settings.filter
-        key = _digest(FORMAT, self.fingerprint, filter, channels, has_rows, *itertools.chain(*sizes))[:16]
+        key = _digest(FORMAT, self.fingerprint, filter, kind.channels, has_rows, *itertools.chain(*sizes))[:16]
         if not locked:
             key = secrets.token_hex(8)
         about = {**describe_dataset(self._dataset), "format": FORMAT, "filter": filter, "sizes": list(sizes)}
         journal = Journal(self.folder, self._source, key, about)
         progress = journal.read(len(self._dataset))
         if progress is not None:
-            writers = _Writers(files, channels, has_rows, key, progress.rows)
+            writers = _Writers(files, kind, has_rows, key, progress.rows)
             if all(writer.can_go_on() for writer in writers.list_all()):
                 journal.progress = progress
                 return journal, writers
@@ -263,7 +268,7 @@ class Pyramid:
         for leftover in self.folder.glob(f".{self._source}-*{UNFINISHED}"):
             if journal.owns(leftover):
                 leftover.unlink(missing_ok=True)
-        return journal, _Writers(files, channels, has_rows, key, 0)
+        return journal, _Writers(files, kind, has_rows, key, 0)
 
     def _say_what_is_there(self, progress: Progress, reusable: ReusableRows | None) -> None:
         """Say that a build goes on, and how many images need not be read again."""
@@ -323,9 +328,11 @@ class Pyramid:
             writer.keeps = False
             writer.commit()
 
-    def _warn(self, skipped: Sequence[str], enlarged: int, sizes: Sequence[Size]) -> None:
-        """Warn of images that were skipped or enlarged, and of what the data set noticed."""
+    def _warn(self, skipped: Sequence[str], enlarged: int, sizes: Sequence[Size], kind: ImageKind) -> None:
+        """Warn of images that were skipped, enlarged or rounded, and of what the data set noticed."""
         total = len(self._dataset)
+        if kind.is_rounded:
+            warnings.warn("the images are float64, and kept as float32", stacklevel=2)
         if skipped:
             names = "\n  ".join(skipped[:5])
             if len(skipped) > 5:
@@ -356,18 +363,20 @@ class _Writers:
 
     Args:
         files: Paths by size.
-        channels: Channels of the images.
+        kind: Channels and type of the images.
         has_rows: Whether there are digests of the rows.
         token: What tells the temporary files of this build.
         rows: Number of rows that they hold already.
     """
 
-    def __init__(self, files: Mapping[Size, LevelFiles], channels: int, has_rows: bool, token: str, rows: int) -> None:
+    def __init__(
+        self, files: Mapping[Size, LevelFiles], kind: ImageKind, has_rows: bool, token: str, rows: int
+    ) -> None:
         self.images: dict[Size, ArrayWriter] = {}
         self._labels = []
         self._rows = []
         for size, paths in files.items():
-            self.images[size] = ArrayWriter(paths.images, np.uint8, (channels, *size), token, rows)
+            self.images[size] = ArrayWriter(paths.images, kind.dtype, (kind.channels, *size), token, rows)
             self._labels.append(ArrayWriter(paths.labels, np.int64, (), token, rows))
             if has_rows:
                 self._rows.append(ArrayWriter(paths.rows, np.uint32, (ROW_WORDS,), token, rows))

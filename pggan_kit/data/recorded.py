@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from pggan_kit.components import Dataset
-from pggan_kit.data.resizing import find_image_channels
+from pggan_kit.data.image_kinds import find_image_kind
 from pggan_kit.errors import DataError
+from pggan_kit.layers.value_maps import BYTES, ValueMap, read_value_map
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,15 @@ class RecordedDataset:
 
     Attributes:
         images: Its length.
-        channels: Channels of its images: 1 for gray, 3 for colour.
+        channels: Channels of its images.
         classes: Number of classes of its labels; 0 without labels.
+        values: Map of its numbers to [-1, 1].
     """
 
     images: int
     channels: int
     classes: int
+    values: ValueMap = BYTES
 
     def __len__(self) -> int:
         return self.images
@@ -60,14 +63,14 @@ def _refuse(what: str) -> DataError:
 
 
 def count_channels(dataset: Dataset) -> int:
-    """Return the channels of a data set's images: 1 for gray, 3 for colour.
+    """Return the channels of a data set's images.
 
     Raises:
         DataError: No image can be read.
     """
     if isinstance(dataset, RecordedDataset):
         return dataset.channels
-    return find_image_channels(dataset)
+    return find_image_kind(dataset).channels
 
 
 def read_record(record: Mapping[str, Any]) -> RecordedDataset:
@@ -81,4 +84,7 @@ def read_record(record: Mapping[str, Any]) -> RecordedDataset:
         raise ValueError("its data are not recorded by their images, channels and classes")
     images, channels, classes = values
     assert images is not None and channels is not None and classes is not None
-    return RecordedDataset(images, channels, classes)
+    value_map = BYTES
+    if "values" in record:
+        value_map = read_value_map(record["values"])
+    return RecordedDataset(images, channels, classes, value_map)

@@ -11,6 +11,7 @@ from PIL import Image
 from pggan_kit.components import Dataset
 from pggan_kit.data.area_means import average_areas
 from pggan_kit.data.build_journal import Progress
+from pggan_kit.data.image_kinds import ImageKind, check_image
 from pggan_kit.data.level_files import ROW_WORDS, ReusableRows
 from pggan_kit.data.settings import FILTERS
 from pggan_kit.errors import DataError, SkipImage
@@ -29,32 +30,16 @@ def count_pixels(sizes: Iterable[Size]) -> int:
     return sum(height * width for height, width in sizes)
 
 
-def find_image_channels(dataset: Dataset) -> int:
-    """Return the channels of the first image that can be read: 1 for gray, 3 for colour.
-
-    Raises:
-        DataError: No image can be read, or the image is not uint8 (H, W, 1 or 3).
-    """
-    for i in range(len(dataset)):
-        try:
-            image = dataset.image(i)
-        except SkipImage:
-            continue
-        _check_image(image, i)
-        return int(image.shape[2])
-    raise DataError("the data set holds no image that can be read")
-
-
 def resize_to_all(image: np.ndarray, sizes: Iterable[Size], filter: str) -> Iterator[tuple[Size, np.ndarray]]:
     """Yield an image at several sizes: cropped to a size's aspect ratio around its centre, then resized.
 
     Args:
-        image: uint8 (H, W, C).
+        image: uint8, uint16, int16 or float32 (H, W, C).
         sizes: (height, width) of the results.
         filter: `area` (each pixel is the mean of what it covers), `lanczos`, or `nearest` (samples pixel centres).
 
     Yields:
-        The size, and the image as uint8 (C, h, w).
+        The size, and the image (C, h, w) of the same type.
     """
     # Sizes of one aspect ratio share a crop, and what is computed of it.
     by_crop: dict[tuple[int, int, int, int], list[Size]] = {}
@@ -67,10 +52,28 @@ def resize_to_all(image: np.ndarray, sizes: Iterable[Size], filter: str) -> Iter
         if filter == "area":
             yield from average_areas(cropped, own_sizes)
             continue
-        picture = Image.fromarray(np.ascontiguousarray(cropped if cropped.shape[2] > 1 else cropped[..., 0]))
+        planes = [_hold_plane(cropped[..., c], filter) for c in range(cropped.shape[2])]
         for size in own_sizes:
-            resized = np.asarray(picture.resize((size[1], size[0]), FILTERS[filter]))
-            yield size, resized.reshape(*size, -1).transpose(2, 0, 1)
+            resized = [np.asarray(plane.resize((size[1], size[0]), FILTERS[filter])) for plane in planes]
+            yield size, _round_to(np.stack(resized), image.dtype)
+
+
+def _hold_plane(plane: np.ndarray, filter: str) -> Image.Image:
+    """Return a channel (H, W) as a picture of a mode that Pillow resizes without loss."""
+    if plane.dtype != np.uint8:
+        # Numbers that are only moved stay whole; others are rounded once, at the end.
+        kind = np.int32 if filter == "nearest" and plane.dtype.kind in "iu" else np.float32
+        plane = plane.astype(kind)
+    return Image.fromarray(np.ascontiguousarray(plane))
+
+
+def _round_to(resized: np.ndarray, kind: np.dtype[np.generic]) -> np.ndarray:
+    """Return resized numbers as the type of the source, rounded and clipped where it holds whole ones."""
+    if resized.dtype == kind:
+        return resized
+    limits = np.iinfo(kind.name)
+    rounded: np.ndarray = np.clip(np.rint(resized), limits.min, limits.max).astype(kind)
+    return rounded
 
 
 def _find_centre_crop(width: int, height: int, size: Size) -> tuple[int, int, int, int]:
@@ -84,7 +87,7 @@ class ResizedChunk(NamedTuple):
     """The images of a chunk at all sizes.
 
     Attributes:
-        images: uint8 (n, C, h, w) by size.
+        images: The images (n, C, h, w) by size.
         labels: int64 (n,); zeros where there are none.
         rows: uint32 (n, `ROW_WORDS`), see `LevelFiles.rows`; zeros in place of digests where there are none.
         skipped: Reason for each image that was left out.
@@ -116,7 +119,7 @@ class Resizer:
     Args:
         dataset: Full-size images.
         sizes: (height, width) of each level.
-        channels: Channels that all images have.
+        kind: Channels and type that all images have.
         filter: Filter of the resizing.
         digests: See `digest_rows`.
         reusable: Rows of older levels that are copied instead of resized.
@@ -126,21 +129,21 @@ class Resizer:
         self,
         dataset: Dataset,
         sizes: Sequence[Size],
-        channels: int,
+        kind: ImageKind,
         filter: str,
         digests: np.ndarray | None = None,
         reusable: ReusableRows | None = None,
     ) -> None:
         self._dataset = dataset
         self._sizes = sizes
-        self._channels = channels
+        self._kind = kind
         self._filter = filter
         self._digests = digests
         self._reusable = reusable
 
     def split(self, start: int) -> Iterator[range]:
         """Yield the image numbers of each chunk, from one image on."""
-        bytes_per_image = self._channels * count_pixels(self._sizes)
+        bytes_per_image = self._kind.count_bytes(count_pixels(self._sizes))
         step = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // bytes_per_image))
         total = len(self._dataset)
         for first in range(start, total, step):
@@ -148,7 +151,7 @@ class Resizer:
 
     def resize_chunk(self, numbers: range) -> ResizedChunk:
         """Return the images of some numbers at all sizes."""
-        images = {size: np.empty((len(numbers), self._channels, *size), np.uint8) for size in self._sizes}
+        images = {size: np.empty((len(numbers), self._kind.channels, *size), self._kind.dtype) for size in self._sizes}
         rows = np.zeros((len(numbers), ROW_WORDS), np.uint32)
         largest_height, largest_width = max(self._sizes)
         labels: list[int] = []
@@ -167,7 +170,7 @@ class Resizer:
                 except SkipImage as error:
                     skipped.append(str(error))
                     continue
-                _check_image(image, i, self._channels)
+                image = check_image(self._dataset, image, i, self._kind)
                 self._resize_image(image, images, row)
                 shape = image.shape[0], image.shape[1]
 
@@ -194,11 +197,3 @@ class Resizer:
         if not 0 <= label < classes:
             raise DataError(f"image {i} has label {label}; with {classes} classes it must be in [0, {classes})")
         return int(label)
-
-
-def _check_image(image: np.ndarray, i: int, channels: int | None = None) -> None:
-    """Check that an image is uint8 (H, W, 1 or 3), and has the channels of those before it."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or image.size == 0:
-        raise DataError(f"image {i} must be uint8 (H, W, 1 or 3), and is {image.dtype} {image.shape}")
-    if channels is not None and image.shape[2] != channels:
-        raise DataError(f"image {i} has {image.shape[2]} channels where those before it have {channels}")

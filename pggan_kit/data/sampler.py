@@ -14,6 +14,9 @@ from pggan_kit.data.array_files import RowReader, find_map
 from pggan_kit.data.contents import get_class_names, get_left_out
 from pggan_kit.data.pyramid import Level, Pyramid
 from pggan_kit.data.settings import DataSettings
+from pggan_kit.data.value_range import find_value_map
+from pggan_kit.errors import DataError
+from pggan_kit.layers.value_maps import BYTES, ValueMap, hold_in_tensor
 from pggan_kit.schedule import Size, Stage
 from pggan_kit.system.seeding import numpy_generator
 
@@ -26,10 +29,19 @@ WORDS = (np.uint64, np.uint32, np.uint16, np.uint8)
 
 
 class Source(Protocol):
-    """Where an update's reals come from: `Sampler`, or a feed that brings its batches to a device."""
+    """Where an update's reals come from: `Sampler`, or a feed that brings its batches to a device.
+
+    Attributes:
+        values: Map of their numbers to [-1, 1].
+    """
+
+    values: ValueMap
 
     def batch(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
-        """Return images uint8 (count, C, h, w) and labels int64 (count,) or None, for one place of the clock."""
+        """Return images (count, C, h, w) and labels int64 (count,) or None, for one place of the clock.
+
+        Images are the data's own numbers as `hold_in_tensor` holds them, which `values` maps to [-1, 1].
+        """
 
 
 class Sampler:
@@ -42,13 +54,15 @@ class Sampler:
         level: Images to draw.
         seed: Seed of order and flips.
         mirror: Whether images are flipped, each with probability 1/2, decided by (seed, position).
+        values: Map of their numbers to [-1, 1].
 
     Attributes:
-        images: uint8 (n, C, h, w), in the data set's order.
+        images: Images (n, C, h, w), in the data set's order.
         labels: int64 (n,), or None where there are none.
     """
 
-    def __init__(self, level: Level, seed: int, mirror: bool = False) -> None:
+    def __init__(self, level: Level, seed: int, mirror: bool = False, values: ValueMap = BYTES) -> None:
+        self.values = values
         self.images = level.images
         self._reader: RowReader | None = None
         if level.images.nbytes <= RESIDENT_BYTES:
@@ -66,8 +80,8 @@ class Sampler:
         """Return the images at positions `position` to `position + count - 1`, which may lie in several epochs.
 
         Returns:
-            Images uint8 (count, C, h, w), which the caller may change, and labels int64 (count,) or None where there
-            are none.
+            Images (count, C, h, w) as `hold_in_tensor` holds them, which the caller may change, and labels int64
+            (count,) or None where there are none.
         """
         rows, flips = self.pick_rows(position, count)
 
@@ -81,7 +95,7 @@ class Sampler:
 
         if flips is not None:
             flip_rows(pictures, flips)
-        images = torch.from_numpy(pictures)
+        images = hold_in_tensor(pictures)
         if self.labels is None:
             return images, None
         return images, torch.from_numpy(self.labels.take(rows))
@@ -135,13 +149,16 @@ def flip_rows(images: np.ndarray, flips: np.ndarray) -> None:
     long.
 
     Args:
-        images: uint8 (count, C, h, w), contiguous.
+        images: Images (count, C, h, w), contiguous.
         flips: Whether each is flipped, bool (count,).
     """
+    chosen = np.flatnonzero(flips)
+    if images.itemsize > 1:
+        images[chosen] = images[chosen][..., ::-1]
+        return
     width = images.shape[3]
     word = next(kind for kind in WORDS if width % np.dtype(kind).itemsize == 0)
     words = images.view(word)
-    chosen = np.flatnonzero(flips)
     flipped = words[chosen]
     if word is not np.uint8:
         flipped.byteswap(inplace=True)
@@ -156,9 +173,10 @@ class Data:
         pyramid: Images of the data set at each size.
         seed: Seed of order and flips.
         mirror: Whether drawn images are flipped with probability 1/2.
+        values: Map of the images' numbers to [-1, 1].
 
     Attributes:
-        image_channels: Channels of the images: 1 for gray, 3 for colour.
+        image_channels: Channels of the images.
         classes: Number of classes of the labels; 0 without labels.
         class_names: Names of the classes by their numbers; none where the data set has no names.
         left_out: Number of entries that the data set did not read, by kind.
@@ -166,10 +184,11 @@ class Data:
         fingerprint: Fingerprint of the data set.
     """
 
-    def __init__(self, dataset: Dataset, pyramid: Pyramid, seed: int, mirror: bool) -> None:
+    def __init__(self, dataset: Dataset, pyramid: Pyramid, seed: int, mirror: bool, values: ValueMap) -> None:
         self._levels = pyramid.levels
         self._seed = seed
         self._mirror = mirror
+        self.values = values
         largest = self._levels[max(self._levels)].images
         self._length = int(largest.shape[0])
         self.image_channels = int(largest.shape[1])
@@ -188,6 +207,8 @@ class Data:
 
     def record(self) -> dict[str, Any]:
         """Return what a run's files record of its data."""
+        # Bytes from 0 to 255 are what is meant where nothing is said.
+        values = {} if self.values.is_plain else {"values": self.values.record()}
         return {
             "images": self._length + self.skipped,
             "channels": self.image_channels,
@@ -195,6 +216,7 @@ class Data:
             "class_names": self.class_names,
             "skipped": self.skipped,
             "left_out": self.left_out,
+            **values,
         }
 
     def draw_order(self) -> np.ndarray:
@@ -203,7 +225,7 @@ class Data:
 
     def sampler(self, stage: Stage | Size) -> Sampler:
         """Return a sampler of a stage's images. It holds small ones in memory: drop it after the stage."""
-        return Sampler(self._levels[_get_size(stage)], self._seed, self._mirror)
+        return Sampler(self._levels[_get_size(stage)], self._seed, self._mirror, self.values)
 
 
 def open_data(
@@ -212,6 +234,7 @@ def open_data(
     stages: Iterable[Stage | Size],
     seed: int,
     fingerprint: str | None = None,
+    values: ValueMap | None = None,
 ) -> Data:
     """Open a data set at the sizes of stages; sizes that the cache lacks are built first.
 
@@ -221,16 +244,24 @@ def open_data(
         stages: Stages, or (height, width) pairs; at least one.
         seed: Seed of order and flips, unless the settings have one.
         fingerprint: Fingerprint of the data set, where it is known. None to ask the data set for it.
+        values: Map of other data's numbers, with which these are compared. None for that of the settings.
 
     Raises:
-        DataError: The data set has no images or one that cannot be used, a label is out of range, or the cache folder
-            cannot be written.
+        DataError: The data set has no images or one that cannot be used, a label is out of range, the numbers have no
+            range or another type than those of `values`, or the cache folder cannot be written.
+        SettingError: There is not one range for each channel.
     """
     sizes = [_get_size(stage) for stage in stages]
     pyramid = Pyramid(dataset, settings, sizes, fingerprint)
     if settings.seed is not None:
         seed = settings.seed
-    return Data(dataset, pyramid, seed, settings.mirror)
+
+    images = pyramid.levels[max(pyramid.levels)].images
+    if values is None:
+        values = find_value_map(dataset, images, settings.value_range)
+    elif values.kind != images.dtype.name:
+        raise DataError(f"the images are {images.dtype}, and those of the training data {values.kind}: convert them")
+    return Data(dataset, pyramid, seed, settings.mirror, values)
 
 
 def _get_size(stage: Stage | Size) -> Size:

@@ -1,7 +1,7 @@
 """Measure how far a generator's images are from real ones: describe both, then compare them, at the size of a stage.
 
 Reals are those of the evaluation's data set, resized like the training data, never faded and never flipped. Fakes are
-rounded to 8 bits, as reals are. The noise floor of a value is the same metric between two halves of the reals.
+rounded as reals are: bytes to 8 bits. The noise floor of a value is the same metric between two halves of the reals.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pggan_kit.components import ImageMetric, Metric, RunMetric, StageEnd, find_
 from pggan_kit.errors import ConfigError, DataError, TrainingError, UserError
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.settings import FEWEST_REALS, EvaluationSettings
-from pggan_kit.layers.tensors import images_from_uint8, images_to_uint8
+from pggan_kit.layers.value_maps import BYTES, ValueMap, hold_in_tensor
 from pggan_kit.schedule import Size
 from pggan_kit.system.activities import report_activity
 from pggan_kit.system.seeding import derive, fork_random_numbers, numpy_generator, seed_torch, torch_generator
@@ -29,7 +29,7 @@ class RealSet(NamedTuple):
     """Images to compare with.
 
     Attributes:
-        images: uint8 (n, C, h, w), which may be a memory map.
+        images: The data's own numbers (n, C, h, w), which may be a memory map.
         labels: int64 (n,), or None where there are none.
         name: Name that is equal if and only if the images are. None where descriptions of them are not to be cached.
     """
@@ -65,6 +65,7 @@ class Evaluator:
         reals: Function that returns the reals of a size.
         cache: Cache of the reals' descriptions. None to describe them in each process.
         device: Device on which images are described.
+        values: Map of the reals' numbers to [-1, 1].
 
     Attributes:
         say: Function that is called with one sentence, once for each metric that is not defined at a size.
@@ -77,7 +78,9 @@ class Evaluator:
         reals: Callable[[Size], RealSet],
         cache: DescriptionCache | None,
         device: torch.device,
+        values: ValueMap = BYTES,
     ) -> None:
+        self.values = values
         self.metrics = metrics
         self.settings = settings
         self.say: Callable[[str], None] = warnings.warn
@@ -121,7 +124,7 @@ class Evaluator:
             defined = [metric for metric in self.metrics if self._descriptions[metric.fingerprint()] is not None]
 
             # All fakes are described before the first comparison, so that they are drawn only once.
-            fakes = map(round_to_8_bits, batches)
+            fakes = (round_fakes(images, self.values) for images in batches)
             descriptions = self._describe(defined, fakes, "drawing and describing images", self.settings.count)
             values: dict[str, float] = {}
             for metric in defined:
@@ -193,7 +196,7 @@ class Evaluator:
         batch_size = self.settings.batch_size
         for start in range(0, len(rows), batch_size):
             pixels = self._reals.images.take(rows[start : start + batch_size], axis=0)
-            yield images_from_uint8(torch.from_numpy(pixels))
+            yield self.values.to_images(hold_in_tensor(pixels))
 
     def _describe(
         self, metrics: Sequence[ImageMetric], batches: Iterable[Tensor], what: str, total: int
@@ -307,15 +310,15 @@ def _merge_values(values: dict[str, float], more: dict[str, float]) -> dict[str,
     return {**values, **more}
 
 
-def round_to_8_bits(images: Tensor) -> Tensor:
-    """Round images in [-1, 1] to the values that 8 bits can hold, like those of reals.
+def round_fakes(images: Tensor, values: ValueMap) -> Tensor:
+    """Round images in [-1, 1] to values that the data can hold, like those of reals.
 
     Raises:
         TrainingError: They are not finite.
     """
     if not images.isfinite().all():
         raise TrainingError("the generator's images are not finite: there is nothing to measure")
-    return images_from_uint8(images_to_uint8(images))
+    return values.round_images(images)
 
 
 def draw_fakes(

@@ -80,14 +80,16 @@ def draw_frame(images: np.ndarray, columns: int, cell: tuple[int, int], caption:
     Args:
         images: Images, uint8 (N, h, w, C); h and w divide those of `cell`, or are larger.
         columns: Number of images in a row.
-        cell: (height, width) to which each image is enlarged or reduced.
+        cell: (height, width) to which each image is enlarged or reduced; each channel, where they are side by side.
         caption: Text above the images.
 
     Returns:
         A picture of mode `L` where C is 1, else of mode `P`. Its size depends on N, `columns` and `cell` alone.
     """
     if images.shape[1] > cell[0]:
-        images = np.stack([reduce_image(image, cell) for image in images])
+        # Channels side by side are wider than the cell.
+        width = max(1, round(images.shape[2] * cell[0] / images.shape[1]))
+        images = np.stack([reduce_image(image, (cell[0], width)) for image in images])
 
     # Gray levels stand for themselves in a gray frame, and are found in the palette of a colour frame.
     palette = None

@@ -104,7 +104,15 @@ def image_grid(images: np.ndarray, columns: int, cell: int = CELL) -> Image.Imag
 
     Returns:
         A picture of mode `L` or `RGB`, with gaps of `GAP` pixels.
+
+    Raises:
+        ValueError: Images have another number of channels, which would be taken for transparency.
     """
+    if images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"images have {images.shape[-1]} channels, and a picture shows 1 or 3: make them by run.show() or "
+            "pggan_kit.pictures.draw_channels()"
+        )
     scale = -(-cell // min(images.shape[1:3]))
     sheet = tile(images, columns, scale)
     if sheet.shape[-1] == 1:

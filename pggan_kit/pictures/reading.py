@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, NamedTuple
@@ -49,10 +49,14 @@ class Listing(NamedTuple):
     left_out: dict[str, int]
 
 
-def list_pictures(folder: Path) -> Listing:
+def list_pictures(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> Listing:
     """List the pictures in a folder and its sub-folders, and count whatever else is there.
 
-    A picture is a regular file with one of `SUFFIXES`. Hidden files and folders, and links to folders, are not read.
+    A picture is a regular file with one of the suffixes. Hidden files and folders, and links to folders, are not read.
+
+    Args:
+        folder: The folder.
+        suffixes: Suffixes in lower case.
 
     Raises:
         DataError: A folder that cannot be listed.
@@ -75,7 +79,7 @@ def list_pictures(folder: Path) -> Listing:
                     left_out["links to folders"] += 1
                 else:
                     below.append(f"{prefix}{name}/")
-            elif suffix.lower() not in SUFFIXES:
+            elif suffix.lower() not in suffixes:
                 left_out[suffix or "without a suffix"] += 1
             elif not entry.is_file():
                 left_out["no regular files"] += 1
@@ -250,7 +254,7 @@ def _require_known_bands(picture: Image.Image) -> None:
         return
     raise DataError(
         f"has {samples} bands, of which {samples - colours} are not declared as colour or opacity (near-infrared?): "
-        "save it with 1 or 3 bands"
+        "save it with 1 or 3 bands, or take a data set that keeps all of them"
     )
 
 

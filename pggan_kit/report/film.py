@@ -94,6 +94,7 @@ class Sample(NamedTuple):
         clock, grown, alpha: See `Still`.
         path: The file.
         height, width: Size of each image, in pixels.
+        panels: Number of channels that are shown side by side; 1 otherwise.
     """
 
     clock: int
@@ -102,6 +103,7 @@ class Sample(NamedTuple):
     path: Path
     height: int
     width: int
+    panels: int = 1
 
     @property
     def moment(self) -> Moment:
@@ -110,7 +112,7 @@ class Sample(NamedTuple):
 
     def read(self) -> Still | None:
         """Return the first images; None where the file is damaged or something else."""
-        images = _read_grid(self.path, self.height, self.width)
+        images = _read_grid(self.path, self.height, self.width * self.panels)
         if images is None:
             return None
         return Still(self.clock, self.grown, self.alpha, images[: COLUMNS * COLUMNS], (self.height, self.width))
@@ -221,11 +223,14 @@ def _common_cell(sources: Sequence[Sequence[Still | Sample]]) -> tuple[int, int]
     for own in sources:
         for still in own:
             if isinstance(still, Sample):
-                sizes.add((still.height, still.width))
+                sizes.add((still.height, still.width * still.panels))
             else:
                 sizes.add(still.images.shape[1:3])
-        # A run draws images of one mode.
-        channels.add(next(iterate_stills(own, [own[0].moment])).images.shape[3])
+        # A run draws images of one mode, with as many channels side by side.
+        first = next(iterate_stills(own, [own[0].moment]))
+        _, shown_height, shown_width, shown_channels = first.images.shape
+        height, width = first.size
+        channels.add((shown_channels, shown_width * height // (shown_height * width)))
     if len(channels) > 1:
         return None
     cell = fit_size(sorted(sizes), PANEL // COLUMNS)
@@ -240,6 +245,7 @@ def list_samples(run: RunRecord) -> list[Sample]:
     alphas = {(row["images"], int(row["Progress/size"])): float(row["Progress/alpha"]) for row in run.rows}
     starts = {stage.start: stage for stage in run.stages[1:]}
 
+    panels = run.count_panels()
     samples: dict[Moment, Sample] = {}
     for ancestor in run.lineage():
         for path in sorted((ancestor.folder / "samples").glob("*.png")):
@@ -257,7 +263,7 @@ def list_samples(run: RunRecord) -> list[Sample]:
                 grown = 0
                 alpha = alphas.get((clock, height))
             if alpha is not None:
-                samples[clock, grown] = Sample(clock, grown, alpha, path, height, width)
+                samples[clock, grown] = Sample(clock, grown, alpha, path, height, width, panels)
     return [samples[moment] for moment in sorted(samples)]
 
 

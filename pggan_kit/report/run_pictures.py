@@ -262,4 +262,5 @@ def draw_reduced(
         shown = (shown[0] // 2, shown[1] // 2)
     if shown != (height, width):
         images = np.stack([reduce_image(image, shown) for image in images])
-    return images, (height, width)
+    # Channels side by side make the picture wider than the image.
+    return images, generator.size

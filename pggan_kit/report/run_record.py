@@ -12,6 +12,7 @@ from typing import Any
 
 from pggan_kit.config import gin_files
 from pggan_kit.errors import RunError, UserError, quote_path
+from pggan_kit.pictures.channels import PictureSettings
 from pggan_kit.runs.branches import find_trunk
 from pggan_kit.runs.directory import RunDirectory, read_begin
 from pggan_kit.system.files import read_text
@@ -163,6 +164,13 @@ class RunRecord:
             if not binding.is_macro and f"{binding.selector}.{binding.parameter}" == name:
                 value = binding.value  # the last binding counts
         return value
+
+    def count_panels(self) -> int:
+        """Return the number of channels that its pictures show side by side; 1 where they are gray or colour."""
+        channels = self.about.get("data", {}).get("channels")
+        if not isinstance(channels, int):
+            return 1
+        return PictureSettings(self.setting("pictures.channels")).count_panels(channels)
 
     def lineage(self) -> Iterator[RunRecord]:
         """Yield the trunk's trunk, ..., the trunk, the run."""

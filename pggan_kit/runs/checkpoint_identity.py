@@ -91,9 +91,12 @@ def identify_experiment(settings: Settings, schedule: Schedule, data: Data) -> I
         schedule: the stages.
         data: the opened data set.
     """
+    dataset = {"images": str(len(data)), "content": data.fingerprint}
+    if not data.values.is_plain:
+        dataset["values"] = str(data.values)
     return {
         **identify_networks(settings, schedule),
-        "dataset": {"images": str(len(data)), "content": data.fingerprint},
+        "dataset": dataset,
         "settings": merge_other_settings(settings),
     }
 

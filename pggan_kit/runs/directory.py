@@ -17,6 +17,7 @@ from typing import Any
 
 from pggan_kit.data.recorded import RecordedDataset, read_record
 from pggan_kit.errors import RunError, TrainingError, quote_path
+from pggan_kit.layers.value_maps import BYTES, ValueMap, read_value_map
 from pggan_kit.runs.average_snapshots import FOLDER, AverageSnapshots
 from pggan_kit.runs.checkpoint_identity import is_list_of_changes
 from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
@@ -248,6 +249,18 @@ class RunDirectory:
         """
         try:
             return read_record(self.about().get("data", {}))
+        except (ValueError, AttributeError) as error:
+            raise RunError(f"{self.path / 'run.json'} is damaged: {error}") from error
+
+    def read_values(self) -> ValueMap:
+        """Return the map of the data's numbers to [-1, 1], as `run.json` records it; that of bytes where it does not.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        try:
+            recorded = self.about().get("data", {}).get("values")
+            return BYTES if recorded is None else read_value_map(recorded)
         except (ValueError, AttributeError) as error:
             raise RunError(f"{self.path / 'run.json'} is damaged: {error}") from error
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from pggan_kit.errors import ConfigError, RunError, check_between, check_choice
 from pggan_kit.experiment import NOTHING
 from pggan_kit.growth.fade import Fade
+from pggan_kit.layers.value_maps import BYTES
+from pggan_kit.pictures.channels import PictureSettings
 from pggan_kit.runs.average import calibrate_batch_norm, draw_calibration_labels, list_copies
 from pggan_kit.runs.checkpoint_identity import Identity, require_branch_fits, require_same_networks
 from pggan_kit.runs.checkpoints import Checkpoints, Entry
@@ -49,18 +51,29 @@ class TrainedGenerator(nn.Module):
             where it has no old path.
         chosen: what it was chosen by among those of a run, where it is the best by `train.keep_best`: `metric`,
             `value`, `images`, `stage`, `size`; empty for others.
+        values: map of [-1, 1] to the data's own numbers, which `draw_numbers` gives.
+        pictures: how its images are shown.
     """
 
     alpha: Tensor | None
     chosen: Mapping[str, Any]
 
-    def __init__(self, generator: Generator, alpha: float, classes: int, images: int) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        alpha: float,
+        classes: int,
+        images: int,
+        pictures: PictureSettings | None = None,
+    ) -> None:
         super().__init__()
         self.generator = generator
         self.latent_size = generator.latent_size
         self.classes = classes
         self.images = images
         self.chosen = {}
+        self.values = BYTES
+        self.pictures = pictures or PictureSettings()
         share = None
         if generator.bridge is not None:
             share = torch.tensor(alpha)
@@ -104,6 +117,26 @@ class TrainedGenerator(nn.Module):
         centre = self._measure_centre(latents.device).to(styles.dtype)
         return self.generator.synthesise(latents, labels, alpha, torch.lerp(centre, styles, truncation)).images
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return the height and the width of its images."""
+        stage = self.generator.stages[-1]
+        return stage.height, stage.width
+
+    def draw_numbers(
+        self,
+        latents: Tensor,
+        labels: Tensor | None = None,
+        alpha: Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Return images (N, C, h, w) in the units and the type of the data that the run was trained on.
+
+        Args:
+            latents, labels, alpha, truncation: see `forward`.
+        """
+        return self.values.to_units(self(latents, labels, alpha, truncation))
+
     def _measure_centre(self, device: torch.device) -> Tensor:
         """Return the mean style (1, L, W) of the same latents each time, and of all classes alike."""
         if self._centre is None or self._centre.device != device:
@@ -137,7 +170,8 @@ def copy_generator(state: TrainState, hooks: Hooks, average: str | None = None) 
         fade = Fade(hooks, state.experiment.fade_reals)
         alpha = fade.compute_alpha(state.stage, state.starts[-1], state.images, "generator")
     classes = count_classes(state.experiment, state.stage)
-    return TrainedGenerator(copy.deepcopy(state.read_average(average)).cpu(), alpha, classes, state.images)
+    net = copy.deepcopy(state.read_average(average)).cpu()
+    return TrainedGenerator(net, alpha, classes, state.images, state.experiment.pictures)
 
 
 def restore_generator(
@@ -193,7 +227,7 @@ def restore_generator(
             place_network(net, experiment, device)
             if not was_copy:
                 calibrate_if_normed(net, experiment, stage, saved)
-    return TrainedGenerator(net, alpha, count_classes(experiment, stage), saved.images)
+    return TrainedGenerator(net, alpha, count_classes(experiment, stage), saved.images, experiment.pictures)
 
 
 def regrow_generator(experiment: Experiment, schedule: Schedule, saved: Snapshot) -> Generator:

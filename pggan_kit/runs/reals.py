@@ -11,6 +11,8 @@ from PIL import Image
 
 from pggan_kit.data.sampler import Data
 from pggan_kit.errors import RunError
+from pggan_kit.layers.value_maps import hold_in_tensor
+from pggan_kit.pictures.channels import PictureSettings, draw_channels
 from pggan_kit.pictures.grid import BACKGROUND, CELL, arrange_grid, crop_grid, image_grid
 from pggan_kit.schedule import Size
 from pggan_kit.system.activities import track_items
@@ -20,12 +22,13 @@ COUNT = 64
 """Number of images in a sheet, where nothing else is asked for."""
 
 
-def draw_reals(data: Data, size: Size, count: int = COUNT) -> Image.Image:
+def draw_reals(data: Data, size: Size, pictures: PictureSettings, count: int = COUNT) -> Image.Image:
     """Draw a sheet of real images of one size, always the same; with labels, each row shows one class.
 
     Args:
         data: Data, opened at this size.
         size: (height, width) of the images.
+        pictures: How they are shown.
         count: Number of images; fewer where there are fewer, or where the sheet would become too large.
     """
     images, labels = data.level(size)
@@ -35,28 +38,28 @@ def draw_reals(data: Data, size: Size, count: int = COUNT) -> Image.Image:
         classes = data.classes
 
     # With classes, cell i shows an image of class i % classes.
-    rows = crop_grid(arrange_grid(count, classes), *size)
+    height, width = size
+    rows = crop_grid(arrange_grid(count, classes), height, width * pictures.count_panels(data.image_channels))
     queues = [order]
     if labels is not None and 1 < classes <= count // 2:
         queues = [order[labels[order] == label] for label in range(classes)]
-    cells = [_take_image(images, queues[i % len(queues)], i // len(queues)) for row in rows for i in row]
+    cells = [_take_number(queues[i % len(queues)], i // len(queues)) for row in rows for i in row]
 
     # Without classes, all that there is may be less than asked for.
     if len(queues) == 1:
         cells = cells[: len(order)]
-    sheet = np.stack(cells).transpose(0, 2, 3, 1)
+    taken = images[[0 if number is None else number for number in cells]]
+    sheet = draw_channels(data.values.to_images(hold_in_tensor(taken)), pictures)
+    sheet[[number is None for number in cells]] = BACKGROUND
     return image_grid(sheet, min(len(rows[0]), len(sheet)), CELL)
 
 
-def _take_image(images: np.ndarray, numbers: np.ndarray, place: int) -> np.ndarray:
-    """Return the image (C, h, w) at a place of a queue of numbers, or an empty cell where the queue is shorter."""
-    if place < len(numbers):
-        image: np.ndarray = images[numbers[place]]
-        return image
-    return np.full(images.shape[1:], BACKGROUND, np.uint8)
+def _take_number(numbers: np.ndarray, place: int) -> int | None:
+    """Return the number at a place of a queue; None for an empty cell where the queue is shorter."""
+    return int(numbers[place]) if place < len(numbers) else None
 
 
-def write_sheets(data: Data, sizes: Sequence[Size], folder: Path) -> list[Path]:
+def write_sheets(data: Data, sizes: Sequence[Size], pictures: PictureSettings, folder: Path) -> list[Path]:
     """Write a sheet of real images for each size, `reals-14x14.png`, and return their paths.
 
     Raises:
@@ -70,7 +73,7 @@ def write_sheets(data: Data, sizes: Sequence[Size], folder: Path) -> list[Path]:
     for height, width in track_items(sizes, "drawing sheets of real images", len(sizes), "sheets"):
         path = folder / f"reals-{height}x{width}.png"
         content = io.BytesIO()
-        draw_reals(data, (height, width)).save(content, "PNG")
+        draw_reals(data, (height, width), pictures).save(content, "PNG")
         write_atomically(path, content.getvalue())
         paths.append(path)
     return paths

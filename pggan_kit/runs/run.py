@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pggan_kit.errors import RunError, check_at_least, did_you_mean, suggest
+from pggan_kit.layers.value_maps import BYTES, ValueMap
+from pggan_kit.pictures.channels import draw_channels
 from pggan_kit.runs.checkpoint_identity import Identity
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import (
@@ -66,6 +69,18 @@ class Run:
         self.evaluator: Evaluator | None = None
         self.data: Data | None = None
         self.checkpoints = files.checkpoints(experiment.keep, files.warn)
+
+    @property
+    def values(self) -> ValueMap:
+        """Return the map of the data's own numbers to [-1, 1]; that of bytes where the data are not open."""
+        return BYTES if self.data is None else self.data.values
+
+    def show(self, images: Tensor) -> np.ndarray:
+        """Return images (N, C, h, w) in [-1, 1] as pictures show them: uint8 (N, h, w, 1) in gray, or 3 in colour.
+
+        `pictures.*` says which channels are shown. Channels side by side make pictures wider.
+        """
+        return draw_channels(images, self.experiment.pictures)
 
     @property
     def name(self) -> str:
@@ -128,7 +143,9 @@ class Run:
         Raises:
             RunError: there is no such average.
         """
-        return copy_generator(self.state, self.hooks, average)
+        generator = copy_generator(self.state, self.hooks, average)
+        generator.values = self.values
+        return generator
 
     def samples(self, stage: str | int | None = None, count: int = 64) -> Tensor:
         """Return images (count, C, h, w), float32 on the CPU, nominally in [-1, 1], from the averaged generator.
@@ -170,7 +187,7 @@ class Run:
         if self.data is None:
             return None
         stage = self.state.stage
-        return draw_reals(self.data, (stage.height, stage.width), count)
+        return draw_reals(self.data, (stage.height, stage.width), self.experiment.pictures, count)
 
     @property
     def stats(self) -> Stats:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from pggan_kit.layers.value_maps import KINDS
 from pggan_kit.testing.suite import Suite
 from pggan_kit.testing.support import require
 
@@ -30,19 +31,23 @@ class DatasetSuite(Suite):
         require(len(self.make()) > 0, "the data set is empty")
 
     def test_images(self) -> None:
-        """Require uint8 (H, W, C), all with the same C."""
+        """Require (H, W, C) of a type that data may have, all with the same C and type, and finite."""
         dataset = self.make()
         channels = set()
+        types = set()
         for i in self.choose_indices(len(dataset)):
             image = dataset.image(i)
             require(isinstance(image, np.ndarray), f"image({i}) is a {type(image).__name__}, no NumPy array")
-            require(image.dtype == np.uint8, f"image({i}) is {image.dtype}, not uint8")
             require(
-                image.ndim == 3 and image.shape[2] in (1, 3) and image.size > 0,
-                f"image({i}) has shape {image.shape}, not (H, W, 1) or (H, W, 3)",
+                image.dtype.name in (*KINDS, "float16", "float64"),
+                f"image({i}) is {image.dtype}, not {', '.join(KINDS[:-1])} or {KINDS[-1]}",
             )
+            require(image.ndim == 3 and image.size > 0, f"image({i}) has shape {image.shape}, not (H, W, C)")
+            require(bool(np.isfinite(image).all()), f"image({i}) has numbers that are NaN or infinite")
             channels.add(image.shape[2])
+            types.add(image.dtype.name)
         require(len(channels) == 1, f"some images have {min(channels)} channels and some {max(channels)}")
+        require(len(types) == 1, f"some images are {min(types)} and some {max(types)}")
 
     def test_labels(self) -> None:
         """Require integers in [0, classes), 0 where there are no classes."""

@@ -20,14 +20,14 @@ class MetricSuite(Suite):
 
     Attributes:
         sizes: Sizes (height, width) of images; the metric must be defined at one of them at least.
-        image_channels: Channel counts to try: gray and colour.
+        image_channels: Channel counts to try: gray, colour and others.
         count: Number of images that are described at once.
         tolerance: Tolerance of a value, relative to itself (at least 1), when images come in another order.
     """
 
     kind = "metrics"
     sizes: Sequence[tuple[int, int]] = ((16, 16), (28, 28))
-    image_channels: Sequence[int] = (1, 3)
+    image_channels: Sequence[int] = (1, 2, 3, 7)
     count = 16
     tolerance = 1e-4
 
@@ -48,7 +48,7 @@ class MetricSuite(Suite):
         raise AssertionError(f"the metric is not defined at any of the sizes {list(self.sizes)}")
 
     def test_descriptions(self) -> None:
-        """Require one finite row for each image, at every size, in gray and colour; or None."""
+        """Require one finite row for each image, at every size, with each number of channels; or None."""
         for size in self.sizes:
             for channels in self.image_channels:
                 description = self.describe_noise(self.make(), size, channels)
@@ -121,13 +121,13 @@ class RunMetricSuite(Suite):
 
     Attributes:
         sizes: Heights of the stages; the metric must be defined for a run of all of them.
-        image_channels: Channel counts to try: gray and colour.
+        image_channels: Channel counts to try: gray, colour and others.
         classes: Numbers of classes to try; 0 is an unconditional generator.
     """
 
     kind = "metrics"
     sizes: Sequence[int] = (4, 8, 16)
-    image_channels: Sequence[int] = (1, 3)
+    image_channels: Sequence[int] = (1, 2, 3, 7)
     classes: Sequence[int] = (0, 3)
 
     def make_ends(self, channels: int = 1, classes: int = 0) -> list[StageEnd]:
@@ -136,7 +136,7 @@ class RunMetricSuite(Suite):
         return [_make_end(stage, classes) for stage in stages]
 
     def test_values(self) -> None:
-        """Require finite plain numbers by name, in gray and colour, with labels and without."""
+        """Require finite plain numbers by name, with each number of channels, with labels and without."""
         for channels in self.image_channels:
             for classes in self.classes:
                 require_values(self.make().measure_run(self.make_ends(channels, classes)), "measure_run()")

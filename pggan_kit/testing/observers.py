@@ -23,8 +23,9 @@ class ObserverSuite(TrainedSuite):
     def test_changes_nothing(self) -> None:
         """Require a run with the observer to end with the same weights as one without, bit for bit."""
         first = self.first_run()
+        others = {name: value for name, value in self.choose_arguments(self.make()).items() if name != "observers"}
         with tempfile.TemporaryDirectory() as folder:
-            without = summarize_run(train_tiny(object(), "nobody", Path(folder), {}))
+            without = summarize_run(train_tiny(object(), "nobody", Path(folder), others))
         require(
             are_equal(first.end, without),
             f"a run with {first.name} ends with other weights than one without: it disturbs training",

@@ -20,6 +20,7 @@ from pggan_kit.components import (
     StepContext,
     TensorBatch,
 )
+from pggan_kit.layers.value_maps import BYTES
 from pggan_kit.schedule import Stage
 from pggan_kit.system.seeding import numpy_generator
 
@@ -210,7 +211,7 @@ class ToyDataset:
 
     Args:
         classes: Number of classes; labels are 0, 1, ..., classes - 1, 0, ....
-        channels: Channels of the images: 1 or 3.
+        channels: Channels of the images.
     """
 
     def __init__(self, classes: int = 0, channels: int = 1) -> None:
@@ -253,6 +254,7 @@ class ToySampler:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
+        self.values = BYTES
 
     def batch(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
         """Return uint8 (count, C, h, w), and labels (count,) or None."""

@@ -15,7 +15,6 @@ from pggan_kit.data.device_feed import look_at_batch
 from pggan_kit.data.sampler import Source
 from pggan_kit.evaluation.evaluator import Evaluator, draw_fakes
 from pggan_kit.experiment import Experiment
-from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.runs.generators import draw_images
 from pggan_kit.runs.run import Run
 from pggan_kit.schedule import Stage
@@ -141,7 +140,7 @@ def measure_diversity(run: Run, sampler: Source) -> float | None:
     """
     # Reals set the scale.
     reals, _ = look_at_batch(sampler, run.state.images, DIVERSITY_IMAGES)
-    spread_of_reals = _measure_spread(images_from_uint8(reals))
+    spread_of_reals = _measure_spread(sampler.values.to_images(reals))
     if spread_of_reals == 0.0:
         return None
 

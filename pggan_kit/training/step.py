@@ -31,7 +31,6 @@ from pggan_kit.growth.moving_settings import find_weight, set_to_clock
 from pggan_kit.growth.networks import GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.derivatives import expect_second_derivatives
-from pggan_kit.layers.tensors import images_from_uint8
 from pggan_kit.runs.learning_rate_tensors import is_capturable
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Position, Stage, constant_at
@@ -196,7 +195,7 @@ class UpdateContext:
 
         pictures, labels = gather_batch(source, self._host.bring(draw))
         self.drawn += count
-        pictures = images_from_uint8(pictures, torch.get_default_dtype())
+        pictures = source.values.to_images(pictures, torch.get_default_dtype())
 
         # While the reals fade, they are as detailed as the half-grown networks.
         alpha = self.alpha.get("reals")

@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pggan_kit import DataError, SettingError, check_choice, hash_files
+from pggan_kit import DataError, check_choice, hash_files
+from pggan_kit.pictures import LAYOUTS, choose_layout
 
-from .conversion import parse_value_range, scale_floats
+from .conversion import describe_type
 
-LAYOUTS = ("auto", "NCHW", "NHWC")
+TYPES = ("uint8", "uint16", "int16", "float16", "float32", "float64")
+"""Types of numbers that a file may hold."""
 
 
 class Arrays:
     """An .npy file, memory-mapped, or an .npz file with `images` and optionally `labels`, read into memory.
 
-    Images are uint8 or float, of shape (n, H, W) for gray, (n, C, H, W) or (n, H, W, C) with C 1 or 3. Labels are
-    integers (n,) from 0 up. Files that would need unpickling are refused.
+    Images are of shape (n, H, W) with one channel, or (n, C, H, W) or (n, H, W, C) with any number of them. Their
+    numbers are kept as they are: uint8, uint16, int16 or float32; other floats become float32. `data.value_range` says
+    which numbers become -1 and 1. Labels are integers (n,) from 0 up. Files that would need unpickling are refused.
 
     Args:
         file: The .npy or .npz file.
-        layout: `NCHW`, `NHWC`, or `auto`: the axis that has 1 or 3 entries holds the channels. Gray images (n, H, W)
-            need no layout.
-        value_range: The pair (low, high) of values that become 0 and 255, for floats. uint8 is used unchanged.
+        layout: `NCHW`, `NHWC`, or `auto`: the axis that has 1 or 3 entries holds the channels, or else the second or
+            the last one where it is shorter than both others. Images (n, H, W) need no layout.
 
     Attributes:
         classes: The largest label plus 1; 0 without labels, or where all have the same label 0.
 
     Raises:
-        ValueError: An argument out of range, or `auto` where both axes or neither could hold the channels.
+        ValueError: An argument out of range, or `auto` where the shape does not tell which axis holds the channels.
         DataError: A file that does not exist or does not hold such arrays.
     """
 
-    def __init__(self, file: str | Path, layout: str = "auto", value_range: Sequence[float] = (0.0, 1.0)) -> None:
+    def __init__(self, file: str | Path, layout: str = "auto") -> None:
         check_choice("layout", layout, LAYOUTS)
-        self._range = parse_value_range(value_range)
         self._path = Path(file).expanduser()
 
         images, self._labels = _load_arrays(self._path)
-        if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-            raise DataError(f"{self._path} holds {images.dtype}; images must be uint8 or float: convert them")
+        if images.dtype.name not in TYPES:
+            wanted = f"{', '.join(TYPES[:-1])} or {TYPES[-1]}"
+            raise DataError(f"{self._path} holds {images.dtype}; images must be {wanted}: convert them")
         self._images = _arrange_as_nhwc(images, layout, self._path)
 
         # One class for all says nothing, and a file's labels cannot be switched off.
@@ -53,15 +54,12 @@ class Arrays:
         return len(self._images)
 
     def image(self, i: int) -> np.ndarray:
-        """Return image i as uint8 (H, W, C).
+        """Return image i (H, W, C), of the file's type."""
+        return np.asarray(self._images[i])
 
-        Raises:
-            DataError: Floats outside `value_range`.
-        """
-        image = np.asarray(self._images[i])
-        if image.dtype == np.uint8:
-            return image
-        return scale_floats(image, self._range, f"{self._path}, image {i},")
+    def image_name(self, i: int) -> str:
+        """Return the path of the file, which has all images."""
+        return str(self._path)
 
     def label(self, i: int) -> int:
         """Return the label of image i; 0 where there are no labels."""
@@ -77,7 +75,7 @@ class Arrays:
     def fingerprint(self) -> str:
         """Return the SHA-256 of the file, and how it is read."""
         (content,) = hash_files(self._path.parent, [self._path.name])
-        return f"arrays {content} {self._images.shape} {self._range}"
+        return f"arrays {content} {self._images.shape} {describe_type(self._images.dtype)}"
 
 
 def _load_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -121,27 +119,13 @@ def _arrange_as_nhwc(images: np.ndarray, layout: str, path: Path) -> np.ndarray:
 
     Raises:
         DataError: An array of another number of axes, or an empty one.
-        SettingError: A layout that does not fit the array, or `auto` where the shape is ambiguous.
+        SettingError: `auto`, where the shape does not tell the layout.
     """
     if images.ndim == 3 and len(images):
         return images[..., None]
     if images.ndim != 4 or not images.size:
         raise DataError(f"{path} holds {images.shape}; images must be (n, H, W), (n, C, H, W) or (n, H, W, C)")
 
-    # The channels' axis has 1 or 3 entries.
-    fits = {"NCHW": images.shape[1] in (1, 3), "NHWC": images.shape[3] in (1, 3)}
-    if not any(fits.values()):
-        raise DataError(
-            f"{path} holds {images.shape}: images must have 1 or 3 channels, on the second axis or on the last; "
-            "choose 1 or 3 of yours, or make an array for each"
-        )
-    if layout == "auto":
-        if all(fits.values()):
-            raise SettingError("layout", f"must be 'NCHW' or 'NHWC': the shape {images.shape} in {path} is ambiguous")
-        layout = "NCHW" if fits["NCHW"] else "NHWC"
-    elif not fits[layout]:
-        raise SettingError("layout", f"{layout} does not fit {images.shape} in {path}: there must be 1 or 3 channels")
-
-    if layout == "NCHW":
+    if choose_layout(images.shape, layout, str(path)) == "NCHW":
         return images.transpose(0, 2, 3, 1)
     return images

@@ -1,18 +1,15 @@
-"""Checks of the settings of data sets, and floats as bytes."""
+"""Checks of the settings of data sets, and names of types of numbers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import ImageColor
 
-from pggan_kit import DataError, SettingError
+from pggan_kit import SettingError
 from pggan_kit.pictures import PILLOW_LIMIT
-
-TOLERANCE = 1e-3
-"""Share of the value range by which floats may lie outside it."""
 
 
 def parse_colour(background: str, channels: int) -> tuple[int, ...]:
@@ -77,17 +74,7 @@ def parse_window(value_range: object) -> tuple[float, float] | None:
     return parse_value_range(value_range)
 
 
-def scale_floats(values: np.ndarray, value_range: Sequence[float], name: str) -> np.ndarray:
-    """Scale floats in `value_range` to uint8 of the same shape: low to 0, high to 255, rounded.
-
-    Raises:
-        DataError: A value that is not finite, or outside the range by more than a thousandth of it.
-    """
-    low, high = value_range
-    scaled = (values.astype(np.float64) - low) / (high - low)
-    if not (np.all(scaled >= -TOLERANCE) and np.all(scaled <= 1 + TOLERANCE)):  # NaN fails both
-        raise DataError(
-            f"{name} holds values from {values.min()} to {values.max()}, and value_range is ({low:g}, {high:g}): set "
-            "value_range to the range of the data"
-        )
-    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+def describe_type(kind: np.dtype[Any]) -> str:
+    """Return what a fingerprint says of the type of numbers."""
+    # Bytes were named by a range once, and their resized copies still are.
+    return "(0.0, 1.0)" if kind == np.uint8 else kind.name

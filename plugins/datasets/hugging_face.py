@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pggan_kit import DataError, SettingError, check_choice, hash_files, hash_once, track_items
-from pggan_kit.pictures import MAX_PIXELS, PictureReader
+from pggan_kit.pictures import LAYOUTS, MAX_PIXELS, PictureReader, arrange_image
 
 from .conversion import check_channels, check_max_pixels, parse_colour, parse_window
 
@@ -20,16 +20,21 @@ from .conversion import check_channels, check_max_pixels, parse_colour, parse_wi
 class HuggingFace:
     """An image data set that `datasets.load_dataset` can load. Needs the extra `huggingface`.
 
+    A column of pictures is read as `datasets.ImageFolder` reads files. A column of numbers, such as `Array3D`, gives
+    A column of pictures is read as `datasets.ImageFolder` reads files. A column of numbers, such as Array3D, gives
+    float32; other floats become float32. `data.value_range` says which numbers become -1 and 1.
+
     Args:
         path: The name on the hub, or a local folder.
         split: The split of the data set, e.g. `train`, or `train[:1000]`.
         image_column: The column with the images.
         label_column: The column with class labels. None: no labels.
-        channels: 1 for gray, 3 for colour; images are converted.
+        channels: 1 for gray, 3 for colour; pictures are converted.
         background: The colour put behind transparent pixels, in CSS notation.
         max_pixels: The most pixels of an image; the header of the file is checked before it is decoded.
         value_range: The pair (low, high) of values of 16-bit and 32-bit gray images that become 0 and 255; values
             outside are clipped. None: 0 to 65535, and 32-bit images are refused.
+        layout: `NCHW`, `NHWC`, or `auto`, of a column of numbers; see `datasets.Arrays`.
 
     Attributes:
         classes: The number of names that the label column's type has, or its largest value plus 1; 0 without labels.
@@ -50,8 +55,10 @@ class HuggingFace:
         background: str = "white",
         max_pixels: int = MAX_PIXELS,
         value_range: Sequence[float] | None = None,
+        layout: str = "auto",
     ) -> None:
         check_channels(channels)
+        check_choice("layout", layout, LAYOUTS)
         check_max_pixels(max_pixels)
         parse_colour(background, channels)
         self._reader = PictureReader(channels, background, max_pixels, parse_window(value_range))
@@ -76,20 +83,29 @@ class HuggingFace:
             self.classes = _count_classes(rows, label_column, self._labels)
             self.class_names = list(getattr(rows.features[label_column], "names", None) or [])
 
-        # Files, not decoded images: their size is checked first, and their content is converted as in ImageFolder.
         self._column = image_column
+        self._layout = layout
+        feature = rows.features.get(image_column)
+        self._has_numbers = feature is not None and type(feature).__name__ != "Image"
+        if self._has_numbers:
+            self._rows = rows.select_columns([image_column]).with_format("numpy")
+            return
+
+        # Files, not decoded images: their size is checked first, and their content is converted as in ImageFolder.
         self._rows = rows.select_columns([image_column]).cast_column(image_column, library.Image(decode=False))
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def image(self, i: int) -> np.ndarray:
-        """Return image i as uint8 (H, W, channels).
+        """Return image i: uint8 (H, W, channels), or (H, W, C) of the type of a column of numbers.
 
         Raises:
             DataError: An image that is missing, corrupt or too large.
         """
         name = f"{self._name}, row {i}"
+        if self._has_numbers:
+            return arrange_image(np.asarray(self._rows[i][self._column]), self._layout, name)
         cell = self._rows[i][self._column] or {}
 
         # A row holds the file's content, or where the file is.
@@ -116,13 +132,19 @@ class HuggingFace:
         """
         labels = "" if self._labels is None else hashlib.sha256(self._labels.astype(np.int64).tobytes()).hexdigest()
         content = hash_once(self._version, self._hash_images)
-        return f"hugging face {content} {labels} {self.classes} {self._reader.settings}"
+        settings = self._layout if self._has_numbers else self._reader.settings
+        return f"hugging face {content} {labels} {self.classes} {settings}"
 
     def _hash_images(self) -> str:
         """Return the SHA-256 of all images' files."""
         content = hashlib.sha256()
         count = len(self._rows)
         for i in track_items(range(count), f"hashing the contents of {self._name}", count, "rows"):
+            if self._has_numbers:
+                numbers = np.ascontiguousarray(self._rows[i][self._column])
+                content.update(f"{numbers.dtype} {numbers.shape}\n".encode())
+                content.update(numbers.data)
+                continue
             cell = self._rows[i][self._column] or {}
             digest = ""
             if cell.get("bytes") is not None:

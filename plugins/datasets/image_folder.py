@@ -187,7 +187,7 @@ class ImageFolder:
         """
         content = self._source.read_file(NAME)
         if content is None:
-            self.class_names = _list_class_names(self._source)
+            self.class_names = list_class_names(self._source)
             numbers = {name: number for number, name in enumerate(self.class_names)}
             return [numbers[file.split("/")[0]] for file in self._files]
 
@@ -266,7 +266,7 @@ def _parse_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     return pair[0], pair[1]
 
 
-def _list_class_names(source: PictureSource) -> list[str]:
+def list_class_names(source: PictureSource) -> list[str]:
     """List the names of the first-level sub-folders, sorted.
 
     Raises:

@@ -7,6 +7,7 @@ import io
 import threading
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
@@ -55,11 +56,16 @@ class PictureSource(Protocol):
 
 
 class FolderSource:
-    """The pictures in a folder and its sub-folders, as they are when this is made."""
+    """The pictures in a folder and its sub-folders, as they are when this is made.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The folder.
+        suffixes: Suffixes of the files that count, in lower case.
+    """
+
+    def __init__(self, path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
         self.path = path
-        self.files, self.left_out = list_pictures(path)
+        self.files, self.left_out = list_pictures(path, suffixes)
 
     def open(self, name: str) -> Path:
         """Return the path of a picture."""

@@ -14,30 +14,28 @@ from PIL import Image
 from pggan_kit import DataError, SettingError, check_at_least
 from pggan_kit.pictures import GRAY_MODES, PictureReader
 
-from .conversion import parse_value_range, scale_floats
+from .conversion import describe_type
 
 
 class Torch:
     """A map-style torch data set whose items are an image, or a tuple of image, label and anything else.
 
     An image is a Pillow image (gray modes become 1 channel, all others 3, transparency is put on white), or a tensor
-    (C, H, W) or (H, W), uint8 or float. It must be the same each time: random augmentation belongs elsewhere. Items
-    are fetched by one thread at a time.
+    (C, H, W) or (H, W) with any number of channels. A tensor's numbers are kept as they are: uint8, uint16, int16 or
+    float32; other floats become float32. `data.value_range` says which numbers become -1 and 1. An image must be the
+    same each time: random augmentation belongs elsewhere. Items are fetched by one thread at a time.
 
     Args:
         dataset: The data set, with `__len__` and `__getitem__`.
         classes: The number of classes of the labels; 0: labels are ignored.
         name: A name for the contents, which serves as their fingerprint: change it when they change. None: all items
             are read and hashed at each start.
-        value_range: The pair (low, high) of values that become 0 and 255, for float tensors.
 
     Raises:
         ValueError: An argument out of range.
     """
 
-    def __init__(
-        self, dataset: Any, classes: int = 0, name: str | None = None, value_range: Sequence[float] = (0.0, 1.0)
-    ) -> None:
+    def __init__(self, dataset: Any, classes: int = 0, name: str | None = None) -> None:
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             raise SettingError(
                 "dataset",
@@ -47,17 +45,16 @@ class Torch:
         self.classes = classes
         self._dataset = dataset
         self._name = name
-        self._range = parse_value_range(value_range)
         self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def image(self, i: int) -> np.ndarray:
-        """Return image i as uint8 (H, W, C).
+        """Return image i (H, W, C), of the item's type.
 
         Raises:
-            DataError: An item that holds no image, or floats outside `value_range`.
+            DataError: An item that holds no image.
         """
         return self._convert_image(self._fetch_item(i)[0], f"item {i}")
 
@@ -72,12 +69,13 @@ class Torch:
     def fingerprint(self) -> str:
         """Return the name, or the SHA-256 of all items."""
         if self._name is not None:
-            return f"torch {self._name} {len(self)} {self.classes} {self._range}"
+            return f"torch {self._name} {len(self)} {self.classes} {describe_type(self.image(0).dtype)}"
         content = hashlib.sha256()
         for i in range(len(self)):
             item = self._fetch_item(i)
             image = self._convert_image(item[0], f"item {i}")
-            content.update(f"{image.shape} {self._read_label(item, i)}".encode())
+            kind = "" if image.dtype == np.uint8 else image.dtype.name
+            content.update(f"{image.shape} {self._read_label(item, i)}{kind}".encode())
             content.update(np.ascontiguousarray(image).data)
         return f"torch {content.hexdigest()} {self.classes}"
 
@@ -102,23 +100,19 @@ class Torch:
             ) from None
 
     def _convert_image(self, image: Any, name: str) -> np.ndarray:
-        """Convert a Pillow image or a tensor to uint8 (H, W, C).
+        """Convert a Pillow image to uint8 (H, W, C), or a tensor to an array of its type.
 
         Raises:
-            DataError: Another type, shape or dtype, or floats outside `value_range`.
+            DataError: Another type or shape.
         """
         if isinstance(image, Image.Image):
             return PictureReader(1 if image.mode in GRAY_MODES else 3).convert(image)
 
-        # Check the tensor's shape: (H, W), or with 1 or 3 channels in front.
-        if not isinstance(image, torch.Tensor) or image.ndim not in (2, 3) or image.shape[:-2] not in ((), (1,), (3,)):
+        if not isinstance(image, torch.Tensor) or image.ndim not in (2, 3) or not image.numel():
             given = tuple(image.shape) if isinstance(image, torch.Tensor) else type(image).__name__
-            raise DataError(f"{name}: an image must be a Pillow image or a tensor (1 or 3, H, W), not {given}")
+            raise DataError(f"{name}: an image must be a Pillow image or a tensor (C, H, W) or (H, W), not {given}")
 
-        # Bring the tensor to (H, W, C), and its values to uint8.
-        pixels = np.asarray(image.detach().cpu().reshape(-1, *image.shape[-2:]).permute(1, 2, 0))
-        if pixels.dtype == np.uint8:
-            return pixels
-        if not np.issubdtype(pixels.dtype, np.floating):
-            raise DataError(f"{name}: image tensors must be uint8 or float, not {image.dtype}")
-        return scale_floats(pixels, self._range, name)
+        # NumPy has no bfloat16.
+        if image.dtype == torch.bfloat16:
+            image = image.float()
+        return np.asarray(image.detach().cpu().reshape(-1, *image.shape[-2:]).permute(1, 2, 0))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pggan_kit import DataError, SettingError, check_at_least, hash_files
 
+from .colour_channels import repeat_gray
 from .vision_transformer import HEAD_WIDTH, VisionTransformer
 
 MEAN = (0.485, 0.456, 0.406)
@@ -60,8 +61,12 @@ class DINOv2:
         self._fingerprint = f"dinov2 {content} {size}"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return features (N, F) of images (N, C, h, w) in [-1, 1]."""
-        colour = images.float().expand(-1, 3, -1, -1)
+        """Return features (N, F) of images (N, C, h, w) in [-1, 1].
+
+        Raises:
+            DataError: Images of neither 1 nor 3 channels.
+        """
+        colour = repeat_gray(images.float(), "DINOv2")
         resized = F.interpolate(colour, (self.size, self.size), mode="bicubic", antialias=True)
         mean, std = (resized.new_tensor(values)[:, None, None] for values in (MEAN, STD))
         with torch.no_grad():

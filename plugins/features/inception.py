@@ -12,6 +12,8 @@ from torch import Tensor
 
 from pggan_kit import DataError, images_to_uint8
 
+from .colour_channels import repeat_gray
+
 MODULE = "torch_fidelity.feature_extractor_inceptionv3"
 
 
@@ -51,8 +53,12 @@ class Inception:
             ) from error
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return features (N, 2048) of images (N, C, h, w) in [-1, 1]. Gray is repeated in all three channels."""
-        colour = images.expand(-1, 3, -1, -1)
+        """Return features (N, 2048) of images (N, C, h, w) in [-1, 1]. Gray is repeated in all three channels.
+
+        Raises:
+            DataError: Images of neither 1 nor 3 channels.
+        """
+        colour = repeat_gray(images, "Inception")
         pixels = images_to_uint8(colour)
         with torch.no_grad():
             outputs: tuple[Tensor] = self._net.to(images.device)(pixels)

@@ -30,7 +30,6 @@ from pggan_kit.pictures import (
     disassemble_gif,
     draw_frame,
     encode_frame,
-    to_uint8,
 )
 from pggan_plugins.observers.phase import name_phase
 from pggan_plugins.observers.sample_grid import choose_latents, require_interval
@@ -123,10 +122,12 @@ class Growth:
         if not (tick.is_early or tick.is_due(self.every)):
             return
         latents = choose_latents(run, self.count, self.fresh)
-        pixels = to_uint8(run.generate(latents, run.fixed_labels(self.count)))
-        columns = math.ceil(math.sqrt(self.count))
+        pixels = run.show(run.generate(latents, run.fixed_labels(self.count)))
+        # Channels side by side leave room for fewer images in a row.
+        panels = pixels.shape[2] // stage.width
+        columns = math.ceil(math.sqrt(self.count / panels))
         caption = Caption(stage.size, name_phase(state), run.alpha["generator"], state.images, run.schedule.total)
-        picture = draw_frame(pixels, columns, choose_cell_size(run.schedule, columns), caption)
+        picture = draw_frame(pixels, columns, choose_cell_size(run.schedule, columns * panels), caption)
 
         frame = encode_frame(picture, state.images)
         self._unwritten.append(frame)

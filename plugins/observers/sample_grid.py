@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pggan_kit import ConfigError, Interval, Run, SettingError, Tick, check_interval, torch_generator
-from pggan_kit.pictures import arrange_grid, crop_grid, image_grid, to_uint8
+from pggan_kit.pictures import arrange_grid, crop_grid, image_grid
 
 
 def require_interval(run: Run, name: str, interval: Interval) -> None:
@@ -62,9 +62,10 @@ def draw_grid(run: Run, count: int, fresh: bool = False) -> Image.Image:
         classes = int(labels.max()) + 1
 
     # Generate the images that fit, and no others.
-    rows = crop_grid(arrange_grid(count, classes), stage.height, stage.width)
+    panels = run.experiment.pictures.count_panels(stage.image_channels)
+    rows = crop_grid(arrange_grid(count, classes), stage.height, panels * stage.width)
     shown = [i for row in rows for i in row]
     latents = choose_latents(run, count, fresh)[shown]
     if labels is not None:
         labels = labels[shown]
-    return image_grid(to_uint8(run.generate(latents, labels)), len(rows[0]))
+    return image_grid(run.show(run.generate(latents, labels)), len(rows[0]))

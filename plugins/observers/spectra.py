@@ -19,9 +19,8 @@ from pggan_kit import (
     Stage,
     TrainState,
     check_at_least,
+    hold_in_tensor,
     hookimpl,
-    images_from_uint8,
-    images_to_uint8,
     write_atomically,
 )
 from pggan_kit.components import ImageMetric
@@ -98,25 +97,25 @@ class Spectra:
         write_atomically(Path(f"{stem}.png"), picture.getvalue())
 
     def _read_reals(self, data: Any, stage: Stage) -> Iterator[Tensor]:
-        """Yield batches of reals, uint8 (N, C, h, w)."""
+        """Yield batches of reals (N, C, h, w) in [-1, 1]."""
         images = data.level((stage.height, stage.width)).images
         rows = data.draw_order()[: self.count]
         for start in range(0, len(rows), BATCH):
-            yield torch.from_numpy(images[rows[start : start + BATCH]])
+            yield data.values.to_images(hold_in_tensor(images[rows[start : start + BATCH]]))
 
     def _generate_fakes(self, run: Run) -> Iterator[Tensor]:
-        """Yield batches of fakes, uint8 (N, C, h, w)."""
+        """Yield batches of fakes (N, C, h, w) in [-1, 1], rounded as the data are."""
         latents = run.fixed_latents(self.count)
         labels = run.fixed_labels(self.count)
         for start in range(0, self.count, BATCH):
             batch_labels = None if labels is None else labels[start : start + BATCH]
-            yield images_to_uint8(run.generate(latents[start : start + BATCH], batch_labels))
+            yield run.values.round_images(run.generate(latents[start : start + BATCH], batch_labels))
 
     def _average_spectra(self, batches: Iterator[Tensor]) -> list[float] | None:
-        """Return the mean description of images uint8 (N, C, h, w); None where there is none."""
+        """Return the mean description of images (N, C, h, w) in [-1, 1]; None where there is none."""
         descriptions = []
-        for pixels in batches:
-            description = self.spectrum.describe(images_from_uint8(pixels))
+        for images in batches:
+            description = self.spectrum.describe(images)
             if description is None:
                 return None
             if description.dim() != 2 or not description.is_floating_point() or (description < 0).any():

@@ -170,8 +170,8 @@ class Coherence:
         self._unwritten.append(row)
 
     def _draw(self, run: Run, height: int) -> Tensor:
-        """Return images (N, C, h, w) of the average, rounded to 8 bits at their own size and then reduced."""
-        images = images_from_uint8(images_to_uint8(run.generate(self._latents, self._labels)))
+        """Return images (N, C, h, w) of the average, rounded as the data are at their own size and then reduced."""
+        images = run.values.round_images(run.generate(self._latents, self._labels))
         return reduce_images(images, height)
 
     def _choose_height(self, run: Run, stage: Stage) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from helpers.killing import StopAt, assert_same_run
 from helpers.paths import STUB_PLUGIN
@@ -530,6 +531,29 @@ def test_a_run_is_not_taken_for_a_folder_of_images(folders: tuple[Path, Path], t
             pggan_kit.evaluate(*pair, metrics=["FrechetDistance"])
 
 
+def test_folders_of_numbers(tmp_path: Path) -> None:
+    """.npy files, and TIFFs with bands that no photograph has, are measured by the range of the reals."""
+    images = np.random.default_rng(3).integers(0, 4096, (6, 8, 9, 5)).astype(np.uint16)
+    for kind in ("npy", "tif"):
+        (tmp_path / kind).mkdir()
+    for number, image in enumerate(images):
+        np.save(tmp_path / "npy" / f"{number}.npy", image)
+        tifffile.imwrite(tmp_path / "tif" / f"{number}.tif", image, photometric="minisblack", planarconfig="contig")
+    np.save(tmp_path / "all.npy", images // 2)
+
+    def measure(one: str, other: str) -> float:
+        rows = pggan_kit.evaluate(tmp_path / one, tmp_path / other, metrics=["Pixels"], plugins=[PARTS])
+        return float(rows[0]["value"])
+
+    assert measure("npy", "tif") == pytest.approx(0, abs=1e-6)
+    low, high = images.min((0, 1, 2)).astype(float), images.max((0, 1, 2)).astype(float)
+    scaled = [(np.clip(numbers, low, high) - low) / (high - low) * 2 - 1 for numbers in (images, images // 2)]
+    assert measure("all.npy", "tif") == pytest.approx(scaled[0].mean() - scaled[1].mean(), abs=1e-5)
+    np.save(tmp_path / "npy" / "9.npy", images[0, :, :8])
+    with pytest.raises(DataError, match=r"9\.npy has 8x8 pixels in 5 channels of uint16, and those before it have 8x9"):
+        measure("npy", "tif")
+
+
 def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
     fakes, reals = folders
 
@@ -542,17 +566,24 @@ def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
     refused(empty, reals, "empty holds 0 images")
     refused(fakes, tmp_path / "nowhere", "no folder .*nowhere")
     wide = write_folder(np.zeros((3, 8, 9, 1), np.uint8), tmp_path / "wide")
-    refused(fakes, wide, "8x8 in 1 channels, .*wide of 8x9 in 1 channels: make them alike first")
+    refused(fakes, wide, "8x8 in 1 channels of uint8, .*wide of 8x9 in 1 channels of uint8: make them alike first")
     colour = write_folder(np.zeros((3, 8, 8, 3), np.uint8), tmp_path / "colour")
-    refused(fakes, colour, "in 1 channels, .* in 3 channels")
+    refused(fakes, colour, "in 1 channels of uint8, .* in 3 channels")
     Image.new("L", (3, 3)).save(wide / "z.png")
-    refused(fakes, wide, "z.png has 3x3 pixels, and those before it have another size")
+    refused(fakes, wide, "z.png has 3x3 pixels in 1 channels of uint8, and those before it have 8x9 pixels")
     (colour / "0.png").write_bytes(b"no picture")
     refused(fakes, colour, "0.png: cannot be read as an image")
     (tmp_path / "bad.npz").write_bytes(b"no archive")
-    refused(fakes, tmp_path / "bad.npz", "bad.npz cannot be read as an .npz file with an array `images`")
+    refused(fakes, tmp_path / "bad.npz", "bad.npz cannot be read as .* or as an .npz file with an array `images`")
     np.savez(tmp_path / "floats.npz", images=np.zeros((3, 8, 8, 1)))
-    refused(fakes, tmp_path / "floats.npz", r"floats.npz: images must be uint8 .* are float64 \(3, 8, 8, 1\)")
+    refused(fakes, tmp_path / "floats.npz", "of uint8, .*floats.npz of 8x8 in 1 channels of float32: make them alike")
+    np.savez(tmp_path / "flat.npz", images=np.zeros((3, 8, 8)))
+    refused(fakes, tmp_path / "flat.npz", r"flat.npz: images must be \(N, h, w, C\), and are float64 \(3, 8, 8\)")
+    np.save(tmp_path / "whole.npy", np.zeros((3, 8, 8, 1), np.int64))
+    refused(fakes, tmp_path / "whole.npy", "images must be uint8, uint16, int16 or float32, and are int64")
+    np.save(tmp_path / "nan.npy", np.full((3, 8, 8, 1), np.nan))
+    refused(fakes, tmp_path / "nan.npy", "nan.npy has numbers that are NaN or infinite")
+    refused(tmp_path / "floats.npz", tmp_path / "floats.npz", "channel 0 has the one number 0 in all real images")
     refused(fakes, reals, "there is nothing to measure", ConfigError, metrics=[])
     refused(fakes, reals, "no run, stage, checkpoint or average", RunError, stage="8x8")
     small = ["metrics.Pixels.smallest = 16"]

@@ -75,6 +75,7 @@ ANY_TEXT = {
     "datasets.MNIST.folder": "names a folder",
     "datasets.StackedMNIST.folder": "names a folder",
     "datasets.ImageFolder.folder": "names a folder",
+    "datasets.ArrayFolder.folder": "names a folder",
     "datasets.Arrays.file": "names a file",
     "datasets.HuggingFace.path": "names a data set",
     "datasets.Torch.name": "names the contents",

@@ -16,6 +16,7 @@ from pggan_kit.data.array_files import open_array
 from pggan_kit.data.device_feed import Batch, PrefetchFeed, ResidentFeed, choose_feed, close_feed, look_at_batch
 from pggan_kit.data.pyramid import Level
 from pggan_kit.data.sampler import Sampler
+from pggan_kit.layers.value_maps import BYTES
 from pggan_kit.testing.support import are_equal
 
 PLACES = [(0, 4), (4, 4), (8, 4), (12, 4), (12, 9), (21, 3), (0, 4), (4, 4)]
@@ -73,6 +74,8 @@ def test_the_next_batch_is_made_in_a_thread_while_the_last_one_is_used() -> None
     began = threading.Event()
 
     class Source:
+        values = BYTES
+
         def batch(self, position: int, count: int) -> tuple[torch.Tensor, None]:
             made.append((position, count))
             if position == 4:
@@ -121,6 +124,8 @@ def test_a_batch_that_is_looked_at_is_the_sampler_s(make_feed: Callable[[Sampler
 
 def test_an_error_of_the_source_reaches_the_step_that_asks_for_it() -> None:
     class Broken:
+        values = BYTES
+
         def batch(self, position: int, count: int) -> tuple[torch.Tensor, None]:
             if position:
                 raise OSError("the disk is gone")

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from helpers.platforms import resource
 
 from pggan_kit.data import array_files, pyramid, resizing
 from pggan_kit.data.area_means import average_areas
-from pggan_kit.data.resizing import find_image_channels, resize_to_all
+from pggan_kit.data.image_kinds import find_image_kind
+from pggan_kit.data.resizing import resize_to_all
 from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError
@@ -92,38 +94,48 @@ def test_area_is_the_mean_of_what_a_pixel_covers(
         ((500, 700, 1), [(2, 2), (100, 140), (4, 2)]),
     ],
 )
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "float32"])
 def test_each_of_several_sizes_is_the_mean_of_the_picture_itself(
-    shape: tuple[int, int, int], sizes: list[tuple[int, int]]
+    shape: tuple[int, int, int], sizes: list[tuple[int, int]], kind: str
 ) -> None:
     """Rounded once, halves up: not the mean of means that were rounded before."""
-    image = np.random.default_rng(4).integers(0, 256, shape, np.uint8)
+    image = np.random.default_rng(4).integers(-(2**15) if kind == "int16" else 0, 2**15, shape).astype(kind)
+    if kind == "float32":
+        image = image / np.float32(7)
     resized = dict(average_areas(image, sizes))
     assert set(resized) == set(sizes)
     for size, pixels in resized.items():
-        assert pixels.dtype == np.uint8 and pixels.shape == (shape[2], *size)
+        assert pixels.dtype == kind and pixels.shape == (shape[2], *size)
         expected = average_blocks(image, *size).transpose(2, 0, 1)
-        np.testing.assert_array_equal(pixels, np.floor(expected + 0.5 + 1e-9), err_msg=str(size))
+        if kind == "float32":
+            np.testing.assert_allclose(pixels, expected, rtol=1e-6, err_msg=str(size))
+        else:
+            np.testing.assert_array_equal(pixels, np.floor(expected + 0.5 + 1e-7), err_msg=str(size))
 
 
-def test_the_largest_sums_do_not_overflow() -> None:
-    image = np.full((300, 300, 1), 255, np.uint8)
-    for _, pixels in average_areas(image, [(256, 256), (128, 128), (64, 64), (7, 7), (2, 2), (1, 1)]):
-        assert (pixels == 255).all()
-    tall = np.full((70_000, 3, 1), 255, np.uint8)
-    for _, pixels in average_areas(tall, [(69_999, 2), (3, 1), (1, 1)]):
-        assert (pixels == 255).all()
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
+def test_the_largest_sums_do_not_overflow(kind: type[np.integer[Any]]) -> None:
+    for extreme in (np.iinfo(kind).max, np.iinfo(kind).min):
+        image = np.full((300, 300, 1), extreme, kind)
+        for _, pixels in average_areas(image, [(256, 256), (128, 128), (64, 64), (7, 7), (2, 2), (1, 1)]):
+            assert (pixels == extreme).all()
+        tall = np.full((70_000, 3, 1), extreme, kind)
+        for _, pixels in average_areas(tall, [(69_999, 2), (3, 1), (1, 1)]):
+            assert (pixels == extreme).all()
 
 
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "float32"])
 @pytest.mark.parametrize(("source", "target"), [(28, 14), (28, 7), (30, 7), (5, 10)])
-def test_nearest_samples_pixel_centres(source: int, target: int) -> None:
-    image = np.random.default_rng(1).integers(0, 256, (source, source, 3), np.uint8)
+def test_nearest_samples_pixel_centres(source: int, target: int, kind: str) -> None:
+    image = np.random.default_rng(1).integers(0, 65536, (source, source, 5)).astype(kind)
     index = np.floor((np.arange(target) + 0.5) * source / target).astype(int)
     ((_, resized),) = resize_to_all(image, [(target, target)], "nearest")
     np.testing.assert_array_equal(resized.transpose(1, 2, 0), image[index[:, None], index[None]])
 
 
-def test_lanczos_is_the_windowed_sinc_to_rounding() -> None:
-    image = np.random.default_rng(2).integers(60, 190, (24, 24), np.uint8)
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "float32"])
+def test_lanczos_is_the_windowed_sinc_to_rounding(kind: str) -> None:
+    image = np.random.default_rng(2).integers(60, 190, (24, 24)).astype(kind)
     scale = 3.0
     target = 8
     centres = (np.arange(target) + 0.5) * scale
@@ -132,7 +144,15 @@ def test_lanczos_is_the_windowed_sinc_to_rounding() -> None:
     weights /= weights.sum(1, keepdims=True)
     expected = weights @ image.astype(np.float64) @ weights.T
     ((_, resized),) = resize_to_all(image[..., None], [(target, target)], "lanczos")
-    assert np.abs(resized[0] - expected).max() <= 1.3
+    assert resized.dtype == kind
+    assert np.abs(resized[0] - expected).max() <= (0.1 if kind == "float32" else 1.3)
+
+
+def test_lanczos_stays_within_the_type() -> None:
+    steps = np.zeros((24, 24, 1), np.uint16)
+    steps[:, 12:] = 65535
+    ((_, resized),) = resize_to_all(steps, [(8, 8)], "lanczos")
+    assert (resized[..., :2].max() < 6000) and (resized[..., -2:].min() > 60000), "it overshoots, and is clipped"
 
 
 def test_the_largest_size_is_the_picture_itself(tmp_path: Path) -> None:
@@ -423,7 +443,7 @@ def test_a_disk_that_is_too_small_is_noticed_before(tmp_path: Path, monkeypatch:
 def test_skipped_images_are_left_out_and_counted(tmp_path: Path) -> None:
     source = make_random_dataset(10, classes=10)
     source.broken = {0, 7}
-    assert find_image_channels(source) == 1
+    assert find_image_kind(source) == (1, "uint8", False)
     with pytest.warns(UserWarning, match="2 of 10 images are left out:\n  picture 0 is broken\n  picture 7 is broken"):
         data = open_data(source, make_settings(tmp_path), [(12, 12)], 0)
     kept = [1, 2, 3, 4, 5, 6, 8, 9]
@@ -440,9 +460,12 @@ def test_skipped_images_are_left_out_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((4, 4), np.uint8), r"image 0 must be uint8 \(H, W, 1 or 3\), and is uint8 \(4, 4\)"),
-        (np.zeros((4, 4, 2), np.uint8), r"and is uint8 \(4, 4, 2\)"),
-        (np.zeros((4, 4, 1), np.float32), r"and is float32 \(4, 4, 1\)"),
+        (
+            np.zeros((4, 4), np.uint8),
+            r"image 0 must be \(H, W, C\) of uint8, uint16, int16 or float32, and is uint8 \(4, 4\)",
+        ),
+        (np.zeros((4, 4, 2), np.int64), r"and is int64 \(4, 4, 2\)"),
+        (np.zeros((4, 4, 1), np.bool_), r"and is bool \(4, 4, 1\)"),
         (np.zeros((0, 4, 1), np.uint8), r"and is uint8 \(0, 4, 1\)"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pggan_kit.data.settings import DataSettings
+from pggan_kit.data.settings import DataSettings, parse_value_range
 from pggan_kit.errors import SettingError
 from pggan_kit.system.cache import cache_folder
 
@@ -45,3 +45,24 @@ def test_the_cache_folder_is_the_chosen_one_or_that_of_the_environment_or_of_the
     monkeypatch.setenv("PGGAN_KIT_CACHE", "~/there")
     assert cache_folder() == tmp_path / "there"
     assert cache_folder("here") == Path("here")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("minmax", 3, (1, 0), (0, 0), (0, float("inf")), (0, "1"), (True, 2), (), (0, 1, 2), ((0, 1), 2)),
+        *(("percentile",), ("percentile", 5), ("percentile", -1, 50), ("percentile", 50, 101), ("percentile", 90, 10)),
+        [(0, 1), (3, 2)],
+    ],
+)
+def test_wrong_value_ranges(value: object) -> None:
+    with pytest.raises(SettingError, match=r"^value_range must be \(low, high\), such as \(0, 4095\), a list of such"):
+        DataSettings(value_range=value)
+
+
+def test_value_ranges_in_one_form() -> None:
+    assert parse_value_range(None) is None
+    assert parse_value_range("min_max") == ("min_max",)
+    assert parse_value_range(["percentile", 1, 99]) == ("percentile", 1.0, 99.0)
+    assert parse_value_range((0, 4095)) == ((0.0, 4095.0),)
+    assert parse_value_range([[0, 1], (-1, 1)]) == ((0.0, 1.0), (-1.0, 1.0))

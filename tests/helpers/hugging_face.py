@@ -33,11 +33,15 @@ class Rows:
     def __getitem__(self, key: Any) -> Any:
         if key == "label":
             return self.labels
-        assert not self.decoded, "the library would decode without a limit"
+        assert not self.decoded or "image" in self.features, "the library would decode without a limit"
         return {"image": self.cells[key]}
 
     def select_columns(self, names: list[str]) -> Rows:
         assert names == ["image"]
+        return self
+
+    def with_format(self, kind: str) -> Rows:
+        assert kind == "numpy" and "image" in self.features
         return self
 
     def cast_column(self, name: str, feature: Any) -> Rows:

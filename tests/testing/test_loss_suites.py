@@ -209,16 +209,28 @@ class Empty(ToyDataset):
         return 0
 
 
-@dataset_defect("test_images", r"image\(0\) is float64, not uint8")
-class Floats(ToyDataset):
+@dataset_defect("test_images", r"image\(0\) is int64, not uint8, uint16, int16 or float32")
+class Integers(ToyDataset):
     def image(self, i: int) -> np.ndarray:
-        return super().image(i) / 255
+        return super().image(i).astype(np.int64)
 
 
-@dataset_defect("test_images", r"has shape \(1, 8, 8\), not \(H, W, 1\)")
-class ChannelsFirst(ToyDataset):
+@dataset_defect("test_images", r"image\(0\) has numbers that are NaN or infinite")
+class NotFinite(ToyDataset):
     def image(self, i: int) -> np.ndarray:
-        return super().image(i).transpose(2, 0, 1)
+        return np.full((8, 8, 1), np.nan, np.float32)
+
+
+@dataset_defect("test_images", "some images are float32 and some uint8")
+class SomeFloats(ToyDataset):
+    def image(self, i: int) -> np.ndarray:
+        return super().image(i).astype(np.float32 if i % 2 else np.uint8)
+
+
+@dataset_defect("test_images", r"has shape \(8, 8\), not \(H, W, C\)")
+class Flat(ToyDataset):
+    def image(self, i: int) -> np.ndarray:
+        return super().image(i)[..., 0]
 
 
 @dataset_defect("test_images", "some images have 1 channels and some 3")

@@ -20,9 +20,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pggan_kit.errors import ConfigError
 from pggan_kit.pictures import gif
+from pggan_kit.pictures.channels import PictureSettings
 from pggan_kit.pictures.frames import Caption, choose_cell_size, draw_caption, draw_frame
 from pggan_kit.pictures.grid import BACKGROUND, GAP, arrange_grid, crop_grid, image_grid, tile, to_uint8
 from pggan_kit.plugin_host.manager import make_manager, register_hooks
+from pggan_kit.runs.run import Run
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.plain_data import describe_foreign_value
@@ -49,7 +51,7 @@ class FakeRun:
     def __init__(self, directory: Path, channels: int = 1, classes: int = 0, sizes=(7, 14)) -> None:
         self.directory = directory
         self.schedule = ScheduleSettings(sizes, 400, 400, 4, 1000).resolve(100, channels, classes)
-        self.experiment = SimpleNamespace(tick=200, observers=[])
+        self.experiment = SimpleNamespace(tick=200, observers=[], pictures=PictureSettings())
         self.alpha: dict[str, float] = {}
         self.resumed = False
         self.stats: list[dict[str, float]] = []
@@ -81,6 +83,8 @@ class FakeRun:
 
     def draw_reals(self, count: int) -> None:
         """Its data are not open."""
+
+    show = Run.show
 
     def generate(self, latents: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         stage = self.state.stage
@@ -712,7 +716,7 @@ def test_progress_prints_one_plain_line_a_tick(
 
 
 def test_progress_says_where_to_look_at_the_start(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
-    run.experiment = SimpleNamespace(tick=800, observers=[Samples(), Growth()])
+    run.experiment = SimpleNamespace(tick=800, observers=[Samples(), Growth()], pictures=PictureSettings())
     begin_run(Progress(), run)
     _, _, look, film = capsys.readouterr().err.splitlines()
     # A 16th of the tick.
@@ -929,7 +933,7 @@ def test_all_observers_are_registered() -> None:
 
 
 def test_fresh_latents_differ_from_tick_to_tick_and_stay_the_same_at_one(run: FakeRun) -> None:
-    run.experiment = SimpleNamespace(seed=0, latent_size=4)
+    run.experiment = SimpleNamespace(seed=0, latent_size=4, pictures=PictureSettings())
     first = choose_latents(run, 8, fresh=True)
     assert torch.equal(first, choose_latents(run, 8, fresh=True))
     run.state.images += 32

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pggan_kit.errors import ConfigError
+from pggan_kit.layers.value_maps import BYTES
 from pggan_kit.schedule import Stage
 from pggan_kit.testing import ObserverSuite
 from pggan_plugins.metrics import RadialSpectrum, SlicedWasserstein
@@ -43,11 +44,14 @@ def test_wrong_counts_name_themselves(count: Any) -> None:
 def make_run(folder: Path, reals: np.ndarray, fakes: Tensor) -> Any:
     """Return a run at the end of a stage of 8x8, whose reals and fakes are given."""
     data = SimpleNamespace(
-        draw_order=lambda: np.arange(len(reals))[::-1].copy(), level=lambda size: SimpleNamespace(images=reals)
+        draw_order=lambda: np.arange(len(reals))[::-1].copy(),
+        level=lambda size: SimpleNamespace(images=reals),
+        values=BYTES,
     )
     return SimpleNamespace(
         directory=folder,
         data=data,
+        values=data.values,
         state=SimpleNamespace(images=40, stage=STAGE),
         fixed_latents=lambda count: torch.arange(float(count))[:, None],
         fixed_labels=lambda count: torch.arange(count) % 3,

@@ -1,0 +1,152 @@
+"""Test how the range of a data set's numbers is found, and what is said of it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.datasets import ArrayDataset
+
+from pggan_kit.data.sampler import Data, open_data
+from pggan_kit.data.settings import DataSettings
+from pggan_kit.errors import DataError, SettingError
+from pggan_kit.layers.value_maps import BYTES, ValueMap
+
+
+class NamedDataset(ArrayDataset):
+    """A data set whose images have names."""
+
+    def image_name(self, i: int) -> str:
+        return f"scan-{i}.npy"
+
+
+def open_images(images: np.ndarray, folder: Path, value_range: Any) -> Data:
+    """Open images (n, 4, 4, C) at their own size."""
+    settings = DataSettings(cache=folder, workers=1, value_range=value_range)
+    name = f"{images.dtype} {images.sum()}"
+    return open_data(NamedDataset(list(images), name=name), settings, [(4, 4)], 0)
+
+
+def make_images(kind: str = "float32", count: int = 50) -> np.ndarray:
+    rng = np.random.default_rng(4)
+    return (rng.normal(size=(count, 4, 4, 2)) * (300, 20) + 1000).astype(kind)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "float32"])
+def test_ranges_that_are_computed(kind: str, tmp_path: Path) -> None:
+    images = make_images(kind)
+    extremes = open_images(images, tmp_path, "min_max").values
+    low, high = images.min((0, 1, 2)), images.max((0, 1, 2))
+    assert extremes == ValueMap(kind, list(zip(low.tolist(), high.tolist(), strict=True)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        percentiles = open_images(images, tmp_path, ("percentile", 5, 95)).values.ranges
+    method = "linear" if kind == "float32" else "nearest"
+    expected = np.percentile(images.reshape(-1, 2).astype(np.float64), (5, 95), axis=0, method=method)
+    np.testing.assert_allclose(np.array(percentiles).T, expected, atol=1e-4 if kind == "float32" else 1)
+
+
+def test_a_range_is_computed_and_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = make_images()
+    with pytest.warns(UserWarning, match="cuts off"):
+        first = open_images(images, tmp_path, ("percentile", 5, 95)).values
+    assert len(list((tmp_path / "pyramids").glob("*.range"))) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.setattr("pggan_kit.data.value_range._measure_percentiles", None)
+        assert open_images(images, tmp_path, ("percentile", 5, 95)).values == first
+    next((tmp_path / "pyramids").glob("*.range")).write_text("{}")
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="cuts off"):
+        assert open_images(images, tmp_path, ["percentile", 5, 95]).values == first
+
+
+def test_bytes_have_a_range_of_their_own(tmp_path: Path) -> None:
+    data = open_images(make_images("uint8"), tmp_path, None)
+    assert data.values is BYTES and "values" not in data.record()
+    assert not list((tmp_path / "pyramids").glob("*.range"))
+    assert open_images(make_images("uint8"), tmp_path, (0, 255)).values.is_plain
+    with pytest.raises(DataError, match=r"the images are float32, which has no range .* a pair for each channel \(2\)"):
+        open_images(make_images(), tmp_path, None)
+    with pytest.raises(SettingError, match=r"data\.value_range has 3 pairs, and the images 2 channels"):
+        open_images(make_images(), tmp_path, [(0, 1)] * 3)
+
+
+def test_what_a_range_cuts_off_is_said_with_the_image_that_lost_most(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).uniform(0, 1, (50, 4, 4, 1)).astype(np.float32)
+    images[31, :3, 0] = 9.0
+    pattern = (
+        r"data\.value_range cuts off 0\.38 % of channel 0, which has numbers from .* to 9 and the range \(0, 1\), "
+    )
+    with pytest.warns(UserWarning, match=pattern + r"and 18\.75 % of it in image 31 \(scan-31\.npy\)$"):
+        open_images(images, tmp_path, (0, 1))
+    images[31, 1:3, 0] = 0.5
+    images = np.concatenate([images] * 2)  # 1 of 1,600
+    images[81, 0, 0] = 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_images(images, tmp_path, (0, 1))
+
+
+def test_channels_that_teach_nothing(tmp_path: Path) -> None:
+    images = make_images()
+    images[..., 1] = 7.0
+    with pytest.raises(
+        DataError, match=r"channel 1 has the one number 7 in all images, or nearly, from which no range"
+    ):
+        open_images(images, tmp_path, "min_max")
+    with pytest.warns(UserWarning, match="channel 1 has the one number 7 in all images: it teaches nothing"):
+        open_images(images, tmp_path, (0, 2500))
+    with pytest.warns(UserWarning, match=r"channel 1 has numbers from .* a small part of its range \(0, 65535\)"):
+        open_images(make_images("uint16"), tmp_path, (0, 65535))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e300])
+def test_numbers_that_are_none_are_refused_with_the_name_of_the_image(tmp_path: Path, number: float) -> None:
+    images = make_images("float64", 3)
+    images[2, 1, 1, 0] = number
+    with pytest.raises(
+        DataError, match=r"image 2 \(scan-2\.npy\) has 1 of 32 numbers that are NaN or infinite: replace"
+    ):
+        open_images(images, tmp_path, (0, 1))
+
+
+def test_images_of_two_types_are_refused(tmp_path: Path) -> None:
+    dataset = NamedDataset([np.zeros((4, 4, 1), np.uint8), np.zeros((4, 4, 1), np.uint16)])
+    with pytest.raises(DataError, match=r"image 1 \(scan-1\.npy\) is uint16 where those before it are uint8"):
+        open_data(dataset, DataSettings(cache=tmp_path), [(4, 4)], 0)
+
+
+def test_other_data_are_read_in_the_units_of_the_training_data(tmp_path: Path) -> None:
+    settings = DataSettings(cache=tmp_path, value_range="min_max")
+    values = ValueMap("uint16", [(0, 4095)])
+    data = open_data(NamedDataset([np.zeros((4, 4, 1), np.uint16)] * 4), settings, [(4, 4)], 0, values=values)
+    assert data.values is values and data.sampler((4, 4)).values is values
+    dataset = NamedDataset([np.zeros((4, 4, 1), np.uint8)] * 4, name="bytes")
+    with pytest.raises(DataError, match="the images are uint8, and those of the training data uint16"):
+        open_data(dataset, settings, [(4, 4)], 0, values=values)
+
+
+@pytest.mark.parametrize("kind", ["uint16", "int16", "float32"])
+@pytest.mark.parametrize("resident", [True, False])
+def test_batches_of_deep_images(kind: str, resident: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn and flipped is what the data hold, whether it lies in memory or is read row by row."""
+    if not resident:
+        monkeypatch.setattr("pggan_kit.data.sampler.RESIDENT_BYTES", 0)
+    images = make_images(kind, 20)
+    settings = DataSettings(cache=tmp_path, value_range="min_max", mirror=True)
+    data = open_data(ArrayDataset(list(images)), settings, [(4, 4)], 0)
+    sampler = data.sampler((4, 4))
+    numbers = data.values.to_units(data.values.to_images(sampler.batch(15, 10)[0])).numpy()
+    rows, flips = sampler.pick_rows(15, 10)
+    assert flips is not None and 0 < flips.sum() < 10
+    expected = images.transpose(0, 3, 1, 2)[rows]
+    expected[flips] = expected[flips][..., ::-1]
+    np.testing.assert_allclose(
+        numbers, expected, rtol=1e-6 if kind == "float32" else 0, atol=1e-3 * (kind == "float32")
+    )
+    assert torch.equal(sampler.batch(15, 10)[0], sampler.batch(15, 10)[0])
