@@ -133,7 +133,7 @@ def test_flipped_rows_cost_little() -> None:
         source.batch(0, BATCH_SIZE)
         seconds[mirror] = measure_shortest(lambda source=source: source.batch(BATCH_SIZE, BATCH_SIZE))
     print(f"\n{BATCH_SIZE / seconds[False]:,.0f} images/s, {BATCH_SIZE / seconds[True]:,.0f} where half are flipped")
-    assert seconds[True] < 4 * seconds[False]
+    assert seconds[True] < 1.5 * seconds[False]
 
 
 @pytest.mark.parametrize(("source", "largest"), [(1024, 1024), (1000, 512), (300, 256)])

@@ -79,7 +79,7 @@ def gather_batch(source: Source, drawn: Sequence[Tensor]) -> Batch:
 
 
 def look_at_batch(source: Source, position: int, count: int) -> tuple[Tensor, Tensor | None]:
-    """Return a batch as `Sampler.batch` does, on the host, and leave alone what a feed has made ahead."""
+    """Return a batch as `Sampler.batch` does, on any device, and leave alone what a feed has made ahead."""
     if isinstance(source, (PrefetchFeed, ResidentFeed)):
         return source.look(position, count)
     return source.batch(position, count)
@@ -120,8 +120,8 @@ class ResidentFeed:
         return self.gather(*drawn)
 
     def look(self, position: int, count: int) -> tuple[Tensor, Tensor | None]:
-        """Return a batch on the host; see `look_at_batch`."""
-        return self._sampler.batch(position, count)
+        """Return a batch on the device, of which nothing is made ahead; see `look_at_batch`."""
+        return self.batch(position, count)
 
     def draw(self, position: int, count: int) -> list[Tensor]:
         """Return which images a batch has, int64 (count,), and where images are flipped, which, bool (count,)."""

@@ -24,6 +24,9 @@ RESIDENT_BYTES = 1 << 30
 """Maximum bytes of a level that is read into memory; of a larger one, rows are read as they are drawn."""
 
 
+FLIPPED_AT_ONCE = 64
+"""Number of images that are flipped at a time as a level is."""
+
 WORDS = (np.uint64, np.uint32, np.uint16, np.uint8)
 """Types of the words in which bytes are reversed, the widest first."""
 
@@ -72,6 +75,7 @@ class Sampler:
         self.labels = level.labels
         self._seed = seed
         self._mirror = mirror
+        self._both_ways: np.ndarray | None = None
         self._epoch = -1
         self._order = np.empty(0, np.int64)
         self._flips = np.empty(0, np.bool_)
@@ -86,7 +90,12 @@ class Sampler:
         rows, flips = self.pick_rows(position, count)
 
         # Both ways copy: flips, and whatever the caller does, leave the level as it is.
-        if self._reader is None:
+        if flips is not None and self._has_room_for_both_ways():
+            if self._both_ways is None:
+                self._both_ways = add_flipped(self.images)
+            pictures = self._both_ways.take(rows + len(self.images) * flips, axis=0)
+            flips = None
+        elif self._reader is None:
             pictures = self.images.take(rows, axis=0)
         else:
             pictures = self._reader.take(rows)
@@ -99,6 +108,10 @@ class Sampler:
         if self.labels is None:
             return images, None
         return images, torch.from_numpy(self.labels.take(rows))
+
+    def _has_room_for_both_ways(self) -> bool:
+        """Return whether flipped images are kept beside the others: to flip a batch takes longer than to copy it."""
+        return self.is_resident and 2 * self.nbytes <= RESIDENT_BYTES
 
     @property
     def is_resident(self) -> bool:
@@ -140,6 +153,17 @@ class Sampler:
         if self._mirror:
             self._flips = numpy_generator(self._seed, "mirror", epoch).random(n, np.float32) < 0.5
         self._epoch = epoch
+
+
+def add_flipped(images: np.ndarray) -> np.ndarray:
+    """Return images (n, C, h, w), and behind them the same ones flipped from left to right: (2n, C, h, w)."""
+    count = len(images)
+    both = np.concatenate([images, images])
+    # In parts, since flipping needs memory besides.
+    for start in range(count, 2 * count, FLIPPED_AT_ONCE):
+        part = both[start : start + FLIPPED_AT_ONCE]
+        flip_rows(part, np.ones(len(part), np.bool_))
+    return both
 
 
 def flip_rows(images: np.ndarray, flips: np.ndarray) -> None:

@@ -98,6 +98,8 @@ def test_to_look_at_a_batch_leaves_the_next_one_as_it_is() -> None:
     threads: set[int] = set()
 
     class Source:
+        values = BYTES
+
         def batch(self, position: int, count: int) -> tuple[torch.Tensor, None]:
             made.append((position, count))
             threads.add(threading.get_ident())

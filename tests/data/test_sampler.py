@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers.datasets import make_random_dataset
 
+from pggan_kit.data import sampler as sampling
 from pggan_kit.data.array_files import ArrayWriter, open_array
 from pggan_kit.data.pyramid import Level
 from pggan_kit.data.sampler import Sampler, flip_rows, open_data
@@ -43,6 +44,21 @@ def test_each_epoch_has_each_image_once_in_another_order() -> None:
     assert first != second
     assert first != list(range(50))
     assert read_labels(Sampler(make_numbered_level(50), seed=4), 0, 50) != first
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_both_ways_in_memory_give_what_flipping_gives(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare batches of a level whose flipped images are kept with those of one that has no room for them."""
+    images = np.random.default_rng(0).integers(0, 255, (150, 3, 4, 6)).astype(kind)
+    kept = Sampler(Level(images, None), 1, mirror=True)
+    flipped = Sampler(Level(images, None), 1, mirror=True)
+    first = kept.batch(20, 200)[0]
+    monkeypatch.setattr(sampling, "RESIDENT_BYTES", 2 * images.nbytes - 1)
+    second = flipped.batch(20, 200)[0]
+    assert kept._both_ways is not None
+    assert flipped._both_ways is None
+    assert torch.equal(first, second)
+    assert not torch.equal(first, Sampler(Level(images, None), 1).batch(20, 200)[0])
 
 
 @pytest.mark.parametrize("mirror", [False, True])
