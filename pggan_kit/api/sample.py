@@ -14,7 +14,6 @@ from PIL import Image
 from pggan_kit.api.generator import load_generator
 from pggan_kit.errors import ConfigError, RunError, check_at_least, check_seed, did_you_mean, suggest
 from pggan_kit.pictures.grid import image_grid, to_uint8
-from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity, track_items
@@ -38,10 +37,10 @@ def sample(
     checkpoint: str = "last",
     truncation: float | None = None,
 ) -> TrainedGenerator:
-    """Write `count` images of a run's averaged generator.
+    """Write `count` images of the averaged generator of a run or of a file.
 
     Args:
-        run_dir: the run's folder.
+        run_dir: the run's folder, or what `pggan-kit export` wrote.
         count: number of images.
         seed: the seed of the latents; the same seed and count give the same images.
         target: `.npz` (one array `images`, uint8, N x H x W x C), `.png` (a grid), else a folder of PNGs.
@@ -71,8 +70,7 @@ def sample(
     generator = load_generator(run_dir, stage=stage, average=average, checkpoint=checkpoint, plugins=plugins)
     label = None
     if image_class is not None:
-        names = RunDirectory.open(run_dir).read_class_names()
-        label = find_class(image_class, generator.classes, names)
+        label = find_class(image_class, generator.classes, generator.class_names)
     _require_memory(generator, count)
 
     images = draw(generator, count, seed, label=label, truncation=truncation)

@@ -13,6 +13,7 @@ from pggan_kit.components import Dataset
 from pggan_kit.data.array_files import RowReader
 from pggan_kit.data.contents import get_class_names, get_left_out
 from pggan_kit.data.pyramid import Level, Pyramid
+from pggan_kit.data.recorded import RecordedDataset
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.schedule import Size, Stage
 from pggan_kit.system.seeding import numpy_generator
@@ -221,6 +222,8 @@ def open_data(
         DataError: The data set has no images or one that cannot be used, a label is out of range, or the cache folder
             cannot be written.
     """
+    if isinstance(dataset, RecordedDataset):
+        raise dataset.make_error("images")
     sizes = [_get_size(stage) for stage in stages]
     pyramid = Pyramid(dataset, settings, sizes, fingerprint)
     if settings.seed is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,10 +49,12 @@ class TrainedGenerator(nn.Module):
             where it has no old path.
         chosen: what it was chosen by among those of a run, where it is the best by `train.keep_best`: `metric`,
             `value`, `images`, `stage`, `size`; empty for others.
+        class_names: names of the classes by their numbers; empty without names, and in a run's own process.
     """
 
     alpha: Tensor | None
     chosen: Mapping[str, Any]
+    class_names: Sequence[str]
 
     def __init__(self, generator: Generator, alpha: float, classes: int, images: int) -> None:
         super().__init__()
@@ -61,6 +63,7 @@ class TrainedGenerator(nn.Module):
         self.classes = classes
         self.images = images
         self.chosen = {}
+        self.class_names = ()
         share = None
         if generator.bridge is not None:
             share = torch.tensor(alpha)
