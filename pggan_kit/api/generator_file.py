@@ -26,6 +26,7 @@ from pggan_kit.layers.resampling import Area
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.network_building import place_network
+from pggan_kit.runs.snapshot import is_best
 from pggan_kit.runs.snapshot_loading import load_weights, refuse_unfit_snapshot
 from pggan_kit.schedule import Schedule, ScheduleSettings
 from pggan_kit.system.files import read_bytes
@@ -281,6 +282,8 @@ def _parse_record(text: str, path: Path) -> GeneratorRecord:
                 raise TypeError(f"{name} is no {kind.__name__}")
         if record.stage < 0 or record.images < 0:
             raise ValueError("stage or images is below 0")
+        if not is_best(record.chosen) or not all(isinstance(name, str) for name in record.class_names):
+            raise ValueError("chosen or class_names is no such thing")
     except (TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{path} is damaged: what it says about its generator is incomplete ({error})") from error
     return record

@@ -59,7 +59,7 @@ images = generator({call})    # (16, {channel_count}, {height}, {width}), nomina
 | real images shown | {images:,} |
 | average of the weights | {average} |
 | architecture | {architecture} |
-| chosen | {chosen} |
+| checkpoint | {chosen} |
 | pggan_kit | {version} |
 
 ## Data
@@ -163,9 +163,11 @@ def _write_card(
     call = f"torch.randn(16, {generator.latent_size})"
     if generator.classes:
         call += f", torch.arange(16) % {generator.classes}"
-    chosen = "the last of its run"
+    chosen = "within the stage"
+    if saved.stage_over:
+        chosen = "at the end of the stage"
     if record.chosen:
-        chosen = f"by {record.chosen['metric']} = {record.chosen['value']:.4g}, the best of its run"
+        chosen = f"chosen by {record.chosen['metric']} = {record.chosen['value']:.4g}, the best of its run"
     known = record.data["images"] > 0
     return CARD.format(
         licence_field=licence or "unknown",

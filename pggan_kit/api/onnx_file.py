@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -57,7 +56,6 @@ def encode_onnx(generator: TrainedGenerator) -> tuple[bytes, float | None]:
     batch = torch.export.Dim("batch")
     names = ["latents", "labels"][: len(inputs)]
 
-    buffer = io.BytesIO()
     try:
         with _silence_exporter(), torch.no_grad():
             program = torch.onnx.export(
@@ -71,7 +69,7 @@ def encode_onnx(generator: TrainedGenerator) -> tuple[bytes, float | None]:
                 verbose=False,
             )
             assert program is not None
-            program.save(buffer)
+            content: bytes = program.model_proto.SerializeToString()
     except Exception as error:  # the exporter documents none of what it raises
         name = type(generator.generator.architecture).__name__
         *_, first = iterate_causes(error)
@@ -79,7 +77,6 @@ def encode_onnx(generator: TrainedGenerator) -> tuple[bytes, float | None]:
             f"the generator of {name} has an operation that cannot be exported to ONNX: {first_line(first)}; export it "
             "to safetensors instead"
         ) from error
-    content = buffer.getvalue()
     return content, _check_images(runtime, content, model, generator, names)
 
 

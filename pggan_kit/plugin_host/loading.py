@@ -148,8 +148,9 @@ class Plugins:
         importers: list[Importer] = []
         for implementation in self._manager.hook.importers.get_hookimpls():
             name = implementation.plugin_name
+            make: Callable[[], Any] = implementation.function
             try:
-                made = list(implementation.function())
+                made = list(make())
             except Exception as error:
                 raise PluginError(f"plugin {name}: importers() raised {error!r}") from error
             for importer in made:

@@ -133,12 +133,13 @@ def test_wrong_files_are_refused(run: Path, cli: Callable[..., Result], refused:
         return write({"pggan_kit": json.dumps({**record, **entries})})
 
     wider = record["config"].replace("channels = 4", "channels = 5")
+    incomplete = [{"stage": "2"}, {"alpha": 2.0}, {"alpha": "x"}, {"data": {}}, {"more": 1}, {"chosen": {"metric": 1}}]
     contents = {
         "cut off, damaged": [whole[:-10], whole[: length // 2], b"", b"no file of tensors", whole[8:]],
         "does not say how its network is built": [write({})],
         "no JSON object": [write({"pggan_kit": "["}), write({"pggan_kit": "[]"})],
         "has format 9": [change(format=9)],
-        "incomplete": [change(stage="2"), change(alpha=2.0), change(alpha="x"), change(data={}), change(more=1)],
+        "incomplete": [change(**entries) for entries in incomplete],
         "stage 7 of a schedule of 3": [change(stage=7)],
         "another architecture: .* there and": [change(config=wider), change(stage=1)],
         "unknown component losses.Mine": [change(config=record["config"].replace("resampling.Nearest", "losses.Mine"))],

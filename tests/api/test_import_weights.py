@@ -75,7 +75,8 @@ def test_importer_of_a_plugin_makes_a_run(train: Callable[..., Any]) -> None:
 def test_wrong_importers_are_named(tmp_path: Path) -> None:
     path = tmp_path / "file.copy"
     path.touch()
-    for brought, pattern in ((("raise",), r"importers\(\) raised OSError"), ((3,), r".* a name and a method read, not 3")):
+    wrong = ((("raise",), r"importers\(\) raised OSError"), ((3,), r".* a name and a method read, not 3"))
+    for brought, pattern in wrong:
         with pytest.raises(PluginError, match=rf"plugin Bringing: {pattern}"):
             import_weights(path, plugins=[Bringing(*brought)])
     with pytest.raises(RunError, match=r"importers of: pytorch_GAN_zoo, copier$"):
