@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pggan_kit.errors import RunError, first_line, iterate_causes
 from pggan_kit.runs.generators import TrainedGenerator
@@ -36,6 +38,26 @@ class _Images(nn.Module):
         return images
 
 
+class _DivisorsAsFactors(TorchFunctionMode):
+    """While it is active, an average pool with a divisor of its own is one without, times a factor.
+
+    torch's exporter drops the divisor (2.10 to 2.13).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        options = dict(kwargs or {})
+        divisor = options.pop("divisor_override", None)
+        if func is not F.avg_pool2d or divisor is None:
+            return func(*args, **(kwargs or {}))
+
+        # The sum over a window, which counts what was padded as zeros.
+        options["count_include_pad"] = True
+        kernel = args[1]
+        if isinstance(kernel, int):
+            kernel = (kernel, kernel)
+        return func(*args, **options) * (kernel[0] * kernel[1] / divisor)
+
+
 def encode_onnx(generator: TrainedGenerator) -> tuple[bytes, float | None]:
     """Return the content of an ONNX file, and the largest difference of its images from the generator's.
 
@@ -50,14 +72,14 @@ def encode_onnx(generator: TrainedGenerator) -> tuple[bytes, float | None]:
         RunError: A library is missing, an operation cannot be exported, or the file draws other images.
     """
     runtime = _import_library("onnxruntime")
-    opset = _import_library("onnxscript").opset18
+    _import_library("onnxscript")
     model = _Images(generator).eval()
     inputs = draw_inputs(generator, TRACED_BATCH)
     batch = torch.export.Dim("batch")
     names = ["latents", "labels"][: len(inputs)]
 
     try:
-        with _silence_exporter(), torch.no_grad():
+        with _silence_exporter(), torch.no_grad(), _DivisorsAsFactors():
             program = torch.onnx.export(
                 model,
                 inputs,
@@ -65,7 +87,6 @@ def encode_onnx(generator: TrainedGenerator) -> tuple[bytes, float | None]:
                 input_names=names,
                 output_names=["images"],
                 dynamic_shapes=tuple({0: batch} for _ in inputs),
-                custom_translation_table={torch.ops.aten.avg_pool2d.default: _make_average_pool(opset)},
                 verbose=False,
             )
             assert program is not None
@@ -113,41 +134,6 @@ def _check_images(
             "of its networks was exported wrongly. Nothing was written; export it to safetensors instead"
         )
     return difference
-
-
-def _make_average_pool(opset: Any) -> Any:
-    """Return a translation of `avg_pool2d` that keeps its divisor, which torch's own drops (2.10 to 2.13)."""
-
-    def translate(
-        x: Any,
-        kernel_size: Sequence[int],
-        stride: Sequence[int] = (),
-        padding: Sequence[int] = (0,),
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-    ) -> Any:
-        kernel = _make_pair(kernel_size)
-        pads = _make_pair(padding)
-        pooled = opset.AveragePool(
-            x,
-            kernel_shape=kernel,
-            strides=_make_pair(stride or kernel),
-            pads=[*pads, *pads],
-            ceil_mode=int(ceil_mode),
-            count_include_pad=int(count_include_pad or divisor_override is not None),
-        )
-        if divisor_override is None:
-            return pooled
-        factor = kernel[0] * kernel[1] / divisor_override
-        return opset.Mul(pooled, opset.CastLike(opset.Constant(value_float=factor), pooled))
-
-    return translate
-
-
-def _make_pair(values: Sequence[int]) -> list[int]:
-    """Return two numbers, of which only one may be given."""
-    return [values[0], values[-1]]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import json
 import struct
 from collections.abc import Callable
@@ -229,19 +229,8 @@ def test_onnx_file_of_a_run(run: Path, cli: Callable[..., Result], monkeypatch: 
 
 
 def test_onnx_file_that_draws_something_else_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it would be without the translation of the average's divisor: torch's own drops it."""
-    translate = onnx_file._make_average_pool
-
-    def drop_divisor(opset: Any) -> Any:
-        translation = translate(opset)
-
-        @functools.wraps(translation)
-        def translate_wrongly(*args: Any) -> Any:
-            return translation(*args[:6])
-
-        return translate_wrongly
-
-    monkeypatch.setattr(onnx_file, "_make_average_pool", drop_divisor)
+    """As it would be if the divisor of an average were left to torch's exporter, which drops it."""
+    monkeypatch.setattr(onnx_file, "_DivisorsAsFactors", contextlib.nullcontext)
     with pytest.raises(RunError, match="draws other images than the generator: they differ by"):
         encode_onnx(make_generator(ResNet(channels=4), Nearest()))
 
