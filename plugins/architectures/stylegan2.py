@@ -322,7 +322,8 @@ class Stem(nn.Module):
 
     def begin(self, styles: Tensor) -> Features:
         """Map styles (N, L, W) to the base stage's Features."""
-        maps = self.layer(self.constant.expand(len(styles), -1, -1, -1), get_style(styles, 0))
+        # The shape, since `len` is a number, which an exported file would keep.
+        maps = self.layer(self.constant.expand(styles.shape[0], -1, -1, -1), get_style(styles, 0))
         return Features(maps, styles, self.image(maps, get_style(styles, 1)))
 
 
