@@ -261,11 +261,11 @@ def test_other_kinds_of_networks(save: Callable[..., Any]) -> None:
 
     latents = torch.randn(3, LATENT_SIZE)
     wanted = There(generator, equalized=False).generate(latents, 0.0, tanh=True)
-    torch.testing.assert_close(pggan_kit.load_generator(run)(latents).double(), wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(pggan_kit.load_generator(run)(latents).double(), wanted, rtol=0, atol=1e-4)
     state, _ = load_state(run)
     images = torch.randn(4, 1, 16, 16)
     wanted = There(discriminator, equalized=False).judge(images, 0.0, stddev=False)
-    torch.testing.assert_close(state.discriminator(images).score.double(), wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(state.discriminator(images).score.double(), wanted, rtol=0, atol=1e-4)
     assert any("avgG" in line for line in said)
 
 
