@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pggan_kit.api.evaluate import evaluate
+    from pggan_kit.api.export import export
     from pggan_kit.api.generator import load_generator
+    from pggan_kit.api.import_weights import import_weights
     from pggan_kit.api.train import resume, train
     from pggan_kit.components import (
         MOMENTS,
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
         EncoderCall,
         EncoderTerms,
         Fakes,
+        ForeignNetworks,
         GeneratorCall,
         GeneratorPenalty,
+        Importer,
         Loss,
         Penalty,
         Piece,
@@ -98,7 +102,9 @@ if TYPE_CHECKING:
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "api.evaluate": ("evaluate",),
+    "api.export": ("export",),
     "api.generator": ("load_generator",),
+    "api.import_weights": ("import_weights",),
     "api.train": ("resume", "train"),
     "components": (
         "MOMENTS",
@@ -110,8 +116,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "EncoderCall",
         "EncoderTerms",
         "Fakes",
+        "ForeignNetworks",
         "GeneratorCall",
         "GeneratorPenalty",
+        "Importer",
         "Loss",
         "TensorBatch",
         "Penalty",
@@ -212,9 +220,11 @@ __all__ = [
     "EncoderTerms",
     "Experiment",
     "Fakes",
+    "ForeignNetworks",
     "GeneratorCall",
     "GeneratorPenalty",
     "HalfLife",
+    "Importer",
     "Interrupted",
     "Interval",
     "JsonLines",
@@ -264,6 +274,7 @@ __all__ = [
     "count_batches",
     "did_you_mean",
     "evaluate",
+    "export",
     "follow_clock",
     "generator_gradients",
     "hash_files",
@@ -273,6 +284,7 @@ __all__ = [
     "image_gradients",
     "images_from_uint8",
     "images_to_uint8",
+    "import_weights",
     "is_moving",
     "leaky_relu",
     "list_plain_values",

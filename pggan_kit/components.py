@@ -19,6 +19,8 @@ from pggan_kit.errors import SettingError, check_choice
 from pggan_kit.schedule import Curve, at_height
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     # torch takes seconds: who names a component, or lists the kinds, does not wait for it.
     import numpy as np
     import torch
@@ -47,6 +49,51 @@ class Component(NamedTuple):
     name: str
     factory: Callable[..., Any]
     defaults: Mapping[str, str] = {}
+
+
+class ForeignNetworks(NamedTuple):
+    """Networks that another project has trained, as this framework has them.
+
+    Attributes:
+        config: Experiment as gin text, without its data set: the networks, and a recipe to go on with. Its stages end
+            with that of the networks.
+        image_channels: Channels of its images: 1 for gray, 3 for colour.
+        stage: Number of the stage that the networks have grown to, from 0.
+        generator, discriminator: Weights by the names that they have here.
+        average: Weights of the averaged generator.
+        alpha: Share of G's new path, in [0, 1]; 1 where no old path is there.
+        bridged: Whether each network, `generator` and `discriminator`, has its old path beside the new one.
+        notes: Sentences on what could not be carried over.
+    """
+
+    config: str
+    image_channels: int
+    stage: int
+    generator: Mapping[str, Tensor]
+    discriminator: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    alpha: float
+    bridged: Mapping[str, bool]
+    notes: Sequence[str] = ()
+
+
+class Importer(Protocol):
+    """A reader of trained networks that another project has saved; plugins give theirs by the hook `importers`.
+
+    Attributes:
+        name: Name of the project.
+    """
+
+    name: str
+
+    def read(self, path: Path) -> ForeignNetworks | None:
+        """Return the networks of a file; None where it is none of that project.
+
+        A file holds data, never code: pickles are read with `torch.load(weights_only=True)`.
+
+        Raises:
+            RunError: The file cannot be read, or its networks cannot be expressed here; the message says why.
+        """
 
 
 class Scores(NamedTuple):

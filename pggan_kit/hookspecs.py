@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pggan_kit.components import Component
+    from pggan_kit.components import Component, Importer
     from pggan_kit.runs.run import Run
     from pggan_kit.runs.state import TrainState
     from pggan_kit.schedule import Stage
@@ -46,6 +46,14 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def components() -> list[Component]:  # type: ignore[empty-body]
     """Return the components that a plugin brings. Called once, when a plugin is loaded; not for components."""
+
+
+@hookspec
+def importers() -> list[Importer]:  # type: ignore[empty-body]
+    """Return the importers that a plugin brings. Called once, when a file is imported; not for components.
+
+    An importer reads networks that another project has trained: see `pggan_kit.components.Importer`.
+    """
 
 
 @hookspec

@@ -45,8 +45,8 @@ CHANGEABLE = ("metrics", "features", "datasets", "evaluation")
 
 WIDTHS = (0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2)
 """Widths among which the best is chosen, which the default power functions give within 5 %."""
-CHANGEABLE_SETTINGS = (("", "train", "metrics"), ("", "train", "keep_best"))
-"""Keys of bindings of `train` that an evaluation may override."""
+CHANGEABLE_SETTINGS = (("", "train", "metrics"), ("", "train", "keep_best"), ("", "train", "dataset"))
+"""Keys of bindings of `train` that an evaluation may override; the data set must be the run's own, where it has one."""
 
 NO_METRICS = (
     "there is nothing to measure: bind train.metrics, e.g. `--metric NAME`; `pggan-kit plugins list` shows metrics"

@@ -1,4 +1,4 @@
-"""Load the trained generator of a run."""
+"""Load a trained generator, of a run or of a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.average import load_average
+from pggan_kit.api.generator_file import HUB_FILE, SUFFIX, load_generator_file
 from pggan_kit.api.prepare import prepare_run
+from pggan_kit.errors import RunError
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.run import Run
 
@@ -21,25 +23,47 @@ def load_generator(
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
 ) -> TrainedGenerator:
-    """Return the averaged generator of a run, on the CPU. Its training data are not needed.
+    """Return the averaged generator of a run or of a file, on the CPU. Its training data are not needed.
 
     Args:
-        run: a run or its directory.
+        run: a run or its directory; or what `pggan-kit export` wrote: a file `FILE.safetensors`, or a folder for a hub.
+            These have one generator, so that `stage`, `average`, `checkpoint` and `parts` are left out.
         stage: a stage's number from 0, or its size (`14x14`), for the generator as it was when that stage ended; None:
             that of the last checkpoint.
         average: the name of one of the run's averages; a width, for the average that is made of the power functions
             that the run has kept; or a file that `pggan-kit average` wrote. None for the first of `train.averages`.
         checkpoint: `last`, or `best` for the one that `train.keep_best` kept; `chosen` then says by what.
-        plugins: plugins instead of the plugin files that the run used.
+        plugins: plugins instead of the plugin files that the run used; a file's plugins are never loaded unasked.
         parts: new objects for those that the run was begun with; None where there were none.
 
     Raises:
-        RunError: there is no run, no such stage or average, no checkpoint, or one that does not fit the run's config.
+        RunError: there is no run, no such stage or average, no checkpoint, or one that does not fit the run's config;
+            or the file is cut off, damaged or of something else.
     """
+    file = find_generator_file(run)
+    if file is not None:
+        if stage is not None or average is not None or checkpoint != "last" or parts:
+            raise RunError(f"{file} has one generator: leave stage, average, checkpoint and parts out")
+        return load_generator_file(file, plugins)
+
     prepared, files = prepare_run(run, plugins, parts, needs_data=False)
     generator, saved, _ = load_average(prepared, files, prepared.resolve_schedule(), stage, average, checkpoint)
     if prepared.values is not None:
         generator.values = prepared.values
+    generator.class_names = files.read_class_names()
     if checkpoint == "best":
         generator.chosen = saved.best
     return generator
+
+
+def find_generator_file(place: str | Path | Run) -> Path | None:
+    """Return the file of a generator that a place is, or holds as a folder for a hub; None for a run."""
+    if isinstance(place, Run):
+        return None
+    path = Path(place)
+    if path.suffix == SUFFIX:
+        return path
+    file = path / HUB_FILE
+    if file.is_file() and not (path / "run.json").exists():
+        return file
+    return None

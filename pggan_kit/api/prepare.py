@@ -357,10 +357,15 @@ def prepare_run(
     loaded.add_components(objects.rows)
 
     overrides = [*bindings]
-    if not needs_data:
-        recorded = components_from_objects({"train.dataset": files.read_data_record()})
+    recorded_data = files.read_data_record()
+    # A run whose networks were imported may have no data of its own.
+    if not needs_data or recorded_data.images == 0:
+        recorded = components_from_objects({"train.dataset": recorded_data})
         loaded.add_components(recorded.rows)
-        overrides += [*recorded.bindings, "evaluation.dataset = None", "train.metrics = []", KEEP_NONE]
+        # A caller's own binding of the data set wins.
+        overrides = [*recorded.bindings, *bindings]
+    if not needs_data:
+        overrides += ["evaluation.dataset = None", "train.metrics = []", KEEP_NONE]
     config = configs.parse_text(files.read_config(), str(files.path / "config.gin"), overrides)
     config = make_paths_absolute(config, loaded)
     return Prepared(config, loaded, build_from_config(config, loaded), objects.names, files.read_values()), files

@@ -15,7 +15,6 @@ from pggan_kit.api.generator import load_generator
 from pggan_kit.errors import ConfigError, RunError, check_at_least, check_seed, did_you_mean, suggest
 from pggan_kit.pictures.channels import draw_channels
 from pggan_kit.pictures.grid import image_grid
-from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity, track_items
@@ -39,10 +38,10 @@ def sample(
     checkpoint: str = "last",
     truncation: float | None = None,
 ) -> TrainedGenerator:
-    """Write `count` images of a run's averaged generator.
+    """Write `count` images of the averaged generator of a run or of a file.
 
     Args:
-        run_dir: the run's folder.
+        run_dir: the run's folder, or what `pggan-kit export` wrote.
         count: number of images.
         seed: the seed of the latents; the same seed and count give the same images.
         target: `.npz` (one array `images`, N x H x W x C) or `.npy` (that array), both in the units and the type of the
@@ -73,8 +72,7 @@ def sample(
     generator = load_generator(run_dir, stage=stage, average=average, checkpoint=checkpoint, plugins=plugins)
     label = None
     if image_class is not None:
-        names = RunDirectory.open(run_dir).read_class_names()
-        label = find_class(image_class, generator.classes, names)
+        label = find_class(image_class, generator.classes, generator.class_names)
     _require_memory(generator, count)
 
     in_units = target.suffix in (".npy", ".npz")

@@ -347,7 +347,7 @@ def _record_changes(
 def _load_last(files: RunDirectory) -> Snapshot | None:
     """Return the last whole checkpoint; None where a run was killed before its first, so that it starts again."""
     # A run that began with another's weights has them in its first checkpoint: it cannot start again without them.
-    if not files.has_trained() and not {"from", "stem"} & files.about().keys():
+    if not files.has_trained() and not {"from", "stem", "imported"} & files.about().keys():
         return None
     return files.checkpoints(say=files.warn).load_last()
 

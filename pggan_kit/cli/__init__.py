@@ -3,7 +3,21 @@
 No module here imports torch, or a module that does, before a command runs: `--help` answers at once.
 """
 
-from pggan_kit.cli import ablate, average, bench, config, data, evaluate, plan, plugins, report, sample, train
+from pggan_kit.cli import (
+    ablate,
+    average,
+    bench,
+    config,
+    data,
+    evaluate,
+    export,
+    import_weights,
+    plan,
+    plugins,
+    report,
+    sample,
+    train,
+)
 from pggan_kit.cli.base import main
 
 __all__ = [
@@ -13,6 +27,8 @@ __all__ = [
     "config",
     "data",
     "evaluate",
+    "export",
+    "import_weights",
     "main",
     "plan",
     "plugins",

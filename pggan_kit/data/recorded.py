@@ -19,7 +19,7 @@ class RecordedDataset:
     """What a run's files record of its data set.
 
     Attributes:
-        images: Its length.
+        images: Its length; 0 for a run without training data, whose networks were imported.
         channels: Channels of its images.
         classes: Number of classes of its labels; 0 without labels.
         values: Map of its numbers to [-1, 1].
@@ -39,7 +39,7 @@ class RecordedDataset:
         Raises:
             DataError: Always.
         """
-        raise _refuse("images")
+        raise self.make_error("images")
 
     def label(self, i: int) -> int:
         """Refuse to give a label.
@@ -47,7 +47,7 @@ class RecordedDataset:
         Raises:
             DataError: Always.
         """
-        raise _refuse("labels")
+        raise self.make_error("labels")
 
     def fingerprint(self) -> str:
         """Refuse to identify the images.
@@ -55,11 +55,16 @@ class RecordedDataset:
         Raises:
             DataError: Always.
         """
-        raise _refuse("images")
+        raise self.make_error("images")
 
-
-def _refuse(what: str) -> DataError:
-    return DataError(f"the {what} of the training data are needed here, and a run's files do not hold them")
+    def make_error(self, what: str) -> DataError:
+        """Return the error of a use of what is not recorded, `images` or `labels`."""
+        if self.images == 0:
+            return DataError(
+                "the networks of this run were imported, without training data: to train them, begin a new run with "
+                "--from, and bind train.dataset; to evaluate them, bind evaluation.dataset"
+            )
+        return DataError(f"the {what} of the training data are needed here, and a run's files do not hold them")
 
 
 def count_channels(dataset: Dataset) -> int:

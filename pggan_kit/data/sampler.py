@@ -13,6 +13,7 @@ from pggan_kit.components import Dataset
 from pggan_kit.data.array_files import RowReader, find_map
 from pggan_kit.data.contents import get_class_names, get_left_out
 from pggan_kit.data.pyramid import Level, Pyramid
+from pggan_kit.data.recorded import RecordedDataset
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.data.value_range import find_value_map
 from pggan_kit.errors import DataError
@@ -275,6 +276,8 @@ def open_data(
             range or another type than those of `values`, or the cache folder cannot be written.
         SettingError: There is not one range for each channel.
     """
+    if isinstance(dataset, RecordedDataset):
+        raise dataset.make_error("images")
     sizes = [_get_size(stage) for stage in stages]
     pyramid = Pyramid(dataset, settings, sizes, fingerprint)
     if settings.seed is not None:

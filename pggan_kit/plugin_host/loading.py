@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.components import KINDS, Component
+from pggan_kit.components import KINDS, Component, Importer
 from pggan_kit.errors import PluginError, did_you_mean, quote_path, require_list, suggest
 from pggan_kit.plugin_host.contracts import MARK, require_protocol
 from pggan_kit.plugin_host.manager import make_manager, register_hooks
@@ -138,6 +138,30 @@ class Plugins:
         """
         for component in components:
             self._add_component(component, Plugin("caller", "given by the caller", None))
+
+    def list_importers(self) -> list[Importer]:
+        """Return the importers that the plugins bring.
+
+        Raises:
+            PluginError: One cannot be made, or is none.
+        """
+        importers: list[Importer] = []
+        for implementation in self._manager.hook.importers.get_hookimpls():
+            name = implementation.plugin_name
+            make: Callable[[], Any] = implementation.function
+            try:
+                made = list(make())
+            except Exception as error:
+                raise PluginError(f"plugin {name}: importers() raised {error!r}") from error
+            for importer in made:
+                if not isinstance(getattr(importer, "name", None), str) or not callable(
+                    getattr(importer, "read", None)
+                ):
+                    raise PluginError(
+                        f"plugin {name}: importers() returns objects with a name and a method read, not {importer!r}"
+                    )
+            importers += made
+        return importers
 
     def _add_component(self, component: Component, plugin: Plugin) -> None:
         _check_component(component, plugin)

@@ -418,7 +418,7 @@ class RunDirectory:
 
 def read_begin(about: Mapping[str, Any]) -> int:
     """Return the clock at which a run began by its `run.json`: 0, unless it began with another run's networks."""
-    for option, name in (("from", "images"), ("stem", "begins")):
+    for option, name in (("from", "images"), ("stem", "begins"), ("imported", "images")):
         with suppress(KeyError, TypeError):
             return int(about[option][name])
     return 0
@@ -444,7 +444,7 @@ def describe_start(
         operative_text: all settings, those of defaults too.
         command: the command line.
         origins: the checkpoints that the run begins with: under `from` that which a branch goes on from, under `stem`
-            that which its first pieces come from.
+            that which its first pieces come from, under `imported` the file of another project.
         blocked: installed plugins that were left out.
         objects: selectors of the components that were given as objects, by their places.
         data: what is known of the data set; see `Data.record`. Sampling needs `images`, `channels` and `classes`.

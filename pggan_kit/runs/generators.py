@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,10 +53,12 @@ class TrainedGenerator(nn.Module):
             `value`, `images`, `stage`, `size`; empty for others.
         values: map of [-1, 1] to the data's own numbers, which `draw_numbers` gives.
         pictures: how its images are shown.
+        class_names: names of the classes by their numbers; empty without names, and in a run's own process.
     """
 
     alpha: Tensor | None
     chosen: Mapping[str, Any]
+    class_names: Sequence[str]
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class TrainedGenerator(nn.Module):
         self.chosen = {}
         self.values = BYTES
         self.pictures = pictures or PictureSettings()
+        self.class_names = ()
         share = None
         if generator.bridge is not None:
             share = torch.tensor(alpha)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -12,6 +12,12 @@ from pggan_kit.growth.networks import Discriminator, Encoder, Generator, Growing
 from pggan_kit.schedule import Stage
 
 N = TypeVar("N", bound=GrowingNetwork)
+
+
+class HasMemoryFormat(Protocol):
+    """Settings with the layout of features in memory."""
+
+    memory_format: str
 
 
 def build_generator(experiment: Experiment, base: Stage) -> Generator:
@@ -56,10 +62,10 @@ def _find_seed(experiment: Experiment) -> int:
     return experiment.network_seed
 
 
-def place_network(net: N, experiment: Experiment, device: torch.device) -> N:
+def place_network(net: N, settings: HasMemoryFormat, device: torch.device) -> N:
     """Move a network to a device, and convert its convolutions' weights to the memory format of features."""
     net.to(device)
-    if experiment.memory_format == "channels_last":
+    if settings.memory_format == "channels_last":
         net.channels_last = True
         for param in net.parameters():
             if param.dim() == 4:

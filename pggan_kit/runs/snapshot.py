@@ -356,7 +356,8 @@ def _is_labels(value: object) -> bool:
     return value is None or (isinstance(value, Tensor) and value.dim() == 1 and value.dtype == torch.int64)
 
 
-def _is_best(value: object) -> bool:
+def is_best(value: object) -> bool:
+    """Return whether a value, read from a file, says what a checkpoint was chosen by; empty where it was not chosen."""
     if not isinstance(value, dict):
         return False
     kinds = {name: type(inner) for name, inner in value.items()}
@@ -398,7 +399,7 @@ _IS_VALID: dict[str, Callable[[object], bool]] = {
     "component_classes": _is_mapping_of_texts,
     "alpha": lambda value: type(value) is float and 0 <= value <= 1,
     "calibration_labels": _is_labels,
-    "best": _is_best,
+    "best": is_best,
     "changes": is_list_of_changes,
     "forever": lambda value: type(value) is bool,
     "between_ticks": lambda value: type(value) is bool,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pggan_kit import Scores, Stage
 from pggan_plugins.architectures.labels import Conditioning
 from pggan_plugins.architectures.layers import Layers
-from pggan_plugins.architectures.minibatch import MinibatchDiscrimination, MinibatchStddev
+from pggan_plugins.architectures.minibatch import MinibatchDiscrimination, MinibatchStddev, NeighbourStddev
 
 
 class Head(nn.Module):
@@ -18,8 +18,9 @@ class Head(nn.Module):
         stage: The base stage.
         layers: Layers of D.
         conditioning: Conditioning of the architecture.
-        minibatch: Statistic of the batch: `stddev`, `discrimination` (before the last layer) or `none`.
-        stddev_group: Largest group of `stddev`: see `MinibatchStddev`.
+        minibatch: Statistic of the batch: `stddev`, `neighbour_stddev`, `discrimination` (before the last layer) or
+            `none`.
+        stddev_group: Group of `stddev` and of `neighbour_stddev`: see `MinibatchStddev` and `NeighbourStddev`.
     """
 
     def __init__(
@@ -33,10 +34,13 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         # The stddev is one more map for the 3x3.
-        self.stddev = None
-        conv_channels = channels
+        self.stddev: nn.Module | None = None
         if minibatch == "stddev":
             self.stddev = MinibatchStddev(stddev_group)
+        elif minibatch == "neighbour_stddev":
+            self.stddev = NeighbourStddev(stddev_group)
+        conv_channels = channels
+        if self.stddev is not None:
             conv_channels += 1
         self.conv = layers.conv(conv_channels, channels, bias=layers.conv_has_bias)
         self.after_conv = layers.norm_and_activation_after(channels)

@@ -113,19 +113,21 @@ class EqualizedLinear(nn.Module):
 
 
 class LeakyReLU(nn.Module):
-    """Leaky ReLU with slope 0.2.
+    """Leaky ReLU.
 
     Args:
         inplace: Whether to overwrite the input, where nothing else needs it; a step of a large stage is 3 % faster so.
+        leak: Slope below 0.
     """
 
-    def __init__(self, inplace: bool = False) -> None:
+    def __init__(self, inplace: bool = False, leak: float = LEAK) -> None:
         super().__init__()
         self.inplace = inplace
+        self.leak = leak
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation; the shape stays."""
-        return leaky_relu(x, LEAK, self.inplace)
+        return leaky_relu(x, self.leak, self.inplace)
 
 
 class PixelNorm(nn.Module):
@@ -208,17 +210,19 @@ class Layers:
     """The layers of one network, all with the same activation, normalisation and scaling of weights.
 
     Args:
-        activation: `leaky_relu` (slope 0.2) or `relu`.
+        activation: `leaky_relu` or `relu`.
         norm: `pixel`; `batch` (Ioffe and Szegedy 2015) or `layer` (Ba et al. 2016: over channels and pixels, with a
             gain and an offset for each channel); `spectral` (Miyato et al. 2018): each weight, seen as a matrix with
             a row for each output, is divided by its largest singular value; or `none`.
         equalized_lr: Whether to scale weights at run time. Otherwise they are drawn with the scale that they would have
             had (He et al. 2015), so that the first outputs are the same. Under spectral norm weights have no scale of
             their own.
+        leak: Slope of the leaky ReLU below 0.
     """
 
-    def __init__(self, activation: str, norm: str, equalized_lr: bool) -> None:
+    def __init__(self, activation: str, norm: str, equalized_lr: bool, leak: float = LEAK) -> None:
         self.kind = activation
+        self.leak = leak
         self.norm = norm
         self.equalized_lr = equalized_lr
 
@@ -247,7 +251,7 @@ class Layers:
     def activation(self, inplace: bool = False) -> nn.Module:
         """Return the activation; `inplace` only directly behind a layer, whose output nothing else reads."""
         if self.kind == "leaky_relu":
-            return LeakyReLU(inplace)
+            return LeakyReLU(inplace, self.leak)
         return nn.ReLU(inplace)
 
     def norm_and_activation_after(self, channels: int, flat: bool = False) -> nn.Module:

@@ -12,7 +12,7 @@ from pggan_kit import at_least_float32, count_batches
 from pggan_kit.components import BatchStatistic
 from pggan_plugins.architectures.layers import EPSILON
 
-MINIBATCH = ("stddev", "discrimination", "none")
+MINIBATCH = ("stddev", "neighbour_stddev", "discrimination", "none")
 
 CONSTANT = "a constant, whatever the images"
 """Meaning of a statistic of D's head with one sample in a call."""
@@ -23,17 +23,27 @@ def choose_stddev_group(largest: int, samples: int) -> int:
     return next(size for size in range(min(largest, samples), 0, -1) if samples % size == 0)
 
 
+def choose_neighbour_group(size: int, samples: int) -> int:
+    """Return the size of groups of neighbours: `size` where it divides the number of samples, else all of them."""
+    if samples % size == 0:
+        return size
+    return samples
+
+
 def describe_minibatch(minibatch: str, stddev_group: int, samples: int) -> list[BatchStatistic]:
     """Return the statistic that D's head computes over a batch, if it has one.
 
     Args:
         minibatch: One of `MINIBATCH`.
-        stddev_group: Largest group of `stddev`: see `MinibatchStddev`.
+        stddev_group: Group of `stddev` and of `neighbour_stddev`: see `MinibatchStddev` and `NeighbourStddev`.
         samples: Number of samples of the batch.
     """
     if minibatch == "stddev":
         group = choose_stddev_group(stddev_group, samples)
         return [BatchStatistic("discriminator", "minibatch stddev", group, CONSTANT)]
+    if minibatch == "neighbour_stddev":
+        group = choose_neighbour_group(stddev_group, samples)
+        return [BatchStatistic("discriminator", "minibatch stddev of neighbours", group, CONSTANT)]
     if minibatch == "discrimination":
         return [BatchStatistic("discriminator", "minibatch discrimination", samples, CONSTANT)]
     return []
@@ -114,6 +124,36 @@ class _MeanDeviationSlope(torch.autograd.Function):
 def _divide_gradient(groups: Tensor, grad: Tensor) -> Tensor:
     """Return the share of each element in the gradient (K, M) of a mean over (G, C, h, w): (K, 1, M, 1, 1, 1)."""
     return (grad * (grad.numel() / groups.numel()))[:, None, :, None, None, None]
+
+
+class NeighbourStddev(nn.Module):
+    """One more map that shows how much neighbouring samples differ, as facebookresearch/pytorch_GAN_zoo computes it.
+
+    Samples that follow each other are a group: the first G, the next G, and so on; all of the batch where G does not
+    divide it. The statistic is the unbiased standard deviation over the group, `sqrt(var + 1e-8)`, averaged over
+    channels and pixels; 0 for a single sample. Batches that are side by side have separate groups.
+
+    Args:
+        group_size: G.
+    """
+
+    def __init__(self, group_size: int = 4) -> None:
+        super().__init__()
+        self.group_size = group_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Append the map: (N, C, h, w) -> (N, C + 1, h, w)."""
+        n, c, h, w = x.shape
+        group = choose_neighbour_group(self.group_size, n // count_batches())
+        if group == 1:
+            return torch.cat([x, x.new_zeros(n, 1, h, w)], 1)
+
+        groups = at_least_float32(x).reshape(n // group, group, c, h, w)
+        deviations = groups - groups.mean(1, keepdim=True)
+        variance = deviations.square().sum(1) / (group - 1)
+        statistic = variance.add(EPSILON).sqrt().mean((1, 2, 3))
+        maps = statistic.repeat_interleave(group).view(n, 1, 1, 1).expand(n, 1, h, w)
+        return torch.cat([x, maps.to(x.dtype)], 1)
 
 
 class MinibatchDiscrimination(nn.Module):

@@ -7,16 +7,24 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pggan_kit import PerStage, Resampling, Stage, check_at_least, check_choice
+from pggan_kit import PerStage, Resampling, Stage, check_at_least, check_between, check_choice
 from pggan_kit.components import BatchStatistic
 from pggan_plugins.architectures.head import EncoderHead, Head
 from pggan_plugins.architectures.image_fade import ImageSpaceFade
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
-from pggan_plugins.architectures.layers import Layers, add_output_activation, check_layers, describe_batch_norm
+from pggan_plugins.architectures.layers import (
+    LEAK,
+    Layers,
+    add_output_activation,
+    check_layers,
+    describe_batch_norm,
+)
 from pggan_plugins.architectures.minibatch import MINIBATCH, describe_minibatch
 from pggan_plugins.architectures.widths import check_channels, choose_width
 
 POOLS = ("after_activation", "before_activation")
+
+STEM_BIASES = ("map", "pixel")
 
 WIDTH_BASE = 8192
 """Numerator of the paper's number of maps: see `choose_width`."""
@@ -35,11 +43,15 @@ class PGGAN(ImageSpaceFade):
         discriminator_norm: Normalisation in D: `none`, `layer`, `spectral` or `batch`; `spectral` in all layers, the
             others with each 3x3 and full-size convolution.
         generator_activation, discriminator_activation: `leaky_relu` or `relu`.
+        leak: Slope of the leaky ReLU below 0, in [0, 1).
         equalized_lr: Whether to scale weights at run time (section 4.1), not once when they are drawn.
         latent_norm: Whether to apply pixel norm to the latents.
         output: Output of G: `linear` or `tanh`.
-        minibatch: Statistic of the batch in D: `stddev`, `discrimination` (100 kernels of size 5) or `none`.
-        stddev_group: Largest group of `stddev`.
+        stem_bias: Biases of G's first layer: one for each `map`, as in the released code, or one for each `pixel` of
+            each map.
+        minibatch: Statistic of the batch in D: `stddev`, `neighbour_stddev` (unbiased, over samples that follow each
+            other), `discrimination` (100 kernels of size 5) or `none`.
+        stddev_group: Largest group of `stddev`, and the group of `neighbour_stddev`.
         pool: Order in D: `after_activation` is the paper's (convolve, activate, average); `before_activation`
             averages first, which lets the resampling fuse the average into the convolution.
         conditioning, label_size: Use of labels: see `labels.Conditioning`.
@@ -55,9 +67,11 @@ class PGGAN(ImageSpaceFade):
         discriminator_norm: str = "none",
         generator_activation: str = "leaky_relu",
         discriminator_activation: str = "leaky_relu",
+        leak: float = LEAK,
         equalized_lr: bool = True,
         latent_norm: bool = True,
         output: str = "linear",
+        stem_bias: str = "map",
         minibatch: str = "stddev",
         stddev_group: int = 4,
         pool: str = "after_activation",
@@ -70,16 +84,19 @@ class PGGAN(ImageSpaceFade):
             "discriminator_activation": discriminator_activation,
         }
         check_layers(activations, generator_norm, discriminator_norm, output)
+        check_between("leak", leak, 0, 1, high_included=False)
+        check_choice("stem_bias", stem_bias, STEM_BIASES)
         check_choice("minibatch", minibatch, MINIBATCH)
         check_at_least("stddev_group", stddev_group, 1)
         check_choice("pool", pool, POOLS)
 
         # Each network's layers have their activation, normalisation and scaling of weights in common.
         self.channels = channels
-        self.generator_layers = Layers(generator_activation, generator_norm, equalized_lr)
-        self.discriminator_layers = Layers(discriminator_activation, discriminator_norm, equalized_lr)
+        self.generator_layers = Layers(generator_activation, generator_norm, equalized_lr, leak)
+        self.discriminator_layers = Layers(discriminator_activation, discriminator_norm, equalized_lr, leak)
         self.latent_norm = latent_norm
         self.output = output
+        self.stem_bias = stem_bias
         self.minibatch = minibatch
         self.stddev_group = stddev_group
         self.pool_first = pool == "before_activation"
@@ -96,7 +113,7 @@ class PGGAN(ImageSpaceFade):
     def generator_stem(self, latent_size: int, stage: Stage) -> nn.Module:
         """Return the layers from latents to the base stage's features."""
         latents = self.conditioning.make_latents(latent_size, stage, self.latent_norm)
-        return Stem(latents, self.width(stage), stage, self.generator_layers)
+        return Stem(latents, self.width(stage), stage, self.generator_layers, self.stem_bias)
 
     def generator_block(self, previous: Stage, stage: Stage, resampling: Resampling) -> nn.Module:
         """Return a block of G: up, 3x3, 3x3."""
@@ -169,18 +186,29 @@ class PGGAN(ImageSpaceFade):
 
 
 class Stem(nn.Module):
-    """The layers from latents (N, Z) to the base stage's features: dense, 3x3."""
+    """The layers from latents (N, Z) to the base stage's features: dense, 3x3.
 
-    def __init__(self, latents: LabelledLatents, channels: int, stage: Stage, layers: Layers) -> None:
+    Args:
+        latents: Module that makes the input.
+        channels: Number of maps.
+        stage: The base stage.
+        layers: Layers of G.
+        bias: Biases of the dense layer: one for each `map`, or for each `pixel` of each.
+    """
+
+    def __init__(
+        self, latents: LabelledLatents, channels: int, stage: Stage, layers: Layers, bias: str = "map"
+    ) -> None:
         super().__init__()
         self.shape = (channels, stage.height, stage.width)
         self.latents = latents
 
         # The gain is sqrt(2) / 4 at the paper's 4x4, as in the released code, which sees the layer as a full-size
-        # convolution. So there is one bias for each map.
+        # convolution. So it has one bias for each map.
         pixels = stage.height * stage.width
         self.dense = layers.dense(latents.size, channels * pixels, gain=math.sqrt(2 / pixels), bias=False)
-        self.bias = nn.Parameter(torch.zeros(channels, 1, 1)) if layers.conv_has_bias else None
+        bias_shape = (channels, 1, 1) if bias == "map" else self.shape
+        self.bias = nn.Parameter(torch.zeros(bias_shape)) if layers.conv_has_bias else None
         self.after_dense = layers.norm_and_activation_after(channels)
 
         self.conv = layers.conv(channels, channels, bias=layers.conv_has_bias)

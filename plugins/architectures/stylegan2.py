@@ -247,8 +247,8 @@ class StyledLayer(nn.Module):
         """Map features (N, in, h, w) and styles (N, W) to (N, out, h', w')."""
         x = self.conv(x, styles)
         if self.noise_strength is not None:
-            n, _, h, w = x.shape
-            noise = torch.randn(n, 1, h, w, device=x.device, dtype=x.dtype)
+            # As large as x, and no size in numbers, which an exported file would keep.
+            noise = torch.randn_like(x[:, :1], memory_format=torch.contiguous_format)
             x = x + self.noise_strength * noise
         return leaky_relu(x + self.bias, LEAK)
 
@@ -322,7 +322,8 @@ class Stem(nn.Module):
 
     def begin(self, styles: Tensor) -> Features:
         """Map styles (N, L, W) to the base stage's Features."""
-        maps = self.layer(self.constant.expand(len(styles), -1, -1, -1), get_style(styles, 0))
+        # The shape, since `len` is a number, which an exported file would keep.
+        maps = self.layer(self.constant.expand(styles.shape[0], -1, -1, -1), get_style(styles, 0))
         return Features(maps, styles, self.image(maps, get_style(styles, 1)))
 
 

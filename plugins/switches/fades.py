@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import math
 
-from pggan_kit import check_at_least, hookimpl
+from pggan_kit import Stage, check_at_least, hookimpl
 
 
 class Linear:
-    """The soft switch of Karras et al. 2018, section 2: alpha grows linearly from 0 to 1."""
+    """The soft switch of Karras et al. 2018, section 2: alpha grows linearly from 0 to 1.
+
+    Args:
+        discriminator_from: The smallest height of a stage in which D fades, too; in smaller ones its new layers take
+            over at once. In facebookresearch/pytorch_GAN_zoo it is 16.
+
+    Raises:
+        SettingError: The height is below 0.
+    """
+
+    def __init__(self, discriminator_from: int = 0) -> None:
+        check_at_least("discriminator_from", discriminator_from, 0)
+        self.discriminator_from = discriminator_from
 
     @hookimpl
-    def fade_alpha(self, progress: float) -> float:
-        """Return alpha = progress."""
+    def fade_alpha(self, stage: Stage, progress: float, path: str) -> float:
+        """Return alpha = progress; 1 for the path `discriminator` in stages in which D does not fade."""
+        if path == "discriminator" and stage.height < self.discriminator_from:
+            return 1.0
         return progress
 
 

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 import pggan_kit
 from pggan_kit.api import prepare as api
 from pggan_kit.growth.networks import Discriminator, Generator
+from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.resampling import Area
 from pggan_kit.testing import ArchitectureSuite, make_stages
 from pggan_kit.testing.support import draw_noise, perturb
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.architectures.layers import Layers
-from pggan_plugins.architectures.minibatch import MinibatchDiscrimination
+from pggan_plugins.architectures.minibatch import MinibatchDiscrimination, NeighbourStddev
 
 CLASSIC = {
     "generator_norm": "batch",
@@ -41,6 +42,7 @@ OTHERS = {
     "minibatch": "discrimination",
     "pool": "before_activation",
 }
+FOREIGN = {"stem_bias": "pixel", "leak": 0.1, "minibatch": "neighbour_stddev", "stddev_group": 2}
 PLAIN = {"generator_norm": "none", "stddev_group": 2}
 SPECTRAL = {"generator_norm": "none", "discriminator_norm": "spectral", "minibatch": "discrimination"}
 TABLE1 = ROOT / "experiments" / "table1"
@@ -58,6 +60,9 @@ class TestClassic(ArchitectureSuite):
         {"discriminator_activation": "elu"},
         {"output": "sigmoid"},
         {"minibatch": "std"},
+        {"stem_bias": "image"},
+        {"leak": 1.0},
+        {"leak": -0.1},
         {"stddev_group": 0},
         {"pool": "never"},
         {"conditioning": "labels"},
@@ -74,6 +79,11 @@ class TestOthers(ArchitectureSuite):
 
     def make(self) -> PGGAN:
         return PGGAN(channels=4, **OTHERS)
+
+
+class TestForeign(TestOthers):
+    def make(self) -> PGGAN:
+        return PGGAN(channels=4, **FOREIGN)
 
 
 class TestSpectral(TestOthers):
@@ -96,11 +106,11 @@ def make_networks(architecture: Any, sizes: Any = (4, 8), channels: int = 3) -> 
 class ByHand:
     """The layers of the paper's table 2 with options, from a network's weights alone."""
 
-    def __init__(self, net: nn.Module, norm: str, activation: str, equalized: bool) -> None:
+    def __init__(self, net: nn.Module, norm: str, activation: str, equalized: bool, leak: float = 0.2) -> None:
         self.weights = net.state_dict()
         self.norm = norm
         self.equalized = equalized
-        self.act = torch.relu if activation == "relu" else lambda x: torch.where(x > 0, x, 0.2 * x)
+        self.act = torch.relu if activation == "relu" else lambda x: torch.where(x > 0, x, leak * x)
 
     def linear(self, x: Tensor, name: str, gain: float, padding: int = 0) -> Tensor:
         weight = self.weights[f"{name}.weight"]
@@ -131,7 +141,7 @@ class ByHand:
 def run_generator_by_hand(net: Generator, z: Tensor, options: dict[str, Any]) -> Tensor:
     norm = options.get("generator_norm", "pixel")
     activation = options.get("generator_activation", "leaky_relu")
-    hand = ByHand(net, norm, activation, options.get("equalized_lr", True))
+    hand = ByHand(net, norm, activation, options.get("equalized_lr", True), options.get("leak", 0.2))
     if options.get("latent_norm", True):
         z = z / (z.square().mean(1, keepdim=True) + 1e-8).sqrt()
 
@@ -152,7 +162,7 @@ def run_generator_by_hand(net: Generator, z: Tensor, options: dict[str, Any]) ->
 def run_discriminator_by_hand(net: Discriminator, images: Tensor, options: dict[str, Any]) -> Tensor:
     norm = options.get("discriminator_norm", "none")
     activation = options.get("discriminator_activation", "leaky_relu")
-    hand = ByHand(net, norm, activation, options.get("equalized_lr", True))
+    hand = ByHand(net, norm, activation, options.get("equalized_lr", True), options.get("leak", 0.2))
 
     # The layer from images, and the block.
     x = hand.act(hand.linear(images, "from_image.0", math.sqrt(2)))
@@ -168,6 +178,8 @@ def run_discriminator_by_hand(net: Discriminator, images: Tensor, options: dict[
         groups = x.view(options.get("stddev_group", 4), -1, *x.shape[1:])
         spread = ((groups - groups.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3)).repeat(len(groups))
         x = torch.cat([x, spread.view(-1, 1, 1, 1).expand(-1, 1, 4, 4)], 1)
+    if minibatch == "neighbour_stddev":
+        x = torch.cat([x, compute_spread_of_neighbours(x, options["stddev_group"])], 1)
     x = hand.layer(x, "head.conv", "head.after_conv")
     x = hand.norm_and_activation(
         hand.linear(x.permute(0, 2, 3, 1).flatten(1), "head.dense", math.sqrt(2)), "head.after_dense"
@@ -178,13 +190,21 @@ def run_discriminator_by_hand(net: Discriminator, images: Tensor, options: dict[
     return hand.linear(x, "head.score", 1.0)[:, 0]
 
 
+def compute_spread_of_neighbours(x: Tensor, size: int) -> Tensor:
+    """Return a map: the mean, over maps and pixels, of the unbiased deviation within groups that follow each other."""
+    maps = torch.zeros(len(x), 1, *x.shape[2:], dtype=x.dtype)
+    for start in range(0, len(x), size):
+        maps[start : start + size] = (x[start : start + size].var(0) + 1e-8).sqrt().mean()
+    return maps
+
+
 def compute_closeness(points: Tensor) -> Tensor:
     """Compute minibatch discrimination (Salimans et al. 2016, section 3.2) by two loops."""
     rows = [sum(torch.exp(-(one - other).abs().sum(1)) for other in points) for one in points]
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("options", [{}, CLASSIC, OTHERS, PLAIN], ids=["paper", "classic", "others", "plain"])
+@pytest.mark.parametrize("options", [{}, CLASSIC, OTHERS, PLAIN, FOREIGN])
 def test_networks_against_a_transcription(options: dict[str, Any]) -> None:
     generator, discriminator = make_networks(PGGAN(channels={4: 5, 8: 4}, **options))
     z = draw_noise(4, 6, dtype=torch.float64)
@@ -192,6 +212,19 @@ def test_networks_against_a_transcription(options: dict[str, Any]) -> None:
     torch.testing.assert_close(generator(z), run_generator_by_hand(generator, z, options), rtol=1e-10, atol=1e-10)
     wanted = run_discriminator_by_hand(discriminator, images, options)
     torch.testing.assert_close(discriminator(images).score, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_neighbours_of_which_no_group_is_whole_are_one_group() -> None:
+    x = draw_noise(6, 3, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(NeighbourStddev(4)(x)[:, 3:], compute_spread_of_neighbours(x, 6))
+    assert float(NeighbourStddev(4)(x[:1])[:, 3].abs().max()) == 0
+    with declare_batches(2):
+        together = NeighbourStddev(3)(x)
+        alone = NeighbourStddev(2)(x)
+    torch.testing.assert_close(together[:, 3:], compute_spread_of_neighbours(x, 3))
+    torch.testing.assert_close(alone[:, 3:], compute_spread_of_neighbours(x, 3))
+    (declared,) = PGGAN(minibatch="neighbour_stddev").batch_statistics(make_stages()[0], 6)
+    assert declared.group == 6
 
 
 def test_batch_norm_uses_its_averages_in_inference() -> None:

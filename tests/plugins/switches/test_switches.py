@@ -15,14 +15,21 @@ from conftest import STUB
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted
-from pggan_kit.testing import SwitchSuite
+from pggan_kit.testing import SwitchSuite, make_stages
 from pggan_plugins import switches
 
 POINTS = (0.0, 0.2, 0.25, 0.5, 0.75, 0.999)
 
 
 def test_linear_is_the_progress() -> None:
-    assert [switches.Linear().fade_alpha(p) for p in POINTS] == list(POINTS)
+    stages = make_stages((4, 8, 16))
+    for path in ("generator", "discriminator", "reals"):
+        assert [switches.Linear().fade_alpha(stages[1], p, path) for p in POINTS] == list(POINTS)
+
+    # D may begin to fade later.
+    alpha = switches.Linear(discriminator_from=16).fade_alpha
+    assert [alpha(stages[1], 0.25, path) for path in ("generator", "discriminator", "reals")] == [0.25, 1.0, 0.25]
+    assert alpha(stages[2], 0.25, "discriminator") == 0.25
 
 
 def test_hard_is_1_throughout() -> None:
@@ -58,6 +65,8 @@ def test_generator_first_fades_one_network_after_the_other() -> None:
 
 
 class TestLinear(SwitchSuite):
+    bad_arguments = ({"discriminator_from": -1},)
+
     def make(self) -> switches.Linear:
         return switches.Linear()
 

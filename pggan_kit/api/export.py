@@ -1,0 +1,113 @@
+"""Export the generator of a run: as a safetensors file, an ONNX file, or a folder for a hub of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pggan_kit.api.average import load_average
+from pggan_kit.api.generator import find_generator_file
+from pggan_kit.api.generator_file import SUFFIX, describe_generator, encode_generator
+from pggan_kit.api.hub_folder import write_hub_folder
+from pggan_kit.api.onnx_file import encode_onnx
+from pggan_kit.api.prepare import prepare_run
+from pggan_kit.errors import RunError, check_choice
+from pggan_kit.runs.checkpoints import Say
+from pggan_kit.runs.run import Run
+from pggan_kit.runs.targets import require_target_outside_runs
+from pggan_kit.system.files import require_replaceable, write_atomically
+
+SAFETENSORS = "safetensors"
+ONNX = "onnx"
+HUB_FOLDER = "hub-folder"
+FORMATS = {SAFETENSORS: SUFFIX, ONNX: ".onnx", HUB_FOLDER: ""}
+"""Suffixes of what is written, by format."""
+
+
+def export(
+    run: str | Path | Run,
+    to: str = SAFETENSORS,
+    target: str | Path | None = None,
+    *,
+    stage: str | int | None = None,
+    average: str | float | Path | None = None,
+    checkpoint: str = "last",
+    dtype: str = "float32",
+    licence: str | None = None,
+    data_licence: str | None = None,
+    plugins: Sequence[Any] = (),
+    parts: Mapping[str, object] | None = None,
+    say: Say | None = None,
+) -> Path:
+    """Write the averaged generator of a run where the run itself is not needed any more.
+
+    Args:
+        run: a run or its directory.
+        to: the format: `safetensors`, a file that `load_generator` reads; `onnx`, a file for other software, with any
+            number of latents; or `hub-folder`, a folder with the first, a config and a model card.
+        target: the file or folder; None: named after the run, in the working folder.
+        stage, average, checkpoint, plugins, parts: see `load_generator`.
+        dtype: the precision of the weights in safetensors files, `float32`, `float16` or `bfloat16`.
+        licence: the licence of the generator, for the model card; None where it is not decided.
+        data_licence: the licence of the training data, likewise.
+        say: the receiver of sentences on what was written, and on how to publish it.
+
+    Returns:
+        The file or folder.
+
+    Raises:
+        SettingError: there is no such format or precision.
+        RunError: there is no such run, stage or average, a library is missing, the network cannot be exported, or the
+            target cannot be written.
+    """
+    check_choice("to", to, tuple(FORMATS))
+    if find_generator_file(run) is not None:
+        raise RunError(f"{run} is exported already: name a run's folder")
+    prepared, files = prepare_run(run, plugins, parts, needs_data=False)
+
+    # The target is checked before anything is loaded.
+    path = Path(f"{files.path.resolve().name}{FORMATS[to]}" if target is None else target)
+    if to == HUB_FOLDER and target is None:
+        path = Path(f"{path}-hub")
+    if path.suffix != FORMATS[to] and to != HUB_FOLDER:
+        raise RunError(f"--out {path}: name a {FORMATS[to]} file")
+    require_target_outside_runs("--out", path)
+    if to != HUB_FOLDER:
+        require_replaceable(path)
+
+    # The generator
+    schedule = prepared.resolve_schedule()
+    generator, saved, name = load_average(prepared, files, schedule, stage, average, checkpoint)
+    generator.class_names = files.read_class_names()
+    if checkpoint == "best":
+        generator.chosen = saved.best
+    lines = [f"wrote the generator of {schedule.stages[saved.stage].size}, average {name}, to {path}"]
+
+    # The file or folder
+    if to == ONNX:
+        content, difference = encode_onnx(generator)
+        _write_file(path, content)
+        checked = "it draws noise, so its images were not compared"
+        if difference is not None:
+            checked = f"its images in onnxruntime differ by at most {difference:.1g}"
+        lines.append(checked)
+    else:
+        record = describe_generator(prepared, generator, saved.stage, name, files.read_data_record())
+        weights = encode_generator(generator, record, dtype)
+        if to == SAFETENSORS:
+            _write_file(path, weights)
+        else:
+            lines += write_hub_folder(path, weights, record, generator, prepared, files, saved, licence, data_licence)
+    for line in lines:
+        if say is not None:
+            say(line)
+    return path
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {path}: cannot be written ({error.strerror})") from error
+    write_atomically(path, content)

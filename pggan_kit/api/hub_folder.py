@@ -1,0 +1,238 @@
+"""Write a folder for a hub of models: a generator, a config, samples and a model card."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from pggan_kit.api.generator_file import HUB_FILE, GeneratorRecord
+from pggan_kit.api.prepare import Prepared
+from pggan_kit.api.sample import draw
+from pggan_kit.config.gin_files import Config, parse_text
+from pggan_kit.errors import RunError, quote_path
+from pggan_kit.pictures.grid import image_grid
+from pggan_kit.runs.checkpoint_identity import read_noted_fingerprint
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.generators import TrainedGenerator
+from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.system.files import make_whole_folder
+from pggan_kit.system.json_text import json_text
+
+SAMPLES = 64
+COLUMNS = 8
+METRICS = "Metrics/"
+FLOOR = "_floor"
+
+CARD = """\
+---
+library_name: pggan_kit
+license: {licence_field}
+pipeline_tag: unconditional-image-generation
+tags:
+- gan
+- progressive-growing
+---
+
+# {name}
+
+A generator of {size} images ({channels}), grown stage by stage with
+[pggan_kit](https://github.com/pggan-kit/pggan_kit): {sizes}.
+
+![{count} images of the generator](samples.png)
+
+```python
+import torch
+from pggan_kit import load_generator
+
+generator = load_generator("{folder}")
+images = generator({call})    # (16, {channel_count}, {height}, {width}), nominally in [-1, 1]
+```
+
+{needs}## Training
+
+| | |
+|---|---|
+| real images shown | {images:,} |
+| average of the weights | {average} |
+| architecture | {architecture} |
+| checkpoint | {chosen} |
+| pggan_kit | {version} |
+
+## Data
+
+| | |
+|---|---|
+| images | {data_images} |
+| classes | {classes} |
+| fingerprint | {fingerprint} |
+| licence | {data_licence} |
+
+## Metrics
+
+{metrics}
+
+A floor is the same metric between two halves of the real images: what a perfect generator would have.
+
+## Licence of the generator
+
+{licence}
+
+## Configuration
+
+```gin
+{config}
+```
+"""
+
+
+def write_hub_folder(
+    folder: Path,
+    weights: bytes,
+    record: GeneratorRecord,
+    generator: TrainedGenerator,
+    prepared: Prepared,
+    files: RunDirectory,
+    saved: Snapshot,
+    licence: str | None,
+    data_licence: str | None,
+) -> list[str]:
+    """Write the folder, which must be new or empty, and return sentences on how to publish it.
+
+    Args:
+        folder: The folder.
+        weights: Content of its safetensors file.
+        record: What that file says about its generator.
+        generator: The generator.
+        prepared, files, saved: The run, and the checkpoint that the generator is of.
+        licence, data_licence: Licences of the generator and of the training data; None where they are not given.
+
+    Raises:
+        RunError: It cannot be written, or is not empty.
+    """
+    pictures = io.BytesIO()
+    image_grid(draw(generator, SAMPLES, 0), COLUMNS).save(pictures, "PNG")
+    config = {
+        "library_name": "pggan_kit",
+        "architectures": [type(generator.generator.architecture).__name__],
+        **json.loads(record.text()),
+    }
+    contents = {
+        HUB_FILE: weights,
+        "config.json": f"{json_text(config, indent=1)}\n".encode(),
+        "samples.png": pictures.getvalue(),
+        "README.md": _write_card(folder, record, generator, prepared, files, saved, licence, data_licence).encode(),
+    }
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with make_whole_folder(folder) as aside:
+            for name, content in contents.items():
+                (aside / name).write_bytes(content)
+    except OSError as error:
+        raise RunError(f"--out {folder}: cannot be written ({error.strerror}); name a new folder") from error
+    lines = []
+    if licence is None or data_licence is None:
+        lines.append("its card says that a licence is not given: see --licence and --data-licence")
+    lines.append(
+        f"to publish it: pip install huggingface_hub, and then: hf upload NAME/{folder.resolve().name} "
+        f"{quote_path(folder)} ."
+    )
+    return lines
+
+
+def _write_card(
+    folder: Path,
+    record: GeneratorRecord,
+    generator: TrainedGenerator,
+    prepared: Prepared,
+    files: RunDirectory,
+    saved: Snapshot,
+    licence: str | None,
+    data_licence: str | None,
+) -> str:
+    stage = prepared.resolve_schedule().stages[record.stage]
+    sizes = " to ".join(saved.sizes[: record.stage + 1])
+    if record.bridged:
+        sizes += f", within the fade of the last at alpha {record.alpha:.3g}"
+    needs = ""
+    if record.plugins:
+        needs = f"It needs plugins: {', '.join(record.plugins)}.\n\n"
+    call = f"torch.randn(16, {generator.latent_size})"
+    if generator.classes:
+        call += f", torch.arange(16) % {generator.classes}"
+    chosen = "within the stage"
+    if saved.stage_over:
+        chosen = "at the end of the stage"
+    if record.chosen:
+        chosen = f"chosen by {record.chosen['metric']} = {record.chosen['value']:.4g}, the best of its run"
+    known = record.data["images"] > 0
+    return CARD.format(
+        licence_field=licence or "unknown",
+        licence=licence or "Not given.",
+        name=files.path.resolve().name,
+        folder=folder.name,
+        size=stage.size,
+        channels="gray" if stage.image_channels == 1 else "colour",
+        channel_count=stage.image_channels,
+        height=stage.height,
+        width=stage.width,
+        sizes=sizes,
+        count=SAMPLES,
+        call=call,
+        needs=needs,
+        images=record.images,
+        average=record.average,
+        architecture=type(generator.generator.architecture).__name__,
+        chosen=chosen,
+        version=record.version,
+        data_images=f"{record.data['images']:,}" if known else "not known: its networks were imported",
+        classes=_describe_classes(record),
+        fingerprint=f"`{read_noted_fingerprint(saved.identity) or 'none'}`",
+        data_licence=data_licence or "not given",
+        metrics=_write_metrics(files, record.images),
+        config=_read_config(files).text().strip(),
+    )
+
+
+def _describe_classes(record: GeneratorRecord) -> str:
+    if not record.data["classes"]:
+        return "none"
+    names = f": {', '.join(record.class_names)}" if record.class_names else ""
+    return f"{record.data['classes']}{names}"
+
+
+def _write_metrics(files: RunDirectory, images: int) -> str:
+    """Return a table of the metrics that the run measured last until a clock, with their floors."""
+    measured: Mapping[str, Any] = {}
+    for row in files.stats():
+        if row["images"] <= images and any(tag.startswith(METRICS) for tag in row):
+            measured = row
+    if not measured:
+        return "None was measured in training; `pggan-kit evaluate` measures a run."
+    lines = [f"Measured at {measured['images']:,} images:", "", "| metric | value | floor |", "|---|---|---|"]
+    for tag, value in measured.items():
+        if tag.startswith(METRICS) and not tag.endswith(FLOOR):
+            floor = measured.get(f"{tag}{FLOOR}")
+            lines.append(f"| {tag.removeprefix(METRICS)} | {value:.4g} | {'' if floor is None else f'{floor:.4g}'} |")
+    return "\n".join(lines)
+
+
+def _read_config(files: RunDirectory) -> Config:
+    """Return a run's own config, without the folders of the machine."""
+    config = parse_text(files.read_config(), str(files.path / "config.gin"))
+    bindings = [replace(binding, value=_hide_folders(binding.value)) for binding in config.bindings]
+    return replace(config, bindings=tuple(bindings))
+
+
+def _hide_folders(value: Any) -> Any:
+    """Return a value in which the last part alone is left of an absolute path."""
+    if isinstance(value, str) and PurePath(value).is_absolute():
+        return f".../{PurePath(value).name}"
+    if isinstance(value, (list, tuple)):
+        return type(value)(_hide_folders(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _hide_folders(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,165 @@
+"""Make a run of networks that another project has trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pggan_kit.api.prepare import Prepared
+from pggan_kit.components import ForeignNetworks
+from pggan_kit.config import gin_files as configs
+from pggan_kit.config.builder import build_from_config
+from pggan_kit.config.gin_files import Config
+from pggan_kit.config.object_components import components_from_objects
+from pggan_kit.config.path_settings import make_paths_absolute
+from pggan_kit.data.recorded import RecordedDataset
+from pggan_kit.data.sampler import Data
+from pggan_kit.errors import RunError, quote_path, require_list
+from pggan_kit.plugin_host.loading import Plugins, load_plugins
+from pggan_kit.runs.checkpoint_identity import Identity, identify_experiment, identify_networks, merge_other_settings
+from pggan_kit.runs.checkpoints import Say
+from pggan_kit.runs.directory import RunDirectory, describe_start, read_command_line
+from pggan_kit.runs.foreign_networks import load_foreign_networks
+from pggan_kit.schedule import Schedule
+
+DATASET = ("", "train", "dataset")
+"""Key of the binding of the data set."""
+
+
+def import_weights(
+    file: str | Path,
+    bindings: Sequence[str] = (),
+    *,
+    run_dir: str | Path | None = None,
+    plugins: Sequence[Any] = (),
+    say: Say | None = None,
+) -> Path:
+    """Make a run of the networks in a file of another project.
+
+    Args:
+        file: a file that an importer of a plugin reads.
+        bindings: overrides of the experiment that the importer describes. With `train.dataset` the run has these data;
+            without it, it can be sampled, and evaluated with `evaluation.dataset`, and a run that begins from it brings
+            its own.
+        run_dir: the run's folder; None: the next number under `runs/`.
+        plugins: see `prepare`.
+        say: the receiver of sentences on what was imported, and on what could not be.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: no importer knows the file, its networks cannot be expressed here, or the bindings are wrong.
+    """
+    require_list("bindings", bindings)
+    loaded = load_plugins(plugins)
+    path = Path(file)
+    project, foreign = read_foreign_networks(loaded, path)
+
+    # The experiment; its data set only where one is bound.
+    config = make_paths_absolute(configs.parse_text(foreign.config, f"the config of {project}", bindings), loaded)
+    has_data = any(binding.key == DATASET for binding in config.bindings)
+    if not has_data:
+        config = _add_recorded_dataset(config, foreign, bindings, loaded)
+    prepared = Prepared(replace(config, name=path.stem), loaded, build_from_config(config, loaded))
+    schedule = prepared.schedule()
+    if foreign.image_channels != schedule.stages[0].image_channels:
+        raise RunError(
+            f"{file} is of networks for images of {foreign.image_channels} channels, and train.dataset has images of "
+            f"{schedule.stages[0].image_channels}"
+        )
+
+    # Everything that can be wrong is tried before the folder is made.
+    state = prepared.state(schedule)
+    load_foreign_networks(state, foreign)
+    data = prepared.data(schedule) if has_data else None
+    snapshot = replace(
+        state.take_snapshot(),
+        identity=_identify(prepared, schedule, data),
+        alpha=foreign.alpha,
+        stage_over=not any(foreign.bridged.values()),
+    )
+    record = {"images": 0, "channels": foreign.image_channels, "classes": 0} if data is None else data.record()
+    size = schedule.stages[foreign.stage].size
+    origin = {"file": str(path.resolve()), "project": project, "images": snapshot.images, "size": size}
+    files = _make_directory(prepared, run_dir, origin, record, schedule)
+    files.checkpoints().save(snapshot, forever=snapshot.stage_over)
+
+    files.log_and_say(
+        f"imported {path} of {project}: networks of {size}, alpha {foreign.alpha:g}, in {files.path}", say
+    )
+    for note in foreign.notes:
+        files.log_and_say(note, say)
+    files.log_and_say(f"to see its images: pggan-kit sample {quote_path(files.path)} --out images.png", say)
+    files.unlock()
+    return files.path
+
+
+def read_foreign_networks(plugins: Plugins, path: Path) -> tuple[str, ForeignNetworks]:
+    """Return the project that a file is of, and its networks.
+
+    Raises:
+        RunError: there is no such file, or no importer reads it.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: there is no such file")
+    importers = plugins.list_importers()
+    refusals = []
+    for importer in importers:
+        try:
+            foreign = importer.read(path)
+        except RunError as error:
+            refusals.append(error)
+            continue
+        if foreign is not None:
+            return importer.name, foreign
+    if refusals:
+        raise refusals[0]
+    names = ", ".join(importer.name for importer in importers) or "none"
+    raise RunError(f"{path} is no file that an importer reads; there are importers of: {names}")
+
+
+def _add_recorded_dataset(config: Config, foreign: ForeignNetworks, bindings: Sequence[str], loaded: Plugins) -> Config:
+    """Return a config whose data set knows the channels of its images, and nothing more."""
+    recorded = components_from_objects({"train.dataset": RecordedDataset(0, foreign.image_channels, 0)})
+    loaded.add_components(recorded.rows)
+    overridden = configs.parse_text(foreign.config, config.name, [*bindings, *recorded.bindings])
+    return make_paths_absolute(overridden, loaded)
+
+
+def _identify(prepared: Prepared, schedule: Schedule, data: Data | None) -> Identity:
+    """Return the identity that the checkpoint notes; it is of no data set where there are no data."""
+    settings = prepared.built.settings
+    if data is not None:
+        return identify_experiment(settings, schedule, data)
+    others = {name: value for name, value in merge_other_settings(settings).items() if name != "train.dataset"}
+    return {**identify_networks(settings, schedule), "dataset": {}, "settings": others}
+
+
+def _make_directory(
+    prepared: Prepared,
+    run_dir: str | Path | None,
+    origin: Mapping[str, Any],
+    record: Mapping[str, Any],
+    schedule: Schedule,
+) -> RunDirectory:
+    """Make the run's directory, whose config names no data set where there are no data."""
+    built = prepared.built.config
+    kept = tuple(binding for binding in built.bindings if binding.key != DATASET or record["images"] > 0)
+    plugins = [
+        {"name": plugin.name, "origin": plugin.origin, "sha256": plugin.sha256} for plugin in prepared.plugins.loaded
+    ]
+    start = describe_start(
+        plugins,
+        replace(built, bindings=kept).text(),
+        prepared.built.operative,
+        read_command_line(),
+        {"imported": origin},
+        blocked=[plugin.key for plugin in prepared.plugins.blocked],
+        data=record,
+        schedule=schedule.record(),
+    )
+    folder = None if run_dir is None else Path(run_dir)
+    return RunDirectory.create(folder, prepared.config.name, start)
