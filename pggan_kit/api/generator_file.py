@@ -23,6 +23,7 @@ from pggan_kit.errors import RunError, SettingError, check_between, check_choice
 from pggan_kit.experiment import MEMORY_FORMATS, Experiment
 from pggan_kit.growth.networks import Generator
 from pggan_kit.layers.resampling import Area
+from pggan_kit.pictures.channels import PictureSettings
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.network_building import place_network
@@ -64,12 +65,13 @@ class GeneratorSettings:
     image_resampling: Resampling = field(default_factory=Area)
     latent_size: int = Experiment.latent_size
     memory_format: str = Experiment.memory_format
+    pictures: PictureSettings = field(default_factory=PictureSettings)
 
     def __post_init__(self) -> None:
         check_choice("memory_format", self.memory_format, MEMORY_FORMATS)
 
 
-ROOTS = {"train": GeneratorSettings, "schedule": ScheduleSettings}
+ROOTS = {"train": GeneratorSettings, "schedule": ScheduleSettings, "pictures": PictureSettings}
 """Roots of what a file says about its generator."""
 
 
@@ -79,7 +81,8 @@ class GeneratorRecord:
 
     Attributes:
         config: gin text of `GeneratorSettings` and of the schedule.
-        data: The number of images of the training data, their channels and classes.
+        data: The number of images of the training data, their channels and classes, and the map of their numbers where
+            they are no plain bytes.
         class_names: Names of the classes by their numbers; none without names.
         stage: Number of the stage that it has grown to.
         bridged: Whether it has its old path beside the new one.
@@ -92,7 +95,7 @@ class GeneratorRecord:
     """
 
     config: str
-    data: Mapping[str, int]
+    data: Mapping[str, Any]
     class_names: Sequence[str]
     stage: int
     bridged: bool
@@ -134,9 +137,10 @@ def describe_generator(
             "plugin and name it in the config, or export to onnx"
         )
     config, origins = _describe_networks(prepared)
+    values = {} if data.values.is_plain else {"values": data.values.record()}
     return GeneratorRecord(
         config=config,
-        data={"images": data.images, "channels": data.channels, "classes": data.classes},
+        data={"images": data.images, "channels": data.channels, "classes": data.classes, **values},
         class_names=list(generator.class_names),
         stage=stage,
         bridged=generator.generator.bridge is not None,
@@ -215,7 +219,8 @@ def load_generator_file(path: Path, plugins: Sequence[Any] = ()) -> TrainedGener
         raise RunError(f"{path}: {error}") from None
 
     classes = data.classes if settings.architecture.conditional else 0
-    generator = TrainedGenerator(net, record.alpha, classes, record.images)
+    generator = TrainedGenerator(net, record.alpha, classes, record.images, settings.pictures)
+    generator.values = data.values
     generator.chosen = record.chosen
     generator.class_names = record.class_names
     return generator

@@ -54,6 +54,26 @@ def draw(generator: TrainedGenerator, count: int = 5) -> Tensor:
 # safetensors
 
 
+def test_file_knows_the_data_s_units_and_how_they_are_shown(train: Train, tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(-1000, 3000, (12, 16, 16, 2)).astype(np.int16)
+    np.save(tmp_path / "data.npy", data)
+    lines = [
+        "train.dataset = @datasets.Arrays()",
+        "datasets.Arrays.file = 'data.npy'",
+        "datasets.Arrays.layout = 'NHWC'",
+    ]
+    lines += ["data.value_range = ((-1000, 3000), (-2000, 4000))", "pictures.channels = 1"]
+    train(*lines, run_dir="scan")
+    ours = load_generator("scan")
+    theirs = load_generator(pggan_kit.export("scan", target="scan.safetensors"))
+    assert theirs.values == ours.values
+    assert theirs.pictures == ours.pictures
+    latents = torch.randn(3, ours.latent_size)
+    numbers = theirs.values.to_units(theirs(latents))
+    assert numbers.dtype == torch.int16
+    assert torch.equal(numbers, ours.values.to_units(ours(latents)))
+
+
 def test_file_draws_what_the_run_draws(run: Path, cli: Callable[..., Result]) -> None:
     """At any stage, with any average; nothing but architectures and resampling is needed to load it."""
     for stage, average, size in ((None, None, 16), ("8x8", "copy", 8), (0, None, 4)):
