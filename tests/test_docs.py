@@ -24,10 +24,11 @@ from test_house import HOUSE
 
 import pggan_kit
 from pggan_kit import hookspecs
-from pggan_kit.ablation.analysis import add_verdicts, analyse_results
+from pggan_kit.ablation.analysis import analyse_results
 from pggan_kit.ablation.plan import read_plan as read_plan
 from pggan_kit.ablation.statistics import count_pairs_needed
 from pggan_kit.ablation.table import build_tables
+from pggan_kit.ablation.verdicts import add_verdicts
 from pggan_kit.cli import main
 from pggan_kit.cli.base import DefaultGroup
 from pggan_kit.components import KINDS

@@ -291,8 +291,8 @@ class Look:
 
     @property
     def verdict(self) -> str:
-        """The verdict of a contrast that stops here."""
-        return "undecided" if self.decision == FUTILE else self.decision
+        """The verdict of a contrast that stops here, or of a check that another contrast stops here."""
+        return "undecided" if self.decision in (FUTILE, GOES_ON) else self.decision
 
 
 def take_look(

@@ -127,10 +127,44 @@ def test_the_analysis_states_each_look() -> None:
     )
 
 
+def test_a_check_is_compared_over_the_pairs_of_the_look_that_decided_it() -> None:
+    """Of two looks, the verdict takes both, and the check is decided at the first: its interval has seven pairs."""
+    plan = make_plan_with_looks(
+        variants={"a": [], "b": []}, contrasts=[["b", "a"]], averages=["short"], looks=[7, 10], futility=0.0
+    )
+    results = make_results({"a": 0.0, "b": WIDE})
+    shift = 0.3 + NOISE
+    for (name, seed), result in results.items():
+        log = BASE[seed] + (shift[seed] if name == "b" else 0.0)
+        result["rows"].append({**result["rows"][0], "metric": "FID short", "value": math.exp(log)})
+    analysis = analyse_results(plan, results)
+    (b,) = analysis["contrasts"]
+    (check,) = b["checks"]
+    assert (b["n"], b["verdict"], check["n"], check["verdict"]) == (10, "undecided", 7, "different")
+    rules = looks.make_rules(plan)
+    d = shift[:7]
+    wanted = sequential.compute_repeated_interval(rules, 1, 7, d.mean(), d.std(ddof=1))
+    assert check["interval"] == pytest.approx(list(wanted)) and check["mean"] == pytest.approx(d.mean())
+    assert check["seeds"] == SEEDS[:7] and "over the pairs of its own last look" in render_text(analysis)
+
+
+def test_notes_explain_no_column_that_is_empty() -> None:
+    """With looks there are neither corrected p-values nor effects of a single look."""
+    two = {"variants": {"a": [], "b": []}, "contrasts": [["b", "a"]]}
+    results = make_results({"a": 0.0, "b": 0.3 + NOISE})
+    for result in results.values():
+        del result["rows"][1]
+    shown = render_text(analyse_results(make_plan_with_looks(**two), results))
+    for word in ("Holm", "detectable", "bootstrap (BCa)"):
+        assert word not in shown, word
+    once = render_text(analyse_results(make_plan(**two), results))
+    assert "Holm: p corrected" in once and "detectable: the smallest" in once and "bootstrap (BCa)" in once
+
+
 def test_the_table_shows_the_decision_of_each_look() -> None:
     lines = render_text(analyse_results(make_plan_with_looks(), RESULTS)).splitlines()
     rows = [line for line in lines if " of 3 " in line]
-    assert [row.split("│")[-2].strip() for row in rows] == ["different", "goes on", "goes on", "undecided"]
+    assert [row.split("│")[-2].strip() for row in rows[-4:]] == ["different", "goes on", "goes on", "undecided"]
     text = "\n".join(lines)
     assert "its interval is the repeated one" in text and "its other estimates are naive" in text
     assert "planned and not run, since no look needed them: 3 of b" in text
