@@ -290,6 +290,7 @@ def _describe_evaluation(plan: Plan) -> dict[str, Any]:
 
 def _evaluate_all(plan: Plan, folder: Path, target: Path, ended: Results, plugins: Sequence[RecordedFile]) -> Results:
     """Return the results of all runs that have ended, evaluating those that this analysis has not or not any more."""
+    _require_evaluable(plan, folder, target, ended, plugins)
     results: Results = {}
     for key in track_items(ended, "evaluating again", len(ended), "runs"):
         # A run that failed has no generator to compare.
@@ -303,6 +304,26 @@ def _evaluate_all(plan: Plan, folder: Path, target: Path, ended: Results, plugin
         except UserError as error:
             raise type(error)(f"{name} {seed}: {error}") from error
     return results
+
+
+def _require_evaluable(plan: Plan, folder: Path, target: Path, ended: Results, plugins: Sequence[RecordedFile]) -> None:
+    """Check that each run that this analysis has not evaluated yet is there, with the averages that it asks for.
+
+    Raises:
+        UserError: One is not; the message names it. Nothing has been evaluated then.
+    """
+    for (name, seed), result in ended.items():
+        if result["failed"]:
+            continue
+        run = trials.locate_run(plan, folder, name, seed)
+        try:
+            trials.read_last_entry(run)
+            has_averages = plan.average is not None or plan.averages
+            if has_averages and not _locate_result(target, name, seed).exists():
+                prepared, files = prepare_run(run, plugins, needs_data=False)
+                trials.require_loadable_averages(plan, prepared, files)
+        except UserError as error:
+            raise type(error)(f"{name} {seed}: {error}") from error
 
 
 def _evaluate_one(plan: Plan, run: Path, path: Path, plugins: Sequence[RecordedFile]) -> dict[str, Any]:
