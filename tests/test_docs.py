@@ -25,7 +25,7 @@ from test_house import HOUSE
 import pggan_kit
 from pggan_kit import hookspecs
 from pggan_kit.ablation.analysis import analyse_results
-from pggan_kit.ablation.plan import read_plan as read_plan
+from pggan_kit.ablation.plan_reading import read_plan as read_plan
 from pggan_kit.ablation.statistics import count_pairs_needed
 from pggan_kit.ablation.table import build_tables
 from pggan_kit.ablation.verdicts import add_verdicts

@@ -10,6 +10,7 @@ from typing import Any
 
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
+from pggan_kit.ablation.effects import HARMLESS, MEASURING, grows_by_clock
 from pggan_kit.ablation.endpoints import read_ticks
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
@@ -29,27 +30,6 @@ from pggan_kit.runs.checkpoints import Entry
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.system.activities import track_items
-
-HARMLESS = (
-    "train.observers",
-    "train.keep",
-    "train.keep_best",
-    "train.keep_stages",
-    "train.checkpoint_every",
-    "train.time_limit",
-    "train.collapse_below",
-    "data.cache",
-    "data.workers",
-    "data.device_memory",
-)
-"""Places whose settings change nothing of what a run trains."""
-
-MEASURING = ("train.metrics", "train.diversity_every", "evaluation.")
-"""Beginnings of the places whose settings change nothing, unless what they measure decides when networks grow, or is a
-curve of the plan."""
-
-DECIDING_HOOKS = {"should_advance", "should_end"}
-"""Hooks by which a component may end a stage or a run, for example when a metric stands still."""
 
 DATA = "train.dataset"
 """Place whose settings are not compared, because the fingerprint of the data is: folders may be others."""
@@ -282,16 +262,8 @@ def _identify_trials(plan: Plan, plugins: Sequence[RecordedFile]) -> Iterator[_O
             "dataset": {"content": experiment.dataset.fingerprint()},
             "settings": merge_other_settings(prepared.built.settings),
         }
-        may_measure_otherwise = not plan.curves and _grows_by_clock(prepared)
+        may_measure_otherwise = not plan.curves and grows_by_clock(prepared)
         yield _OwnTrial(name, seed, identity, prepared.built.settings, may_measure_otherwise)
-
-
-def _grows_by_clock(prepared: Prepared) -> bool:
-    """Return whether no component may decide by what is measured when a stage or the run ends."""
-    for path, (_, component) in prepared.built.components.items():
-        if DECIDING_HOOKS & set(find_marked_hooks(component, path)):
-            return False
-    return True
 
 
 def _find_trial(candidate: _Candidate, own: Sequence[_OwnTrial]) -> tuple[str, int]:

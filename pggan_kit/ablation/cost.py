@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.ablation import looks
-from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import looks, plan_reading
 from pggan_kit.ablation.designs import list_design_notes
 from pggan_kit.ablation.evaluation_cost import EvaluationClock, estimate_evaluations
 from pggan_kit.ablation.plan import Plan
@@ -43,7 +42,7 @@ def estimate_cost(
         `images`, `teraflops` (forward passes of both networks) and `hours` (as `pggan-kit plan` estimates them on
         this machine), and what its metrics cost beside these, see `evaluation_cost.estimate_evaluations`.
     """
-    plan, _ = plans.read_plan(config, bindings, plugins, plans.choose_folder(config, out))
+    plan, _ = plan_reading.read_plan(config, bindings, plugins, plan_reading.choose_folder(config, out))
     base = Path(config).parent / plan.base
     stages = {}
     warned: dict[str, list[str]] = {}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.ablation import conduct
+from pggan_kit.ablation import conduct, plan_reading
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.analysis import analyse_results
@@ -410,7 +410,7 @@ def _find_quantities(
             prepared, _ = prepare_run(
                 trials.locate_run(plan, folder, *key), plugins, None, [KEEP_NONE, *plan.evaluation]
             )
-            return plans.list_quantities(prepared.built.experiment.metrics)
+            return plan_reading.list_quantities(prepared.built.experiment.metrics)
     return plan.quantities
 
 

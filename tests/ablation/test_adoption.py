@@ -15,7 +15,7 @@ from click.testing import Result
 from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
 from pggan_kit import hookimpl
-from pggan_kit.ablation import adoption
+from pggan_kit.ablation import adoption, plan_reading
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.adoption import adopt_runs
@@ -108,7 +108,7 @@ def edit_record(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def test_a_run_with_another_history_is_refused(ablate: Ablate, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, _ = plans.read_plan("switch.gin", (), PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", (), PLUGINS)
     files = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS)
 
     def refuse(run: Path | str, message: str) -> None:
@@ -133,7 +133,7 @@ def test_a_run_with_another_history_is_refused(ablate: Ablate, finished: Path, m
     edit_record(Path("copy"), lambda record: record.pop("stem"))
 
     # What is measured changes nothing, unless a switch asks for it.
-    plan, _ = plans.read_plan("switch.gin", ["train.metrics = [@metrics.Gap()]"], PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", ["train.metrics = [@metrics.Gap()]"], PLUGINS)
     assert adopt_runs(plan, Path("out"), [Path("copy")], files).adopted
     monkeypatch.setattr(Linear, "should_advance", hookimpl(lambda self: None), raising=False)
     refuse("copy", r"differs least from linear 0: train\.metrics: \[\] there, \[@metrics\.Gap\(\)\] here")
@@ -153,7 +153,7 @@ def test_a_run_with_another_history_is_refused(ablate: Ablate, finished: Path, m
 
 def test_of_plugin_files_only_what_changes_numbers_is_compared(ablate: Ablate, finished: Path) -> None:
     """A file whose components the run does not use, such as another launcher, changes nothing; hooks always may."""
-    plan, _ = plans.read_plan("switch.gin", (), PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", (), PLUGINS)
     files = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS)
     shutil.copytree(finished / "runs/linear/0", "copy")
     edit_record(Path("copy"), lambda record: record.pop("from"))
@@ -197,7 +197,7 @@ def test_of_plugin_files_only_what_changes_numbers_is_compared(ablate: Ablate, f
     # A file of the plan with hooks must have been there as well.
     Path("hooked.py").write_text("from pggan_kit import hookimpl\n\n@hookimpl\ndef after_step(run):\n    pass\n")
     hooked = str(Path("hooked.py").resolve())
-    plan, _ = plans.read_plan("switch.gin", (), [*PLUGINS, hooked])
+    plan, _ = plan_reading.read_plan("switch.gin", (), [*PLUGINS, hooked])
     files = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, [*PLUGINS, hooked])
     with pytest.raises(RunError, match=r"without the plan's plugin file .*hooked\.py \(.*\), whose hook after_step"):
         offer(lambda changed: None)
@@ -218,7 +218,7 @@ def test_a_run_without_the_curves_and_averages_of_the_plan_is_refused(
 
     def adopt(run: str, *bindings: str) -> plans.Plan:
         curves = ("ablate.curves = ['gap']", *MEASURED)
-        plan, _ = plans.read_plan("switch.gin", [averages, *(bindings or curves)], PLUGINS)
+        plan, _ = plan_reading.read_plan("switch.gin", [averages, *(bindings or curves)], PLUGINS)
         files[:] = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS)
         return adopt_runs(plan, Path("out"), [Path(run)], files)
 
@@ -249,7 +249,7 @@ def test_a_run_without_the_curves_and_averages_of_the_plan_is_refused(
 
 
 def test_an_adopted_run_that_has_changed_or_gone_is_not_measured(ablate: Ablate, finished: Path) -> None:
-    plan, _ = plans.read_plan("switch.gin", (), PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", (), PLUGINS)
     row = {"variant": "linear", "seed": 0, "run": str(finished / "runs/linear/0"), "checkpoint": "0" * 64}
     row |= {"started": "then", "revision": "r", "hardware": "h"}
     for run, message in ((row["run"], "has changed since it was adopted"), ("/nowhere", "/nowhere holds no run")):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 from helpers.made_up_ablation import BASE, NOISE, SEEDS, make_plan, make_results
 from helpers.paths import ROOT
 from scipy import stats
 
 from pggan_kit.ablation import statistics as st
-from pggan_kit.ablation.analysis import analyse_results
+from pggan_kit.ablation.analysis import analyse_results, take_looks
 from pggan_kit.ablation.comparison import compare_variants
 from pggan_kit.ablation.contrasts import Contrast
 from pggan_kit.ablation.table import render_text
@@ -71,6 +74,27 @@ def test_published_differences_are_computed_again_to_the_last_digit() -> None:
             same += ["sign_flip", "p"]
         old = published[entry["variant"]]
         assert {key: entry[key] for key in same} == {key: old[key] for key in same}
+
+    # One look at all of its pairs decides by the same statistics, and to the same verdict.
+    (look,) = take_looks(replace(plan, looks=[20]), kept).looks["hard - linear"]
+    old = published["hard"]
+    assert look.statistic == pytest.approx(abs(old["mean"]), rel=1e-12) and look.equivalence == old["equivalence"]
+    assert look.p == pytest.approx(old["p"], abs=0.01) and look.verdict == entries[0]["verdict"] == old["verdict"]
+    (with_look, _) = analyse_results(replace(plan, looks=[20]), kept)["contrasts"]
+    assert with_look["interval"] == pytest.approx(old["interval"], rel=1e-9)
+    assert {key: with_look[key] for key in same if key not in ("interval", "bootstrap")} == {
+        key: entries[0][key] for key in same if key not in ("interval", "bootstrap")
+    }
+
+
+def test_a_published_plan_of_another_version_is_no_damaged_file(cli: Callable[..., Result]) -> None:
+    folder = ROOT / "experiments" / "results" / "switch"
+    shown = cli("ablate", "analyse", folder)
+    assert shown.exit_code == 2 and shown.stderr.count("\n") == 1
+    assert (
+        "plan.json is of another version of pggan_kit, or damaged: it lacks `quantities`. Its results.csv"
+        in shown.stderr
+    )
 
 
 def test_an_interaction_is_a_difference_of_differences() -> None:

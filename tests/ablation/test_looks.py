@@ -15,7 +15,7 @@ import pytest
 from helpers.made_up_ablation import BASE, NOISE, SEEDS, make_plan, make_results
 from scipy import stats
 
-from pggan_kit.ablation import conduct, looks, sequential
+from pggan_kit.ablation import conduct, looks, plan_changes, sequential
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation import trial as trials
@@ -348,12 +348,12 @@ def test_seeds_cannot_be_added_to_looks() -> None:
     plans.write_plan(plan, Path("out"))
     more = dataclasses.replace(plan, seeds=list(range(11)), looks=[7, 8, 11])
     with pytest.raises(RunError, match=r"out/plan\.json: seeds \[10\] cannot be added: its looks decide when to stop"):
-        plans.compare_with_fixed(more, Path("out"))
+        plan_changes.compare_with_fixed(more, Path("out"))
     with pytest.raises(RunError, match=r"looks was \[7, 8, 10\] and is \[8, 10\]"):
-        plans.compare_with_fixed(dataclasses.replace(plan, looks=[8, 10]), Path("out"))
+        plan_changes.compare_with_fixed(dataclasses.replace(plan, looks=[8, 10]), Path("out"))
     other = dataclasses.replace(plan, exploratory_contrasts=[["c", "b"]])
     with pytest.raises(RunError, match=r"contrasts \[\['c', 'b'\]\] cannot be added: its looks decide when to stop"):
-        plans.compare_with_fixed(other, Path("out"))
+        plan_changes.compare_with_fixed(other, Path("out"))
     with pytest.raises(RunError, match=r"^--adopt: a plan with looks adopts no runs"):
         adopt_runs(plan, Path("out"), [Path("run")], [])
 
