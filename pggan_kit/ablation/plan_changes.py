@@ -38,13 +38,6 @@ def compare_with_fixed(plan: Plan, folder: Path) -> Plan:
     gone = [name for name in fixed.exploratory_variants if name not in current.exploratory_variants]
     if gone:
         raise RunError(f"{path}: variants {gone} were run there and are missing in ablate.variants now")
-    for name in fixed.exploratory_variants:
-        if fixed.configs[name] != current.configs[name]:
-            change = _describe_change(fixed.configs[name], current.configs[name])
-            raise RunError(
-                f"{folder} has runs of another variant {name} (its config {change}). Change it back, or add the new "
-                "one under another name"
-            )
     additions = {"seeds": added, "variants": current.exploratory_variants, "contrasts": current.exploratory_contrasts}
     for kind, names in additions.items():
         if names and fixed.looks:
@@ -54,6 +47,15 @@ def compare_with_fixed(plan: Plan, folder: Path) -> Plan:
             f"{folder} was begun with another plan ({_describe_difference(fixed, current)}). Change it back, or start "
             "from scratch in another folder with --out"
         )
+
+    # What changed in all variants is a change of the plan, and was said as one.
+    for name in fixed.exploratory_variants:
+        if fixed.configs[name] != current.configs[name]:
+            change = _describe_change(fixed.configs[name], current.configs[name])
+            raise RunError(
+                f"{folder} has runs of another variant {name} (its config {change}). Change it back, or add the new "
+                "one under another name"
+            )
     return current
 
 

@@ -164,19 +164,34 @@ def evaluate_again(
     target.mkdir(parents=True, exist_ok=True)
     with RunLock(target):
         _fix_evaluation(plan, target)
-        endpoints = _find_endpoints(plan, folder, ended, files)
-        plan = dataclasses.replace(plan, quantities={**plan.quantities, **endpoints})
-        if measures:
-            results = _evaluate_all(plan, folder, target, ended, files)
-            quantities = {**_find_quantities(plan, folder, results, files), **endpoints}
-            plan = dataclasses.replace(plan, quantities=quantities)
-        else:
-            results = _reduce_all(plan, folder, ended, files)
+        plan, results = _collect_results(plan, folder, target, ended, files, measures)
         analysis = _analyse_again(plan, name, results, needed)
         analysis["hash"] = planned.hash
         write_atomically(target / TABLE, conduct.format_csv(plan, results).encode())
         conduct.write_analysis(analysis, target)
     return analysis
+
+
+def _collect_results(
+    plan: Plan, folder: Path, target: Path, ended: Results, plugins: Sequence[RecordedFile], measures: bool
+) -> tuple[Plan, Results]:
+    """Return the results of runs that are evaluated in another way, and the plan with what is stated of their values.
+
+    Args:
+        plan: The plan, with the other evaluation.
+        folder: The ablation's folder.
+        target: The folder of this analysis.
+        ended: Results of the trials that have ended.
+        plugins: The plan's plugin files.
+        measures: Whether runs are measured, or only their curves reduced.
+    """
+    endpoints = _find_endpoints(plan, folder, ended, plugins)
+    plan = dataclasses.replace(plan, quantities={**plan.quantities, **endpoints})
+    if not measures:
+        return plan, _reduce_all(plan, folder, ended, plugins)
+    results = _evaluate_all(plan, folder, target, ended, plugins)
+    quantities = {**_find_quantities(plan, folder, results, plugins), **endpoints}
+    return dataclasses.replace(plan, quantities=quantities), results
 
 
 def _replace_endpoints(plan: Plan, bindings: Sequence[str], primary: str | None, margin: float | None) -> Plan:

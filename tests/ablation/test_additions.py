@@ -66,6 +66,10 @@ def test_what_is_added_is_exploratory_and_changes_nothing_else(begun: Ablate, fi
     with pytest.raises(RunError, match=r"of another variant cosine \(its config was train\.switch = @switches\.Cosine"):
         begun(other, TWO_CONTRASTS, "ablate.seeds = (0, 1, 2)")
 
+    # What changed in every variant is a change of the plan, and not of the one that was added.
+    with pytest.raises(RunError, match=r"^out was begun with another plan \("):
+        begun(*ADDED, "architectures.PGGAN.channels = 8", "ablate.seeds = (0, 1, 2)")
+
 
 def test_an_added_variant_that_differs_from_the_start_has_no_trunk(begun: Ablate) -> None:
     variants = WITH_COSINE.replace("train.switch = @switches.Cosine()", "train.tick = 4").replace("cosine", "fast")

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.adoption import adopt_runs
 from pggan_kit.ablation.analysis import analyse_results, take_looks
 from pggan_kit.ablation.cost import describe_cost, describe_looks
+from pggan_kit.ablation.designs import make_design
 from pggan_kit.ablation.looks import Progress
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.reanalysis import analyse
@@ -146,6 +148,39 @@ def test_a_check_is_compared_over_the_pairs_of_the_look_that_decided_it() -> Non
     wanted = sequential.compute_repeated_interval(rules, 1, 7, d.mean(), d.std(ddof=1))
     assert check["interval"] == pytest.approx(list(wanted)) and check["mean"] == pytest.approx(d.mean())
     assert check["seeds"] == SEEDS[:7] and "over the pairs of its own last look" in render_text(analysis)
+
+
+@pytest.mark.parametrize("failed", [set(), {("q+s", 3), ("p+r", 3)}, {("q+s", seed) for seed in SEEDS}])
+def test_looks_factors_and_averages_go_together(failed: set[tuple[str, int]]) -> None:
+    """Each effect and each of its checks stops at its own look; the answers are those of each part by itself."""
+    design = make_design({"x": {"p": [], "q": ["a.b = 1"]}, "y": {"r": [], "s": ["c.d = 1"]}}, None, None, {}, {})
+    plan = make_plan_with_looks(
+        variants=design.variants, contrasts=[], effects=design.effects, design=design.description,
+        looks=[8, 9, 10], averages=["short", 0.05],
+    )  # fmt: skip
+    spread = np.random.default_rng(0).normal(0.0, 0.05, (4, 10))
+    shifts = {"p+r": 0.0, "p+s": 0.3 + NOISE, "q+r": spread[2], "q+s": 0.3 + spread[3]}
+    results = make_results(shifts, failed)
+    for (name, seed), result in results.items():
+        for average, shift in (("short", 0.3 * name.endswith("s")), ("width_0.05", 0.0)):
+            if result["rows"]:
+                value = math.exp(BASE[seed] + shift + 0.01 * spread[1, seed] * len(name))
+                result["rows"].append({**result["rows"][0], "metric": f"FID {average}", "value": value})
+
+    entries = {entry["name"]: entry for entry in analyse_results(plan, results)["contrasts"]}
+    assert set(entries) == {"x: q - p", "y: s - r", "x x y"} and entries["y: s - r"]["verdict"] == "different"
+    alone = analyse_results(replace(plan, averages=[]), results)["contrasts"]
+    for entry in alone:
+        assert entry.items() <= entries[entry["name"]].items()
+    for name, entry in entries.items():
+        for check in entry["checks"]:
+            metric = f"FID {check['average']}"
+            own = analyse_results(replace(plan, averages=[], primary=metric), results)["contrasts"]
+            (wanted,) = [each for each in own if each["name"] == name]
+            if check["n"] == wanted["n"]:
+                assert (check["mean"], check["interval"]) == (wanted["mean"], wanted["interval"]), metric
+        assert entry["robustness"] in ("robust", "undecided throughout", "depends on the average")
+    render_text(analyse_results(plan, results))
 
 
 def test_notes_explain_no_column_that_is_empty() -> None:
