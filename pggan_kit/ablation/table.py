@@ -227,7 +227,8 @@ def _explain_columns(analysis: Mapping[str, Any], differences: str, flips: str) 
             "place, in which such a run is the worst."
         )
     margin = f"+-{analysis['margin']:g}"
-    corrected = ", corrected like p" if "looks" not in analysis else ""
+    is_corrected = any(entry.get("equivalence_holm") is not None for entry in analysis["contrasts"])
+    corrected = ", corrected as p is" if is_corrected else ""
     return {
         "mean [95 %]": mean,
         "p": f"p: from sign flips ({flips}); where a run has no value, from signed ranks, in which it is the worst.",
