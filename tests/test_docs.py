@@ -25,13 +25,15 @@ from test_house import FRONT_DOOR, HOUSE
 
 import pggan_kit
 from pggan_kit import hookspecs
-from pggan_kit.ablation.analysis import add_verdicts, analyse_results
-from pggan_kit.ablation.plan import read_plan as read_plan
+from pggan_kit.ablation.analysis import analyse_results
+from pggan_kit.ablation.plan_reading import read_plan as read_plan
 from pggan_kit.ablation.statistics import count_pairs_needed
 from pggan_kit.ablation.table import build_tables
+from pggan_kit.ablation.verdicts import add_verdicts
 from pggan_kit.cli import main
 from pggan_kit.cli.base import DefaultGroup
 from pggan_kit.components import KINDS
+from pggan_kit.errors import UserError
 from pggan_kit.plugin_host.loading import load_plugins
 
 DOCS = ROOT / "docs"
@@ -176,9 +178,13 @@ def test_plans_of_the_page_on_ablations_can_be_run(tmp_path: Path) -> None:
     assert [contrast.name for contrast in read.confirmatory] == ["hard - linear"]
     assert read.branch == 0 and read.shared == ["linear", "hard", "nudged"]  # what the page says of most switches
     assert [read.select_seeds("nudged"), read.select_seeds("hard")] == [[0, 1, 2], [0, 1, 2, 3, 4, 5]]
-    with (tmp_path / "mine.gin").open("a") as file:
-        file.write(sources)
-    assert read_plan(tmp_path / "mine.gin")[0].bind_seed(3) == ["train.seed = 3", "datasets.MNIST.split_seed = 3"]
+
+    # The folder is all that the sources lack here; the bundled digits are one split.
+    bundled = sources.replace("\"datasets.MNIST.folder = 'FOLDER'\", ", "")
+    for given, lacking in ((sources, "FOLDER"), (bundled, "split_seed needs a folder with the full IDX files")):
+        (tmp_path / "mine.gin").write_text(plan + given)
+        with pytest.raises(UserError, match=lacking):
+            read_plan(tmp_path / "mine.gin")
 
     # Designs take the place of variants, contrasts and controls.
     head = re.sub(r"ablate\.variants = \{.*?^\}$", "", plan, flags=re.DOTALL | re.MULTILINE)

@@ -19,8 +19,7 @@ try:
 except ModuleNotFoundError:
     raise ConfigError("ablations need scipy: pip install 'pggan_kit[ablation]'") from None
 
-from pggan_kit.ablation import conduct
-from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import conduct, plan_reading
 from pggan_kit.ablation.cost import estimate_cost
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.reanalysis import analyse, evaluate_again
@@ -56,8 +55,8 @@ def ablate(
         TrainingError: Some trials did not end.
         Interrupted: A signal stopped it; called again, it continues.
     """
-    folder = plans.choose_folder(config, out)
-    plan, launcher = plans.read_plan(config, bindings, plugins, folder)
+    folder = plan_reading.choose_folder(config, out)
+    plan, launcher = plan_reading.read_plan(config, bindings, plugins, folder)
     adopted = [Path(run) for run in adopt]
     return conduct.run_ablation(plan, launcher, folder, say, adopt=adopted, plugins=plugins)
 

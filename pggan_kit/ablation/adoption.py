@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
+from pggan_kit.ablation.effects import HARMLESS, MEASURING, grows_by_clock
 from pggan_kit.ablation.endpoints import read_ticks
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
@@ -29,27 +30,6 @@ from pggan_kit.runs.checkpoints import Entry
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.system.activities import track_items
-
-HARMLESS = (
-    "train.observers",
-    "train.keep",
-    "train.keep_best",
-    "train.keep_stages",
-    "train.checkpoint_every",
-    "train.time_limit",
-    "train.collapse_below",
-    "data.cache",
-    "data.workers",
-    "data.device_memory",
-)
-"""Places whose settings change nothing of what a run trains."""
-
-MEASURING = ("train.metrics", "train.diversity_every", "evaluation.")
-"""Beginnings of the places whose settings change nothing, unless what they measure decides when networks grow, or is a
-curve of the plan."""
-
-DECIDING_HOOKS = {"should_advance", "should_end"}
-"""Hooks by which a component may end a stage or a run, for example when a metric stands still."""
 
 DATA = "train.dataset"
 """Place whose settings are not compared, because the fingerprint of the data is: folders may be others."""
@@ -91,7 +71,7 @@ def adopt_runs(plan: Plan, folder: Path, runs: Sequence[Path], plugins: Sequence
         return plan
     if plan.looks:
         raise RunError("--adopt: a plan with looks adopts no runs, since its looks decide by runs that nobody has seen")
-    candidates = [_read_candidate(run, plan.curves, plugins) for run in runs]
+    candidates = [_read_candidate(run, plan, plugins) for run in runs]
     own = list(_identify_trials(plan, plugins))
     adopted = list(plan.adopted)
     for candidate in candidates:
@@ -110,17 +90,17 @@ def adopt_runs(plan: Plan, folder: Path, runs: Sequence[Path], plugins: Sequence
     return dataclasses.replace(plan, adopted=adopted)
 
 
-def _read_candidate(run: Path, curves: Sequence[str], plugins: Sequence[RecordedFile]) -> _Candidate:
+def _read_candidate(run: Path, plan: Plan, plugins: Sequence[RecordedFile]) -> _Candidate:
     """Read a run that is offered.
 
     Args:
         run: Its directory.
-        curves: Values that it must have measured at its ticks.
+        plan: The plan, with the curves that it must have measured and the averages that it must give.
         plugins: The plan's plugin files.
 
     Raises:
         RunError: There is no run, it is not finished, or its files do not tell all that it was trained with, or lack
-            a curve.
+            a curve or an average.
     """
     refusal = f"--adopt {run} is refused"
     try:
@@ -135,7 +115,8 @@ def _read_candidate(run: Path, curves: Sequence[str], plugins: Sequence[Recorded
         raise RunError(f"{refusal}: it is not finished, and at images {saved.images:,} of {total:,}; resume it first")
     _require_complete_record(refusal, run, about, saved)
     _require_same_plugins(refusal, about, prepared)
-    _require_curves(refusal, files, curves)
+    _require_curves(refusal, files, plan.curves)
+    _require_averages(refusal, files, plan, prepared)
     return _Candidate(files, about, entry, saved.identity, prepared.built.settings)
 
 
@@ -176,6 +157,18 @@ def _require_curves(refusal: str, files: RunDirectory, curves: Sequence[str]) ->
             )
 
 
+def _require_averages(refusal: str, files: RunDirectory, plan: Plan, prepared: Prepared) -> None:
+    """Check that a run has the averages with which it will be evaluated, or all that they are made of.
+
+    Raises:
+        RunError: It has not. Otherwise only its evaluation would say so, after all trials were trained.
+    """
+    try:
+        trials.require_loadable_averages(plan, prepared, files)
+    except UserError as error:
+        raise RunError(f"{refusal}: {error}") from error
+
+
 def _is_trial(run: Path, origin: Mapping[str, Any]) -> bool:
     """Return whether a run is the trial of an ablation, and began from its trunk."""
     run = run.resolve()
@@ -191,27 +184,51 @@ def _is_trial(run: Path, origin: Mapping[str, Any]) -> bool:
 
 
 def _require_same_plugins(refusal: str, about: Mapping[str, Any], prepared: Prepared) -> None:
-    """Check that a run was trained with the plugins of this plan.
+    """Check that what plugins add to the numbers of a run is what those of this plan add.
+
+    That is the components that its experiment uses, and the hooks of each plugin, which act on every run. A plugin that
+    brings others, such as a launcher, may differ.
 
     Raises:
-        RunError: It was not; the message names the plugin.
+        RunError: It is not; the message names the plugin.
     """
+    recorded_hashes = {row["sha256"] for row in about["plugins"] if row.get("sha256") is not None}
+    used: dict[str, str] = {}
+    for path, (row, _) in prepared.built.components.items():
+        if not f"{path}.".startswith("train.observers."):
+            used.setdefault(row.plugin.key, row.selector)
+    for plugin in prepared.plugins.loaded:
+        if plugin.sha256 is None or plugin.sha256 in recorded_hashes:
+            continue
+        without = f"{refusal}: it was trained without the plan's plugin file {plugin.origin} ({plugin.sha256})"
+        if plugin.key in used:
+            raise RunError(f"{without}, which brings its {used[plugin.key]}")
+        acting = _list_acting(find_marked_hooks(plugin.object, plugin.name))
+        if acting:
+            raise RunError(f"{without}, whose hook {acting[0]} acts on every run")
+
+    # What the run had, and the plan has not, matters by its hooks: its components are those of the plan's plugins.
     own_names = {plugin.name for plugin in prepared.plugins.loaded}
-    own_hashes = {plugin.sha256: plugin.origin for plugin in prepared.plugins.loaded if plugin.sha256 is not None}
-    hashes = {row["sha256"]: row["origin"] for row in about["plugins"] if row.get("sha256") is not None}
-    for sha256, origin in hashes.items():
-        if sha256 not in own_hashes:
-            raise RunError(
-                f"{refusal}: it was trained with the plugin file {origin} ({sha256}), which the plan has not"
-            )
-    for sha256, origin in own_hashes.items():
-        if sha256 not in hashes:
-            raise RunError(f"{refusal}: it was trained without the plan's plugin file {origin} ({sha256})")
+    own_hashes = {plugin.sha256 for plugin in prepared.plugins.loaded}
     for row in about["plugins"]:
-        if row.get("sha256") is None and row["name"] not in own_names:
-            raise RunError(
-                f"{refusal}: it was trained with the plugin {row['name']} ({row['origin']}), which is not here"
-            )
+        acting = _list_acting(row.get("hooks", ["any"]))
+        sha256 = row.get("sha256")
+        if not acting or sha256 in own_hashes - {None} or (sha256 is None and row["name"] in own_names):
+            continue
+        trained = f"{refusal}: it was trained with the plugin"
+        if sha256 is None:
+            raise RunError(f"{trained} {row['name']} ({row['origin']}), which is not here")
+        if "hooks" not in row:
+            raise RunError(f"{trained} file {row['origin']} ({sha256}), which the plan has not")
+        raise RunError(
+            f"{trained} file {row['origin']} ({sha256}), whose hook {acting[0]} acts on every run, and the plan has "
+            "it not"
+        )
+
+
+def _list_acting(hooks: Iterable[str]) -> list[str]:
+    """Return the hooks of a plugin that may change what a run trains."""
+    return [name for name in hooks if name != "components"]
 
 
 @dataclass(frozen=True)
@@ -245,16 +262,8 @@ def _identify_trials(plan: Plan, plugins: Sequence[RecordedFile]) -> Iterator[_O
             "dataset": {"content": experiment.dataset.fingerprint()},
             "settings": merge_other_settings(prepared.built.settings),
         }
-        may_measure_otherwise = not plan.curves and _grows_by_clock(prepared)
+        may_measure_otherwise = not plan.curves and grows_by_clock(prepared)
         yield _OwnTrial(name, seed, identity, prepared.built.settings, may_measure_otherwise)
-
-
-def _grows_by_clock(prepared: Prepared) -> bool:
-    """Return whether no component may decide by what is measured when a stage or the run ends."""
-    for path, (_, component) in prepared.built.components.items():
-        if DECIDING_HOOKS & set(find_marked_hooks(component, path)):
-            return False
-    return True
 
 
 def _find_trial(candidate: _Candidate, own: Sequence[_OwnTrial]) -> tuple[str, int]:

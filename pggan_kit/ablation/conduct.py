@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import plan_changes
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.adoption import adopt_runs
 from pggan_kit.ablation.analysis import analyse_results, take_looks
@@ -96,7 +97,7 @@ def run_ablation(
         # What processes that were killed left here; trials, which may still run, remove their own.
         for folder in (out, out / plans.CONFIGS):
             remove_unfinished(folder, below=False)
-        plan = plans.compare_with_fixed(plan, out)
+        plan = plan_changes.compare_with_fixed(plan, out)
         files = plans.list_recorded_files(out / plans.PLAN, plan.plugins, plugins)
         plan = adopt_runs(plan, out, adopt, files)
         plans.write_plan(plan, out)

@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from pggan_kit.ablation import looks
-from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import looks, plan_reading
 from pggan_kit.ablation.designs import list_design_notes
 from pggan_kit.ablation.evaluation_cost import EvaluationClock, estimate_evaluations
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.sources import EVERYTHING
 from pggan_kit.ablation.statistics import ALPHA, POWER, find_detectable_mean
+from pggan_kit.ablation.wide_tables import WideTable
 from pggan_kit.api.prepare import prepare
 from pggan_kit.benchmarking import plan as planning
 from pggan_kit.errors import TrainingError
@@ -44,7 +42,7 @@ def estimate_cost(
         `images`, `teraflops` (forward passes of both networks) and `hours` (as `pggan-kit plan` estimates them on
         this machine), and what its metrics cost beside these, see `evaluation_cost.estimate_evaluations`.
     """
-    plan, _ = plans.read_plan(config, bindings, plugins, plans.choose_folder(config, out))
+    plan, _ = plan_reading.read_plan(config, bindings, plugins, plan_reading.choose_folder(config, out))
     base = Path(config).parent / plan.base
     stages = {}
     warned: dict[str, list[str]] = {}
@@ -235,11 +233,10 @@ def describe_detectable_effect(plan: Plan) -> str:
     )
 
 
-def build_contrast_table(plan: Plan) -> Table:
+def build_contrast_table(plan: Plan) -> WideTable:
     """Return what each contrast can see as a table, with the aliases of a fraction as its caption."""
-    table = Table("contrast", "role", "pairs", "variants", "detectable", "in sd of runs", title="contrasts")
-    for column in table.columns[2:]:
-        column.justify = "right"
+    headers = ("contrast", "role", "pairs", "variants", "detectable", "in sd of runs")
+    table = WideTable(headers, keys=2, title="contrasts")
     for entry in describe_contrasts(plan):
         numbers = [entry["detectable"], entry["detectable_in_runs"]]
         cells = ["-" if number is None else f"{number:.2g}" for number in numbers]
@@ -254,12 +251,10 @@ def build_contrast_table(plan: Plan) -> Table:
     return table
 
 
-def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> Table:
+def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> WideTable:
     """Return the rows of `estimate_cost` as a table, with their sum and the detectable difference as its caption."""
     headers = ("trial", "role", "trials", "from", "images", "TFLOP", "time", "measured", "time of it", "all")
-    table = Table(*headers, title=plan.name)
-    for column in table.columns[2:]:
-        column.justify = "right"
+    table = WideTable(headers, keys=2, title=plan.name)
 
     # Each row shows one trial, and all trials of its kind.
     trials = 0

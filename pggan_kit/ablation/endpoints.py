@@ -18,7 +18,10 @@ from pggan_kit.runs.branches import list_lineage
 from pggan_kit.runs.directory import RunDirectory
 
 CENSORED = "censored"
-"""Key of the rows of images to a quality: the clock at the end of a run that never reached it, else None."""
+"""Key of the rows of images to a quality: the clock at the end of a run that never reached it, else None.
+
+A run that neither reached it nor ended with a finite value has failed, and is not censored.
+"""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,10 @@ def measure_endpoints(
             last = len(sizes) - 1
             reached = find_images_to_quality(ticks, quality[name], quantity["direction"], quantity["scale"], last)
             row = _make_row(name_images(name, quality[name]), reached, ticks[-1], sizes)
-            rows.append({**row, CENSORED: ticks[-1].images if reached is None else None})
+
+            # A run whose curve ends without a finite value has failed: nobody knows how long it would have taken.
+            is_censored = reached is None and ticks[-1].value is not None
+            rows.append({**row, CENSORED: ticks[-1].images if is_censored else None})
     return rows
 
 
@@ -169,14 +175,14 @@ def compute_areas(ticks: Sequence[Tick], scale: str) -> dict[int | None, float |
     On a logarithmic scale it is the geometric mean over images: the exponential of the mean of the logarithm. Between
     ticks of a stage the curve is straight on the scale; from the stage's begin to its first tick the first value
     holds, and no line joins two stages, whose values are of images of different sizes. A tick without a finite value is
-    left out.
+    left out, unless it is the last one of its stage: what holds to the end is not known then.
 
     Args:
         ticks: Ticks in the order of the clock.
         scale: `log`, or `plain`.
 
     Returns:
-        The values; None for a stage of which no tick has a finite value, and then for the run.
+        The values; None for a stage whose last tick has no finite value, and then for the run.
     """
     by_stage: dict[int, list[Tick]] = {}
     for tick in ticks:
@@ -197,16 +203,16 @@ def compute_areas(ticks: Sequence[Tick], scale: str) -> dict[int | None, float |
 
 
 def _average_over_images(ticks: Sequence[Tick], begin: int, end: int, scale: str) -> float | None:
-    """Return the mean of a stage's curve over its images, on the scale; None without a finite value."""
-    known = [(tick.images, _convert_to_scale(tick.value, scale)) for tick in ticks if tick.value is not None]
-    if not known:
+    """Return the mean of a stage's curve over its images, on the scale; None if it ends without a finite value."""
+    if ticks[-1].value is None:
         return None
+    known = [(tick.images, _convert_to_scale(tick.value, scale)) for tick in ticks if tick.value is not None]
     if any(math.isinf(value) for _, value in known):
         return -math.inf  # a perfect value has no logarithm
 
-    # The first and the last value hold to the ends.
-    images = [float(begin), *(place for place, _ in known), float(end)]
-    values = [known[0][1], *(value for _, value in known), known[-1][1]]
+    # The first value holds from the beginning.
+    images = [float(begin), *(place for place, _ in known)]
+    values = [known[0][1], *(value for _, value in known)]
     return float(integrate.trapezoid(values, images) / (end - begin))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.ablation import conduct
+from pggan_kit.ablation import conduct, plan_reading
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.analysis import analyse_results
@@ -164,19 +164,34 @@ def evaluate_again(
     target.mkdir(parents=True, exist_ok=True)
     with RunLock(target):
         _fix_evaluation(plan, target)
-        endpoints = _find_endpoints(plan, folder, ended, files)
-        plan = dataclasses.replace(plan, quantities={**plan.quantities, **endpoints})
-        if measures:
-            results = _evaluate_all(plan, folder, target, ended, files)
-            quantities = {**_find_quantities(plan, folder, results, files), **endpoints}
-            plan = dataclasses.replace(plan, quantities=quantities)
-        else:
-            results = _reduce_all(plan, folder, ended, files)
+        plan, results = _collect_results(plan, folder, target, ended, files, measures)
         analysis = _analyse_again(plan, name, results, needed)
         analysis["hash"] = planned.hash
         write_atomically(target / TABLE, conduct.format_csv(plan, results).encode())
         conduct.write_analysis(analysis, target)
     return analysis
+
+
+def _collect_results(
+    plan: Plan, folder: Path, target: Path, ended: Results, plugins: Sequence[RecordedFile], measures: bool
+) -> tuple[Plan, Results]:
+    """Return the results of runs that are evaluated in another way, and the plan with what is stated of their values.
+
+    Args:
+        plan: The plan, with the other evaluation.
+        folder: The ablation's folder.
+        target: The folder of this analysis.
+        ended: Results of the trials that have ended.
+        plugins: The plan's plugin files.
+        measures: Whether runs are measured, or only their curves reduced.
+    """
+    endpoints = _find_endpoints(plan, folder, ended, plugins)
+    plan = dataclasses.replace(plan, quantities={**plan.quantities, **endpoints})
+    if not measures:
+        return plan, _reduce_all(plan, folder, ended, plugins)
+    results = _evaluate_all(plan, folder, target, ended, plugins)
+    quantities = {**_find_quantities(plan, folder, results, plugins), **endpoints}
+    return dataclasses.replace(plan, quantities=quantities), results
 
 
 def _replace_endpoints(plan: Plan, bindings: Sequence[str], primary: str | None, margin: float | None) -> Plan:
@@ -290,6 +305,7 @@ def _describe_evaluation(plan: Plan) -> dict[str, Any]:
 
 def _evaluate_all(plan: Plan, folder: Path, target: Path, ended: Results, plugins: Sequence[RecordedFile]) -> Results:
     """Return the results of all runs that have ended, evaluating those that this analysis has not or not any more."""
+    _require_evaluable(plan, folder, target, ended, plugins)
     results: Results = {}
     for key in track_items(ended, "evaluating again", len(ended), "runs"):
         # A run that failed has no generator to compare.
@@ -303,6 +319,26 @@ def _evaluate_all(plan: Plan, folder: Path, target: Path, ended: Results, plugin
         except UserError as error:
             raise type(error)(f"{name} {seed}: {error}") from error
     return results
+
+
+def _require_evaluable(plan: Plan, folder: Path, target: Path, ended: Results, plugins: Sequence[RecordedFile]) -> None:
+    """Check that each run that this analysis has not evaluated yet is there, with the averages that it asks for.
+
+    Raises:
+        UserError: One is not; the message names it. Nothing has been evaluated then.
+    """
+    for (name, seed), result in ended.items():
+        if result["failed"]:
+            continue
+        run = trials.locate_run(plan, folder, name, seed)
+        try:
+            trials.read_last_entry(run)
+            has_averages = plan.average is not None or plan.averages
+            if has_averages and not _locate_result(target, name, seed).exists():
+                prepared, files = prepare_run(run, plugins, needs_data=False)
+                trials.require_loadable_averages(plan, prepared, files)
+        except UserError as error:
+            raise type(error)(f"{name} {seed}: {error}") from error
 
 
 def _evaluate_one(plan: Plan, run: Path, path: Path, plugins: Sequence[RecordedFile]) -> dict[str, Any]:
@@ -389,7 +425,7 @@ def _find_quantities(
             prepared, _ = prepare_run(
                 trials.locate_run(plan, folder, *key), plugins, None, [KEEP_NONE, *plan.evaluation]
             )
-            return plans.list_quantities(prepared.built.experiment.metrics)
+            return plan_reading.list_quantities(prepared.built.experiment.metrics)
     return plan.quantities
 
 

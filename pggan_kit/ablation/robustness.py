@@ -12,8 +12,8 @@ from typing import Any
 ROBUST = "robust"
 """What a verdict is that all checks agree with."""
 
-SHOWN = ("n", "mean", "interval", "sign", "p", "holm", "equivalence_holm", "verdict")
-"""Entries of a contrast that a check keeps."""
+SHOWN = ("n", "seeds", "order", "mean", "interval", "sign", "p", "holm", "equivalence_holm", "verdict")
+"""Entries of a contrast that a check keeps. With looks, `seeds` are those of the look that decided the check."""
 
 
 def name_average(average: str | float) -> str:

@@ -291,8 +291,8 @@ class Look:
 
     @property
     def verdict(self) -> str:
-        """The verdict of a contrast that stops here."""
-        return "undecided" if self.decision == FUTILE else self.decision
+        """The verdict of a contrast that stops here, or of a check that another contrast stops here."""
+        return "undecided" if self.decision in (FUTILE, GOES_ON) else self.decision
 
 
 def take_look(
@@ -311,58 +311,89 @@ def take_look(
         samples: Samples of each undecided contrast, by its name: one of each look up to this one.
         past: Looks that were taken of each contrast of the family, decided or not.
     """
-    decided = [looks[-1].decision for looks in past.values() if looks]
     look = len(next(iter(samples.values()))) - 1
+    tests = _LookTests(rules, look, samples)
 
-    # Sign flips are many: each test is made once.
-    @cache
-    def test_difference(name: str, left: int) -> FlipLook:
-        scores = [sample.scores for sample in samples[name]]
-        return test_by_flips(scores, rules.spend(left, 2), rules.looks[-1])
-
-    def find_equivalence_level(left: int) -> float:
-        return min(rules.find_level(look, share, 1) for share in range(1, left + 1))
-
-    equivalence = {name: _test_equivalence(own[-1], rules.margin) for name, own in samples.items()}
-
-    def is_different(name: str, left: int) -> bool:
-        return all(test_difference(name, share).rejects for share in range(left, 0, -1))
-
-    def is_equivalent(name: str, left: int) -> bool:
-        p = equivalence[name]
-        return p is not None and p < find_equivalence_level(left)
-
-    different_before = sum(decision.startswith("different") for decision in decided)
-    equivalent_before = sum(decision.endswith(("equivalent", "margin")) for decision in decided)
-    different = _step_down(samples, rules.contrasts - different_before, is_different)
-    equivalent = _step_down(samples, rules.contrasts - equivalent_before, is_equivalent)
-    left = rules.contrasts - different_before - len(different)
-    equivalence_left = rules.contrasts - equivalent_before - len(equivalent)
+    # Of each family, what earlier looks have rejected is left out.
+    decided = [looks[-1].decision for looks in past.values() if looks]
+    left = rules.contrasts - sum(decision.startswith("different") for decision in decided)
+    different = _step_down(samples, left, tests.is_different)
+    left -= len(different)
+    equivalence_left = rules.contrasts - sum(decision.endswith(("equivalent", "margin")) for decision in decided)
+    equivalent = _step_down(samples, equivalence_left, tests.is_equivalent)
+    equivalence_left -= len(equivalent)
 
     looks = {}
-    for name, own in samples.items():
-        own_left = different.get(name, left)
-        own_equivalence_left = equivalent.get(name, equivalence_left)
-        tests = [test_difference(name, share) for share in range(1, own_left + 1)]
+    for name in samples:
+        shares = (different.get(name, left), equivalent.get(name, equivalence_left))
+        looks[name] = tests.describe(name, shares, name in different, name in equivalent)
+    return looks
+
+
+class _LookTests:
+    """The tests of one look at some contrasts. Sign flips are many: each test is made once.
+
+    Args:
+        rules: The plan's rules.
+        look: Number of the look, from 0.
+        samples: See `take_look`.
+    """
+
+    def __init__(self, rules: Rules, look: int, samples: Mapping[str, Sequence[Sample]]) -> None:
+        self.rules = rules
+        self.look = look
+        self.samples = samples
+        self._flips: dict[tuple[str, int], FlipLook] = {}
+        self._equivalence = {name: _test_equivalence(own[-1], rules.margin) for name, own in samples.items()}
+
+    def is_different(self, name: str, left: int) -> bool:
+        """Return whether the test of a difference rejects at the share of `left` hypotheses and at all larger ones."""
+        return all(self._test_difference(name, share).rejects for share in range(left, 0, -1))
+
+    def is_equivalent(self, name: str, left: int) -> bool:
+        """Return whether the test of equivalence rejects at the share of `left` hypotheses and at all larger ones."""
+        p = self._equivalence[name]
+        return p is not None and p < self._find_equivalence_level(left)
+
+    def describe(self, name: str, shares: tuple[int, int], is_different: bool, is_equivalent: bool) -> Look:
+        """Return what the look found about a contrast.
+
+        Args:
+            name: The contrast.
+            shares: Numbers of hypotheses of a difference and of equivalence that were left when it was tested.
+            is_different: Whether it is different.
+            is_equivalent: Whether it is equivalent.
+        """
+        left, equivalence_left = shares
+        tests = [self._test_difference(name, share) for share in range(1, left + 1)]
         boundary = max(test.boundary for test in tests)
         predicted = None
-        if look < len(rules.looks) - 1:
-            predicted = _predict_from_sample(rules, own[-1], own_left, own_equivalence_left)
-        looks[name] = Look(
-            look=look + 1,
-            pairs=rules.looks[look],
-            ranks=own[-1].differences is None,
+        if self.look < len(self.rules.looks) - 1:
+            predicted = _predict_from_sample(self.rules, self.samples[name][-1], left, equivalence_left)
+        return Look(
+            look=self.look + 1,
+            pairs=self.rules.looks[self.look],
+            ranks=self.samples[name][-1].differences is None,
             p=tests[0].p,
             statistic=tests[0].statistic,
             boundary=boundary if math.isfinite(boundary) else None,
-            level=st.ALPHA / own_left,
+            level=st.ALPHA / left,
             spent=tests[-1].spent,
-            equivalence=equivalence[name],
-            equivalence_boundary=find_equivalence_level(own_equivalence_left),
+            equivalence=self._equivalence[name],
+            equivalence_boundary=self._find_equivalence_level(equivalence_left),
             predicted=predicted,
-            decision=_decide(rules, look, name in different, name in equivalent, predicted),
+            decision=_decide(self.rules, self.look, is_different, is_equivalent, predicted),
         )
-    return looks
+
+    def _test_difference(self, name: str, left: int) -> FlipLook:
+        key = (name, left)
+        if key not in self._flips:
+            scores = [sample.scores for sample in self.samples[name]]
+            self._flips[key] = test_by_flips(scores, self.rules.spend(left, 2), self.rules.looks[-1])
+        return self._flips[key]
+
+    def _find_equivalence_level(self, left: int) -> float:
+        return min(self.rules.find_level(self.look, share, 1) for share in range(1, left + 1))
 
 
 def _test_equivalence(sample: Sample, margin: float) -> float | None:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from pggan_kit.ablation.designs import list_design_notes
 from pggan_kit.ablation.estimators import MOST_PAIRS
 from pggan_kit.ablation.statistics import ALPHA, EXACT_UP_TO, POWER
+from pggan_kit.ablation.wide_tables import WideTable
 
-WIDTH = 140
+WIDTH = 100
 """Characters of a line of `table.txt`."""
 
 
@@ -24,12 +24,13 @@ def render_text(analysis: Mapping[str, Any]) -> str:
     if "note" in analysis:
         console.print(f"{analysis['note']}\n", soft_wrap=True, highlight=False, markup=False)
     for table in build_tables(analysis):
-        console.print(table)
+        for part in table.stack(WIDTH):
+            console.print(part)
     console.print("\n".join(list_notes(analysis)), soft_wrap=True, highlight=False, markup=False)
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
 
 
-def build_tables(analysis: Mapping[str, Any]) -> list[Table]:
+def build_tables(analysis: Mapping[str, Any]) -> list[WideTable]:
     """Return the tables of variants, contrasts and estimates, and of checks and other metrics if there are any."""
     quantity = analysis["metric"]
     if analysis["scale"] == "log":
@@ -48,9 +49,9 @@ def build_tables(analysis: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
-def _build_variant_table(analysis: Mapping[str, Any]) -> Table:
-    table = Table("variant", "runs", "failed", analysis["metric"], "floor", title=analysis["name"])
-    _align_right(table)
+def _build_variant_table(analysis: Mapping[str, Any]) -> WideTable:
+    headers = ("variant", "runs", "failed", analysis["metric"], "floor")
+    table = WideTable(headers, keys=1, title=analysis["name"])
     for name, entry in analysis["variants"].items():
         table.add_row(
             name,
@@ -62,11 +63,9 @@ def _build_variant_table(analysis: Mapping[str, Any]) -> Table:
     return table
 
 
-def _build_contrast_table(title: str, entries: list[Mapping[str, Any]]) -> Table:
-    table = Table(title=title)
-    for header in ("contrast", "role", "n", "mean [95 %]", "p", "Holm", "TOST", "detectable", "r", "failed", "verdict"):
-        table.add_column(header)
-    _align_right(table)
+def _build_contrast_table(title: str, entries: list[Mapping[str, Any]]) -> WideTable:
+    headers = ("contrast", "role", "n", "mean [95 %]", "p", "Holm", "TOST", "detectable", "r", "failed", "verdict")
+    table = WideTable(headers, keys=2, title=title)
 
     for entry in entries:
         name = entry["name"]
@@ -95,12 +94,9 @@ def _build_contrast_table(title: str, entries: list[Mapping[str, Any]]) -> Table
     return table
 
 
-def _build_estimate_table(title: str, entries: list[Mapping[str, Any]]) -> Table:
-    table = Table(title=title)
+def _build_estimate_table(title: str, entries: list[Mapping[str, Any]]) -> WideTable:
     headers = ("contrast", "role", "IQM [95 %]", "P(better), paired", "unpaired", "better / within / worse")
-    for header in headers:
-        table.add_column(header)
-    _align_right(table)
+    table = WideTable(headers, keys=2, title=title)
     for entry in entries:
         estimates = entry["estimates"]
         posterior = estimates["posterior"]
@@ -118,12 +114,10 @@ def _build_estimate_table(title: str, entries: list[Mapping[str, Any]]) -> Table
     return table
 
 
-def _build_check_table(entries: list[Mapping[str, Any]]) -> Table:
+def _build_check_table(entries: list[Mapping[str, Any]]) -> WideTable:
     """Return a table of the confirmatory contrasts with other averages and metrics, below the verdict to agree with."""
-    table = Table(title="does the verdict depend on the average or the metric?")
-    for header in ("contrast", "metric", "average", "n", "mean [95 %]", "Holm", "TOST", "verdict", "agrees"):
-        table.add_column(header)
-    _align_right(table)
+    headers = ("contrast", "metric", "average", "n", "mean [95 %]", "Holm", "TOST", "verdict", "agrees")
+    table = WideTable(headers, keys=3, title="does the verdict depend on the average or the metric?")
     for entry in entries:
         if "checks" not in entry:
             continue
@@ -146,12 +140,9 @@ def _build_check_table(entries: list[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _build_look_table(analysis: Mapping[str, Any]) -> Table:
-    table = Table(title="looks")
+def _build_look_table(analysis: Mapping[str, Any]) -> WideTable:
     headers = "contrast,look,pairs,abs mean,from,p,spent,TOST,below,predicted,decision"
-    for header in headers.split(","):
-        table.add_column(header)
-    _align_right(table)
+    table = WideTable(headers.split(","), keys=2, title="looks")
     for entry in analysis["contrasts"]:
         for look in entry.get("looks", ()):
             table.add_row(
@@ -205,8 +196,9 @@ def _list_notes_on_looks(looks: Mapping[str, Any]) -> list[str]:
     notes = [
         f"looks: the error of all confirmatory contrasts that may be spent is {spent} ({looks['spending']}). A "
         "confirmatory contrast is compared over the pairs of its last look; its interval is the repeated one, which "
-        "holds at all looks together. The mean of a contrast that stopped early is on average too far from 0, and the "
-        "intervals of its other estimates are naive: those of a single look, as if it could not have stopped.",
+        "holds at all looks together. A check is compared over the pairs of its own last look, which may be an earlier "
+        "one. The mean of a contrast that stopped early is on average too far from 0, and the intervals of "
+        "its other estimates are naive: those of a single look, as if it could not have stopped.",
         "abs mean: of the differences, or of the signed ranks where a run has no value; a difference is found "
         "from the value `from` on. spent: the share of all sign patterns that were rejected by this look. below: "
         "equivalent if TOST is below.",
@@ -217,6 +209,48 @@ def _list_notes_on_looks(looks: Mapping[str, Any]) -> list[str]:
         runs = ", ".join(f"{count} of {name}" for name, count in looks["not_run"].items())
         notes.append(f"planned and not run, since no look needed them: {runs}.")
     return notes
+
+
+def _explain_columns(analysis: Mapping[str, Any], differences: str, flips: str) -> dict[str, str]:
+    """Return a line on each column that needs one, by its header.
+
+    Args:
+        analysis: The analysis.
+        differences: What is averaged, and by which interval.
+        flips: Which sign patterns are used.
+    """
+    mean = f"mean [95 %]: mean of the pairs' {differences}"
+    every_entry = [*analysis["contrasts"], *analysis["secondary"]]
+    if any("order" in entry for entry in every_entry):
+        mean += (
+            " Where a run never reached a quality there is no mean: the number of pairs above and below 0 takes its "
+            "place, in which such a run is the worst."
+        )
+    margin = f"+-{analysis['margin']:g}"
+    is_corrected = any(entry.get("equivalence_holm") is not None for entry in analysis["contrasts"])
+    corrected = ", corrected as p is" if is_corrected else ""
+    return {
+        "mean [95 %]": mean,
+        "p": f"p: from sign flips ({flips}); where a run has no value, from signed ranks, in which it is the worst.",
+        "Holm": "Holm: p corrected for the number of confirmatory contrasts.",
+        "TOST": f"TOST: p of equivalence within {margin}{corrected}.",
+        "detectable": "detectable: the smallest mean that sign flips of this number of pairs detect in "
+        f"{POWER:.0%} of cases, at {ALPHA:g} over the confirmatory contrasts.",
+        "r": "r: correlation between the runs of a pair.",
+        "failed": "failed: runs that failed or gave no finite value, with McNemar's exact test.",
+        "IQM [95 %]": "IQM: interquartile mean, with a bootstrap interval over seeds.",
+        "P(better), paired": "P(better): the share of seeds with a better value (paired), and of all pairs of runs "
+        "(unpaired).",
+        "better / within / worse": "better / within / worse: posterior probability that the mean is better than the "
+        f"margin, within {margin}, or worse (Student's, reference prior).",
+    }
+
+
+def _describe_without_value(entry: Mapping[str, Any]) -> str:
+    """Return a sentence on the runs that trained to their end and have no finite value."""
+    runs = [f"{name} {seed}" for name, seeds in entry["without_value"].items() for seed in seeds]
+    verb = "counts" if len(runs) == 1 else "count"
+    return f"{entry['metric']}, {entry['name']}: {', '.join(runs)} ended without a finite value, and {verb} as failed."
 
 
 def list_notes(analysis: Mapping[str, Any]) -> list[str]:
@@ -238,18 +272,10 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         *list_design_notes(analysis["design"]),
         f"{analysis['metric']}: {means}; {analysis['direction']} is better; floor: the same metric between two halves "
         "of the real data.",
-        f"mean [95 %]: mean of the pairs' {differences}",
-        f"p: from sign flips ({flips}); where a run has no value, from signed ranks, in which it is the worst.",
-        "Holm: p corrected for the number of confirmatory contrasts. "
-        f"TOST: p of equivalence within +-{analysis['margin']:g}, corrected likewise.",
-        f"detectable: the smallest mean that sign flips of this number of pairs detect in {POWER:.0%} of cases, "
-        f"at {ALPHA:g} over the confirmatory contrasts.",
-        "r: correlation between the runs of a pair. "
-        "failed: runs that failed or gave no finite value, with McNemar's exact test.",
-        "IQM: interquartile mean, with a bootstrap interval over seeds. P(better): the share of seeds with a better "
-        "value (paired), and of all pairs of runs (unpaired).",
-        "better / within / worse: posterior probability that the mean is better than the margin, within "
-        f"+-{analysis['margin']:g}, or worse (Student's, reference prior).",
+    ]
+    filled = {header for table in build_tables(analysis) for header in table.list_filled_headers()}
+    notes += [note for header, note in _explain_columns(analysis, differences, flips).items() if header in filled]
+    notes += [
         "varies between the trials of a variant: "
         f"{'; '.join(f'{name} ({binding})' for name, binding in analysis['resample'].items())}.",
         f"revision: {', '.join(analysis['revisions'])}. hardware: {'; '.join(analysis['hardware'])}.",
@@ -261,19 +287,18 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
             low, high = entry["bootstrap"]
             name = entry["name"]
             notes.append(f"bootstrap (BCa) of {name}, {entry['role']}: [{low:+.3f}, {high:+.3f}]")
-    notes += [_describe_pairing(entry, analysis["margin"]) for entry in analysis["contrasts"]]
+    described = [entry for entry in analysis["contrasts"] if "order" not in entry]
+    notes += [_describe_pairing(entry, analysis["margin"]) for entry in described]
     every_entry = [*analysis["contrasts"], *analysis["secondary"]]
+    notes += [_describe_without_value(entry) for entry in every_entry if "without_value" in entry]
     notes += [_describe_censored(entry) for entry in every_entry if "censored" in entry]
     return notes
 
 
-def _align_right(table: Table) -> None:
-    """Align all columns but the first to the right."""
-    for column in table.columns[1:]:
-        column.justify = "right"
-
-
 def _format_mean(entry: Mapping[str, Any]) -> str:
+    order = entry.get("order")
+    if order is not None:
+        return f"above in {order['above']}, below in {order['below']} of {sum(order.values())}"
     if entry["mean"] is None:
         return "-"
     if entry["interval"] is None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from pggan_kit.ablation.endpoints import measure_endpoints
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.robustness import name_average, name_value
 from pggan_kit.ablation.settings import TRUNK
+from pggan_kit.api.average import load_average
 from pggan_kit.api.evaluate import evaluate
-from pggan_kit.api.prepare import prepare_run
+from pggan_kit.api.prepare import Prepared, prepare_run
 from pggan_kit.api.train import resume, train
-from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError
+from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError, UserError
 from pggan_kit.hookspecs import hookimpl
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.runs.checkpoints import Entry
@@ -311,6 +313,24 @@ def evaluate_run(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> l
     rows += reduce_curves(plan, folder, plugins)
     require_primary(plan, rows)
     return rows
+
+
+def require_loadable_averages(plan: Plan, prepared: Prepared, files: RunDirectory) -> None:
+    """Check that a run has the averages with which it will be evaluated, or all that they are made of.
+
+    Raises:
+        RunError: It has not; the message names the average.
+    """
+    for average in (plan.average, *plan.averages):
+        if average is None:
+            continue
+        try:
+            # How far an average is from its profile is said when it is evaluated.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                load_average(prepared, files, prepared.resolve_schedule(), None, average)
+        except UserError as error:
+            raise RunError(f"its average {average} cannot be made: {error}") from error
 
 
 def reduce_curves(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:

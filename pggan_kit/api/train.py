@@ -12,6 +12,7 @@ from pggan_kit.api.prepare import Prepared, prepare, prepare_run
 from pggan_kit.data.sampler import Data
 from pggan_kit.errors import UserError
 from pggan_kit.growth.averages import list_names
+from pggan_kit.plugin_host.contracts import find_marked_hooks
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.runs.average import list_average_ages
 from pggan_kit.runs.branches import (
@@ -367,7 +368,12 @@ def _make_directory(
 
     def make() -> str:
         plugins = [
-            {"name": plugin.name, "origin": plugin.origin, "sha256": plugin.sha256}
+            {
+                "name": plugin.name,
+                "origin": plugin.origin,
+                "sha256": plugin.sha256,
+                "hooks": sorted(find_marked_hooks(plugin.object, plugin.name)),
+            }
             for plugin in prepared.plugins.loaded
         ]
         start = describe_start(

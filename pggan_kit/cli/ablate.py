@@ -76,8 +76,9 @@ def ablate_run(
         if as_json:
             print_json(describe_cost(plan, rows))
         else:
-            out.print(build_cost_table(plan, rows))
-            out.print(build_contrast_table(plan))
+            for table in (build_cost_table(plan, rows), build_contrast_table(plan)):
+                for part in table.stack(out.width):
+                    out.print(part)
         return
 
     analysis = ablation.ablate(config, bindings, out=folder, plugins=plugins, say=print_message, adopt=adopt)

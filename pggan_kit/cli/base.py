@@ -110,8 +110,28 @@ class Group(click.Group):
             _exit_with_error(UnforeseenError(f"{command} failed{_describe_unforeseen(error)}"), command)
 
 
+class _ShortContext(click.Context):
+    """The context of `run`, whose usage is `GROUP CONFIG`."""
+
+    @property
+    def command_path(self) -> str:
+        """Return the path of the group."""
+        assert self.parent is not None
+        return self.parent.command_path
+
+
 class DefaultGroup(click.Group):
-    """A group of which `GROUP CONFIG` is short for `GROUP run CONFIG`, beside commands of other names."""
+    """A group of which `GROUP CONFIG` is short for `GROUP run CONFIG`, beside commands of other names.
+
+    Its `run` is written nowhere: neither help, nor usage, nor completion names it.
+    """
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command."""
+        if (name or cmd.name) == "run":
+            cmd.hidden = True
+            cmd.context_class = _ShortContext
+        super().add_command(cmd, name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse arguments; those that begin with no command of the group belong to `run`."""

@@ -152,6 +152,8 @@ def plot_results(ablation: AblationRecord) -> list[Figure]:
     if ablation.logarithmic:
         axis = ", on a logarithmic axis"
         kind = "geometric means"
+    if any(is_censored(row, ablation.primary) for row in ablation.results):
+        kind += " of the runs that reached the quality"
 
     # The alternative text lists the means.
     described = []
@@ -170,17 +172,24 @@ def plot_results(ablation: AblationRecord) -> list[Figure]:
 
 
 def tabulate_variants(ablation: AblationRecord) -> Table:
-    """Return a row for each variant: its runs, how many failed or have no value, mean and spread of the endpoint."""
+    """Return a row for each variant: its runs, how many failed or have no value, mean and spread of the endpoint.
+
+    If a run never reached the quality that is the endpoint, its variant has neither: they would be those of the others.
+    """
     values = ablation.final()
     rows = []
+    every_censored = []
     for name in ablation.variants:
         kind = "control" if name in ablation.controls else "variant"
         results = [row for row in ablation.results if row["variant"] == name]
         seeds = {row["seed"] for row in results}
         failed = {row["seed"] for row in results if is_failed(row) or lacks_value(row, ablation.primary)}
 
+        censored = {row["seed"] for row in results if is_censored(row, ablation.primary)}
+        every_censored.append(len(censored))
+
         # The spread is that of the numbers that are compared.
-        own = list(values[name].values())
+        own = [] if censored else list(values[name].values())
         mean = None
         deviation = None
         if own:
@@ -188,17 +197,25 @@ def tabulate_variants(ablation: AblationRecord) -> Table:
         if len(own) > 1:
             compared = np.log(own) if ablation.logarithmic else np.array(own)
             deviation = float(np.std(compared, ddof=1))
-        rows.append([name, kind, len(seeds), len(failed), mean, deviation])
+        rows.append([name, kind, len(seeds), len(failed - censored), mean, deviation])
 
     columns = [f"{ablation.primary}, mean", "sd"]
     if ablation.logarithmic:
         columns = [f"{ablation.primary}, geometric mean", "sd of its logarithm"]
+    if any(every_censored):
+        columns.append("never reached")
+        rows = [[*row, count] for row, count in zip(rows, every_censored, strict=True)]
     return Table(["variant", "kind", "runs", "failed", *columns], rows, "variants")
 
 
 def is_failed(row: Mapping[str, str]) -> bool:
     """Return whether a row of the results says that its run failed."""
     return row["failed"].strip().lower() not in NOT_FAILED
+
+
+def is_censored(row: Mapping[str, str], metric: str) -> bool:
+    """Return whether a row of the results is one of a metric and says that its run never reached the quality."""
+    return row["metric"] == metric and bool(row.get("censored"))
 
 
 def lacks_value(row: Mapping[str, str], metric: str) -> bool:

@@ -234,7 +234,7 @@ class RunDirectory:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
         if not plugins_are_rows:
-            raise RunError(f"{path} is damaged: its plugins are no rows of name, origin and sha256")
+            raise RunError(f"{path} is damaged: its plugins are no rows of name, origin, sha256 and hooks")
         if not are_lists:
             raise RunError(f"{path} is damaged: its blocked or objects are no lists of names")
         if not is_list_of_changes(content["changes"]):
@@ -439,7 +439,7 @@ def describe_start(
     """Return the texts of the files that a run begins with, by their names: those in START.
 
     Args:
-        plugins: rows with `name`, `origin` and, of files, `sha256`.
+        plugins: rows with `name`, `origin`, `hooks` (the names of those that it implements) and, of files, `sha256`.
         config_text: the config, self-contained.
         operative_text: all settings, those of defaults too.
         command: the command line.
@@ -505,6 +505,8 @@ def _make_next_folder(name: str, start: Mapping[str, str]) -> Path:
 
 def _is_plugin_row(row: Any) -> bool:
     if not isinstance(row["name"], str) or not isinstance(row["origin"], str):
+        return False
+    if not _is_list_of_texts(row.get("hooks", [])):
         return False
     sha256 = row.get("sha256")
     return sha256 is None or isinstance(sha256, str)

@@ -13,6 +13,7 @@ from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
 from pggan_kit import ablation
 from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import plan_changes, plan_reading
 from pggan_kit.ablation import statistics as st
 from pggan_kit.errors import ConfigError, RunError
 
@@ -65,12 +66,16 @@ def test_what_is_added_is_exploratory_and_changes_nothing_else(begun: Ablate, fi
     with pytest.raises(RunError, match=r"of another variant cosine \(its config was train\.switch = @switches\.Cosine"):
         begun(other, TWO_CONTRASTS, "ablate.seeds = (0, 1, 2)")
 
+    # What changed in every variant is a change of the plan, and not of the one that was added.
+    with pytest.raises(RunError, match=r"^out was begun with another plan \("):
+        begun(*ADDED, "architectures.PGGAN.channels = 8", "ablate.seeds = (0, 1, 2)")
+
 
 def test_an_added_variant_that_differs_from_the_start_has_no_trunk(begun: Ablate) -> None:
     variants = WITH_COSINE.replace("train.switch = @switches.Cosine()", "train.tick = 4").replace("cosine", "fast")
-    plan, _ = plans.read_plan("switch.gin", [variants], PLUGINS, Path("out"))
+    plan, _ = plan_reading.read_plan("switch.gin", [variants], PLUGINS, Path("out"))
     assert plan.shared == ["linear", "hard"] and plan.branch == 0
-    assert plans.compare_with_fixed(plan, Path("out")).exploratory_variants == ["fast"]
+    assert plan_changes.compare_with_fixed(plan, Path("out")).exploratory_variants == ["fast"]
 
 
 def test_added_contrasts_need_no_more_seeds(begun: Ablate, monkeypatch: pytest.MonkeyPatch) -> None:

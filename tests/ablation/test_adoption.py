@@ -15,6 +15,7 @@ from click.testing import Result
 from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
 from pggan_kit import hookimpl
+from pggan_kit.ablation import adoption, plan_reading
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.adoption import adopt_runs
@@ -107,7 +108,7 @@ def edit_record(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def test_a_run_with_another_history_is_refused(ablate: Ablate, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, _ = plans.read_plan("switch.gin", (), PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", (), PLUGINS)
     files = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS)
 
     def refuse(run: Path | str, message: str) -> None:
@@ -131,21 +132,8 @@ def test_a_run_with_another_history_is_refused(ablate: Ablate, finished: Path, m
     refuse("copy", r"refused: it began with the networks of /other")
     edit_record(Path("copy"), lambda record: record.pop("stem"))
 
-    rows = json.loads((trial / "run.json").read_text())["plugins"]
-    number = next(number for number, row in enumerate(rows) if row["origin"] == PLUGINS[1])
-    edit_record(Path("copy"), lambda record: record["plugins"][number].update(sha256="0" * 64))
-    refuse("copy", rf"refused: it was trained with the plugin file {PLUGINS[1]} \(0{{64}}\), which the plan has not")
-    edit_record(Path("copy"), lambda record: record["plugins"].pop(number))
-    refuse("copy", rf"refused: it was trained without the plan's plugin file {PLUGINS[1]}")
-    edit_record(
-        Path("copy"),
-        lambda record: record.update(plugins=[*rows, {"name": "mine", "origin": "the caller", "sha256": None}]),
-    )
-    refuse("copy", r"refused: it was trained with the plugin mine \(the caller\), which is not here")
-    edit_record(Path("copy"), lambda record: record.update(plugins=rows))
-
     # What is measured changes nothing, unless a switch asks for it.
-    plan, _ = plans.read_plan("switch.gin", ["train.metrics = [@metrics.Gap()]"], PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", ["train.metrics = [@metrics.Gap()]"], PLUGINS)
     assert adopt_runs(plan, Path("out"), [Path("copy")], files).adopted
     monkeypatch.setattr(Linear, "should_advance", hookimpl(lambda self: None), raising=False)
     refuse("copy", r"differs least from linear 0: train\.metrics: \[\] there, \[@metrics\.Gap\(\)\] here")
@@ -163,10 +151,64 @@ def test_a_run_with_another_history_is_refused(ablate: Ablate, finished: Path, m
     refuse("copy", r"refused: train\.tf32 changed while it was trained, at images 24$")
 
 
+def test_of_plugin_files_only_what_changes_numbers_is_compared(ablate: Ablate, finished: Path) -> None:
+    """A file whose components the run does not use, such as another launcher, changes nothing; hooks always may."""
+    plan, _ = plan_reading.read_plan("switch.gin", (), PLUGINS)
+    files = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS)
+    shutil.copytree(finished / "runs/linear/0", "copy")
+    edit_record(Path("copy"), lambda record: record.pop("from"))
+    rows = json.loads(Path("copy/run.json").read_text())["plugins"]
+    numbers = {row["origin"]: number for number, row in enumerate(rows)}
+    stub, launchers = (numbers[path] for path in PLUGINS)
+    assert rows[launchers]["hooks"] == ["components"]
+
+    def offer(change: Callable[[list[dict[str, Any]]], object]) -> plans.Plan:
+        changed = [dict(row) for row in rows]
+        change(changed)
+        edit_record(Path("copy"), lambda record: record.update(plugins=changed))
+        return adopt_runs(plan, Path("out"), [Path("copy")], files)
+
+    other = {"name": "mine.py", "origin": "/mine.py", "sha256": "1" * 64, "hooks": ["components"]}
+    assert offer(lambda changed: changed[launchers].update(sha256="0" * 64)).adopted
+    assert offer(lambda changed: changed.pop(launchers)).adopted
+    assert offer(lambda changed: changed.append(other)).adopted
+    assert offer(lambda changed: changed.append({**other, "sha256": None, "origin": "mine 1.0"})).adopted
+
+    trained = "is refused: it was trained with the plugin"
+    refusals: list[tuple[Callable[[list[dict[str, Any]]], object], str]] = [
+        (lambda changed: changed[stub].update(sha256="0" * 64), rf"without the plan's plugin file {PLUGINS[0]} \("),
+        (
+            lambda changed: changed.pop(stub),
+            rf"without the plan's plugin file {PLUGINS[0]} \([0-9a-f]+\), which brings",
+        ),
+        (
+            lambda changed: changed.append({**other, "hooks": ["after_step", "components"]}),
+            rf"{trained} file /mine\.py \(1{{64}}\), whose hook after_step acts on every run, and the plan has it not",
+        ),
+        (
+            lambda changed: changed.append({"name": "mine", "origin": "the caller", "sha256": None}),
+            rf"{trained} mine \(the caller\), which is not here",
+        ),
+    ]
+    for change, message in refusals:
+        with pytest.raises(RunError, match=message):
+            offer(change)
+
+    # A file of the plan with hooks must have been there as well.
+    Path("hooked.py").write_text("from pggan_kit import hookimpl\n\n@hookimpl\ndef after_step(run):\n    pass\n")
+    hooked = str(Path("hooked.py").resolve())
+    plan, _ = plan_reading.read_plan("switch.gin", (), [*PLUGINS, hooked])
+    files = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, [*PLUGINS, hooked])
+    with pytest.raises(RunError, match=r"without the plan's plugin file .*hooked\.py \(.*\), whose hook after_step"):
+        offer(lambda changed: None)
+
+
 MEASURED = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 4"]
 
 
-def test_a_run_without_the_curves_and_averages_of_the_plan_is_refused(ablate: Ablate) -> None:
+def test_a_run_without_the_curves_and_averages_of_the_plan_is_refused(
+    ablate: Ablate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is measured at ticks changes no training, but is a part of the endpoint."""
     averages = "train.averages = [@averages.HalfLife(), @averages.Copy()]"
     common = [averages, "train.seed = 0"]
@@ -176,7 +218,7 @@ def test_a_run_without_the_curves_and_averages_of_the_plan_is_refused(ablate: Ab
 
     def adopt(run: str, *bindings: str) -> plans.Plan:
         curves = ("ablate.curves = ['gap']", *MEASURED)
-        plan, _ = plans.read_plan("switch.gin", [averages, *(bindings or curves)], PLUGINS)
+        plan, _ = plan_reading.read_plan("switch.gin", [averages, *(bindings or curves)], PLUGINS)
         files[:] = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS)
         return adopt_runs(plan, Path("out"), [Path(run)], files)
 
@@ -193,10 +235,12 @@ def test_a_run_without_the_curves_and_averages_of_the_plan_is_refused(ablate: Ab
     rows = {each["metric"]: each for each in trials.evaluate_run(plan, Path(row["run"]), files)}
     ticks = [json.loads(line) for line in Path("measured/stats.jsonl").read_text().splitlines()]
     assert rows["gap_area_4x4"]["value"] == pytest.approx(ticks[0]["Metrics/gap"]) and rows["gap copy"]["value"]
-    with pytest.raises(RunError, match=rf"{refusal.format('measured')}train\.averages: .* there, .*PowerFunction"):
-        adopt(
-            "measured", "train.averages = [@averages.HalfLife(), @averages.PowerFunction()]", "ablate.averages = [0.1]"
-        )
+
+    # Which average it lacks is said before any trial of the plan is built to be compared with it.
+    monkeypatch.setattr(adoption, "_identify_trials", lambda plan, plugins: pytest.fail("too late"))
+    power = ("train.averages = [@averages.HalfLife(), @averages.PowerFunction()]", "ablate.averages = [0.1]")
+    with pytest.raises(RunError, match=r"^--adopt measured is refused: its average 0\.1 cannot be made: an average of"):
+        adopt("measured", *power)
 
     # Its rows may be gone, or those of its trunk.
     Path("measured/stats.jsonl").write_text("")
@@ -205,7 +249,7 @@ def test_a_run_without_the_curves_and_averages_of_the_plan_is_refused(ablate: Ab
 
 
 def test_an_adopted_run_that_has_changed_or_gone_is_not_measured(ablate: Ablate, finished: Path) -> None:
-    plan, _ = plans.read_plan("switch.gin", (), PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", (), PLUGINS)
     row = {"variant": "linear", "seed": 0, "run": str(finished / "runs/linear/0"), "checkpoint": "0" * 64}
     row |= {"started": "then", "revision": "r", "hardware": "h"}
     for run, message in ((row["run"], "has changed since it was adopted"), ("/nowhere", "/nowhere holds no run")):

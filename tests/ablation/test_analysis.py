@@ -5,18 +5,23 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 from helpers.made_up_ablation import BASE, NOISE, SEEDS, make_plan, make_results
 from helpers.paths import ROOT
 from scipy import stats
 
 from pggan_kit.ablation import statistics as st
-from pggan_kit.ablation.analysis import add_verdicts, analyse_results, compare_variants
+from pggan_kit.ablation.analysis import analyse_results, take_looks
+from pggan_kit.ablation.comparison import compare_variants
 from pggan_kit.ablation.contrasts import Contrast
 from pggan_kit.ablation.table import render_text
+from pggan_kit.ablation.verdicts import add_verdicts
 
 
 def test_each_contrast_gets_its_answer() -> None:
@@ -69,6 +74,27 @@ def test_published_differences_are_computed_again_to_the_last_digit() -> None:
             same += ["sign_flip", "p"]
         old = published[entry["variant"]]
         assert {key: entry[key] for key in same} == {key: old[key] for key in same}
+
+    # One look at all of its pairs decides by the same statistics, and to the same verdict.
+    (look,) = take_looks(replace(plan, looks=[20]), kept).looks["hard - linear"]
+    old = published["hard"]
+    assert look.statistic == pytest.approx(abs(old["mean"]), rel=1e-12) and look.equivalence == old["equivalence"]
+    assert look.p == pytest.approx(old["p"], abs=0.01) and look.verdict == entries[0]["verdict"] == old["verdict"]
+    (with_look, _) = analyse_results(replace(plan, looks=[20]), kept)["contrasts"]
+    assert with_look["interval"] == pytest.approx(old["interval"], rel=1e-9)
+    assert {key: with_look[key] for key in same if key not in ("interval", "bootstrap")} == {
+        key: entries[0][key] for key in same if key not in ("interval", "bootstrap")
+    }
+
+
+def test_a_published_plan_of_another_version_is_no_damaged_file(cli: Callable[..., Result]) -> None:
+    folder = ROOT / "experiments" / "results" / "switch"
+    shown = cli("ablate", "analyse", folder)
+    assert shown.exit_code == 2 and shown.stderr.count("\n") == 1
+    assert (
+        "plan.json is of another version of pggan_kit, or damaged: it lacks `quantities`. Its results.csv"
+        in shown.stderr
+    )
 
 
 def test_an_interaction_is_a_difference_of_differences() -> None:
@@ -260,6 +286,29 @@ def test_the_table_shows_every_statistic() -> None:
     assert all(line == line.rstrip() for line in shown.splitlines())
 
 
+def test_no_row_of_a_table_is_wrapped_in_a_hundred_columns() -> None:
+    """Checks, long names and failures make tables wide: their columns are stacked, and each part names its rows."""
+    names = ("soft+non_saturating", "hard+non_saturating", "hard+hinge")
+    plan = make_plan(
+        variants={name: [] for name in names},
+        contrasts=[[names[1], names[0]], [names[2], names[0]]],
+        averages=["short"],
+        quantities={"FID": {"direction": "lower", "scale": "log"}, "signed": {"direction": "lower", "scale": "plain"}},
+    )
+    results = make_results({names[0]: 0.0, names[1]: 0.3 + NOISE, names[2]: NOISE}, {(names[2], 3)})
+    add_rows(results, "FID short", {name: np.exp(BASE + NOISE * place) for place, name in enumerate(names)})
+    lines = render_text(analyse_results(plan, results)).splitlines()
+    drawn = [line for line in lines if line[:1] in ("┃", "│", "┏", "└")]
+    assert drawn and max(map(len, drawn)) <= 100
+    first_cells = [line.split("│")[1].strip() for line in drawn if line.startswith("│")]
+    known = {*names, *(f"{name} - {names[0]}" for name in names[1:])}
+    known |= {f"signed: {name} - {names[0]} (no log)" for name in names[1:]}
+    assert set(first_cells) == known, "a cell that is wrapped goes on in the next line"
+    for word in ("verdict", "TOST", "detectable", "agrees"):
+        assert any(word in line for line in drawn), word
+    assert sum("continued" in line for line in lines) >= 2
+
+
 def add_rows(results: dict[tuple[str, int], Any], metric: str, values: dict[str, Any], **more: Any) -> None:
     """Add a value to each run of variants that did not fail, and further entries to its row."""
     for name, own in values.items():
@@ -389,4 +438,30 @@ def test_a_quality_that_is_never_reached_is_censored_and_no_failure() -> None:
     assert (own["died"], own["censored"], own["mean"]) == (1, 1, None)
     assert own["iqm"]["value"] == pytest.approx(stats.gmean(times["b"][3:9])), "the two rank worst"
     assert analysis["variants"]["a"]["mean"] == pytest.approx(stats.gmean(times["a"]))
-    assert "images_to_FID_2, b - a: not reached by 1 of b, 0 of a; log-rank test (unpaired): p" in render_text(analysis)
+    shown = render_text(analysis)
+    assert "images_to_FID_2, b - a: not reached by 1 of b, 0 of a; log-rank test (unpaired): p" in shown
+
+    # A mean of those that reached it is none of all: the ranks of all pairs stand in its place.
+    assert {b[name] for name in ("mean", "sd", "interval", "bootstrap", "equivalence", "smallest_effect")} == {None}
+    estimates = b["estimates"]
+    assert {estimates[name] for name in ("iqm", "posterior", "pairs_for_equivalence", "pairs_for_difference")} == {None}
+    assert estimates["improvement"]["paired"]["value"] == 0.0
+    assert b["order"] == {"above": 10, "below": 0, "equal": 0}
+    assert "above in 10, below in 0" in " ".join(shown.split()) and "equivalence within" not in shown
+    whole = {key: result for key, result in results.items() if key[1] not in (0, 9)}
+    (b,) = analyse_results(plan, whole)["contrasts"]
+    assert b["mean"] == pytest.approx(logs[1:9].mean()) and "order" not in b
+
+
+def test_a_run_that_ended_without_a_value_is_named() -> None:
+    """It trained to its end, and its curve became NaN: it counts as failed, and a reader learns why."""
+    results = make_results({"a": 0.0, "b": NOISE, "c": 0.0}, {("b", 1)})
+    results["b", 4]["rows"][0]["value"] = None
+    results["c", 2]["rows"][0]["value"] = math.nan
+    analysis = analyse_results(make_plan(), results)
+    b, c = analysis["contrasts"]
+    assert (b["without_value"], c["without_value"]) == ({"b": [4]}, {"c": [2]})
+    assert (b["failures"]["variant"], analysis["variants"]["b"]["died"]) == (2, 2)
+    shown = render_text(analysis)
+    assert "FID, b - a: b 4 ended without a finite value, and counts as failed." in shown
+    assert "without_value" not in analysis["secondary"][0]

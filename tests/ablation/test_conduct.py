@@ -25,7 +25,7 @@ from helpers.paths import ABLATION_PLUGIN
 from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit import ablation, evaluate, hookimpl
-from pggan_kit.ablation import conduct
+from pggan_kit.ablation import conduct, plan_reading
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation import trial as trials
@@ -485,7 +485,7 @@ def test_a_plugin_edited_between_training_and_evaluation_is_refused(
 ) -> None:
     mine = Path("mine.py").resolve()
     mine.write_text(OBSERVED)
-    plan, _ = plans.read_plan("switch.gin", plugins=[*PLUGINS, mine])
+    plan, _ = plan_reading.read_plan("switch.gin", plugins=[*PLUGINS, mine])
     plans.write_plan(plan, Path("out"))
     trained = trials.train
 
@@ -510,14 +510,14 @@ def test_a_plugin_edited_while_a_plan_is_read_is_refused(
         OBSERVED + "from pathlib import Path\nwith Path(__file__).open('a') as file:\n    file.write('#')\n"
     )
     with pytest.raises(PluginError, match=rf"all variants .*{mine} has changed since switch\.gin recorded it"):
-        plans.read_plan("switch.gin", plugins=[*PLUGINS, mine])
+        plan_reading.read_plan("switch.gin", plugins=[*PLUGINS, mine])
 
 
 def test_a_trial_runs_on_a_machine_that_does_not_know_the_plugins(
     ablate: Ablate, cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its command names them, as the user did who runs the ablation; else the plan's files are only recorded."""
-    plan, _ = plans.read_plan("switch.gin", plugins=PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", plugins=PLUGINS)
     plans.write_plan(plan, Path("out"))
     line = [word for word in conduct.make_trial(plan, Path("out"), "trunk", 0).command[3:] if word != "--with-ablate"]
     monkeypatch.setenv("PGGAN_KIT_CACHE", str(tmp_path / "other-cache"))
@@ -551,14 +551,14 @@ def test_a_plan_does_not_repeat_what_a_metric_says_of_the_noise_it_is_tried_on(a
     bindings = ["ablate.primary = 'few'", "ablate.evaluation = ['train.metrics = [@metrics.Talkative()]']"]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        plan, _ = plans.read_plan("switch.gin", bindings, [*PLUGINS, Path("mine.py").resolve()])
+        plan, _ = plan_reading.read_plan("switch.gin", bindings, [*PLUGINS, Path("mine.py").resolve()])
     assert set(plan.quantities) == {"few"}
     assert [str(each.message) for each in said if "images" in str(each.message)] == []
 
 
 def test_a_config_edited_beside_the_plan_is_refused(ablate: Ablate) -> None:
     """A variant's file in `configs/` is what its trials train."""
-    plan, _ = plans.read_plan("switch.gin", plugins=PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", plugins=PLUGINS)
     plans.write_plan(plan, Path("out"))
     path = Path("out/configs/linear.gin")
     path.write_text(path.read_text() + "train.tf32 = True\n")
@@ -756,7 +756,7 @@ def test_wrong_input_is_refused(
 
 def test_a_curve_may_be_the_primary_where_it_means_something(ablate: Ablate) -> None:
     of_curve = ["ablate.curves = ['gap']", "ablate.primary = 'gap_area_16x16'", "ablate.confirm = ['gap_area']"]
-    plan, _ = plans.read_plan("switch.gin", [SEVERAL, *of_curve], PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", [SEVERAL, *of_curve], PLUGINS)
     assert plan.get_quantity(plan.primary) == {"direction": "lower", "scale": "log"} and plan.confirm == ["gap_area"]
     curve = "ablate.curves = ['gap']"
     copy = "ablate.averages = ['copy']"
@@ -766,7 +766,7 @@ def test_a_curve_may_be_the_primary_where_it_means_something(ablate: Ablate) -> 
         (curve, copy, "ablate.primary = 'gap_area'"): r"averages has no use for ablate\.primary, 'gap_area'",
     }.items():
         with pytest.raises(ConfigError, match=complaint):
-            plans.read_plan("switch.gin", [SEVERAL, *bindings], PLUGINS)
+            plan_reading.read_plan("switch.gin", [SEVERAL, *bindings], PLUGINS)
 
 
 LAUNCHER = {
@@ -868,7 +868,7 @@ def test_macros_are_looked_through(tiny: Callable[..., str], stub: str) -> None:
 def test_overrides_go_to_the_plan_or_to_all_experiments() -> None:
     of_plan = ["ablate.seeds = (1,)", " launchers.Local.jobs = 2", "x/launchers.Local.jobs = 2", " SEEDS= (0, 1)"]
     of_all = ["train.tick = 3", "SIZES = (4, 8)", "a/datasets.MNIST.folder = 'ablate.seeds'"]
-    assert plans.split_bindings([of_all[0], *of_plan, *of_all[1:]], ["SEEDS"]) == (of_plan, of_all)
+    assert plan_reading.split_bindings([of_all[0], *of_plan, *of_all[1:]], ["SEEDS"]) == (of_plan, of_all)
 
 
 def test_a_macro_of_the_ablation_is_overridden_there(
@@ -876,7 +876,7 @@ def test_a_macro_of_the_ablation_is_overridden_there(
 ) -> None:
     plan = SWITCH.replace("ablate.seeds = (0, 1)", "ablate.seeds = %SEEDS")
     Path("switch.gin").write_text(f"SEEDS = (0, 1)\n{plan}")
-    plan, _ = plans.read_plan("switch.gin", ["SEEDS = (3, 4, 5)"], PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", ["SEEDS = (3, 4, 5)"], PLUGINS)
     assert plan.seeds == [3, 4, 5]
     tiny("SEEDS = 1", "train.seed = %SEEDS")
     options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
@@ -914,7 +914,7 @@ def test_it_says_how_far_it_is_and_removes_what_killed_processes_left(ablate: Ab
             for each in launched:
                 report_end(each, 1)
 
-    plan, _ = plans.read_plan("switch.gin", (), PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", (), PLUGINS)
     leftovers = [Path("out", f".plan.json.x{UNFINISHED}"), Path("out", "configs", f".hard.gin.x{UNFINISHED}")]
     of_trial = Path("out", "runs", "hard", "0", f".run.json.x{UNFINISHED}")
     for path in (*leftovers, of_trial):

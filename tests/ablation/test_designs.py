@@ -19,6 +19,7 @@ from rich.console import Console
 
 from pggan_kit import ablation
 from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import plan_reading
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation.cost import build_contrast_table, describe_contrasts
 from pggan_kit.ablation.designs import Design, list_design_notes, make_design
@@ -268,7 +269,7 @@ def test_a_wrong_design_is_refused(lines: str, tiny: Callable[..., str]) -> None
     tiny()
     write_ablation(lines)
     with pytest.raises(UserError, match=WRONG[lines]):
-        plans.read_plan("factors.gin", ["ablate.seeds = (0, 1, 2, 3, 4, 5, 6, 7)"], PLUGINS)
+        plan_reading.read_plan("factors.gin", ["ablate.seeds = (0, 1, 2, 3, 4, 5, 6, 7)"], PLUGINS)
 
 
 @pytest.mark.parametrize(
@@ -306,9 +307,9 @@ def test_effects_need_seeds_like_other_contrasts(tiny: Callable[..., str]) -> No
     write_ablation(FACTORS)
     wanted = r"seeds must be at least 7 for 3 confirmatory contrasts, and are 6: .* Name fewer `effects`: the others"
     with pytest.raises(UserError, match=wanted):
-        plans.read_plan("factors.gin", ["ablate.seeds = (0, 1, 2, 3, 4, 5)"], PLUGINS)
+        plan_reading.read_plan("factors.gin", ["ablate.seeds = (0, 1, 2, 3, 4, 5)"], PLUGINS)
     one = ["ablate.seeds = (0, 1, 2, 3, 4, 5)", "ablate.effects = ['switch x reals']"]
-    assert len(plans.read_plan("factors.gin", one, PLUGINS)[0].confirmatory) == 1
+    assert len(plan_reading.read_plan("factors.gin", one, PLUGINS)[0].confirmatory) == 1
 
 
 def test_a_factorial_ablation_from_plan_to_table(tiny: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +361,7 @@ def test_what_each_contrast_can_see(tiny: Callable[..., str]) -> None:
         "ablate.contrasts = [('hard+sharp+fast', 'soft+faded+fast')]",
         "ablate.controls = {'hard+sharp+fast': 3}",
     )
-    plan, _ = plans.read_plan("factors.gin", ["ablate.seeds = (0, 1, 2, 3, 4, 5)"], PLUGINS)
+    plan, _ = plan_reading.read_plan("factors.gin", ["ablate.seeds = (0, 1, 2, 3, 4, 5)"], PLUGINS)
     assert set(plan.variants) == {"soft+faded+fast", "hard+sharp+fast", "hard+faded+slow", "soft+sharp+slow"}
     switch, reals, rate, pair = describe_contrasts(plan)
     assert [entry["role"] for entry in (switch, reals, rate, pair)] == ["control"] * 4 and switch["pairs"] == 3

@@ -60,10 +60,31 @@ def test_equal_variants_have_equal_areas_whatever_their_scale() -> None:
 def test_ticks_without_a_finite_value_are_left_out() -> None:
     whole = ends.compute_areas(make_ticks({10: 5.0, 30: 7.0}), "plain")
     assert ends.compute_areas(make_ticks({10: 5.0, 20: None, 30: 7.0}), "plain") == whole
-    # After the last finite value, that one holds.
-    assert ends.compute_areas(make_ticks({10: 5.0, 20: None}), "plain") == {0: 5.0, None: 5.0}
     assert ends.compute_areas(make_ticks({10: None}, {20: 4.0}), "plain") == {0: None, 1: 4.0, None: None}
     assert ends.compute_areas(make_ticks({10: 5.0, 20: 0.0}), "log") == {0: 0.0, None: 0.0}, "0 is perfect"
+
+
+def test_a_curve_that_ends_without_a_finite_value_has_no_area_and_is_not_censored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last value before the end would be that of a run that works: it has failed, unless it was good before."""
+    assert ends.compute_areas(make_ticks({10: 5.0, 20: None}), "plain") == {0: None, None: None}
+    assert ends.compute_areas(make_ticks({10: 5.0, 20: None}, {30: 4.0}), "plain") == {0: None, 1: 4.0, None: None}
+
+    monkeypatch.chdir(tmp_path)
+    quantities = ends.list_endpoint_quantities(["FID"], {"FID": 4.0}, FID, ["4x4"])
+    curves = {"never": [9.0, 5.0, None], "before": [9.0, 4.0, None], "censored": [9.0, None, 5.0]}
+    rows = {}
+    for name, values in curves.items():
+        run = write_run(name, [make_row(10 * (place + 1), 0, value) for place, value in enumerate(values)])
+        rows[name] = {
+            row["metric"]: row for row in ends.measure_endpoints(run, ["FID"], {"FID": 4.0}, quantities, ["4x4"])
+        }
+    reached = {
+        name: (own["images_to_FID_4"]["value"], own["images_to_FID_4"]["censored"]) for name, own in rows.items()
+    }
+    assert reached == {"never": (None, None), "before": (20.0, None), "censored": (None, 30)}
+    assert [name for name, own in rows.items() if own["FID_area"]["value"] is None] == ["never", "before"]
 
 
 def find(*stages: dict[int, float | None], quality: float, direction: str = "lower", scale: str = "log") -> Any:

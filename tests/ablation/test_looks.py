@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import pytest
 from helpers.made_up_ablation import BASE, NOISE, SEEDS, make_plan, make_results
 from scipy import stats
 
-from pggan_kit.ablation import conduct, looks, sequential
+from pggan_kit.ablation import conduct, looks, plan_changes, sequential
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.adoption import adopt_runs
 from pggan_kit.ablation.analysis import analyse_results, take_looks
 from pggan_kit.ablation.cost import describe_cost, describe_looks
+from pggan_kit.ablation.designs import make_design
 from pggan_kit.ablation.looks import Progress
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.reanalysis import analyse
@@ -127,10 +129,77 @@ def test_the_analysis_states_each_look() -> None:
     )
 
 
+def test_a_check_is_compared_over_the_pairs_of_the_look_that_decided_it() -> None:
+    """Of two looks, the verdict takes both, and the check is decided at the first: its interval has seven pairs."""
+    plan = make_plan_with_looks(
+        variants={"a": [], "b": []}, contrasts=[["b", "a"]], averages=["short"], looks=[7, 10], futility=0.0
+    )
+    results = make_results({"a": 0.0, "b": WIDE})
+    shift = 0.3 + NOISE
+    for (name, seed), result in results.items():
+        log = BASE[seed] + (shift[seed] if name == "b" else 0.0)
+        result["rows"].append({**result["rows"][0], "metric": "FID short", "value": math.exp(log)})
+    analysis = analyse_results(plan, results)
+    (b,) = analysis["contrasts"]
+    (check,) = b["checks"]
+    assert (b["n"], b["verdict"], check["n"], check["verdict"]) == (10, "undecided", 7, "different")
+    rules = looks.make_rules(plan)
+    d = shift[:7]
+    wanted = sequential.compute_repeated_interval(rules, 1, 7, d.mean(), d.std(ddof=1))
+    assert check["interval"] == pytest.approx(list(wanted)) and check["mean"] == pytest.approx(d.mean())
+    assert check["seeds"] == SEEDS[:7] and "over the pairs of its own last look" in render_text(analysis)
+
+
+@pytest.mark.parametrize("failed", [set(), {("q+s", 3), ("p+r", 3)}, {("q+s", seed) for seed in SEEDS}])
+def test_looks_factors_and_averages_go_together(failed: set[tuple[str, int]]) -> None:
+    """Each effect and each of its checks stops at its own look; the answers are those of each part by itself."""
+    design = make_design({"x": {"p": [], "q": ["a.b = 1"]}, "y": {"r": [], "s": ["c.d = 1"]}}, None, None, {}, {})
+    plan = make_plan_with_looks(
+        variants=design.variants, contrasts=[], effects=design.effects, design=design.description,
+        looks=[8, 9, 10], averages=["short", 0.05],
+    )  # fmt: skip
+    spread = np.random.default_rng(0).normal(0.0, 0.05, (4, 10))
+    shifts = {"p+r": 0.0, "p+s": 0.3 + NOISE, "q+r": spread[2], "q+s": 0.3 + spread[3]}
+    results = make_results(shifts, failed)
+    for (name, seed), result in results.items():
+        for average, shift in (("short", 0.3 * name.endswith("s")), ("width_0.05", 0.0)):
+            if result["rows"]:
+                value = math.exp(BASE[seed] + shift + 0.01 * spread[1, seed] * len(name))
+                result["rows"].append({**result["rows"][0], "metric": f"FID {average}", "value": value})
+
+    entries = {entry["name"]: entry for entry in analyse_results(plan, results)["contrasts"]}
+    assert set(entries) == {"x: q - p", "y: s - r", "x x y"} and entries["y: s - r"]["verdict"] == "different"
+    alone = analyse_results(replace(plan, averages=[]), results)["contrasts"]
+    for entry in alone:
+        assert entry.items() <= entries[entry["name"]].items()
+    for name, entry in entries.items():
+        for check in entry["checks"]:
+            metric = f"FID {check['average']}"
+            own = analyse_results(replace(plan, averages=[], primary=metric), results)["contrasts"]
+            (wanted,) = [each for each in own if each["name"] == name]
+            if check["n"] == wanted["n"]:
+                assert (check["mean"], check["interval"]) == (wanted["mean"], wanted["interval"]), metric
+        assert entry["robustness"] in ("robust", "undecided throughout", "depends on the average")
+    render_text(analyse_results(plan, results))
+
+
+def test_notes_explain_no_column_that_is_empty() -> None:
+    """With looks there are neither corrected p-values nor effects of a single look."""
+    two = {"variants": {"a": [], "b": []}, "contrasts": [["b", "a"]]}
+    results = make_results({"a": 0.0, "b": 0.3 + NOISE})
+    for result in results.values():
+        del result["rows"][1]
+    shown = render_text(analyse_results(make_plan_with_looks(**two), results))
+    for word in ("Holm", "detectable", "bootstrap (BCa)"):
+        assert word not in shown, word
+    once = render_text(analyse_results(make_plan(**two), results))
+    assert "Holm: p corrected" in once and "detectable: the smallest" in once and "bootstrap (BCa)" in once
+
+
 def test_the_table_shows_the_decision_of_each_look() -> None:
     lines = render_text(analyse_results(make_plan_with_looks(), RESULTS)).splitlines()
     rows = [line for line in lines if " of 3 " in line]
-    assert [row.split("│")[-2].strip() for row in rows] == ["different", "goes on", "goes on", "undecided"]
+    assert [row.split("│")[-2].strip() for row in rows[-4:]] == ["different", "goes on", "goes on", "undecided"]
     text = "\n".join(lines)
     assert "its interval is the repeated one" in text and "its other estimates are naive" in text
     assert "planned and not run, since no look needed them: 3 of b" in text
@@ -314,12 +383,12 @@ def test_seeds_cannot_be_added_to_looks() -> None:
     plans.write_plan(plan, Path("out"))
     more = dataclasses.replace(plan, seeds=list(range(11)), looks=[7, 8, 11])
     with pytest.raises(RunError, match=r"out/plan\.json: seeds \[10\] cannot be added: its looks decide when to stop"):
-        plans.compare_with_fixed(more, Path("out"))
+        plan_changes.compare_with_fixed(more, Path("out"))
     with pytest.raises(RunError, match=r"looks was \[7, 8, 10\] and is \[8, 10\]"):
-        plans.compare_with_fixed(dataclasses.replace(plan, looks=[8, 10]), Path("out"))
+        plan_changes.compare_with_fixed(dataclasses.replace(plan, looks=[8, 10]), Path("out"))
     other = dataclasses.replace(plan, exploratory_contrasts=[["c", "b"]])
     with pytest.raises(RunError, match=r"contrasts \[\['c', 'b'\]\] cannot be added: its looks decide when to stop"):
-        plans.compare_with_fixed(other, Path("out"))
+        plan_changes.compare_with_fixed(other, Path("out"))
     with pytest.raises(RunError, match=r"^--adopt: a plan with looks adopts no runs"):
         adopt_runs(plan, Path("out"), [Path("run")], [])
 

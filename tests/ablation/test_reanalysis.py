@@ -234,7 +234,12 @@ def test_settings_of_metrics_that_are_not_chosen_any_more_are_left_out() -> None
     assert merge_bindings(planned, [metrics]) == [*planned[3:], metrics]
 
 
-def test_wrong_input_is_refused(out: Path, cli: Callable[..., Result], refused: Callable[[Result, str], str]) -> None:
+def test_wrong_input_is_refused(
+    out: Path,
+    cli: Callable[..., Result],
+    refused: Callable[[Result, str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     again = {"folder": out, "name": "other", "plugins": PLUGINS}
     with pytest.raises(ConfigError, match=r"^--evaluate-again names a folder: '\.\./x' must begin with a letter"):
         ablation.evaluate_again(**{**again, "name": "../x"})
@@ -250,8 +255,11 @@ def test_wrong_input_is_refused(out: Path, cli: Callable[..., Result], refused: 
         ablation.evaluate_again(**again, average="copy")
     with pytest.raises(ConfigError, match=r"^linear 0: .*an evaluation may bind train\.metrics, and settings of"):
         ablation.evaluate_again(**again, bindings=["optimizers.Adam.lr = 1.0"])
-    shutil.rmtree(out / "runs/linear/0/checkpoints")
-    with pytest.raises(RunError, match=r"^linear 0: out/runs/linear/0 holds no checkpoint"):
+
+    # A run that is gone is found before any other is measured.
+    monkeypatch.setattr(trials, "evaluate_run", lambda *arguments: pytest.fail("too late"))
+    shutil.rmtree(out / "runs/hard/1/checkpoints")
+    with pytest.raises(RunError, match=r"^hard 1: out/runs/hard/1 holds no checkpoint"):
         ablation.evaluate_again(**again)
     refused(cli("ablate", "analyse", "nowhere"), r"nowhere holds no ablation \(it has no plan\.json\)")
     message = "-b, --average, --curve, --quality, --primary, --margin and --plugin need --evaluate-again NAME"

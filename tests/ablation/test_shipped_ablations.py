@@ -14,6 +14,7 @@ from helpers.paths import ROOT
 from PIL import Image
 
 from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import plan_reading
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
 from pggan_kit.runs.average import list_average_ages
@@ -136,7 +137,7 @@ def test_an_ablation(path: Path, digits: Path, tmp_path: Path, monkeypatch: pyte
     """
     monkeypatch.chdir(tmp_path)
     plugins = [EMOJI_PLUGIN] if path.stem == "emoji" else []
-    plan = plans.read_plan(path, [*SMALL, *make_small(path.stem, digits, tmp_path)], plugins)[0]
+    plan = plan_reading.read_plan(path, [*SMALL, *make_small(path.stem, digits, tmp_path)], plugins)[0]
     assert plan.primary == ("ModesCovered" if path.stem == "stacked_mnist" else "FID") and plan.confirmatory
     check_resets(plan)
     apart = set(plan.variants) if path.stem in ("loss", "table1", "tutorial") else APART.get(path.stem, set())

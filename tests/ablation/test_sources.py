@@ -14,8 +14,10 @@ from helpers.killing import last
 from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
 from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import plan_reading
 from pggan_kit.ablation.sources import bind_sources
 from pggan_kit.api.prepare import prepare
+from pggan_kit.errors import ConfigError
 
 PLUGINS = [str(STUB_PLUGIN), str(ABLATION_PLUGIN)]
 
@@ -55,7 +57,7 @@ def test_trials_vary_in_the_named_sources_alone(ablate: Callable[..., dict[str, 
             assert (settings["train.seed"], settings["train.network_seed"]) == ("0", str(seed))
     assert json.loads(Path("out/plan.json").read_text())["resample"] == sources == analysis["resample"]
     assert "a variant: networks (train.network_seed = {seed})." in Path("out/table.txt").read_text()
-    plan, _ = plans.read_plan("switch.gin", (), PLUGINS)
+    plan, _ = plan_reading.read_plan("switch.gin", (), PLUGINS)
     assert plan.resample == {"everything": "train.seed = {seed}"} and "resample" not in plan.fixed_fields
     with pytest.raises(plans.RunError, match=r"another plan \(resample: networks was train\.network_seed = \{seed\}"):
         ablate("ablate.seeds = (0, 5)")
@@ -69,6 +71,8 @@ WRONG = {
     "ablate.resample = {'order': 'data.sede = {seed}'}": r"ablate\.resample, in variant linear: .*did you mean seed",
     "ablate.resample = {'split': 'datasets.MNIST.split_seed = {seed}'}": r"resample, in variant linear: .*nothing in",
     "ablate.resample = {'a': 'data.seed = {seed}', 'b': 'data.seed = {seed}'}": r"ablate\.resample.*bound twice",
+    "ablate.resample = {'a': 'data.seed = {seed}', 'w': 'data.workers = 1{seed}'}": r"ablate\.resample: 'w' \(data\.wor"
+    r"kers = 1\{seed\}\) has no effect in variant linear: data\.workers changes nothing .*It needs a setting that is a",
 }
 
 
@@ -81,6 +85,26 @@ def test_wrong_sources_are_refused(
 ) -> None:
     options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
     refused(cli("ablate", "switch.gin", "-b", binding, *options), WRONG[binding])
+
+
+def test_a_source_without_effect_is_refused(ablate: Callable[..., dict[str, Any]]) -> None:
+    """A seed of the data that leaves them the same, and a measure that the plan's own evaluation takes back."""
+    digits = ["train.dataset = @datasets.MNIST()", "datasets.MNIST.pad = 2", "schedule.sizes = (8, 16, 32)"]
+    sources = {"networks": "train.network_seed = {seed}", "split": "datasets.MNIST.split_seed = {seed}"}
+    refusal = r"^ablate\.resample: '{}' \({}\) has no effect in variant linear: {}"
+    data = refusal.format(
+        "split", r"datasets\.MNIST\.split_seed = \{seed\}", "the data are the same with seed 0 and with "
+    )
+    with pytest.raises(ConfigError, match=data):
+        plan_reading.read_plan("switch.gin", [f"ablate.resample = {sources}", *digits], PLUGINS)
+
+    measured = ["ablate.resample = {'count': 'evaluation.count = {seed}'}", "ablate.seeds = (4, 8)"]
+    with pytest.raises(ConfigError, match=refusal.format("count", r".*", r"evaluation\.count changes nothing of what")):
+        plan_reading.read_plan("switch.gin", measured, PLUGINS)
+    plan_reading.read_plan(
+        "switch.gin", [*measured, "ablate.evaluation = ['train.metrics = [@metrics.Gap()]']"], PLUGINS
+    )
+    plan_reading.read_plan("switch.gin", ["ablate.resample = {'n': 'datasets.Stub.n = {seed}'}", measured[1]], PLUGINS)
 
 
 def test_what_is_drawn_from_the_seeds_may_not_be_bound(

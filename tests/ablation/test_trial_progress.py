@@ -13,7 +13,7 @@ from conftest import STUB
 from helpers.ablation_plugin import SWITCH
 from helpers.paths import ABLATION_PLUGIN
 
-from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import plan_reading
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
@@ -37,7 +37,7 @@ def plan(tiny: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.setattr("pggan_kit.ablation.settings.count_pairs_needed", lambda contrasts: 1)
     tiny()
     Path("switch.gin").write_text(SWITCH)
-    plan, _ = plans.read_plan("switch.gin", (), [str(STUB), str(ABLATION_PLUGIN)])
+    plan, _ = plan_reading.read_plan("switch.gin", (), [str(STUB), str(ABLATION_PLUGIN)])
     assert plan.branch == 0
     return plan
 

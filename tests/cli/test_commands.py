@@ -372,6 +372,15 @@ def test_help_needs_no_plugin_and_names_all_commands(cli: Cli, monkeypatch: pyte
     assert cli("nonsense").exit_code == 2
 
 
+@pytest.mark.parametrize(("group", "other"), [("ablate", "analyse"), ("bench", "compare")])
+def test_help_names_no_command_that_is_left_out(group: str, other: str, cli: Cli) -> None:
+    """`ablate CONFIG` is the whole command: neither help, nor usage, nor completion speaks of `ablate run`."""
+    commands = cli(group, "--help").stdout.split("Commands:")[1]
+    assert other in commands and "run" not in [line.split()[0] for line in commands.splitlines() if line]
+    wrong = cli(group, "x.gin", "--nonsense")
+    assert f" {group} [OPTIONS] CONFIG" in wrong.stderr and f"{group} run" not in wrong.stderr
+
+
 def test_data_build_makes_the_copies_that_training_uses(
     cli: Cli, tiny: Callable[..., str], stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from helpers.reporting import Page, train_pair
 
 from pggan_kit.report import write_report
 from pggan_kit.report.ablation_record import read_ablation, read_analysis
-from pggan_kit.report.ablation_sections import seeds_section, state_answer, tabulate_variants
+from pggan_kit.report.ablation_sections import plot_results, seeds_section, state_answer, tabulate_variants
 
 WITHOUT_A_NAME = {name: value for name, value in CONTRAST.items() if name != "against"}
 
@@ -114,6 +114,17 @@ def test_an_endpoint_without_logarithm(results: Path) -> None:
     page = Page(results / "a.html")
     assert "paired difference in FID" in " ".join(page.alts)
     assert not any("logarithm" in alt for alt in page.alts)
+
+
+def test_a_run_that_never_reached_the_quality_is_no_failure_and_leaves_no_mean(results: Path) -> None:
+    table = (results / "results.csv").read_text().splitlines()
+    lines = [f"{table[0]},censored", *(f"{line}," for line in table[1:]), "hard,2,2,40,FID,,0,abc,a CPU,0,40"]
+    (results / "results.csv").write_text("\n".join(lines) + "\n")
+    shown = tabulate_variants(read_ablation(results))
+    assert shown.head[-1] == "never reached"
+    assert shown.rows[1][2:] == [3, 0, None, None, 1] and shown.rows[0][2:5] == [2, 0, 6.0]
+    (figure,) = plot_results(read_ablation(results))
+    assert "Geometric means of the runs that reached the quality: " in figure.alt
 
 
 def test_the_committed_ablation_is_still_read(tmp_path: Path) -> None:

@@ -76,10 +76,10 @@ def test_a_plugin_of_hooks_alone_takes_part_in_a_run(written: Path, tmp_path: Pa
 
 
 def test_a_launchers_ablation_is_well_formed(written: Path) -> None:
-    from pggan_kit.ablation import plan
+    from pggan_kit.ablation import plan_reading
 
     package = written / name_plugin("launchers")
-    ablation, launcher = plan.read_plan(package / "try.gin", plugins=[package / "my_launchers.py"])
+    ablation, launcher = plan_reading.read_plan(package / "try.gin", plugins=[package / "my_launchers.py"])
     assert type(launcher).__name__ == "MyLaunchers"
     assert list(ablation.variants) == ["soft", "hard"]
 

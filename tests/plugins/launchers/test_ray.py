@@ -15,7 +15,7 @@ from helpers.killing import assert_same_run
 from helpers.paths import ABLATION_PLUGIN
 
 from pggan_kit.ablation import conduct as running
-from pggan_kit.ablation import plan as plans
+from pggan_kit.ablation import plan_reading
 from pggan_kit.components import Launcher
 from pggan_kit.errors import ConfigError
 from pggan_kit.testing import LauncherSuite
@@ -70,7 +70,7 @@ def test_a_failing_node_changes_no_trial(cluster: Any, tiny: Callable[..., str],
     Path("slow.py").write_text(SLOW)
 
     def run(launcher: Launcher, out: str) -> Path:
-        plan, _ = plans.read_plan("switch.gin", [], [str(STUB), str(PLUGIN), str(tmp_path / "slow.py")])
+        plan, _ = plan_reading.read_plan("switch.gin", [], [str(STUB), str(PLUGIN), str(tmp_path / "slow.py")])
         running.run_ablation(plan, launcher, tmp_path / out, [].append)
         return tmp_path / out
 

@@ -21,7 +21,7 @@ from helpers.killing import assert_same_run
 from helpers.paths import ABLATION_PLUGIN, ROOT
 from helpers.patience import PATIENCE_SECONDS
 
-from pggan_kit.ablation import conduct
+from pggan_kit.ablation import conduct, plan_reading
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
 from pggan_kit.api.train import train
@@ -320,7 +320,7 @@ def test_a_trial_that_is_stopped_again_and_again_ends_the_same(tiny: Callable[..
     bindings.append("ablate.contrasts = [('wgan', 'linear')]")
     Path("switch.gin").write_text(SWITCH)
     plugins = [str(STUB), str(ABLATION_PLUGIN), str(tmp_path / "slow.py")]
-    plan, _ = plans.read_plan("switch.gin", bindings, plugins)
+    plan, _ = plan_reading.read_plan("switch.gin", bindings, plugins)
     out = tmp_path / "out"
     (out / "logs").mkdir(parents=True)
     plan = plans.fix_plan(plan, out)

@@ -1,0 +1,100 @@
+"""Compare a plan with the one that was fixed at the first start: what was added is exploratory, all else the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pggan_kit.ablation.plan import PLAN, Plan, list_defaults, load_plan
+from pggan_kit.errors import RunError
+
+LONGEST_SHOWN = 120
+"""Maximum characters of a value in an error message."""
+
+
+def compare_with_fixed(plan: Plan, folder: Path) -> Plan:
+    """Compare a plan with the one that was fixed in a folder at the first start, if there is one.
+
+    Returns:
+        The plan that is fixed there, with what was added since.
+
+    Raises:
+        RunError: The folder holds another plan; the message names what differs.
+    """
+    path = folder / PLAN
+    if not path.exists():
+        return plan
+
+    # Seeds, variants and contrasts that the first start did not have are exploratory; all else must be the same.
+    fixed = load_plan(folder)
+    planned = [seed for seed in plan.seeds if seed in fixed.seeds]
+    added = [seed for seed in plan.seeds if seed not in fixed.seeds]
+    current = dataclasses.replace(plan, seeds=planned, exploratory=added, adopted=fixed.adopted)
+    missing = set(fixed.exploratory) - set(added)
+    if missing:
+        raise RunError(f"{path}: seeds {sorted(missing)} were run there and are missing in ablate.seeds now")
+    gone = [name for name in fixed.exploratory_variants if name not in current.exploratory_variants]
+    if gone:
+        raise RunError(f"{path}: variants {gone} were run there and are missing in ablate.variants now")
+    additions = {"seeds": added, "variants": current.exploratory_variants, "contrasts": current.exploratory_contrasts}
+    for kind, names in additions.items():
+        if names and fixed.looks:
+            raise RunError(f"{path}: {kind} {names} cannot be added: its looks decide when to stop, and are fixed")
+    if current.hash != fixed.hash:
+        raise RunError(
+            f"{folder} was begun with another plan ({_describe_difference(fixed, current)}). Change it back, or start "
+            "from scratch in another folder with --out"
+        )
+
+    # What changed in all variants is a change of the plan, and was said as one.
+    for name in fixed.exploratory_variants:
+        if fixed.configs[name] != current.configs[name]:
+            change = _describe_change(fixed.configs[name], current.configs[name])
+            raise RunError(
+                f"{folder} has runs of another variant {name} (its config {change}). Change it back, or add the new "
+                "one under another name"
+            )
+    return current
+
+
+def _describe_difference(old_plan: Plan, new_plan: Plan) -> str:
+    """Return which field of a plan changed, and how; of mappings the first entry that changed."""
+    defaults = list_defaults(Plan)
+    old_fields = {**defaults, **old_plan.fixed_fields}
+    new_fields = {**defaults, **new_plan.fixed_fields}
+    name = next(name for name in old_fields if old_fields[name] != new_fields[name])
+    old: Any = old_fields[name]
+    new: Any = new_fields[name]
+    while isinstance(old, Mapping) and isinstance(new, Mapping):
+        key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
+        name = f"{name}: {key}"
+        old = old.get(key)
+        new = new.get(key)
+
+    return f"{name} {_describe_change(old, new)}"
+
+
+def _describe_change(old: Any, new: Any) -> str:
+    """Return how a value changed; of a config the first line that differs, which says more than its head."""
+    if isinstance(old, str) and isinstance(new, str) and "\n" in old:
+        old_lines = old.splitlines()
+        new_lines = new.splitlines()
+        if sorted(old_lines) == sorted(new_lines):
+            pairs = zip(old_lines, new_lines, strict=True)
+            old, new = next(pair for pair in pairs if pair[0] != pair[1])
+            return f"has its lines in another order: where it had `{_shorten(old)}`, it has `{_shorten(new)}`"
+        old = next((line for line in old_lines if line not in new_lines), None)
+        new = next((line for line in new_lines if line not in old_lines), None)
+    return f"was {_shorten(old)} and is {_shorten(new)}"
+
+
+def _shorten(value: Any) -> str:
+    """Return a value as text of at most `LONGEST_SHOWN` characters."""
+    if value is None:
+        return "not there"
+    text = str(value)
+    if len(text) > LONGEST_SHOWN:
+        return f"{text[:LONGEST_SHOWN]}..."
+    return text
