@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+import torch
 from helpers.paths import ROOT
 
+import pggan_kit
 from pggan_kit.api.train import train
 from pggan_kit.cli import main
 from pggan_kit.plugin_host.loading import load_plugins
@@ -70,10 +73,20 @@ def test_its_make_targets_exist() -> None:
     assert set(re.findall(r"(?:^|`)make ([\w-]+)", README, re.MULTILINE)) <= targets
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_its_plugin_trains(block: str, tmp_path: Path, tiny: object, stub: str) -> None:
+PLUGIN, GENERATOR = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_its_generator_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    names: dict[str, Any] = {"pggan_kit": pggan_kit, "torch": torch}
+    exec(GENERATOR, names)
+    assert names["images"].shape == (16, 1, 28, 28)
+    assert 0.5 < names["images"].max() < 1.5
+
+
+def test_its_plugin_trains(tmp_path: Path, tiny: object, stub: str) -> None:
     plugin = tmp_path / "cosine.py"
-    plugin.write_text(block)
+    plugin.write_text(PLUGIN)
     config = tiny("train.switch = @switches.MyCosine()")  # type: ignore[operator]
     run = train(config, plugins=[stub, plugin])
     assert [alpha for alpha in run.alpha.values()] == [1.0] * 3
