@@ -83,7 +83,7 @@ def _locate_record(images: np.ndarray, parsed: Sequence[Any]) -> Path | None:
     if mapped is None or mapped.filename is None:
         return None
     level = Path(mapped.filename)
-    name = hashlib.sha256(json.dumps(parsed).encode()).hexdigest()[:8]
+    name = hashlib.sha256(json.dumps(parsed, allow_nan=False).encode()).hexdigest()[:8]
     return level.with_name(f"{level.name.removesuffix('.images.npy')}.{name}.range")
 
 
