@@ -253,7 +253,7 @@ class CapturedSteps:
 
         # Eagerly.
         host = EagerHostWork(state.device)
-        with watch_reads(list_parts(self._experiment), self._unsettled) as reads:
+        with watch_reads(list_parts(self._experiment), self._unsettled, lambda: host.is_outside) as reads:
             losses, drawn = self._run_eagerly(make_context, host)
         losses = {name: value.clone() for name, value in losses.items()}
         eager = StateCopy(state)

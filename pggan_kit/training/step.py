@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -358,7 +359,8 @@ class UpdateContext:
         numbers = {}
         for name, penalty in due:
             numbers[FACTOR + name] = self._bring_factor(penalty)
-            if hasattr(penalty, "memory"):
+            # Its value is brought; to ask whether there is one is no reading of it.
+            if inspect.getattr_static(penalty, "memory", None) is not None:
                 (numbers[MEMORY + name],) = self._host.bring(functools.partial(_list_memory, penalty))
         return numbers
 

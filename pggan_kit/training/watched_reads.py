@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +13,13 @@ from pggan_kit.training.state_copy import PLAIN, UNSEEN
 
 
 @contextmanager
-def watch_reads(parts: Mapping[str, Any], names: Collection[str]) -> Iterator[set[str]]:
+def watch_reads(parts: Mapping[str, Any], names: Collection[str], is_outside: Callable[[], bool]) -> Iterator[set[str]]:
     """Yield a set to which those names are added whose attributes are read in the block.
 
     Args:
         parts: Components by name.
         names: What is watched, as `loss.count` or `loss.counts.0`, which is read with `loss.counts`.
+        is_outside: Whether what reads now is no part of what is watched.
     """
     owners = {path: part for name, part in parts.items() for path, part in _list_components(name, part)}
     attributes: dict[str, dict[str, str]] = {}
@@ -32,12 +33,16 @@ def watch_reads(parts: Mapping[str, Any], names: Collection[str]) -> Iterator[se
         attribute = name[len(path) + 1 :].partition(".")[0].partition(" ")[0]
         attributes.setdefault(path, {})[attribute] = name
 
+    def note(name: str) -> None:
+        if not is_outside():
+            read.add(name)
+
     originals: list[tuple[Any, type]] = []
     try:
         for path, watched in attributes.items():
             original = type(owners[path])
             try:
-                object.__setattr__(owners[path], "__class__", _make_watched_class(original, watched, read))
+                object.__setattr__(owners[path], "__class__", _make_watched_class(original, watched, note))
             except TypeError:  # a class that lets nobody watch: all of it counts as read
                 read.update(watched.values())
                 continue
@@ -48,11 +53,13 @@ def watch_reads(parts: Mapping[str, Any], names: Collection[str]) -> Iterator[se
             object.__setattr__(part, "__class__", original)
 
 
-def _make_watched_class(original: type, watched: Mapping[str, str], read: set[str]) -> type:
+def _make_watched_class(original: type, watched: Mapping[str, str], note: Callable[[str], None]) -> type:
+    get: Any = original.__getattribute__
+
     def note_and_get(self: Any, attribute: str) -> Any:
         if attribute in watched:
-            read.add(watched[attribute])
-        return original.__getattribute__(self, attribute)
+            note(watched[attribute])
+        return get(self, attribute)
 
     body = {"__getattribute__": note_and_get, "__slots__": (), "__qualname__": original.__qualname__}
     return type(original)(original.__name__, (original,), body)
