@@ -7,7 +7,7 @@ import enum
 import random
 import types
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,10 +21,12 @@ from pggan_kit.training.parity import DEPTH, collect_settings
 PLAIN = (bool, int, float, str)
 """Types of plain values."""
 
-INTERNALS = frozenset(vars(nn.Module())) - {"training"}
+PLAIN_SET = frozenset(PLAIN)
+
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 """Attributes that each module has, whatever its class."""
 
-HOOKS = tuple(sorted(name for name in INTERNALS if name.endswith("_hooks")))
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 """Those of them that hold functions which torch calls beside the module's own."""
 
 UNSEEN = (type, types.ModuleType, types.FunctionType, types.MethodType, enum.Enum)
@@ -290,25 +292,34 @@ def describe_module(module: nn.Module) -> Hashable:
 
 
 def _describe_module(module: nn.Module, found: list[Hashable]) -> None:
+    # This runs before each step.
     attributes = module.__dict__
     for parameter in attributes["_parameters"].values():
         if parameter is not None:
             found.append(parameter.data_ptr())
             if parameter._backward_hooks:
                 found.append(tuple(parameter._backward_hooks))
-    found += [buffer.data_ptr() for buffer in attributes["_buffers"].values() if buffer is not None]
-    found += [(name, tuple(attributes[name])) for name in HOOKS if attributes[name]]
-    found += [(name, _describe_attribute(value)) for name, value in attributes.items() if name not in INTERNALS]
+    for buffer in attributes["_buffers"].values():
+        if buffer is not None:
+            found.append(buffer.data_ptr())
+    for name in HOOKS:
+        if attributes[name]:
+            found.append((name, tuple(attributes[name])))
+    found.append(attributes["training"])
+    if len(attributes) > len(MODULE_ATTRIBUTES):
+        found += [_describe_attribute(attributes[name]) for name in sorted(attributes.keys() - MODULE_ATTRIBUTES)]
     for inner in attributes["_modules"].values():
         if inner is not None:
             _describe_module(inner, found)
 
 
 def _describe_attribute(value: Any) -> Hashable:
-    if isinstance(value, PLAIN):
-        return value
+    if type(value) in PLAIN:
+        return cast("Hashable", value)
     if isinstance(value, Tensor):
         return value.data_ptr()
+    if type(value) in (tuple, list) and set(map(type, value)) <= PLAIN_SET:
+        return tuple(value)
     if isinstance(value, (tuple, list, Mapping)):
         return collect_settings(value)
     return None
