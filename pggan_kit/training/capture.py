@@ -7,8 +7,7 @@ eagerly changes no number of a run.
 There is a graph for each *kind* of step in a region of a run (the fade of a stage, or what follows it): with and
 without lazy penalties, for example. The first steps of a kind run eagerly. The next two run both ways, from the same
 state, and are compared bit for bit: a number that is frozen in a graph shows at the second, at the latest. What cannot
-be captured, or differs, goes on eagerly, and the log says why. After each tick, where hooks may change what nobody
-sees, the first step of a kind is compared once more.
+be captured, or differs, goes on eagerly, and the log says why.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ from pggan_kit.training.host_work import (
 from pggan_kit.training.non_finite import Guard
 from pggan_kit.training.parity import collect_settings
 from pggan_kit.training.state_copy import (
+    ModuleWatch,
     StateCopy,
-    describe_module,
     find_difference,
     flatten_settings,
     list_changed_numbers,
@@ -104,6 +103,7 @@ class CapturedSteps:
         self._updates: tuple[int, int] | None = None
         self._settings: dict[str, Hashable] = {}
         self._unsettled: set[str] = set()
+        self._watches = [ModuleWatch(net) for net in state.networks.values()] if self._active else []
 
     def forget_graphs(self) -> None:
         """Drop all graphs, and free their memory: before networks grow, it is needed elsewhere."""
@@ -148,7 +148,7 @@ class CapturedSteps:
         kind = self._find_kind(tuple(fading))
         if kind is None:
             return self._run_eagerly(make_context, EagerHostWork(state.device))
-        if kind.is_trusted and kind.checked_tick == state.last_tick:
+        if kind.is_trusted:
             return kind.replay(state)
         kind.steps += 1
         if kind.steps <= EAGER_STEPS:
@@ -191,7 +191,7 @@ class CapturedSteps:
             tuple(value_at(setting, position) for setting in moving.values()),
             tuple((name, value) for name, value in self._settings.items() if name not in self._unsettled),
             # Graphs read and write where the weights were.
-            tuple(describe_module(net) for net in state.networks.values()),
+            tuple(watch.describe() for watch in self._watches),
         )
 
     def _list_due_penalties(self) -> Hashable:
@@ -301,7 +301,6 @@ class CapturedSteps:
             self._give_up(problem)
             return losses, drawn
         kind.checked_steps += 1
-        kind.checked_tick = state.last_tick
         if kind.checked_steps == CHECKED_STEPS:
             assert kind.work is not None
             self._notice()
@@ -423,7 +422,6 @@ class _Kind:
     Attributes:
         steps: Steps that were not replayed.
         checked_steps: Steps that were equal to eager ones.
-        checked_tick: The last tick before the last of these.
         work: What a replay does; None before the kind is captured.
         losses: The losses of the last replay.
         gradients: The gradients that a replay leaves.
@@ -433,7 +431,6 @@ class _Kind:
 
     steps: int = 0
     checked_steps: int = 0
-    checked_tick: int = 0
     work: ReplayedHostWork | None = None
     losses: _Losses | None = None
     gradients: dict[nn.Parameter, Tensor | None] = field(default_factory=dict)

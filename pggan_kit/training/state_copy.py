@@ -284,16 +284,43 @@ def list_places(name: str, part: Any) -> dict[str, Hashable]:
     return places
 
 
-def describe_module(module: nn.Module) -> Hashable:
-    """Return what a graph has as constants of a module: where its tensors lie, its plain numbers, and its hooks."""
-    found: list[Hashable] = []
-    _describe_module(module, found)
-    return tuple(found)
+class ModuleWatch:
+    """What a graph has as constants of a network: where its tensors lie, its plain numbers, and its hooks.
+
+    It is looked at before each step, and so says only what differs from the beginning, but for the places.
+
+    Args:
+        network: The network, as it is at the beginning.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._modules = [(vars(module), *_sort_attributes(module)) for module in network.modules()]
+
+    def describe(self) -> Hashable:
+        """Return all that, once it is another, makes another kind of step."""
+        found: list[Hashable] = []
+        for number, (attributes, fixed, others) in enumerate(self._modules):
+            _add_places(attributes, found)
+            for name in HOOKS:
+                if attributes[name]:
+                    found.append((number, name, tuple(attributes[name])))
+            if attributes["_modules"]:
+                found += map(id, attributes["_modules"].values())
+
+            # A plain number that stays is the same object.
+            for name, value in fixed:
+                now = attributes.get(name)
+                if now is not value:
+                    found.append((number, name, _describe_attribute(now)))
+            for name in others:
+                found.append(_describe_attribute(attributes.get(name)))
+            if len(attributes) != len(MODULE_ATTRIBUTES) + len(fixed) - 1 + len(others):
+                found.append((number, len(attributes)))
+        return tuple(found)
 
 
-def _describe_module(module: nn.Module, found: list[Hashable]) -> None:
-    # This runs before each step.
-    attributes = module.__dict__
+def _add_places(attributes: Mapping[str, Any], found: list[Hashable]) -> None:
+    """Add where a module's own tensors lie, and the hooks on its weights."""
     for parameter in attributes["_parameters"].values():
         if parameter is not None:
             found.append(parameter.data_ptr())
@@ -302,15 +329,20 @@ def _describe_module(module: nn.Module, found: list[Hashable]) -> None:
     for buffer in attributes["_buffers"].values():
         if buffer is not None:
             found.append(buffer.data_ptr())
-    for name in HOOKS:
-        if attributes[name]:
-            found.append((name, tuple(attributes[name])))
-    found.append(attributes["training"])
-    if len(attributes) > len(MODULE_ATTRIBUTES):
-        found += [_describe_attribute(attributes[name]) for name in sorted(attributes.keys() - MODULE_ATTRIBUTES)]
-    for inner in attributes["_modules"].values():
-        if inner is not None:
-            _describe_module(inner, found)
+
+
+def _sort_attributes(module: nn.Module) -> tuple[list[tuple[str, Any]], list[str]]:
+    """Return the attributes of a module that cannot change without being replaced, and the names of all others."""
+    fixed: list[tuple[str, Any]] = [("training", module.training)]
+    others: list[str] = []
+    for name, value in vars(module).items():
+        if name in MODULE_ATTRIBUTES:
+            continue
+        if value is None or type(value) in PLAIN or (type(value) is tuple and set(map(type, value)) <= PLAIN_SET):
+            fixed.append((name, value))
+        else:
+            others.append(name)
+    return fixed, others
 
 
 def _describe_attribute(value: Any) -> Hashable:
@@ -318,8 +350,9 @@ def _describe_attribute(value: Any) -> Hashable:
         return cast("Hashable", value)
     if isinstance(value, Tensor):
         return value.data_ptr()
-    if type(value) in (tuple, list) and set(map(type, value)) <= PLAIN_SET:
-        return tuple(value)
-    if isinstance(value, (tuple, list, Mapping)):
-        return collect_settings(value)
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, (tuple, list)):
+        # What lies deeper is a part of its own, or of no use to a layer.
+        return tuple(item if type(item) in PLAIN else id(item) for item in value)
     return None

@@ -592,24 +592,6 @@ class RandomHinge(Hinge):
         return {name: factor * value for name, value in super().generator(fake, real).items()}
 
 
-class SharedHinge(ScaledHinge):
-    """Its number belongs to the class, and changes at a tick."""
-
-    shared = 1.0
-
-    @hookimpl
-    def before_run(self) -> None:
-        type(self).shared = 1.0
-
-    @hookimpl
-    def after_tick(self, tick: Any) -> None:
-        if tick.images == 40:
-            type(self).shared = 0.5
-
-    def generator(self, fake: Any, real: Any) -> dict[str, Tensor]:
-        return {name: self.shared * value for name, value in super().generator(fake, real).items()}
-
-
 class ByImages(Alternating):
     """It looks at the clock itself."""
 
@@ -658,7 +640,6 @@ CHANGES: dict[str, tuple[list[str], list[object]]] = {
     "a number that changes early and late": ([OWN_LOSS], [Own("losses", EarlyHinge)]),
     "tensors in collections": ([OWN_LOSS], [Own("losses", CollectingHinge)]),
     "random numbers": ([OWN_LOSS], [Own("losses", RandomHinge)]),
-    "a number of a class": ([OWN_LOSS], [Own("losses", SharedHinge)]),
     "the clock": ([OWN_UPDATE], [Own("updates", ByImages)]),
     "the position": ([OWN_UPDATE], [Own("updates", ByPosition)]),
     "counters of optimizers": (
@@ -690,7 +671,6 @@ REFUSED = (
     "a counter with a threshold",
     "a number that changes early and late",
     "random numbers",
-    "a number of a class",
     "the clock",
     "the position",
 )
