@@ -42,7 +42,7 @@ def set_to_clock(name: str, optimizer: torch.optim.Optimizer, position: Position
     Raises:
         ConfigError: A value is out of range.
     """
-    for setting, value in _find_settings(name, optimizer, position).items():
+    for setting, value in find_settings(name, optimizer, position).items():
         for group in optimizer.param_groups:
             if setting == "lr":
                 set_rate(group, value)
@@ -50,7 +50,12 @@ def set_to_clock(name: str, optimizer: torch.optim.Optimizer, position: Position
                 group[setting] = value
 
 
-def _find_settings(name: str, optimizer: torch.optim.Optimizer, position: Position) -> Mapping[str, Any]:
+def find_settings(name: str, optimizer: torch.optim.Optimizer, position: Position) -> Mapping[str, Any]:
+    """Return the settings of an optimizer's groups at a place on the clock; none for one that does not follow it.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
     settings_at: SettingsAt | None = getattr(optimizer, "settings_at", None)
     if settings_at is None:
         return {}
@@ -97,7 +102,7 @@ def check_over_schedule(
         for penalty in moving:
             find_weight(penalty, position)
         for name, optimizer in following.items():
-            _find_settings(name, optimizer, position)
+            find_settings(name, optimizer, position)
         for check in checks:
             check(position)
 

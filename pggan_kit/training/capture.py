@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from pggan_kit.errors import first_line
 from pggan_kit.experiment import Experiment
-from pggan_kit.growth.moving_settings import list_moving_settings
+from pggan_kit.growth.moving_settings import find_settings, list_moving_settings
 from pggan_kit.runs.learning_rate_tensors import is_capturable
 from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import value_at
+from pggan_kit.schedule import Position, value_at
 from pggan_kit.system import distributed
 from pggan_kit.system.graphs import CudaRecorder, Recorder
 from pggan_kit.training.host_work import (
@@ -38,13 +38,16 @@ from pggan_kit.training.host_work import (
 from pggan_kit.training.non_finite import Guard
 from pggan_kit.training.parity import collect_settings
 from pggan_kit.training.state_copy import (
+    ModuleWatch,
     StateCopy,
     find_difference,
     flatten_settings,
     list_changed_numbers,
     list_parts,
+    list_places,
 )
 from pggan_kit.training.step import UpdateContext
+from pggan_kit.training.watched_reads import watch_reads
 
 EAGER_STEPS = 2
 """Number of steps of a kind that run eagerly before one is captured: optimizers make their state in the first."""
@@ -89,8 +92,8 @@ class CapturedSteps:
         self._log = log
         self._start = StepStart()
         self._active = False
+        self._clock_reads: set[str] = set()
         self._kinds: dict[Hashable, _Kind] = {}
-        self._last: _Kind | None = None
 
     def enter_region(self, state: TrainState) -> None:
         """Begin a region, or resume in it."""
@@ -100,19 +103,20 @@ class CapturedSteps:
         self._updates: tuple[int, int] | None = None
         self._settings: dict[str, Hashable] = {}
         self._unsettled: set[str] = set()
+        self._watches = [ModuleWatch(net) for net in state.networks.values()] if self._active else []
 
     def forget_graphs(self) -> None:
         """Drop all graphs, and free their memory: before networks grow, it is needed elsewhere."""
         had_graphs = any(kind.work is not None for kind in self._kinds.values())
         self._kinds = {}
-        self._last = None
         if self._recorder is None or not had_graphs:
             return
         # Gradients lie in the memory of the graphs.
-        for net in self._state.networks.values():
-            for param in net.parameters():
-                param.grad = None
+        _set_gradients(dict.fromkeys(self._list_gradients()))
         self._recorder.forget()
+
+    def _list_gradients(self) -> dict[nn.Parameter, Tensor | None]:
+        return {param: param.grad for net in self._state.networks.values() for param in net.parameters()}
 
     @property
     def trusted_kinds(self) -> int:
@@ -145,7 +149,7 @@ class CapturedSteps:
         if kind is None:
             return self._run_eagerly(make_context, EagerHostWork(state.device))
         if kind.is_trusted:
-            return kind.replay(state, is_other=kind is not self._last)
+            return kind.replay(state)
         kind.steps += 1
         if kind.steps <= EAGER_STEPS:
             before = _Counters.read(state)
@@ -157,7 +161,7 @@ class CapturedSteps:
     def _run_eagerly(self, make_context: MakeContext, host: EagerHostWork) -> tuple[dict[str, Tensor], int]:
         context = make_context(host, self._start)
         losses = self._experiment.update.step(context)
-        self._last = None
+        self._clock_reads = context.clock_reads
         return losses, context.drawn
 
     # Kinds of step.
@@ -176,18 +180,18 @@ class CapturedSteps:
     def _identify_kind(self, fading: tuple[str, ...]) -> Hashable:
         """Return all that a graph holds as constants: what differs in it is a step of another kind."""
         state = self._state
-        numbers = [_list_numbers(each) for each in state.optimizers.values() if is_capturable(each)]
-        moving = list_moving_settings({"update": self._experiment.update})
         position = state.position
+        capturable = {name: each for name, each in state.optimizers.items() if is_capturable(each)}
+        numbers = [_list_numbers(name, each, position) for name, each in capturable.items()]
+        moving = list_moving_settings({"update": self._experiment.update})
         return (
             fading,
             self._list_due_penalties(),
             tuple(numbers),
             tuple(value_at(setting, position) for setting in moving.values()),
             tuple((name, value) for name, value in self._settings.items() if name not in self._unsettled),
-            tuple(net.training for net in state.networks.values()),
             # Graphs read and write where the weights were.
-            tuple(param.data_ptr() for net in state.networks.values() for param in net.parameters()),
+            tuple(watch.describe() for watch in self._watches),
         )
 
     def _list_due_penalties(self) -> Hashable:
@@ -206,13 +210,15 @@ class CapturedSteps:
         return self._updates, tuple(due)
 
     def _note_settings(self) -> None:
-        """Note the plain numbers in components, and which of them move from step to step.
+        """Note the plain numbers in components, where their tensors lie, and which of these move from step to step.
 
-        Those that move before a graph is trusted, such as a counter of a component, are no constants of a kind: if they
-        mattered, the comparison with eager steps would show it. All others are.
+        Those that move before a graph is trusted, such as a counter of a component, are no constants of a kind: a step
+        that reads one of them is not captured. All others are.
         """
         parts = list_parts(self._experiment)
         settings = flatten_settings({name: collect_settings(part) for name, part in parts.items()})
+        for name, part in parts.items():
+            settings |= list_places(name, part)
         if self._settings and self.trusted_kinds == 0:
             moving = [name for name, value in settings.items() if self._settings.get(name, value) != value]
             self._unsettled.update(moving)
@@ -229,7 +235,10 @@ class CapturedSteps:
         """Take all steps eagerly from here to the end of the region, and say why."""
         state = self._state
         self._active = False
+        # Who looks at gradients after this step finds its own.
+        gradients = self._list_gradients()
         self.forget_graphs()
+        _set_gradients(gradients)
         self._log(f"the steps at {state.stage.size} ({state.phase}) are not captured but eager: {reason}")
 
     # Capture.
@@ -244,15 +253,26 @@ class CapturedSteps:
 
         # Eagerly.
         host = EagerHostWork(state.device)
-        losses, drawn = self._run_eagerly(make_context, host)
+        with watch_reads(list_parts(self._experiment), self._unsettled, lambda: host.is_outside) as reads:
+            losses, drawn = self._run_eagerly(make_context, host)
         losses = {name: value.clone() for name, value in losses.items()}
         eager = StateCopy(state)
+        gradients = self._list_gradients()
         eager_counters = _Counters.read(state)
         kind.taken = eager_counters.since(counters)
         kind.drawn = drawn
         changed = list_changed_numbers(before, eager)
         if changed:
             self._give_up(f"{changed[0]} changes within a step, and is no tensor")
+            return losses, drawn
+        if reads:
+            self._give_up(f"{min(reads)} moves from step to step, and a step reads it: what moves must be a tensor")
+            return losses, drawn
+        # What a curve of the update makes of the clock is a constant of a kind.
+        follows_curves = bool(list_moving_settings({"update": self._experiment.update}))
+        if "ctx.images" in self._clock_reads or (self._clock_reads and not follows_curves):
+            read = min(self._clock_reads)
+            self._give_up(f"train.update reads {read}, which moves: what follows the clock must be a curve")
             return losses, drawn
 
         def go_back() -> None:
@@ -266,7 +286,7 @@ class CapturedSteps:
             if kind.work is None:
                 self._capture(kind, host, make_context)
             else:
-                kind.replay(state, is_other=True)
+                kind.replay(state)
             problem = self._compare(kind, losses, eager, lambda: self._run_again(go_back, make_context))
         except UnfitForCaptureError as error:
             problem = str(error)
@@ -276,11 +296,12 @@ class CapturedSteps:
         # The eager result stands, in any case.
         eager.restore()
         eager_counters.write(state)
+        _set_gradients(gradients)
         if problem is not None:
             self._give_up(problem)
             return losses, drawn
         kind.checked_steps += 1
-        if kind.is_trusted:
+        if kind.checked_steps == CHECKED_STEPS:
             assert kind.work is not None
             self._notice()
             graphs = kind.work.count_graphs()
@@ -309,8 +330,7 @@ class CapturedSteps:
         if context.drawn != kind.drawn:
             raise UnfitForCaptureError("they differ in the number of reals that they draw")
         kind.work = work
-        params = [param for net in self._state.networks.values() for param in net.parameters()]
-        kind.gradients = {param: param.grad for param in params}
+        kind.gradients = self._list_gradients()
 
     def _compare(
         self, kind: _Kind, losses: Mapping[str, Tensor], eager: StateCopy, run_again: Callable[[], StateCopy]
@@ -422,31 +442,36 @@ class _Kind:
         """Return whether the graphs alone take the steps."""
         return self.checked_steps >= CHECKED_STEPS
 
-    def replay(self, state: TrainState, is_other: bool) -> tuple[dict[str, Tensor], int]:
+    def replay(self, state: TrainState) -> tuple[dict[str, Tensor], int]:
         """Take a step by the graphs.
 
         Args:
             state: The state, whose counters follow.
-            is_other: Whether the step before was of another kind, or eager.
         """
         assert self.work is not None and self.losses is not None
         self.work.replay()
         self.taken.add_to(state)
-        if is_other:
-            # Who looks at gradients after a step finds those of this one.
-            for param, gradient in self.gradients.items():
-                param.grad = gradient
+        # Who looks at gradients after a step finds those of this one, also where a hook has cleared the last ones.
+        _set_gradients(self.gradients)
         return self.losses.read(), self.drawn
 
 
-def _list_numbers(optimizer: torch.optim.Optimizer) -> Hashable:
-    """Return the settings of an optimizer's groups that are constants of a graph, and whose parameters they are."""
+def _set_gradients(gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
+    for param, gradient in gradients.items():
+        param.grad = gradient
+
+
+def _list_numbers(name: str, optimizer: torch.optim.Optimizer, position: Position) -> Hashable:
+    """Return what is constant in a graph of an optimizer's: its settings in the step, its parameters, its places."""
+    moved = find_settings(name, optimizer, position)
     groups: list[Any] = []
     for group in optimizer.param_groups:
         settings = tuple(
-            (name, value)
-            for name, value in group.items()
-            if name not in ("params", "lr", "rate", "learning_factor") and not isinstance(value, Tensor)
+            (key, value.data_ptr() if isinstance(value, Tensor) else value)
+            for key, value in {**group, **moved}.items()
+            if key not in ("params", "lr", "rate", "learning_factor") or isinstance(value, Tensor)
         )
         groups.append((settings, tuple(id(param) for param in group["params"])))
-    return tuple(groups)
+    kept = [value for held in optimizer.state.values() for value in held.values()]
+    places = tuple(value.data_ptr() for value in kept if isinstance(value, Tensor))
+    return tuple(groups), places

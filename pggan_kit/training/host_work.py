@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from pggan_kit.system.graphs import Graph, Recorder
+
+T = TypeVar("T")
 
 Draw = Callable[[], Sequence[Tensor]]
 """A function that draws tensors for the step that begins at the present clock, on the host or on the device."""
@@ -72,16 +74,18 @@ class EagerHostWork:
     Attributes:
         brought: What was drawn so far.
         before: What was called before.
+        is_outside: Whether what runs now is the host's work, which graphs leave out.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.brought: list[Brought] = []
         self.before: list[Callable[[], object]] = []
+        self.is_outside = False
 
     def bring(self, draw: Draw) -> tuple[Tensor, ...]:
         """Return what `draw` draws, on the device; see `HostWork`."""
-        drawn = tuple(draw())
+        drawn = tuple(self._run(draw))
         from_host = tuple(tensor.device != self._device for tensor in drawn)
         if self._device.type == "cpu":
             from_host = (True,) * len(drawn)
@@ -92,15 +96,22 @@ class EagerHostWork:
     def call_before(self, action: Callable[[], object]) -> None:
         """Call a function; see `HostWork`."""
         self.before.append(action)
-        action()
+        self._run(action)
 
     def call_between(self, action: Callable[[], object]) -> None:
         """Call a function; see `HostWork`."""
-        action()
+        self._run(action)
 
     def call_after(self, action: Callable[[], object]) -> None:
         """Call a function; see `HostWork`."""
-        action()
+        self._run(action)
+
+    def _run(self, action: Callable[[], T]) -> T:
+        self.is_outside = True
+        try:
+            return action()
+        finally:
+            self.is_outside = False
 
 
 def copy_to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import collections
+import enum
+import random
 import types
-from collections.abc import Hashable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pggan_kit.experiment import Experiment
+from pggan_kit.runs.learning_rate_tensors import is_capturable
 from pggan_kit.runs.state import TrainState
 from pggan_kit.training.parity import DEPTH, collect_settings
+
+PLAIN = (bool, int, float, str)
+"""Types of plain values."""
+
+PLAIN_SET = frozenset(PLAIN)
+
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+"""Attributes that each module has, whatever its class."""
+
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+"""Those of them that hold functions which torch calls beside the module's own."""
+
+UNSEEN = (type, types.ModuleType, types.FunctionType, types.MethodType, enum.Enum)
+"""Types of values that are looked into no further."""
 
 
 def list_parts(experiment: Experiment) -> dict[str, Any]:
@@ -29,56 +48,140 @@ class StateCopy:
 
     Args:
         state: The state of training.
+
+    Attributes:
+        numbers: Plain values, by the name of what holds them.
     """
 
     def __init__(self, state: TrainState) -> None:
         self._state = state
         parts = list_parts(state.experiment)
-        self.numbers = {name: collect_settings(part) for name, part in parts.items()}
+        self.numbers: dict[str, Hashable] = {}
 
-        # What holds tensors: networks for good, all others may also replace them.
-        self._holders: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        # What holds tensors: each is a dict or a list, and may be given others.
+        self._holders: dict[str, tuple[Any, Any]] = {}
         self._tensors: dict[str, tuple[Tensor, Tensor]] = {}
+        self._restorers: list[Callable[[], object]] = []
+        self._visited: set[int] = set()
         for name, net in state.networks.items():
-            self._copy_module(name, net)
+            self._copy(name, net)
         for name, optimizer in state.optimizers.items():
-            for number, kept in enumerate(optimizer.state.values()):
-                self._copy_holder(f"{name}'s optimizer {number}", kept)
+            self._copy_optimizer(f"{name}'s optimizer", optimizer)
         for name, scaler in state.scalers.items():
+            # Its dict of the step's stages is a new one in each step.
             self._copy_tensors(f"{name}'s scaler", vars(scaler))
         for name, part in parts.items():
-            for path, holder in _list_holders(name, part):
-                if isinstance(holder, nn.Module):
-                    self._copy_module(path, holder)
-                else:
-                    self._copy_holder(path, holder)
+            self._copy(name, part)
+        self._copy_generator("random", random)
+        self._copy_generator("numpy.random", np.random)
 
-    def _copy_module(self, name: str, module: nn.Module) -> None:
-        for path, tensor in (*module.named_parameters(), *module.named_buffers()):
-            self._tensors[f"{name}.{path}"] = (tensor, tensor.detach().clone())
+    def _copy(self, name: str, value: Any) -> None:
+        for path, holder in list_holders(name, value, self._visited):
+            if isinstance(holder, (dict, list, collections.deque)):
+                self._copy_holder(path, holder)
+                self._note_numbers(path, holder)
+            elif isinstance(holder, np.ndarray):
+                self._note_host(path, holder.tobytes(), _bind_array(holder))
+            elif isinstance(holder, torch.Generator):
+                self._restorers.append(_bind(holder.set_state, holder.get_state()))
+            else:
+                self._copy_generator(path, holder)
 
-    def _copy_holder(self, name: str, holder: dict[str, Any]) -> None:
-        self._holders[name] = (holder, dict(holder))
+    def _copy_holder(self, name: str, holder: Any) -> None:
+        self._holders[name] = (holder, dict(holder) if isinstance(holder, dict) else list(holder))
         self._copy_tensors(name, holder)
 
-    def _copy_tensors(self, name: str, holder: dict[str, Any]) -> None:
-        for key, value in holder.items():
+    def _copy_tensors(self, name: str, holder: Any) -> None:
+        for key, value in _list_items(holder):
             if isinstance(value, Tensor):
-                self._tensors[f"{name}.{key}"] = (value, value.detach().clone())
+                self._tensors[_join(name, key)] = (value, value.detach().clone())
+
+    def _note_numbers(self, name: str, holder: Any) -> None:
+        self.numbers[f"{name} (length)"] = len(holder)
+        for key, value in _list_items(holder):
+            if value is None or isinstance(value, PLAIN):
+                self.numbers[_join(name, key)] = value
+            elif isinstance(value, (tuple, set, frozenset)):
+                self.numbers[_join(name, key)] = collect_settings(value)
+
+    def _copy_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
+        """Copy an optimizer, its groups and its state, and those of an optimizer in it."""
+        holders: dict[str, Any] = {name: vars(optimizer), f"{name}.state": optimizer.state}
+        holders |= {f"{name} {number}": kept for number, kept in enumerate(optimizer.state.values())}
+        for path, holder in holders.items():
+            self._copy_holder(path, holder)
+            # What keeps numbers on the host steps between graphs.
+            if is_capturable(optimizer):
+                self._note_numbers(path, holder)
+        # The clock sets numbers of groups within a step; all others make kinds of steps.
+        for number, group in enumerate(optimizer.param_groups):
+            self._copy_holder(f"{name}.param_groups.{number}", group)
+        for key, value in vars(optimizer).items():
+            if isinstance(value, torch.optim.Optimizer) and value is not optimizer:
+                self._copy_optimizer(f"{name}.{key}", value)
+
+    def _copy_generator(self, name: str, generator: Any) -> None:
+        """Copy the state of a generator of random numbers on the host."""
+        if isinstance(generator, np.random.Generator):
+            bits: Any = generator.bit_generator
+            state = bits.state
+            self._note_host(name, repr(state), lambda: setattr(bits, "state", state))
+        elif hasattr(generator, "getstate"):
+            state = generator.getstate()
+            self._note_host(name, repr(state), _bind(generator.setstate, state))
+        else:
+            state = generator.get_state()
+            content = repr([np.asarray(each).tobytes() for each in state])
+            self._note_host(name, content, _bind(generator.set_state, state))
+
+    def _note_host(self, name: str, content: str | bytes, restore: Callable[[], object]) -> None:
+        self.numbers[name] = hash(content)
+        self._restorers.append(restore)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Bring the state back to what it was."""
         for holder, values in self._holders.values():
+            # Other threads may read what stays as it is.
+            if _has_same_items(holder, values):
+                continue
             holder.clear()
-            holder.update(values)
+            if isinstance(holder, dict):
+                holder.update(values)
+            else:
+                holder.extend(values)
         for tensor, value in self._tensors.values():
             tensor.detach().copy_(value)
+        for restore in self._restorers:
+            restore()
 
     @property
     def values(self) -> dict[str, Tensor]:
         """Return the copies by name."""
         return {name: value for name, (_, value) in self._tensors.items()}
+
+
+def _list_items(holder: Any) -> list[tuple[object, Any]]:
+    """Return what a dict or list holds, by key where that is plain, and by number elsewhere."""
+    if not isinstance(holder, Mapping):
+        return list(enumerate(holder))
+    return [(key if isinstance(key, PLAIN) else number, item) for number, (key, item) in enumerate(holder.items())]
+
+
+def _has_same_items(one: Any, other: Any) -> bool:
+    if len(one) != len(other):
+        return False
+    pairs = zip(_list_items(one), _list_items(other), strict=True)
+    return all(key == other_key and item is other_item for (key, item), (other_key, other_item) in pairs)
+
+
+def _bind(function: Callable[[Any], object], value: Any) -> Callable[[], object]:
+    return lambda: function(value)
+
+
+def _bind_array(array: Any) -> Callable[[], object]:
+    content = array.copy()
+    return lambda: np.copyto(array, content)
 
 
 def find_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str | None:
@@ -106,10 +209,9 @@ def are_identical(one: Tensor, other: Tensor) -> bool:
 
 
 def list_changed_numbers(before: StateCopy, after: StateCopy) -> list[str]:
-    """Return the names of plain numbers in components that differ between two copies, as `loss.count`."""
-    earlier = flatten_settings(before.numbers)
-    later = flatten_settings(after.numbers)
-    return [name for name, value in later.items() if name not in earlier or earlier[name] != value]
+    """Return the names of plain numbers that differ between two copies, as `loss.count`."""
+    earlier = before.numbers
+    return [name for name, value in after.numbers.items() if name not in earlier or earlier[name] != value]
 
 
 def flatten_settings(settings: Mapping[str, Hashable]) -> dict[str, Hashable]:
@@ -131,20 +233,126 @@ def _flatten(name: str, value: Hashable, flat: dict[str, Hashable]) -> None:
             _flatten(f"{name}.{number}", item, flat)
 
 
-def _list_holders(name: str, value: Any, seen: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Yield the attributes of a component and of those in it, as dicts, and the modules among them."""
-    if isinstance(value, (tuple, list)):
-        for number, item in enumerate(value):
-            yield from _list_holders(f"{name}.{number}", item, seen)
+def list_holders(name: str, value: Any, visited: set[int], depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield what holds the state of a component or network, by name, each once.
+
+    These are dicts (those of attributes among them), lists, numpy's arrays, and generators of random numbers.
+    """
+    if id(value) in visited or isinstance(value, (*PLAIN, *UNSEEN, Tensor)):
         return
-    if isinstance(value, nn.Module):
+    inner: Any = ()
+    if isinstance(value, (tuple, list, set, frozenset, collections.deque)):
+        visited.add(id(value))
+        if isinstance(value, (list, collections.deque)):
+            yield name, value
+        inner = enumerate(list(value))
+    elif isinstance(value, Mapping):
+        visited.add(id(value))
+        if isinstance(value, dict):
+            yield name, value
+        inner = _list_items(value)
+    elif isinstance(value, (np.ndarray, np.random.Generator, np.random.RandomState, random.Random, torch.Generator)):
+        visited.add(id(value))
         yield name, value
-        return
-    attributes = getattr(value, "__dict__", None)
-    if attributes is None or id(value) in seen or len(seen) == DEPTH:
-        return
-    if isinstance(value, (type, types.ModuleType, types.FunctionType, Tensor)):
-        return
-    yield name, attributes
-    for key, attribute in list(attributes.items()):
-        yield from _list_holders(f"{name}.{key}", attribute, (*seen, id(value)))
+    elif hasattr(value, "__dict__") and depth < DEPTH:
+        visited.add(id(value))
+        yield name, vars(value)
+        inner = list(vars(value).items())
+        # Networks are deep.
+        depth = 0 if isinstance(value, nn.Module) else depth + 1
+    for key, item in inner:
+        yield from list_holders(_join(name, key), item, visited, depth)
+
+
+def _join(name: str, key: object) -> str:
+    if key in ("_modules", "_parameters", "_buffers"):
+        return name
+    return f"{name}.{key}"
+
+
+def list_places(name: str, part: Any) -> dict[str, Hashable]:
+    """Return where the tensors of a component lie, and of which classes it and its parts are: a graph keeps to both."""
+    places: dict[str, Hashable] = {f"{name} (class)": type(part).__qualname__}
+    for path, holder in list_holders(name, part, set()):
+        if not isinstance(holder, (dict, list, collections.deque)):
+            continue
+        for key, value in _list_items(holder):
+            if isinstance(value, Tensor):
+                places[f"{path}.{key} (place)"] = value.data_ptr()
+            elif hasattr(value, "__dict__"):
+                places[f"{path}.{key} (class)"] = type(value).__qualname__
+    return places
+
+
+class ModuleWatch:
+    """What a graph has as constants of a network: where its tensors lie, its plain numbers, and its hooks.
+
+    It is looked at before each step, and so says only what differs from the beginning, but for the places.
+
+    Args:
+        network: The network, as it is at the beginning.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._modules = [(vars(module), *_sort_attributes(module)) for module in network.modules()]
+
+    def describe(self) -> Hashable:
+        """Return all that, once it is another, makes another kind of step."""
+        found: list[Hashable] = []
+        for number, (attributes, fixed, others) in enumerate(self._modules):
+            _add_places(attributes, found)
+            for name in HOOKS:
+                if attributes[name]:
+                    found.append((number, name, tuple(attributes[name])))
+            if attributes["_modules"]:
+                found += map(id, attributes["_modules"].values())
+
+            # A plain number that stays is the same object.
+            for name, value in fixed:
+                now = attributes.get(name)
+                if now is not value:
+                    found.append((number, name, _describe_attribute(now)))
+            for name in others:
+                found.append(_describe_attribute(attributes.get(name)))
+            if len(attributes) != len(MODULE_ATTRIBUTES) + len(fixed) - 1 + len(others):
+                found.append((number, len(attributes)))
+        return tuple(found)
+
+
+def _add_places(attributes: Mapping[str, Any], found: list[Hashable]) -> None:
+    """Add where a module's own tensors lie, and the hooks on its weights."""
+    for parameter in attributes["_parameters"].values():
+        if parameter is not None:
+            found.append(parameter.data_ptr())
+            if parameter._backward_hooks:
+                found.append(tuple(parameter._backward_hooks))
+    for buffer in attributes["_buffers"].values():
+        if buffer is not None:
+            found.append(buffer.data_ptr())
+
+
+def _sort_attributes(module: nn.Module) -> tuple[list[tuple[str, Any]], list[str]]:
+    """Return the attributes of a module that cannot change without being replaced, and the names of all others."""
+    fixed: list[tuple[str, Any]] = [("training", module.training)]
+    others: list[str] = []
+    for name, value in vars(module).items():
+        if name in MODULE_ATTRIBUTES:
+            continue
+        if value is None or type(value) in PLAIN or (type(value) is tuple and set(map(type, value)) <= PLAIN_SET):
+            fixed.append((name, value))
+        else:
+            others.append(name)
+    return fixed, others
+
+
+def _describe_attribute(value: Any) -> Hashable:
+    if type(value) in PLAIN:
+        return cast("Hashable", value)
+    if isinstance(value, Tensor):
+        return value.data_ptr()
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, (tuple, list)):
+        # What lies deeper is a part of its own, or of no use to a layer.
+        return tuple(item if type(item) in PLAIN else id(item) for item in value)
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -120,6 +121,27 @@ def scores_of_each(D: DiscriminatorCall, batches: Sequence[Tensor], labels: Tens
     return [scores.rows(slice(start, start + rows)) for start in range(0, rows * count, rows)]
 
 
+class WatchedPosition(Position):
+    """The position of a step, which notes what is read of it that moves within a stage: a graph would freeze that."""
+
+    _reads: set[str] | None = None
+
+    @classmethod
+    def watch(cls, position: Position, reads: set[str]) -> WatchedPosition:
+        """Return a position that adds the names of what is read of it to a set."""
+        watched = object.__new__(cls)
+        vars(watched).update(vars(position), _reads=reads)
+        return watched
+
+    def __getattribute__(self, name: str) -> Any:
+        """Return an attribute."""
+        if name in ("images", "progress"):
+            reads = object.__getattribute__(self, "_reads")
+            if reads is not None:
+                reads.add(f"ctx.position.{name}")
+        return object.__getattribute__(self, name)
+
+
 class UpdateContext:
     """The `StepContext` of an update: what it may draw and change, from the run's state and data.
 
@@ -140,6 +162,7 @@ class UpdateContext:
         loss: The chosen loss.
         position: See `StepContext.position`.
         drawn: Reals drawn in this iteration so far, over all ranks.
+        clock_reads: What the update has read of the clock, as `ctx.images`.
         alpha: See above.
     """
 
@@ -158,7 +181,8 @@ class UpdateContext:
         self.experiment = experiment
         self.stage = stage
         self.loss = experiment.loss
-        self.position: Position = state.position
+        self.clock_reads: set[str] = set()
+        self.position: Position = WatchedPosition.watch(state.position, self.clock_reads)
         self.drawn = 0
         # What an update must not touch but through this object.
         self._state = state
@@ -174,6 +198,7 @@ class UpdateContext:
     @property
     def images(self) -> int:
         """The clock, with what this iteration has drawn so far."""
+        self.clock_reads.add("ctx.images")
         return self._state.images + self.drawn
 
     @property
@@ -333,7 +358,8 @@ class UpdateContext:
         numbers = {}
         for name, penalty in due:
             numbers[FACTOR + name] = self._bring_factor(penalty)
-            if hasattr(penalty, "memory"):
+            # Its value is brought; to ask whether there is one is no reading of it.
+            if inspect.getattr_static(penalty, "memory", None) is not None:
                 (numbers[MEMORY + name],) = self._host.bring(functools.partial(_list_memory, penalty))
         return numbers
 

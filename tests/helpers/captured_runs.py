@@ -66,9 +66,13 @@ CASES: dict[str, list[str]] = {
 
 def bind_case(case: str) -> tuple[list[str], str]:
     """Return the lines of a case, and what it leaves of the text of the tiny experiment."""
+    return bind_lines([*LONG, *CASES[case]])
+
+
+def bind_lines(lines: list[str]) -> tuple[list[str], str]:
+    """Return lines, and what they leave of the text of the tiny experiment."""
     from conftest import TINY
 
-    lines = [*LONG, *CASES[case]]
     if any("train.architecture" in line for line in lines):
         return lines, "".join(line for line in TINY.splitlines(True) if "PGGAN.channels" not in line)
     return lines, TINY

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import STUB
-from helpers.captured_runs import CASES, LONG, assert_same_runs, bind_case, read_log
+from helpers.captured_runs import CASES, LONG, assert_same_runs, bind_case, bind_lines, read_log
 from torch import Tensor
 
 from pggan_kit import Component, hookimpl
@@ -173,7 +175,7 @@ class WaitingHinge(Hinge):
 @pytest.mark.parametrize(
     ("loss", "reason"),
     [
-        (MovingHinge, "something in a step is frozen that moves"),
+        (MovingHinge, "loss.scale moves from step to step, and a step reads it"),
         (CountingHinge, "loss.scale changes within a step, and is no tensor"),
         (WaitingHinge, "is not permitted while a graph is recorded"),
     ],
@@ -438,3 +440,256 @@ def test_an_input_that_changes_its_shape_is_refused() -> None:
 
 def test_wrong_settings_are_refused(rejected: Callable[..., str]) -> None:
     rejected(r"train\.capture must be 'auto' or 'never', not 'always'", "train.capture = 'always'")
+
+
+# What may change between steps: each run must end as an eager one does.
+
+SHORT = [
+    "schedule.sizes = (4,)",
+    "schedule.fade_images = 0",
+    "schedule.stable_images = 64",
+    "train.tick = 20",
+]
+"""One stage of 16 steps; the graphs are trusted from the sixth on."""
+
+CHANGED_AT = 36
+
+
+class Once:
+    """A hook that changes something of a run once, when graphs are trusted already."""
+
+    @hookimpl
+    def after_step(self, run: Any, state: Any) -> None:
+        if state.images == CHANGED_AT:
+            self.change(run, state)
+
+    def change(self, run: Any, state: Any) -> None:
+        raise NotImplementedError
+
+
+class ReplacingBuffers(Once):
+    def change(self, run: Any, state: Any) -> None:
+        for module in state.discriminator.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.clone())
+
+
+class ForgettingMoments(Once):
+    def change(self, run: Any, state: Any) -> None:
+        state.optimizers["generator"].state.clear()
+
+
+class ScalingLayers(Once):
+    def change(self, run: Any, state: Any) -> None:
+        for module in state.discriminator.modules():
+            if isinstance(getattr(module, "scale", None), float):
+                module.scale *= 0.5
+
+
+class HookingLayers(Once):
+    def change(self, run: Any, state: Any) -> None:
+        for module in state.discriminator.modules():
+            if hasattr(module, "scale"):
+                module.register_forward_hook(lambda module, inputs, output: output * 0.5)
+
+
+class ClippingGradients(Once):
+    def change(self, run: Any, state: Any) -> None:
+        for param in state.generator.parameters():
+            param.register_hook(lambda gradient: gradient.clamp(-1e-4, 1e-4))
+
+
+class OtherHinge(Hinge):
+    def generator(self, fake: Any, real: Any) -> dict[str, Tensor]:
+        return {name: value * value for name, value in super().generator(fake, real).items()}
+
+
+class ReplacingLoss(Once):
+    def change(self, run: Any, state: Any) -> None:
+        run.experiment.loss = OtherHinge()
+
+
+class TensorHinge(ScaledHinge):
+    """Its number is a tensor, which is replaced by another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale: Any = torch.ones(())
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        if state.images == CHANGED_AT:
+            self.scale = torch.full((), 0.5)
+
+
+class WarmingHinge(ScaledHinge):
+    """It counts its steps, and jumps at one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def generator(self, fake: Any, real: Any) -> dict[str, Tensor]:
+        self.scale = 1.0
+        terms = super().generator(fake, real)
+        return {name: value * (0.5 if self.steps >= 9 else 1.0) for name, value in terms.items()}
+
+    @hookimpl
+    def before_run(self) -> None:
+        self.steps = 0
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        self.steps += 1
+
+
+class EarlyHinge(ScaledHinge):
+    """Its number changes before graphs are trusted, and again afterwards."""
+
+    @hookimpl
+    def after_step(self, state: Any) -> None:
+        self.scale = 1.0 if state.images < 8 else 0.7 if state.images < CHANGED_AT else 0.5
+
+
+class CollectingHinge(Hinge):
+    """It keeps tensors in a dict and in a list, and changes them within a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.means = {"fake": torch.zeros(())}
+        self.sums = [torch.zeros(())]
+
+    @hookimpl
+    def before_run(self) -> None:
+        self.means["fake"].zero_()
+        self.sums[0].zero_()
+
+    def generator(self, fake: Any, real: Any) -> dict[str, Tensor]:
+        mean = fake.score.detach().mean()
+        self.means["fake"].lerp_(mean, 0.5)
+        self.sums[0].add_(mean)
+        factor = 1 + self.means["fake"].tanh() * self.sums[0].tanh()
+        return {name: factor * value for name, value in super().generator(fake, real).items()}
+
+
+class RandomHinge(Hinge):
+    """It draws numbers from Python's and numpy's generators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = random.Random(1)
+        self.owns = np.random.default_rng(1)
+
+    @hookimpl
+    def before_run(self) -> None:
+        random.seed(1)
+        np.random.seed(1)
+        self.own.seed(1)
+        self.owns = np.random.default_rng(1)
+
+    def generator(self, fake: Any, real: Any) -> dict[str, Tensor]:
+        factor = 1 + random.random() + np.random.random() + self.own.random() + self.owns.random()
+        return {name: factor * value for name, value in super().generator(fake, real).items()}
+
+
+class ByImages(Alternating):
+    """It looks at the clock itself."""
+
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        scale = 0.5 if ctx.images >= CHANGED_AT else 1.0
+        return {name: scale * value for name, value in super().step(ctx).items()}
+
+
+class ByPosition(Alternating):
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        scale = 0.5 if ctx.position.images >= CHANGED_AT else 1.0
+        return {name: scale * value for name, value in super().step(ctx).items()}
+
+
+class CountingSGD(torch.optim.SGD):
+    """An optimizer that counts its steps in its groups and in itself."""
+
+    count = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.count += 1
+        for group in self.param_groups:
+            group["k"] = group.get("k", 0) + 1
+            group["lr"] = 1e-2 / (group["k"] + self.count)
+        return super().step(closure)
+
+
+class OwnSGD:
+    def build(self, params: Any, stage: Any) -> torch.optim.Optimizer:
+        return CountingSGD(list(params), lr=1e-2, momentum=0.9)
+
+
+CHANGES: dict[str, tuple[list[str], list[object]]] = {
+    "buffers": (CASES["batch norm and one optimizer"], [ReplacingBuffers()]),
+    "moments": ([], [ForgettingMoments()]),
+    "numbers of layers": ([], [ScalingLayers()]),
+    "hooks on layers": ([], [HookingLayers()]),
+    "hooks on weights": ([], [ClippingGradients()]),
+    "another loss": ([], [ReplacingLoss()]),
+    "a beta that jumps": (
+        ["optimizers.Adam.beta1 = @curves.Steps()", f"curves.Steps.values = {{0: 0.0, {CHANGED_AT}: 0.9}}"],
+        [],
+    ),
+    "a tensor that is replaced": ([OWN_LOSS], [Own("losses", TensorHinge)]),
+    "a counter with a threshold": ([OWN_LOSS], [Own("losses", WarmingHinge)]),
+    "a number that changes early and late": ([OWN_LOSS], [Own("losses", EarlyHinge)]),
+    "tensors in collections": ([OWN_LOSS], [Own("losses", CollectingHinge)]),
+    "random numbers": ([OWN_LOSS], [Own("losses", RandomHinge)]),
+    "the clock": ([OWN_UPDATE], [Own("updates", ByImages)]),
+    "the position": ([OWN_UPDATE], [Own("updates", ByPosition)]),
+    "counters of optimizers": (
+        ["train.generator_optimizer = @optimizers.Own()", "train.discriminator_optimizer = @optimizers.Own()"],
+        [Own("optimizers", OwnSGD)],
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_between_steps_is_not_frozen(
+    change: str, train: Callable[..., Any], recorder: ReplayRecorder
+) -> None:
+    own_lines, plugins = CHANGES[change]
+    lines, base = bind_lines([*SHORT, *own_lines])
+    ends = []
+    for setting in ("never", "auto"):
+        watch = Watching()
+        train(*lines, f"train.capture = '{setting}'", run_dir=setting, base=base, plugins=(*plugins, watch))
+        ends.append(watch)
+    eager, captured = ends
+    assert [dict(losses) for losses in captured.losses] == [dict(losses) for losses in eager.losses]
+    assert_same_runs("never", "auto")
+    assert captured.norms == eager.norms
+    assert ("not captured" in read_log("auto")) == (change in REFUSED), read_log("auto")
+
+
+REFUSED = (
+    "a counter with a threshold",
+    "a number that changes early and late",
+    "random numbers",
+    "the clock",
+    "the position",
+)
+"""What the steps after it, or all of them, are not captured for."""
+
+
+class Watching:
+    """An observer that keeps all losses, and clears the gradients that it has looked at."""
+
+    def __init__(self) -> None:
+        self.losses: list[Any] = []
+        self.norms: list[Any] = []
+
+    @hookimpl(trylast=True)
+    def after_step(self, state: Any, losses: Any) -> None:
+        self.losses.append(losses)
+        norms = []
+        for net in state.networks.values():
+            for param in net.parameters():
+                norms.append(None if param.grad is None else float(param.grad.norm()))
+                param.grad = None
+        self.norms.append(norms)
