@@ -29,7 +29,8 @@ def load_generator(
             that of the last checkpoint.
         average: the name of one of the run's averages; a width, for the average that is made of the power functions
             that the run has kept; or a file that `pggan-kit average` wrote. None for the first of `train.averages`.
-        checkpoint: `last`, or `best` for the one that `train.keep_best` kept; `chosen` then says by what.
+        checkpoint: `last`; `best` for the one that `train.keep_best` kept, and `chosen` then says by what; or `fade`
+            for the last within a fade, that of `stage` where one is named: its `alpha` can be filled with any other.
         plugins: plugins instead of the plugin files that the run used.
         parts: new objects for those that the run was begun with; None where there were none.
 

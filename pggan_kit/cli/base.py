@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import signal
 import sys
@@ -280,14 +281,47 @@ checkpoint_option = click.option(
     "--checkpoint",
     default="last",
     show_default=True,
-    type=click.Choice(["last", "best"]),
-    help="Use the last checkpoint, or the one that train.keep_best kept.",
+    type=click.Choice(["last", "best", "fade"]),
+    help="Use the last checkpoint, the one that train.keep_best kept, or the last within a fade (that of --stage).",
 )
 
 stage_option = click.option(
     "--stage", metavar="STAGE", help="Use the end of this stage: its number from 0, or its size."
 )
 """Option of commands that use a run's averaged generator."""
+
+class Share(click.FloatRange):
+    """A number from 0 to 1; Click's own range lets NaN pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        share: float = super().convert(value, param, ctx)
+        if math.isnan(share):
+            self.fail(f"{value} is no number from 0 to 1.", param, ctx)
+        return share
+
+
+SHARE = Share(0, 1)
+
+truncation_option = click.option(
+    "--truncation",
+    type=SHARE,
+    help="Share of the distance from the mean style that is kept, or, without styles, from the mean latent.",
+)
+"""Option of commands that draw images."""
+
+alpha_option = click.option(
+    "--alpha", type=SHARE, help="Share of the new path, where the checkpoint is within a fade (--checkpoint fade)."
+)
+"""Option of commands that draw images."""
+
+classes_option = click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    help="Class of the images, by name or by number from 0; several take turns. Default: all in turn.",
+)
+"""Option of commands that draw images."""
 
 average_option = click.option(
     "--average", metavar="NAME|WIDTH|FILE", help="Use this average; default: the first of train.averages."
