@@ -73,7 +73,7 @@ class ArrayWriter:
 @contextmanager
 def _open_npy(target: Path, count: int) -> Iterator[ArrayWriter]:
     """Give a writer of an .npy file, N x H x W x C."""
-    _make_folder(target, target.parent)
+    make_folder(target, target.parent)
     with open_atomically(target) as file:
         yield ArrayWriter(file, count)
 
@@ -81,7 +81,7 @@ def _open_npy(target: Path, count: int) -> Iterator[ArrayWriter]:
 @contextmanager
 def _open_npz(target: Path, count: int) -> Iterator[ArrayWriter]:
     """Give a writer of an .npz file: `images`, N x H x W x C, and `labels`, int64, where there are any."""
-    _make_folder(target, target.parent)
+    make_folder(target, target.parent)
     with open_atomically(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         # 4 GiB and more need the long form of the entry, which has to be chosen first.
         with archive.open("images.npy", "w", force_zip64=True) as array:
@@ -118,7 +118,7 @@ class TarWriter:
 
 @contextmanager
 def _open_tar(target: Path, count: int) -> Iterator[TarWriter]:
-    _make_folder(target, target.parent)
+    make_folder(target, target.parent)
     with open_atomically(target) as file, tarfile.open(fileobj=file, mode="w") as archive:
         yield TarWriter(archive)
 
@@ -150,7 +150,7 @@ class FolderWriter:
 
 @contextmanager
 def _open_folder(folder: Path, count: int) -> Iterator[FolderWriter]:
-    _make_folder(folder, folder)
+    make_folder(folder, folder)
     # Labels are appended a batch at a time; those of an earlier call are of other images.
     require_replaceable(folder / LABELS)
     (folder / LABELS).unlink(missing_ok=True)
@@ -171,7 +171,7 @@ class GridWriter:
 @contextmanager
 def _open_grid(target: Path, count: int) -> Iterator[GridWriter]:
     """Give a writer of a picture that is as nearly square as whole rows allow."""
-    _make_folder(target, target.parent)
+    make_folder(target, target.parent)
     writer = GridWriter()
     with open_atomically(target) as file:
         yield writer
@@ -189,7 +189,12 @@ WRITERS: dict[str, Callable[[Path, int], AbstractContextManager[ImageWriter]]] =
 """Writers by the suffix of their target; a folder has none."""
 
 
-def _make_folder(target: Path, folder: Path) -> None:
+def make_folder(target: Path, folder: Path) -> None:
+    """Make the folder of a target.
+
+    Raises:
+        RunError: It cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

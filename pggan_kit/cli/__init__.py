@@ -3,7 +3,22 @@
 No module here imports torch, or a module that does, before a command runs: `--help` answers at once.
 """
 
-from pggan_kit.cli import ablate, average, bench, config, data, evaluate, plan, plugins, report, sample, train
+from pggan_kit.cli import (
+    ablate,
+    average,
+    bench,
+    config,
+    data,
+    evaluate,
+    interpolate,
+    neighbours,
+    plan,
+    plugins,
+    report,
+    sample,
+    strip,
+    train,
+)
 from pggan_kit.cli.base import main
 
 __all__ = [
@@ -13,10 +28,13 @@ __all__ = [
     "config",
     "data",
     "evaluate",
+    "interpolate",
     "main",
+    "neighbours",
     "plan",
     "plugins",
     "report",
     "sample",
+    "strip",
     "train",
 ]

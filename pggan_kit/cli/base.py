@@ -290,18 +290,20 @@ stage_option = click.option(
 )
 """Option of commands that use a run's averaged generator."""
 
-class Share(click.FloatRange):
-    """A number from 0 to 1; Click's own range lets NaN pass."""
+
+class NumberRange(click.FloatRange):
+    """A number from a range; Click's own lets NaN pass."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number."""
-        share: float = super().convert(value, param, ctx)
-        if math.isnan(share):
-            self.fail(f"{value} is no number from 0 to 1.", param, ctx)
-        return share
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
-SHARE = Share(0, 1)
+SHARE = NumberRange(0, 1)
+"""Type of options that are a share."""
 
 truncation_option = click.option(
     "--truncation",
@@ -327,6 +329,23 @@ average_option = click.option(
     "--average", metavar="NAME|WIDTH|FILE", help="Use this average; default: the first of train.averages."
 )
 """Option of commands that draw from a run's averaged generator."""
+
+
+def add_drawing_options(command: Command) -> Command:
+    """Add the options of commands that draw images of a run: the classes, how they are drawn, and which generator."""
+    options = (
+        no_plugin_option,
+        recorded_plugin_option,
+        checkpoint_option,
+        average_option,
+        stage_option,
+        alpha_option,
+        truncation_option,
+        classes_option,
+    )
+    for add_option in options:
+        command = add_option(command)
+    return command
 
 
 def _keep_stdout_for_json(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:

@@ -6,38 +6,15 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import (
-    PATH,
-    SEED,
-    alpha_option,
-    average_option,
-    checkpoint_option,
-    classes_option,
-    describe_choice,
-    err,
-    main,
-    no_plugin_option,
-    recorded_plugin_option,
-    stage_option,
-    truncation_option,
-)
+from pggan_kit.cli.base import PATH, SEED, add_drawing_options, describe_choice, err, main
 
 
 @main.command()
 @click.argument("run", type=PATH)
 @click.option("--count", default=64, show_default=True, type=click.IntRange(min=1), help="Number of images.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the latents.")
-@click.option(
-    "--out", "target", required=True, type=PATH, help="FILE.npz, FILE.npy, FILE.tar, FILE.png or a folder."
-)
-@classes_option
-@truncation_option
-@alpha_option
-@stage_option
-@average_option
-@checkpoint_option
-@recorded_plugin_option
-@no_plugin_option
+@click.option("--out", "target", required=True, type=PATH, help="FILE.npz, FILE.npy, FILE.tar, FILE.png or a folder.")
+@add_drawing_options
 def sample(
     run: Path,
     count: int,

@@ -126,8 +126,8 @@ class TrainedGenerator(nn.Module):
         if not self._reads_lengths:
             name = type(self.generator.architecture).__name__
             raise ConfigError(
-                f"truncation shortens latents, and the generator of {name} has no styles and normalises its latents, of "
-                "which only the direction is left; leave it out"
+                f"truncation shortens latents, and the generator of {name} has no styles and normalises its latents: "
+                "their lengths change nothing; leave it out"
             )
 
     def _measure_centre(self, device: torch.device) -> Tensor:
