@@ -59,7 +59,7 @@ def test_a_loop_is_drawn(train: Any, cli: Cli, refused: Callable[..., str]) -> N
         assert result.exit_code == 2 and wrong.split()[0] in result.stderr, wrong
 
 
-@pytest.mark.parametrize("name, value", [("keys", 1), ("steps", 0), ("fps", 0.0), ("fps", 51), ("count", 0)])
+@pytest.mark.parametrize(("name", "value"), [("keys", 1), ("steps", 0), ("fps", 0.0), ("fps", 51), ("count", 0)])
 def test_wrong_settings_are_refused(name: str, value: Any, tmp_path: Any) -> None:
     with pytest.raises(SettingError, match=f"{name} must be"):
         interpolate(tmp_path, tmp_path / "a.gif", **{name: value})

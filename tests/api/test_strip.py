@@ -48,7 +48,9 @@ def test_columns_are_the_ends_and_the_fades(train: Any, cli: Cli, refused: Calla
         for row in range(3):
             top, left = 34 + 2 + 114 * row, 2 + 114 * number
             cell = pixels[top : top + 112, left : left + 112]
-            np.testing.assert_array_equal(cell, column.images[row, ..., 0].repeat(112 // side, 0).repeat(112 // side, 1))
+            np.testing.assert_array_equal(
+                cell, column.images[row, ..., 0].repeat(112 // side, 0).repeat(112 // side, 1)
+            )
     assert (pixels[:34] > 200).any()
 
     result = cli("strip", "run", "--out", "b.png", "--count", 1, "--steps", 0)
