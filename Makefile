@@ -6,7 +6,7 @@ OLDEST ?= python3.10
 NEWEST ?= python3.13
 TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
-.PHONY: demo test test-oldest test-newest test-slow test-soak test-browser test-slurm lint docs bench gpu clean
+.PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint docs bench gpu clean
 
 demo: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pggan-kit train experiments/mnist.gin
@@ -21,6 +21,11 @@ test-oldest:
 
 test-newest:
 	scripts/test_wheel.sh $(NEWEST) newest $(TESTS)
+
+# What needs packages that `make test` does without, in an environment of their own: some hold others back.
+test-extras:
+	EXTRAS=video,wandb,mlflow,trackio scripts/test_wheel.sh $(PYTHON) newest tests/pictures/test_animation.py \
+		tests/plugins/observers/test_trackers.py
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow

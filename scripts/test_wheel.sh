@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Run the suite against the installed wheel on another Python, from a copy in which the checkout cannot be imported.
-# Usage: scripts/test_wheel.sh PYTHON CONSTRAINTS [PYTEST ARGUMENTS], CONSTRAINTS a file, or "newest".
+# Usage: scripts/test_wheel.sh PYTHON CONSTRAINTS [PYTEST ARGUMENTS], CONSTRAINTS a file, or "newest". EXTRAS names extras
+# besides `dev`, as a,b.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$1
 constraints=$2
 shift 2
+extras=dev${EXTRAS:+,$EXTRAS}
 
 if ! "$python" --version >/dev/null 2>&1; then
     echo "error: $python does not run; put it on the PATH, or name another: OLDEST=... for test-oldest, NEWEST=... for test-newest" >&2
@@ -13,7 +15,7 @@ if ! "$python" --version >/dev/null 2>&1; then
 fi
 
 # The environment stays, because torch is large; the copy of what is not ignored is made afresh.
-environment=$PWD/.venv/wheel-$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-$(basename "$constraints" .txt)
+environment=$PWD/.venv/wheel-$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-$(basename "$constraints" .txt)${EXTRAS:+-$EXTRAS}
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 git ls-files -z --cached --others --exclude-standard |
@@ -26,9 +28,9 @@ pip() { "$environment/bin/python" -m pip --disable-pip-version-check --quiet "$@
 pip wheel --no-deps --wheel-dir "$copy/dist" "$copy"
 wheel=$(echo "$copy"/dist/*.whl)
 if [ "$constraints" = newest ]; then
-    pip install --upgrade --upgrade-strategy eager "${wheel}[dev]"
+    pip install --upgrade --upgrade-strategy eager "${wheel}[$extras]"
 else
-    pip install --constraint "$constraints" "${wheel}[dev]"
+    pip install --constraint "$constraints" "${wheel}[$extras]"
 fi
 pip install --no-deps --force-reinstall "$wheel"
 

@@ -276,7 +276,8 @@ class Search:
         described = self._describe(images_from_uint8(pixels))
         # The quick way by products leaves a distance between equal images.
         exact = torch.cdist(self._queries, described, compute_mode="donot_use_mm_for_euclid_dist")
-        return exact / described.shape[1] ** 0.5
+        distances: Tensor = exact / described.shape[1] ** 0.5
+        return distances
 
 
 def _iterate_chunks(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -182,4 +182,5 @@ def _resize(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
     # Where sizes are no multiples of each other, squares differ by a pixel.
     rows = np.arange(cell[0]) * height // cell[0]
     columns = np.arange(cell[1]) * width // cell[1]
-    return image[rows][:, columns]
+    enlarged: np.ndarray = image[rows][:, columns]
+    return enlarged

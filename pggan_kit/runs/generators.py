@@ -122,7 +122,7 @@ class TrainedGenerator(nn.Module):
                 # Both with the same noise.
                 with fork_random_numbers(latents.device, 0):
                     images.append(self.generator(factor * latents[:1], own_labels, alpha))
-            self._reads_lengths = not torch.allclose(*images, rtol=0, atol=1e-4)
+            self._reads_lengths = not torch.allclose(images[0], images[1], rtol=0, atol=1e-4)
         if not self._reads_lengths:
             name = type(self.generator.architecture).__name__
             raise ConfigError(

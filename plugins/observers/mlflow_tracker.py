@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 BATCH = 500
-"""Maximum number of metrics, or of parameters less those that a server adds, in a request; MLflow allows 1,000."""
+"""Maximum number of metrics in a request; MLflow allows 1,000."""
 
 PARAMS = 100
-"""Maximum number of parameters in a request."""
+"""Maximum number of parameters in a request, as MLflow allows."""
 
 
 class MLflow(Tracker):

@@ -9,7 +9,7 @@ import importlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from conftest import STUB
@@ -31,9 +31,9 @@ class StandIn(Tracker):
 
     service = "stand-in"
     module = "json"
-    runs: dict[str, list[tuple[str, int, Any]]] = {}
-    configs: dict[str, Any] = {}
-    statuses: list[str] = []
+    runs: ClassVar[dict[str, list[tuple[str, int, Any]]]] = {}
+    configs: ClassVar[dict[str, Any]] = {}
+    statuses: ClassVar[list[str]] = []
     failures = 0
 
     def open(self, run: Any, name: str, config: Any) -> None:
@@ -278,7 +278,7 @@ def test_a_tracker_that_fails_ends_no_run_and_gets_the_rest_later(
         real(self, *args)
 
     monkeypatch.setattr(kind, "open", fail_first)
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="no network") as warned:
         train(*observe(service), plugins=(PLUGIN,), run_dir="run")
     about = [str(warning.message) for warning in warned if "no network" in str(warning.message)]
     assert len(about) == 1 and "the run continues" in about[0]
