@@ -8,7 +8,7 @@ OLDEST ?= python3.10
 NEWEST ?= python3.13
 TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
-.PHONY: demo test test-oldest test-newest test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs bench gpu install clean
+.PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs bench gpu install clean
 
 demo: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pggan-kit train experiments/mnist.gin
@@ -23,6 +23,11 @@ test-oldest:
 
 test-newest:
 	$(PYTHON) scripts/test_wheel.py $(NEWEST) newest $(TESTS)
+
+# What needs packages that `make test` does without, in an environment of their own: some hold others back.
+test-extras:
+	EXTRAS=video,wandb,mlflow,trackio $(PYTHON) scripts/test_wheel.py $(PYTHON) newest \
+		tests/pictures/test_animation.py tests/plugins/observers/test_trackers.py tests/test_docs.py::test_cookbook
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow

@@ -3,7 +3,8 @@
 Usage: python scripts/test_wheel.py PYTHON CONSTRAINTS [--package FILE] [PYTEST ARGUMENTS]
 
 PYTHON is a command; CONSTRAINTS is a file, or "newest". FILE is a wheel or an archive of the sources; without it a
-wheel is built of the checkout. Needs nothing but the standard library and git, on Linux, macOS and Windows.
+wheel is built of the checkout. The variable EXTRAS names extras besides `dev`, as a,b. Needs nothing but the standard
+library and git, on Linux, macOS and Windows.
 """
 
 from __future__ import annotations
@@ -42,12 +43,13 @@ def main(arguments: list[str]) -> int:
         return 2
 
     # The environment stays, because torch is large; the copy of what is not ignored is made afresh.
-    environment = ROOT / ".venv" / f"wheel-{version}-{Path(constraints).stem}"
+    extras = os.environ.get("EXTRAS", "")
+    environment = ROOT / ".venv" / "-".join(filter(None, ["wheel", version, Path(constraints).stem, extras]))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         copy = Path(folder).resolve() / "copy"
         copy_files(copy)
         fresh = prepare_environment(python, environment)
-        install(fresh, package or build_wheel(fresh, copy), constraints)
+        install(fresh, package or build_wheel(fresh, copy), constraints, extras)
         put_installed_sources(fresh, copy)
         return run_pytest(fresh, copy, rest)
 
@@ -92,13 +94,14 @@ def build_wheel(fresh: Path, copy: Path) -> Path:
     return wheel
 
 
-def install(fresh: Path, package: Path, constraints: str) -> None:
+def install(fresh: Path, package: Path, constraints: str, extras: str) -> None:
     """Install first what a package requires, then it again: pip takes an older build of one version for installed."""
     if constraints == "newest":
         how = ["--upgrade", "--upgrade-strategy", "eager"]
     else:
         how = ["--constraint", str(ROOT / constraints)]
-    run_pip(fresh, "install", *how, f"{package}[dev]")
+    chosen = ",".join(filter(None, ["dev", extras]))
+    run_pip(fresh, "install", *how, f"{package}[{chosen}]")
     run_pip(fresh, "install", "--no-deps", "--force-reinstall", str(package))
 
 

@@ -124,6 +124,9 @@ def load_average(
     except RunError as error:
         raise RunError(f"--average {name}: {error}") from None
     generator = restore_generator(prepared.built.experiment, schedule, prepared.hooks(), saved, own, average=name)
+    if prepared.values is not None:
+        generator.values = prepared.values
+    generator.class_names = files.read_class_names()
     return generator, saved, name
 
 

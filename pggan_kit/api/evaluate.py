@@ -152,7 +152,7 @@ def _evaluate_run(
 
     # The generator, at its place on the clock.
     generator, saved, name = load_average(prepared, files, schedule, ended_stage, average, checkpoint)
-    _require_own_data(saved, experiment)
+    require_own_data(saved, experiment)
     stage = schedule.at(saved.images, saved.starts).stage
 
     # Metrics of images measure this generator.
@@ -253,7 +253,7 @@ def _is_changeable(binding: Binding, config: Config) -> bool:
     return all(_is_changeable(user, config) for user in users)
 
 
-def _require_own_data(saved: Snapshot, experiment: Experiment) -> None:
+def require_own_data(saved: Snapshot, experiment: Experiment) -> None:
     """Check that the training data are still those that the run was trained on."""
     noted = read_noted_fingerprint(saved.identity)
     if noted is not None and noted != experiment.dataset.fingerprint():

@@ -79,7 +79,6 @@ def export(
     # The generator
     schedule = prepared.resolve_schedule()
     generator, saved, name = load_average(prepared, files, schedule, stage, average, checkpoint)
-    generator.class_names = files.read_class_names()
     if checkpoint == "best":
         generator.chosen = saved.best
     lines = [f"wrote the generator of {schedule.stages[saved.stage].size}, average {name}, to {path}"]

@@ -32,7 +32,8 @@ def load_generator(
             that of the last checkpoint.
         average: the name of one of the run's averages; a width, for the average that is made of the power functions
             that the run has kept; or a file that `pggan-kit average` wrote. None for the first of `train.averages`.
-        checkpoint: `last`, or `best` for the one that `train.keep_best` kept; `chosen` then says by what.
+        checkpoint: `last`; `best` for the one that `train.keep_best` kept, and `chosen` then says by what; or `fade`
+            for the last within a fade, that of `stage` where one is named: its `alpha` can be filled with any other.
         plugins: plugins instead of the plugin files that the run used; a file's plugins are never loaded unasked.
         parts: new objects for those that the run was begun with; None where there were none.
 
@@ -48,9 +49,6 @@ def load_generator(
 
     prepared, files = prepare_run(run, plugins, parts, needs_data=False)
     generator, saved, _ = load_average(prepared, files, prepared.resolve_schedule(), stage, average, checkpoint)
-    if prepared.values is not None:
-        generator.values = prepared.values
-    generator.class_names = files.read_class_names()
     if checkpoint == "best":
         generator.chosen = saved.best
     return generator

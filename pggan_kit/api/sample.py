@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 
 from pggan_kit.api.generator import load_generator
-from pggan_kit.errors import ConfigError, RunError, check_at_least, check_seed, did_you_mean, suggest
+from pggan_kit.api.image_writers import GRID, open_images
+from pggan_kit.errors import (
+    ConfigError,
+    RunError,
+    check_at_least,
+    check_between,
+    check_seed,
+    did_you_mean,
+    suggest,
+)
 from pggan_kit.pictures.channels import draw_channels
-from pggan_kit.pictures.grid import image_grid
-from pggan_kit.runs.generators import TrainedGenerator
+from pggan_kit.runs.generators import CHUNK, FADING, TrainedGenerator
 from pggan_kit.runs.targets import require_target_outside_runs
-from pggan_kit.system.activities import report_activity, track_items
+from pggan_kit.system.activities import report_activity
 from pggan_kit.system.devices import read_memory_mib
-from pggan_kit.system.files import require_replaceable, write_atomically
+from pggan_kit.system.files import require_replaceable
 from pggan_kit.system.seeding import seed_torch, torch_generator
+
+ARRAYS = (".npy", ".npz")
+"""Suffixes of targets that hold images in the units and the type of the data."""
 
 SHOWN_NAMES = 10
 """Maximum number of class names in a message."""
@@ -33,68 +44,87 @@ def sample(
     target: Path,
     plugins: Sequence[Any] = (),
     stage: str | int | None = None,
-    image_class: str | int | None = None,
+    image_classes: Sequence[str | int] = (),
     average: str | float | Path | None = None,
     checkpoint: str = "last",
     truncation: float | None = None,
+    alpha: float | None = None,
 ) -> TrainedGenerator:
-    """Write `count` images of the averaged generator of a run or of a file.
+    """Write `count` images of the averaged generator of a run or of a file, as they are drawn: a batch at a time.
 
     Args:
         run_dir: the run's folder, or what `pggan-kit export` wrote.
         count: number of images.
         seed: the seed of the latents; the same seed and count give the same images.
-        target: `.npz` (one array `images`, N x H x W x C) or `.npy` (that array), both in the units and the type of the
-            data; `.png` (a grid), else a folder of PNGs.
+        target: `.npz` (`images`, N x H x W x C, and `labels`, where there are any) or `.npy` (the first of them), both
+            in the units and the type of the data; `.tar` (PNGs, each with its label beside it), `.png` (a grid), else a
+            folder of PNGs with `labels.csv`.
         plugins, stage, checkpoint: see `load_generator`.
-        image_class: the class of all images, by its name or else its number from 0; None: labels, where there are any,
-            go round 0, 1, ..., K - 1.
+        image_classes: the classes that the images have in turn, by their names or else their numbers from 0; none: all
+            in turn, where there are any.
         average: see `load_generator`.
         truncation: see `TrainedGenerator.forward`.
+        alpha: see `load_faded`.
 
     Returns:
         The generator that drew them.
 
     Raises:
-        SettingError: `count`, `seed` or `truncation` is out of range.
-        ConfigError: the network has no styles that could be truncated.
-        RunError: the run cannot be read, no such stage has ended, there is no such class or average, the images are
-            NaN or infinite, or the target cannot be written.
+        SettingError: `count`, `seed`, `truncation` or `alpha` is out of range.
+        ConfigError: the network has nothing that could be truncated.
+        RunError: the run cannot be read, no such stage has ended, there is no such class, average or fade, the images
+            are NaN or infinite, or the target cannot be written.
     """
     check_at_least("count", count, 1, whole=True)
     check_seed("seed", seed)
     # The target is checked before anything is drawn, which may take long.
-    if target.suffix not in ("", ".npy", ".npz", ".png"):
-        raise RunError(f"--out {target}: name an .npz, .npy or .png file, or a folder")
     require_target_outside_runs("--out", target)
     if target.suffix:
         require_replaceable(target)
-    generator = load_generator(run_dir, stage=stage, average=average, checkpoint=checkpoint, plugins=plugins)
-    label = None
-    if image_class is not None:
-        label = find_class(image_class, generator.classes, generator.class_names)
-    _require_memory(generator, count)
+    writing = open_images(target, count)
+    generator = load_faded(run_dir, alpha, stage=stage, average=average, checkpoint=checkpoint, plugins=plugins)
+    labels = find_classes(image_classes, generator)
+    if target.suffix == GRID:
+        _require_memory(generator, count)
 
-    in_units = target.suffix in (".npy", ".npz")
-    images = draw(generator, count, seed, label=label, truncation=truncation, in_units=in_units)
-    if target.suffix == ".npz":
-        buffer = io.BytesIO()
-        with report_activity(f"compressing {count:,} images"):
-            np.savez_compressed(buffer, images=images)
-        _write_file(target, buffer.getvalue())
-    elif target.suffix == ".npy":
-        buffer = io.BytesIO()
-        np.save(buffer, images)
-        _write_file(target, buffer.getvalue())
-    elif target.suffix == ".png":
-        # As nearly square as whole rows allow.
-        columns = int(np.ceil(count**0.5))
-        buffer = io.BytesIO()
-        image_grid(images, columns=columns).save(buffer, "PNG")
-        _write_file(target, buffer.getvalue())
-    else:
-        _write_folder(images, target)
+    in_units = target.suffix in ARRAYS
+    batches = iterate_images(generator, count, seed, labels=labels, truncation=truncation, in_units=in_units)
+    # What cannot be drawn leaves no file: not even an empty folder.
+    first = next(batches)
+    with writing as writer:
+        for images, own_labels in itertools.chain([first], batches):
+            writer.write(images, own_labels)
     return generator
+
+
+def load_faded(run_dir: Path, alpha: float | None, **choice: Any) -> TrainedGenerator:
+    """Return the averaged generator of a run at any alpha of the fade that it stands in.
+
+    Args:
+        run_dir: the run's folder.
+        alpha: share of the new path in [0, 1]; None for that of the generator's place on the clock.
+        choice: see `load_generator`.
+
+    Raises:
+        SettingError: `alpha` is out of range.
+        RunError: there is an alpha, and the generator has no old path; or see `load_generator`.
+    """
+    if alpha is not None:
+        check_between("alpha", alpha, 0, 1)
+    generator = load_generator(run_dir, **choice)
+    if alpha is not None:
+        if generator.alpha is None:
+            raise RunError(
+                f"--alpha {alpha:g}: the generator at images {generator.images} has no old path to fade from; give "
+                f"--checkpoint {FADING}, with --stage for the fade of one stage"
+            )
+        generator.alpha.fill_(alpha)
+    return generator
+
+
+def find_classes(wanted: Sequence[str | int], generator: TrainedGenerator) -> list[int]:
+    """Return the numbers of classes; see `find_class`."""
+    return [find_class(each, generator.classes, generator.class_names) for each in wanted]
 
 
 def find_class(wanted: str | int, classes: int, names: Sequence[str]) -> int:
@@ -127,7 +157,7 @@ def find_class(wanted: str | int, classes: int, names: Sequence[str]) -> int:
 
 
 def _require_memory(generator: TrainedGenerator, count: int) -> None:
-    """Check that the machine has memory for the latents and images of a sample.
+    """Check that the machine has memory for all images of a sample at once.
 
     Raises:
         RunError: It has not.
@@ -136,11 +166,11 @@ def _require_memory(generator: TrainedGenerator, count: int) -> None:
         memory = read_memory_mib(torch.device("cpu"))
     except ConfigError:  # this platform does not tell
         return
-    image = draw(generator, 1, 0, in_units=True)
-    needed = count * (image.nbytes + 4 * generator.latent_size) / 2**20
+    needed = count * draw(generator, 1, 0).nbytes / 2**20
     if needed > memory:
         raise RunError(
-            f"--count {count}: the images need {needed:,.0f} MiB, and this machine has {memory:,.0f} MiB; draw fewer"
+            f"--count {count}: the images need {needed:,.0f} MiB, and this machine has {memory:,.0f} MiB; draw fewer, "
+            "or into an .npz file, a .tar file or a folder, which take none"
         )
 
 
@@ -148,83 +178,96 @@ def draw(
     generator: TrainedGenerator,
     count: int,
     seed: int,
-    batch: int = 250,
     alpha: float | None = None,
-    label: int | None = None,
-    truncation: float | None = None,
     first: int | None = None,
     in_units: bool = False,
 ) -> np.ndarray:
     """Return images of latents that depend on nothing but `seed` and `count`.
 
     Args:
+        generator, count, seed, alpha, first: see `iterate_images`.
+        in_units: see `draw_pictures`.
+    """
+    batches = iterate_images(generator, count, seed, alpha, first, in_units=in_units)
+    return np.concatenate([images for images, _ in batches])
+
+
+def iterate_images(
+    generator: TrainedGenerator,
+    count: int,
+    seed: int,
+    alpha: float | None = None,
+    first: int | None = None,
+    labels: Sequence[int] = (),
+    truncation: float | None = None,
+    in_units: bool = False,
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yield images (n, H, W, C) and their labels, int64 (n,) or None, a batch at a time.
+
+    Args:
         generator: the generator that draws them.
-        count: N.
+        count: number of latents, which depend on it and on `seed` alone.
         seed: the seed of latents and noise.
-        batch: number of images that are drawn at once.
         alpha: alpha in [0, 1] instead of the generator's own where it stands within a fade.
-        label: the class of all images, of a conditional generator; None: they go round.
-        truncation: see `TrainedGenerator.forward`.
         first: number of the latents of which images are drawn, the first ones; None: all.
-        in_units: whether they are (N, H, W, C) in the units and the type of the data, and not as they are shown: uint8
-            (N, H, W, 1) or (N, H, W, 3), wider where channels are side by side.
+        labels: the classes that the images of a conditional generator have in turn; none: all.
+        truncation: see `TrainedGenerator.forward`.
+        in_units: see `draw_pictures`.
 
     Raises:
         RunError: images are NaN or infinite, which uint8 would not show.
     """
-    latents = torch.randn(count, generator.latent_size, generator=torch_generator(seed, "sample"))
-    if first is not None:
-        latents = latents[:first]
-        count = len(latents)
-    labels = None
-    if generator.classes:
-        labels = torch.arange(count) % generator.classes
-    if label is not None:
-        labels = torch.full((count,), label)
-    share = None
-    if alpha is not None:
-        share = torch.tensor(alpha)
+    if first is None:
+        first = count
+    cycle = torch.tensor(labels or range(generator.classes), dtype=torch.int64)
+    latent_seed = torch_generator(seed, "sample")
 
     # Noise within the network comes from torch's own generator.
     seed_torch(seed)
-    batches = []
-    with torch.no_grad(), report_activity("drawing images", count) as activity:
-        for start in range(0, count, batch):
-            rows = slice(start, start + batch)
-            batch_labels = None
-            if labels is not None:
-                batch_labels = labels[rows]
-            pictures = generator(latents[rows], batch_labels, share, truncation)
-            if not pictures.isfinite().all():
-                raise RunError(
-                    f"the generator at images {generator.images} draws NaN or infinite numbers: there is nothing to "
-                    "show. Draw from the end of an earlier stage"
-                )
-            if in_units:
-                batches.append(generator.values.to_units(pictures).permute(0, 2, 3, 1).contiguous().cpu().numpy())
-            else:
-                batches.append(draw_channels(pictures, generator.pictures))
-            activity.advance(len(pictures))
-    return np.concatenate(batches)
+    with report_activity("drawing images", first) as activity:
+        for start in range(0, first, CHUNK):
+            latents = torch.randn(min(CHUNK, count - start), generator.latent_size, generator=latent_seed)
+            latents = latents[: first - start]
+            own = None
+            if len(cycle):
+                own = cycle[torch.arange(start, start + len(latents)) % len(cycle)]
+            images = draw_pictures(generator, latents, own, alpha, truncation, in_units)
+            yield images, None if own is None else own.numpy()
+            activity.advance(len(images))
 
 
-def _write_file(target: Path, content: bytes) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--out {target}: cannot be written ({error.strerror})") from error
-    write_atomically(target, content)
+@torch.no_grad()
+def draw_pictures(
+    generator: TrainedGenerator,
+    latents: Tensor,
+    labels: Tensor | None = None,
+    alpha: float | None = None,
+    truncation: float | None = None,
+    in_units: bool = False,
+) -> np.ndarray:
+    """Return images (N, H, W, C) of latents (N, Z).
 
+    Args:
+        generator: the generator that draws them.
+        latents, labels: see `TrainedGenerator.forward`.
+        alpha: alpha in [0, 1] instead of the generator's own where it stands within a fade.
+        truncation: see `TrainedGenerator.forward`.
+        in_units: whether they are in the units and the type of the data, and not as they are shown: uint8 (N, H, W, 1)
+            or (N, H, W, 3), wider where channels are side by side.
 
-def _write_folder(images: np.ndarray, folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for index, image in enumerate(track_items(images, f"writing images to {folder}", len(images))):
-            pixels = image
-            if image.shape[-1] == 1:  # gray
-                pixels = image.squeeze(-1)
-            path = folder / f"{index:06d}.png"
-            require_replaceable(path)
-            Image.fromarray(pixels).save(path)
-    except OSError as error:
-        raise RunError(f"--out {folder}: cannot be written ({error.strerror})") from error
+    Raises:
+        RunError: images are NaN or infinite, which uint8 would not show.
+    """
+    share = None
+    if alpha is not None:
+        share = torch.tensor(alpha)
+    pictures = generator(latents, labels, share, truncation)
+    if not pictures.isfinite().all():
+        raise RunError(
+            f"the generator at images {generator.images} draws NaN or infinite numbers: there is nothing to show. Draw "
+            "from the end of an earlier stage"
+        )
+    if in_units:
+        numbers: np.ndarray = generator.values.to_units(pictures).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return numbers
+    return draw_channels(pictures, generator.pictures)

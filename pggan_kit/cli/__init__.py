@@ -12,10 +12,13 @@ from pggan_kit.cli import (
     evaluate,
     export,
     import_weights,
+    interpolate,
+    neighbours,
     plan,
     plugins,
     report,
     sample,
+    strip,
     train,
 )
 from pggan_kit.cli.base import main
@@ -29,10 +32,13 @@ __all__ = [
     "evaluate",
     "export",
     "import_weights",
+    "interpolate",
     "main",
+    "neighbours",
     "plan",
     "plugins",
     "report",
     "sample",
+    "strip",
     "train",
 ]

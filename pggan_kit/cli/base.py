@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import signal
 import sys
@@ -303,8 +304,8 @@ checkpoint_option = click.option(
     "--checkpoint",
     default="last",
     show_default=True,
-    type=click.Choice(["last", "best"]),
-    help="Use the last checkpoint, or the one that train.keep_best kept.",
+    type=click.Choice(["last", "best", "fade"]),
+    help="Use the last checkpoint, the one that train.keep_best kept, or the last within a fade (that of --stage).",
 )
 
 stage_option = click.option(
@@ -312,10 +313,62 @@ stage_option = click.option(
 )
 """Option of commands that use a run's averaged generator."""
 
+
+class NumberRange(click.FloatRange):
+    """A number from a range; Click's own lets NaN pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
+SHARE = NumberRange(0, 1)
+"""Type of options that are a share."""
+
+truncation_option = click.option(
+    "--truncation",
+    type=SHARE,
+    help="Share of the distance from the mean style that is kept, or, without styles, from the mean latent.",
+)
+"""Option of commands that draw images."""
+
+alpha_option = click.option(
+    "--alpha", type=SHARE, help="Share of the new path, where the checkpoint is within a fade (--checkpoint fade)."
+)
+"""Option of commands that draw images."""
+
+classes_option = click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    help="Class of the images, by name or by number from 0; several take turns. Default: all in turn.",
+)
+"""Option of commands that draw images."""
+
 average_option = click.option(
     "--average", metavar="NAME|WIDTH|FILE", help="Use this average; default: the first of train.averages."
 )
 """Option of commands that draw from a run's averaged generator."""
+
+
+def add_drawing_options(command: Command) -> Command:
+    """Add the options of commands that draw images of a run: the classes, how they are drawn, and which generator."""
+    options = (
+        no_plugin_option,
+        recorded_plugin_option,
+        checkpoint_option,
+        average_option,
+        stage_option,
+        alpha_option,
+        truncation_option,
+        classes_option,
+    )
+    for add_option in options:
+        command = add_option(command)
+    return command
 
 
 def _keep_stdout_for_json(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from pggan_kit.plugin_host.hooks import Hooks
     from pggan_kit.schedule import Schedule, Stage
 
-CHECKPOINTS = ("last", "best")
+FADING = "fade"
+"""Name of the last checkpoint within a fade, whose generator has the old path beside the new one."""
+
+CHECKPOINTS = ("last", "best", FADING)
 """Names of checkpoints that a generator may be loaded from."""
 
 CHUNK = 256
@@ -82,6 +85,7 @@ class TrainedGenerator(nn.Module):
             share = torch.tensor(alpha)
         self.register_buffer("alpha", share)
         self._centre: Tensor | None = None
+        self._reads_lengths: bool | None = None
         self.eval().requires_grad_(False)
 
     def forward(
@@ -98,11 +102,12 @@ class TrainedGenerator(nn.Module):
             labels: (N,) int64, where the generator is conditional.
             alpha: 0-dim, instead of the generator's own where it stands within a fade.
             truncation: share psi of each style's distance from the mean style that is kept, in [0, 1]: less variety,
-                fewer failures (Karras et al. 2019, section 2 of the appendix). None for all of it.
+                fewer failures (Karras et al. 2019, section 2 of the appendix). Of a network without styles it is that
+                of each latent's distance from the mean latent, which is zero. None for all of it.
 
         Raises:
             SettingError: `truncation` is out of range.
-            ConfigError: the network has no styles that could be truncated.
+            ConfigError: the network has no styles, and reads nothing of a latent but its direction.
         """
         if alpha is None:
             alpha = self.alpha
@@ -113,10 +118,9 @@ class TrainedGenerator(nn.Module):
         check_between("truncation", truncation, 0, 1)
         styles = self.generator.map_latents(latents, labels)
         if styles is None:
-            name = type(self.generator.architecture).__name__
-            raise ConfigError(
-                f"truncation pulls styles towards their mean, and the generator of {name} has no styles; leave it out"
-            )
+            self._require_lengths_matter(latents, labels, alpha)
+            pictures = self.generator(truncation * latents, labels, alpha)
+            return pictures
         centre = self._measure_centre(latents.device).to(styles.dtype)
         return self.generator.synthesise(latents, labels, alpha, torch.lerp(centre, styles, truncation)).images
 
@@ -139,6 +143,28 @@ class TrainedGenerator(nn.Module):
             latents, labels, alpha, truncation: see `forward`.
         """
         return self.values.to_units(self(latents, labels, alpha, truncation))
+
+    @torch.no_grad()
+    def _require_lengths_matter(self, latents: Tensor, labels: Tensor | None, alpha: Tensor | None) -> None:
+        """Check that the network reads more of a latent than its direction, which truncation leaves as it is.
+
+        Raises:
+            ConfigError: It draws the same image of a latent and of its half.
+        """
+        if self._reads_lengths is None:
+            own_labels = None if labels is None else labels[:1]
+            images = []
+            for factor in (1.0, 0.5):
+                # Both with the same noise.
+                with fork_random_numbers(latents.device, 0):
+                    images.append(self.generator(factor * latents[:1], own_labels, alpha))
+            self._reads_lengths = not torch.allclose(images[0], images[1], rtol=0, atol=1e-4)
+        if not self._reads_lengths:
+            name = type(self.generator.architecture).__name__
+            raise ConfigError(
+                f"truncation shortens latents, and the generator of {name} has no styles and normalises its latents: "
+                "their lengths change nothing; leave it out"
+            )
 
     def _measure_centre(self, device: torch.device) -> Tensor:
         """Return the mean style (1, L, W) of the same latents each time, and of all classes alike."""
@@ -304,18 +330,21 @@ def draw_images(
 
 
 def load_place(checkpoints: Checkpoints, stage: str | int | None, checkpoint: str) -> Snapshot:
-    """Return the checkpoint that is asked for: of a stage's end, the last, or the best.
+    """Return the checkpoint that is asked for: of a stage's end, the last, the best, or that of a fade.
 
     Args:
         checkpoints: the run's checkpoints.
         stage: see `load_stage_end`; None for none.
-        checkpoint: `last`, or `best` for the one that `train.keep_best` kept.
+        checkpoint: `last`; `best` for the one that `train.keep_best` kept; or `fade` for the last within a fade, that
+            of the stage where there is one.
 
     Raises:
         SettingError: there is no such choice.
         RunError: there is no such checkpoint, or both a stage and the best are asked for.
     """
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
+    if checkpoint == FADING:
+        return load_fade(checkpoints, stage)
     if checkpoint == "best":
         if stage is not None:
             raise RunError(f"stage {stage} and the best checkpoint are two places: ask for one of them")
@@ -323,6 +352,29 @@ def load_place(checkpoints: Checkpoints, stage: str | int | None, checkpoint: st
     if stage is None:
         return checkpoints.load_last()
     return load_stage_end(checkpoints, stage)[1]
+
+
+def load_fade(checkpoints: Checkpoints, stage: str | int | None) -> Snapshot:
+    """Return the last checkpoint that was saved while a generator had its old path: usually at the end of the fade.
+
+    Args:
+        checkpoints: the run's checkpoints.
+        stage: the stage that fades in, by its number from 0 or its size; None for the last one.
+
+    Raises:
+        RunError: there is none; the message lists the stages that have one.
+    """
+    found: list[str] = []
+    for saved in checkpoints.load_kept(newest_first=True):
+        if not saved.bridged["generator"]:
+            continue
+        if stage is None or str(stage) in (str(saved.stage), saved.size):
+            return saved
+        found.append(f"{saved.stage} ({saved.size})")
+    raise RunError(
+        "no checkpoint within such a fade was kept; the stages that have one: "
+        f"{', '.join(reversed(found)) or 'none (a hard switch has no fade, and train.keep_stages may leave them out)'}"
+    )
 
 
 def load_stage_end(checkpoints: Checkpoints, stage: str | int) -> tuple[Entry, Snapshot]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 
 from pggan_kit.errors import RunError
 
@@ -93,6 +93,20 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         RunError: The disk is full, the folder cannot be written, or the path is that of something other than a regular
             file. What was there before is untouched.
     """
+    with open_atomically(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write, which gets its name when the block ends: for content that is never in memory as a whole.
+
+    Yields:
+        The file, opened to write and read, beside `path`. Where the block fails, nothing is left of it.
+
+    Raises:
+        RunError: See `write_atomically`.
+    """
     require_replaceable(path)
     temporary = None
     try:
@@ -101,7 +115,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED, delete=False
         ) as file:
             temporary = file.name
-            file.write(content)
+            yield cast(BinaryIO, file)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())

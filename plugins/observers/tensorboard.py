@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pggan_kit import Interval, JsonLines, Run, Tick, TrainState, check_at_least, check_interval, hookimpl
+from pggan_kit import Interval, Run, Tick, TrainState, check_at_least, check_interval, hookimpl
 from pggan_plugins.observers.sample_grid import draw_grid, estimate_grids, require_interval
+from pggan_plugins.observers.tick_log import TickLog, parse_hyperparameters
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,14 +33,8 @@ LAYOUT = {
 }
 """Charts of the page *Custom Scalars*: by category and title, tags as regular expressions."""
 
-LONGEST_VALUE = 200
-"""Maximum characters of a setting among the hyperparameters."""
-
 EVENT_BYTES = 2_000
 """Bytes of a tick's numbers, about."""
-
-PREFIX = "Transition/"
-"""Prefix of the tags in `transitions.jsonl`."""
 
 
 class TensorBoard:
@@ -73,8 +66,8 @@ class TensorBoard:
         self.every = every
         self._new_writer = SummaryWriter
         self._writer: SummaryWriter | None = None
-        self._last_tick = 0
-        self._unlogged: list[tuple[int, dict[str, float]]] = []
+        # The last tick in it is one that is wholly in the event files.
+        self._ticks = TickLog()
 
     @hookimpl
     def before_run(self, run: Run) -> None:
@@ -84,17 +77,11 @@ class TensorBoard:
             ConfigError: `every` has no value for the first stage.
         """
         require_interval(run, "observers.TensorBoard.every", self.every)
-        self._transitions = JsonLines(run.directory / "transitions.jsonl")
+        self._ticks.begin(run)
         self._writer = None
-        self._unlogged = []
         # A branch that is resumed may have none, although its clock has gone on.
         has_ticks = bool(run.stats)
         self._has_hyperparameters = run.resumed and has_ticks
-
-        # The last tick that is wholly in the event files, without the rows of transitions that are written at it.
-        self._last_tick = 0
-        if run.resumed:
-            self._last_tick = run.state.last_tick
         if run.resumed and run.state.images > 0:
             return
 
@@ -119,10 +106,9 @@ class TensorBoard:
     @hookimpl
     def after_tick(self, run: Run, state: TrainState, stats: Mapping[str, float], tick: Tick) -> None:
         """Log all numbers, and a grid where one is due; and the numbers of ticks at which nothing could be written."""
-        self._unlogged.append((state.images, {tag: float(value) for tag, value in stats.items()}))
+        self._ticks.add(state.images, stats)
         # Rows of this tick may be written before or after this hook: they are left for the next tick.
         self._log(run, until=state.images - 1, with_grid=tick.is_early or tick.is_due(self.every))
-        self._last_tick = state.images
 
     @hookimpl
     def after_run(self, run: Run) -> None:
@@ -138,14 +124,12 @@ class TensorBoard:
     @hookimpl
     def save_state(self) -> dict[str, Any]:
         """Return the last tick that is in the event files, and the numbers of later ones."""
-        return {"last_tick": self._last_tick, "unlogged": list(self._unlogged)}
+        return self._ticks.save()
 
     @hookimpl
     def load_state(self, run: Run, saved: Mapping[str, Any]) -> None:
-        """Restore the saved state, which is about the files of this run: a branch has its own."""
-        if run.resumed:
-            self._last_tick = saved["last_tick"]
-            self._unlogged = list(saved["unlogged"])
+        """Restore the saved state."""
+        self._ticks.load(run, saved)
 
     def estimate_bytes(self, ticks: Sequence[Tick]) -> tuple[int, int]:
         """Return the bytes of the events of ticks, all of which are kept."""
@@ -164,22 +148,21 @@ class TensorBoard:
         """
         with self._open_writer(run) as writer:
             self._add_hyperparameters_once(writer, run)
-            for images, numbers in self._unlogged:
+            for images, numbers in self._ticks.list_points(until):
                 for tag, value in numbers.items():
                     writer.add_scalar(tag, value, images)
-            self._add_transitions(writer, until)
             if with_grid and self.count:
                 _add_image(writer, "Samples", draw_grid(run, self.count), run.state.images)
-        if self._unlogged:
+        if self._ticks.ticks:
             self._has_hyperparameters = True
-        self._unlogged = []
+        self._ticks.clear(run.state.images)
 
     @contextmanager
     def _open_writer(self, run: Run) -> Iterator[SummaryWriter]:
         """Open the event file within a block, at the end of which all is written."""
         if self._writer is None:
             # Events after the last tick are logged again: readers drop the old ones from `purge_step` on.
-            self._writer = self._new_writer(str(run.directory), purge_step=self._last_tick + 1)
+            self._writer = self._new_writer(str(run.directory), purge_step=self._ticks.last_tick + 1)
         try:
             yield self._writer
             self._writer.flush()
@@ -196,26 +179,14 @@ class TensorBoard:
             indented = "".join(f"    {line}\n" for line in operative.read_text(encoding="utf-8-sig").splitlines())
             writer.add_text("operative.gin", indented, 0)
 
-    def _add_transitions(self, writer: SummaryWriter, until: float) -> None:
-        """Log the rows from the last tick on, up to a clock, one image later.
-
-        They are logged after their tick's checkpoint, and a run that is resumed from it must drop them.
-        """
-        for row in self._transitions.read():
-            if self._last_tick <= row["images"] <= until:
-                for tag, value in row.items():
-                    # A value that was not finite was written as null.
-                    if tag.startswith(PREFIX) and value is not None:
-                        writer.add_scalar(tag, value, row["images"] + 1)
-
     def _add_hyperparameters_once(self, writer: SummaryWriter, run: Run) -> None:
         """Log the bindings of the config, and the tags by which runs are compared, at the first tick of the run."""
         from torch.utils.tensorboard.summary import hparams
 
         config = run.directory / "config.gin"
-        if self._has_hyperparameters or not self._unlogged or not config.is_file():
+        if self._has_hyperparameters or not self._ticks.ticks or not config.is_file():
             return
-        _, stats = self._unlogged[0]
+        _, stats = self._ticks.ticks[0]
         compared = [tag for tag in stats if tag.startswith("Metrics/")]
         if not compared:
             compared = [tag for tag in stats if tag.startswith("Loss/")]
@@ -233,18 +204,3 @@ class TensorBoard:
 def _add_image(writer: SummaryWriter, tag: str, picture: Image.Image, images: int) -> None:
     pixels = np.asarray(picture)
     writer.add_image(tag, pixels, images, dataformats="HW" if pixels.ndim == 2 else "HWC")
-
-
-def parse_hyperparameters(config: str) -> dict[str, Any]:
-    """Return the bindings of a self-contained gin text: numbers, truth values and strings as such, the rest as text."""
-    parsed: dict[str, Any] = {}
-    for name, text in re.findall(r"^([\w./]+) = (.+)$", config, re.MULTILINE):
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = None
-        if isinstance(value, (bool, int, float, str)):
-            parsed[name] = value
-        else:
-            parsed[name] = text[:LONGEST_VALUE]
-    return parsed

@@ -169,7 +169,8 @@ def test_wrong_files_are_refused(run: Path, cli: Callable[..., Result], refused:
             Path("wrong.safetensors").write_bytes(content)
             refused(cli("sample", "wrong.safetensors", "--out", "x.png"), pattern)
     refused(cli("sample", "missing.safetensors", "--out", "x.png"), "cannot read missing.safetensors")
-    refused(cli("sample", "whole.safetensors", "--out", "x.png", "--stage", "0"), "has one generator: leave stage")
+    for words in (("--stage", "0"), ("--checkpoint", "best"), ("--checkpoint", "fade")):
+        refused(cli("sample", "whole.safetensors", "--out", "x.png", *words), "has one generator: leave stage")
 
 
 def test_targets_and_places_are_checked(run: Path, cli: Callable[..., Result], refused: Any) -> None:

@@ -256,7 +256,8 @@ def test_sample_draws_from_the_end_of_a_stage(finished: Path, cli: Cli, refused:
 
 def test_sample_refuses_a_target_that_it_cannot_write(finished: Path, cli: Cli, refused: Callable[..., str]) -> None:
     Path("file").touch()
-    refused(cli("sample", finished, "--out", "x.jpg"), r"--out x\.jpg: name an \.npz, \.npy or \.png file, or a folder")
+    wanted = r"--out x\.jpg: name an \.npz, \.npy, \.tar or \.png file, or a folder"
+    refused(cli("sample", finished, "--out", "x.jpg"), wanted)
     refused(cli("sample", finished, "--out", "file"), r"--out file: cannot be written")
     refused(cli("sample", finished, "--out", "file/x.npz"), r"--out file/x\.npz: cannot be written")
 

@@ -250,7 +250,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
 
 
 def test_more_images_than_memory_holds_are_refused(finished: Path, cli: Cli, refused: Callable[..., str]) -> None:
-    refused(cli("sample", finished, "--count", 10**11, "--out", "x.npz"), r"--count 100000000000: .* need .* MiB; draw")
+    refused(cli("sample", finished, "--count", 10**11, "--out", "x.png"), r"--count 100000000000: .* need .* MiB; draw")
 
 
 def test_a_report_without_a_home_folder_says_what_to_set(

@@ -79,7 +79,7 @@ def test_help_version_completion_and_usage_errors_import_no_torch() -> None:
     groups = {name: list(command.commands) for name, command in main.commands.items() if hasattr(command, "commands")}
     with_help = [(), *[(name,) for name in main.commands], *[(a, b) for a, names in groups.items() for b in names]]
     commands = [((*words, "--help"), "") for words in with_help]
-    commands += [(("--version",), ""), ((), "pggan-kit s"), (("trian",), ""), (("train",), "")]
+    commands += [(("--version",), ""), ((), "pggan-kit sa"), (("trian",), ""), (("train",), "")]
     commands += [(("plugins", "new", "mine"), ""), (("sample", "run", "--count", "0"), "")]
     answers = run_commands(commands, ["torch", "matplotlib", "scipy", "gin"])
 

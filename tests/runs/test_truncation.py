@@ -95,10 +95,21 @@ def test_labels_count_alike_in_the_mean() -> None:
     torch.testing.assert_close(images.flatten(), torch.tensor([2.25, 0.75]).double())
 
 
-def test_networks_without_styles_refuse(train: Any, cli: Callable[..., Result]) -> None:
+def test_without_styles_latents_are_pulled_towards_zero(train: Any, cli: Callable[..., Result]) -> None:
+    train("architectures.PGGAN.latent_norm = False", run_dir="run")
+    generator = load_generator("run")
+    latents = torch.randn(3, generator.latent_size, generator=torch_generator(5, "sample"))
+    torch.testing.assert_close(generator(latents, truncation=0.3), generator(0.3 * latents))
+    result = cli("sample", "run", "--count", "3", "--seed", "5", "--out", "a.npz", "--truncation", "0.3")
+    assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(np.load("a.npz")["images"], to_uint8(generator(0.3 * latents)))
+
+
+def test_networks_that_normalise_latents_refuse(train: Any, cli: Callable[..., Result]) -> None:
+    """Their images would be the same at any share."""
     train(run_dir="run")
     generator = load_generator("run")
-    with pytest.raises(ConfigError, match="the generator of PGGAN has no styles; leave it out"):
-        generator(torch.zeros(1, generator.latent_size), truncation=0.7)
+    with pytest.raises(ConfigError, match="the generator of PGGAN has no styles and normalises its latents"):
+        generator(torch.ones(1, generator.latent_size), truncation=0.7)
     result = cli("sample", "run", "--out", "a.npz", "--truncation", "0.7")
     assert result.exit_code == 2 and "has no styles" in " ".join(result.stderr.split())

@@ -928,6 +928,9 @@ def test_all_observers_are_registered() -> None:
         "Coherence": Coherence,
         "Spectra": Spectra,
         "TransitionShock": TransitionShock,
+        "WandB": observers.WandB,
+        "MLflow": observers.MLflow,
+        "Trackio": observers.Trackio,
     }
     assert {row.kind for row in observers.components()} == {"observers"}
 

@@ -21,7 +21,8 @@ from helpers.patience import PATIENCE_SECONDS
 from PIL import Image
 
 from pggan_kit.api.train import train
-from pggan_plugins.observers.tensorboard import LAYOUT, parse_hyperparameters
+from pggan_plugins.observers.tensorboard import LAYOUT
+from pggan_plugins.observers.tick_log import parse_hyperparameters
 
 OBSERVED = """\
 train.observers = [@observers.TensorBoard(), @observers.TransitionShock()]

@@ -1,0 +1,164 @@
+"""Samples: written as they are drawn, in each format; with labels; at any alpha of a fade."""
+
+from __future__ import annotations
+
+import tarfile
+import tracemalloc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+
+from pggan_kit import RunError, load_generator
+from pggan_kit.api import sample as sampling
+from pggan_kit.api.image_writers import open_images
+from pggan_kit.pictures import PictureSettings, open_picture, to_uint8
+from pggan_kit.runs.generators import CHUNK
+
+Cli = Callable[..., Result]
+
+LABELLED = ("schedule.sizes = (4, 8)", "datasets.Stub.classes = 3", "architectures.PGGAN.conditioning = 'projection'")
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
+    """Return a conditional run of three classes that faded from 4x4 to 8x8."""
+    from conftest import TINY
+    from helpers.gin_text import bind_again
+
+    from pggan_kit import train
+
+    folder = tmp_path_factory.mktemp("labelled")
+    (folder / "tiny.gin").write_text(bind_again(TINY, LABELLED))
+    train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub])
+    return folder / "run"
+
+
+def read_png(file: Any) -> np.ndarray:
+    with open_picture(file) as picture:
+        return np.asarray(picture)[..., None]
+
+
+def test_all_formats_have_the_same_images_and_their_labels(labelled: Path, cli: Cli) -> None:
+    for target in ("a.npz", "a.npy", "a.tar", "folder"):
+        result = cli("sample", labelled, "--count", 5, "--out", target, "--class", 2, "--class", 0)
+        assert result.exit_code == 0, result.output
+    labels = [2, 0, 2, 0, 2]
+    with np.load("a.npz") as file:
+        images = file["images"]
+        assert file["labels"].tolist() == labels and file["labels"].dtype == np.int64
+    generator = load_generator(labelled)
+    latents = torch.randn(5, generator.latent_size, generator=sampling.torch_generator(0, "sample"))
+    np.testing.assert_array_equal(images, to_uint8(generator(latents, torch.tensor(labels))))
+    np.testing.assert_array_equal(np.load("a.npy"), images)
+
+    with tarfile.open("a.tar") as archive:
+        assert archive.getnames() == [f"{i:06d}.{kind}" for i in range(5) for kind in ("png", "cls")]
+        members = {entry.name: archive.extractfile(entry) for entry in archive}
+        assert [int(members[f"{i:06d}.cls"].read()) for i in range(5)] == labels  # type: ignore[union-attr]
+        np.testing.assert_array_equal([read_png(members[f"{i:06d}.png"]) for i in range(5)], images)
+
+    np.testing.assert_array_equal([read_png(Path(f"folder/{i:06d}.png")) for i in range(5)], images)
+    assert Path("folder/labels.csv").read_text() == "".join(f"{i:06d}.png,{label}\n" for i, label in enumerate(labels))
+
+    # Another call's labels replace them.
+    assert cli("sample", labelled, "--count", 2, "--out", "folder").exit_code == 0
+    assert Path("folder/labels.csv").read_text() == "000000.png,0\n000001.png,1\n"
+
+
+class Flat(torch.nn.Module):
+    """A generator of gray images of 32x32 that are the mean of their latents."""
+
+    latent_size = 4
+    classes = 2
+    images = 0
+    alpha = None
+    pictures = PictureSettings()
+
+    def forward(self, latents: torch.Tensor, *_: Any) -> torch.Tensor:
+        return latents.mean(1).view(-1, 1, 1, 1).expand(-1, 1, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.tar", "folder"])
+def test_memory_does_not_grow_with_the_count(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that Python and NumPy hold at once, for ten times as many images (of 5 MiB in all), and the live latents."""
+    generator: Any = Flat()
+    latents: list[weakref.ref[torch.Tensor]] = []
+    real = sampling.draw_channels
+
+    def convert(*arguments: Any) -> np.ndarray:
+        # What torch allocates is not counted.
+        return np.array(real(*arguments))
+
+    monkeypatch.setattr(sampling, "draw_channels", convert)
+    generator.register_forward_pre_hook(lambda _, arguments: latents.append(weakref.ref(arguments[0])))
+    if name == "folder":  # what the files take is not of interest
+        monkeypatch.setattr(Path, "write_bytes", lambda path, content: len(content))
+
+    def measure_peak(count: int) -> int:
+        tracemalloc.start()
+        with open_images(tmp_path / name, count) as writer:
+            for images, labels in sampling.iterate_images(generator, count, 0):
+                writer.write(images, labels)
+                assert sum(each() is not None for each in latents) <= 2
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    measure_peak(CHUNK)
+    few = measure_peak(2 * CHUNK)
+    many = measure_peak(20 * CHUNK)
+    assert many < few + 150_000, (few, many)
+
+
+def test_a_long_sample_goes_on_from_batch_to_batch(tmp_path: Path) -> None:
+    """Labels go round over batches, and latents are those of one sequence."""
+    generator: Any = Flat()
+    count = 2 * CHUNK + 3
+    with open_images(tmp_path / "a.npz", count) as writer:
+        for images, labels in sampling.iterate_images(generator, count, 0, labels=[1, 0, 1]):
+            writer.write(images, labels)
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["labels"].tolist() == [[1, 0, 1][i % 3] for i in range(count)]
+        latents = torch.randn(2 * CHUNK, 4, generator=sampling.torch_generator(0, "sample"))
+        np.testing.assert_array_equal(file["images"][: 2 * CHUNK], to_uint8(generator(latents)))
+
+
+def test_any_alpha_of_a_fade(labelled: Path, cli: Cli, refused: Callable[..., str]) -> None:
+    draw = ("sample", labelled, "--count", 3, "--out", "a.npz")
+    images = []
+    for alpha in (0, 0.25, 1):
+        result = cli(*draw, "--checkpoint", "fade", "--stage", "8x8", "--alpha", alpha)
+        assert result.exit_code == 0, result.output
+        images.append(np.load("a.npz")["images"].astype(float))
+    old, mixed, new = images
+    assert np.abs(old - new).max() > 1
+    clipped = (np.minimum(old, new) == 0) | (np.maximum(old, new) == 255)
+    assert clipped.mean() < 0.8
+    np.testing.assert_allclose(mixed[~clipped], (0.75 * old + 0.25 * new)[~clipped], atol=1.5)
+
+    refused(cli(*draw, "--alpha", 0.5), r"--alpha 0\.5: .* has no old path to fade from; give --checkpoint fade")
+    refused(cli(*draw, "--checkpoint", "fade", "--stage", "4x4"), r"no checkpoint within such a fade .*: 1 \(8x8\)$")
+    for wrong in (-0.1, 1.1, "nan"):
+        result = cli(*draw, "--checkpoint", "fade", "--alpha", wrong)
+        assert result.exit_code == 2 and "--alpha" in result.stderr
+
+
+def test_what_fails_leaves_no_file(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = sampling.draw_pictures
+
+    def fail_later(generator: Any, latents: torch.Tensor, *others: Any) -> np.ndarray:
+        if len(latents) < CHUNK:
+            raise RunError("broken")
+        return real(generator, latents, *others)
+
+    monkeypatch.setattr(sampling, "draw_pictures", fail_later)
+    for name in ("a.npz", "a.npy", "a.tar", "a.png"):
+        with pytest.raises(RunError, match="broken"):
+            sampling.sample(labelled, CHUNK + 1, 0, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
