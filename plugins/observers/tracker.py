@@ -231,7 +231,7 @@ class Tracker:
         self._record = {**self._record, **changes}
         path = _locate_record(run, self.service)
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, json.dumps(self._record).encode())
+        write_atomically(path, json.dumps(self._record, allow_nan=False).encode())
 
 
 def _locate_record(run: Run, service: str) -> Path:

@@ -343,5 +343,5 @@ def test_a_plugin_that_hangs_in_after_run_loses_nothing(
 
 
 def test_every_hook_that_a_run_calls_was_tried() -> None:
-    questions = {"components", "fade_alpha", "should_advance", "should_end"}
+    questions = {"components", "importers", "fade_alpha", "should_advance", "should_end"}
     assert set(HOOKS) - questions - {"load_state", "on_error", "before_compile"} == set(CALLED)

@@ -21,6 +21,7 @@ import pggan_kit
 from pggan_kit import Component, Scores, hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, TrainingError
+from pggan_kit.layers.value_maps import BYTES
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.testing.support import are_equal
 from pggan_kit.training import non_finite as guards
@@ -395,6 +396,8 @@ def test_diversity_of_known_images(train: Callable[..., Any]) -> None:
     run = train("datasets.Stub.n = 64")
 
     class Sampler:
+        values = BYTES
+
         def batch(self, position: int, count: int) -> tuple[torch.Tensor, None]:
             shape = (count, 1, 4, 4)
             return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(position)), None

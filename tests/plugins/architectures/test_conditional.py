@@ -348,5 +348,5 @@ def test_the_experiment_with_digits(tmp_path: Path) -> None:
     # Record the labels that the averaged generator gets from the observer.
     run.state.ema.register_forward_pre_hook(lambda module, given: wanted.append(given[1].tolist()))
     observer: Any = next(part for part in run.experiment.observers if type(part).__name__ == "Samples")
-    observer.after_tick(run=run, stage=run.state.stage, tick=Tick(40, 32, 40, run.state.stage))
+    observer.after_tick(run=run, stage=run.state.stage, tick=Tick(40, 32, 40, run.state.stage, ends_phase=True))
     assert wanted == [[digit for digit in range(10) for _ in range(8)]]
