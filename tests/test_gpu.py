@@ -200,26 +200,26 @@ def test_a_captured_run_equals_an_eager_one(case: str, train: Callable[..., Any]
     assert read_log("captured").count("are captured") >= 3
 
 
+class WaitingHinge(Hinge):
+    """A loss that makes the host wait for a value of each step."""
+
+    def generator(self, fake: Any, real: Any) -> dict[str, torch.Tensor]:
+        float(fake.score.detach().sum())
+        return super().generator(fake, real)
+
+
+WAITING = Component("losses", "Waiting", WaitingHinge)
+
+
 @pytest.mark.parametrize("noise", [False, True], ids=["plain", "noise"])
 def test_a_step_that_waits_goes_on_eagerly(noise: bool, train: Callable[..., Any]) -> None:
     """Let a recording fail in the middle, after random numbers were drawn in it."""
 
-    class Waiting(Hinge):
-        def generator(self, fake: Any, real: Any) -> dict[str, torch.Tensor]:
-            float(fake.score.detach().sum())
-            return super().generator(fake, real)
-
-    class Own:
-        @hookimpl
-        def components(self) -> list[Component]:
-            return [Component("losses", "Waiting", Waiting)]
-
-    plugin = Own()
     lines = [*LONG, "train.device = 'cuda'", "train.deterministic = 'warn'", "train.loss = @losses.Waiting()"]
     if noise:
         lines.append("train.augmentation = @augmentations.Noise()")
-    train(*lines, "train.capture = 'never'", run_dir="eager", plugins=(plugin,))
-    train(*lines, run_dir="captured", plugins=(plugin,))
+    train(*lines, "train.capture = 'never'", run_dir="eager", plugins=(WAITING,))
+    train(*lines, run_dir="captured", plugins=(WAITING,))
     assert_same_runs("captured", "eager")
     assert read_log("captured").count("not captured") == 3
 
@@ -307,17 +307,7 @@ def test_compiled_passes_run_inside_captured_steps(train: Callable[..., Any]) ->
 def test_memory_is_freed_after_a_recording_that_failed(train: Callable[..., Any]) -> None:
     """Use blocks on two streams, whose events are looked at only while nothing is recorded."""
 
-    class Waiting(Hinge):
-        def generator(self, fake: Any, real: Any) -> dict[str, torch.Tensor]:
-            float(fake.score.detach().sum())
-            return super().generator(fake, real)
-
-    class Own:
-        @hookimpl
-        def components(self) -> list[Component]:
-            return [Component("losses", "Waiting", Waiting)]
-
-    train(*LONG, "train.device = 'cuda'", "train.loss = @losses.Waiting()", plugins=(Own(),))
+    train(*LONG, "train.device = 'cuda'", "train.loss = @losses.Waiting()", plugins=(WAITING,))
     gc.collect()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
