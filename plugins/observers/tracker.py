@@ -234,6 +234,28 @@ class Tracker:
         write_atomically(path, json.dumps(self._record, allow_nan=False).encode())
 
 
+class RowTracker(Tracker):
+    """A tracker that logs rows, pictures and films as W&B does.
+
+    Attributes:
+        library: Its library, with `Image` and `Video`.
+    """
+
+    _run: Any = None
+
+    def send(self, points: Sequence[Point], grid: Image.Image | None, images: int) -> None:
+        """Log a row for each clock; a grid belongs to its row."""
+        for clock, numbers in points:
+            row: dict[str, Any] = dict(numbers)
+            if grid is not None and clock == images:
+                row["Samples"] = self.library.Image(grid)
+            self._run.log(row, step=clock)
+
+    def send_film(self, path: Path, images: int) -> None:
+        """Log the film."""
+        self._run.log({"Growth": self.library.Video(str(path), format="gif")}, step=images)
+
+
 def _locate_record(run: Run, service: str) -> Path:
     return run.directory / FOLDER / f"{service}.json"
 

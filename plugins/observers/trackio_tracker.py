@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stdout
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pggan_kit import Interval, Run
-from pggan_plugins.observers.tick_log import Point
-from pggan_plugins.observers.tracker import Tracker
-
-if TYPE_CHECKING:
-    from PIL import Image
+from pggan_plugins.observers.tracker import RowTracker
 
 
-class Trackio(Tracker):
+class Trackio(RowTracker):
     """A run of Trackio, whose step is the clock in images. Needs the extra `trackio`.
 
     It has every number of each tick under its tag, metrics with their floors among them, and those of
@@ -57,18 +52,6 @@ class Trackio(Tracker):
                 auto_log_gpu=False,
                 auto_log_cpu=False,
             )
-
-    def send(self, points: Sequence[Point], grid: Image.Image | None, images: int) -> None:
-        """Log a row for each clock; a grid belongs to its row."""
-        for clock, numbers in points:
-            row: dict[str, Any] = dict(numbers)
-            if grid is not None and clock == images:
-                row["Samples"] = self.library.Image(grid)
-            self._run.log(row, step=clock)
-
-    def send_film(self, path: Path, images: int) -> None:
-        """Log the film."""
-        self._run.log({"Growth": self.library.Video(str(path), format="gif")}, step=images)
 
     def close(self, status: str) -> None:
         """Finish the run, and wait until all is written or sent."""

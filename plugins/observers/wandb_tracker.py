@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from pggan_kit import Interval, Run, check_choice
-from pggan_plugins.observers.tick_log import Point
-from pggan_plugins.observers.tracker import Tracker
+from pggan_plugins.observers.tracker import RowTracker
 
-if TYPE_CHECKING:
-    from PIL import Image
 
 MODES = ("online", "offline", "shared", "disabled")
 
 
-class WandB(Tracker):
+class WandB(RowTracker):
     """A run of Weights & Biases, whose step is the clock in images. Needs the extra `wandb`.
 
     It has every number of each tick under its tag, metrics with their floors among them, and those of
@@ -65,18 +61,6 @@ class WandB(Tracker):
         )
         # Settings may have changed as the run was resumed.
         self._run.config.update(dict(config), allow_val_change=True)
-
-    def send(self, points: Sequence[Point], grid: Image.Image | None, images: int) -> None:
-        """Log a row for each clock; a grid belongs to its row."""
-        for clock, numbers in points:
-            row: dict[str, Any] = dict(numbers)
-            if grid is not None and clock == images:
-                row["Samples"] = self.library.Image(grid)
-            self._run.log(row, step=clock)
-
-    def send_film(self, path: Path, images: int) -> None:
-        """Log the film."""
-        self._run.log({"Growth": self.library.Video(str(path), format="gif")}, step=images)
 
     def close(self, status: str) -> None:
         """Finish the run, and wait until all is written or sent."""
