@@ -8,7 +8,6 @@ from typing import Any
 from pggan_kit import Interval, Run, check_choice
 from pggan_plugins.observers.tracker import RowTracker
 
-
 MODES = ("online", "offline", "shared", "disabled")
 
 
