@@ -10,8 +10,9 @@ TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
 .PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs bench gpu install clean
 
+# Two processes of one thread: beside other work, two threads of one process wait for each other (docs/distributed.md).
 demo: $(READY)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pggan-kit train experiments/mnist.gin
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pggan-kit train experiments/mnist.gin --ranks 2
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(TESTS)

@@ -43,6 +43,10 @@ class TrainingError(Exception):
     """The run started and then failed: a loss became NaN or infinite, or a plugin's hook raised. Exit code 1."""
 
 
+class LostRanksError(TrainingError):
+    """Another of the processes that train together has ended, or does not answer."""
+
+
 class DivergedError(TrainingError):
     """A loss or gradient became NaN or infinite, and what `train.non_finite` allows has been tried."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from pggan_kit.system.activities import report_activity
 from pggan_kit.system.files import remove_unfinished, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock, is_locked, read_holder
+from pggan_kit.system.processes import write_command
 from pggan_kit.system.signals import StoppedAtOnce
 
 PREPARATION = """\
@@ -183,14 +183,8 @@ def make_trial(plan: Plan, out: Path, name: str, seed: int) -> Trial:
     The command names the plan's plugin files, because the user who runs the ablation named them too; the trial
     compares their content with the plan.
     """
-    # A trial imports what this process imports. `python -m` would look in the working directory first, and then run a
-    # `random.py` that lies there. Nothing that is not built in is imported before the path is set.
-    start = (
-        f"import sys; sys.path[:] = {[str(entry) for entry in sys.path]!r}; sys.argv[0] = 'pggan-kit'; "
-        "from pggan_kit.cli import main; main()"
-    )
     folder = out.resolve()
-    command = [sys.executable, "-c", start, "trial", str(folder), name, str(seed), "--with-ablate"]
+    command = write_command("trial", str(folder), name, str(seed), "--with-ablate")
     for path in plan.plugins:
         command += ["--plugin", path]
     log = folder / "logs" / f"{name}-{seed}.log"

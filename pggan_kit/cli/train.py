@@ -16,6 +16,7 @@ from pggan_kit.cli.base import (
     print_message,
     recorded_plugin_option,
 )
+from pggan_kit.cli.ranks import ranks_option, start_ranks
 
 
 @main.command()
@@ -34,34 +35,39 @@ from pggan_kit.cli.base import (
     metavar="RUN[@STAGE]",
     help="Take the pieces of the stages up to this one from another run, whatever its other settings were.",
 )
+@ranks_option
 @add_experiment_options
 def train(
     config: Path,
     run_dir: Path | None,
     start_from: str | None,
     stem: str | None,
+    ranks: int,
     bindings: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
     """Train the experiment of a gin file."""
-    from pggan_kit.api import train as training
+    with start_ranks(ranks):
+        from pggan_kit.api import train as training
 
-    training.train(
-        config, bindings, run_dir=run_dir, plugins=plugins, start_from=start_from, stem=stem, say=print_message
-    )
+        training.train(
+            config, bindings, run_dir=run_dir, plugins=plugins, start_from=start_from, stem=stem, say=print_message
+        )
 
 
 @main.command()
 @click.argument("run", type=PATH)
+@ranks_option
 @bindings_option
 @recorded_plugin_option
 @no_plugin_option
-def resume(run: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
+def resume(run: Path, ranks: int, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
     """Continue a run from its last checkpoint.
 
     Settings that changed, here or in its config.gin, hold from there on and are recorded: the loss, rates, the switch,
     the seed, the folder of the data. The networks, the schedule and the images cannot change.
     """
-    from pggan_kit.api import train as training
+    with start_ranks(ranks):
+        from pggan_kit.api import train as training
 
-    training.resume(run, bindings, plugins=plugins, say=print_message)
+        training.resume(run, bindings, plugins=plugins, say=print_message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from PIL import Image
 
 from pggan_kit.errors import SettingError, check_at_least, check_choice, check_seed
 from pggan_kit.layers.value_maps import Range
+from pggan_kit.system.processes import count_cores
 
 FILTERS = {"area": None, "lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 """Pillow's filters by name; None for the area mean, which Pillow computes for whole factors only."""
@@ -64,9 +64,7 @@ class DataSettings:
         """Return the number of threads that `workers` stands for."""
         if self.workers is not None:
             return self.workers
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return count_cores()
 
 
 MIN_MAX = "min_max"

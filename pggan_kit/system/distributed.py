@@ -1,4 +1,4 @@
-"""The processes that `torchrun` starts, and what they agree on. See docs/distributed.md.
+"""The processes that `torchrun` or `--ranks` starts, and what they agree on. See docs/distributed.md.
 
 DDP does not suit networks that grow and are differentiated twice; one flat all-reduce after the backward pass does.
 """
@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pggan_kit.errors import ConfigError, TrainingError, UserError, first_line
+from pggan_kit.errors import ConfigError, LostRanksError, TrainingError, UserError, first_line
+from pggan_kit.system.processes import RENDEZVOUS
 from pggan_kit.system.shared_memory import SharedMemoryMeans, connect_ranks
 
 TIMEOUT = timedelta(minutes=30)
@@ -28,7 +29,7 @@ _memory: SharedMemoryMeans | None = None
 
 
 def join_group() -> None:
-    """Join the group that `torchrun` describes in the environment; without one, do nothing.
+    """Join the group that `torchrun` or `--ranks` describes in the environment; without one, do nothing.
 
     Raises:
         ConfigError: The other processes cannot be found.
@@ -42,7 +43,14 @@ def join_group() -> None:
         backend = "cpu:gloo,cuda:nccl"
     global _memory
     try:
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        # Without an address, `torchrun` says in the environment where rank 0 is.
+        dist.init_process_group(
+            backend,
+            init_method=os.environ.get(RENDEZVOUS),
+            timeout=TIMEOUT,
+            rank=int(os.environ.get("RANK", "-1")),
+            world_size=int(world),
+        )
         if backend == "gloo":
             _memory = connect_ranks(TIMEOUT)
     except (ValueError, RuntimeError, OSError) as error:
@@ -71,7 +79,7 @@ def barrier() -> None:
     """Wait for all ranks.
 
     Raises:
-        TrainingError: Another rank has ended, or does not answer.
+        LostRanksError: Another rank has ended, or does not answer.
     """
     if world_size() > 1:
         with _explain_missing_ranks():
@@ -82,7 +90,7 @@ def average(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by its mean over all ranks, in one collective. All ranks end with equal bits.
 
     Raises:
-        TrainingError: Another rank has ended, or does not answer.
+        LostRanksError: Another rank has ended, or does not answer.
     """
     if world_size() == 1 or not tensors:
         return
@@ -106,7 +114,7 @@ def share_from_rank_0(values: list[Any]) -> None:
     """Replace a list's items by those of rank 0, on all ranks.
 
     Raises:
-        TrainingError: Another rank has ended, or does not answer.
+        LostRanksError: Another rank has ended, or does not answer.
     """
     if world_size() > 1:
         with _explain_missing_ranks():
@@ -117,8 +125,8 @@ def run_on_rank_0(action: Callable[[], T]) -> T:
     """Run an action on rank 0. All ranks return its result (plain data), or raise the user's error that it raised.
 
     Raises:
-        TrainingError: Another rank has ended, or does not answer; or, on all ranks but 0, the action raised an
-            exception that is no message for users.
+        LostRanksError: Another rank has ended, or does not answer.
+        TrainingError: On all ranks but 0, the action raised an exception that is no message for users.
     """
     outcome: list[Any] = [None, None]
     if rank() == 0:
@@ -153,7 +161,7 @@ class Agreement:
         """Return the largest number that any rank requests, 0 without a request. Call it in every step, on all ranks.
 
         Raises:
-            TrainingError: Another rank has ended, or does not answer.
+            LostRanksError: Another rank has ended, or does not answer.
         """
         if world_size() == 1:
             return wanted
@@ -175,7 +183,7 @@ def _explain_missing_ranks() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError) as error:
-        raise TrainingError(
+        raise LostRanksError(
             f"process {rank()} of {world_size()} lost the others: one of them has exited, with the reason in its "
             f"output, or does not answer. Start all of them again with `pggan-kit resume` ({first_line(error)})"
         ) from error
