@@ -1,13 +1,15 @@
 """Reduce pictures to the means of the areas that their pixels cover: exact sums of whole numbers, rounded once.
 
-Sums of floats are taken in float64, and rounded to float32 once.
+Sums of floats are taken in float64, in the same order on every machine, and rounded to float32 once. A matrix product
+would be no faster for pictures of this size, would sum floats in an order of its own, and would let the threads of a
+build wait for each other.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +19,15 @@ from pggan_kit.schedule import Size
 SIGN = np.uint16(0x8000)
 """Bit that turns 16-bit numbers with a sign into those from 0 up, in the same order."""
 
+BAND_BYTES = 1 << 18
+"""Bytes of the rows that are summed at a time: what is computed of them stays in the processor's cache."""
+
 
 class _Sums(NamedTuple):
     """Weighted sums of pixels.
 
     Attributes:
-        values: Numbers (w, C, h): rows of the first axis lie in one piece, where most of the work is.
+        values: Numbers (C, h, w).
         weight: Sum of the weights in each of them.
         largest: Largest whole number that a pixel may have; 0 for floats.
     """
@@ -30,6 +35,20 @@ class _Sums(NamedTuple):
     values: np.ndarray
     weight: int
     largest: int
+
+
+class _Overlaps(NamedTuple):
+    """The pixels that each of some equal intervals along an axis covers, at one place: first, second, and so on.
+
+    Attributes:
+        intervals: Numbers of the intervals that cover a pixel at this place, in their order.
+        pixels: Pixel of each of them.
+        weights: Weight of each of these pixels, in units of a fraction of a pixel.
+    """
+
+    intervals: np.ndarray
+    pixels: np.ndarray
+    weights: np.ndarray
 
 
 def average_areas(pixels: np.ndarray, sizes: Iterable[Size]) -> Iterator[tuple[Size, np.ndarray]]:
@@ -52,97 +71,165 @@ def average_areas(pixels: np.ndarray, sizes: Iterable[Size]) -> Iterator[tuple[S
             yield size, (means ^ SIGN).view(np.int16)
         return
 
-    largest = 0 if pixels.dtype.kind == "f" else int(np.iinfo(pixels.dtype).max)
     sums: _Sums | None = None
     for height, width in sorted(sizes, reverse=True):
         if (height, width) == pixels.shape[:2]:
             yield (height, width), pixels.transpose(2, 0, 1)
             continue
-        if sums is None or sums.values.shape[0] % width or sums.values.shape[2] % height:
-            rows = _sum_along(_Sums(pixels, 1, largest), 0, height)
-            sums = rows._replace(values=np.ascontiguousarray(rows.values.transpose(1, 2, 0)))
+        if sums is None or sums.values.shape[1] % height or sums.values.shape[2] % width:
+            sums = _sum_areas(pixels, height, width)
         else:
-            sums = _sum_along(sums, 2, height)
-        sums = _sum_along(sums, 0, width)
-        yield (height, width), _divide(sums, pixels.dtype).transpose(1, 2, 0)
+            sums = _sum_blocks(sums, height, width)
+        yield (height, width), _divide(sums, pixels.dtype)
 
 
 def _divide(sums: _Sums, kind: np.dtype[np.generic]) -> np.ndarray:
-    """Return the means (w, C, h) of a type; whole ones rounded to the nearest, halves up."""
-    if not sums.largest:
-        return (sums.values / sums.weight).astype(kind)
-    # Without fractions: floor(s / w + 1/2) = floor((s + floor(w / 2)) / w) for whole numbers.
-    means = sums.values.astype(_choose_type(2 * sums.weight * sums.largest))
-    means += means.dtype.type(sums.weight // 2)
-    means //= means.dtype.type(sums.weight)
-    return means.astype(kind)
-
-
-def _choose_type(largest: int) -> type[np.generic]:
-    """Return the smallest type that holds sums up to a largest one; that of sums of floats where it is 0."""
+    """Return the means (C, h, w) of a type; whole ones rounded to the nearest, halves up."""
+    values, weight, largest = sums
     if not largest:
-        return np.float64
-    for kind in (np.uint16, np.uint32):
-        if largest <= np.iinfo(kind).max:
-            return kind
-    return np.uint64
+        return (values / weight).astype(kind)
+    # floor(s / w + 1/2) = floor((s + floor(w / 2)) / w) for whole numbers. A quotient of floats is rounded, but never
+    # up to the next whole number: it is at least 1/w below that, and both numbers are exact (see `_choose_type`).
+    divide = np.floor_divide if values.dtype.kind == "u" else np.divide
+    half = values.dtype.type(weight // 2)
+    means = np.empty_like(values, kind)
+    for band in _split_rows(values):
+        divide(values[:, band] + half, values.dtype.type(weight), out=means[:, band], casting="unsafe")
+    return means
 
 
-def _sum_along(sums: _Sums, axis: int, length: int) -> _Sums:
-    """Sum over `length` equal intervals along an axis, which may begin or end within a pixel.
+def _split_rows(values: np.ndarray) -> Iterator[slice]:
+    """Yield the bands of rows of sums (C, h, w)."""
+    height = values.shape[1]
+    step = max(1, BAND_BYTES * height // values.nbytes)
+    for start in range(0, height, step):
+        yield slice(start, start + step)
+
+
+def _choose_type(weight: int, largest: int) -> type[np.generic]:
+    """Return the smallest type that holds weighted sums of pixels, and half the weight more, without rounding.
 
     Args:
-        sums: Sums of pixels.
-        axis: The axis.
-        length: Number of intervals.
+        weight: Sum of the weights.
+        largest: Largest whole number that a pixel may have; 0 for floats. No picture that fits into memory has sums of
+            whole numbers that float64 cannot hold.
     """
+    most = weight * (largest + 1)
+    if not largest:
+        return np.float64
+    if most <= np.iinfo(np.uint16).max:
+        return np.uint16
+    return np.float32 if most <= 2**24 else np.float64
+
+
+def _sum_blocks(sums: _Sums, height: int, width: int) -> _Sums:
+    """Sum over blocks of sums, to a size whose sides divide theirs."""
     values, weight, largest = sums
-    source = values.shape[axis]
-    if source == length:
-        return sums
+    rows = values.shape[1] // height
+    columns = values.shape[2] // width
+    weight *= rows * columns
+    kind = _choose_type(weight, largest)
+    # Rows of the picture lie in one piece, so they are added up first.
+    values = _add([values[:, start::rows] for start in range(rows)], kind)
+    values = _add([values[:, :, start::columns] for start in range(columns)], kind)
+    return _Sums(values, weight, largest)
 
-    factor, rest = divmod(source, length)
+
+def _add(terms: list[np.ndarray], kind: type[np.generic], out: np.ndarray | None = None) -> np.ndarray:
+    """Return the sum of arrays of one shape, as numbers of a type; in `out` if it is given."""
+    if len(terms) == 1:
+        if out is None:
+            return terms[0].astype(kind, copy=False)
+        out[...] = terms[0]
+        return out
+    total: np.ndarray = np.add(terms[0], terms[1], out=out, dtype=kind)
+    for term in terms[2:]:
+        total += term
+    return total
+
+
+def _sum_areas(pixels: np.ndarray, height: int, width: int) -> _Sums:
+    """Sum what each pixel of a size covers, which may begin or end within a pixel of the picture.
+
+    Args:
+        pixels: Picture (H, W, C).
+        height: Height of the result.
+        width: Width of the result.
+    """
+    full_height, full_width, channels = pixels.shape
+    largest = 0 if pixels.dtype.kind == "f" else int(np.iinfo(pixels.dtype).max)
+    row_weight = full_height // gcd(full_height, height)
+    column_weight = full_width // gcd(full_width, width)
+    weight = row_weight * column_weight
+    row_kind = _choose_type(row_weight, largest)
+    kind = _choose_type(weight, largest)
+    lines = np.ascontiguousarray(pixels).reshape(full_height, full_width * channels)
+
+    values = np.empty((channels, height, width), kind)
+    step = max(1, BAND_BYTES // (lines.shape[1] * np.dtype(row_kind).itemsize))
+    for start in range(0, height, step):
+        stop = min(height, start + step)
+        rows = _sum_lines(lines, height, range(start, stop), row_kind)
+        rows = rows.reshape(stop - start, full_width, channels)
+        if full_width % width == 0:
+            factor = full_width // width
+            terms = [rows[:, place::factor].transpose(2, 0, 1) for place in range(factor)]
+            _add(terms, kind, values[:, start:stop])
+        else:
+            columns = np.ascontiguousarray(rows.transpose(1, 2, 0)).reshape(full_width, -1)
+            sums = _sum_lines(columns, width, range(width), kind)
+            values[:, start:stop] = sums.reshape(width, channels, -1).transpose(1, 2, 0)
+    return _Sums(values, weight, largest)
+
+
+def _sum_lines(lines: np.ndarray, length: int, intervals: range, kind: type[np.generic]) -> np.ndarray:
+    """Return weighted sums of lines over some of `length` equal intervals.
+
+    Args:
+        lines: Numbers (n, k).
+        length: Number of intervals over n.
+        intervals: Numbers of those that are wanted.
+        kind: Type of the sums.
+
+    Returns:
+        Sums (len(intervals), k).
+    """
+    first, last = intervals.start, intervals.stop
+    factor, rest = divmod(len(lines), length)
     if rest == 0:
-        kind = _choose_type(weight * factor * largest)
-        before = (slice(None),) * axis
-        first, *others = [(*before, slice(start, None, factor)) for start in range(factor)]
-        total = values[first].astype(kind)
-        for places in others:
-            total += values[places]
-        return _Sums(total, weight * factor, largest)
+        return _add([lines[place + first * factor : last * factor : factor] for place in range(factor)], kind)
 
-    # Weights are whole numbers too, in units of a fraction of a pixel.
-    unit = math.gcd(source, length)
-    kind = _choose_type(weight * source // unit * largest)
-    shape = [1] * values.ndim
-    shape[axis] = length
-    whole = values.astype(kind)
-    products = []
-    for pixels, weights in _find_overlaps(source // unit, length // unit, unit):
-        product = whole.take(pixels, axis)
-        product *= weights.astype(kind).reshape(shape)
-        products.append(product)
-    total, *rest_of_products = products
-    for product in rest_of_products:
-        total += product
-    return _Sums(total, weight * source // unit, largest)
+    total = np.empty((len(intervals), lines.shape[1]), kind)
+    products = np.empty_like(total)
+    taken = np.empty(total.shape, lines.dtype)
+    for place, (numbers, pixels, weights) in enumerate(_find_overlaps(len(lines), length)):
+        begin, end = np.searchsorted(numbers, (first, last))
+        own_weights = weights[begin:end, None].astype(kind)
+        if end - begin < len(intervals):
+            total[numbers[begin:end] - first] += lines.take(pixels[begin:end], 0) * own_weights
+            continue
+        # NumPy multiplies numbers of one type twice as fast as those of two.
+        target = products if place else total
+        lines.take(pixels[begin:end], 0, out=taken, mode="clip")
+        np.copyto(target, taken)
+        target *= own_weights
+        if place:
+            total += products
+    return total
 
 
 @lru_cache(maxsize=256)
-def _find_overlaps(source: int, length: int, repeats: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Find what each of `length` equal intervals over `source` pixels covers, and so on in each repetition of these.
-
-    Returns:
-        Pairs of one pixel for each interval, and the pixel's weight there in units of 1/length of a pixel: the first
-        that each interval covers, the second that each covers, and so on; the weight is 0 where an interval has fewer.
-    """
-    starts = np.arange(length * repeats) * source
+def _find_overlaps(source: int, length: int) -> list[_Overlaps]:
+    """Find what each of `length` equal intervals over `source` pixels covers, in units of 1/length of a pixel."""
+    unit = gcd(source, length)
+    starts = np.arange(length) * source
     ends = starts + source
     first = starts // length
-    most = int((-(-ends // length) - first).max())
+    counts = -(-ends // length) - first
     overlaps = []
-    for place in range(most):
-        pixels = first + place
-        covered = np.minimum((pixels + 1) * length, ends) - np.maximum(pixels * length, starts)
-        overlaps.append((np.minimum(pixels, source * repeats - 1), np.maximum(covered, 0)))
+    for place in range(int(counts.max())):
+        numbers = np.flatnonzero(counts > place)
+        pixels = first[numbers] + place
+        covered = np.minimum((pixels + 1) * length, ends[numbers]) - np.maximum(pixels * length, starts[numbers])
+        overlaps.append(_Overlaps(numbers, pixels, covered // unit))
     return overlaps

@@ -33,6 +33,12 @@ SAMPLES_PER_PIXEL = 277
 PHOTOMETRIC = 262
 """Tags of TIFF: what samples beyond the colours mean, the number of samples, and how colours are stored."""
 
+ORIENTATION = 274
+"""Tag of Exif: how a picture is to be turned."""
+
+UPRIGHT = 1
+"""Orientation of a picture that is not to be turned."""
+
 COLOUR_SAMPLES = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 """Samples that are colours, by the photometric interpretation of a TIFF."""
 
@@ -187,7 +193,9 @@ class PictureReader:
                 f"has 32-bit pixels (mode {picture.mode}), which have no defined range: set value_range, or save it "
                 "with 8 or 16 bits"
             )
-        picture = ImageOps.exif_transpose(picture)
+        # Most pictures are upright and of the wanted mode already, of which Pillow would make two copies.
+        if picture.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:
+            picture = ImageOps.exif_transpose(picture)
 
         # Bring deep and transparent images to a plain mode.
         if has_16_bits or has_32_bits:
@@ -198,8 +206,10 @@ class PictureReader:
         elif picture.mode in ALPHA_MODES or "transparency" in picture.info:
             picture = _composite_on_background(picture, self._background)
 
-        converted = picture.convert("L" if self._channels == 1 else "RGB")
-        pixels = np.asarray(converted)
+        mode = "L" if self._channels == 1 else "RGB"
+        if picture.mode != mode:
+            picture = picture.convert(mode)
+        pixels = np.asarray(picture)
         if has_16_bit_colour:
             self._note_range(int(pixels.min()) * 257, int(pixels.max()) * 257)
         return np.atleast_3d(pixels)

@@ -114,6 +114,21 @@ def test_each_of_several_sizes_is_the_mean_of_the_picture_itself(
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
+@pytest.mark.parametrize("shape", [(2, 4), (16, 16), (15, 17), (256, 256), (251, 261), (300, 300), (1, 65_537)])
+def test_halves_round_up_whatever_the_number_of_pixels(kind: type[np.integer[Any]], shape: tuple[int, int]) -> None:
+    """And what is a pixel below a half rounds down, up to the largest values, in each type that sums are taken in."""
+    count = shape[0] * shape[1]
+    for low in (np.iinfo(kind).min, 0, 99, np.iinfo(kind).max - 1):
+        flat = np.full(count, low, kind)
+        flat[: (count - 1) // 2] += 1
+        ((_, below),) = average_areas(flat.reshape(*shape, 1), [(1, 1)])
+        assert below.item() == low
+        flat[(count - 1) // 2] += 1
+        ((_, at_least_half),) = average_areas(flat.reshape(*shape, 1), [(1, 1)])
+        assert at_least_half.item() == low + 1
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
 def test_the_largest_sums_do_not_overflow(kind: type[np.integer[Any]]) -> None:
     for extreme in (np.iinfo(kind).max, np.iinfo(kind).min):
         image = np.full((300, 300, 1), extreme, kind)

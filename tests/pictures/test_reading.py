@@ -185,3 +185,12 @@ def test_pixels_that_are_no_numbers_are_refused() -> None:
     Image.fromarray(np.array([[0.0, np.nan]], np.float32)).save(content, "TIFF")
     with pytest.raises(DataError, match="a: has pixels that are no numbers"):
         PictureReader(1, value_range=(0, 1)).read(content, "a")
+
+
+def test_an_upright_picture_of_the_wanted_mode_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two copies, as Pillow makes them by itself, take as long as the decoding of a large picture."""
+    copies: list[object] = []
+    monkeypatch.setattr(Image.Image, "copy", lambda picture: copies.append(picture) or picture)
+    gradient = draw_gradient()
+    np.testing.assert_array_equal(PictureReader(3).convert(Image.fromarray(gradient)), gradient)
+    assert not copies
