@@ -18,6 +18,7 @@ from pggan_kit.ablation.statistics import ALPHA, POWER, find_detectable_mean
 from pggan_kit.ablation.wide_tables import WideTable
 from pggan_kit.api.prepare import prepare
 from pggan_kit.benchmarking import plan as planning
+from pggan_kit.benchmarking.plan_table import format_duration
 from pggan_kit.errors import TrainingError
 from pggan_kit.system.activities import track_items
 
@@ -272,15 +273,15 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> WideTable:
             "scratch" if row["from"] is None else f"trunk@{row['from']}",
             f"{row['images']:,}",
             f"{row['teraflops']:.3g}",
-            planning.format_duration(row["hours"] * 3600),
+            format_duration(row["hours"] * 3600),
             f"{row['evaluation_images']:,}",
-            planning.format_duration(row["evaluation_hours"] * 3600),
-            planning.format_duration(hours * row["seeds"] * 3600),
+            format_duration(row["evaluation_hours"] * 3600),
+            format_duration(hours * row["seeds"] * 3600),
         )
 
     table.caption = (
-        f"{trials} trials, {planning.format_duration(total_hours * 3600)} one after another on this machine, of which "
-        f"metrics of images take {planning.format_duration(evaluation_hours * 3600)}; without fades, observers and "
+        f"{trials} trials, {format_duration(total_hours * 3600)} one after another on this machine, of which "
+        f"metrics of images take {format_duration(evaluation_hours * 3600)}; without fades, observers and "
         "metrics of runs. measured: fakes of the evaluations at ticks and in the end"
     )
     if plan.resample != EVERYTHING:
