@@ -57,6 +57,8 @@ def estimate_cost(
             stages[name] = planning.plan(base, own_bindings, plugins, with_metrics=False)
         for warning in caught:
             warned.setdefault(str(warning.message), []).append(name)
+
+        # A trunk's evaluations are counted once, with the first variant that shares it.
         training = prepare(base, own_bindings, plugins)
         evaluation = prepare(base, [*own_bindings, *plan.evaluation], plugins)
         own_stages = range(len(stages[name]))
@@ -279,6 +281,7 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> WideTable:
             format_duration(hours * row["seeds"] * 3600),
         )
 
+    # The caption: the sum, what it leaves out, and how small an effect the trials can show.
     table.caption = (
         f"{trials} trials, {format_duration(total_hours * 3600)} one after another on this machine, of which "
         f"metrics of images take {format_duration(evaluation_hours * 3600)}; without fades, observers and "
