@@ -366,6 +366,7 @@ def _make_directory(
         path = Path(run_dir)
     made: list[RunDirectory] = []
 
+    # Only rank 0 calls this: one process writes how the run began.
     def make() -> str:
         plugins = [
             {
