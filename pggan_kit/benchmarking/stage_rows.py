@@ -46,6 +46,7 @@ def describe_stage(stage: Stage, schedule: Schedule, state: TrainState) -> dict[
         before = sum(each.budget for each in schedule.stages[:-1])
         stable = max(0, schedule.total - before - stage.fade_images)
 
+    # Memory of weights: frozen ones have neither gradients nor moments.
     generator = sum(param.numel() for param in state.generator.parameters())
     discriminator = sum(param.numel() for param in state.discriminator.parameters())
     encoder = 0
