@@ -128,7 +128,7 @@ def bench_compare(ctx: click.Context, before: Path, after: Path, threshold: floa
 @click.option("--to", "tool", required=True, metavar="TOOL", help="github-action-benchmark, or bencher.")
 @click.option("--out", "out_file", required=True, type=PATH, help="File to write.")
 def bench_export(report: Path, tool: str, out_file: Path) -> None:
-    """Write a report as a tool reads it that keeps a history of speed."""
+    """Write a report in the format of a tool that keeps a history of speed."""
     from pggan_kit.benchmarking.export import export
     from pggan_kit.runs.targets import require_target_outside_runs
     from pggan_kit.system.files import require_replaceable, write_atomically
