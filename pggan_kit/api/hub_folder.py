@@ -158,14 +158,28 @@ def write_hub_folder(folder: Path, weights: bytes, exported: ExportedGenerator) 
 
 
 def _write_card(folder: Path, exported: ExportedGenerator) -> str:
+    generator = exported.generator
     record = exported.record
     stage = exported.prepared.resolve_schedule().stages[record.stage]
-    data_images = f"{record.data['images']:,}"
-    if record.data["images"] == 0:
-        data_images = "not known: its networks were imported"
+    sizes = " to ".join(exported.saved.sizes[: record.stage + 1])
+    if record.bridged:
+        sizes += f", within the fade of the last at alpha {record.alpha:.3g}"
     needs = ""
     if record.plugins:
         needs = f"It needs plugins: {', '.join(record.plugins)}.\n\n"
+    call = f"torch.randn(16, {generator.latent_size})"
+    if generator.classes:
+        call += f", torch.arange(16) % {generator.classes}"
+
+    # Which checkpoint it is of: that of the best metric may also be the end of a stage.
+    chosen = "within the stage"
+    if exported.saved.stage_over:
+        chosen = "at the end of the stage"
+    if record.chosen:
+        chosen = f"chosen by {record.chosen['metric']} = {record.chosen['value']:.4g}, the best of its run"
+
+    # A run that began from imported networks does not know what these were trained on.
+    known = record.data["images"] > 0
     return CARD.format(
         licence_field=exported.licence or "unknown",
         licence=exported.licence or "Not given.",
@@ -176,45 +190,22 @@ def _write_card(folder: Path, exported: ExportedGenerator) -> str:
         channel_count=stage.image_channels,
         height=stage.height,
         width=stage.width,
-        sizes=_describe_sizes(exported),
+        sizes=sizes,
         count=SAMPLES,
-        call=_write_call(exported.generator),
+        call=call,
         needs=needs,
         images=record.images,
         average=record.average,
         architecture=exported.architecture,
-        chosen=_describe_checkpoint(exported),
+        chosen=chosen,
         version=record.version,
-        data_images=data_images,
+        data_images=f"{record.data['images']:,}" if known else "not known: its networks were imported",
         classes=_describe_classes(record),
         fingerprint=f"`{read_noted_fingerprint(exported.saved.identity) or 'none'}`",
         data_licence=exported.data_licence or "not given",
         metrics=_write_metrics(exported.files, record.images),
         config=_read_config(exported.files).text().strip(),
     )
-
-
-def _describe_sizes(exported: ExportedGenerator) -> str:
-    record = exported.record
-    sizes = " to ".join(exported.saved.sizes[: record.stage + 1])
-    if record.bridged:
-        sizes += f", within the fade of the last at alpha {record.alpha:.3g}"
-    return sizes
-
-
-def _write_call(generator: TrainedGenerator) -> str:
-    """Return the arguments with which the card's example calls the generator."""
-    arguments = f"torch.randn(16, {generator.latent_size})"
-    if generator.classes:
-        arguments += f", torch.arange(16) % {generator.classes}"
-    return arguments
-
-
-def _describe_checkpoint(exported: ExportedGenerator) -> str:
-    chosen = exported.record.chosen
-    if chosen:
-        return f"chosen by {chosen['metric']} = {chosen['value']:.4g}, the best of its run"
-    return "at the end of the stage" if exported.saved.stage_over else "within the stage"
 
 
 def _describe_classes(record: GeneratorRecord) -> str:
