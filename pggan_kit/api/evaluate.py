@@ -297,6 +297,7 @@ def _evaluate_folders(
     if comparison.evaluation.dataset is not None:
         raise ConfigError("evaluation.dataset has no use where two folders are compared")
 
+    # Images are compared as they are: of one size and type.
     fake_images = read_images(fake_folder)
     real_images = read_images(real_folder)
     if fake_images.shape[1:] != real_images.shape[1:] or fake_images.dtype != real_images.dtype:

@@ -282,6 +282,7 @@ def _resume_locked(
             changes = list_changes(saved.identity["settings"], own["settings"])
         saved, notes = _load_under_changes(saved, changes, prepared.built.settings, state, hooks)
 
+    # The run, as one that was not interrupted has it.
     run = Run(files, experiment, schedule, state, hooks)
     record.follow(run)
     run.identity = own
