@@ -95,6 +95,8 @@ def bench_run(
         progress=print_message,
         save=save,
     )
+
+    # A stage that does not fit into memory is a finding, and no failure of the command.
     out.print(tables.build_table(report))
     if any(not failure["out_of_memory"] for failure in report["failures"]):
         ctx.exit(FAILED)
