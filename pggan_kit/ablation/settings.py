@@ -8,8 +8,9 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from pggan_kit.ablation.contrasts import find_role
 from pggan_kit.ablation.designs import Changes, make_design
+from pggan_kit.ablation.error_spending import SPENDING, spend_on_hypothesis
 from pggan_kit.ablation.robustness import name_average
-from pggan_kit.ablation.sequential import FUTILITY, SPENDING, spend_on_hypothesis
+from pggan_kit.ablation.sequential import FUTILITY
 from pggan_kit.ablation.sources import EVERYTHING, check_sources
 from pggan_kit.ablation.statistics import ALPHA, compute_smallest_p, count_pairs_needed
 from pggan_kit.components import Launcher
