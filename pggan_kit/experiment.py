@@ -193,6 +193,8 @@ class Experiment:
         check_seed("seed", self.seed)
         if self.network_seed is not None:
             check_seed("network_seed", self.network_seed)
+
+        # What is per stage is checked at the sizes that there are.
         sizes = check_sizes(self.schedule.sizes)
         check_interval("checkpoint_every", self.checkpoint_every, sizes)
         check_interval("diversity_every", self.diversity_every, sizes)
@@ -207,6 +209,7 @@ class Experiment:
         self._check_stage_ends()
         check_between("collapse_below", self.collapse_below, 0, 1, high_included=False)
         check_above("time_limit", self.time_limit, 0, instead="None")
+
         choices = {
             "precision": PRECISIONS,
             "memory_format": MEMORY_FORMATS,
@@ -220,6 +223,8 @@ class Experiment:
             check_choice(name, getattr(self, name), allowed)
         if self.growth is not None:
             check_choice("growth.moments", self.growth.moments, MOMENTS)
+
+        # Settings that depend on one another.
         self._check_encoder()
         self._check_generator_penalties()
 

@@ -56,6 +56,7 @@ def analyse_results(plan: Plan, results: Results, *, decides: bool = True) -> di
             seeds[name] = plan.seeds[: taken[-1].pairs]
     planned = _compare_planned(plan, results, seeds, progress, decides)
 
+    # The record: what was planned, what it came to, and with what code and hardware.
     analysis = {
         "name": plan.name,
         "hash": plan.hash,

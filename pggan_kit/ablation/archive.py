@@ -72,6 +72,7 @@ def _add_row(results: Results, key: Key, row: Mapping[str, str], censored: Colle
         row: The row.
         censored: Names of images to a quality, which a run may never have reached.
     """
+    # What all rows of a trial repeat is taken from its first one.
     if key not in results:
         results[key] = {
             "failed": None,
@@ -89,6 +90,7 @@ def _add_row(results: Results, key: Key, row: Mapping[str, str], censored: Colle
 
     value = float(row["value"]) if row["value"] else None
     rows = result["rows"]
+    # A floor is a row of its own behind that of its metric, and belongs to it.
     if rows and rows[-1]["floor"] is None and row["metric"] == f"{rows[-1]['metric']}{FLOOR}":
         rows[-1]["floor"] = value
         return

@@ -52,6 +52,8 @@ def compare_variants(
         difference is `above` 0, `below` 0, and `equal`, in the order of the ranks.
     """
     seeds = [seed for seed in seeds if all((name, seed) in results for name in contrast.weights)]
+
+    # The values, seed by seed, and those of the seeds of which every run has a finite one.
     quantity = plan.get_quantity(metric)
     scaled = _scale_values(plan, results, contrast, metric, seeds)
     finite = [values for values in scaled if all(math.isfinite(value) for value in values.values())]

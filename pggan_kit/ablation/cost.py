@@ -18,6 +18,7 @@ from pggan_kit.ablation.statistics import ALPHA, POWER, find_detectable_mean
 from pggan_kit.ablation.wide_tables import WideTable
 from pggan_kit.api.prepare import prepare
 from pggan_kit.benchmarking import plan as planning
+from pggan_kit.benchmarking.plan_table import format_duration
 from pggan_kit.errors import TrainingError
 from pggan_kit.system.activities import track_items
 
@@ -56,6 +57,8 @@ def estimate_cost(
             stages[name] = planning.plan(base, own_bindings, plugins, with_metrics=False)
         for warning in caught:
             warned.setdefault(str(warning.message), []).append(name)
+
+        # A trunk's evaluations are counted once, with the first variant that shares it.
         training = prepare(base, own_bindings, plugins)
         evaluation = prepare(base, [*own_bindings, *plan.evaluation], plugins)
         own_stages = range(len(stages[name]))
@@ -272,15 +275,16 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> WideTable:
             "scratch" if row["from"] is None else f"trunk@{row['from']}",
             f"{row['images']:,}",
             f"{row['teraflops']:.3g}",
-            planning.format_duration(row["hours"] * 3600),
+            format_duration(row["hours"] * 3600),
             f"{row['evaluation_images']:,}",
-            planning.format_duration(row["evaluation_hours"] * 3600),
-            planning.format_duration(hours * row["seeds"] * 3600),
+            format_duration(row["evaluation_hours"] * 3600),
+            format_duration(hours * row["seeds"] * 3600),
         )
 
+    # The caption: the sum, what it leaves out, and how small an effect the trials can show.
     table.caption = (
-        f"{trials} trials, {planning.format_duration(total_hours * 3600)} one after another on this machine, of which "
-        f"metrics of images take {planning.format_duration(evaluation_hours * 3600)}; without fades, observers and "
+        f"{trials} trials, {format_duration(total_hours * 3600)} one after another on this machine, of which "
+        f"metrics of images take {format_duration(evaluation_hours * 3600)}; without fades, observers and "
         "metrics of runs. measured: fakes of the evaluations at ticks and in the end"
     )
     if plan.resample != EVERYTHING:

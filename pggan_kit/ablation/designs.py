@@ -125,6 +125,8 @@ def make_factorial(factors: Mapping[str, Changes], resolution: str | None, effec
         "aliases": [],
     }
     names = list(factors)
+
+    # A fraction confounds effects with others: its record says which.
     if fraction is not None:
         description["resolution"] = _to_roman(fraction.resolution)
         description["generators"] = {

@@ -60,12 +60,15 @@ def estimate_contrast(
     d_or_worst = [contrast.sum_values(row) for row in rows]
     spread = float(np.std(d, ddof=1)) if len(d) > 1 else None
 
+    # Unpaired, runs without a value count as well, as the worst ones.
     unpaired = None
     if contrast.pair is not None:
         variant, against = contrast.pair
         own = [row[variant] for row in rows]
         other = [row[against] for row in rows]
         unpaired = compute_unpaired_improvement(own, other, direction)
+
+    # What a next plan needs follows from the spread, which a single seed does not have.
     table = [[row[name] for name in contrast.weights] for row in complete]
     estimates: dict[str, Any] = {
         "iqm": estimate_iqm(d),

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.ablation.contrasts import Contrast, find_role, make_pair
-from pggan_kit.ablation.sequential import FUTILITY, SPENDING
+from pggan_kit.ablation.error_spending import SPENDING
+from pggan_kit.ablation.sequential import FUTILITY
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.sources import EVERYTHING, bind_sources
 from pggan_kit.components import find_quantity

@@ -32,6 +32,8 @@ def compare_with_fixed(plan: Plan, folder: Path) -> Plan:
     planned = [seed for seed in plan.seeds if seed in fixed.seeds]
     added = [seed for seed in plan.seeds if seed not in fixed.seeds]
     current = dataclasses.replace(plan, seeds=planned, exploratory=added, adopted=fixed.adopted)
+
+    # Nothing that was added and run may go again, and a plan with looks takes no additions.
     missing = set(fixed.exploratory) - set(added)
     if missing:
         raise RunError(f"{path}: seeds {sorted(missing)} were run there and are missing in ablate.seeds now")

@@ -69,6 +69,7 @@ def read_plan(
     sha256 = {plugin.origin: plugin.sha256 for plugin in loaded.loaded if plugin.sha256 is not None}
     files = list_recorded_files(Path(file), sha256, named=plugins)
 
+    # The settings, with the additions of a plan that has been started.
     built = build_from_config(gin_files.read_config(file, plan_bindings), loaded, ROOT)
     settings: Ablation = built.experiment
     base = Path(file).parent / settings.base
@@ -80,6 +81,7 @@ def read_plan(
         raise ConfigError(f"{_find_place(built, 'seeds')}: ablate.{error}") from None
     _require_lists_without_repeats(settings)
 
+    # The experiment of each variant, the planned ones first.
     added_variants = additions[0]
     shared = [*settings.bindings, *experiment_bindings]
     variants = {}

@@ -149,6 +149,8 @@ def evaluate_again(
             f"--evaluate-again names a folder: {name!r} must begin with a letter or digit, and go on with these and "
             ". - _"
         )
+
+    # The trials' plan, in which what this call names takes the place of its own evaluation.
     planned = plans.load_plan(folder)
     files = plans.list_recorded_files(folder / plans.PLAN, planned.plugins, plugins)
     plan = _replace_endpoints(planned, bindings, primary, margin)
@@ -156,10 +158,13 @@ def evaluate_again(
         plan = _replace_averages(plan, average, averages)
     if curves or quality:
         plan = _replace_curves(plan, curves or planned.curves, quality or {})
+
+    # Curves alone are read from the runs' rows: nothing is measured, and no checkpoint is needed.
     measures = not (curves or quality) or bool(bindings or averages) or average is not None
     needed, ended = conduct.select_shown(planned, read_trials(planned, folder))
     _require_results(folder, ended)
 
+    # An analysis of this name that was made in another way stays as it is.
     target = folder / ANALYSES / name
     target.mkdir(parents=True, exist_ok=True)
     with RunLock(target):

@@ -1,10 +1,8 @@
 """Group-sequential tests of paired differences: several looks at a growing number of pairs, one error over all looks.
 
-Pure functions of numbers. A *look* compares the first pairs of a plan. How much of the error may be spent by each look
-is fixed before the first one (Lan and DeMets 1983). Differences are tested by sign flips: all flips of one sample give
-the joint distribution of its statistics at all looks, so the boundaries hold exactly, whatever the distribution of the
-differences, if it is symmetric without an effect (the idea of AdaStop; Mathieu et al. 2024, arXiv:2306.10882).
-Equivalence is tested by two one-sided t-tests at levels that hold for normal differences.
+Pure functions of numbers. A *look* compares the first pairs of a plan. How much of the error each look may spend is in
+`error_spending`. Differences are tested by sign flips (`flips_at_looks`), and equivalence by two one-sided t-tests at
+levels that hold for normal differences.
 """
 
 from __future__ import annotations
@@ -12,25 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
-from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special
 
 from pggan_kit.ablation import statistics as st
-
-SPENDING = ("pocock", "obrien_fleming")
-"""Names of the functions that spend the error: about evenly, or little at early looks."""
+from pggan_kit.ablation.error_spending import find_levels, spend_on_hypothesis
+from pggan_kit.ablation.flips_at_looks import FlipLook, test_by_flips
 
 FUTILITY = 0.1
 """Predicted probability of a decision below which a contrast stops undecided, unless a plan states another one."""
-
-NODES = 400
-"""Points at which the density of a sum of normal differences is kept between two looks."""
-
-FAR = 8.0
-"""Standard deviations beyond which a normal density counts as 0."""
 
 GOES_ON = "goes on"
 """Decision of a look after which a contrast needs more pairs."""
@@ -39,190 +28,13 @@ FUTILE = "futile"
 """Decision of a look after which a contrast is left undecided, since its last look would hardly decide it."""
 
 
-@cache
-def spend_error(spending: str, level: float, fractions: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the one-sided error that may be spent by each look, earlier looks included (Lan and DeMets 1983).
-
-    Args:
-        spending: One of `SPENDING`.
-        level: One-sided error over all looks.
-        fractions: Shares of the planned pairs that the looks have, the last one 1.
-    """
-    spent = []
-    for fraction in fractions:
-        if fraction == 1:
-            share = level
-        elif spending == "pocock":
-            share = level * math.log(1 + (math.e - 1) * fraction)
-        else:
-            share = 2 * float(stats.norm.sf(stats.norm.isf(level / 2) / math.sqrt(fraction)))
-        spent.append(share)
-    return tuple(spent)
-
-
-def spend_on_hypothesis(spending: str, looks: Sequence[int], left: int, sides: int) -> tuple[float, ...]:
-    """Return the error that may be spent by each look on one of the hypotheses that are left: Bonferroni's share.
-
-    Args:
-        spending: One of `SPENDING`.
-        looks: Number of pairs of each look.
-        left: Number of the hypotheses.
-        sides: 1 for a one-sided test; 2 for a two-sided one, half of whose error is spent on each side.
-    """
-    fractions = tuple(pairs / looks[-1] for pairs in looks)
-    one_side = spend_error(spending, st.ALPHA / left / sides, fractions)
-    return tuple(sides * error for error in one_side)
-
-
-@cache
-def find_levels(pairs: tuple[int, ...], spent: tuple[float, ...], sides: int) -> tuple[float, ...]:
-    """Return the level at which each look tests, so that the looks together err as often as is spent.
-
-    Right for means of normal differences with known variance: their sums have independent increments, and the density
-    of a sum that no look has stopped is carried from look to look (Armitage, McPherson and Rowe 1969).
-
-    Args:
-        pairs: Number of pairs of each look.
-        spent: Error spent by each look, see `spend_error`.
-        sides: 1 if a look rejects where the sum is large, 2 if also where it is small.
-    """
-    levels = []
-    unit_nodes, unit_weights = np.polynomial.legendre.leggauss(NODES)
-    going_on = _Density(np.zeros(1), np.ones(1))
-    for look, count in enumerate(pairs):
-        step = math.sqrt(count - (pairs[look - 1] if look else 0))
-        error = spent[look] - (spent[look - 1] if look else 0.0)
-        farthest = FAR * math.sqrt(count)
-        bound = going_on.find_bound(step, error, sides, farthest)
-        levels.append(sides * float(stats.norm.sf(bound / math.sqrt(count))))
-
-        # What goes on is the density between the bounds, at the nodes of the next integral.
-        low = -bound if sides == 2 else -farthest
-        half = (bound - low) / 2
-        nodes = low + half * (unit_nodes + 1)
-        going_on = _Density(nodes, half * unit_weights * going_on.evaluate(nodes, step))
-    return tuple(levels)
-
-
-class _Density(NamedTuple):
-    """The density of a sum that no look has stopped.
-
-    Attributes:
-        nodes: Values of the sum.
-        weights: Density at these values, times the weights of their integral.
-    """
-
-    nodes: np.ndarray
-    weights: np.ndarray
-
-    def evaluate(self, values: np.ndarray, step: float) -> np.ndarray:
-        """Return the density after a normal step with this standard deviation."""
-        return np.asarray(stats.norm.pdf((values[:, None] - self.nodes) / step) @ self.weights / step)
-
-    def find_bound(self, step: float, error: float, sides: int, farthest: float) -> float:
-        """Return the bound that a step crosses with the probability `error`."""
-
-        def compute_excess(bound: float) -> float:
-            crossing = stats.norm.sf((bound - self.nodes) / step)
-            if sides == 2:
-                crossing = crossing + stats.norm.cdf((-bound - self.nodes) / step)
-            return float(self.weights @ crossing - error)
-
-        low = 0.0 if sides == 2 else -2 * farthest
-        return float(optimize.brentq(compute_excess, low, 2 * farthest, xtol=1e-12))
-
-
-class FlipLook(NamedTuple):
-    """The sign-flip test of one look.
-
-    Attributes:
-        p: Share of the sign patterns whose |mean| at this look is at least as large.
-        statistic: |mean| of the scores.
-        boundary: Smallest |mean| that ends in a rejection at this look; infinite if none does.
-        spent: Share of the sign patterns that are rejected by this look, earlier ones included.
-        rejects: Whether the statistic reaches the boundary.
-    """
-
-    p: float
-    statistic: float
-    boundary: float
-    spent: float
-    rejects: bool
-
-
-def test_by_flips(scores: Sequence[np.ndarray], spent: Sequence[float], total: int) -> FlipLook:
-    """Test for a difference at the last of several looks, two-sided.
-
-    At each look the boundary is the smallest value such that the share of the sign patterns that cross it there, or
-    crossed an earlier one, stays below what is spent: what coarse early looks cannot spend is left to later ones.
-    Given the absolute values, the boundaries do not depend on the signs; so without an effect a test rejects by the
-    last look with at most the error that is spent, and stopping earlier for any other reason only lowers it.
-
-    Args:
-        scores: Differences, or signed ranks, of the first pairs at each look up to this one. Absolute values at a look
-            may not depend on the signs of the differences.
-        spent: Error spent by each of these looks.
-        total: Number of pairs of the plan's last look.
-    """
-    bounds: list[float] = []
-    for look, own in enumerate(scores):
-        signs = _list_sign_patterns(len(own), total)
-        crossed = np.zeros(len(signs), bool)
-        for earlier, bound in zip(scores[:look], bounds, strict=True):
-            crossed |= _compute_shares(signs, earlier) >= bound
-        shares = _compute_shares(signs, own)
-        bounds.append(_find_bound(shares[~crossed], math.ceil(spent[look] * len(signs) - crossed.sum()) - 1))
-
-    # The first pattern flips nothing: it is the sample.
-    whole = float(np.abs(scores[-1]).mean())
-    return FlipLook(
-        p=float((shares >= shares[0]).mean()),
-        statistic=float(shares[0]) * whole,
-        boundary=bounds[-1] * whole if math.isfinite(bounds[-1]) else math.inf,
-        spent=float((crossed | (shares >= bounds[-1])).mean()),
-        rejects=bool(shares[0] >= bounds[-1]),
-    )
-
-
-@lru_cache(maxsize=4)
-def _list_sign_patterns(pairs: int, total: int) -> np.ndarray:
-    """Return sign patterns of the first pairs, the one that flips nothing first.
-
-    All patterns with a positive first sign up to `EXACT_UP_TO` pairs: their opposites have the same |mean|. Else
-    `DRAWN` patterns of all planned pairs, the same ones for each look, of which the first signs are used.
-    """
-    if pairs <= st.EXACT_UP_TO:
-        numbers = np.arange(2 ** (pairs - 1))[:, None]
-        return np.asarray(1.0 - 2.0 * ((numbers >> np.arange(pairs)[::-1]) & 1))
-    drawn = np.random.default_rng(0).choice((-1.0, 1.0), size=(st.DRAWN, total))
-    return np.vstack([np.ones(total), drawn])[:, :pairs]
-
-
-def _compute_shares(signs: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return |sum| over the largest possible one for each pattern, rounded, so that rounding makes no difference."""
-    whole = float(np.abs(scores).sum()) or 1.0
-    shares: np.ndarray = np.round(np.abs(signs[:, : len(scores)] @ scores) / whole, 12)
-    return shares
-
-
-def _find_bound(shares: np.ndarray, most: int) -> float:
-    """Return the smallest of the shares that at most `most` of them reach; infinite if there is none."""
-    if most <= 0:
-        return math.inf
-    descending = np.sort(shares)[::-1]
-    if most >= len(descending):
-        return float(descending[-1]) if len(descending) else math.inf
-    allowed = descending[:most][descending[:most] > descending[most]]
-    return float(allowed[-1]) if len(allowed) else math.inf
-
-
 @dataclass(frozen=True)
 class Rules:
     """What a plan fixes about its looks.
 
     Attributes:
         looks: Number of pairs of each look.
-        spending: One of `SPENDING`.
+        spending: One of `error_spending.SPENDING`.
         futility: Predicted probability of a decision below which a contrast is left undecided.
         margin: Largest difference that counts as none.
         contrasts: Number of confirmatory contrasts.

@@ -8,8 +8,9 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from pggan_kit.ablation.contrasts import find_role
 from pggan_kit.ablation.designs import Changes, make_design
+from pggan_kit.ablation.error_spending import SPENDING, spend_on_hypothesis
 from pggan_kit.ablation.robustness import name_average
-from pggan_kit.ablation.sequential import FUTILITY, SPENDING, spend_on_hypothesis
+from pggan_kit.ablation.sequential import FUTILITY
 from pggan_kit.ablation.sources import EVERYTHING, check_sources
 from pggan_kit.ablation.statistics import ALPHA, compute_smallest_p, count_pairs_needed
 from pggan_kit.components import Launcher
@@ -233,6 +234,7 @@ class Ablation:
         return sum(role == "confirmatory" for _, role in self._list_roles())
 
     def _check_looks(self) -> None:
+        # Settings that a plan of a single look does not read must not be bound.
         check_choice("spending", self.spending, SPENDING)
         check_between("futility", self.futility, 0, 1)
         if len(self.looks) < 2:
@@ -243,6 +245,7 @@ class Ablation:
         if not self.looks:
             return
 
+        # The looks themselves: growing numbers of pairs, the last of which are all.
         if self.looks[0] < 1 or list(self.looks) != sorted(set(self.looks)):
             raise SettingError(
                 "looks", f"must be numbers of pairs, each above the one before it, not {list(self.looks)}"
@@ -253,6 +256,8 @@ class Ablation:
                 f"must end with {len(self.seeds)}, the number of seeds, not with {self.looks[-1]}: the last look has "
                 "all pairs",
             )
+
+        # Looks decide confirmatory contrasts, and train only runs that a contrast needs.
         confirmatory = self._count_confirmatory()
         if not confirmatory:
             raise SettingError("looks", "needs a confirmatory contrast to decide, and all contrasts have a control")

@@ -45,6 +45,7 @@ def require_sources(
             raise type(error)(f"ablate.resample, in variant {name}: {error}") from error
         return prepared
 
+    # Change the seed of one source at a time: something has to differ.
     texts = list(settings.resample.values())
     first_seeds = [seed] * len(texts)
     first = build(first_seeds)

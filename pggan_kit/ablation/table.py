@@ -280,6 +280,8 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         f"{'; '.join(f'{name} ({binding})' for name, binding in analysis['resample'].items())}.",
         f"revision: {', '.join(analysis['revisions'])}. hardware: {'; '.join(analysis['hardware'])}.",
     ]
+
+    # What only some analyses have: looks, bootstraps, pairs, and runs without a value.
     if "looks" in analysis:
         notes += _list_notes_on_looks(analysis["looks"])
     for entry in analysis["contrasts"]:

@@ -15,7 +15,7 @@ from typing import Any
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
-from pggan_kit.benchmarking.plan import format_duration
+from pggan_kit.benchmarking.plan_table import format_duration
 from pggan_kit.errors import RunError
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.system.activities import Details

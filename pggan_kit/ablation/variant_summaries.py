@@ -36,6 +36,7 @@ def summarise_variant(plan: Plan, results: Results, name: str) -> dict[str, Any]
             if row["metric"] == plan.primary and row["floor"] is not None:
                 floors.append(row["floor"])
 
+    # Means are over the runs that have a value.
     scale = plan.get_quantity(plan.primary)["scale"]
     return {
         "trials": trials,

@@ -110,6 +110,7 @@ def evaluate(
     if count is not None:
         overrides.append(f"evaluation.count = {count}")
 
+    # A run is measured as it is, or with the width of average that suits it best.
     require_list("tuning", tuning)
     if bool(tuning) != (average == BEST):
         raise ConfigError(
@@ -120,6 +121,8 @@ def evaluate(
         average = _choose_width(run_or_folder, overrides, tuning, plugins, parts, stage, checkpoint)
     if against is None:
         return _evaluate_run(run_or_folder, overrides, plugins, parts, stage, average, checkpoint)
+
+    # Two folders: settings of runs would have no effect on them.
     if isinstance(run_or_folder, Run) or stage is not None or average is not None or checkpoint != "last":
         raise RunError(
             "to compare two folders, name folders of images or .npz files, and no run, stage, checkpoint or average"
@@ -294,6 +297,7 @@ def _evaluate_folders(
     if comparison.evaluation.dataset is not None:
         raise ConfigError("evaluation.dataset has no use where two folders are compared")
 
+    # Images are compared as they are: of one size and type.
     fake_images = read_images(fake_folder)
     real_images = read_images(real_folder)
     if fake_images.shape[1:] != real_images.shape[1:] or fake_images.dtype != real_images.dtype:

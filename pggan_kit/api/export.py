@@ -9,7 +9,7 @@ from typing import Any
 from pggan_kit.api.average import load_average
 from pggan_kit.api.generator import find_generator_file
 from pggan_kit.api.generator_file import SUFFIX, describe_generator, encode_generator
-from pggan_kit.api.hub_folder import write_hub_folder
+from pggan_kit.api.hub_folder import ExportedGenerator, write_hub_folder
 from pggan_kit.api.onnx_file import encode_onnx
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.errors import RunError, check_choice
@@ -76,14 +76,14 @@ def export(
     if to != HUB_FOLDER:
         require_replaceable(path)
 
-    # The generator
+    # The generator.
     schedule = prepared.resolve_schedule()
     generator, saved, name = load_average(prepared, files, schedule, stage, average, checkpoint)
     if checkpoint == "best":
         generator.chosen = saved.best
     lines = [f"wrote the generator of {schedule.stages[saved.stage].size}, average {name}, to {path}"]
 
-    # The file or folder
+    # The file or folder.
     if to == ONNX:
         content, difference = encode_onnx(generator)
         _write_file(path, content)
@@ -97,7 +97,8 @@ def export(
         if to == SAFETENSORS:
             _write_file(path, weights)
         else:
-            lines += write_hub_folder(path, weights, record, generator, prepared, files, saved, licence, data_licence)
+            exported = ExportedGenerator(generator, record, prepared, files, saved, licence, data_licence)
+            lines += write_hub_folder(path, weights, exported)
     for line in lines:
         if say is not None:
             say(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -89,42 +89,55 @@ A floor is the same metric between two halves of the real images: what a perfect
 """
 
 
-def write_hub_folder(
-    folder: Path,
-    weights: bytes,
-    record: GeneratorRecord,
-    generator: TrainedGenerator,
-    prepared: Prepared,
-    files: RunDirectory,
-    saved: Snapshot,
-    licence: str | None,
-    data_licence: str | None,
-) -> list[str]:
+@dataclass(frozen=True)
+class ExportedGenerator:
+    """A generator that is exported, and what its card says of it.
+
+    Attributes:
+        generator: The generator.
+        record: What its safetensors file says about it.
+        prepared, files, saved: The run, and the checkpoint that the generator is of.
+        licence, data_licence: Licences of the generator and of the training data; None where they are not given.
+    """
+
+    generator: TrainedGenerator
+    record: GeneratorRecord
+    prepared: Prepared
+    files: RunDirectory
+    saved: Snapshot
+    licence: str | None
+    data_licence: str | None
+
+    @property
+    def architecture(self) -> str:
+        """Name of the architecture's class."""
+        return type(self.generator.generator.architecture).__name__
+
+
+def write_hub_folder(folder: Path, weights: bytes, exported: ExportedGenerator) -> list[str]:
     """Write the folder, which must be new or empty, and return sentences on how to publish it.
 
     Args:
         folder: The folder.
         weights: Content of its safetensors file.
-        record: What that file says about its generator.
-        generator: The generator.
-        prepared, files, saved: The run, and the checkpoint that the generator is of.
-        licence, data_licence: Licences of the generator and of the training data; None where they are not given.
+        exported: The generator.
 
     Raises:
         RunError: It cannot be written, or is not empty.
     """
+    # All contents exist before the folder does.
     pictures = io.BytesIO()
-    image_grid(draw(generator, SAMPLES, 0), COLUMNS).save(pictures, "PNG")
+    image_grid(draw(exported.generator, SAMPLES, 0), COLUMNS).save(pictures, "PNG")
     config = {
         "library_name": "pggan_kit",
-        "architectures": [type(generator.generator.architecture).__name__],
-        **json.loads(record.text()),
+        "architectures": [exported.architecture],
+        **json.loads(exported.record.text()),
     }
     contents = {
         HUB_FILE: weights,
         "config.json": f"{json_text(config, indent=1)}\n".encode(),
         "samples.png": pictures.getvalue(),
-        "README.md": _write_card(folder, record, generator, prepared, files, saved, licence, data_licence).encode(),
+        "README.md": _write_card(folder, exported).encode(),
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -133,8 +146,9 @@ def write_hub_folder(
                 (aside / name).write_bytes(content)
     except OSError as error:
         raise RunError(f"--out {folder}: cannot be written ({error.strerror}); name a new folder") from error
+
     lines = []
-    if licence is None or data_licence is None:
+    if exported.licence is None or exported.data_licence is None:
         lines.append("its card says that a licence is not given: see --licence and --data-licence")
     lines.append(
         f"to publish it: pip install huggingface_hub, and then: hf upload NAME/{folder.resolve().name} "
@@ -143,18 +157,11 @@ def write_hub_folder(
     return lines
 
 
-def _write_card(
-    folder: Path,
-    record: GeneratorRecord,
-    generator: TrainedGenerator,
-    prepared: Prepared,
-    files: RunDirectory,
-    saved: Snapshot,
-    licence: str | None,
-    data_licence: str | None,
-) -> str:
-    stage = prepared.resolve_schedule().stages[record.stage]
-    sizes = " to ".join(saved.sizes[: record.stage + 1])
+def _write_card(folder: Path, exported: ExportedGenerator) -> str:
+    generator = exported.generator
+    record = exported.record
+    stage = exported.prepared.resolve_schedule().stages[record.stage]
+    sizes = " to ".join(exported.saved.sizes[: record.stage + 1])
     if record.bridged:
         sizes += f", within the fade of the last at alpha {record.alpha:.3g}"
     needs = ""
@@ -163,16 +170,20 @@ def _write_card(
     call = f"torch.randn(16, {generator.latent_size})"
     if generator.classes:
         call += f", torch.arange(16) % {generator.classes}"
+
+    # Which checkpoint it is of: that of the best metric may also be the end of a stage.
     chosen = "within the stage"
-    if saved.stage_over:
+    if exported.saved.stage_over:
         chosen = "at the end of the stage"
     if record.chosen:
         chosen = f"chosen by {record.chosen['metric']} = {record.chosen['value']:.4g}, the best of its run"
+
+    # A run that began from imported networks does not know what these were trained on.
     known = record.data["images"] > 0
     return CARD.format(
-        licence_field=licence or "unknown",
-        licence=licence or "Not given.",
-        name=files.path.resolve().name,
+        licence_field=exported.licence or "unknown",
+        licence=exported.licence or "Not given.",
+        name=exported.files.path.resolve().name,
         folder=folder.name,
         size=stage.size,
         channels="gray" if stage.image_channels == 1 else "colour",
@@ -185,15 +196,15 @@ def _write_card(
         needs=needs,
         images=record.images,
         average=record.average,
-        architecture=type(generator.generator.architecture).__name__,
+        architecture=exported.architecture,
         chosen=chosen,
         version=record.version,
         data_images=f"{record.data['images']:,}" if known else "not known: its networks were imported",
         classes=_describe_classes(record),
-        fingerprint=f"`{read_noted_fingerprint(saved.identity) or 'none'}`",
-        data_licence=data_licence or "not given",
-        metrics=_write_metrics(files, record.images),
-        config=_read_config(files).text().strip(),
+        fingerprint=f"`{read_noted_fingerprint(exported.saved.identity) or 'none'}`",
+        data_licence=exported.data_licence or "not given",
+        metrics=_write_metrics(exported.files, record.images),
+        config=_read_config(exported.files).text().strip(),
     )
 
 

@@ -87,6 +87,7 @@ def import_weights(
     files = _make_directory(prepared, run_dir, origin, record, schedule)
     files.checkpoints().save(snapshot, forever=snapshot.stage_over)
 
+    # What was imported, what differs from that project, and how to see it.
     files.log_and_say(
         f"imported {path} of {project}: networks of {size}, alpha {foreign.alpha:g}, in {files.path}", say
     )

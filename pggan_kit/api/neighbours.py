@@ -171,6 +171,7 @@ def find_neighbours(
             search.compare(start, chunk)
             activity.advance(len(chunk))
 
+    # Show the training images as they were compared: mirrored where that was nearer.
     rows = search.rows[:count].numpy()
     mirrored = search.mirrored[:count].numpy()
     images = reals[rows]

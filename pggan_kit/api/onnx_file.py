@@ -78,6 +78,7 @@ def encode_onnx(generator: TrainedGenerator) -> tuple[bytes, float | None]:
     batch = torch.export.Dim("batch")
     names = ["latents", "labels"][: len(inputs)]
 
+    # Trace the generator; the file takes batches of any size.
     try:
         with _silence_exporter(), torch.no_grad(), _DivisorsAsFactors():
             program = torch.onnx.export(

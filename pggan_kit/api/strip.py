@@ -89,11 +89,14 @@ def write_strip(
     check_at_least("count", count, 1, whole=True)
     check_seed("seed", seed)
     check_at_least("steps", steps, 0, whole=True)
+
+    # The target is checked before anything is drawn.
     if target.suffix != GRID:
         raise RunError(f"--out {target}: name a {GRID} file")
     require_target_outside_runs("--out", target)
     require_replaceable(target)
 
+    # Every kept checkpoint shows the same latents: a stage at its end, a fade at several alphas.
     columns: dict[tuple[int, float], Column] = {}
     with report_activity("drawing the ends of stages", unit="checkpoints") as activity:
         for saved, generator in _iterate_generators(run_dir, plugins, average):
@@ -112,6 +115,7 @@ def write_strip(
     if not columns:
         raise RunError(f"{run_dir}: no checkpoint was kept from which a strip can be drawn")
 
+    # In the order of the run: a fade, and then the rest of its stage.
     drawn = [columns[place] for place in sorted(columns)]
     content = io.BytesIO()
     draw_strip(drawn).save(content, "PNG")

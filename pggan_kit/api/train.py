@@ -282,6 +282,7 @@ def _resume_locked(
             changes = list_changes(saved.identity["settings"], own["settings"])
         saved, notes = _load_under_changes(saved, changes, prepared.built.settings, state, hooks)
 
+    # The run, as one that was not interrupted has it.
     run = Run(files, experiment, schedule, state, hooks)
     record.follow(run)
     run.identity = own
@@ -366,6 +367,7 @@ def _make_directory(
         path = Path(run_dir)
     made: list[RunDirectory] = []
 
+    # Only rank 0 calls this: one process writes how the run began.
     def make() -> str:
         plugins = [
             {

@@ -129,6 +129,8 @@ def bench(
         "failures": report.failures,
         "left_out": report.left_out,
     }
+
+    # The process's choice of kernels is restored afterwards, also where measuring fails.
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = cudnn_benchmark
     try:

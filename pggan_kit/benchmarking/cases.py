@@ -191,6 +191,8 @@ def measure_case(setting: Setting, case: Case, report: Report, progress: Progres
         turn_seconds,
         guard=lambda name: report.note_failure(name, case, "rounds of iterations", progress),
     )
+
+    # Ratios are relative to the first foreign contender, if it could be measured.
     yardstick = None
     if setting.foreigners and setting.foreigners[0].name in turns.rounds:
         yardstick = setting.foreigners[0].name

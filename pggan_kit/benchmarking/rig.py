@@ -93,6 +93,7 @@ class Rig:
         self.state.images = self._begin
         self.state.renew_optimizers()
 
+        # What the loop makes for a stage: its compiled and its recorded steps.
         device = self.state.device
         self.log: list[str] = []
         self.compiler: Compiler | None = None
@@ -105,6 +106,8 @@ class Rig:
         self.steps.enter_region(self.state)
         self._eager_steps = CapturedSteps(self.experiment, None, self.log.append)
         self._eager_steps.enter_region(self.state)
+
+        # Noise in place of a data set: steps on it take as long.
         self.sampler = choose_feed(make_noise(self.stage), device, self.experiment.data.device_memory)
         self.alphas: dict[str, Tensor] = {}
         if fading:

@@ -75,6 +75,7 @@ def count_checkpoints(
             if experiment.keep_stages != NOTHING:
                 counts[index].parts += 1
 
+    # Of those that are not kept for good, the last `train.keep` are left.
     for index in passing[-experiment.keep :]:
         counts[index].left += 1
     return counts

@@ -143,6 +143,7 @@ def ablate_analyse(
     from pggan_kit import ablation
 
     if name is None:
+        # The planned analysis is what was planned: it takes no options.
         if bindings or averages or curves or qualities or plugins or (primary, margin) != (None, None):
             raise UserError(
                 "-b, --average, --curve, --quality, --primary, --margin and --plugin need --evaluate-again NAME"

@@ -174,7 +174,7 @@ class ActivityDisplay:
 
 @contextmanager
 def show_activities(console: Console, print_line: Callable[[str], None]) -> Iterator[None]:
-    """Show the activities of a block; of several processes that train together, the first alone does."""
+    """Show the activities of a block; where several processes train together, only the first does."""
     if os.environ.get("RANK", "0") != "0":
         yield
         return

@@ -95,6 +95,8 @@ def bench_run(
         progress=print_message,
         save=save,
     )
+
+    # A stage that does not fit into memory is a finding, and no failure of the command.
     out.print(tables.build_table(report))
     if any(not failure["out_of_memory"] for failure in report["failures"]):
         ctx.exit(FAILED)
@@ -128,7 +130,7 @@ def bench_compare(ctx: click.Context, before: Path, after: Path, threshold: floa
 @click.option("--to", "tool", required=True, metavar="TOOL", help="github-action-benchmark, or bencher.")
 @click.option("--out", "out_file", required=True, type=PATH, help="File to write.")
 def bench_export(report: Path, tool: str, out_file: Path) -> None:
-    """Write a report as a tool reads it that keeps a history of speed."""
+    """Write a report in the format of a tool that keeps a history of speed."""
     from pggan_kit.benchmarking.export import export
     from pggan_kit.runs.targets import require_target_outside_runs
     from pggan_kit.system.files import require_replaceable, write_atomically

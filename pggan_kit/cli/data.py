@@ -96,7 +96,7 @@ def data_list(cache: Path | None, as_json: bool) -> None:
 @data.command("prune")
 @click.argument("names", nargs=-1)
 @click.option(
-    "--older-than", type=click.IntRange(0, 100_000), metavar="DAYS", help="Remove what was not used for so many days."
+    "--older-than", type=click.IntRange(0, 100_000), metavar="DAYS", help="Remove what was not used for this many days."
 )
 @click.option("--all", "remove_all", is_flag=True, help="Remove all.")
 @cache_option

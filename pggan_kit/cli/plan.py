@@ -16,9 +16,10 @@ from pggan_kit.cli.base import PATH, add_experiment_options, json_option, main, 
 def plan(config: Path, as_json: bool, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
     """Show stages, parameters, images, memory and time of an experiment; train nothing."""
     from pggan_kit.benchmarking import plan as planning
+    from pggan_kit.benchmarking.plan_table import build_table
 
     rows = planning.plan(config, bindings, plugins)
     if as_json:
         print_json(rows)
     else:
-        out.print(planning.build_table(rows))
+        out.print(build_table(rows))

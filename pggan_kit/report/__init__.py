@@ -210,6 +210,7 @@ def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
     if pair:
         film = make_film(pair, [pictures[run.name] for run in pair])
 
+    # The answer first, then what it depends on, then pictures, and the plan last.
     sections = [
         ablation_sections.result_section(ablation, analysis),
         factors_section(ablation),

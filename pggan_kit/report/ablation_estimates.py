@@ -62,6 +62,7 @@ def tabulate_estimates(contrasts: Sequence[Mapping[str, Any]]) -> Table:
     ]
     rows = []
     for contrast in contrasts:
+        # Analyses of few seeds lack estimates: their cells stay empty.
         estimates = contrast["estimates"]
         iqm = estimates["iqm"] or {}
         low, high = iqm.get("interval") or (None, None)
@@ -119,6 +120,8 @@ def robustness_section(analysis: Mapping[str, Any]) -> Section:
         if "checks" not in contrast:
             continue
         section.texts.append(f"{name_contrast(contrast)}: {contrast['robustness']}.")
+
+        # The planned comparison is the first row, for the others to be held against.
         own = {"metric": contrast["metric"], "average": None, "agrees": None, **contrast}
         for check in (own, *contrast["checks"]):
             low, high = check["interval"] or (None, None)
@@ -159,6 +162,7 @@ def looks_section(analysis: Mapping[str, Any]) -> Section:
     if not_run:
         section.texts.append(f"Planned runs that no look needed: {', '.join(not_run)}.")
 
+    # A table row for each look, and a plot for each contrast.
     rows = []
     figures = []
     for contrast in looked:

@@ -227,6 +227,7 @@ def _read(folder: Path, name: str | None, seen: set[Path]) -> RunRecord:
         transitions = [row for row in trunk.transitions if row["images"] <= clock] + transitions
         coherence = [row for row in trunk.coherence if row["images"] <= clock] + coherence
 
+    # A report shows the settings that were in effect, not only those that were written.
     operative = folder / "operative.gin"
     try:
         operative_text = read_text(operative)

@@ -152,6 +152,7 @@ def every_run_section(groups: Sequence[RunGroup], drawn: Sequence[RunGroup]) -> 
     if len(folders) == len(runs):
         return section
 
+    # One row a run, so that a reader finds the folders of those that are not drawn.
     metrics = [tag for tag in list_tags(runs) if is_metric(tag)]
     metric_names = [tag.partition("/")[2] for tag in metrics]
     head = ["run", "group", "seed", "images", "minutes", *metric_names, "images are shown", "folder"]

@@ -227,6 +227,7 @@ def calibrate_batch_norm(net: Generator, labels: Tensor | None, seed: int, devic
     if net.bridge is not None:
         alpha = torch.full((), 0.5, device=device)
 
+    # One pass over them; momenta and mode are put back whatever happens.
     try:
         with fork_random_numbers(device, derive(seed, "calibration noise")):
             for start in range(0, len(latents), size):

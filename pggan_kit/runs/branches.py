@@ -163,6 +163,7 @@ def _require_fit(point: BranchPoint, own: Identity, schedule: Schedule) -> None:
             f"{point.option}: images have {noted_channels} channels there, and {own_channels} in this config's data set"
         )
 
+    # Sizes first: their messages name the setting to bind, and those about networks would name weights.
     grown = len(saved.starts)
     noted_sizes = saved.sizes[:grown]
     own_sizes = [stage.size for stage in schedule.stages[:grown]]
@@ -288,6 +289,7 @@ def load_stem(stem: BranchPoint, own: Identity, state: TrainState) -> tuple[Snap
             "name the end of an earlier stage, RUN@STAGE"
         )
 
+    # The networks are the stem's; clocks and counts are those of a run that begins there.
     saved = replace(
         stem.saved,
         images=images,

@@ -358,6 +358,7 @@ class RunDirectory:
         Raises:
             TrainingError: the folder itself is gone, or cannot be written, or its path leads elsewhere now.
         """
+        # A folder that was moved or removed cannot be put back: there is nowhere to save.
         if self._start is not None and self.path.absolute() != self._absolute:
             path = self.path
             self.path = self._absolute  # the end is recorded where the run is
@@ -371,6 +372,7 @@ class RunDirectory:
                 "any more. What was saved before is where the folder is now: resume the run there"
             )
         if self._start is None:
+            # The first call reads the files; later ones write those that are missing.
             self._absolute = self.path.absolute()
             self._start = {}
             for name in START:

@@ -247,6 +247,7 @@ def restore_generator(
         stage = schedule.stages[saved.stage]
         alpha = saved.alpha
         if grown:
+            # Grow to the next stage, as the loop does after this checkpoint.
             name = average or next(iter(saved.averages))
             was_copy = name in list_copies(experiment.averages, schedule.at(saved.images, saved.starts))
             stage = schedule.stages[saved.stage + 1]

@@ -103,6 +103,7 @@ def make_average(
                 param.copy_(sums[name])
         calibrate_if_normed(net, experiment, schedule.stages[saved.stage], saved)
 
+    # A snapshot that holds this average alone, and how well each piece fits.
     weights = {name: value.detach() for name, value in net.state_dict().items()}
     reduced = replace(
         saved,

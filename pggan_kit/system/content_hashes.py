@@ -56,6 +56,7 @@ def hash_files(folder: Path, names: Sequence[str]) -> list[str]:
     # Text, since millions of path objects take longer than the disk.
     prefix = os.fsdecode(folder)
 
+    # A hash is kept with the file's version; a file that has just changed may change again within its time stamp.
     def hash_some(some: Sequence[str]) -> list[str]:
         digests = []
         for name in some:

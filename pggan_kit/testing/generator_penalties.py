@@ -13,13 +13,17 @@ from pggan_kit.components import Fakes, GeneratorPenalty, Resampling
 from pggan_kit.growth.networks import Generator
 from pggan_kit.layers.resampling import Area
 from pggan_kit.schedule import Stage
+from pggan_kit.testing.penalty_checks import (
+    MEAN_TOLERANCE,
+    require_finite_number,
+    require_finite_where_flat,
+    require_gradients_to_weights,
+    require_unweighted,
+)
 from pggan_kit.testing.suite import StepSuite
 from pggan_kit.testing.support import check_gradients, draw_noise, make_stages, measure_difference, require
 from pggan_kit.testing.toys import ToyArchitecture
 from pggan_kit.training.generator_penalties import RecordingGenerator
-
-MEAN_TOLERANCE = 1e-6
-"""Tolerance between the penalty of a batch and the mean of the penalties of its slices."""
 
 WIDTH = 2
 """Number of maps, and width of the styles."""
@@ -145,17 +149,13 @@ class GeneratorPenaltySuite(StepSuite):
                 for count in (2, 4):
                     value = self.value(self.make(), net, count)
                     where = f"for a batch of {count} with {channels} channels, at stage {stages - 1}"
-                    require(isinstance(value, Tensor) and value.dim() == 0, f"the penalty {where} is no 0-dim tensor")
-                    require(bool(value.isfinite()), f"the penalty {where} is not finite")
+                    require_finite_number(value, where)
 
     def test_gradients_flow(self) -> None:
         """Require gradients to the generator's weights."""
         net = self.make_generator()
         value = self.value(self.make(), net)
-        require(value.requires_grad, "the penalty does not depend on G's weights: nothing is penalised")
-        value.backward()
-        reached = [param.grad is not None and bool(param.grad.abs().max() > 0) for param in net.parameters()]
-        require(any(reached), "no gradient flows from the penalty to G's weights: was something detached?")
+        require_gradients_to_weights(value, net, "G")
 
     def test_gradcheck(self) -> None:
         """Require gradients to the generator's weights, of first and second order, to equal finite differences."""
@@ -200,19 +200,7 @@ class GeneratorPenaltySuite(StepSuite):
         """Require an unweighted term: the core multiplies it by `weight` and `every`."""
         penalty = self.make()
         net = self.make_generator()
-        require(penalty.weight >= 0, f"weight is {penalty.weight}, below 0")
-        require(
-            penalty.every >= 1 and isinstance(penalty.every, int), f"every is {penalty.every!r}, no number from 1 up"
-        )
-
-        # With another weight, the value must stay the same.
-        plain = self.value(penalty, net)
-        penalty.weight = 2 * penalty.weight + 1
-        penalty.every = 2 * penalty.every
-        require(
-            measure_difference(self.value(penalty, net), plain) == 0,
-            "the penalty's value depends on its weight or every: the core multiplies by them, so they count twice",
-        )
+        require_unweighted(penalty, lambda: self.value(penalty, net), "the core")
 
     def test_flat_generator(self) -> None:
         """Require a finite value and gradient where all images are the same: a root has no derivative at 0."""
@@ -221,15 +209,7 @@ class GeneratorPenaltySuite(StepSuite):
             for param in net.parameters():
                 param.zero_()
         value = self.value(self.make(), net)
-        require(bool(value.isfinite()), "the penalty of a flat generator is not finite")
-        if value.requires_grad:
-            value.backward()
-        for param in net.parameters():
-            require(
-                param.grad is None or bool(param.grad.isfinite().all()),
-                "the gradient of the penalty is not finite where the generator is flat: a norm has no derivative at 0 "
-                "(torch.linalg.vector_norm takes 0 there, sqrt does not)",
-            )
+        require_finite_where_flat(value, net, "generator")
 
     def test_memory(self) -> None:
         """Require a penalty with a `memory` to change it in `remember` alone, and to measure a number a sample."""

@@ -94,6 +94,8 @@ class GrowthPolicySuite(StepSuite):
         with tempfile.TemporaryDirectory() as folder:
             run = make_run(component, name, Path(folder), self.choose_arguments(component))
         state = run.state
+
+        # Take a step of each part of a run, with the hooks that may change weights after it.
         for alpha in walk_through_run(state):
             before = copy_frozen(state)
             context = UpdateContext(state.experiment, state, state.stage, ToySampler(state.stage), alpha)
@@ -107,6 +109,8 @@ class GrowthPolicySuite(StepSuite):
                 are_equal(copy_frozen(state), before),
                 f"with {name} a frozen piece changed {place}: only `ctx.minimise` may change weights",
             )
+
+            # No optimizer may hold what it would apply when the piece learns again.
             for optimizer in state.optimizers.values():
                 held = {param for group in optimizer.param_groups for param in group["params"]} | set(optimizer.state)
                 for net in NETS:

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from pggan_kit.components import Penalty, Scores
+from pggan_kit.testing.penalty_checks import (
+    MEAN_TOLERANCE,
+    require_finite_number,
+    require_finite_where_flat,
+    require_gradients_to_weights,
+    require_unweighted,
+)
 from pggan_kit.testing.suite import StepSuite
 from pggan_kit.testing.support import check_gradients, draw_noise, measure_difference, require
 from pggan_kit.testing.toys import ToyLoss
-
-MEAN_TOLERANCE = 1e-6
-"""Tolerance between the penalty of a batch and of the batch given twice."""
 
 
 class SmoothCritic(nn.Module):
@@ -83,17 +87,13 @@ class PenaltySuite(StepSuite):
             for count in (1, 2, 4):
                 value = self.value(self.make(), SmoothCritic(channels), channels=channels, count=count)
                 where = f"for a batch of {count} with {channels} channels"
-                require(isinstance(value, Tensor) and value.dim() == 0, f"the penalty {where} is no 0-dim tensor")
-                require(bool(value.isfinite()), f"the penalty {where} is not finite")
+                require_finite_number(value, where)
 
     def test_gradients_flow(self) -> None:
         """Require gradients to the critic's weights."""
         critic = SmoothCritic()
         value = self.value(self.make(), critic)
-        require(value.requires_grad, "the penalty does not depend on the critic's weights: nothing is penalised")
-        value.backward()
-        reached = [param.grad is not None and bool(param.grad.abs().max() > 0) for param in critic.parameters()]
-        require(any(reached), "no gradient flows from the penalty to the critic's weights: was something detached?")
+        require_gradients_to_weights(value, critic, "the critic")
 
     def test_gradcheck(self) -> None:
         """Require gradients to the critic's weights, of first and second order, to equal finite differences."""
@@ -121,30 +121,10 @@ class PenaltySuite(StepSuite):
         """Require an unweighted term: the update multiplies it by `weight` and `every`."""
         penalty = self.make()
         critic = SmoothCritic()
-        require(penalty.weight >= 0, f"weight is {penalty.weight}, below 0")
-        require(
-            penalty.every >= 1 and isinstance(penalty.every, int), f"every is {penalty.every!r}, no number from 1 up"
-        )
-
-        # With another weight, the value must stay the same.
-        plain = self.value(penalty, critic)
-        penalty.weight = 2 * penalty.weight + 1
-        penalty.every = 2 * penalty.every
-        require(
-            measure_difference(self.value(penalty, critic), plain) == 0,
-            "the penalty's value depends on its weight or every: the update multiplies by them, so they count twice",
-        )
+        require_unweighted(penalty, lambda: self.value(penalty, critic), "the update")
 
     def test_flat_critic(self) -> None:
         """Require a finite value and gradient where D's gradient is 0: the square root has no derivative there."""
         critic = SmoothCritic(size=0.0)
         value = self.value(self.make(), critic)
-        require(bool(value.isfinite()), "the penalty of a flat critic is not finite")
-        if value.requires_grad:
-            value.backward()
-        for param in critic.parameters():
-            require(
-                param.grad is None or bool(param.grad.isfinite().all()),
-                "the gradient of the penalty is not finite where the critic is flat: a norm has no derivative at 0 "
-                "(torch.linalg.vector_norm takes 0 there, sqrt does not)",
-            )
+        require_finite_where_flat(value, critic, "critic")

@@ -179,6 +179,7 @@ class ToyUpdate:
             scores = D(images, labels) if loss.needs_real else None
             return loss.generator(D(G(latents, labels), labels), scores), {}
 
+        # D first, and G against the D that has just learned.
         shared: dict[str, Tensor | None] = {"real": real.images, "labels": real.labels, "mix": ctx.uniform("mix")}
         d_terms, scores = ctx.minimise("D", "discriminator", compute_d_terms, {**shared, "latents": ctx.latents("D")})
         g_terms, _ = ctx.minimise("G", "generator", compute_g_terms, {**shared, "latents": ctx.latents("G")})

@@ -35,10 +35,10 @@ from pggan_kit.training.host_work import (
     StepStart,
     UnfitForCaptureError,
 )
+from pggan_kit.training.module_watch import ModuleWatch
 from pggan_kit.training.non_finite import Guard
 from pggan_kit.training.parity import collect_settings
 from pggan_kit.training.state_copy import (
-    ModuleWatch,
     StateCopy,
     find_difference,
     flatten_settings,

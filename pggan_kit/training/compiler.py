@@ -238,6 +238,7 @@ class Compiler:
         if changed:
             return "it changes a network's buffers"
 
+        # The recorded operations alone: compiled code repeats them, right or wrong.
         run_eager = functools.partial(self._run_aside, eager)
         run_compiled = functools.partial(self._run_aside, compiled)
         parameters = [param for net in self._state.networks.values() for param in net.parameters()]
@@ -248,6 +249,7 @@ class Compiler:
         if problem is not None:
             return problem
 
+        # The compiled code, which is timed only if it computes the same.
         compiled.function = self._translate(compiled.recording, work)
         problem = comparison.find_problem(run_compiled)
         if problem is None:

@@ -261,6 +261,7 @@ class Loop:
             names = ("step", *state.make_seed_names(), distributed.rank())
             seed_step(state.device, derive(self.experiment.seed, *names))
 
+        # Take the step: eagerly, or by replaying graphs.
         self.recovery.copy_buffers_if_droppable()
         began = time.perf_counter()
         try:
@@ -279,6 +280,8 @@ class Loop:
             if not is_out_of_memory(error) and context is not None:
                 self.explain_breach(error, context)
             raise
+
+        # The clock moves, and what follows it: averages, learning rates.
         self.require_report(losses)
 
         state.images += drawn
@@ -287,6 +290,7 @@ class Loop:
         self.meter.add_update(time.perf_counter() - began)
         self.set_learning_factors()
 
+        # Means stay tensors until the next tick, and hooks may not read them: nothing waits for the device.
         state.means.add(losses)
         means = average_each(losses)
         self.call_hook("after_step", losses=ReadOnlyDict(means))

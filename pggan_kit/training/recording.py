@@ -119,6 +119,7 @@ def record(experiment: Experiment, state: TrainState, work: Work) -> Recording:
         if changed:
             raise ImpureError(f"it changes {changed[0]} while it runs")
 
+        # What the pass returns, as a flat list; `returned` has its names.
         losses, kept = result
         reached = {name: g for name, g in zip(moving, gradients, strict=True) if g is not None}
         returned.losses = list(losses)
@@ -126,6 +127,7 @@ def record(experiment: Experiment, state: TrainState, work: Work) -> Recording:
         returned.gradients = list(reached)
         return [*losses.values(), *kept.values(), *reached.values()]
 
+    # Record it on fake tensors; a tensor that is no input would be read as it is now, at each later step.
     trace = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)
     graph = trace(*fixed, *list_varying_tensors(work))
     _require_closed(graph)

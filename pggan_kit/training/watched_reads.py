@@ -21,6 +21,7 @@ def watch_reads(parts: Mapping[str, Any], names: Collection[str], is_outside: Ca
         names: What is watched, as `loss.count` or `loss.counts.0`, which is read with `loss.counts`.
         is_outside: Whether what reads now is no part of what is watched.
     """
+    # Find the part that each name is of: the one with the longest path.
     owners = {path: part for name, part in parts.items() for path, part in _list_components(name, part)}
     attributes: dict[str, dict[str, str]] = {}
     read: set[str] = set()
@@ -37,6 +38,7 @@ def watch_reads(parts: Mapping[str, Any], names: Collection[str], is_outside: Ca
         if not is_outside():
             read.add(name)
 
+    # Python asks an object's class for each attribute: each watched part has one of its own until the block ends.
     originals: list[tuple[Any, type]] = []
     try:
         for path, watched in attributes.items():

@@ -24,6 +24,7 @@ from pggan_kit.ablation.adoption import adopt_runs
 from pggan_kit.ablation.analysis import analyse_results, take_looks
 from pggan_kit.ablation.cost import describe_cost, describe_looks
 from pggan_kit.ablation.designs import make_design
+from pggan_kit.ablation.error_spending import find_levels, spend_on_hypothesis
 from pggan_kit.ablation.looks import Progress
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.reanalysis import analyse
@@ -109,7 +110,7 @@ def test_the_analysis_states_each_look() -> None:
     assert c["looks"][-1]["spent"] < 0.05 and c["looks"][-1]["level"] == 0.05, "b has left its share"
 
     # The interval is the repeated one, and what belongs to one look only is not given.
-    level = sequential.find_levels((7, 8, 10), sequential.spend_on_hypothesis("pocock", (7, 8, 10), 1, 2), 2)[0]
+    level = find_levels((7, 8, 10), spend_on_hypothesis("pocock", (7, 8, 10), 1, 2), 2)[0]
     wanted = stats.ttest_1samp(d, 0).confidence_interval(1 - level)
     assert b["interval"] == pytest.approx([wanted.low, wanted.high])
     naive = st.compute_t_interval(d.tolist())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 import warnings
@@ -21,8 +20,10 @@ from pggan_kit import Component, hookimpl
 from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import train
 from pggan_kit.benchmarking import plan as planning
+from pggan_kit.benchmarking import stage_cost, stage_rows
 from pggan_kit.benchmarking.activations import LiveMemory, count_activations_mib, measure_activations_mib
 from pggan_kit.benchmarking.evaluation_time import EvaluationTime
+from pggan_kit.benchmarking.plan_table import build_table, format_duration
 from pggan_kit.benchmarking.rig import Rig, has_fade
 from pggan_kit.benchmarking.storage import count_checkpoints, list_ticks_by_stage
 from pggan_kit.data.build_estimate import BuildEstimate
@@ -43,12 +44,10 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> None:
     Measuring it takes a second for each GFLOP of a batch.
     """
     monkeypatch.setattr(planning, "LARGE_SHARE", 1.0)
-    cost = planning.Cost(0.1, 0.02, 1.0, 1.75, 0.25, 8.0, 2.0)
+    cost = stage_cost.Cost(0.1, 0.02, 1.0, 1.75, 0.25, 8.0, 2.0)
     monkeypatch.setattr(planning, "count_activations_mib", lambda rig: 1.0)
-    monkeypatch.setattr(planning, "computes_bfloat16", lambda device: False)
-    monkeypatch.setattr(
-        planning, "_measure_stage", lambda prepared, rig, budget, work: budget.spend(work, work) or cost
-    )
+    monkeypatch.setattr(stage_cost, "computes_bfloat16", lambda device: False)
+    monkeypatch.setattr(planning, "measure_stage", lambda prepared, rig, budget, work: budget.spend(work, work) or cost)
 
 
 def plan_rows(config: str, stub: str) -> list[dict[str, Any]]:
@@ -145,29 +144,6 @@ def test_operations_are_those_of_an_image_through_both_networks(tiny: Callable[.
     assert row["gflops"] == pytest.approx(2 * (generator + discriminator) / 1e9)
 
 
-def test_a_measured_cost_weighs_lazy_penalties_and_no_slow_moment(
-    tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The machine is busy during one iteration of each kind, which then takes a hundred times as long."""
-    config = tiny("losses.Hinge.penalties = [@penalties.R1()]", "penalties.R1.every = 4", "schedule.sizes = (4, 8)")
-    prepared = prepare(config, plugins=[stub])
-    rig = Rig(prepared, prepared.schedule(), 1, fading=False, compiles=False)
-    rig.step()
-    monkeypatch.setattr(planning, "measure_loop_overhead", lambda rig: 0.5)
-    delays = itertools.cycle([1, 100, 1])
-    monkeypatch.setattr(planning, "time_calls", lambda step, device: next(delays) * (9.0 if step.args == (0,) else 1.0))
-    assert planning._measure_seconds_an_image(rig) == pytest.approx((0.25 * 9 + 0.75 * 1 + 0.5) / 4)
-
-
-def test_the_fade_is_measured_apart(tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "_measure_seconds_an_image", lambda rig: 0.5 if rig.alphas else 0.125)
-    for switch, fading in (("Linear", 2.0), ("Hard", 8.0)):
-        rows = plan_rows(tiny(f"train.switch = @switches.{switch}()"), stub)
-        assert [row["images_per_second"] for row in rows] == [8.0] * 3
-        assert [row["fade_images_per_second"] for row in rows[1:]] == [fading] * 2
-        assert all(row["outside_share"] > 0 and row["checkpoint_mib"] > 0 for row in rows)
-
-
 def test_a_micro_batch_is_recommended(
     tiny: Callable[..., str], cli: Cli, stub: str, costs: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,18 +182,18 @@ def test_what_bfloat16_would_save_is_measured_where_it_is_native(
 ) -> None:
     """Let an image take 4 ms in bfloat16: a fifth of the 20 ms of the others."""
     assert [row["bfloat16_images_per_second"] for row in plan_rows(tiny(), stub)] == [None] * 3
-    monkeypatch.setattr(planning, "computes_bfloat16", lambda device: True)
+    monkeypatch.setattr(stage_cost, "computes_bfloat16", lambda device: True)
     precisions = []
 
     def measure(rig: Rig) -> float:
         precisions.append(rig.experiment.precision)
         return 0.004
 
-    monkeypatch.setattr(planning, "_measure_seconds_an_image", measure)
+    monkeypatch.setattr(stage_cost, "measure_seconds_an_image", measure)
     rows = plan_rows(tiny(), stub)
     assert [row["bfloat16_images_per_second"] for row in rows] == [None, None, 250.0]
     shown = " ".join(cli("plan", tiny(), "--plugin", stub).stdout.split())
-    hours = planning.format_duration(sum(row["hours"] for row in rows) * 3600 / 5)
+    hours = format_duration(sum(row["hours"] for row in rows) * 3600 / 5)
     assert f"with train.precision = 'auto' it is 250 img/s instead of 50 at 16x16, and about {hours} in all" in shown
     assert precisions == ["bfloat16"] * 2
     assert plan_rows(tiny("train.precision = 'auto'"), stub)[2]["bfloat16_images_per_second"] is None
@@ -409,7 +385,7 @@ def test_the_resized_copies_are_shown(
 ) -> None:
     estimate = BuildEstimate({(4, 4): 2**20, (8, 8): 3 * 2**20, (16, 16): 12 * 2**20}, 1800.0)
     asked = []
-    monkeypatch.setattr(planning, "estimate_build", lambda *arguments: asked.append(arguments) or estimate)
+    monkeypatch.setattr(stage_rows, "estimate_build", lambda *arguments: asked.append(arguments) or estimate)
     config = tiny()
     rows = plan_rows(config, stub)
     assert [row["copies_mib"] for row in rows] == [1, 3, 12]
@@ -551,7 +527,7 @@ def test_the_time_of_observers_is_measured_where_they_write_files_alone(
         assert row["outside_share"] == pytest.approx(sum(row["outside"].values()))
         assert row["unmeasured"] == ["Shown", "Progress"]
     assert not Path("runs").exists()
-    caption = " ".join(str(planning.build_table(rows).caption).split())
+    caption = " ".join(str(build_table(rows).caption).split())
     assert "outside updates: " in caption and "; not measured: Shown, Progress" in caption
 
 

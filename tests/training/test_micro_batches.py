@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pggan_kit.benchmarking.plan import find_largest_micro_batch
+from pggan_kit.benchmarking.stage_rows import find_largest_micro_batch
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.testing.support import draw_noise
 from pggan_kit.testing.tiny_runs import summarize_run, train_tiny

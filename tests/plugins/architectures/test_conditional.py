@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +13,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY
+from helpers.networks import make_networks
 from helpers.paths import ROOT
 
 from pggan_kit import Component, Scores
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
 from pggan_kit.errors import ConfigError
-from pggan_kit.growth.networks import Discriminator, Generator
-from pggan_kit.layers.resampling import Area
+from pggan_kit.growth.networks import Discriminator
 from pggan_kit.schedule import Stage
 from pggan_kit.testing import ArchitectureSuite, LossSuite, make_stages
-from pggan_kit.testing.support import draw_noise, perturb
+from pggan_kit.testing.support import draw_noise
 from pggan_kit.testing.toys import ToyDataset
 from pggan_kit.ticks import Tick
 from pggan_plugins.architectures import PGGAN, R3GAN, ResNet, StyleGAN2
@@ -73,15 +74,7 @@ class TestStyleGAN2Auxiliary(ConditionalSuite):
         return StyleGAN2(channels=4, style_size=6, mapping_layers=2, conditioning="auxiliary")
 
 
-def make_networks(architecture: Any, classes: int = 3) -> tuple[Generator, Discriminator]:
-    stages = make_stages((4, 8), 3, classes)
-    pair = (architecture, Area(), Area(), 0)
-    nets = Generator(*pair, 5, stages[0]), Discriminator(*pair, stages[0])
-    for net in nets:
-        net.grow(stages[1], False)
-        perturb(net)
-        net.double().eval()
-    return nets
+make_labelled = functools.partial(make_networks, classes=3, training=False)
 
 
 @pytest.mark.parametrize("normalise", [True, False])
@@ -104,7 +97,7 @@ def test_generators_input_against_the_formula(normalise: bool) -> None:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_generator_looks_at_labels(name: str) -> None:
-    generator, _ = make_networks(MAKERS[name](conditioning="projection"))
+    generator, _ = make_labelled(MAKERS[name](conditioning="projection"))
     latents = draw_noise(1, 5, dtype=torch.float64).expand(6, 5)
     labels = torch.arange(6) % 3
     images = generator(latents, labels)
@@ -113,17 +106,26 @@ def test_the_generator_looks_at_labels(name: str) -> None:
         assert not torch.allclose(images[i], images[(i + 1) % 3])
 
 
-@pytest.mark.parametrize("name", sorted(MAKERS.keys() - {"R3GAN"}))
-def test_projection_against_the_formula(name: str) -> None:
-    """psi(phi(x)) + <embedding of y, phi(x)>: Miyato and Koyama 2018, equation 3. R3GAN's is in `test_r3gan.py`."""
-    _, discriminator = make_networks(MAKERS[name](conditioning="projection"))
-    images = draw_noise(4, 3, 8, 8, dtype=torch.float64)
-    labels = torch.tensor([0, 2, 1, 2])
+def judge(
+    discriminator: Discriminator, images: torch.Tensor, labels: torch.Tensor
+) -> tuple[Scores, torch.Tensor, torch.Tensor]:
+    """Return the scores of images, the features that the head's layer to scores reads, and what it returns."""
     head: Any = discriminator.head
     seen: list[torch.Tensor] = []
     head.score.register_forward_hook(lambda module, given, output: seen.extend((given[0], output)))
     scores = discriminator(images, labels)
     features, plain = seen
+    return scores, features, plain
+
+
+@pytest.mark.parametrize("name", sorted(MAKERS.keys() - {"R3GAN"}))
+def test_projection_against_the_formula(name: str) -> None:
+    """psi(phi(x)) + <embedding of y, phi(x)>: Miyato and Koyama 2018, equation 3. R3GAN's is in `test_r3gan.py`."""
+    _, discriminator = make_labelled(MAKERS[name](conditioning="projection"))
+    head: Any = discriminator.head
+    images = draw_noise(4, 3, 8, 8, dtype=torch.float64)
+    labels = torch.tensor([0, 2, 1, 2])
+    scores, features, plain = judge(discriminator, images, labels)
 
     # The projection's weights are scaled at run time; ResNet's are divided by their largest singular value instead.
     embeddings = head.labels.by_class.weight / (1 if name == "ResNet" else math.sqrt(features.shape[1]))
@@ -137,14 +139,11 @@ def test_projection_against_the_formula(name: str) -> None:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_auxiliary_classifier_does_not_touch_the_score(name: str) -> None:
-    _, discriminator = make_networks(MAKERS[name](conditioning="auxiliary"))
+    _, discriminator = make_labelled(MAKERS[name](conditioning="auxiliary"))
+    head: Any = discriminator.head
     images = draw_noise(4, 3, 8, 8, dtype=torch.float64)
     labels = torch.tensor([0, 2, 1, 2])
-    head: Any = discriminator.head
-    seen: list[torch.Tensor] = []
-    head.score.register_forward_hook(lambda module, given, output: seen.extend((given[0], output)))
-    scores = discriminator(images, labels)
-    features, plain = seen
+    scores, features, plain = judge(discriminator, images, labels)
 
     torch.testing.assert_close(scores.score, plain[:, 0], rtol=0, atol=0)
     layer = head.labels.by_class
@@ -154,7 +153,7 @@ def test_the_auxiliary_classifier_does_not_touch_the_score(name: str) -> None:
 
 
 def test_only_the_rows_of_labels_in_the_batch_learn() -> None:
-    generator, discriminator = make_networks(PGGAN(channels=4, conditioning="projection"))
+    generator, discriminator = make_labelled(PGGAN(channels=4, conditioning="projection"))
     labels = torch.tensor([0, 2, 2, 0])
     discriminator(generator(draw_noise(4, 5, dtype=torch.float64), labels), labels).score.sum().backward()
     for weight in (generator.stem.latents.embedding.weight, discriminator.head.labels.by_class.weight):
@@ -164,8 +163,8 @@ def test_only_the_rows_of_labels_in_the_batch_learn() -> None:
 @pytest.mark.parametrize("name", MAKERS)
 def test_without_conditioning_labels_change_nothing(name: str) -> None:
     """On a data set with labels, the default networks are those for one without, and ignore labels."""
-    with_labels = make_networks(MAKERS[name]())
-    without = make_networks(MAKERS[name](), classes=0)
+    with_labels = make_labelled(MAKERS[name]())
+    without = make_networks(MAKERS[name](), training=False)
     given = draw_noise(4, 5, dtype=torch.float64), draw_noise(4, 3, 8, 8, dtype=torch.float64)
     labels = torch.tensor([0, 1, 2, 0])
     for one, other, x in zip(with_labels, without, given, strict=True):
@@ -184,7 +183,7 @@ def test_a_conditional_network_needs_classes_and_labels(name: str, conditioning:
     for make in (lambda: architecture.generator_stem(5, stage), lambda: architecture.discriminator_head(stage)):
         with pytest.raises(ValueError, match=rf"^conditioning '{conditioning}' needs a data set with labels"):
             make()
-    generator, discriminator = make_networks(architecture)
+    generator, discriminator = make_labelled(architecture)
     with pytest.raises(ValueError, match=r"^labels: this generator"):
         generator(draw_noise(2, 5, dtype=torch.float64))
     if conditioning == "projection":
@@ -308,7 +307,7 @@ def test_penalties_of_the_wrapped_loss_count_once(tiny: Callable[..., str], stub
 def test_the_classifier_learns_the_classes() -> None:
     """D's classifier learns classes that differ in brightness, and then G's term rises for images of a wrong class."""
     torch.manual_seed(0)
-    _, discriminator = make_networks(PGGAN(channels=4, conditioning="auxiliary"))
+    _, discriminator = make_labelled(PGGAN(channels=4, conditioning="auxiliary"))
     loss = AuxiliaryClassifier(Hinge())
     optimizer = torch.optim.Adam(discriminator.parameters(), 0.01)
     labels = torch.arange(12) % 3

@@ -12,16 +12,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY
+from helpers.networks import make_networks
 from helpers.paths import ROOT
 from torch import Tensor, nn
 
 from pggan_kit import SettingError
 from pggan_kit.api.train import train
-from pggan_kit.components import Resampling
 from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
 from pggan_kit.testing import ArchitectureSuite, make_stages
-from pggan_kit.testing.support import copy_weights, draw_noise, measure_difference, perturb
+from pggan_kit.testing.support import copy_weights, draw_noise, measure_difference
 from pggan_plugins.architectures import R3GAN
 from pggan_plugins.resampling import Blur
 
@@ -55,21 +55,6 @@ class TestOthers(ArchitectureSuite):
         return R3GAN(channels=4, blocks={4: 1, 8: 2}, expansion=1, group_size=2, depth=3, inherit_images=False)
 
 
-def make_networks(
-    architecture: R3GAN, sizes: Any = (4, 8, 16), resampling: Resampling | None = None, classes: int = 0
-) -> tuple[Generator, Discriminator]:
-    """Return networks grown to the last size, in float64, with every weight moved."""
-    stages = make_stages(sizes, 3, classes)
-    pair = (architecture, resampling or Blur(), Area(), 0)
-    nets = Generator(*pair, 5, stages[0]), Discriminator(*pair, stages[0])
-    for net in nets:
-        for stage in stages[1:]:
-            net.grow(stage, False)
-        perturb(net)
-        net.double()
-    return nets
-
-
 def run_block(x: Tensor, w: Weights, name: str, groups: int) -> Tensor:
     """Return `x + 1x1(act(3x3 in groups(act(1x1(x)))))`; biases before the activations, and none behind the last."""
     branch = f"{name}.branch"
@@ -95,12 +80,13 @@ def reduce(x: Tensor) -> Tensor:
 
 
 CHANNELS = {4: 6, 16: 4}
+SIZES = (4, 8, 16)
 """The number of maps stays from 4x4 to 8x8, without a 1x1 between them, and changes at 16x16."""
 
 
 def test_generator_against_a_transcription() -> None:
     """Basis; two blocks a stage; 1x1 where maps change, and then up; 1x1 to images."""
-    generator, _ = make_networks(R3GAN(CHANNELS, group_size=4))
+    generator, _ = make_networks(R3GAN(CHANNELS, group_size=4), SIZES, resampling=Blur())
     w = generator.state_dict()
     z = draw_noise(3, 5, dtype=torch.float64)
 
@@ -123,7 +109,7 @@ def test_generator_against_a_transcription() -> None:
 def test_discriminator_against_a_transcription(conditioning: str) -> None:
     """1x1 from images; two blocks a stage, down, and then 1x1 where maps change; a weighted sum over pixels; linear."""
     architecture = R3GAN(CHANNELS, group_size=4, conditioning=conditioning)
-    _, discriminator = make_networks(architecture, classes=3)
+    _, discriminator = make_networks(architecture, SIZES, classes=3, resampling=Blur())
     w = discriminator.state_dict()
     images = draw_noise(3, 3, 16, 16, dtype=torch.float64)
     labels = torch.tensor([2, 0, 2])
@@ -226,7 +212,8 @@ def test_hard_switches_change_neither_network(channels: Any) -> None:
     z = draw_noise(3, 5, dtype=torch.float64)
     changes = {}
     for inherits in (True, False):
-        generator, discriminator = make_networks(R3GAN(channels, group_size=4, inherit_images=inherits), (4,))
+        architecture = R3GAN(channels, group_size=4, inherit_images=inherits)
+        generator, discriminator = make_networks(architecture, (4,), resampling=Blur())
         image, score = enlarge(generator(z)), discriminator(reduce(images)).score
         for net in (generator, discriminator):
             net.grow(stages[1], False)

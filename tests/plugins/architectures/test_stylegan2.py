@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY
+from helpers.networks import make_networks
 from torch import Tensor
 
 from pggan_kit.api.train import train
@@ -50,21 +51,6 @@ class TestWithoutNoise(ArchitectureSuite):
 
     def make(self) -> StyleGAN2:
         return StyleGAN2(channels=4, noise=False, **SMALL)
-
-
-def make_networks(
-    architecture: StyleGAN2, sizes: Any = (4, 8), bridged: bool = False
-) -> tuple[Generator, Discriminator]:
-    stages = make_stages(sizes, 3)
-    pair = (architecture, Area(), Area(), 0)
-    nets = Generator(*pair, 5, stages[0]), Discriminator(*pair, stages[0])
-    for net in nets:
-        for stage in stages[1:]:
-            net.grow(stage, bridged and stage is stages[-1])
-        perturb(net)
-        net.double()
-        net.eval()
-    return nets
 
 
 def leaky_relu(x: Tensor) -> Tensor:
@@ -132,7 +118,7 @@ def run_generator_by_hand(net: Generator, z: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("alpha", [None, 0.0, 0.3])
 def test_generator_against_a_transcription(alpha: float | None) -> None:
     """In the fade, alpha multiplies the new stage's own image."""
-    generator, _ = make_networks(StyleGAN2(channels={4: 5, 8: 4}, **SMALL), bridged=alpha is not None)
+    generator, _ = make_networks(StyleGAN2(channels={4: 5, 8: 4}, **SMALL), training=False, bridged=alpha is not None)
     z = draw_noise(3, 5, dtype=torch.float64)
     torch.manual_seed(1)
     images = generator(z, None, None if alpha is None else torch.tensor(alpha))
@@ -144,7 +130,7 @@ def test_generator_against_a_transcription(alpha: float | None) -> None:
 
 
 def test_discriminator_against_a_transcription() -> None:
-    _, discriminator = make_networks(StyleGAN2(channels={4: 5, 8: 4}, **SMALL))
+    _, discriminator = make_networks(StyleGAN2(channels={4: 5, 8: 4}, **SMALL), training=False)
     w = discriminator.state_dict()
 
     def linear(x: Tensor, name: str, gain: float = math.sqrt(2)) -> Tensor:
@@ -210,7 +196,7 @@ def test_parameters_at_1024() -> None:
 
 
 def test_noise_starts_without_effect_and_differs_between_samples_and_calls() -> None:
-    generator, _ = make_networks(StyleGAN2(channels=4, **SMALL))
+    generator, _ = make_networks(StyleGAN2(channels=4, **SMALL), training=False)
     z = draw_noise(1, 5, dtype=torch.float64).expand(2, 5)
     first = generator(z)
     second = generator(z)
