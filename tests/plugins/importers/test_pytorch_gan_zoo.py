@@ -294,6 +294,7 @@ def test_imported_run_is_sampled_grown_on_and_not_evaluated_without_data(
     assert "networks of 8x8, alpha 0.7" in result.stderr
     assert cli("sample", "imported", "--out", "images.npz", "--count", "2").exit_code == 0
     refused(cli("evaluate", "imported", "--metric", "RadialSpectrum"), "bind evaluation.dataset")
+    refused(cli("neighbours", "imported", "--out", "near.png"), r"import them with -b 'train\.dataset = ")
     reals = ("-b", "evaluation.dataset = @real/datasets.Stub()", "-b", "real/datasets.Stub.channels = 3")
     evaluate = ("evaluate", "imported", "--metric", "RadialSpectrum", "--count", "8", "--plugin", STUB_PLUGIN)
     result = cli(*evaluate, *reals)
