@@ -170,6 +170,9 @@ class Architecture(Protocol):
     `images_at_each_stage` (a bool) says that G makes an image at each stage: the newest layer to the image, which then
     has no parameters, reads an image from the features of any stage. `Fakes.stage_images` has them.
 
+    `finish_images(images) -> Tensor` is the last that G does: with images (N, C, h, w) of the layer to the image or,
+    within a fade, blended of both paths. It has no parameters.
+
     The stem of G may be a `StyledStem`, whose latents are mapped to styles first.
     `inherit_to_image(old, new, block)` and `inherit_from_image(old, new, block)` are called when G or D has grown, with
     the layer to or from images of the stage before, the new one, and the new block. They may set the weights of the new

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.average import load_average
-from pggan_kit.api.generator import find_generator_file
-from pggan_kit.api.generator_file import SUFFIX, describe_generator, encode_generator
+from pggan_kit.api.generator_file import describe_generator, encode_generator
 from pggan_kit.api.hub_folder import ExportedGenerator, write_hub_folder
 from pggan_kit.api.onnx_file import encode_onnx
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.errors import RunError, check_choice
 from pggan_kit.runs.checkpoints import Say
+from pggan_kit.runs.exported import GENERATOR_SUFFIX, find_exported_generator
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.files import require_replaceable, write_atomically
@@ -21,7 +21,7 @@ from pggan_kit.system.files import require_replaceable, write_atomically
 SAFETENSORS = "safetensors"
 ONNX = "onnx"
 HUB_FOLDER = "hub-folder"
-FORMATS = {SAFETENSORS: SUFFIX, ONNX: ".onnx", HUB_FOLDER: ""}
+FORMATS = {SAFETENSORS: GENERATOR_SUFFIX, ONNX: ".onnx", HUB_FOLDER: ""}
 """Suffixes of what is written, by format."""
 
 
@@ -62,7 +62,7 @@ def export(
             target cannot be written.
     """
     check_choice("to", to, tuple(FORMATS))
-    if find_generator_file(run) is not None:
+    if not isinstance(run, Run) and find_exported_generator(Path(run)) is not None:
         raise RunError(f"{run} is exported already: name a run's folder")
     prepared, files = prepare_run(run, plugins, parts, needs_data=False)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.average import load_average
-from pggan_kit.api.generator_file import HUB_FILE, SUFFIX, load_generator_file
+from pggan_kit.api.generator_file import load_generator_file
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.errors import RunError
+from pggan_kit.runs.exported import find_exported_generator
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.run import Run
 
@@ -41,10 +42,17 @@ def load_generator(
         RunError: there is no run, no such stage or average, no checkpoint, or one that does not fit the run's config;
             or the file is cut off, damaged or of something else.
     """
-    file = find_generator_file(run)
+    file = None if isinstance(run, Run) else find_exported_generator(Path(run))
     if file is not None:
-        if stage is not None or average is not None or checkpoint != "last" or parts:
-            raise RunError(f"{file} has one generator: leave stage, average, checkpoint and parts out")
+        given = {
+            "stage": stage is not None,
+            "average": average is not None,
+            "checkpoint": checkpoint != "last",
+            "parts": bool(parts),
+        }
+        needless = [name for name, is_given in given.items() if is_given]
+        if needless:
+            raise RunError(f"{file} has one generator: leave {' and '.join(needless)} out")
         return load_generator_file(file, plugins)
 
     prepared, files = prepare_run(run, plugins, parts, needs_data=False)
@@ -52,16 +60,3 @@ def load_generator(
     if checkpoint == "best":
         generator.chosen = saved.best
     return generator
-
-
-def find_generator_file(place: str | Path | Run) -> Path | None:
-    """Return the file of a generator that a place is, or holds as a folder for a hub; None for a run."""
-    if isinstance(place, Run):
-        return None
-    path = Path(place)
-    if path.suffix == SUFFIX:
-        return path
-    file = path / HUB_FILE
-    if file.is_file() and not (path / "run.json").exists():
-        return file
-    return None

@@ -35,12 +35,6 @@ from pggan_kit.system.json_text import json_text
 from pggan_kit.system.seeding import fork_random_numbers
 from pggan_kit.version import __version__
 
-SUFFIX = ".safetensors"
-"""Suffix of the file."""
-
-HUB_FILE = f"model{SUFFIX}"
-"""Name of the file in a folder for a hub of models."""
-
 FORMAT = 1
 """Number of the format of what the file says about its generator."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from pggan_kit.api.generator_file import HUB_FILE, GeneratorRecord
+from pggan_kit.api.generator_file import GeneratorRecord
 from pggan_kit.api.prepare import Prepared
 from pggan_kit.api.sample import draw
 from pggan_kit.config.gin_files import Config, parse_text
@@ -17,6 +17,7 @@ from pggan_kit.errors import RunError, quote_path
 from pggan_kit.pictures.grid import image_grid
 from pggan_kit.runs.checkpoint_identity import read_noted_fingerprint
 from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.exported import HUB_FILE
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.system.files import make_whole_folder

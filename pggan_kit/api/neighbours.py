@@ -146,6 +146,11 @@ def find_neighbours(
     check_at_least("nearest", nearest, 1, whole=True)
     check_seed("seed", seed)
     prepared, files = prepare_run(run_dir, plugins)
+    if files.read_data_record().images == 0:
+        raise RunError(
+            f"the networks of {run_dir} were imported without training data: import them with -b 'train.dataset = "
+            "@datasets.NAME()' to find neighbours in these"
+        )
     experiment = prepared.built.experiment
     schedule = prepared.schedule()
     generator, saved, _ = load_average(prepared, files, schedule, stage, average, checkpoint)

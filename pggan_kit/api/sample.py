@@ -23,7 +23,9 @@ from pggan_kit.errors import (
     suggest,
 )
 from pggan_kit.pictures.channels import draw_channels
-from pggan_kit.runs.generators import CHUNK, FADING, TrainedGenerator
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.exported import find_exported_generator
+from pggan_kit.runs.generators import CHUNK, FADING, TrainedGenerator, list_fades
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity
 from pggan_kit.system.devices import read_memory_mib
@@ -115,11 +117,24 @@ def load_faded(run_dir: Path, alpha: float | None, **choice: Any) -> TrainedGene
     if alpha is not None:
         if generator.alpha is None:
             raise RunError(
-                f"--alpha {alpha:g}: the generator at images {generator.images} has no old path to fade from; give "
-                f"--checkpoint {FADING}, with --stage for the fade of one stage"
+                f"--alpha {alpha:g}: the generator at images {generator.images} has no old path to fade from; "
+                f"{_advise_on_fades(run_dir)}"
             )
         generator.alpha.fill_(alpha)
     return generator
+
+
+def _advise_on_fades(run_dir: Path) -> str:
+    """Return where to get a generator with its old path, as the end of a message."""
+    if find_exported_generator(run_dir) is not None:
+        return f"export one that has: pggan-kit export RUN --checkpoint {FADING}"
+    fades = list_fades(RunDirectory.open(run_dir).checkpoints())
+    if not fades:
+        return (
+            "and no checkpoint within a fade was kept (a hard switch has no fade, and train.keep_stages may leave them "
+            "out): leave --alpha out"
+        )
+    return f"give --checkpoint {FADING}, with --stage for the fade of one of these stages: {', '.join(fades)}"
 
 
 def find_classes(wanted: Sequence[str | int], generator: TrainedGenerator) -> list[int]:
@@ -265,7 +280,7 @@ def draw_pictures(
     if not pictures.isfinite().all():
         raise RunError(
             f"the generator at images {generator.images} draws NaN or infinite numbers: there is nothing to show. Draw "
-            "from the end of an earlier stage"
+            "from an earlier checkpoint of its run"
         )
     if in_units:
         numbers: np.ndarray = generator.values.to_units(pictures).permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from pggan_kit.api.average import choose_average
 from pggan_kit.api.image_writers import GRID, make_folder
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.api.sample import draw_pictures, find_classes
@@ -95,6 +96,11 @@ def write_strip(
         raise RunError(f"--out {target}: name a {GRID} file")
     require_target_outside_runs("--out", target)
     require_replaceable(target)
+    if average is not None and not isinstance(choose_average(average), str):
+        raise RunError(
+            f"--average {average}: a strip shows many checkpoints, and a width or a file is of one: give the name of "
+            "one of train.averages"
+        )
 
     # Every kept checkpoint shows the same latents: a stage at its end, a fade at several alphas.
     columns: dict[tuple[int, float], Column] = {}
@@ -140,9 +146,22 @@ def _iterate_generators(
         for saved in ancestor.checkpoints(say=warnings.warn).load_kept():
             if saved.images <= limit:
                 experiment = own.built.experiment
+                _require_average(saved, average)
                 generator = restore_generator(experiment, schedule, own.hooks(), saved, identity, average=average)
                 generator.class_names = names
                 yield saved, generator
+
+
+def _require_average(saved: Snapshot, average: str | None) -> None:
+    """Check that a checkpoint has an average.
+
+    Raises:
+        RunError: It has not; the message names the option.
+    """
+    try:
+        saved.select_average(average)
+    except RunError as error:
+        raise RunError(f"--average {average}: {error}") from None
 
 
 def _choose_alphas(saved: Snapshot, generator: TrainedGenerator, steps: int) -> list[float | None]:

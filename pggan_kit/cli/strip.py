@@ -9,7 +9,6 @@ import click
 from pggan_kit.cli.base import (
     PATH,
     SEED,
-    average_option,
     classes_option,
     err,
     main,
@@ -29,7 +28,7 @@ from pggan_kit.cli.base import (
 )
 @classes_option
 @truncation_option
-@average_option
+@click.option("--average", metavar="NAME", help="Use this average; default: the first of train.averages.")
 @recorded_plugin_option
 @no_plugin_option
 def strip(

@@ -379,13 +379,21 @@ class Generator(GrowingNetwork):
             assert self.bridge is not None
             old = self.bridge(previous, self.to_image)
             image = blend_features(old, image, alpha)
-        return Synthesis(at_least_float32(image), styles, tuple(recorded) if record else ())
+        return Synthesis(at_least_float32(self._finish_images(image)), styles, tuple(recorded) if record else ())
 
     def list_stage_images(self, features: tuple[Any, ...]) -> tuple[Tensor, ...]:
         """Return the image of each stage, smallest first, where the architecture has `images_at_each_stage`."""
         if not getattr(self.architecture, "images_at_each_stage", False):
             return ()
-        return tuple(at_least_float32(self.to_image(each)) for each in features)
+        return tuple(at_least_float32(self._finish_images(self.to_image(each))) for each in features)
+
+    def _finish_images(self, images: Tensor) -> Tensor:
+        """Return images as the architecture finishes them, behind the blend of a fade."""
+        finish = getattr(self.architecture, "finish_images", None)
+        if finish is None:
+            return images
+        finished: Tensor = finish(images)
+        return finished
 
 
 def read_birth(name: str) -> int:

@@ -21,6 +21,7 @@ from pggan_kit.layers.value_maps import BYTES, ValueMap, read_value_map
 from pggan_kit.runs.average_snapshots import FOLDER, AverageSnapshots
 from pggan_kit.runs.checkpoint_identity import is_list_of_changes
 from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
+from pggan_kit.runs.exported import find_exported_generator
 from pggan_kit.system import distributed, locks
 from pggan_kit.system.files import (
     is_unfinished,
@@ -145,6 +146,8 @@ class RunDirectory:
                 hint = ". It has checkpoints: put its run.json back"
             elif (path / "config.gin").is_file():
                 hint = ". A process was killed as it began a run there: begin it again with --run-dir"
+            elif find_exported_generator(path) is not None:
+                hint = ". It is an exported generator: name the run's folder; sample and interpolate draw from it"
             raise RunError(f"{path} holds no run (it has no run.json){hint}") from None
         except OSError as error:
             raise RunError(f"cannot read {path / 'run.json'}: {error.strerror}") from error

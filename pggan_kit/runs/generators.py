@@ -365,17 +365,21 @@ def load_fade(checkpoints: Checkpoints, stage: str | int | None) -> Snapshot:
     Raises:
         RunError: there is none; the message lists the stages that have one.
     """
-    found: list[str] = []
     for saved in checkpoints.load_kept(newest_first=True):
-        if not saved.bridged["generator"]:
-            continue
-        if stage is None or str(stage) in (str(saved.stage), saved.size):
+        is_wanted = stage is None or str(stage) in (str(saved.stage), saved.size)
+        if is_wanted and saved.bridged["generator"]:
             return saved
-        found.append(f"{saved.stage} ({saved.size})")
+    fades = ", ".join(list_fades(checkpoints))
     raise RunError(
         "no checkpoint within such a fade was kept; the stages that have one: "
-        f"{', '.join(reversed(found)) or 'none (a hard switch has no fade, and train.keep_stages may leave them out)'}"
+        f"{fades or 'none (a hard switch has no fade, and train.keep_stages may leave them out)'}"
     )
+
+
+def list_fades(checkpoints: Checkpoints) -> list[str]:
+    """Return the stages of which a checkpoint with the old path was kept, as `1 (8x8)`, in their order."""
+    sizes = {saved.stage: saved.size for saved in checkpoints.load_kept() if saved.bridged["generator"]}
+    return [f"{stage} ({sizes[stage]})" for stage in sorted(sizes)]
 
 
 def load_stage_end(checkpoints: Checkpoints, stage: str | int) -> tuple[Entry, Snapshot]:

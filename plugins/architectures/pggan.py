@@ -14,6 +14,7 @@ from pggan_plugins.architectures.image_fade import ImageSpaceFade
 from pggan_plugins.architectures.labels import Conditioning, LabelledLatents
 from pggan_plugins.architectures.layers import (
     LEAK,
+    OUTPUTS,
     Layers,
     add_output_activation,
     check_layers,
@@ -23,6 +24,8 @@ from pggan_plugins.architectures.minibatch import MINIBATCH, describe_minibatch
 from pggan_plugins.architectures.widths import check_channels, choose_width
 
 POOLS = ("after_activation", "before_activation")
+
+PGGAN_OUTPUTS = (*OUTPUTS, "tanh_after_fade")
 
 STEM_BIASES = ("map", "pixel")
 
@@ -46,7 +49,9 @@ class PGGAN(ImageSpaceFade):
         leak: Slope of the leaky ReLU below 0, in [0, 1).
         equalized_lr: Whether to scale weights at run time (section 4.1), not once when they are drawn.
         latent_norm: Whether to apply pixel norm to the latents.
-        output: Output of G: `linear` or `tanh`.
+        output: Output of G: `linear`; `tanh`, of both paths of a fade; or `tanh_after_fade`, of their blend. The last
+            is the same without a fade, and keeps the function of a network that grows only where images are made larger
+            by repetition.
         stem_bias: Biases of G's first layer: one for each `map`, as in the released code, or one for each `pixel` of
             each map.
         minibatch: Statistic of the batch in D: `stddev`, `neighbour_stddev` (unbiased, over samples that follow each
@@ -83,7 +88,8 @@ class PGGAN(ImageSpaceFade):
             "generator_activation": generator_activation,
             "discriminator_activation": discriminator_activation,
         }
-        check_layers(activations, generator_norm, discriminator_norm, output)
+        check_layers(activations, generator_norm, discriminator_norm)
+        check_choice("output", output, PGGAN_OUTPUTS)
         check_between("leak", leak, 0, 1, high_included=False)
         check_choice("stem_bias", stem_bias, STEM_BIASES)
         check_choice("minibatch", minibatch, MINIBATCH)
@@ -132,6 +138,12 @@ class PGGAN(ImageSpaceFade):
         """Return a 1x1 to images, with the output's activation."""
         conv = self.generator_layers.conv(self.width(stage), stage.image_channels, 1, gain=1.0)
         return add_output_activation(conv, self.output)
+
+    def finish_images(self, images: Tensor) -> Tensor:
+        """Return images, or blended ones of a fade, with the output's activation where it comes behind the blend."""
+        if self.output == "tanh_after_fade":
+            return images.tanh()
+        return images
 
     def from_image(self, stage: Stage) -> nn.Module:
         """Return a 1x1 from images and its activation."""

@@ -52,7 +52,7 @@ LOSSES = {
 """The loss here by its name there."""
 
 WITH_TANH = ("DCGAN", "MSE")
-"""Losses there with which G's images go through tanh."""
+"""Losses there with which G's images go through tanh, behind the blend of a fade."""
 
 
 class InertSettings:
@@ -187,11 +187,6 @@ class _Checkpoint:
             raise self._fail(f"its leakyReluLeak is {self.leak:g}, and must be in [0, 1)")
         if not 0 <= self.old_share <= 1:
             raise self._fail(f"its alpha is {self.old_share:g}, and must be in [0, 1]")
-        if self.is_fading and self.loss in WITH_TANH:
-            raise self._fail(
-                f"it stands within a fade (alpha {self.old_share:g}), and with the loss {self.loss} that project "
-                "blends before tanh and not behind it: go on there until alpha is 0"
-            )
         outputs = len(self._take(self.discriminator, "decisionLayer.weight"))
         if outputs != 1:
             raise self._fail(f"its discriminator has {outputs} outputs, and must have one score")
@@ -216,16 +211,13 @@ class _Checkpoint:
         """Return the networks as this framework has them."""
         last = self.last
         bridged = {"generator": self.is_fading, "discriminator": self.is_fading and last > 1}
-        to_image = "to_image"
-        if self.loss in WITH_TANH:
-            to_image = "to_image.0"
 
         # G
         generator_layers = [
             _Layer("formatLayer", "stem.dense", math.sqrt(2) / BASE_SIZE),
             _Layer("groupScale0.0", "stem.conv"),
             *self._list_block_layers(),
-            _Layer(f"toRGBLayers.{last}", to_image, 1.0),
+            _Layer(f"toRGBLayers.{last}", "to_image", 1.0),
         ]
         if bridged["generator"]:
             generator_layers.append(_Layer(f"toRGBLayers.{last - 1}", "bridge.old_to_image", 1.0))
@@ -323,7 +315,7 @@ class _Checkpoint:
             f"architectures.PGGAN.stddev_group = {STDDEV_GROUP}",
             f"architectures.PGGAN.leak = {self.leak!r}",
             f"architectures.PGGAN.equalized_lr = {self.equalized}",
-            f"architectures.PGGAN.output = {'tanh' if self.loss in WITH_TANH else 'linear'!r}",
+            f"architectures.PGGAN.output = {'tanh_after_fade' if self.loss in WITH_TANH else 'linear'!r}",
             f"train.latent_size = {self._take(self.generator, 'formatLayer.weight').shape[1]}",
             "train.memory_format = 'contiguous'",
             "train.resampling = @resampling.Nearest()",

@@ -198,7 +198,7 @@ class Tracker:
                 self._open_once(run)
                 self._note(run, sent=points[-1][0])
                 self.send(points, grid, run.state.images)
-            except Exception:
+            except (Exception, SystemExit):
                 self._note(run, sent=sent)
                 self._failures += 1
                 self._rest = min(2**self._failures, LONGEST_REST) - 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import struct
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,20 @@ def test_wrong_files_are_refused(run: Path, cli: Callable[..., Result], refused:
             Path("wrong.safetensors").write_bytes(content)
             refused(cli("sample", "wrong.safetensors", "--out", "x.png"), pattern)
     refused(cli("sample", "missing.safetensors", "--out", "x.png"), "cannot read missing.safetensors")
-    for words in (("--stage", "0"), ("--checkpoint", "best"), ("--checkpoint", "fade")):
-        refused(cli("sample", "whole.safetensors", "--out", "x.png", *words), "has one generator: leave stage")
+    for words in (("--stage", "0"), ("--checkpoint", "best"), ("--checkpoint", "fade"), ("--average", "ema")):
+        name = words[0].removeprefix("--")
+        refused(cli("sample", "whole.safetensors", "--out", "x.png", *words), rf"has one generator: leave {name} out$")
+
+
+def test_commands_that_need_a_run_say_what_an_exported_generator_is_for(
+    run: Path, cli: Callable[..., Result], refused: Any
+) -> None:
+    pggan_kit.export(run, target="whole.safetensors")
+    pggan_kit.export(run, "hub-folder", "hub")
+    for place in ("whole.safetensors", "hub"):
+        for command in (("strip", "--out", "x.png"), ("neighbours", "--out", "x.png"), ("evaluate",), ("report",)):
+            name, *words = command
+            refused(cli(name, place, *words), f"{place} holds no run .*exported generator: name the run's folder")
 
 
 def test_targets_and_places_are_checked(run: Path, cli: Callable[..., Result], refused: Any) -> None:
@@ -247,6 +260,34 @@ def test_onnx_file_of_a_run(run: Path, cli: Callable[..., Result], monkeypatch: 
     session = onnxruntime.InferenceSession("run.onnx")
     (images,) = session.run(None, {"latents": latents, "labels": np.arange(3)})
     np.testing.assert_allclose(images, wanted, rtol=0, atol=1e-4)
+
+
+def test_onnx_file_may_differ_by_rounding_alone() -> None:
+    generator = make_generator(PGGAN(channels=4), Nearest())
+    model = onnx_file._Images(generator).eval()
+
+    class Runtime:
+        """A runtime whose images are shifted."""
+
+        shift = 0.0
+
+        def __init__(self, content: bytes, providers: list[str]) -> None:
+            pass
+
+        def run(self, names: None, inputs: dict[str, np.ndarray]) -> tuple[np.ndarray]:
+            with torch.no_grad():
+                return (model(torch.from_numpy(inputs["latents"])).numpy() + self.shift,)
+
+    runtime = types.SimpleNamespace(InferenceSession=Runtime)
+    Runtime.shift = 8e-5
+    assert onnx_file._check_images(runtime, b"", model, generator, ["latents"]) == pytest.approx(8e-5, rel=0.01)
+    Runtime.shift = 3e-4
+    with pytest.raises(RunError, match=r"differ by 0\.0003"):
+        onnx_file._check_images(runtime, b"", model, generator, ["latents"])
+
+    # Larger numbers are rounded more coarsely.
+    generator.generator.to_image.weight.mul_(1_000)
+    assert onnx_file._check_images(runtime, b"", model, generator, ["latents"]) is not None
 
 
 def test_onnx_file_that_draws_something_else_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:

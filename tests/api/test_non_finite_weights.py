@@ -48,6 +48,7 @@ def test_nothing_is_drawn_from_weights_that_are_not_finite(
         result = cli("sample", "run", "--out", target, "--plugin", stub)
         assert result.exit_code == 2 and f"warning: {said}" in result.stderr
         assert "error: the generator at images 40 draws NaN or infinite numbers" in result.stderr
+        assert "Draw from an earlier checkpoint of its run" in result.stderr
         assert not Path(target).exists()
     result = cli("sample", "run", "--out", "x.npz", "--plugin", stub, "--stage", "1")
     assert result.exit_code == 0 and "NaN" not in result.stderr, "an earlier stage is whole"

@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import Result
 
+import pggan_kit
 from pggan_kit import RunError, load_generator
 from pggan_kit.api import sample as sampling
 from pggan_kit.api.image_writers import open_images
@@ -142,11 +143,32 @@ def test_any_alpha_of_a_fade(labelled: Path, cli: Cli, refused: Callable[..., st
     assert clipped.mean() < 0.8
     np.testing.assert_allclose(mixed[~clipped], (0.75 * old + 0.25 * new)[~clipped], atol=1.5)
 
-    refused(cli(*draw, "--alpha", 0.5), r"--alpha 0\.5: .* has no old path to fade from; give --checkpoint fade")
+    refused(
+        cli(*draw, "--alpha", 0.5),
+        r"--alpha 0\.5: .* has no old path to fade from; give --checkpoint fade, with --stage for .*: 1 \(8x8\)$",
+    )
     refused(cli(*draw, "--checkpoint", "fade", "--stage", "4x4"), r"no checkpoint within such a fade .*: 1 \(8x8\)$")
     for wrong in (-0.1, 1.1, "nan"):
         result = cli(*draw, "--checkpoint", "fade", "--alpha", wrong)
         assert result.exit_code == 2 and "--alpha" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("sample", "--out", "a.png"), ("interpolate", "--out", "a.gif")])
+def test_the_advice_on_alpha_fits_what_was_named(
+    command: tuple[str, ...], labelled: Path, train: Any, cli: Cli, refused: Callable[..., str]
+) -> None:
+    """A file and a folder for a hub have one generator, and a run without a fade has none to draw from."""
+    name, *target = command
+    train("train.switch = @switches.Hard()", "schedule.sizes = (4, 8)", run_dir="hard")
+    assert "leave --alpha out" in refused(cli(name, "hard", *target, "--alpha", 0.5), "no checkpoint within a fade")
+    pggan_kit.export(labelled, target="whole.safetensors")
+    pggan_kit.export(labelled, "hub-folder", "hub")
+    for place in ("whole.safetensors", "hub"):
+        refused(
+            cli(name, place, *target, "--alpha", 0.5), "export one that has: pggan-kit export RUN --checkpoint fade$"
+        )
+    pggan_kit.export(labelled, target="fade.safetensors", checkpoint="fade")
+    assert cli(name, "fade.safetensors", *target, "--alpha", 0.5).exit_code == 0
 
 
 def test_what_fails_leaves_no_file(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

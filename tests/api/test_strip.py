@@ -56,7 +56,9 @@ def test_columns_are_the_ends_and_the_fades(train: Any, cli: Cli, refused: Calla
     result = cli("strip", "run", "--out", "b.png", "--count", 1, "--steps", 0)
     assert result.exit_code == 0 and "3 columns" in result.stderr
     refused(cli("strip", "run", "--out", "b.gif"), r"--out b\.gif: name a \.png file")
-    refused(cli("strip", "run", "--out", "b.png", "--average", "nobody"), r"nobody")
+    refused(cli("strip", "run", "--out", "b.png", "--average", "nobody"), r"--average nobody: .*it has half_life$")
+    for wrong in ("0.05", "a.pt"):
+        refused(cli("strip", "run", "--out", "b.png", "--average", wrong), rf"--average {wrong}: .*give the name")
     for wrong in ("--count 0", "--steps -1", "--seed -1"):
         assert cli("strip", "run", "--out", "b.png", *wrong.split()).exit_code == 2
     for name in ("count", "steps"):

@@ -249,6 +249,27 @@ def test_features_of_an_architectures_own_pass_through_untouched() -> None:
     assert generator(draw_noise(4, LATENTS), alpha=torch.tensor(0.5)).shape == (4, 1, 8, 8)
 
 
+@torch.no_grad()
+def test_an_architecture_finishes_images_behind_the_blend() -> None:
+    """The image of each stage is finished, too."""
+
+    class Finishing(ToyArchitecture):
+        images_at_each_stage = True
+
+        def finish_images(self, images: Tensor) -> Tensor:
+            return images + 10
+
+    stages = make_stages((4, 8), 1)
+    plain, finished = (make_networks(stages[0], kind)[0] for kind in (ToyArchitecture(), Finishing()))
+    latents = draw_noise(4, LATENTS)
+    assert torch.equal(finished(latents), plain(latents) + 10)
+    for net in (plain, finished):
+        net.grow(stages[1], bridged=True)
+    assert torch.equal(finished(latents, alpha=torch.tensor(0.3)), plain(latents, alpha=torch.tensor(0.3)) + 10)
+    (features,) = plain.synthesise(latents, record=True).features[-1:]
+    assert torch.equal(finished.list_stage_images((features,))[0], plain.to_image(features) + 10)
+
+
 class Maps(NamedTuple):
     """Features of D with two maps, and something that is no map."""
 

@@ -43,7 +43,13 @@ OTHERS = {
     "minibatch": "discrimination",
     "pool": "before_activation",
 }
-FOREIGN = {"stem_bias": "pixel", "leak": 0.1, "minibatch": "neighbour_stddev", "stddev_group": 2}
+FOREIGN = {
+    "stem_bias": "pixel",
+    "leak": 0.1,
+    "minibatch": "neighbour_stddev",
+    "stddev_group": 2,
+    "output": "tanh_after_fade",
+}
 PLAIN = {"generator_norm": "none", "stddev_group": 2}
 SPECTRAL = {"generator_norm": "none", "discriminator_norm": "spectral", "minibatch": "discrimination"}
 TABLE1 = ROOT / "experiments" / "table1"
@@ -143,9 +149,9 @@ def run_generator_by_hand(net: Generator, z: Tensor, options: dict[str, Any]) ->
     # The block, and the layer to images.
     x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     x = hand.layer(hand.layer(x, "blocks.1.0", "blocks.1.1"), "blocks.1.2", "blocks.1.3")
-    tanh = options.get("output") == "tanh"
-    image = hand.linear(x, "to_image.0" if tanh else "to_image", 1.0)
-    return image.tanh() if tanh else image
+    output = options.get("output", "linear")
+    image = hand.linear(x, "to_image.0" if output == "tanh" else "to_image", 1.0)
+    return image if output == "linear" else image.tanh()
 
 
 def run_discriminator_by_hand(net: Discriminator, images: Tensor, options: dict[str, Any]) -> Tensor:

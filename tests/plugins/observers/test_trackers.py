@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +36,7 @@ class StandIn(Tracker):
     configs: ClassVar[dict[str, Any]] = {}
     statuses: ClassVar[list[str]] = []
     failures = 0
+    failure: ClassVar[type[BaseException]] = OSError
 
     def open(self, run: Any, name: str, config: Any) -> None:
         self.own = self.runs.setdefault(name, [])
@@ -43,7 +45,7 @@ class StandIn(Tracker):
     def send(self, points: Any, grid: Any, images: int) -> None:
         if StandIn.failures:
             StandIn.failures -= 1
-            raise OSError("no network")
+            raise self.failure("no network")
         self.own += [(tag, clock, value) for clock, numbers in points for tag, value in numbers.items()]
         if grid is not None:
             self.own.append(("Samples", images, grid.size))
@@ -71,7 +73,20 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("TRACKIO_DIR", str(folder / "trackio"))
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.chdir(folder)
+        forget_environment()
         yield folder
+    forget_environment()
+
+
+def forget_environment() -> None:
+    """Let libraries of trackers read the environment again, which they do once in a process: other tests use them too.
+
+    W&B keeps its settings until it is torn down; Trackio reads its folder as it is imported.
+    """
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
+        del sys.modules[name]
 
 
 def read_name(run: Path, service: str) -> str:
@@ -287,7 +302,11 @@ def test_a_tracker_that_fails_ends_no_run_and_gets_the_rest_later(
     assert require_all_points(tmp_path / "run", service)["grids"] == [40]
 
 
-def test_what_fails_after_an_opening_is_sent_once(train: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("failure", [OSError, SystemExit])
+def test_what_fails_after_an_opening_is_sent_once(
+    failure: type[BaseException], train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StandIn, "failure", failure)
     StandIn.failures = 1
     StandIn.statuses.clear()
     with pytest.warns(UserWarning, match="no network"):
@@ -324,6 +343,21 @@ def test_a_damaged_record_begins_another_run(train: Callable[..., Any], tmp_path
         run.resumed = True
         observer.before_run(run)
         assert observer._record["run"] != before and observer._record["sent"] == 0
+
+
+def test_trackers_write_here_whatever_other_tests_did_with_their_libraries(offline: Path) -> None:
+    """W&B and Trackio keep what they read of the environment, here of another one."""
+    for service in ("wandb", "trackio"):
+        require_library(service)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        patch.setenv("TRACKIO_DIR", str(offline / "elsewhere"))
+        forget_environment()
+        assert importlib.import_module("wandb").setup().settings.mode == "disabled"
+        importlib.import_module("trackio")
+    forget_environment()
+    assert importlib.import_module("wandb").setup().settings.mode == "offline"
+    assert Path(importlib.import_module("trackio.utils").MEDIA_DIR).is_relative_to(offline / "trackio")
 
 
 @pytest.mark.parametrize("service", SERVICES[1:])
