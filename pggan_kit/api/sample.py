@@ -23,7 +23,7 @@ from pggan_kit.errors import (
     suggest,
 )
 from pggan_kit.pictures.channels import draw_channels
-from pggan_kit.runs.generators import CHUNK, FADING, TrainedGenerator
+from pggan_kit.runs.generators import CHUNK, FADING, StyleMixing, TrainedGenerator
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity
 from pggan_kit.system.devices import read_memory_mib
@@ -244,6 +244,7 @@ def draw_pictures(
     alpha: float | None = None,
     truncation: float | None = None,
     in_units: bool = False,
+    mixing: StyleMixing | None = None,
 ) -> np.ndarray:
     """Return images (N, H, W, C) of latents (N, Z).
 
@@ -254,6 +255,7 @@ def draw_pictures(
         truncation: see `TrainedGenerator.forward`.
         in_units: whether they are in the units and the type of the data, and not as they are shown: uint8 (N, H, W, 1)
             or (N, H, W, 3), wider where channels are side by side.
+        mixing: see `TrainedGenerator.forward`.
 
     Raises:
         RunError: images are NaN or infinite, which uint8 would not show.
@@ -261,7 +263,7 @@ def draw_pictures(
     share = None
     if alpha is not None:
         share = torch.tensor(alpha)
-    pictures = generator(latents, labels, share, truncation)
+    pictures = generator(latents, labels, share, truncation, mixing)
     if not pictures.isfinite().all():
         raise RunError(
             f"the generator at images {generator.images} draws NaN or infinite numbers: there is nothing to show. Draw "
