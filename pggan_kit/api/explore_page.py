@@ -42,9 +42,6 @@ CACHE_SECONDS = 600
 CLOSING_SECONDS = 1
 """Maximum seconds that open pages hold up the end."""
 
-STYLE = ".picture img {image-rendering: pixelated}"
-"""Style of the page: pixels of small images stay squares."""
-
 
 def serve_page(
     run: Path,
@@ -84,7 +81,6 @@ def serve_page(
             ssr_mode=False,
             mcp_server=False,
             pwa=False,
-            css=STYLE,
         )
 
         uvicorn = importlib.import_module("uvicorn")
@@ -156,14 +152,15 @@ def build_page(gradio: Any, explorer: Explorer, title: str, folder: Path) -> Any
         folder: folder for the files of pictures.
     """
     painter = Painter(explorer, title, folder)
-    with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)) as page:
+    cleaning = (CACHE_SECONDS, CACHE_SECONDS)
+    with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=cleaning, fill_width=True) as page:
         gradio.Markdown(f"# {title}")
         with gradio.Row():
             with gradio.Column(scale=2, min_width=320):
                 controls = _build_controls(gradio, explorer)
             with gradio.Column(scale=3, min_width=480):
                 picture = gradio.Image(
-                    label="picture",
+                    show_label=False,
                     type="filepath",
                     format="png",
                     interactive=False,

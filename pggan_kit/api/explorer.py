@@ -38,6 +38,9 @@ SHOWN = (GRID, WAY, GROWTH)
 PICTURE_SIDE = 672
 """Maximum width and height of a grid in pixels, about: images are enlarged or reduced to fit."""
 
+COLUMN_SIDE = 84
+"""Maximum of the sides of an image in the picture of all stages, about, whose columns stand under words."""
+
 MOST_IMAGES = 64
 """Maximum number of latents in a picture."""
 
@@ -47,7 +50,7 @@ MOST_ROWS = 6
 STEPS_OF_WAY = 9
 """Number of images on the way from one seed's latent to the other's, both included."""
 
-COLUMNS: dict[str, tuple[float | None, ...]] = {FADE: (0.0, 0.25, 0.5, 0.75, 1.0), END: (None,)}
+COLUMNS: dict[str, tuple[float | None, ...]] = {FADE: (0.0, 0.5, 1.0), END: (None,)}
 """Alphas in the picture of all stages, by the moment that they belong to."""
 
 
@@ -164,6 +167,8 @@ class Explorer:
         Raises:
             RunError: see `find_place`.
         """
+        if view.shown == GROWTH:
+            return "the same latents at all stages, each through its fade and then with the weights of its end"
         place = self.find_place(view.stage)
         moment = place.choose_moment(view.moment)
         words = [place.size, f"stage {place.stage} {moment}"]
@@ -182,7 +187,7 @@ class Explorer:
             ConfigError: the network has no styles, or none whose length counts, and they are asked for.
         """
         if view.shown == GROWTH:
-            return draw_strip(self._draw_columns(view))
+            return draw_strip(self._draw_columns(view), COLUMN_SIDE)
         if view.shown == WAY:
             shares = np.linspace(0, 1, STEPS_OF_WAY).tolist()
             images = np.stack([self.draw_images(replace(view, way=share), MOST_ROWS) for share in shares], 1)

@@ -151,10 +151,15 @@ def choose_alphas(saved: Snapshot, generator: TrainedGenerator, steps: int) -> l
     return alphas
 
 
-def draw_strip(columns: Sequence[Column]) -> Image.Image:
-    """Draw columns side by side, all images at one size, under their sizes and alphas."""
+def draw_strip(columns: Sequence[Column], side: int = CELL_SIDE) -> Image.Image:
+    """Draw columns side by side, all images at one size, under their sizes and alphas.
+
+    Args:
+        columns: The columns.
+        side: Maximum of the sides of a cell in pixels, about; the words need 64.
+    """
     sizes = [column.images.shape[1:3] for column in columns]
-    cell = fit_size(sorted(sizes), CELL_SIDE)
+    cell = fit_size(sorted(sizes), side)
     count = len(columns[0].images)
     cells = [fill_cell(column.images[row], cell) for row in range(count) for column in columns]
     sheet = tile(np.stack(cells), len(columns))

@@ -25,7 +25,7 @@ from PIL import Image
 
 from pggan_kit.api import explore_page
 from pggan_kit.api.explore_page import IN_TURN, Painter, describe_address, open_socket
-from pggan_kit.api.explorer import END, FADE, GROWTH, Explorer, View, open_explorer
+from pggan_kit.api.explorer import END, FADE, GRID, GROWTH, Explorer, View, open_explorer
 from pggan_kit.api.train import train as train_file
 from pggan_kit.cli import main
 from pggan_kit.errors import RunError, SettingError
@@ -172,6 +172,8 @@ def test_in_a_real_browser(explorer: Explorer, tmp_path: Path) -> None:
 
         page.get_by_label(GROWTH).check()
         wait_for_picture(page, explorer.draw(replace(view, shown=GROWTH)))
+        page.get_by_label(GRID, exact=True).check()
+        wait_for_picture(page, explorer.draw(view))
 
         # A wrong number is named, and the picture stays.
         move(page, "seed", 2**70)

@@ -120,8 +120,9 @@ def test_arrangements(explorer: Explorer, grown: Path, tmp_path: Path) -> None:
     last = explorer.draw_images(replace(view, stage=2, way=1.0))[0, ..., 0]
     np.testing.assert_array_equal(last_cell, last.repeat(4, 0).repeat(4, 1))
 
-    strip = draw_strip(write_strip(grown, tmp_path / "a.png", count=4, seed=3))
+    strip = draw_strip(write_strip(grown, tmp_path / "a.png", count=4, seed=3, steps=3), 84)
     assert np.array_equal(np.asarray(explorer.draw(replace(view, shown=GROWTH))), np.asarray(strip))
+    assert "at all stages" in explorer.describe(replace(view, shown=GROWTH))
     many = explorer.draw(replace(view, count=20, shown=WAY))
     assert many.height == 6 * (64 + 2) + 2, "as many rows as a picture has"
 
