@@ -40,9 +40,10 @@ test-soak: $(READY)
 test-slurm: $(READY)
 	OMP_NUM_THREADS=1 scripts/with_slurm.sh $(BIN)/pytest -m slurm
 
-# The report in a headless Chromium, which has to be installed.
-test-browser: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser
+# The report, and the page to explore a run, in a headless Chromium, which has to be installed. Gradio holds other
+# packages back: in an environment of their own.
+test-browser:
+	EXTRAS=explore,browser $(PYTHON) scripts/test_wheel.py $(PYTHON) newest -m browser
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -21,8 +21,9 @@ HEADER = """\
 """
 OPTIONS = ["--universal", "--python-version", "3.10", "--generate-hashes", "--no-annotate"]
 
-UNLOCKED = ("wandb", "mlflow", "trackio")
-"""Extras that the lock leaves out: trackers of runs, which hold other packages back (trackio needs Pillow below 13)."""
+UNLOCKED = ("wandb", "mlflow", "trackio", "explore", "browser")
+"""Extras that the lock leaves out: trackers of runs and the page to explore one, which hold other packages back
+(trackio and Gradio need Pillow below 13), and what drives a browser in tests."""
 
 
 def main(uv: str) -> None:

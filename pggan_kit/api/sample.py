@@ -25,7 +25,7 @@ from pggan_kit.errors import (
 from pggan_kit.pictures.channels import draw_channels
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.exported import find_exported_generator
-from pggan_kit.runs.generators import CHUNK, FADING, TrainedGenerator, list_fades
+from pggan_kit.runs.generators import CHUNK, FADING, StyleMixing, TrainedGenerator, list_fades
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity
 from pggan_kit.system.devices import read_memory_mib
@@ -259,6 +259,7 @@ def draw_pictures(
     alpha: float | None = None,
     truncation: float | None = None,
     in_units: bool = False,
+    mixing: StyleMixing | None = None,
 ) -> np.ndarray:
     """Return images (N, H, W, C) of latents (N, Z).
 
@@ -269,6 +270,7 @@ def draw_pictures(
         truncation: see `TrainedGenerator.forward`.
         in_units: whether they are in the units and the type of the data, and not as they are shown: uint8 (N, H, W, 1)
             or (N, H, W, 3), wider where channels are side by side.
+        mixing: see `TrainedGenerator.forward`.
 
     Raises:
         RunError: images are NaN or infinite, which uint8 would not show.
@@ -276,7 +278,7 @@ def draw_pictures(
     share = None
     if alpha is not None:
         share = torch.tensor(alpha)
-    pictures = generator(latents, labels, share, truncation)
+    pictures = generator(latents, labels, share, truncation, mixing)
     if not pictures.isfinite().all():
         raise RunError(
             f"the generator at images {generator.images} draws NaN or infinite numbers: there is nothing to show. Draw "

@@ -17,7 +17,7 @@ from pggan_kit.api.image_writers import GRID, make_folder
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.api.sample import draw_pictures, find_classes
 from pggan_kit.errors import RunError, check_at_least, check_seed
-from pggan_kit.pictures.frames import BRIGHT, fit_size, reduce_image
+from pggan_kit.pictures.frames import BRIGHT, fill_cell, fit_size
 from pggan_kit.pictures.grid import BACKGROUND, GAP, tile
 from pggan_kit.runs.branches import list_lineage
 from pggan_kit.runs.generators import TrainedGenerator, restore_generator
@@ -105,13 +105,13 @@ def write_strip(
     # Every kept checkpoint shows the same latents: a stage at its end, a fade at several alphas.
     columns: dict[tuple[int, float], Column] = {}
     with report_activity("drawing the ends of stages", unit="checkpoints") as activity:
-        for saved, generator in _iterate_generators(run_dir, plugins, average):
+        for saved, generator in iterate_generators(run_dir, plugins, average):
             latents = torch.randn(count, generator.latent_size, generator=torch_generator(seed, "sample"))
             classes = find_classes(image_classes, generator) or list(range(generator.classes))
             labels = None
             if classes:
                 labels = torch.tensor([classes[row % len(classes)] for row in range(count)])
-            for alpha in _choose_alphas(saved, generator, steps):
+            for alpha in choose_alphas(saved, generator, steps):
                 with fork_random_numbers(seed=seed):
                     images = draw_pictures(generator, latents, labels, alpha, truncation)
                 column = Column(saved.stage, saved.size, alpha, saved.images, images)
@@ -130,7 +130,7 @@ def write_strip(
     return drawn
 
 
-def _iterate_generators(
+def iterate_generators(
     run_dir: Path, plugins: Sequence[Any], average: str | None
 ) -> Iterator[tuple[Snapshot, TrainedGenerator]]:
     """Yield the kept checkpoints of a run and of those that it began from, oldest first, with their generators."""
@@ -164,7 +164,7 @@ def _require_average(saved: Snapshot, average: str | None) -> None:
         raise RunError(f"--average {average}: {error}") from None
 
 
-def _choose_alphas(saved: Snapshot, generator: TrainedGenerator, steps: int) -> list[float | None]:
+def choose_alphas(saved: Snapshot, generator: TrainedGenerator, steps: int) -> list[float | None]:
     """Return the alphas at which a checkpoint is drawn; None for the end of its stage, or where its run is."""
     alphas: list[float | None] = []
     if saved.bridged["generator"]:
@@ -174,12 +174,17 @@ def _choose_alphas(saved: Snapshot, generator: TrainedGenerator, steps: int) -> 
     return alphas
 
 
-def draw_strip(columns: Sequence[Column]) -> Image.Image:
-    """Draw columns side by side, all images at one size, under their sizes and alphas."""
+def draw_strip(columns: Sequence[Column], side: int = CELL_SIDE) -> Image.Image:
+    """Draw columns side by side, all images at one size, under their sizes and alphas.
+
+    Args:
+        columns: The columns.
+        side: Maximum of the sides of a cell in pixels, about; the words need 64.
+    """
     sizes = [column.images.shape[1:3] for column in columns]
-    cell = fit_size(sorted(sizes), CELL_SIDE)
+    cell = fit_size(sorted(sizes), side)
     count = len(columns[0].images)
-    cells = [_resize(column.images[row], cell) for row in range(count) for column in columns]
+    cells = [fill_cell(column.images[row], cell) for row in range(count) for column in columns]
     sheet = tile(np.stack(cells), len(columns))
     if sheet.shape[-1] == 1:
         sheet = sheet[..., 0]
@@ -198,15 +203,3 @@ def draw_strip(columns: Sequence[Column]) -> Image.Image:
         if column.alpha is not None:
             draw.text((middle, line + line // 2), f"alpha {column.alpha:.2f}", colour, font, anchor="mm")
     return strip
-
-
-def _resize(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
-    """Enlarge an image uint8 (h, w, C) to a cell, each pixel to a square, or reduce it by averaging."""
-    height, width = image.shape[:2]
-    if height > cell[0]:
-        return reduce_image(image, cell)
-    # Where sizes are no multiples of each other, squares differ by a pixel.
-    rows = np.arange(cell[0]) * height // cell[0]
-    columns = np.arange(cell[1]) * width // cell[1]
-    enlarged: np.ndarray = image[rows][:, columns]
-    return enlarged

@@ -25,6 +25,18 @@ def interpolate_directions(a: Tensor, b: Tensor, share: float | Tensor) -> Tenso
     return torch.where(has_arc, on_arc, torch.lerp(a, b, torch.as_tensor(share, dtype=a.dtype)))
 
 
+def interpolate_latents(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """Return the latents (..., Z) at a share of the way from `a` to `b`, which keep the lengths of latents.
+
+    Args:
+        a, b: Latents (..., Z).
+        share: Share of the way, in [0, 1].
+    """
+    lengths, directions = _split_latents(torch.stack([a, b]))
+    length = torch.lerp(lengths[0], lengths[1], share)
+    return length * interpolate_directions(directions[0], directions[1], share)
+
+
 def interpolate_loop(keys: Tensor, place: float) -> Tensor:
     """Return the latents at a place of a smooth closed loop.
 
@@ -40,8 +52,7 @@ def interpolate_loop(keys: Tensor, place: float) -> Tensor:
         Latents (..., Z).
     """
     count = len(keys)
-    lengths = keys.norm(dim=-1, keepdim=True)
-    directions = keys / lengths.clamp_min(torch.finfo(keys.dtype).tiny)
+    lengths, directions = _split_latents(keys)
     start = int(place // 1)
     share = place - start
     before, here, there, after = (directions[(start + step) % count] for step in (-1, 0, 1, 2))
@@ -57,3 +68,9 @@ def interpolate_loop(keys: Tensor, place: float) -> Tensor:
     eased = share * share * (3 - 2 * share)
     length = torch.lerp(lengths[start % count], lengths[(start + 1) % count], eased)
     return length * direction
+
+
+def _split_latents(latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lengths (..., 1) of latents (..., Z) and their directions (..., Z)."""
+    lengths = latents.norm(dim=-1, keepdim=True)
+    return lengths, latents / lengths.clamp_min(torch.finfo(latents.dtype).tiny)

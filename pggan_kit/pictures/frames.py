@@ -124,6 +124,18 @@ def reduce_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(smaller).reshape(height, width, channels)
 
 
+def fill_cell(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
+    """Enlarge an image uint8 (h, w, C) to a cell (height, width), each pixel to a square, or reduce it by averaging."""
+    height, width = image.shape[:2]
+    if height > cell[0]:
+        return reduce_image(image, cell)
+    # Where sizes are no multiples of each other, squares differ by a pixel.
+    rows = np.arange(cell[0]) * height // cell[0]
+    columns = np.arange(cell[1]) * width // cell[1]
+    enlarged: np.ndarray = image[rows][:, columns]
+    return enlarged
+
+
 def index_colours(images: np.ndarray) -> tuple[bytes, np.ndarray]:
     """Reduce images to the colours of one palette.
 

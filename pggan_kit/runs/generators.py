@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.errors import ConfigError, RunError, check_between, check_choice
+from pggan_kit.errors import ConfigError, RunError, check_at_least, check_between, check_choice
 from pggan_kit.experiment import NOTHING
 from pggan_kit.growth.fade import Fade
 from pggan_kit.layers.value_maps import BYTES
@@ -41,6 +41,19 @@ CHUNK = 256
 
 CENTRE_COUNT = 10_000
 """Number of latents whose styles' mean truncation pulls styles towards."""
+
+
+class StyleMixing(NamedTuple):
+    """The styles that a network with styles reads from other latents (Karras et al. 2019, section 3.1).
+
+    Attributes:
+        latents: other latents (N, Z) ~ N(0, 1).
+        first_layer: number, from 0, of the first layer that reads their styles; all later layers do. Of a network with
+            fewer layers none does.
+    """
+
+    latents: Tensor
+    first_layer: int
 
 
 class TrainedGenerator(nn.Module):
@@ -94,6 +107,7 @@ class TrainedGenerator(nn.Module):
         labels: Tensor | None = None,
         alpha: Tensor | None = None,
         truncation: float | None = None,
+        mixing: StyleMixing | None = None,
     ) -> Tensor:
         """Return images (N, C, h, w), nominally in [-1, 1].
 
@@ -104,25 +118,72 @@ class TrainedGenerator(nn.Module):
             truncation: share psi of each style's distance from the mean style that is kept, in [0, 1]: less variety,
                 fewer failures (Karras et al. 2019, section 2 of the appendix). Of a network without styles it is that
                 of each latent's distance from the mean latent, which is zero. None for all of it.
+            mixing: the styles that are those of other latents; None for none.
 
         Raises:
-            SettingError: `truncation` is out of range.
-            ConfigError: the network has no styles, and reads nothing of a latent but its direction.
+            SettingError: `truncation` or the layer of `mixing` is out of range.
+            ConfigError: the network has no styles, and there is `mixing`, or it reads nothing of a latent but its
+                direction.
         """
         if alpha is None:
             alpha = self.alpha
-        if truncation is None:
+        if truncation is None and mixing is None:
             pictures: Tensor = self.generator(latents, labels, alpha)
             return pictures
 
-        check_between("truncation", truncation, 0, 1)
+        if truncation is not None:
+            check_between("truncation", truncation, 0, 1)
         styles = self.generator.map_latents(latents, labels)
+        if mixing is not None:
+            check_at_least("first_layer", mixing.first_layer, 0, whole=True)
+            others = self.generator.map_latents(mixing.latents, labels)
+            if styles is None or others is None:
+                raise ConfigError(f"{self._describe()} has no styles that could be mixed; leave mixing out")
+            styles = torch.cat([styles[:, : mixing.first_layer], others[:, mixing.first_layer :]], 1)
         if styles is None:
-            self._require_lengths_matter(latents, labels, alpha)
+            assert truncation is not None
+            if not self.can_truncate():
+                raise ConfigError(
+                    f"truncation shortens latents, and {self._describe()} has no styles and normalises its latents: "
+                    "their lengths change nothing; leave it out"
+                )
             pictures = self.generator(truncation * latents, labels, alpha)
             return pictures
-        centre = self._measure_centre(latents.device).to(styles.dtype)
-        return self.generator.synthesise(latents, labels, alpha, torch.lerp(centre, styles, truncation)).images
+        if truncation is not None:
+            centre = self._measure_centre(latents.device).to(styles.dtype)
+            styles = torch.lerp(centre, styles, truncation)
+        return self.generator.synthesise(latents, labels, alpha, styles).images
+
+    @torch.no_grad()
+    def count_style_layers(self) -> int:
+        """Return the number L of layers that read a style; 0 for a network without styles."""
+        styles = self.generator.map_latents(*self._draw_probe())
+        return 0 if styles is None else styles.shape[1]
+
+    @torch.no_grad()
+    def can_truncate(self) -> bool:
+        """Return whether truncation changes images: the network has styles, or reads how long its latents are."""
+        if self._reads_lengths is None:
+            latents, labels = self._draw_probe()
+            images = []
+            for factor in (1.0, 0.5):
+                # Both with the same noise.
+                with fork_random_numbers(latents.device, 0):
+                    images.append(self.generator(factor * latents, labels, self.alpha))
+            self._reads_lengths = not torch.allclose(images[0], images[1], rtol=0, atol=1e-4)
+        return self._reads_lengths or self.count_style_layers() > 0
+
+    def _describe(self) -> str:
+        return f"the generator of {type(self.generator.architecture).__name__}"
+
+    def _draw_probe(self) -> tuple[Tensor, Tensor | None]:
+        """Return one latent (1, Z), and its label where the generator is conditional, on the generator's device."""
+        weight = next(self.generator.parameters())
+        latents = torch.randn(1, self.latent_size, generator=torch_generator(0, "probe")).to(weight)
+        labels = None
+        if self.classes:
+            labels = torch.zeros(1, dtype=torch.int64, device=weight.device)
+        return latents, labels
 
     @property
     def size(self) -> tuple[int, int]:
@@ -143,28 +204,6 @@ class TrainedGenerator(nn.Module):
             latents, labels, alpha, truncation: see `forward`.
         """
         return self.values.to_units(self(latents, labels, alpha, truncation))
-
-    @torch.no_grad()
-    def _require_lengths_matter(self, latents: Tensor, labels: Tensor | None, alpha: Tensor | None) -> None:
-        """Check that the network reads more of a latent than its direction, which truncation leaves as it is.
-
-        Raises:
-            ConfigError: It draws the same image of a latent and of its half.
-        """
-        if self._reads_lengths is None:
-            own_labels = None if labels is None else labels[:1]
-            images = []
-            for factor in (1.0, 0.5):
-                # Both with the same noise.
-                with fork_random_numbers(latents.device, 0):
-                    images.append(self.generator(factor * latents[:1], own_labels, alpha))
-            self._reads_lengths = not torch.allclose(images[0], images[1], rtol=0, atol=1e-4)
-        if not self._reads_lengths:
-            name = type(self.generator.architecture).__name__
-            raise ConfigError(
-                f"truncation shortens latents, and the generator of {name} has no styles and normalises its latents: "
-                "their lengths change nothing; leave it out"
-            )
 
     def _measure_centre(self, device: torch.device) -> Tensor:
         """Return the mean style (1, L, W) of the same latents each time, and of all classes alike."""

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from pggan_kit.layers.slerp import interpolate_directions, interpolate_loop
+from pggan_kit.layers.slerp import interpolate_directions, interpolate_latents, interpolate_loop
 
 
 def test_a_great_circle_has_constant_speed() -> None:
@@ -48,3 +48,12 @@ def test_lengths_stay_between_those_of_the_keys() -> None:
         low, high = sorted((float(keys[start].norm()), float(keys[(start + 1) % 4].norm())))
         length = float(interpolate_loop(keys, place).norm())
         assert low - 1e-6 <= length <= high + 1e-6
+
+
+def test_the_way_between_two_latents_turns_evenly_and_keeps_their_lengths() -> None:
+    """The angle and the length go from those of one latent to those of the other in proportion."""
+    a = torch.tensor([2.0, 0.0, 0.0]).double()
+    b = 4 * torch.tensor([math.cos(1.2), 0.0, math.sin(1.2)]).double()
+    for share in (0.0, 0.25, 1.0):
+        wanted = (2 + 2 * share) * torch.tensor([math.cos(1.2 * share), 0.0, math.sin(1.2 * share)]).double()
+        torch.testing.assert_close(interpolate_latents(a, b, share), wanted)

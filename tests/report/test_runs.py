@@ -8,7 +8,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,8 +20,8 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import STUB
+from helpers.chromium import open_in_chromium
 from helpers.many_runs import copy_with_seed
-from helpers.patience import PATIENCE_SECONDS
 from helpers.reporting import Page, draw_latents, leave_out_plots, train_pair
 from matplotlib.figure import Figure
 from PIL import Image
@@ -667,49 +666,24 @@ def test_strips_are_not_drawn_where_they_are_left_out(pair: SimpleNamespace) -> 
     assert drawn.lacks_strips and not drawn.fades and sorted(drawn.ends) == [0, 1, 2]
 
 
-def open_in_chromium(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Return what Chromium did with a page, without a message on its console."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "install Chromium for this test"
-    usual = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    usual += " --disable-component-update --disable-sync --hide-scrollbars --enable-logging=stderr"
-    command = [chromium, *usual.split(), f"--user-data-dir={profile}", *flags, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
-    assert "CONSOLE" not in done.stderr, done.stderr
-    return done
-
-
-CLICKS = """
-const table = document.querySelector("table.long");
-const box = table.parentNode.previousSibling.firstChild;
-const button = table.tHead.rows[0].cells[5].firstChild;
-const list = () =>
-  Array.from(table.tBodies[0].rows).filter((row) => !row.hidden).map((row) => row.cells[5].textContent);
-const seen = [];
-button.click(); seen.push(list());
-button.click(); seen.push(list());
-box.value = "linear SOFT-1"; box.dispatchEvent(new Event("input")); seen.push(list());
-const result = document.createElement("pre");
-result.id = "result";
-result.textContent = JSON.stringify(seen);
-document.body.append(result);
-"""
-"""Script that sorts the table of all runs by its sixth column, in both directions, and filters it."""
-
-
 @pytest.mark.browser
-def test_tables_sort_and_filter_in_a_real_browser(many: SimpleNamespace, tmp_path: Path) -> None:
-    """Under the page's own policy the script runs; in a copy without it the clicks of a visitor run too."""
-    done = open_in_chromium(many.page, tmp_path / "profile", "--dump-dom")
-    assert 'type="search"' in done.stdout and "14 of 14 rows" in done.stdout
+def test_tables_sort_and_filter_in_a_real_browser(many: SimpleNamespace) -> None:
+    """A visitor clicks on the head of the sixth column of the table of all runs, twice, and then writes words."""
+    with open_in_chromium(many.page.as_uri()) as page:
+        table = page.locator("table.long").first
+        assert "14 of 14 rows" in page.locator("body").inner_text()
 
-    copy = tmp_path / "copy.html"
-    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", many.page.read_text())
-    copy.write_text(text.replace("</body>", f"<script>{CLICKS}</script></body>"))
-    done = open_in_chromium(copy, tmp_path / "profile", "--dump-dom")
-    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout)
-    assert found is not None
-    rising, falling, filtered = json.loads(found[1])
+        def list_column() -> list[str]:
+            cells: list[str] = table.locator("tbody tr:not([hidden]) td:nth-child(6)").all_text_contents()
+            return cells
+
+        head = table.locator("thead th").nth(5).locator("button")
+        head.click()
+        rising = list_column()
+        head.click()
+        falling = list_column()
+        page.locator("input[type=search]").first.fill("linear SOFT-1")
+        filtered = list_column()
     values = [float(value) for value in rising]
     assert len(values) == 14 and values == sorted(values)
     assert falling == rising[::-1]
@@ -719,10 +693,9 @@ def test_tables_sort_and_filter_in_a_real_browser(many: SimpleNamespace, tmp_pat
 @pytest.mark.browser
 def test_in_a_real_browser(pair: SimpleNamespace, tmp_path: Path) -> None:
     """Chromium shows the page: no message on its console, all images loaded, and pixels that are not blank."""
-    shot = tmp_path / "a.png"
-    flags = ("--window-size=1200,5000", f"--screenshot={shot}")
-    open_in_chromium(pair.folder / "both.html", tmp_path / "profile", *flags)
-    with Image.open(shot) as picture:
+    with open_in_chromium((pair.folder / "both.html").as_uri(), height=5000) as page:
+        page.screenshot(path=tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape == (5000, 1200, 3)
     rows_with_ink = (pixels != 255).any(axis=(1, 2)).mean()
