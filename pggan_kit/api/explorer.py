@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pggan_kit.api.generator import find_generator_file, load_generator
+from pggan_kit.api.generator import load_generator
 from pggan_kit.api.sample import draw_pictures
 from pggan_kit.api.strip import Column, draw_strip, iterate_generators
 from pggan_kit.errors import RunError, check_at_least, check_between, check_choice, check_seed
 from pggan_kit.layers.slerp import interpolate_latents
 from pggan_kit.pictures.frames import fill_cell, fit_size
 from pggan_kit.pictures.grid import image_grid
+from pggan_kit.runs.exported import find_exported_generator
 from pggan_kit.runs.generators import StyleMixing, TrainedGenerator
 from pggan_kit.system.activities import report_activity
 from pggan_kit.system.seeding import fork_random_numbers, torch_generator
@@ -273,7 +274,7 @@ def open_explorer(run: Path, average: str | None = None, plugins: Sequence[Any] 
     Raises:
         RunError: the run or the file cannot be read, or nothing of it was kept.
     """
-    if find_generator_file(run) is not None:
+    if find_exported_generator(Path(run)) is not None:
         return Explorer([_place_generator(load_generator(run, average=average, plugins=plugins))])
 
     places: dict[int, Place] = {}
