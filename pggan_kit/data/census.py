@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ class Census(NamedTuple):
                 f"{_format_size(self.largest)}"
             )
         if self.modes:
-            lines.append(f"modes in the files: {', '.join(f'{mode} {count:,}' for mode, count in self.modes.items())}")
+            lines.append(f"modes in the files: {_list_counts(self.modes)}")
         lines.append(f"kept as: {self.kind}, {self.channels} channel{'' if self.channels == 1 else 's'}")
         if self.class_counts:
             lines.append(self._describe_classes(class_names))
@@ -74,9 +74,7 @@ class Census(NamedTuple):
         if len(counts) > MOST_CLASSES:
             return f"classes: {len(counts):,}, of {min(counts):,} to {max(counts):,} images"
         labels = names or [str(number) for number in range(len(counts))]
-        listed = ", ".join(f"{label} {count:,}" for label, count in zip(labels, counts, strict=True))
-        separator = ";" if names else " by number;"
-        return f"classes: {len(counts)}{separator} {listed}"
+        return f"classes: {len(counts)} ({_list_counts(dict(zip(labels, counts, strict=True)))})"
 
 
 def take_census(
@@ -123,6 +121,10 @@ def take_census(
         skipped,
         [str(reason) for reason in reasons],
     )
+
+
+def _list_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
 
 
 def _to_size(row: np.ndarray) -> Size:
