@@ -220,7 +220,9 @@ class DicomReader:
         low = float(values.min())
         high = float(values.max())
         if low < limits.min or high > limits.max:
-            others = " or ".join(repr(kind) for kind in TYPES if kind != self._type)
+            others = "'float32'"
+            if low >= 0 and high <= np.iinfo(np.uint16).max:
+                others = "'uint16' or 'float32'"
             raise DataError(
                 f"{name}: has numbers from {low:g} to {high:g}, which {self._type} does not hold: set "
                 f"datasets.DICOM.numbers = {others}"
