@@ -1,4 +1,4 @@
-"""Say what the images of a data set are in their files: how large, of which modes and classes, and what was left out."""
+"""Count the sizes, modes and classes of a data set's images as their files have them, and what was left out."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ class Census(NamedTuple):
         return f"classes: {len(counts)} ({_list_counts(dict(zip(labels, counts, strict=True)))})"
 
 
-def take_census(
-    images: np.ndarray, labels: np.ndarray | None, files: LevelFiles, total: int, classes: int
-) -> Census:
+def take_census(images: np.ndarray, labels: np.ndarray | None, files: LevelFiles, total: int, classes: int) -> Census:
     """Return what the images of a level are in their files.
 
     Args:

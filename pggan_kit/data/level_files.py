@@ -131,7 +131,8 @@ def encode_mode(mode: str) -> np.ndarray:
     """
     if not isinstance(mode, str) or not mode.isascii() or len(mode) > MODE_LETTERS:
         raise PluginError(
-            f"image_mode() of a data set must return a text of at most {MODE_LETTERS} letters of ASCII, and returns {mode!r}"
+            f"image_mode() of a data set must return a text of at most {MODE_LETTERS} letters of ASCII, and returns "
+            f"{mode!r}"
         )
     return np.frombuffer(mode.encode().ljust(MODE_LETTERS, b"\0"), np.uint32)
 

@@ -246,7 +246,9 @@ class DicomReader:
         width = _get_first(content, "WindowWidth")
         function = str(getattr(content, "VOILUTFunction", "") or "LINEAR")
         if centre is None or width is None or function not in ("LINEAR", "LINEAR_EXACT") or width < 1:
-            raise DataError(f"{name}: names no window of a linear function: set datasets.DICOM.window = (centre, width)")
+            raise DataError(
+                f"{name}: names no window of a linear function: set datasets.DICOM.window = (centre, width)"
+            )
         return centre, width, function
 
 
@@ -258,7 +260,9 @@ def parse_dicom_window(window: object) -> tuple[float, float] | str | None:
     """
     if window is None or window == OF_FILE:
         return OF_FILE if window == OF_FILE else None
-    message = f"must be (centre, width) with a width of at least 1, such as (40, 400), {OF_FILE!r} or None, not {window!r}"
+    message = (
+        f"must be (centre, width) with a width of at least 1, such as (40, 400), {OF_FILE!r} or None, not {window!r}"
+    )
     try:
         centre, width = (float(value) for value in window)  # type: ignore[attr-defined]
     except (TypeError, ValueError):

@@ -22,6 +22,4 @@ def import_extra(user: str, library: str, extra: str) -> Any:
     try:
         return importlib.import_module(library)
     except ImportError as error:
-        raise DataError(
-            f"{user} needs the library `{library}` ({error}): pip install 'pggan_kit[{extra}]'"
-        ) from error
+        raise DataError(f"{user} needs the library `{library}` ({error}): pip install 'pggan_kit[{extra}]'") from error

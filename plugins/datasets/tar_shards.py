@@ -183,7 +183,9 @@ def find_shards(pattern: Path) -> list[Path]:
         shards = _expand_braces(text)
         missing = [shard for shard in shards if not shard.is_file()]
         if missing:
-            raise DataError(f"no file {missing[0]}, one of {len(shards)} shards of {text}: copy it, or change the range")
+            raise DataError(
+                f"no file {missing[0]}, one of {len(shards)} shards of {text}: copy it, or change the range"
+            )
     elif pattern.is_file():
         shards = [pattern]
     else:
@@ -204,7 +206,9 @@ def _expand_braces(text: str) -> list[Path]:
         first, last = found.group(1), found.group(2)
         numbers = range(int(first), int(last) + 1)
         if not numbers or len(texts) * len(numbers) > MOST_SHARDS:
-            raise DataError(f"{found.group(0)} in {text} stands for {len(texts) * len(numbers):,} shards: mend the range")
+            raise DataError(
+                f"{found.group(0)} in {text} stands for {len(texts) * len(numbers):,} shards: mend the range"
+            )
         width = len(first)
         texts = [BRACES.sub(f"{number:0{width}d}", one, count=1) for one in texts for number in numbers]
     return [Path(one) for one in texts]

@@ -95,7 +95,8 @@ def _read_labels(source: ShardSource, key: str, field: str) -> list[int]:
             value = None
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise DataError(
-                f"{source.path / name} has no label: the .{key} beside it must hold {wanted} from 0 up; mend it, or {OFF}"
+                f"{source.path / name} has no label: the .{key} beside it must hold {wanted} from 0 up; mend it, or "
+                f"{OFF}"
             )
         labels.append(value)
     return labels

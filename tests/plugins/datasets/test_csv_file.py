@@ -53,8 +53,14 @@ def test_fingerprints_tell_labels_and_order(tmp_path: Path) -> None:
         (["file,label", "pictures/0.png,a", "pictures/1.png,"], "line 3, has no label in the column 'label': add it"),
         (["file,label", "pictures/0.png,a", "pictures/1.png"], "line 3, has no label in the column 'label': add it"),
         (["file,label", "pictures/0.png,a", ",b"], "line 3, has no path in the column 'file': add it"),
-        (["file,label", "pictures/0.png,a", "pictures/0.png,b"], r"line 3, names pictures/0\.png again, as line 2 does"),
-        (["file,label", "pictures/0.png,a", "pictures/1.png,a"], "gives all images the one label 'a': set label_column"),
+        (
+            ["file,label", "pictures/0.png,a", "pictures/0.png,b"],
+            r"line 3, names pictures/0\.png again, as line 2 does",
+        ),
+        (
+            ["file,label", "pictures/0.png,a", "pictures/1.png,a"],
+            "gives all images the one label 'a': set label_column",
+        ),
         (["file,label"], "lists no pictures"),
         (["file,label", 'pictures/"0.png,"a'], "cannot be read as a CSV file"),
     ],
@@ -66,9 +72,9 @@ def test_wrong_tables(tmp_path: Path, lines: list[str], message: str) -> None:
 
 def test_wrong_arguments_and_files(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "a.csv")
-    with pytest.raises(ValueError, match="^file_column must be 'file' or 'label', not 'path'"):
+    with pytest.raises(ValueError, match=r"^file_column must be 'file' or 'label', not 'path'"):
         CSV(file, file_column="path")
-    with pytest.raises(ValueError, match="^label_column must be 'file' or 'label', not 'labels'.*did you mean"):
+    with pytest.raises(ValueError, match=r"^label_column must be 'file' or 'label', not 'labels'.*did you mean"):
         CSV(file, label_column="labels")
     with pytest.raises(DataError, match=r"no file .*nothing: set datasets\.CSV\.file"):
         CSV(tmp_path / "nothing")

@@ -88,9 +88,17 @@ def test_fingerprints_are_of_contents_and_not_of_their_packing(tmp_path: Path) -
         ({"x": PIXELS}, {}, r"images must be the path of a data set of .*a\.h5, not 'images': it has 'x'"),
         ({"images": PIXELS}, {"labels": "y"}, "labels must be the path of a data set of .*, not 'y': it has 'images'"),
         ({"images": PIXELS, "y": LABELS[:5]}, {"labels": "y"}, "'y' must be 6 whole numbers from 0 up, and are int64"),
-        ({"images": PIXELS, "y": np.ones(6)}, {"labels": "y"}, "'y' must be 6 whole numbers from 0 up, and are float64"),
+        (
+            {"images": PIXELS, "y": np.ones(6)},
+            {"labels": "y"},
+            "'y' must be 6 whole numbers from 0 up, and are float64",
+        ),
         ({"images": PIXELS, "y": -np.ones(6, int)}, {"labels": "y"}, "'y' must be 6 whole numbers from 0 up"),
-        ({"images": PIXELS, "y": np.zeros(6, int)}, {"labels": "y"}, "gives all images the one label 0: set labels = None"),
+        (
+            {"images": PIXELS, "y": np.zeros(6, int)},
+            {"labels": "y"},
+            "gives all images the one label 0: set labels = None",
+        ),
         ({"images": PIXELS}, {"layout": "CHW"}, "layout must be 'auto', 'NCHW' or 'NHWC', not 'CHW'"),
     ],
 )

@@ -58,7 +58,10 @@ def test_several_databases_may_be_classes(tmp_path: Path) -> None:
         write_lmdb(tmp_path / "lsun" / name, {"k/1": encode(PIXELS[len(name) % 6]), "k\xe9": encode(PIXELS[0])})
     (tmp_path / "lsun" / "notes").mkdir()
     dataset = LMDB(tmp_path / "lsun", labels=True)
-    assert (dataset.class_names, [dataset.label(i) for i in range(4)]) == (["bedroom_lmdb", "church_lmdb"], [0, 0, 1, 1])
+    assert (dataset.class_names, [dataset.label(i) for i in range(4)]) == (
+        ["bedroom_lmdb", "church_lmdb"],
+        [0, 0, 1, 1],
+    )
     np.testing.assert_array_equal(dataset.image(0), PIXELS[len("bedroom_lmdb") % 6])
     np.testing.assert_array_equal(dataset.image(1), PIXELS[0])
     with pytest.raises(DataError, match="is one database, and with labels = True each database is a class"):

@@ -135,5 +135,5 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     files = {name: b"1" if name.endswith("cls") else content for name, content in make_samples(range(3)).items()}
     with pytest.raises(DataError, match="gives all images the one label 1: set label_key = None"):
         WebDataset(write_tar(tmp_path / "a.tar", files), label_key="cls")
-    with pytest.raises(ValueError, match="^channels must be"):
+    with pytest.raises(ValueError, match=r"^channels must be"):
         WebDataset(shards, channels=4)
