@@ -74,7 +74,8 @@ class DICOM(PictureDataset):
         on_error: str = "stop",
         labels: bool = False,
     ) -> None:
-        reading = Reading(DicomReader(window, numbers), parse_on_error(on_error))
+        skip = parse_on_error(on_error)
+        reading = Reading(DicomReader(window, numbers), skip)
         path = Path(folder).expanduser()
         if not path.is_dir():
             raise DataError(f"no folder {path}: set datasets.DICOM.folder to one with DICOM files")
