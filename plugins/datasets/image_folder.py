@@ -10,7 +10,7 @@ from pggan_kit.pictures import MAX_PIXELS
 
 from .label_file import NAME, parse_labels
 from .picture_dataset import PictureDataset, read_as_pictures
-from .picture_sources import PictureSource, find_pictures
+from .picture_sources import PictureSource, SourceWithFiles, find_pictures
 
 OFF = "set labels = False"
 """How labels are switched off, for messages."""
@@ -68,21 +68,22 @@ class ImageFolder(PictureDataset):
         value_range: Sequence[float] | None = None,
     ) -> None:
         reading = read_as_pictures(channels, size, fit, background, on_error, max_pixels, value_range)
-        super().__init__("folder", find_pictures(Path(folder).expanduser(), max_pixels), reading)
+        source = find_pictures(Path(folder).expanduser(), max_pixels)
+        super().__init__("folder", source, reading)
         if labels:
-            self._read_labels()
+            self._read_labels(source)
 
     def _has_labels_in_names(self) -> bool:
         """Return whether the labels are those of sub-folders."""
         return bool(self.class_names)
 
-    def _read_labels(self) -> None:
+    def _read_labels(self, source: SourceWithFiles) -> None:
         """Give each image its class, by `dataset.json` or else by the sub-folders, whose names are kept.
 
         Raises:
             DataError: Images without a label, or of one class alone.
         """
-        content = self._source.read_file(NAME)
+        content = source.read_file(NAME)
         if content is None:
             names = list_class_names(self._source)
             numbers = {name: number for number, name in enumerate(names)}
