@@ -27,8 +27,8 @@ test-newest:
 
 # What needs packages that `make test` does without, in an environment of their own: some hold others back.
 test-extras:
-	EXTRAS=video,wandb,mlflow,trackio $(PYTHON) scripts/test_wheel.py $(PYTHON) newest \
-		tests/pictures/test_animation.py tests/plugins/observers/test_trackers.py tests/test_docs.py::test_cookbook
+	EXTRAS=video,hdf5,lmdb,dicom,wandb,mlflow,trackio $(PYTHON) scripts/test_wheel.py $(PYTHON) newest \
+		tests/pictures/test_animation.py tests/plugins/datasets tests/plugins/observers/test_trackers.py tests/test_docs.py::test_cookbook
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow

@@ -30,7 +30,10 @@ def data() -> None:
 @click.option("--out", "sheets", type=PATH, help="Folder for the sheets. Default: in the cache.")
 @add_experiment_options
 def data_build(config: Path, sheets: Path | None, bindings: tuple[str, ...], plugins: tuple[str, ...]) -> None:
-    """Make copies of an experiment's data set at all of its sizes, ahead of training, and sheets to look at."""
+    """Make copies of an experiment's data set at all of its sizes, ahead of training, and sheets to look at.
+
+    It says how many images there are, of which sizes, modes and classes, and which were left out, and why.
+    """
     from pggan_kit.api import prepare as api
     from pggan_kit.data.contents import describe_contents
     from pggan_kit.runs.reals import write_sheets
@@ -44,6 +47,8 @@ def data_build(config: Path, sheets: Path | None, bindings: tuple[str, ...], plu
     folder = cache_folder(experiment.data.cache)
     contents = describe_contents(experiment.dataset, pyramid.skipped)
     out.print(f"{contents}; at {', '.join(stage.size for stage in schedule.stages)} in {folder}", **PLAIN)
+    for line in pyramid.take_census().list_lines(pyramid.class_names):
+        out.print(line, **PLAIN)
 
     # Sheets of the same data and resizing have the same folder.
     if sheets is None:

@@ -24,8 +24,18 @@ from pggan_kit.system.files import read_bytes, write_atomically
 DIGEST_WORDS = 4
 """32-bit words of the digest that stands for a picture."""
 
-ROW_WORDS = DIGEST_WORDS + 2
-"""32-bit words of a row of the file of rows: the picture's digest, its height and its width."""
+MODE_WORDS = 2
+"""32-bit words of the text that says which mode a picture has in its file."""
+
+MODE_LETTERS = 4 * MODE_WORDS
+"""Maximum number of letters of that text."""
+
+SHAPE_PLACE = DIGEST_WORDS
+MODE_PLACE = DIGEST_WORDS + 2
+"""Where the height and the width, and the mode, begin in a row of the file of rows."""
+
+ROW_WORDS = MODE_PLACE + MODE_WORDS
+"""32-bit words of a row of the file of rows: the picture's digest, its height and width, and its mode."""
 
 
 class LevelFiles(NamedTuple):
@@ -34,7 +44,7 @@ class LevelFiles(NamedTuple):
     Attributes:
         images: The images (n, C, h, w), of the type of the data.
         labels: int64 (n,).
-        rows: uint32 (n, `ROW_WORDS`); only where the data set has fingerprints of its rows.
+        rows: uint32 (n, `ROW_WORDS`); zeros for a digest that is not known, and for a mode that is not.
         about: JSON: whose copies these are. Its time of change is the time of the last use, and its lock says that
             somebody uses the level.
     """
@@ -113,19 +123,44 @@ def digest_rows(dataset: Dataset) -> np.ndarray | None:
     return np.frombuffer(digests, np.uint32).reshape(-1, DIGEST_WORDS)
 
 
+def encode_mode(mode: str) -> np.ndarray:
+    """Return the words that stand for a mode, uint32 (`MODE_WORDS`,); zeros for an empty text.
+
+    Raises:
+        PluginError: The text is too long, or has other letters than those of ASCII.
+    """
+    if not isinstance(mode, str) or not mode.isascii() or len(mode) > MODE_LETTERS:
+        raise PluginError(
+            f"image_mode() of a data set must return a text of at most {MODE_LETTERS} letters of ASCII, and returns "
+            f"{mode!r}"
+        )
+    return np.frombuffer(mode.encode().ljust(MODE_LETTERS, b"\0"), np.uint32)
+
+
+def count_modes(rows: np.ndarray) -> dict[str, int]:
+    """Return the number of pictures of each mode, by rows of the file of rows, the most frequent one first.
+
+    Pictures without a mode are not counted.
+    """
+    words = np.ascontiguousarray(rows[:, MODE_PLACE:])
+    texts, counts = np.unique(words.view(f"S{MODE_LETTERS}")[:, 0], return_counts=True)
+    by_mode = {text.decode(): int(count) for text, count in zip(texts.tolist(), counts, strict=True) if text}
+    return dict(sorted(by_mode.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
 class ReusableRows:
     """Rows of older levels, by the pictures of a data set.
 
     Args:
         images: Images of the older level of each size (m, C, h, w).
         rows: Row of each picture in them, int64 (n,); -1 where there is none.
-        shapes: Height and width of the picture in each row of the level of the first size, uint32 (m, 2).
+        described: Rows of the file of rows of the level of the first size, uint32 (m, `ROW_WORDS`).
     """
 
-    def __init__(self, images: dict[Size, np.ndarray], rows: dict[Size, np.ndarray], shapes: np.ndarray) -> None:
+    def __init__(self, images: dict[Size, np.ndarray], rows: dict[Size, np.ndarray], described: np.ndarray) -> None:
         self._images = images
         self._rows = rows
-        self._shapes = shapes
+        self._described = described
         self._first = next(iter(rows))
         found = np.stack(list(rows.values()))
         self._reusable: np.ndarray = np.all(found >= 0, axis=0)
@@ -134,14 +169,14 @@ class ReusableRows:
         """Return the number of pictures of which all sizes are there."""
         return int(self._reusable.sum())
 
-    def copy(self, i: int, targets: Mapping[Size, np.ndarray], row: int) -> tuple[int, int] | None:
-        """Copy the picture i into a row of the targets; return its height and width, or None where it is not there."""
+    def copy(self, i: int, targets: Mapping[Size, np.ndarray], row: int) -> np.ndarray | None:
+        """Copy the picture i into a row of the targets; return its row of the file of rows, or None for no picture."""
         if not self._reusable[i]:
             return None
         for size, images in self._images.items():
             targets[size][row] = images[self._rows[size][i]]
-        height, width = self._shapes[self._rows[self._first][i]].tolist()
-        return height, width
+        described: np.ndarray = self._described[self._rows[self._first][i]]
+        return described
 
 
 def find_reusable_rows(
@@ -181,17 +216,17 @@ def _find_rows_of_source(
     """Return the rows of one data set's levels; None where a level is not whole or has no digests."""
     images = {}
     rows = {}
-    shapes = None
+    first = None
     for size, stem in stems.items():
         opened = _open_level_with_rows(LevelFiles.of_stem(folder, stem), kind, size)
         if opened is None:
             return None
         images[size], described = opened
         rows[size] = match_digests(described[:, :DIGEST_WORDS], digests)
-        if shapes is None:
-            shapes = np.array(described[:, DIGEST_WORDS:])
-    assert shapes is not None
-    return ReusableRows(images, rows, shapes)
+        if first is None:
+            first = np.array(described)
+    assert first is not None
+    return ReusableRows(images, rows, first)
 
 
 def _open_level_with_rows(files: LevelFiles, kind: ImageKind, size: Size) -> tuple[np.ndarray, np.ndarray] | None:

@@ -20,6 +20,7 @@ import numpy as np
 from pggan_kit.components import Dataset
 from pggan_kit.data.array_files import ArrayWriter, explain_disk_errors, lock_file, open_array
 from pggan_kit.data.build_journal import Journal, Progress
+from pggan_kit.data.census import Census, take_census
 from pggan_kit.data.image_kinds import ImageKind, find_image_kind
 from pggan_kit.data.level_files import (
     ROW_WORDS,
@@ -43,6 +44,10 @@ from pggan_kit.system.locks import InUseError
 
 FORMAT = 2
 """Number in every file's key: raise it when the same source, filter and size would give other bytes than before."""
+
+
+MOST_REASONS = 20
+"""Maximum number of left-out images whose reasons are kept beside a level."""
 
 
 class Level(NamedTuple):
@@ -115,6 +120,13 @@ class Pyramid:
     def _name_files(self, size: Size) -> LevelFiles:
         """Return the paths of the files of a size."""
         return LevelFiles.of_stem(self.folder, self._name_level(size, self._settings.filter))
+
+    def take_census(self) -> Census:
+        """Return what the images of the largest level are in their files, as far as its files say it."""
+        size = max(self.levels)
+        level = self.levels[size]
+        files = self._name_files(size)
+        return take_census(level.images, level.labels, files, len(self._dataset), self._dataset.classes)
 
     def _open_levels(self, sizes: Iterable[Size]) -> dict[Size, Level]:
         """Return the levels that are complete in the cache, by size."""
@@ -203,7 +215,7 @@ class Pyramid:
         total = len(self._dataset)
         kind = find_image_kind(self._dataset)
         digests = digest_rows(self._dataset)
-        journal, writers = self._begin_or_go_on(sizes, kind, digests is not None, locked)
+        journal, writers = self._begin_or_go_on(sizes, kind, locked)
         progress = journal.progress
         self._check_space((total - progress.images) * kind.count_bytes(count_pixels(sizes)))
         reusable = None
@@ -222,7 +234,7 @@ class Pyramid:
                     activity.advance(progress.images)
                 with self._keep_when_stopped(journal, writers):
                     progress = self._resize_all(resizer, writers, journal, progress, activity)
-            self._commit(writers)
+            self._commit(writers, progress.skipped)
         journal.remove()
         self._warn(progress.skipped, progress.enlarged, sizes, kind)
 
@@ -246,20 +258,18 @@ class Pyramid:
         writers.sync()
         return progress
 
-    def _begin_or_go_on(
-        self, sizes: Sequence[Size], kind: ImageKind, has_rows: bool, locked: bool
-    ) -> tuple[Journal, _Writers]:
+    def _begin_or_go_on(self, sizes: Sequence[Size], kind: ImageKind, locked: bool) -> tuple[Journal, _Writers]:
         """Return the journal of a build, which knows how far it is, and writers that stand there."""
         files = {size: self._name_files(size) for size in sizes}
         filter = self._settings.filter
-        key = _digest(FORMAT, self.fingerprint, filter, kind.channels, has_rows, *itertools.chain(*sizes))[:16]
+        key = _digest(FORMAT, self.fingerprint, filter, kind.channels, ROW_WORDS, *itertools.chain(*sizes))[:16]
         if not locked:
             key = secrets.token_hex(8)
         about = {**describe_dataset(self._dataset), "format": FORMAT, "filter": filter, "sizes": list(sizes)}
         journal = Journal(self.folder, self._source, key, about)
         progress = journal.read(len(self._dataset))
         if progress is not None:
-            writers = _Writers(files, kind, has_rows, key, progress.rows)
+            writers = _Writers(files, kind, key, progress.rows)
             if all(writer.can_go_on() for writer in writers.list_all()):
                 journal.progress = progress
                 return journal, writers
@@ -268,7 +278,7 @@ class Pyramid:
         for leftover in self.folder.glob(f".{self._source}-*{UNFINISHED}"):
             if journal.owns(leftover):
                 leftover.unlink(missing_ok=True)
-        return journal, _Writers(files, kind, has_rows, key, 0)
+        return journal, _Writers(files, kind, key, 0)
 
     def _say_what_is_there(self, progress: Progress, reusable: ReusableRows | None) -> None:
         """Say that a build goes on, and how many images need not be read again."""
@@ -312,8 +322,8 @@ class Pyramid:
                 )
             raise
 
-    def _commit(self, writers: _Writers) -> None:
-        """Put all files of a build in their places."""
+    def _commit(self, writers: _Writers, skipped: Sequence[str]) -> None:
+        """Put all files of a build in their places, with the reasons for the first images that it left out."""
         # Images last: those in their place are the sign that all is there, and is of one build. Damaged ones that
         # might look whole beside other labels go before.
         with explain_disk_errors(self.folder):
@@ -323,7 +333,8 @@ class Pyramid:
                 files.rows.unlink(missing_ok=True)
                 files.about.unlink(missing_ok=True)
         for size in writers.images:
-            self._name_files(size).describe(self._describe_level(size))
+            about = {**self._describe_level(size), "skipped": list(skipped[:MOST_REASONS])}
+            self._name_files(size).describe(about)
         for writer in writers.list_all():
             writer.keeps = False
             writer.commit()
@@ -364,22 +375,18 @@ class _Writers:
     Args:
         files: Paths by size.
         kind: Channels and type of the images.
-        has_rows: Whether there are digests of the rows.
         token: What tells the temporary files of this build.
         rows: Number of rows that they hold already.
     """
 
-    def __init__(
-        self, files: Mapping[Size, LevelFiles], kind: ImageKind, has_rows: bool, token: str, rows: int
-    ) -> None:
+    def __init__(self, files: Mapping[Size, LevelFiles], kind: ImageKind, token: str, rows: int) -> None:
         self.images: dict[Size, ArrayWriter] = {}
         self._labels = []
         self._rows = []
         for size, paths in files.items():
             self.images[size] = ArrayWriter(paths.images, kind.dtype, (kind.channels, *size), token, rows)
             self._labels.append(ArrayWriter(paths.labels, np.int64, (), token, rows))
-            if has_rows:
-                self._rows.append(ArrayWriter(paths.rows, np.uint32, (ROW_WORDS,), token, rows))
+            self._rows.append(ArrayWriter(paths.rows, np.uint32, (ROW_WORDS,), token, rows))
 
     def list_all(self) -> list[ArrayWriter]:
         """Return all writers, those of images last."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from pggan_kit.components import Dataset
 from pggan_kit.data.area_means import average_areas
 from pggan_kit.data.build_journal import Progress
 from pggan_kit.data.image_kinds import ImageKind, check_image
-from pggan_kit.data.level_files import ROW_WORDS, ReusableRows
+from pggan_kit.data.level_files import DIGEST_WORDS, MODE_PLACE, ROW_WORDS, SHAPE_PLACE, ReusableRows, encode_mode
 from pggan_kit.data.settings import FILTERS
 from pggan_kit.errors import DataError, SkipImage
 from pggan_kit.schedule import Size
@@ -89,7 +89,7 @@ class ResizedChunk(NamedTuple):
     Attributes:
         images: The images (n, C, h, w) by size.
         labels: int64 (n,); zeros where there are none.
-        rows: uint32 (n, `ROW_WORDS`), see `LevelFiles.rows`; zeros in place of digests where there are none.
+        rows: uint32 (n, `ROW_WORDS`), see `LevelFiles.rows`.
         skipped: Reason for each image that was left out.
         enlarged: Number of images that are smaller than the largest size.
         reused: Number of images that were copied from older levels.
@@ -140,6 +140,7 @@ class Resizer:
         self._filter = filter
         self._digests = digests
         self._reusable = reusable
+        self._get_mode: Callable[[int], str] | None = getattr(dataset, "image_mode", None)
 
     def split(self, start: int) -> Iterator[range]:
         """Yield the image numbers of each chunk, from one image on."""
@@ -161,8 +162,9 @@ class Resizer:
         for i in numbers:
             # Images that were skipped leave no gap.
             row = len(labels)
-            shape = None if self._reusable is None else self._reusable.copy(i, images, row)
-            if shape is not None:
+            older = None if self._reusable is None else self._reusable.copy(i, images, row)
+            if older is not None:
+                rows[row] = older
                 reused += 1
             else:
                 try:
@@ -172,12 +174,15 @@ class Resizer:
                     continue
                 image = check_image(self._dataset, image, i, self._kind)
                 self._resize_image(image, images, row)
-                shape = image.shape[0], image.shape[1]
+                rows[row, SHAPE_PLACE:MODE_PLACE] = image.shape[:2]
+                if self._get_mode is not None:
+                    rows[row, MODE_PLACE:] = encode_mode(self._get_mode(i))
 
-            if shape[0] < largest_height or shape[1] < largest_width:
-                enlarged += 1
             if self._digests is not None:
-                rows[row] = (*self._digests[i], *shape)
+                rows[row, :DIGEST_WORDS] = self._digests[i]
+            height, width = rows[row, SHAPE_PLACE:MODE_PLACE].tolist()
+            if height < largest_height or width < largest_width:
+                enlarged += 1
             labels.append(self._read_label(i))
 
         kept = {size: own[: len(labels)] for size, own in images.items()}

@@ -207,10 +207,12 @@ class Data:
         left_out: Number of entries that the data set did not read, by kind.
         skipped: Number of images that were left out because they could not be read.
         fingerprint: Fingerprint of the data set.
+        take_census: Function that returns what the images are in their files.
     """
 
     def __init__(self, dataset: Dataset, pyramid: Pyramid, seed: int, mirror: bool, values: ValueMap) -> None:
         self._levels = pyramid.levels
+        self.take_census = pyramid.take_census
         self._seed = seed
         self._mirror = mirror
         self.values = values

@@ -178,6 +178,24 @@ class PictureReader:
         except DataError as error:
             raise DataError(f"{name}: {error}") from error.__cause__
 
+    def read_mode(self, source: Path | BinaryIO, name: str) -> str:
+        """Return the mode that a picture has in its file, as Pillow names it; `RGB;16` for 16-bit colour.
+
+        Args:
+            source: File, of which the header is read.
+            name: Name of the file in errors.
+
+        Raises:
+            DataError: A file that is no picture, or is too large.
+        """
+        try:
+            with open_picture(source, max_pixels=self._max_pixels) as picture:
+                if _has_16_bit_colour(picture):
+                    return f"{picture.mode};16"
+                return picture.mode
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error.__cause__
+
     def convert(self, picture: Image.Image) -> np.ndarray:
         """Convert a Pillow image of any mode to uint8 (H, W, channels); see `read`."""
         _require_known_bands(picture)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from pggan_kit.data.level_files import MODE_LETTERS
 from pggan_kit.layers.value_maps import KINDS
 from pggan_kit.testing.suite import Suite
 from pggan_kit.testing.support import require
@@ -67,6 +68,15 @@ class DatasetSuite(Suite):
         are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
         require(are_texts, f"class_names is {names!r}, no list of texts")
         require(len(names) in (0, dataset.classes), f"class_names has {len(names)} names for {dataset.classes} classes")
+
+    def test_image_mode(self) -> None:
+        """Require short texts, of a data set that knows the modes of its files."""
+        dataset = self.make()
+        if hasattr(dataset, "image_mode"):
+            for i in self.choose_indices(len(dataset)):
+                mode = dataset.image_mode(i)
+                is_short = isinstance(mode, str) and mode.isascii() and len(mode) <= MODE_LETTERS
+                require(is_short, f"image_mode({i}) is {mode!r}, no text of at most {MODE_LETTERS} letters of ASCII")
 
     def test_left_out(self) -> None:
         """Require counts by kind, of a data set that says what it did not read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,9 +41,7 @@ class Arrays:
         self._path = Path(file).expanduser()
 
         images, self._labels = _load_arrays(self._path)
-        if images.dtype.name not in TYPES:
-            wanted = f"{', '.join(TYPES[:-1])} or {TYPES[-1]}"
-            raise DataError(f"{self._path} holds {images.dtype}; images must be {wanted}: convert them")
+        check_image_type(images.dtype, self._path)
         self._images = _arrange_as_nhwc(images, layout, self._path)
 
         # One class for all says nothing, and a file's labels cannot be switched off.
@@ -102,15 +101,30 @@ def _load_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise DataError(f"{path} cannot be read as an .npy or .npz file of plain arrays: {error}") from error
 
     if labels is not None:
-        _check_labels(labels, len(images), path)
+        check_label_array(labels, len(images), path)
     return images, labels
 
 
-def _check_labels(labels: np.ndarray, count: int, path: Path) -> None:
-    """Check that there are `count` labels, integers from 0 up."""
+def check_image_type(kind: np.dtype[Any], place: object) -> None:
+    """Check that images may be of a type of numbers.
+
+    Raises:
+        DataError: They may not.
+    """
+    if kind.name not in TYPES:
+        wanted = f"{', '.join(TYPES[:-1])} or {TYPES[-1]}"
+        raise DataError(f"{place} holds {kind}; images must be {wanted}: convert them")
+
+
+def check_label_array(labels: np.ndarray, count: int, place: object, name: str = "labels") -> None:
+    """Check that there are `count` labels, integers from 0 up.
+
+    Raises:
+        DataError: There are not.
+    """
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer) or (count and labels.min() < 0):
         raise DataError(
-            f"{path}: 'labels' must be {count} whole numbers from 0 up, and are {labels.dtype} {labels.shape}"
+            f"{place}: {name!r} must be {count} whole numbers from 0 up, and are {labels.dtype} {labels.shape}"
         )
 
 

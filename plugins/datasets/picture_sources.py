@@ -1,4 +1,4 @@
-"""Where the pictures of `datasets.ImageFolder` lie: in a folder, or in a ZIP file."""
+"""Where pictures lie: in a folder, in a ZIP file, or in files that have many."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import threading
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
@@ -22,6 +22,41 @@ LARGEST_FILE = 1 << 30
 
 UNREADABLE = "unreadable"
 """What stands for the hash of a file that cannot be read, as in `hash_files`."""
+
+
+def find_largest_bytes(max_pixels: int) -> int:
+    """Return the most bytes of a picture's file where it may have so many pixels."""
+    return BYTES_PER_PIXEL * max_pixels + (1 << 20)
+
+
+def hash_entries(
+    names: Sequence[str], read: Callable[[str], bytes], containers: Sequence[Path], settings: str
+) -> list[str]:
+    """Return the SHA-256 of each entry of some files, or `UNREADABLE`; each version of the files is read once.
+
+    Args:
+        names: Names of the entries.
+        read: Function that returns the content of one, and raises a `DataError` where it cannot be read.
+        containers: Files that hold the entries.
+        settings: What decides which names there are, and what is read.
+    """
+
+    def hash_one(name: str) -> str:
+        try:
+            return hashlib.sha256(read(name)).hexdigest()
+        except DataError:  # `image` raises it again, or skips the picture
+            return UNREADABLE
+
+    def hash_all() -> str:
+        where = containers[0] if len(containers) == 1 else f"{len(containers)} files in {containers[0].parent}"
+        tracked = track_items(names, f"hashing the contents of {where}", len(names), "entries")
+        return " ".join([hash_one(name) for name in tracked])
+
+    versions = [digest for path in containers for digest in hash_files(path.parent, [path.name])]
+    if UNREADABLE in versions:  # which is no version of a file
+        return hash_all().split(" ")
+    key = hashlib.sha256(" ".join(versions).encode()).hexdigest()
+    return hash_once(f"entries {key} {settings}", hash_all).split(" ")
 
 
 class PictureSource(Protocol):
@@ -44,6 +79,13 @@ class PictureSource(Protocol):
             DataError: It cannot be read.
         """
 
+    def hash_pictures(self) -> list[str]:
+        """Return the SHA-256 of each picture's content, or `UNREADABLE`, in the order of `files`."""
+
+
+class SourceWithFiles(PictureSource, Protocol):
+    """Pictures, and other files beside them that can be read."""
+
     def read_file(self, name: str) -> bytes | None:
         """Return the content of a file, or None where there is none of this name.
 
@@ -51,11 +93,30 @@ class PictureSource(Protocol):
             DataError: It cannot be read.
         """
 
+
+class ListedSource:
+    """Files that somebody has listed.
+
+    Args:
+        path: Folder from which their paths go.
+        files: Their paths, with slashes.
+    """
+
+    def __init__(self, path: Path, files: Iterable[str]) -> None:
+        self.path = path
+        self.files = list(files)
+        self.left_out: dict[str, int] = {}
+
+    def open(self, name: str) -> Path:
+        """Return the path of a picture."""
+        return self.path / name
+
     def hash_pictures(self) -> list[str]:
-        """Return the SHA-256 of each picture's content, or `UNREADABLE`, in the order of `files`."""
+        """Return the SHA-256 of each picture's content, or `UNREADABLE`; each version of a file is hashed once."""
+        return hash_files(self.path, self.files)
 
 
-class FolderSource:
+class FolderSource(ListedSource):
     """The pictures in a folder and its sub-folders, as they are when this is made.
 
     Args:
@@ -64,12 +125,9 @@ class FolderSource:
     """
 
     def __init__(self, path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
-        self.path = path
-        self.files, self.left_out = list_pictures(path, suffixes)
-
-    def open(self, name: str) -> Path:
-        """Return the path of a picture."""
-        return self.path / name
+        files, left_out = list_pictures(path, suffixes)
+        super().__init__(path, files)
+        self.left_out = left_out
 
     def read_file(self, name: str) -> bytes | None:
         """Return the content of a file, or None where there is none of this name.
@@ -85,10 +143,6 @@ class FolderSource:
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
-    def hash_pictures(self) -> list[str]:
-        """Return the SHA-256 of each picture's content, or `UNREADABLE`; each version of a file is hashed once."""
-        return hash_files(self.path, self.files)
-
 
 class ZipSource:
     """The pictures in a ZIP file. Each thread that reads them opens the file for itself.
@@ -99,7 +153,7 @@ class ZipSource:
 
     def __init__(self, path: Path, max_pixels: int) -> None:
         self.path = path
-        self._largest = BYTES_PER_PIXEL * max_pixels + (1 << 20)
+        self._largest = find_largest_bytes(max_pixels)
         self._opened = threading.local()
         try:
             entries = self._open_zip().infolist()
@@ -130,7 +184,7 @@ class ZipSource:
         Raises:
             DataError: It is corrupt, encrypted or too large.
         """
-        return io.BytesIO(self._read(name, self._largest))
+        return io.BytesIO(self._read_picture(name))
 
     def read_file(self, name: str) -> bytes | None:
         """Return the unpacked content of a file, or None where there is none of this name.
@@ -148,20 +202,10 @@ class ZipSource:
         Each version of the ZIP is read once. A ZIP thus has the hashes of the folder that it was made from.
         """
 
-        def hash_contents() -> str:
-            names = track_items(self.files, f"hashing the contents of {self.path}", len(self.files), "files")
-            return " ".join([self._hash(name) for name in names])
+        return hash_entries(self.files, self._read_picture, [self.path], f"zip {self._largest}")
 
-        (content,) = hash_files(self.path.parent, [self.path.name])
-        if content == UNREADABLE:  # which is no version of the file
-            return hash_contents().split(" ")
-        return hash_once(f"zip {content} {self._largest}", hash_contents).split(" ")
-
-    def _hash(self, name: str) -> str:
-        try:
-            return hashlib.sha256(self._read(name, self._largest)).hexdigest()
-        except DataError:  # `image` raises it again, or skips the picture
-            return UNREADABLE
+    def _read_picture(self, name: str) -> bytes:
+        return self._read(name, self._largest)
 
     def _read(self, name: str, largest: int) -> bytes:
         # The header is checked before anything is unpacked, and no more than it says is unpacked.
@@ -180,7 +224,7 @@ class ZipSource:
         return file
 
 
-def find_pictures(path: Path, max_pixels: int) -> PictureSource:
+def find_pictures(path: Path, max_pixels: int) -> SourceWithFiles:
     """Find the pictures in a folder or a ZIP file.
 
     Args:
@@ -190,7 +234,7 @@ def find_pictures(path: Path, max_pixels: int) -> PictureSource:
     Raises:
         DataError: There is neither, it cannot be read, or it holds no pictures.
     """
-    source: PictureSource
+    source: SourceWithFiles
     if path.is_dir():
         source = FolderSource(path)
     elif path.is_file():

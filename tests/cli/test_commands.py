@@ -389,6 +389,7 @@ def test_data_build_makes_the_copies_that_training_uses(
     result = cli("data", "build", tiny(), "--plugin", stub)
     assert result.exit_code == 0, result.stderr
     assert re.search(r"^\d+ images; at 4x4, 8x8, 16x16 in ", result.stdout)
+    assert re.search(r"^size in the files: 16x16\nkept as: uint8, 1 channel\n", result.stdout, re.MULTILINE)
     made = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.npy")}
     assert len(made) >= 3
     assert cli("train", "tiny.gin", "--plugin", stub).exit_code == 0

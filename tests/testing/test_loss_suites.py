@@ -263,6 +263,12 @@ class LeftOutWithoutNumbers(ToyDataset):
     left_out: ClassVar[list[str]] = [".HEIC"]
 
 
+@dataset_defect("test_image_mode", r"image_mode\(0\) is 'grayscale', no text of at most 8 letters of ASCII")
+class LongMode(ToyDataset):
+    def image_mode(self, i: int) -> str:
+        return "grayscale"
+
+
 @dataset_defect("test_list_warnings", r"list_warnings\(\) returns 'dark', no list of texts")
 class OneWarning(ToyDataset):
     def list_warnings(self) -> str:

@@ -35,7 +35,9 @@ SCRIPT = ROOT / "scripts" / "draw_mnist_subset.py"
 
 def test_each_is_a_component_and_a_data_set(tmp_path: Path) -> None:
     rows = {row.name: row for row in plugin.components()}
-    assert set(rows) == {"MNIST", "StackedMNIST", "ImageFolder", "ArrayFolder", "Arrays", "Torch", "HuggingFace"}
+    assert set(rows) == set(plugin.__all__)
+    assert {"MNIST", "StackedMNIST", "ImageFolder", "ArrayFolder", "Arrays", "Torch", "HuggingFace"} < set(rows)
+    assert {"CSV", "LMDB", "WebDataset", "HDF5", "DICOM"} < set(rows)
     assert {row.kind for row in rows.values()} == {"datasets"}
     save(tmp_path / "a.png", gradient())
     np.save(tmp_path / "a.npy", np.zeros((2, 4, 4), np.uint8))

@@ -122,7 +122,7 @@ def test_a_zip_has_the_fingerprint_of_its_folder(tmp_path: Path, kind: str, labe
 def test_the_contents_of_a_zip_are_hashed_once(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stated = ImageFolder(shared).fingerprint()
     reads: list[str] = []
-    monkeypatch.setattr(picture_sources.ZipSource, "_hash", lambda self, name: reads.append(name))
+    monkeypatch.setattr(picture_sources.ZipSource, "_read_picture", lambda self, name: reads.append(name))
     assert ImageFolder(shared).fingerprint() == stated
     assert not reads
 

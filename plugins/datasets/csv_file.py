@@ -1,0 +1,127 @@
+"""Pictures that a CSV file lists, with their labels."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from pggan_kit import DataError, check_choice
+from pggan_kit.pictures import MAX_PIXELS
+
+from .picture_dataset import PictureDataset, read_as_pictures
+from .picture_sources import ListedSource
+
+OFF = "set label_column = None"
+"""How labels are switched off, for messages."""
+
+
+class CSV(PictureDataset):
+    """The picture files that a CSV file names, in its order, with labels from another column.
+
+    The file has a line of column names, and is comma-separated; tabs separate where its name ends in `.tsv`. Files of
+    pictures are read as `datasets.ImageFolder` reads them, and a missing one counts as broken.
+
+    Args:
+        file: The CSV file, in UTF-8.
+        file_column: The column with the paths of the pictures.
+        label_column: The column with the labels: class numbers from 0 up, or names, which are numbered in alphabetical
+            order. None: no labels.
+        folder: The folder from which the paths go. None: that of the CSV file.
+        channels: 1 for gray, 3 for colour; images are converted.
+        size: A side or (height, width); see `datasets.ImageFolder`.
+        fit: `crop` or `pad`; see `datasets.ImageFolder`.
+        background: A colour in CSS notation, for bars and behind transparent pixels.
+        on_error: `stop` to fail with the name of a broken image, `skip` to leave it out and count it.
+        max_pixels: The most pixels of an image; a larger one counts as broken.
+        value_range: The pair (low, high) of values of 16-bit and 32-bit gray images that become 0 and 255; see
+            `datasets.ImageFolder`.
+
+    Attributes:
+        classes: The number of classes; 0 without labels.
+        class_names: The names in the label column, sorted; empty where it has numbers.
+
+    Raises:
+        ValueError: An argument out of range, or a column that the file lacks.
+        DataError: A file that does not exist or is no such CSV, or labels that are missing or cannot be used.
+    """
+
+    def __init__(
+        self,
+        file: str | Path,
+        file_column: str = "file",
+        label_column: str | None = None,
+        folder: str | Path | None = None,
+        channels: int = 3,
+        size: int | Sequence[int] | None = None,
+        fit: str = "crop",
+        background: str = "white",
+        on_error: str = "stop",
+        max_pixels: int = MAX_PIXELS,
+        value_range: Sequence[float] | None = None,
+    ) -> None:
+        reading = read_as_pictures(channels, size, fit, background, on_error, max_pixels, value_range)
+        table = Path(file).expanduser()
+        place = table.parent if folder is None else Path(folder).expanduser()
+        if not place.is_dir():
+            raise DataError(f"no folder {place}: set datasets.CSV.folder to the one from which the paths go")
+        files, labels = _read_table(table, file_column, label_column)
+        super().__init__("csv", ListedSource(place, files), reading)
+        if labels is not None:
+            numbers, names = _number_labels(labels)
+            self._set_labels(numbers, names, table, OFF)
+
+
+def _read_table(path: Path, file_column: str, label_column: str | None) -> tuple[list[str], list[str] | None]:
+    """Return the paths and the labels of a table.
+
+    Raises:
+        DataError: There is no such file, it is no such table, or a path or label is missing.
+        SettingError: It lacks a column.
+    """
+    if not path.is_file():
+        raise DataError(f"no file {path}: set datasets.CSV.file to a CSV file that lists pictures")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    label_of: dict[str, str] = {}
+    line_of: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            table = csv.DictReader(stream, delimiter=delimiter, strict=True)
+            columns = list(table.fieldnames or [])
+            if not columns:
+                raise DataError(f"{path} is empty: its first line must have the names of the columns")
+            check_choice("file_column", file_column, columns)
+            if label_column is not None:
+                check_choice("label_column", label_column, columns)
+
+            for row in table:
+                where = f"{path}, line {table.line_num},"
+                # Windows' tools write backslashes.
+                name = (row[file_column] or "").strip().replace("\\", "/")
+                if not name:
+                    raise DataError(f"{where} has no path in the column {file_column!r}: add it, or remove the line")
+                if name in line_of:
+                    raise DataError(f"{where} names {name} again, as line {line_of[name]} does: leave one of them")
+                line_of[name] = table.line_num
+                label = ""
+                if label_column is not None:
+                    label = (row[label_column] or "").strip()
+                    if not label:
+                        raise DataError(
+                            f"{where} has no label in the column {label_column!r}: add it, remove the line, or {OFF}"
+                        )
+                label_of[name] = label
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV file in UTF-8 ({error})") from error
+    if not label_of:
+        raise DataError(f"{path} lists no pictures: it has a line of column names alone")
+    return list(label_of), None if label_column is None else list(label_of.values())
+
+
+def _number_labels(labels: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Return the class number of each label, and the names of the classes where labels are no numbers."""
+    if all(label.isascii() and label.isdigit() for label in labels):
+        return [int(label) for label in labels], []
+    names = sorted(set(labels))
+    number_of = {name: number for number, name in enumerate(names)}
+    return [number_of[label] for label in labels], names
