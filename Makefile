@@ -75,8 +75,7 @@ audit: $(TOOLS_READY)
 
 # What is locked, as a CycloneDX bill of materials.
 sbom: $(TOOLS_READY)
-	mkdir -p build
-	$(TOOLS)/cyclonedx-py requirements requirements-locked.txt --output-reproducible --output-file build/sbom.json
+	$(PYTHON) scripts/write_sbom.py $(TOOLS)/cyclonedx-py
 
 install: $(READY)
 

@@ -3,6 +3,7 @@
 import configparser
 import importlib.metadata
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -60,6 +61,14 @@ def test_what_is_tested_together_is_every_requirement_and_is_locked_with_hashes(
     assert len(entries) == sum(len(versions) for versions in locked.values())
     assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
     assert not re.search(r"://|^--|[+]cpu", text, re.MULTILINE)
+
+
+def test_the_bill_of_materials_names_what_it_is_of() -> None:
+    described = runpy.run_path(str(ROOT / "scripts/write_sbom.py"))["describe_subject"]()
+    values = dict(re.findall(r'^(\w+) = "(.+)"$', described, re.MULTILINE))
+    installed = importlib.metadata.metadata("pggan_kit")
+    names = {"name": "Name", "version": "Version", "description": "Summary", "license": "License"}
+    assert values == {key: installed[name] for key, name in names.items()}
 
 
 def test_every_file_of_the_packages_is_packaged() -> None:
