@@ -8,7 +8,7 @@ OLDEST ?= python3.10
 NEWEST ?= python3.13
 TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
-.PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs bench gpu install clean
+.PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs docs-versions bench gpu install clean
 
 demo: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pggan-kit train experiments/mnist.gin
@@ -82,6 +82,10 @@ install: $(READY)
 docs: $(READY)
 	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build
 	@echo docs/_build/index.html
+
+# The same, and the pages of released versions beside them, each built by its tag.
+docs-versions:
+	$(PYTHON) scripts/build_doc_versions.py
 
 bench: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pytest benchmarks -s

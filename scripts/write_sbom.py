@@ -1,7 +1,8 @@
-"""Write build/sbom.json: `python scripts/write_sbom.py CYCLONEDX`, CYCLONEDX the command cyclonedx-py; `make sbom` calls it.
+"""Write build/sbom.json: `python scripts/write_sbom.py CYCLONEDX`, CYCLONEDX the command of cyclonedx-py.
 
-The bill of materials lists what requirements-locked.txt has, with hashes, as parts of this package. A distribution of which
-other Pythons get another version is listed once for each, with its condition in the description. What requires what is not in it, of which the tool warns.
+`make sbom` calls it. The bill of materials lists what requirements-locked.txt has, with hashes, as parts of this
+package. A distribution of which other Pythons get another version is listed once for each, with its condition in the
+description. What requires what is not in it, of which the tool warns.
 """
 
 from __future__ import annotations
