@@ -24,7 +24,7 @@ test-oldest:
 test-newest:
 	$(PYTHON) scripts/test_wheel.py $(NEWEST) newest $(TESTS)
 
-# What needs packages that `make test` does without, in an environment of their own: some hold others back.
+# What needs packages that `make test` does without, in an environment of their own, with the newest versions.
 test-extras:
 	EXTRAS=video,wandb,mlflow,trackio $(PYTHON) scripts/test_wheel.py $(PYTHON) newest \
 		tests/pictures/test_animation.py tests/plugins/observers/test_trackers.py tests/test_docs.py::test_cookbook
