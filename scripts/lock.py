@@ -1,9 +1,8 @@
 """Write requirements-locked.txt: `python scripts/lock.py UV`, UV the command of uv; `make lock` calls it.
 
 The lock holds the versions of constraints.txt and all that they require, for every system and Python that setup.cfg
-allows and for every extra but `UNLOCKED`, with the hashes of the files in the public registry. That is torch as the
-registry has it, for Linux with CUDA. The wheels for CPUs that pytorch.org has are other files with other hashes:
-install torch first to use them.
+allows and for every extra, with the hashes of the files in the public registry. That is torch as the registry has it,
+for Linux with CUDA. The wheels for CPUs that pytorch.org has are other files with other hashes.
 """
 
 from __future__ import annotations
@@ -21,16 +20,12 @@ HEADER = """\
 """
 OPTIONS = ["--universal", "--python-version", "3.10", "--generate-hashes", "--no-annotate"]
 
-UNLOCKED = ("wandb", "mlflow", "trackio", "explore", "browser")
-"""Extras that the lock leaves out: trackers of runs and the page to explore one, which hold other packages back
-(trackio and Gradio need Pillow below 13), and what drives a browser in tests."""
-
 
 def main(uv: str) -> None:
     """Resolve the lock, and write it once it is whole."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    extras = [f"--extra={name}" for name in setup["options.extras_require"] if name not in UNLOCKED]
+    extras = [f"--extra={name}" for name in setup["options.extras_require"]]
     constraints = ["--constraint", "constraints.txt"]
     command = [uv, "pip", "compile", "--quiet", "--no-header", *OPTIONS, *extras, *constraints, "setup.cfg"]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
@@ -284,3 +286,34 @@ def test_pages_build_without_a_warning(tmp_path: Path) -> None:
     build = Fork(lambda: sys.exit(sphinx_build.main([str(word) for word in words])))
     assert build.wait() == 0, build.read_errors()
     assert "Staircase" in (tmp_path / "html/reference/parts.html").read_text()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_pages_of_released_versions_are_built_beside_those_of_the_checkout(tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "scripts/build_doc_versions.py"))
+
+    def run_git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    run_git("init")
+    (tmp_path / "docs").mkdir()
+    for version in ("0.9.0", "0.10.0", "1.0.0rc1", "unreleased"):
+        # The pages of this repository say only what they are of, and where their versions are.
+        rule = f"\t@mkdir -p docs/_build && echo {version} $$DOCS_VERSIONS > docs/_build/index.html"
+        (tmp_path / "Makefile").write_text(f".PHONY: docs\ndocs:\n{rule}\n")
+        run_git("add", "Makefile")
+        run_git("commit", "-m", version)
+        if version != "unreleased":
+            run_git("tag", f"v{version}")
+
+    script["main"](tmp_path)
+    build = tmp_path / "docs/_build"
+    pages = {page.relative_to(build).as_posix(): page.read_text() for page in build.rglob("index.html")}
+    assert pages == {
+        "index.html": "unreleased versions.html\n",
+        "v0.10.0/index.html": "0.10.0 ../versions.html\n",
+        "v0.9.0/index.html": "0.9.0 ../versions.html\n",
+    }
+    listed = re.findall(r'href="(.+?)"', (build / "versions.html").read_text())
+    assert listed == ["index.html", "v0.10.0/index.html", "v0.9.0/index.html"]

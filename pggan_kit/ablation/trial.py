@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import threading
@@ -33,6 +32,7 @@ from pggan_kit.system.files import read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock, hold_when_free, is_locked
 from pggan_kit.system.provenance import describe_hardware, find_revision
+from pggan_kit.system.signals import signal_this_process
 
 RESULT = "result.json"
 """Name of the file that a trial writes when it has ended, whether it finished or failed."""
@@ -119,7 +119,7 @@ def stop_with_ablate(out: Path, say: Say) -> Iterator[None]:
             if over.wait(WATCH_SECONDS):
                 return
         say("the `ablate` that this trial belongs to has ended: stopping")
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal_this_process(signal.SIGTERM)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
@@ -63,3 +65,17 @@ def exit_in_order_on_sigterm() -> Iterator[None]:
 
 def _exit_at_once(number: int, frame: FrameType | None) -> None:
     raise StoppedAtOnce(number)
+
+
+def signal_this_process(number: int) -> None:
+    """Send a signal to this process, whose handler then runs in the main thread.
+
+    Args:
+        number: Number of the signal.
+    """
+    if sys.platform == "win32":
+        # There `os.kill` ends the process whatever its handlers are.
+        signal.raise_signal(number)
+    else:
+        # Unlike `raise_signal` in another thread, it also interrupts what the main thread waits for.
+        os.kill(os.getpid(), number)

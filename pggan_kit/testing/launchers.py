@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pggan_kit.components import Trial
+from pggan_kit.system.signals import signal_this_process
 from pggan_kit.testing.suite import Suite
 from pggan_kit.testing.support import require
 
@@ -177,7 +177,7 @@ class LauncherSuite(Suite):
             time.sleep(0.02)
 
         # Python raises KeyboardInterrupt in the main thread. Where no trial has begun, `launch` must not wait forever.
-        os.kill(os.getpid(), signal.SIGINT)
+        signal_this_process(signal.SIGINT)
 
     def test_no_trials(self) -> None:
         """Require no exit codes for no trials."""

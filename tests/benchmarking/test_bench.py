@@ -111,6 +111,9 @@ def test_where_memory_ends_the_others_are_measured(
     result = cli("bench", tiny(*SQUARE), "--plugin", stub, *options, "--json", "report.json")
     assert result.exit_code == 0, result.output
     report = json.loads(Path("report.json").read_text())
+    # Who reads it later has nothing but the file.
+    assert {"date", "revision", "command", "configuration", "machine"} <= set(report)
+    assert "train.architecture = " in report["configuration"]["tiny"]
     assert all(row["out_of_memory"] and "traceback" not in row for row in report["failures"])
     full = [("tiny", "8x8", phase, 4) for phase in ("steady", "fading")]
     assert [(row["contender"], row["size"], row["phase"], row["batch"]) for row in report["failures"]] == full

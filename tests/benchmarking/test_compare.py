@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_other_software_is_named_and_compared(cli: Cli) -> None:
 
 def test_a_report_says_which_processor_and_libraries() -> None:
     machine = describe_machine(torch.device("cpu"))
-    assert machine["processor"] and machine["libraries"]["torch"] == torch.__version__
+    assert machine["processor"] and machine["libraries"]["torch"] == importlib.metadata.version("torch")
 
 
 def test_what_other_tools_read(cli: Cli) -> None:

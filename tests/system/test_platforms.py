@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 from helpers.paths import ROOT
 from helpers.patience import PATIENCE_SECONDS
 from helpers.platforms import HIDE, ONLY_POSIX, ONLY_POSIX_MODULES, find_posix_need
+
+from pggan_kit.system.signals import signal_this_process
 
 USES = {
     "pggan_kit/data/array_files.py": {"POSIX_FADV_RANDOM", "POSIX_FADV_WILLNEED", "posix_fadvise", "preadv"},
@@ -78,6 +81,31 @@ main(["--help"])
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.startswith("Usage:")
+
+
+def test_nothing_is_written_that_only_other_systems_understand() -> None:
+    """On Windows `os.kill` ends this process whatever its handlers are, and there is no /dev/null."""
+    foreign = re.compile(r"""os\.kill\(os\.getpid\(\), signal\.|"/dev/null\"""")
+    breaches = []
+    for folder in ("pggan_kit", "plugins"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            for match in foreign.finditer(file.read_text(encoding="utf-8")):
+                breaches.append(f"{file.relative_to(ROOT).as_posix()}: {match[0]}")
+    assert breaches == [], "use signal_this_process and os.devnull"
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_a_process_that_signals_itself_reaches_its_own_handler(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    if platform == "win32":
+        monkeypatch.delattr(os, "kill")
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        signal_this_process(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
 
 
 def use_a_fork() -> int:

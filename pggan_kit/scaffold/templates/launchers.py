@@ -1,5 +1,6 @@
 """A launcher of your own: here one trial after another, on this machine."""
 
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 
@@ -47,7 +48,7 @@ class Mine:
 
     def _run(self, trial: Trial) -> int:
         """Run a trial once, and return its exit code."""
-        with open(trial.log or "/dev/null", "ab") as log:
+        with open(trial.log or os.devnull, "ab") as log:
             # In a session of its own, a trial does not receive the Ctrl-C that stops this process.
             try:
                 process = subprocess.Popen(
