@@ -1,10 +1,10 @@
 """Judge by an FFT whether notes have a pitch: `python judge_pitch.py runs/00000-tones/tones --reals tones.npy`.
 
 For each WAV file that the plugin has written, or .npy file of `pggan-kit sample`, one line: how many notes it has, the
-share of a note's power that lies at the multiples of one frequency, and how far that frequency is from a key of the piano
-(the notes of `scripts/make_tones.py` are on one), both as medians over the notes. Noise has a share of about 0.2 and a
-distance of 25 cents. Spectrograms of the first stages have few rows, so that not even the data have a pitch there: the
-lines `data` have the same numbers of the data, reduced to each size.
+share of a note's power that lies at the multiples of one frequency, and how far that frequency is from a key of the
+piano (the notes of `scripts/make_tones.py` are on one), both as medians over the notes. Noise has a share of about 0.13
+and a distance of 25 cents. Spectrograms of the first stages have few rows, so that not even the data have a pitch
+there: the lines `data` have the same numbers of the data, reduced to each size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOWEST, HIGHEST = 200.0, 700.0
 """Frequencies, in hertz, among which the first partial of a note is searched."""
 
 WIDTH = 12.0
-"""Distance from a multiple, in hertz, within which power belongs to it: a note of a quarter of a second has lines of 8 Hz."""
+"""Distance from a multiple, in hertz, within which power belongs to it: lines of such short notes are 8 Hz wide."""
 
 PARTIALS = 8
 POINTS = 1 << 13

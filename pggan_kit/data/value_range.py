@@ -203,7 +203,7 @@ def _list_unused(spans: Sequence[_Span]) -> list[str]:
 
 
 def _describe_clipping(dataset: Dataset, images: np.ndarray, spans: Sequence[_Span]) -> list[str]:
-    """Return a sentence on what the ranges cut off, with the image that loses most; none where it is next to nothing."""
+    """Return a sentence on what the ranges cut off, with the image that loses most; none where it is little."""
     clipped: dict[int, tuple[np.ndarray, str]] = {}
     for channel, least, most, low, high in spans:
         if least < low or most > high:

@@ -112,7 +112,7 @@ def test_what_is_no_photograph_is_refused_with_what_to_bring(channels: int) -> N
     """Means over channels that are no colours are pictures of nothing."""
     images = torch.zeros(2, channels, 14, 14)
     for features in (Digits(), DigitClasses(), lambda own: repeat_gray(own, "Inception")):
-        with pytest.raises(DataError, match=rf"knows photographs of 1 or 3 channels, .* have {channels}: bring features"):
+        with pytest.raises(DataError, match=rf"knows photographs of 1 or 3 .* have {channels}: bring features of your"):
             features(images)
 
 
