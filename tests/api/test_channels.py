@@ -123,7 +123,13 @@ def test_numbers_come_back_in_their_own_units(kind: str, train: Callable[..., An
     numbers = generator.draw_numbers(latents)
     expected = (generator(latents).double().clamp(-1, 1).permute(0, 2, 3, 1).numpy() + 1) / 2 * (high - low) + low
     np.testing.assert_allclose(numbers.permute(0, 2, 3, 1).numpy().astype(float), expected, atol=0.5 + 1e-3)
-    assert pggan_kit.evaluate("a.npy", against="data.npy", metrics=["RadialSpectrum"])[0]["value"] > 0
+    (value,) = [row["value"] for row in pggan_kit.evaluate("a.npy", against="data.npy", metrics=["RadialSpectrum"])]
+    assert value > 0
+    np.save("first.npy", images.transpose(0, 3, 1, 2))
+    assert pggan_kit.evaluate("a.npy", against="first.npy", metrics=["RadialSpectrum"])[0]["value"] == value
+    np.save("gray.npy", images[..., 0])
+    np.save("one.npy", drawn[..., :1])
+    assert pggan_kit.evaluate("one.npy", against="gray.npy", metrics=["RadialSpectrum"])[0]["value"] > 0
     assert pggan_kit.evaluate("run", plugins=[STUB])[0]["metric"] == "SpectralDistance"
 
     # The same numbers under another range are other data.
