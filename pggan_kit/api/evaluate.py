@@ -346,8 +346,9 @@ def _split_into_batches(images: np.ndarray, rows: np.ndarray, batch_size: int, v
 def read_images(path: Path) -> np.ndarray:
     """Return the images (N, C, h, w) of a folder in the order of their paths, or of an .npy or .npz file.
 
-    Arrays are (N, h, w) or (N, h, w, C). A folder of pictures is read as `PictureReader` reads it for training: in gray where all its images are gray, else
-    in colour. One with .npy files, or with TIFFs that are no photographs of 8 bits, is read as numbers.
+    Arrays are (N, h, w) or (N, h, w, C). A folder of pictures is read as `PictureReader` reads it for training: in gray
+    where all its images are gray, else in colour. One with .npy files, or with TIFFs that are no photographs of 8 bits,
+    is read as numbers.
 
     Raises:
         DataError: there are none, one is damaged, or they differ in size.
