@@ -129,7 +129,7 @@ class Coherence:
         if self._labels is not None:
             arrays["labels"] = self._labels.numpy()
         content = io.BytesIO()
-        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(content, **arrays)
         write_atomically(_locate_file(run, stage), content.getvalue())
 
     @hookimpl
