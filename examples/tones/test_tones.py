@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from judge_pitch import describe_notes, find_pitch, measure_cents, read_notes
 from tones import HOP, RATE, SAMPLES, Tones, encode_wave, make_sound, make_spectrogram
 
 import pggan_kit
@@ -98,6 +99,27 @@ def test_photographs_make_no_sound(tmp_path: Path) -> None:
         pggan_kit.train(
             HERE / "../../experiments/mnist.gin", bindings, plugins=[HERE / "tones.py"], run_dir=tmp_path / "run"
         )
+
+
+@pytest.mark.parametrize("keys", [-12, -3, 0, 7])
+@pytest.mark.parametrize("first", [1.0, 0.2])
+def test_the_pitch_of_a_note_is_found(keys: int, first: float, tmp_path: Path) -> None:
+    """Also where the second partial is the strongest one, and in a file that the plugin has written."""
+    time = np.arange(SAMPLES) / RATE
+    frequency = 440 * 2 ** (keys / 12)
+    sound = first * np.sin(2 * np.pi * frequency * time) + 0.6 * np.sin(4 * np.pi * frequency * time + 1)
+    (tmp_path / "a.wav").write_bytes(encode_wave([sound, sound]))
+    for note in (sound, *read_notes(tmp_path / "a.wav")):
+        found, share = find_pitch(note)
+        assert share > 0.95 and found == pytest.approx(frequency, rel=2e-3)
+        assert measure_cents(found) < 4 and measure_cents(found * 2 ** (1 / 24)) > 46
+
+
+def test_noise_has_no_pitch() -> None:
+    noise = np.random.default_rng(0).normal(size=(20, SAMPLES))
+    shares = [find_pitch(sound)[1] for sound in noise]
+    assert max(shares) < 0.35 and find_pitch(np.zeros(SAMPLES))[1] == 0
+    assert describe_notes("noise", list(noise)).startswith(f"| noise | 20 | {np.median(shares):.2f} | ")
 
 
 def test_loud_sounds_are_not_clipped() -> None:

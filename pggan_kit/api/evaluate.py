@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pggan_kit.api.average import load_average
 from pggan_kit.api.prepare import KEEP_NONE, prepare_run
+from pggan_kit.api.sample import ARRAYS
 from pggan_kit.api.stage_ends import restore_stage_ends
 from pggan_kit.components import ImageMetric, Metric, RunMetric
 from pggan_kit.config import gin_files as configs
@@ -300,6 +301,11 @@ def _evaluate_folders(
     # Images are compared as they are: of one size and type.
     fake_images = read_images(fake_folder)
     real_images = read_images(real_folder)
+    if real_images.shape[1:] != fake_images.shape[1:] and real_folder.suffix in ARRAYS:
+        # The data may have their channels first. What `pggan-kit sample` writes has them last.
+        turned = real_images.transpose(0, 2, 3, 1)
+        if turned.shape[1:] == fake_images.shape[1:]:
+            real_images = turned
     if fake_images.shape[1:] != real_images.shape[1:] or fake_images.dtype != real_images.dtype:
         raise DataError(
             f"{fake_folder} has images of {_describe_shape(fake_images)}, {real_folder} of "
@@ -344,13 +350,14 @@ def _split_into_batches(images: np.ndarray, rows: np.ndarray, batch_size: int, v
 def read_images(path: Path) -> np.ndarray:
     """Return the images (N, C, h, w) of a folder in the order of their paths, or of an .npy or .npz file.
 
-    A folder of pictures is read as `PictureReader` reads it for training: in gray where all its images are gray, else
-    in colour. One with .npy files, or with TIFFs that are no photographs of 8 bits, is read as numbers.
+    Arrays are (N, h, w) or (N, h, w, C). A folder of pictures is read as `PictureReader` reads it for training: in gray
+    where all its images are gray, else in colour. One with .npy files, or with TIFFs that are no photographs of 8 bits,
+    is read as numbers.
 
     Raises:
         DataError: there are none, one is damaged, or they differ in size.
     """
-    if path.suffix in (".npz", ".npy"):
+    if path.suffix in ARRAYS:
         return _read_array_file(path)
     if not path.is_dir():
         raise DataError(f"no folder {path}: name a run, a folder of images, or an .npz or .npy file")
@@ -444,8 +451,10 @@ def _read_array_file(path: Path) -> np.ndarray:
         raise DataError(
             f"{path} cannot be read as an .npy file, or as an .npz file with an array `images` ({error})"
         ) from error
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
     if images.ndim != 4 or len(images) < 2 or not images.size:
-        raise DataError(f"{path}: images must be (N, h, w, C), and are {images.dtype} {images.shape}")
+        raise DataError(f"{path}: images must be (N, h, w) or (N, h, w, C), and are {images.dtype} {images.shape}")
     channels_first: np.ndarray = _check_numbers(images, str(path)).transpose(0, 3, 1, 2)
     return channels_first
 

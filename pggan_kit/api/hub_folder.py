@@ -28,6 +28,9 @@ COLUMNS = 8
 METRICS = "Metrics/"
 FLOOR = "_floor"
 
+CHANNELS = {1: "gray", 3: "colour"}
+"""What images of a number of channels are called; others by their number."""
+
 CARD = """\
 ---
 library_name: pggan_kit
@@ -53,7 +56,7 @@ generator = load_generator("{folder}")
 images = generator({call})    # (16, {channel_count}, {height}, {width}), nominally in [-1, 1]
 ```
 
-{needs}## Training
+{units}{needs}## Training
 
 | | |
 |---|---|
@@ -168,6 +171,9 @@ def _write_card(folder: Path, exported: ExportedGenerator) -> str:
     needs = ""
     if record.plugins:
         needs = f"It needs plugins: {', '.join(record.plugins)}.\n\n"
+    units = ""
+    if not generator.values.is_plain:
+        units = f"`generator.draw_numbers` gives them in the data's own units: {generator.values}.\n\n"
     call = f"torch.randn(16, {generator.latent_size})"
     if generator.classes:
         call += f", torch.arange(16) % {generator.classes}"
@@ -187,13 +193,14 @@ def _write_card(folder: Path, exported: ExportedGenerator) -> str:
         name=exported.files.path.resolve().name,
         folder=folder.name,
         size=stage.size,
-        channels="gray" if stage.image_channels == 1 else "colour",
+        channels=CHANNELS.get(stage.image_channels, f"{stage.image_channels} channels"),
         channel_count=stage.image_channels,
         height=stage.height,
         width=stage.width,
         sizes=sizes,
         count=SAMPLES,
         call=call,
+        units=units,
         needs=needs,
         images=record.images,
         average=record.average,

@@ -21,6 +21,7 @@ from pggan_kit.components import Dataset
 from pggan_kit.data.array_files import ArrayWriter, explain_disk_errors, lock_file, open_array
 from pggan_kit.data.build_journal import Journal, Progress
 from pggan_kit.data.census import Census, take_census
+from pggan_kit.data.constant_channels import describe_constant_channels
 from pggan_kit.data.image_kinds import ImageKind, find_image_kind
 from pggan_kit.data.level_files import (
     ROW_WORDS,
@@ -340,7 +341,8 @@ class Pyramid:
             writer.commit()
 
     def _warn(self, skipped: Sequence[str], enlarged: int, sizes: Sequence[Size], kind: ImageKind) -> None:
-        """Warn of images that were skipped, enlarged or rounded, and of what the data set noticed."""
+        """Warn of images that were skipped, enlarged or rounded, of channels that have one number alone, and of what
+        the data set noticed."""
         total = len(self._dataset)
         if kind.is_rounded:
             warnings.warn("the images are float64, and kept as float32", stacklevel=2)
@@ -352,6 +354,10 @@ class Pyramid:
         if enlarged:
             height, width = max(sizes)
             warnings.warn(f"{enlarged} of {total} images are smaller than {height}x{width}, and enlarged", stacklevel=2)
+
+        levels = [level.images for level in self._open_levels(sizes).values()]
+        for line in describe_constant_channels(self._dataset, levels):
+            warnings.warn(line, stacklevel=2)
 
         # A data set may have noticed something about its images, now that it has read them all.
         notice: Callable[[], Sequence[str]] = getattr(self._dataset, "list_warnings", list)

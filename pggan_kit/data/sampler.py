@@ -15,7 +15,7 @@ from pggan_kit.data.contents import get_class_names, get_left_out
 from pggan_kit.data.pyramid import Level, Pyramid
 from pggan_kit.data.recorded import RecordedDataset
 from pggan_kit.data.settings import DataSettings
-from pggan_kit.data.value_range import find_value_map
+from pggan_kit.data.value_range import find_value_map, say_what_is_clipped
 from pggan_kit.errors import DataError
 from pggan_kit.layers.value_maps import BYTES, ValueMap, hold_in_tensor
 from pggan_kit.schedule import Size, Stage
@@ -290,6 +290,8 @@ def open_data(
         values = find_value_map(dataset, images, settings.value_range)
     elif values.kind != images.dtype.name:
         raise DataError(f"the images are {images.dtype}, and those of the training data {values.kind}: convert them")
+    else:
+        say_what_is_clipped(dataset, images, values)
     return Data(dataset, pyramid, seed, settings.mirror, values)
 
 

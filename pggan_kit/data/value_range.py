@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,15 +69,45 @@ def find_value_map(dataset: Dataset, images: np.ndarray, setting: Any) -> ValueM
             return read_value_map(read_description(path))
     values = ValueMap(kind, _find_ranges(images, parsed))
     if not values.is_plain:
-        for sentence in _list_sentences(dataset, images, values):
+        spans = _list_spans(images, values)
+        for sentence in [*_list_unused(spans), *_describe_clipping(dataset, images, spans)]:
             warnings.warn(sentence, stacklevel=2)
-    if path is not None:
-        with suppress(RunError):  # a cache that is read-only for this user keeps nothing
-            write_atomically(path, json.dumps(values.record(), allow_nan=False).encode())
+    _write_record(path, values)
     return values
 
 
-def _locate_record(images: np.ndarray, parsed: Sequence[Any]) -> Path | None:
+def say_what_is_clipped(dataset: Dataset, images: np.ndarray, values: ValueMap) -> None:
+    """Say what the range of other data cuts off of these, unless that was said before.
+
+    Args:
+        dataset, images: See `find_value_map`.
+        values: Map of the other data's numbers.
+    """
+    path = _locate_record(images, values.record())
+    if values.is_plain or (path is not None and values in _read_records(path)):
+        return
+    for sentence in _describe_clipping(dataset, images, _list_spans(images, values)):
+        warnings.warn(sentence, stacklevel=2)
+    _write_record(path, values)
+
+
+def _read_records(path: Path) -> list[ValueMap]:
+    """Return the maps that lie beside the level of a record."""
+    records = []
+    for other in path.parent.glob(f"{path.name.partition('.')[0]}.*{path.suffix}"):
+        with suppress(ValueError):
+            records.append(read_value_map(read_description(other)))
+    return records
+
+
+def _write_record(path: Path | None, values: ValueMap) -> None:
+    """Write a map beside its level."""
+    if path is not None:
+        with suppress(RunError):  # a cache that is read-only for this user keeps nothing
+            write_atomically(path, json.dumps(values.record(), allow_nan=False).encode())
+
+
+def _locate_record(images: np.ndarray, parsed: Any) -> Path | None:
     """Return the file of a level's map; None where the level is in no file."""
     mapped = find_map(images)
     if mapped is None or mapped.filename is None:
@@ -140,43 +170,60 @@ def _measure_percentiles(numbers: np.ndarray, shares: Sequence[float]) -> np.nda
     return places.astype(np.float64)
 
 
-def _list_sentences(dataset: Dataset, images: np.ndarray, values: ValueMap) -> list[str]:
-    """Return what there is to say of the ranges: what they cut off, what they leave unused, and constant channels."""
-    channels = images.shape[1]
-    ranges = [values.ranges[channel % len(values.ranges)] for channel in range(channels)]
+class _Span(NamedTuple):
+    """The smallest and the largest number of a channel, and its range."""
+
+    channel: int
+    least: float
+    most: float
+    low: float
+    high: float
+
+
+def _list_spans(images: np.ndarray, values: ValueMap) -> list[_Span]:
+    """Return the span of each channel that has several numbers."""
+    spans = []
     lowest, highest = _measure_extremes(images)
+    for channel, (least, most) in enumerate(zip(lowest.tolist(), highest.tolist(), strict=True)):
+        if least < most:
+            spans.append(_Span(channel, least, most, *values.ranges[channel % len(values.ranges)]))
+    return spans
+
+
+def _list_unused(spans: Sequence[_Span]) -> list[str]:
+    """Return a sentence for each channel that leaves most of its range unused."""
     sentences = []
-    clipped: dict[int, np.ndarray] = {}
-    for channel, (low, high) in enumerate(ranges):
-        least, most = float(lowest[channel]), float(highest[channel])
-        if least == most:
-            sentences.append(f"channel {channel} has the one number {least:g} in all images: it teaches nothing")
-            continue
+    for channel, least, most, low, high in spans:
         if min(most, high) - max(least, low) < FEWEST_SHARE * (high - low):
             sentences.append(
                 f"channel {channel} has numbers from {least:g} to {most:g}, a small part of its range ({low:g}, "
                 f"{high:g}): set data.value_range to theirs"
             )
+    return sentences
+
+
+def _describe_clipping(dataset: Dataset, images: np.ndarray, spans: Sequence[_Span]) -> list[str]:
+    """Return a sentence on what the ranges cut off, with the image that loses most; none where it is little."""
+    clipped: dict[int, tuple[np.ndarray, str]] = {}
+    for channel, least, most, low, high in spans:
         if least < low or most > high:
             # The share of each image that is cut off.
             pieces = _split_rows(images[:, channel])
             outside = np.concatenate([((piece < low) | (piece > high)).mean(axis=(1, 2)) for _, piece in pieces])
             if outside.mean() > MOST_CLIPPED:
-                clipped[channel] = outside
+                clipped[channel] = outside, f"numbers from {least:g} to {most:g} and the range ({low:g}, {high:g})"
+    if not clipped:
+        return []
 
-    if clipped:
-        channel = max(clipped, key=lambda one: float(clipped[one].mean()))
-        outside = clipped[channel]
-        row = int(outside.argmax())
-        # Images that were left out have no row.
-        name = name_image(dataset, row) if len(dataset) == len(images) else f"row {row} of the resized copies"
-        low, high = ranges[channel]
-        sentence = (
-            f"data.value_range cuts off {outside.mean():.2%} of channel {channel}, which has numbers from "
-            f"{lowest[channel]:g} to {highest[channel]:g} and the range ({low:g}, {high:g}), and {outside[row]:.2%} of "
-            f"it in {name}"
-        ).replace("%", " %")
-        if len(clipped) > 1:
-            sentence += f"; and something of {len(clipped) - 1} other channels"
-        sentences.append(sentence)
-    return sentences
+    channel = max(clipped, key=lambda one: float(clipped[one][0].mean()))
+    outside, described = clipped[channel]
+    row = int(outside.argmax())
+    # Images that were left out have no row.
+    name = name_image(dataset, row) if len(dataset) == len(images) else f"row {row} of the resized copies"
+    sentence = (
+        f"data.value_range cuts off {outside.mean():.2%} of channel {channel}, which has {described}, and "
+        f"{outside[row]:.2%} of it in {name}"
+    ).replace("%", " %")
+    if len(clipped) > 1:
+        sentence += f"; and something of {len(clipped) - 1} other channels"
+    return [sentence]

@@ -42,7 +42,7 @@ class Arrays:
 
         images, self._labels = _load_arrays(self._path)
         check_image_type(images.dtype, self._path)
-        self._images = _arrange_as_nhwc(images, layout, self._path)
+        self._images, self._layout = _arrange_as_nhwc(images, layout, self._path)
 
         # One class for all says nothing, and a file's labels cannot be switched off.
         self.classes = 0
@@ -74,7 +74,9 @@ class Arrays:
     def fingerprint(self) -> str:
         """Return the SHA-256 of the file, and how it is read."""
         (content,) = hash_files(self._path.parent, [self._path.name])
-        return f"arrays {content} {self._images.shape} {describe_type(self._images.dtype)}"
+        # Both layouts of a cube have one shape.
+        layout = " NCHW" if self._layout == "NCHW" else ""
+        return f"arrays {content}{layout} {self._images.shape} {describe_type(self._images.dtype)}"
 
 
 def _load_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -128,18 +130,19 @@ def check_label_array(labels: np.ndarray, count: int, place: object, name: str =
         )
 
 
-def _arrange_as_nhwc(images: np.ndarray, layout: str, path: Path) -> np.ndarray:
-    """Return a view (n, H, W, C) of the images.
+def _arrange_as_nhwc(images: np.ndarray, layout: str, path: Path) -> tuple[np.ndarray, str]:
+    """Return a view (n, H, W, C) of the images, and their layout in the file.
 
     Raises:
         DataError: An array of another number of axes, or an empty one.
         SettingError: `auto`, where the shape does not tell the layout.
     """
     if images.ndim == 3 and len(images):
-        return images[..., None]
+        return images[..., None], "NHW"
     if images.ndim != 4 or not images.size:
         raise DataError(f"{path} holds {images.shape}; images must be (n, H, W), (n, C, H, W) or (n, H, W, C)")
 
-    if choose_layout(images.shape, layout, str(path)) == "NCHW":
-        return images.transpose(0, 2, 3, 1)
-    return images
+    layout = choose_layout(images.shape, layout, str(path))
+    if layout == "NCHW":
+        images = images.transpose(0, 2, 3, 1)
+    return images, layout

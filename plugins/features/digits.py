@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from pggan_kit import DataError, Run, check_choice, hookimpl
 
+from .colour_channels import require_photographs
+
 WEIGHTS = Path(__file__).with_name("digits")
 SIZES = (7, 14, 28)
 FEATURES = 64
@@ -42,7 +44,7 @@ class Digits:
         """Return features (N, 64) of images (N, C, h, w) in [-1, 1]. Colour is averaged to gray.
 
         Raises:
-            DataError: Images of a size that has no classifier.
+            DataError: Images of a size that has no classifier, or of neither 1 nor 3 channels.
         """
         net = self._select_classifier(images)
         with torch.no_grad():
@@ -154,7 +156,12 @@ def _load_classifiers(path: Path, build: Callable[[int], Classifier]) -> dict[in
 
 
 def _average_channels(images: Tensor) -> Tensor:
-    """Average images (N, C, h, w) to gray (N, 1, h, w) in float32."""
+    """Average images (N, 1 or 3, h, w) to gray (N, 1, h, w) in float32.
+
+    Raises:
+        DataError: They have another number of channels.
+    """
+    require_photographs(images, "Digits")
     return images.float().mean(1, keepdim=True)
 
 

@@ -7,10 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pggan_kit import Quantity, at_least_float32
-
-ROUNDING_POWER = (2 / 255) ** 2 / 12
-"""Power at each frequency of what rounding to 8 bits adds to pixels in [-1, 1]: no smaller one is resolved."""
+from pggan_kit import Quantity, at_least_float32, check_at_least
 
 
 class RadialSpectrum:
@@ -26,10 +23,19 @@ class RadialSpectrum:
 
     Args:
         suffix: A suffix of the value's name, `SpectralDistance`.
+        levels: Number of levels of the data's numbers from the lower to the upper end of their range: 256 of bytes,
+            4,096 of 12 bits. No smaller power is resolved than what rounding to so many leaves; floats whose spectrum
+            falls below that of bytes need more.
+
+    Raises:
+        SettingError: `levels` below 2.
     """
 
-    def __init__(self, suffix: str = "") -> None:
+    def __init__(self, suffix: str = "", levels: int = 256) -> None:
+        check_at_least("levels", levels, 2, whole=True)
         self.suffix = suffix
+        # Rounding adds this power at each frequency of pixels in [-1, 1].
+        self._rounding_power = (2 / (levels - 1)) ** 2 / 12
         self.quantities = {f"SpectralDistance{suffix}": Quantity("lower", (0.0, math.inf), "log")}
 
     def describe(self, images: Tensor) -> Tensor | None:
@@ -44,7 +50,9 @@ class RadialSpectrum:
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
         """Return `SpectralDistance` of spectra (M, K) and (N, K); computed in float64."""
-        difference = convert_to_decibels(fake.double().mean(0)) - convert_to_decibels(real.double().mean(0))
+        fake_power = fake.double().mean(0) + self._rounding_power
+        real_power = real.double().mean(0) + self._rounding_power
+        difference = 10 * (fake_power / real_power).log10()
         return {f"SpectralDistance{self.suffix}": float(difference[1:].square().mean().sqrt())}
 
 
@@ -69,8 +77,3 @@ def compute_radial_spectra(images: Tensor) -> Tensor:
     sizes = torch.bincount(rings).to(power)
     sums = power.new_zeros(len(power), len(sizes)).index_add_(1, rings.to(power.device), power.flatten(1))
     return sums / sizes
-
-
-def convert_to_decibels(power: Tensor) -> Tensor:
-    """Convert powers to decibels, above what rounding to 8 bits leaves of smaller ones."""
-    return 10 * (power + ROUNDING_POWER).log10()

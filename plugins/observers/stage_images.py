@@ -19,9 +19,8 @@ from pggan_kit import (
     TrainState,
     check_at_least,
     check_interval,
+    hold_in_tensor,
     hookimpl,
-    images_from_uint8,
-    images_to_uint8,
     write_atomically,
 )
 from pggan_kit.components import FeatureExtractor
@@ -41,11 +40,11 @@ class Coherence:
     """The averaged generator's images of the same latents at the end of each stage, and how far later ones are from
     them: the curve between the values of `metrics.Coherence`, which explains the unit.
 
-    `coherence/7x7.npz` in the run's directory has the `images` at the end of the stage, uint8 (N, h, w, C), with
-    their `latents` (N, Z) and, of a conditional generator, `labels` (N,). `coherence.jsonl` has rows from later stages,
-    and one right after each growth, which is written at the next tick: `at` is the clock of its images,
-    `stage` and `size` say what was trained, and `Coherence/7x7` is the value against the end of that stage;
-    `Coherence_features/7x7` the same in features.
+    `coherence/7x7.npz` in the run's directory has the `images` (N, h, w, C) at the end of the stage, in the type and
+    the units of the data, with their `latents` (N, Z) and, of a conditional generator, `labels` (N,).
+    `coherence.jsonl` has rows from later stages, and one right after each growth, which is written at the next tick:
+    `at` is the clock of its images, `stage` and `size` say what was trained, and `Coherence/7x7` is the value against
+    the end of that stage; `Coherence_features/7x7` the same in features.
 
     Args:
         features: Features in which the images are compared too.
@@ -124,33 +123,37 @@ class Coherence:
         """Keep the images, unless nothing was trained at this size."""
         if state.images == state.starts[-1]:
             return
-        kept = images_to_uint8(self._draw(run, self._choose_height(run, stage)))
-        self._ends[stage.index] = kept
-        arrays = {"images": kept.permute(0, 2, 3, 1).numpy(), "latents": self._latents.numpy()}
+        kept = run.values.to_units(self._draw(run, self._choose_height(run, stage))).numpy()
+        self._ends[stage.index] = hold_in_tensor(kept)
+        arrays = {"images": kept.transpose(0, 2, 3, 1), "latents": self._latents.numpy()}
         if self._labels is not None:
             arrays["labels"] = self._labels.numpy()
         content = io.BytesIO()
-        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(content, **arrays)
         write_atomically(_locate_file(run, stage), content.getvalue())
 
     @hookimpl
-    def save_state(self) -> dict[str, Any]:
+    def save_state(self, run: Run) -> dict[str, Any]:
         """Return the images of the stages that have ended, the rows that are not written, and what they depend on."""
         return {
-            "settings": [self.count, self.seed, self.largest],
+            "settings": self._list_settings(run),
             "ends": dict(self._ends),
             "unwritten": [dict(row) for row in self._unwritten],
         }
 
     @hookimpl
     def load_state(self, run: Run, saved: Mapping[str, Any]) -> None:
-        """Restore the saved state. Images of other latents, or kept at another size, are of no use."""
-        if saved["settings"] != [self.count, self.seed, self.largest]:
+        """Restore the saved state. Images of other latents, of another size or in other units are of no use."""
+        if saved["settings"] != self._list_settings(run):
             return
         self._ends = dict(saved["ends"])
         # A branch has files of its own.
         if run.resumed:
             self._unwritten = [dict(row) for row in saved["unwritten"]]
+
+    def _list_settings(self, run: Run) -> list[Any]:
+        """Return what kept images depend on: latents, size, and the units of the data."""
+        return [self.count, self.seed, self.largest, str(run.values)]
 
     def _measure(self, run: Run, stage: Stage, state: TrainState) -> None:
         """Add a row with the values against all stages that have ended; none in the first stage."""
@@ -161,7 +164,7 @@ class Coherence:
         images = self._draw(run, self._choose_height(run, stage))
         for index, kept in earlier.items():
             size = run.schedule.stages[index].size
-            before = images_from_uint8(kept)
+            before = run.values.to_images(kept)
             now = reduce_images(images, before.shape[2])
             row[f"Coherence/{size}"] = compare_pictures(before, now, self._labels)
             if self.features is not None:

@@ -19,6 +19,7 @@ from PIL import Image
 import pggan_kit
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, RunError
+from pggan_kit.pictures import GAP
 from pggan_kit.report import write_report
 from pggan_kit.runs.directory import RunDirectory
 
@@ -122,7 +123,13 @@ def test_numbers_come_back_in_their_own_units(kind: str, train: Callable[..., An
     numbers = generator.draw_numbers(latents)
     expected = (generator(latents).double().clamp(-1, 1).permute(0, 2, 3, 1).numpy() + 1) / 2 * (high - low) + low
     np.testing.assert_allclose(numbers.permute(0, 2, 3, 1).numpy().astype(float), expected, atol=0.5 + 1e-3)
-    assert pggan_kit.evaluate("a.npy", against="data.npy", metrics=["RadialSpectrum"])[0]["value"] > 0
+    (value,) = [row["value"] for row in pggan_kit.evaluate("a.npy", against="data.npy", metrics=["RadialSpectrum"])]
+    assert value > 0
+    np.save("first.npy", images.transpose(0, 3, 1, 2))
+    assert pggan_kit.evaluate("a.npy", against="first.npy", metrics=["RadialSpectrum"])[0]["value"] == value
+    np.save("gray.npy", images[..., 0])
+    np.save("one.npy", drawn[..., :1])
+    assert pggan_kit.evaluate("one.npy", against="gray.npy", metrics=["RadialSpectrum"])[0]["value"] > 0
     assert pggan_kit.evaluate("run", plugins=[STUB])[0]["metric"] == "SpectralDistance"
 
     # The same numbers under another range are other data.
@@ -196,3 +203,44 @@ def test_chosen_channels_and_colours(train: Callable[..., Any], cli: Callable[..
     shown = np.asarray(Image.open("pictures/000001.png"))
     np.testing.assert_array_equal(shown, np.load("a.npy")[1][..., [3, 2, 0]])
     assert run.draw_reals(4).mode == "RGB"
+
+
+@pytest.mark.parametrize("channels", [2, *(pytest.param(c, marks=pytest.mark.slow) for c in (1, 3, 4, 7))])
+def test_whatever_shows_images_takes_any_number_of_channels(
+    channels: int, train: Callable[..., Any], cli: Callable[..., Result]
+) -> None:
+    """Loops, strips, neighbours, stages' ends and exported files; numbers are those of the run."""
+    save_data("data.npy", channels, "uint16")
+    lines = ["data.value_range = (0, 4095)", "train.observers = [@observers.Growth(), @observers.Coherence()]"]
+    lines += ["observers.Growth.count = 4", "observers.Coherence.count = 4"]
+    if channels != 3:
+        lines.append("pictures.colour_map = 'viridis'")
+    train(*ARRAYS, *lines, run_dir="run")
+    for command in (
+        ("interpolate", "run", "--out", "loop.gif", "--keys", 2, "--steps", 2, "--count", 1),
+        ("strip", "run", "--out", "strip.png", "--count", 2),
+        ("neighbours", "run", "--out", "near.png", "--count", 2),
+        ("export", "run", "--out", "net.safetensors"),
+        ("export", "run", "--to", "hub-folder", "--out", "hub"),
+    ):
+        result = cli(*command)
+        assert result.exit_code == 0, result.output
+
+    # In colour, by the colour map or by nature, and as wide as there are pictures side by side.
+    for name in ("loop.gif", "run/growth.gif", "strip.png", "near.png", "hub/samples.png"):
+        with Image.open(name) as picture:
+            assert "transparency" not in picture.info and picture.mode in ("RGB", "P"), name
+            red, _, blue = np.asarray(picture.convert("RGB")).reshape(-1, 3).T
+            assert (red != blue).any(), f"{name} is in colour"
+    panels = 1 if channels == 3 else channels
+    with Image.open("loop.gif") as picture:
+        assert (picture.width - 2 * GAP) % (16 * panels) == 0
+    with np.load("run/coherence/8x8.npz") as content:
+        assert content["images"].shape == (4, 8, 8, channels)
+
+    for source in ("run", "net.safetensors", "hub"):
+        assert cli("sample", source, "--count", 3, "--out", f"{source[:3]}.npy").exit_code == 0
+    numbers = np.load("run.npy")
+    assert (numbers.dtype, numbers.shape) == (np.uint16, (3, 16, 16, channels)) and numbers.max() <= 4095
+    for name in ("net.npy", "hub.npy"):
+        np.testing.assert_array_equal(np.load(name), numbers)

@@ -74,6 +74,13 @@ def test_file_knows_the_data_s_units_and_how_they_are_shown(train: Train, tmp_pa
     assert numbers.dtype == torch.int16
     assert torch.equal(numbers, ours.values.to_units(ours(latents)))
 
+    # A folder for a hub has the same file, and its card says what the images are.
+    hub = load_generator(pggan_kit.export("scan", "hub-folder", "hub"))
+    assert torch.equal(hub.draw_numbers(latents), numbers)
+    card = Path("hub/README.md").read_text()
+    assert "16x16 images (2 channels)" in card and "`generator.draw_numbers` gives them" in card
+    assert "int16 (-1000, 3000), (-2000, 4000)" in card
+
 
 def test_file_draws_what_the_run_draws(run: Path, cli: Callable[..., Result]) -> None:
     """At any stage, with any average; nothing but architectures and resampling is needed to load it."""

@@ -99,10 +99,51 @@ def test_channels_that_teach_nothing(tmp_path: Path) -> None:
         DataError, match=r"channel 1 has the one number 7 in all images, or nearly, from which no range"
     ):
         open_images(images, tmp_path, "min_max")
-    with pytest.warns(UserWarning, match="channel 1 has the one number 7 in all images: it teaches nothing"):
+    images[..., 1] = 8.0
+    with pytest.warns(UserWarning, match="channel 1 has the one number 8 in all images: it teaches nothing"):
         open_images(images, tmp_path, (0, 2500))
     with pytest.warns(UserWarning, match=r"channel 1 has numbers from .* a small part of its range \(0, 65535\)"):
         open_images(make_images("uint16"), tmp_path, (0, 65535))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_a_band_that_is_missing_is_said_with_the_image_that_lacks_it(kind: str, tmp_path: Path) -> None:
+    """Also of bytes, whose range nobody looks for; what is constant in a small copy alone is not."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype(kind)
+    images[[7, 31], ..., 2] = 0
+    images[12, ..., 1] = np.tile([[3, 9], [9, 3]], (4, 4))  # one number at 4x4
+    settings = DataSettings(cache=tmp_path, workers=1, value_range=(0, 255))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        open_data(NamedDataset(list(images), name=kind), settings, [(4, 4), (8, 8)], 0)
+        open_data(NamedDataset(list(images), name=kind), settings, [(4, 4), (8, 8)], 0)
+    expected = "channel 2 has one number alone in 2 of 40 images, first in image 7 (scan-7.npy)"
+    assert [str(warning.message) for warning in said] == [expected]
+    with pytest.warns(UserWarning, match=r"^1 of 40 images have one number alone, the first of which is image 31 "):
+        open_images(np.where(np.arange(40)[:, None, None, None] == 31, 0, images[:, :4, :4, :1]), tmp_path, (0, 255))
+
+
+def test_what_is_cut_off_of_other_data_is_said_too(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).uniform(0, 1, (20, 4, 4, 1)).astype(np.float32)
+    settings = DataSettings(cache=tmp_path, value_range="min_max")
+    held = images + 0.5
+    for data, values, words in (
+        (held, ValueMap("float32", [(0, 1)]), ["cuts off"]),
+        (held, ValueMap("float32", [(0, 1)]), []),
+        (held, ValueMap("float32", [(0, 9)]), []),
+    ):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            open_data(NamedDataset(list(data), name="held"), settings, [(4, 4)], 0, values=values)
+        assert [word in str(warning.message) for word, warning in zip(words, said, strict=True)] == [True] * len(words)
+
+    # Training data that are opened with their own map, as for a search of neighbours, were looked through before.
+    with pytest.warns(UserWarning, match="cuts off"):
+        own = open_images(images, tmp_path, (0, 0.5)).values
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        name = f"{images.dtype} {images.sum()}"
+        open_data(NamedDataset(list(images), name=name), settings, [(4, 4)], 0, values=own)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e300])

@@ -748,6 +748,9 @@ def test_array_fingerprints(tmp_path: Path) -> None:
     np.save(tmp_path / "c.npy", COLOUR.astype(np.uint16))
     assert Arrays(str(tmp_path / "c.npy")).fingerprint() != first
     assert first.endswith("(6, 5, 7, 3) (0.0, 1.0)"), "copies of bytes keep the name that they had"
+    np.save(tmp_path / "cube.npy", np.arange(128, dtype=np.uint8).reshape(2, 4, 4, 4))
+    cubes = {Arrays(str(tmp_path / "cube.npy"), layout).fingerprint() for layout in ("NCHW", "NHWC")}
+    assert len(cubes) == 2, "the layout matters where the shape does not tell it"
     changed = COLOUR.copy()
     changed[0, 0, 0, 0] ^= 1
     np.save(tmp_path / "b.npy", changed)

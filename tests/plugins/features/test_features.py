@@ -23,6 +23,7 @@ from pggan_kit.errors import DataError
 from pggan_kit.testing import FeatureExtractorSuite
 from pggan_plugins.datasets import MNIST
 from pggan_plugins.features import DigitClasses, Digits, Inception
+from pggan_plugins.features.colour_channels import repeat_gray
 from pggan_plugins.features.digits import WEIGHTS
 from pggan_plugins.features.inception import MODULE
 
@@ -104,6 +105,15 @@ def test_colour_digits_are_averaged() -> None:
     images, _ = load_bundled(28, every=1000)
     colour = torch.cat([images - 0.2, images, images + 0.2], 1)
     assert torch.allclose(Digits()(colour), Digits()(images), atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 7])
+def test_what_is_no_photograph_is_refused_with_what_to_bring(channels: int) -> None:
+    """Means over channels that are no colours are pictures of nothing."""
+    images = torch.zeros(2, channels, 14, 14)
+    for features in (Digits(), DigitClasses(), lambda own: repeat_gray(own, "Inception")):
+        with pytest.raises(DataError, match=rf"knows photographs of 1 or 3 .* have {channels}: bring features of your"):
+            features(images)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (28, 14)])

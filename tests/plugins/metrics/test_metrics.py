@@ -90,6 +90,7 @@ class TestVendiScore(MetricSuite):
 
 
 class TestRadialSpectrum(MetricSuite):
+    bad_arguments = ({"levels": 1}, {"levels": 2.5})
     sizes = ((28, 28), (16, 20), (7, 7))
 
     def make(self) -> RadialSpectrum:
@@ -302,6 +303,12 @@ def test_spectral_distance() -> None:
     assert actual == {"SpectralDistance_x": pytest.approx(wanted, rel=1e-9)}
     assert actual["SpectralDistance_x"] == pytest.approx(20, abs=0.1)
     assert metric.compare(described[0], described[0])["SpectralDistance_x"] == 0
+
+    # What lies below the levels of bytes is resolved where the data have more of them.
+    faint = [metric.describe(images * 1e-4) for images in (real, fake)]
+    assert faint[0] is not None and faint[1] is not None
+    assert metric.compare(faint[0], faint[1])["SpectralDistance_x"] < 0.01
+    assert RadialSpectrum(levels=1 << 20).compare(faint[0], faint[1])["SpectralDistance"] == pytest.approx(20, abs=0.2)
 
 
 def test_spectral_distance_of_black_images_is_finite() -> None:

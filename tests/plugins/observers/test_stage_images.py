@@ -90,6 +90,34 @@ def test_files_are_those_of_the_stage_ends(train: Callable[..., Any]) -> None:
     )
 
 
+@pytest.mark.parametrize(("kind", "channels"), [("uint16", 2), ("int16", 1), ("float32", 7)])
+def test_images_are_kept_in_the_type_and_the_units_of_the_data(
+    kind: str, channels: int, train: Callable[..., Any]
+) -> None:
+    """What is compared is what the data can hold, whatever that is, and a resumed run reads it back."""
+    numbers = np.random.default_rng(0).integers(0, 4096, (12, 16, 16, channels)).astype(kind)
+    np.save("data.npy", numbers)
+    lines = (
+        *WATCHED,
+        "train.dataset = @datasets.Arrays()",
+        "datasets.Arrays.file = 'data.npy'",
+        "datasets.Arrays.layout = 'NHWC'",
+        "data.value_range = (-1000, 5000)",
+    )
+    whole = train(*lines, run_dir="whole")
+    for size in ("4x4", "16x16"):
+        kept = read_images(whole.directory, size)
+        assert kept["images"].dtype == np.dtype(kind)
+        drawn = pggan_kit.load_generator("whole", stage=size).draw_numbers(torch.tensor(kept["latents"]))
+        expected = drawn.permute(0, 2, 3, 1).numpy().astype(np.float64)
+        assert np.abs(kept["images"] - expected).max() <= (0.01 if kind == "float32" else 1)
+
+    with pytest.raises(Interrupted):
+        train(*lines, plugins=(StopAt(28),), run_dir="broken")
+    resume("broken", plugins=[STUB])
+    assert read_rows(Path("broken")) == read_rows(whole.directory)
+
+
 @pytest.mark.parametrize("at", [16, 24, 28])
 def test_a_resumed_run_has_the_same_files(train: Callable[..., Any], at: int) -> None:
     """Mid-fade, at the end of a stage, and between two ticks, when the row after the growth is not written yet."""
@@ -109,7 +137,7 @@ def test_images_of_high_stages_are_kept_small(train: Callable[..., Any]) -> None
 
 
 def test_a_branch_compares_with_the_stages_of_its_trunk(train: Callable[..., Any], tiny: Callable[..., str]) -> None:
-    """Also where that run is not there any more; with other latents it begins from scratch."""
+    """Also where that run is not there any more; with other latents or units it begins from scratch."""
     trunk = train(*WATCHED, run_dir="trunk")
     shutil.copytree("trunk", "copy")
     branch = pggan_kit.train(tiny(*WATCHED), run_dir="branch", start_from="copy@1", plugins=[STUB])
@@ -117,10 +145,10 @@ def test_a_branch_compares_with_the_stages_of_its_trunk(train: Callable[..., Any
     rows = read_rows(branch.directory)
     assert rows and rows == [row for row in read_rows(trunk.directory) if row["stage"] == 2]
 
-    other = tiny(*WATCHED, "observers.Coherence.seed = 1")
-    other_run = pggan_kit.train(other, run_dir="other", start_from="trunk@1", plugins=[STUB])
-    tags = [{tag for tag in row if "/" in tag} for row in read_rows(other_run.directory)]
-    assert tags == [{"Coherence/8x8"}] * 3
+    for line in ("observers.Coherence.seed = 1", "data.value_range = (0, 300)"):
+        other_run = pggan_kit.train(tiny(*WATCHED, line), run_dir=line[:8], start_from="trunk@1", plugins=[STUB])
+        tags = [{tag for tag in row if "/" in tag} for row in read_rows(other_run.directory)]
+        assert tags == [{"Coherence/8x8"}] * 3, line
 
 
 def test_labels_are_fixed(train: Callable[..., Any]) -> None:
