@@ -19,6 +19,7 @@ from pggan_kit.cli import (
     report,
     sample,
     strip,
+    sweep,
     train,
 )
 from pggan_kit.cli.base import main
@@ -40,5 +41,6 @@ __all__ = [
     "report",
     "sample",
     "strip",
+    "sweep",
     "train",
 ]

@@ -39,6 +39,7 @@ from pggan_kit.system import provenance
 from pggan_kit.system.activities import receive_activities
 from pggan_kit.system.files import UNFINISHED
 from pggan_kit.system.locks import hold_when_free, is_locked
+from pggan_kit.trials import training
 from pggan_plugins.launchers import local
 
 PLUGIN = ABLATION_PLUGIN
@@ -487,7 +488,7 @@ def test_a_plugin_edited_between_training_and_evaluation_is_refused(
     mine.write_text(OBSERVED)
     plan, _ = plan_reading.read_plan("switch.gin", plugins=[*PLUGINS, mine])
     plans.write_plan(plan, Path("out"))
-    trained = trials.train
+    trained = training.train
 
     def train_and_edit(*args: Any, **kwargs: Any) -> Any:
         run = trained(*args, **kwargs)
@@ -495,7 +496,7 @@ def test_a_plugin_edited_between_training_and_evaluation_is_refused(
         return run
 
     trials.run_trial(Path("out"), "trunk", 0)
-    monkeypatch.setattr(trials, "train", train_and_edit)
+    monkeypatch.setattr(training, "train", train_and_edit)
     with pytest.raises(PluginError, match=rf"{mine} has changed since out/plan\.json recorded it.*ablate --out FOLDER"):
         trials.run_trial(Path("out"), "hard", 0)
     assert not Path("out/runs/hard/0/result.json").exists()
