@@ -154,7 +154,7 @@ def test_values_that_diverge_or_are_not_finite_are_never_the_best(
 ) -> None:
     measure_by(monkeypatch, {(1, "8x8"): float("nan")})
     best = sweep(
-        "sweep.parameters = {'losses.Diverging.seed': ('integer', 0, 1), 'g/optimizers.Adam.lr': ('uniform', 1e-4, 1e-3)}",
+        "sweep.parameters = {'losses.Diverging.seed': ('integer', 0, 1)}",
         "sweep.bindings = ['train.loss = @losses.Diverging()', 'losses.Diverging.height = 8']",
         "sweep.search = 'random'",
         "sweep.trials = 5",
