@@ -27,6 +27,9 @@ HASH = "sweep"
 WHY = "ended"
 """Name of a trial's attribute that says why it ended early."""
 
+FAILURES = "failures"
+"""Name of a trial's attribute with the number of its processes that failed."""
+
 REDUCTION = 2
 """Share of trials that `halving` and `hyperband` stop at a stage: all but one in this many."""
 
@@ -209,6 +212,13 @@ class Study:
             else:
                 self._study.tell(number, value)
 
+    def note_failure(self, number: int) -> int:
+        """Count that a process failed in a trial; return how many have."""
+        trial = self._restore(number)
+        failures = int(trial.user_attrs.get(FAILURES, 0)) + 1
+        trial.set_user_attr(FAILURES, failures)
+        return failures
+
     def _restore(self, number: int) -> Any:
         """Return a trial that was begun, as Optuna gives it where it begins."""
         frozen = self._study.get_trials(deepcopy=False)[number]
@@ -280,6 +290,10 @@ class OpenTrial:
     def asks_to_prune(self) -> bool:
         """Return whether the pruner stops it."""
         return self._study.asks_to_prune(self.number)
+
+    def note_failure(self) -> int:
+        """Count that a process failed in it; return how many have."""
+        return self._study.note_failure(self.number)
 
     def end(self, value: float | None, why: str = "") -> None:
         """End it, with its value, or without one and why."""

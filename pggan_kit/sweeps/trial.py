@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.evaluate import evaluate
-from pggan_kit.errors import ConfigError, DivergedError, RunError
+from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError, first_line
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.sweeps.plan import BASE, CONFIG, PLAN, SweepPlan, load_plan
 from pggan_kit.sweeps.spaces import bind_values
@@ -17,6 +17,9 @@ from pggan_kit.sweeps.study import OpenTrial, Study
 from pggan_kit.system.files import read_text
 from pggan_kit.trials.processes import Say, list_recorded_files
 from pggan_kit.trials.training import StageReached, StopAfter, train_or_resume
+
+MOST_FAILURES = 3
+"""Number of failures after which a trial has ended without a value."""
 
 RUNS = "runs"
 """Name of the folder with the runs of each trial."""
@@ -49,7 +52,17 @@ def run_next_trial(folder: Path, plugins: Sequence[str | Path] = (), say: Say = 
             say("no trial is left to run")
             return None
         say(f"trial {trial.number}: {'; '.join(bind_values(plan.space, trial.values))}")
-        _run_stages(plan, folder, trial, files, say)
+        try:
+            _run_stages(plan, folder, trial, files, say)
+        except Interrupted:
+            raise
+        except Exception as error:
+            # Values for which there is no memory, for example, must not keep the others from being tried.
+            failures = trial.note_failure()
+            if failures < MOST_FAILURES:
+                raise
+            trial.end(None, f"failed {failures} times: {first_line(error)}")
+            say(f"trial {trial.number}: failed {failures} times: {first_line(error)}")
         return trial.number
 
 

@@ -233,6 +233,24 @@ def test_a_sweep_whose_trials_all_fail_has_no_best(sweep: Sweep, monkeypatch: py
     assert not Path("out/best.gin").exists()
 
 
+def test_a_trial_that_fails_each_time_does_not_keep_others_from_being_tried(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = trials.train_or_resume
+
+    def fail_in_one(run: Path, *arguments: Any) -> None:
+        if run.parent.name == "1":
+            raise MemoryError("no memory for these\nvalues")
+        train(run, *arguments)
+
+    monkeypatch.setattr(trials, "train_or_resume", fail_in_one)
+    with pytest.raises(TrainingError, match="2 trials have not ended"):
+        sweep()
+    best = sweep()
+    assert [row["why"] for row in read_trials()] == ["", "failed 3 times: no memory for these", ""]
+    assert best["trial"] in (0, 2) and best["ended_early"] == 1
+
+
 def test_the_command_shows_the_plan_and_the_best(
     sweep: Sweep, cli: Callable[..., Result], no_memory_count: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
