@@ -41,6 +41,7 @@ def sweep(
     -b overrides what the file binds: sweep, launchers and its macros; all other bindings apply to the experiment.
     """
     from pggan_kit import sweeps
+    from pggan_kit.errors import quote_path
     from pggan_kit.sweeps.conduct import BEST_CONFIG
     from pggan_kit.sweeps.cost import build_plan_table
     from pggan_kit.sweeps.plan_reading import choose_folder
@@ -65,7 +66,7 @@ def sweep(
         click.echo(f"trial {best['trial']} is the best of {best['trials']}: {best['metric']} {best['value']:.4g}")
         for text in best["bindings"]:
             click.echo(f"  {text}")
-        click.echo(f"train it: pggan-kit train {choose_folder(config, folder) / BEST_CONFIG}")
+        click.echo(f"train it: pggan-kit train {quote_path(choose_folder(config, folder) / BEST_CONFIG)}")
 
 
 @main.command("sweep-trial", hidden=True)

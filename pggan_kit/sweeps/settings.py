@@ -91,8 +91,8 @@ class ArmTuning(Tuning):
     """A search within each variant of an ablation, before the variants are compared.
 
     Args:
-        parameters, trials, seeds, search, startup, pruner, search_seed: See `Tuning`. The seeds, which must be given, are
-            not those of the comparison.
+        parameters, trials, seeds, search, startup, pruner, search_seed: See `Tuning`. The seeds must be given,
+            and are not those of the comparison.
         tuning: Overrides of `ablate.evaluation` that choose other images than those of the comparison.
 
     Raises:

@@ -79,14 +79,15 @@ def test_each_variant_is_tuned_before_the_comparison(
 
     # The plan counts the search, and holds it fast.
     dry_run = ["ablate", "switch.gin", "--dry-run", *(f"--plugin={file}" for file in PLUGINS), "-b", SHORT, "-b", TUNE]
+    dry_run += ["-b", "ablate.seeds = (0, 1, 2, 3, 4, 5)"]
     result = cli(*dry_run, "--json")
     assert result.exit_code == 0, result.output
     costs = [(row["trial"], row["role"], row["seeds"], row["images"]) for row in json.loads(result.stdout)["trials"]]
     assert costs == [
         ("linear", "tuning", 2, 24),
         ("hard", "tuning", 2, 24),
-        ("linear", "variant", 2, 24),
-        ("hard", "variant", 2, 24),
+        ("linear", "variant", 6, 24),
+        ("hard", "variant", 6, 24),
     ]
     shown = cli(*dry_run)
     assert "tuning: 2 trials of each variant on seeds 7 before the comparison" in " ".join(shown.stdout.split())
