@@ -20,14 +20,13 @@ FILES = sorted((ROOT / "experiments/sweeps").glob("*.gin"))
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the names of the original files, with a few images of noise."""
+    """Return a folder with the names of the original files, with empty pictures: a few more than the split to learn."""
     folder = tmp_path_factory.mktemp("digits")
-    rng = np.random.default_rng(0)
-    for name in ("train", "t10k"):
-        images = rng.integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    for name, count in (("train", 50_016), ("t10k", 40)):
+        images = np.zeros((count, 28, 28), dtype=np.uint8)
         (folder / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 0x803, *images.shape) + images.tobytes())
-        labels = np.arange(40, dtype=np.uint8) % 10
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, 40) + labels.tobytes())
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, count) + labels.tobytes())
     return folder
 
 
