@@ -40,6 +40,7 @@ from pggan_kit.system.activities import receive_activities
 from pggan_kit.system.files import UNFINISHED
 from pggan_kit.system.locks import hold_when_free, is_locked
 from pggan_kit.trials import training
+from pggan_kit.trials.overrides import split_bindings
 from pggan_plugins.launchers import local
 
 PLUGIN = ABLATION_PLUGIN
@@ -869,7 +870,7 @@ def test_macros_are_looked_through(tiny: Callable[..., str], stub: str) -> None:
 def test_overrides_go_to_the_plan_or_to_all_experiments() -> None:
     of_plan = ["ablate.seeds = (1,)", " launchers.Local.jobs = 2", "x/launchers.Local.jobs = 2", " SEEDS= (0, 1)"]
     of_all = ["train.tick = 3", "SIZES = (4, 8)", "a/datasets.MNIST.folder = 'ablate.seeds'"]
-    assert plan_reading.split_bindings([of_all[0], *of_plan, *of_all[1:]], ["SEEDS"]) == (of_plan, of_all)
+    assert split_bindings([of_all[0], *of_plan, *of_all[1:]], ["SEEDS"], "ablate") == (of_plan, of_all)
 
 
 def test_a_macro_of_the_ablation_is_overridden_there(
