@@ -27,8 +27,9 @@ test-newest:
 
 # What needs packages that `make test` does without, in an environment of their own, with the newest versions.
 test-extras:
-	EXTRAS=video,hdf5,lmdb,dicom,wandb,mlflow,trackio $(PYTHON) scripts/test_wheel.py $(PYTHON) newest \
-		tests/pictures/test_animation.py tests/plugins/datasets tests/plugins/observers/test_trackers.py tests/test_docs.py::test_cookbook
+	EXTRAS=video,hdf5,lmdb,dicom,wandb,mlflow,trackio,sweep $(PYTHON) scripts/test_wheel.py $(PYTHON) newest \
+		tests/pictures/test_animation.py tests/plugins/datasets tests/plugins/observers/test_trackers.py \
+		tests/test_docs.py::test_cookbook tests/sweeps tests/ablation/test_tuning.py
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow

@@ -27,7 +27,7 @@ EXPERIMENTS = ROOT / "experiments"
 FILES = sorted(
     path
     for path in EXPERIMENTS.rglob("*.gin")
-    if not {"base", "base.gin", "ablations"} & set(path.relative_to(EXPERIMENTS).parts)
+    if not {"base", "base.gin", "ablations", "sweeps"} & set(path.relative_to(EXPERIMENTS).parts)
 )
 GALLERY = (ROOT / "docs/gallery.md").read_text()
 SMALL = [

@@ -28,7 +28,9 @@ HOUSE = (
     ("training",),
     ("api", "testing"),
     ("__init__", "benchmarking", "report"),
-    ("ablation", "scaffold"),
+    ("trials", "scaffold"),
+    ("sweeps",),
+    ("ablation",),
     ("cli",),
     ("__main__",),
 )

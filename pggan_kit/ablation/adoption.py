@@ -71,6 +71,10 @@ def adopt_runs(plan: Plan, folder: Path, runs: Sequence[Path], plugins: Sequence
         return plan
     if plan.looks:
         raise RunError("--adopt: a plan with looks adopts no runs, since its looks decide by runs that nobody has seen")
+    if plan.tune:
+        raise RunError(
+            "--adopt: a plan that tunes its variants adopts no runs, since no run was trained with its values"
+        )
     candidates = [_read_candidate(run, plan, plugins) for run in runs]
     own = list(_identify_trials(plan, plugins))
     adopted = list(plan.adopted)

@@ -11,6 +11,7 @@ from pggan_kit.ablation.comparison import Results, compare_variants, make_sample
 from pggan_kit.ablation.contrasts import Contrast
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.robustness import name_value
+from pggan_kit.ablation.tuning import describe_tuned
 from pggan_kit.ablation.variant_summaries import compute_primary_profiles, summarise_variant
 from pggan_kit.ablation.verdicts import add_looks, add_robustness, add_verdicts, withhold_verdicts
 
@@ -35,6 +36,9 @@ def analyse_results(plan: Plan, results: Results, *, decides: bool = True) -> di
         directory); `metric`, with its `direction` and `scale`; `resample`, the bindings that vary between the trials of
         a variant, by the name of what they drive; `margin`, `alpha`, `hash`, `revisions`, `hardware`; `design`, see
         `designs.Design`.
+
+        Where variants are tuned, there is `tuned`: for each `bindings` (the chosen values), and the `trials` and
+        `seeds` that they were chosen by.
 
         Where a plan has further averages or confirming metrics, a confirmatory contrast also has `robustness` and
         `checks`, see `robustness.judge_robustness`.
@@ -78,6 +82,8 @@ def analyse_results(plan: Plan, results: Results, *, decides: bool = True) -> di
         "revisions": sorted({result["revision"] for result in results.values()}),
         "hardware": sorted({result["hardware"] for result in results.values()}),
     }
+    if plan.tune:
+        analysis["tuned"] = describe_tuned(plan, results)
     if progress is not None:
         analysis["looks"] = {
             "pairs": plan.looks,

@@ -83,6 +83,8 @@ def _add_row(results: Results, key: Key, row: Mapping[str, str], censored: Colle
         }
         if row.get("adopted"):
             results[key]["adopted"] = row["adopted"]
+        if row.get("tuned"):
+            results[key]["tuned"] = row["tuned"].split("; ")
     result = results[key]
     if int(row["failed"]):
         result["failed"] = f"see {TABLE}"

@@ -20,8 +20,8 @@ from pggan_kit.ablation.looks import describe_look
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.table import render_text
-from pggan_kit.ablation.trial import Say
 from pggan_kit.ablation.trial_progress import TrialProgress
+from pggan_kit.ablation.tuning import tune_variants
 from pggan_kit.components import Launcher, Trial
 from pggan_kit.errors import Interrupted, RunError, TrainingError
 from pggan_kit.runs.targets import require_target_outside_runs
@@ -29,17 +29,12 @@ from pggan_kit.system.activities import report_activity
 from pggan_kit.system.files import remove_unfinished, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock, is_locked, read_holder
-from pggan_kit.system.processes import write_command
 from pggan_kit.system.signals import StoppedAtOnce
+from pggan_kit.trials import processes
+from pggan_kit.trials.processes import Say
 
-PREPARATION = """\
-from pggan_kit.cli.base import limit_spinning
-limit_spinning()
-import torch._dynamo
-import pggan_kit.ablation.trial
-"""
-"""Python code that imports what all trials import, which takes seconds: torch loads `_dynamo` with the first optimizer.
-Plugins are left to the trial."""
+PREPARATION = processes.PREPARATION.format(module="pggan_kit.ablation.trial")
+"""Python code that imports what all trials import."""
 
 COLUMNS = (
     "variant",
@@ -55,6 +50,7 @@ COLUMNS = (
     "adopted",
     "average",
     "censored",
+    "tuned",
 )
 """Columns of `results.csv`."""
 
@@ -98,10 +94,11 @@ def run_ablation(
         for folder in (out, out / plans.CONFIGS):
             remove_unfinished(folder, below=False)
         plan = plan_changes.compare_with_fixed(plan, out)
-        files = plans.list_recorded_files(out / plans.PLAN, plan.plugins, plugins)
+        files = processes.list_recorded_files(out / plans.PLAN, plan.plugins, plugins, "ablate")
         plan = adopt_runs(plan, out, adopt, files)
         plans.write_plan(plan, out)
         try:
+            tune_variants(plan, out, launcher, trials.locate_owner(out), say, plugins)
             _run_trials(plan, out, launcher, say)
         except KeyboardInterrupt as error:
             number: int = signal.SIGINT
@@ -184,11 +181,9 @@ def make_trial(plan: Plan, out: Path, name: str, seed: int) -> Trial:
     compares their content with the plan.
     """
     folder = out.resolve()
-    command = write_command("trial", str(folder), name, str(seed), "--with-ablate")
-    for path in plan.plugins:
-        command += ["--plugin", path]
+    arguments = ["trial", str(folder), name, str(seed), "--with-ablate"]
     log = folder / "logs" / f"{name}-{seed}.log"
-    return Trial(f"{name} {seed}", command, log, Path.cwd(), PREPARATION)
+    return processes.make_process(f"{name} {seed}", arguments, plan.plugins, log, PREPARATION)
 
 
 def conclude_ablation(plan: Plan, out: Path) -> dict[str, Any]:
@@ -254,15 +249,16 @@ def _make_csv_rows(plan: Plan, name: str, seed: int, result: dict[str, Any]) -> 
         int(plan.is_exploratory(name, seed)),
         result.get("adopted", ""),
     ]
+    tuned = "; ".join(result.get("tuned", ()))
     if failed:
-        return [[name, seed, "", result["images"], plan.primary, "", *last_cells, "", ""]]
+        return [[name, seed, "", result["images"], plan.primary, "", *last_cells, "", "", tuned]]
 
     # A noise floor is a row of its own, after the value that it belongs to.
     rows = []
     for row in result["rows"]:
         first_cells = [name, seed, row["stage"], row["images"]]
         value = "" if row["value"] is None else repr(row["value"])
-        own_cells = [*last_cells, row.get("average") or "", row.get(CENSORED) or ""]
+        own_cells = [*last_cells, row.get("average") or "", row.get(CENSORED) or "", tuned]
         rows.append([*first_cells, row["metric"], value, *own_cells])
         if row["floor"] is not None:
             rows.append([*first_cells, f"{row['metric']}{FLOOR}", repr(row["floor"]), *own_cells])

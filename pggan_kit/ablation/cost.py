@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pggan_kit.ablation import looks, plan_reading
 from pggan_kit.ablation.designs import list_design_notes
-from pggan_kit.ablation.evaluation_cost import EvaluationClock, estimate_evaluations
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.sources import EVERYTHING
 from pggan_kit.ablation.statistics import ALPHA, POWER, find_detectable_mean
 from pggan_kit.ablation.wide_tables import WideTable
-from pggan_kit.api.prepare import prepare
+from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.benchmarking import plan as planning
+from pggan_kit.benchmarking.evaluation_cost import EvaluationClock, estimate_evaluations
 from pggan_kit.benchmarking.plan_table import format_duration
 from pggan_kit.errors import TrainingError
+from pggan_kit.sweeps.cost import estimate_trial
 from pggan_kit.system.activities import track_items
 
 EXPECTED_AT = (0, 1, 2)
@@ -38,7 +39,8 @@ def estimate_cost(
         config, bindings, plugins, out: See `pggan_kit.ablation.ablate`.
 
     Returns:
-        The plan, and one row for the trunks and for each variant: `trial` (the variant, or `trunk`), `role`, `seeds`,
+        The plan, and one row for the search within each variant (if they are tuned; `seeds` is the number of all its
+        runs), for the trunks and for each variant: `trial` (the variant, or `trunk`), `role`, `seeds`,
         `from` (the stage after whose end a trial begins; None: from scratch), and for one trial, without its trunk,
         `images`, `teraflops` (forward passes of both networks) and `hours` (as `pggan-kit plan` estimates them on
         this machine), and what its metrics cost beside these, see `evaluation_cost.estimate_evaluations`.
@@ -92,7 +94,29 @@ def estimate_cost(
         else:
             row = _make_row(name, role, seeds, None, stages[name])
         rows.append({**row, **evaluations[name]})
+
+    # The searches come first.
+    rows = [*_list_tuning_rows(plan, base, stages, clock, plugins), *rows]
     return plan, rows
+
+
+def _list_tuning_rows(
+    plan: Plan,
+    base: Path,
+    stages: Mapping[str, Sequence[dict[str, Any]]],
+    clock: EvaluationClock,
+    plugins: Sequence[str | Path],
+) -> list[dict[str, Any]]:
+    """Return the cost of the search within each variant, if no trial ends early."""
+    rows = []
+    for name, search in plan.searches.items():
+
+        def prepare_with(further: Sequence[str], name: str = name) -> Prepared:
+            return prepare(base, [*plan.variants[name], *further], plugins)
+
+        cost = estimate_trial(search, stages[name], clock, prepare_with)
+        rows.append({"trial": name, "role": "tuning", "seeds": cost.pop("runs"), "from": None, **cost})
+    return rows
 
 
 def _make_row(name: str, role: str, seeds: int, branch: int | None, stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -287,6 +311,13 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> WideTable:
         f"metrics of images take {format_duration(evaluation_hours * 3600)}; without fades, observers and "
         "metrics of runs. measured: fakes of the evaluations at ticks and in the end"
     )
+    for search in list(plan.searches.values())[:1]:
+        table.caption += (
+            f"\ntuning: {search.trials} trials of each variant on seeds {', '.join(search.seeds)} before the "
+            f"comparison, {search.search} over {', '.join(search.parameters)}"
+        )
+        if search.pruner is not None:
+            table.caption += f"; {search.pruner} may stop some early"
     if plan.resample != EVERYTHING:
         table.caption += f"\nvaries between the trials of a variant: {'; '.join(plan.resample.values())}"
     if plan.confirmatory:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from pggan_kit.ablation.sequential import FUTILITY
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.sources import EVERYTHING, bind_sources
 from pggan_kit.components import find_quantity
-from pggan_kit.errors import PluginError, RunError
-from pggan_kit.plugin_host.plugin_files import RecordedFile, locate_plugin_file
+from pggan_kit.errors import RunError
+from pggan_kit.sweeps.plan import SweepPlan
 from pggan_kit.system.files import read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 
@@ -61,6 +61,7 @@ class Plan:
             `checkpoint` (SHA-256 of its last one), `started`, `revision` and `hardware`.
         effects: Contrasts of factors, see `designs.Design`.
         design: What made the variants, see `description` of `designs.Design`; empty if they were written one by one.
+        tune: The search within each variant before the comparison, as `SweepPlan` has it; empty if there is none.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Plan:
     looks: list[int] = dataclasses.field(default_factory=list)
     spending: str = SPENDING[0]
     futility: float = FUTILITY
+    tune: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def fixed_fields(self) -> dict[str, Any]:
@@ -103,7 +105,7 @@ class Plan:
         fields = dataclasses.asdict(self)
         for name in NOT_FIXED:
             del fields[name]
-        for name in ("variants", "configs", "controls"):
+        for name in ("variants", "configs", "controls", "tune"):
             planned = {key: value for key, value in fields[name].items() if key not in self.exploratory_variants}
             fields[name] = planned
         fields["shared"] = [name for name in self.shared if name not in self.exploratory_variants]
@@ -162,6 +164,11 @@ class Plan:
         assert quantity is not None, "an evaluation gives no value whose metric states nothing about it"
         return quantity
 
+    @property
+    def searches(self) -> dict[str, SweepPlan]:
+        """The search within each variant."""
+        return {name: SweepPlan(**fields) for name, fields in self.tune.items()}
+
     def bind_seed(self, seed: int) -> list[str]:
         """Return the bindings in which the trials of a seed differ from those of others."""
         return bind_sources(self.resample, seed)
@@ -200,31 +207,6 @@ def list_defaults(record: type) -> dict[str, Any]:
         elif field.default_factory is not dataclasses.MISSING:
             defaults[field.name] = field.default_factory()
     return defaults
-
-
-def list_recorded_files(record: Path, sha256: Mapping[str, str], named: Sequence[str | Path]) -> list[RecordedFile]:
-    """Return the plugin files of a plan, each with the content that it must have.
-
-    Args:
-        record: The file that the plan comes from, for error messages.
-        sha256: SHA-256 of each file, by its path.
-        named: Files that the user named.
-
-    Raises:
-        PluginError: A path is relative, or has no SHA-256; or a named file is not in the plan.
-    """
-    # A file that the user named may run, even if it was never named on this machine before.
-    named_paths = {locate_plugin_file(path) for path in named}
-    remedy = "begin another ablation with the new one: ablate --out FOLDER"
-    files = []
-    for text, value in sha256.items():
-        path = Path(text)
-        files.append(RecordedFile(path, value, record, remedy, path in named_paths))
-
-    unknown = named_paths - {file.path for file in files}
-    for path in sorted(unknown):
-        raise PluginError(f"--plugin {path}: {record} names no such plugin file")
-    return files
 
 
 def write_plan(plan: Plan, folder: Path) -> None:

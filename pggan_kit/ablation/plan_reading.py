@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pggan_kit.ablation.answers import complete_quantities, find_endpoints, require_answers, require_averages
 from pggan_kit.ablation.first_difference import find_first_difference
-from pggan_kit.ablation.plan import PLAN, Plan, list_recorded_files, load_plan
+from pggan_kit.ablation.plan import PLAN, Plan, load_plan
 from pggan_kit.ablation.settings import Ablation
 from pggan_kit.ablation.source_effects import require_sources
 from pggan_kit.ablation.sources import bind_sources, require_free_sources
+from pggan_kit.ablation.tuning import plan_tuning
 from pggan_kit.api.prepare import Prepared, prepare
-from pggan_kit.components import ImageMetric, Launcher, Metric, RunMetric, StageEnd
+from pggan_kit.components import Launcher
 from pggan_kit.config import gin_files
-from pggan_kit.config.bindings import Place
-from pggan_kit.config.builder import BuiltConfig, build_from_config
-from pggan_kit.config.gin_files import OVERRIDE, Config
+from pggan_kit.config.builder import build_from_config
 from pggan_kit.errors import ConfigError, SettingError, UserError, require_list
-from pggan_kit.experiment import Experiment
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.runs.directory import ROOT as RUNS
-from pggan_kit.runs.generators import count_classes
-from pggan_kit.schedule import Stage
 from pggan_kit.system.activities import track_items
-from pggan_kit.system.seeding import torch_generator
+from pggan_kit.trials.overrides import find_place, list_macros, read_base, require_one_meaning, split_bindings
+from pggan_kit.trials.processes import list_recorded_files
+from pggan_kit.trials.values import list_quantities, list_values
 
 ROOT = {"ablate": Ablation}
 """The class that the bindings of a plan build, by its name in configs."""
-
-_PLAN_BINDING = re.compile(r"\s*(\w+/)*(ablate|launchers)\b")
-_MACRO_BINDING = re.compile(r"\s*([\w/]+)\s*=")
 
 
 def choose_folder(file: str | Path, out: str | Path | None) -> Path:
@@ -61,24 +51,24 @@ def read_plan(
         UserError: Something is wrong; the message says what, where and in which variant.
     """
     require_list("bindings", bindings)
-    macros = _list_macros(gin_files.read_config(file))
-    plan_bindings, experiment_bindings = split_bindings(bindings, macros)
+    macros = list_macros(gin_files.read_config(file))
+    plan_bindings, experiment_bindings = split_bindings(bindings, macros, "ablate")
     loaded = load_plugins(plugins)
 
     # All variants are built by the code whose SHA-256 is recorded, even if a file is edited meanwhile.
     sha256 = {plugin.origin: plugin.sha256 for plugin in loaded.loaded if plugin.sha256 is not None}
-    files = list_recorded_files(Path(file), sha256, named=plugins)
+    files = list_recorded_files(Path(file), sha256, plugins, "ablate")
 
     # The settings, with the additions of a plan that has been started.
     built = build_from_config(gin_files.read_config(file, plan_bindings), loaded, ROOT)
     settings: Ablation = built.experiment
     base = Path(file).parent / settings.base
-    _require_one_meaning(plan_bindings, _read_base(base, built), file, base)
+    require_one_meaning(plan_bindings, read_base(base, built, "ablate"), file, base)
     additions = _find_additions(settings, folder)
     try:
         settings.require_enough_seeds(additions[1])
     except SettingError as error:
-        raise ConfigError(f"{_find_place(built, 'seeds')}: ablate.{error}") from None
+        raise ConfigError(f"{find_place(built, 'ablate', 'seeds')}: ablate.{error}") from None
     _require_lists_without_repeats(settings)
 
     # The experiment of each variant, the planned ones first.
@@ -93,7 +83,8 @@ def read_plan(
     _require_different(settings, experiments)
     require_averages(settings, experiments)
     quantities = _find_quantities(settings, base, variants, files, find_endpoints(settings, experiments))
-    plan = _make_plan(file, settings, variants, experiments, quantities, sha256, additions)
+    tune = plan_tuning(settings, base, variants, experiments, sha256, files)
+    plan = _make_plan(file, settings, variants, experiments, quantities, sha256, additions, tune)
     return plan, settings.launcher
 
 
@@ -144,6 +135,7 @@ def _make_plan(
     quantities: dict[str, dict[str, str]],
     sha256: dict[str, str],
     additions: tuple[list[str], list[list[str]]],
+    tune: dict[str, dict[str, Any]],
 ) -> Plan:
     """Return the plan of settings that were checked.
 
@@ -155,10 +147,15 @@ def _make_plan(
         quantities: See `Plan`.
         sha256: SHA-256 of each plugin file, by its path.
         additions: Variants and contrasts that were added after the first start.
+        tune: The search within each variant.
     """
     added_variants, added_contrasts = additions
     planned = {name: experiment for name, experiment in experiments.items() if name not in added_variants}
     branch, shared = _find_trunk(planned)
+    if tune:
+        # Each variant gets values of its own, from the first image on.
+        branch = None
+        shared = []
     for name in added_variants:
         if branch is not None and (find_first_difference(experiments[shared[0]], experiments[name]) or 0) > branch:
             shared.append(name)
@@ -190,6 +187,7 @@ def _make_plan(
         looks=list(settings.looks) if len(settings.looks) > 1 else [],
         spending=settings.spending,
         futility=float(settings.futility),
+        tune=tune,
     )
 
 
@@ -206,41 +204,6 @@ def _find_additions(settings: Ablation, folder: Path | None) -> tuple[list[str],
         return [], []
     added_variants = [name for name in variants if name not in fixed.planned_variants]
     return added_variants, [pair for pair in contrasts if pair not in fixed.contrasts]
-
-
-def _find_place(built: BuiltConfig[Any], name: str) -> Place:
-    """Return where a setting of the ablation is bound."""
-    (place,) = [binding.place for binding in built.config.bindings if binding.key == ("", "ablate", name)]
-    return place
-
-
-def _read_base(base: Path, built: BuiltConfig[Any]) -> Config:
-    """Return the config of the experiment as its file has it.
-
-    Raises:
-        ConfigError: The file is missing or cannot be read; the message says where it is named.
-    """
-    try:
-        return gin_files.read_config(base)
-    except ConfigError as error:
-        place = _find_place(built, "base")
-        raise ConfigError(f"{place}: ablate.base, which is relative to the ablation's file: {error}") from None
-
-
-def _require_one_meaning(plan_bindings: Sequence[str], base_config: Config, file: str | Path, base: Path) -> None:
-    """Check that no override defines a macro of the plan that the experiment has too.
-
-    Raises:
-        ConfigError: One does; the message says what to write instead.
-    """
-    macros = _list_macros(base_config)
-    for text in plan_bindings:
-        name = _find_macro(text)
-        if name in macros:
-            raise ConfigError(
-                f"{OVERRIDE} '{text}': {file} and {base} both define {name}; give the macro another name in one of "
-                "them, or override the setting that uses it"
-            )
 
 
 def _prepare_variant(
@@ -303,59 +266,13 @@ def _find_quantities(
         prepared = prepare(base, [*first_variant, *settings.evaluation], plugins)
     except UserError as error:
         raise type(error)(f"ablate.evaluation: {error}") from error
-    stages = prepared.schedule().stages
-    stage = stages[-1]
-    experiment = prepared.built.experiment
-    metrics = experiment.metrics
-
-    # The names of a metric's values are known when it has compared something.
-    images = _draw_noise(stage, 16)
-    ends = [_make_noise_end(stage, experiment) for stage in stages if stage.budget > 0]
-    of_images: list[str] = []
-    of_runs: list[str] = []
-    with warnings.catch_warnings():
-        # What a metric says of so few images is not true of the experiment.
-        warnings.simplefilter("ignore", UserWarning)
-        for metric in metrics:
-            if isinstance(metric, ImageMetric):
-                descriptions = metric.describe(images)
-                if descriptions is not None:
-                    of_images += metric.compare(descriptions[:8], descriptions[8:])
-            elif isinstance(metric, RunMetric):
-                of_runs += metric.measure_run(ends)
+    schedule = prepared.schedule()
+    stage = schedule.stages[-1]
+    of_images, of_runs = list_values(prepared, schedule, stage)
     require_answers(settings, stage.size, of_images, [*of_runs, *endpoints])
 
-    return complete_quantities(settings, list_quantities(metrics), endpoints)
-
-
-def list_quantities(metrics: Iterable[Metric]) -> dict[str, dict[str, str]]:
-    """Return `direction` and `scale` of each value of metrics, by which the analysis compares values.
-
-    Raises:
-        ConfigError: Two values have one name.
-    """
-    quantities: dict[str, dict[str, str]] = {}
-    for metric in metrics:
-        for name, quantity in metric.quantities.items():
-            if name in quantities:
-                raise ConfigError(f"ablate.evaluation: two metrics give a value {name}; give one of them a `suffix`")
-            quantities[name] = {"direction": quantity.direction, "scale": quantity.scale}
-    return quantities
-
-
-def _draw_noise(stage: Stage, count: int) -> Tensor:
-    """Return images of noise (count, C, h, w) in [-1, 1], always the same."""
-    shape = (count, stage.image_channels, stage.height, stage.width)
-    return torch.rand(shape, generator=torch_generator(0, "noise")) * 2 - 1
-
-
-def _make_noise_end(stage: Stage, experiment: Experiment) -> StageEnd:
-    """Return the end of a stage whose generator draws noise."""
-
-    def generate(latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return _draw_noise(stage, len(latents))
-
-    return StageEnd(stage, 0, experiment.latent_size, count_classes(experiment, stage), generate)
+    quantities = list_quantities(prepared.built.experiment.metrics, "ablate.evaluation")
+    return complete_quantities(settings, quantities, endpoints)
 
 
 def _require_different(settings: Ablation, experiments: Mapping[str, Prepared]) -> None:
@@ -380,20 +297,3 @@ def _find_trunk(experiments: Mapping[str, Prepared]) -> tuple[int | None, list[s
     if not first_stages:
         return None, []
     return min(first_stages.values()) - 1, [first, *first_stages]
-
-
-def split_bindings(bindings: Sequence[str], macros: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return the overrides of the plan (`ablate.*`, `launchers.*` and its macros), and those of all its experiments."""
-    plan_bindings = [text for text in bindings if _PLAN_BINDING.match(text) or _find_macro(text) in macros]
-    experiment_bindings = [text for text in bindings if text not in plan_bindings]
-    return plan_bindings, experiment_bindings
-
-
-def _find_macro(text: str) -> str | None:
-    """Return the name of the macro that an override defines, or None."""
-    match = _MACRO_BINDING.match(text)
-    return None if match is None else match[1]
-
-
-def _list_macros(config: Config) -> list[str]:
-    return [binding.name for binding in config.bindings if binding.is_macro]

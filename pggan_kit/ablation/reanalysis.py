@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.ablation import conduct, plan_reading
+from pggan_kit.ablation import conduct
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.analysis import analyse_results
@@ -28,6 +28,8 @@ from pggan_kit.system.activities import track_items
 from pggan_kit.system.files import read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock
+from pggan_kit.trials.processes import list_recorded_files
+from pggan_kit.trials.values import list_quantities
 
 ANALYSES = "analyses"
 """Name of the folder of later analyses in an ablation's folder."""
@@ -152,7 +154,7 @@ def evaluate_again(
 
     # The trials' plan, in which what this call names takes the place of its own evaluation.
     planned = plans.load_plan(folder)
-    files = plans.list_recorded_files(folder / plans.PLAN, planned.plugins, plugins)
+    files = list_recorded_files(folder / plans.PLAN, planned.plugins, plugins, "ablate")
     plan = _replace_endpoints(planned, bindings, primary, margin)
     if average is not None or averages:
         plan = _replace_averages(plan, average, averages)
@@ -430,7 +432,7 @@ def _find_quantities(
             prepared, _ = prepare_run(
                 trials.locate_run(plan, folder, *key), plugins, None, [KEEP_NONE, *plan.evaluation]
             )
-            return plan_reading.list_quantities(prepared.built.experiment.metrics)
+            return list_quantities(prepared.built.experiment.metrics, "ablate.evaluation")
     return plan.quantities
 
 

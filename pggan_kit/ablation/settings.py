@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 from pggan_kit.ablation.contrasts import find_role
 from pggan_kit.ablation.designs import Changes, make_design
@@ -16,6 +17,7 @@ from pggan_kit.ablation.statistics import ALPHA, compute_smallest_p, count_pairs
 from pggan_kit.components import Launcher
 from pggan_kit.errors import SettingError, check_above, check_between, check_choice, check_finite, check_seed
 from pggan_kit.growth.power_functions import LARGEST_WIDTH
+from pggan_kit.sweeps.settings import read_arm_tuning
 
 TRUNK = "trunk"
 """Name of the run before the first difference; no variant may have it."""
@@ -80,6 +82,9 @@ class Ablation:
             looks.
         futility: Probability from 0 to 1: a contrast also stops, undecided, at a look that predicts a decision by the
             last look with less than this. 0: never.
+        tune: Search for the values of parameters within each variant, before they are compared: `parameters`, `trials`,
+            `seeds` (other ones than those of the comparison), `tuning` (overrides of `evaluation` that choose other
+            images), and what else `sweeps.settings.Tuning` has. Empty: variants are trained as they are.
 
     Raises:
         SettingError: A value is out of range.
@@ -110,6 +115,7 @@ class Ablation:
     looks: Sequence[int] = ()
     spending: str = SPENDING[0]
     futility: float = FUTILITY
+    tune: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.design = make_design(self.factors, self.resolution, self.effects, self.leave_one_out, self.add_one_in)
@@ -128,6 +134,7 @@ class Ablation:
                 )
         self._check_contrasts()
         self._check_looks()
+        self.tuning = read_arm_tuning(self.tune, self.seeds) if self.tune else None
 
         check_sources(self.resample)
         check_above("margin", self.margin, 0)

@@ -11,6 +11,7 @@ from rich.console import Console
 from pggan_kit.ablation.designs import list_design_notes
 from pggan_kit.ablation.estimators import MOST_PAIRS
 from pggan_kit.ablation.statistics import ALPHA, EXACT_UP_TO, POWER
+from pggan_kit.ablation.tuning import list_tuning_notes
 from pggan_kit.ablation.wide_tables import WideTable
 
 WIDTH = 100
@@ -280,6 +281,7 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         f"{'; '.join(f'{name} ({binding})' for name, binding in analysis['resample'].items())}.",
         f"revision: {', '.join(analysis['revisions'])}. hardware: {'; '.join(analysis['hardware'])}.",
     ]
+    notes += list_tuning_notes(analysis)
 
     # What only some analyses have: looks, bootstraps, pairs, and runs without a value.
     if "looks" in analysis:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +14,21 @@ from pggan_kit.ablation.endpoints import measure_endpoints
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.robustness import name_average, name_value
 from pggan_kit.ablation.settings import TRUNK
+from pggan_kit.ablation.tuning import read_tuned
 from pggan_kit.api.average import load_average
 from pggan_kit.api.evaluate import evaluate
 from pggan_kit.api.prepare import Prepared, prepare_run
-from pggan_kit.api.train import resume, train
-from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError, UserError
-from pggan_kit.hookspecs import hookimpl
+from pggan_kit.errors import ConfigError, DivergedError, RunError, UserError
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.runs.checkpoints import Entry
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.snapshot import STATE
-from pggan_kit.schedule import Stage
 from pggan_kit.system.files import read_text, write_atomically
 from pggan_kit.system.json_text import json_text
-from pggan_kit.system.locks import RunLock, hold_when_free, is_locked
+from pggan_kit.system.locks import hold_when_free
 from pggan_kit.system.provenance import describe_hardware, find_revision
-from pggan_kit.system.signals import signal_this_process
+from pggan_kit.trials.processes import Say, hold_processes, list_recorded_files, stop_with_owner
+from pggan_kit.trials.training import StageReached, StopAfter, train_or_resume
 
 RESULT = "result.json"
 """Name of the file that a trial writes when it has ended, whether it finished or failed."""
@@ -48,36 +44,6 @@ ABLATE_LOCK = "ablate.lock"
 
 KEEP_STATE = f"train.keep_stages = '{STATE}'"
 """Binding of a trunk."""
-
-WATCH_SECONDS = 1.0
-"""Seconds between a trial's looks at whether its `ablate` still runs."""
-
-Say = Callable[[str], None]
-"""Function that shows one line."""
-
-
-class TrunkEnd(Interrupted):
-    """The last stage that the variants have in common has ended."""
-
-    def __init__(self) -> None:
-        super().__init__(None, "the trunk ends here")
-
-
-class StopAfter:
-    """A plugin that ends a run after a stage, where the variants' own runs begin.
-
-    Args:
-        stage: Number of the stage, from 0.
-    """
-
-    def __init__(self, stage: int) -> None:
-        self.stage = stage
-
-    @hookimpl
-    def after_stage(self, stage: Stage) -> None:
-        """End the run; the stage's last checkpoint has been written."""
-        if stage.index == self.stage:
-            raise TrunkEnd
 
 
 def locate_trial(out: Path, name: str, seed: int) -> Path:
@@ -98,36 +64,23 @@ def locate_lock(out: Path, name: str, seed: int) -> Path:
     return out / LOCKS / f"{name}-{seed}.lock"
 
 
+def locate_owner(out: Path) -> Path:
+    """Return the file whose lock `ablate` holds as long as trials may run."""
+    return out / LOCKS / ABLATE_LOCK
+
+
 @contextlib.contextmanager
 def hold_trials(out: Path) -> Iterator[None]:
     """Let trials run within a block: those that are still running after it, or after this process, stop."""
-    # Only trials that look whether it is held could hold it, each for an instant.
-    with hold_when_free(out / LOCKS / ABLATE_LOCK, lambda holder: None):
+    with hold_processes(locate_owner(out)):
         yield
 
 
 @contextlib.contextmanager
 def stop_with_ablate(out: Path, say: Say) -> Iterator[None]:
-    """Stop this process as SIGTERM does, once no `ablate` holds the trials of its folder, within a block.
-
-    The kernel releases that lock however `ablate` ends, and on whichever machine: no launcher has to see to it.
-    """
-    over = threading.Event()
-
-    def watch() -> None:
-        while is_locked(out / LOCKS / ABLATE_LOCK):
-            if over.wait(WATCH_SECONDS):
-                return
-        say("the `ablate` that this trial belongs to has ended: stopping")
-        signal_this_process(signal.SIGTERM)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
+    """Stop this process as SIGTERM does, once no `ablate` holds the trials of its folder, within a block."""
+    with stop_with_owner(locate_owner(out), "ablate", say):
         yield
-    finally:
-        over.set()
-        watcher.join()
 
 
 def run_trial(out: Path, name: str, seed: int, plugins: Sequence[str | Path] = (), say: Say = print) -> dict[str, Any]:
@@ -151,7 +104,7 @@ def run_trial(out: Path, name: str, seed: int, plugins: Sequence[str | Path] = (
     plan = plans.load_plan(out)
     if (name, seed) not in [*plan.list_trunks(), *plan.list_runs()]:
         raise ConfigError(f"trial {name} {seed}: the plan has no such trial")
-    files = plans.list_recorded_files(out / plans.PLAN, plan.plugins, plugins)
+    files = list_recorded_files(out / plans.PLAN, plan.plugins, plugins, "ablate")
 
     def say_waiting(holder: str) -> None:
         say(f"waiting for {holder}, which runs this trial")
@@ -246,7 +199,10 @@ def _train_and_evaluate(plan: Plan, out: Path, name: str, seed: int, plugins: Se
     rows = []
     if failed is None and name != TRUNK:
         rows = evaluate_run(plan, folder, plugins)
-    return describe_result(failed, images, rows)
+    result = describe_result(failed, images, rows)
+    if plan.tune:
+        result["tuned"] = read_tuned(plan, out, name)["bindings"]
+    return result
 
 
 def describe_result(failed: str | None, images: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -273,32 +229,19 @@ def _train_to_end(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence
         bindings = [*bindings, KEEP_STATE]
     else:
         config = plans.check_config(plan, out, name)
+        if plan.tune:
+            bindings = [*bindings, *read_tuned(plan, out, name)["bindings"]]
         if name in plan.shared:
             start_from = f"{locate_trial(out, TRUNK, seed)}@{plan.branch}"
 
     # A run that diverges has ended: that is its result.
     try:
-        _train_or_resume(folder, config, bindings, own_plugins, start_from)
-    except TrunkEnd:
+        train_or_resume(folder, config, bindings, own_plugins, start_from)
+    except StageReached:
         return None
     except DivergedError as error:
         return str(error)
     return None
-
-
-def _train_or_resume(
-    folder: Path, config: Path, bindings: Sequence[str], plugins: Sequence[Any], start_from: str | None
-) -> None:
-    """Resume the run of a folder; if it has saved nothing yet, remove the folder and train from the start."""
-    if folder.exists():
-        with RunLock(folder):
-            has_trained = RunDirectory(folder).has_trained()
-            if not has_trained:
-                shutil.rmtree(folder)
-        if has_trained:
-            resume(folder, plugins=plugins)
-            return
-    train(config, bindings, run_dir=folder, plugins=plugins, start_from=start_from)
 
 
 def evaluate_run(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:

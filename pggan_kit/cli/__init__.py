@@ -20,6 +20,7 @@ from pggan_kit.cli import (
     report,
     sample,
     strip,
+    sweep,
     train,
 )
 from pggan_kit.cli.base import main
@@ -42,5 +43,6 @@ __all__ = [
     "report",
     "sample",
     "strip",
+    "sweep",
     "train",
 ]

@@ -17,10 +17,14 @@ OTHER_FILES = {
         "this is the file of an ablation, which `pggan-kit ablate` runs; every other command takes the file of an "
         "experiment, such as the one that ablate.base names"
     ),
+    "sweep": (
+        "this is the file of a sweep, which `pggan-kit sweep` runs; every other command takes the file of an "
+        "experiment, such as the one that sweep.base names"
+    ),
     **dict.fromkeys(
         ("train", "schedule", "data", "evaluation", "pictures"),
-        "this is the file of an experiment, which `pggan-kit train` trains; that of an ablation names it as "
-        "ablate.base, and binds settings of its experiments in ablate.bindings",
+        "this is the file of an experiment, which `pggan-kit train` trains; that of an ablation or a sweep names it as "
+        "ablate.base or sweep.base, and binds settings of its experiments in ablate.bindings or sweep.bindings",
     ),
 }
 """Hints by the first part of a selector, for a file that is given to a command of another kind."""

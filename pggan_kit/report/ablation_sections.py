@@ -285,11 +285,18 @@ def plan_section(ablation: AblationRecord) -> Section:
     )
 
     # A variant is its bindings.
+    headers = ["variant", "", "bindings"]
+    tuned = {row["variant"]: row["tuned"] for row in ablation.results if row.get("tuned")}
+    if tuned:
+        headers.append("tuned")
     rows = []
     for name, bindings in plan["variants"].items():
         kind = "control" if name in ablation.controls else ""
-        rows.append([name, kind, "\n".join(bindings)])
-    return Section("Plan", [text], tables=[Table(["variant", "", "bindings"], rows)])
+        row = [name, kind, "\n".join(bindings)]
+        if tuned:
+            row.append(tuned.get(name, "").replace("; ", "\n"))
+        rows.append(row)
+    return Section("Plan", [text], tables=[Table(headers, rows)])
 
 
 def variants_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -> Section:

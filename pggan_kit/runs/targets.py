@@ -19,11 +19,19 @@ FILES_OF_AN_ABLATION = (
     "plan.json",
     "results.csv",
     "table.txt",
+    "tuning",
     LOCK,
 )
 """What an ablation needs, in its folder, beside its trials, which are runs."""
 
-MARKED = (("run", "run.json", FILES_OF_A_RUN), ("ablation", "plan.json", FILES_OF_AN_ABLATION))
+FILES_OF_A_SWEEP = ("base.gin", "best.gin", "best.json", "config.gin", "locks", "logs", "study.journal", "sweep.json")
+"""What a sweep needs, in its folder, beside its trials, which are runs."""
+
+MARKED = (
+    ("run", "run.json", FILES_OF_A_RUN),
+    ("ablation", "plan.json", FILES_OF_AN_ABLATION),
+    ("sweep", "sweep.json", FILES_OF_A_SWEEP),
+)
 """Kinds of folders, the file by which each is known, and what it needs."""
 
 

@@ -22,6 +22,7 @@ from pggan_kit.ablation.adoption import adopt_runs
 from pggan_kit.api.train import train
 from pggan_kit.errors import RunError
 from pggan_kit.runs.checkpoints import Checkpoints
+from pggan_kit.trials.processes import list_recorded_files
 from pggan_plugins.switches import Linear
 
 PLUGINS = [str(STUB_PLUGIN), str(ABLATION_PLUGIN)]
@@ -109,7 +110,7 @@ def edit_record(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def test_a_run_with_another_history_is_refused(ablate: Ablate, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, _ = plan_reading.read_plan("switch.gin", (), PLUGINS)
-    files = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS)
+    files = list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS, "ablate")
 
     def refuse(run: Path | str, message: str) -> None:
         with pytest.raises(RunError, match=message):
@@ -154,7 +155,7 @@ def test_a_run_with_another_history_is_refused(ablate: Ablate, finished: Path, m
 def test_of_plugin_files_only_what_changes_numbers_is_compared(ablate: Ablate, finished: Path) -> None:
     """A file whose components the run does not use, such as another launcher, changes nothing; hooks always may."""
     plan, _ = plan_reading.read_plan("switch.gin", (), PLUGINS)
-    files = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS)
+    files = list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS, "ablate")
     shutil.copytree(finished / "runs/linear/0", "copy")
     edit_record(Path("copy"), lambda record: record.pop("from"))
     rows = json.loads(Path("copy/run.json").read_text())["plugins"]
@@ -198,7 +199,7 @@ def test_of_plugin_files_only_what_changes_numbers_is_compared(ablate: Ablate, f
     Path("hooked.py").write_text("from pggan_kit import hookimpl\n\n@hookimpl\ndef after_step(run):\n    pass\n")
     hooked = str(Path("hooked.py").resolve())
     plan, _ = plan_reading.read_plan("switch.gin", (), [*PLUGINS, hooked])
-    files = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, [*PLUGINS, hooked])
+    files = list_recorded_files(Path("out/plan.json"), plan.plugins, [*PLUGINS, hooked], "ablate")
     with pytest.raises(RunError, match=r"without the plan's plugin file .*hooked\.py \(.*\), whose hook after_step"):
         offer(lambda changed: None)
 
@@ -219,7 +220,7 @@ def test_a_run_without_the_curves_and_averages_of_the_plan_is_refused(
     def adopt(run: str, *bindings: str) -> plans.Plan:
         curves = ("ablate.curves = ['gap']", *MEASURED)
         plan, _ = plan_reading.read_plan("switch.gin", [averages, *(bindings or curves)], PLUGINS)
-        files[:] = plans.list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS)
+        files[:] = list_recorded_files(Path("out/plan.json"), plan.plugins, PLUGINS, "ablate")
         return adopt_runs(plan, Path("out"), [Path(run)], files)
 
     refusal = "^--adopt {} is refused: it is none of the trials. It differs least from linear 0: "

@@ -39,6 +39,8 @@ from pggan_kit.system import provenance
 from pggan_kit.system.activities import receive_activities
 from pggan_kit.system.files import UNFINISHED
 from pggan_kit.system.locks import hold_when_free, is_locked
+from pggan_kit.trials import training
+from pggan_kit.trials.overrides import split_bindings
 from pggan_plugins.launchers import local
 
 PLUGIN = ABLATION_PLUGIN
@@ -67,7 +69,7 @@ def test_it_ends_in_a_table(ablate: Ablate) -> None:
     assert said == ["1/2 trunk 0: done", "2/2 trunk 1: done", *said[2:]] and said[-1] == "4/4 hard 1: done"
     rows = read_rows()
     header = "variant seed stage images metric value failed revision hardware exploratory adopted average censored"
-    assert list(rows[0]) == header.split()
+    assert list(rows[0]) == [*header.split(), "tuned"]
     gaps = {(row["variant"], row["seed"]): float(row["value"]) for row in rows if row["metric"] == "gap"}
     assert len(gaps) == 4 and len(rows) == 4 * 4, "two values and their floors for each run"
     assert {(row["stage"], row["images"], row["failed"], row["exploratory"]) for row in rows} == {("2", "40", "0", "0")}
@@ -487,7 +489,7 @@ def test_a_plugin_edited_between_training_and_evaluation_is_refused(
     mine.write_text(OBSERVED)
     plan, _ = plan_reading.read_plan("switch.gin", plugins=[*PLUGINS, mine])
     plans.write_plan(plan, Path("out"))
-    trained = trials.train
+    trained = training.train
 
     def train_and_edit(*args: Any, **kwargs: Any) -> Any:
         run = trained(*args, **kwargs)
@@ -495,7 +497,7 @@ def test_a_plugin_edited_between_training_and_evaluation_is_refused(
         return run
 
     trials.run_trial(Path("out"), "trunk", 0)
-    monkeypatch.setattr(trials, "train", train_and_edit)
+    monkeypatch.setattr(training, "train", train_and_edit)
     with pytest.raises(PluginError, match=rf"{mine} has changed since out/plan\.json recorded it.*ablate --out FOLDER"):
         trials.run_trial(Path("out"), "hard", 0)
     assert not Path("out/runs/hard/0/result.json").exists()
@@ -868,7 +870,7 @@ def test_macros_are_looked_through(tiny: Callable[..., str], stub: str) -> None:
 def test_overrides_go_to_the_plan_or_to_all_experiments() -> None:
     of_plan = ["ablate.seeds = (1,)", " launchers.Local.jobs = 2", "x/launchers.Local.jobs = 2", " SEEDS= (0, 1)"]
     of_all = ["train.tick = 3", "SIZES = (4, 8)", "a/datasets.MNIST.folder = 'ablate.seeds'"]
-    assert plan_reading.split_bindings([of_all[0], *of_plan, *of_all[1:]], ["SEEDS"]) == (of_plan, of_all)
+    assert split_bindings([of_all[0], *of_plan, *of_all[1:]], ["SEEDS"], "ablate") == (of_plan, of_all)
 
 
 def test_a_macro_of_the_ablation_is_overridden_there(

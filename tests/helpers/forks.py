@@ -24,9 +24,9 @@ import torch
 import torch._dynamo  # what torch imports with the first optimizer: once here, and not in each fork
 from helpers.patience import PATIENCE_SECONDS
 
-from pggan_kit.ablation import trial as trials
 from pggan_kit.cli import main
 from pggan_kit.components import Trial
+from pggan_kit.trials import processes
 from pggan_plugins.launchers import local
 
 
@@ -193,7 +193,7 @@ def run_pytest(folder: Path, *words: Any) -> Fork:
 
 def launch_in_forks() -> None:
     """Let `launchers.Local` of this process start trials as forks, which look for their `ablate` more often."""
-    trials.WATCH_SECONDS = 0.1
+    processes.WATCH_SECONDS = 0.1
 
     def start(trial: Trial, environment: Mapping[str, str], before: Callable[[], None] | None = None) -> Fork:
         # What follows `python -c CODE` is the command line.

@@ -13,12 +13,12 @@ from helpers.paths import ABLATION_PLUGIN
 from torch import Tensor
 
 from pggan_kit import Quantity
-from pggan_kit.ablation.evaluation_cost import (
+from pggan_kit.api.prepare import prepare
+from pggan_kit.benchmarking.evaluation_cost import (
     EvaluationClock,
     count_tick_evaluations,
     estimate_evaluations,
 )
-from pggan_kit.api.prepare import prepare
 from pggan_kit.benchmarking.evaluation_time import measure_evaluation
 
 MEASURED = ("train.metrics = [@metrics.Gap()]", "evaluation.count = 4")

@@ -1,0 +1,222 @@
+"""Read the plan of a sweep from its gin file, and check it with the experiment at the ends of all ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pggan_kit.api.prepare import Prepared, prepare
+from pggan_kit.components import Launcher, find_quantity
+from pggan_kit.config import gin_files
+from pggan_kit.config.builder import build_from_config
+from pggan_kit.errors import ConfigError, UserError, require_list
+from pggan_kit.plugin_host.loading import load_plugins
+from pggan_kit.plugin_host.plugin_files import RecordedFile
+from pggan_kit.runs.directory import ROOT as RUNS
+from pggan_kit.schedule import Schedule, Stage
+from pggan_kit.sweeps.plan import SweepPlan
+from pggan_kit.sweeps.settings import Sweep, Tuning
+from pggan_kit.sweeps.spaces import list_corners
+from pggan_kit.sweeps.study import import_optuna
+from pggan_kit.system.activities import track_items
+from pggan_kit.trials.overrides import list_macros, read_base, require_one_meaning, split_bindings
+from pggan_kit.trials.processes import list_recorded_files
+from pggan_kit.trials.values import list_quantities, list_values
+
+ROOT = {"sweep": Sweep}
+"""The class that the bindings of a sweep build, by its name in configs."""
+
+PrepareWith = Callable[[Sequence[str]], Prepared]
+"""Function that returns the experiment of a search under further bindings."""
+
+
+@dataclass(frozen=True)
+class ReadSweep:
+    """A sweep as its file describes it.
+
+    Attributes:
+        plan: The plan.
+        launcher: Launcher that runs its trials.
+        base: Gin file of the experiment.
+        bindings: Bindings of all trials, and first values of the parameters.
+        files: The plan's plugin files.
+    """
+
+    plan: SweepPlan
+    launcher: Launcher
+    base: Path
+    bindings: list[str]
+    files: list[RecordedFile]
+
+
+def choose_folder(file: str | Path, out: str | Path | None) -> Path:
+    """Return the folder of a gin file's sweep: the one that was named, or `runs/NAME`."""
+    return RUNS / Path(file).stem if out is None else Path(out)
+
+
+def read_sweep(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str | Path] = ()) -> ReadSweep:
+    """Read and check a sweep's gin file and its experiment; train nothing.
+
+    Args:
+        file: The gin file that binds `sweep.*`.
+        bindings: Overrides of the sweep, and of its experiment.
+        plugins: Files of plugins beside the installed ones.
+
+    Raises:
+        UserError: Something is wrong; the message says what and where.
+    """
+    import_optuna()
+    require_list("bindings", bindings)
+    macros = list_macros(gin_files.read_config(file))
+    own_bindings, experiment_bindings = split_bindings(bindings, macros, "sweep")
+    loaded = load_plugins(plugins)
+    sha256 = {plugin.origin: plugin.sha256 for plugin in loaded.loaded if plugin.sha256 is not None}
+    files = list_recorded_files(Path(file), sha256, plugins, "sweep")
+
+    built = build_from_config(gin_files.read_config(file, own_bindings), loaded, ROOT)
+    settings: Sweep = built.experiment
+    base = Path(file).parent / settings.base
+    require_one_meaning(own_bindings, read_base(base, built, "sweep"), file, base)
+    for name, texts in {"sweep.bindings": settings.bindings, "sweep.evaluation": settings.evaluation}.items():
+        gin_files.parse_text("\n".join(texts), name)
+    shared = [*settings.bindings, *experiment_bindings]
+
+    def prepare_with(further: Sequence[str]) -> Prepared:
+        return prepare(base, [*shared, *further], files, absolute_paths=True)
+
+    # With some values, since the experiment may not have them, and each trial has its own in their place.
+    first_corner = list_corners(settings.space)[0]
+    try:
+        config = prepare_with(first_corner).config.text()
+    except UserError as error:
+        raise type(error)(f"sweep.parameters: {error}") from error
+    plan = plan_search(
+        Path(file).stem,
+        config,
+        settings,
+        {str(seed): [f"train.seed = {seed}"] for seed in settings.seeds},
+        settings.metric,
+        settings.evaluation,
+        None,
+        sha256,
+        prepare_with,
+        "sweep",
+    )
+    return ReadSweep(plan, settings.launcher, base, [*shared, *first_corner], files)
+
+
+def plan_search(
+    name: str,
+    config: str,
+    tuning: Tuning,
+    seeds: Mapping[str, Sequence[str]],
+    metric: str,
+    evaluation: Sequence[str],
+    average: str | float | None,
+    sha256: Mapping[str, str],
+    prepare_with: PrepareWith,
+    setting: str,
+) -> SweepPlan:
+    """Return the plan of a search, after the experiment was built with values from all ends of its ranges.
+
+    Args:
+        name, config, seeds, metric, evaluation, average: See `SweepPlan`.
+        tuning: The settings of the search.
+        sha256: SHA-256 of each plugin file, by its path.
+        prepare_with: Function that returns the experiment under further bindings.
+        setting: Name of the setting, or of the root of settings, that holds the search, for error messages.
+
+    Raises:
+        UserError: The experiment is wrong with some values or a seed, the metric is not among those that are measured,
+            or a pruner has nothing to go by.
+    """
+    stages = _check_corners(tuning, seeds, prepare_with, setting)
+    try:
+        evaluated = prepare_with([*list_corners(tuning.space)[0], *evaluation])
+    except UserError as error:
+        raise type(error)(f"{setting}, its evaluation: {error}") from error
+    schedule = evaluated.schedule()
+    _require_metric(metric, evaluated, schedule, setting)
+    quantity = find_quantity(list_quantities(evaluated.built.experiment.metrics, f"{setting}, its evaluation"), metric)
+    if quantity is None:
+        raise ConfigError(
+            f"{setting}: the metric of {metric!r} states no direction and scale for it: add it to its `quantities`"
+        )
+
+    measured = stages[-1:]
+    if tuning.pruner is not None:
+        measured = [stage for stage in stages if metric in _list_all_values(evaluated, schedule, stage)]
+        if len(measured) < 2:
+            raise ConfigError(
+                f"{setting}: the pruner {tuning.pruner!r} has nothing to go by, because {metric} is measured at the "
+                f"end of {measured[-1].size} alone: it needs an earlier stage that has images, and a metric that is "
+                "defined there; or bind no pruner"
+            )
+    return SweepPlan(
+        name=name,
+        config=config,
+        parameters={parameter: own_range.record() for parameter, own_range in tuning.space.items()},
+        trials=tuning.trials,
+        seeds={seed: list(texts) for seed, texts in seeds.items()},
+        metric=metric,
+        evaluation=list(evaluation),
+        average=average,
+        direction=quantity["direction"],
+        scale=quantity["scale"],
+        stages=[stage.index for stage in measured],
+        sizes=[stage.size for stage in measured],
+        search=tuning.search,
+        startup=tuning.startup,
+        pruner=tuning.pruner,
+        search_seed=tuning.search_seed,
+        plugins=dict(sha256),
+    )
+
+
+def _check_corners(
+    tuning: Tuning, seeds: Mapping[str, Sequence[str]], prepare_with: PrepareWith, setting: str
+) -> list[Stage]:
+    """Check the experiment with values from all ends of the ranges, and return its stages that spend images.
+
+    Raises:
+        UserError: It is wrong with some values, or has other stages.
+    """
+    bound_by_seed = {text.partition("=")[0].strip() for texts in seeds.values() for text in texts}
+    for name in tuning.space:
+        if name in bound_by_seed:
+            raise ConfigError(f"{setting}: {name} is bound by the seeds, and cannot be one of the parameters")
+
+    first_seed = next(iter(seeds.values()))
+    sizes: list[str] | None = None
+    stages: list[Stage] = []
+    corners = list_corners(tuning.space)
+    for corner in track_items(corners, "checking", len(corners), "values"):
+        try:
+            schedule = prepare_with([*corner, *first_seed]).schedule()
+        except UserError as error:
+            raise type(error)(f"{setting}.parameters: {error}") from error
+        stages = [stage for stage in schedule.stages if stage.budget > 0 or stage == schedule.stages[-1]]
+        own_sizes = [stage.size for stage in stages]
+        if sizes is not None and own_sizes != sizes:
+            raise ConfigError(
+                f"{setting}.parameters: with {'; '.join(corner)} the stages are {', '.join(own_sizes)}, and else "
+                f"{', '.join(sizes)}: values of one size are compared, so all trials need the same"
+            )
+        sizes = own_sizes
+    return stages
+
+
+def _list_all_values(evaluated: Prepared, schedule: Schedule, stage: Stage) -> list[str]:
+    of_images, of_runs = list_values(evaluated, schedule, schedule.stages[stage.index])
+    return [*of_images, *of_runs]
+
+
+def _require_metric(metric: str, evaluated: Prepared, schedule: Schedule, setting: str) -> None:
+    """Check that the evaluation gives the metric at the end of the last stage."""
+    names = _list_all_values(evaluated, schedule, schedule.stages[-1])
+    if metric not in names:
+        raise ConfigError(
+            f"{setting}: the metric is {metric!r}, and the evaluation at {schedule.stages[-1].size} gives "
+            f"{', '.join(names) or 'nothing'}: bind train.metrics in it"
+        )

@@ -1,0 +1,147 @@
+"""One trial of a sweep: trained stage by stage, measured at the end of each, and stopped where the pruner says so."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pggan_kit.api.evaluate import evaluate
+from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError, first_line
+from pggan_kit.plugin_host.plugin_files import RecordedFile
+from pggan_kit.sweeps.plan import BASE, CONFIG, PLAN, SweepPlan, load_plan
+from pggan_kit.sweeps.spaces import bind_values
+from pggan_kit.sweeps.study import OpenTrial, Study
+from pggan_kit.system.files import read_text
+from pggan_kit.trials.processes import Say, list_recorded_files
+from pggan_kit.trials.training import StageReached, StopAfter, train_or_resume
+
+MOST_FAILURES = 3
+"""Number of failures after which a trial has ended without a value."""
+
+RUNS = "runs"
+"""Name of the folder with the runs of each trial."""
+
+
+def locate_run(folder: Path, number: int, seed: str) -> Path:
+    """Return the run directory of a trial with a seed."""
+    return folder / RUNS / str(number) / seed
+
+
+def run_next_trial(folder: Path, plugins: Sequence[str | Path] = (), say: Say = print) -> int | None:
+    """Run a trial to its end: one that an earlier process left, from wherever that stopped, or else a new one.
+
+    Args:
+        folder: The sweep's folder, which holds its plan.
+        plugins: Files among the plan's plugin files that the user named.
+        say: Function that is called with one line at the end of each stage.
+
+    Returns:
+        The number of the trial; None if no trial is left to run.
+
+    Raises:
+        UserError, TrainingError, Interrupted: The trial has not ended; it can be run again.
+    """
+    plan = load_plan(folder)
+    _require_own_config(plan, folder)
+    files = list_recorded_files(folder / PLAN, plan.plugins, plugins, "sweep")
+    with Study(plan, folder).take_trial() as trial:
+        if trial is None:
+            say("no trial is left to run")
+            return None
+        say(f"trial {trial.number}: {'; '.join(bind_values(plan.space, trial.values))}")
+        try:
+            _run_stages(plan, folder, trial, files, say)
+        except Interrupted:
+            raise
+        except Exception as error:
+            # Values for which there is no memory, for example, must not keep the others from being tried.
+            failures = trial.note_failure()
+            if failures < MOST_FAILURES:
+                raise
+            trial.end(None, f"failed {failures} times: {first_line(error)}")
+            say(f"trial {trial.number}: failed {failures} times: {first_line(error)}")
+        return trial.number
+
+
+def _require_own_config(plan: SweepPlan, folder: Path) -> None:
+    """Check that the config beside a plan has the content that the plan records."""
+    path = folder / BASE
+    try:
+        text = read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+    if text != plan.config:
+        raise RunError(f"{path} is not what {PLAN} holds: it was changed by hand; the same command writes it again")
+
+
+def _run_stages(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence[RecordedFile], say: Say) -> None:
+    """Train and measure a trial stage by stage, until it ends."""
+    reported = trial.reported
+    for step, (stage, size) in enumerate(zip(plan.stages, plan.sizes, strict=True), 1):
+        is_last = stage == plan.stages[-1]
+        value = reported.get(size)
+        if value is None:
+            try:
+                value = _train_and_measure(plan, folder, trial, stage, files)
+            except DivergedError as error:
+                trial.end(None, f"diverged: {error}")
+                say(f"trial {trial.number}: diverged: {error}")
+                return
+            if not math.isfinite(value):
+                trial.end(None, f"{plan.metric} at {size} is not finite")
+                say(f"trial {trial.number}: {plan.metric} at {size} is not finite")
+                return
+            trial.report(step, value)
+            say(f"trial {trial.number}: {plan.metric} at {size} {value:.4g}")
+        if is_last:
+            trial.end(value)
+        elif trial.asks_to_prune():
+            trial.end(None, f"pruned after {size}")
+            say(f"trial {trial.number}: pruned after {size}")
+            return
+
+
+def _train_and_measure(
+    plan: SweepPlan, folder: Path, trial: OpenTrial, stage: int, files: Sequence[RecordedFile]
+) -> float:
+    """Return the value of a trial at the end of a stage: the mean over its seeds.
+
+    Raises:
+        DivergedError: A run diverged.
+    """
+    values = []
+    for seed, seed_bindings in plan.seeds.items():
+        run = locate_run(folder, trial.number, seed)
+        own_plugins: list[Any] = [*files]
+        # The last stage ends with the run.
+        if stage != plan.stages[-1]:
+            own_plugins.append(StopAfter(stage))
+        bindings = [*bind_values(plan.space, trial.values), *seed_bindings]
+        # Where it pauses it has saved, and is measured as it is there.
+        with contextlib.suppress(StageReached):
+            train_or_resume(run, folder / CONFIG, bindings, own_plugins)
+        rows = evaluate(run, bindings=plan.evaluation, plugins=files, average=plan.average)
+        values.append(_find_value(plan, rows))
+    return compute_mean(values, plan.scale)
+
+
+def _find_value(plan: SweepPlan, rows: Sequence[dict[str, Any]]) -> float:
+    for row in rows:
+        if row["metric"] == plan.metric:
+            return math.nan if row["value"] is None else float(row["value"])
+    raise ConfigError(
+        f"the metric of a sweep is {plan.metric!r}, and the evaluation gives {', '.join(row['metric'] for row in rows)}"
+    )
+
+
+def compute_mean(values: Sequence[float], scale: str) -> float:
+    """Return the mean of values over seeds, the geometric one on a logarithmic scale; NaN if one is not finite."""
+    if not all(math.isfinite(value) for value in values):
+        return math.nan
+    # One value is itself, to its last digit.
+    if len(values) > 1 and scale == "log" and min(values) > 0:
+        return math.exp(sum(math.log(value) for value in values) / len(values))
+    return sum(values) / len(values)

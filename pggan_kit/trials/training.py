@@ -1,0 +1,57 @@
+"""Train the run of a trial, from wherever an earlier process stopped, up to the end of a stage."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pggan_kit.api.train import resume, train
+from pggan_kit.errors import Interrupted
+from pggan_kit.hookspecs import hookimpl
+from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.schedule import Stage
+from pggan_kit.system.locks import RunLock
+
+
+class StageReached(Interrupted):
+    """The stage has ended after which a trial pauses."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "the trial pauses here")
+
+
+class StopAfter:
+    """A plugin that ends a run after a stage: where others begin from it, or where it is measured.
+
+    Args:
+        stage: Number of the stage, from 0.
+    """
+
+    def __init__(self, stage: int) -> None:
+        self.stage = stage
+
+    @hookimpl
+    def after_stage(self, stage: Stage) -> None:
+        """End the run; the stage's last checkpoint has been written.
+
+        A run that is resumed there comes here again.
+        """
+        if stage.index == self.stage:
+            raise StageReached
+
+
+def train_or_resume(
+    folder: Path, config: Path, bindings: Sequence[str], plugins: Sequence[Any], start_from: str | None = None
+) -> None:
+    """Resume the run of a folder; if it has saved nothing yet, remove the folder and train from the start."""
+    if folder.exists():
+        with RunLock(folder):
+            has_trained = RunDirectory(folder).has_trained()
+            if not has_trained:
+                shutil.rmtree(folder)
+        if has_trained:
+            resume(folder, plugins=plugins)
+            return
+    train(config, bindings, run_dir=folder, plugins=plugins, start_from=start_from)
