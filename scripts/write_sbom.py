@@ -36,9 +36,9 @@ def describe_subject() -> str:
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     match = re.search(r'__version__ = "(.+)"', (ROOT / "pggan_kit/version.py").read_text(encoding="utf-8"))
     assert match is not None
-    lines = ["[project]", f"version = {json.dumps(match[1])}"]
+    lines = ["[project]", f"version = {json.dumps(match[1], allow_nan=False)}"]
     for key in ("name", "description", "license"):
-        lines.append(f"{key} = {json.dumps(setup['metadata'][key])}")
+        lines.append(f"{key} = {json.dumps(setup['metadata'][key], allow_nan=False)}")
     return "\n".join([*lines, ""])
 
 

@@ -193,11 +193,12 @@ def build_page(gradio: Any, explorer: Explorer, title: str, folder: Path) -> Any
             can_fade = FADE in generators and (moment == FADE or len(generators) == 1)
             return gradio.update(interactive=len(generators) > 1), gradio.update(interactive=can_fade)
 
+        stage, moment, alpha = (controls[name] for name in ("stage", "moment", "alpha"))
         gradio.on(
-            [page.load, controls["stage"].change, controls["moment"].change],
+            [page.load, stage.change, moment.change],
             adapt,
-            inputs=[controls["stage"], controls["moment"]],
-            outputs=[controls["moment"], controls["alpha"]],
+            inputs=[stage, moment],
+            outputs=[moment, alpha],
             show_progress="hidden",
         )
     return page

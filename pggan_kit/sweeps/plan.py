@@ -133,7 +133,7 @@ def require_same_plan(plan: SweepPlan, folder: Path) -> None:
     new_fields = plan.fixed_fields
     # The order of parameters counts. The config has their first values, so it is compared last.
     names = sorted(old_fields, key=lambda name: name == "config")
-    name = next(name for name in names if json.dumps(old_fields[name]) != json.dumps(new_fields[name]))
+    name = next(name for name in names if json_text(old_fields[name]) != json_text(new_fields[name]))
     change = _describe_change(old_fields[name], new_fields[name])
     raise RunError(
         f"{folder} was begun with another sweep ({name} {change}). Change it back, or start from scratch in another "

@@ -20,9 +20,9 @@ from pggan_kit.system.signals import signal_this_process
 
 USES = {
     "pggan_kit/data/array_files.py": {"POSIX_FADV_RANDOM", "POSIX_FADV_WILLNEED", "posix_fadvise", "preadv"},
-    "pggan_kit/data/settings.py": {"sched_getaffinity"},
     "pggan_kit/system/devices.py": {"resource", "sysconf"},
     "pggan_kit/system/locks.py": {"O_CLOEXEC", "fcntl"},
+    "pggan_kit/system/processes.py": {"sched_getaffinity"},
     "pggan_kit/system/shared_memory.py": {"AF_UNIX"},
     "plugins/launchers/local.py": {"sched_getaffinity"},
     "plugins/launchers/preparation_server.py": {
