@@ -32,6 +32,7 @@ if os.environ.get("RANK") == "1":
 
 @hookimpl
 def after_step(state):
+    Path("steps" + os.environ.get("RANK", "")).write_text(str(state.images))
     if os.environ.get("RANK") == "1" and state.images == 12:
         {in_training}
 """
@@ -61,6 +62,7 @@ def test_two_processes_train_as_one_does(tiny: Callable[..., str], cli: Cli) -> 
     process = train_in_two(tiny, whole_groups)
     assert process.wait() == 0, process.read_errors()
     assert last(Path("run"))["images"] == 40
+    assert Path("steps1").read_text() == "40", "rank 1 has taken part to the end"
 
     cli("train", tiny(whole_groups), "--plugin", STUB, "--run-dir", "alone")
     pairs = zip(
