@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,12 @@ from pggan_kit.ablation.table import render_text
 from pggan_kit.ablation.trial_progress import TrialProgress
 from pggan_kit.ablation.tuning import tune_variants
 from pggan_kit.components import Launcher, Trial
-from pggan_kit.errors import Interrupted, RunError, TrainingError
+from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity
 from pggan_kit.system.files import remove_unfinished, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock, is_locked, read_holder
-from pggan_kit.system.signals import StoppedAtOnce
 from pggan_kit.trials import processes
 from pggan_kit.trials.processes import Say
 
@@ -97,16 +95,9 @@ def run_ablation(
         files = processes.list_recorded_files(out / plans.PLAN, plan.plugins, plugins, "ablate")
         plan = adopt_runs(plan, out, adopt, files)
         plans.write_plan(plan, out)
-        try:
+        with processes.keep_finished_trials():
             tune_variants(plan, out, launcher, trials.locate_owner(out), say, plugins)
             _run_trials(plan, out, launcher, say)
-        except KeyboardInterrupt as error:
-            number: int = signal.SIGINT
-            if isinstance(error, StoppedAtOnce):
-                number = error.exit_code - 128
-            raise Interrupted(
-                number, "stopped; finished trials are kept, and the same command continues with the others"
-            ) from None
         return conclude_ablation(plan, out)
 
 

@@ -8,14 +8,13 @@ import io
 import json
 import os
 import platform
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.prepare import prepare
 from pggan_kit.components import Launcher, Trial
-from pggan_kit.errors import Interrupted, RunError, TrainingError
+from pggan_kit.errors import RunError, TrainingError
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.sweeps import plan as plans
 from pggan_kit.sweeps.plan import SweepPlan
@@ -25,7 +24,6 @@ from pggan_kit.system.activities import report_activity
 from pggan_kit.system.files import read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import hold_when_free
-from pggan_kit.system.signals import StoppedAtOnce
 from pggan_kit.trials import processes
 from pggan_kit.trials.processes import Say, list_recorded_files
 
@@ -83,16 +81,9 @@ def run_sweeps(
     studies = {}
     for folder, plan in sweeps.items():
         studies[folder] = _open_study(folder, plan, plugins)
-    try:
+    with processes.keep_finished_trials():
         while _launch_round(studies, launcher, owner, say):
             pass
-    except KeyboardInterrupt as error:
-        number: int = signal.SIGINT
-        if isinstance(error, StoppedAtOnce):
-            number = error.exit_code - 128
-        raise Interrupted(
-            number, "stopped; finished trials are kept, and the same command continues with the others"
-        ) from None
     for folder, study in studies.items():
         _conclude(folder, study, plugins)
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pggan_kit.components import Trial
-from pggan_kit.errors import PluginError
+from pggan_kit.errors import Interrupted, PluginError
 from pggan_kit.plugin_host.plugin_files import RecordedFile, locate_plugin_file
 from pggan_kit.system.locks import hold_when_free, is_locked
 from pggan_kit.system.processes import write_command
-from pggan_kit.system.signals import signal_this_process
+from pggan_kit.system.signals import StoppedAtOnce, signal_this_process
 
 PREPARATION = """\
 from pggan_kit.cli.base import limit_spinning
@@ -57,6 +57,24 @@ def hold_processes(lock: Path) -> Iterator[None]:
     # Only processes that look whether it is held could hold it, each for an instant.
     with hold_when_free(lock, lambda holder: None):
         yield
+
+
+@contextlib.contextmanager
+def keep_finished_trials() -> Iterator[None]:
+    """Say, where a signal stops the owner of trials within a block, that the same command continues.
+
+    Raises:
+        Interrupted: A signal stopped it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        number: int = signal.SIGINT
+        if isinstance(error, StoppedAtOnce):
+            number = error.exit_code - 128
+        raise Interrupted(
+            number, "stopped; finished trials are kept, and the same command continues with the others"
+        ) from None
 
 
 @contextlib.contextmanager
