@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,22 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     row = {"file": path.name, "images": 3, "sha256": sha256, "forever": False, "between_ticks": False}
     row["holds"] = "state"
     assert written == [row]
+
+
+def test_a_wrong_hash_in_the_manifest_is_said_and_the_file_is_used(tmp_path: Path) -> None:
+    """The file's name has its own hash, so the manifest is what is wrong."""
+    checkpoints = Checkpoints(tmp_path)
+    path = checkpoints.save(snapshot_at(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checkpoints.load_last()
+
+    rows = json.loads((tmp_path / MANIFEST).read_text())
+    rows[-1]["sha256"] = rows[-1]["sha256"][:8] + "0" * 56  # whose first digits the name has
+    (tmp_path / MANIFEST).write_text(json.dumps(rows))
+    with pytest.warns(UserWarning, match=f"manifest.json has a wrong SHA-256 for {path.name}"):
+        loaded = Checkpoints(tmp_path).load_last()
+    assert torch.equal(loaded.generator["weight"], snapshot_at(3).generator["weight"])
 
 
 def test_the_last_few_and_those_forever_are_kept(tmp_path: Path) -> None:
