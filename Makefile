@@ -12,7 +12,7 @@ TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
 # Two processes of one thread: beside other work, two threads of one process wait for each other (docs/distributed.md).
 demo: $(READY)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pggan-kit train experiments/mnist.gin --ranks 2
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pggan-kit train experiments/demo.gin --ranks 2
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(TESTS)

@@ -119,12 +119,15 @@ def describe(judge: Judge, batches: Iterator[Tensor] | tuple[Tensor, ...]) -> tu
 
 
 def draw_batches(run: str) -> Iterator[Tensor]:
-    """Yield images of a run's averaged generator, rounded to 256 levels as files are."""
+    """Yield images of a run's averaged generator, rounded to 256 levels as files are; all classes equally often."""
     generator = pggan_kit.load_generator(run)
+    labels = None
+    if generator.classes:
+        labels = torch.arange(CHUNK) % generator.classes
     for seed in range(IMAGES // CHUNK):
         latents = torch.randn(CHUNK, generator.latent_size, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            images = generator(latents)
+            images = generator(latents, labels)
         yield ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 

@@ -165,7 +165,7 @@ def test_it_checks_as_it_is(path: Path, given: Callable[[Path], list[str]]) -> N
     assert ages and all(age.before_stage <= 0.05 for age in ages), "; ".join(age.text for age in ages)
 
 
-FAST = {"mnist", "cifar10", "tutorial_mnist"}
+FAST = {"demo", "cifar10", "tutorial_mnist"}
 """Files whose networks are counted in every run of the tests; those of the others take seconds each."""
 
 LOOSE = {"coherence", "curves", "r3gan_mnist", "resnet_mnist", "stylegan2_mnist", "transition_shock", "a", "b"}

@@ -334,8 +334,8 @@ def test_errors_of_a_config(tiny: Callable[..., str], stub: str) -> None:
 
 
 def test_the_experiment_with_digits(tmp_path: Path) -> None:
-    """`experiments/mnist_conditional.gin`, cut to two steps a phase: each row of the samples has one digit."""
-    file = ROOT / "experiments" / "mnist_conditional.gin"
+    """`experiments/demo.gin`, cut to two steps a phase: each row of the samples has one digit."""
+    file = ROOT / "experiments" / "demo.gin"
     cut = ["schedule.fade_images = 8", "schedule.stable_images = 8", "schedule.batch_size = 4", "train.tick = 8"]
     wanted: list[list[int]] = []
     run = train(file, [*cut, "train.device = 'cpu'"], run_dir=tmp_path / "run")
