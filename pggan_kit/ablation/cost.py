@@ -19,9 +19,10 @@ from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.benchmarking import plan as planning
 from pggan_kit.benchmarking.evaluation_cost import EvaluationClock, estimate_evaluations
 from pggan_kit.benchmarking.plan_table import format_duration
-from pggan_kit.errors import TrainingError
 from pggan_kit.sweeps.cost import estimate_trial
 from pggan_kit.system.activities import track_items
+from pggan_kit.trials.settings_files import choose_folder
+from pggan_kit.trials.stage_costs import sum_stage_costs
 
 EXPECTED_AT = (0, 1, 2)
 """Multiples of the detectable mean for which a dry run says how many runs the looks will need."""
@@ -45,7 +46,7 @@ def estimate_cost(
         `images`, `teraflops` (forward passes of both networks) and `hours` (as `pggan-kit plan` estimates them on
         this machine), and what its metrics cost beside these, see `evaluation_cost.estimate_evaluations`.
     """
-    plan, _ = plan_reading.read_plan(config, bindings, plugins, plan_reading.choose_folder(config, out))
+    plan, _ = plan_reading.read_plan(config, bindings, plugins, choose_folder(config, out))
     base = Path(config).parent / plan.base
     stages = {}
     warned: dict[str, list[str]] = {}
@@ -126,26 +127,8 @@ def _make_row(name: str, role: str, seeds: int, branch: int | None, stages: Sequ
         "role": role,
         "seeds": seeds,
         "from": branch,
-        "images": sum(_count_images(stage) for stage in stages),
-        "teraflops": sum(_count_images(stage) * stage["gflops"] for stage in stages) / 1000,
-        "hours": _sum_hours(name, stages),
+        **sum_stage_costs(name, stages),
     }
-
-
-def _sum_hours(name: str, stages: Sequence[dict[str, Any]]) -> float:
-    """Return the hours of a trial's stages.
-
-    Raises:
-        TrainingError: A stage does not fit into memory, and none before it does.
-    """
-    unknown = [stage["size"] for stage in stages if stage["hours"] is None]
-    if unknown:
-        raise TrainingError(f"{name}: memory ends at {unknown[0]}, and `pggan-kit plan` shows what would fit")
-    return float(sum(stage["hours"] for stage in stages))
-
-
-def _count_images(stage: dict[str, Any]) -> int:
-    return int(stage["fade_images"] + stage["stable_images"])
 
 
 def find_confirmatory_level(plan: Plan) -> float:

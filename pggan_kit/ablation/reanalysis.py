@@ -28,6 +28,7 @@ from pggan_kit.system.activities import track_items
 from pggan_kit.system.files import read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock
+from pggan_kit.trials.plan_files import list_defaults
 from pggan_kit.trials.processes import list_recorded_files
 from pggan_kit.trials.values import list_quantities
 
@@ -214,7 +215,7 @@ def _replace_endpoints(plan: Plan, bindings: Sequence[str], primary: str | None,
     if margin is not None:
         check_above("--margin", margin, 0)
         check_finite("--margin", margin)
-    defaults = plans.list_defaults(Plan)
+    defaults = list_defaults(Plan)
     once = {name: defaults[name] for name in ("looks", "spending", "futility", "confirm")}
     return dataclasses.replace(
         plan,

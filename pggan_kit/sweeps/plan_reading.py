@@ -9,23 +9,16 @@ from pathlib import Path
 from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.components import Launcher, find_quantity
 from pggan_kit.config import gin_files
-from pggan_kit.config.builder import build_from_config
-from pggan_kit.errors import ConfigError, UserError, require_list
-from pggan_kit.plugin_host.loading import load_plugins
+from pggan_kit.errors import ConfigError, UserError
 from pggan_kit.plugin_host.plugin_files import RecordedFile
-from pggan_kit.runs.directory import ROOT as RUNS
 from pggan_kit.schedule import Schedule, Stage
 from pggan_kit.sweeps.plan import SweepPlan
 from pggan_kit.sweeps.settings import Sweep, Tuning
 from pggan_kit.sweeps.spaces import list_corners
 from pggan_kit.sweeps.study import import_optuna
 from pggan_kit.system.activities import track_items
-from pggan_kit.trials.overrides import list_macros, read_base, require_one_meaning, split_bindings
-from pggan_kit.trials.processes import list_recorded_files
+from pggan_kit.trials.settings_files import read_settings_file
 from pggan_kit.trials.values import list_quantities, list_values
-
-ROOT = {"sweep": Sweep}
-"""The class that the bindings of a sweep build, by its name in configs."""
 
 PrepareWith = Callable[[Sequence[str]], Prepared]
 """Function that returns the experiment of a search under further bindings."""
@@ -50,11 +43,6 @@ class ReadSweep:
     files: list[RecordedFile]
 
 
-def choose_folder(file: str | Path, out: str | Path | None) -> Path:
-    """Return the folder of a gin file's sweep: the one that was named, or `runs/NAME`."""
-    return RUNS / Path(file).stem if out is None else Path(out)
-
-
 def read_sweep(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str | Path] = ()) -> ReadSweep:
     """Read and check a sweep's gin file and its experiment; train nothing.
 
@@ -67,23 +55,14 @@ def read_sweep(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence
         UserError: Something is wrong; the message says what and where.
     """
     import_optuna()
-    require_list("bindings", bindings)
-    macros = list_macros(gin_files.read_config(file))
-    own_bindings, experiment_bindings = split_bindings(bindings, macros, "sweep")
-    loaded = load_plugins(plugins)
-    sha256 = {plugin.origin: plugin.sha256 for plugin in loaded.loaded if plugin.sha256 is not None}
-    files = list_recorded_files(Path(file), sha256, plugins, "sweep")
-
-    built = build_from_config(gin_files.read_config(file, own_bindings), loaded, ROOT)
-    settings: Sweep = built.experiment
-    base = Path(file).parent / settings.base
-    require_one_meaning(own_bindings, read_base(base, built, "sweep"), file, base)
+    read = read_settings_file(file, bindings, plugins, "sweep", Sweep)
+    settings: Sweep = read.built.experiment
     for name, texts in {"sweep.bindings": settings.bindings, "sweep.evaluation": settings.evaluation}.items():
         gin_files.parse_text("\n".join(texts), name)
-    shared = [*settings.bindings, *experiment_bindings]
+    shared = [*settings.bindings, *read.bindings]
 
     def prepare_with(further: Sequence[str]) -> Prepared:
-        return prepare(base, [*shared, *further], files, absolute_paths=True)
+        return prepare(read.base, [*shared, *further], read.files, absolute_paths=True)
 
     # With some values, since the experiment may not have them, and each trial has its own in their place.
     first_corner = list_corners(settings.space)[0]
@@ -99,11 +78,11 @@ def read_sweep(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence
         settings.metric,
         settings.evaluation,
         None,
-        sha256,
+        read.sha256,
         prepare_with,
         "sweep",
     )
-    return ReadSweep(plan, settings.launcher, base, [*shared, *first_corner], files)
+    return ReadSweep(plan, settings.launcher, read.base, [*shared, *first_corner], read.files)
 
 
 def plan_search(
