@@ -52,7 +52,6 @@ def estimate_cost(
     warned: dict[str, list[str]] = {}
     clock = EvaluationClock()
     evaluations = {}
-    trunk_evaluations: dict[str, Any] = {}
     for name, own_bindings in track_items(plan.variants.items(), "planning", len(plan.variants), "variants"):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -60,22 +59,54 @@ def estimate_cost(
             stages[name] = planning.plan(base, own_bindings, plugins, with_metrics=False)
         for warning in caught:
             warned.setdefault(str(warning.message), []).append(name)
-
-        # A trunk's evaluations are counted once, with the first variant that shares it.
-        training = prepare(base, own_bindings, plugins)
-        evaluation = prepare(base, [*own_bindings, *plan.evaluation], plugins)
-        own_stages = range(len(stages[name]))
-        if name in plan.shared and plan.branch is not None:
-            if name == plan.shared[0]:
-                trunk_evaluations = estimate_evaluations(clock, training, None, own_stages[: plan.branch + 1], 0)
-            own_stages = own_stages[plan.branch + 1 :]
-        averages = 1 + len(plan.averages)
-        evaluations[name] = estimate_evaluations(clock, training, evaluation, own_stages, averages)
+        evaluations |= _estimate_evaluations_of(plan, base, name, len(stages[name]), clock, plugins)
 
     # What several variants are warned of is said once.
     for message, names in warned.items():
         warnings.warn(f"{', '.join(names)}: {message}", stacklevel=2)
 
+    # Trials are run in this order: searches, trunks, variants.
+    tuning_rows = _list_tuning_rows(plan, base, stages, clock, plugins)
+    return plan, [*tuning_rows, *_list_training_rows(plan, stages, evaluations)]
+
+
+def _estimate_evaluations_of(
+    plan: Plan, base: Path, name: str, stage_count: int, clock: EvaluationClock, plugins: Sequence[str | Path]
+) -> dict[str, dict[str, Any]]:
+    """Return what the metrics of a variant's trial cost, by its name; and those of its trunk, with the first variant.
+
+    Args:
+        plan: The plan.
+        base: Gin file of the experiment.
+        name: The variant.
+        stage_count: Number of its stages.
+        clock: The measured seconds of evaluations.
+        plugins: Files of plugins.
+    """
+    own_bindings = plan.variants[name]
+    training = prepare(base, own_bindings, plugins)
+    evaluation = prepare(base, [*own_bindings, *plan.evaluation], plugins)
+    estimates = {}
+    own_stages = range(stage_count)
+    if name in plan.shared and plan.branch is not None:
+        if name == plan.shared[0]:
+            estimates[TRUNK] = estimate_evaluations(clock, training, None, own_stages[: plan.branch + 1], 0)
+        own_stages = own_stages[plan.branch + 1 :]
+    averages = 1 + len(plan.averages)
+    estimates[name] = estimate_evaluations(clock, training, evaluation, own_stages, averages)
+    return estimates
+
+
+def _list_training_rows(
+    plan: Plan, stages: Mapping[str, Sequence[dict[str, Any]]], evaluations: Mapping[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the cost of the trunks, if there are any, and of each variant.
+
+    Args:
+        plan: The plan.
+        stages: Cost of each stage, by the variant.
+        evaluations: What metrics cost, by the variant, and `TRUNK`.
+    """
     # The first stages of the variants that share a trunk are trained once for each seed.
     rows = []
     shared_stages = 0
@@ -83,7 +114,7 @@ def estimate_cost(
         shared_stages = plan.branch + 1
         trunk_stages = stages[plan.shared[0]][:shared_stages]
         row = _make_row(TRUNK, "trunk", len(list(plan.list_trunks())), None, trunk_stages)
-        rows.append({**row, **trunk_evaluations})
+        rows.append({**row, **evaluations[TRUNK]})
 
     for name in plan.variants:
         role = "control" if name in plan.controls else "variant"
@@ -95,10 +126,7 @@ def estimate_cost(
         else:
             row = _make_row(name, role, seeds, None, stages[name])
         rows.append({**row, **evaluations[name]})
-
-    # The searches come first.
-    rows = [*_list_tuning_rows(plan, base, stages, clock, plugins), *rows]
-    return plan, rows
+    return rows
 
 
 def _list_tuning_rows(
@@ -288,23 +316,29 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> WideTable:
             format_duration(hours * row["seeds"] * 3600),
         )
 
-    # The caption: the sum, what it leaves out, and how small an effect the trials can show.
-    table.caption = (
+    # The sum, and what it leaves out.
+    sentence = (
         f"{trials} trials, {format_duration(total_hours * 3600)} one after another on this machine, of which "
         f"metrics of images take {format_duration(evaluation_hours * 3600)}; without fades, observers and "
         "metrics of runs. measured: fakes of the evaluations at ticks and in the end"
     )
-    for search in list(plan.searches.values())[:1]:
-        table.caption += (
-            f"\ntuning: {search.trials} trials of each variant on seeds {', '.join(search.seeds)} before the "
-            f"comparison, {search.search} over {', '.join(search.parameters)}"
-        )
-        if search.pruner is not None:
-            table.caption += f"; {search.pruner} may stop some early"
-    if plan.resample != EVERYTHING:
-        table.caption += f"\nvaries between the trials of a variant: {'; '.join(plan.resample.values())}"
-    if plan.confirmatory:
-        table.caption += f"\n{describe_detectable_effect(plan)}"
-    if plan.looks:
-        table.caption += f"\n{describe_looks(plan)}"
+    table.caption = "\n".join([sentence, *_list_design_lines(plan)])
     return table
+
+
+def _list_design_lines(plan: Plan) -> list[str]:
+    """Return lines on how the trials of a plan come about, and on how small an effect they can show."""
+    lines = []
+    for search in list(plan.searches.values())[:1]:
+        pruning = "" if search.pruner is None else f"; {search.pruner} may stop some early"
+        lines.append(
+            f"tuning: {search.trials} trials of each variant on seeds {', '.join(search.seeds)} before the "
+            f"comparison, {search.search} over {', '.join(search.parameters)}{pruning}"
+        )
+    if plan.resample != EVERYTHING:
+        lines.append(f"varies between the trials of a variant: {'; '.join(plan.resample.values())}")
+    if plan.confirmatory:
+        lines.append(describe_detectable_effect(plan))
+    if plan.looks:
+        lines.append(describe_looks(plan))
+    return lines

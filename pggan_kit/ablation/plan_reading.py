@@ -130,15 +130,11 @@ def _make_plan(
         tune: The search within each variant.
     """
     added_variants, added_contrasts = additions
-    planned = {name: experiment for name, experiment in experiments.items() if name not in added_variants}
-    branch, shared = _find_trunk(planned)
-    if tune:
-        # Each variant gets values of its own, from the first image on.
-        branch = None
-        shared = []
-    for name in added_variants:
-        if branch is not None and (find_first_difference(experiments[shared[0]], experiments[name]) or 0) > branch:
-            shared.append(name)
+    # Tuned variants get values of their own, and share nothing from the first image on.
+    branch: int | None = None
+    shared: list[str] = []
+    if not tune:
+        branch, shared = _find_trunk_with_additions(experiments, added_variants)
     return Plan(
         name=Path(file).stem,
         base=settings.base,
@@ -259,6 +255,20 @@ def _require_different(settings: Ablation, experiments: Mapping[str, Prepared]) 
     for one, other in combinations(experiments, 2):
         if find_first_difference(experiments[one], experiments[other]) is None:
             raise ConfigError(f"{settings.find_setting(other)}: {one} and {other} are the same experiment")
+
+
+def _find_trunk_with_additions(
+    experiments: Mapping[str, Prepared], added_variants: Sequence[str]
+) -> tuple[int | None, list[str]]:
+    """Return what `_find_trunk` finds among the planned variants, with the added ones that differ late enough."""
+    planned = {name: experiment for name, experiment in experiments.items() if name not in added_variants}
+    branch, shared = _find_trunk(planned)
+    if branch is None:
+        return None, []
+    for name in added_variants:
+        if (find_first_difference(experiments[shared[0]], experiments[name]) or 0) > branch:
+            shared.append(name)
+    return branch, shared
 
 
 def _find_trunk(experiments: Mapping[str, Prepared]) -> tuple[int | None, list[str]]:

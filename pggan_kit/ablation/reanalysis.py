@@ -146,12 +146,8 @@ def evaluate_again(
     require_list("averages", averages)
     require_list("curves", curves)
     gin_files.parse_text("\n".join(bindings), OVERRIDE)
+    _require_folder_name(name)
     folder = Path(folder)
-    if not NAME.fullmatch(name):
-        raise ConfigError(
-            f"--evaluate-again names a folder: {name!r} must begin with a letter or digit, and go on with these and "
-            ". - _"
-        )
 
     # The trials' plan, in which what this call names takes the place of its own evaluation.
     planned = plans.load_plan(folder)
@@ -178,6 +174,19 @@ def evaluate_again(
         write_atomically(target / TABLE, conduct.format_csv(plan, results).encode())
         conduct.write_analysis(analysis, target)
     return analysis
+
+
+def _require_folder_name(name: str) -> None:
+    """Check that an analysis can have a folder of its name.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"--evaluate-again names a folder: {name!r} must begin with a letter or digit, and go on with these and "
+            ". - _"
+        )
 
 
 def _collect_results(
@@ -280,6 +289,8 @@ def _fix_evaluation(plan: Plan, target: Path) -> None:
     if not has_results:
         write_atomically(path, (json_text(content, indent=1) + "\n").encode())
         return
+
+    # Values that were measured in two ways cannot be compared.
     try:
         earlier = json.loads(read_text(path))
         differing = [key for key in content if earlier[key] != content[key]]
@@ -396,6 +407,7 @@ def _find_endpoints(
     if not plan.curves or not runs:
         return {}
 
+    # What is stated of the curves, by the plan or by the runs' own metrics.
     stated: dict[str, dict[str, str]] = {}
     for name in plan.curves:
         quantity = find_quantity(plan.quantities, name)
@@ -404,6 +416,8 @@ def _find_endpoints(
         if name in plan.quality and quantity["scale"] == "log" and plan.quality[name] <= 0:
             raise ConfigError(f"--quality of {name} must be above 0, where it has a logarithm")
         stated[name] = quantity
+
+    # Variants may have stages of other sizes, each of which has an endpoint of its own.
     sizes: dict[str, None] = {}
     for run in runs.values():
         prepared, _ = prepare_run(run, plugins, needs_data=False)

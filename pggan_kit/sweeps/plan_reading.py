@@ -110,6 +110,7 @@ def plan_search(
         UserError: The experiment is wrong with some values or a seed, the metric is not among those that are measured,
             or a pruner has nothing to go by.
     """
+    # The experiment, and then its evaluation.
     stages = _check_corners(tuning, seeds, prepare_with, setting)
     try:
         evaluated = prepare_with([*list_corners(tuning.space)[0], *evaluation])
@@ -123,15 +124,11 @@ def plan_search(
             f"{setting}: the metric of {metric!r} states no direction and scale for it: add it to its `quantities`"
         )
 
+    # Without a pruner nothing is decided before the end.
     measured = stages[-1:]
     if tuning.pruner is not None:
         measured = [stage for stage in stages if metric in _list_all_values(evaluated, schedule, stage)]
-        if len(measured) < 2:
-            raise ConfigError(
-                f"{setting}: the pruner {tuning.pruner!r} has nothing to go by, because {metric} is measured at the "
-                f"end of {measured[-1].size} alone: it needs an earlier stage that has images, and a metric that is "
-                "defined there; or bind no pruner"
-            )
+        _require_stages_to_prune(tuning.pruner, metric, measured, setting)
     return SweepPlan(
         name=name,
         config=config,
@@ -166,6 +163,7 @@ def _check_corners(
         if name in bound_by_seed:
             raise ConfigError(f"{setting}: {name} is bound by the seeds, and cannot be one of the parameters")
 
+    # Whatever the values are, trials have the same stages.
     first_seed = next(iter(seeds.values()))
     sizes: list[str] | None = None
     stages: list[Stage] = []
@@ -186,13 +184,32 @@ def _check_corners(
     return stages
 
 
+def _require_stages_to_prune(pruner: str, metric: str, measured: Sequence[Stage], setting: str) -> None:
+    """Check that the metric is measured before the end.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if len(measured) < 2:
+        raise ConfigError(
+            f"{setting}: the pruner {pruner!r} has nothing to go by, because {metric} is measured at the end of "
+            f"{measured[-1].size} alone: it needs an earlier stage that has images, and a metric that is defined "
+            "there; or bind no pruner"
+        )
+
+
 def _list_all_values(evaluated: Prepared, schedule: Schedule, stage: Stage) -> list[str]:
+    """Return the names of all values that an evaluation gives at the end of a stage."""
     of_images, of_runs = list_values(evaluated, schedule, schedule.stages[stage.index])
     return [*of_images, *of_runs]
 
 
 def _require_metric(metric: str, evaluated: Prepared, schedule: Schedule, setting: str) -> None:
-    """Check that the evaluation gives the metric at the end of the last stage."""
+    """Check that the evaluation gives the metric at the end of the last stage.
+
+    Raises:
+        ConfigError: It does not; the message lists what it gives.
+    """
     names = _list_all_values(evaluated, schedule, schedule.stages[-1])
     if metric not in names:
         raise ConfigError(
