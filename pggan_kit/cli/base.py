@@ -227,10 +227,11 @@ def _block_plugins(ctx: click.Context, _: click.Parameter, names: tuple[str, ...
     require_installed(names)
     before = os.environ.get(BLOCK_VARIABLE)
     os.environ[BLOCK_VARIABLE] = ",".join([*read_blocked_plugins(), *names])
-    ctx.call_on_close(lambda: _restore_variable(BLOCK_VARIABLE, before))
+    ctx.call_on_close(lambda: restore_variable(BLOCK_VARIABLE, before))
 
 
-def _restore_variable(variable: str, value: str | None) -> None:
+def restore_variable(variable: str, value: str | None) -> None:
+    """Give a variable of the environment back an earlier value; None: it had none."""
     if value is None:
         os.environ.pop(variable, None)
     else:

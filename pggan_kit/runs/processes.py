@@ -47,10 +47,10 @@ class ProcessRecord:
         self._files: RunDirectory | None = None
         self._run: Run | None = None
         self._waiting: list[str] = []
-        self._listener = _WarningListener(self._receive_warning)
+        self._recorder = _WarningRecorder(self._receive_warning)
 
     def __enter__(self) -> ProcessRecord:
-        self._listener.begin()
+        self._recorder.begin()
         return self
 
     def attach(self, files: RunDirectory) -> None:
@@ -69,7 +69,7 @@ class ProcessRecord:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._listener.end()
+        self._recorder.end()
         if self._files is None:
             return
         try:
@@ -182,10 +182,10 @@ def _write_rows(files: RunDirectory, about: dict[str, Any], rows: list[dict[str,
     write_atomically(files.path / "run.json", (json_text(content, indent=1) + "\n").encode())
 
 
-class _WarningListener:
-    """Hear each `UserWarning` of a block, once, whatever Python's filters say of it.
+class _WarningRecorder:
+    """A receiver of each `UserWarning` of a block, once, whatever Python's filters do with it.
 
-    The listener stands before all filters, as the pattern and the category of one that never applies. So it decides
+    It stands before all filters, as the pattern and the category of one that never applies. So it decides
     nothing: who is shown a warning, and whether it is an error, is up to the filters after it.
 
     Args:
@@ -196,15 +196,15 @@ class _WarningListener:
         self._receive = receive
         self._catcher = warnings.catch_warnings()
         self._text = ""
-        self._heard: set[str] = set()
+        self._recorded: set[str] = set()
 
     def begin(self) -> None:
-        """Listen."""
+        """Receive warnings from now on."""
         self._catcher.__enter__()
         warnings.filters.insert(0, ("ignore", self, self, None, 0))  # type: ignore[attr-defined]
 
     def end(self) -> None:
-        """Put the filters back."""
+        """Receive no more warnings, and restore the filters."""
         self._catcher.__exit__(None, None, None)
 
     def match(self, text: str) -> bool:
@@ -213,7 +213,7 @@ class _WarningListener:
         return True
 
     def __subclasscheck__(self, category: type[Warning]) -> bool:
-        if issubclass(category, UserWarning) and self._text not in self._heard:
-            self._heard.add(self._text)
+        if issubclass(category, UserWarning) and self._text not in self._recorded:
+            self._recorded.add(self._text)
             self._receive(self._text)
         return False

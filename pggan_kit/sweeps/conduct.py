@@ -110,7 +110,7 @@ def _launch_round(studies: Mapping[Path, Study], launcher: Launcher, owner: Path
     Raises:
         TrainingError: Trials have not ended, and nobody runs them.
     """
-    names = {folder: folder.name for folder in studies}
+    # A process for each trial that has not ended, whatever their numbers are.
     launched = []
     for folder, study in studies.items():
         count = study.plan.trials - _count_ended(study)
@@ -132,7 +132,7 @@ def _launch_round(studies: Mapping[Path, Study], launcher: Launcher, owner: Path
                     if (folder, row["trial"]) not in said:
                         said.add((folder, row["trial"]))
                         activity.advance()
-                        own_name = f"{names[folder]}, " if len(studies) > 1 else ""
+                        own_name = f"{folder.name}, " if len(studies) > 1 else ""
                         say(f"{len(said)}/{total} {own_name}{describe_trial(study.plan, row)}")
 
         launcher.launch(_interleave(launched, len(studies)), report_end)
@@ -140,7 +140,7 @@ def _launch_round(studies: Mapping[Path, Study], launcher: Launcher, owner: Path
 
 
 def _interleave(launched: list[Trial], sweeps: int) -> list[Trial]:
-    """Return processes in turn for each sweep, so that all of them come equally far."""
+    """Return processes of all sweeps in turn, so that no sweep waits for another."""
     if sweeps < 2:
         return launched
     return sorted(launched, key=lambda trial: int(trial.name.rpartition(" ")[2]))
@@ -175,6 +175,7 @@ def _make_process(folder: Path, plan: SweepPlan, number: int, owner: Path) -> Tr
 
 
 def _list_ended(study: Study) -> list[dict[str, Any]]:
+    """Return the rows of the trials that have ended, see `Study.list_trials`."""
     return [row for row in study.list_trials() if row["state"] in ("done", "ended early")]
 
 
@@ -198,6 +199,8 @@ def _conclude(folder: Path, study: Study, plugins: Sequence[str | Path]) -> None
     files = list_recorded_files(folder / plans.PLAN, plan.plugins, plugins, "sweep")
     ended = _list_ended(study)
     write_atomically(folder / TABLE, _format_csv(plan, ended).encode())
+
+    # The best of those that have a value.
     done = [row for row in ended if row["state"] == "done"]
     if not done:
         raise TrainingError(f"{folder}: none of {len(ended)} trials has a value; {TABLE} says why each ended")
@@ -213,6 +216,8 @@ def _conclude(folder: Path, study: Study, plugins: Sequence[str | Path]) -> None
         "ended_early": len(ended) - len(done),
         "seeds": list(plan.seeds),
     }
+
+    # best.json is written last: where it is, the others are.
     text = describe_best(folder, plan, record, files)
     write_atomically(folder / BEST_CONFIG, text.encode())
     write_atomically(folder / BEST, (json_text(record, indent=1) + "\n").encode())

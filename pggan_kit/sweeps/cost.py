@@ -52,6 +52,8 @@ def build_plan_table(plan: SweepPlan, cost: dict[str, Any]) -> Table:
     table = Table("parameter", "range", title=plan.name)
     for name, own_range in plan.space.items():
         table.add_row(name, own_range.describe())
+
+    # The caption: the trials, how they are judged, and what they cost.
     seeds = "1 seed" if len(plan.seeds) == 1 else f"{len(plan.seeds)} seeds"
     pruner = "no pruner"
     if plan.pruner is not None:

@@ -104,7 +104,7 @@ def load_plan(folder: Path) -> SweepPlan:
 
 
 def require_same_plan(plan: SweepPlan, folder: Path) -> None:
-    """Check that a folder holds no other plan. More trials, or fewer, are no other plan.
+    """Check that a folder holds no other plan, apart from the number of trials.
 
     Raises:
         RunError: It holds one; the message names what differs.

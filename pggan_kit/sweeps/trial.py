@@ -83,6 +83,8 @@ def _run_stages(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence
     for step, (stage, size) in enumerate(zip(plan.stages, plan.sizes, strict=True), 1):
         is_last = stage == plan.stages[-1]
         value = reported.get(size)
+
+        # What an earlier process measured is not measured again.
         if value is None:
             try:
                 value = _train_and_measure(plan, folder, trial, stage, files)
@@ -96,6 +98,8 @@ def _run_stages(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence
                 return
             trial.report(step, value)
             say(f"trial {trial.number}: {plan.metric} at {size} {value:.4g}")
+
+        # The pruner decides between stages, and never about a trial that has ended.
         if is_last:
             trial.end(value)
         elif trial.asks_to_prune():
@@ -129,6 +133,11 @@ def _train_and_measure(
 
 
 def _find_value(plan: SweepPlan, rows: Sequence[dict[str, Any]]) -> float:
+    """Return the value of the metric of a sweep; NaN where it is not finite.
+
+    Raises:
+        ConfigError: The evaluation gives no such value.
+    """
     for row in rows:
         if row["metric"] == plan.metric:
             return math.nan if row["value"] is None else float(row["value"])
