@@ -25,7 +25,7 @@ from pggan_kit.config.gin_files import OVERRIDE
 from pggan_kit.errors import ConfigError, RunError, UserError, check_above, check_finite, require_list
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.system.activities import track_items
-from pggan_kit.system.files import read_text, write_atomically
+from pggan_kit.system.files import explain_damage, read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock
 from pggan_kit.trials.plan_files import list_defaults
@@ -291,13 +291,9 @@ def _fix_evaluation(plan: Plan, target: Path) -> None:
         return
 
     # Values that were measured in two ways cannot be compared.
-    try:
+    with explain_damage(path):
         earlier = json.loads(read_text(path))
         differing = [key for key in content if earlier[key] != content[key]]
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     if differing:
         key = differing[0]
         raise RunError(

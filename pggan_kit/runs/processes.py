@@ -17,7 +17,7 @@ from pggan_kit.errors import Interrupted, RunError, TrainingError, UnforeseenErr
 from pggan_kit.runs.directory import RunDirectory, read_command_line
 from pggan_kit.runs.run import Run
 from pggan_kit.system import distributed
-from pggan_kit.system.files import read_text, write_atomically
+from pggan_kit.system.files import explain_damage, read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.provenance import describe_environment
 from pggan_kit.system.signals import StoppedAtOnce
@@ -164,16 +164,17 @@ def _format_time() -> str:
 
 
 def _read_rows(files: RunDirectory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the content of `run.json`, and its rows of processes.
+
+    Raises:
+        RunError: It cannot be read, or is damaged.
+    """
     path = files.path / "run.json"
-    try:
+    with explain_damage(path):
         about = json.loads(read_text(path))
         rows = about.get("processes", [])
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError("its processes are no list of rows")
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return about, rows
 
 

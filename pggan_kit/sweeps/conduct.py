@@ -21,7 +21,7 @@ from pggan_kit.sweeps.plan import SweepPlan
 from pggan_kit.sweeps.spaces import bind_values
 from pggan_kit.sweeps.study import LOCKS, Study, locate_trial_lock
 from pggan_kit.system.activities import report_activity
-from pggan_kit.system.files import read_text, write_atomically
+from pggan_kit.system.files import explain_damage, read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import hold_when_free
 from pggan_kit.trials import processes
@@ -267,14 +267,10 @@ def read_best(folder: Path, plan: SweepPlan) -> dict[str, Any]:
         RunError: It is missing, damaged, or of another plan.
     """
     path = folder / BEST
-    try:
+    with explain_damage(path):
         record = json.loads(read_text(path))
         own_hash = record["hash"]
         record["bindings"], record["value"]
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     if own_hash != plan.hash:
         raise RunError(f"{path} is of another plan")
     return dict(record)

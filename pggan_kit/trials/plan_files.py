@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from pggan_kit.errors import RunError
-from pggan_kit.system.files import read_text, write_atomically
+from pggan_kit.system.files import explain_damage, read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 
 LONGEST_SHOWN = 120
@@ -50,20 +50,18 @@ def load_plan_file(
     Raises:
         RunError: The file is missing, of another version, or not what was written.
     """
-    try:
-        content = json.loads(read_text(path))
+    with explain_damage(path):
+        try:
+            text = read_text(path)
+        except FileNotFoundError:
+            raise RunError(f"{path.parent} holds no {noun} (it has no {path.name})") from None
+        content = json.loads(text)
         recorded_hash = content.pop("hash")
         _require_own_format(path, content, kind, remains)
         plan = kind(**content)
         if check is not None:
             check(plan)
         own_hash = plan.hash
-    except FileNotFoundError:
-        raise RunError(f"{path.parent} holds no {noun} (it has no {path.name})") from None
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
     # A plan edited after the first start would no longer be the one that was fixed.
     if own_hash != recorded_hash:

@@ -64,6 +64,16 @@ def test_a_file_that_is_no_plan_is_said_to_be_none(tmp_path: Path, changes: dict
             plans.load_plan(tmp_path)
 
 
+def test_a_file_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:
+    for plans, noun in ((ablation_plans, "ablation"), (sweep_plans, "sweep")):
+        with pytest.raises(RunError, match=rf"holds no {noun} \(it has no {plans.PLAN}\)"):
+            plans.load_plan(tmp_path)
+        for content in (b"[", b"[]", b"\xff", b"[" * 100_000):
+            (tmp_path / plans.PLAN).write_bytes(content)
+            with pytest.raises(RunError, match=f"{plans.PLAN} is damaged: "):
+                plans.load_plan(tmp_path)
+
+
 def test_a_changed_config_is_described_by_its_first_changed_line() -> None:
     old = "train.seed = 0\ntrain.latent_size = 4\n"
     assert describe_change(old, old.replace("4", "8")) == "was train.latent_size = 4 and is train.latent_size = 8"
