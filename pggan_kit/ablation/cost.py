@@ -51,7 +51,7 @@ def estimate_cost(
     stages = {}
     warned: dict[str, list[str]] = {}
     clock = EvaluationClock()
-    evaluations = {}
+    evaluations: dict[str, dict[str, Any]] = {}
     for name, own_bindings in track_items(plan.variants.items(), "planning", len(plan.variants), "variants"):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

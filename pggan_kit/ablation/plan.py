@@ -16,10 +16,9 @@ from pggan_kit.ablation.sequential import FUTILITY
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.sources import EVERYTHING, bind_sources
 from pggan_kit.components import find_quantity
-from pggan_kit.errors import RunError
 from pggan_kit.sweeps.plan import SweepPlan
-from pggan_kit.system.files import read_text, write_atomically
-from pggan_kit.trials.plan_files import list_defaults, load_plan_file, write_plan_file
+from pggan_kit.system.files import write_atomically
+from pggan_kit.trials.plan_files import list_defaults, load_plan_file, require_planned_config, write_plan_file
 
 PLAN = "plan.json"
 """Name of the plan's file in an ablation's folder."""
@@ -218,12 +217,7 @@ def check_config(plan: Plan, folder: Path, variant: str) -> Path:
         RunError: It has another content, or cannot be read.
     """
     path = locate_config(folder, variant)
-    try:
-        text = read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"cannot read {path}: {error}") from error
-    if text != plan.configs[variant]:
-        raise RunError(f"{path} is not what {PLAN} holds: it was changed by hand; `pggan-kit ablate` writes it again")
+    require_planned_config(path, plan.configs[variant], PLAN)
     return path
 
 

@@ -69,6 +69,23 @@ def load_plan_file(
     return plan
 
 
+def require_planned_config(path: Path, planned: str, record: str) -> None:
+    """Check that the config beside a plan has the content that the plan records.
+
+    Args:
+        path: The config.
+        planned: What the plan records.
+        record: Name of the plan's file, for error messages.
+
+    Raises:
+        RunError: It has another content, or cannot be read.
+    """
+    with explain_damage(path):
+        text = read_text(path)
+    if text != planned:
+        raise RunError(f"{path} is not what {record} holds: it was changed by hand; the same command writes it again")
+
+
 def _require_own_format(path: Path, content: Mapping[str, Any], kind: type[HashedPlan], remains: str) -> None:
     """Check that a file has the fields of this version.
 

@@ -14,7 +14,7 @@ from pggan_kit.ablation import plan as ablation_plans
 from pggan_kit.errors import RunError
 from pggan_kit.sweeps import plan as sweep_plans
 from pggan_kit.sweeps.plan import SweepPlan
-from pggan_kit.trials.plan_files import describe_change
+from pggan_kit.trials.plan_files import describe_change, require_planned_config
 
 SWEEP = SweepPlan(
     name="adam",
@@ -72,6 +72,17 @@ def test_a_file_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:
             (tmp_path / plans.PLAN).write_bytes(content)
             with pytest.raises(RunError, match=f"{plans.PLAN} is damaged: "):
                 plans.load_plan(tmp_path)
+
+
+def test_a_config_that_is_not_the_planned_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "base.gin"
+    with pytest.raises(RunError, match=r"cannot read .*base\.gin: No such file"):
+        require_planned_config(path, SWEEP.config, "sweep.json")
+    path.write_text(SWEEP.config)
+    require_planned_config(path, SWEEP.config, "sweep.json")
+    path.write_text(SWEEP.config.replace("0", "1"))
+    with pytest.raises(RunError, match=r"base\.gin is not what sweep\.json holds: .* same command writes it again"):
+        require_planned_config(path, SWEEP.config, "sweep.json")
 
 
 def test_a_changed_config_is_described_by_its_first_changed_line() -> None:
