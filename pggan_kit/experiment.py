@@ -239,6 +239,8 @@ class Experiment:
                     "encoder_optimizer", "is bound, and there is no encoder: bind train.encoder_architecture as well"
                 )
             return
+
+        # An encoder needs an architecture that can make it, and an update that trains it.
         if not hasattr(architecture, "encoder_head"):
             name = type(architecture).__name__
             raise SettingError(

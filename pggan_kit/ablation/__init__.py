@@ -24,6 +24,7 @@ from pggan_kit.ablation.cost import estimate_cost
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.reanalysis import analyse, evaluate_again
 from pggan_kit.ablation.table import render_text
+from pggan_kit.trials.settings_files import choose_folder
 
 
 def ablate(
@@ -55,7 +56,7 @@ def ablate(
         TrainingError: Some trials did not end.
         Interrupted: A signal stopped it; called again, it continues.
     """
-    folder = plan_reading.choose_folder(config, out)
+    folder = choose_folder(config, out)
     plan, launcher = plan_reading.read_plan(config, bindings, plugins, folder)
     adopted = [Path(run) for run in adopt]
     return conduct.run_ablation(plan, launcher, folder, say, adopt=adopted, plugins=plugins)

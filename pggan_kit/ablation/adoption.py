@@ -75,8 +75,12 @@ def adopt_runs(plan: Plan, folder: Path, runs: Sequence[Path], plugins: Sequence
         raise RunError(
             "--adopt: a plan that tunes its variants adopts no runs, since no run was trained with its values"
         )
+
+    # All runs are read before one is adopted.
     candidates = [_read_candidate(run, plan, plugins) for run in runs]
     own = list(_identify_trials(plan, plugins))
+
+    # Each run takes the place of the one trial that it could have been.
     adopted = list(plan.adopted)
     for candidate in candidates:
         name, seed = _find_trial(candidate, own)
@@ -117,6 +121,8 @@ def _read_candidate(run: Path, plan: Plan, plugins: Sequence[RecordedFile]) -> _
     if not saved.ended and saved.images < prepared.schedule().total:
         total = prepared.schedule().total
         raise RunError(f"{refusal}: it is not finished, and at images {saved.images:,} of {total:,}; resume it first")
+
+    # It has to be what a trial would have become.
     _require_complete_record(refusal, run, about, saved)
     _require_same_plugins(refusal, about, prepared)
     _require_curves(refusal, files, plan.curves)

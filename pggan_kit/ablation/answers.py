@@ -108,6 +108,7 @@ def complete_quantities(
             raise ConfigError(f"ablate.curves: a metric of ablate.evaluation gives {name} too; give it a `suffix`")
     every_quantity = {**quantities, **endpoints}
 
+    # A margin is of one scale, so all values that decide need the same.
     scales = {}
     for setting, name in _list_answers(settings):
         quantity = find_quantity(every_quantity, name)

@@ -11,8 +11,7 @@ from typing import Any
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.endpoints import CENSORED, name_images
 from pggan_kit.ablation.plan import Plan
-from pggan_kit.errors import RunError
-from pggan_kit.system.files import read_text
+from pggan_kit.system.files import explain_damage, read_text
 
 TABLE = "results.csv"
 """Name of the file with every value of every trial."""
@@ -49,17 +48,15 @@ def read_table(plan: Plan, folder: Path) -> Results:
     keys = set(plan.list_runs())
     censored = {name_images(name, quality) for name, quality in plan.quality.items()}
     results: Results = {}
-    try:
-        for row in csv.DictReader(io.StringIO(read_text(path))):
+    with explain_damage(path):
+        try:
+            text = read_text(path)
+        except FileNotFoundError:
+            return {}
+        for row in csv.DictReader(io.StringIO(text)):
             key = (row["variant"], int(row["seed"]))
             if key in keys:
                 _add_row(results, key, row, censored)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, csv.Error) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return results
 
 

@@ -109,6 +109,7 @@ def _run_trials(plan: Plan, out: Path, launcher: Launcher, say: Say) -> None:
 
     said = 0
     while True:
+        # A look may show that some contrasts need no more runs.
         progress = take_looks(plan, read_trials(plan, out))
         for number in range(said + 1, progress.count + 1):
             say(describe_look(plan, progress, number))

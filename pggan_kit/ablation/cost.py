@@ -19,9 +19,10 @@ from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.benchmarking import plan as planning
 from pggan_kit.benchmarking.evaluation_cost import EvaluationClock, estimate_evaluations
 from pggan_kit.benchmarking.plan_table import format_duration
-from pggan_kit.errors import TrainingError
 from pggan_kit.sweeps.cost import estimate_trial
 from pggan_kit.system.activities import track_items
+from pggan_kit.trials.settings_files import choose_folder
+from pggan_kit.trials.stage_costs import sum_stage_costs
 
 EXPECTED_AT = (0, 1, 2)
 """Multiples of the detectable mean for which a dry run says how many runs the looks will need."""
@@ -45,13 +46,12 @@ def estimate_cost(
         `images`, `teraflops` (forward passes of both networks) and `hours` (as `pggan-kit plan` estimates them on
         this machine), and what its metrics cost beside these, see `evaluation_cost.estimate_evaluations`.
     """
-    plan, _ = plan_reading.read_plan(config, bindings, plugins, plan_reading.choose_folder(config, out))
+    plan, _ = plan_reading.read_plan(config, bindings, plugins, choose_folder(config, out))
     base = Path(config).parent / plan.base
     stages = {}
     warned: dict[str, list[str]] = {}
     clock = EvaluationClock()
-    evaluations = {}
-    trunk_evaluations: dict[str, Any] = {}
+    evaluations: dict[str, dict[str, Any]] = {}
     for name, own_bindings in track_items(plan.variants.items(), "planning", len(plan.variants), "variants"):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -59,22 +59,54 @@ def estimate_cost(
             stages[name] = planning.plan(base, own_bindings, plugins, with_metrics=False)
         for warning in caught:
             warned.setdefault(str(warning.message), []).append(name)
-
-        # A trunk's evaluations are counted once, with the first variant that shares it.
-        training = prepare(base, own_bindings, plugins)
-        evaluation = prepare(base, [*own_bindings, *plan.evaluation], plugins)
-        own_stages = range(len(stages[name]))
-        if name in plan.shared and plan.branch is not None:
-            if name == plan.shared[0]:
-                trunk_evaluations = estimate_evaluations(clock, training, None, own_stages[: plan.branch + 1], 0)
-            own_stages = own_stages[plan.branch + 1 :]
-        averages = 1 + len(plan.averages)
-        evaluations[name] = estimate_evaluations(clock, training, evaluation, own_stages, averages)
+        evaluations |= _estimate_evaluations_of(plan, base, name, len(stages[name]), clock, plugins)
 
     # What several variants are warned of is said once.
     for message, names in warned.items():
         warnings.warn(f"{', '.join(names)}: {message}", stacklevel=2)
 
+    # Trials are run in this order: searches, trunks, variants.
+    tuning_rows = _list_tuning_rows(plan, base, stages, clock, plugins)
+    return plan, [*tuning_rows, *_list_training_rows(plan, stages, evaluations)]
+
+
+def _estimate_evaluations_of(
+    plan: Plan, base: Path, name: str, stage_count: int, clock: EvaluationClock, plugins: Sequence[str | Path]
+) -> dict[str, dict[str, Any]]:
+    """Return what the metrics of a variant's trial cost, by its name; and those of its trunk, with the first variant.
+
+    Args:
+        plan: The plan.
+        base: Gin file of the experiment.
+        name: The variant.
+        stage_count: Number of its stages.
+        clock: The measured seconds of evaluations.
+        plugins: Files of plugins.
+    """
+    own_bindings = plan.variants[name]
+    training = prepare(base, own_bindings, plugins)
+    evaluation = prepare(base, [*own_bindings, *plan.evaluation], plugins)
+    estimates = {}
+    own_stages = range(stage_count)
+    if name in plan.shared and plan.branch is not None:
+        if name == plan.shared[0]:
+            estimates[TRUNK] = estimate_evaluations(clock, training, None, own_stages[: plan.branch + 1], 0)
+        own_stages = own_stages[plan.branch + 1 :]
+    averages = 1 + len(plan.averages)
+    estimates[name] = estimate_evaluations(clock, training, evaluation, own_stages, averages)
+    return estimates
+
+
+def _list_training_rows(
+    plan: Plan, stages: Mapping[str, Sequence[dict[str, Any]]], evaluations: Mapping[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the cost of the trunks, if there are any, and of each variant.
+
+    Args:
+        plan: The plan.
+        stages: Cost of each stage, by the variant.
+        evaluations: What metrics cost, by the variant, and `TRUNK`.
+    """
     # The first stages of the variants that share a trunk are trained once for each seed.
     rows = []
     shared_stages = 0
@@ -82,7 +114,7 @@ def estimate_cost(
         shared_stages = plan.branch + 1
         trunk_stages = stages[plan.shared[0]][:shared_stages]
         row = _make_row(TRUNK, "trunk", len(list(plan.list_trunks())), None, trunk_stages)
-        rows.append({**row, **trunk_evaluations})
+        rows.append({**row, **evaluations[TRUNK]})
 
     for name in plan.variants:
         role = "control" if name in plan.controls else "variant"
@@ -94,10 +126,7 @@ def estimate_cost(
         else:
             row = _make_row(name, role, seeds, None, stages[name])
         rows.append({**row, **evaluations[name]})
-
-    # The searches come first.
-    rows = [*_list_tuning_rows(plan, base, stages, clock, plugins), *rows]
-    return plan, rows
+    return rows
 
 
 def _list_tuning_rows(
@@ -126,26 +155,8 @@ def _make_row(name: str, role: str, seeds: int, branch: int | None, stages: Sequ
         "role": role,
         "seeds": seeds,
         "from": branch,
-        "images": sum(_count_images(stage) for stage in stages),
-        "teraflops": sum(_count_images(stage) * stage["gflops"] for stage in stages) / 1000,
-        "hours": _sum_hours(name, stages),
+        **sum_stage_costs(name, stages),
     }
-
-
-def _sum_hours(name: str, stages: Sequence[dict[str, Any]]) -> float:
-    """Return the hours of a trial's stages.
-
-    Raises:
-        TrainingError: A stage does not fit into memory, and none before it does.
-    """
-    unknown = [stage["size"] for stage in stages if stage["hours"] is None]
-    if unknown:
-        raise TrainingError(f"{name}: memory ends at {unknown[0]}, and `pggan-kit plan` shows what would fit")
-    return float(sum(stage["hours"] for stage in stages))
-
-
-def _count_images(stage: dict[str, Any]) -> int:
-    return int(stage["fade_images"] + stage["stable_images"])
 
 
 def find_confirmatory_level(plan: Plan) -> float:
@@ -305,23 +316,29 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> WideTable:
             format_duration(hours * row["seeds"] * 3600),
         )
 
-    # The caption: the sum, what it leaves out, and how small an effect the trials can show.
-    table.caption = (
+    # The sum, and what it leaves out.
+    sentence = (
         f"{trials} trials, {format_duration(total_hours * 3600)} one after another on this machine, of which "
         f"metrics of images take {format_duration(evaluation_hours * 3600)}; without fades, observers and "
         "metrics of runs. measured: fakes of the evaluations at ticks and in the end"
     )
-    for search in list(plan.searches.values())[:1]:
-        table.caption += (
-            f"\ntuning: {search.trials} trials of each variant on seeds {', '.join(search.seeds)} before the "
-            f"comparison, {search.search} over {', '.join(search.parameters)}"
-        )
-        if search.pruner is not None:
-            table.caption += f"; {search.pruner} may stop some early"
-    if plan.resample != EVERYTHING:
-        table.caption += f"\nvaries between the trials of a variant: {'; '.join(plan.resample.values())}"
-    if plan.confirmatory:
-        table.caption += f"\n{describe_detectable_effect(plan)}"
-    if plan.looks:
-        table.caption += f"\n{describe_looks(plan)}"
+    table.caption = "\n".join([sentence, *_list_design_lines(plan)])
     return table
+
+
+def _list_design_lines(plan: Plan) -> list[str]:
+    """Return lines on how the trials of a plan come about, and on how small an effect they can show."""
+    lines = []
+    for search in list(plan.searches.values())[:1]:
+        pruning = "" if search.pruner is None else f"; {search.pruner} may stop some early"
+        lines.append(
+            f"tuning: {search.trials} trials of each variant on seeds {', '.join(search.seeds)} before the "
+            f"comparison, {search.search} over {', '.join(search.parameters)}{pruning}"
+        )
+    if plan.resample != EVERYTHING:
+        lines.append(f"varies between the trials of a variant: {'; '.join(plan.resample.values())}")
+    if plan.confirmatory:
+        lines.append(describe_detectable_effect(plan))
+    if plan.looks:
+        lines.append(describe_looks(plan))
+    return lines

@@ -366,6 +366,7 @@ def make_one_at_a_time(leave_one_out: Changes, add_one_in: Changes) -> Design:
         _check_name(setting, name)
     _require_disjoint(setting, {name: [texts] for name, texts in changes.items()})
 
+    # Each variant is compared with the baseline that its change is taken from or added to.
     changed: dict[str, list[str]] = {}
     pairs = []
     baselines = []

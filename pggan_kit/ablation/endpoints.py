@@ -188,6 +188,7 @@ def compute_areas(ticks: Sequence[Tick], scale: str) -> dict[int | None, float |
     for tick in ticks:
         by_stage.setdefault(tick.stage, []).append(tick)
 
+    # The mean over each stage, and over all of them, weighted with their images.
     areas: dict[int | None, float | None] = {}
     total: float | None = 0.0
     images = 0

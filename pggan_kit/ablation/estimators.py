@@ -102,6 +102,8 @@ def estimate_iqm(values: Sequence[float]) -> dict[str, Any] | None:
     mean = float(stats.trim_mean(values, TRIMMED))
     if not math.isfinite(mean):
         return None
+
+    # A bootstrap of few values, or of infinite ones, would say nothing.
     interval = None
     if len(values) >= st.BOOTSTRAP_FROM and np.isfinite(values).all():
         found = stats.bootstrap(
@@ -284,6 +286,7 @@ def count_pairs_for_difference(mean: float, spread: float, contrasts: int) -> in
         critical = float(stats.t.ppf(1 - level / 2, pairs - 1))
         return float(stats.nct.sf(critical, pairs - 1, shift) + stats.nct.cdf(-critical, pairs - 1, shift))
 
+    # The t-test's number may be too small where sign flips of so few pairs detect less.
     pairs = _find_fewest(compute_power, fewest)
     while pairs is not None and pairs <= SIMULATED_UP_TO:
         detectable = st.find_detectable_mean(pairs, level)
@@ -334,6 +337,7 @@ def compute_profiles(values: Mapping[str, Sequence[float]], direction: str) -> d
     if direction == "lower":
         pooled.reverse()
 
+    # The share of runs that reach each threshold, with its binomial interval.
     variants = {}
     for name, own in values.items():
         if not own:

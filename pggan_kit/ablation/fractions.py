@@ -109,11 +109,14 @@ def _find_parents(basic: Sequence[int], factors: int, resolution: int) -> list[i
     Any `resolution - 1` of them must be linearly independent, counted modulo 2: each is no sum of `resolution - 2`
     others or fewer.
     """
+    # Words of many factors first: generators with many give high resolutions.
     candidates = sorted(range(1, 1 << len(basic)), key=lambda word: (-word.bit_count(), word))
 
     def extend(parents: list[int], start: int) -> list[int] | None:
         if len(parents) == factors:
             return parents
+
+        # A new word must be none of the sums by which a word of too few factors would arise.
         sums = {0}
         for size in range(1, resolution - 1):
             for chosen in combinations(parents, size):

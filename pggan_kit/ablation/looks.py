@@ -65,6 +65,7 @@ def follow_looks(plan: Plan, ended: Collection[Key], make_sample: MakeSample) ->
     undecided = list(contrasts)
     shown: list[Key] = []
     for number, pairs in enumerate(plan.looks, 1):
+        # What a look needs: the pairs of those contrasts that no earlier look has decided.
         for name in undecided:
             for variant in contrasts[name].weights:
                 counts[variant] = max(counts[variant], pairs)
@@ -72,6 +73,7 @@ def follow_looks(plan: Plan, ended: Collection[Key], make_sample: MakeSample) ->
         if not set(wanted) <= set(ended):
             return Progress(looks, shown, wanted)
 
+        # Each look also sees the earlier ones, by which the error is spent.
         samples = {}
         for name in undecided:
             seeds = [plan.seeds[:own_pairs] for own_pairs in plan.looks[:number]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from pggan_kit.ablation.sequential import FUTILITY
 from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.sources import EVERYTHING, bind_sources
 from pggan_kit.components import find_quantity
-from pggan_kit.errors import RunError
 from pggan_kit.sweeps.plan import SweepPlan
-from pggan_kit.system.files import read_text, write_atomically
-from pggan_kit.system.json_text import json_text
+from pggan_kit.system.files import write_atomically
+from pggan_kit.trials.plan_files import list_defaults, load_plan_file, require_planned_config, write_plan_file
 
 PLAN = "plan.json"
 """Name of the plan's file in an ablation's folder."""
@@ -198,24 +197,12 @@ class Plan:
                     yield variant, seed
 
 
-def list_defaults(record: type) -> dict[str, Any]:
-    """Return the default of each field of a dataclass that has one, by the field's name."""
-    defaults: dict[str, Any] = {}
-    for field in dataclasses.fields(record):
-        if field.default is not dataclasses.MISSING:
-            defaults[field.name] = field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            defaults[field.name] = field.default_factory()
-    return defaults
-
-
 def write_plan(plan: Plan, folder: Path) -> None:
     """Write `plan.json`, and each variant's config beside it for trials and for people."""
     (folder / CONFIGS).mkdir(parents=True, exist_ok=True)
     for name, text in plan.configs.items():
         write_atomically(locate_config(folder, name), text.encode())
-    content = {**dataclasses.asdict(plan), "hash": plan.hash}
-    write_atomically(folder / PLAN, (json_text(content, indent=1) + "\n").encode())
+    write_plan_file(plan, folder / PLAN)
 
 
 def locate_config(folder: Path, variant: str) -> Path:
@@ -230,57 +217,27 @@ def check_config(plan: Plan, folder: Path, variant: str) -> Path:
         RunError: It has another content, or cannot be read.
     """
     path = locate_config(folder, variant)
-    try:
-        text = read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"cannot read {path}: {error}") from error
-    if text != plan.configs[variant]:
-        raise RunError(f"{path} is not what {PLAN} holds: it was changed by hand; `pggan-kit ablate` writes it again")
+    require_planned_config(path, plan.configs[variant], PLAN)
     return path
-
-
-def _require_own_format(path: Path, content: Mapping[str, Any]) -> None:
-    """Check that a plan has the fields of this version.
-
-    Raises:
-        RunError: It has not; the message names them.
-    """
-    known = [field.name for field in dataclasses.fields(Plan)]
-    lacking = [name for name in known if name not in content and name not in list_defaults(Plan)]
-    unknown = [name for name in content if name not in known]
-    if not lacking and not unknown:
-        return
-    differences = [f"lacks `{name}`" for name in lacking] + [f"has `{name}`" for name in unknown]
-    raise RunError(
-        f"{path} is of another version of pggan_kit, or damaged: it {', '.join(differences)}. Its results.csv, "
-        "analysis.json and table.txt can be read without it, and `pggan-kit report` shows them"
-    )
 
 
 def load_plan(folder: Path) -> Plan:
     """Load the plan that `plan.json` holds.
 
     Raises:
-        RunError: The file is missing, or is not what was written.
+        RunError: The file is missing, of another version, or not what was written.
     """
-    path = folder / PLAN
-    try:
-        content = json.loads(read_text(path))
-        recorded_hash = content.pop("hash")
-        _require_own_format(path, content)
-        plan = Plan(**content)
-        if not isinstance(plan.plugins, dict):
-            raise TypeError("`plugins` is not a mapping from paths to SHA-256")
-        if not all(row.keys() >= ADOPTED_KEYS for row in plan.adopted):
-            raise TypeError("a row of `adopted` lacks an entry")
-    except FileNotFoundError:
-        raise RunError(f"{folder} holds no ablation (it has no {PLAN})") from None
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    remains = "Its results.csv, analysis.json and table.txt can be read without it, and `pggan-kit report` shows them"
+    return load_plan_file(folder / PLAN, Plan, "ablation", remains, _require_whole_rows)
 
-    # A plan edited after the first start would no longer be the one that was fixed.
-    if plan.hash != recorded_hash:
-        raise RunError(f"{path} was changed by hand: its hash is not that of its content")
-    return plan
+
+def _require_whole_rows(plan: Plan) -> None:
+    """Check what a plan records of plugin files and of adopted runs.
+
+    Raises:
+        TypeError: It is no record of these.
+    """
+    if not isinstance(plan.plugins, dict):
+        raise TypeError("`plugins` is not a mapping from paths to SHA-256")
+    if not all(row.keys() >= ADOPTED_KEYS for row in plan.adopted):
+        raise TypeError("a row of `adopted` lacks an entry")

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.ablation.plan import PLAN, Plan, list_defaults, load_plan
+from pggan_kit.ablation.plan import PLAN, Plan, load_plan
 from pggan_kit.errors import RunError
-
-LONGEST_SHOWN = 120
-"""Maximum characters of a value in an error message."""
+from pggan_kit.trials.plan_files import describe_change, list_defaults
 
 
 def compare_with_fixed(plan: Plan, folder: Path) -> Plan:
@@ -53,7 +51,7 @@ def compare_with_fixed(plan: Plan, folder: Path) -> Plan:
     # What changed in all variants is a change of the plan, and was said as one.
     for name in fixed.exploratory_variants:
         if fixed.configs[name] != current.configs[name]:
-            change = _describe_change(fixed.configs[name], current.configs[name])
+            change = describe_change(fixed.configs[name], current.configs[name])
             raise RunError(
                 f"{folder} has runs of another variant {name} (its config {change}). Change it back, or add the new "
                 "one under another name"
@@ -75,28 +73,4 @@ def _describe_difference(old_plan: Plan, new_plan: Plan) -> str:
         old = old.get(key)
         new = new.get(key)
 
-    return f"{name} {_describe_change(old, new)}"
-
-
-def _describe_change(old: Any, new: Any) -> str:
-    """Return how a value changed; of a config the first line that differs, which says more than its head."""
-    if isinstance(old, str) and isinstance(new, str) and "\n" in old:
-        old_lines = old.splitlines()
-        new_lines = new.splitlines()
-        if sorted(old_lines) == sorted(new_lines):
-            pairs = zip(old_lines, new_lines, strict=True)
-            old, new = next(pair for pair in pairs if pair[0] != pair[1])
-            return f"has its lines in another order: where it had `{_shorten(old)}`, it has `{_shorten(new)}`"
-        old = next((line for line in old_lines if line not in new_lines), None)
-        new = next((line for line in new_lines if line not in old_lines), None)
-    return f"was {_shorten(old)} and is {_shorten(new)}"
-
-
-def _shorten(value: Any) -> str:
-    """Return a value as text of at most `LONGEST_SHOWN` characters."""
-    if value is None:
-        return "not there"
-    text = str(value)
-    if len(text) > LONGEST_SHOWN:
-        return f"{text[:LONGEST_SHOWN]}..."
-    return text
+    return f"{name} {describe_change(old, new)}"

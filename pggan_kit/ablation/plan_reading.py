@@ -17,23 +17,12 @@ from pggan_kit.ablation.tuning import plan_tuning
 from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.components import Launcher
 from pggan_kit.config import gin_files
-from pggan_kit.config.builder import build_from_config
-from pggan_kit.errors import ConfigError, SettingError, UserError, require_list
-from pggan_kit.plugin_host.loading import load_plugins
+from pggan_kit.errors import ConfigError, SettingError, UserError
 from pggan_kit.plugin_host.plugin_files import RecordedFile
-from pggan_kit.runs.directory import ROOT as RUNS
 from pggan_kit.system.activities import track_items
-from pggan_kit.trials.overrides import find_place, list_macros, read_base, require_one_meaning, split_bindings
-from pggan_kit.trials.processes import list_recorded_files
+from pggan_kit.trials.overrides import find_place
+from pggan_kit.trials.settings_files import read_settings_file
 from pggan_kit.trials.values import list_quantities, list_values
-
-ROOT = {"ablate": Ablation}
-"""The class that the bindings of a plan build, by its name in configs."""
-
-
-def choose_folder(file: str | Path, out: str | Path | None) -> Path:
-    """Return the folder of a gin file's ablation: the one that was named, or `runs/NAME`."""
-    return RUNS / Path(file).stem if out is None else Path(out)
 
 
 def read_plan(
@@ -50,30 +39,21 @@ def read_plan(
     Raises:
         UserError: Something is wrong; the message says what, where and in which variant.
     """
-    require_list("bindings", bindings)
-    macros = list_macros(gin_files.read_config(file))
-    plan_bindings, experiment_bindings = split_bindings(bindings, macros, "ablate")
-    loaded = load_plugins(plugins)
-
-    # All variants are built by the code whose SHA-256 is recorded, even if a file is edited meanwhile.
-    sha256 = {plugin.origin: plugin.sha256 for plugin in loaded.loaded if plugin.sha256 is not None}
-    files = list_recorded_files(Path(file), sha256, plugins, "ablate")
-
     # The settings, with the additions of a plan that has been started.
-    built = build_from_config(gin_files.read_config(file, plan_bindings), loaded, ROOT)
-    settings: Ablation = built.experiment
-    base = Path(file).parent / settings.base
-    require_one_meaning(plan_bindings, read_base(base, built, "ablate"), file, base)
+    read = read_settings_file(file, bindings, plugins, "ablate", Ablation)
+    settings: Ablation = read.built.experiment
+    base = read.base
+    files = read.files
     additions = _find_additions(settings, folder)
     try:
         settings.require_enough_seeds(additions[1])
     except SettingError as error:
-        raise ConfigError(f"{find_place(built, 'ablate', 'seeds')}: ablate.{error}") from None
+        raise ConfigError(f"{find_place(read.built, 'ablate', 'seeds')}: ablate.{error}") from None
     _require_lists_without_repeats(settings)
 
     # The experiment of each variant, the planned ones first.
     added_variants = additions[0]
-    shared = [*settings.bindings, *experiment_bindings]
+    shared = [*settings.bindings, *read.bindings]
     variants = {}
     for name in [*(each for each in settings.all_variants if each not in added_variants), *added_variants]:
         variants[name] = [*shared, *settings.all_variants[name]]
@@ -83,8 +63,8 @@ def read_plan(
     _require_different(settings, experiments)
     require_averages(settings, experiments)
     quantities = _find_quantities(settings, base, variants, files, find_endpoints(settings, experiments))
-    tune = plan_tuning(settings, base, variants, experiments, sha256, files)
-    plan = _make_plan(file, settings, variants, experiments, quantities, sha256, additions, tune)
+    tune = plan_tuning(settings, base, variants, experiments, read.sha256, files)
+    plan = _make_plan(file, settings, variants, experiments, quantities, read.sha256, additions, tune)
     return plan, settings.launcher
 
 
@@ -150,15 +130,11 @@ def _make_plan(
         tune: The search within each variant.
     """
     added_variants, added_contrasts = additions
-    planned = {name: experiment for name, experiment in experiments.items() if name not in added_variants}
-    branch, shared = _find_trunk(planned)
-    if tune:
-        # Each variant gets values of its own, from the first image on.
-        branch = None
-        shared = []
-    for name in added_variants:
-        if branch is not None and (find_first_difference(experiments[shared[0]], experiments[name]) or 0) > branch:
-            shared.append(name)
+    # Tuned variants get values of their own, and share nothing from the first image on.
+    branch: int | None = None
+    shared: list[str] = []
+    if not tune:
+        branch, shared = _find_trunk_with_additions(experiments, added_variants)
     return Plan(
         name=Path(file).stem,
         base=settings.base,
@@ -279,6 +255,20 @@ def _require_different(settings: Ablation, experiments: Mapping[str, Prepared]) 
     for one, other in combinations(experiments, 2):
         if find_first_difference(experiments[one], experiments[other]) is None:
             raise ConfigError(f"{settings.find_setting(other)}: {one} and {other} are the same experiment")
+
+
+def _find_trunk_with_additions(
+    experiments: Mapping[str, Prepared], added_variants: Sequence[str]
+) -> tuple[int | None, list[str]]:
+    """Return what `_find_trunk` finds among the planned variants, with the added ones that differ late enough."""
+    planned = {name: experiment for name, experiment in experiments.items() if name not in added_variants}
+    branch, shared = _find_trunk(planned)
+    if branch is None:
+        return None, []
+    for name in added_variants:
+        if (find_first_difference(experiments[shared[0]], experiments[name]) or 0) > branch:
+            shared.append(name)
+    return branch, shared
 
 
 def _find_trunk(experiments: Mapping[str, Prepared]) -> tuple[int | None, list[str]]:

@@ -25,9 +25,10 @@ from pggan_kit.config.gin_files import OVERRIDE
 from pggan_kit.errors import ConfigError, RunError, UserError, check_above, check_finite, require_list
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.system.activities import track_items
-from pggan_kit.system.files import read_text, write_atomically
+from pggan_kit.system.files import explain_damage, read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import RunLock
+from pggan_kit.trials.plan_files import list_defaults
 from pggan_kit.trials.processes import list_recorded_files
 from pggan_kit.trials.values import list_quantities
 
@@ -145,12 +146,8 @@ def evaluate_again(
     require_list("averages", averages)
     require_list("curves", curves)
     gin_files.parse_text("\n".join(bindings), OVERRIDE)
+    _require_folder_name(name)
     folder = Path(folder)
-    if not NAME.fullmatch(name):
-        raise ConfigError(
-            f"--evaluate-again names a folder: {name!r} must begin with a letter or digit, and go on with these and "
-            ". - _"
-        )
 
     # The trials' plan, in which what this call names takes the place of its own evaluation.
     planned = plans.load_plan(folder)
@@ -177,6 +174,19 @@ def evaluate_again(
         write_atomically(target / TABLE, conduct.format_csv(plan, results).encode())
         conduct.write_analysis(analysis, target)
     return analysis
+
+
+def _require_folder_name(name: str) -> None:
+    """Check that an analysis can have a folder of its name.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"--evaluate-again names a folder: {name!r} must begin with a letter or digit, and go on with these and "
+            ". - _"
+        )
 
 
 def _collect_results(
@@ -214,7 +224,7 @@ def _replace_endpoints(plan: Plan, bindings: Sequence[str], primary: str | None,
     if margin is not None:
         check_above("--margin", margin, 0)
         check_finite("--margin", margin)
-    defaults = plans.list_defaults(Plan)
+    defaults = list_defaults(Plan)
     once = {name: defaults[name] for name in ("looks", "spending", "futility", "confirm")}
     return dataclasses.replace(
         plan,
@@ -279,13 +289,11 @@ def _fix_evaluation(plan: Plan, target: Path) -> None:
     if not has_results:
         write_atomically(path, (json_text(content, indent=1) + "\n").encode())
         return
-    try:
+
+    # Values that were measured in two ways cannot be compared.
+    with explain_damage(path):
         earlier = json.loads(read_text(path))
         differing = [key for key in content if earlier[key] != content[key]]
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     if differing:
         key = differing[0]
         raise RunError(
@@ -395,6 +403,7 @@ def _find_endpoints(
     if not plan.curves or not runs:
         return {}
 
+    # What is stated of the curves, by the plan or by the runs' own metrics.
     stated: dict[str, dict[str, str]] = {}
     for name in plan.curves:
         quantity = find_quantity(plan.quantities, name)
@@ -403,6 +412,8 @@ def _find_endpoints(
         if name in plan.quality and quantity["scale"] == "log" and plan.quality[name] <= 0:
             raise ConfigError(f"--quality of {name} must be above 0, where it has a logarithm")
         stated[name] = quantity
+
+    # Variants may have stages of other sizes, each of which has an endpoint of its own.
     sizes: dict[str, None] = {}
     for run in runs.values():
         prepared, _ = prepare_run(run, plugins, needs_data=False)

@@ -179,6 +179,8 @@ class _LookTests:
         left, equivalence_left = shares
         tests = [self._test_difference(name, share) for share in range(1, left + 1)]
         boundary = max(test.boundary for test in tests)
+
+        # There is nothing to predict at the last look.
         predicted = None
         if self.look < len(self.rules.looks) - 1:
             predicted = _predict_from_sample(self.rules, self.samples[name][-1], left, equivalence_left)

@@ -282,6 +282,8 @@ class Ablation:
         first = self.looks[0]
         if compute_smallest_p(first) < compute_error(first):
             return
+
+        # The message says how many pairs would do.
         needed = first
         while compute_smallest_p(needed) >= compute_error(needed):
             needed += 1

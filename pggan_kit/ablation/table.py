@@ -79,6 +79,8 @@ def _build_contrast_table(title: str, entries: list[Mapping[str, Any]]) -> WideT
         p = _format_p(entry["p"])
         if entry["ranks"]:
             p += " (ranks)"
+
+        # What a column has no value for stays empty.
         table.add_row(
             name,
             entry["role"],

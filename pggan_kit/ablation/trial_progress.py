@@ -221,6 +221,8 @@ class TrialProgress:
             images += f" of {watched.total:,}"
             if watched.images >= watched.total:
                 return (name, "evaluation", images, "", "")
+
+        # The rest of its time is estimated only while it trains.
         seconds = self._estimate_rest(key, paces)
         left = "" if seconds is None else format_duration(seconds)
         rate = watched.last.rate

@@ -60,6 +60,8 @@ def write_average(
         raise RunError(f"--out {path}: name a {SUFFIX} file")
     require_target_outside_runs("--out", path)
     require_replaceable(path)
+
+    # The average, and then the file.
     prepared, files = prepare_run(run, plugins, parts, needs_data=False)
     checkpoint = load_place(files.checkpoints(), stage, "last")
     saved, fits = _make_width("--width", prepared, files, prepared.resolve_schedule(), checkpoint, width)

@@ -50,6 +50,8 @@ def describe_installation(
             state = "loaded"
         about = {name: row[name] for name in ("plugin", "distribution", "version")}
         rows.append({**about, "state": state})
+
+    # Nothing here says where files are.
     return {
         "revision": find_revision(),
         "environment": describe_environment(),

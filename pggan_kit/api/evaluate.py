@@ -103,13 +103,7 @@ def evaluate(
     """
     require_list("metrics", metrics)
     require_list("bindings", bindings)
-    # Arguments are bindings in other words.
-    overrides = [*bindings]
-    if metrics:
-        references = ", ".join(f"@metrics.{name.removeprefix('metrics.')}()" for name in metrics)
-        overrides.append(f"train.metrics = [{references}]")
-    if count is not None:
-        overrides.append(f"evaluation.count = {count}")
+    overrides = [*bindings, *_bind_arguments(metrics, count)]
 
     # A run is measured as it is, or with the width of average that suits it best.
     require_list("tuning", tuning)
@@ -129,12 +123,32 @@ def evaluate(
             "to compare two folders, name folders of images or .npz files, and no run, stage, checkpoint or average"
         )
     for folder in (Path(run_or_folder), Path(against)):
-        if (folder / "run.json").exists():
-            raise RunError(
-                f"{folder} is a run, and not a folder of images: measure it alone, or draw images from it with "
-                "`pggan-kit sample`"
-            )
+        _require_no_run(folder)
     return _evaluate_folders(Path(run_or_folder), Path(against), overrides, plugins)
+
+
+def _bind_arguments(metrics: Sequence[str], count: int | None) -> list[str]:
+    """Return the bindings for which arguments of `evaluate` are short forms."""
+    bindings = []
+    if metrics:
+        references = ", ".join(f"@metrics.{name.removeprefix('metrics.')}()" for name in metrics)
+        bindings.append(f"train.metrics = [{references}]")
+    if count is not None:
+        bindings.append(f"evaluation.count = {count}")
+    return bindings
+
+
+def _require_no_run(folder: Path) -> None:
+    """Check that a folder of images is no run.
+
+    Raises:
+        RunError: It is one.
+    """
+    if (folder / "run.json").exists():
+        raise RunError(
+            f"{folder} is a run, and not a folder of images: measure it alone, or draw images from it with "
+            "`pggan-kit sample`"
+        )
 
 
 def _evaluate_run(
@@ -451,6 +465,8 @@ def _read_array_file(path: Path) -> np.ndarray:
         raise DataError(
             f"{path} cannot be read as an .npy file, or as an .npz file with an array `images` ({error})"
         ) from error
+
+    # Gray images may have no axis of channels.
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4 or len(images) < 2 or not images.size:

@@ -33,6 +33,9 @@ QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 IN_TURN = "all in turn"
 """Choice of all classes, instead of one."""
 
+SHARE = {"minimum": 0, "maximum": 1, "step": 0.01}
+"""Range of a slider that sets a share."""
+
 KEPT_PICTURES = 100
 """Number of the last pictures whose files are kept for those who save them."""
 
@@ -171,6 +174,7 @@ def build_page(gradio: Any, explorer: Explorer, title: str, folder: Path) -> Any
                 words = gradio.Markdown(elem_id="words")
                 save = gradio.DownloadButton("Save this picture", elem_id="save")
 
+        # Every change of a control draws another picture.
         def draw(**values: Any) -> tuple[str, str, str]:
             try:
                 path, described = painter.paint(values)
@@ -188,6 +192,7 @@ def build_page(gradio: Any, explorer: Explorer, title: str, folder: Path) -> Any
             show_progress="hidden",
         )
 
+        # Controls that mean nothing at a place cannot be moved there.
         def adapt(stage: int, moment: str) -> tuple[Any, Any]:
             generators = explorer.find_place(stage).generators if stage in explorer.places else {}
             can_fade = FADE in generators and (moment == FADE or len(generators) == 1)
@@ -206,63 +211,83 @@ def build_page(gradio: Any, explorer: Explorer, title: str, folder: Path) -> Any
 
 def _build_controls(gradio: Any, explorer: Explorer) -> dict[str, Any]:
     """Return the controls of a page, by the names of `View`'s attributes; what a generator lacks is hidden."""
+    with gradio.Group():
+        controls = _build_place_controls(gradio, explorer)
+    with gradio.Group():
+        controls |= _build_latent_controls(gradio)
+    with gradio.Group():
+        controls |= _build_style_controls(gradio, explorer)
+    return controls
+
+
+def _build_place_controls(gradio: Any, explorer: Explorer) -> dict[str, Any]:
+    """Return the controls of the place in the growth: the stage, and where in it."""
     places = list(explorer.places.values())
     sizes = ", ".join(f"{place.stage}: {place.size}" for place in places)
     fades = any(FADE in place.generators for place in places)
     moment = FADE if fades else END
-    share = {"minimum": 0, "maximum": 1, "step": 0.01}
+    return {
+        "stage": gradio.Slider(
+            places[0].stage,
+            # A slider needs two ends, also where it is hidden.
+            max(places[-1].stage, places[0].stage + 1),
+            value=places[-1].stage,
+            step=1,
+            label="Stage",
+            info=sizes,
+            visible=len(places) > 1,
+            elem_id="stage",
+        ),
+        "moment": gradio.Radio(
+            list(MOMENTS), value=moment, label="Weights of the stage", visible=fades, elem_id="moment"
+        ),
+        "alpha": gradio.Slider(
+            **SHARE,
+            value=1,
+            label="Alpha of the fade",
+            info="0: the old path alone; 1: the new path alone",
+            visible=fades,
+            elem_id="alpha",
+        ),
+    }
 
-    with gradio.Group():
-        controls = {
-            "stage": gradio.Slider(
-                places[0].stage,
-                max(places[-1].stage, places[0].stage + 1),
-                value=places[-1].stage,
-                step=1,
-                label="Stage",
-                info=sizes,
-                visible=len(places) > 1,
-                elem_id="stage",
-            ),
-            "moment": gradio.Radio(
-                list(MOMENTS), value=moment, label="Weights of the stage", visible=fades, elem_id="moment"
-            ),
-            "alpha": gradio.Slider(
-                **share,
-                value=1,
-                label="Alpha of the fade",
-                info="0: the old path alone; 1: the new path alone",
-                visible=fades,
-                elem_id="alpha",
-            ),
+
+def _build_latent_controls(gradio: Any) -> dict[str, Any]:
+    """Return the controls of the latents, and of how many images of them are shown."""
+    with gradio.Row():
+        seeds = {
+            "seed": gradio.Number(0, precision=0, minimum=0, label="Seed", elem_id="seed"),
+            "second_seed": gradio.Number(1, precision=0, minimum=0, label="Second seed", elem_id="second_seed"),
         }
-    with gradio.Group():
-        with gradio.Row():
-            controls["seed"] = gradio.Number(0, precision=0, minimum=0, label="Seed", elem_id="seed")
-            controls["second_seed"] = gradio.Number(
-                1, precision=0, minimum=0, label="Second seed", elem_id="second_seed"
-            )
-        controls["way"] = gradio.Slider(**share, value=0, label="Way from the first seed to the second", elem_id="way")
-        controls["count"] = gradio.Slider(1, MOST_IMAGES, value=16, step=1, label="Images", elem_id="count")
-        controls["shown"] = gradio.Radio(list(SHOWN), value=SHOWN[0], label="Show", elem_id="shown")
-    with gradio.Group():
-        controls["label"] = gradio.Dropdown(
+    return {
+        **seeds,
+        "way": gradio.Slider(**SHARE, value=0, label="Way from the first seed to the second", elem_id="way"),
+        "count": gradio.Slider(1, MOST_IMAGES, value=16, step=1, label="Images", elem_id="count"),
+        "shown": gradio.Radio(list(SHOWN), value=SHOWN[0], label="Show", elem_id="shown"),
+    }
+
+
+def _build_style_controls(gradio: Any, explorer: Explorer) -> dict[str, Any]:
+    """Return the controls of what the generator is given beside latents: the class, truncation and mixed styles."""
+    return {
+        "label": gradio.Dropdown(
             [IN_TURN, *explorer.class_names],
             value=IN_TURN,
             label="Class",
             visible=explorer.classes > 0,
             elem_id="label",
-        )
-        controls["truncation"] = gradio.Slider(
-            **share,
+        ),
+        "truncation": gradio.Slider(
+            **SHARE,
             value=1,
             label="Truncation",
             info="Less variety and fewer failures; 1: none",
             visible=explorer.can_truncate,
             elem_id="truncation",
-        )
-        controls["first_mixed_layer"] = gradio.Slider(
+        ),
+        "first_mixed_layer": gradio.Slider(
             0,
+            # Hidden where there are no styles.
             max(explorer.style_layers, 1),
             value=explorer.style_layers,
             step=1,
@@ -270,8 +295,8 @@ def _build_controls(gradio: Any, explorer: Explorer) -> dict[str, Any]:
             info=f"0: all layers; {explorer.style_layers}: none",
             visible=explorer.style_layers > 0,
             elem_id="first_mixed_layer",
-        )
-    return controls
+        ),
+    }
 
 
 class Painter:

@@ -208,7 +208,7 @@ class Explorer:
         if moment == FADE:
             alpha = view.alpha
 
-        # As many latents as asked for, of which the first are those of the same seed and count in any arrangement.
+        # As many latents as are asked for: the first of them are the same in any arrangement.
         first, second = (
             torch.randn(view.count, generator.latent_size, generator=torch_generator(seed, "sample"))[:most]
             for seed in (view.seed, view.second_seed)
@@ -219,6 +219,7 @@ class Explorer:
         elif view.way > 0:
             latents = interpolate_latents(first, second, view.way)
 
+        # Truncation and mixing are left out where they change nothing, since not every network has them.
         truncation = None
         if view.truncation < 1:
             truncation = view.truncation
@@ -263,11 +264,11 @@ class Explorer:
 
 
 def open_explorer(run: Path, average: str | None = None, plugins: Sequence[Any] = ()) -> Explorer:
-    """Return what explores a run, with all of its stages and fades, or a file, with the one generator that it has.
+    """Return the explorer of a run, with all of its stages and fades, or of a file, with the one generator that it has.
 
     Args:
-        run: the run's folder; stages that were trained by a run that it began from are drawn by that run. Or what
-            `pggan-kit export` wrote.
+        run: the run's folder, or what `pggan-kit export` wrote. Stages that were trained by a run that it began from
+            are drawn by that run.
         average: name of one of the run's averages; None for the first.
         plugins: see `load_generator`.
 

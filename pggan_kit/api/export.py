@@ -14,6 +14,7 @@ from pggan_kit.api.prepare import prepare_run
 from pggan_kit.errors import RunError, check_choice
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.exported import GENERATOR_SUFFIX, find_exported_generator
+from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.files import require_replaceable, write_atomically
@@ -67,14 +68,8 @@ def export(
     prepared, files = prepare_run(run, plugins, parts, needs_data=False)
 
     # The target is checked before anything is loaded.
-    path = Path(f"{files.path.resolve().name}{FORMATS[to]}" if target is None else target)
-    if to == HUB_FOLDER and target is None:
-        path = Path(f"{path}-hub")
-    if path.suffix != FORMATS[to] and to != HUB_FOLDER:
-        raise RunError(f"--out {path}: name a {FORMATS[to]} file")
-    require_target_outside_runs("--out", path)
-    if to != HUB_FOLDER:
-        require_replaceable(path)
+    path = _name_after_run(files.path, to) if target is None else Path(target)
+    _require_target(path, to)
 
     # The generator.
     schedule = prepared.resolve_schedule()
@@ -85,12 +80,7 @@ def export(
 
     # The file or folder.
     if to == ONNX:
-        content, difference = encode_onnx(generator)
-        _write_file(path, content)
-        checked = "it draws noise, so its images were not compared"
-        if difference is not None:
-            checked = f"its images in onnxruntime differ by at most {difference:.1g}"
-        lines.append(checked)
+        lines.append(_write_onnx(path, generator))
     else:
         record = describe_generator(prepared, generator, saved.stage, name, files.read_data_record())
         weights = encode_generator(generator, record, dtype)
@@ -103,6 +93,36 @@ def export(
         if say is not None:
             say(line)
     return path
+
+
+def _name_after_run(run_dir: Path, to: str) -> Path:
+    """Return the file or folder of an export that nobody named."""
+    name = run_dir.resolve().name
+    if to == HUB_FOLDER:
+        return Path(f"{name}-hub")
+    return Path(f"{name}{FORMATS[to]}")
+
+
+def _require_target(path: Path, to: str) -> None:
+    """Check that an export can be written to a file or folder.
+
+    Raises:
+        RunError: A file has another suffix, or the place is taken or in a run.
+    """
+    if to != HUB_FOLDER and path.suffix != FORMATS[to]:
+        raise RunError(f"--out {path}: name a {FORMATS[to]} file")
+    require_target_outside_runs("--out", path)
+    if to != HUB_FOLDER:
+        require_replaceable(path)
+
+
+def _write_onnx(path: Path, generator: TrainedGenerator) -> str:
+    """Write a generator as ONNX; return how its images there compare with its own."""
+    content, difference = encode_onnx(generator)
+    _write_file(path, content)
+    if difference is None:
+        return "it draws noise, so its images were not compared"
+    return f"its images in onnxruntime differ by at most {difference:.1g}"
 
 
 def _write_file(path: Path, content: bytes) -> None:

@@ -43,6 +43,8 @@ def load_generator(
             or the file is cut off, damaged or of something else.
     """
     file = None if isinstance(run, Run) else find_exported_generator(Path(run))
+
+    # A file has one generator, so nothing about it can be chosen.
     if file is not None:
         given = {
             "stage": stage is not None,

@@ -130,6 +130,7 @@ def describe_generator(
             f"{objects[0]} is an object that was given in Python, which no file can describe: bring its class as a "
             "plugin and name it in the config, or export to onnx"
         )
+
     config, origins = _describe_networks(prepared)
     values = {} if data.values.is_plain else {"values": data.values.record()}
     return GeneratorRecord(
@@ -204,6 +205,8 @@ def load_generator_file(path: Path, plugins: Sequence[Any] = ()) -> TrainedGener
     built = build_from_config(configs.parse_text(record.config, text), loaded, ROOTS)
     settings: GeneratorSettings = built.experiment
     data = read_record(record.data)
+
+    # The network, as it stood at that point of its growth.
     try:
         schedule = settings.schedule.resolve(data.images, data.channels, data.classes)
         net = _grow_generator(settings, schedule, record)
@@ -271,6 +274,8 @@ def _parse_record(text: str, path: Path) -> GeneratorRecord:
         raise RunError(f"{path} is damaged: what it says about its generator is no JSON object") from error
     if version != FORMAT:
         raise RunError(f"{path} has format {version!r}; this version of pggan_kit reads format {FORMAT}")
+
+    # The file may be from anybody: each entry is checked before it is used.
     try:
         record = GeneratorRecord(**entries)
         check_between("alpha", record.alpha, 0, 1)

@@ -224,7 +224,7 @@ def _describe_classes(record: GeneratorRecord) -> str:
 
 
 def _write_metrics(files: RunDirectory, images: int) -> str:
-    """Return a table of the metrics that the run measured last until a clock, with their floors."""
+    """Return a table of the metrics that the run measured last, up to a number of images, with their floors."""
     measured: Mapping[str, Any] = {}
     for row in files.stats():
         if row["images"] <= images and any(tag.startswith(METRICS) for tag in row):

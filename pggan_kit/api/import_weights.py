@@ -59,11 +59,7 @@ def import_weights(
     project, foreign = read_foreign_networks(loaded, path)
 
     # The experiment; its data set only where one is bound.
-    config = make_paths_absolute(configs.parse_text(foreign.config, f"the config of {project}", bindings), loaded)
-    has_data = any(binding.key == DATASET for binding in config.bindings)
-    if not has_data:
-        config = _add_recorded_dataset(config, foreign, bindings, loaded)
-    prepared = Prepared(replace(config, name=path.stem), loaded, build_from_config(config, loaded))
+    prepared, has_data = _prepare_foreign(path, project, foreign, bindings, loaded)
     schedule = prepared.schedule()
     if foreign.image_channels != schedule.stages[0].image_channels:
         raise RunError(
@@ -122,6 +118,25 @@ def read_foreign_networks(plugins: Plugins, path: Path) -> tuple[str, ForeignNet
     raise RunError(f"{path} is no file that an importer reads; there are importers of: {names}")
 
 
+def _prepare_foreign(
+    path: Path, project: str, foreign: ForeignNetworks, bindings: Sequence[str], loaded: Plugins
+) -> tuple[Prepared, bool]:
+    """Return the experiment of another project's networks, and whether a data set is bound.
+
+    Args:
+        path: the file of the networks.
+        project: the project that it is of.
+        foreign: its networks.
+        bindings: overrides of the experiment.
+        loaded: the plugins.
+    """
+    config = make_paths_absolute(configs.parse_text(foreign.config, f"the config of {project}", bindings), loaded)
+    has_data = any(binding.key == DATASET for binding in config.bindings)
+    if not has_data:
+        config = _add_recorded_dataset(config, foreign, bindings, loaded)
+    return Prepared(replace(config, name=path.stem), loaded, build_from_config(config, loaded)), has_data
+
+
 def _add_recorded_dataset(config: Config, foreign: ForeignNetworks, bindings: Sequence[str], loaded: Plugins) -> Config:
     """Return a config whose data set knows the channels of its images, and nothing more."""
     recorded = components_from_objects({"train.dataset": RecordedDataset(0, foreign.image_channels, 0)})
@@ -149,6 +164,8 @@ def _make_directory(
     """Make the run's directory, whose config names no data set where there are no data."""
     built = prepared.built.config
     kept = tuple(binding for binding in built.bindings if binding.key != DATASET or record["images"] > 0)
+
+    # The record of an ordinary run, with the file that it came from.
     plugins = [
         {"name": plugin.name, "origin": plugin.origin, "sha256": plugin.sha256} for plugin in prepared.plugins.loaded
     ]

@@ -71,6 +71,7 @@ def interpolate(
     generator = load_faded(run_dir, alpha, **choice)
     labels = find_classes(image_classes, generator) or list(range(generator.classes))
 
+    # Frames are drawn one after another, while they are written.
     latents = torch.randn(keys, count, generator.latent_size, generator=torch_generator(seed, "interpolation"))
     frames = iterate_frames(generator, latents, steps, labels, truncation, seed)
     make_folder(target, target.parent)

@@ -27,6 +27,7 @@ from pggan_kit.layers.value_maps import BYTES, ValueMap, hold_in_tensor
 from pggan_kit.pictures.channels import draw_channels
 from pggan_kit.pictures.grid import image_grid
 from pggan_kit.plugin_host.loading import Plugins
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity
 from pggan_kit.system.devices import find_device
@@ -146,11 +147,7 @@ def find_neighbours(
     check_at_least("nearest", nearest, 1, whole=True)
     check_seed("seed", seed)
     prepared, files = prepare_run(run_dir, plugins)
-    if files.read_data_record().images == 0:
-        raise RunError(
-            f"the networks of {run_dir} were imported without training data: import them with -b 'train.dataset = "
-            "@datasets.NAME()' to find neighbours in these"
-        )
+    _require_training_data(run_dir, files)
     experiment = prepared.built.experiment
     schedule = prepared.schedule()
     generator, saved, _ = load_average(prepared, files, schedule, stage, average, checkpoint)
@@ -167,21 +164,18 @@ def find_neighbours(
         raise DataError(f"--nearest {nearest}: there are {len(reals)} training images; ask for fewer")
 
     # Training images are compared with the others in the same pass.
-    chosen = numpy_generator(seed, "neighbours").permutation(len(reals))[:count]
-    queries = hold_in_tensor(np.concatenate([samples, reals[np.sort(chosen)]]))
-    own_rows = [*[-1] * count, *np.sort(chosen).tolist()]
+    chosen = np.sort(numpy_generator(seed, "neighbours").permutation(len(reals))[:count])
+    queries = hold_in_tensor(np.concatenate([samples, reals[chosen]]))
+    own_rows = [*[-1] * count, *chosen.tolist()]
     search = Search(queries, own_rows, nearest, describe, experiment.data.mirror, data.values)
-    with fork_random_numbers(), report_activity("comparing training images", len(reals)) as activity:
-        for start, chunk in _iterate_chunks(reals):
-            search.compare(start, chunk)
-            activity.advance(len(chunk))
-
-    # Show the training images as they were compared: mirrored where that was nearer.
+    _compare_all(search, reals)
     rows = search.rows[:count].numpy()
     mirrored = search.mirrored[:count].numpy()
+    distances = search.distances.numpy()
+
+    # Training images are shown as they were compared: mirrored where that was nearer.
     images = reals[rows]
     images = np.where(mirrored[..., None, None, None], images[..., ::-1], images)
-    distances = search.distances.numpy()
 
     def show(numbers: np.ndarray) -> np.ndarray:
         return draw_channels(data.values.to_images(hold_in_tensor(numbers)), generator.pictures)
@@ -198,6 +192,27 @@ def find_neighbours(
     )
 
 
+def _require_training_data(run_dir: Path, files: RunDirectory) -> None:
+    """Check that a run was trained on images.
+
+    Raises:
+        RunError: Its networks were imported without them.
+    """
+    if files.read_data_record().images == 0:
+        raise RunError(
+            f"the networks of {run_dir} were imported without training data: import them with -b 'train.dataset = "
+            "@datasets.NAME()' to find neighbours in these"
+        )
+
+
+def _compare_all(search: Search, reals: np.ndarray) -> None:
+    """Compare all training images with what is searched for."""
+    with fork_random_numbers(), report_activity("comparing training images", len(reals)) as activity:
+        for start, chunk in _iterate_chunks(reals):
+            search.compare(start, chunk)
+            activity.advance(len(chunk))
+
+
 def write_neighbours(found: Neighbours, target: Path, table: Path | None = None) -> None:
     """Write a picture with a row for each sample, itself and then its neighbours, and a file of the distances.
 
@@ -210,6 +225,8 @@ def write_neighbours(found: Neighbours, target: Path, table: Path | None = None)
         RunError: a file has another suffix, or cannot be written.
     """
     require_tables(target, table)
+
+    # The picture, and then the table.
     cells = np.concatenate([found.samples[:, None], found.images], axis=1)
     content = io.BytesIO()
     image_grid(cells.reshape(-1, *cells.shape[2:]), columns=cells.shape[1]).save(content, "PNG")

@@ -42,7 +42,7 @@ class _Images(nn.Module):
 
 
 class _DivisorsAsFactors(TorchFunctionMode):
-    """While it is active, an average pool with a divisor of its own is one without, times a factor.
+    """A mode in which an average pool with a divisor of its own is one without, times a factor.
 
     torch's exporter drops the divisor (2.10 to 2.13).
     """
@@ -106,7 +106,7 @@ def encode_onnx(generator: TrainedGenerator) -> tuple[bytes, float | None]:
 
 
 def draw_inputs(generator: TrainedGenerator, count: int) -> tuple[Tensor, ...]:
-    """Return latents that are always the same and, for a conditional generator, labels that go round."""
+    """Return latents that are always the same and, for a conditional generator, all labels in turn."""
     latents = torch.randn(count, generator.latent_size, generator=torch_generator(0, "onnx"))
     if not generator.classes:
         return (latents,)

@@ -157,6 +157,8 @@ def find_class(wanted: str | int, classes: int, names: Sequence[str]) -> int:
         raise RunError(f"--class {wanted}: the generator is unconditional; leave --class out")
     if wanted in names:
         return names.index(str(wanted))
+
+    # By its number, unless a class has that number as its name.
     known = [*names, *map(str, range(classes))]
     if str(wanted) in known:
         return int(wanted)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from pggan_kit.api.average import choose_average
 from pggan_kit.api.image_writers import GRID, make_folder
@@ -91,11 +92,8 @@ def write_strip(
     check_seed("seed", seed)
     check_at_least("steps", steps, 0, whole=True)
 
-    # The target is checked before anything is drawn.
-    if target.suffix != GRID:
-        raise RunError(f"--out {target}: name a {GRID} file")
-    require_target_outside_runs("--out", target)
-    require_replaceable(target)
+    # What can be refused is refused before anything is drawn.
+    _require_target(target)
     if average is not None and not isinstance(choose_average(average), str):
         raise RunError(
             f"--average {average}: a strip shows many checkpoints, and a width or a file is of one: give the name of "
@@ -107,10 +105,7 @@ def write_strip(
     with report_activity("drawing the ends of stages", unit="checkpoints") as activity:
         for saved, generator in iterate_generators(run_dir, plugins, average):
             latents = torch.randn(count, generator.latent_size, generator=torch_generator(seed, "sample"))
-            classes = find_classes(image_classes, generator) or list(range(generator.classes))
-            labels = None
-            if classes:
-                labels = torch.tensor([classes[row % len(classes)] for row in range(count)])
+            labels = _choose_labels(image_classes, generator, count)
             for alpha in choose_alphas(saved, generator, steps):
                 with fork_random_numbers(seed=seed):
                     images = draw_pictures(generator, latents, labels, alpha, truncation)
@@ -128,6 +123,26 @@ def write_strip(
     make_folder(target, target.parent)
     write_atomically(target, content.getvalue())
     return drawn
+
+
+def _require_target(target: Path) -> None:
+    """Check that a strip can be written to a file.
+
+    Raises:
+        RunError: It has another suffix, is in a run, or is something else than a file.
+    """
+    if target.suffix != GRID:
+        raise RunError(f"--out {target}: name a {GRID} file")
+    require_target_outside_runs("--out", target)
+    require_replaceable(target)
+
+
+def _choose_labels(image_classes: Sequence[str | int], generator: TrainedGenerator, count: int) -> Tensor | None:
+    """Return the labels (count,) of the rows, the classes in turn; None where the generator is unconditional."""
+    classes = find_classes(image_classes, generator) or list(range(generator.classes))
+    if not classes:
+        return None
+    return torch.tensor([classes[row % len(classes)] for row in range(count)])
 
 
 def iterate_generators(

@@ -9,27 +9,19 @@ import click
 
 from pggan_kit.cli.base import (
     PATH,
-    PATH_TEXT,
     SEED,
     DefaultGroup,
     add_experiment_options,
+    bind_launcher,
     json_option,
+    launcher_option,
     main,
     out,
     print_json,
     print_message,
+    trusted_plugin_option,
 )
 from pggan_kit.errors import UserError
-
-trusted_plugin_option = click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    type=PATH_TEXT,
-    metavar="FILE",
-    help="A plugin file of the plan that you trust.",
-)
-"""Option of commands that work in an ablation's folder."""
 
 
 @main.group(cls=DefaultGroup, options_metavar="CONFIG", subcommand_metavar="[OPTIONS]")
@@ -45,7 +37,7 @@ def ablate() -> None:
 @click.argument("config", type=PATH)
 @click.option("--dry-run", is_flag=True, help="Show trials, cost and what each contrast can detect; train nothing.")
 @click.option("--out", "folder", type=PATH, help="The ablation's folder; default: runs/NAME.")
-@click.option("--launcher", metavar="NAME", help="What runs the trials: Local, or another launcher of `plugins list`.")
+@launcher_option
 @click.option(
     "--adopt", multiple=True, type=PATH, metavar="RUN", help="Let this finished run take the place of its trial."
 )
@@ -65,10 +57,7 @@ def ablate_run(
     from pggan_kit import ablation
     from pggan_kit.ablation.cost import build_contrast_table, build_cost_table, describe_cost
 
-    # The option is a short form of a binding.
-    if launcher is not None:
-        bindings = (*bindings, f"ablate.launcher = @launchers.{launcher}()")
-
+    bindings = bind_launcher(bindings, "ablate", launcher)
     if dry_run:
         if adopt:
             raise UserError("--adopt and --dry-run exclude each other: a dry run looks at no runs")

@@ -227,10 +227,11 @@ def _block_plugins(ctx: click.Context, _: click.Parameter, names: tuple[str, ...
     require_installed(names)
     before = os.environ.get(BLOCK_VARIABLE)
     os.environ[BLOCK_VARIABLE] = ",".join([*read_blocked_plugins(), *names])
-    ctx.call_on_close(lambda: _restore_variable(BLOCK_VARIABLE, before))
+    ctx.call_on_close(lambda: restore_variable(BLOCK_VARIABLE, before))
 
 
-def _restore_variable(variable: str, value: str | None) -> None:
+def restore_variable(variable: str, value: str | None) -> None:
+    """Give a variable of the environment back an earlier value; None: it had none."""
     if value is None:
         os.environ.pop(variable, None)
     else:
@@ -299,6 +300,35 @@ recorded_plugin_option = click.option(
     help="Use this instead of the plugin files that the run used.",
 )
 """Option of commands that begin from a run."""
+
+trusted_plugin_option = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    type=PATH_TEXT,
+    metavar="FILE",
+    help="A plugin file of the plan that you trust.",
+)
+"""Option of commands that work in the folder of an ablation or a sweep."""
+
+launcher_option = click.option(
+    "--launcher", metavar="NAME", help="What runs the trials: Local, or another launcher of `plugins list`."
+)
+"""Option of commands that run trials, see `bind_launcher`."""
+
+
+def bind_launcher(bindings: tuple[str, ...], root: str, launcher: str | None) -> tuple[str, ...]:
+    """Return bindings with that of a launcher, of which the option `--launcher` is a short form.
+
+    Args:
+        bindings: The bindings that the command was given.
+        root: First part of the setting that holds the launcher.
+        launcher: The launcher's name; None for that of the config.
+    """
+    if launcher is None:
+        return bindings
+    return (*bindings, f"{root}.launcher = @launchers.{launcher}()")
+
 
 checkpoint_option = click.option(
     "--checkpoint",

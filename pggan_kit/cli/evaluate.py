@@ -69,6 +69,8 @@ def evaluate(
         count=count,
         tuning=tuning,
     )
+
+    # What was chosen among several is said beside the values.
     if tuning:
         width = rows[0]["average"].removeprefix("width_")
         err.print(f"the average of width {width}, which was the best of {len(evaluation.WIDTHS)} under --tuning")

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from pggan_kit.cli.base import FAILED, print_message
+from pggan_kit.cli.base import FAILED, print_message, restore_variable
 from pggan_kit.errors import LostRanksError, UserError
 from pggan_kit.system.processes import RENDEZVOUS, count_cores, write_command
 
@@ -26,7 +26,7 @@ END_SECONDS = 20.0
 """Seconds that the other processes have to exit once this one is done."""
 
 LINES = 12
-"""Number of last lines shown of what a failed process has printed."""
+"""Number of lines shown of the output of a failed process: its last ones."""
 
 ranks_option: Callable[[Any], Any] = click.option(
     "--ranks",
@@ -50,13 +50,14 @@ def start_ranks(count: int) -> Iterator[None]:
     Raises:
         UserError: `torchrun` has started this process already.
     """
-    if count == 1 or RENDEZVOUS in os.environ:  # one of the others, which have the same words
+    if count == 1 or RENDEZVOUS in os.environ:  # one of the others, which run the same command
         yield
         return
     if "WORLD_SIZE" in os.environ:
         raise UserError(f"--ranks {count} starts the processes itself: leave out torchrun, or --ranks")
 
     with tempfile.TemporaryDirectory(prefix="pggan_kit-ranks-", ignore_cleanup_errors=True) as folder:
+        # The others find this process in a file that only they know.
         place = {
             "WORLD_SIZE": str(count),
             RENDEZVOUS: (Path(folder).resolve() / "rendezvous").as_uri(),
@@ -68,6 +69,8 @@ def start_ranks(count: int) -> Iterator[None]:
         os.environ.update(own)
         for other in others:
             other.exit_if_lost_early()
+
+        # This process is rank 0 meanwhile.
         try:
             yield
         except LostRanksError:
@@ -78,7 +81,7 @@ def start_ranks(count: int) -> Iterator[None]:
         finally:
             _wait_for_end(others)
             for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
+                restore_variable(name, value)
 
 
 class OtherRank:

@@ -9,13 +9,15 @@ import click
 
 from pggan_kit.cli.base import (
     PATH,
-    PATH_TEXT,
     add_experiment_options,
+    bind_launcher,
     json_option,
+    launcher_option,
     main,
     out,
     print_json,
     print_message,
+    trusted_plugin_option,
 )
 
 
@@ -23,7 +25,7 @@ from pggan_kit.cli.base import (
 @click.argument("config", type=PATH)
 @click.option("--dry-run", is_flag=True, help="Show the parameters, the trials and their cost; train nothing.")
 @click.option("--out", "folder", type=PATH, help="The sweep's folder, which machines may share; default: runs/NAME.")
-@click.option("--launcher", metavar="NAME", help="What runs the trials: Local, or another launcher of `plugins list`.")
+@launcher_option
 @json_option
 @add_experiment_options
 def sweep(
@@ -44,12 +46,9 @@ def sweep(
     from pggan_kit.errors import quote_path
     from pggan_kit.sweeps.conduct import BEST_CONFIG
     from pggan_kit.sweeps.cost import build_plan_table
-    from pggan_kit.sweeps.plan_reading import choose_folder
+    from pggan_kit.trials.settings_files import choose_folder
 
-    # The option is a short form of a binding.
-    if launcher is not None:
-        bindings = (*bindings, f"sweep.launcher = @launchers.{launcher}()")
-
+    bindings = bind_launcher(bindings, "sweep", launcher)
     if dry_run:
         plan, cost = sweeps.estimate_cost(config, bindings, plugins)
         if as_json:
@@ -72,9 +71,7 @@ def sweep(
 @main.command("sweep-trial", hidden=True)
 @click.argument("folder", type=PATH)
 @click.option("--owner", type=PATH, help="Stop when nobody holds the lock of this file any more.")
-@click.option(
-    "--plugin", "plugins", multiple=True, type=PATH_TEXT, metavar="FILE", help="A plugin file that you trust."
-)
+@trusted_plugin_option
 def sweep_trial(folder: Path, owner: Path | None, plugins: tuple[str, ...]) -> None:
     """Run the next trial of a sweep to its end. Launchers run this command."""
     from pggan_kit.sweeps.trial import run_next_trial

@@ -38,7 +38,7 @@ class Progress:
     reused: int = 0
 
     def is_possible(self, total: int) -> bool:
-        """Return whether these are numbers of a build of so many images."""
+        """Return whether these are numbers of a build of `total` images."""
         numbers = (self.images, self.rows, self.enlarged, self.reused)
         if not all(type(number) is int and number >= 0 for number in numbers):
             return False
@@ -77,7 +77,7 @@ class Journal:
         return cls(path.parent, source, key)
 
     def read(self, total: int) -> Progress | None:
-        """Return how far a build of so many images is; None where no journal says so."""
+        """Return how far a build of `total` images is; None where no journal says so."""
         try:
             progress = Progress(**read_description(self.path).get("progress"))  # type: ignore[arg-type]
         except TypeError:

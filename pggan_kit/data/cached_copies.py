@@ -71,6 +71,7 @@ def _describe(place: Path, name: str, files: Sequence[Path]) -> Copies:
         if path.suffix != ".json" and not path.name.endswith(JOURNAL_SUFFIX):
             continue
 
+        # What the copies are of is said beside each level, and in the journal of levels that are being made.
         about = read_description(path)
         dataset = " ".join(filter(None, (str(about.get("dataset", "")), str(about.get("location", "")))))
         images = about.get("images")
@@ -99,7 +100,7 @@ def _is_in_use(place: Path, name: str, files: Sequence[Path]) -> bool:
 
 
 def choose_copies(copies: Sequence[Copies], names: Sequence[str], older_than: float | None) -> list[Copies]:
-    """Return the copies of these names (all without names) that were not used for so many days.
+    """Return the copies of these names (all without names) that were not used for `older_than` days; None: all.
 
     Raises:
         DataError: There are none of a name.

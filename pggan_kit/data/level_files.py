@@ -192,6 +192,7 @@ def find_reusable_rows(
         kind: Channels and type of the images.
         digests: See `digest_rows`.
     """
+    # Levels that were made in the same way, by the data set that they are of.
     by_source: dict[str, dict[Size, str]] = {}
     for path in sorted(folder.glob("*.json")):
         about = read_description(path)
@@ -201,6 +202,7 @@ def find_reusable_rows(
         if isinstance(size, list) and tuple(size) in sizes:
             by_source.setdefault(path.stem.split("-")[0], {})[tuple(size)] = path.stem
 
+    # Rows are of use only where all sizes have them.
     best: ReusableRows | None = None
     for stems in by_source.values():
         if len(stems) == len(sizes):

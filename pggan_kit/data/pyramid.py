@@ -308,6 +308,7 @@ class Pyramid:
         try:
             yield
         except UserError:
+            # What was made of data that are wrong is of no use later.
             journal.remove()
             raise
         except BaseException:

@@ -63,6 +63,7 @@ def find_value_map(dataset: Dataset, images: np.ndarray, setting: Any) -> ValueM
             "data.value_range", f"has {len(parsed)} pairs, and the images {channels} channels: give one for each"
         )
 
+    # The map that is kept, or a new one.
     path = _locate_record(images, parsed)
     if path is not None:
         with suppress(ValueError):

@@ -48,6 +48,7 @@ def describe_failure(error: BaseException, components: Components | None = None)
     frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     frames.reverse()  # the innermost first
 
+    # The component first, which a config names, and then the code.
     places = []
     component = _find_component([frame for frame, _ in frames], components or {})
     if component is not None:

@@ -249,6 +249,7 @@ class Hooks:
         if not _is_power(observer.failures, REPORT_FACTOR):
             return
 
+        # Repeated failures are said at their first, tenth, hundredth time and so on.
         count = ""
         if observer.failures > 1:
             count = f" (failure {observer.failures})"

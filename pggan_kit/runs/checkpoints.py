@@ -285,6 +285,8 @@ class Checkpoints:
                 f"{self.folder} holds no best checkpoint: it is kept where train.keep_best names a value of "
                 "train.metrics, from the first tick on at which it is measured"
             )
+
+        # There may be several files of these images, of which one can be read.
         reasons = []
         for name, images in self._list_best().items():
             if images == best["images"]:
@@ -472,7 +474,7 @@ class Checkpoints:
         entry = Entry(name, images, sha256, forever=True)
         try:
             snapshot = self._decode(entry, content)
-        except RunError:  # whoever loads it says why it is refused; it is not ours to remove
+        except RunError:  # loading it says why it is refused; it is not ours to remove
             return entry
         return replace(entry, forever=snapshot.forever, between_ticks=snapshot.between_ticks, holds=snapshot.holds)
 

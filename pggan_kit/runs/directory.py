@@ -89,6 +89,7 @@ class RunDirectory:
             RunError: `path` is not empty, cannot be made, or another process has just taken it.
         """
         try:
+            # A folder may be there already if it is empty.
             if path is None:
                 files = cls(_make_next_folder(name, start))
             elif path.is_dir():
@@ -180,7 +181,7 @@ class RunDirectory:
         """Return whether a process has saved anything here besides what a run begins with.
 
         Raises:
-            RunError: that cannot be told, because something cannot be read.
+            RunError: something cannot be read that would show it.
         """
         return self.checkpoints().has_files() or bool(self.stats())
 

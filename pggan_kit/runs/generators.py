@@ -131,6 +131,7 @@ class TrainedGenerator(nn.Module):
             pictures: Tensor = self.generator(latents, labels, alpha)
             return pictures
 
+        # Styles, if the network has any: mixed first, and then drawn towards the mean one.
         if truncation is not None:
             check_between("truncation", truncation, 0, 1)
         styles = self.generator.map_latents(latents, labels)
@@ -140,6 +141,8 @@ class TrainedGenerator(nn.Module):
             if styles is None or others is None:
                 raise ConfigError(f"{self._describe()} has no styles that could be mixed; leave mixing out")
             styles = torch.cat([styles[:, : mixing.first_layer], others[:, mixing.first_layer :]], 1)
+
+        # Of a network without styles the latents themselves are shortened.
         if styles is None:
             assert truncation is not None
             if not self.can_truncate():

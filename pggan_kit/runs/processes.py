@@ -17,7 +17,7 @@ from pggan_kit.errors import Interrupted, RunError, TrainingError, UnforeseenErr
 from pggan_kit.runs.directory import RunDirectory, read_command_line
 from pggan_kit.runs.run import Run
 from pggan_kit.system import distributed
-from pggan_kit.system.files import read_text, write_atomically
+from pggan_kit.system.files import explain_damage, read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.provenance import describe_environment
 from pggan_kit.system.signals import StoppedAtOnce
@@ -47,10 +47,10 @@ class ProcessRecord:
         self._files: RunDirectory | None = None
         self._run: Run | None = None
         self._waiting: list[str] = []
-        self._listener = _WarningListener(self._receive_warning)
+        self._recorder = _WarningRecorder(self._receive_warning)
 
     def __enter__(self) -> ProcessRecord:
-        self._listener.begin()
+        self._recorder.begin()
         return self
 
     def attach(self, files: RunDirectory) -> None:
@@ -69,7 +69,7 @@ class ProcessRecord:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._listener.end()
+        self._recorder.end()
         if self._files is None:
             return
         try:
@@ -164,16 +164,17 @@ def _format_time() -> str:
 
 
 def _read_rows(files: RunDirectory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the content of `run.json`, and its rows of processes.
+
+    Raises:
+        RunError: It cannot be read, or is damaged.
+    """
     path = files.path / "run.json"
-    try:
+    with explain_damage(path):
         about = json.loads(read_text(path))
         rows = about.get("processes", [])
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError("its processes are no list of rows")
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return about, rows
 
 
@@ -182,10 +183,10 @@ def _write_rows(files: RunDirectory, about: dict[str, Any], rows: list[dict[str,
     write_atomically(files.path / "run.json", (json_text(content, indent=1) + "\n").encode())
 
 
-class _WarningListener:
-    """Hear each `UserWarning` of a block, once, whatever Python's filters say of it.
+class _WarningRecorder:
+    """A receiver of each `UserWarning` of a block, once, whatever Python's filters do with it.
 
-    The listener stands before all filters, as the pattern and the category of one that never applies. So it decides
+    It stands before all filters, as the pattern and the category of one that never applies. So it decides
     nothing: who is shown a warning, and whether it is an error, is up to the filters after it.
 
     Args:
@@ -196,15 +197,15 @@ class _WarningListener:
         self._receive = receive
         self._catcher = warnings.catch_warnings()
         self._text = ""
-        self._heard: set[str] = set()
+        self._recorded: set[str] = set()
 
     def begin(self) -> None:
-        """Listen."""
+        """Receive warnings from now on."""
         self._catcher.__enter__()
         warnings.filters.insert(0, ("ignore", self, self, None, 0))  # type: ignore[attr-defined]
 
     def end(self) -> None:
-        """Put the filters back."""
+        """Receive no more warnings, and restore the filters."""
         self._catcher.__exit__(None, None, None)
 
     def match(self, text: str) -> bool:
@@ -213,7 +214,7 @@ class _WarningListener:
         return True
 
     def __subclasscheck__(self, category: type[Warning]) -> bool:
-        if issubclass(category, UserWarning) and self._text not in self._heard:
-            self._heard.add(self._text)
+        if issubclass(category, UserWarning) and self._text not in self._recorded:
+            self._recorded.add(self._text)
             self._receive(self._text)
         return False

@@ -151,6 +151,7 @@ class Snapshot:
 
     def content(self) -> dict[str, Any]:
         """Return what the file holds, as data that `torch.load(weights_only=True)` reads back."""
+        # By names of their own, since a class may change and a file that is written may not.
         return {
             "format": FORMAT,
             "images": self.images,

@@ -257,11 +257,13 @@ class TrainState:
             return False
         self._factors = factors
 
+        # Frozen pieces get no gradients and keep their weights.
         frozen = frozenset(piece for piece, factor in zip(pieces, factors, strict=True) if factor == 0)
         changed = frozen != frozenset().union(*(net.frozen for net in self.networks.values()))
         if changed:
             self._freeze(frozen)
 
+        # All others that learn at another rate get groups of their own in the optimizers.
         slowed = {}
         for each, factor in zip(built, factors, strict=True):
             if factor != 1.0:

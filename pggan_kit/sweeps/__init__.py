@@ -19,6 +19,7 @@ from pggan_kit.errors import RunError
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.sweeps import conduct, cost, plan_reading
 from pggan_kit.sweeps.plan import SweepPlan
+from pggan_kit.trials.settings_files import choose_folder
 
 
 def sweep(
@@ -48,7 +49,7 @@ def sweep(
         TrainingError: Some trials did not end, or none has a value.
         Interrupted: A signal stopped it; called again, it continues.
     """
-    folder = plan_reading.choose_folder(config, out)
+    folder = choose_folder(config, out)
     read = plan_reading.read_sweep(config, bindings, plugins)
     require_target_outside_runs("--out", folder)
     try:

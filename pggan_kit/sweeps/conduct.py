@@ -21,7 +21,7 @@ from pggan_kit.sweeps.plan import SweepPlan
 from pggan_kit.sweeps.spaces import bind_values
 from pggan_kit.sweeps.study import LOCKS, Study, locate_trial_lock
 from pggan_kit.system.activities import report_activity
-from pggan_kit.system.files import read_text, write_atomically
+from pggan_kit.system.files import explain_damage, read_text, write_atomically
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import hold_when_free
 from pggan_kit.trials import processes
@@ -110,7 +110,7 @@ def _launch_round(studies: Mapping[Path, Study], launcher: Launcher, owner: Path
     Raises:
         TrainingError: Trials have not ended, and nobody runs them.
     """
-    names = {folder: folder.name for folder in studies}
+    # A process for each trial that has not ended, whatever their numbers are.
     launched = []
     for folder, study in studies.items():
         count = study.plan.trials - _count_ended(study)
@@ -132,7 +132,7 @@ def _launch_round(studies: Mapping[Path, Study], launcher: Launcher, owner: Path
                     if (folder, row["trial"]) not in said:
                         said.add((folder, row["trial"]))
                         activity.advance()
-                        own_name = f"{names[folder]}, " if len(studies) > 1 else ""
+                        own_name = f"{folder.name}, " if len(studies) > 1 else ""
                         say(f"{len(said)}/{total} {own_name}{describe_trial(study.plan, row)}")
 
         launcher.launch(_interleave(launched, len(studies)), report_end)
@@ -140,7 +140,7 @@ def _launch_round(studies: Mapping[Path, Study], launcher: Launcher, owner: Path
 
 
 def _interleave(launched: list[Trial], sweeps: int) -> list[Trial]:
-    """Return processes in turn for each sweep, so that all of them come equally far."""
+    """Return processes of all sweeps in turn, so that no sweep waits for another."""
     if sweeps < 2:
         return launched
     return sorted(launched, key=lambda trial: int(trial.name.rpartition(" ")[2]))
@@ -175,6 +175,7 @@ def _make_process(folder: Path, plan: SweepPlan, number: int, owner: Path) -> Tr
 
 
 def _list_ended(study: Study) -> list[dict[str, Any]]:
+    """Return the rows of the trials that have ended, see `Study.list_trials`."""
     return [row for row in study.list_trials() if row["state"] in ("done", "ended early")]
 
 
@@ -198,6 +199,8 @@ def _conclude(folder: Path, study: Study, plugins: Sequence[str | Path]) -> None
     files = list_recorded_files(folder / plans.PLAN, plan.plugins, plugins, "sweep")
     ended = _list_ended(study)
     write_atomically(folder / TABLE, _format_csv(plan, ended).encode())
+
+    # The best of those that have a value.
     done = [row for row in ended if row["state"] == "done"]
     if not done:
         raise TrainingError(f"{folder}: none of {len(ended)} trials has a value; {TABLE} says why each ended")
@@ -213,6 +216,8 @@ def _conclude(folder: Path, study: Study, plugins: Sequence[str | Path]) -> None
         "ended_early": len(ended) - len(done),
         "seeds": list(plan.seeds),
     }
+
+    # best.json is written last: where it is, the others are.
     text = describe_best(folder, plan, record, files)
     write_atomically(folder / BEST_CONFIG, text.encode())
     write_atomically(folder / BEST, (json_text(record, indent=1) + "\n").encode())
@@ -262,14 +267,10 @@ def read_best(folder: Path, plan: SweepPlan) -> dict[str, Any]:
         RunError: It is missing, damaged, or of another plan.
     """
     path = folder / BEST
-    try:
+    with explain_damage(path):
         record = json.loads(read_text(path))
         own_hash = record["hash"]
         record["bindings"], record["value"]
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     if own_hash != plan.hash:
         raise RunError(f"{path} is of another plan")
     return dict(record)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 
-from pggan_kit.api.prepare import Prepared
 from pggan_kit.benchmarking.evaluation_cost import EvaluationClock, estimate_evaluations
 from pggan_kit.benchmarking.plan_table import format_duration
-from pggan_kit.errors import TrainingError
 from pggan_kit.sweeps.plan import SweepPlan
-
-PrepareWith = Callable[[Sequence[str]], Prepared]
-"""Function that returns the experiment of a search under further bindings."""
+from pggan_kit.sweeps.plan_reading import PrepareWith
+from pggan_kit.trials.stage_costs import sum_stage_costs
 
 
 def estimate_trial(
@@ -36,9 +33,9 @@ def estimate_trial(
     Raises:
         TrainingError: A stage does not fit into memory.
     """
-    unknown = [stage["size"] for stage in stages if stage["hours"] is None]
-    if unknown:
-        raise TrainingError(f"{plan.name}: memory ends at {unknown[0]}, and `pggan-kit plan` shows what would fit")
+    stage_costs = sum_stage_costs(plan.name, stages)
+
+    # Evaluations at ticks, and at the ends of the stages that are measured.
     training = prepare_with([])
     evaluation = prepare_with(plan.evaluation)
     cost = estimate_evaluations(clock, training, None, range(len(stages)), 0)
@@ -47,14 +44,7 @@ def estimate_trial(
         seconds = clock.find_seconds("tuning", evaluation, schedule, schedule.stages[stage])
         cost["evaluation_images"] += evaluation.built.experiment.evaluation.count
         cost["evaluation_hours"] += seconds / 3600
-    counts = [int(stage["fade_images"] + stage["stable_images"]) for stage in stages]
-    return {
-        "runs": plan.trials * len(plan.seeds),
-        "images": sum(counts),
-        "teraflops": sum(count * stage["gflops"] for count, stage in zip(counts, stages, strict=True)) / 1000,
-        "hours": float(sum(stage["hours"] for stage in stages)),
-        **cost,
-    }
+    return {"runs": plan.trials * len(plan.seeds), **stage_costs, **cost}
 
 
 def build_plan_table(plan: SweepPlan, cost: dict[str, Any]) -> Table:
@@ -62,6 +52,8 @@ def build_plan_table(plan: SweepPlan, cost: dict[str, Any]) -> Table:
     table = Table("parameter", "range", title=plan.name)
     for name, own_range in plan.space.items():
         table.add_row(name, own_range.describe())
+
+    # The caption: the trials, how they are judged, and what they cost.
     seeds = "1 seed" if len(plan.seeds) == 1 else f"{len(plan.seeds)} seeds"
     pruner = "no pruner"
     if plan.pruner is not None:

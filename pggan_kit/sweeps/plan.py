@@ -11,8 +11,9 @@ from typing import Any
 
 from pggan_kit.errors import RunError
 from pggan_kit.sweeps.spaces import Range, read_range
-from pggan_kit.system.files import read_text, write_atomically
+from pggan_kit.system.files import write_atomically
 from pggan_kit.system.json_text import json_text
+from pggan_kit.trials.plan_files import describe_change, load_plan_file, write_plan_file
 
 PLAN = "sweep.json"
 """Name of the plan's file in a sweep's folder."""
@@ -25,9 +26,6 @@ CONFIG = "config.gin"
 
 NOT_FIXED = ("name", "trials")
 """Fields of a plan that may change after the first start."""
-
-LONGEST_SHOWN = 120
-"""Maximum characters of a value in an error message."""
 
 
 @dataclass(frozen=True)
@@ -91,35 +89,22 @@ def write_plan(plan: SweepPlan, folder: Path) -> None:
     """Write `sweep.json`, and the experiment's config beside it."""
     write_atomically(folder / BASE, plan.config.encode())
     write_atomically(folder / CONFIG, f"include '{BASE}'\n".encode())
-    content = {**dataclasses.asdict(plan), "hash": plan.hash}
-    write_atomically(folder / PLAN, (json_text(content, indent=1) + "\n").encode())
+    write_plan_file(plan, folder / PLAN)
 
 
 def load_plan(folder: Path) -> SweepPlan:
     """Load the plan that `sweep.json` holds.
 
     Raises:
-        RunError: The file is missing, or is not what was written.
+        RunError: The file is missing, of another version, or not what was written.
     """
-    path = folder / PLAN
-    try:
-        content = json.loads(read_text(path))
-        recorded_hash = content.pop("hash")
-        plan = SweepPlan(**content)
-        own_hash = plan.hash
-    except FileNotFoundError:
-        raise RunError(f"{folder} holds no sweep (it has no {PLAN})") from None
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-    if own_hash != recorded_hash:
-        raise RunError(f"{path} was changed by hand: its hash is not that of its content")
-    return plan
+    return load_plan_file(
+        folder / PLAN, SweepPlan, "sweep", f"Its trials.csv, best.json and best.gin can be read without {PLAN}"
+    )
 
 
 def require_same_plan(plan: SweepPlan, folder: Path) -> None:
-    """Check that a folder holds no other plan. More trials, or fewer, are no other plan.
+    """Check that a folder holds no other plan, apart from the number of trials.
 
     Raises:
         RunError: It holds one; the message names what differs.
@@ -134,23 +119,8 @@ def require_same_plan(plan: SweepPlan, folder: Path) -> None:
     # The order of parameters counts. The config has their first values, so it is compared last.
     names = sorted(old_fields, key=lambda name: name == "config")
     name = next(name for name in names if json_text(old_fields[name]) != json_text(new_fields[name]))
-    change = _describe_change(old_fields[name], new_fields[name])
+    change = describe_change(old_fields[name], new_fields[name])
     raise RunError(
         f"{folder} was begun with another sweep ({name} {change}). Change it back, or start from scratch in another "
         "folder with --out"
     )
-
-
-def _describe_change(old: Any, new: Any) -> str:
-    """Return how a value changed; of a config the first line that differs."""
-    if isinstance(old, str) and isinstance(new, str) and "\n" in old:
-        old_lines = old.splitlines()
-        new_lines = new.splitlines()
-        old = next((line for line in old_lines if line not in new_lines), None)
-        new = next((line for line in new_lines if line not in old_lines), None)
-    return f"was {_shorten(old)} and is {_shorten(new)}"
-
-
-def _shorten(value: Any) -> str:
-    text = "not there" if value is None else str(value)
-    return f"{text[:LONGEST_SHOWN]}..." if len(text) > LONGEST_SHOWN else text

@@ -9,23 +9,16 @@ from pathlib import Path
 from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.components import Launcher, find_quantity
 from pggan_kit.config import gin_files
-from pggan_kit.config.builder import build_from_config
-from pggan_kit.errors import ConfigError, UserError, require_list
-from pggan_kit.plugin_host.loading import load_plugins
+from pggan_kit.errors import ConfigError, UserError
 from pggan_kit.plugin_host.plugin_files import RecordedFile
-from pggan_kit.runs.directory import ROOT as RUNS
 from pggan_kit.schedule import Schedule, Stage
 from pggan_kit.sweeps.plan import SweepPlan
 from pggan_kit.sweeps.settings import Sweep, Tuning
 from pggan_kit.sweeps.spaces import list_corners
 from pggan_kit.sweeps.study import import_optuna
 from pggan_kit.system.activities import track_items
-from pggan_kit.trials.overrides import list_macros, read_base, require_one_meaning, split_bindings
-from pggan_kit.trials.processes import list_recorded_files
+from pggan_kit.trials.settings_files import read_settings_file
 from pggan_kit.trials.values import list_quantities, list_values
-
-ROOT = {"sweep": Sweep}
-"""The class that the bindings of a sweep build, by its name in configs."""
 
 PrepareWith = Callable[[Sequence[str]], Prepared]
 """Function that returns the experiment of a search under further bindings."""
@@ -50,11 +43,6 @@ class ReadSweep:
     files: list[RecordedFile]
 
 
-def choose_folder(file: str | Path, out: str | Path | None) -> Path:
-    """Return the folder of a gin file's sweep: the one that was named, or `runs/NAME`."""
-    return RUNS / Path(file).stem if out is None else Path(out)
-
-
 def read_sweep(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence[str | Path] = ()) -> ReadSweep:
     """Read and check a sweep's gin file and its experiment; train nothing.
 
@@ -67,23 +55,14 @@ def read_sweep(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence
         UserError: Something is wrong; the message says what and where.
     """
     import_optuna()
-    require_list("bindings", bindings)
-    macros = list_macros(gin_files.read_config(file))
-    own_bindings, experiment_bindings = split_bindings(bindings, macros, "sweep")
-    loaded = load_plugins(plugins)
-    sha256 = {plugin.origin: plugin.sha256 for plugin in loaded.loaded if plugin.sha256 is not None}
-    files = list_recorded_files(Path(file), sha256, plugins, "sweep")
-
-    built = build_from_config(gin_files.read_config(file, own_bindings), loaded, ROOT)
-    settings: Sweep = built.experiment
-    base = Path(file).parent / settings.base
-    require_one_meaning(own_bindings, read_base(base, built, "sweep"), file, base)
+    read = read_settings_file(file, bindings, plugins, "sweep", Sweep)
+    settings: Sweep = read.built.experiment
     for name, texts in {"sweep.bindings": settings.bindings, "sweep.evaluation": settings.evaluation}.items():
         gin_files.parse_text("\n".join(texts), name)
-    shared = [*settings.bindings, *experiment_bindings]
+    shared = [*settings.bindings, *read.bindings]
 
     def prepare_with(further: Sequence[str]) -> Prepared:
-        return prepare(base, [*shared, *further], files, absolute_paths=True)
+        return prepare(read.base, [*shared, *further], read.files, absolute_paths=True)
 
     # With some values, since the experiment may not have them, and each trial has its own in their place.
     first_corner = list_corners(settings.space)[0]
@@ -99,11 +78,11 @@ def read_sweep(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence
         settings.metric,
         settings.evaluation,
         None,
-        sha256,
+        read.sha256,
         prepare_with,
         "sweep",
     )
-    return ReadSweep(plan, settings.launcher, base, [*shared, *first_corner], files)
+    return ReadSweep(plan, settings.launcher, read.base, [*shared, *first_corner], read.files)
 
 
 def plan_search(
@@ -131,6 +110,7 @@ def plan_search(
         UserError: The experiment is wrong with some values or a seed, the metric is not among those that are measured,
             or a pruner has nothing to go by.
     """
+    # The experiment, and then its evaluation.
     stages = _check_corners(tuning, seeds, prepare_with, setting)
     try:
         evaluated = prepare_with([*list_corners(tuning.space)[0], *evaluation])
@@ -144,15 +124,11 @@ def plan_search(
             f"{setting}: the metric of {metric!r} states no direction and scale for it: add it to its `quantities`"
         )
 
+    # Without a pruner nothing is decided before the end.
     measured = stages[-1:]
     if tuning.pruner is not None:
         measured = [stage for stage in stages if metric in _list_all_values(evaluated, schedule, stage)]
-        if len(measured) < 2:
-            raise ConfigError(
-                f"{setting}: the pruner {tuning.pruner!r} has nothing to go by, because {metric} is measured at the "
-                f"end of {measured[-1].size} alone: it needs an earlier stage that has images, and a metric that is "
-                "defined there; or bind no pruner"
-            )
+        _require_stages_to_prune(tuning.pruner, metric, measured, setting)
     return SweepPlan(
         name=name,
         config=config,
@@ -187,6 +163,7 @@ def _check_corners(
         if name in bound_by_seed:
             raise ConfigError(f"{setting}: {name} is bound by the seeds, and cannot be one of the parameters")
 
+    # Whatever the values are, trials have the same stages.
     first_seed = next(iter(seeds.values()))
     sizes: list[str] | None = None
     stages: list[Stage] = []
@@ -207,13 +184,32 @@ def _check_corners(
     return stages
 
 
+def _require_stages_to_prune(pruner: str, metric: str, measured: Sequence[Stage], setting: str) -> None:
+    """Check that the metric is measured before the end.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if len(measured) < 2:
+        raise ConfigError(
+            f"{setting}: the pruner {pruner!r} has nothing to go by, because {metric} is measured at the end of "
+            f"{measured[-1].size} alone: it needs an earlier stage that has images, and a metric that is defined "
+            "there; or bind no pruner"
+        )
+
+
 def _list_all_values(evaluated: Prepared, schedule: Schedule, stage: Stage) -> list[str]:
+    """Return the names of all values that an evaluation gives at the end of a stage."""
     of_images, of_runs = list_values(evaluated, schedule, schedule.stages[stage.index])
     return [*of_images, *of_runs]
 
 
 def _require_metric(metric: str, evaluated: Prepared, schedule: Schedule, setting: str) -> None:
-    """Check that the evaluation gives the metric at the end of the last stage."""
+    """Check that the evaluation gives the metric at the end of the last stage.
+
+    Raises:
+        ConfigError: It does not; the message lists what it gives.
+    """
     names = _list_all_values(evaluated, schedule, schedule.stages[-1])
     if metric not in names:
         raise ConfigError(

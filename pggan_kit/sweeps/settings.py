@@ -119,6 +119,8 @@ def read_arm_tuning(written: Mapping[str, Any], compared: Sequence[int]) -> ArmT
             check_choice("tune", name, known)
         except SettingError as error:
             raise SettingError("tune", f"has an entry that {error.complaint}") from None
+
+    # Wrong kinds are refused here, in terms of `tune`; ranges by `ArmTuning`.
     for name in ("parameters", "trials", "seeds", "tuning"):
         if name not in written:
             raise SettingError("tune", f"must have the entry {name!r}")
@@ -131,6 +133,8 @@ def read_arm_tuning(written: Mapping[str, Any], compared: Sequence[int]) -> ArmT
         settings = ArmTuning(**written)
     except SettingError as error:
         raise SettingError("tune", f"has an entry that is wrong: {error.setting} {error.complaint}") from None
+
+    # Seeds of the comparison must not choose what it compares.
     shared = sorted(set(settings.seeds) & set(compared))
     if shared:
         raise SettingError("tune", f"has seeds of the comparison, {shared}: values would be chosen by what they decide")

@@ -38,7 +38,7 @@ LARGEST_SAMPLER_SEED = 2**32
 
 
 def import_optuna() -> Any:
-    """Return Optuna, which does not say what it does.
+    """Import Optuna, whose log then has warnings alone.
 
     Raises:
         ConfigError: It is not installed.
@@ -124,6 +124,7 @@ class Study:
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.plan.startup)
 
     def _make_pruner(self) -> Any:
+        """Return the pruner; of a sweep without one Optuna's that stops nothing."""
         pruners = self._optuna.pruners
         kind = self.plan.pruner
         if kind == "median":
@@ -164,6 +165,7 @@ class Study:
         return number
 
     def _lock(self, number: int, stack: contextlib.ExitStack) -> bool:
+        """Hold the lock of a trial until a stack is closed; return whether no other process holds it."""
         path = locate_trial_lock(self.folder, number)
         try:
             lock = acquire(path)
@@ -200,7 +202,7 @@ class Study:
 
         Args:
             number: Its number.
-            value: Its value at the end of the last stage; None where it did not come there.
+            value: Its value at the end of the last stage; None where it did not get there.
             why: Why it did not.
         """
         state = self._optuna.trial.TrialState

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.evaluate import evaluate
-from pggan_kit.errors import ConfigError, DivergedError, Interrupted, RunError, first_line
+from pggan_kit.errors import ConfigError, DivergedError, Interrupted, first_line
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.sweeps.plan import BASE, CONFIG, PLAN, SweepPlan, load_plan
 from pggan_kit.sweeps.spaces import bind_values
 from pggan_kit.sweeps.study import OpenTrial, Study
-from pggan_kit.system.files import read_text
+from pggan_kit.trials.plan_files import require_planned_config
 from pggan_kit.trials.processes import Say, list_recorded_files
 from pggan_kit.trials.training import StageReached, StopAfter, train_or_resume
 
@@ -45,7 +45,7 @@ def run_next_trial(folder: Path, plugins: Sequence[str | Path] = (), say: Say = 
         UserError, TrainingError, Interrupted: The trial has not ended; it can be run again.
     """
     plan = load_plan(folder)
-    _require_own_config(plan, folder)
+    require_planned_config(folder / BASE, plan.config, PLAN)
     files = list_recorded_files(folder / PLAN, plan.plugins, plugins, "sweep")
     with Study(plan, folder).take_trial() as trial:
         if trial is None:
@@ -66,23 +66,14 @@ def run_next_trial(folder: Path, plugins: Sequence[str | Path] = (), say: Say = 
         return trial.number
 
 
-def _require_own_config(plan: SweepPlan, folder: Path) -> None:
-    """Check that the config beside a plan has the content that the plan records."""
-    path = folder / BASE
-    try:
-        text = read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"cannot read {path}: {error}") from error
-    if text != plan.config:
-        raise RunError(f"{path} is not what {PLAN} holds: it was changed by hand; the same command writes it again")
-
-
 def _run_stages(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence[RecordedFile], say: Say) -> None:
     """Train and measure a trial stage by stage, until it ends."""
     reported = trial.reported
     for step, (stage, size) in enumerate(zip(plan.stages, plan.sizes, strict=True), 1):
         is_last = stage == plan.stages[-1]
         value = reported.get(size)
+
+        # What an earlier process measured is not measured again.
         if value is None:
             try:
                 value = _train_and_measure(plan, folder, trial, stage, files)
@@ -96,6 +87,8 @@ def _run_stages(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence
                 return
             trial.report(step, value)
             say(f"trial {trial.number}: {plan.metric} at {size} {value:.4g}")
+
+        # The pruner decides between stages, and never about a trial that has ended.
         if is_last:
             trial.end(value)
         elif trial.asks_to_prune():
@@ -129,6 +122,11 @@ def _train_and_measure(
 
 
 def _find_value(plan: SweepPlan, rows: Sequence[dict[str, Any]]) -> float:
+    """Return the value of the metric of a sweep; NaN where it is not finite.
+
+    Raises:
+        ConfigError: The evaluation gives no such value.
+    """
     for row in rows:
         if row["metric"] == plan.metric:
             return math.nan if row["value"] is None else float(row["value"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import io
 import os
@@ -68,6 +69,21 @@ def read_text(path: Path) -> str:
         UnicodeDecodeError: It is no UTF-8 text.
     """
     return io.TextIOWrapper(io.BytesIO(read_bytes(path)), encoding="utf-8-sig").read()
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Say which file is the cause where a block that reads it fails.
+
+    Raises:
+        RunError: The file cannot be read, or holds something other than the block takes.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, csv.Error) as error:
+        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
 
 def require_replaceable(path: Path) -> None:

@@ -167,6 +167,7 @@ def _fill_slots(flats: Iterable[Tensor], room: int) -> Iterator[list[Tensor]]:
     pieces: list[Tensor] = []
     free = room
     for flat in flats:
+        # A tensor that does not fit goes on in the next slot.
         rest = flat
         while rest.numel() > 0:
             piece = rest[:free]

@@ -145,6 +145,7 @@ class CapturedSteps:
         if not self._active or (guard is not None and guard.each_step):
             return self._run_eagerly(make_context, EagerHostWork(state.device))
 
+        # A kind of step is run eagerly at first, then both ways until the graph is trusted, then replayed.
         kind = self._find_kind(tuple(fading))
         if kind is None:
             return self._run_eagerly(make_context, EagerHostWork(state.device))
@@ -315,6 +316,8 @@ class CapturedSteps:
         """Record the step that begins here, and take it."""
         assert self._recorder is not None
         work = ReplayedHostWork(eager.before, InputBlock(eager.brought, self._state.device), self._recorder)
+
+        # What runs here is recorded and not computed.
         with self._recorder.record():
             work.prepare()
             context = make_context(work, self._start)

@@ -283,6 +283,8 @@ class Compiler:
         network = self._state.network(work.net)
         parameters = dict(network.named_parameters())
         before = {name: param.grad for name, param in parameters.items()}
+
+        # Gradients of this run are compared, and leave no trace in those of the step.
         network.zero_grad(set_to_none=True)
         try:
             with fork_random_numbers(self._device):

@@ -105,6 +105,7 @@ class _Trial:
         if wrong is not None:
             return f"{owner}: {wrong}"
 
+        # A loss that does not say so gets no scores of reals for G.
         given = real if loss.needs_real else None
         try:
             terms: object = loss.generator(fake, given)

@@ -123,6 +123,8 @@ def compute_penalised_terms(
     losses, kept = terms(G, D, batch)
     losses = dict(losses)
     kept = dict(kept)
+
+    # Each penalty sees the fakes of this batch, and may keep what it measured.
     for name, penalty in due:
         if name in losses:
             raise ConfigError(

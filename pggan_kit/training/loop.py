@@ -111,6 +111,7 @@ def _train_until_stopped(run: Run, data: Data, saved: Snapshot | None, signals: 
             finally:
                 loop.free_reals()
     except SystemExit as error:
+        # A part that exits must not look like the end of the run.
         raise TrainingError(
             f"a part of the run called sys.exit({error.code!r}) at images {run.state.images} (stage "
             f"{run.state.stage.size}): a part that cannot go on must raise an exception that says why"

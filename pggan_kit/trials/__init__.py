@@ -1,1 +1,1 @@
-"""What ablations and sweeps share: processes that a launcher runs, the runs they train, and the values of metrics."""
+"""What ablations and sweeps share: their files, processes that a launcher runs, runs, and the values of metrics."""

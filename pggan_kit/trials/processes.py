@@ -61,7 +61,7 @@ def hold_processes(lock: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def keep_finished_trials() -> Iterator[None]:
-    """Say, where a signal stops the owner of trials within a block, that the same command continues.
+    """Turn a signal that stops the owner of trials within a block into an error that says how to continue.
 
     Raises:
         Interrupted: A signal stopped it.
@@ -97,6 +97,7 @@ def stop_with_owner(lock: Path, owner: str, say: Say) -> Iterator[None]:
         say(f"the `{owner}` that this trial belongs to has ended: stopping")
         signal_this_process(signal.SIGTERM)
 
+    # A daemon: it must not keep a process alive that has ended its work.
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:

@@ -178,6 +178,7 @@ class R3GAN(ImageSpaceFade):
         check_groups(inside, self.group_size)
         gain = GAIN * (self.depth or self._count_blocks(stage)) ** -0.25
 
+        # Each branch begins as zero: its last convolution has no gain.
         layers = self.layers
         residuals: list[nn.Module] = []
         for _ in range(self._list_blocks([stage])[0]):

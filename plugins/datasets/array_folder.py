@@ -12,6 +12,7 @@ from pggan_kit import DataError, check_choice
 from pggan_kit.pictures import ARRAY_SUFFIXES, LAYOUTS, read_array
 
 from .image_folder import list_class_names
+from .picture_dataset import find_top_folder
 from .picture_sources import UNREADABLE, FolderSource
 
 
@@ -74,7 +75,7 @@ class ArrayFolder:
         """Return the class of image i; 0 without labels."""
         if not self.class_names:
             return 0
-        return self.class_names.index(self._source.files[i].split("/")[0])
+        return self.class_names.index(find_top_folder(self._source.files[i]))
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the layout, and of each file's path and content."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pggan_kit import DataError, check_choice
@@ -94,28 +94,43 @@ def _read_table(path: Path, file_column: str, label_column: str | None) -> tuple
             if label_column is not None:
                 check_choice("label_column", label_column, columns)
 
+            # Each line has a picture of its own.
             for row in table:
                 where = f"{path}, line {table.line_num},"
-                # Windows' tools write backslashes.
-                name = (row[file_column] or "").strip().replace("\\", "/")
-                if not name:
-                    raise DataError(f"{where} has no path in the column {file_column!r}: add it, or remove the line")
+                name = _read_path(row, file_column, where)
                 if name in line_of:
                     raise DataError(f"{where} names {name} again, as line {line_of[name]} does: leave one of them")
                 line_of[name] = table.line_num
-                label = ""
-                if label_column is not None:
-                    label = (row[label_column] or "").strip()
-                    if not label:
-                        raise DataError(
-                            f"{where} has no label in the column {label_column!r}: add it, remove the line, or {OFF}"
-                        )
-                label_of[name] = label
+                label_of[name] = "" if label_column is None else _read_label(row, label_column, where)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV file in UTF-8 ({error})") from error
     if not label_of:
         raise DataError(f"{path} lists no pictures: it has a line of column names alone")
     return list(label_of), None if label_column is None else list(label_of.values())
+
+
+def _read_path(row: Mapping[str, str | None], column: str, where: str) -> str:
+    """Return the path in a line, with slashes: Windows' tools write backslashes.
+
+    Raises:
+        DataError: There is none.
+    """
+    name = (row[column] or "").strip().replace("\\", "/")
+    if not name:
+        raise DataError(f"{where} has no path in the column {column!r}: add it, or remove the line")
+    return name
+
+
+def _read_label(row: Mapping[str, str | None], column: str, where: str) -> str:
+    """Return the label in a line.
+
+    Raises:
+        DataError: There is none.
+    """
+    label = (row[column] or "").strip()
+    if not label:
+        raise DataError(f"{where} has no label in the column {column!r}: add it, remove the line, or {OFF}")
+    return label
 
 
 def _number_labels(labels: Sequence[str]) -> tuple[list[int], list[str]]:

@@ -81,11 +81,7 @@ class DICOM(PictureDataset):
             raise DataError(f"no folder {path}: set datasets.DICOM.folder to one with DICOM files")
         super().__init__("dicom", _find_files(path), reading)
         if labels:
-            names = list_class_names(self._source)
-            self._set_labels([names.index(file.split("/")[0]) for file in self._files], names, path, OFF)
-
-    def _has_labels_in_names(self) -> bool:
-        return True
+            self._set_labels_by_folder(list_class_names(self._source), OFF)
 
 
 def _find_files(path: Path) -> FolderSource:
@@ -156,6 +152,7 @@ class DicomReader:
         if values.ndim != 2 or not np.isfinite(values).all():
             raise DataError(f"{name}: its pixels are no image of numbers, {values.shape}")
 
+        # Full depth or a window, with low numbers dark.
         is_inverted = content.PhotometricInterpretation == "MONOCHROME1"
         if self._window is None:
             if is_inverted:
@@ -217,6 +214,8 @@ class DicomReader:
         """
         if self._type == "float32":
             return values.astype(np.float32)
+
+        # No number may change: neither be cut off nor rounded.
         limits = np.iinfo(self._type)
         low = float(values.min())
         high = float(values.max())

@@ -56,6 +56,7 @@ class HDF5:
         except Exception as error:  # a corrupt file can raise nearly anything
             raise DataError(f"{self._path} cannot be read as an HDF5 file: {error}") from error
 
+        # Images and labels stay in the file; their types are known before one is read.
         self._images = _find_dataset(self._file, names, "images", images)
         where = f"{self._path}, {images}"
         check_image_type(self._images.dtype, where)

@@ -9,7 +9,7 @@ from pggan_kit import DataError
 from pggan_kit.pictures import MAX_PIXELS
 
 from .label_file import NAME, parse_labels
-from .picture_dataset import PictureDataset, read_as_pictures
+from .picture_dataset import PictureDataset, find_top_folder, read_as_pictures
 from .picture_sources import PictureSource, SourceWithFiles, find_pictures
 
 OFF = "set labels = False"
@@ -73,10 +73,6 @@ class ImageFolder(PictureDataset):
         if labels:
             self._read_labels(source)
 
-    def _has_labels_in_names(self) -> bool:
-        """Return whether the labels are those of sub-folders."""
-        return bool(self.class_names)
-
     def _read_labels(self, source: SourceWithFiles) -> None:
         """Give each image its class, by `dataset.json` or else by the sub-folders, whose names are kept.
 
@@ -85,9 +81,7 @@ class ImageFolder(PictureDataset):
         """
         content = source.read_file(NAME)
         if content is None:
-            names = list_class_names(self._source)
-            numbers = {name: number for number, name in enumerate(names)}
-            self._set_labels([numbers[file.split("/")[0]] for file in self._files], names, self._source.path, OFF)
+            self._set_labels_by_folder(list_class_names(self._source), OFF)
             return
 
         place = self._source.path / NAME
@@ -118,7 +112,7 @@ def list_class_names(source: PictureSource) -> list[str]:
             f"{source.path / loose[0]} is in no sub-folder, and with labels = True each is a class: move it, or add a "
             f"{NAME} with a label for each image"
         )
-    names = sorted({file.split("/")[0] for file in source.files})
+    names = sorted({find_top_folder(file) for file in source.files})
     if len(names) == 1:
         raise DataError(
             f"{source.path} has images in the one sub-folder {names[0]} alone, and with labels = True each sub-folder "

@@ -36,6 +36,7 @@ def parse_labels(content: bytes, place: str) -> dict[str, int]:
     if not isinstance(entries, list):
         raise DataError(f"{place}: 'labels' must be a list of pairs of a path and a class number, as in {SHAPE}")
 
+    # A file may be named twice, with the same label.
     label_of: dict[str, int] = {}
     for number, entry in enumerate(entries):
         file, label = _parse_entry(entry, f"{place}, entry {number}")

@@ -9,7 +9,7 @@ from pggan_kit import DataError
 from pggan_kit.pictures import MAX_PIXELS
 
 from .lmdb_source import LmdbSource
-from .picture_dataset import PictureDataset, read_as_pictures
+from .picture_dataset import PictureDataset, find_top_folder, read_as_pictures
 
 OFF = "set labels = False"
 """How labels are switched off, for messages."""
@@ -66,9 +66,5 @@ class LMDB(PictureDataset):
                 f"{source.path} is one database, and with labels = True each database is a class: set "
                 f"datasets.LMDB.folder to a folder of several, or {OFF}"
             )
-        names = sorted({file.partition("/")[0] for file in source.files})
-        number_of = {name: number for number, name in enumerate(names)}
-        self._set_labels([number_of[file.partition("/")[0]] for file in source.files], names, source.path, OFF)
-
-    def _has_labels_in_names(self) -> bool:
-        return True
+        # A database without entries is no class.
+        self._set_labels_by_folder(sorted({find_top_folder(file) for file in source.files}), OFF)

@@ -90,6 +90,11 @@ def parse_on_error(on_error: str) -> bool:
     return on_error == "skip"
 
 
+def find_top_folder(file: str) -> str:
+    """Return the first-level folder that the path of an entry begins with."""
+    return file.partition("/")[0]
+
+
 class PictureDataset:
     """A data set with an image for each entry of a source.
 
@@ -112,6 +117,7 @@ class PictureDataset:
         self._reading = reading
         self.left_out = dict(source.left_out)
         self._labels: list[int] | None = None
+        self._has_labels_in_names = False
         self.class_names: list[str] = []
         self.classes = 0
         self._hashes: list[str] | None = None
@@ -134,6 +140,21 @@ class PictureDataset:
         self._labels = list(labels)
         self.class_names = list(class_names)
         self.classes = max(labels) + 1
+
+    def _set_labels_by_folder(self, class_names: Sequence[str], remedy: str) -> None:
+        """Give each entry the class of the first-level folder that its name begins with.
+
+        Args:
+            class_names: Names of the folders, in the order of their numbers.
+            remedy: How labels are switched off, for messages.
+
+        Raises:
+            DataError: All are in the same folder.
+        """
+        number_of = {name: number for number, name in enumerate(class_names)}
+        labels = [number_of[find_top_folder(file)] for file in self._files]
+        self._set_labels(labels, class_names, self._source.path, remedy)
+        self._has_labels_in_names = True
 
     def __len__(self) -> int:
         return len(self._files)
@@ -178,15 +199,11 @@ class PictureDataset:
 
         The contents are hashed once for each version of a file; see `hash_files`.
         """
-        labels = [self._labels] if self._labels is not None and not self._has_labels_in_names() else []
+        labels = [] if self._labels is None or self._has_labels_in_names else [self._labels]
         settings = [*self._list_image_settings(), self._reading.skip, self.classes]
         files = list(zip(self._files, self._hash_pictures(), strict=True))
         content = json.dumps([settings, files, *labels], allow_nan=False).encode()
         return f"{self._kind} {hashlib.sha256(content).hexdigest()}"
-
-    def _has_labels_in_names(self) -> bool:
-        """Return whether the names of the entries tell their labels."""
-        return False
 
     def row_fingerprints(self) -> list[str]:
         """Return the SHA-256 of each entry's content, and how it is read; an empty text for one that is unreadable."""

@@ -25,7 +25,7 @@ UNREADABLE = "unreadable"
 
 
 def find_largest_bytes(max_pixels: int) -> int:
-    """Return the most bytes of a picture's file where it may have so many pixels."""
+    """Return the maximum bytes of the file of a picture with at most `max_pixels` pixels."""
     return BYTES_PER_PIXEL * max_pixels + (1 << 20)
 
 
@@ -52,6 +52,7 @@ def hash_entries(
         tracked = track_items(names, f"hashing the contents of {where}", len(names), "entries")
         return " ".join([hash_one(name) for name in tracked])
 
+    # As long as no file has another version, its entries have the hashes that are kept.
     versions = [digest for path in containers for digest in hash_files(path.parent, [path.name])]
     if UNREADABLE in versions:  # which is no version of a file
         return hash_all().split(" ")
@@ -60,7 +61,7 @@ def hash_entries(
 
 
 class PictureSource(Protocol):
-    """Pictures and, beside them, other files.
+    """A source of pictures: a folder, a file that has many, or a list.
 
     Attributes:
         path: The folder or ZIP file, for messages.
@@ -95,7 +96,7 @@ class SourceWithFiles(PictureSource, Protocol):
 
 
 class ListedSource:
-    """Files that somebody has listed.
+    """The pictures of a list of files.
 
     Args:
         path: Folder from which their paths go.

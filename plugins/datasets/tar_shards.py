@@ -92,6 +92,8 @@ class ShardSource:
         if not keys:
             counts["samples without a picture"] += 1
             return
+
+        # What lies beside the picture is counted, since nothing reads it unless it has the labels.
         name = f"{shard.relative_to(self.path).as_posix()}/{stem}.{keys[0]}"
         self.files.append(name)
         self.samples.append(sample)
@@ -191,6 +193,8 @@ def find_shards(pattern: Path) -> list[Path]:
     else:
         fixed = Path(pattern.anchor)
         shards = sorted(path for path in fixed.glob(str(pattern.relative_to(pattern.anchor))) if path.is_file())
+
+    # A folder and a pattern may match nothing.
     if not shards:
         raise DataError(
             f"no tar files at {text}: set datasets.WebDataset.shards to one, to a folder of them, or to names such as "

@@ -88,6 +88,8 @@ def _read_labels(source: ShardSource, key: str, field: str) -> list[int]:
         place = sample.get(key)
         if place is None:
             raise DataError(f"{source.path / name} has no label: there is no .{key} beside it; add it, or {OFF}")
+
+        # What cannot be parsed, or is another kind of value, is one mistake.
         content = source.read_place(place)
         try:
             value = json.loads(content)[field] if is_json else int(content)

@@ -39,6 +39,7 @@ class Inception:
             self._fingerprint = f"inception {_hash_weights(path)}"
             file = str(path)
 
+        # The library, and then its weights, which it downloads if none are named.
         try:
             make = importlib.import_module(MODULE).FeatureExtractorInceptionV3
         except ImportError as error:

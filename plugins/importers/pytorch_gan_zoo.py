@@ -303,6 +303,7 @@ class _Checkpoint:
             fades.pop(2 * BASE_SIZE)
             stables.pop(2 * BASE_SIZE)
 
+        # What that project has fixed, and the settings that its file holds.
         lines = [
             f"schedule.sizes = {tuple(sizes)}",
             f"schedule.fade_images = {fades}",

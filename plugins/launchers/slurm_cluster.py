@@ -118,6 +118,8 @@ class Slurm:
         self.jobs = jobs
         self.retries = retries
         self.options = dict(options or {})
+
+        # Settings are checked before a library or a command is missed.
         _import_submitit()
         _require_commands()
 

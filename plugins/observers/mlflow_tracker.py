@@ -64,6 +64,7 @@ class MLflow(Tracker):
             self._client.update_run(self._id, status="RUNNING")
             return
 
+        # A new run gets the settings, which a resumed one has already.
         self._id = self._client.create_run(number, run_name=run.name, tags={"pggan_kit_run": name}).info.run_id
         params = [entities.Param(key, str(value)) for key, value in config.items()]
         for start in range(0, len(params), PARAMS):

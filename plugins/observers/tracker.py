@@ -132,6 +132,8 @@ class Tracker:
                 f"{name} needs {self.module} ({error}): pip install 'pggan_kit[{self.service}]', or leave it out of "
                 "train.observers"
             ) from error
+
+        # A resumed run goes on under the name that it has there.
         if run.resumed:
             self._record = _read_record(_locate_record(run, self.service))
         if not self._record:
