@@ -16,7 +16,7 @@ def demo() -> Callable[..., Rig]:
     """Return `demo(index, fading=False)`, which builds the demo at a stage."""
 
     def build_rig(index: int, fading: bool = False) -> Rig:
-        prepared = prepare(ROOT / "experiments" / "mnist.gin")
+        prepared = prepare(ROOT / "experiments" / "demo.gin")
         return Rig(prepared, prepared.schedule(), index, fading)
 
     return build_rig

@@ -21,7 +21,7 @@ from pggan_kit.training.step import UpdateContext
 
 HERE = Path(__file__).parent
 LADDER = HERE / "ladder.gin"
-DEMO = ROOT / "experiments" / "mnist.gin"
+DEMO = ROOT / "experiments" / "demo.gin"
 SIZES = ["schedule.sizes = (4, 8, 16, 32)"]
 
 

@@ -98,7 +98,7 @@ def test_page_on_exchange(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     names: dict[str, Any] = {}
     exec(snippet, names)
     images = names["images"]
-    assert images.shape == (16, 1, 28, 28)
+    assert images.shape == (20, 1, 28, 28)
     # Bright strokes on black: digits, and no noise.
     assert float(images.median()) == pytest.approx(-1, abs=0.05) and 0.8 < float(images.max()) < 1.5
     assert 0.05 < float((images > 0).float().mean()) < 0.25
