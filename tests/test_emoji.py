@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import tarfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.modules import load_module
 from helpers.paths import ROOT
 from PIL import Image
 
@@ -22,17 +21,9 @@ from pggan_kit.testing import FeatureExtractorSuite
 save_file = pytest.importorskip("safetensors.torch").save_file
 
 
-def load_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plugin = load_file(ROOT / "experiments" / "emoji" / "features.py")
-fetching = load_file(ROOT / "scripts" / "fetch_emoji.py")
-training = load_file(ROOT / "scripts" / "train_emoji_features.py")
+plugin = load_module(ROOT / "experiments" / "emoji" / "features.py")
+fetching = load_module(ROOT / "scripts" / "fetch_emoji.py")
+training = load_module(ROOT / "scripts" / "train_emoji_features.py")
 
 
 def write_weights(path: Path, variant: str = "a", **metadata: str) -> Path:

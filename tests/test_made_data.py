@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -11,23 +10,15 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from helpers.modules import load_module
 from helpers.paths import ROOT
 
 from pggan_plugins.metrics.spectrum import compute_radial_spectra
 
 
-def load_script(name: str) -> ModuleType:
-    path = ROOT / "scripts" / name
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def tones() -> ModuleType:
-    return load_script("make_tones.py")
+    return load_module(ROOT / "scripts" / "make_tones.py")
 
 
 def test_notes_sound_at_their_pitch(tones: ModuleType) -> None:
@@ -47,7 +38,7 @@ def test_notes_sound_at_their_pitch(tones: ModuleType) -> None:
 
 
 def test_fields_have_the_spectrum_that_is_stated() -> None:
-    fields = load_script("make_random_fields.py")
+    fields = load_module(ROOT / "scripts" / "make_random_fields.py")
     drawn = np.stack([fields.make_field(number) for number in range(400)])
     assert drawn.dtype == np.float32 and drawn.std() == pytest.approx(1, abs=0.01)
     measured = compute_radial_spectra(torch.from_numpy(drawn)[:, None]).mean(0)

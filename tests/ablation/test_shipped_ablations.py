@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import struct
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from helpers.modules import load_module
 from helpers.paths import ROOT
 from PIL import Image
 
@@ -110,7 +109,7 @@ def make_small(name: str, digits: Path, folder: Path) -> list[str]:
             image = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
             Image.fromarray(image).save(folder / "emoji" / "pictures" / f"{number}.png")
         for variant in ("a", "b"):
-            weights = load_emoji_plugin().Classifier(variant, 5).state_dict()
+            weights = load_module(EMOJI_PLUGIN).Classifier(variant, 5).state_dict()
             save_file(weights, folder / "emoji" / f"{variant}.safetensors", {"variant": variant})
         return ["WIDTH = 4"]
     if name == "stacked_mnist":
@@ -119,14 +118,6 @@ def make_small(name: str, digits: Path, folder: Path) -> list[str]:
     if name == "tutorial":
         return of_digits
     return [*of_digits, *(OF_THE_DEMO if name in DEMO else ["WIDTH = 4"])]
-
-
-def load_emoji_plugin() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("emoji_features", EMOJI_PLUGIN)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

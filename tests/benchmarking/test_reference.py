@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from helpers.modules import load_module
 from helpers.paths import ROOT
 from torch import Tensor, nn
 
@@ -29,13 +28,6 @@ from pggan_plugins.updates.alternating import discriminator_terms, generator_ter
 FILE = ROOT / "benchmarks" / "reference.py"
 WIDTH = {4: 6, 8: 5, 16: 4}
 BATCH = 8
-
-
-def load_module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import runpy
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from helpers.defects import (
     make_suite,
     name_case,
 )
+from helpers.modules import load_module
 from helpers.paths import TESTS
 from torch import Tensor
 
@@ -535,11 +535,7 @@ def test_every_shipped_component_has_a_suite() -> None:
     for path in (TESTS / "plugins").rglob("test_*.py"):
         if "Suite" not in path.read_text():
             continue
-        spec = importlib.util.spec_from_file_location(f"shipped_{path.stem}", path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        for value in vars(module).values():
+        for value in vars(load_module(path)).values():
             is_suite = isinstance(value, type) and issubclass(value, suites.Suite)
             if is_suite and value.__name__.startswith("Test") and value.kind in TESTED_HERE:
                 made.add(type(value().make()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import io
 import os
 import struct
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.hugging_face import Rows, install_library
+from helpers.modules import load_module
 from helpers.paths import ROOT
 from PIL import Image
 
@@ -203,11 +203,7 @@ def test_the_script_draws_the_first_of_each_class_the_same_each_time(tmp_path: P
     images[:, 0, :2] = np.stack([np.arange(len(labels)) // 256, np.arange(len(labels)) % 256], 1)
     write_idx(tmp_path / IMAGES, images)
     write_idx(tmp_path / LABELS, labels)
-    spec = importlib.util.spec_from_file_location("draw_mnist_subset", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_module(SCRIPT)
     for out in ("a", "b"):
         script.main(tmp_path, tmp_path / out)
     for name in (IMAGES, LABELS):
