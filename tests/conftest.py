@@ -159,6 +159,12 @@ def no_memory_count(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def few_calibrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Averages with batch normalisation are calibrated with 2 batches, not with 16, which cost more than tiny runs."""
+    monkeypatch.setattr("pggan_kit.runs.average.CALIBRATION_BATCHES", 2)
+
+
+@pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """`cli("config", "check", file)` calls `pggan-kit` in this process; see `exit_code`, `stdout` and `stderr`."""
     from pggan_kit.cli import main

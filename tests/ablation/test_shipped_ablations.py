@@ -129,6 +129,7 @@ def load_emoji_plugin() -> ModuleType:
     return module
 
 
+@pytest.mark.usefixtures("few_calibrations")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_an_ablation(path: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Test that each variant trains, on equally many images except those listed.
