@@ -5,6 +5,7 @@ process. All three work in `tmp_path`, where `runs/` then lies.
 """
 
 import gc
+import importlib.metadata
 import logging
 import os
 import re
@@ -101,6 +102,24 @@ def _no_syncs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _entry_points_are_read_once() -> Iterator[None]:
+    """The metadata of all installed packages are read once: half of the time that loading plugins takes.
+
+    A test that installs a package puts its folder on the path, with which they are read as ever.
+    """
+    read = importlib.metadata.entry_points
+    path = list(sys.path)
+    installed = read()
+
+    def find(**selection: str) -> importlib.metadata.EntryPoints:
+        return installed.select(**selection) if sys.path == path else read(**selection)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.metadata, "entry_points", find)
+        yield
+
+
 @pytest.fixture(scope="session")
 def stub() -> str:
     """The path of the stub plugin, for `--plugin` and `plugins=[...]`."""
@@ -137,6 +156,12 @@ def train(tiny: Callable[..., str]) -> Callable[..., object]:
 def no_memory_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """`plan` and dry runs do not count the memory of stages, four fifths of their time; tests of `plan` do."""
     monkeypatch.setattr("pggan_kit.benchmarking.plan.count_activations_mib", lambda rig: None)
+
+
+@pytest.fixture
+def few_calibrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Averages with batch normalisation are calibrated with 2 batches, not with 16, which cost more than tiny runs."""
+    monkeypatch.setattr("pggan_kit.runs.average.CALIBRATION_BATCHES", 2)
 
 
 @pytest.fixture

@@ -188,6 +188,7 @@ def test_less_than_a_fiftieth_of_the_time_is_spent_outside_updates(
     assert 0.001 < share < (0.06 if path.stem in LOOSE else 0.02)
 
 
+@pytest.mark.usefixtures("few_calibrations")
 @pytest.mark.parametrize("path", TRAINED, ids=named)
 def test_it_trains_two_steps_in_each_phase_and_no_step_waits(
     path: Path, given: Callable[[Path], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

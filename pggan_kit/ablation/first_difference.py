@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from pggan_kit.api.prepare import Prepared
@@ -34,16 +35,21 @@ def find_first_difference(one: Prepared, other: Prepared) -> int | None:
     """Return the first stage that two experiments with the same seed train differently; None if they are the same.
 
     Knows the settings that act at growth only, and schedules. Any other difference counts from stage 0.
+
+    Args:
+        one: the first experiment, whose schedule was checked.
+        other: the second one, likewise.
     """
-    own_settings = _read_settings(one)
-    other_settings = _read_settings(other)
+    own_settings = _read_settings(one.built.operative)
+    other_settings = _read_settings(other.built.operative)
     differing = [key for key in {**own_settings, **other_settings} if own_settings.get(key) != other_settings.get(key)]
     return min((_find_stage(key, one, other) for key in differing), default=None)
 
 
-def _read_settings(prepared: Prepared) -> dict[tuple[str, str, str], str]:
+@lru_cache(maxsize=64)  # each variant is compared with each other one
+def _read_settings(operative: str) -> Mapping[tuple[str, str, str], str]:
     """Return every parameter in effect, defaults included, as text without macros."""
-    bindings = gin_files.parse_text(prepared.built.operative, "operative").bindings
+    bindings = gin_files.parse_text(operative, "operative").bindings
     macros = {binding.name: binding.value for binding in bindings if binding.is_macro}
     settings = {}
     for binding in bindings:
@@ -76,10 +82,10 @@ def _find_stage(key: tuple[str, str, str], one: Prepared, other: Prepared) -> in
     if not acts_at_growth or not _has_only_harmless_hooks(one) or not _has_only_harmless_hooks(other):
         return 0
     # A growth policy may be one that acts before the first growth.
-    experiments = [(prepared.built.experiment, prepared.schedule()) for prepared in (one, other)]
+    experiments = [(prepared.built.experiment, prepared.resolve_schedule()) for prepared in (one, other)]
     if any(acts_at_base(experiment.growth, schedule, experiment.nets) for experiment, schedule in experiments):
         return 0
-    return 1 if len(one.schedule().stages) > 1 else 0
+    return 1 if len(one.resolve_schedule().stages) > 1 else 0
 
 
 def _compare_schedules(one: Prepared, other: Prepared) -> int:
@@ -87,8 +93,8 @@ def _compare_schedules(one: Prepared, other: Prepared) -> int:
 
     Totals that differ count from stage 0: components may look at how much of the run is left.
     """
-    own_schedule = one.schedule()
-    other_schedule = other.schedule()
+    own_schedule = one.resolve_schedule()
+    other_schedule = other.resolve_schedule()
     if own_schedule.total != other_schedule.total:
         return 0
     pairs = zip(own_schedule.stages, other_schedule.stages, strict=False)

@@ -120,6 +120,7 @@ def make_small(name: str, digits: Path, folder: Path) -> list[str]:
     return [*of_digits, *(OF_THE_DEMO if name in DEMO else ["WIDTH = 4"])]
 
 
+@pytest.mark.usefixtures("few_calibrations")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_an_ablation(path: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Test that each variant trains, on equally many images except those listed.

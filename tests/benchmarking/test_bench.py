@@ -49,6 +49,7 @@ SQUARE = ("train.latent_size = 4",)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run one iteration a turn, multiply small matrices, and take bfloat16 for native."""
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(casing, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(ceiling, "SIDE", {"cpu": 64})
     monkeypatch.setattr(ceiling, "computes_bfloat16", lambda device: True)
 

@@ -199,6 +199,7 @@ class Seam:
             self.seams.append((self.last, run.generate(run.fixed_latents(8))))
 
 
+@pytest.mark.usefixtures("few_calibrations")
 @pytest.mark.parametrize(
     "architecture",
     [PGGAN(channels=4), ResNet(channels=4), StyleGAN2(channels=4), Tutorial(bridge="image")],
@@ -417,6 +418,7 @@ NORMED = [
 ]
 
 
+@pytest.mark.usefixtures("few_calibrations")
 @pytest.mark.parametrize("chosen", NORMED, ids=["ResNet", "conditional", "PGGAN"])
 def test_statistics_are_those_of_the_averages_own_features(tmp_path: Path, chosen: dict[str, Any]) -> None:
     moment = Moment()
@@ -468,6 +470,7 @@ class Asker:
 NORM = {"architecture": ResNet(channels=4), "schedule": GROWING, "switch": Linear(), "tick": 16}
 
 
+@pytest.mark.usefixtures("few_calibrations")
 def test_asking_for_the_average_changes_nothing(tmp_path: Path) -> None:
     askers = {name: Asker(name == "often") for name in ("often", "seldom")}
     runs = {}
@@ -481,6 +484,7 @@ def test_asking_for_the_average_changes_nothing(tmp_path: Path) -> None:
         assert are_equal(torch.load(path, weights_only=True)["averages"], other["averages"])
 
 
+@pytest.mark.usefixtures("few_calibrations")
 def test_a_resumed_run_draws_the_same_grids(tmp_path: Path) -> None:
     for name in ("whole", "rest"):
         (tmp_path / name).mkdir()
@@ -492,6 +496,7 @@ def test_a_resumed_run_draws_the_same_grids(tmp_path: Path) -> None:
     assert are_equal(again.state.take_snapshot().content(), run.state.take_snapshot().content())
 
 
+@pytest.mark.usefixtures("few_calibrations")
 def test_all_who_use_the_average_use_its_own_statistics(tiny: Callable[..., str], stub: str) -> None:
     lines = (
         "train.averages = [@averages.HalfLife(), @averages.PerUpdate()]",

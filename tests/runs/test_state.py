@@ -16,7 +16,6 @@ from helpers.defects import SquaredScores
 from pggan_kit import Scores, check_at_least, follow_clock, hookimpl
 from pggan_kit.errors import ConfigError, RunError
 from pggan_kit.growth.learning_rates import set_learning_factor
-from pggan_kit.runs import average as averaging
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.runs.tick_means import TickMeans
@@ -168,11 +167,9 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.usefixtures("few_calibrations")
 @pytest.mark.parametrize("choice", CHOICES)
-def test_going_on_from_any_stage_and_phase_is_exact(
-    tmp_path: Path, choice: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(averaging, "CALIBRATION_BATCHES", 2)
+def test_going_on_from_any_stage_and_phase_is_exact(tmp_path: Path, choice: str) -> None:
     schedule = ScheduleSettings((4, 8, 16), fade_images=8, stable_images=8, batch_size=4)
     chosen = {"switch": Linear(), **CHOICES[choice], "schedule": schedule, "tick": 4, "seed": 3}
     switch = chosen["switch"]

@@ -15,7 +15,6 @@ from pggan_kit import Piece, Position, Run, hookimpl
 from pggan_kit.api.prepare import prepare
 from pggan_kit.errors import ConfigError
 from pggan_kit.growth.fade import NETS
-from pggan_kit.runs import average as averaging
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import ScheduleSettings, Stage
 from pggan_kit.testing.growth import copy_frozen
@@ -107,11 +106,9 @@ def test_what_is_frozen_stays_equal_and_the_rest_learns(case: str, tmp_path: Pat
     [FreezeOld(images=5, nets=NETS), WarmUpNew(images=9, moments="forget_touched"), FreezeD(learning=1, images=6)],
     ids=lambda policy: type(policy).__name__,
 )
-def test_a_run_that_stops_after_every_step_ends_alike(
-    growth: Everything, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("few_calibrations")
+def test_a_run_that_stops_after_every_step_ends_alike(growth: Everything, tmp_path: Path) -> None:
     """With batch normalisation, whose average is calibrated as it is frozen and at each checkpoint."""
-    monkeypatch.setattr(averaging, "CALIBRATION_BATCHES", 2)
     chosen = {
         "architecture": PGGAN(channels=4, generator_norm="batch"),
         "generator_optimizer": Adam(lr=Linear(1e-3, 1e-4, start_images=-20)),

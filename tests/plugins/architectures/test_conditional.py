@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from conftest import TINY
 from helpers.networks import make_networks
 from helpers.paths import ROOT
+from helpers.variants import train_once
 
 from pggan_kit import Component, Scores
 from pggan_kit.api import prepare as api
@@ -31,6 +32,8 @@ from pggan_plugins.architectures.labels import LabelledLatents
 from pggan_plugins.losses import WGANGP, Hinge, NonSaturating, Relativistic
 from pggan_plugins.losses.auxiliary_classifier import AuxiliaryClassifier
 from pggan_plugins.penalties import R1
+
+pytestmark = pytest.mark.usefixtures("few_calibrations")
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "PGGAN": lambda **options: PGGAN(channels=4, **options),
@@ -59,11 +62,13 @@ class TestPGGANProjection(ConditionalSuite):
         return PGGAN(channels=4, conditioning="projection", minibatch="discrimination")
 
 
+@train_once
 class TestR3GANProjection(ConditionalSuite):
     def make(self) -> R3GAN:
         return R3GAN(channels={4: 6, 8: 4}, group_size=4, conditioning="projection")
 
 
+@train_once
 class TestResNetProjection(ConditionalSuite):
     def make(self) -> ResNet:
         return ResNet(channels=4, conditioning="projection")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.variants import train_once
 from torch import nn
 
 from pggan_kit.growth.networks import Discriminator, Generator
@@ -22,6 +23,8 @@ from pggan_kit.testing.toys import ToyDataset
 from pggan_plugins.architectures import PGGAN, ResNet, SkipPGGAN, StyleGAN2, Tutorial
 from pggan_plugins.architectures.layers import EqualizedConv2d, EqualizedLinear, PixelNorm
 from pggan_plugins.architectures.minibatch import MinibatchDiscrimination, MinibatchStddev
+
+pytestmark = pytest.mark.usefixtures("few_calibrations")
 
 LABELLED = ToyDataset(classes=3)
 PAPER_SIZES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -261,6 +264,7 @@ class TestPGGAN(ArchitectureSuite):
         return PGGAN(channels={1: 6, 8: 4})
 
 
+@train_once
 class TestPGGANAuxiliary(ArchitectureSuite):
     geometries: Sequence[Sequence[int | Sequence[int]]] = ((4, 8), ((2, 3), (6, 9)))
     image_channels: Sequence[int] = (3,)
@@ -284,6 +288,7 @@ class TestTutorial(ArchitectureSuite):
         return Tutorial(generator_channels=6, discriminator_channels=5)
 
 
+@train_once
 class TestTutorialMended(TestTutorial):
     def make(self) -> Tutorial:
         return Tutorial(generator_channels=6, discriminator_channels=5, bridge="image")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from helpers.networks import make_networks
 from helpers.paths import ROOT
+from helpers.variants import train_once
 from PIL import Image
 from torch import Tensor, nn
 
@@ -26,6 +27,8 @@ from pggan_kit.testing.support import draw_noise
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.architectures.layers import Layers
 from pggan_plugins.architectures.minibatch import MinibatchDiscrimination, NeighbourStddev
+
+pytestmark = pytest.mark.usefixtures("few_calibrations")
 
 CLASSIC = {
     "generator_norm": "batch",
@@ -88,6 +91,7 @@ class TestOthers(ArchitectureSuite):
         return PGGAN(channels=4, **OTHERS)
 
 
+@train_once
 class TestForeign(TestOthers):
     def make(self) -> PGGAN:
         return PGGAN(channels=4, **FOREIGN)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from conftest import TINY
 from helpers.networks import make_networks
 from helpers.paths import ROOT
+from helpers.variants import train_once
 from torch import Tensor, nn
 
 from pggan_kit import SettingError
@@ -47,6 +48,7 @@ class TestPublished(ArchitectureSuite):
         return R3GAN(channels={1: 6, 20: 4}, group_size=4)
 
 
+@train_once
 class TestOthers(ArchitectureSuite):
     geometries = (((4, 6), (8, 12)),)
     batch_sizes = (1, 3)

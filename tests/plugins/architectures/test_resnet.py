@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from conftest import TINY
 from helpers.networks import make_networks
+from helpers.variants import train_once
 from torch import Tensor, nn
 
 from pggan_kit.api.train import train
@@ -19,6 +20,8 @@ from pggan_kit.layers.resampling import Area
 from pggan_kit.testing import ArchitectureSuite, make_stages
 from pggan_kit.testing.support import draw_noise
 from pggan_plugins.architectures import ResNet
+
+pytestmark = pytest.mark.usefixtures("few_calibrations")
 
 
 class TestPublished(ArchitectureSuite):
@@ -38,6 +41,7 @@ class TestPublished(ArchitectureSuite):
         return ResNet(channels=4)
 
 
+@train_once
 class TestOthers(ArchitectureSuite):
     geometries = (((4, 6), (8, 12)),)
     batch_sizes = (1, 3)

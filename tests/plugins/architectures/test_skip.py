@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY
+from helpers.variants import train_once
 from torch import Tensor, nn
 
 from pggan_kit.api.train import train
@@ -39,6 +40,7 @@ class TestSkipPGGAN(ArchitectureSuite):
         return SkipPGGAN(channels=4)
 
 
+@train_once
 class TestConditional(ArchitectureSuite):
     geometries = (((4, 6), (8, 12)),)
     image_channels = (3,)

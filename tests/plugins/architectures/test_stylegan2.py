@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from conftest import TINY
 from helpers.networks import make_networks
+from helpers.variants import train_once
 from torch import Tensor
 
 from pggan_kit.api.train import train
@@ -45,6 +46,7 @@ class TestPublished(ArchitectureSuite):
         return StyleGAN2(channels=4, **SMALL)
 
 
+@train_once
 class TestWithoutNoise(ArchitectureSuite):
     geometries = (((4, 6), (8, 12)),)
     batch_sizes = (2, 3)

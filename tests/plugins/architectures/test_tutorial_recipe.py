@@ -239,6 +239,7 @@ def config(tmp_path: Path) -> Path:
 NOISE = Component("datasets", "Noise", Noise)
 
 
+@pytest.mark.usefixtures("few_calibrations")
 def test_recipe_is_followed_step_by_step(
     config: Path, tmp_path: Path, double: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +268,7 @@ def test_recipe_is_followed_step_by_step(
     assert len(moments) == len(optimizer.state) == len(list(optimizer.param_groups[0]["params"]))
 
 
+@pytest.mark.usefixtures("few_calibrations")
 def test_discriminator_infers_for_the_generator_and_then_learns_from_one_joint_batch(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +306,7 @@ def shorten(tmp_path: Path, fade: int) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("few_calibrations")
 def test_resumed_run_ends_equal_bit_for_bit_with_the_same_counter(tmp_path: Path) -> None:
     recipe = EXPERIMENTS / "tutorial_mnist.gin"
     short = shorten(tmp_path, fade=3)
@@ -321,6 +324,7 @@ def test_resumed_run_ends_equal_bit_for_bit_with_the_same_counter(tmp_path: Path
         torch.testing.assert_close(getattr(left, name), getattr(right, name), rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("few_calibrations")
 @pytest.mark.parametrize("name", ["tutorial_mnist", "tutorial_mnist_mended"])
 def test_experiment_trains_two_steps_in_each_phase(name: str, tmp_path: Path) -> None:
     run = train(EXPERIMENTS / f"{name}.gin", shorten(tmp_path, fade=2), run_dir=tmp_path / "run")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.compiled_steps import Steps
+from helpers.variants import train_once
 from torch import Tensor
 
 from pggan_kit.components import Fakes
@@ -359,6 +360,7 @@ class TestPathLength(GeneratorPenaltySuite):
         return PathLength()
 
 
+@train_once
 class TestModeSeeking(GeneratorPenaltySuite):
     bad_arguments = ({"weight": -1.0}, {"every": 0}, {"every": 1.5})
 

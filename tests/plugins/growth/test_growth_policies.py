@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from helpers.variants import train_once
 
 from pggan_kit.components import Piece
 from pggan_kit.growth.learning import name_pieces
@@ -115,6 +116,7 @@ def test_old_pieces_are_slowed_down() -> None:
 MOMENTS: dict[str, Any] = {"moments": "forget"}
 
 
+@train_once
 class TestEverything(GrowthPolicySuite):
     bad_arguments = (MOMENTS,)
 
@@ -144,6 +146,7 @@ class TestWarmUpNew(GrowthPolicySuite):
         return WarmUpNew(images=14)
 
 
+@train_once
 class TestSlowOld(GrowthPolicySuite):
     bad_arguments = ({"factor": -0.1}, {"factor": {4: 0.1, 8: -1.0}}, {"nets": ("critic",)}, MOMENTS)
 

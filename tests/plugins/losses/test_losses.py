@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.variants import train_once
 
 from pggan_kit import Scores
 from pggan_kit.testing import LossSuite
@@ -69,21 +70,25 @@ class TestWGANGP(LossSuite):
         return losses.WGANGP([GradientPenalty(), Drift()])
 
 
+@train_once
 class TestHinge(LossSuite):
     def make(self) -> losses.Hinge:
         return losses.Hinge()
 
 
+@train_once
 class TestNonSaturating(LossSuite):
     def make(self) -> losses.NonSaturating:
         return losses.NonSaturating()
 
 
+@train_once
 class TestBinaryCrossEntropy(LossSuite):
     def make(self) -> losses.BinaryCrossEntropy:
         return losses.BinaryCrossEntropy()
 
 
+@train_once
 class TestLeastSquares(LossSuite):
     bad_arguments = ({"real_target": 0.0}, {"fake_target": float("nan")})
 

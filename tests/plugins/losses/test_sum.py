@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.variants import train_once
 from torch import Tensor
 
 from pggan_kit import Scores, SettingError
@@ -99,6 +100,7 @@ class TestSum(LossSuite):
         return Sum([Hinge(), NonSaturating([R1()])], [0.5, 2.0])
 
 
+@train_once
 class TestSumWithPairs(LossSuite):
     def make(self) -> Sum:
         return Sum([Relativistic(), Hinge()])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.variants import train_once
 from torch import nn
 
 from pggan_kit import hookimpl
@@ -150,6 +151,7 @@ def test_stylegan2s_numbers() -> None:
     assert (group["lr"], *group["betas"]) == pytest.approx(wanted, rel=1e-12)
 
 
+@train_once
 class TestAdam(OptimizerSuite):
     bad_arguments = (
         *({"lr": 0.0}, {"lr": {4: -1.0}}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": 0.0}),
@@ -167,6 +169,7 @@ class TestMovingAdam(OptimizerSuite):
         return Adam(lr=Linear(1e-3, 1e-4, start_images=-16), beta1=Linear(0.0, 0.5), beta2=beta2)
 
 
+@train_once
 class TestSharedAdam(OptimizerSuite):
     def make(self) -> SharedAdam:
         return SharedAdam()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from helpers.variants import train_once
 from torch import Tensor
 
 from pggan_kit import Scores
@@ -140,6 +141,7 @@ class TestR1(PenaltySuite):
         return R1()
 
 
+@train_once
 class TestR2(PenaltySuite):
     bad_arguments = ({"weight": -1.0}, {"every": 0})
 
@@ -147,6 +149,7 @@ class TestR2(PenaltySuite):
         return R2()
 
 
+@train_once
 class TestDrift(PenaltySuite):
     bad_arguments = ({"weight": -1.0}, {"every": 0})
 

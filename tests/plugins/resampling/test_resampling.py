@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from helpers.variants import train_once
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import correlate2d
@@ -121,6 +122,7 @@ def test_a_constant_does_not_change(name: str, factor: int) -> None:
         torch.testing.assert_close(inside, torch.full_like(inside, 0.7))
 
 
+@train_once
 class TestArea(ResamplingSuite):
     def make(self) -> Area:
         return Area()
@@ -131,6 +133,7 @@ class TestNearest(ResamplingSuite):
         return resampling.Nearest()
 
 
+@train_once
 class TestNearestWide(ResamplingSuite):
     channels: Sequence[int] = (12,)
     factors: Sequence[int] = (2, 3)
@@ -139,6 +142,7 @@ class TestNearestWide(ResamplingSuite):
         return resampling.Nearest()
 
 
+@train_once
 class TestBilinear(ResamplingSuite):
     def make(self) -> resampling.Bilinear:
         return resampling.Bilinear()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import STUB
+from helpers.variants import train_once
 
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
@@ -76,21 +77,25 @@ class TestHard(SwitchSuite):
         return switches.Hard()
 
 
+@train_once
 class TestHardWithFadedReals(SwitchSuite):
     def make(self) -> switches.Hard:
         return switches.Hard(fade_reals=True)
 
 
+@train_once
 class TestNudged(SwitchSuite):
     def make(self) -> switches.Nudged:
         return switches.Nudged()
 
 
+@train_once
 class TestCosine(SwitchSuite):
     def make(self) -> switches.Cosine:
         return switches.Cosine()
 
 
+@train_once
 class TestSmoothstep(SwitchSuite):
     def make(self) -> switches.Smoothstep:
         return switches.Smoothstep()

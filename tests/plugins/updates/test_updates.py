@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.variants import train_once
 
 from pggan_kit import StepContext, hookimpl
 from pggan_kit.components import Scores
@@ -343,6 +344,7 @@ class TestAlternating(UpdateSuite):
         return Alternating()
 
 
+@train_once
 class TestAlternatingWithFiveCritics(UpdateSuite):
     batches = 5
 
