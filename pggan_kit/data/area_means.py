@@ -27,7 +27,7 @@ PERIODS = range(16, 129)
 too few multiplications in it, and for more too many of them are by 0."""
 
 LARGEST_PRODUCT = 1 << 18
-"""Multiplications of a matrix product up to which OpenBLAS takes one thread: pictures are resized by threads already."""
+"""Multiplications of a matrix product up to which OpenBLAS takes one thread: pictures are resized by threads."""
 
 
 class _Sums(NamedTuple):

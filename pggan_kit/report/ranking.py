@@ -73,9 +73,10 @@ def describe_ranking(ranking: Ranking) -> str:
     best, second = ranking.groups[:2]
     value = "median of last values" if has_several(ranking.groups) else "last value"
     numbers = [f"{median:.4g}" for median in ranking.medians[:2]]
+    name = tag.partition("/")[2]
     text = (
-        f"{tag.partition('/')[2]}, {ranking.direction} is better: {best.name} has the best {value}, {numbers[0]}, before "
-        f"{second.name}, {numbers[1]}."
+        f"{name}, {ranking.direction} is better: {best.name} has the best {value}, {numbers[0]}, before {second.name}, "
+        f"{numbers[1]}."
     )
     if len(best.runs) == 1 or len(second.runs) == 1:
         return f"{text} One run of a setting is one draw: with another seed the order may be another one."

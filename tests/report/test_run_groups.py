@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from pggan_kit.report import plots
 from pggan_kit.report.coherence_section import coherence_section
 from pggan_kit.report.curves_section import plot_several_groups
-from pggan_kit.report.page import LONG_TABLE, Section, Table, render_page
 from pggan_kit.report.latex import format_latex
+from pggan_kit.report.page import LONG_TABLE, Section, Table, render_page
 from pggan_kit.report.plots import BAND, summarize_curves
 from pggan_kit.report.ranking import count_better_pairs, list_rankings
 from pggan_kit.report.run_groups import (
