@@ -138,6 +138,19 @@ def test_names_of_groups() -> None:
     assert list_differences(both) == ["train.seed", "train.x"]
 
 
+def test_long_names_of_groups_leave_out_what_says_nothing() -> None:
+    runs = []
+    for rate in ("0.001", "0.0013"):
+        rates = {f"{net}/optimizers.Adam.lr": rate for net in ("d", "g")}
+        runs += [make_run(f"{rate}-{seed}", seed, rates) for seed in range(2)]
+    assert [group.name for group in group_runs(runs)] == ["Adam.lr = 0.001", "Adam.lr = 0.0013"]
+
+    # Two networks with two rates have two.
+    other = {"d/optimizers.Adam.lr": "0.002", "g/optimizers.Adam.lr": "0.001"}
+    runs += [make_run(f"other-{seed}", seed, other) for seed in range(2)]
+    assert group_runs(runs)[2].name == "d/Adam.lr = 0.002, g/Adam.lr = 0.001"
+
+
 def test_the_run_in_the_middle_is_drawn_of_one_seed_in_all_groups() -> None:
     soft = {0: 9.0, 1: 1.0, 2: 5.0, 3: 4.0, 4: 6.0}
     hard = {0: 19.0, 1: 11.0, 2: 17.0, 3: 15.0, 5: 12.0}
