@@ -136,11 +136,12 @@ def test_flipped_rows_cost_little() -> None:
     assert seconds[True] < 1.5 * seconds[False]
 
 
-@pytest.mark.parametrize(("source", "largest", "most"), [(1024, 1024, 2.5), (1000, 512, 5), (300, 256, 5)])
+@pytest.mark.parametrize(("source", "largest", "most"), [(1024, 1024, 1.3), (1000, 512, 2.5), (300, 256, 3.0)])
 def test_resizing_to_all_sizes(source: int, largest: int, most: float) -> None:
-    """Decoding, and all sizes from 4x4 on, in rows of arrays; the floor is the decoding of the picture from JPEG.
+    """All sizes from 4x4 on, in rows of arrays, as a multiple of the decoding of the picture from JPEG.
 
-    Both take turns, and the CPU time counts: memory that one gives back and the other asks for is a part of it.
+    Beside it stands what Pillow takes for the same sizes, whose box filter is no mean where a pixel is covered in part.
+    All take turns, and the CPU time counts: memory that one gives back and another asks for is a part of it.
     """
     coarse = np.random.default_rng(0).integers(0, 256, (source // 8, source // 8, 3), np.uint8)
     encoded = io.BytesIO()
@@ -153,16 +154,29 @@ def test_resizing_to_all_sizes(source: int, largest: int, most: float) -> None:
         for size, resized in resize_to_all(image, sizes, "area"):
             rows[size][...] = resized
 
-    shares = []
+    def resize_with_pillow() -> None:
+        resized = Image.fromarray(image)
+        for size in reversed(sizes):
+            if resized.size != size:
+                resized = resized.resize(size, Image.Resampling.BOX, reducing_gap=1.0)
+            rows[size][...] = np.asarray(resized).transpose(2, 0, 1)
+
+    times: dict[str, list[float]] = {"decoding": [], "resizing": [], "Pillow": []}
     for _ in range(40):
-        began = time.thread_time()
-        Image.open(encoded).load()
-        decoded = time.thread_time()
-        resize()
-        shares.append((time.thread_time() - began) / (decoded - began))
-    share = statistics.median(shares)
-    print(f"\n{source} -> {largest}, ..., 4: {share:.2f} times the decoding, with the decoding")
-    assert share < most
+        for name, action in (
+            ("decoding", Image.open(encoded).load),
+            ("resizing", resize),
+            ("Pillow", resize_with_pillow),
+        ):
+            began = time.process_time()
+            action()
+            times[name].append(time.process_time() - began)
+    decoding, own, pillow = (statistics.median(each) for each in times.values())
+    print(
+        f"\n{source} -> {largest}, ..., 4: {own / decoding:.2f} times the decoding ({1e3 * decoding:.2f} ms), and "
+        f"{pillow / decoding:.2f} times with Pillow"
+    )
+    assert own < most * decoding
 
 
 @pytest.mark.parametrize("count", [2_000, 20_000])
@@ -259,10 +273,22 @@ def test_what_a_run_writes_beside_its_rows(tmp_path: Path, monkeypatch: pytest.M
         assert count >= 90 and many[name] <= 1.1 * count, f"{name} grow with the run"
 
 
-@pytest.mark.parametrize("name", ["mnist", "stylegan2_mnist", "resnet_mnist", "r3gan_mnist", "curves", "coherence"])
-def test_the_time_outside_updates(name: str) -> None:
-    """The parts that `plan` measures, without metrics: less than a fiftieth of the time of each small recipe."""
-    rows = planning.plan(ROOT / "experiments" / f"{name}.gin", ["train.device = 'cpu'"], with_metrics=False)
+@pytest.mark.parametrize(
+    ("name", "with_metrics"),
+    [
+        ("mnist", True),
+        ("stacked_mnist", True),
+        ("stylegan2_mnist", True),
+        ("resnet_mnist", True),
+        ("r3gan_mnist", True),
+        ("curves", True),
+        ("coherence", True),
+        ("transition_shock", False),  # it is for what its metric measures
+    ],
+)
+def test_the_time_outside_updates(name: str, with_metrics: bool) -> None:
+    """The parts that `plan` measures: less than a fiftieth of the time of each small recipe."""
+    rows = planning.plan(ROOT / "experiments" / f"{name}.gin", ["train.device = 'cpu'"], with_metrics=with_metrics)
     hours = sum(row["hours"] for row in rows)
     parts: dict[str, float] = {}
     for row in rows:
@@ -298,6 +324,7 @@ def test_a_report_of_many_runs(times: int, tmp_path: Path) -> None:
     assert many[0] < 5 * few[0], "what is drawn does not grow"
     assert many[1] - few[1] < 300, "little is kept of a run"
     assert many[2] < 2 * few[2], "a run more is a row more"
+    assert many[1] < 600 and many[2] < 5e6, "a page that can be mailed, made on a laptop"
 
 
 def measure_fork(action: Callable[[], object], folder: Path) -> tuple[float, float]:

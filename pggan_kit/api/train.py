@@ -343,7 +343,8 @@ def _record_changes(
         config_text = None
         if overridden:
             config_text = prepared.built.config.text()
-        run.files.update_record(run.changes, prepared.built.operative, config_text)
+        directions = run.experiment.list_directions()
+        run.files.update_record(run.changes, prepared.built.operative, config_text, directions=directions)
 
 
 def _load_last(files: RunDirectory) -> Snapshot | None:
@@ -388,6 +389,7 @@ def _make_directory(
             objects=prepared.objects,
             data=data.record(),
             schedule=schedule.record(),
+            directions=prepared.built.experiment.list_directions(),
         )
         files = RunDirectory.create(path, prepared.config.name, start)
         made.append(files)

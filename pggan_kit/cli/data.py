@@ -88,7 +88,7 @@ def data_list(cache: Path | None, as_json: bool) -> None:
         return
 
     # A row for each data set, and the sum.
-    shown = Table("name", "data set", "images", "sizes", "size on disk", "last used", "")
+    shown = Table("name", "data set", "images", "sizes", "size on disk", "last used", "state")
     for one in copies:
         notes = [note for note, holds in (("in use", one.in_use), ("unfinished", one.unfinished)) if holds]
         images = "?" if one.images is None else f"{one.images:,}"

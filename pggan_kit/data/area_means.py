@@ -1,7 +1,7 @@
 """Reduce pictures to the means of the areas that their pixels cover: exact sums of whole numbers, rounded once.
 
-Sums of floats are taken in float64, in the same order on every machine, and rounded to float32 once. A matrix product
-was not faster for pictures of 300 to 1000 pixels, and would sum floats in an order of its own.
+Sums of floats are taken in float64, in the same order on every machine, and rounded to float32 once. Whole numbers that
+float32 holds exactly have the same sum in any order, so that a matrix product may take it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,14 @@ SIGN = np.uint16(0x8000)
 
 BAND_BYTES = 1 << 18
 """Bytes of the rows that are summed at a time: what is computed of them stays in the processor's cache."""
+
+
+PERIODS = range(16, 129)
+"""Pixels after which the overlaps of a line repeat, for which a matrix product is faster than sums: for fewer there are
+too few multiplications in it, and for more too many of them are by 0."""
+
+LARGEST_PRODUCT = 1 << 18
+"""Multiplications of a matrix product up to which OpenBLAS takes one thread: pictures are resized by threads."""
 
 
 class _Sums(NamedTuple):
@@ -174,11 +182,44 @@ def _sum_areas(pixels: np.ndarray, height: int, width: int) -> _Sums:
             factor = full_width // width
             terms = [rows[:, place::factor].transpose(2, 0, 1) for place in range(factor)]
             _add(terms, kind, values[:, start:stop])
+        elif kind == np.float32 and column_weight in PERIODS:
+            _multiply_columns(rows, values[:, start:stop])
         else:
             columns = np.ascontiguousarray(rows.transpose(1, 2, 0)).reshape(full_width, -1)
             sums = _sum_lines(columns, width, range(width), kind)
             values[:, start:stop] = sums.reshape(width, channels, -1).transpose(1, 2, 0)
     return _Sums(values, weight, largest)
+
+
+def _multiply_columns(rows: np.ndarray, sums: np.ndarray) -> None:
+    """Sum lines over equal intervals by matrix products, a period of their overlaps at a time.
+
+    Args:
+        rows: Whole numbers (n, W, C).
+        sums: Sums (C, n, w), float32, which are written.
+    """
+    count, full_width, channels = rows.shape
+    width = sums.shape[2]
+    weights = _make_period(full_width, width)
+    period, length = weights.shape
+
+    planes = np.empty((channels, count, full_width), np.float32)
+    np.copyto(planes, rows.transpose(2, 0, 1), casting="unsafe")
+    step = max(1, LARGEST_PRODUCT // (full_width * length))
+    for plane, own_sums in zip(planes, sums, strict=True):
+        for start in range(0, count, step):
+            lines = plane[start : start + step].reshape(-1, period)
+            np.matmul(lines, weights, out=own_sums[start : start + step].reshape(-1, length))
+
+
+@lru_cache(maxsize=64)
+def _make_period(source: int, length: int) -> np.ndarray:
+    """Return the weights (pixels, intervals) of the shortest part of a line after which overlaps repeat."""
+    unit = gcd(source, length)
+    weights = np.zeros((source // unit, length // unit), np.float32)
+    for intervals, pixels, covered in _find_overlaps(source // unit, length // unit):
+        weights[pixels, intervals] = covered
+    return weights
 
 
 def _sum_lines(lines: np.ndarray, length: int, intervals: range, kind: type[np.generic]) -> np.ndarray:

@@ -18,7 +18,7 @@ from pggan_kit.report.run_groups import (
 )
 from pggan_kit.report.run_pictures import RunPictures
 from pggan_kit.report.run_record import Curve, RunRecord, StageRecord
-from pggan_kit.report.run_sections import find_usual_stages
+from pggan_kit.report.run_sections import find_usual_stages, name_metric
 
 BAND_TEXT = (
     "A line is the median of a group's runs, drawn where more than half of them have a value; the band is from the "
@@ -96,7 +96,8 @@ def plot_tag(groups: Sequence[RunGroup], tag: str, stages: Sequence[StageRecord]
         caption = f"{label}; dashed: its noise floor, the same between two halves of the data"
 
     bands = {name: (summary.low, summary.high) for name, summary in summaries.items() if summary.low}
-    draw = plots.plot_curves(named, label, stages, floors, log=is_metric(tag), bands=bands)
+    axis = name_metric(groups, tag) if is_metric(tag) else label
+    draw = plots.plot_curves(named, axis, stages, floors, log=is_metric(tag), bands=bands)
     return [make_plot(label, draw, describe_groups(groups, named, label), caption)]
 
 

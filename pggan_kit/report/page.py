@@ -9,7 +9,7 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,11 +62,19 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a head; the first cell of a row names it. Numbers are shown with four digits, None as a dash."""
+    """Rows under a head; the first cell of a row names it. Numbers are shown with four digits, None as a dash.
+
+    Attributes:
+        head: Names of the columns.
+        rows: Cells of each row.
+        name: Stem of its file under `--figures`, which only a table with a name has.
+        best: Places (row, column) of the cells that are the best of their column, and stand out.
+    """
 
     head: Sequence[str]
     rows: Sequence[Sequence[Any]]
     name: str = ""
+    best: Collection[tuple[int, int]] = ()
 
     @property
     def is_long(self) -> bool:

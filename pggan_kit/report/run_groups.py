@@ -120,6 +120,8 @@ def name_groups(members: Sequence[Sequence[RunRecord]]) -> list[str]:
     differences = [name for name in list_differences(firsts) if name != SEED]
     common = [name for name in differences if all(name in run.settings for run in firsts)]
     names = [_describe_settings(run, common) for run in firsts]
+    if max(map(len, names)) > MOST_LETTERS:
+        names = [_describe_settings_shortly(run, common) for run in firsts]
     usable = len(set(names)) == len(names) and max(map(len, names)) <= MOST_LETTERS
     chosen = []
     for number, (own, name) in enumerate(zip(members, names, strict=True), start=1):
@@ -134,6 +136,23 @@ def name_groups(members: Sequence[Sequence[RunRecord]]) -> list[str]:
 
 def _describe_settings(run: RunRecord, names: Sequence[str]) -> str:
     return ", ".join(f"{name.removeprefix('train.')} = {_shorten(run.settings[name])}" for name in names)
+
+
+def _describe_settings_shortly(run: RunRecord, names: Sequence[str]) -> str:
+    """Return settings by their class and parameter, `Adam.lr`: those of both networks are one where they are equal."""
+    values: dict[str, dict[str, str]] = {}
+    for name in names:
+        scope, slash, selector = name.rpartition("/")
+        values.setdefault(selector, {})[scope + slash] = _shorten(run.settings[name])
+
+    texts = []
+    for selector, by_scope in values.items():
+        tail = ".".join(selector.split(".")[-2:]).removeprefix("train.")
+        if len(set(by_scope.values())) == 1:
+            texts.append(f"{tail} = {next(iter(by_scope.values()))}")
+        else:
+            texts += [f"{scope}{tail} = {value}" for scope, value in by_scope.items()]
+    return ", ".join(texts)
 
 
 def _shorten(value: str) -> str:

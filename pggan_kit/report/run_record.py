@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pggan_kit.components import find_quantity
 from pggan_kit.config import gin_files
 from pggan_kit.errors import RunError, UserError, quote_path
 from pggan_kit.pictures.channels import PictureSettings
@@ -152,6 +153,15 @@ class RunRecord:
         """Return a tag's last value, None where there is none."""
         curve = self.curve(tag)
         return curve[-1][1] if curve else None
+
+    def find_direction(self, tag: str) -> str | None:
+        """Return which values of a metric are better, `lower` or `higher` ones; None where no run recorded it."""
+        name = tag.partition("/")[2]
+        for run in reversed(list(self.lineage())):
+            direction: str | None = find_quantity(run.about.get("directions", {}), name)
+            if direction is not None:
+                return direction
+        return None
 
     def setting(self, name: str) -> Any:
         """Return the value of a parameter such as `train.seed`; None where the configuration cannot be read."""

@@ -23,6 +23,7 @@ from pggan_kit.report.page import (
     make_sheet,
 )
 from pggan_kit.report.plots import BAND
+from pggan_kit.report.ranking import Ranking, describe_ranking, find_direction, list_rankings
 from pggan_kit.report.run_groups import (
     MOST_DRAWN,
     SEED,
@@ -70,11 +71,14 @@ EVENTS = {"growth": "growth", "fade_end": "end of fade"}
 
 
 def overview_section(groups: Sequence[RunGroup]) -> Section:
-    """Return what was trained, for how long, and how it ended."""
+    """Return which group is better, what was trained, for how long, and how it ended."""
+    rankings = list_rankings(groups)
+    section = Section("Overview", [describe_ranking(ranking) for ranking in rankings])
     if has_several(groups):
-        section = Section("Overview", [GROUPS_TEXT], tables=[tabulate_groups(groups)])
+        section.texts.append(GROUPS_TEXT)
+        section.tables.append(tabulate_groups(groups, rankings))
     else:
-        section = Section("Overview", tables=[tabulate_runs(list_runs(groups))])
+        section.tables.append(tabulate_runs(groups, rankings))
 
     policies = []
     for group in groups:
@@ -86,13 +90,12 @@ def overview_section(groups: Sequence[RunGroup]) -> Section:
     return section
 
 
-def tabulate_groups(groups: Sequence[RunGroup]) -> Table:
+def tabulate_groups(groups: Sequence[RunGroup], rankings: Sequence[Ranking]) -> Table:
     """Return a row for each group, with the median and the range of each metric's last value."""
     metrics = [tag for tag in list_tags(list_runs(groups)) if is_metric(tag)]
     head = [*begin_head(groups), "seeds", "images", "sizes", "minutes"]
     for tag in metrics:
-        name = tag.partition("/")[2]
-        head += [f"{name}, median", "10 %", "90 %"]
+        head += [f"{name_metric(groups, tag)}, median", "10 %", "90 %"]
 
     rows = []
     for group in groups:
@@ -108,13 +111,40 @@ def tabulate_groups(groups: Sequence[RunGroup]) -> Table:
             values = group.final(tag)
             row += [find_median(values), *(find_quantile(values, share) for share in BAND)]
         rows.append(row)
-    return Table(head, rows, "groups")
+    first = len(head) - 3 * len(metrics)
+    columns = {tag: first + 3 * place for place, tag in enumerate(metrics)}
+    return Table(head, rows, "groups", find_best_cells(groups, rankings, columns))
 
 
-def tabulate_runs(runs: Sequence[RunRecord]) -> Table:
-    """Return a row for each run."""
+def name_metric(groups: Sequence[RunGroup], tag: str) -> str:
+    """Return a metric's name, with the direction of better values where it is known."""
+    name = tag.partition("/")[2]
+    direction = find_direction(groups, tag)
+    return name if direction is None else f"{name} ({direction} is better)"
+
+
+def find_best_cells(
+    groups: Sequence[RunGroup], rankings: Sequence[Ranking], columns: Mapping[str, int]
+) -> list[tuple[int, int]]:
+    """Return the places (row, column) of the best groups' cells.
+
+    Args:
+        groups: The groups, one for each row.
+        rankings: The order of them by metrics.
+        columns: Column of each metric, by its tag.
+    """
+    places = []
+    for ranking in rankings:
+        best = {group.name for group in ranking.list_best()}
+        places += [(row, columns[ranking.tag]) for row, group in enumerate(groups) if group.name in best]
+    return places
+
+
+def tabulate_runs(groups: Sequence[RunGroup], rankings: Sequence[Ranking]) -> Table:
+    """Return a row for each run, each of which is a group of its own."""
+    runs = list_runs(groups)
     metrics = [tag for tag in list_tags(runs) if is_metric(tag)]
-    metric_names = [tag.partition("/")[2] for tag in metrics]
+    metric_names = [name_metric(groups, tag) for tag in metrics]
     head = ["run", "images", "sizes", "minutes", *metric_names, "started", "torch"]
 
     # A metric that a run does not have is a dash.
@@ -131,7 +161,8 @@ def tabulate_runs(runs: Sequence[RunRecord]) -> Table:
             environment.get("torch"),
         ]
         rows.append(row)
-    return Table(head, rows, "runs")
+    columns = {tag: 4 + place for place, tag in enumerate(metrics)}
+    return Table(head, rows, "runs", find_best_cells(groups, rankings, columns))
 
 
 def describe_sizes(run: RunRecord) -> str:

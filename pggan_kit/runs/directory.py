@@ -201,7 +201,12 @@ class RunDirectory:
             self._lock = None
 
     def update_record(
-        self, changes: Sequence[Mapping[str, Any]], operative_text: str, config_text: str | None = None
+        self,
+        changes: Sequence[Mapping[str, Any]],
+        operative_text: str,
+        config_text: str | None = None,
+        *,
+        directions: Mapping[str, str],
     ) -> None:
         """Record with which settings a run goes on; write nothing where the files say so already.
 
@@ -209,6 +214,7 @@ class RunDirectory:
             changes: the settings that changed up to here as the run was resumed, the last ones last.
             operative_text: see `describe_start`.
             config_text: see `describe_start`; None where the file was not overridden.
+            directions: see `describe_start`; those of metrics that the run had before stay.
         """
         # First what is trained, and then since when: killed in between, a resumed run finds the difference again.
         if config_text is not None:
@@ -216,8 +222,10 @@ class RunDirectory:
         if not (self.path / "operative.gin").exists() or self._read_text("operative.gin") != operative_text:
             write_atomically(self.path / "operative.gin", operative_text.encode())
         about = self.about()
-        if about["changes"] != list(changes):
+        known = {**about["directions"], **directions}
+        if about["changes"] != list(changes) or about["directions"] != known:
             about["changes"] = list(changes)
+            about["directions"] = known
             write_atomically(self.path / "run.json", (json_text(about, indent=1) + "\n").encode())
 
     def about(self) -> dict[str, Any]:
@@ -230,8 +238,8 @@ class RunDirectory:
         try:
             content: dict[str, Any] = json.loads(self._read_text("run.json"))
             plugins_are_rows = all(_is_plugin_row(row) for row in content["plugins"])
-            # An older version noted neither; changes are noted where there are some.
-            content = {"blocked": [], "objects": {}, "changes": [], **content}
+            # An older version noted none of these; changes are noted where there are some.
+            content = {"blocked": [], "objects": {}, "changes": [], "directions": {}, **content}
             are_lists = _is_list_of_texts(content["blocked"]) and all(
                 _is_list_of_texts(names) for names in content["objects"].values()
             )
@@ -243,6 +251,8 @@ class RunDirectory:
             raise RunError(f"{path} is damaged: its blocked or objects are no lists of names")
         if not is_list_of_changes(content["changes"]):
             raise RunError(f"{path} is damaged: its changes are no list of `images` and `bindings`")
+        if not _is_map_of_directions(content["directions"]):
+            raise RunError(f"{path} is damaged: its directions of metrics are not all 'lower' or 'higher'")
         return content
 
     def read_data_record(self) -> RecordedDataset:
@@ -441,6 +451,7 @@ def describe_start(
     objects: Mapping[str, Sequence[str]] | None = None,
     data: Mapping[str, Any],
     schedule: Mapping[str, Any],
+    directions: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Return the texts of the files that a run begins with, by their names: those in START.
 
@@ -455,6 +466,7 @@ def describe_start(
         objects: selectors of the components that were given as objects, by their places.
         data: what is known of the data set; see `Data.record`. Sampling needs `images`, `channels` and `classes`.
         schedule: what the run will train, for those who watch it; see `Schedule.record`.
+        directions: which values of each of `train.metrics` are better, `lower` or `higher` ones, for its reports.
     """
     about: dict[str, Any] = {
         "command": command,
@@ -463,6 +475,7 @@ def describe_start(
         "objects": dict(objects or {}),
         "data": dict(data),
         "schedule": dict(schedule),
+        "directions": dict(directions or {}),
         "environment": describe_environment(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
@@ -520,6 +533,10 @@ def _is_plugin_row(row: Any) -> bool:
 
 def _is_list_of_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_map_of_directions(value: Any) -> bool:
+    return isinstance(value, dict) and all(direction in ("lower", "higher") for direction in value.values())
 
 
 def read_command_line() -> str:

@@ -70,6 +70,8 @@ def test_copies_are_listed_with_whose_they_are(cli: Cli, cache: Path) -> None:
 
     text = cli("data", "list").output
     assert re.search(r"ArrayDataset /data/faces .* 3x3, 3x3 nearest, 6x6 .* KiB", text), text
+    (heads,) = (line for line in text.splitlines() if "last used" in line)
+    assert all(re.search(r"\w", head) for head in re.split("[┃│|]", heads)[1:-1]), "a column has no name"
 
     # Using them counts.
     build("faces", 6)

@@ -28,6 +28,7 @@ def copy_with_seed(run: Path, target: Path, seed: int, shift: float = 0.0) -> Pa
     operative.write_text(re.sub(r"^train\.seed = 0$", f"train.seed = {seed}", operative.read_text(), flags=re.M))
     about = json.loads((target / "run.json").read_text())
     about["processes"][0]["overrides"].append(f"train.seed = {seed}")
+    about["directions"] = {"FID": "lower"}
     (target / "run.json").write_text(json.dumps(about))
 
     draw = random.Random(seed)

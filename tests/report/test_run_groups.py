@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 from pggan_kit.report import plots
 from pggan_kit.report.coherence_section import coherence_section
 from pggan_kit.report.curves_section import plot_several_groups
+from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import LONG_TABLE, Section, Table, render_page
 from pggan_kit.report.plots import BAND, summarize_curves
+from pggan_kit.report.ranking import count_better_pairs, list_rankings
 from pggan_kit.report.run_groups import (
     MOST_DRAWN,
     RunGroup,
@@ -134,6 +136,19 @@ def test_names_of_groups() -> None:
     both = [make_run(f"{part}{seed}", seed, {"train.x": part * 60}) for part in "ab" for seed in (0, 1)]
     assert [group.name for group in group_runs(both)] == ["group 1", "group 2"]
     assert list_differences(both) == ["train.seed", "train.x"]
+
+
+def test_long_names_of_groups_leave_out_what_says_nothing() -> None:
+    runs = []
+    for rate in ("0.001", "0.0013"):
+        rates = {f"{net}/optimizers.Adam.lr": rate for net in ("d", "g")}
+        runs += [make_run(f"{rate}-{seed}", seed, rates) for seed in range(2)]
+    assert [group.name for group in group_runs(runs)] == ["Adam.lr = 0.001", "Adam.lr = 0.0013"]
+
+    # Two networks with two rates have two.
+    other = {"d/optimizers.Adam.lr": "0.002", "g/optimizers.Adam.lr": "0.001"}
+    runs += [make_run(f"other-{seed}", seed, other) for seed in range(2)]
+    assert group_runs(runs)[2].name == "d/Adam.lr = 0.002, g/Adam.lr = 0.001"
 
 
 def test_the_run_in_the_middle_is_drawn_of_one_seed_in_all_groups() -> None:
@@ -261,6 +276,87 @@ def test_a_group_is_one_row() -> None:
     assert transitions.rows == [["switch = Linear", 3, 10, "growth", "4x4 -> 8x8", 1.1, "2 -> 2", 5.0]]
     (cost,) = cost_section(groups).tables
     assert cost.rows == [["switch = Linear", 3, 5.0], ["switch = Hard", 2, 5.0]]
+
+
+def state_direction(group: RunGroup, direction: str) -> RunGroup:
+    """Return a group whose runs record which values of FID are better."""
+    runs = [replace(run, about={**run.about, "directions": {"FID": direction}}) for run in group.runs]
+    return replace(group, runs=runs, shown=runs[0])
+
+
+@pytest.mark.parametrize(("direction", "best", "other"), [("lower", 0, 1), ("higher", 1, 0)])
+def test_the_better_group_is_named_first_and_marked(direction: str, best: int, other: int) -> None:
+    groups = [state_direction(group, direction) for group in make_two_groups()]
+    section = overview_section(groups)
+    (table,) = section.tables
+    medians = {"switch = Linear": "5", "switch = Hard": "8"}
+    names = [groups[best].name, groups[other].name]
+    assert section.texts[0].startswith(
+        f"FID, {direction} is better: {names[0]} has the best median of last values, {medians[names[0]]}, before "
+        f"{names[1]}, {medians[names[1]]}. In 100 % of all pairs"
+    )
+    assert table.head[6] == f"FID ({direction} is better), median"
+    assert list(table.best) == [(best, 6)]
+
+    # The page and a paper's table show the same.
+    html = render_page("", "", [section])
+    assert html.count('class="number best"') == 1
+    assert f'<td class="number best">{medians[names[0]]}</td>' in html
+    assert format_latex(table).count(rf"\textbf{{{medians[names[0]]}}}") == 1
+
+    # The axis of the metric's curve says it too.
+    (figure,) = [each for each in plot_several_groups(groups) if each.caption == "FID"]
+    assert figure.draw is not None
+    axes = Figure().add_subplot()
+    figure.draw(axes)
+    assert axes.get_ylabel() == f"FID ({direction} is better)"
+
+
+def test_runs_of_one_seed_each_are_no_proof() -> None:
+    runs = [make_run("a", 0, fid=[4.0]), make_run("b", 0, HARD, fid=[3.0]), make_run("c", 1, HARD)]
+    groups = [state_direction(group, "lower") for group in isolate_runs(runs)]
+    section = overview_section(groups)
+    assert section.texts == [
+        "FID, lower is better: b has the best last value, 3, before a, 4. One run of a setting is one draw: with "
+        "another seed the order may be another one."
+    ]
+    assert list(section.tables[0].best) == [(1, 4)] and section.tables[0].head[4] == "FID (lower is better)"
+
+    # A tie has two best ones.
+    tied = [state_direction(group, "lower") for group in isolate_runs([runs[0], replace(runs[0], name="d")])]
+    assert list(overview_section(tied).tables[0].best) == [(0, 4), (1, 4)]
+
+
+def test_what_cannot_be_compared_is_not_ranked() -> None:
+    """Metrics without a known direction, one group alone, sizes that differ."""
+    unknown = make_two_groups()
+    assert list_rankings(unknown) == []
+    known = [state_direction(group, "lower") for group in unknown]
+    assert len(list_rankings(known)) == 1
+    assert list_rankings(known[:1]) == []
+    assert list_rankings([known[0], state_direction(unknown[1], "higher")]) == []
+    large = [replace(run, stages=[replace(run.stages[0], height=8)]) for run in known[1].runs]
+    assert list_rankings([known[0], replace(known[1], runs=large)]) == []
+
+
+def test_the_share_of_better_pairs_against_a_loop() -> None:
+    values, others = [1.0, 2.0, 5.0], [2.0, 3.0]
+    for direction in ("lower", "higher"):
+        wins = 0.0
+        for value in values:
+            for other in others:
+                better = value < other if direction == "lower" else value > other
+                wins += 0.5 if value == other else better
+        assert count_better_pairs(values, others, direction) == pytest.approx(wins / 6)
+
+
+def test_the_direction_of_a_value_that_is_given_several_times_is_that_of_its_quantity() -> None:
+    trunk = make_run("trunk", 0, about={"changes": [], "directions": {"Coherence": "lower"}})
+    run = make_run("run", 0, about={"changes": [], "directions": {"Modes": "higher"}})
+    branch = replace(run, trunk=trunk)
+    assert branch.find_direction("Metrics/Modes") == "higher"
+    assert branch.find_direction("Metrics/Coherence 7x7-28x28") == "lower"
+    assert branch.find_direction("Metrics/FID") is None
 
 
 def test_the_distances_of_a_group_are_medians() -> None:

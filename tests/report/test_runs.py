@@ -552,6 +552,7 @@ def test_many_runs_are_groups_of_which_one_run_is_drawn(many: SimpleNamespace) -
     text = many.page.read_text()
     assert "<title>14 runs in 2 groups</title>" in text
     assert "switch = Linear (7 runs); switch = Hard (7 runs)." in text
+    assert "FID, lower is better: switch = Linear has the best median" in text and text.count(' best">') == 1
     page = Page(many.page)
     page.require_images()
     assert f"switch = Linear: soft-{seed}, one of 7 runs" in page.texts

@@ -284,9 +284,30 @@ def test_a_finished_run_records_nothing(run: Path) -> None:
     assert "changes" not in json.loads((run / "run.json").read_text())
 
 
+def test_the_directions_of_metrics_are_recorded(run: Path) -> None:
+    """As a run begins, and as it goes on with another metric: a report of it has the values of both."""
+
+    class High(Zero):
+        quantities = MappingProxyType({"High": Quantity("higher")})
+
+        def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+            return {"High": 1.0}
+
+    path = run / "run.json"
+    assert json.loads(path.read_text())["directions"] == {"Zero": "lower"}
+    metric = Component("metrics", "High", High)
+    with pytest.raises(Interrupted):
+        pggan_kit.resume(run, ["train.metrics = [@metrics.High()]"], plugins=[*PLUGINS, metric, StopAt(16)])
+    assert json.loads(path.read_text())["directions"] == {"Zero": "lower", "High": "higher"}
+
+
 def test_a_damaged_record_is_reported(run: Path) -> None:
     path = run / "run.json"
     about = json.loads(path.read_text())
+    for directions in (3, ["FID"], {"FID": "down"}, {"FID": None}):
+        path.write_text(json.dumps({**about, "directions": directions}, allow_nan=False))
+        with pytest.raises(RunError, match=r"run\.json is damaged: its directions of metrics are not all 'lower' or"):
+            pggan_kit.resume(run, plugins=PLUGINS)
     for changes in (3, [3], [{"images": 3, "bindings": {"train.seed": "1"}}]):
         path.write_text(json.dumps({**about, "changes": changes}, allow_nan=False))
         with pytest.raises(RunError, match=r"run\.json is damaged: its changes are no list"):
