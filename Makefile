@@ -8,7 +8,7 @@ OLDEST ?= python3.10
 NEWEST ?= python3.13
 TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
-.PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs docs-versions bench gpu install clean
+.PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs docs-versions gallery bench gpu install clean
 
 # Two processes of one thread: beside other work, two threads of one process wait for each other (docs/distributed.md).
 demo: $(READY)
@@ -89,6 +89,10 @@ docs: $(READY)
 # The same, and the pages of released versions beside them, each built by its tag.
 docs-versions:
 	$(PYTHON) scripts/build_doc_versions.py
+
+# The pictures of docs/gallery.md, and what its files cost, after a change of experiments/.
+gallery: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/draw_gallery.py
 
 bench: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pytest benchmarks -s
