@@ -72,9 +72,14 @@ lint-ci: $(TOOLS_READY)
 lock: $(TOOLS_READY)
 	$(PYTHON) scripts/lock.py $(TOOLS)/uv
 
-# Known vulnerabilities of what is locked.
+# Known vulnerabilities of what is locked. pip-audit asks the JSON interface of pypi.org, whatever index pip has: a mirror
+# that lacks it answers "not found" for everything. AUDIT holds further arguments, as for another service.
+AUDIT ?=
+
 audit: $(TOOLS_READY)
-	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements-locked.txt
+	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements-locked.txt $(AUDIT) || { echo \
+		"error: the audit did not pass. 'Dependency not found on PyPI' says that a mirror answered in place of" \
+		"https://pypi.org/pypi/NAME/VERSION/json: ask another service, AUDIT='--vulnerability-service osv'" >&2; exit 1; }
 
 # What is locked, as a CycloneDX bill of materials.
 sbom: $(TOOLS_READY)

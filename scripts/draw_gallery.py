@@ -3,7 +3,7 @@
 `python scripts/draw_gallery.py NAME ...` does so for some: `mnist.gin table1/a.gin`. docs/images/gallery/ then has an
 SVG for each file, drawn from its schedule, its switch and its learning rates. Each holds the numbers that it was drawn
 from, by which the tests notice that a file has changed. In the table of the page the script writes the columns after
-the second; people write the first two.
+the first, which names a file and says what it shows.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main(names: Sequence[str]) -> None:
             cells = list_cells(name_file(path), schedule, count_operations(prepared, schedule))
         locate_picture(name_file(path)).write_text(drawing, encoding="utf-8")
         row = find_row(text, name_file(path))
-        text = text.replace(row, join_cells([*split_cells(row)[:2], *cells]))
+        text = text.replace(row, join_cells([split_cells(row)[0], *cells]))
         PAGE.write_text(text, encoding="utf-8")
         print(path.relative_to(ROOT))
 
@@ -91,9 +91,11 @@ def locate_picture(name: str) -> Path:
 
 def find_row(text: str, name: str) -> str:
     """Return the row of the page's table that a file has, or end with what to do."""
-    rows = re.findall(rf"^\| `experiments/{re.escape(name)}` \|.*\n", text, re.MULTILINE)
+    rows = re.findall(rf"^\| `{re.escape(name)}`<br>.*\n", text, re.MULTILINE)
     if len(rows) != 1:
-        sys.exit(f"error: docs/gallery.md has {len(rows)} rows of `experiments/{name}`: write one, with what it shows")
+        sys.exit(
+            f"error: docs/gallery.md has {len(rows)} rows of `{name}`<br>: write one, with what it shows after that"
+        )
     return rows[0]
 
 
@@ -111,12 +113,12 @@ def list_cells(name: str, schedule: Schedule, operations: float) -> list[str]:
     """Return the cells of a row that say what a file costs, and show its picture."""
     sizes = [stage.size for stage in schedule.stages]
     picture = locate_picture(name).relative_to(PAGE.parent).as_posix()
-    return [
-        f"![{name} over its images]({picture})",
-        f"{len(sizes)}: {sizes[0]} to {sizes[-1]}",
-        f"{schedule.total:,}",
-        format_operations(operations),
+    cost = [
+        f"{len(sizes)} stages, {sizes[0]} to {sizes[-1]}",
+        f"{schedule.total:,} images",
+        f"{format_operations(operations)} TFLOP",
     ]
+    return [f"![{name} over its images]({picture})", "<br>".join(cost)]
 
 
 def format_operations(operations: float) -> str:
