@@ -8,7 +8,7 @@ OLDEST ?= python3.10
 NEWEST ?= python3.13
 TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
-.PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs docs-versions bench gpu install clean
+.PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs docs-versions gallery bench gpu install clean
 
 # Two processes of one thread: beside other work, two threads of one process wait for each other (docs/distributed.md).
 demo: $(READY)
@@ -72,9 +72,14 @@ lint-ci: $(TOOLS_READY)
 lock: $(TOOLS_READY)
 	$(PYTHON) scripts/lock.py $(TOOLS)/uv
 
-# Known vulnerabilities of what is locked.
+# Known vulnerabilities of what is locked. pip-audit asks the JSON interface of pypi.org, whatever index pip has: a mirror
+# that lacks it answers "not found" for everything. AUDIT holds further arguments, as for another service.
+AUDIT ?=
+
 audit: $(TOOLS_READY)
-	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements-locked.txt
+	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements-locked.txt $(AUDIT) || { echo \
+		"error: the audit did not pass. 'Dependency not found on PyPI' says that a mirror answered in place of" \
+		"https://pypi.org/pypi/NAME/VERSION/json: ask another service, AUDIT='--vulnerability-service osv'" >&2; exit 1; }
 
 # What is locked, as a CycloneDX bill of materials.
 sbom: $(TOOLS_READY)
@@ -89,6 +94,10 @@ docs: $(READY)
 # The same, and the pages of released versions beside them, each built by its tag.
 docs-versions:
 	$(PYTHON) scripts/build_doc_versions.py
+
+# The pictures of docs/gallery.md, and what its files cost, after a change of experiments/.
+gallery: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/draw_gallery.py
 
 bench: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pytest benchmarks -s

@@ -24,6 +24,8 @@ exclude_patterns = ["_build", "_templates"]
 html_theme = "furo"
 html_title = f"pggan_kit {__version__}"
 templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["gallery.css"]
 html_context = {"versions_page": os.environ.get("DOCS_VERSIONS")}
 # The theme's own, with a link to other versions below the search.
 html_sidebars = {

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from click.testing import Result
-from helpers.hugging_face import Rows, install_library
+from helpers.experiment_files import EXPERIMENTS, FILES, list_plugins, make_data, make_pictures, name_file
 from helpers.outside_updates import estimate_outside_share
 from helpers.paths import ROOT
 from helpers.syncing import watched
-from PIL import Image
 
 from pggan_kit import hookimpl
 from pggan_kit.api.prepare import prepare
@@ -23,13 +23,9 @@ from pggan_kit.config import gin_files as configs
 from pggan_kit.runs.average import list_average_ages
 from pggan_kit.training.batch_statistics import list_batch_statistics
 
-EXPERIMENTS = ROOT / "experiments"
-FILES = sorted(
-    path
-    for path in EXPERIMENTS.rglob("*.gin")
-    if not {"base", "base.gin", "ablations", "sweeps"} & set(path.relative_to(EXPERIMENTS).parts)
-)
-GALLERY = (ROOT / "docs/gallery.md").read_text()
+GALLERY = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
+DRAWING = SimpleNamespace(**runpy.run_path(str(ROOT / "scripts/draw_gallery.py")))
+"""The script that draws the gallery, and what it defines."""
 SMALL = [
     "schedule.fade_images = '2 steps'",
     "schedule.stable_images = '2 steps'",
@@ -59,58 +55,13 @@ class Phases:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for index in range(6):
-        Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(folder / f"{index}.png")
-    return folder
-
-
-def named(path: Path) -> str:
-    return str(path.relative_to(EXPERIMENTS))
+    return make_pictures(tmp_path)
 
 
 @pytest.fixture
 def given(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[str]]:
     """Return a function that makes the data that a file asks for, and returns the bindings that name them."""
-
-    def make_data(path: Path) -> list[str]:
-        macros = {binding.name for binding in configs.read_config(path).bindings}
-        bindings = []
-        if "FOLDER" in macros and not {"SLICES", "TILES"} & macros:
-            bindings.append(f"FOLDER = {str(pictures)!r}")
-        if "FILE" in macros:
-            file = tmp_path / "digits.npy"
-            np.save(file, np.random.default_rng(0).integers(0, 255, (40, 28, 28, 1), dtype=np.uint8))
-            bindings.append(f"FILE = {str(file)!r}")
-        noise = np.random.default_rng(0).random((12, 2, 32, 64), np.float32)
-        if "TONES" in macros:
-            np.save(tmp_path / "tones.npy", noise)
-            bindings.append(f"TONES = {str(tmp_path / 'tones.npy')!r}")
-        if "FIELDS" in macros:
-            np.save(tmp_path / "fields.npy", noise[:, 0, :, :32].repeat(2, axis=1).repeat(2, axis=2))
-            bindings += [f"FIELDS = {str(tmp_path / 'fields.npy')!r}", "evaluation.count = 4"]
-        for name in sorted({"SLICES", "TILES"} & macros):
-            folder = tmp_path / name
-            folder.mkdir()
-            channels = 5 if name == "TILES" else 1
-            for number in range(6):
-                np.save(folder / f"{number}.npy", (2000 * noise[number, :1].repeat(channels, axis=0)).astype(np.int16))
-            bindings.append(f"{name} = {str(folder)!r}")
-        if "DATA_SET" in macros:
-            pngs = [picture.read_bytes() for picture in sorted(pictures.iterdir())]
-            rows = Rows([{"bytes": png} for png in pngs], list(range(len(pngs))))
-            install_library(monkeypatch, {"digits": rows})
-        return bindings
-
-    return make_data
-
-
-def list_plugins(path: Path) -> list[str]:
-    """Return the plugin that lies beside a file, as its first lines say."""
-    plugin = path.with_suffix(".py")
-    return [str(plugin)] if plugin.exists() else []
+    return lambda path: make_data(path, tmp_path, pictures, monkeypatch)
 
 
 def shrink(path: Path) -> list[str]:
@@ -144,25 +95,81 @@ TRAINED = [
 
 def test_there_are_experiments() -> None:
     assert {"mnist.gin", "stacked_mnist.gin", "tutorial_mnist.gin", "celebahq_paper.gin", "table1/h.gin"} <= set(
-        map(named, FILES)
+        map(name_file, FILES)
     )
 
 
-@pytest.mark.parametrize("path", CASES, ids=named)
+def flatten(value: object) -> list[object]:
+    """Return the numbers and texts of what JSON holds, in order."""
+    if isinstance(value, dict):
+        return [item for key, each in value.items() for item in (key, *flatten(each))]
+    if isinstance(value, list):
+        return [item for each in value for item in flatten(each)]
+    return [value]
+
+
+def check_picture(picture: Path, now: dict[str, object]) -> None:
+    """Check that a picture of the gallery was drawn from what its file says now.
+
+    Args:
+        picture: The picture.
+        now: What the script would draw it from.
+    """
+    assert picture.exists(), "a picture is missing: make gallery"
+    drawn = DRAWING.read_record(picture)
+    assert len(flatten(drawn)) == len(flatten(now)), "a picture is stale: make gallery"
+    # Numbers of another machine's library may differ in their last digit.
+    for before, value in zip(flatten(drawn), flatten(now), strict=True):
+        expected = pytest.approx(value, rel=2e-3) if isinstance(value, float) else value
+        assert before == expected, "a picture is stale: make gallery"
+    assert picture.read_text(encoding="utf-8") == DRAWING.draw(drawn), "the drawing is another: make gallery"
+
+
+@pytest.mark.parametrize("path", CASES, ids=name_file)
 def test_it_checks_as_it_is(path: Path, given: Callable[[Path], list[str]]) -> None:
     prepared = prepare(path, given(path), list_plugins(path))
     schedule = prepared.schedule()
     assert schedule.total >= schedule.stages[-1].batch_size
-    sizes = [stage.size for stage in schedule.stages]
-    cost = f"| {len(sizes)}: {sizes[0]} to {sizes[-1]} | {schedule.total:,} |\n"
-    (row,) = re.findall(rf"^\| `experiments/{named(path)}` \|.*\n", GALLERY, re.MULTILINE)
-    assert row.endswith(cost), "docs/gallery.md says what each file costs"
-    assert ("needs a GPU" in row) == ("Needs a GPU" in path.read_text())
+    shows, *cells = DRAWING.split_cells(DRAWING.find_row(GALLERY, name_file(path)))
+    operations = float(re.findall(r"<br>([\d,.]+) TFLOP", cells[-1])[0].replace(",", "")) * 1e12
+    assert cells == DRAWING.list_cells(name_file(path), schedule, operations), "a row is stale: make gallery"
+    check_picture(DRAWING.locate_picture(name_file(path)), DRAWING.describe(prepared, schedule))
+    assert ("needs a GPU" in shows) == ("Needs a GPU" in path.read_text())
     assert prepared.list_warnings(schedule) == [], "a statistic of a batch is computed over one sample"
     assert prepared.hooks().list_implementations("after_tick")
     # At each stage's end, the averaged generator must be one of this stage.
     ages = list_average_ages(prepared.built.experiment, schedule, [0])
     assert ages and all(age.before_stage <= 0.05 for age in ages), "; ".join(age.text for age in ages)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path.stem == "demo" else (pytest.mark.slow,)) for path in FILES],
+    ids=name_file,
+)
+def test_the_gallery_says_how_many_operations_it_takes(path: Path, given: Callable[[Path], list[str]]) -> None:
+    prepared = prepare(path, [*given(path), "train.device = 'cpu'"], list_plugins(path))
+    operations = DRAWING.count_operations(prepared, prepared.schedule())
+    row = DRAWING.find_row(GALLERY, name_file(path))
+    assert f"<br>{DRAWING.format_operations(operations)} TFLOP |" in row, "make gallery"
+
+
+def test_the_gallery_has_no_file_that_is_gone() -> None:
+    names = {name_file(path) for path in FILES}
+    assert set(re.findall(r"^\| `(.+?)`<br>", GALLERY, re.MULTILINE)) == names
+    assert set(DRAWING.PICTURES.iterdir()) == {DRAWING.locate_picture(name) for name in names}
+
+
+def test_what_the_drawing_script_refuses() -> None:
+    with pytest.raises(SystemExit, match=r"has no nowhere\.gin: name a file as mnist\.gin"):
+        DRAWING.main(["mnist.gin", "nowhere.gin"])
+    with pytest.raises(SystemExit, match=r"has 0 rows of `new\.gin`<br>: write one"):
+        DRAWING.find_row(GALLERY, "new.gin")
+
+
+@pytest.mark.parametrize(("operations", "text"), [(0.5e12, "0.50"), (3.449e12, "3.4"), (1.25e17, "120,000")])
+def test_operations_have_two_digits(operations: float, text: str) -> None:
+    assert DRAWING.format_operations(operations) == text
 
 
 FAST = {"demo", "cifar10", "tutorial_mnist", "random_fields"}
@@ -181,7 +188,7 @@ FOR_METRICS = {"transition_shock"}
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, marks=() if path.stem in FAST else (pytest.mark.slow,)) for path in FILES],
-    ids=named,
+    ids=name_file,
 )
 def test_less_than_a_fiftieth_of_the_time_is_spent_outside_updates(
     path: Path, given: Callable[[Path], list[str]]
@@ -197,7 +204,7 @@ def test_less_than_a_fiftieth_of_the_time_is_spent_outside_updates(
 
 
 @pytest.mark.usefixtures("few_calibrations")
-@pytest.mark.parametrize("path", TRAINED, ids=named)
+@pytest.mark.parametrize("path", TRAINED, ids=name_file)
 def test_it_trains_two_steps_in_each_phase_and_no_step_waits(
     path: Path, given: Callable[[Path], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +269,6 @@ def test_a_config_can_be_shown_as_one_file(cli: Callable[..., Result], tmp_path:
     assert prepare(tmp_path / "mine.gin").built.operative == prepare(original).built.operative
 
 
-@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "base").glob("*.gin")), ids=named)
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "base").glob("*.gin")), ids=name_file)
 def test_base_files_only_bind(path: Path) -> None:
     assert configs.read_config(path).bindings
