@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from pggan_kit.errors import RunError, first_line, iterate_causes
 from pggan_kit.runs.generators import TrainedGenerator
+from pggan_kit.system.json_text import json_text
 from pggan_kit.system.seeding import fork_random_numbers, torch_generator
 
 LARGEST_DIFFERENCE = 1e-4
@@ -23,6 +24,10 @@ LARGEST_DIFFERENCE = 1e-4
 
 Of images with numbers beyond [-1, 1] it is that share of the largest number.
 """
+
+VALUES = "values"
+CLASS_NAMES = "class_names"
+"""Keys of the file's metadata: the type and the ranges of the data's numbers, and the names of classes, as JSON."""
 
 TRACED_BATCH = 2
 CHECKED_BATCH = 3
@@ -65,7 +70,8 @@ def encode_onnx(generator: TrainedGenerator) -> tuple[bytes, float | None]:
     """Return the content of an ONNX file, and the largest difference of its images from the generator's.
 
     The file has the inputs `latents` (N, Z), float32, and, of a conditional generator, `labels` (N,), int64, and the
-    output `images` (N, C, h, w), float32, for any N. The difference is None for a network that draws noise, whose
+    output `images` (N, C, h, w), float32, for any N. Its metadata have what turns images into the data's own numbers,
+    `values`, and `class_names` where classes have names. The difference is None for a network that draws noise, whose
     images differ from call to call.
 
     Args:
@@ -94,6 +100,7 @@ def encode_onnx(generator: TrainedGenerator) -> tuple[bytes, float | None]:
                 verbose=False,
             )
             assert program is not None
+            program.model.metadata_props.update(describe_images(generator))
             content: bytes = program.model_proto.SerializeToString()
     except Exception as error:  # the exporter documents none of what it raises
         name = type(generator.generator.architecture).__name__
@@ -103,6 +110,18 @@ def encode_onnx(generator: TrainedGenerator) -> tuple[bytes, float | None]:
             "to safetensors instead"
         ) from error
     return content, _check_images(runtime, content, model, generator, names)
+
+
+def describe_images(generator: TrainedGenerator) -> dict[str, str]:
+    """Return the metadata of a file, each entry as JSON.
+
+    `values` has the `type` and the `ranges` of the data: -1 and 1 are the ends (low, high) of a channel's range, and a
+    single range is that of all channels.
+    """
+    metadata = {VALUES: json_text(generator.values.record())}
+    if generator.class_names:
+        metadata[CLASS_NAMES] = json_text(list(generator.class_names))
+    return metadata
 
 
 def draw_inputs(generator: TrainedGenerator, count: int) -> tuple[Tensor, ...]:

@@ -265,8 +265,39 @@ def test_onnx_file_of_a_run(run: Path, cli: Callable[..., Result], monkeypatch: 
     wanted = draw(load_generator(run, stage=0), 3).numpy()
     latents = torch.randn(3, 8, generator=torch.Generator().manual_seed(1)).numpy()
     session = onnxruntime.InferenceSession("run.onnx")
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["values"]) == {"type": "uint8", "ranges": [[0, 255]]}
     (images,) = session.run(None, {"latents": latents, "labels": np.arange(3)})
     np.testing.assert_allclose(images, wanted, rtol=0, atol=1e-4)
+
+
+def test_onnx_file_knows_the_data_s_units(train: Train, tmp_path: Path) -> None:
+    """Other software needs nothing but the file for numbers in the units of the data."""
+    data = np.random.default_rng(0).integers(-1000, 3000, (12, 16, 16, 2)).astype(np.int16)
+    np.save(tmp_path / "data.npy", data)
+    lines = [
+        "train.dataset = @datasets.Arrays()",
+        "datasets.Arrays.file = 'data.npy'",
+        "datasets.Arrays.layout = 'NHWC'",
+        "data.value_range = ((-1000, 3000), (-2000, 4000))",
+    ]
+    train(*lines, run_dir="scan")
+    session = onnxruntime.InferenceSession(pggan_kit.export("scan", "onnx", "scan.onnx"))
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata.keys() == {"values"}, "classes have no names"
+    values = json.loads(metadata["values"])
+    assert values == {"type": "int16", "ranges": [[-1000, 3000], [-2000, 4000]]}
+
+    generator = load_generator("scan")
+    latents = torch.randn(3, generator.latent_size)
+    (images,) = session.run(None, {"latents": latents.numpy()})
+    low, high = np.array(values["ranges"]).T[:, :, None, None]
+    numbers = ((images.clip(-1, 1) + 1) / 2 * (high - low) + low).round().astype(values["type"])
+    # The two may be rounded to different neighbours.
+    np.testing.assert_allclose(numbers, generator.draw_numbers(latents).numpy(), rtol=0, atol=1)
+
+    generator.class_names = ("water", "land")
+    assert json.loads(onnx_file.describe_images(generator)["class_names"]) == ["water", "land"]
 
 
 def test_onnx_file_may_differ_by_rounding_alone() -> None:

@@ -172,6 +172,19 @@ def test_other_data_are_read_in_the_units_of_the_training_data(tmp_path: Path) -
         open_data(dataset, settings, [(4, 4)], 0, values=values)
 
 
+def test_all_levels_of_a_ct_come_back(tmp_path: Path) -> None:
+    """Build, read, map to what the network sees, and invert: 12 bits keep their 4,096 levels."""
+    levels = np.arange(-1024, 3072, dtype=np.int16)
+    slices = np.stack([levels, levels[::-1]]).reshape(2, 64, 64, 1)
+    settings = DataSettings(cache=tmp_path, value_range=(-1024, 3071))
+    data = open_data(ArrayDataset(list(slices)), settings, [(64, 64)], 0)
+    sampler = data.sampler((64, 64))
+    images = data.values.to_images(sampler.batch(0, 2)[0])
+    assert len(images.unique()) == 4096 and images.aminmax() == (-1, 1)
+    rows, _ = sampler.pick_rows(0, 2)
+    np.testing.assert_array_equal(data.values.to_units(images).numpy(), slices.transpose(0, 3, 1, 2)[rows])
+
+
 @pytest.mark.parametrize("kind", ["uint16", "int16", "float32"])
 @pytest.mark.parametrize("resident", [True, False])
 def test_batches_of_deep_images(kind: str, resident: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
