@@ -294,10 +294,6 @@ class Experiment:
         at_ticks = [metric for metric in self.metrics if isinstance(metric, ImageMetric)]
         return {name: quantity for metric in at_ticks for name, quantity in metric.quantities.items()}
 
-    def list_directions(self) -> dict[str, str]:
-        """Return which values of these metrics are better, `lower` or `higher` ones, by the value's name."""
-        return {name: str(quantity.direction) for name, quantity in self.list_quantities().items()}
-
     @property
     def nets(self) -> tuple[str, ...]:
         """Return the names of the networks."""

@@ -247,7 +247,9 @@ def test_prose_names_what_the_front_door_gives(module: str) -> None:
     front_door = importlib.import_module(module)
     for page in pages:
         for name in re.findall(rf"`{re.escape(module)}\.([A-Za-z_]\w*)", page.read_text(encoding="utf-8")):
-            assert hasattr(front_door, name), f"{page.name} names {module}.{name}"
+            # A module is an attribute of its package only once something has imported it.
+            is_given = hasattr(front_door, name) or f"{module}.{name}" in CORE_MODULES
+            assert is_given, f"{page.name} names {module}.{name}"
 
 
 def test_the_front_door_gives_the_names_that_it_declares() -> None:

@@ -47,6 +47,7 @@ from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Schedule
 from pggan_kit.system import distributed
 from pggan_kit.training import loop as training
+from pggan_kit.training.measures import list_directions
 
 PLACES_OF_OPTIMIZERS = (
     "train.generator_optimizer",
@@ -343,7 +344,7 @@ def _record_changes(
         config_text = None
         if overridden:
             config_text = prepared.built.config.text()
-        directions = run.experiment.list_directions()
+        directions = list_directions(run.experiment)
         run.files.update_record(run.changes, prepared.built.operative, config_text, directions=directions)
 
 
@@ -389,7 +390,7 @@ def _make_directory(
             objects=prepared.objects,
             data=data.record(),
             schedule=schedule.record(),
-            directions=prepared.built.experiment.list_directions(),
+            directions=list_directions(prepared.built.experiment),
         )
         files = RunDirectory.create(path, prepared.config.name, start)
         made.append(files)

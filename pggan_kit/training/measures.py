@@ -175,6 +175,11 @@ def compute_metrics(run: Run, evaluator: Evaluator) -> dict[str, float]:
     return stats
 
 
+def list_directions(experiment: Experiment) -> dict[str, str]:
+    """Return which values of the metrics at ticks are better, `lower` or `higher` ones, by the value's name."""
+    return {name: str(quantity.direction) for name, quantity in experiment.list_quantities().items()}
+
+
 def is_better(experiment: Experiment, value: float, best: Mapping[str, Any], stage: Stage) -> bool:
     """Return whether a value of `train.keep_best` is better than the best so far.
 

@@ -30,6 +30,7 @@ from helpers.defects import (
 )
 from helpers.modules import load_module
 from helpers.paths import TESTS
+from helpers.variants import AGAIN
 from torch import Tensor
 
 import pggan_kit.testing as suites
@@ -439,8 +440,10 @@ def test_a_defect_is_reported(case: Defect) -> None:
     check_reported(case)
 
 
+@pytest.mark.parametrize("left_out", [AGAIN, pytest.param((), marks=pytest.mark.slow)], ids=["once", "again"])
 @pytest.mark.parametrize("suite", SOUND, ids=lambda suite: suite.kind)
-def test_a_sound_component_passes(suite: type[suites.Suite]) -> None:
+def test_a_sound_component_passes(suite: type[suites.Suite], left_out: Sequence[str]) -> None:
+    """Tests that train again and again are left to the slow tests: shipped components of each kind pass them."""
     attributes: dict[str, Any] = {}
     if suite is suites.OptimizerSuite:
         attributes["lr_name"] = ""
@@ -448,7 +451,7 @@ def test_a_sound_component_passes(suite: type[suites.Suite]) -> None:
         attributes["geometries"] = ((4, 8),)
     instance = make_suite(suite, SOUND[suite], **attributes)
     for name in dir(instance):
-        if name.startswith("test_"):
+        if name.startswith("test_") and name not in left_out:
             getattr(instance, name)()
 
 
