@@ -6,6 +6,7 @@ HOUSE is the plan: the rooms, from the ground floor up. A room is a folder of `p
 import ast
 import functools
 import importlib
+import importlib.util
 import json
 import re
 from collections.abc import Container, Iterator
@@ -247,7 +248,8 @@ def test_prose_names_what_the_front_door_gives(module: str) -> None:
     front_door = importlib.import_module(module)
     for page in pages:
         for name in re.findall(rf"`{re.escape(module)}\.([A-Za-z_]\w*)", page.read_text(encoding="utf-8")):
-            assert hasattr(front_door, name), f"{page.name} names {module}.{name}"
+            is_given = hasattr(front_door, name) or importlib.util.find_spec(f"{module}.{name}") is not None
+            assert is_given, f"{page.name} names {module}.{name}"
 
 
 def test_the_front_door_gives_the_names_that_it_declares() -> None:
