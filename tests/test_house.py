@@ -6,6 +6,7 @@ HOUSE is the plan: the rooms, from the ground floor up. A room is a folder of `p
 import ast
 import functools
 import importlib
+import importlib.util
 import json
 import re
 from collections.abc import Container, Iterator
