@@ -13,11 +13,10 @@ from click.testing import Result
 from helpers.killing import last
 from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
-from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import plan_reading
 from pggan_kit.ablation.sources import bind_sources
 from pggan_kit.api.prepare import prepare
-from pggan_kit.errors import ConfigError
+from pggan_kit.errors import ConfigError, RunError
 
 PLUGINS = [str(STUB_PLUGIN), str(ABLATION_PLUGIN)]
 
@@ -59,7 +58,7 @@ def test_trials_vary_in_the_named_sources_alone(ablate: Callable[..., dict[str, 
     assert "a variant: networks (train.network_seed = {seed})." in Path("out/table.txt").read_text()
     plan, _ = plan_reading.read_plan("switch.gin", (), PLUGINS)
     assert plan.resample == {"everything": "train.seed = {seed}"} and "resample" not in plan.fixed_fields
-    with pytest.raises(plans.RunError, match=r"another plan \(resample: networks was train\.network_seed = \{seed\}"):
+    with pytest.raises(RunError, match=r"another plan \(resample: networks was train\.network_seed = \{seed\}"):
         ablate("ablate.seeds = (0, 5)")
 
 

@@ -86,7 +86,7 @@ def test_wrong_importers_are_named(tmp_path: Path) -> None:
 
 def test_page_on_exchange(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its importer is found and asked, and its snippet draws digits with the demo's generator."""
-    importer, snippet = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    importer, snippet = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     plugin = tmp_path / "mine.py"
     plugin.write_text(importer)
     path = tmp_path / "weights.mine"
