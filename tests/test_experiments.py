@@ -87,8 +87,14 @@ CASES = [pytest.param(path, marks=mark_variant(path)) for path in FILES]
 
 TRAINED_ELSEWHERE = {"tutorial_mnist", "tutorial_mnist_mended"}
 """Files that `tests/plugins/architectures/test_tutorial_recipe.py` trains, and looks at more closely."""
+
+NEAR_OTHERS = {"mnist", "mnist_hard", "mnist_wgan_gp", "celebahq_released", "lsun_256"}
+"""Files of whose parts each is trained by the test of another file: slow tests train them."""
+
 TRAINED = [
-    pytest.param(path, marks=(pytest.mark.slow,) if path.stem in TRAINED_ELSEWHERE else mark_variant(path))
+    pytest.param(
+        path, marks=(pytest.mark.slow,) if path.stem in TRAINED_ELSEWHERE | NEAR_OTHERS else mark_variant(path)
+    )
     for path in FILES
 ]
 

@@ -120,10 +120,27 @@ def make_small(name: str, digits: Path, folder: Path) -> list[str]:
     return [*of_digits, *(OF_THE_DEMO if name in DEMO else ["WIDTH = 4"])]
 
 
+ALIKE = {"fade_length", "fade_paths", "growing", "optimizer_reset", "preserving", "preserving_demo", "resampling"}
+"""Ablations whose variants differ from those of others in parts that have tests of their own: slow tests train them."""
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.stem in ALIKE], ids=lambda path: path.stem)
+def test_a_plan(path: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_ablation(path, digits, tmp_path, monkeypatch, trains=False)
+
+
 @pytest.mark.usefixtures("few_calibrations")
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=(pytest.mark.slow,) if path.stem in ALIKE else ()) for path in FILES],
+    ids=lambda path: path.stem,
+)
 def test_an_ablation(path: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Test that each variant trains, on equally many images except those listed.
+    check_ablation(path, digits, tmp_path, monkeypatch, trains=True)
+
+
+def check_ablation(path: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trains: bool) -> None:
+    """Check that each variant trains, on equally many images except those listed.
 
     Variants that differ only later share a trunk, and all reset their optimizers alike.
     """
@@ -147,6 +164,8 @@ def test_an_ablation(path: Path, digits: Path, tmp_path: Path, monkeypatch: pyte
         if path.stem in RECIPES:
             ages = [age for age in ages if age.stage is schedule.stages[-1] and age.name == plan.average]
         assert ages and all(age.before_stage <= 0.05 for age in ages), f"{name}: {'; '.join(a.text for a in ages)}"
+        if not trains:
+            continue
         run = train(config, SHORT, run_dir=tmp_path / name, plugins=plugins)
         phases = 2 * len(run.schedule.stages) - 1
         assert run.schedule.total == phases * run.schedule.stages[-1].batch_size, "a step in each phase"
