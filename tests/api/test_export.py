@@ -52,19 +52,24 @@ def draw(generator: TrainedGenerator, count: int = 5) -> Tensor:
     return generator(latents, labels)
 
 
+def train_on_scans(train: Train, folder: Path, *lines: str) -> None:
+    """Train the run `scan` on images of two channels in units of their own."""
+    data = np.random.default_rng(0).integers(-1000, 3000, (12, 16, 16, 2)).astype(np.int16)
+    np.save(folder / "data.npy", data)
+    bindings = [
+        "train.dataset = @datasets.Arrays()",
+        "datasets.Arrays.file = 'data.npy'",
+        "datasets.Arrays.layout = 'NHWC'",
+        "data.value_range = ((-1000, 3000), (-2000, 4000))",
+    ]
+    train(*bindings, *lines, run_dir="scan")
+
+
 # safetensors
 
 
 def test_file_knows_the_data_s_units_and_how_they_are_shown(train: Train, tmp_path: Path) -> None:
-    data = np.random.default_rng(0).integers(-1000, 3000, (12, 16, 16, 2)).astype(np.int16)
-    np.save(tmp_path / "data.npy", data)
-    lines = [
-        "train.dataset = @datasets.Arrays()",
-        "datasets.Arrays.file = 'data.npy'",
-        "datasets.Arrays.layout = 'NHWC'",
-    ]
-    lines += ["data.value_range = ((-1000, 3000), (-2000, 4000))", "pictures.channels = 1"]
-    train(*lines, run_dir="scan")
+    train_on_scans(train, tmp_path, "pictures.channels = 1")
     ours = load_generator("scan")
     theirs = load_generator(pggan_kit.export("scan", target="scan.safetensors"))
     assert theirs.values == ours.values
@@ -273,15 +278,7 @@ def test_onnx_file_of_a_run(run: Path, cli: Callable[..., Result], monkeypatch: 
 
 def test_onnx_file_knows_the_data_s_units(train: Train, tmp_path: Path) -> None:
     """Other software needs nothing but the file for numbers in the units of the data."""
-    data = np.random.default_rng(0).integers(-1000, 3000, (12, 16, 16, 2)).astype(np.int16)
-    np.save(tmp_path / "data.npy", data)
-    lines = [
-        "train.dataset = @datasets.Arrays()",
-        "datasets.Arrays.file = 'data.npy'",
-        "datasets.Arrays.layout = 'NHWC'",
-        "data.value_range = ((-1000, 3000), (-2000, 4000))",
-    ]
-    train(*lines, run_dir="scan")
+    train_on_scans(train, tmp_path)
     session = onnxruntime.InferenceSession(pggan_kit.export("scan", "onnx", "scan.onnx"))
     metadata = session.get_modelmeta().custom_metadata_map
     assert metadata.keys() == {"values"}, "classes have no names"
