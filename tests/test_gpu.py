@@ -263,13 +263,12 @@ def test_nothing_is_copied_from_pageable_memory(setting: str, case: str, train: 
     class Profile:
         @hookimpl
         def before_run(self) -> None:
-            self.steps = 0
             self.profiler: Any = None
 
         @hookimpl
         def after_step(self, state: Any) -> None:
-            # The steps after a tick, which copies what it likes.
-            if state.images in (24, 64, 104):
+            # The steps after a tick and before the next, which copies what it likes; no stage ends among them.
+            if state.images in (24, 44, 84, 104):
                 self.profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
                 self.profiler.__enter__()
             elif self.profiler is not None and state.images % 20 == 16:

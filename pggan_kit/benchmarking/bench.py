@@ -220,13 +220,20 @@ def _require_different_names(variants: Sequence[Variant], foreigners: Sequence[F
 
 
 def measure_matrix_products(device: torch.device, progress: Progress) -> dict[str, float]:
-    """Return the GFLOP/s of a large matrix product by the name of each type that the device computes natively."""
+    """Return the GFLOP/s of a large matrix product by the name of each type that the device computes natively.
+
+    Types for which there is no memory are missing, too.
+    """
     products = {}
     for dtype in ceiling.DTYPES:
         name = ceiling.name_dtype(dtype)
         if ceiling.is_native(dtype, device):
             progress(f"the machine: a large matrix product in {name}")
-            products[name] = ceiling.measure_matrix_product(dtype, device)
+            product = ceiling.measure_matrix_product(dtype, device)
+            if product is None:
+                progress(f"the machine: {name} is not measured, as there is no memory left")
+            else:
+                products[name] = product
         else:
             progress(f"the machine: {name} is not measured, as this device does not compute natively in it")
     return products

@@ -17,6 +17,7 @@ from pggan_kit.benchmarking.flops import Call, Like
 from pggan_kit.benchmarking.timing import time_calls
 from pggan_kit.system.devices import computes_bfloat16
 from pggan_kit.system.graphs import CudaRecorder, Recorder
+from pggan_kit.training.out_of_memory import is_out_of_memory
 
 DTYPES = (torch.float32, torch.bfloat16)
 """Types of which it is of interest what the machine can do."""
@@ -56,22 +57,37 @@ def is_native(dtype: torch.dtype, device: torch.device) -> bool:
     return computes_bfloat16(device)
 
 
-def measure_matrix_product(dtype: torch.dtype, device: torch.device) -> float:
+def measure_matrix_product(dtype: torch.dtype, device: torch.device) -> float | None:
     """Return the GFLOP/s of a large product of square matrices.
 
-    The matrices grow to the side of `SIDE`, or as far as `PROBE_SECONDS` allow.
+    The matrices grow to the side of `SIDE`, or as far as `PROBE_SECONDS` and the free memory allow.
+
+    Returns:
+        GFLOP/s; None where there is no memory for the smallest.
     """
     largest = SIDE.get(device.type, DEFAULT_SIDE)
     side = min(FIRST_SIDE, largest)
+    gflops = None
     while True:
-        left = torch.randn(side, side, device=device).to(dtype)
-        right = torch.randn(side, side, device=device).to(dtype)
-        seconds = _measure_best(functools.partial(torch.matmul, left, right), device)
+        try:
+            seconds = _time_product(side, dtype, device)
+        except Exception as error:
+            # Other programs may hold the memory: what was measured with less of it stands.
+            if is_out_of_memory(error):
+                return gflops
+            raise
+        gflops = 2 * side**3 / seconds / 1e9
         # A side twice as long takes eight times as long.
         seconds_of_next = 8 * seconds * (1 + ROUNDS)
         if side == largest or seconds_of_next > PROBE_SECONDS:
-            return 2 * side**3 / seconds / 1e9
+            return gflops
         side = min(2 * side, largest)
+
+
+def _time_product(side: int, dtype: torch.dtype, device: torch.device) -> float:
+    left = torch.randn(side, side, device=device).to(dtype)
+    right = torch.randn(side, side, device=device).to(dtype)
+    return _measure_best(functools.partial(torch.matmul, left, right), device)
 
 
 def measure_alone(

@@ -59,7 +59,9 @@ def describe_measured_machine(report: Mapping[str, Any]) -> str:
     gflops = facts["matrix_product"]
     products = ", ".join(f"{value:.0f} GFLOP/s in {name}" for name, value in gflops.items())
     lacks = "" if facts["native_bfloat16"] else " without native bfloat16"
-    if "bfloat16" not in gflops:
+    if not gflops:
+        products = "no memory to measure one"
+    elif "bfloat16" not in gflops:
         products += " (bfloat16 is not native here, and not measured)"
     return (
         f"{facts['device']}{lacks}, {facts['threads']} threads, torch {facts['torch']}; a large matrix product: "

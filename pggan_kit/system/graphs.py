@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -68,7 +68,11 @@ class CudaRecorder:
         """Return a new graph, whose memory is shared with the others: they are replayed one after the other."""
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        return CudaGraph(self._device, self._pool)
+        return CudaGraph(self._device, self._pool, self._leave_pool)
+
+    def _leave_pool(self) -> None:
+        # Torch refuses to record in memory that its last graph has given back.
+        self._pool = None
 
     def forget(self) -> None:
         """Give up the memory of all graphs; see `Recorder`."""
@@ -85,11 +89,13 @@ class CudaGraph:
     Args:
         device: The device, with its index.
         pool: The handle of the memory that the graphs of a run share.
+        leave_pool: A function that is called when a recording has failed: graphs that come later need other memory.
     """
 
-    def __init__(self, device: torch.device, pool: Any) -> None:
+    def __init__(self, device: torch.device, pool: Any, leave_pool: Callable[[], object]) -> None:
         self._device = device
         self._pool = pool
+        self._leave_pool = leave_pool
         self._graph = torch.cuda.CUDAGraph()
 
     def begin(self) -> None:
@@ -105,13 +111,17 @@ class CudaGraph:
         try:
             self._graph.capture_end()
         except RuntimeError:
+            self._leave_pool()
             index = self._device.index or 0
-            # Memory would go on being kept for the recording, and blocks that two streams have used never be freed.
-            torch._C._cuda_endAllocateToPool(index, self._pool)
-            torch._C._cuda_releasePool(index, self._pool)
             # The generator would go on as if its numbers were recorded.
             generator = torch.cuda.default_generators[index]
             generator.graphsafe_set_state(torch.Generator(self._device).graphsafe_get_state())
+            # Memory would go on being kept for the recording, and blocks that two streams have used never be freed.
+            try:
+                torch._C._cuda_endAllocateToPool(index, self._pool)
+            except RuntimeError:
+                return  # It had ended before the failure: the graph itself gives its memory back.
+            torch._C._cuda_releasePool(index, self._pool)
 
     def replay(self) -> None:
         """Do the recorded work again, on the current stream."""

@@ -19,7 +19,7 @@ from pggan_kit import Component, hookimpl
 from pggan_kit.api.prepare import prepare
 from pggan_kit.benchmarking import breakdown, ceiling, tables, timing
 from pggan_kit.benchmarking import flops as counting
-from pggan_kit.benchmarking.bench import bench
+from pggan_kit.benchmarking.bench import bench, measure_matrix_products
 from pggan_kit.benchmarking.breakdown import PIECES, measure_loop_overhead, measure_shares
 from pggan_kit.benchmarking.contenders import Foreign, load_variants
 from pggan_kit.benchmarking.rig import Rig, has_fade
@@ -261,6 +261,29 @@ def test_a_matrix_product_grows_only_as_far_as_there_is_time(monkeypatch: pytest
     # Sides of 256 take a 64th of the time that there is, once: 512, four times, take half of it; 1024 take too long.
     assert list(dict.fromkeys(sides)) == [256, 512]
     assert gflops == pytest.approx(2 * 1024**3 / ceiling.PROBE_SECONDS / 1e9)
+
+
+@pytest.mark.parametrize(("least", "side"), [(1024, 512), (512, 256), (256, None)])
+def test_a_matrix_product_grows_only_as_far_as_there_is_memory(
+    least: int, side: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(rows: int, columns: int, device: torch.device) -> torch.Tensor:
+        if rows >= least:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.zeros(rows, columns)
+
+    monkeypatch.setattr(torch, "randn", draw)
+    monkeypatch.setattr(ceiling, "time_calls", lambda work, device, repeats=1: repeats * len(work.args[0]) / 1e5)
+    lines: list[str] = []
+    products = measure_matrix_products(torch.device("cpu"), lines.append)
+    if side is None:
+        assert products == {}
+        machine = {"device": "a card", "threads": 1, "torch": "2.13", "native_bfloat16": True}
+        text = tables.describe_measured_machine({"machine": machine | {"matrix_product": products}})
+        assert "no memory to measure one" in text
+        assert "the machine: float32 is not measured, as there is no memory left" in lines
+    else:
+        assert products["float32"] == pytest.approx(2 * side**2 * 1e5 / 1e9)
 
 
 def test_operations_alone_are_measured_within_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
