@@ -34,8 +34,8 @@ class Local:
         cores: The cores of each trial, at least 1: its OMP_NUM_THREADS.
         trials_per_gpu: The number of trials that share a GPU, at least 1. Trials are assigned to the GPUs in turn, by
             CUDA_VISIBLE_DEVICES. One small trial cannot keep a large GPU busy: with networks of the size of MNIST's
-            17 at once make 2.5 times as many images on an H100 in all, with NVIDIA's Multi-Process Service. The default
-            is safe for any size of network and memory.
+            most of it is idle; with NVIDIA's Multi-Process Service trials run on it together. The default is safe for
+            any size of network and memory.
         retries: The number of times that a trial which failed is run again, at least 0.
 
     Raises:
