@@ -153,10 +153,8 @@ def evaluate_again(
     planned = plans.load_plan(folder)
     files = list_recorded_files(folder / plans.PLAN, planned.plugins, plugins, "ablate")
     plan = _replace_endpoints(planned, bindings, primary, margin)
-    if average is not None or averages:
-        plan = _replace_averages(plan, average, averages)
-    if curves or quality:
-        plan = _replace_curves(plan, curves or planned.curves, quality or {})
+    plan = _replace_averages(plan, average, averages)
+    plan = _replace_curves(plan, curves, quality or {})
 
     # Curves alone are read from the runs' rows: nothing is measured, and no checkpoint is needed.
     measures = not (curves or quality) or bool(bindings or averages) or average is not None
@@ -236,11 +234,13 @@ def _replace_endpoints(plan: Plan, bindings: Sequence[str], primary: str | None,
 
 
 def _replace_averages(plan: Plan, average: str | float | None, averages: Sequence[str | float]) -> Plan:
-    """Return a plan with other averages.
+    """Return a plan with other averages, where any are named.
 
     Raises:
         ConfigError: One is named twice.
     """
+    if average is None and not averages:
+        return plan
     first = plan.average if average is None else average
     names = [name_average(each) for each in (first, *averages) if each is not None]
     if len(set(names)) < len(names):
@@ -249,11 +249,14 @@ def _replace_averages(plan: Plan, average: str | float | None, averages: Sequenc
 
 
 def _replace_curves(plan: Plan, curves: Sequence[str], quality: Mapping[str, float]) -> Plan:
-    """Return a plan with other curves.
+    """Return a plan with other curves, where a curve or a quality is named; the plan's own if no curve is.
 
     Raises:
         ConfigError: A curve is named twice, or a quality is none of a curve or not finite.
     """
+    if not curves and not quality:
+        return plan
+    curves = curves or plan.curves
     if len(set(curves)) < len(curves):
         raise ConfigError(f"--curve must name each value once, not {', '.join(curves)}")
     for name, value in quality.items():
