@@ -107,11 +107,7 @@ def evaluate(
 
     # A run is measured as it is, or with the width of average that suits it best.
     require_list("tuning", tuning)
-    if bool(tuning) != (average == BEST):
-        raise ConfigError(
-            f"--average {BEST} chooses a width on images of its own, and nothing else does: give both, e.g. --tuning "
-            "'evaluation.dataset = @tune/datasets.NAME()', or none"
-        )
+    _require_tuning_with_best(average, tuning)
     if average == BEST:
         average = _choose_width(run_or_folder, overrides, tuning, plugins, parts, stage, checkpoint)
     if against is None:
@@ -125,6 +121,19 @@ def evaluate(
     for folder in (Path(run_or_folder), Path(against)):
         _require_no_run(folder)
     return _evaluate_folders(Path(run_or_folder), Path(against), overrides, plugins)
+
+
+def _require_tuning_with_best(average: str | float | Path | None, tuning: Sequence[str]) -> None:
+    """Check that images to choose a width on are named where, and only where, one is chosen.
+
+    Raises:
+        ConfigError: One is given without the other.
+    """
+    if bool(tuning) != (average == BEST):
+        raise ConfigError(
+            f"--average {BEST} chooses a width on images of its own, and nothing else does: give both, e.g. --tuning "
+            "'evaluation.dataset = @tune/datasets.NAME()', or none"
+        )
 
 
 def _bind_arguments(metrics: Sequence[str], count: int | None) -> list[str]:

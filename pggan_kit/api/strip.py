@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pggan_kit.api.average import choose_average
-from pggan_kit.api.image_writers import GRID, make_folder
+from pggan_kit.api.image_writers import GRID, write_picture
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.api.sample import draw_pictures, find_classes
 from pggan_kit.errors import RunError, check_at_least, check_seed
@@ -25,7 +24,7 @@ from pggan_kit.runs.generators import TrainedGenerator, restore_generator
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity
-from pggan_kit.system.files import require_replaceable, write_atomically
+from pggan_kit.system.files import require_replaceable
 from pggan_kit.system.seeding import fork_random_numbers, torch_generator
 
 CELL_SIDE = 112
@@ -94,11 +93,7 @@ def write_strip(
 
     # What can be refused is refused before anything is drawn.
     _require_target(target)
-    if average is not None and not isinstance(choose_average(average), str):
-        raise RunError(
-            f"--average {average}: a strip shows many checkpoints, and a width or a file is of one: give the name of "
-            "one of train.averages"
-        )
+    _require_average_of_run(average)
 
     # Every kept checkpoint shows the same latents: a stage at its end, a fade at several alphas.
     columns: dict[tuple[int, float], Column] = {}
@@ -118,10 +113,7 @@ def write_strip(
 
     # In the order of the run: a fade, and then the rest of its stage.
     drawn = [columns[place] for place in sorted(columns)]
-    content = io.BytesIO()
-    draw_strip(drawn).save(content, "PNG")
-    make_folder(target, target.parent)
-    write_atomically(target, content.getvalue())
+    write_picture(draw_strip(drawn), target)
     return drawn
 
 
@@ -135,6 +127,19 @@ def _require_target(target: Path) -> None:
         raise RunError(f"--out {target}: name a {GRID} file")
     require_target_outside_runs("--out", target)
     require_replaceable(target)
+
+
+def _require_average_of_run(average: str | None) -> None:
+    """Check that an average is one that every checkpoint of a run may have.
+
+    Raises:
+        RunError: It is a width or a file.
+    """
+    if average is not None and not isinstance(choose_average(average), str):
+        raise RunError(
+            f"--average {average}: a strip shows many checkpoints, and a width or a file is of one: give the name of "
+            "one of train.averages"
+        )
 
 
 def _choose_labels(image_classes: Sequence[str | int], generator: TrainedGenerator, count: int) -> Tensor | None:
