@@ -170,21 +170,7 @@ def find_neighbours(
     def show(numbers: np.ndarray) -> np.ndarray:
         return draw_channels(data.values.to_images(hold_in_tensor(numbers)), generator.pictures)
 
-    # What was found, as it is shown.
-    rows = search.rows[:count].numpy()
-    mirrored = search.mirrored[:count].numpy()
-    distances = search.distances.numpy()
-    images = _take_images(reals, rows, mirrored)
-    shown = show(images.reshape(-1, *images.shape[2:]))
-    return Neighbours(
-        features or "pixels",
-        show(samples),
-        shown.reshape(count, nearest, *shown.shape[1:]),
-        rows,
-        mirrored,
-        distances[:count],
-        distances[count:, 0],
-    )
+    return _show_found(features or "pixels", samples, reals, search, show)
 
 
 def _draw_samples(
@@ -203,10 +189,36 @@ def _choose_queries(samples: np.ndarray, reals: np.ndarray, seed: int) -> tuple[
     return queries, [*[-1] * len(samples), *chosen.tolist()]
 
 
-def _take_images(reals: np.ndarray, rows: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """Return training images (N, K, C, h, w) as they were compared: mirrored where that was nearer."""
+def _show_found(
+    space: str, samples: np.ndarray, reals: np.ndarray, search: Search, show: Callable[[np.ndarray], np.ndarray]
+) -> Neighbours:
+    """Return what a search found, with images as they are shown.
+
+    Args:
+        space: what distances were measured in.
+        samples: the samples (N, C, h, w), the first of what was searched for.
+        reals: the training images.
+        search: the search, after all comparisons.
+        show: function from images (n, C, h, w) in the units of the data to those that are shown.
+    """
+    count = len(samples)
+    rows = search.rows[:count].numpy()
+    mirrored = search.mirrored[:count].numpy()
+    distances = search.distances.numpy()
+
+    # Training images are shown as they were compared: mirrored where that was nearer.
     images = reals[rows]
-    return np.where(mirrored[..., None, None, None], images[..., ::-1], images)
+    images = np.where(mirrored[..., None, None, None], images[..., ::-1], images)
+    shown = show(images.reshape(-1, *images.shape[2:]))
+    return Neighbours(
+        space,
+        show(samples),
+        shown.reshape(*rows.shape, *shown.shape[1:]),
+        rows,
+        mirrored,
+        distances[:count],
+        distances[count:, 0],
+    )
 
 
 def _require_training_data(run_dir: Path, files: RunDirectory) -> None:

@@ -24,6 +24,7 @@ from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
 from pggan_kit.runs.exported import find_exported_generator
 from pggan_kit.system import distributed, locks
 from pggan_kit.system.files import (
+    explain_damage,
     is_unfinished,
     make_whole_folder,
     open_regular,
@@ -235,7 +236,7 @@ class RunDirectory:
             RunError: the file is damaged.
         """
         path = self.path / "run.json"
-        try:
+        with explain_damage(path):
             content: dict[str, Any] = json.loads(self._read_text("run.json"))
             plugins_are_rows = all(_is_plugin_row(row) for row in content["plugins"])
             # An older version noted none of these; changes are noted where there are some.
@@ -243,8 +244,6 @@ class RunDirectory:
             are_lists = _is_list_of_texts(content["blocked"]) and all(
                 _is_list_of_texts(names) for names in content["objects"].values()
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
         if not plugins_are_rows:
             raise RunError(f"{path} is damaged: its plugins are no rows of name, origin, sha256 and hooks")
         if not are_lists:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pggan_kit.api.evaluate import read_images
+from pggan_kit.api.image_folders import read_images
 from pggan_kit.errors import DataError
 from pggan_kit.pictures import PictureReader, list_pictures
 from pggan_plugins.datasets import ImageFolder
