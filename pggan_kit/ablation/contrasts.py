@@ -83,10 +83,12 @@ def compare_failures(contrast: Contrast, failed: Sequence[Mapping[str, bool]]) -
         by the weights. Of a pair the test is McNemar's; otherwise signs of the weighted failures are flipped, which
         is the same test where the weights are those of a pair.
     """
+    # Two variants: the exact test of pairs.
     if contrast.pair is not None:
         variant, against = contrast.pair
         return st.compare_failures([(own[variant], own[against]) for own in failed])
 
+    # More than two: each side is a weighted sum.
     above = [name for name, weight in contrast.weights.items() if weight > 0]
     below = [name for name, weight in contrast.weights.items() if weight < 0]
     sums = [round(contrast.sum_values({name: float(own[name]) for name in own}), DIGITS) for own in failed]

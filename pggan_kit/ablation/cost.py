@@ -241,10 +241,13 @@ def describe_contrasts(plan: Plan) -> list[dict[str, Any]]:
     entries = []
     for contrast in plan.list_contrasts():
         pairs = min(len([seed for seed in plan.select_seeds(name) if seed in plan.seeds]) for name in contrast.weights)
+        # Seeds that were added later are not among them: they decide nothing.
         level = ALPHA
         if contrast.role == "confirmatory":
             level = find_confirmatory_level(plan)
         detectable = find_detectable_mean(pairs, level)
+
+        # In units of one run: variances of independent runs add up.
         in_runs = None
         if detectable is not None:
             in_runs = detectable * math.sqrt(sum(weight**2 for weight in contrast.weights.values()))

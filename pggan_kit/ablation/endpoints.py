@@ -229,6 +229,7 @@ def find_images_to_quality(
         scale: Scale on which the curve is straight between two ticks.
         stage: Number of the stage; values at other sizes count for nothing.
     """
+    # Lower is better from here on, on the scale on which the curve is straight.
     sign = 1.0 if direction == "lower" else -1.0
     wanted = _convert_to_scale(quality, scale)
     before: tuple[int, float] | None = None
@@ -237,6 +238,8 @@ def find_images_to_quality(
             continue
         value = _convert_to_scale(tick.value, scale)
         if sign * value <= sign * wanted:
+            # Between two ticks the curve is a straight line; before the first, or to a value of 0 on a logarithmic
+            # scale, there is none.
             if before is None or math.isinf(value):
                 return float(tick.images)
             share = (before[1] - wanted) / (before[1] - value)

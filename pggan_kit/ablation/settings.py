@@ -212,10 +212,13 @@ class Ablation:
         Raises:
             SettingError: There are too few seeds.
         """
+        # How many contrasts share the error.
         confirmatory = self._count_confirmatory()
         confirmatory -= sum(find_role(pair, self.controls) == "confirmatory" for pair in exploratory)
         if not confirmatory:
             return
+
+        # The smallest p that this number of seeds can give, if all of them agree.
         pairs = len(self.seeds)
         needed = count_pairs_needed(confirmatory)
         if pairs < needed:

@@ -223,12 +223,16 @@ def _explain_columns(analysis: Mapping[str, Any], differences: str, flips: str) 
         flips: Which sign patterns are used.
     """
     mean = f"mean [95 %]: mean of the pairs' {differences}"
+
+    # A mean of those that reached a quality says nothing about the others.
     every_entry = [*analysis["contrasts"], *analysis["secondary"]]
     if any("order" in entry for entry in every_entry):
         mean += (
             " Where a run never reached a quality there is no mean: the number of pairs above and below 0 takes its "
             "place, in which such a run is the worst."
         )
+
+    # The margin, and whether p of equivalence is corrected.
     margin = f"+-{analysis['margin']:g}"
     is_corrected = any(entry.get("equivalence_holm") is not None for entry in analysis["contrasts"])
     corrected = ", corrected as p is" if is_corrected else ""

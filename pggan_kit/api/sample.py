@@ -277,6 +277,7 @@ def draw_pictures(
     Raises:
         RunError: images are NaN or infinite, which uint8 would not show.
     """
+    # The images, in [-1, 1].
     share = None
     if alpha is not None:
         share = torch.tensor(alpha)
@@ -286,6 +287,8 @@ def draw_pictures(
             f"the generator at images {generator.images} draws NaN or infinite numbers: there is nothing to show. Draw "
             "from an earlier checkpoint of its run"
         )
+
+    # As the data are, or as people see them.
     if in_units:
         numbers: np.ndarray = generator.values.to_units(pictures).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return numbers

@@ -278,13 +278,17 @@ def open_data(
             range or another type than those of `values`, or the cache folder cannot be written.
         SettingError: There is not one range for each channel.
     """
+    # What a run records of its data names no images.
     if isinstance(dataset, RecordedDataset):
         raise dataset.make_error("images")
+
+    # The resized copies.
     sizes = [_get_size(stage) for stage in stages]
     pyramid = Pyramid(dataset, settings, sizes, fingerprint)
     if settings.seed is not None:
         seed = settings.seed
 
+    # The map of numbers to [-1, 1]: that of these data, or of those that they are compared with.
     images = pyramid.levels[max(pyramid.levels)].images
     if values is None:
         values = find_value_map(dataset, images, settings.value_range)

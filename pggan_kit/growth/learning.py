@@ -57,6 +57,7 @@ def ask_factors(policy: GrowthPolicy, pieces: Sequence[Piece], position: Positio
         TrainingError: the policy gave something else than a finite number of at least 0, or freezes all pieces of a
             network.
     """
+    # Each answer by itself.
     factors = []
     for piece in pieces:
         answer: Any = policy.factor(piece, position)
@@ -68,6 +69,7 @@ def ask_factors(policy: GrowthPolicy, pieces: Sequence[Piece], position: Positio
             )
         factors.append(float(answer))
 
+    # A network with all its pieces frozen would learn nothing.
     for net in dict.fromkeys(piece.net for piece in pieces):
         if not any(factor for piece, factor in zip(pieces, factors, strict=True) if piece.net == net):
             raise make_frozen_error(net, position)

@@ -44,6 +44,7 @@ def blend_features(old: Any, new: Any, alpha: Tensor) -> Any:
     Raises:
         TypeError: The two are something else, or differ in kind.
     """
+    # One tensor; labels are no features, and have no mean.
     if isinstance(new, Tensor) and isinstance(old, Tensor):
         if not new.is_floating_point():
             return new
@@ -55,6 +56,8 @@ def blend_features(old: Any, new: Any, alpha: Tensor) -> Any:
             f"in a fade the old path returns a {type(old).__name__} and the new one a {type(new).__name__}: both must "
             "return a tensor, or one NamedTuple of tensors"
         )
+
+    # Several: each field by itself.
     fields = []
     for old_field, new_field in zip(old, new, strict=True):
         if new_field is None or isinstance(new_field, (int, float, str)):

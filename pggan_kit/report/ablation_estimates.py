@@ -207,6 +207,8 @@ def bands_section(ablation: AblationRecord) -> Section:
     section = Section(
         "Curves", ["The median over the runs of a variant, with the band from its 10 % to its 90 % quantile."]
     )
+
+    # A single run of each variant has no band.
     groups: dict[str, list[RunRecord]] = {}
     for (variant, _), run in ablation.runs.items():
         groups.setdefault(variant, []).append(run)
@@ -214,6 +216,7 @@ def bands_section(ablation: AblationRecord) -> Section:
         return section
 
     stages = find_usual_stages(list(ablation.runs.values()))
+    # A plot for each metric, with a median and a band for each variant.
     figures = []
     for tag in [tag for tag in list_tags(list(ablation.runs.values())) if is_metric(tag)][:MOST_PLOTS]:
         label = tag.removeprefix("Metrics/")

@@ -467,6 +467,7 @@ def describe_start(
         schedule: what the run will train, for those who watch it; see `Schedule.record`.
         directions: which values of each of `train.metrics` are better, `lower` or `higher` ones, for its reports.
     """
+    # What people and later commands ask of a run, beside its settings.
     about: dict[str, Any] = {
         "command": command,
         "plugins": plugins,
@@ -478,6 +479,8 @@ def describe_start(
         "environment": describe_environment(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+    # A run from scratch has no entry of an origin.
     for option, origin in (origins or {}).items():
         about[option] = dict(origin)
     return {

@@ -325,6 +325,8 @@ class TrainState:
             raise RunError(
                 f"train.averages has no average {name}{suggest(did_you_mean(name, names))}; it has {', '.join(names)}"
             )
+
+        # Calibration costs passes through the network: it is put off until somebody reads the average.
         net = self._averages[name]
         if name not in self._calibrated and name not in self._copies and net.find_batch_norms():
             if self._calibration_labels is None:
