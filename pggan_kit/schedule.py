@@ -56,6 +56,7 @@ def values_per_stage(name: str, value: PerStage[T] | None, sizes: Sequence[Size]
     Raises:
         SettingError: The smallest key of a dict is above the first height, or a key is no height.
     """
+    # One value for all stages, or none.
     if value is None:
         return []
     if not isinstance(value, Mapping):
@@ -63,6 +64,7 @@ def values_per_stage(name: str, value: PerStage[T] | None, sizes: Sequence[Size]
     if not all(isinstance(key, int) and not isinstance(key, bool) for key in value):
         raise SettingError(name, f"must be keyed by image height, e.g. {{4: ..., 64: ...}}, not {dict(value)}")
 
+    # The value of a height holds up to the next one.
     values = []
     for height, _ in sizes:
         reached = [key for key in value if key <= height]
@@ -358,6 +360,7 @@ class ScheduleSettings:
         Raises:
             SettingError: A height is none of `sizes`, or D cannot grow like that.
         """
+        # D has grown as far as G, unless the setting names another height.
         name = "discriminator_height"
         heights = [height for height, _ in sizes]
         indices = list(range(len(sizes)))
@@ -366,6 +369,7 @@ class ScheduleSettings:
                 raise SettingError(name, f"must be one of the heights of schedule.sizes, {heights}, not {height!r}")
             indices[index] = heights.index(height)
 
+        # It keeps its size or grows by one stage at a time, as G does.
         for stage, (before, now) in enumerate(pairwise(indices), start=1):
             if not before <= now <= before + 1:
                 raise SettingError(

@@ -37,6 +37,7 @@ def check_interval(name: str, interval: Interval, sizes: Sequence[Size] | None =
     Raises:
         SettingError: It is none.
     """
+    # Each value by itself.
     values = interval.values() if isinstance(interval, Mapping) else (interval,)
     for value in values:
         if value == PHASE:
@@ -46,6 +47,8 @@ def check_interval(name: str, interval: Interval, sizes: Sequence[Size] | None =
         if value is None and isinstance(interval, Mapping):
             raise SettingError(name, "must have images or 'phase' at each height, and has None")
         check_at_least(name, value, 1, "'phase', or None for a hundredth of the run", whole=True)
+
+    # A dict needs a value for each stage.
     if sizes is not None:
         values_per_stage(name, interval, sizes)
 

@@ -83,9 +83,12 @@ def _estimate_evaluations_of(
         clock: The measured seconds of evaluations.
         plugins: Files of plugins.
     """
+    # Metrics of ticks are those of the training, metrics of the end those of the evaluation.
     own_bindings = plan.variants[name]
     training = prepare(base, own_bindings, plugins)
     evaluation = prepare(base, [*own_bindings, *plan.evaluation], plugins)
+
+    # What variants share is trained and measured once, by the trunk.
     estimates = {}
     own_stages = range(stage_count)
     if name in plan.shared and plan.branch is not None:
@@ -189,6 +192,8 @@ def describe_cost(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "contrasts": describe_contrasts(plan),
         "design": plan.design,
     }
+
+    # What only some plans have.
     if plan.confirmatory:
         description["detectable"] = find_detectable_effect(plan)
     if plan.looks:

@@ -65,10 +65,13 @@ def list_endpoint_quantities(
         quantities: `direction` and `scale` of the values at ticks.
         sizes: Sizes of the stages of all variants.
     """
+    # Areas are in the units of the curve.
     endpoints: dict[str, dict[str, str]] = {}
     for name in curves:
         for size in (None, *sizes):
             endpoints[name_area(name, size)] = dict(quantities[name])
+
+    # Images to a quality are compared by their logarithm, whatever the curve is.
     for name, wanted in quality.items():
         endpoints[name_images(name, wanted)] = {"direction": "lower", "scale": "log"}
     return endpoints

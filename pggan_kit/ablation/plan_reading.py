@@ -100,6 +100,8 @@ def _prepare_variants(
     for name in track_items(names, "checking", len(names), "variants"):
         own_bindings = settings.all_variants[name]
         place = settings.find_setting(name)
+
+        # What the seeds draw, no variant may bind; and each has to draw it.
         require_free_sources(settings.resample, shared, "the bindings of all variants hold")
         require_free_sources(settings.resample, own_bindings, f"variant {name} of {place} binds")
         experiments[name] = _prepare_variant(name, place, base, shared, own_bindings, files)

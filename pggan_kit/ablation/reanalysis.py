@@ -215,6 +215,7 @@ def _replace_endpoints(plan: Plan, bindings: Sequence[str], primary: str | None,
     Raises:
         ConfigError: The margin is missing or out of range.
     """
+    # A margin is in the units of one value.
     if primary not in (None, plan.primary) and margin is None:
         raise ConfigError(
             f"--primary {primary} needs --margin as well, since the plan's margin is that of {plan.primary}"
@@ -222,6 +223,8 @@ def _replace_endpoints(plan: Plan, bindings: Sequence[str], primary: str | None,
     if margin is not None:
         check_above("--margin", margin, 0)
         check_finite("--margin", margin)
+
+    # Looks and confirming values belong to the plan's own primary.
     defaults = list_defaults(Plan)
     once = {name: defaults[name] for name in ("looks", "spending", "futility", "confirm")}
     return dataclasses.replace(

@@ -124,6 +124,7 @@ def _build_check_table(entries: list[Mapping[str, Any]]) -> WideTable:
     for entry in entries:
         if "checks" not in entry:
             continue
+        # The first row is the verdict itself, and those below it are its checks.
         own = {"metric": entry["metric"], "average": None, "agrees": None, **entry}
         for row in (own, *entry["checks"]):
             agrees = entry["robustness"]

@@ -95,6 +95,8 @@ def read_foreign_networks(plugins: Plugins, path: Path) -> tuple[str, ForeignNet
     """
     if not path.is_file():
         raise RunError(f"{path}: there is no such file")
+
+    # The first importer that knows the file reads it; another project may have files of the same suffix.
     importers = plugins.list_importers()
     refusals = []
     for importer in importers:
@@ -105,6 +107,8 @@ def read_foreign_networks(plugins: Plugins, path: Path) -> tuple[str, ForeignNet
             continue
         if foreign is not None:
             return importer.name, foreign
+
+    # An importer that refused the file says more than that none knows it.
     if refusals:
         raise refusals[0]
     names = ", ".join(importer.name for importer in importers) or "none"

@@ -113,6 +113,8 @@ def load_faded(run_dir: Path, alpha: float | None, **choice: Any) -> TrainedGene
     """
     if alpha is not None:
         check_between("alpha", alpha, 0, 1)
+
+    # A generator within a fade has its old path; alpha only chooses the share.
     generator = load_generator(run_dir, **choice)
     if alpha is not None:
         if generator.alpha is None:

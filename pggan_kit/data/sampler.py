@@ -177,10 +177,13 @@ def flip_rows(images: np.ndarray, flips: np.ndarray) -> None:
         images: Images (count, C, h, w), contiguous.
         flips: Whether each is flipped, bool (count,).
     """
+    # Numbers of several bytes are reversed as they are.
     chosen = np.flatnonzero(flips)
     if images.itemsize > 1:
         images[chosen] = images[chosen][..., ::-1]
         return
+
+    # Bytes: the widest word that divides a row.
     width = images.shape[3]
     word = next(kind for kind in WORDS if width % np.dtype(kind).itemsize == 0)
     words = images.view(word)

@@ -205,11 +205,14 @@ class Generator(GrowingNetwork):
         super().__init__(architecture, resampling, image_resampling, seed)
         self.latent_size = latent_size
         self.stages = (base,)
+
+        # Each piece draws its initial weights from a seed of its own.
         self.seed_piece("stem", base)
         self.stem = architecture.generator_stem(latent_size, base)
         self._is_styled = isinstance(self.stem, StyledStem)
         self.seed_piece("to_image", base)
         self.to_image = architecture.to_image(base)
+        # When each weight came, and by which name, for averages and learning rates of pieces.
         self._births: dict[nn.Parameter, int] = {}
         self._first_names: dict[nn.Parameter, str] = {}
         self._note_births(base)

@@ -35,6 +35,8 @@ def choose_layout(shape: tuple[int, ...], layout: str, name: str) -> str:
     """
     if layout != "auto":
         return layout
+
+    # The axis of channels has the length of photographs, or is the shortest.
     first, middle, last = shape[-3:]
     are_usual = (first in PHOTOGRAPH_CHANNELS, last in PHOTOGRAPH_CHANNELS)
     if are_usual == (True, False) or (not any(are_usual) and first < min(middle, last)):

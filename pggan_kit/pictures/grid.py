@@ -113,6 +113,8 @@ def image_grid(images: np.ndarray, columns: int, cell: int = CELL) -> Image.Imag
             f"images have {images.shape[-1]} channels, and a picture shows 1 or 3: make them by run.show() or "
             "pggan_kit.pictures.draw_channels()"
         )
+
+    # Small images are enlarged; Pillow takes gray ones without an axis of channels.
     scale = -(-cell // min(images.shape[1:3]))
     sheet = tile(images, columns, scale)
     if sheet.shape[-1] == 1:

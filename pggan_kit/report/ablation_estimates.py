@@ -22,6 +22,8 @@ QUARTERS = (0.25, 0.5, 0.75)
 def estimates_section(ablation: AblationRecord, analysis: Mapping[str, Any]) -> Section:
     """Return further estimates of each contrast and the performance profiles; nothing where the analysis has none."""
     section = Section("Other estimates")
+
+    # A table of the contrasts.
     contrasts = [contrast for contrast in analysis.get("contrasts", ()) if contrast.get("estimates")]
     if contrasts:
         section.texts.append(
@@ -37,6 +39,8 @@ def estimates_section(ablation: AblationRecord, analysis: Mapping[str, Any]) -> 
                 "those of a single look."
             )
         section.tables.append(tabulate_estimates(contrasts))
+
+    # The profiles of the variants.
     profiles = plot_profiles(ablation, analysis.get("profiles") or {})
     if profiles:
         section.groups.append(Group("", "plots", profiles))

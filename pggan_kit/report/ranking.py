@@ -49,11 +49,14 @@ def rank_groups(groups: Sequence[RunGroup], tag: str) -> Ranking | None:
         The order. None where the metric's direction is not known, fewer than two groups have a value, or their last
         stages differ in size: distances of small images say nothing about those of large ones.
     """
+    # What cannot be compared has no order.
     direction = find_direction(groups, tag)
     having = [group for group in groups if group.final(tag)]
     heights = {run.stages[-1].height for run in list_runs(having)}
     if direction is None or len(having) < 2 or len(heights) > 1:
         return None
+
+    # By the medians of the groups.
     sign = 1.0 if direction == "lower" else -1.0
     medians = {group.name: float(find_median(group.final(tag))) for group in having}
     ordered = sorted(having, key=lambda group: sign * medians[group.name])

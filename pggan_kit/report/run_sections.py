@@ -92,11 +92,13 @@ def overview_section(groups: Sequence[RunGroup]) -> Section:
 
 def tabulate_groups(groups: Sequence[RunGroup], rankings: Sequence[Ranking]) -> Table:
     """Return a row for each group, with the median and the range of each metric's last value."""
+    # The head has three columns for each metric.
     metrics = [tag for tag in list_tags(list_runs(groups)) if is_metric(tag)]
     head = [*begin_head(groups), "seeds", "images", "sizes", "minutes"]
     for tag in metrics:
         head += [f"{name_metric(groups, tag)}, median", "10 %", "90 %"]
 
+    # A row for each group.
     rows = []
     for group in groups:
         sizes = dict.fromkeys(describe_sizes(run) for run in group.runs)
@@ -111,6 +113,8 @@ def tabulate_groups(groups: Sequence[RunGroup], rankings: Sequence[Ranking]) -> 
             values = group.final(tag)
             row += [find_median(values), *(find_quantile(values, share) for share in BAND)]
         rows.append(row)
+
+    # The best of each metric is marked.
     first = len(head) - 3 * len(metrics)
     columns = {tag: first + 3 * place for place, tag in enumerate(metrics)}
     return Table(head, rows, "groups", find_best_cells(groups, rankings, columns))

@@ -165,6 +165,8 @@ class RunDirectory:
             links = [Path(entry.path) for entry in os.scandir(self.path) if entry.is_symlink()]
         except OSError as error:
             raise RunError(f"cannot read {self.path}: {error.strerror}") from error
+
+        # A file that is a link would be changed where it is.
         for link in sorted(links):
             target = os.readlink(link)
             if link.is_file():

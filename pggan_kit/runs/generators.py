@@ -93,6 +93,8 @@ class TrainedGenerator(nn.Module):
         self.values = BYTES
         self.pictures = pictures or PictureSettings()
         self.class_names = ()
+
+        # A buffer, so that alpha moves to the device with the weights.
         share = None
         if generator.bridge is not None:
             share = torch.tensor(alpha)
@@ -385,6 +387,7 @@ def load_place(checkpoints: Checkpoints, stage: str | int | None, checkpoint: st
         SettingError: there is no such choice.
         RunError: there is no such checkpoint, or both a stage and the best are asked for.
     """
+    # Fades and the best checkpoint have files of their own.
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     if checkpoint == FADING:
         return load_fade(checkpoints, stage)
@@ -392,6 +395,8 @@ def load_place(checkpoints: Checkpoints, stage: str | int | None, checkpoint: st
         if stage is not None:
             raise RunError(f"stage {stage} and the best checkpoint are two places: ask for one of them")
         return checkpoints.load_best()
+
+    # The last one, or the end of a stage.
     if stage is None:
         return checkpoints.load_last()
     return load_stage_end(checkpoints, stage)[1]

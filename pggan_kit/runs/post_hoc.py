@@ -174,6 +174,8 @@ def _sum_weights(
         snapshots: what was kept, in the order of the keys.
     """
     sums = {name: torch.zeros_like(param, dtype=torch.float64) for name, param in net.name_weights().items()}
+
+    # A piece takes what its own birth gives to the average, which may be nothing.
     for place, each in enumerate(snapshots):
         for name, weights in each.weights.items():
             for birth, piece_names in births.items():
