@@ -386,6 +386,7 @@ def convert_to_images(name: str, budget: Budget, batch_size: int, dataset_length
     Raises:
         SettingError: The budget is below 0, or a text without a known unit.
     """
+    # A text with a unit.
     if isinstance(budget, str):
         match = re.fullmatch(r"\s*(\d+(?:_\d+)*(?:\.\d+)?)\s*(image|step|epoch)s?\s*", budget)
         if match is None:
@@ -395,6 +396,8 @@ def convert_to_images(name: str, budget: Budget, batch_size: int, dataset_length
         if images > LARGEST_WHOLE_NUMBER:
             raise SettingError(name, f"must be at most {LARGEST_WHOLE_NUMBER} images, and is {images:.3g}")
         return round(images)
+
+    # A plain number is one of images.
     if not isinstance(budget, int) or isinstance(budget, bool):
         raise SettingError(name, f"must be a whole number of images, or a text with a unit, not {budget!r}")
     check_at_least(name, budget, 0)

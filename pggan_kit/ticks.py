@@ -111,6 +111,7 @@ def list_planned_ticks(schedule: Schedule, tick: int) -> Iterator[Tick]:
     before = 0
     for stage, start in zip(schedule.stages, starts, strict=True):
         end = schedule.end(starts[: stage.index + 1])
+        # The ends of phases have a tick; so have multiples of the interval, and early places.
         ends = {min(end, start + stage.fade_images), end}
         first = start // tick * tick + tick
         places = {place for place in (*early, *ends) if start < place <= end} | set(range(first, end + 1, tick))

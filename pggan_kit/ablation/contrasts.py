@@ -44,6 +44,7 @@ class Contrast:
         Infinite values decide the sum by their weights. Where these cancel, as in a pair of runs that both failed, the
         sum is 0: of an interaction, the other runs would answer another question, the effect of one factor alone.
         """
+        # Finite and infinite values are summed apart: the difference of two infinite ones would be NaN.
         infinite = 0.0
         finite = 0.0
         is_finite = True
@@ -53,6 +54,8 @@ class Contrast:
             else:
                 is_finite = False
                 infinite += math.copysign(weight, weight * values[name])
+
+        # Infinite values decide; where their weights cancel, it is up to rounding.
         if is_finite:
             return finite
         if round(infinite, DIGITS) == 0:

@@ -147,6 +147,7 @@ def _check_factors(factors: Mapping[str, Changes]) -> None:
     Raises:
         SettingError: Something is wrong with them.
     """
+    # How many factors, and levels of each.
     if len(factors) < 2:
         raise SettingError("factors", f"must name at least two; bind the levels of {', '.join(factors)} as `variants`")
     if len(factors) > MOST_FACTORS:
@@ -158,6 +159,8 @@ def _check_factors(factors: Mapping[str, Changes]) -> None:
             )
         for name in (factor, *levels):
             _check_name("factors", name)
+
+    # Factors must not undo each other.
     _require_disjoint("factors", {name: [*levels.values()] for name, levels in factors.items()})
 
 

@@ -272,8 +272,11 @@ def compare_times(own: Sequence[tuple[float, bool]], other: Sequence[tuple[float
     Returns:
         The p-value; None where no run reached the quality, or a variant has no runs.
     """
+    # Without an event there is nothing to test.
     if not own or not other or not any(reached for _, reached in (*own, *other)):
         return None
+
+    # Runs that never reached the quality are censored at their end.
     samples = []
     for runs in (own, other):
         reached_at = [time for time, reached in runs if reached]

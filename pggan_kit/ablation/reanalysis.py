@@ -200,10 +200,13 @@ def _collect_results(
         plugins: The plan's plugin files.
         measures: Whether runs are measured, or only their curves reduced.
     """
+    # Endpoints of curves need no measuring.
     endpoints = _find_endpoints(plan, folder, ended, plugins)
     plan = dataclasses.replace(plan, quantities={**plan.quantities, **endpoints})
     if not measures:
         return plan, _reduce_all(plan, folder, ended, plugins)
+
+    # Measured values have the direction and the scale that their metrics state.
     results = _evaluate_all(plan, folder, target, ended, plugins)
     quantities = {**_find_quantities(plan, folder, results, plugins), **endpoints}
     return dataclasses.replace(plan, quantities=quantities), results
@@ -351,6 +354,7 @@ def _require_evaluable(plan: Plan, folder: Path, target: Path, ended: Results, p
     for (name, seed), result in ended.items():
         if result["failed"]:
             continue
+        # A run without its last checkpoint has no generator that could be measured.
         run = trials.locate_run(plan, folder, name, seed)
         try:
             trials.read_last_entry(run)

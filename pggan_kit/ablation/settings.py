@@ -176,11 +176,14 @@ class Ablation:
         return f"ablate.{self.design.setting}"
 
     def _check_variants(self) -> None:
+        # Variants of the design have names already.
         for name in self.variants:
             if name in self.design.variants:
                 raise SettingError("variants", f"names {name}, which is a variant of the design: take another name")
         if len(self.all_variants) < 2:
             raise SettingError("variants", f"must name at least two, not {list(self.variants)}")
+
+        # Names of folders.
         for name in self.all_variants:
             if not _NAME.fullmatch(name) or name == TRUNK:
                 raise SettingError(

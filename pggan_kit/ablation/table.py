@@ -103,6 +103,7 @@ def _build_estimate_table(title: str, entries: list[Mapping[str, Any]]) -> WideT
     for entry in entries:
         estimates = entry["estimates"]
         posterior = estimates["posterior"]
+        # With too few pairs there is no posterior.
         shares = ""
         if posterior is not None:
             shares = " / ".join(f"{posterior[name]:.3f}" for name in ("better", "within", "worse"))
@@ -195,6 +196,7 @@ def _describe_censored(entry: Mapping[str, Any]) -> str:
 
 def _list_notes_on_looks(looks: Mapping[str, Any]) -> list[str]:
     """Return lines that explain the table of looks, and say which runs were not needed."""
+    # What the columns mean.
     rows = zip(looks["spent"], looks["pairs"], strict=True)
     spent = ", ".join(f"{error:.2%} by {pairs} pairs" for error, pairs in rows)
     notes = [
@@ -209,6 +211,8 @@ def _list_notes_on_looks(looks: Mapping[str, Any]) -> list[str]:
         "predicted: the predicted probability that the last look decides; a contrast stops as futile below "
         f"{looks['futility']:.0%}. Neither error counts on such a stop.",
     ]
+
+    # Runs that were saved.
     if looks["not_run"]:
         runs = ", ".join(f"{count} of {name}" for name, count in looks["not_run"].items())
         notes.append(f"planned and not run, since no look needed them: {runs}.")

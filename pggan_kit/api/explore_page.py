@@ -343,10 +343,14 @@ class Painter:
         """
         view = self.make_view(values)
         described = self.explorer.describe(view)
+
+        # The file says how to draw the picture again.
         about = PngInfo()
         about.add_text("pggan_kit", json_text(asdict(view)))
         path = self._locate(self._painted)
         self.explorer.draw(view).save(path, "PNG", pnginfo=about)
+
+        # Of many pictures only the last stay.
         self._locate(self._painted - KEPT_PICTURES).unlink(missing_ok=True)
         self._painted += 1
         return path, described

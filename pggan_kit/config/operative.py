@@ -187,9 +187,12 @@ def _read_constructor_arguments(thing: Any) -> Iterator[tuple[str, Any]]:
     one is missing, it is not known how the object was made, and all its public attributes count. Otherwise these are
     its state.
     """
+    # A class or a function has no arguments that it was made with.
     if isinstance(thing, type) or inspect.isroutine(thing):
         return
     attributes: Mapping[str, Any] = getattr(thing, "__dict__", {})
+
+    # Attributes that have the name of a parameter, or that name after an underscore.
     known: dict[str, Any] = {}
     for parameter in read_signature(type(thing)).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

@@ -200,11 +200,13 @@ def _multiply_columns(rows: np.ndarray, sums: np.ndarray) -> None:
         rows: Whole numbers (n, W, C).
         sums: Sums (C, n, w), float32, which are written.
     """
+    # Weights of one period, after which the overlaps repeat.
     count, full_width, channels = rows.shape
     width = sums.shape[2]
     weights = _make_period(full_width, width)
     period, length = weights.shape
 
+    # One channel at a time, so that a period is a row of a matrix.
     planes = np.empty((channels, count, full_width), np.float32)
     np.copyto(planes, rows.transpose(2, 0, 1), casting="unsafe")
     step = max(1, LARGEST_PRODUCT // (full_width * length))

@@ -83,6 +83,8 @@ def arrange_image(array: np.ndarray, layout: str, name: str) -> np.ndarray:
     """
     if array.ndim not in (2, 3) or not array.size:
         raise DataError(f"{name} holds {array.shape}; an image must be (H, W), (C, H, W) or (H, W, C)")
+
+    # Gray images may have no axis of channels; the others have it first or last.
     if array.ndim == 2:
         return array[..., None]
     try:

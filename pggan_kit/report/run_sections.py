@@ -72,6 +72,7 @@ EVENTS = {"growth": "growth", "fade_end": "end of fade"}
 
 def overview_section(groups: Sequence[RunGroup]) -> Section:
     """Return which group is better, what was trained, for how long, and how it ended."""
+    # The order of the groups, and a row for each.
     rankings = list_rankings(groups)
     section = Section("Overview", [describe_ranking(ranking) for ranking in rankings])
     if has_several(groups):
@@ -80,6 +81,7 @@ def overview_section(groups: Sequence[RunGroup]) -> Section:
     else:
         section.tables.append(tabulate_runs(groups, rankings))
 
+    # Groups that do not learn at the rate of their optimizers all the time.
     policies = []
     for group in groups:
         policy = describe_growth_policy(group.runs[0])

@@ -143,6 +143,7 @@ class RunDirectory:
         try:
             os.stat(path / "run.json")
         except (FileNotFoundError, NotADirectoryError):
+            # What is there instead says what may have happened.
             hint = ""
             if (path / "checkpoints").is_dir():
                 hint = ". It has checkpoints: put its run.json back"

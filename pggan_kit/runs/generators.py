@@ -412,10 +412,13 @@ def load_fade(checkpoints: Checkpoints, stage: str | int | None) -> Snapshot:
     Raises:
         RunError: there is none; the message lists the stages that have one.
     """
+    # The newest that is wanted.
     for saved in checkpoints.load_kept(newest_first=True):
         is_wanted = stage is None or str(stage) in (str(saved.stage), saved.size)
         if is_wanted and saved.bridged["generator"]:
             return saved
+
+    # There is none: the message lists what there is.
     fades = ", ".join(list_fades(checkpoints))
     raise RunError(
         "no checkpoint within such a fade was kept; the stages that have one: "

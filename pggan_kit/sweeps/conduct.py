@@ -155,6 +155,7 @@ def _wait_for_others(studies: Mapping[Path, Study], say: Say) -> bool:
     Raises:
         TrainingError: Trials have not ended, and nobody runs them.
     """
+    # Waiting for one of them is enough: the caller looks again.
     missing = 0
     for folder, study in studies.items():
         missing += study.plan.trials - _count_ended(study)
@@ -163,6 +164,8 @@ def _wait_for_others(studies: Mapping[Path, Study], say: Say) -> bool:
             say(f"trials {', '.join(map(str, running))} of {folder} run elsewhere: waiting until they have ended")
             with hold_when_free(locate_trial_lock(folder, running[0]), lambda holder: None):
                 return True
+
+    # No machine runs what is left.
     if missing:
         logs = " and ".join(str(folder / "logs") for folder in studies)
         raise TrainingError(f"{missing} trials have not ended: see {logs}. The same command goes on with them")

@@ -67,6 +67,8 @@ def read_range(name: str, written: object) -> Range:
     """
     if not isinstance(written, list | tuple) or not written:
         raise SettingError("parameters", f"must give {name} a range such as ('log', 1e-4, 1e-2), not {written!r}")
+
+    # The kind says how what follows it is read.
     kind, *rest = written
     try:
         check_choice("parameters", kind, KINDS)

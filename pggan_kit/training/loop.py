@@ -229,6 +229,8 @@ class Loop:
             before = self.state.images
             self.take_step()
             self.keep_averages_if_due(before)
+
+            # The tick at the end of a phase still has the networks of that phase.
             stage_over = self.stage_is_over()
             phase_over = stage_over or self.fade_is_over()
             if phase_over or self.tick_is_due():

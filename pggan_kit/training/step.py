@@ -370,9 +370,12 @@ class UpdateContext:
 
     def _draw_noise(self, batch: TensorBatch) -> Tensor:
         """Draw noise (N, C, h, w) from N(0, 1) for the generator penalties of a batch, like latents."""
+        # The noise of the whole batch, of which each rank takes its rows.
         rows = len(next(rows for rows in batch.values() if rows is not None and rows.dim() > 0))
         stage = self.stage
         shape = (rows * distributed.world_size(), stage.image_channels, stage.height, stage.width)
+
+        # The names of its seed follow the clock of the step, also where the step is replayed.
         seed = self.experiment.seed
         start = self._start
         state = self._state
@@ -577,6 +580,7 @@ def describe_wrong_terms(terms: object, owner: str) -> str | None:
         terms: The terms.
         owner: Who returned them, as the sentence begins.
     """
+    # They are tensors by name.
     if not isinstance(terms, Mapping) or not terms:
         value = "an empty dict" if terms == {} else f"a {type(terms).__name__}"
         return f"{owner} returned {value}, and must return a dict of 0-dim tensors by name"
@@ -586,6 +590,8 @@ def describe_wrong_terms(terms: object, owner: str) -> str | None:
         if value.dim() > 0:
             shape = tuple(value.shape)
             return f"{owner} returned a tensor {shape} as the term {name!r}, which must be 0-dim, such as a mean"
+
+    # At least one of them depends on weights.
     if not any(value.requires_grad for value in terms.values()):
         return f"{owner} returned terms without gradients: nothing would be learnt from them"
     return None
