@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pggan_kit.errors import RunError
+from pggan_kit.pictures.encoding import encode_png, make_picture
 from pggan_kit.pictures.grid import image_grid
 from pggan_kit.system.files import open_atomically, require_replaceable, write_atomically
 
@@ -103,7 +104,7 @@ class TarWriter:
         """Append `000000.png`, and `000000.cls` where there are labels."""
         for row, image in enumerate(images):
             stem = f"{self._written:06d}"
-            self._add(f"{stem}.png", _encode_png(_convert_to_picture(image)))
+            self._add(f"{stem}.png", encode_png(make_picture(image)))
             if labels is not None:
                 self._add(f"{stem}.cls", str(labels[row]).encode())
             self._written += 1
@@ -137,7 +138,7 @@ class FolderWriter:
             for row, image in enumerate(images):
                 path = self._folder / f"{self._written:06d}.png"
                 require_replaceable(path)
-                path.write_bytes(_encode_png(_convert_to_picture(image)))
+                path.write_bytes(encode_png(make_picture(image)))
                 if labels is not None:
                     lines.append(f"{path.name},{labels[row]}\n")
                 self._written += 1
@@ -195,7 +196,7 @@ def write_picture(picture: Image.Image, target: Path) -> None:
     Raises:
         RunError: It cannot be written.
     """
-    content = _encode_png(picture)
+    content = encode_png(picture)
     make_folder(target, target.parent)
     write_atomically(target, content)
 
@@ -210,17 +211,3 @@ def make_folder(target: Path, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out {target}: cannot be written ({error.strerror})") from error
-
-
-def _convert_to_picture(image: np.ndarray) -> Image.Image:
-    """Return an image uint8 (h, w, C) as a picture, gray where it has one channel."""
-    if image.shape[-1] == 1:
-        image = image[..., 0]
-    return Image.fromarray(image)
-
-
-def _encode_png(picture: Image.Image) -> bytes:
-    """Return the content of a PNG."""
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    return content.getvalue()

@@ -17,6 +17,7 @@ from pggan_kit.api.image_writers import GRID, write_picture
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.api.sample import draw_pictures, find_classes
 from pggan_kit.errors import RunError, check_at_least, check_seed
+from pggan_kit.pictures.encoding import make_picture
 from pggan_kit.pictures.frames import BRIGHT, fill_cell, fit_size
 from pggan_kit.pictures.grid import BACKGROUND, GAP, tile
 from pggan_kit.runs.branches import list_lineage
@@ -205,10 +206,7 @@ def draw_strip(columns: Sequence[Column], side: int = CELL_SIDE) -> Image.Image:
     cell = fit_size(sorted(sizes), side)
     count = len(columns[0].images)
     cells = [fill_cell(column.images[row], cell) for row in range(count) for column in columns]
-    sheet = tile(np.stack(cells), len(columns))
-    if sheet.shape[-1] == 1:
-        sheet = sheet[..., 0]
-    picture = Image.fromarray(sheet)
+    picture = make_picture(tile(np.stack(cells), len(columns)))
 
     # Two lines of words above the cells.
     line = round(1.4 * TEXT_SIZE)
