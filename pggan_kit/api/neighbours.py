@@ -179,7 +179,8 @@ def _draw_samples(
     """Return samples (N, C, h, w) in the units of the data; see `sample`."""
     labels = find_classes(image_classes, generator)
     batches = iterate_images(generator, count, seed, labels=labels, truncation=truncation, in_units=True)
-    return np.concatenate([images for images, _ in batches]).transpose(0, 3, 1, 2)
+    samples: np.ndarray = np.concatenate([images for images, _ in batches]).transpose(0, 3, 1, 2)
+    return samples
 
 
 def _choose_queries(samples: np.ndarray, reals: np.ndarray, seed: int) -> tuple[Tensor, list[int]]:
