@@ -97,6 +97,7 @@ def read_moments(run: Path, seeds: tuple[int, ...]) -> list[Moment]:
                 images[network, seed] = _draw(generator, seed, experiment.seed)
         return images
 
+    # A checkpoint within a stage is one moment; one at its end is also the beginning of the next.
     moments = []
     checkpoints = RunDirectory(run).checkpoints()
     for entry in checkpoints.read_entries():
