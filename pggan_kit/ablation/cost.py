@@ -281,6 +281,7 @@ def describe_detectable_effect(plan: Plan) -> str:
 
 def build_contrast_table(plan: Plan) -> WideTable:
     """Return what each contrast can see as a table, with the aliases of a fraction as its caption."""
+    # A row for each contrast.
     headers = ("contrast", "role", "pairs", "variants", "detectable", "in sd of runs")
     table = WideTable(headers, keys=2, title="contrasts")
     for entry in describe_contrasts(plan):
@@ -288,6 +289,7 @@ def build_contrast_table(plan: Plan) -> WideTable:
         cells = ["-" if number is None else f"{number:.2g}" for number in numbers]
         table.add_row(entry["name"], entry["role"], str(entry["pairs"]), str(len(entry["weights"])), *cells)
 
+    # What the rows mean.
     lines = list_design_notes(plan.design)
     lines.append(
         f"detectable: the mean that is detected in {POWER:.0%} of cases, in standard deviations of the pairs' "
@@ -336,6 +338,7 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> WideTable:
 
 def _list_design_lines(plan: Plan) -> list[str]:
     """Return lines on how the trials of a plan come about, and on how small an effect they can show."""
+    # How trials come about.
     lines = []
     for search in list(plan.searches.values())[:1]:
         pruning = "" if search.pruner is None else f"; {search.pruner} may stop some early"
@@ -345,6 +348,8 @@ def _list_design_lines(plan: Plan) -> list[str]:
         )
     if plan.resample != EVERYTHING:
         lines.append(f"varies between the trials of a variant: {'; '.join(plan.resample.values())}")
+
+    # What they can show.
     if plan.confirmatory:
         lines.append(describe_detectable_effect(plan))
     if plan.looks:

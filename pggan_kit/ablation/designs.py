@@ -210,12 +210,15 @@ def _find_fraction(factors: Mapping[str, Changes], resolution: str) -> Fraction:
     Raises:
         SettingError: There is none.
     """
+    # Fractions are of factors with two levels.
     check_choice("resolution", resolution, list(RESOLUTIONS))
     for factor, levels in factors.items():
         if len(levels) != 2:
             raise SettingError(
                 "resolution", f"is that of a fraction of two-level factors, and {factor} has {len(levels)} levels"
             )
+
+    # The smallest one that keeps apart what the resolution says.
     fraction = find_fraction(len(factors), RESOLUTIONS[resolution])
     if fraction is None:
         raise SettingError(

@@ -388,6 +388,7 @@ def _reduce_all(plan: Plan, folder: Path, ended: Results, plugins: Sequence[Reco
         if result["failed"]:
             continue
         try:
+            # The new endpoints take the place of the old ones.
             endpoints = trials.reduce_curves(plan, trials.locate_run(plan, folder, *key), plugins)
             replaced = {row["metric"] for row in endpoints}
             rows = [row for row in result["rows"] if row["metric"] not in replaced] + endpoints

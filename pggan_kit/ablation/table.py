@@ -36,11 +36,15 @@ def build_tables(analysis: Mapping[str, Any]) -> list[WideTable]:
     quantity = analysis["metric"]
     if analysis["scale"] == "log":
         quantity = f"log {quantity}"
+
+    # Tables that every analysis has.
     tables = [
         _build_variant_table(analysis),
         _build_contrast_table(f"paired differences in {quantity}", analysis["contrasts"]),
         _build_estimate_table(f"other estimates of the differences in {quantity}", analysis["contrasts"]),
     ]
+
+    # Tables that only some have.
     if any("checks" in entry for entry in analysis["contrasts"]):
         tables.append(_build_check_table(analysis["contrasts"]))
     if "looks" in analysis:
@@ -170,10 +174,14 @@ def _describe_pairing(entry: Mapping[str, Any], margin: float) -> str:
     """Return a sentence on what the pairing was worth, and on how many pairs a next plan would need."""
     estimates = entry["estimates"]
     clauses = []
+
+    # What it was worth.
     saved = estimates["pairing_saved"]
     if saved is not None:
         verb = "cost" if round(saved, 2) < 0 else "saved"
         clauses.append(f"pairing {verb} {abs(saved):.0%} of the trials")
+
+    # What a next plan would need.
     spread = entry["sd"]
     if spread is not None:
         equivalence = _format_pairs(estimates["pairs_for_equivalence"])

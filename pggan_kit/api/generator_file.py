@@ -230,6 +230,7 @@ def _grow_generator(settings: GeneratorSettings, schedule: Schedule, record: Gen
     if record.stage >= len(schedule.stages):
         raise RunError(f"its generator is in stage {record.stage} of a schedule of {len(schedule.stages)} stages")
     with fork_random_numbers(), refuse_unfit_snapshot():
+        # The weights are replaced by those of the file: the seed does not matter.
         net = Generator(
             settings.architecture,
             settings.resampling,

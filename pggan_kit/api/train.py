@@ -373,6 +373,7 @@ def _make_directory(
 
     # Only rank 0 calls this: one process writes how the run began.
     def make() -> str:
+        # What the run begins with.
         plugins = [
             {
                 "name": plugin.name,
@@ -394,6 +395,8 @@ def _make_directory(
             schedule=schedule.record(),
             directions=list_directions(prepared.built.experiment),
         )
+
+        # The folder, which this process holds from here on.
         files = RunDirectory.create(path, prepared.config.name, start)
         made.append(files)
         return str(files.path)

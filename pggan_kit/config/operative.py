@@ -81,11 +81,13 @@ class _Lister:
 
     def iterate(self, name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
         """Yield a setting's name and value as text, and those of the components and objects that it holds."""
+        # The setting itself.
         text = self._describe(value)
         if len(text) > LONGEST:
             text = f"{text[:LONGEST]}... ({hashlib.sha256(text.encode()).hexdigest()})"
         yield name, text
 
+        # What it holds: components and factories by their own settings, other objects by their arguments.
         for thing in _iterate_things(value):
             own = self._made.get(id(thing))
             selector = _find_factory_selector(thing)

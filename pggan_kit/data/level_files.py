@@ -222,6 +222,8 @@ def _find_rows_of_source(
     images = {}
     rows = {}
     first = None
+
+    # Rows are taken from all levels or from none.
     for size, stem in stems.items():
         opened = _open_level_with_rows(LevelFiles.of_stem(folder, stem), kind, size)
         if opened is None:

@@ -73,6 +73,8 @@ class Sampler:
             self.images = np.array(level.images)
         elif RowReader.can_read(level.images):
             self._reader = RowReader(level.images)
+
+        # The order of an epoch, and which of its images are mirrored; drawn when the first is asked for.
         self.labels = level.labels
         self._seed = seed
         self._mirror = mirror
@@ -219,6 +221,8 @@ class Data:
         self._seed = seed
         self._mirror = mirror
         self.values = values
+
+        # All levels have the same images.
         largest = self._levels[max(self._levels)].images
         self._length = int(largest.shape[0])
         self.image_channels = int(largest.shape[1])

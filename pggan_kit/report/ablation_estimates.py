@@ -96,6 +96,8 @@ def plot_profiles(ablation: AblationRecord, profiles: Mapping[str, Any]) -> list
     """Return the plot of the performance profiles; none where no run has a value."""
     if not profiles.get("thresholds"):
         return []
+
+    # The profiles in words: what a quarter, half and three quarters of the runs reach.
     described = []
     for name, profile in profiles["variants"].items():
         reached = [_find_threshold(profiles["thresholds"], profile["share"], share) for share in QUARTERS]
@@ -105,6 +107,8 @@ def plot_profiles(ablation: AblationRecord, profiles: Mapping[str, Any]) -> list
         f"Performance profiles: share of the runs that reach each {ablation.primary}, by variant, with 95 % bands. "
         f"What a quarter, half and three quarters of the runs reach: {'; '.join(described)}."
     )
+
+    # The plot.
     caption = "Share of the runs that are at least as good as a value; the bands are bootstraps over seeds."
     draw = plots.plot_profiles(profiles, ablation.primary, ablation.logarithmic)
     return [make_plot("performance profiles", draw, alt, caption)]

@@ -72,6 +72,7 @@ def list_rankings(groups: Sequence[RunGroup]) -> list[Ranking]:
 
 def describe_ranking(ranking: Ranking) -> str:
     """Return in words which group is best by a metric, and how far that is from chance."""
+    # The two best, with their values.
     tag = ranking.tag
     best, second = ranking.groups[:2]
     value = "median of last values" if has_several(ranking.groups) else "last value"
@@ -81,6 +82,8 @@ def describe_ranking(ranking: Ranking) -> str:
         f"{name}, {ranking.direction} is better: {best.name} has the best {value}, {numbers[0]}, before {second.name}, "
         f"{numbers[1]}."
     )
+
+    # How far that is from chance.
     if len(best.runs) == 1 or len(second.runs) == 1:
         return f"{text} One run of a setting is one draw: with another seed the order may be another one."
     share = count_better_pairs(best.final(tag), second.final(tag), ranking.direction)

@@ -303,9 +303,13 @@ def fades_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) ->
         "new one, whose alpha is 1. The weights are those of the last checkpoint before the fade's end."
     )
     section = Section("Through the fades", [text])
+
+    # The page has a limit, and says what it left out.
     lacking = [run.name for run, drawn in zip(runs, pictures, strict=True) if drawn.lacks_strips]
     if lacking:
         section.texts.append(f"Left out, since the page would become too large: {', '.join(lacking)}.")
+
+    # A strip for each fade.
     for run, drawn in zip(runs, pictures, strict=True):
         figures = [
             draw_strip_figure(run, stage, strip, drawn.sizes[stage]) for stage, strip in sorted(drawn.fades.items())

@@ -192,6 +192,7 @@ def _require_fit(point: BranchPoint, own: Identity, schedule: Schedule) -> None:
 
 def _require_room(saved: Snapshot, schedule: Schedule) -> None:
     """Check that this config's schedule goes on where a checkpoint ends."""
+    # There are images left.
     stage = schedule.stages[saved.stage]
     if saved.images >= schedule.total:
         raise RunError(
@@ -199,6 +200,8 @@ def _require_room(saved: Snapshot, schedule: Schedule) -> None:
             f"{schedule.total}) has ended: raise schedule.stable_images or schedule.total_images; or begin with --stem "
             "instead, which has a clock of its own"
         )
+
+    # A fade that is over there is over in this schedule, too.
     spent = saved.images - saved.starts[-1]
     if saved.phase == STABLE and spent < stage.fade_images:
         raise RunError(

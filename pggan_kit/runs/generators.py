@@ -214,6 +214,7 @@ class TrainedGenerator(nn.Module):
         """Return the mean style (1, L, W) of the same latents each time, and of all classes alike."""
         if self._centre is None or self._centre.device != device:
             seeded = torch_generator(0, "truncation")
+            # The sum of styles, a chunk of latents at a time.
             total = torch.zeros((), device=device)
             for start in range(0, CENTRE_COUNT, CHUNK):
                 rows = min(CHUNK, CENTRE_COUNT - start)

@@ -83,6 +83,8 @@ def _read_numbers(name: str, kind: str, ends: Sequence[object]) -> Range:
     wanted = "two whole numbers" if kind == "integer" else "two finite numbers"
     if len(ends) != 2 or not all(_is_number(end, kind) for end in ends):
         raise SettingError("parameters", f"must give {name} {wanted} after {kind!r}, not {list(ends)}")
+
+    # A range with something in it.
     low: Any = ends[0]
     high: Any = ends[1]
     if low >= high:

@@ -552,6 +552,8 @@ class Loop:
         value = stats.get(f"Metrics/{name}")
         if name is None or value is None or not is_better(self.experiment, value, state.best, state.stage):
             return False
+
+        # All ranks note it, since it is part of the state; one of them logs it.
         state.best = {
             "metric": name,
             "value": float(value),

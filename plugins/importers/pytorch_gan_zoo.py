@@ -142,6 +142,7 @@ class _Checkpoint:
     """
 
     def __init__(self, path: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        # The networks; older files have no average.
         self.path = path
         self.settings = settings
         self.generator = self._read_network(content, "netG")
@@ -151,6 +152,7 @@ class _Checkpoint:
         if self.has_average:
             self.average = self._read_network(content, "avgG")
 
+        # What is known of them beside their weights.
         self.equalized = bool(settings.get("equalizedlR", True))
         self.leak = float(settings.get("leakyReluLeak", DEFAULT_LEAK))
         self.loss = settings.get("lossCriterion", "WGANGP")

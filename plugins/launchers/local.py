@@ -46,6 +46,8 @@ class Local:
         check_at_least("cores", cores, 1)
         check_at_least("trials_per_gpu", trials_per_gpu, 1)
         check_at_least("retries", retries, 0)
+
+        # As many trials as the GPUs allow, or else the cores.
         self.gpus = list_gpus()
         if jobs is not None:
             self.jobs = jobs

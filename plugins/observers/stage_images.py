@@ -164,6 +164,8 @@ class Coherence:
         earlier = {index: kept for index, kept in self._ends.items() if index < stage.index}
         if not earlier:
             return
+
+        # The same latents now, reduced to the size of each earlier end.
         row: dict[str, Any] = {"at": state.images, "stage": stage.index, "size": stage.size}
         images = self._draw(run, self._choose_height(run, stage))
         for index, kept in earlier.items():
