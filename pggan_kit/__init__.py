@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from pggan_kit.system.distributed import share_from_rank_0, world_size
     from pggan_kit.system.files import write_atomically
     from pggan_kit.system.json_lines import JsonLines
+    from pggan_kit.system.processes import count_cores
     from pggan_kit.system.seeding import torch_generator
     from pggan_kit.ticks import Interval, Tick, check_interval, resolve_interval
     from pggan_kit.training.generator_penalties import generator_gradients
@@ -185,6 +186,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "system.distributed": ("share_from_rank_0", "world_size"),
     "system.files": ("write_atomically",),
     "system.json_lines": ("JsonLines",),
+    "system.processes": ("count_cores",),
     "system.seeding": ("torch_generator",),
     "ticks": ("Interval", "Tick", "check_interval", "resolve_interval"),
     "training.generator_penalties": ("generator_gradients",),
@@ -272,6 +274,7 @@ __all__ = [
     "conv2d",
     "convert_width_to_exponent",
     "count_batches",
+    "count_cores",
     "did_you_mean",
     "evaluate",
     "export",

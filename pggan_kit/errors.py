@@ -170,9 +170,12 @@ def check_between(
     Raises:
         SettingError: The value is outside, NaN, or no number.
     """
+    # The interval as mathematicians write it: ( and ) leave the bound out.
     opening = "[" if low_included else "("
     closing = "]" if high_included else ")"
     interval = f"{opening}{low}, {high}{closing}"
+
+    # A setting may have one number for each stage.
     for number in _numbers_of(value):
         inside = _is_number(number) and low <= number <= high
         if not inside or (number == low and not low_included) or (number == high and not high_included):

@@ -268,6 +268,8 @@ class Experiment:
     def _check_best(self) -> None:
         if self.keep_best is None:
             return
+
+        # The best is chosen by a value that is measured.
         quantities = self.list_quantities()
         if not quantities:
             raise SettingError(

@@ -56,6 +56,7 @@ def values_per_stage(name: str, value: PerStage[T] | None, sizes: Sequence[Size]
     Raises:
         SettingError: The smallest key of a dict is above the first height, or a key is no height.
     """
+    # One value for all stages, or none.
     if value is None:
         return []
     if not isinstance(value, Mapping):
@@ -63,6 +64,7 @@ def values_per_stage(name: str, value: PerStage[T] | None, sizes: Sequence[Size]
     if not all(isinstance(key, int) and not isinstance(key, bool) for key in value):
         raise SettingError(name, f"must be keyed by image height, e.g. {{4: ..., 64: ...}}, not {dict(value)}")
 
+    # The value of a height holds up to the next one.
     values = []
     for height, _ in sizes:
         reached = [key for key in value if key <= height]
@@ -358,6 +360,7 @@ class ScheduleSettings:
         Raises:
             SettingError: A height is none of `sizes`, or D cannot grow like that.
         """
+        # D has grown as far as G, unless the setting names another height.
         name = "discriminator_height"
         heights = [height for height, _ in sizes]
         indices = list(range(len(sizes)))
@@ -366,6 +369,7 @@ class ScheduleSettings:
                 raise SettingError(name, f"must be one of the heights of schedule.sizes, {heights}, not {height!r}")
             indices[index] = heights.index(height)
 
+        # It keeps its size or grows by one stage at a time, as G does.
         for stage, (before, now) in enumerate(pairwise(indices), start=1):
             if not before <= now <= before + 1:
                 raise SettingError(
@@ -382,6 +386,7 @@ def convert_to_images(name: str, budget: Budget, batch_size: int, dataset_length
     Raises:
         SettingError: The budget is below 0, or a text without a known unit.
     """
+    # A text with a unit.
     if isinstance(budget, str):
         match = re.fullmatch(r"\s*(\d+(?:_\d+)*(?:\.\d+)?)\s*(image|step|epoch)s?\s*", budget)
         if match is None:
@@ -391,6 +396,8 @@ def convert_to_images(name: str, budget: Budget, batch_size: int, dataset_length
         if images > LARGEST_WHOLE_NUMBER:
             raise SettingError(name, f"must be at most {LARGEST_WHOLE_NUMBER} images, and is {images:.3g}")
         return round(images)
+
+    # A plain number is one of images.
     if not isinstance(budget, int) or isinstance(budget, bool):
         raise SettingError(name, f"must be a whole number of images, or a text with a unit, not {budget!r}")
     check_at_least(name, budget, 0)

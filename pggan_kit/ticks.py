@@ -37,6 +37,7 @@ def check_interval(name: str, interval: Interval, sizes: Sequence[Size] | None =
     Raises:
         SettingError: It is none.
     """
+    # Each value by itself.
     values = interval.values() if isinstance(interval, Mapping) else (interval,)
     for value in values:
         if value == PHASE:
@@ -46,6 +47,8 @@ def check_interval(name: str, interval: Interval, sizes: Sequence[Size] | None =
         if value is None and isinstance(interval, Mapping):
             raise SettingError(name, "must have images or 'phase' at each height, and has None")
         check_at_least(name, value, 1, "'phase', or None for a hundredth of the run", whole=True)
+
+    # A dict needs a value for each stage.
     if sizes is not None:
         values_per_stage(name, interval, sizes)
 
@@ -108,6 +111,7 @@ def list_planned_ticks(schedule: Schedule, tick: int) -> Iterator[Tick]:
     before = 0
     for stage, start in zip(schedule.stages, starts, strict=True):
         end = schedule.end(starts[: stage.index + 1])
+        # The ends of phases have a tick; so have multiples of the interval, and early places.
         ends = {min(end, start + stage.fade_images), end}
         first = start // tick * tick + tick
         places = {place for place in (*early, *ends) if start < place <= end} | set(range(first, end + 1, tick))

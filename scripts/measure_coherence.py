@@ -90,13 +90,17 @@ def read_moments(run: Path, seeds: tuple[int, ...]) -> list[Moment]:
     def draw(saved: Snapshot, grown: bool) -> dict[tuple[str, int], Tensor]:
         images = {}
         for network in NETWORKS:
-            weights = saved.ema if network == "average" else saved.generator
-            content = replace(saved, ema=weights)
+            content = saved
+            if network == "generator":
+                # The generator that is trained takes the place of the first average, which is drawn.
+                name = next(iter(saved.averages))
+                content = replace(saved, averages={name: saved.generator})
             generator = restore_generator(experiment, schedule, hooks, content, identity, grown)
             for seed in seeds:
                 images[network, seed] = _draw(generator, seed, experiment.seed)
         return images
 
+    # A checkpoint within a stage is one moment; one at its end is also the beginning of the next.
     moments = []
     checkpoints = RunDirectory(run).checkpoints()
     for entry in checkpoints.read_entries():

@@ -35,6 +35,8 @@ class SwitchProbe:
         """Print what growing to the next stage changes."""
         if stage.index + 1 == len(run.schedule.stages):
             return
+
+        # The networks as they are, and reals of both sizes.
         new = run.schedule.stages[stage.index + 1]
         generator = copy.deepcopy(state.generator).eval()
         discriminator = copy.deepcopy(state.discriminator).eval()
@@ -45,6 +47,7 @@ class SwitchProbe:
         up = pair.up(new.image_channels, new.factor).to(run.device)
         down = pair.down(new.image_channels, new.factor).to(run.device)
 
+        # Before and after they grow.
         images = up(generator(latents, labels))
         scores = discriminator(down(large), labels).score
         small_scores = discriminator(small, labels).score
@@ -54,6 +57,7 @@ class SwitchProbe:
         new_images = generator(latents, labels)
         new_scores = discriminator(large, labels).score
 
+        # Differences in units of what was there before.
         jumps = {
             "G": rms(new_images - images) / rms(images),
             "D (a)": rms(new_scores - scores) / scores.std(),

@@ -96,6 +96,7 @@ def vary_images(images: Tensor) -> Tensor:
 
 def train_variant(plugin: ModuleType, variant: str, folder: Path) -> None:
     """Train one variant, print its accuracy on held-out emoji, and write its weights."""
+    # The pictures to learn from, and one cycle of the rate over all steps.
     images, groups, held_out, classes = load_pictures(folder)
     torch.manual_seed(SEEDS[variant])
     net = plugin.Classifier(variant, classes)
@@ -112,6 +113,7 @@ def train_variant(plugin: ModuleType, variant: str, folder: Path) -> None:
             loss.backward()
             optimizer.step()
             rate.step()
+        # Pictures that it has not learnt from.
         net.eval()
         with torch.no_grad():
             correct = net(images[held_out]).argmax(1) == groups[held_out]

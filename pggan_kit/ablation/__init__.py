@@ -57,7 +57,10 @@ def ablate(
         Interrupted: A signal stopped it; called again, it continues.
     """
     folder = choose_folder(config, out)
+    # Variants that the plan in the folder lacks were added later.
     plan, launcher = plan_reading.read_plan(config, bindings, plugins, folder)
+
+    # Runs that somebody trained before take the place of trials.
     adopted = [Path(run) for run in adopt]
     return conduct.run_ablation(plan, launcher, folder, say, adopt=adopted, plugins=plugins)
 

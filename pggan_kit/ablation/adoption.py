@@ -295,6 +295,7 @@ def _find_trial(candidate: _Candidate, own: Sequence[_OwnTrial]) -> tuple[str, i
 
 def _merge_differing(candidate: _Candidate, trial: _OwnTrial) -> tuple[dict[str, str], dict[str, str]]:
     """Return the settings of a run and of a trial that differ and have an effect on what is trained."""
+    # Settings without an effect are left out; data sets are compared by their content.
     ignored = _list_ignored([candidate.settings, trial.settings], trial.may_measure_otherwise)
     noted = {**candidate.noted, "dataset": {"content": read_noted_fingerprint(candidate.noted) or "unknown"}}
     before: dict[str, str] = {}

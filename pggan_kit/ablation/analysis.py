@@ -52,12 +52,10 @@ def analyse_results(plan: Plan, results: Results, *, decides: bool = True) -> di
         look, although the contrast could have stopped at an earlier one.
     """
     # The verdicts come from the planned seeds alone, with looks from those of a contrast's last look.
-    seeds = {contrast.name: plan.seeds for contrast in [*plan.list_contrasts(), *plan.list_added_contrasts()]}
     progress = None
     if plan.looks:
         progress = take_looks(plan, results)
-        for name, taken in progress.looks.items():
-            seeds[name] = plan.seeds[: taken[-1].pairs]
+    seeds = _choose_seeds(plan, progress)
     planned = _compare_planned(plan, results, seeds, progress, decides)
 
     # The record: what was planned, what it came to, and with what code and hardware.
@@ -85,14 +83,29 @@ def analyse_results(plan: Plan, results: Results, *, decides: bool = True) -> di
     if plan.tune:
         analysis["tuned"] = describe_tuned(plan, results)
     if progress is not None:
-        analysis["looks"] = {
-            "pairs": plan.looks,
-            "spending": plan.spending,
-            "futility": plan.futility,
-            "spent": looks.spend_over_looks(plan),
-            "not_run": looks.count_not_run(plan, progress),
-        }
+        analysis["looks"] = _describe_looks(plan, progress)
     return analysis
+
+
+def _choose_seeds(plan: Plan, progress: looks.Progress | None) -> dict[str, Sequence[int]]:
+    """Return the seeds to compare by the contrast's name: the planned ones, or with looks those of its last look."""
+    contrasts = [*plan.list_contrasts(), *plan.list_added_contrasts()]
+    seeds: dict[str, Sequence[int]] = {contrast.name: plan.seeds for contrast in contrasts}
+    if progress is not None:
+        for name, taken in progress.looks.items():
+            seeds[name] = plan.seeds[: taken[-1].pairs]
+    return seeds
+
+
+def _describe_looks(plan: Plan, progress: looks.Progress) -> dict[str, Any]:
+    """Return how a plan spends its error over looks, and which planned runs no look needed."""
+    return {
+        "pairs": plan.looks,
+        "spending": plan.spending,
+        "futility": plan.futility,
+        "spent": looks.spend_over_looks(plan),
+        "not_run": looks.count_not_run(plan, progress),
+    }
 
 
 def _compare_planned(
@@ -111,12 +124,17 @@ def _compare_planned(
         progress: Looks that were taken; None for a plan without looks.
         decides: Whether contrasts get verdicts.
     """
+    # The values of each contrast, without a verdict.
     contrasts = plan.list_contrasts()
     planned = [compare_variants(plan, results, each, plan.primary, seeds[each.name]) for each in contrasts]
+
+    # The verdicts, corrected for the number of contrasts, or for that of looks as well.
     if progress is None:
         add_verdicts(planned, len(plan.confirmatory))
     else:
         add_looks(plan, planned, progress)
+
+    # What the verdicts depend on; an unfinished ablation or another evaluation has none to keep.
     if decides:
         add_robustness(plan, results, planned, progress)
     else:

@@ -18,6 +18,7 @@ def require_averages(settings: Ablation, experiments: Mapping[str, Prepared]) ->
     Raises:
         ConfigError: A variant has not; the message names it. Or an average is evaluated twice.
     """
+    # All averages that are evaluated, with the setting that names them.
     given = [("average", settings.average), *(("averages", average) for average in settings.averages)]
     for variant, prepared in experiments.items():
         averages = prepared.built.experiment.averages
@@ -31,6 +32,8 @@ def require_averages(settings: Ablation, experiments: Mapping[str, Prepared]) ->
                     f"ablate.{setting} is the width {average:g}, and variant {variant} has no power functions, of "
                     "which it could be made: add @averages.PowerFunction() to train.averages"
                 )
+
+        # Without `ablate.average` the first one is evaluated.
         if settings.average is None and names[0] in settings.averages:
             raise ConfigError(
                 f"ablate.averages holds {names[0]}, which is the first of variant {variant}: without ablate.average, "

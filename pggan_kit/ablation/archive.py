@@ -44,6 +44,7 @@ def read_table(plan: Plan, folder: Path) -> Results:
     Raises:
         RunError: The file is damaged, or cannot be read.
     """
+    # Rows of variants or seeds that the plan does not have are left out.
     path = folder / TABLE
     keys = set(plan.list_runs())
     censored = {name_images(name, quality) for name, quality in plan.quality.items()}

@@ -57,18 +57,11 @@ def compare_variants(
     quantity = plan.get_quantity(metric)
     scaled = _scale_values(plan, results, contrast, metric, seeds)
     finite = [values for values in scaled if all(math.isfinite(value) for value in values.values())]
-    failed = []
-    for seed in seeds:
-        failed.append({name: has_failed(results, name, seed, metric) for name in contrast.weights})
-    one_side = [contrast.sum_side(values, 1) for values in finite]
-    other_side = [contrast.sum_side(values, -1) for values in finite]
 
-    # What was known before the plan was fixed confirms nothing.
+    # What is compared. What was known before the plan was fixed confirms nothing.
     adopted = [seed for seed in seeds if any(plan.find_adopted(name, seed) is not None for name in contrast.weights)]
-    entry: dict[str, Any] = {"name": contrast.name, "weights": dict(contrast.weights)}
-    if contrast.pair is not None:
-        entry["variant"], entry["against"] = contrast.pair
-    entry |= {
+    entry = {
+        **_name_sides(contrast),
         "role": "exploratory" if adopted else contrast.role,
         "metric": metric,
         "direction": quantity["direction"],
@@ -76,8 +69,8 @@ def compare_variants(
         "seeds": seeds,
         "adopted": adopted,
         "n": len(finite),
-        "failures": asdict(compare_failures(contrast, failed)),
-        "correlation": st.correlate_pairs(one_side, other_side),
+        "failures": asdict(compare_failures(contrast, _list_failures(results, contrast, seeds, metric))),
+        "correlation": _correlate_sides(contrast, finite),
     }
     without_value = _list_without_value(results, contrast, seeds, metric)
     if without_value:
@@ -95,6 +88,29 @@ def compare_variants(
         entry["order"] = _count_order(contrast, scaled)
         entry["estimates"] |= dict.fromkeys(ESTIMATES_OF_DIFFERENCES)
     return entry
+
+
+def _name_sides(contrast: Contrast) -> dict[str, Any]:
+    """Return the name of a contrast, its weights, and of a pair the variants."""
+    entry: dict[str, Any] = {"name": contrast.name, "weights": dict(contrast.weights)}
+    if contrast.pair is not None:
+        entry["variant"], entry["against"] = contrast.pair
+    return entry
+
+
+def _list_failures(results: Results, contrast: Contrast, seeds: Sequence[int], metric: str) -> list[dict[str, bool]]:
+    """Return for each seed which runs failed, by variant."""
+    failed = []
+    for seed in seeds:
+        failed.append({name: has_failed(results, name, seed, metric) for name in contrast.weights})
+    return failed
+
+
+def _correlate_sides(contrast: Contrast, finite: Sequence[Mapping[str, float]]) -> float | None:
+    """Return the correlation of a contrast's two sides over the seeds of which every run has a finite value."""
+    one_side = [contrast.sum_side(values, 1) for values in finite]
+    other_side = [contrast.sum_side(values, -1) for values in finite]
+    return st.correlate_pairs(one_side, other_side)
 
 
 def _test_differences(

@@ -44,6 +44,7 @@ class Contrast:
         Infinite values decide the sum by their weights. Where these cancel, as in a pair of runs that both failed, the
         sum is 0: of an interaction, the other runs would answer another question, the effect of one factor alone.
         """
+        # Finite and infinite values are summed apart: the difference of two infinite ones would be NaN.
         infinite = 0.0
         finite = 0.0
         is_finite = True
@@ -53,6 +54,8 @@ class Contrast:
             else:
                 is_finite = False
                 infinite += math.copysign(weight, weight * values[name])
+
+        # Infinite values decide; where their weights cancel, it is up to rounding.
         if is_finite:
             return finite
         if round(infinite, DIGITS) == 0:
@@ -83,10 +86,12 @@ def compare_failures(contrast: Contrast, failed: Sequence[Mapping[str, bool]]) -
         by the weights. Of a pair the test is McNemar's; otherwise signs of the weighted failures are flipped, which
         is the same test where the weights are those of a pair.
     """
+    # Two variants: the exact test of pairs.
     if contrast.pair is not None:
         variant, against = contrast.pair
         return st.compare_failures([(own[variant], own[against]) for own in failed])
 
+    # More than two: each side is a weighted sum.
     above = [name for name, weight in contrast.weights.items() if weight > 0]
     below = [name for name, weight in contrast.weights.items() if weight < 0]
     sums = [round(contrast.sum_values({name: float(own[name]) for name in own}), DIGITS) for own in failed]

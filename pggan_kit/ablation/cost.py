@@ -83,9 +83,12 @@ def _estimate_evaluations_of(
         clock: The measured seconds of evaluations.
         plugins: Files of plugins.
     """
+    # Metrics of ticks are those of the training, metrics of the end those of the evaluation.
     own_bindings = plan.variants[name]
     training = prepare(base, own_bindings, plugins)
     evaluation = prepare(base, [*own_bindings, *plan.evaluation], plugins)
+
+    # What variants share is trained and measured once, by the trunk.
     estimates = {}
     own_stages = range(stage_count)
     if name in plan.shared and plan.branch is not None:
@@ -189,6 +192,8 @@ def describe_cost(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "contrasts": describe_contrasts(plan),
         "design": plan.design,
     }
+
+    # What only some plans have.
     if plan.confirmatory:
         description["detectable"] = find_detectable_effect(plan)
     if plan.looks:
@@ -241,10 +246,13 @@ def describe_contrasts(plan: Plan) -> list[dict[str, Any]]:
     entries = []
     for contrast in plan.list_contrasts():
         pairs = min(len([seed for seed in plan.select_seeds(name) if seed in plan.seeds]) for name in contrast.weights)
+        # Seeds that were added later are not among them: they decide nothing.
         level = ALPHA
         if contrast.role == "confirmatory":
             level = find_confirmatory_level(plan)
         detectable = find_detectable_mean(pairs, level)
+
+        # In units of one run: variances of independent runs add up.
         in_runs = None
         if detectable is not None:
             in_runs = detectable * math.sqrt(sum(weight**2 for weight in contrast.weights.values()))
@@ -273,6 +281,7 @@ def describe_detectable_effect(plan: Plan) -> str:
 
 def build_contrast_table(plan: Plan) -> WideTable:
     """Return what each contrast can see as a table, with the aliases of a fraction as its caption."""
+    # A row for each contrast.
     headers = ("contrast", "role", "pairs", "variants", "detectable", "in sd of runs")
     table = WideTable(headers, keys=2, title="contrasts")
     for entry in describe_contrasts(plan):
@@ -280,6 +289,7 @@ def build_contrast_table(plan: Plan) -> WideTable:
         cells = ["-" if number is None else f"{number:.2g}" for number in numbers]
         table.add_row(entry["name"], entry["role"], str(entry["pairs"]), str(len(entry["weights"])), *cells)
 
+    # What the rows mean.
     lines = list_design_notes(plan.design)
     lines.append(
         f"detectable: the mean that is detected in {POWER:.0%} of cases, in standard deviations of the pairs' "
@@ -328,6 +338,7 @@ def build_cost_table(plan: Plan, rows: Sequence[dict[str, Any]]) -> WideTable:
 
 def _list_design_lines(plan: Plan) -> list[str]:
     """Return lines on how the trials of a plan come about, and on how small an effect they can show."""
+    # How trials come about.
     lines = []
     for search in list(plan.searches.values())[:1]:
         pruning = "" if search.pruner is None else f"; {search.pruner} may stop some early"
@@ -337,6 +348,8 @@ def _list_design_lines(plan: Plan) -> list[str]:
         )
     if plan.resample != EVERYTHING:
         lines.append(f"varies between the trials of a variant: {'; '.join(plan.resample.values())}")
+
+    # What they can show.
     if plan.confirmatory:
         lines.append(describe_detectable_effect(plan))
     if plan.looks:

@@ -75,10 +75,13 @@ def make_design(
         SettingError: A setting is wrong, or settings do not fit together.
         ConfigError: A binding cannot be read.
     """
+    # Factors: all combinations of their levels, or a fraction of these.
     if factors:
         if leave_one_out or add_one_in:
             raise SettingError("factors", "cannot be combined with `leave_one_out` and `add_one_in`: take one design")
         return make_factorial(factors, resolution, effects)
+
+    # One change at a time, or no design.
     for name, value in (("resolution", resolution), ("effects", effects)):
         if value is not None:
             raise SettingError(name, "needs `factors`, and there are none")
@@ -144,6 +147,7 @@ def _check_factors(factors: Mapping[str, Changes]) -> None:
     Raises:
         SettingError: Something is wrong with them.
     """
+    # How many factors, and levels of each.
     if len(factors) < 2:
         raise SettingError("factors", f"must name at least two; bind the levels of {', '.join(factors)} as `variants`")
     if len(factors) > MOST_FACTORS:
@@ -155,6 +159,8 @@ def _check_factors(factors: Mapping[str, Changes]) -> None:
             )
         for name in (factor, *levels):
             _check_name("factors", name)
+
+    # Factors must not undo each other.
     _require_disjoint("factors", {name: [*levels.values()] for name, levels in factors.items()})
 
 
@@ -183,6 +189,7 @@ def _require_disjoint(setting: str, bindings: Mapping[str, Sequence[Sequence[str
     """
     owners: dict[tuple[str, str, str], str] = {}
     for owner, lists in bindings.items():
+        # A parameter may have several values within a factor, one for each level.
         own = {}
         for texts in lists:
             for binding in gin_files.parse_text("\n".join(texts), f"{owner} of ablate.{setting}").bindings:
@@ -203,12 +210,15 @@ def _find_fraction(factors: Mapping[str, Changes], resolution: str) -> Fraction:
     Raises:
         SettingError: There is none.
     """
+    # Fractions are of factors with two levels.
     check_choice("resolution", resolution, list(RESOLUTIONS))
     for factor, levels in factors.items():
         if len(levels) != 2:
             raise SettingError(
                 "resolution", f"is that of a fraction of two-level factors, and {factor} has {len(levels)} levels"
             )
+
+    # The smallest one that keeps apart what the resolution says.
     fraction = find_fraction(len(factors), RESOLUTIONS[resolution])
     if fraction is None:
         raise SettingError(
@@ -336,9 +346,11 @@ def _weigh_effect(
 
     It is averaged over the levels of all other factors.
     """
+    # How many variants have each combination of the chosen levels.
     repeats = len(assignments) / math.prod(len(factors[name]) for name in chosen)
     weights = {}
     for variant, own in assignments.items():
+        # The first level of a factor turns the sign; variants with a third level do not count.
         sign = 1
         for name, level in zip(chosen, levels, strict=True):
             if own[name] == next(iter(factors[name])):
@@ -400,10 +412,13 @@ def list_design_notes(description: Mapping[str, Any]) -> list[str]:
     if description["kind"] == "one_at_a_time":
         return [f"changes one at a time: {', '.join(description['changes'])}"]
 
+    # What a contrast of factors means.
     lines = [
         f"factorial: {TIMES.join(description['factors'])}. A main effect is the mean of its level over the other "
         "factors, minus that of the first level; an interaction is the difference between two such differences."
     ]
+
+    # What a fraction left out, and what it costs.
     if description["resolution"] is not None:
         generators = [f"{name} = {column}" for name, column in description["generators"].items()]
         lines.append(

@@ -65,10 +65,13 @@ def list_endpoint_quantities(
         quantities: `direction` and `scale` of the values at ticks.
         sizes: Sizes of the stages of all variants.
     """
+    # Areas are in the units of the curve.
     endpoints: dict[str, dict[str, str]] = {}
     for name in curves:
         for size in (None, *sizes):
             endpoints[name_area(name, size)] = dict(quantities[name])
+
+    # Images to a quality are compared by their logarithm, whatever the curve is.
     for name, wanted in quality.items():
         endpoints[name_images(name, wanted)] = {"direction": "lower", "scale": "log"}
     return endpoints
@@ -229,6 +232,7 @@ def find_images_to_quality(
         scale: Scale on which the curve is straight between two ticks.
         stage: Number of the stage; values at other sizes count for nothing.
     """
+    # Lower is better from here on, on the scale on which the curve is straight.
     sign = 1.0 if direction == "lower" else -1.0
     wanted = _convert_to_scale(quality, scale)
     before: tuple[int, float] | None = None
@@ -237,6 +241,8 @@ def find_images_to_quality(
             continue
         value = _convert_to_scale(tick.value, scale)
         if sign * value <= sign * wanted:
+            # Between two ticks the curve is a straight line; before the first, or to a value of 0 on a logarithmic
+            # scale, there is none.
             if before is None or math.isinf(value):
                 return float(tick.images)
             share = (before[1] - wanted) / (before[1] - value)
@@ -266,8 +272,11 @@ def compare_times(own: Sequence[tuple[float, bool]], other: Sequence[tuple[float
     Returns:
         The p-value; None where no run reached the quality, or a variant has no runs.
     """
+    # Without an event there is nothing to test.
     if not own or not other or not any(reached for _, reached in (*own, *other)):
         return None
+
+    # Runs that never reached the quality are censored at their end.
     samples = []
     for runs in (own, other):
         reached_at = [time for time, reached in runs if reached]

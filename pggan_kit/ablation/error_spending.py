@@ -34,6 +34,7 @@ def spend_error(spending: str, level: float, fractions: tuple[float, ...]) -> tu
         level: One-sided error over all looks.
         fractions: Shares of the planned pairs that the looks have, the last one 1.
     """
+    # At the last look all of the error is spent, whatever the function gives.
     spent = []
     for fraction in fractions:
         if fraction == 1:

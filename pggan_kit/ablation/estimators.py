@@ -181,6 +181,7 @@ def compute_posterior(d: Sequence[float], margin: float, direction: str) -> dict
     Returns:
         The probabilities that the mean is `better` than the region, `within` it and `worse`.
     """
+    # Where nothing varies, the mean is certain.
     values = np.asarray(d, float)
     mean = float(values.mean())
     if np.ptp(values) == 0:
@@ -190,6 +191,8 @@ def compute_posterior(d: Sequence[float], margin: float, direction: str) -> dict
         posterior = stats.t(len(values) - 1, mean, values.std(ddof=1) / math.sqrt(len(values)))
         below = float(posterior.cdf(-margin))
         above = float(posterior.sf(margin))
+
+    # Which side is better depends on the metric.
     better, worse = (below, above) if direction == "lower" else (above, below)
     return {"better": better, "within": max(0.0, 1.0 - below - above), "worse": worse}
 
@@ -210,6 +213,8 @@ def compute_pairing_saved(rows: Sequence[Sequence[float]], weights: Sequence[flo
     """
     if len(rows) < 3:
         return None
+
+    # The variance that independent variants would have, and that of the differences.
     values = np.asarray(rows, float)
     factors = np.asarray(weights, float)
     independent = float((factors**2 * values.var(axis=0, ddof=1)).sum())

@@ -100,6 +100,8 @@ def _prepare_variants(
     for name in track_items(names, "checking", len(names), "variants"):
         own_bindings = settings.all_variants[name]
         place = settings.find_setting(name)
+
+        # What the seeds draw, no variant may bind; and each has to draw it.
         require_free_sources(settings.resample, shared, "the bindings of all variants hold")
         require_free_sources(settings.resample, own_bindings, f"variant {name} of {place} binds")
         experiments[name] = _prepare_variant(name, place, base, shared, own_bindings, files)
@@ -237,16 +239,20 @@ def _find_quantities(
     Raises:
         ConfigError: The primary or a confirming value is not among the values, or two values have one name.
     """
+    # Values are named by the evaluation, which is the same for all variants: one of them shows which there are.
     first_variant = next(iter(variants.values()))
     try:
         prepared = prepare(base, [*first_variant, *settings.evaluation], plugins)
     except UserError as error:
         raise type(error)(f"ablate.evaluation: {error}") from error
+
+    # Those that have to answer are values at the end of the last stage.
     schedule = prepared.schedule()
     stage = schedule.stages[-1]
     of_images, of_runs = list_values(prepared, schedule, stage)
     require_answers(settings, stage.size, of_images, [*of_runs, *endpoints])
 
+    # What the metrics state of them, with what the plan says of the endpoints.
     quantities = list_quantities(prepared.built.experiment.metrics, "ablate.evaluation")
     return complete_quantities(settings, quantities, endpoints)
 

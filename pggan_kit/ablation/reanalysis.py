@@ -153,10 +153,8 @@ def evaluate_again(
     planned = plans.load_plan(folder)
     files = list_recorded_files(folder / plans.PLAN, planned.plugins, plugins, "ablate")
     plan = _replace_endpoints(planned, bindings, primary, margin)
-    if average is not None or averages:
-        plan = _replace_averages(plan, average, averages)
-    if curves or quality:
-        plan = _replace_curves(plan, curves or planned.curves, quality or {})
+    plan = _replace_averages(plan, average, averages)
+    plan = _replace_curves(plan, curves, quality or {})
 
     # Curves alone are read from the runs' rows: nothing is measured, and no checkpoint is needed.
     measures = not (curves or quality) or bool(bindings or averages) or average is not None
@@ -202,10 +200,13 @@ def _collect_results(
         plugins: The plan's plugin files.
         measures: Whether runs are measured, or only their curves reduced.
     """
+    # Endpoints of curves need no measuring.
     endpoints = _find_endpoints(plan, folder, ended, plugins)
     plan = dataclasses.replace(plan, quantities={**plan.quantities, **endpoints})
     if not measures:
         return plan, _reduce_all(plan, folder, ended, plugins)
+
+    # Measured values have the direction and the scale that their metrics state.
     results = _evaluate_all(plan, folder, target, ended, plugins)
     quantities = {**_find_quantities(plan, folder, results, plugins), **endpoints}
     return dataclasses.replace(plan, quantities=quantities), results
@@ -217,6 +218,7 @@ def _replace_endpoints(plan: Plan, bindings: Sequence[str], primary: str | None,
     Raises:
         ConfigError: The margin is missing or out of range.
     """
+    # A margin is in the units of one value.
     if primary not in (None, plan.primary) and margin is None:
         raise ConfigError(
             f"--primary {primary} needs --margin as well, since the plan's margin is that of {plan.primary}"
@@ -224,6 +226,8 @@ def _replace_endpoints(plan: Plan, bindings: Sequence[str], primary: str | None,
     if margin is not None:
         check_above("--margin", margin, 0)
         check_finite("--margin", margin)
+
+    # Looks and confirming values belong to the plan's own primary.
     defaults = list_defaults(Plan)
     once = {name: defaults[name] for name in ("looks", "spending", "futility", "confirm")}
     return dataclasses.replace(
@@ -236,11 +240,13 @@ def _replace_endpoints(plan: Plan, bindings: Sequence[str], primary: str | None,
 
 
 def _replace_averages(plan: Plan, average: str | float | None, averages: Sequence[str | float]) -> Plan:
-    """Return a plan with other averages.
+    """Return a plan with other averages, where any are named.
 
     Raises:
         ConfigError: One is named twice.
     """
+    if average is None and not averages:
+        return plan
     first = plan.average if average is None else average
     names = [name_average(each) for each in (first, *averages) if each is not None]
     if len(set(names)) < len(names):
@@ -249,11 +255,14 @@ def _replace_averages(plan: Plan, average: str | float | None, averages: Sequenc
 
 
 def _replace_curves(plan: Plan, curves: Sequence[str], quality: Mapping[str, float]) -> Plan:
-    """Return a plan with other curves.
+    """Return a plan with other curves, where a curve or a quality is named; the plan's own if no curve is.
 
     Raises:
         ConfigError: A curve is named twice, or a quality is none of a curve or not finite.
     """
+    if not curves and not quality:
+        return plan
+    curves = curves or plan.curves
     if len(set(curves)) < len(curves):
         raise ConfigError(f"--curve must name each value once, not {', '.join(curves)}")
     for name, value in quality.items():
@@ -345,6 +354,7 @@ def _require_evaluable(plan: Plan, folder: Path, target: Path, ended: Results, p
     for (name, seed), result in ended.items():
         if result["failed"]:
             continue
+        # A run without its last checkpoint has no generator that could be measured.
         run = trials.locate_run(plan, folder, name, seed)
         try:
             trials.read_last_entry(run)
@@ -378,6 +388,7 @@ def _reduce_all(plan: Plan, folder: Path, ended: Results, plugins: Sequence[Reco
         if result["failed"]:
             continue
         try:
+            # The new endpoints take the place of the old ones.
             endpoints = trials.reduce_curves(plan, trials.locate_run(plan, folder, *key), plugins)
             replaced = {row["metric"] for row in endpoints}
             rows = [row for row in result["rows"] if row["metric"] not in replaced] + endpoints

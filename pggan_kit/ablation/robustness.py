@@ -70,6 +70,7 @@ def judge_robustness(entry: Mapping[str, Any], checks: Sequence[tuple[Check, Map
         agrees = _find_answer(other) == _find_answer(entry)
         if not agrees:
             disagreeing.append(check)
+        # What is shown of a check beside its agreement.
         average = None if check.average is None else name_average(check.average)
         shown = {name: other.get(name) for name in SHOWN}
         rows.append({"metric": check.metric, "average": average, **shown, "agrees": agrees})

@@ -296,8 +296,11 @@ def expect_stops(rules: Rules, mean: float) -> list[float]:
         rules: The plan's rules.
         mean: Mean of the differences, in standard deviations.
     """
+    # Simulated contrasts, which equivalence does not stop.
     rules = replace(rules, margin=0.0)
     d = np.random.default_rng(0).normal(mean, 1.0, (st.SIMULATED, rules.looks[-1]))
+
+    # At each look some of those that are left stop: for efficacy, or for futility.
     goes_on = np.ones(len(d), bool)
     stops = []
     for look, pairs in enumerate(rules.looks[:-1]):

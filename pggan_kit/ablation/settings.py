@@ -176,11 +176,14 @@ class Ablation:
         return f"ablate.{self.design.setting}"
 
     def _check_variants(self) -> None:
+        # Variants of the design have names already.
         for name in self.variants:
             if name in self.design.variants:
                 raise SettingError("variants", f"names {name}, which is a variant of the design: take another name")
         if len(self.all_variants) < 2:
             raise SettingError("variants", f"must name at least two, not {list(self.variants)}")
+
+        # Names of folders.
         for name in self.all_variants:
             if not _NAME.fullmatch(name) or name == TRUNK:
                 raise SettingError(
@@ -212,10 +215,13 @@ class Ablation:
         Raises:
             SettingError: There are too few seeds.
         """
+        # How many contrasts share the error.
         confirmatory = self._count_confirmatory()
         confirmatory -= sum(find_role(pair, self.controls) == "confirmatory" for pair in exploratory)
         if not confirmatory:
             return
+
+        # The smallest p that this number of seeds can give, if all of them agree.
         pairs = len(self.seeds)
         needed = count_pairs_needed(confirmatory)
         if pairs < needed:

@@ -270,6 +270,7 @@ class Failures:
 
 def compare_failures(pairs: Sequence[tuple[bool, bool]]) -> Failures:
     """Return the failures of two variants, from whether each member of each pair failed."""
+    # Pairs in which one alone failed decide: McNemar's exact test.
     variant_alone = sum(one and not other for one, other in pairs)
     against_alone = sum(other and not one for one, other in pairs)
     differing = variant_alone + against_alone

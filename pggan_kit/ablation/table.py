@@ -36,11 +36,15 @@ def build_tables(analysis: Mapping[str, Any]) -> list[WideTable]:
     quantity = analysis["metric"]
     if analysis["scale"] == "log":
         quantity = f"log {quantity}"
+
+    # Tables that every analysis has.
     tables = [
         _build_variant_table(analysis),
         _build_contrast_table(f"paired differences in {quantity}", analysis["contrasts"]),
         _build_estimate_table(f"other estimates of the differences in {quantity}", analysis["contrasts"]),
     ]
+
+    # Tables that only some have.
     if any("checks" in entry for entry in analysis["contrasts"]):
         tables.append(_build_check_table(analysis["contrasts"]))
     if "looks" in analysis:
@@ -103,6 +107,7 @@ def _build_estimate_table(title: str, entries: list[Mapping[str, Any]]) -> WideT
     for entry in entries:
         estimates = entry["estimates"]
         posterior = estimates["posterior"]
+        # With too few pairs there is no posterior.
         shares = ""
         if posterior is not None:
             shares = " / ".join(f"{posterior[name]:.3f}" for name in ("better", "within", "worse"))
@@ -124,6 +129,7 @@ def _build_check_table(entries: list[Mapping[str, Any]]) -> WideTable:
     for entry in entries:
         if "checks" not in entry:
             continue
+        # The first row is the verdict itself, and those below it are its checks.
         own = {"metric": entry["metric"], "average": None, "agrees": None, **entry}
         for row in (own, *entry["checks"]):
             agrees = entry["robustness"]
@@ -168,10 +174,14 @@ def _describe_pairing(entry: Mapping[str, Any], margin: float) -> str:
     """Return a sentence on what the pairing was worth, and on how many pairs a next plan would need."""
     estimates = entry["estimates"]
     clauses = []
+
+    # What it was worth.
     saved = estimates["pairing_saved"]
     if saved is not None:
         verb = "cost" if round(saved, 2) < 0 else "saved"
         clauses.append(f"pairing {verb} {abs(saved):.0%} of the trials")
+
+    # What a next plan would need.
     spread = entry["sd"]
     if spread is not None:
         equivalence = _format_pairs(estimates["pairs_for_equivalence"])
@@ -194,6 +204,7 @@ def _describe_censored(entry: Mapping[str, Any]) -> str:
 
 def _list_notes_on_looks(looks: Mapping[str, Any]) -> list[str]:
     """Return lines that explain the table of looks, and say which runs were not needed."""
+    # What the columns mean.
     rows = zip(looks["spent"], looks["pairs"], strict=True)
     spent = ", ".join(f"{error:.2%} by {pairs} pairs" for error, pairs in rows)
     notes = [
@@ -208,6 +219,8 @@ def _list_notes_on_looks(looks: Mapping[str, Any]) -> list[str]:
         "predicted: the predicted probability that the last look decides; a contrast stops as futile below "
         f"{looks['futility']:.0%}. Neither error counts on such a stop.",
     ]
+
+    # Runs that were saved.
     if looks["not_run"]:
         runs = ", ".join(f"{count} of {name}" for name, count in looks["not_run"].items())
         notes.append(f"planned and not run, since no look needed them: {runs}.")
@@ -223,12 +236,16 @@ def _explain_columns(analysis: Mapping[str, Any], differences: str, flips: str) 
         flips: Which sign patterns are used.
     """
     mean = f"mean [95 %]: mean of the pairs' {differences}"
+
+    # A mean of those that reached a quality says nothing about the others.
     every_entry = [*analysis["contrasts"], *analysis["secondary"]]
     if any("order" in entry for entry in every_entry):
         mean += (
             " Where a run never reached a quality there is no mean: the number of pairs above and below 0 takes its "
             "place, in which such a run is the worst."
         )
+
+    # The margin, and whether p of equivalence is corrected.
     margin = f"+-{analysis['margin']:g}"
     is_corrected = any(entry.get("equivalence_holm") is not None for entry in analysis["contrasts"])
     corrected = ", corrected as p is" if is_corrected else ""

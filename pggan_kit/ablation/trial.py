@@ -101,11 +101,13 @@ def run_trial(out: Path, name: str, seed: int, plugins: Sequence[str | Path] = (
     Raises:
         UserError, TrainingError, Interrupted: The trial has not ended; it can be run again.
     """
+    # The plan says which trials there are, and what files their plugins are.
     plan = plans.load_plan(out)
     if (name, seed) not in [*plan.list_trunks(), *plan.list_runs()]:
         raise ConfigError(f"trial {name} {seed}: the plan has no such trial")
     files = list_recorded_files(out / plans.PLAN, plan.plugins, plugins, "ablate")
 
+    # No other process may run this trial at the same time.
     def say_waiting(holder: str) -> None:
         say(f"waiting for {holder}, which runs this trial")
 

@@ -73,12 +73,14 @@ def add_looks(plan: Plan, entries: Sequence[dict[str, Any]], progress: looks.Pro
     for entry in entries:
         if entry["role"] != "confirmatory":
             continue
+        # The verdict is that of the last look, and the interval holds over all of them.
         taken = progress.looks[entry["name"]]
         entry["looks"] = [asdict(look) for look in taken]
         entry["verdict"] = taken[-1].verdict
         if entry["interval"] is not None:
             n_mean_sd = (entry["n"], entry["mean"], entry["sd"])
             entry["interval"] = list(sequential.compute_repeated_interval(rules, taken[-1].look, *n_mean_sd))
+        # These are right for a contrast that is looked at once.
         for name in ("bootstrap", "smallest_effect", "holm", "equivalence_holm"):
             entry[name] = None
         entry["estimates"]["naive"] = True

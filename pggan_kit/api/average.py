@@ -109,6 +109,7 @@ def load_average(
         SettingError: there is no such choice of a checkpoint.
         RunError: there is no such checkpoint or average, or it does not fit the run's config.
     """
+    # The checkpoint: a file of an average has its own, any other average is one of the run.
     choice = choose_average(average)
     if isinstance(choice, Path):
         if stage is not None or checkpoint != "last":
@@ -116,11 +117,15 @@ def load_average(
         saved = read_average(choice)
     else:
         saved = load_place(files.checkpoints(), stage, checkpoint)
+
+    # A width is made of power functions; the checkpoint then has this average alone.
     if isinstance(choice, (int, float)):
         saved, _ = _make_width("--average", prepared, files, schedule, saved, choice)
 
+    # The generator, with what its checkpoint does not hold: the map of values and the names of classes.
     name = choice if isinstance(choice, str) else next(iter(saved.averages))
     own = prepared.identify_networks(schedule)
+    # Asked for before it is loaded, so that the message can name the option.
     try:
         saved.select_average(name)
     except RunError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -13,24 +12,20 @@ import torch
 from torch import Tensor
 
 from pggan_kit.api.average import load_average
+from pggan_kit.api.image_folders import read_comparable_images
 from pggan_kit.api.prepare import KEEP_NONE, prepare_run
-from pggan_kit.api.sample import ARRAYS
 from pggan_kit.api.stage_ends import restore_stage_ends
 from pggan_kit.components import ImageMetric, Metric, RunMetric
 from pggan_kit.config import gin_files as configs
 from pggan_kit.config.bindings import Binding, Macro, iterate_references
 from pggan_kit.config.builder import build_from_config
 from pggan_kit.config.gin_files import Config
-from pggan_kit.data.contents import describe_left_out
 from pggan_kit.errors import ConfigError, DataError, RunError, require_list
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes, measure_run
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
 from pggan_kit.growth.averages import BEST
-from pggan_kit.layers.value_maps import BYTES, KINDS, ValueMap, hold_in_tensor
-from pggan_kit.pictures.array_reading import ARRAY_SUFFIXES, read_array
-from pggan_kit.pictures.decoding import open_picture
-from pggan_kit.pictures.reading import SUFFIXES, PictureReader, find_channels, list_pictures
+from pggan_kit.layers.value_maps import BYTES, ValueMap, hold_in_tensor
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.runs.checkpoint_identity import read_noted_fingerprint
 from pggan_kit.runs.generators import TrainedGenerator, draw_images
@@ -46,6 +41,7 @@ CHANGEABLE = ("metrics", "features", "datasets", "evaluation")
 
 WIDTHS = (0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2)
 """Widths among which the best is chosen, which the default power functions give within 5 %."""
+
 CHANGEABLE_SETTINGS = (("", "train", "metrics"), ("", "train", "keep_best"), ("", "train", "dataset"))
 """Keys of bindings of `train` that an evaluation may override; the data set must be the run's own, where it has one."""
 
@@ -107,11 +103,7 @@ def evaluate(
 
     # A run is measured as it is, or with the width of average that suits it best.
     require_list("tuning", tuning)
-    if bool(tuning) != (average == BEST):
-        raise ConfigError(
-            f"--average {BEST} chooses a width on images of its own, and nothing else does: give both, e.g. --tuning "
-            "'evaluation.dataset = @tune/datasets.NAME()', or none"
-        )
+    _require_tuning_with_best(average, tuning)
     if average == BEST:
         average = _choose_width(run_or_folder, overrides, tuning, plugins, parts, stage, checkpoint)
     if against is None:
@@ -125,6 +117,19 @@ def evaluate(
     for folder in (Path(run_or_folder), Path(against)):
         _require_no_run(folder)
     return _evaluate_folders(Path(run_or_folder), Path(against), overrides, plugins)
+
+
+def _require_tuning_with_best(average: str | float | Path | None, tuning: Sequence[str]) -> None:
+    """Check that images to choose a width on are named where, and only where, one is chosen.
+
+    Raises:
+        ConfigError: One is given without the other.
+    """
+    if bool(tuning) != (average == BEST):
+        raise ConfigError(
+            f"--average {BEST} chooses a width on images of its own, and nothing else does: give both, e.g. --tuning "
+            "'evaluation.dataset = @tune/datasets.NAME()', or none"
+        )
 
 
 def _bind_arguments(metrics: Sequence[str], count: int | None) -> list[str]:
@@ -312,19 +317,7 @@ def _evaluate_folders(
     if comparison.evaluation.dataset is not None:
         raise ConfigError("evaluation.dataset has no use where two folders are compared")
 
-    # Images are compared as they are: of one size and type.
-    fake_images = read_images(fake_folder)
-    real_images = read_images(real_folder)
-    if real_images.shape[1:] != fake_images.shape[1:] and real_folder.suffix in ARRAYS:
-        # The data may have their channels first. What `pggan-kit sample` writes has them last.
-        turned = real_images.transpose(0, 2, 3, 1)
-        if turned.shape[1:] == fake_images.shape[1:]:
-            real_images = turned
-    if fake_images.shape[1:] != real_images.shape[1:] or fake_images.dtype != real_images.dtype:
-        raise DataError(
-            f"{fake_folder} has images of {_describe_shape(fake_images)}, {real_folder} of "
-            f"{_describe_shape(real_images)}: make them alike first"
-        )
+    fake_images, real_images = read_comparable_images(fake_folder, real_folder)
 
     # Drawn, since files are often sorted by class; in another order than the reals, which may be the same images.
     height, width = fake_images.shape[2:]
@@ -359,125 +352,6 @@ def _split_into_batches(images: np.ndarray, rows: np.ndarray, batch_size: int, v
     """Yield the chosen images (N, C, h, w) in [-1, 1], a batch at a time."""
     for start in range(0, len(rows), batch_size):
         yield values.to_images(hold_in_tensor(images[rows[start : start + batch_size]]))
-
-
-def read_images(path: Path) -> np.ndarray:
-    """Return the images (N, C, h, w) of a folder in the order of their paths, or of an .npy or .npz file.
-
-    Arrays are (N, h, w) or (N, h, w, C). A folder of pictures is read as `PictureReader` reads it for training: in gray
-    where all its images are gray, else in colour. One with .npy files, or with TIFFs that are no photographs of 8 bits,
-    is read as numbers.
-
-    Raises:
-        DataError: there are none, one is damaged, or they differ in size.
-    """
-    if path.suffix in ARRAYS:
-        return _read_array_file(path)
-    if not path.is_dir():
-        raise DataError(f"no folder {path}: name a run, a folder of images, or an .npz or .npy file")
-    numbers = _read_folder_of_numbers(path)
-    if numbers is not None:
-        return numbers
-    names, left_out = list_pictures(path)
-    if len(names) < 2:
-        raise DataError(
-            f"{path} holds {len(names)} images ({', '.join(SUFFIXES)}): name a run, a folder of images or an .npz file"
-        )
-    if left_out:
-        warnings.warn(f"{path}: {len(names):,} images; {describe_left_out(left_out)}", stacklevel=2)
-
-    # All have the channels and the size of the first.
-    files = [path / name for name in names]
-    reader = PictureReader(find_channels(track_items(files, f"looking for colour in {path}", len(files))))
-    images: list[np.ndarray] = []
-    for file in track_items(files, f"reading the images of {path}", len(files)):
-        images.append(reader.read(file, str(file)).transpose(2, 0, 1))
-        _require_same_size(images[-1], images[0], file)
-    return np.stack(images)
-
-
-def _require_same_size(image: np.ndarray, first: np.ndarray, file: Path) -> None:
-    if image.shape != first.shape or image.dtype != first.dtype:
-        raise DataError(
-            f"{file} has {_describe_image(image)}, and those before it have {_describe_image(first)}: make them alike"
-        )
-
-
-def _describe_image(image: np.ndarray) -> str:
-    channels, height, width = image.shape
-    return f"{height}x{width} pixels in {channels} channels of {image.dtype}"
-
-
-def _read_folder_of_numbers(path: Path) -> np.ndarray | None:
-    """Return the images (N, C, h, w) of a folder of .npy files or TIFFs that are no photographs; None of another one.
-
-    Raises:
-        DataError: one is damaged, or they differ in size.
-    """
-    names, left_out = list_pictures(path, ARRAY_SUFFIXES)
-    if len(names) < 2 or left_out.keys() & set(SUFFIXES) or _holds_photograph(path / names[0]):
-        return None
-    if left_out:
-        warnings.warn(f"{path}: {len(names):,} images; {describe_left_out(left_out)}", stacklevel=2)
-    images: list[np.ndarray] = []
-    for name in track_items(names, f"reading the images of {path}", len(names)):
-        image = read_array(path / name).transpose(2, 0, 1)
-        images.append(_check_numbers(image, str(path / name)))
-        _require_same_size(images[-1], images[0], path / name)
-    return np.stack(images)
-
-
-def _holds_photograph(file: Path) -> bool:
-    """Return whether a file is a picture of 8 bits, in gray or colour."""
-    try:
-        with open_picture(file) as picture:
-            is_deep = picture.mode in ("I", "F") or picture.mode.startswith("I;16")
-        PictureReader(3).read(file, str(file))
-    except DataError:
-        return False
-    return not is_deep
-
-
-def _check_numbers(images: np.ndarray, name: str) -> np.ndarray:
-    """Return images, floats as float32, after checking that they are of a type that data may have, and finite.
-
-    Raises:
-        DataError: they are not.
-    """
-    if images.dtype.kind == "f":
-        images = images.astype(np.float32)
-    if images.dtype.name not in KINDS:
-        raise DataError(f"{name}: images must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, and are {images.dtype}")
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise DataError(f"{name} has numbers that are NaN or infinite")
-    return images
-
-
-def _read_array_file(path: Path) -> np.ndarray:
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            images = content
-        else:
-            with content:
-                images = content["images"]
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise DataError(
-            f"{path} cannot be read as an .npy file, or as an .npz file with an array `images` ({error})"
-        ) from error
-
-    # Gray images may have no axis of channels.
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if images.ndim != 4 or len(images) < 2 or not images.size:
-        raise DataError(f"{path}: images must be (N, h, w) or (N, h, w, C), and are {images.dtype} {images.shape}")
-    channels_first: np.ndarray = _check_numbers(images, str(path)).transpose(0, 3, 1, 2)
-    return channels_first
-
-
-def _describe_shape(images: np.ndarray) -> str:
-    _, channels, height, width = images.shape
-    return f"{height}x{width} in {channels} channels of {images.dtype}"
 
 
 def _make_row(

@@ -10,7 +10,7 @@ import importlib
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -157,56 +157,73 @@ def build_page(gradio: Any, explorer: Explorer, title: str, folder: Path) -> Any
     painter = Painter(explorer, title, folder)
     cleaning = (CACHE_SECONDS, CACHE_SECONDS)
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=cleaning, fill_width=True) as page:
+        # Controls on the left, and the picture on the right with what it shows in words.
         gradio.Markdown(f"# {title}")
         with gradio.Row():
             with gradio.Column(scale=2, min_width=320):
                 controls = _build_controls(gradio, explorer)
             with gradio.Column(scale=3, min_width=480):
-                picture = gradio.Image(
-                    show_label=False,
-                    type="filepath",
-                    format="png",
-                    interactive=False,
-                    # Gradio's own button to share a picture would send it away.
-                    buttons=["fullscreen"],
-                    elem_classes=["picture"],
-                )
-                words = gradio.Markdown(elem_id="words")
-                save = gradio.DownloadButton("Save this picture", elem_id="save")
+                outputs = _build_outputs(gradio)
 
-        # Every change of a control draws another picture.
-        def draw(**values: Any) -> tuple[str, str, str]:
-            try:
-                path, described = painter.paint(values)
-            except (SettingError, UserError) as error:
-                raise gradio.Error(str(error), print_exception=False) from error
-            return str(path), described, str(path)
-
-        gradio.on(
-            [page.load, *(control.change for control in controls.values())],
-            draw,
-            inputs_kwargs=controls,
-            outputs=[picture, words, save],
-            # While a slider moves, places that were passed already are left out.
-            trigger_mode="always_last",
-            show_progress="hidden",
-        )
-
-        # Controls that mean nothing at a place cannot be moved there.
-        def adapt(stage: int, moment: str) -> tuple[Any, Any]:
-            generators = explorer.find_place(stage).generators if stage in explorer.places else {}
-            can_fade = FADE in generators and (moment == FADE or len(generators) == 1)
-            return gradio.update(interactive=len(generators) > 1), gradio.update(interactive=can_fade)
-
-        stage, moment, alpha = (controls[name] for name in ("stage", "moment", "alpha"))
-        gradio.on(
-            [page.load, stage.change, moment.change],
-            adapt,
-            inputs=[stage, moment],
-            outputs=[moment, alpha],
-            show_progress="hidden",
-        )
+        _draw_on_changes(gradio, page, painter, controls, outputs)
+        _disable_idle_controls(gradio, page, explorer, controls)
     return page
+
+
+def _build_outputs(gradio: Any) -> list[Any]:
+    """Return what a view is shown in: the picture, its words, and the button that saves it."""
+    picture = gradio.Image(
+        show_label=False,
+        type="filepath",
+        format="png",
+        interactive=False,
+        # Gradio's own button to share a picture would send it away.
+        buttons=["fullscreen"],
+        elem_classes=["picture"],
+    )
+    words = gradio.Markdown(elem_id="words")
+    return [picture, words, gradio.DownloadButton("Save this picture", elem_id="save")]
+
+
+def _draw_on_changes(
+    gradio: Any, page: Any, painter: Painter, controls: Mapping[str, Any], outputs: Sequence[Any]
+) -> None:
+    """Draw another picture at every change of a control, and the first one when the page is loaded."""
+
+    def draw(**values: Any) -> tuple[str, str, str]:
+        try:
+            path, described = painter.paint(values)
+        except (SettingError, UserError) as error:
+            raise gradio.Error(str(error), print_exception=False) from error
+        return str(path), described, str(path)
+
+    gradio.on(
+        [page.load, *(control.change for control in controls.values())],
+        draw,
+        inputs_kwargs=controls,
+        outputs=outputs,
+        # While a slider moves, places that were passed already are left out.
+        trigger_mode="always_last",
+        show_progress="hidden",
+    )
+
+
+def _disable_idle_controls(gradio: Any, page: Any, explorer: Explorer, controls: Mapping[str, Any]) -> None:
+    """Let nobody move the controls of the moment and of alpha where they mean nothing at a stage."""
+
+    def adapt(stage: int, moment: str) -> tuple[Any, Any]:
+        generators = explorer.find_place(stage).generators if stage in explorer.places else {}
+        can_fade = FADE in generators and (moment == FADE or len(generators) == 1)
+        return gradio.update(interactive=len(generators) > 1), gradio.update(interactive=can_fade)
+
+    stage, moment, alpha = (controls[name] for name in ("stage", "moment", "alpha"))
+    gradio.on(
+        [page.load, stage.change, moment.change],
+        adapt,
+        inputs=[stage, moment],
+        outputs=[moment, alpha],
+        show_progress="hidden",
+    )
 
 
 def _build_controls(gradio: Any, explorer: Explorer) -> dict[str, Any]:
@@ -326,10 +343,14 @@ class Painter:
         """
         view = self.make_view(values)
         described = self.explorer.describe(view)
+
+        # The file says how to draw the picture again.
         about = PngInfo()
         about.add_text("pggan_kit", json_text(asdict(view)))
         path = self._locate(self._painted)
         self.explorer.draw(view).save(path, "PNG", pnginfo=about)
+
+        # Of many pictures only the last stay.
         self._locate(self._painted - KEPT_PICTURES).unlink(missing_ok=True)
         self._painted += 1
         return path, described

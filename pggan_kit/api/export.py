@@ -9,6 +9,7 @@ from typing import Any
 from pggan_kit.api.average import load_average
 from pggan_kit.api.generator_file import describe_generator, encode_generator
 from pggan_kit.api.hub_folder import ExportedGenerator, write_hub_folder
+from pggan_kit.api.image_writers import make_folder
 from pggan_kit.api.onnx_file import encode_onnx
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.errors import RunError, check_choice
@@ -70,8 +71,6 @@ def export(
     # The target is checked before anything is loaded.
     path = _name_after_run(files.path, to) if target is None else Path(target)
     _require_target(path, to)
-
-    # The generator.
     schedule = prepared.resolve_schedule()
     generator, saved, name = load_average(prepared, files, schedule, stage, average, checkpoint)
     if checkpoint == "best":
@@ -83,12 +82,8 @@ def export(
         lines.append(_write_onnx(path, generator))
     else:
         record = describe_generator(prepared, generator, saved.stage, name, files.read_data_record())
-        weights = encode_generator(generator, record, dtype)
-        if to == SAFETENSORS:
-            _write_file(path, weights)
-        else:
-            exported = ExportedGenerator(generator, record, prepared, files, saved, licence, data_licence)
-            lines += write_hub_folder(path, weights, exported)
+        exported = ExportedGenerator(generator, record, prepared, files, saved, licence, data_licence)
+        lines += _write_weights(path, to, exported, dtype)
     for line in lines:
         if say is not None:
             say(line)
@@ -125,9 +120,15 @@ def _write_onnx(path: Path, generator: TrainedGenerator) -> str:
     return f"its images in onnxruntime differ by at most {difference:.1g}"
 
 
+def _write_weights(path: Path, to: str, exported: ExportedGenerator, dtype: str) -> list[str]:
+    """Write a safetensors file, alone or in a folder for a hub; return sentences on how to publish it."""
+    weights = encode_generator(exported.generator, exported.record, dtype)
+    if to == HUB_FOLDER:
+        return write_hub_folder(path, weights, exported)
+    _write_file(path, weights)
+    return []
+
+
 def _write_file(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--out {path}: cannot be written ({error.strerror})") from error
+    make_folder(path, path.parent)
     write_atomically(path, content)

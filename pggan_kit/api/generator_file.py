@@ -124,6 +124,7 @@ def describe_generator(
     Raises:
         RunError: The networks are objects, which no config describes.
     """
+    # Who reads the file builds the networks from a config.
     objects = [place for place in prepared.objects if place.removeprefix("train.") in PLACES]
     if objects:
         raise RunError(
@@ -131,6 +132,7 @@ def describe_generator(
             "plugin and name it in the config, or export to onnx"
         )
 
+    # The config, and where the generator is on the clock.
     config, origins = _describe_networks(prepared)
     values = {} if data.values.is_plain else {"values": data.values.record()}
     return GeneratorRecord(
@@ -228,6 +230,7 @@ def _grow_generator(settings: GeneratorSettings, schedule: Schedule, record: Gen
     if record.stage >= len(schedule.stages):
         raise RunError(f"its generator is in stage {record.stage} of a schedule of {len(schedule.stages)} stages")
     with fork_random_numbers(), refuse_unfit_snapshot():
+        # The weights are replaced by those of the file: the seed does not matter.
         net = Generator(
             settings.architecture,
             settings.resampling,

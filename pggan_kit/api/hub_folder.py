@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pggan_kit.api.prepare import Prepared
 from pggan_kit.api.sample import draw
 from pggan_kit.config.gin_files import Config, parse_text
 from pggan_kit.errors import RunError, quote_path
+from pggan_kit.pictures.encoding import encode_png
 from pggan_kit.pictures.grid import image_grid
 from pggan_kit.runs.checkpoint_identity import read_noted_fingerprint
 from pggan_kit.runs.directory import RunDirectory
@@ -130,8 +130,7 @@ def write_hub_folder(folder: Path, weights: bytes, exported: ExportedGenerator) 
         RunError: It cannot be written, or is not empty.
     """
     # All contents exist before the folder does.
-    pictures = io.BytesIO()
-    image_grid(draw(exported.generator, SAMPLES, 0), COLUMNS).save(pictures, "PNG")
+    picture = image_grid(draw(exported.generator, SAMPLES, 0), COLUMNS)
     config = {
         "library_name": "pggan_kit",
         "architectures": [exported.architecture],
@@ -140,7 +139,7 @@ def write_hub_folder(folder: Path, weights: bytes, exported: ExportedGenerator) 
     contents = {
         HUB_FILE: weights,
         "config.json": f"{json_text(config, indent=1)}\n".encode(),
-        "samples.png": pictures.getvalue(),
+        "samples.png": encode_png(picture),
         "README.md": _write_card(folder, exported).encode(),
     }
     try:

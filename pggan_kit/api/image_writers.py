@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from pggan_kit.errors import RunError
+from pggan_kit.pictures.encoding import encode_png, make_picture
 from pggan_kit.pictures.grid import image_grid
-from pggan_kit.system.files import open_atomically, require_replaceable
+from pggan_kit.system.files import open_atomically, require_replaceable, write_atomically
 
 GRID = ".png"
 """Suffix of a target that shows all images in one picture, which is made in memory."""
@@ -103,7 +104,7 @@ class TarWriter:
         """Append `000000.png`, and `000000.cls` where there are labels."""
         for row, image in enumerate(images):
             stem = f"{self._written:06d}"
-            self._add(f"{stem}.png", _encode_png(image))
+            self._add(f"{stem}.png", encode_png(make_picture(image)))
             if labels is not None:
                 self._add(f"{stem}.cls", str(labels[row]).encode())
             self._written += 1
@@ -137,7 +138,7 @@ class FolderWriter:
             for row, image in enumerate(images):
                 path = self._folder / f"{self._written:06d}.png"
                 require_replaceable(path)
-                path.write_bytes(_encode_png(image))
+                path.write_bytes(encode_png(make_picture(image)))
                 if labels is not None:
                     lines.append(f"{path.name},{labels[row]}\n")
                 self._written += 1
@@ -189,6 +190,17 @@ WRITERS: dict[str, Callable[[Path, int], AbstractContextManager[ImageWriter]]] =
 """Writers by the suffix of their target; a folder has none."""
 
 
+def write_picture(picture: Image.Image, target: Path) -> None:
+    """Write a picture as PNG, in a folder that is made where it is missing.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    content = encode_png(picture)
+    make_folder(target, target.parent)
+    write_atomically(target, content)
+
+
 def make_folder(target: Path, folder: Path) -> None:
     """Make the folder of a target.
 
@@ -199,13 +211,3 @@ def make_folder(target: Path, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out {target}: cannot be written ({error.strerror})") from error
-
-
-def _encode_png(image: np.ndarray) -> bytes:
-    """Return an image uint8 (h, w, C) as the content of a PNG."""
-    pixels = image
-    if image.shape[-1] == 1:  # gray
-        pixels = image[..., 0]
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return content.getvalue()

@@ -22,6 +22,8 @@ from pggan_kit.runs.checkpoint_identity import Identity, identify_experiment, id
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory, describe_start, read_command_line
 from pggan_kit.runs.foreign_networks import load_foreign_networks
+from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Schedule
 
 DATASET = ("", "train", "dataset")
@@ -61,22 +63,13 @@ def import_weights(
     # The experiment; its data set only where one is bound.
     prepared, has_data = _prepare_foreign(path, project, foreign, bindings, loaded)
     schedule = prepared.schedule()
-    if foreign.image_channels != schedule.stages[0].image_channels:
-        raise RunError(
-            f"{file} is of networks for images of {foreign.image_channels} channels, and train.dataset has images of "
-            f"{schedule.stages[0].image_channels}"
-        )
+    _require_channels(path, foreign, schedule)
 
     # Everything that can be wrong is tried before the folder is made.
     state = prepared.state(schedule)
     load_foreign_networks(state, foreign)
     data = prepared.data(schedule) if has_data else None
-    snapshot = replace(
-        state.take_snapshot(),
-        identity=_identify(prepared, schedule, data),
-        alpha=foreign.alpha,
-        stage_over=not any(foreign.bridged.values()),
-    )
+    snapshot = _take_foreign_snapshot(state, foreign, _identify(prepared, schedule, data))
     record = {"images": 0, "channels": foreign.image_channels, "classes": 0} if data is None else data.record()
     size = schedule.stages[foreign.stage].size
     origin = {"file": str(path.resolve()), "project": project, "images": snapshot.images, "size": size}
@@ -102,6 +95,8 @@ def read_foreign_networks(plugins: Plugins, path: Path) -> tuple[str, ForeignNet
     """
     if not path.is_file():
         raise RunError(f"{path}: there is no such file")
+
+    # The first importer that knows the file reads it; another project may have files of the same suffix.
     importers = plugins.list_importers()
     refusals = []
     for importer in importers:
@@ -112,6 +107,8 @@ def read_foreign_networks(plugins: Plugins, path: Path) -> tuple[str, ForeignNet
             continue
         if foreign is not None:
             return importer.name, foreign
+
+    # An importer that refused the file says more than that none knows it.
     if refusals:
         raise refusals[0]
     names = ", ".join(importer.name for importer in importers) or "none"
@@ -143,6 +140,30 @@ def _add_recorded_dataset(config: Config, foreign: ForeignNetworks, bindings: Se
     loaded.add_components(recorded.rows)
     overridden = configs.parse_text(foreign.config, config.name, [*bindings, *recorded.bindings])
     return make_paths_absolute(overridden, loaded)
+
+
+def _require_channels(path: Path, foreign: ForeignNetworks, schedule: Schedule) -> None:
+    """Check that networks are for images with the channels of the data.
+
+    Raises:
+        RunError: They are not.
+    """
+    channels = schedule.stages[0].image_channels
+    if foreign.image_channels != channels:
+        raise RunError(
+            f"{path} is of networks for images of {foreign.image_channels} channels, and train.dataset has images of "
+            f"{channels}"
+        )
+
+
+def _take_foreign_snapshot(state: TrainState, foreign: ForeignNetworks, identity: Identity) -> Snapshot:
+    """Return the checkpoint of networks that another project trained; where nothing fades, it is of a stage's end."""
+    return replace(
+        state.take_snapshot(),
+        identity=identity,
+        alpha=foreign.alpha,
+        stage_over=not any(foreign.bridged.values()),
+    )
 
 
 def _identify(prepared: Prepared, schedule: Schedule, data: Data | None) -> Identity:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pggan_kit.api.average import load_average
 from pggan_kit.api.evaluate import require_own_data
-from pggan_kit.api.image_writers import GRID, make_folder
+from pggan_kit.api.image_writers import GRID, make_folder, write_picture
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.api.sample import find_classes, iterate_images
 from pggan_kit.components import FeatureExtractor
@@ -28,6 +28,7 @@ from pggan_kit.pictures.channels import draw_channels
 from pggan_kit.pictures.grid import image_grid
 from pggan_kit.plugin_host.loading import Plugins
 from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity
 from pggan_kit.system.devices import find_device
@@ -155,20 +156,53 @@ def find_neighbours(
     describe = _find_features(features, bindings, prepared.plugins)
 
     # The samples, and the training images at their size.
-    labels = find_classes(image_classes, generator)
-    batches = iterate_images(generator, count, seed, labels=labels, truncation=truncation, in_units=True)
-    samples = np.concatenate([images for images, _ in batches]).transpose(0, 3, 1, 2)
+    samples = _draw_samples(generator, count, seed, image_classes, truncation)
     data = open_data(experiment.dataset, experiment.data, [generator.size], experiment.seed, values=prepared.values)
     reals = data.level(generator.size).images
     if len(reals) <= nearest:
         raise DataError(f"--nearest {nearest}: there are {len(reals)} training images; ask for fewer")
 
     # Training images are compared with the others in the same pass.
-    chosen = np.sort(numpy_generator(seed, "neighbours").permutation(len(reals))[:count])
-    queries = hold_in_tensor(np.concatenate([samples, reals[chosen]]))
-    own_rows = [*[-1] * count, *chosen.tolist()]
+    queries, own_rows = _choose_queries(samples, reals, seed)
     search = Search(queries, own_rows, nearest, describe, experiment.data.mirror, data.values)
     _compare_all(search, reals)
+
+    def show(numbers: np.ndarray) -> np.ndarray:
+        return draw_channels(data.values.to_images(hold_in_tensor(numbers)), generator.pictures)
+
+    return _show_found(features or "pixels", samples, reals, search, show)
+
+
+def _draw_samples(
+    generator: TrainedGenerator, count: int, seed: int, image_classes: Sequence[str | int], truncation: float | None
+) -> np.ndarray:
+    """Return samples (N, C, h, w) in the units of the data; see `sample`."""
+    labels = find_classes(image_classes, generator)
+    batches = iterate_images(generator, count, seed, labels=labels, truncation=truncation, in_units=True)
+    samples: np.ndarray = np.concatenate([images for images, _ in batches]).transpose(0, 3, 1, 2)
+    return samples
+
+
+def _choose_queries(samples: np.ndarray, reals: np.ndarray, seed: int) -> tuple[Tensor, list[int]]:
+    """Return the samples and as many of the training images, and the row that is no neighbour of each; -1 for none."""
+    chosen = np.sort(numpy_generator(seed, "neighbours").permutation(len(reals))[: len(samples)])
+    queries = hold_in_tensor(np.concatenate([samples, reals[chosen]]))
+    return queries, [*[-1] * len(samples), *chosen.tolist()]
+
+
+def _show_found(
+    space: str, samples: np.ndarray, reals: np.ndarray, search: Search, show: Callable[[np.ndarray], np.ndarray]
+) -> Neighbours:
+    """Return what a search found, with images as they are shown.
+
+    Args:
+        space: what distances were measured in.
+        samples: the samples (N, C, h, w), the first of what was searched for.
+        reals: the training images.
+        search: the search, after all comparisons.
+        show: function from images (n, C, h, w) in the units of the data to those that are shown.
+    """
+    count = len(samples)
     rows = search.rows[:count].numpy()
     mirrored = search.mirrored[:count].numpy()
     distances = search.distances.numpy()
@@ -176,15 +210,11 @@ def find_neighbours(
     # Training images are shown as they were compared: mirrored where that was nearer.
     images = reals[rows]
     images = np.where(mirrored[..., None, None, None], images[..., ::-1], images)
-
-    def show(numbers: np.ndarray) -> np.ndarray:
-        return draw_channels(data.values.to_images(hold_in_tensor(numbers)), generator.pictures)
-
     shown = show(images.reshape(-1, *images.shape[2:]))
     return Neighbours(
-        features or "pixels",
+        space,
         show(samples),
-        shown.reshape(count, nearest, *shown.shape[1:]),
+        shown.reshape(*rows.shape, *shown.shape[1:]),
         rows,
         mirrored,
         distances[:count],
@@ -228,10 +258,7 @@ def write_neighbours(found: Neighbours, target: Path, table: Path | None = None)
 
     # The picture, and then the table.
     cells = np.concatenate([found.samples[:, None], found.images], axis=1)
-    content = io.BytesIO()
-    image_grid(cells.reshape(-1, *cells.shape[2:]), columns=cells.shape[1]).save(content, "PNG")
-    make_folder(target, target.parent)
-    write_atomically(target, content.getvalue())
+    write_picture(image_grid(cells.reshape(-1, *cells.shape[2:]), columns=cells.shape[1]), target)
     if table is None:
         return
 

@@ -113,6 +113,8 @@ def load_faded(run_dir: Path, alpha: float | None, **choice: Any) -> TrainedGene
     """
     if alpha is not None:
         check_between("alpha", alpha, 0, 1)
+
+    # A generator within a fade has its old path; alpha only chooses the share.
     generator = load_generator(run_dir, **choice)
     if alpha is not None:
         if generator.alpha is None:
@@ -277,6 +279,7 @@ def draw_pictures(
     Raises:
         RunError: images are NaN or infinite, which uint8 would not show.
     """
+    # The images, in [-1, 1].
     share = None
     if alpha is not None:
         share = torch.tensor(alpha)
@@ -286,6 +289,8 @@ def draw_pictures(
             f"the generator at images {generator.images} draws NaN or infinite numbers: there is nothing to show. Draw "
             "from an earlier checkpoint of its run"
         )
+
+    # As the data are, or as people see them.
     if in_units:
         numbers: np.ndarray = generator.values.to_units(pictures).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return numbers

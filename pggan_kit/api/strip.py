@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pggan_kit.api.average import choose_average
-from pggan_kit.api.image_writers import GRID, make_folder
+from pggan_kit.api.image_writers import GRID, write_picture
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.api.sample import draw_pictures, find_classes
 from pggan_kit.errors import RunError, check_at_least, check_seed
+from pggan_kit.pictures.encoding import make_picture
 from pggan_kit.pictures.frames import BRIGHT, fill_cell, fit_size
 from pggan_kit.pictures.grid import BACKGROUND, GAP, tile
 from pggan_kit.runs.branches import list_lineage
@@ -25,7 +25,7 @@ from pggan_kit.runs.generators import TrainedGenerator, restore_generator
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity
-from pggan_kit.system.files import require_replaceable, write_atomically
+from pggan_kit.system.files import require_replaceable
 from pggan_kit.system.seeding import fork_random_numbers, torch_generator
 
 CELL_SIDE = 112
@@ -94,11 +94,7 @@ def write_strip(
 
     # What can be refused is refused before anything is drawn.
     _require_target(target)
-    if average is not None and not isinstance(choose_average(average), str):
-        raise RunError(
-            f"--average {average}: a strip shows many checkpoints, and a width or a file is of one: give the name of "
-            "one of train.averages"
-        )
+    _require_average_of_run(average)
 
     # Every kept checkpoint shows the same latents: a stage at its end, a fade at several alphas.
     columns: dict[tuple[int, float], Column] = {}
@@ -118,10 +114,7 @@ def write_strip(
 
     # In the order of the run: a fade, and then the rest of its stage.
     drawn = [columns[place] for place in sorted(columns)]
-    content = io.BytesIO()
-    draw_strip(drawn).save(content, "PNG")
-    make_folder(target, target.parent)
-    write_atomically(target, content.getvalue())
+    write_picture(draw_strip(drawn), target)
     return drawn
 
 
@@ -135,6 +128,19 @@ def _require_target(target: Path) -> None:
         raise RunError(f"--out {target}: name a {GRID} file")
     require_target_outside_runs("--out", target)
     require_replaceable(target)
+
+
+def _require_average_of_run(average: str | None) -> None:
+    """Check that an average is one that every checkpoint of a run may have.
+
+    Raises:
+        RunError: It is a width or a file.
+    """
+    if average is not None and not isinstance(choose_average(average), str):
+        raise RunError(
+            f"--average {average}: a strip shows many checkpoints, and a width or a file is of one: give the name of "
+            "one of train.averages"
+        )
 
 
 def _choose_labels(image_classes: Sequence[str | int], generator: TrainedGenerator, count: int) -> Tensor | None:
@@ -200,10 +206,7 @@ def draw_strip(columns: Sequence[Column], side: int = CELL_SIDE) -> Image.Image:
     cell = fit_size(sorted(sizes), side)
     count = len(columns[0].images)
     cells = [fill_cell(column.images[row], cell) for row in range(count) for column in columns]
-    sheet = tile(np.stack(cells), len(columns))
-    if sheet.shape[-1] == 1:
-        sheet = sheet[..., 0]
-    picture = Image.fromarray(sheet)
+    picture = make_picture(tile(np.stack(cells), len(columns)))
 
     # Two lines of words above the cells.
     line = round(1.4 * TEXT_SIZE)

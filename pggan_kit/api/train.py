@@ -89,6 +89,7 @@ def train(
         TrainingError: the run failed.
         Interrupted: a signal or `train.time_limit` stopped it; it can be resumed.
     """
+    # The log of the run has the beginning and the end of this process, and why it failed if it did.
     with ProcessRecord(bindings) as record:
         return _train(record, config, bindings, run_dir, plugins, parts, start_from, stem, say)
 
@@ -231,6 +232,7 @@ def resume(
     Raises:
         RunError: there is no run, no checkpoint, or one that does not fit; or another process trains there.
     """
+    # The log of the run has the beginning and the end of this process, and why it failed if it did.
     with ProcessRecord(bindings) as record:
         return _resume(record, run_dir, bindings, plugins, parts, say)
 
@@ -371,6 +373,7 @@ def _make_directory(
 
     # Only rank 0 calls this: one process writes how the run began.
     def make() -> str:
+        # What the run begins with.
         plugins = [
             {
                 "name": plugin.name,
@@ -392,6 +395,8 @@ def _make_directory(
             schedule=schedule.record(),
             directions=list_directions(prepared.built.experiment),
         )
+
+        # The folder, which this process holds from here on.
         files = RunDirectory.create(path, prepared.config.name, start)
         made.append(files)
         return str(files.path)

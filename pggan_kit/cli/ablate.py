@@ -57,6 +57,7 @@ def ablate_run(
     from pggan_kit import ablation
     from pggan_kit.ablation.cost import build_contrast_table, build_cost_table, describe_cost
 
+    # A dry run builds the experiments and trains nothing.
     bindings = bind_launcher(bindings, "ablate", launcher)
     if dry_run:
         if adopt:
@@ -70,6 +71,7 @@ def ablate_run(
                     out.print(part)
         return
 
+    # The trials, from wherever they were stopped, and what they come to.
     analysis = ablation.ablate(config, bindings, out=folder, plugins=plugins, say=print_message, adopt=adopt)
     if as_json:
         print_json(analysis)

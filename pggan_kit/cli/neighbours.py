@@ -53,9 +53,12 @@ def neighbours(
     """
     from pggan_kit.api.neighbours import find_neighbours, require_tables, write_neighbours
 
+    # A wrong name of a file shows before the search.
     require_tables(target, table)
     found = find_neighbours(run, image_classes=classes, **settings)
     write_neighbours(found, target, table)
+
+    # The medians: of samples, and of training images to compare with.
     summary = found.summarize()
     if as_json:
         print_json(summary)

@@ -48,6 +48,7 @@ def sweep(
     from pggan_kit.sweeps.cost import build_plan_table
     from pggan_kit.trials.settings_files import choose_folder
 
+    # A dry run builds the experiments and trains nothing.
     bindings = bind_launcher(bindings, "sweep", launcher)
     if dry_run:
         plan, cost = sweeps.estimate_cost(config, bindings, plugins)
@@ -58,6 +59,7 @@ def sweep(
             out.print(build_plan_table(plan, cost))
         return
 
+    # The search, from wherever it was stopped.
     best = sweeps.sweep(config, bindings, out=folder, plugins=plugins, say=print_message)
     if as_json:
         print_json(best)

@@ -260,11 +260,14 @@ def _is_component(value: Any, protocol: type, selector_of: SelectorOf) -> bool:
 
 def format_value(value: Any, selector_of: SelectorOf = _find_no_selector) -> str:
     """Return a value for a message, as a config writes it, cut at `LONGEST` characters."""
+    # A component by its name.
     selector = selector_of(value)
     if selector is not None:
         if selector.startswith("@"):
             return f"{selector} without its parentheses ()"
         return f"@{selector}()"
+
+    # Anything else as Python writes it, with the names of components in it.
     text = repr(value)
     if isinstance(value, (list, tuple)) and any(selector_of(item) for item in value):
         text = f"[{', '.join(format_value(item, selector_of) for item in value)}]"

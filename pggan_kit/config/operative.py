@@ -81,11 +81,13 @@ class _Lister:
 
     def iterate(self, name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
         """Yield a setting's name and value as text, and those of the components and objects that it holds."""
+        # The setting itself.
         text = self._describe(value)
         if len(text) > LONGEST:
             text = f"{text[:LONGEST]}... ({hashlib.sha256(text.encode()).hexdigest()})"
         yield name, text
 
+        # What it holds: components and factories by their own settings, other objects by their arguments.
         for thing in _iterate_things(value):
             own = self._made.get(id(thing))
             selector = _find_factory_selector(thing)
@@ -187,9 +189,12 @@ def _read_constructor_arguments(thing: Any) -> Iterator[tuple[str, Any]]:
     one is missing, it is not known how the object was made, and all its public attributes count. Otherwise these are
     its state.
     """
+    # A class or a function has no arguments that it was made with.
     if isinstance(thing, type) or inspect.isroutine(thing):
         return
     attributes: Mapping[str, Any] = getattr(thing, "__dict__", {})
+
+    # Attributes that have the name of a parameter, or that name after an underscore.
     known: dict[str, Any] = {}
     for parameter in read_signature(type(thing)).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

@@ -163,6 +163,7 @@ def _sum_areas(pixels: np.ndarray, height: int, width: int) -> _Sums:
         height: Height of the result.
         width: Width of the result.
     """
+    # The smallest types that hold the sums: of rows alone, and of rows and columns.
     full_height, full_width, channels = pixels.shape
     largest = 0 if pixels.dtype.kind == "f" else int(np.iinfo(pixels.dtype).max)
     row_weight = full_height // gcd(full_height, height)
@@ -172,6 +173,7 @@ def _sum_areas(pixels: np.ndarray, height: int, width: int) -> _Sums:
     kind = _choose_type(weight, largest)
     lines = np.ascontiguousarray(pixels).reshape(full_height, full_width * channels)
 
+    # Rows first, a band at a time, and then the columns of their sums in the quickest way that there is.
     values = np.empty((channels, height, width), kind)
     step = max(1, BAND_BYTES // (lines.shape[1] * np.dtype(row_kind).itemsize))
     for start in range(0, height, step):
@@ -198,11 +200,13 @@ def _multiply_columns(rows: np.ndarray, sums: np.ndarray) -> None:
         rows: Whole numbers (n, W, C).
         sums: Sums (C, n, w), float32, which are written.
     """
+    # Weights of one period, after which the overlaps repeat.
     count, full_width, channels = rows.shape
     width = sums.shape[2]
     weights = _make_period(full_width, width)
     period, length = weights.shape
 
+    # One channel at a time, so that a period is a row of a matrix.
     planes = np.empty((channels, count, full_width), np.float32)
     np.copyto(planes, rows.transpose(2, 0, 1), casting="unsafe")
     step = max(1, LARGEST_PRODUCT // (full_width * length))

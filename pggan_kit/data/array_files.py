@@ -171,6 +171,8 @@ class RowReader:
             self._file = os.open(self._path, os.O_RDONLY)
         except OSError as error:
             raise DataError(f"cannot read {self._path}: {error.strerror or error}") from error
+
+        # Rows are read in any order, many at a time.
         weakref.finalize(self, os.close, self._file)
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_RANDOM)

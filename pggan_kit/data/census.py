@@ -49,6 +49,7 @@ class Census(NamedTuple):
         Args:
             class_names: Names of the classes by their numbers; none where they have no names.
         """
+        # What is in the files.
         lines = []
         if self.sizes == 1:
             lines.append(f"size in the files: {_format_size(self.smallest)}")
@@ -59,6 +60,8 @@ class Census(NamedTuple):
             )
         if self.modes:
             lines.append(f"modes in the files: {_list_counts(self.modes)}")
+
+        # What the data set makes of it.
         lines.append(f"kept as: {self.kind}, {self.channels} channel{'' if self.channels == 1 else 's'}")
         if self.class_counts:
             lines.append(self._describe_classes(class_names))

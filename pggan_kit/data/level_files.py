@@ -109,6 +109,7 @@ def digest_rows(dataset: Dataset) -> np.ndarray | None:
     Raises:
         PluginError: The data set's fingerprints are not one text for each picture.
     """
+    # Only some data sets know their pictures one by one.
     method = getattr(dataset, "row_fingerprints", None)
     if method is None:
         return None
@@ -118,6 +119,8 @@ def digest_rows(dataset: Dataset) -> np.ndarray | None:
             f"row_fingerprints() of the data set {type(dataset).__name__} must return a text for each of its "
             f"{len(dataset)} images"
         )
+
+    # A picture without a text gets zeros.
     size = 4 * DIGEST_WORDS
     digests = b"".join(hashlib.sha256(text.encode()).digest()[:size] if text else bytes(size) for text in texts)
     return np.frombuffer(digests, np.uint32).reshape(-1, DIGEST_WORDS)
@@ -219,6 +222,8 @@ def _find_rows_of_source(
     images = {}
     rows = {}
     first = None
+
+    # Rows are taken from all levels or from none.
     for size, stem in stems.items():
         opened = _open_level_with_rows(LevelFiles.of_stem(folder, stem), kind, size)
         if opened is None:

@@ -284,12 +284,16 @@ class Pyramid:
     def _say_what_is_there(self, progress: Progress, reusable: ReusableRows | None) -> None:
         """Say that a build goes on, and how many images need not be read again."""
         total = len(self._dataset)
+
+        # What an earlier process wrote.
         if progress.images:
             warnings.warn(
                 f"going on with the resized copies at picture {progress.images:,} of {total:,}: an earlier process "
                 "stopped there",
                 stacklevel=2,
             )
+
+        # What an earlier version of the data has in common with this one.
         reused = 0 if reusable is None else reusable.count()
         if reused:
             rest = f"only the other {total - reused:,} are read" if reused < total else "no other is read"

@@ -73,6 +73,8 @@ class Sampler:
             self.images = np.array(level.images)
         elif RowReader.can_read(level.images):
             self._reader = RowReader(level.images)
+
+        # The order of an epoch, and which of its images are mirrored; drawn when the first is asked for.
         self.labels = level.labels
         self._seed = seed
         self._mirror = mirror
@@ -177,10 +179,13 @@ def flip_rows(images: np.ndarray, flips: np.ndarray) -> None:
         images: Images (count, C, h, w), contiguous.
         flips: Whether each is flipped, bool (count,).
     """
+    # Numbers of several bytes are reversed as they are.
     chosen = np.flatnonzero(flips)
     if images.itemsize > 1:
         images[chosen] = images[chosen][..., ::-1]
         return
+
+    # Bytes: the widest word that divides a row.
     width = images.shape[3]
     word = next(kind for kind in WORDS if width % np.dtype(kind).itemsize == 0)
     words = images.view(word)
@@ -216,6 +221,8 @@ class Data:
         self._seed = seed
         self._mirror = mirror
         self.values = values
+
+        # All levels have the same images.
         largest = self._levels[max(self._levels)].images
         self._length = int(largest.shape[0])
         self.image_channels = int(largest.shape[1])
@@ -278,13 +285,17 @@ def open_data(
             range or another type than those of `values`, or the cache folder cannot be written.
         SettingError: There is not one range for each channel.
     """
+    # What a run records of its data names no images.
     if isinstance(dataset, RecordedDataset):
         raise dataset.make_error("images")
+
+    # The resized copies.
     sizes = [_get_size(stage) for stage in stages]
     pyramid = Pyramid(dataset, settings, sizes, fingerprint)
     if settings.seed is not None:
         seed = settings.seed
 
+    # The map of numbers to [-1, 1]: that of these data, or of those that they are compared with.
     images = pyramid.levels[max(pyramid.levels)].images
     if values is None:
         values = find_value_map(dataset, images, settings.value_range)

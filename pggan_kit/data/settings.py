@@ -86,10 +86,13 @@ def parse_value_range(value: Any) -> tuple[Any, ...] | None:
     Raises:
         SettingError: It is none of these.
     """
+    # The forms without numbers.
     if value is None:
         return None
     if value == MIN_MAX:
         return (MIN_MAX,)
+
+    # Numbers: two percentiles, a pair, or a pair for each channel.
     wrong = SettingError("value_range", f"{VALUE_RANGE}, not {value!r}")
     if not isinstance(value, (list, tuple)) or not value:
         raise wrong

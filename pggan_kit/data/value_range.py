@@ -139,6 +139,7 @@ def _find_ranges(images: np.ndarray, parsed: Sequence[Any]) -> Sequence[Range]:
     Raises:
         DataError: A channel has one number alone, from which no range follows.
     """
+    # Ranges that are given in numbers, or measured in the images.
     if not isinstance(parsed[0], str):
         return parsed
     if parsed[0] == MIN_MAX:
@@ -146,6 +147,8 @@ def _find_ranges(images: np.ndarray, parsed: Sequence[Any]) -> Sequence[Range]:
     else:
         ends = [_measure_percentiles(images[:, channel], parsed[1:]) for channel in range(images.shape[1])]
         low, high = np.array(ends).T
+
+    # A channel of one number has no range.
     for channel in np.flatnonzero(low >= high):
         raise DataError(
             f"channel {channel} has the one number {low[channel]:g} in all images, or nearly, from which no range "

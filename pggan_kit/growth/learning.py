@@ -57,6 +57,7 @@ def ask_factors(policy: GrowthPolicy, pieces: Sequence[Piece], position: Positio
         TrainingError: the policy gave something else than a finite number of at least 0, or freezes all pieces of a
             network.
     """
+    # Each answer by itself.
     factors = []
     for piece in pieces:
         answer: Any = policy.factor(piece, position)
@@ -68,6 +69,7 @@ def ask_factors(policy: GrowthPolicy, pieces: Sequence[Piece], position: Positio
             )
         factors.append(float(answer))
 
+    # A network with all its pieces frozen would learn nothing.
     for net in dict.fromkeys(piece.net for piece in pieces):
         if not any(factor for piece, factor in zip(pieces, factors, strict=True) if piece.net == net):
             raise make_frozen_error(net, position)
@@ -91,11 +93,13 @@ def describe_factors(pieces: Sequence[Piece], begin: Sequence[float], end: Seque
         pieces: the pieces.
         begin, end: their factors at the first and the last step that is described.
     """
+    # Pieces that learn alike are named together.
     by_factors: dict[tuple[float, float], list[str]] = {}
     for piece, first, last in zip(pieces, begin, end, strict=True):
         if (first, last) != (1.0, 1.0):
             by_factors.setdefault((first, last), []).append(str(piece))
 
+    # In the order of their factors, the frozen ones first.
     described = []
     for (first, last), names in sorted(by_factors.items()):
         how = f"at {first:.3g} of the rate"
@@ -242,14 +246,19 @@ class SplitOptimizer:
         Raises:
             TrainingError: the optimizer has no learning rate that a factor could change.
         """
+        # Whole groups first; most often nothing is to be split.
         self.merge()
         held = {param: factors[param] for params in self._whole for param in params if param in factors}
         if not held:
             return
+
+        # A group for each factor.
         self._factors = held
         for group, params in zip(self.optimizer.param_groups, self._whole, strict=True):
             self._parts.append(self._split_group(group, params))
         self.optimizer.param_groups = [group for parts in self._parts for group in parts]
+
+        # What is frozen loses what the optimizer remembers of it.
         for param, factor in held.items():
             if factor == 0:
                 self.optimizer.state.pop(param, None)

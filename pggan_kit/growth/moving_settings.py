@@ -94,10 +94,13 @@ def check_over_schedule(
     Raises:
         ConfigError: A value is out of range; the message says where.
     """
+    # Where nothing moves, there is nothing to look up.
     moving = [penalty for penalty in penalties if is_moving(penalty.weight)]
     following = {name: each for name, each in optimizers.items() if hasattr(each, "settings_at")}
     if not moving and not following and not checks:
         return
+
+    # Reading a value checks it.
     for position in list_places(schedule):
         for penalty in moving:
             find_weight(penalty, position)

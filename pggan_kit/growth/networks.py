@@ -44,6 +44,7 @@ def blend_features(old: Any, new: Any, alpha: Tensor) -> Any:
     Raises:
         TypeError: The two are something else, or differ in kind.
     """
+    # One tensor; labels are no features, and have no mean.
     if isinstance(new, Tensor) and isinstance(old, Tensor):
         if not new.is_floating_point():
             return new
@@ -55,6 +56,8 @@ def blend_features(old: Any, new: Any, alpha: Tensor) -> Any:
             f"in a fade the old path returns a {type(old).__name__} and the new one a {type(new).__name__}: both must "
             "return a tensor, or one NamedTuple of tensors"
         )
+
+    # Several: each field by itself.
     fields = []
     for old_field, new_field in zip(old, new, strict=True):
         if new_field is None or isinstance(new_field, (int, float, str)):
@@ -202,11 +205,14 @@ class Generator(GrowingNetwork):
         super().__init__(architecture, resampling, image_resampling, seed)
         self.latent_size = latent_size
         self.stages = (base,)
+
+        # Each piece draws its initial weights from a seed of its own.
         self.seed_piece("stem", base)
         self.stem = architecture.generator_stem(latent_size, base)
         self._is_styled = isinstance(self.stem, StyledStem)
         self.seed_piece("to_image", base)
         self.to_image = architecture.to_image(base)
+        # When each weight came, and by which name, for averages and learning rates of pieces.
         self._births: dict[nn.Parameter, int] = {}
         self._first_names: dict[nn.Parameter, str] = {}
         self._note_births(base)

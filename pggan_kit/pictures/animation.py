@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pggan_kit.errors import DataError, RunError
+from pggan_kit.pictures.encoding import make_picture
 from pggan_kit.pictures.frames import index_colours
 from pggan_kit.pictures.gif import Frame, assemble_gif, encode_frame
 from pggan_kit.system.files import UNFINISHED, require_replaceable, write_atomically
@@ -56,7 +57,7 @@ def _write_gif(frames: Iterable[np.ndarray], target: Path, fps: float) -> None:
     encoded: list[Frame] = []
     for number, frame in enumerate(frames):
         if frame.shape[-1] == 1:
-            picture = Image.fromarray(frame[..., 0])
+            picture = make_picture(frame)
         else:
             palette, indices = index_colours(frame[None])
             picture = Image.fromarray(indices[0, ..., 0])
@@ -119,9 +120,7 @@ def _encode_video(ffmpeg: Any, frames: Iterable[np.ndarray], path: Path, fps: fl
 
 def _make_colour(frame: np.ndarray) -> Image.Image:
     """Return a frame as a picture of mode `RGB`."""
-    if frame.shape[-1] == 1:
-        return Image.fromarray(frame[..., 0]).convert("RGB")
-    return Image.fromarray(frame)
+    return make_picture(frame).convert("RGB")
 
 
 def _import_ffmpeg() -> Any:

@@ -35,6 +35,8 @@ def choose_layout(shape: tuple[int, ...], layout: str, name: str) -> str:
     """
     if layout != "auto":
         return layout
+
+    # The axis of channels has the length of photographs, or is the shortest.
     first, middle, last = shape[-3:]
     are_usual = (first in PHOTOGRAPH_CHANNELS, last in PHOTOGRAPH_CHANNELS)
     if are_usual == (True, False) or (not any(are_usual) and first < min(middle, last)):
@@ -81,6 +83,8 @@ def arrange_image(array: np.ndarray, layout: str, name: str) -> np.ndarray:
     """
     if array.ndim not in (2, 3) or not array.size:
         raise DataError(f"{name} holds {array.shape}; an image must be (H, W), (C, H, W) or (H, W, C)")
+
+    # Gray images may have no axis of channels; the others have it first or last.
     if array.ndim == 2:
         return array[..., None]
     try:

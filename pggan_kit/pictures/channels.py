@@ -35,6 +35,7 @@ class PictureSettings:
     colour_map: str | None = None
 
     def __post_init__(self) -> None:
+        # One channel in gray, three in colour, or all side by side.
         numbers = self.channels
         if not isinstance(numbers, (list, tuple)):
             numbers = [] if numbers in (None, ALL) else [numbers]
@@ -46,6 +47,8 @@ class PictureSettings:
                 f"must be three numbers of channels from 0, such as (3, 2, 1), one number, or {ALL!r}, not "
                 f"{self.channels!r}",
             )
+
+        # A colour map that cannot be read fails here, and not at the first picture.
         if self.colour_map is not None:
             _read_colours(self.colour_map)
 

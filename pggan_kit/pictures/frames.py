@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pggan_kit.pictures.encoding import make_picture
 from pggan_kit.pictures.grid import BACKGROUND, GAP, tile
 from pggan_kit.schedule import FADE, STABLE, Schedule
 
@@ -116,12 +117,9 @@ def draw_frame(images: np.ndarray, columns: int, cell: tuple[int, int], caption:
 
 def reduce_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Reduce an image uint8 (h, w, C) to (height, width, C) by averaging."""
-    channels = image.shape[-1]
-    if channels == 1:
-        image = image[..., 0]
     height, width = size
-    smaller = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
-    return np.asarray(smaller).reshape(height, width, channels)
+    smaller = make_picture(image).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(smaller).reshape(height, width, image.shape[-1])
 
 
 def fill_cell(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:

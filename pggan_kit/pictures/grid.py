@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pggan_kit.layers.tensors import images_to_uint8
+from pggan_kit.pictures.encoding import make_picture
 
 GAP = 2
 """Pixels between two cells, and around them all."""
@@ -113,11 +114,10 @@ def image_grid(images: np.ndarray, columns: int, cell: int = CELL) -> Image.Imag
             f"images have {images.shape[-1]} channels, and a picture shows 1 or 3: make them by run.show() or "
             "pggan_kit.pictures.draw_channels()"
         )
+
+    # Small images are enlarged.
     scale = -(-cell // min(images.shape[1:3]))
-    sheet = tile(images, columns, scale)
-    if sheet.shape[-1] == 1:
-        sheet = sheet[..., 0]
-    return Image.fromarray(sheet)
+    return make_picture(tile(images, columns, scale))
 
 
 def arrange_grid(count: int, classes: int) -> list[list[int]]:

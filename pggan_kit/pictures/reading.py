@@ -273,6 +273,8 @@ def _require_known_bands(picture: Image.Image) -> None:
     tags = getattr(picture, "tag_v2", None)
     if picture.format != "TIFF" or tags is None:
         return
+
+    # Bands beyond the colours are declared as opacity, or they are something that no colour is.
     samples = tags.get(SAMPLES_PER_PIXEL, 1)
     colours = COLOUR_SAMPLES.get(tags.get(PHOTOMETRIC), samples)
     extra = tags.get(EXTRA_SAMPLES, ())

@@ -293,6 +293,7 @@ def _require_numbers(value: Any, name: str, hook: str) -> None:
     Raises:
         PluginError: It is not; the message names the owner and the tag.
     """
+    # What is wrong, of the first entry that is.
     phrase = None
     if not isinstance(value, dict):
         phrase = f"is a {type(value).__name__} and not a dict"

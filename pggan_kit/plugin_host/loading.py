@@ -103,10 +103,13 @@ class Plugins:
             PluginError: The plugin is a class, has no hook, misspells one, repeats a name, or returns something other
                 than components.
         """
+        # The hooks.
         _require_object(plugin)
         self._require_own_name(plugin)
         if not register_hooks(self._manager, plugin.object, plugin.key, plugin.origin):
             raise PluginError(f"plugin {plugin.name} ({plugin.origin}) implements no hook; mark one with {MARK}")
+
+        # The components: if one of them is wrong, nothing of the plugin stays.
         try:
             for implementation in self._manager.hook.components.get_hookimpls():
                 if implementation.plugin_name == plugin.key:
@@ -149,6 +152,7 @@ class Plugins:
         for implementation in self._manager.hook.importers.get_hookimpls():
             name = implementation.plugin_name
             make: Callable[[], Any] = implementation.function
+            # A plugin's code may raise anything.
             try:
                 made = list(make())
             except Exception as error:

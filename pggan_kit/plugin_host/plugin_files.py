@@ -114,6 +114,7 @@ def locate_plugin_file(path: str | Path) -> Path:
 
 def _advise_on_file(path: Path, error: BaseException) -> str:
     """Return what to do about a plugin file that cannot be imported."""
+    # It may import a module or a folder that lies beside it.
     neighbours: list[Path] = []
     if isinstance(error, ImportError) and error.name is not None:
         name = error.name.partition(".")[0]
@@ -122,6 +123,8 @@ def _advise_on_file(path: Path, error: BaseException) -> str:
     is_relative = isinstance(error, ImportError) and "relative import" in str(error)
     if not beside and not is_relative:
         return "fix it, or run without it"
+
+    # Files are loaded alone.
     what = str(beside[0]) if beside else "what it imports"
     return (
         f"{what} lies beside it, and a plugin file is loaded alone, so that its content can be recorded: put all into "

@@ -22,6 +22,8 @@ QUARTERS = (0.25, 0.5, 0.75)
 def estimates_section(ablation: AblationRecord, analysis: Mapping[str, Any]) -> Section:
     """Return further estimates of each contrast and the performance profiles; nothing where the analysis has none."""
     section = Section("Other estimates")
+
+    # A table of the contrasts.
     contrasts = [contrast for contrast in analysis.get("contrasts", ()) if contrast.get("estimates")]
     if contrasts:
         section.texts.append(
@@ -37,6 +39,8 @@ def estimates_section(ablation: AblationRecord, analysis: Mapping[str, Any]) -> 
                 "those of a single look."
             )
         section.tables.append(tabulate_estimates(contrasts))
+
+    # The profiles of the variants.
     profiles = plot_profiles(ablation, analysis.get("profiles") or {})
     if profiles:
         section.groups.append(Group("", "plots", profiles))
@@ -92,6 +96,8 @@ def plot_profiles(ablation: AblationRecord, profiles: Mapping[str, Any]) -> list
     """Return the plot of the performance profiles; none where no run has a value."""
     if not profiles.get("thresholds"):
         return []
+
+    # The profiles in words: what a quarter, half and three quarters of the runs reach.
     described = []
     for name, profile in profiles["variants"].items():
         reached = [_find_threshold(profiles["thresholds"], profile["share"], share) for share in QUARTERS]
@@ -101,6 +107,8 @@ def plot_profiles(ablation: AblationRecord, profiles: Mapping[str, Any]) -> list
         f"Performance profiles: share of the runs that reach each {ablation.primary}, by variant, with 95 % bands. "
         f"What a quarter, half and three quarters of the runs reach: {'; '.join(described)}."
     )
+
+    # The plot.
     caption = "Share of the runs that are at least as good as a value; the bands are bootstraps over seeds."
     draw = plots.plot_profiles(profiles, ablation.primary, ablation.logarithmic)
     return [make_plot("performance profiles", draw, alt, caption)]
@@ -207,6 +215,8 @@ def bands_section(ablation: AblationRecord) -> Section:
     section = Section(
         "Curves", ["The median over the runs of a variant, with the band from its 10 % to its 90 % quantile."]
     )
+
+    # A single run of each variant has no band.
     groups: dict[str, list[RunRecord]] = {}
     for (variant, _), run in ablation.runs.items():
         groups.setdefault(variant, []).append(run)
@@ -214,6 +224,7 @@ def bands_section(ablation: AblationRecord) -> Section:
         return section
 
     stages = find_usual_stages(list(ablation.runs.values()))
+    # A plot for each metric, with a median and a band for each variant.
     figures = []
     for tag in [tag for tag in list_tags(list(ablation.runs.values())) if is_metric(tag)][:MOST_PLOTS]:
         label = tag.removeprefix("Metrics/")

@@ -14,7 +14,7 @@ from typing import Any
 from pggan_kit.components import find_quantity
 from pggan_kit.errors import RunError
 from pggan_kit.report.run_record import NoTickError, RunRecord, read_run
-from pggan_kit.system.files import read_text
+from pggan_kit.system.files import explain_damage, read_text
 
 COLUMNS = ("variant", "seed", "stage", "images", "metric", "value", "failed", "revision", "hardware")
 """Columns that `results.csv` has at least."""
@@ -151,13 +151,9 @@ def read_ablation(folder: Path) -> AblationRecord:
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    try:
+    with explain_damage(path):
         plan = json.loads(read_text(path))
         complete = _is_complete(plan)
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     if not complete:
         raise RunError(f"{path} is damaged: it does not name variants, contrasts and a primary endpoint")
     return dict(plan)
@@ -242,7 +238,7 @@ def read_analysis_file(path: Path) -> dict[str, Any]:
     Raises:
         RunError: The file is damaged, or cannot be read.
     """
-    try:
+    with explain_damage(path):
         analysis = json.loads(read_text(path))
 
         # Entries are used without further checks.
@@ -250,10 +246,6 @@ def read_analysis_file(path: Path) -> dict[str, Any]:
             is_named = "name" in contrast or {"variant", "against"} <= set(contrast)
             if not set(contrast) >= CONTRAST_ENTRIES or not is_named:
                 raise ValueError("a contrast lacks an entry")
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return dict(analysis)
 
 

@@ -55,6 +55,7 @@ def coherence_section(groups: Sequence[RunGroup], pictures: Sequence[RunPictures
 
 def draw_stages_figure(run: RunRecord, drawn: RunPictures) -> Figure:
     """Return the strip: a row for each latent, a column for each stage."""
+    # All images at the largest size that fits.
     stages = sorted(drawn.ends)
     heights = [drawn.ends[stage].shape[1] for stage in stages]
     fitting = [height for height in heights if height <= STRIP_CELL]
@@ -62,6 +63,7 @@ def draw_stages_figure(run: RunRecord, drawn: RunPictures) -> Figure:
     columns = [resize_images(drawn.ends[stage][:STRIP], shown_height) for stage in stages]
     images = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
 
+    # What the strip shows, in words.
     sizes = [format_size(drawn.sizes[stage]) for stage in stages]
     clocks = [f"{drawn.clocks[stage]:,}" for stage in stages]
     alt = (

@@ -32,6 +32,8 @@ def factors_section(ablation: AblationRecord) -> Section:
             f"A fraction of resolution {design['resolution']}: {design['runs']} of {design['full_runs']} combinations. "
             f"What cannot be told apart: {'; '.join(' = '.join(chain) for chain in design['aliases']) or 'nothing'}."
         )
+
+    # A plot for each two factors.
     figures = []
     for one, other in combinations(design["factors"], 2):
         figure = _plot_two_factors(ablation, design, one, other)

@@ -325,17 +325,20 @@ def choose_moments(
         runs: The runs.
         most: Maximum of moments.
     """
+    # Moments by how long they are shown.
     *ordered, last = sorted(moments)
     by_duration: dict[int, list[Moment]] = {SWITCH_MS: [], FADING_MS: [], USUAL_MS: []}
     for moment in ordered:
         by_duration[_milliseconds(moment[0], runs)].append(moment)
 
+    # Switches have the first claim on the room, and fades their share of the rest.
     switches = _thin(by_duration[SWITCH_MS], most - 1)
     room = most - 1 - len(switches)
     usual = by_duration[USUAL_MS]
     fading = _thin(by_duration[FADING_MS], max(round(FADING_SHARE * room), room - len(usual)))
     usual = _thin(usual, room - len(fading))
 
+    # In the order of the clock, with the last one at the end.
     timed = [(moment, SWITCH_MS) for moment in switches]
     timed += [(moment, FADING_MS) for moment in fading]
     timed += [(moment, USUAL_MS) for moment in usual]

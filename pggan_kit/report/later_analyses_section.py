@@ -21,6 +21,8 @@ def later_analyses_section(ablation: AblationRecord) -> Section:
         RunError: The file of one is damaged, or cannot be read.
     """
     section = Section("Evaluated again")
+
+    # A row for each contrast of each analysis.
     rows = []
     for path in sorted((ablation.folder / ANALYSES).glob("*/analysis.json")):
         analysis = _read_analysis(path)
@@ -31,6 +33,8 @@ def later_analyses_section(ablation: AblationRecord) -> Section:
             rows.append(
                 [path.parent.name, analysis["metric"], name, contrast["n"], contrast["mean"], low, high, contrast["p"]]
             )
+
+    # What all of them have in common is said once, above them.
     if rows:
         section.texts.insert(
             0,

@@ -31,6 +31,8 @@ def escape_text(text: str) -> str:
 def format_latex(table: Table) -> str:
     """Return a table as a `tabular` with the rules of booktabs, its columns of numbers aligned to the right."""
     alignment = "".join("r" if is_numeric else "l" for is_numeric in table.find_numeric_columns())
+
+    # The best cells of a row are bold.
     rows = []
     for number, row in enumerate(table.rows):
         best = [column for place, column in table.best if place == number]

@@ -279,11 +279,13 @@ def plot_bands(summaries: Mapping[str, Summary], label: str, stages: Sequence[St
         label: Label of the y-axis.
         stages: Stages to mark.
     """
+    # The median and both edges of each band share the points of a plot.
     most = share_points(3 * len(summaries))
 
     def draw(axes: Axes) -> None:
         mark_stages(axes, stages)
         for number, (name, summary) in enumerate(summaries.items()):
+            # A variant with one run has a median alone.
             if summary.low:
                 x, low = thin_curve(summary.low, most)
                 _, high = thin_curve(summary.high, most)
@@ -338,6 +340,7 @@ def plot_looks(looks: Sequence[Mapping[str, Any]], label: str) -> Draw:
     """
 
     def draw(axes: Axes) -> None:
+        # A look at which nothing could be decided has no boundary.
         bounded = [look for look in looks if look["boundary"] is not None]
         axes.plot(
             [look["pairs"] for look in bounded],
@@ -353,6 +356,8 @@ def plot_looks(looks: Sequence[Mapping[str, Any]], label: str) -> Draw:
             color=pick_colour(0),
             label="observed",
         )
+
+        # A tick on the axis for each look.
         axes.set_xticks([look["pairs"] for look in looks])
         axes.set_ylim(bottom=0)
         axes.set_xlabel("pairs")

@@ -49,11 +49,14 @@ def rank_groups(groups: Sequence[RunGroup], tag: str) -> Ranking | None:
         The order. None where the metric's direction is not known, fewer than two groups have a value, or their last
         stages differ in size: distances of small images say nothing about those of large ones.
     """
+    # What cannot be compared has no order.
     direction = find_direction(groups, tag)
     having = [group for group in groups if group.final(tag)]
     heights = {run.stages[-1].height for run in list_runs(having)}
     if direction is None or len(having) < 2 or len(heights) > 1:
         return None
+
+    # By the medians of the groups.
     sign = 1.0 if direction == "lower" else -1.0
     medians = {group.name: float(find_median(group.final(tag))) for group in having}
     ordered = sorted(having, key=lambda group: sign * medians[group.name])
@@ -69,6 +72,7 @@ def list_rankings(groups: Sequence[RunGroup]) -> list[Ranking]:
 
 def describe_ranking(ranking: Ranking) -> str:
     """Return in words which group is best by a metric, and how far that is from chance."""
+    # The two best, with their values.
     tag = ranking.tag
     best, second = ranking.groups[:2]
     value = "median of last values" if has_several(ranking.groups) else "last value"
@@ -78,6 +82,8 @@ def describe_ranking(ranking: Ranking) -> str:
         f"{name}, {ranking.direction} is better: {best.name} has the best {value}, {numbers[0]}, before {second.name}, "
         f"{numbers[1]}."
     )
+
+    # How far that is from chance.
     if len(best.runs) == 1 or len(second.runs) == 1:
         return f"{text} One run of a setting is one draw: with another seed the order may be another one."
     share = count_better_pairs(best.final(tag), second.final(tag), ranking.direction)

@@ -63,6 +63,7 @@ def group_runs(runs: Sequence[RunRecord]) -> list[RunGroup]:
 
     A run that repeats the seed of another is no further sample of it: it belongs to the second such group.
     """
+    # Runs of the same settings, each seed once.
     by_identity: dict[tuple[Any, ...], list[RunRecord]] = {}
     repeats: Counter[tuple[str, str | None]] = Counter()
     for run in runs:
@@ -72,6 +73,7 @@ def group_runs(runs: Sequence[RunRecord]) -> list[RunGroup]:
         repeats[identity, seed] += 1
         by_identity.setdefault((identity, number), []).append(run)
 
+    # Each group is shown by one of its runs.
     members = list(by_identity.values())
     groups = []
     for name, own, shown in zip(name_groups(members), members, pick_shown(members), strict=True):

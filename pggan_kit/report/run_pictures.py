@@ -133,10 +133,13 @@ def draw_moving_settings(run: RunRecord, prepared: Prepared, schedule: Schedule)
         prepared: Its experiment.
         schedule: Its stages.
     """
+    # Without settings that move there is nothing to draw.
     components = {path: component for path, (_, component) in prepared.built.components.items()}
     settings = list_moving_settings(components)
     if not settings:
         return {}
+
+    # A branch has values of its own from where it left its trunk.
     began = (run.about.get("from") or {}).get("images", 0)
     starts = [stage.start for stage in run.stages]
     curves: dict[str, Curve] = {name: [] for name in settings}

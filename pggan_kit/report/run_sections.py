@@ -72,6 +72,7 @@ EVENTS = {"growth": "growth", "fade_end": "end of fade"}
 
 def overview_section(groups: Sequence[RunGroup]) -> Section:
     """Return which group is better, what was trained, for how long, and how it ended."""
+    # The order of the groups, and a row for each.
     rankings = list_rankings(groups)
     section = Section("Overview", [describe_ranking(ranking) for ranking in rankings])
     if has_several(groups):
@@ -80,6 +81,7 @@ def overview_section(groups: Sequence[RunGroup]) -> Section:
     else:
         section.tables.append(tabulate_runs(groups, rankings))
 
+    # Groups that do not learn at the rate of their optimizers all the time.
     policies = []
     for group in groups:
         policy = describe_growth_policy(group.runs[0])
@@ -92,11 +94,13 @@ def overview_section(groups: Sequence[RunGroup]) -> Section:
 
 def tabulate_groups(groups: Sequence[RunGroup], rankings: Sequence[Ranking]) -> Table:
     """Return a row for each group, with the median and the range of each metric's last value."""
+    # The head has three columns for each metric.
     metrics = [tag for tag in list_tags(list_runs(groups)) if is_metric(tag)]
     head = [*begin_head(groups), "seeds", "images", "sizes", "minutes"]
     for tag in metrics:
         head += [f"{name_metric(groups, tag)}, median", "10 %", "90 %"]
 
+    # A row for each group.
     rows = []
     for group in groups:
         sizes = dict.fromkeys(describe_sizes(run) for run in group.runs)
@@ -111,6 +115,8 @@ def tabulate_groups(groups: Sequence[RunGroup], rankings: Sequence[Ranking]) -> 
             values = group.final(tag)
             row += [find_median(values), *(find_quantile(values, share) for share in BAND)]
         rows.append(row)
+
+    # The best of each metric is marked.
     first = len(head) - 3 * len(metrics)
     columns = {tag: first + 3 * place for place, tag in enumerate(metrics)}
     return Table(head, rows, "groups", find_best_cells(groups, rankings, columns))
@@ -297,9 +303,13 @@ def fades_section(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) ->
         "new one, whose alpha is 1. The weights are those of the last checkpoint before the fade's end."
     )
     section = Section("Through the fades", [text])
+
+    # The page has a limit, and says what it left out.
     lacking = [run.name for run, drawn in zip(runs, pictures, strict=True) if drawn.lacks_strips]
     if lacking:
         section.texts.append(f"Left out, since the page would become too large: {', '.join(lacking)}.")
+
+    # A strip for each fade.
     for run, drawn in zip(runs, pictures, strict=True):
         figures = [
             draw_strip_figure(run, stage, strip, drawn.sizes[stage]) for stage, strip in sorted(drawn.fades.items())

@@ -156,9 +156,12 @@ def compute_shares_from_before(
     Both lie within the last stage of `starts`. The piece is one of the run's first, born at 0. Of many updates, as many
     are looked at as `LOOKED_AT`, each for its neighbours too.
     """
+    # Many updates are taken in strides, each with the share in its middle.
     batch_size = schedule.stages[len(starts) - 1].batch_size
     updates = -(-(end - moment) // batch_size)
     stride = -(-updates // LOOKED_AT)
+
+    # What is left of the first weights after each.
     remaining = [1.0] * len(average.names)
     done = 0
     while done < updates and max(remaining) > NEGLIGIBLE:

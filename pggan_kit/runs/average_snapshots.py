@@ -156,6 +156,8 @@ class AverageSnapshots:
         """
         if replaced is not None:
             return self._copy_pieces_after(replaced, other, images)
+
+        # All that was kept until then goes along as it is.
         files = [path for clock, path in other.list_files() if clock <= images]
         try:
             for path in files:

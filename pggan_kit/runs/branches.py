@@ -100,6 +100,7 @@ def find_trunk(files: RunDirectory) -> tuple[RunDirectory, int] | None:
     Raises:
         RunError: `run.json` is damaged.
     """
+    # A run from scratch has no such entry.
     origin = files.about().get("from")
     if not isinstance(origin, dict):
         return None
@@ -107,6 +108,8 @@ def find_trunk(files: RunDirectory) -> tuple[RunDirectory, int] | None:
     images = origin.get("images")
     if not isinstance(run, str) or type(images) is not int:
         return None
+
+    # A relative path would name another run in another working folder.
     path = Path(run)
     if not path.is_absolute():
         raise RunError(
@@ -189,6 +192,7 @@ def _require_fit(point: BranchPoint, own: Identity, schedule: Schedule) -> None:
 
 def _require_room(saved: Snapshot, schedule: Schedule) -> None:
     """Check that this config's schedule goes on where a checkpoint ends."""
+    # There are images left.
     stage = schedule.stages[saved.stage]
     if saved.images >= schedule.total:
         raise RunError(
@@ -196,6 +200,8 @@ def _require_room(saved: Snapshot, schedule: Schedule) -> None:
             f"{schedule.total}) has ended: raise schedule.stable_images or schedule.total_images; or begin with --stem "
             "instead, which has a clock of its own"
         )
+
+    # A fade that is over there is over in this schedule, too.
     spent = saved.images - saved.starts[-1]
     if saved.phase == STABLE and spent < stage.fade_images:
         raise RunError(
@@ -327,9 +333,12 @@ def put_stem_under(stem: BranchPoint, point: BranchPoint, own: Identity, state: 
     Raises:
         RunError: another architecture, other sizes up to the stem's stage, or one of the two is within a fade.
     """
+    # Both have the same networks up to the stem's stage, and stand at the end of a stage.
     _require_fit(stem, own, state.schedule)
     for place in (stem, point):
         _require_no_fade(place)
+
+    # Later pieces of the stem would have no place.
     if stem.saved.stage > point.saved.stage:
         raise RunError(
             f"--stem: it has grown to {stem.saved.size}, and the run that it is put under to {point.saved.size} alone: "

@@ -24,6 +24,7 @@ from pggan_kit.runs.checkpoints import KEEP, Checkpoints, Say
 from pggan_kit.runs.exported import find_exported_generator
 from pggan_kit.system import distributed, locks
 from pggan_kit.system.files import (
+    explain_damage,
     is_unfinished,
     make_whole_folder,
     open_regular,
@@ -142,6 +143,7 @@ class RunDirectory:
         try:
             os.stat(path / "run.json")
         except (FileNotFoundError, NotADirectoryError):
+            # What is there instead says what may have happened.
             hint = ""
             if (path / "checkpoints").is_dir():
                 hint = ". It has checkpoints: put its run.json back"
@@ -164,6 +166,8 @@ class RunDirectory:
             links = [Path(entry.path) for entry in os.scandir(self.path) if entry.is_symlink()]
         except OSError as error:
             raise RunError(f"cannot read {self.path}: {error.strerror}") from error
+
+        # A file that is a link would be changed where it is.
         for link in sorted(links):
             target = os.readlink(link)
             if link.is_file():
@@ -235,7 +239,7 @@ class RunDirectory:
             RunError: the file is damaged.
         """
         path = self.path / "run.json"
-        try:
+        with explain_damage(path):
             content: dict[str, Any] = json.loads(self._read_text("run.json"))
             plugins_are_rows = all(_is_plugin_row(row) for row in content["plugins"])
             # An older version noted none of these; changes are noted where there are some.
@@ -243,8 +247,6 @@ class RunDirectory:
             are_lists = _is_list_of_texts(content["blocked"]) and all(
                 _is_list_of_texts(names) for names in content["objects"].values()
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
         if not plugins_are_rows:
             raise RunError(f"{path} is damaged: its plugins are no rows of name, origin, sha256 and hooks")
         if not are_lists:
@@ -468,6 +470,7 @@ def describe_start(
         schedule: what the run will train, for those who watch it; see `Schedule.record`.
         directions: which values of each of `train.metrics` are better, `lower` or `higher` ones, for its reports.
     """
+    # What people and later commands ask of a run, beside its settings.
     about: dict[str, Any] = {
         "command": command,
         "plugins": plugins,
@@ -479,6 +482,8 @@ def describe_start(
         "environment": describe_environment(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+    # A run from scratch has no entry of an origin.
     for option, origin in (origins or {}).items():
         about[option] = dict(origin)
     return {

@@ -93,6 +93,8 @@ class TrainedGenerator(nn.Module):
         self.values = BYTES
         self.pictures = pictures or PictureSettings()
         self.class_names = ()
+
+        # A buffer, so that alpha moves to the device with the weights.
         share = None
         if generator.bridge is not None:
             share = torch.tensor(alpha)
@@ -212,6 +214,7 @@ class TrainedGenerator(nn.Module):
         """Return the mean style (1, L, W) of the same latents each time, and of all classes alike."""
         if self._centre is None or self._centre.device != device:
             seeded = torch_generator(0, "truncation")
+            # The sum of styles, a chunk of latents at a time.
             total = torch.zeros((), device=device)
             for start in range(0, CENTRE_COUNT, CHUNK):
                 rows = min(CHUNK, CENTRE_COUNT - start)
@@ -385,6 +388,7 @@ def load_place(checkpoints: Checkpoints, stage: str | int | None, checkpoint: st
         SettingError: there is no such choice.
         RunError: there is no such checkpoint, or both a stage and the best are asked for.
     """
+    # Fades and the best checkpoint have files of their own.
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     if checkpoint == FADING:
         return load_fade(checkpoints, stage)
@@ -392,6 +396,8 @@ def load_place(checkpoints: Checkpoints, stage: str | int | None, checkpoint: st
         if stage is not None:
             raise RunError(f"stage {stage} and the best checkpoint are two places: ask for one of them")
         return checkpoints.load_best()
+
+    # The last one, or the end of a stage.
     if stage is None:
         return checkpoints.load_last()
     return load_stage_end(checkpoints, stage)[1]
@@ -407,10 +413,13 @@ def load_fade(checkpoints: Checkpoints, stage: str | int | None) -> Snapshot:
     Raises:
         RunError: there is none; the message lists the stages that have one.
     """
+    # The newest that is wanted.
     for saved in checkpoints.load_kept(newest_first=True):
         is_wanted = stage is None or str(stage) in (str(saved.stage), saved.size)
         if is_wanted and saved.bridged["generator"]:
             return saved
+
+    # There is none: the message lists what there is.
     fades = ", ".join(list_fades(checkpoints))
     raise RunError(
         "no checkpoint within such a fade was kept; the stages that have one: "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from pggan_kit.errors import RunError, check_between
 from pggan_kit.growth.averages import PowerAverage
@@ -83,45 +84,24 @@ def make_average(
         current = _name_weights_at(saved, net, exponents)
 
         # Which sum it is depends on clocks and exponents alone.
-        listed: list[_Kept] = []
-        for place, each in enumerate(_iterate_all(kept, saved.images, current)):
-            for name, weights in each.weights.items():
-                listed.append(_Kept((place, name), each.images, each.exponents[name], frozenset(weights)))
+        listed = _list_kept(_iterate_all(kept, saved.images, current))
         births = net.name_weights_by_birth()
         fits = {birth: _fit_piece(listed, list(names), saved, birth, width) for birth, names in births.items()}
 
-        # The sum itself, in float64 and one file at a time.
-        sums = {name: torch.zeros_like(param, dtype=torch.float64) for name, param in net.name_weights().items()}
-        for place, each in enumerate(_iterate_all(kept, saved.images, current)):
-            for name, weights in each.weights.items():
-                for birth, piece_names in births.items():
-                    factor = fits[birth][1].get((place, name), 0.0)
-                    for piece_name in piece_names if factor else ():
-                        sums[piece_name] += factor * weights[piece_name].double()
+        # The sum itself.
+        factors = {birth: own_factors for birth, (_, own_factors) in fits.items()}
+        sums = _sum_weights(net, births, factors, _iterate_all(kept, saved.images, current))
         with torch.no_grad():
             for name, param in net.name_weights().items():
                 param.copy_(sums[name])
         calibrate_if_normed(net, experiment, schedule.stages[saved.stage], saved)
 
-    # A snapshot that holds this average alone, and how well each piece fits.
-    weights = {name: value.detach() for name, value in net.state_dict().items()}
-    reduced = replace(
-        saved,
-        averages={f"width_{width:g}": weights},
-        generator={},
-        discriminator={},
-        encoder={},
-        optimizers={},
-        optimizer_classes={},
-        scalers={},
-        components={},
-        component_classes={},
-    )
+    # How well each piece fits.
     rows = []
     for birth in sorted(fits):
-        fit, factors = fits[birth]
-        rows.append(PieceFit(schedule.stages[birth].size, len(factors), fit.error))
-    return reduced, rows
+        fit, own_factors = fits[birth]
+        rows.append(PieceFit(schedule.stages[birth].size, len(own_factors), fit.error))
+    return _hold_average_alone(saved, f"width_{width:g}", net), rows
 
 
 def _read_exponents(experiment: Experiment, saved: Snapshot) -> dict[str, float]:
@@ -154,6 +134,15 @@ def _iterate_all(kept: AverageSnapshots, images: int, current: AverageSnapshot) 
     yield current
 
 
+def _list_kept(snapshots: Iterable[AverageSnapshot]) -> list[_Kept]:
+    """Return what is known of each kept average beside its weights, which are read one file at a time."""
+    listed = []
+    for place, each in enumerate(snapshots):
+        for name, weights in each.weights.items():
+            listed.append(_Kept((place, name), each.images, each.exponents[name], frozenset(weights)))
+    return listed
+
+
 def _fit_piece(
     listed: list[_Kept], names: list[str], saved: Snapshot, birth: int, width: float
 ) -> tuple[Fit, dict[tuple[int, str], float]]:
@@ -168,3 +157,46 @@ def _fit_piece(
     fit = fit_profile(ages, exponents, saved.images - start, convert_width_to_exponent(width))
     factors = zip(usable, fit.coefficients, strict=True)
     return fit, {each.key: factor for each, factor in factors}
+
+
+def _sum_weights(
+    net: Generator,
+    births: Mapping[int, Iterable[str]],
+    factors: Mapping[int, Mapping[tuple[int, str], float]],
+    snapshots: Iterable[AverageSnapshot],
+) -> dict[str, Tensor]:
+    """Return the sums of kept averages by the names of weights, in float64, reading one file at a time.
+
+    Args:
+        net: the network whose weights they are.
+        births: names of its weights, by birth.
+        factors: for each birth, the factor of each kept average by its key; 0 where there is none.
+        snapshots: what was kept, in the order of the keys.
+    """
+    sums = {name: torch.zeros_like(param, dtype=torch.float64) for name, param in net.name_weights().items()}
+
+    # A piece takes what its own birth gives to the average, which may be nothing.
+    for place, each in enumerate(snapshots):
+        for name, weights in each.weights.items():
+            for birth, piece_names in births.items():
+                factor = factors[birth].get((place, name), 0.0)
+                for piece_name in piece_names if factor else ():
+                    sums[piece_name] += factor * weights[piece_name].double()
+    return sums
+
+
+def _hold_average_alone(saved: Snapshot, name: str, net: Generator) -> Snapshot:
+    """Return a checkpoint with a network as its only average, and without what training needs."""
+    weights = {key: value.detach() for key, value in net.state_dict().items()}
+    return replace(
+        saved,
+        averages={name: weights},
+        generator={},
+        discriminator={},
+        encoder={},
+        optimizers={},
+        optimizer_classes={},
+        scalers={},
+        components={},
+        component_classes={},
+    )

@@ -133,6 +133,8 @@ def describe_outcome(error: BaseException | None) -> str:
     """Return how a process ended, in one line: `finished`, `stopped by SIGTERM: ...`, or `failed: ...`."""
     if error is None:
         return "finished"
+
+    # Stopped from outside.
     message = " ".join(read_message(error).split())
     if isinstance(error, Interrupted):
         if error.signal is None:
@@ -142,6 +144,8 @@ def describe_outcome(error: BaseException | None) -> str:
         return f"stopped at once by {signal.Signals(error.exit_code - 128).name}"
     if isinstance(error, KeyboardInterrupt):
         return "stopped at once by Ctrl-C"
+
+    # Failed: a message for users says it all, any other error needs its class.
     if isinstance(error, (UserError, TrainingError)):
         return f"failed: {message}"
     return f"failed: {type(error).__name__}: {message}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pggan_kit.data.sampler import Data
 from pggan_kit.errors import RunError
 from pggan_kit.layers.value_maps import hold_in_tensor
 from pggan_kit.pictures.channels import PictureSettings, draw_channels
+from pggan_kit.pictures.encoding import encode_png
 from pggan_kit.pictures.grid import BACKGROUND, CELL, arrange_grid, crop_grid, image_grid
 from pggan_kit.schedule import Size
 from pggan_kit.system.activities import track_items
@@ -72,8 +72,6 @@ def write_sheets(data: Data, sizes: Sequence[Size], pictures: PictureSettings, f
     paths = []
     for height, width in track_items(sizes, "drawing sheets of real images", len(sizes), "sheets"):
         path = folder / f"reals-{height}x{width}.png"
-        content = io.BytesIO()
-        draw_reals(data, (height, width), pictures).save(content, "PNG")
-        write_atomically(path, content.getvalue())
+        write_atomically(path, encode_png(draw_reals(data, (height, width), pictures)))
         paths.append(path)
     return paths

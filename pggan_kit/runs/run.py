@@ -62,6 +62,8 @@ class Run:
         self.state = state
         self.hooks = hooks
         self.device = state.device
+
+        # What is known once the run begins or goes on.
         self.resumed = False
         self.alpha: dict[str, float] = {}
         self.identity: Identity = {}

@@ -195,6 +195,7 @@ class Snapshot:
         Args:
             holds: `state`, `weights` or `average`.
         """
+        # Weights do without what training needs; an average does without the networks that were trained.
         if holds == STATE:
             return self
         reduced = replace(

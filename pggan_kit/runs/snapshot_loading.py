@@ -31,6 +31,7 @@ def match_averages(averages: Sequence[Average], saved: Snapshot) -> dict[str, st
     for average in averages:
         for name in average.names:
             origins[name] = name
+            # A new average goes on from the first one, and forgets it; a power function does not forget.
             if name in saved.averages:
                 continue
             if isinstance(average, PowerAverage):

@@ -214,6 +214,7 @@ class TrainState:
         self.set_learning_factors()
 
     def _build_optimizers(self) -> None:
+        # The optimizers of both networks, and of the encoder where there is one.
         built: object = self.experiment.update.optimizers(
             self.experiment, self.stage, self.generator, self.discriminator
         )
@@ -229,6 +230,8 @@ class TrainState:
                         "rename one of them"
                     )
             self.optimizers.update(further)
+
+        # They are prepared for captured steps, scaled losses and the factors of pieces.
         for optimizer in self.optimizers.values():
             make_capturable(optimizer, self.device)
         self._require_scalable()
@@ -325,6 +328,8 @@ class TrainState:
             raise RunError(
                 f"train.averages has no average {name}{suggest(did_you_mean(name, names))}; it has {', '.join(names)}"
             )
+
+        # Calibration costs passes through the network: it is put off until somebody reads the average.
         net = self._averages[name]
         if name not in self._calibrated and name not in self._copies and net.find_batch_norms():
             if self._calibration_labels is None:

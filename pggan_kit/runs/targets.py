@@ -45,9 +45,12 @@ def require_target_outside_runs(option: str, target: Path) -> None:
     Raises:
         RunError: It is.
     """
+    # The folder of a run itself.
     resolved = target.resolve()
     if (resolved / "run.json").exists():
         raise RunError(f"{option} {target} is the folder of a run: name another, or a file in it")
+
+    # A file of the run or the ablation that it lies in.
     for folder in resolved.parents:
         inner = resolved.relative_to(folder).parts[0]
         for kind, mark, files in MARKED:

@@ -49,6 +49,7 @@ def sweep(
         TrainingError: Some trials did not end, or none has a value.
         Interrupted: A signal stopped it; called again, it continues.
     """
+    # All that can be refused is refused before the folder is made.
     folder = choose_folder(config, out)
     read = plan_reading.read_sweep(config, bindings, plugins)
     require_target_outside_runs("--out", folder)
@@ -56,6 +57,8 @@ def sweep(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out {folder}: {error.strerror}") from error
+
+    # The lock says that a process of this machine runs the trials.
     with conduct.hold_own_lock(folder) as owner:
         conduct.run_sweeps({folder: read.plan}, read.launcher, owner, say, plugins)
     return conduct.read_best(folder, read.plan)

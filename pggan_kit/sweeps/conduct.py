@@ -78,9 +78,12 @@ def run_sweeps(
         TrainingError: Some trials did not end; the message names their logs.
         Interrupted: A signal stopped it; called again, it continues.
     """
+    # Each folder gets its plan, or has the same one already.
     studies = {}
     for folder, plan in sweeps.items():
         studies[folder] = _open_study(folder, plan, plugins)
+
+    # Rounds of trials, as long as a study asks for more.
     with processes.keep_finished_trials():
         while _launch_round(studies, launcher, owner, say):
             pass
@@ -152,6 +155,7 @@ def _wait_for_others(studies: Mapping[Path, Study], say: Say) -> bool:
     Raises:
         TrainingError: Trials have not ended, and nobody runs them.
     """
+    # Waiting for one of them is enough: the caller looks again.
     missing = 0
     for folder, study in studies.items():
         missing += study.plan.trials - _count_ended(study)
@@ -160,6 +164,8 @@ def _wait_for_others(studies: Mapping[Path, Study], say: Say) -> bool:
             say(f"trials {', '.join(map(str, running))} of {folder} run elsewhere: waiting until they have ended")
             with hold_when_free(locate_trial_lock(folder, running[0]), lambda holder: None):
                 return True
+
+    # No machine runs what is left.
     if missing:
         logs = " and ".join(str(folder / "logs") for folder in studies)
         raise TrainingError(f"{missing} trials have not ended: see {logs}. The same command goes on with them")
@@ -232,9 +238,12 @@ def describe_best(folder: Path, plan: SweepPlan, record: Mapping[str, Any], file
         record: The content of `best.json`.
         files: The plan's plugin files.
     """
+    # The text is that of a config that was built with these values.
     bindings = record["bindings"]
     prepared = prepare(folder / plans.CONFIG, bindings, files, absolute_paths=True)
     seeds = ", ".join(record["seeds"])
+
+    # Comments above it say where the values come from.
     lines = [
         f"# The best of {record['trials']} trials of {plan.name}: trial {record['trial']}, with {plan.metric} "
         f"{record['value']:.6g} over seeds {seeds}.",

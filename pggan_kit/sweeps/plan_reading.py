@@ -118,11 +118,7 @@ def plan_search(
         raise type(error)(f"{setting}, its evaluation: {error}") from error
     schedule = evaluated.schedule()
     _require_metric(metric, evaluated, schedule, setting)
-    quantity = find_quantity(list_quantities(evaluated.built.experiment.metrics, f"{setting}, its evaluation"), metric)
-    if quantity is None:
-        raise ConfigError(
-            f"{setting}: the metric of {metric!r} states no direction and scale for it: add it to its `quantities`"
-        )
+    quantity = _find_quantity_of(metric, evaluated, setting)
 
     # Without a pruner nothing is decided before the end.
     measured = stages[-1:]
@@ -216,3 +212,17 @@ def _require_metric(metric: str, evaluated: Prepared, schedule: Schedule, settin
             f"{setting}: the metric is {metric!r}, and the evaluation at {schedule.stages[-1].size} gives "
             f"{', '.join(names) or 'nothing'}: bind train.metrics in it"
         )
+
+
+def _find_quantity_of(metric: str, evaluated: Prepared, setting: str) -> dict[str, str]:
+    """Return the direction and the scale of a metric.
+
+    Raises:
+        ConfigError: It states none.
+    """
+    quantity = find_quantity(list_quantities(evaluated.built.experiment.metrics, f"{setting}, its evaluation"), metric)
+    if quantity is None:
+        raise ConfigError(
+            f"{setting}: the metric of {metric!r} states no direction and scale for it: add it to its `quantities`"
+        )
+    return quantity

@@ -67,6 +67,8 @@ def read_range(name: str, written: object) -> Range:
     """
     if not isinstance(written, list | tuple) or not written:
         raise SettingError("parameters", f"must give {name} a range such as ('log', 1e-4, 1e-2), not {written!r}")
+
+    # The kind says how what follows it is read.
     kind, *rest = written
     try:
         check_choice("parameters", kind, KINDS)
@@ -81,6 +83,8 @@ def _read_numbers(name: str, kind: str, ends: Sequence[object]) -> Range:
     wanted = "two whole numbers" if kind == "integer" else "two finite numbers"
     if len(ends) != 2 or not all(_is_number(end, kind) for end in ends):
         raise SettingError("parameters", f"must give {name} {wanted} after {kind!r}, not {list(ends)}")
+
+    # A range with something in it.
     low: Any = ends[0]
     high: Any = ends[1]
     if low >= high:

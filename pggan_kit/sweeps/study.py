@@ -173,6 +173,8 @@ class Study:
             return False
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror}") from error
+
+        # Two processes of a sweep without locks would train the same trial.
         if lock is None:
             raise RunError(
                 f"the file system of {self.folder} has no locks, which keep the processes of a sweep apart: name "

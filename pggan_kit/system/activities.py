@@ -104,6 +104,7 @@ def report_activity(
         unit: What the items are.
         details: Function that returns what is shown below it in a terminal, see `Activity`.
     """
+    # The receiver gets it twice: at its beginning, and when it is over, however it ended.
     receiver = _RECEIVER.get()
     activity = Activity(what, total, unit, receiver, details)
     receiver(activity)

@@ -71,6 +71,8 @@ def hash_files(folder: Path, names: Sequence[str]) -> list[str]:
             except OSError:
                 digests.append(UNREADABLE)
                 continue
+
+            # A file that has just changed may change again within the resolution of its times.
             if max(version[1:]) < now - SETTLED_NS:
                 fresh[name] = [version, digest]
             digests.append(digest)

@@ -168,6 +168,7 @@ class Agreement:
         with _explain_missing_ranks():
             if self._work is not None:
                 self._work.wait()
+            # What was asked for in an earlier step has been agreed on meanwhile.
             agreed = 0
             if self._requested is not None:
                 agreed = int(self._requested)

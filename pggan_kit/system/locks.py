@@ -130,6 +130,7 @@ def hold_when_free(path: Path, waiting: Callable[[str], None]) -> Iterator[None]
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # None: this system has no locks.
         lock = acquire(path, lambda: waiting(read_holder(path)))
         if lock is not None:
             _write_holder(path)

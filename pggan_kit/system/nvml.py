@@ -79,10 +79,14 @@ class Card:
 
     def describe(self) -> dict[str, Any]:
         """Return the driver, clocks (MHz) and the limit of power (W), without what the card does not tell."""
+        # The driver, as text.
         facts: dict[str, Any] = {}
+        # NVML writes into a buffer of ours.
         version = ctypes.create_string_buffer(96)
         self._call("nvmlSystemGetDriverVersion", version, len(version))
         facts["driver"] = version.value.decode()
+
+        # Clocks that this card has.
         for name, function, *arguments in (
             ("sm_clock_mhz", "nvmlDeviceGetClockInfo", SM_CLOCK),
             ("sm_clock_max_mhz", "nvmlDeviceGetMaxClockInfo", SM_CLOCK),

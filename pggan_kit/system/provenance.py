@@ -56,6 +56,7 @@ def describe_environment() -> dict[str, Any]:
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Describe what the speed on a device depends on besides the code, as a benchmark's report holds it."""
+    # A processor has the name of the instructions that torch uses on it.
     gpu = find_gpu_name(device)
     if gpu is None:
         name = torch.backends.cpu.get_cpu_capability()

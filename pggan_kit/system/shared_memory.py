@@ -104,6 +104,7 @@ class SharedMemoryMeans:
             OSError: Another rank has ended, or does not answer.
             TrainingError: Another rank averages another number of elements.
         """
+        # Each rank sends how much it averages to all others, and reads what they sent.
         for peer in self._peers:
             peer.sendall(MESSAGE.pack(total))
         for stream in self._streams:

@@ -158,6 +158,8 @@ class ArchitectureSuite(StepSuite):
             for stage in stages[1:]:
                 encoder.grow(stage, fades and stage is stages[-1])
             perturb(encoder)
+
+            # A batch at the size that it has grown to.
             newest = stages[-1]
             images = draw_noise(4, newest.image_channels, newest.height, newest.width)
             try:
@@ -168,6 +170,8 @@ class ArchitectureSuite(StepSuite):
                 codes.dtype == torch.float32,
                 f"the encoder's codes at {newest.size} are {codes.dtype}, not float32",
             )
+
+            # Each parameter takes part in the codes.
             (codes * draw_noise(*codes.shape)).sum().backward()
             require_gradients(encoder, f"the encoder at {newest.size}")
 

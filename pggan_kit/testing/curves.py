@@ -49,9 +49,12 @@ class CurveSuite(Suite):
 
     def test_depends_on_the_position_alone(self) -> None:
         """Require the same values again, in reverse order, and from other objects: a resumed run asks again."""
+        # The values in the order of the clock.
         component, name = self.make_named()
         positions = self.list_positions()
         values = [component.at(position) for position in positions]
+
+        # And in reverse, from whatever may answer after a run was stopped.
         others = {
             "when it is asked again": component,
             "of a new object": self.make(),

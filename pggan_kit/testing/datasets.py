@@ -34,6 +34,8 @@ class DatasetSuite(Suite):
     def test_images(self) -> None:
         """Require (H, W, C) of a type that data may have, all with the same C and type, and finite."""
         dataset = self.make()
+
+        # Each image by itself.
         channels = set()
         types = set()
         for i in self.choose_indices(len(dataset)):
@@ -47,6 +49,8 @@ class DatasetSuite(Suite):
             require(bool(np.isfinite(image).all()), f"image({i}) has numbers that are NaN or infinite")
             channels.add(image.shape[2])
             types.add(image.dtype.name)
+
+        # All images together.
         require(len(channels) == 1, f"some images have {min(channels)} channels and some {max(channels)}")
         require(len(types) == 1, f"some images are {min(types)} and some {max(types)}")
 
@@ -133,6 +137,8 @@ class DatasetSuite(Suite):
         dataset = self.make()
         if not hasattr(dataset, "row_fingerprints"):
             return
+
+        # A text for each image, the same for each object.
         texts = list(dataset.row_fingerprints())
         are_texts = len(texts) == len(dataset) and all(isinstance(text, str) for text in texts)
         require(are_texts, f"row_fingerprints() has not one text for each of {len(dataset)} images")
@@ -140,6 +146,8 @@ class DatasetSuite(Suite):
             texts == list(self.make().row_fingerprints()),
             "row_fingerprints() differs from object to object for the same data: no image would be found again",
         )
+
+        # Images that share a text are equal.
         image_of: dict[str, int] = {}
         for i in self.choose_indices(len(dataset)):
             first = image_of.setdefault(texts[i], i)

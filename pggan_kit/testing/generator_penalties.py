@@ -213,6 +213,7 @@ class GeneratorPenaltySuite(StepSuite):
 
     def test_memory(self) -> None:
         """Require a penalty with a `memory` to change it in `remember` alone, and to measure a number a sample."""
+        # A penalty without a memory measures nothing.
         penalty: Any = self.make()
         before = getattr(penalty, "memory", None)
         fakes = self.make_fakes(penalty, self.make_generator())
@@ -221,6 +222,7 @@ class GeneratorPenaltySuite(StepSuite):
             require(not fakes.measured, "the penalty measures something and has no `memory` in which to keep it")
             return
 
+        # One with a memory: measured by a call, and changed by `remember` alone.
         require(isinstance(before, Tensor) and before.dim() == 0, "memory is no 0-dim tensor")
         require(
             bool(fakes.measured) and all(numbers.shape == (4,) for numbers in fakes.measured),

@@ -76,6 +76,8 @@ class GrowthPolicySuite(StepSuite):
         """Require the same factors again: of the same object, of a new one, and of one that has trained."""
         component, name = self.make_named()
         answers = self._list_answers(component, name)
+
+        # Whatever may answer after a run was stopped.
         others = {
             "asked twice": component,
             "made again": self.make(),

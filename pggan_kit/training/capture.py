@@ -12,7 +12,7 @@ be captured, or differs, goes on eagerly, and the log says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -262,18 +262,9 @@ class CapturedSteps:
         eager_counters = _Counters.read(state)
         kind.taken = eager_counters.since(counters)
         kind.drawn = drawn
-        changed = list_changed_numbers(before, eager)
-        if changed:
-            self._give_up(f"{changed[0]} changes within a step, and is no tensor")
-            return losses, drawn
-        if reads:
-            self._give_up(f"{min(reads)} moves from step to step, and a step reads it: what moves must be a tensor")
-            return losses, drawn
-        # What a curve of the update makes of the clock is a constant of a kind.
-        follows_curves = bool(list_moving_settings({"update": self._experiment.update}))
-        if "ctx.images" in self._clock_reads or (self._clock_reads and not follows_curves):
-            read = min(self._clock_reads)
-            self._give_up(f"train.update reads {read}, which moves: what follows the clock must be a curve")
+        obstacle = self._find_obstacle(list_changed_numbers(before, eager), reads)
+        if obstacle is not None:
+            self._give_up(obstacle)
             return losses, drawn
 
         def go_back() -> None:
@@ -311,6 +302,24 @@ class CapturedSteps:
                 f"{graphs} CUDA graph{'' if graphs == 1 else 's'})"
             )
         return losses, drawn
+
+    def _find_obstacle(self, changed: Sequence[str], reads: Collection[str]) -> str | None:
+        """Return why a step that was taken eagerly cannot be captured; None where nothing is against it.
+
+        Args:
+            changed: Numbers that the step changed and that are no tensors.
+            reads: What the step read that moves from step to step.
+        """
+        if changed:
+            return f"{changed[0]} changes within a step, and is no tensor"
+        if reads:
+            return f"{min(reads)} moves from step to step, and a step reads it: what moves must be a tensor"
+
+        # What a curve of the update makes of the clock is a constant of a kind.
+        follows_curves = bool(list_moving_settings({"update": self._experiment.update}))
+        if "ctx.images" in self._clock_reads or (self._clock_reads and not follows_curves):
+            return f"train.update reads {min(self._clock_reads)}, which moves: what follows the clock must be a curve"
+        return None
 
     def _capture(self, kind: _Kind, eager: EagerHostWork, make_context: MakeContext) -> None:
         """Record the step that begins here, and take it."""

@@ -69,6 +69,7 @@ class _Trial:
         self.G, self.D = make_network_calls(run.experiment, run.state, context.alpha)
         self.rows = min(MOST_ROWS, context.local_batch)
 
+        # A small batch at the size of the stage, with classes in turn.
         stage = self.stage
         device = run.device
         self.latents = torch.randn(self.rows, run.experiment.latent_size, device=device)

@@ -229,6 +229,8 @@ class Loop:
             before = self.state.images
             self.take_step()
             self.keep_averages_if_due(before)
+
+            # The tick at the end of a phase still has the networks of that phase.
             stage_over = self.stage_is_over()
             phase_over = stage_over or self.fade_is_over()
             if phase_over or self.tick_is_due():
@@ -550,6 +552,8 @@ class Loop:
         value = stats.get(f"Metrics/{name}")
         if name is None or value is None or not is_better(self.experiment, value, state.best, state.stage):
             return False
+
+        # All ranks note it, since it is part of the state; one of them logs it.
         state.best = {
             "metric": name,
             "value": float(value),

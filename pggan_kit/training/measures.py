@@ -189,11 +189,14 @@ def is_better(experiment: Experiment, value: float, best: Mapping[str, Any], sta
         best: The best so far; see `Snapshot`. One of another stage or metric does not compare.
         stage: The stage of the tick.
     """
+    # Values of another metric or stage do not compare.
     name = experiment.keep_best
     if name is None or math.isnan(value):
         return False
     if not best or best["metric"] != name or best["stage"] != stage.index:
         return True
+
+    # Better is higher or lower, as the metric states it.
     before: float = best["value"]
     if experiment.list_quantities()[name].direction == "higher":
         return value > before

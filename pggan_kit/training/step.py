@@ -294,18 +294,12 @@ class UpdateContext:
             # Counted before anything can fail: an update that is dropped has had its turn.
             state.discriminator_updates += 1
 
-        # A weight that moves goes with D's batch, to which penalties belong.
-        if net == "discriminator":
-            batch = {**batch, **self._moving_weights}
         # Generator penalties are added here, whatever the update is.
-        due: tuple[DueGeneratorPenalty, ...] = ()
+        batch, due = self._add_moving_numbers(net, batch)
         if net == "generator":
-            due = find_due_penalties(self.experiment.generator_penalties, state.generator_updates)
-            if any(each.penalty.needs_noise for each in due):
-                batch = {**batch, NOISE: self._draw_noise(batch)}
-            batch = {**batch, **self._bring_numbers(due)}
             state.generator_updates += 1
 
+        # The network that learns, whose frozen pieces have no gradients.
         moving = state.network(net)
         fixed = [other for name, other in state.networks.items() if name != net]
         chosen = state.optimizers[optimizer]
@@ -313,10 +307,10 @@ class UpdateContext:
         self._host.call_before(functools.partial(_set_optimizer_to_clock, optimizer, state))
         for other in fixed:
             _set_requires_grad(other.weights(), False)
-        # Frozen pieces have no gradients.
         _set_requires_grad(moving.learning_weights(), True)
         _clear_gradients(chosen, moving)
 
+        # The gradients of the sum.
         if inference:
             for other in fixed:
                 other.eval()
@@ -328,11 +322,7 @@ class UpdateContext:
 
         # All processes take the same step: that of the whole batch.
         if distributed.world_size() > 1:
-            gradients = [param.grad for param in moving.parameters() if param.grad is not None]
-            buffers = [buffer for each in (moving, *fixed) for buffer in each.list_moving_buffers()]
-            statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
-            distributed.average([*gradients, *losses.values(), *measured.values(), *statistics])
-
+            _average_over_processes(moving, fixed, [*losses.values(), *measured.values()])
         scaler.unscale_(chosen)
         try:
             if self._guard is not None:
@@ -342,6 +332,21 @@ class UpdateContext:
             scaler.update()
         self._host.call_after(functools.partial(remember_measured, due, measured))
         return unscale_terms(losses, due), kept
+
+    def _add_moving_numbers(self, net: str, batch: TensorBatch) -> tuple[TensorBatch, tuple[DueGeneratorPenalty, ...]]:
+        """Return a batch with what penalties on a network read of the clock, and the generator penalties that are due.
+
+        It comes with the batch because a captured or compiled step is the same for all values.
+        """
+        if net == "discriminator":
+            # A weight that moves goes with D's batch, to which penalties belong.
+            return {**batch, **self._moving_weights}, ()
+        if net != "generator":
+            return batch, ()
+        due = find_due_penalties(self.experiment.generator_penalties, self._state.generator_updates)
+        if any(each.penalty.needs_noise for each in due):
+            batch = {**batch, NOISE: self._draw_noise(batch)}
+        return {**batch, **self._bring_numbers(due)}, due
 
     def _step_optimizer(self, name: str, scaler: torch.amp.GradScaler) -> None:
         """Take an optimizer's step, outside of graphs where it keeps numbers on the host."""
@@ -365,9 +370,12 @@ class UpdateContext:
 
     def _draw_noise(self, batch: TensorBatch) -> Tensor:
         """Draw noise (N, C, h, w) from N(0, 1) for the generator penalties of a batch, like latents."""
+        # The noise of the whole batch, of which each rank takes its rows.
         rows = len(next(rows for rows in batch.values() if rows is not None and rows.dim() > 0))
         stage = self.stage
         shape = (rows * distributed.world_size(), stage.image_channels, stage.height, stage.width)
+
+        # The names of its seed follow the clock of the step, also where the step is replayed.
         seed = self.experiment.seed
         start = self._start
         state = self._state
@@ -529,6 +537,22 @@ def _require_known(argument: str, name: str, names: Collection[str]) -> None:
         )
 
 
+def _average_over_processes(
+    moving: GrowingNetwork, fixed: Iterable[GrowingNetwork], measured: Iterable[Tensor]
+) -> None:
+    """Replace gradients, measured numbers and moving statistics by their means over all processes.
+
+    Args:
+        moving: The network that learns.
+        fixed: The other networks, whose statistics move where they are in training mode.
+        measured: Losses, and what penalties measured.
+    """
+    gradients = [param.grad for param in moving.parameters() if param.grad is not None]
+    buffers = [buffer for each in (moving, *fixed) for buffer in each.list_moving_buffers()]
+    statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
+    distributed.average([*gradients, *measured, *statistics])
+
+
 def _set_requires_grad(weights: Iterable[nn.Parameter], value: bool) -> None:
     for param in weights:
         param.requires_grad_(value)
@@ -556,6 +580,7 @@ def describe_wrong_terms(terms: object, owner: str) -> str | None:
         terms: The terms.
         owner: Who returned them, as the sentence begins.
     """
+    # They are tensors by name.
     if not isinstance(terms, Mapping) or not terms:
         value = "an empty dict" if terms == {} else f"a {type(terms).__name__}"
         return f"{owner} returned {value}, and must return a dict of 0-dim tensors by name"
@@ -565,6 +590,8 @@ def describe_wrong_terms(terms: object, owner: str) -> str | None:
         if value.dim() > 0:
             shape = tuple(value.shape)
             return f"{owner} returned a tensor {shape} as the term {name!r}, which must be 0-dim, such as a mean"
+
+    # At least one of them depends on weights.
     if not any(value.requires_grad for value in terms.values()):
         return f"{owner} returned terms without gradients: nothing would be learnt from them"
     return None

@@ -21,9 +21,12 @@ def sum_stage_costs(name: str, stages: Sequence[Mapping[str, Any]]) -> dict[str,
     Raises:
         TrainingError: A stage does not fit into memory, and none before it does.
     """
+    # A stage without hours did not fit into memory.
     unknown = [stage["size"] for stage in stages if stage["hours"] is None]
     if unknown:
         raise TrainingError(f"{name}: memory ends at {unknown[0]}, and `pggan-kit plan` shows what would fit")
+
+    # The sums over the stages.
     counts = [int(stage["fade_images"] + stage["stable_images"]) for stage in stages]
     return {
         "images": sum(counts),

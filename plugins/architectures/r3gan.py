@@ -78,6 +78,7 @@ class R3GAN(ImageSpaceFade):
         check_at_least("expansion", expansion, 1, whole=True)
         check_at_least("group_size", group_size, 1, whole=True)
         check_at_least("depth", depth, 1, instead="None", whole=True)
+        # Grouped convolutions need whole groups at every width.
         for width in list_values(channels):
             check_groups(width * expansion, group_size)
 

@@ -64,6 +64,7 @@ class ResNet(ImageSpaceFade):
         check_channels(channels)
         check_layers({"activation": activation}, generator_norm, discriminator_norm, output)
 
+        # Both networks have one activation, and norms of their own.
         self.channels = channels
         self.generator_layers = Layers(activation, generator_norm, equalized_lr)
         self.discriminator_layers = Layers(activation, discriminator_norm, equalized_lr)

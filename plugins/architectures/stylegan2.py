@@ -90,6 +90,7 @@ class StyleGAN2(ImageSpaceFade):
         conditioning: str = "none",
         label_size: int = 32,
     ) -> None:
+        # The numbers are checked where they are given, before networks are built from them.
         check_channels(channels)
         counts = {"style_size": style_size, "mapping_layers": mapping_layers, "stddev_group": stddev_group}
         for name, value in counts.items():
@@ -97,6 +98,7 @@ class StyleGAN2(ImageSpaceFade):
         check_above("mapping_lr_multiplier", mapping_lr_multiplier, 0)
         check_between("style_mixing", style_mixing, 0, 1)
 
+        # The noise, the styles and the layers of both networks.
         self.channels = channels
         self.style_size = style_size
         self.mapping_layers = mapping_layers

@@ -83,6 +83,8 @@ class Tutorial:
         self.discriminator_channels = discriminator_channels
         self.dropout = dropout
         self.bridge = bridge
+
+        # Blended images leave the output as it was; blended features do not.
         self.preserves_function = bridge == "image"
         self.conditional = False
 

@@ -78,6 +78,7 @@ class ADA:
         for name, value in (("interval", interval), ("adjust_images", adjust_images)):
             check_at_least(name, value, 1)
 
+        # The probability starts at p, and moves unless there is no target.
         self.policy = check_policy(policy, GROUPS)
         self.target = target
         self.first_p = p

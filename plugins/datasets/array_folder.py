@@ -44,9 +44,13 @@ class ArrayFolder:
         path = Path(folder).expanduser()
         if not path.is_dir():
             raise DataError(f"no folder {path}: set datasets.ArrayFolder.folder to one with .npy files or TIFFs")
+
+        # The files.
         self._source = FolderSource(path, ARRAY_SUFFIXES)
         if not self._source.files:
             raise DataError(f"{path} and its sub-folders hold no files of numbers ({', '.join(ARRAY_SUFFIXES)})")
+
+        # The classes, where sub-folders are those.
         self._layout = layout
         self.left_out = self._source.left_out
         self.class_names: list[str] = []

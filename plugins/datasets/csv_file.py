@@ -61,11 +61,15 @@ class CSV(PictureDataset):
         value_range: Sequence[float] | None = None,
     ) -> None:
         reading = read_as_pictures(channels, size, fit, background, on_error, max_pixels, value_range)
+
+        # The paths of the table go from its own folder, or from the one that is named.
         table = Path(file).expanduser()
         place = table.parent if folder is None else Path(folder).expanduser()
         if not place.is_dir():
             raise DataError(f"no folder {place}: set datasets.CSV.folder to the one from which the paths go")
         files, labels = _read_table(table, file_column, label_column)
+
+        # The pictures, and their labels where there is a column of them.
         super().__init__("csv", ListedSource(place, files), reading)
         if labels is not None:
             numbers, names = _number_labels(labels)

@@ -194,6 +194,8 @@ class DicomReader:
         """
         if not any(element in content for element in PIXELS):
             raise DataError(f"{name}: holds no image")
+
+        # One frame, in gray.
         frames = int(getattr(content, "NumberOfFrames", 1) or 1)
         if frames != 1:
             raise DataError(f"{name}: has {frames} frames, and an image is one: split it into files")
@@ -203,6 +205,8 @@ class DicomReader:
                 f"{name}: is colour ({kind or 'not said which'}), and images must be gray: convert such files for "
                 "datasets.ImageFolder"
             )
+
+        # Checked before pixels are decoded, which may be many.
         if int(content.Rows) * int(content.Columns) > MAX_PIXELS:
             raise DataError(f"{name}: is {content.Rows}x{content.Columns} pixels, above the limit of {MAX_PIXELS}")
 
@@ -258,8 +262,11 @@ def parse_dicom_window(window: object) -> tuple[float, float] | str | None:
     Raises:
         SettingError: It is none of these, or the width is below 1.
     """
+    # No window, or that of the file.
     if window is None or window == OF_FILE:
         return OF_FILE if window == OF_FILE else None
+
+    # A centre and a width.
     message = (
         f"must be (centre, width) with a width of at least 1, such as (40, 400), {OF_FILE!r} or None, not {window!r}"
     )

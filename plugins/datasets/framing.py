@@ -73,6 +73,8 @@ class Framing:
         """
         if self._fit != "pad":
             return
+
+        # Without a size images are padded to squares.
         height, width = self._size or (1, 1)
         for stage in stages:
             if height * stage.width != width * stage.height:

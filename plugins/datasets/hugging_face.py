@@ -140,11 +140,14 @@ class HuggingFace:
         content = hashlib.sha256()
         count = len(self._rows)
         for i in track_items(range(count), f"hashing the contents of {self._name}", count, "rows"):
+            # Numbers are hashed as they are, with their type and shape.
             if self._has_numbers:
                 numbers = np.ascontiguousarray(self._rows[i][self._column])
                 content.update(f"{numbers.dtype} {numbers.shape}\n".encode())
                 content.update(numbers.data)
                 continue
+
+            # Pictures are hashed as files: within the table, or beside it.
             cell = self._rows[i][self._column] or {}
             digest = ""
             if cell.get("bytes") is not None:

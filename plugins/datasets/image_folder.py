@@ -106,6 +106,7 @@ def list_class_names(source: PictureSource) -> list[str]:
     Raises:
         DataError: An image that is in no sub-folder, or images in one sub-folder alone.
     """
+    # Each image is in a sub-folder, and there are at least two.
     loose = [file for file in source.files if "/" not in file]
     if loose:
         raise DataError(

@@ -77,6 +77,7 @@ class MNIST:
         if folder is None and split == "learning" and split_seed is not None:
             raise SettingError("split_seed", "needs a folder with the full IDX files: the bundled digits are no choice")
 
+        # The digits, padded and with an axis of one channel.
         images, labels = _read_split_rows(BUNDLED if folder is None else Path(folder).expanduser(), split, split_seed)
         self._images = np.pad(images[:limit], ((0, 0), (pad, pad), (pad, pad)))[..., None]
         self._labels = labels[:limit]
@@ -109,12 +110,15 @@ def _read_split_rows(folder: Path, split: str, split_seed: int | None) -> tuple[
     Raises:
         DataError: Files that cannot be read, or that have no digits of this split.
     """
+    # The rows of the split, which a seed chooses from the whole file.
     files, rows = SPLITS[split]
     images, labels = read_split(folder, files)
     chosen = np.arange(len(images))
     if split_seed is not None and split in ("learning", "tuning"):
         chosen = np.random.default_rng(split_seed).permutation(chosen)
     chosen = np.sort(chosen[rows])
+
+    # What is left of the digits.
     images = images[chosen]
     labels = labels[chosen]
     if not len(images):

@@ -134,6 +134,7 @@ class PictureDataset:
         Raises:
             DataError: All have the same label.
         """
+        # One label for all images is a mistake in the folders or in the table.
         if len(set(labels)) == 1:
             label = repr(class_names[labels[0]]) if class_names else labels[0]
             raise DataError(f"{place} gives all images the one label {label}: {remedy}")
@@ -166,6 +167,7 @@ class PictureDataset:
             SkipImage: A broken image where `on_error` is `skip`.
             DataError: A broken image where `on_error` is `stop`.
         """
+        # A broken image is left out, or ends the run with advice, as the settings say.
         name = self.image_name(i)
         reading = self._reading
         try:

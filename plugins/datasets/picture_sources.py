@@ -235,6 +235,7 @@ def find_pictures(path: Path, max_pixels: int) -> SourceWithFiles:
     Raises:
         DataError: There is neither, it cannot be read, or it holds no pictures.
     """
+    # A folder, or a ZIP file.
     source: SourceWithFiles
     if path.is_dir():
         source = FolderSource(path)
@@ -242,6 +243,8 @@ def find_pictures(path: Path, max_pixels: int) -> SourceWithFiles:
         source = ZipSource(path, max_pixels)
     else:
         raise DataError(f"no folder {path}: set datasets.ImageFolder.folder to one with images, or to a ZIP file")
+
+    # The message says where pictures were looked for.
     if not source.files:
         where = "its sub-folders hold" if path.is_dir() else "the folders in it hold"
         raise DataError(f"{path} and {where} no images ({', '.join(SUFFIXES)})")

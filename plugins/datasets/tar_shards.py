@@ -66,6 +66,8 @@ class ShardSource:
         self.files: list[str] = []
         self.samples: list[dict[str, Place]] = []
         self._places: dict[str, Place] = {}
+
+        # Each shard is listed once; its files are read where they lie in it.
         counts: Counter[str] = Counter()
         for shard in track_items(shards, f"listing what is in {self.path}", len(shards), "shards"):
             for stem, sample in _list_samples(shard, counts).items():

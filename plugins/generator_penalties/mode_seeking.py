@@ -33,6 +33,7 @@ class ModeSeeking(WeightedGeneratorPenalty):
         Raises:
             ConfigError: There is one image only.
         """
+        # The first half of the images is compared with the second.
         half = len(fakes.images) // 2
         if half == 0:
             raise ConfigError(
@@ -41,9 +42,11 @@ class ModeSeeking(WeightedGeneratorPenalty):
             )
         latents, other_latents = fakes.latents[:half], fakes.latents[half : 2 * half]
         images, other_images = fakes.images[:half], fakes.images[half : 2 * half]
+        # The images of a pair have one label, so that they differ by their latents alone.
         if fakes.labels is not None:
             other_images = fakes.generator(other_latents, fakes.labels[:half])
 
+        # How far images lie apart, for how far their latents do.
         image_distance = at_least_float32(images - other_images).abs().mean((1, 2, 3))
         latent_distance = at_least_float32(latents - other_latents).abs().mean(1)
         return (1 / (image_distance / latent_distance.detach() + EPSILON)).mean()

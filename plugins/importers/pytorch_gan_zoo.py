@@ -142,6 +142,7 @@ class _Checkpoint:
     """
 
     def __init__(self, path: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        # The networks; older files have no average.
         self.path = path
         self.settings = settings
         self.generator = self._read_network(content, "netG")
@@ -151,6 +152,7 @@ class _Checkpoint:
         if self.has_average:
             self.average = self._read_network(content, "avgG")
 
+        # What is known of them beside their weights.
         self.equalized = bool(settings.get("equalizedlR", True))
         self.leak = float(settings.get("leakyReluLeak", DEFAULT_LEAK))
         self.loss = settings.get("lossCriterion", "WGANGP")
@@ -174,6 +176,7 @@ class _Checkpoint:
 
     def _require_expressible(self) -> None:
         """Check that the networks are of a kind that can be expressed here."""
+        # Networks of a kind for which there is no architecture here.
         if self.settings.get("attribKeysOrder"):
             raise self._fail(
                 "its networks are conditioned on attributes (attribKeysOrder), whose codes are normalised together "
@@ -181,6 +184,8 @@ class _Checkpoint:
             )
         if not self.settings.get("perChannelNormalization", True):
             raise self._fail("perChannelNormalization is False, with which that project's own generator cannot run")
+
+        # Settings that are out of range.
         if self.loss not in LOSSES:
             raise self._fail(f"its lossCriterion {self.loss!r} is unknown; known ones are {', '.join(LOSSES)}")
         if not 0 <= self.leak < 1:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pggan_kit import Trial, check_at_least
+from pggan_kit import Trial, check_at_least, count_cores
 from pggan_plugins.launchers.prepared_processes import LOST, PreparationServer, find_preparation
 from pggan_plugins.launchers.processes import (
     POLL_SECONDS,
@@ -47,6 +47,8 @@ class Local:
         check_at_least("cores", cores, 1)
         check_at_least("trials_per_gpu", trials_per_gpu, 1)
         check_at_least("retries", retries, 0)
+
+        # As many trials as the GPUs allow, or else the cores.
         self.gpus = list_gpus()
         if jobs is not None:
             self.jobs = jobs
@@ -165,13 +167,6 @@ class _Queue:
         self.codes[number] = code
         if self.ended is not None:
             self.ended(self.trials[number], code)
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def list_gpus() -> list[str]:

@@ -100,6 +100,7 @@ class PreparationServer:
 
     def find_code(self, number: int) -> int | None:
         """Return the exit code of a trial, None while it runs, or LOST."""
+        # All messages that have come so far; an empty one says that the server has ended.
         while not self.has_ended:
             try:
                 message = self._connection.recv(LARGEST_MESSAGE, socket.MSG_DONTWAIT)

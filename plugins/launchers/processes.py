@@ -58,6 +58,7 @@ def start_process(
     Raises:
         OSError: A program that does not exist, which the trial's log then says too, or a log that cannot be written.
     """
+    # The new process has the log open for itself; this one closes it again.
     with contextlib.ExitStack() as files:
         output = files.enter_context(trial.log.open("ab")) if trial.log is not None else None
         try:

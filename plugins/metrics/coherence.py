@@ -97,6 +97,7 @@ class Coherence:
 
     def _draw(self, end: StageEnd, latents: Tensor, labels: Tensor | None, heights: set[int]) -> dict[int, Pictures]:
         """Return the images of a stage's end at some heights."""
+        # A batch at a time, reduced to all heights.
         batches: dict[int, list[Tensor]] = {height: [] for height in heights}
         for start in range(0, len(latents), BATCH):
             batch_labels = None
@@ -106,6 +107,7 @@ class Coherence:
             for height in heights:
                 batches[height].append(reduce_images(images, height))
 
+        # Pixels and features at each height.
         drawn = {}
         for height in heights:
             images = torch.cat(batches[height])

@@ -76,6 +76,8 @@ class Growth:
         check_interval("every", every)
         check_between("frame_ms", frame_ms, 20, 60_000)
         check_between("hold_ms", hold_ms, 20, 60_000)
+
+        # Which frames are drawn, and for how long each is shown.
         self.count = count
         self.frame_ms = frame_ms
         self.hold_ms = hold_ms

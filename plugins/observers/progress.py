@@ -222,11 +222,13 @@ def estimate_work_left(schedule: Schedule, starts: Sequence[int], images: int) -
 
 def describe_plan(run: Run) -> list[str]:
     """Return lines that say what a run will do, and where to look meanwhile."""
+    # What is trained, and how to go on with it.
     sizes = ", ".join(stage.size for stage in run.schedule.stages)
     plan = f"{run.schedule.total:,} images at {sizes}"
     command = f"pggan-kit resume {shlex.quote(str(run.directory))}"
     lines = [f"{plan}. Ctrl-C saves and stops; go on with: {command}"]
 
+    # What there is to look at.
     observers = run.experiment.observers
     for observer in observers:
         if isinstance(observer, Samples):

@@ -80,6 +80,8 @@ class TransitionShock:
             raise SettingError("watch", f"must name a metric's tag, e.g. 'Metrics/FID', not {watch!r}")
         check_above("band", band, 0)
         check_finite("band", band)
+
+        # What is measured, and how it is judged that the shock is over.
         self.count = count
         self.features = features
         self.steps = steps

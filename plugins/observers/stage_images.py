@@ -92,10 +92,14 @@ class Coherence:
         """
         require_interval(run, "observers.Coherence.every", self.every)
         self._reset()
+
+        # The latents and labels that are followed through all stages.
         labels = run.fixed_labels(self.count)
         classes = 0 if labels is None else int(labels.max()) + 1
         self._labels = make_labels(self.count, classes)
         self._latents = draw_latents(self.count, run.experiment.latent_size, self.seed)
+
+        # What a resumed run wrote after its checkpoint is written again.
         (run.directory / FOLDER).mkdir(exist_ok=True)
         self._rows = JsonLines(run.directory / "coherence.jsonl")
         if run.resumed and self._rows.path.exists():
@@ -160,6 +164,8 @@ class Coherence:
         earlier = {index: kept for index, kept in self._ends.items() if index < stage.index}
         if not earlier:
             return
+
+        # The same latents now, reduced to the size of each earlier end.
         row: dict[str, Any] = {"at": state.images, "stage": stage.index, "size": stage.size}
         images = self._draw(run, self._choose_height(run, stage))
         for index, kept in earlier.items():

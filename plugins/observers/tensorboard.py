@@ -153,6 +153,8 @@ class TensorBoard:
                     writer.add_scalar(tag, value, images)
             if with_grid and self.count:
                 _add_image(writer, "Samples", draw_grid(run, self.count), run.state.images)
+
+        # What is in the event files need not be kept.
         if self._ticks.ticks:
             self._has_hyperparameters = True
         self._ticks.clear(run.state.images)

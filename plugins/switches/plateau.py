@@ -64,6 +64,8 @@ class Plateau:
         check_finite("tolerance", tolerance)
         check_at_least("least", least, 0)
         check_at_least("most", most, 1)
+
+        # What is watched, and for how long at least and at most.
         self.watch = watch
         self.window = window
         self.tolerance = tolerance

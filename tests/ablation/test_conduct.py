@@ -439,6 +439,7 @@ def test_a_trial_that_still_runs_is_waited_for(ablate: Ablate, finished: Path, m
         said.append(line)
         is_waited_for.set()
 
+    # The old trial ends once the new process waits for it.
     monkeypatch.setattr("pggan_kit.cli.ablate.print_message", say_in_trial)
     old = threading.Thread(target=run_old_trial)
     old.start()
@@ -447,6 +448,7 @@ def test_a_trial_that_still_runs_is_waited_for(ablate: Ablate, finished: Path, m
     has_waited = is_waited_for.is_set()
     is_waited_for.set()
     old.join()
+    # What both processes said, and that the run is the old one.
     assert has_waited
     process = f"process {os.getpid()} on {platform.node()}"
     assert said[:4] == [
@@ -652,6 +654,7 @@ def test_what_metrics_state_is_part_of_the_plan(begun: Ablate, cli: Callable[...
 
 def test_a_value_that_is_not_finite_is_a_result(ablate: Ablate) -> None:
     """A run whose metric gives NaN ranks worst; every file stays valid JSON."""
+    # A metric that is never finite.
     path = Path("unlucky.py")
     path.write_text(
         "import math\n"
@@ -675,6 +678,7 @@ def test_a_value_that_is_not_finite_is_a_result(ablate: Ablate) -> None:
     def refuse(literal: str) -> None:
         raise AssertionError(f"{literal} is no JSON")
 
+    # NaN is no JSON, and no value in the table.
     for file in Path("out").rglob("*.json*"):
         for text in file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]:
             json.loads(text, parse_constant=refuse)
@@ -916,6 +920,7 @@ def test_it_says_how_far_it_is_and_removes_what_killed_processes_left(ablate: Ab
             for each in launched:
                 report_end(each, 1)
 
+    # Files that processes began to write.
     plan, _ = plan_reading.read_plan("switch.gin", (), PLUGINS)
     leftovers = [Path("out", f".plan.json.x{UNFINISHED}"), Path("out", "configs", f".hard.gin.x{UNFINISHED}")]
     of_trial = Path("out", "runs", "hard", "0", f".run.json.x{UNFINISHED}")
@@ -929,6 +934,8 @@ def test_it_says_how_far_it_is_and_removes_what_killed_processes_left(ablate: Ab
         pytest.raises(TrainingError, match="trials have not ended"),
     ):
         conduct.run_ablation(plan, Launcher(), Path("out"), reports.append)
+
+    # What was reported, and what is left.
     count = len(list(plan.list_trunks()))
     assert reports[:2] == [f"running trunks: 0 of {count} trunks"] * 2
     assert f"running trunks: {count} of {count} trunks" in reports

@@ -367,6 +367,7 @@ def test_what_each_contrast_can_see(tiny: Callable[..., str]) -> None:
     assert [entry["role"] for entry in (switch, reals, rate, pair)] == ["control"] * 4 and switch["pairs"] == 3
     assert switch["detectable"] is None and switch["detectable_in_runs"] is None
 
+    # Without controls two contrasts share the level.
     plan = dataclasses.replace(plan, controls={})
     switch, reals, rate, pair = describe_contrasts(plan)
     roles = [entry["role"] for entry in (switch, reals, rate, pair)]
@@ -376,6 +377,7 @@ def test_what_each_contrast_can_see(tiny: Callable[..., str]) -> None:
     assert reals["detectable_in_runs"] == pytest.approx(reals["detectable"] * math.sqrt(4 * 0.5**2))
     assert pair["weights"] == {"hard+sharp+fast": 1.0, "soft+faded+fast": -1.0}
 
+    # The table says the same.
     console = Console(file=io.StringIO(), width=200)
     console.print(build_contrast_table(plan))
     shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]

@@ -157,6 +157,7 @@ def test_a_contrast_has_all_estimates_or_none() -> None:
     assert found["pairs_for_equivalence"] == es.count_pairs_for_equivalence(0.1, np.std(d, ddof=1), 2)
     assert found["pairs_for_difference"] == es.count_pairs_for_difference(np.mean(d), np.std(d, ddof=1), 2)
 
+    # Four variants: what takes two runs is not there.
     corners = Contrast("a:b", {"a": 1.0, "b": -1.0, "c": -1.0, "d": 1.0}, "confirmatory")
     four = [dict(zip("abcd", row, strict=True)) for row in rng.normal(0, 1, (9, 4)).tolist()]
     found = es.estimate_contrast(corners, four, "lower", None, 1)
@@ -165,6 +166,7 @@ def test_a_contrast_has_all_estimates_or_none() -> None:
     independent = sum(np.var([row[name] for row in four], ddof=1) for name in "abcd")
     assert found["pairing_saved"] == pytest.approx(1 - np.var(sums, ddof=1) / independent)
 
+    # No finite difference, and no runs.
     nothing = es.estimate_contrast(pair, [{"a": math.inf, "b": math.inf}], "lower", 0.1, 1)
     assert nothing["improvement"]["paired"]["value"] == 0.5 and nothing["iqm"] is nothing["posterior"] is None
     assert es.estimate_contrast(pair, [], "lower", 0.1, 1)["improvement"] == {"paired": None, "unpaired": None}

@@ -71,11 +71,13 @@ def test_failed_runs_and_values_that_are_not_finite_are_read_from_the_table(out:
             return {**row, "stage": "", "value": "", "failed": "1"} if row["metric"] == "gap" else None
         return {**row, "value": ""} if (row["variant"], row["metric"]) == ("linear", "signed") else row
 
+    # Runs are gone, and the table has all that is known.
     rewrite(let_fail)
     analysis = ablation.analyse(out)
     assert analysis["variants"]["hard"]["died"] == 1 and analysis["contrasts"][0]["failures"]["variant"] == 1
     (secondary,) = analysis["secondary"]
     assert secondary["failures"]["against"] == 2
+    # A damaged table, and none.
     rewrite(lambda row: {**row, "seed": "x"})
     with pytest.raises(RunError, match=r"results\.csv is damaged: ValueError"):
         ablation.analyse(out)

@@ -182,12 +182,16 @@ def test_descriptions_of_reals_are_kept_and_mended(tmp_path: Path) -> None:
     values: list[Any] = []
     assert measure_again() == 6
     assert measure_again() == 0
+
+    # A damaged file is measured and written again.
     (file,) = (tmp_path / "kept").iterdir()
     whole = file.read_bytes()
     for damaged in (b"", whole[:40], whole[:-1], whole.replace(whole[-60:-50], b"0123456789")):
         file.write_bytes(damaged)
         assert measure_again() == 6
         assert file.read_bytes() == whole
+
+    # Other reals, settings or features are others' descriptions.
     assert measure_again(RealSet(make_grays(*range(9)), None, "other grays")) == 6
     assert measure_again(settings=EvaluationSettings(count=3, batch_size=2)) == 6
     assert measure_again(metric=Pixels(smallest=1)) == 6
@@ -561,6 +565,7 @@ def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
         with pytest.raises(error, match=complaint):
             pggan_kit.evaluate(one, other, **{"metrics": ["Pixels"], "plugins": [PARTS], **more})
 
+    # Folders that are missing, or differ from each other or in themselves.
     empty = tmp_path / "empty"
     empty.mkdir()
     refused(empty, reals, "empty holds 0 images")
@@ -573,6 +578,8 @@ def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
     refused(fakes, wide, "z.png has 3x3 pixels in 1 channels of uint8, and those before it have 8x9 pixels")
     (colour / "0.png").write_bytes(b"no picture")
     refused(fakes, colour, "0.png: cannot be read as an image")
+
+    # Arrays that are none, or hold no images.
     (tmp_path / "bad.npz").write_bytes(b"no archive")
     refused(fakes, tmp_path / "bad.npz", "bad.npz cannot be read as .* or as an .npz file with an array `images`")
     np.savez(tmp_path / "floats.npz", images=np.zeros((3, 8, 8, 1)))
@@ -584,6 +591,8 @@ def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
     np.save(tmp_path / "nan.npy", np.full((3, 8, 8, 1), np.nan))
     refused(fakes, tmp_path / "nan.npy", "nan.npy has numbers that are NaN or infinite")
     refused(tmp_path / "floats.npz", tmp_path / "floats.npz", "channel 0 has the one number 0 in all real images")
+
+    # Settings that folders have no use for.
     refused(fakes, reals, "there is nothing to measure", ConfigError, metrics=[])
     refused(fakes, reals, "no run, stage, checkpoint or average", RunError, stage="8x8")
     small = ["metrics.Pixels.smallest = 16"]

@@ -165,6 +165,7 @@ def test_wrong_files_are_refused(run: Path, cli: Callable[..., Result], refused:
     def change(**entries: Any) -> bytes:
         return write({"pggan_kit": json.dumps({**record, **entries})})
 
+    # Contents by what is wrong with them.
     wider = record["config"].replace("channels = 4", "channels = 5")
     incomplete = [{"stage": "2"}, {"alpha": 2.0}, {"alpha": "x"}, {"data": {}}, {"more": 1}, {"chosen": {"metric": 1}}]
     contents = {
@@ -181,6 +182,8 @@ def test_wrong_files_are_refused(run: Path, cli: Callable[..., Result], refused:
         for content in variants:
             Path("wrong.safetensors").write_bytes(content)
             refused(cli("sample", "wrong.safetensors", "--out", "x.png"), pattern)
+
+    # A file that is missing, and options that a file has no use for.
     refused(cli("sample", "missing.safetensors", "--out", "x.png"), "cannot read missing.safetensors")
     for words in (("--stage", "0"), ("--checkpoint", "best"), ("--checkpoint", "fade"), ("--average", "ema")):
         name = words[0].removeprefix("--")

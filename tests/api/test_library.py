@@ -190,10 +190,13 @@ def test_objects_begin_each_run_as_new_ones_would(tiny: Tiny, stub: str) -> None
             "train.discriminator_optimizer": Adam(lr=Linear(1e-3, 0.0)),
         }
 
+    # Two runs with the same objects, and one with new ones.
     used = make_parts()
     first, second = (pggan_kit.train(tiny(), plugins=[stub], parts=used) for _ in range(2))
     fresh = pggan_kit.train(tiny(), plugins=[stub], parts=make_parts())
     tags = [tag for tag in fresh.stats.columns if tag.startswith(("Loss/", "Scores/", "Progress/"))]
+
+    # Their numbers are equal.
     for run in (first, second):
         assert torch.equal(run.samples(count=4), fresh.samples(count=4))
         for tag in tags:

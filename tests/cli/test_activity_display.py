@@ -156,6 +156,7 @@ def test_details_stand_below_the_bar_in_a_terminal_alone(clock: Clock) -> None:
                 activity.advance()
             clock.now += 10.0
             activity.advance()
+        # A terminal shows them; elsewhere nobody asks for them.
         if is_terminal:
             text = screen.getvalue()
             assert re.search(

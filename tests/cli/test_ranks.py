@@ -125,6 +125,7 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         def exit_if_lost_early(self) -> None:
             """Look after nothing."""
 
+    # Five cores for two processes, and for eight.
     monkeypatch.setattr(ranks, "OtherRank", NoProcess)
     monkeypatch.setattr(ranks, "count_cores", lambda: 5)
     monkeypatch.delenv("OMP_NUM_THREADS")
@@ -134,6 +135,8 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dict(os.environ) == before
     with ranks.start_ranks(8):
         assert os.environ["OMP_NUM_THREADS"] == "1"
+
+    # What the user has set.
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     with ranks.start_ranks(2):
         pass

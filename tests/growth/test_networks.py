@@ -243,6 +243,7 @@ def test_features_of_an_architectures_own_pass_through_untouched() -> None:
             assert features["latents"].shape == (4, LATENTS)
             return self[0](features["maps"])
 
+    # Both paths of a fade end in images.
     stages = make_stages((4, 8), 1)
     generator, _ = make_networks(stages[0], Wrapped())
     generator.grow(stages[1], bridged=True)

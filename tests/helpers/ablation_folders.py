@@ -33,6 +33,7 @@ def write_results(folder: Path, more: tuple[tuple[Any, ...], ...] = ()) -> None:
         folder: The ablation's folder.
         more: Further rows of the results.
     """
+    # The plan.
     plan = {
         "name": "switch",
         "variants": {"soft": ["train.seed = 0"], "hard": ["train.switch = @switches.Hard()"]},
@@ -43,6 +44,8 @@ def write_results(folder: Path, more: tuple[tuple[Any, ...], ...] = ()) -> None:
         "margin": 0.1,
     }
     (folder / "plan.json").write_text(json.dumps(plan))
+
+    # What its runs gave.
     with (folder / "results.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

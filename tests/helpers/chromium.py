@@ -37,6 +37,8 @@ def open_in_chromium(address: str, width: int = 1200, height: int = 900) -> Iter
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra browser: make test-browser")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert chromium, "install Chromium for this test"
+
+    # What goes wrong is noted while the page is used.
     complaints: list[str] = []
     asked: list[str] = []
     with playwright.sync_playwright() as driver:
@@ -49,6 +51,7 @@ def open_in_chromium(address: str, width: int = 1200, height: int = 900) -> Iter
         page.goto(address)
         yield page
 
+        # All of it at the end.
         broken = page.evaluate(
             "Array.from(document.images).filter((image) => image.complete && !image.naturalWidth).length"
         )

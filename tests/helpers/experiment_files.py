@@ -50,6 +50,7 @@ def make_data(path: Path, folder: Path, pictures: Path, patch: pytest.MonkeyPatc
         pictures: A folder with pictures.
         patch: The patch that stands in for a library.
     """
+    # Pictures, or digits in one file.
     macros = {binding.name for binding in configs.read_config(path).bindings}
     bindings = []
     if "FOLDER" in macros and not {"SLICES", "TILES"} & macros:
@@ -58,6 +59,8 @@ def make_data(path: Path, folder: Path, pictures: Path, patch: pytest.MonkeyPatc
         file = folder / "digits.npy"
         np.save(file, np.random.default_rng(0).integers(0, 255, (40, 28, 28, 1), dtype=np.uint8))
         bindings.append(f"FILE = {str(file)!r}")
+
+    # Numbers instead of pictures.
     noise = np.random.default_rng(0).random((12, 2, 32, 64), np.float32)
     if "TONES" in macros:
         np.save(folder / "tones.npy", noise)
@@ -72,6 +75,8 @@ def make_data(path: Path, folder: Path, pictures: Path, patch: pytest.MonkeyPatc
         for number in range(6):
             np.save(slices / f"{number}.npy", (2000 * noise[number, :1].repeat(channels, axis=0)).astype(np.int16))
         bindings.append(f"{name} = {str(slices)!r}")
+
+    # A data set of a library.
     if "DATA_SET" in macros:
         pngs = [picture.read_bytes() for picture in sorted(pictures.iterdir())]
         rows = Rows([{"bytes": png} for png in pngs], list(range(len(pngs))))

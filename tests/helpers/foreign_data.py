@@ -99,6 +99,8 @@ def write_dicom(path: Path, stored: np.ndarray, **elements: Any) -> Path:
     about.MediaStorageSOPClassUID = CTImageStorage
     about.MediaStorageSOPInstanceUID = "1.2.3"
     about.TransferSyntaxUID = ExplicitVRLittleEndian
+
+    # A gray image of 12 bits, as scanners write it.
     content = FileDataset(str(path), {}, file_meta=about, preamble=b"\0" * 128)
     content.SOPClassUID = CTImageStorage
     content.SOPInstanceUID = "1.2.3"
@@ -111,6 +113,8 @@ def write_dicom(path: Path, stored: np.ndarray, **elements: Any) -> Path:
     content.PixelRepresentation = 0
     content.RescaleSlope = 1
     content.RescaleIntercept = -1024
+
+    # What a test wants otherwise.
     for name, value in elements.items():
         if value is None:
             delattr(content, name)

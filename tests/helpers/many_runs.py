@@ -24,6 +24,8 @@ def copy_with_seed(run: Path, target: Path, seed: int, shift: float = 0.0) -> Pa
         shift: Number that is added to the logarithm of FID.
     """
     shutil.copytree(run, target)
+
+    # The settings of another seed.
     operative = target / "operative.gin"
     operative.write_text(re.sub(r"^train\.seed = 0$", f"train.seed = {seed}", operative.read_text(), flags=re.M))
     about = json.loads((target / "run.json").read_text())
@@ -31,6 +33,7 @@ def copy_with_seed(run: Path, target: Path, seed: int, shift: float = 0.0) -> Pa
     about["directions"] = {"FID": "lower"}
     (target / "run.json").write_text(json.dumps(about))
 
+    # Numbers of another seed.
     draw = random.Random(seed)
     own = draw.gauss(0, 0.1)
     stats = JsonLines(target / "stats.jsonl")

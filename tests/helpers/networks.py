@@ -32,6 +32,7 @@ def make_networks(
         resampling: How the blocks resample; None for area.
         training: Whether batch normalisation and the like are those of training.
     """
+    # Grown, and with weights that do not start at zero.
     stages = make_stages(sizes, 3, classes)
     pair = (architecture, resampling or Area(), Area(), 0)
     nets = Generator(*pair, LATENT_SIZE, stages[0]), Discriminator(*pair, stages[0])

@@ -131,6 +131,7 @@ class Recorder:
 
 def expected(sizes: Sequence[int], fade: int, stable: int, batch: int, tick: int, soft: bool = True) -> Iterator[Event]:
     """The events of a run of one process, as `hookspecs.py` tells them."""
+    # The clock, and a stage after the other.
     images = last_tick = 0
     total = len(sizes) * stable + (len(sizes) - 1) * fade
     yield ("before_run",)
@@ -146,6 +147,7 @@ def expected(sizes: Sequence[int], fade: int, stable: int, batch: int, tick: int
         if images == 0 and not over:
             yield ("save_state", 0)
         while not over:
+            # A step, and the tick that may follow it.
             images += batch
             yield ("after_step", size, images)
             over = images >= total

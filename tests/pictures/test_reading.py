@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pggan_kit.api.evaluate import read_images
+from pggan_kit.api.image_folders import read_images
 from pggan_kit.errors import DataError
 from pggan_kit.pictures import PictureReader, list_pictures
 from pggan_plugins.datasets import ImageFolder
@@ -86,6 +86,7 @@ def test_whatever_is_not_read_is_counted_by_kind(tmp_path: Path) -> None:
 
 def encode_tiff(samples: int, photometric: int, extra: tuple[int, ...] | None, pixels: np.ndarray) -> bytes:
     """Return an uncompressed TIFF (Pillow cannot write one whose extra bands are undeclared)."""
+    # The entries of the only directory.
     height, width = pixels.shape[:2]
     bits = struct.pack(f"<{samples}H", *[8] * samples)
     entries = [
@@ -102,6 +103,8 @@ def encode_tiff(samples: int, photometric: int, extra: tuple[int, ...] | None, p
     if extra is not None:
         packed = struct.unpack("<I", struct.pack("<2H", *[*extra, 0][:2]))[0]
         entries.append((338, 3, len(extra), packed))
+
+    # Values that do not fit into their entry come after it, and then the pixels.
     after = 8 + 2 + 12 * len(entries) + 4
     values = {258: after, 273: after + len(bits)}
     if samples < 3:

@@ -221,6 +221,7 @@ def test_a_broken_installed_plugin_is_named_and_listed_and_can_be_left_out(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A distribution with an entry point, as pip installs it.
     entry, pattern = INSTALLED[case]
     site = tmp_path / "site"
     info = site / "third_party-1.2.dist-info"
@@ -232,6 +233,7 @@ def test_a_broken_installed_plugin_is_named_and_listed_and_can_be_left_out(
     (site / "third_party_class.py").write_text(source)
     monkeypatch.syspath_prepend(str(site))
 
+    # Commands fail and name it; the list says why.
     message = rejected(rf"^error: plugin third \(third_party 1\.2 in {re.escape(str(site))}\) {pattern}")
     (row,) = [row for row in json.loads(cli("plugins", "list", "--json").stdout)["plugins"] if row["plugin"] == "third"]
     assert f"error: {row['broken']}" == message and row["folder"] == str(site) and not row["blocked"]
@@ -239,6 +241,7 @@ def test_a_broken_installed_plugin_is_named_and_listed_and_can_be_left_out(
     assert listed.exit_code == 0 and row["broken"] in listed.stdout
     assert [line for line in listed.stdout.splitlines() if "third" in line and "broken" in line]
 
+    # Left out, it disturbs nothing.
     monkeypatch.setenv("PGGAN_KIT_NO_PLUGINS", "other, third")
     result = cli("plugins", "list")
     assert result.exit_code == 0

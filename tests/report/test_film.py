@@ -60,6 +60,7 @@ def make_record(
     if not samples:
         return run
 
+    # A grid at each tick, and one right after the growth.
     moments = [(row["images"], row["Progress/size"]) for row in rows]
     for clock, size in [*moments, (40, 8)]:
         images = rng.integers(0, 255, (9, size, size, channels), dtype=np.uint8)
@@ -144,6 +145,8 @@ def test_a_film_shows_each_sample_exactly(tmp_path: Path) -> None:
 def test_other_seeds_or_no_samples_take_checkpoints(tmp_path: Path) -> None:
     runs = [make_record(tmp_path, "a", True, seed=0), make_record(tmp_path, "b", False, seed=1)]
     assert make_film(runs, [RunPictures(), RunPictures()]) is None, "nothing was drawn"
+
+    # What checkpoints draw, of a soft switch and of a hard one.
     rng = np.random.default_rng(0)
 
     def draw_images(size: int) -> np.ndarray:
@@ -160,6 +163,7 @@ def test_other_seeds_or_no_samples_take_checkpoints(tmp_path: Path) -> None:
         pictures.append(drawn)
     pictures[0].fades[1] = FadeStrip(list(ALPHAS), [draw_images(8) for _ in ALPHAS])
 
+    # One film of both, as long as they have the same latents.
     made = make_film(runs, pictures)
     assert made is not None and made.source == "checkpoints"
     soft = film.take_checkpoints(runs[0], pictures[0])

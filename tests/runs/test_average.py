@@ -426,6 +426,8 @@ def test_statistics_are_those_of_the_averages_own_features(tmp_path: Path, chose
         moment, "moment", tmp_path, {**chosen, "schedule": GROWING, "averages": [HalfLife(200)], "seed": 5}
     )
     assert moment.pair is not None
+
+    # The features of the average, by the latents and labels of the calibration.
     net, calibrated_net = moment.pair
     net.double().eval()
     norms = replace_norms(net)
@@ -439,6 +441,7 @@ def test_statistics_are_those_of_the_averages_own_features(tmp_path: Path, chose
             rows = slice(start, start + size)
             net(latents[rows], None if labels is None else labels[rows], torch.tensor(0.5))
 
+    # Their means over the batches are the statistics.
     calibrated = {name: module for name, module in calibrated_net.named_modules() if isinstance(module, _BatchNorm)}
     assert set(calibrated) == set(norms) and len(norms) >= 5
     for name, norm in norms.items():

@@ -373,11 +373,13 @@ def test_an_ablation_ends_as_if_nothing_had_happened(
         launcher = ["--launcher", "Local", "-b", "launchers.Local.jobs = 2", "--out", out]
         return fork_command("ablate", "switch.gin", *PLUGINS, *launcher, log=log, before=launch_in_forks)
 
+    # Without a strike, and how long that takes.
     import_what_is_slow(Path("tiny.gin"))
     began = time.monotonic()
     assert ablate(Path("whole")).wait() == 0, log.read_text()
     seconds = time.monotonic() - began
 
+    # Strikes at random moments, and then to the end.
     out = Path("out")
     for _ in range(strikes):
         conductor = ablate(out)
@@ -392,6 +394,7 @@ def test_an_ablation_ends_as_if_nothing_had_happened(
         assert code in {0, *STRUCK}, log.read_text()
     assert ablate(out).wait() == 0, log.read_text()
 
+    # The same files, and nothing is left of what was struck.
     for name in ("results.csv", "analysis.json", "table.txt"):
         assert (out / name).read_text() == Path("whole", name).read_text()
     runs = [path.parent.relative_to(out) for path in out.rglob("run.json")]

@@ -70,6 +70,8 @@ def test_optimizer_state_follows_the_parameters_that_stay() -> None:
     run_step(state)
     before = read_momenta(state)
     assert len(before) == sum(1 for net in (state.generator, state.discriminator) for _ in net.parameters())
+
+    # Growth: what stays keeps its momentum, also where it is now the old path.
     state.grow(BOTH)
     state.renew_optimizers()
     grown = read_momenta(state)
@@ -78,11 +80,15 @@ def test_optimizer_state_follows_the_parameters_that_stay() -> None:
         kept = f"{net}.bridge.old_{rest}" if rest.startswith(("to_image", "from_image")) else name
         assert torch.equal(grown.pop(kept), momentum), name
     assert not grown, "new parameters start without momentum"
+
+    # Within the fade the optimizers hold the bridges, too.
     run_step(state, generator=0.5, discriminator=0.5)
     held = {id(p) for o in state.optimizers.values() for g in o.param_groups for p in g["params"]}
     bridge = [p for net in (state.generator, state.discriminator) for p in net.bridge.parameters()]  # type: ignore[union-attr]
     assert bridge and all(id(param) in held for param in bridge)
     before = read_momenta(state)
+
+    # Its end: the old path leaves.
     state.end_fade()
     state.renew_optimizers()
     after = read_momenta(state)
@@ -91,6 +97,8 @@ def test_optimizer_state_follows_the_parameters_that_stay() -> None:
     held = {id(p) for o in state.optimizers.values() for g in o.param_groups for p in g["params"]}
     assert not any(id(param) in held for param in bridge), "the old path's parameters leave the optimizers"
     assert "bridge" not in " ".join(state.ema.state_dict())
+
+    # Parameters that are replaced start without momentum.
     state.renew_optimizers({*state.generator.parameters(), *state.discriminator.parameters()})
     assert not read_momenta(state)
 

@@ -54,6 +54,7 @@ class SimulatedGPUs:
             def manual_seed(self, seed: int) -> None:
                 gpus.calls.append(("seed", self.index))
 
+        # What torch asks the driver for.
         ones = torch.ones
         monkeypatch.setattr(torch, "ones", lambda *shape, device=None: ones(*shape))
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -24,7 +24,6 @@ USES = {
     "pggan_kit/system/locks.py": {"O_CLOEXEC", "fcntl"},
     "pggan_kit/system/processes.py": {"sched_getaffinity"},
     "pggan_kit/system/shared_memory.py": {"AF_UNIX"},
-    "plugins/launchers/local.py": {"sched_getaffinity"},
     "plugins/launchers/preparation_server.py": {
         "SIG_BLOCK", "SIG_SETMASK", "WNOHANG", "fork", "pthread_sigmask", "setsid",
     },

@@ -225,12 +225,15 @@ def test_a_disk_that_is_full_in_the_thread_fails_the_run(
         def after_run(self) -> None:
             ended.append("run")
 
+    # It fails at the step after the write.
     with monkeypatch.context() as patch:
         fill_disk(patch, clock)
         with pytest.raises(TrainingError, match=FULL.format(folder=folder, clock=clock)):
             train(*LINES, *lines, run_dir="run", plugins=(Note(),))
     assert steps[-1] == seen_at and ended == ["error"]
     assert list_clocks("run")[-1] < clock
+
+    # With space again it goes on as if nothing had happened.
     resume("run", plugins=[STUB])
     train(*LINES, *lines, run_dir="whole")
     assert_same_run(Path("run"), Path("whole"))

@@ -280,17 +280,22 @@ def test_a_run_goes_back_to_its_last_tick_whether_that_was_written_or_not(
     ]
     whole = train_poisoned(poison, *lines, run_dir="whole")
     assert whole.state.rewinds == 1
+
+    # Stopped where it would fail, and resumed.
     with pytest.raises(Interrupted):
         train_poisoned(poison, *lines, run_dir="stopped", plugins=(StopAt(36),))
     assert last(Path("stopped"))["images"] == 36
     resume("stopped", plugins=[STUB, *list_poisoned_plugins(poison)])
 
+    # Killed there.
     def train_until_killed() -> None:
         train_poisoned(poison, *lines, run_dir="killed", plugins=(KillAt(36),))
 
     assert in_a_child(train_until_killed) == -signal.SIGKILL
     assert last(Path("killed"))["images"] == 16
     resume("killed", plugins=[STUB, *list_poisoned_plugins(poison)])
+
+    # Both go back to the same place.
     for folder in ("stopped", "killed"):
         assert "back to images 32 with new latents (1 of 10)" in Path(folder, "log.txt").read_text()
         assert_same_run(Path(folder), Path("whole"))

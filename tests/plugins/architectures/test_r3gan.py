@@ -116,6 +116,7 @@ def test_discriminator_against_a_transcription(conditioning: str) -> None:
     images = draw_noise(3, 3, 16, 16, dtype=torch.float64)
     labels = torch.tensor([2, 0, 2])
 
+    # From the largest size down.
     x = F.conv2d(images, w["from_image.weight"])
     for index in range(2):
         x = run_block(x, w, f"blocks.2.residuals.{index}", groups=2)
@@ -125,6 +126,8 @@ def test_discriminator_against_a_transcription(conditioning: str) -> None:
     x = reduce(x)
     for index in range(2):
         x = run_block(x, w, f"head.residuals.{index}", groups=3)
+
+    # The score of the features, by the label where it counts.
     features = torch.einsum("nchw,chw->nc", x, w["head.basis.weight"])
     if conditioning == "projection":
         embedded = w["head.embedding.weight"][labels]
@@ -132,6 +135,7 @@ def test_discriminator_against_a_transcription(conditioning: str) -> None:
     else:
         score = features @ w["head.score.weight"][0]
 
+    # The network itself.
     scores = discriminator(images, labels)
     torch.testing.assert_close(scores.score, score, rtol=1e-10, atol=1e-10)
     if conditioning == "auxiliary":

@@ -182,6 +182,7 @@ def test_another_pair_enlarges_the_images_in_its_own_way() -> None:
 @pytest.mark.parametrize("kind", ["generator", "discriminator"])
 def test_new_layers_learn(kind: str) -> None:
     """The first step changes those weights of the new stage that start at zero; the second changes the others."""
+    # A network that has just grown.
     stages = make_stages((4, 8, 16), 3)
     net: Any = make_pair(SkipPGGAN(channels=4), stages[0])[("generator", "discriminator").index(kind)]
     inputs = draw_noise(4, 5) if kind == "generator" else draw_noise(4, 3, 16, 16)
@@ -189,6 +190,7 @@ def test_new_layers_learn(kind: str) -> None:
     perturb(net)
     net.grow(stages[2], False)
 
+    # Two steps, and what each changed.
     first = {"blocks.2.own" if kind == "generator" else "blocks.2.block.2"}
     optimizer = torch.optim.Adam(net.parameters(), 1e-2, (0.0, 0.99))
     waiting = None

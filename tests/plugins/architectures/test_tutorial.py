@@ -158,6 +158,7 @@ def test_joint_terms_hand_losses_their_halves_with_labels_and_add_penalties() ->
         def __call__(self, critic: Any, real: Tensor, *rest: Any) -> Tensor:
             return critic(real).score.sum()
 
+    # A penalty of every fourth step weighs four times as much: 2 * 4 * 3.
     part = {"real": torch.tensor([1.0, 2.0]), "fake": torch.tensor([3.0, 4.0])}
     part = {name: values.reshape(2, 1, 1, 1) for name, values in part.items()}
     part |= {"mix": torch.zeros(2), "labels": torch.tensor([5, 6])}
@@ -200,6 +201,7 @@ def test_generator_terms_pair_each_fake_with_a_real_where_the_loss_asks() -> Non
             assert name == "both" and inference == (net == "generator")
             return terms(lambda z, labels: z, lambda x, labels: Scores(x), part)
 
+    # Two fakes for each real, in the order of the reals.
     logged = joint_batch.JointBatch(SharedAdam()).step(Ctx())
     assert logged["Loss/generator/paired"] == 4
     assert logged["Scores/real"] == 1.5

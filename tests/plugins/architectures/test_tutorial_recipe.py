@@ -243,6 +243,7 @@ NOISE = Component("datasets", "Noise", Noise)
 def test_recipe_is_followed_step_by_step(
     config: Path, tmp_path: Path, double: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The shadow takes each step from the same reals, latents and masks of dropout.
     shadow = Shadow()
     dropout = lambda x, p, training, inplace: x * draw_mask(x, 1 - p) / (1 - p) if training else x  # noqa: E731
     monkeypatch.setattr(F, "dropout", dropout)
@@ -255,6 +256,8 @@ def test_recipe_is_followed_step_by_step(
 
         monkeypatch.setattr(UpdateContext, name, record)
     run = train(config, run_dir=tmp_path / "run", plugins=[NOISE, shadow])
+
+    # It was compared at each size and phase, and ends with the same moments.
     grown = [(size, alpha) for size in (14, 28) for alpha in (0.0, 0.5, None)]
     assert shadow.compared == [(7, None)] * 2 + grown
     optimizer = run.state.optimizers["both"]

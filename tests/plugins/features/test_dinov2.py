@@ -93,6 +93,7 @@ def interpolate_cubic(values: np.ndarray, count: int) -> np.ndarray:
 
 def compute_by_torch(weights: dict[str, Tensor], images: Tensor) -> Tensor:
     """Compute class tokens with torch's encoder layers, in float64; layer scale is a part of the layers' weights."""
+    # Patches as tokens.
     weights = {name: value.double() for name, value in weights.items()}
     count, _, height, width = images.shape
     rows, columns = height // PATCH, width // PATCH
@@ -100,6 +101,7 @@ def compute_by_torch(weights: dict[str, Tensor], images: Tensor) -> Tensor:
     tokens = torch.einsum("ncrpsq,wcpq->nrsw", patches, weights["patch_embed.proj.weight"])
     tokens = (tokens + weights["patch_embed.proj.bias"]).flatten(1, 2)
 
+    # Their places, and the token of the class.
     places = weights["pos_embed"][0, 1:].unflatten(0, (GRID, GRID)).numpy()
     if (rows, columns) != (GRID, GRID):
         places = interpolate_cubic(interpolate_cubic(places, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
@@ -107,6 +109,7 @@ def compute_by_torch(weights: dict[str, Tensor], images: Tensor) -> Tensor:
     first = (weights["cls_token"][0] + weights["pos_embed"][0, :1]).expand(count, 1, WIDTH)
     tokens = torch.cat([first, tokens], 1)
 
+    # The blocks, of which torch has the layers.
     for i in range(DEPTH):
         own = {n.removeprefix(f"blocks.{i}."): v for n, v in weights.items() if n.startswith(f"blocks.{i}.")}
         layer = nn.TransformerEncoderLayer(

@@ -159,6 +159,7 @@ def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
     base_config = type("BaseConfig", (), {"__module__": module.__name__})
     module.BaseConfig = base_config  # type: ignore[attr-defined]
 
+    # As that project writes it, with an object of a class of its own.
     def write(depth: int, alpha: float = 0.0, legacy: bool = False, **settings: Any) -> Path:
         torch.manual_seed(depth)
         config = base_config()

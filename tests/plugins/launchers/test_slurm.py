@@ -154,12 +154,16 @@ def test_jobs_are_submitted_with_what_each_trial_takes(
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "16")
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm/of-this-site.conf")
     monkeypatch.chdir(tmp_path)
+
+    # Three trials, two at a time.
     settings = {"partition": "low", "minutes": 90, "cores": 3, "memory": 1.5, "gpus": 1, "jobs": 2}
     launcher = Slurm(**settings, options={"account": "vision", "exclusive": True})  # type: ignore[arg-type]
     code = "import os; print(os.environ['OMP_NUM_THREADS'], os.getcwd())"
     trials = [Trial(name, [sys.executable, "-c", code], tmp_path / f"{name}.log") for name in "abc"]
     assert launcher.launch(trials) == [0, 0, 0]
     assert (tmp_path / "b.log").read_text() == f"3 {tmp_path}\n", "the working directory is the caller's"
+
+    # What Slurm was asked for.
     script = (queue / "1.sh").read_text()
     flags = {line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")}
     assert flags >= {
@@ -175,6 +179,8 @@ def test_jobs_are_submitted_with_what_each_trial_takes(
         "signal=USR2@120",
     }
     assert "srun --unbuffered" in script and "--cpus-per-task=3" in script
+
+    # What a job inherits, which is not what this job has.
     environment = (queue / "environment").read_text()
     assert "SLURM_CPUS_PER_TASK" not in environment and "SLURM_CONF=/etc/slurm/of-this-site.conf" in environment
     assert os.environ["SLURM_CPUS_PER_TASK"] == "16"
@@ -313,6 +319,7 @@ def wait_for_process(run: Path, number: int, images: int) -> int:
 @pytest.mark.usefixtures("quick_looks")
 def test_a_trial_that_is_stopped_again_and_again_ends_the_same(tiny: Callable[..., str], tmp_path: Path) -> None:
     """Warned as before the time limit, stopped, preempted, and killed, of which the last alone is a failure."""
+    # A plan with a trial that takes its time.
     tiny("train.tick = 4")
     Path("slow.py").write_text(SLOW)
     variants = "{'linear': [], 'wgan': ['train.loss = @losses.WGANGP()']}"
@@ -336,6 +343,7 @@ def test_a_trial_that_is_stopped_again_and_again_ends_the_same(tiny: Callable[..
             each(job)
             strikes.append(each.__name__)
 
+    # The trial is struck while it runs, and ends as if it had not been.
     striker = threading.Thread(target=strike)
     with trials.hold_trials(out):
         striker.start()

@@ -426,6 +426,7 @@ def test_growth_is_rewritten_atomically(run: FakeRun, monkeypatch: pytest.Monkey
 
 def test_growth_gets_its_missing_frames_back(run: FakeRun, tmp_path: Path) -> None:
     """At the next tick, and also where the run was resumed in between."""
+    # What the file holds when nothing hinders it.
     whole = Growth(count=2)
     begin_run(whole, run)
     for images in (200, 400, 600, 800):
@@ -434,6 +435,7 @@ def test_growth_gets_its_missing_frames_back(run: FakeRun, tmp_path: Path) -> No
     expected = file.read_bytes()
     file.unlink()
 
+    # Two ticks at which it cannot be written, and one at which it can.
     observer = Growth(count=2)
     begin_run(observer, run)
     run_tick(observer, run, 200)
@@ -452,6 +454,7 @@ def test_growth_gets_its_missing_frames_back(run: FakeRun, tmp_path: Path) -> No
     assert observer.save_state() == {"unwritten": []}
 
     file.write_bytes(content)
+    # The same in another process.
     resumed = Growth(count=2)
     begin_run(resumed, run, images=600)
     resumed.load_state(run, saved)

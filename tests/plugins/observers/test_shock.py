@@ -216,6 +216,7 @@ def test_open_rows_are_saved_in_a_checkpoint(run: Scripted, tmp_path: Path) -> N
         run.tick(observer, FID=12.0, FID_floor=4.0)
         return run.rows()
 
+    # Without a stop, and after one.
     whole = finish_run(observer)
     assert len(whole) == 2
     assert whole[0]["Transition/Loss/generator/after"] == 30

@@ -131,6 +131,7 @@ def read_wandb(run: Path) -> dict[str, Any]:
     """Read all offline parts of a run, which `wandb sync` puts together by their id."""
     from wandb.proto import wandb_internal_pb2
 
+    # A log has a record for each message, and a run may have several logs.
     points: dict[str, list[tuple[int, Any]]] = {}
     config: dict[str, Any] = {}
     grids: list[int] = []
@@ -144,6 +145,7 @@ def read_wandb(run: Path) -> dict[str, Any]:
                 ids.add(record.run.run_id)
             for update in (*record.run.config.update, *record.config.update):
                 config[update.key or ".".join(update.nested_key)] = json.loads(update.value_json)
+            # Numbers, and the names of files.
             row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
             for tag, value in row.items():
                 if tag == "Samples/path":
