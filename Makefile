@@ -49,6 +49,7 @@ test-browser:
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy scripts
 
 # The hooks of .pre-commit-config.yaml on all files: ruff, mypy and the hygiene of files.
 hooks: $(READY) $(TOOLS_READY)

@@ -286,7 +286,7 @@ def draw_stages(record: dict[str, Any], axes: Axes) -> list[str]:
     """Return a bar for each stage, as high as its images, with what its fade leaves out in another colour."""
     lines = []
     ends = [*(stage["begin"] for stage in record["stages"][1:]), record["total"]]
-    ground = FLOOR
+    ground: float = FLOOR
     for stage, end in zip(record["stages"], ends, strict=True):
         # Networks that are whole from the start spend nothing below their last size.
         if end == stage["begin"]:
