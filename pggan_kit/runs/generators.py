@@ -361,17 +361,19 @@ def draw_images(
     was_training = net.training
     net.eval()
 
+    # Where an observer's draw fails, training goes on, and not in inference mode.
     pictures = []
-    with fork_random_numbers(device, seed):
-        for start in range(0, len(latents), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            chunk_labels = None
-            if labels is not None:
-                chunk_labels = labels[chunk].to(device)
-            drawn = net(latents[chunk].to(device), chunk_labels, *shares)
-            pictures.append(drawn.float().cpu())
-
-    net.train(was_training)
+    try:
+        with fork_random_numbers(device, seed):
+            for start in range(0, len(latents), CHUNK):
+                chunk = slice(start, start + CHUNK)
+                chunk_labels = None
+                if labels is not None:
+                    chunk_labels = labels[chunk].to(device)
+                drawn = net(latents[chunk].to(device), chunk_labels, *shares)
+                pictures.append(drawn.float().cpu())
+    finally:
+        net.train(was_training)
     return torch.cat(pictures)
 
 

@@ -20,6 +20,16 @@ from pggan_kit.errors import RunError
 UNFINISHED = ".part"
 """Suffix of temporary files. Only those of a process that was killed remain."""
 
+
+def _read_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+PERMISSIONS = 0o666 & ~_read_umask()
+"""Permissions of new files. Read once, before there are threads: to read the mask is to change it for a moment."""
+
 NOT_REGULAR = "no regular file, but a device, a named pipe or a socket"
 """Description of what is neither read nor replaced."""
 
@@ -134,7 +144,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, PERMISSIONS)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -193,12 +203,6 @@ def remove_unfinished(folder: Path, below: bool = True) -> list[str]:
         if not below:
             break
     return sorted(removed)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder: Path) -> None:

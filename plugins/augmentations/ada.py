@@ -112,7 +112,7 @@ class ADA:
 
     @hookimpl
     def before_stage(self, state: TrainState) -> None:
-        """Note the clock, from which the images of the next step are counted, after a resume too."""
+        """Note the clock, from which the images of the next step are counted."""
         self.clock = state.images
         self._set_p_to_clock(state)
 
@@ -145,8 +145,11 @@ class ADA:
 
     @hookimpl
     def save_state(self) -> dict[str, Any]:
-        """Return p, and the signs since its last correction."""
-        return {"p": self.p.item(), "sign_sum": self.sign_sum.item(), "gathered": self.gathered}
+        """Return p, the signs since its last correction, and the clock from which the next step's images are counted.
+
+        After a dropped step it is not that of the run.
+        """
+        return {"p": self.p.item(), "sign_sum": self.sign_sum.item(), "gathered": self.gathered, "clock": self.clock}
 
     @hookimpl
     def load_state(self, saved: Mapping[str, Any]) -> None:
@@ -155,6 +158,7 @@ class ADA:
             self.p.fill_(saved["p"])
         self.sign_sum.fill_(saved["sign_sum"])
         self.gathered = saved["gathered"]
+        self.clock = saved["clock"]
 
     def check_at(self, position: Position) -> None:
         """Check p at a place on the clock.

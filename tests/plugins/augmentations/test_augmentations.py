@@ -361,3 +361,28 @@ def test_trains_on_rectangles_with_r1(train: Callable[..., Any], name: str) -> N
     )
     assert run.state.images == run.schedule.total
     assert all(p.isfinite().all() for p in run.state.discriminator.parameters())
+
+
+def test_a_saved_state_counts_the_images_of_a_dropped_step_like_a_run_that_went_on() -> None:
+    """A step that is dropped calls no `after_step`: the next one counts its images, too, also where a run stopped between."""
+
+    def begin(images: int) -> ADA:
+        ada = ADA(interval=1000)
+        ada.before_run(SimpleNamespace(device=torch.device("cpu")))
+        ada.before_stage(make_state(images))
+        return ada
+
+    def make_state(images: int) -> Any:
+        return SimpleNamespace(images=images, means=SimpleNamespace(add=lambda values: None))
+
+    def take_step(ada: ADA, images: int) -> None:
+        ada.after_step(make_state(images), {"Scores/real_sign": torch.tensor(0.5)})
+
+    whole = begin(0)
+    take_step(whole, 4)
+    resumed = begin(8)
+    resumed.load_state(whole.save_state())
+    for ada in (whole, resumed):
+        take_step(ada, 12)
+    assert resumed.save_state() == whole.save_state()
+    assert whole.save_state()["gathered"] == 12
