@@ -364,7 +364,7 @@ def test_trains_on_rectangles_with_r1(train: Callable[..., Any], name: str) -> N
 
 
 def test_a_saved_state_counts_the_images_of_a_dropped_step_like_a_run_that_went_on() -> None:
-    """A dropped step calls no `after_step`: the next one counts its images, too, also where a run stopped between them."""
+    """A dropped step calls no `after_step`: the next one counts its images, too, also after a stop between them."""
 
     def begin(images: int) -> ADA:
         ada = ADA(interval=1000)
