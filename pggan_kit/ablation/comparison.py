@@ -181,7 +181,7 @@ def _describe_differences(d: Sequence[float], margin: float, confirmatory: int) 
         statistics["mean"] = float(np.mean(d))
         statistics["sign_flip"] = st.run_sign_flip_test(d)._asdict()
     if len(d) > 1:
-        statistics["sd"] = float(np.std(d, ddof=1))
+        statistics["sd"] = st.compute_spread(d)
         statistics["interval"] = list(st.compute_t_interval(d))
         statistics["equivalence"] = st.run_equivalence_test(d, margin)
         level_of_holms_first_step = st.ALPHA / max(1, confirmatory)

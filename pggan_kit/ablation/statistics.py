@@ -70,10 +70,15 @@ def _convert_finite(d: Sequence[float]) -> np.ndarray:
     return values
 
 
-def _compute_standard_error(values: np.ndarray) -> float:
-    if np.ptp(values) == 0:  # the formula would give a rounding error above 0
+def compute_spread(d: Sequence[float] | np.ndarray) -> float:
+    """Return the standard deviation of at least two differences; 0 where they are equal."""
+    if np.ptp(d) == 0:  # the formula would give a rounding error above 0
         return 0.0
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
+    return float(np.std(d, ddof=1))
+
+
+def _compute_standard_error(values: np.ndarray) -> float:
+    return compute_spread(values) / math.sqrt(len(values))
 
 
 def run_sign_flip_test(d: Sequence[float], seed: int = 0) -> SignFlip:
@@ -231,9 +236,7 @@ def find_smallest_effect(d: Sequence[float], alpha: float = ALPHA, power: float 
     deviations = find_detectable_mean(len(values), alpha, power)
     if deviations is None:
         return None
-    if np.ptp(values) == 0:
-        return 0.0
-    return deviations * float(values.std(ddof=1))
+    return deviations * compute_spread(values)
 
 
 def bootstrap_mean(d: Sequence[float], level: float = 1 - ALPHA, seed: int = 0) -> Interval | None:
