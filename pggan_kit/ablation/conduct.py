@@ -142,7 +142,10 @@ def _can_begin(plan: Plan, out: Path, key: Key) -> bool:
 
 def _launch_trials(plan: Plan, out: Path, keys: Sequence[Key], launcher: Launcher, say: Say) -> None:
     """Launch the trials that have not ended, and report each as it ends."""
+    # A launcher may connect to a cluster, for which nothing to run is no reason.
     waiting = [key for key in keys if trials.read_result(trials.locate_trial(out, *key)) is None]
+    if not waiting:
+        return
     ended_count = len(keys) - len(waiting)
 
     # An earlier `ablate` may have been killed just now: the new process of a trial waits for the old one.

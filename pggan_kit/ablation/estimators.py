@@ -31,7 +31,7 @@ MOST_PAIRS = 1_000_000
 """Maximum pairs that are counted for a next plan."""
 
 LARGEST_SHIFT = 1e6
-"""Maximum of a non-central t-distribution's shift: with more, any power is 1, and scipy's becomes NaN (from 1e12 on)."""
+"""Maximum shift of a non-central t-distribution: with more, any power is 1, and scipy's is NaN (from 1e12 on)."""
 
 SIMULATED_UP_TO = 10
 """Maximum pairs at which the power of sign flips is simulated; with more pairs, it is that of the t-test."""

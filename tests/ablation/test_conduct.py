@@ -237,7 +237,9 @@ def test_a_trial_that_cannot_end_is_reported_and_tried_again(ablate: Ablate) -> 
 
 
 @pytest.mark.parametrize("kept", [{("a", 9)}, {("b", 9)}], ids=["all missing trials", "others than the missing one"])
-def test_results_whose_runs_are_gone_stay_until_all_trials_have_ended(kept: set[tuple[str, int]], tmp_path: Path) -> None:
+def test_results_whose_runs_are_gone_stay_until_all_trials_have_ended(
+    kept: set[tuple[str, int]], tmp_path: Path
+) -> None:
     """The table alone has those of the first trials, or, with one look taken, of others than the look misses."""
     plan = make_plan(looks=[8, 10], futility=0.0)
     results = make_results({"a": 0.0, "b": 0.3, "c": np.resize((0.2, -0.2), 10)})

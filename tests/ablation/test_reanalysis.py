@@ -158,7 +158,10 @@ def test_runs_are_evaluated_again_beside_the_planned_analysis(
     shutil.rmtree(out / "runs/hard/0")
     gone = cli(*arguments)
     assert gone.exit_code == 2
-    assert "out/analyses/few/results.csv has results of 1 trial whose run is gone, among them hard 0: put" in gone.stderr
+    complaint = (
+        "out/analyses/few/results.csv has results of 1 trial whose run is gone, among them hard 0: put back what"
+    )
+    assert complaint in gone.stderr
     assert list_contents(folder) == written
 
 
