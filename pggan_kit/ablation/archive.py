@@ -61,6 +61,27 @@ def read_table(plan: Plan, folder: Path) -> Results:
     return results
 
 
+def describe_irreplaceable(plan: Plan, folder: Path, results: Results) -> str | None:
+    """Return a clause on the results that `results.csv` alone has, since their runs are gone; None if there are none.
+
+    A table without them may not take the place of that file.
+
+    Args:
+        plan: The plan.
+        folder: The folder of the table.
+        results: Results of the trials whose runs are there.
+
+    Raises:
+        RunError: The file is damaged, or cannot be read.
+    """
+    gone = [key for key in read_table(plan, folder) if key not in results]
+    if not gone:
+        return None
+    name, seed = gone[0]
+    nouns = "trial whose run is" if len(gone) == 1 else "trials whose runs are"
+    return f"{folder / TABLE} has results of {len(gone)} {nouns} gone, among them {name} {seed}"
+
+
 def _add_row(results: Results, key: Key, row: Mapping[str, str], censored: Collection[str]) -> None:
     """Add a row of `results.csv` to the result of its trial.
 

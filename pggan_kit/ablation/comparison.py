@@ -181,7 +181,7 @@ def _describe_differences(d: Sequence[float], margin: float, confirmatory: int) 
         statistics["mean"] = float(np.mean(d))
         statistics["sign_flip"] = st.run_sign_flip_test(d)._asdict()
     if len(d) > 1:
-        statistics["sd"] = float(np.std(d, ddof=1))
+        statistics["sd"] = st.compute_spread(d)
         statistics["interval"] = list(st.compute_t_interval(d))
         statistics["equivalence"] = st.run_equivalence_test(d, margin)
         level_of_holms_first_step = st.ALPHA / max(1, confirmatory)
@@ -197,7 +197,8 @@ def _describe_censored(results: Results, contrast: Contrast, seeds: Sequence[int
     """Return how many runs never reached a quality, by variant as `runs`, and the log-rank test of a pair.
 
     Returns:
-        `runs`; `logrank`: the p-value of the test between runs that are not paired, None for more than two variants.
+        `runs`; `logrank`: the p-value of the test between runs that are not paired, None for more than two variants,
+        and where no run reached the quality.
         A failed run is one that never reached the quality, however long it might have trained.
     """
     runs = {}
@@ -211,8 +212,9 @@ def _describe_censored(results: Results, contrast: Contrast, seeds: Sequence[int
             ended = row.get(CENSORED) or math.inf
             times[name].append((ended, False) if value is None else (value, True))
 
-    # A failed run stays among those that have not reached it until the last other run has.
-    longest = max(time for own in times.values() for time, _ in own if math.isfinite(time))
+    # A failed run stays among those that have not reached it until the last other run has; where all failed, there is
+    # no other run.
+    longest = max((time for own in times.values() for time, _ in own if math.isfinite(time)), default=math.inf)
     finite = {name: [(min(time, longest), reached) for time, reached in own] for name, own in times.items()}
     logrank = None
     if contrast.pair is not None:

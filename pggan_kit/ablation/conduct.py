@@ -13,7 +13,7 @@ from pggan_kit.ablation import plan_changes
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.adoption import adopt_runs
 from pggan_kit.ablation.analysis import analyse_results, take_looks
-from pggan_kit.ablation.archive import FLOOR, TABLE, Key, Results, read_trials
+from pggan_kit.ablation.archive import FLOOR, TABLE, Key, Results, describe_irreplaceable, read_trials
 from pggan_kit.ablation.endpoints import CENSORED
 from pggan_kit.ablation.looks import describe_look
 from pggan_kit.ablation.plan import Plan
@@ -142,7 +142,10 @@ def _can_begin(plan: Plan, out: Path, key: Key) -> bool:
 
 def _launch_trials(plan: Plan, out: Path, keys: Sequence[Key], launcher: Launcher, say: Say) -> None:
     """Launch the trials that have not ended, and report each as it ends."""
+    # A launcher may connect to a cluster, for which nothing to run is no reason.
     waiting = [key for key in keys if trials.read_result(trials.locate_trial(out, *key)) is None]
+    if not waiting:
+        return
     ended_count = len(keys) - len(waiting)
 
     # An earlier `ablate` may have been killed just now: the new process of a trial waits for the old one.
@@ -181,22 +184,29 @@ def make_trial(plan: Plan, out: Path, name: str, seed: int) -> Trial:
 def conclude_ablation(plan: Plan, out: Path) -> dict[str, Any]:
     """Write `results.csv`; if all trials have ended that are needed, also `analysis.json` and `table.txt`.
 
-    Before a look is due, `results.csv` has nothing of the runs that it is about.
+    Before a look is due, `results.csv` has nothing of the runs that it is about. While some trials have not ended, it
+    stays as it is if it has results whose runs are gone.
 
     Raises:
         TrainingError: Some trials have not ended.
+        RunError: Some trials have not ended, and `results.csv` is damaged.
     """
     results = read_trials(plan, out)
     keys, shown = select_shown(plan, results)
-    write_atomically(out / TABLE, format_csv(plan, shown).encode())
-
     missing = [key for key in keys if key not in results]
+    irreplaceable = describe_irreplaceable(plan, out, results) if missing else None
+    if irreplaceable is None:
+        write_atomically(out / TABLE, format_csv(plan, shown).encode())
+
     if missing:
         name, seed = missing[0]
-        raise TrainingError(
+        complaint = (
             f"{len(missing)} of {len(keys)} trials have not ended, among them {name} {seed}: see the logs in "
             f"{out / 'logs'}. The same command tries them again; the analysis follows when all have ended"
         )
+        if irreplaceable is not None:
+            complaint += f". {irreplaceable}: it stays as it is until then"
+        raise TrainingError(complaint)
 
     # The analysis compares whole sets of seeds, so it is written only now.
     with report_activity("comparing variants"):

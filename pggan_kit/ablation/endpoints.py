@@ -241,9 +241,9 @@ def find_images_to_quality(
             continue
         value = _convert_to_scale(tick.value, scale)
         if sign * value <= sign * wanted:
-            # Between two ticks the curve is a straight line; before the first, or to a value of 0 on a logarithmic
-            # scale, there is none.
-            if before is None or math.isinf(value):
+            # Between two ticks the curve is a straight line; before the first, or to or from a value of 0 on a
+            # logarithmic scale, there is none.
+            if before is None or math.isinf(value) or math.isinf(before[1]):
                 return float(tick.images)
             share = (before[1] - wanted) / (before[1] - value)
             return before[0] + share * (tick.images - before[0])

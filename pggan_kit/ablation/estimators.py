@@ -30,6 +30,9 @@ MOST_THRESHOLDS = 64
 MOST_PAIRS = 1_000_000
 """Maximum pairs that are counted for a next plan."""
 
+LARGEST_SHIFT = 1e6
+"""Maximum shift of a non-central t-distribution: with more, any power is 1, and scipy's is NaN (from 1e12 on)."""
+
 SIMULATED_UP_TO = 10
 """Maximum pairs at which the power of sign flips is simulated; with more pairs, it is that of the t-test."""
 
@@ -58,7 +61,7 @@ def estimate_contrast(
     complete = [row for row in rows if all(math.isfinite(value) for value in row.values())]
     d = [contrast.sum_values(row) for row in complete]
     d_or_worst = [contrast.sum_values(row) for row in rows]
-    spread = float(np.std(d, ddof=1)) if len(d) > 1 else None
+    spread = st.compute_spread(d) if len(d) > 1 else None
 
     # Unpaired, runs without a value count as well, as the worst ones.
     unpaired = None
@@ -286,19 +289,30 @@ def count_pairs_for_difference(mean: float, spread: float, contrasts: int) -> in
         return None if mean == 0 else fewest
     size = abs(mean) / spread
 
-    def compute_power(pairs: int) -> float:
-        shift = size * math.sqrt(pairs)
-        critical = float(stats.t.ppf(1 - level / 2, pairs - 1))
-        return float(stats.nct.sf(critical, pairs - 1, shift) + stats.nct.cdf(-critical, pairs - 1, shift))
-
     # The t-test's number may be too small where sign flips of so few pairs detect less.
-    pairs = _find_fewest(compute_power, fewest)
+    pairs = _find_fewest(lambda pairs: compute_difference_power(pairs, size, level), fewest)
     while pairs is not None and pairs <= SIMULATED_UP_TO:
         detectable = st.find_detectable_mean(pairs, level)
         if detectable is not None and detectable <= size:
             break
         pairs += 1
     return pairs
+
+
+def compute_difference_power(pairs: int, size: float, level: float) -> float:
+    """Return the probability that a two-sided t-test finds a difference.
+
+    Args:
+        pairs: Number of pairs, at least 2.
+        size: The difference, in standard deviations; at least 0.
+        level: Level of the test.
+    """
+    shift = min(size * math.sqrt(pairs), LARGEST_SHIFT)
+    critical = float(stats.t.ppf(1 - level / 2, pairs - 1))
+    # The lower tail is the upper one of the opposite difference: scipy's `cdf` there is NaN from a shift of about 5 on.
+    upper = stats.nct.sf(critical, pairs - 1, shift)
+    lower = stats.nct.sf(critical, pairs - 1, -shift)
+    return float(upper + lower)
 
 
 def _find_fewest(compute_power: Callable[[int], float], fewest: int) -> int | None:

@@ -13,7 +13,7 @@ from pggan_kit.ablation import conduct
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.analysis import analyse_results
-from pggan_kit.ablation.archive import TABLE, Key, Results, read_table, read_trials
+from pggan_kit.ablation.archive import TABLE, Key, Results, describe_irreplaceable, read_table, read_trials
 from pggan_kit.ablation.endpoints import list_endpoint_quantities
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.robustness import name_average
@@ -140,7 +140,8 @@ def evaluate_again(
         was evaluated) and a `note`.
 
     Raises:
-        UserError: The input is wrong, a run is gone, or the analysis of this name was made in another way.
+        UserError: The input is wrong, a run is gone, or the analysis of this name was made in another way or has
+            results of runs that are gone.
     """
     require_list("bindings", bindings)
     require_list("averages", averages)
@@ -166,6 +167,9 @@ def evaluate_again(
     target.mkdir(parents=True, exist_ok=True)
     with RunLock(target):
         _fix_evaluation(plan, target)
+        irreplaceable = describe_irreplaceable(planned, target, ended)
+        if irreplaceable is not None:
+            raise RunError(f"{irreplaceable}: put back what is missing, or give this analysis another name")
         plan, results = _collect_results(plan, folder, target, ended, files, measures)
         analysis = _analyse_again(plan, name, results, needed)
         analysis["hash"] = planned.hash

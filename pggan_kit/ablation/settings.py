@@ -280,7 +280,7 @@ class Ablation:
         self._require_enough_pairs_at_looks(confirmatory)
 
     def _require_enough_pairs_at_looks(self, confirmatory: int) -> None:
-        """Refuse a first look that cannot find a difference, whatever the runs give."""
+        """Refuse a first look that cannot find a difference, whatever the runs give, if one with more pairs could."""
 
         def compute_error(pairs: int) -> float:
             return spend_on_hypothesis(self.spending, (pairs, len(self.seeds)), confirmatory, 2)[0]
@@ -289,10 +289,12 @@ class Ablation:
         if compute_smallest_p(first) < compute_error(first):
             return
 
-        # The message says how many pairs would do.
+        # The message says how many pairs would do. If all seeds would not, `require_enough_seeds` refuses them.
         needed = first
-        while compute_smallest_p(needed) >= compute_error(needed):
+        while needed <= len(self.seeds) and compute_smallest_p(needed) >= compute_error(needed):
             needed += 1
+        if needed > len(self.seeds):
+            return
         remedy = f"Begin with {needed} pairs"
         if self.spending != SPENDING[0]:
             remedy += f", or spend more at early looks (ablate.spending = {SPENDING[0]!r})"

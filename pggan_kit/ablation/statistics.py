@@ -32,6 +32,9 @@ SIMULATED = 2_000
 SIMULATED_EXACTLY = 12
 """Maximum pairs of which all 2^12 sign patterns are used for the power; with more pairs, as many are drawn."""
 
+PATTERNS_AT_ONCE = 1_000
+"""Maximum sign patterns that all simulated samples are compared with at once, which takes 16 MB."""
+
 BOOTSTRAP_FROM = 8
 """Minimum pairs of a bootstrap: resampling fewer of them says too little about the spread."""
 
@@ -70,10 +73,15 @@ def _convert_finite(d: Sequence[float]) -> np.ndarray:
     return values
 
 
-def _compute_standard_error(values: np.ndarray) -> float:
-    if np.ptp(values) == 0:  # the formula would give a rounding error above 0
+def compute_spread(d: Sequence[float] | np.ndarray) -> float:
+    """Return the standard deviation of at least two differences; 0 where they are equal."""
+    if np.ptp(d) == 0:  # the formula would give a rounding error above 0
         return 0.0
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
+    return float(np.std(d, ddof=1))
+
+
+def _compute_standard_error(values: np.ndarray) -> float:
+    return compute_spread(values) / math.sqrt(len(values))
 
 
 def run_sign_flip_test(d: Sequence[float], seed: int = 0) -> SignFlip:
@@ -194,23 +202,17 @@ def find_detectable_mean(pairs: int, alpha: float = ALPHA, power: float = POWER)
         return None
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(pairs, SIMULATED))
-
-    # The sign patterns that each simulated sample is compared with.
-    if pairs <= SIMULATED_EXACTLY:
-        # A pattern and its opposite give the same |mean|: half of the patterns are enough.
-        signs = 1.0 - 2.0 * ((np.arange(2 ** (pairs - 1))[:, None] >> np.arange(pairs)) & 1)
-        observed_patterns = 0
-    else:
-        count = max(2**SIMULATED_EXACTLY, math.ceil(10 / alpha))
-        signs = rng.choice((-1.0, 1.0), size=(count, pairs))
-        observed_patterns = 1  # the drawn ones do not contain it
-    flipped_noise = signs @ noise
-    flipped_mean = signs.sum(1)[:, None]
+    signs = _list_sign_patterns(pairs, alpha, rng)
+    observed_patterns = 0 if pairs <= SIMULATED_EXACTLY else 1  # the drawn ones do not contain it
 
     def compute_excess(mean: float) -> float:
         """Return the power at a mean, minus the wanted power."""
-        observed = np.abs(noise.sum(0) + mean * pairs)
-        as_large = (np.abs(flipped_noise + mean * flipped_mean) >= observed * (1 - 1e-9)).sum(0)
+        values = noise + mean
+        observed = np.abs(values.sum(0)) * (1 - 1e-9)
+        as_large = np.zeros(SIMULATED, int)
+        for start in range(0, len(signs), PATTERNS_AT_ONCE):
+            flipped = signs[start : start + PATTERNS_AT_ONCE].astype(float) @ values
+            as_large += (np.abs(flipped) >= observed).sum(0)
         p = (as_large + observed_patterns) / (len(signs) + observed_patterns)
         return float((p < alpha).mean() - power)
 
@@ -219,6 +221,21 @@ def find_detectable_mean(pairs: int, alpha: float = ALPHA, power: float = POWER)
     while compute_excess(highest) < 0:
         highest *= 2
     return float(optimize.bisect(compute_excess, 0.0, highest, xtol=1e-3))
+
+
+def _list_sign_patterns(pairs: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
+    """Return the sign patterns that simulated samples are compared with, in one byte a sign; small levels take many."""
+    if pairs <= SIMULATED_EXACTLY:
+        # A pattern and its opposite give the same |mean|: half of the patterns are enough.
+        numbers = np.arange(2 ** (pairs - 1))[:, None]
+        return np.asarray(1 - 2 * ((numbers >> np.arange(pairs)) & 1), np.int8)
+
+    # Drawn in parts, since each draw takes eight bytes for a moment.
+    signs = np.empty((max(2**SIMULATED_EXACTLY, math.ceil(10 / alpha)), pairs), np.int8)
+    for start in range(0, len(signs), PATTERNS_AT_ONCE):
+        part = signs[start : start + PATTERNS_AT_ONCE]
+        part[:] = rng.choice((-1, 1), size=part.shape)
+    return signs
 
 
 def find_smallest_effect(d: Sequence[float], alpha: float = ALPHA, power: float = POWER) -> float | None:
@@ -231,9 +248,7 @@ def find_smallest_effect(d: Sequence[float], alpha: float = ALPHA, power: float 
     deviations = find_detectable_mean(len(values), alpha, power)
     if deviations is None:
         return None
-    if np.ptp(values) == 0:
-        return 0.0
-    return deviations * float(values.std(ddof=1))
+    return deviations * compute_spread(values)
 
 
 def bootstrap_mean(d: Sequence[float], level: float = 1 - ALPHA, seed: int = 0) -> Interval | None:

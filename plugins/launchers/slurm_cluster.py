@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,12 @@ PROCESS_SECONDS = 0.2
 
 QUEUE_SECONDS = 30.0
 """Seconds between looks at Slurm's queue, which find jobs that have ended without a result."""
+
+RESUBMIT_SECONDS = 30.0
+"""Seconds between tries to submit a trial again that Slurm does not accept."""
+
+REFUSED_SECONDS = 3600.0
+"""Seconds after which these tries end, unless another trial still runs."""
 
 ANSWER_SECONDS = 60
 """Seconds in which Slurm is expected to say what is in its queue."""
@@ -127,7 +135,8 @@ class Slurm:
         """Run each trial to its end; see `pggan_kit.components.Launcher`.
 
         Raises:
-            ConfigError: `sbatch` refuses the jobs.
+            ConfigError: Slurm does not accept the jobs; later, those that are submitted again, for an hour in which
+                nothing runs any more.
         """
         if not trials:
             return []
@@ -190,7 +199,7 @@ class _Launch:
         codes: The last exit code of each trial that is done, by its number.
         jobs: The job of each trial that has one, by number.
         retries: The retries that are left to each trial, by number.
-        waiting: Number and retries of each trial that is to be submitted again.
+        waiting: Number and retries left of each trial that is to be submitted again.
     """
 
     def __init__(
@@ -206,13 +215,16 @@ class _Launch:
         self.waiting: list[tuple[int, int]] = []
         self._looked = time.monotonic()
         self._missing: set[str] = set()
+        self._refused: float | None = None
+        self._tried = -math.inf
 
     def submit(self, numbers: Sequence[tuple[int, int]]) -> None:
         """Submit trials, given with the retries that are left to them, as one array of jobs.
 
         Raises:
-            ConfigError: `sbatch` refuses them.
+            ConfigError: Slurm does not accept them.
         """
+        errors = _import_submitit().core.utils
         submitted = []
         try:
             with _outside_of_jobs(), self.executor.batch():
@@ -221,19 +233,44 @@ class _Launch:
                     here = replace(trial, folder=trial.folder or Path.cwd())
                     submitted.append((number, self.executor.submit(TrialJob(here, self.slurm.cores))))
                     self.retries[number] = retries
-        except _import_submitit().core.utils.FailedJobError as error:
-            raise ConfigError(f"launchers.Slurm: sbatch refuses the jobs: {error}") from error
+        except (errors.FailedJobError, errors.FailedSubmissionError, OSError) as error:
+            raise ConfigError(f"launchers.Slurm: the jobs cannot be submitted: {error}") from error
         self.jobs.update(submitted)
 
     def submit_waiting(self) -> None:
-        """Submit trials that are to be run again, as far as `jobs` allows beside those that the queue still has."""
+        """Submit trials that are to be run again, as far as `jobs` allows beside those that the queue still has.
+
+        Those that Slurm does not accept go on waiting, since its controller may be back soon, or a limit be free.
+
+        Raises:
+            ConfigError: Slurm has not accepted any for a long time, and nothing else runs that an error would stop.
+        """
         room = len(self.waiting)
         if self.slurm.jobs is not None:
             room = max(0, self.slurm.jobs - len(self.jobs))
         again = self.waiting[:room]
-        if again:
+        now = time.monotonic()
+        if not again or now - self._tried < RESUBMIT_SECONDS:
+            return
+
+        self._tried = now
+        try:
             self.submit(again)
-            del self.waiting[:room]
+        except ConfigError as error:
+            if self._refused is None:
+                self._refused = now
+                names = ", ".join(self.trials[number].name for number, _ in again)
+                warnings.warn(
+                    f"launchers.Slurm: {names} cannot be submitted again, which is tried every {RESUBMIT_SECONDS:g} "
+                    f"seconds: {error}",
+                    stacklevel=2,
+                )
+            if not self.jobs and now - self._refused >= REFUSED_SECONDS:
+                raise
+            return
+        self._refused = None
+        self._tried = -math.inf
+        del self.waiting[:room]
 
     def collect_results(self) -> None:
         """Take the jobs that have ended off the list, and note which trials are run again."""
@@ -279,6 +316,8 @@ class _Launch:
 
         A further KeyboardInterrupt ends the waiting.
         """
+        if not self.jobs:
+            return
         with contextlib.suppress(KeyboardInterrupt):
             for job in self.jobs.values():
                 job.cancel(check=False)

@@ -453,6 +453,23 @@ def test_a_quality_that_is_never_reached_is_censored_and_no_failure() -> None:
     assert b["mean"] == pytest.approx(logs[1:9].mean()) and "order" not in b
 
 
+@pytest.mark.parametrize("failed", [set(), {("a", 3)}, {(name, seed) for name in "ab" for seed in SEEDS}], ids=len)
+def test_where_no_run_reached_a_quality_or_was_censored_there_is_no_log_rank_test(failed: set[tuple[str, int]]) -> None:
+    """The curves of all of them ended without a finite value, or they failed before: each counts as failed."""
+    name = "images_to_FID_2"
+    plan = make_plan(**TWO, primary=name, quantities={name: {"direction": "lower", "scale": "log"}})
+    results = make_results({"a": 0.0, "b": 0.0}, failed)
+    for result in results.values():
+        row = {"stage": 2, "images": 1, "metric": name, "value": None, "floor": None, "censored": None}
+        result["rows"] = [] if result["failed"] else [row]
+    analysis = analyse_results(plan, results)
+    (b,) = analysis["contrasts"]
+    if len(failed) < len(results):
+        assert b["censored"] == {"runs": {"b": 0, "a": 0}, "logrank": None}
+    assert (b["p"], b["verdict"], b["failures"]["variant"], b["failures"]["against"]) == (1.0, "undecided", 10, 10)
+    assert "b - a" in render_text(analysis) and "log-rank" not in render_text(analysis)
+
+
 def test_a_run_that_ended_without_a_value_is_named() -> None:
     """It trained to its end, and its curve became NaN: it counts as failed, and a reader learns why."""
     results = make_results({"a": 0.0, "b": NOISE, "c": 0.0}, {("b", 1)})

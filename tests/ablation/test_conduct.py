@@ -11,16 +11,18 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 from conftest import STUB, TINY
 from helpers.ablation_plugin import SWITCH
 from helpers.forks import fork_command, launch_in_forks, wait_until
 from helpers.killing import assert_same_run, last
+from helpers.made_up_ablation import make_plan, make_results
 from helpers.paths import ABLATION_PLUGIN
 from helpers.patience import PATIENCE_SECONDS
 
@@ -232,6 +234,40 @@ def test_a_trial_that_cannot_end_is_reported_and_tried_again(ablate: Ablate) -> 
     assert len(read_rows()) == 3 * 4 and not Path("out/analysis.json").exists()
     Path("out/runs/hard/1").unlink()
     assert ablate()["contrasts"][0]["n"] == 2
+
+
+@pytest.mark.parametrize("kept", [{("a", 9)}, {("b", 9)}], ids=["all missing trials", "others than the missing one"])
+def test_results_whose_runs_are_gone_stay_until_all_trials_have_ended(
+    kept: set[tuple[str, int]], tmp_path: Path
+) -> None:
+    """The table alone has those of the first trials, or, with one look taken, of others than the look misses."""
+    plan = make_plan(looks=[8, 10], futility=0.0)
+    results = make_results({"a": 0.0, "b": 0.3, "c": np.resize((0.2, -0.2), 10)})
+    in_table = {key: results[key] for key in results if key[1] < 8} | {key: results[key] for key in kept}
+    (tmp_path / "results.csv").write_text(conduct.format_csv(plan, in_table))
+    before = (tmp_path / "results.csv").read_bytes()
+
+    def end(keys: Iterable[tuple[str, int]]) -> None:
+        for key in keys:
+            folder = trials.locate_trial(tmp_path, *key)
+            folder.mkdir(parents=True)
+            (folder / trials.RESULT).write_text(json.dumps(results[key]))
+
+    # The second look needs more runs of a and c, but none of b.
+    end(key for key in results if key[1] < 8)
+    remains = r"/results\.csv has results of 1 trial whose run is gone, among them . 9: it stays as it is until then"
+    with pytest.raises(TrainingError, match=rf"^4 of 28 trials have not ended, among them a 8: .*{remains}$"):
+        conduct.conclude_ablation(plan, tmp_path)
+    assert (tmp_path / "results.csv").read_bytes() == before
+
+    # With runs for all results of the table, it has what the first look needed; in the end all.
+    end(kept)
+    with pytest.raises(TrainingError, match=r"when all have ended$"):
+        conduct.conclude_ablation(plan, tmp_path)
+    assert len(read_rows(str(tmp_path))) == 24 * 3
+    end(key for key in results if key[1] >= 8 and key[0] != "b" and key not in kept)
+    assert len(conduct.conclude_ablation(plan, tmp_path)["contrasts"]) == 2
+    assert len(read_rows(str(tmp_path))) == 28 * 3
 
 
 CHANGES = {

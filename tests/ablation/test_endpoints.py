@@ -100,6 +100,7 @@ def test_images_to_a_quality_lie_between_two_ticks() -> None:
     assert find({1: 0.2, 2: 0.4, 3: 0.9}, quality=0.5, direction="higher", scale="plain") == pytest.approx(2.2)
     assert find({1: None, 2: 8.0, 3: None, 4: 2.0}, quality=4.0) == pytest.approx(3.0)
     assert find({10: 8.0, 20: 0.0}, quality=4.0) == 20, "0 has no logarithm to interpolate"
+    assert find({10: 0.0, 20: 5.0}, quality=2.0, direction="higher") == 20, "nor has one before"
     assert find({10: 8.0, 20: 3.0, 30: 9.0}, quality=8.5) == 10, "the first time counts"
 
 

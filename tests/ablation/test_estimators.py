@@ -116,6 +116,33 @@ def test_the_pairs_for_a_difference_are_those_of_printed_tables(size: float, pai
     assert es.count_pairs_for_difference(-size * 3, 3.0, 1) == pairs
 
 
+@pytest.mark.parametrize("level", [0.05, 0.05 / 6])
+def test_the_power_of_a_t_test_is_that_of_a_sum_over_estimated_deviations(level: float) -> None:
+    """By the mean of normal probabilities over quantiles of the deviation, whatever the size of the difference."""
+    quantiles = (np.arange(20_000) + 0.5) / 20_000
+    for pairs in (6, 7, 13, 200):
+        deviations = np.sqrt(stats.chi2.ppf(quantiles, pairs - 1) / (pairs - 1))
+        critical = stats.t.ppf(1 - level / 2, pairs - 1) * deviations
+        for size in (0.0, 0.1, 0.5, 1.0, 2.0, 2.4, 3.8, 4.1, 10.0, 300.0, 1e16, math.inf):
+            shift = size * math.sqrt(pairs)
+            wanted = (stats.norm.cdf(shift - critical) + stats.norm.cdf(-shift - critical)).mean()
+            assert es.compute_difference_power(pairs, size, level) == pytest.approx(wanted, abs=2e-4)
+
+
+def test_the_pairs_for_a_difference_never_grow_with_it() -> None:
+    """Beyond a shift of about 5 scipy's lower tail of the non-central t-distribution is NaN."""
+    for contrasts, fewest in ((1, 6), (6, 8)):
+        counts = [es.count_pairs_for_difference(size, 1.0, contrasts) for size in np.geomspace(1.5, 1e4, 120)]
+        assert counts == sorted(counts, reverse=True) and counts[-1] == fewest  # type: ignore[type-var]
+    assert [es.count_pairs_for_difference(size, 1.0, 1) for size in (3.8, 4.1, 4.4)] == [6, 6, 6]
+
+    # Equal differences have no spread, whatever rounding makes of it.
+    rows = [{"a": 0.3, "b": 0.0}] * 10
+    found = es.estimate_contrast(make_pair("a", "b", ()), rows, "lower", 0.1, 1)
+    assert np.std([0.3] * 10, ddof=1) > 0
+    assert (found["pairs_for_difference"], found["pairs_for_equivalence"]) == (6, 2)
+
+
 def test_few_pairs_for_a_difference_are_those_of_sign_flips() -> None:
     for contrasts in (1, 2):
         found = es.count_pairs_for_difference(1.6, 1.0, contrasts)

@@ -290,6 +290,7 @@ class Writes:
         self.launched: list[str] = []
 
     def launch(self, launched: Sequence[Trial], ended: Callable[[Trial, int], None] | None = None) -> list[int]:
+        assert launched, "a launcher may connect to a cluster, for which nothing to run is no reason"
         for trial in launched:
             if len(self.launched) == self.stop_after:
                 raise KeyboardInterrupt
@@ -433,6 +434,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_wrong_looks_are_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(SettingError, match=complaint):
         Ablation(**{**SETTINGS, **changes})
+
+
+def test_where_all_seeds_are_too_few_no_look_is_blamed() -> None:
+    settings = Ablation(**{**SETTINGS, "seeds": range(5), "looks": (3, 5)})
+    with pytest.raises(SettingError, match="seeds must be at least 6 for 1 confirmatory contrast, and are 5"):
+        settings.require_enough_seeds()
 
 
 def test_the_looks_of_the_issue_are_accepted() -> None:

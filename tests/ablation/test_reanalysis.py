@@ -153,6 +153,17 @@ def test_runs_are_evaluated_again_beside_the_planned_analysis(
     with pytest.raises(RunError, match=r"^out/analyses/few was made with another evaluation .* give this one another"):
         ablation.evaluate_again(out, "few", ["evaluation.count = 4"], plugins=PLUGINS)
 
+    # The results of a run that is gone are not lost with it.
+    written = list_contents(folder)
+    shutil.rmtree(out / "runs/hard/0")
+    gone = cli(*arguments)
+    assert gone.exit_code == 2
+    complaint = (
+        "out/analyses/few/results.csv has results of 1 trial whose run is gone, among them hard 0: put back what"
+    )
+    assert complaint in gone.stderr
+    assert list_contents(folder) == written
+
 
 def test_averages_and_curves_of_finished_runs_may_be_compared(
     ablate: Callable[..., Any], cli: Callable[..., Result], refused: Callable[[Result, str], str]

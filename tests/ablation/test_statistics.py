@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -149,6 +150,33 @@ def test_the_smallest_effect_is_found_by_sign_flips_as_often_as_it_says(pairs: i
     assert (p < alpha).mean() == pytest.approx(0.8, abs=0.03)
     if pairs == 6:
         assert (p < alpha).mean() == pytest.approx(stats.norm.cdf(effect) ** 6, abs=0.03)
+
+
+def test_the_smallest_effect_takes_little_memory_at_a_small_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100,000 patterns and 200 samples, whose means would take 160 MB at once."""
+    monkeypatch.setattr(st, "SIMULATED", 200)
+    tracemalloc.start()
+    try:
+        effect = st.find_detectable_mean.__wrapped__(20, 1e-4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
+    # With a known spread of 1 the test would be that of a normal mean, which needs a little less.
+    known = (stats.norm.isf(0.5e-4) + stats.norm.isf(0.2)) / 20**0.5
+    assert effect is not None and known < effect < 1.4 * known
+
+
+@pytest.mark.parametrize(("pairs", "alpha"), [(9, 0.05), (15, 0.01)])
+def test_the_smallest_effect_does_not_depend_on_the_patterns_at_once(
+    pairs: int, alpha: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(st, "SIMULATED", 100)
+    effects = set()
+    for at_once in (7, 1_000, 10**6):
+        monkeypatch.setattr(st, "PATTERNS_AT_ONCE", at_once)
+        effects.add(st.find_detectable_mean.__wrapped__(pairs, alpha))
+    assert len(effects) == 1 and None not in effects
 
 
 def test_without_enough_pairs_no_effect_is_found() -> None:

@@ -2,11 +2,13 @@
 # The commands of Slurm that launchers.Slurm and submitit use, on this machine, without its daemons: a link to this file
 # is called sbatch, srun, squeue, scancel or scontrol. $STAND_IN_QUEUE is a folder: NAME.queued for each job that has not
 # ended, NAME.step with the group of its running step, ID.sh with what was submitted, `environment` with that of sbatch.
+# As long as there is a file `refuse`, sbatch refuses all jobs, and leaves a file `refused`.
 set -u
 queue=$STAND_IN_QUEUE
 case ${0##*/} in
 sbatch)
     if [ -e "$queue/refuse" ]; then
+        touch "$queue/refused"
         echo "sbatch: error: invalid partition specified" >&2
         exit 1
     fi

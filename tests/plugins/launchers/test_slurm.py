@@ -11,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import STUB
@@ -202,11 +204,93 @@ def test_what_runs_again_takes_no_more_than_its_share_of_the_jobs(
     assert launch.waiting == [(1, 2), (2, 0)][wanted:]
 
 
-def test_refused_jobs_are_an_error_that_quotes_sbatch(queue: Path, tmp_path: Path) -> None:
+def test_refused_jobs_are_an_error_that_quotes_sbatch(
+    queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nobody could say what is in the queue: nothing is."""
     (queue / "refuse").touch()
-    with pytest.raises(ConfigError, match=r"^launchers\.Slurm: sbatch refuses the jobs: .*invalid partition"):
+    monkeypatch.setattr(slurm_cluster, "list_queue", lambda: pytest.fail("there is no job to wait for"))
+    with pytest.raises(ConfigError, match=r"^launchers\.Slurm: the jobs cannot be submitted: .*invalid partition"):
         Slurm().launch([make_trial(tmp_path, "refused")])
     assert not list(tmp_path.glob("slurm-*"))
+
+
+FAILS_ONCE = """\
+import os, pathlib
+if not pathlib.Path('failed').exists():
+    pathlib.Path('failed').touch()
+    pathlib.Path(os.environ['STAND_IN_QUEUE'], 'refuse').touch()
+    raise SystemExit(1)
+"""
+"""Code of a trial that fails at first, and upon which sbatch then refuses all jobs."""
+
+ENDS_REFUSAL = """\
+import os, pathlib, time
+queue = pathlib.Path(os.environ['STAND_IN_QUEUE'])
+until = time.monotonic() + {patience}
+while not (queue / 'refused').exists() and time.monotonic() < until:
+    time.sleep(0.02)
+(queue / 'refuse').unlink()
+"""
+"""Code of a trial that ends once sbatch has refused a job, and lets it accept jobs again."""
+
+
+def test_a_trial_that_cannot_be_submitted_again_waits_and_stops_no_other(
+    queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_cluster, "RESUBMIT_SECONDS", 0.1)
+    codes = {"fails-once": FAILS_ONCE, "other": ENDS_REFUSAL.format(patience=PATIENCE_SECONDS)}
+    complaint = r"fails-once cannot be submitted again, .* every 0\.1 seconds: .*invalid partition"
+    with pytest.warns(UserWarning, match=complaint):
+        assert Slurm(retries=1).launch([make_trial(tmp_path, name, code) for name, code in codes.items()]) == [0, 0]
+
+
+def test_the_wait_for_a_submission_ends_where_no_trial_runs_any_more(
+    queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What still runs would be cancelled by an error."""
+    clock = [0.0]
+    monkeypatch.setattr(slurm_cluster, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    slurm = Slurm()
+    trials = [make_trial(tmp_path, name) for name in "abc"]
+    launch = slurm_cluster._Launch(slurm, slurm._make_executor(tmp_path), trials, None)
+    complaint = r"^launchers\.Slurm: b, c cannot be submitted again"
+    refused = queue / "refused"
+
+    # It is tried again, but not at once.
+    (queue / "refuse").touch()
+    launch.jobs = {0: object()}
+    launch.waiting = [(1, 2), (2, 2)]
+    with pytest.warns(UserWarning, match=complaint):
+        launch.submit_waiting()
+    refused.unlink()
+    clock[0] += slurm_cluster.RESUBMIT_SECONDS / 2
+    launch.submit_waiting()
+    assert not refused.exists()
+    clock[0] += slurm_cluster.RESUBMIT_SECONDS / 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        launch.submit_waiting()
+    assert refused.exists()
+
+    # As long as another trial runs.
+    clock[0] += slurm_cluster.REFUSED_SECONDS
+    launch.submit_waiting()
+    assert launch.waiting == [(1, 2), (2, 2)]
+    launch.jobs = {}
+    clock[0] += slurm_cluster.RESUBMIT_SECONDS
+    with pytest.raises(ConfigError, match=r"the jobs cannot be submitted: .*invalid partition"):
+        launch.submit_waiting()
+
+    # Jobs that are accepted begin a new wait.
+    clock[0] += slurm_cluster.RESUBMIT_SECONDS
+    with monkeypatch.context() as accepting:
+        accepting.setattr(launch, "submit", lambda numbers: None)
+        launch.submit_waiting()
+    assert launch.waiting == []
+    launch.waiting = [(1, 2), (2, 2)]
+    with pytest.warns(UserWarning, match=complaint):
+        launch.submit_waiting()
 
 
 def test_a_queue_that_does_not_answer_loses_no_job(monkeypatch: pytest.MonkeyPatch, queue: Path) -> None:
