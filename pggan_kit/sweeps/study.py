@@ -27,8 +27,8 @@ HASH = "sweep"
 WHY = "ended"
 """Name of a trial's attribute that says why it ended early."""
 
-FAILURES = "failures"
-"""Name of a trial's attribute with the number of its processes that failed."""
+ATTEMPTS = "attempts"
+"""Name of a trial's attribute with how far it was as its last process began, and the number of processes from there."""
 
 REDUCTION = 2
 """Share of trials that `halving` and `hyperband` stop at a stage: all but one in this many."""
@@ -214,12 +214,27 @@ class Study:
             else:
                 self._study.tell(number, value)
 
-    def note_failure(self, number: int) -> int:
-        """Count that a process failed in a trial; return how many have."""
+    def begin_attempt(self, number: int, progress: str) -> int:
+        """Count that a process begins a trial, or goes on with it; return how many have since it last got further.
+
+        It is written before the process does anything else, since one that is killed cannot say so.
+
+        Args:
+            number: Number of the trial.
+            progress: How far the trial is.
+        """
         trial = self._restore(number)
-        failures = int(trial.user_attrs.get(FAILURES, 0)) + 1
-        trial.set_user_attr(FAILURES, failures)
-        return failures
+        earlier_progress, attempts = trial.user_attrs.get(ATTEMPTS, (progress, 0))
+        if earlier_progress != progress:
+            attempts = 0
+        trial.set_user_attr(ATTEMPTS, (progress, attempts + 1))
+        return int(attempts) + 1
+
+    def forget_attempt(self, number: int) -> None:
+        """Take back what the last `begin_attempt` of a trial has counted."""
+        trial = self._restore(number)
+        progress, attempts = trial.user_attrs[ATTEMPTS]
+        trial.set_user_attr(ATTEMPTS, (progress, attempts - 1))
 
     def _restore(self, number: int) -> Any:
         """Return a trial that was begun, as Optuna gives it where it begins."""
@@ -293,9 +308,13 @@ class OpenTrial:
         """Return whether the pruner stops it."""
         return self._study.asks_to_prune(self.number)
 
-    def note_failure(self) -> int:
-        """Count that a process failed in it; return how many have."""
-        return self._study.note_failure(self.number)
+    def begin_attempt(self, progress: str) -> int:
+        """Count this process; return how many there were since the trial last got further, see `Study.begin_attempt`."""
+        return self._study.begin_attempt(self.number, progress)
+
+    def forget_attempt(self) -> None:
+        """Take back that this process counts."""
+        self._study.forget_attempt(self.number)
 
     def end(self, value: float | None, why: str = "") -> None:
         """End it, with its value, or without one and why."""

@@ -1,0 +1,92 @@
+"""Processes of trials that fail or are killed: which trials they end, and which another process goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.sweep_files import write_sweep
+
+from pggan_kit.errors import Interrupted
+from pggan_kit.sweeps import trial as trials
+from pggan_kit.sweeps.plan import load_plan
+from pggan_kit.sweeps.study import Study
+
+pytest.importorskip("optuna", reason="needs the extra sweep: make test-extras")
+
+Act = Callable[[Any], None]
+
+
+def run_process(folder: Path, act: Act, monkeypatch: pytest.MonkeyPatch) -> int | None | BaseException:
+    """Run the process of a trial, which acts in place of training; return what it returns or raises."""
+    monkeypatch.setattr(trials, "_run_stages", lambda plan, folder, trial, files, say: act(trial))
+    try:
+        return trials.run_next_trial(folder, say=[].append)
+    except BaseException as error:
+        return error
+
+
+def list_states(folder: Path) -> list[tuple[str, str]]:
+    """Return the state of each trial, and why it ended early."""
+    return [(row["state"], row["why"]) for row in Study(load_plan(folder), folder).list_trials()]
+
+
+def kill_the_second(trial: Any) -> None:
+    """End a trial, or leave no trace of the process, as a signal does for which there is no handler."""
+    if trial.number == 1:
+        raise SystemExit(137)
+    trial.end(1.0)
+
+
+def test_a_trial_whose_process_is_killed_each_time_ends_and_the_others_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sweep(tmp_path)
+    outcomes = [run_process(tmp_path, kill_the_second, monkeypatch) for _ in range(7)]
+    assert outcomes[0] == 0
+    assert [type(outcome) for outcome in outcomes[1:4]] == [SystemExit] * 3
+    assert outcomes[4:] == [2, 3, None]
+    killed = ("ended early", "failed 3 times: its process was killed, for want of memory for example")
+    assert list_states(tmp_path) == [("done", ""), killed, ("done", ""), ("done", "")]
+
+
+@pytest.mark.parametrize("stop", [Interrupted(None, "stopped"), KeyboardInterrupt()])
+def test_processes_that_are_stopped_in_order_end_no_trial(
+    stop: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_stopped(trial: Any) -> None:
+        raise stop
+
+    write_sweep(tmp_path)
+    for _ in range(5):
+        assert run_process(tmp_path, be_stopped, monkeypatch) is stop
+    assert list_states(tmp_path) == [("left", "")]
+
+
+def test_a_trial_that_gets_further_each_time_is_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint, or a value at the end of a stage, is progress."""
+    write_sweep(tmp_path)
+    checkpoints = trials.locate_run(tmp_path, 0, "0") / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    images: list[int] = []
+
+    def be_killed_after_a_checkpoint(trial: Any) -> None:
+        images.append(8 * len(images))
+        (checkpoints / f"{images[-1]:012d}-0123abcd.pt").touch()
+        raise SystemExit(137)
+
+    for _ in range(6):
+        assert isinstance(run_process(tmp_path, be_killed_after_a_checkpoint, monkeypatch), SystemExit)
+    assert list_states(tmp_path) == [("left", "")]
+
+    # The value is there when the process fails; each of them is the first one that does so at its place.
+    def fail_after_a_stage(trial: Any) -> None:
+        trial.report(len(trial.reported) + 1, 1.0)
+        raise MemoryError("no memory for these values")
+
+    write_sweep(tmp_path / "other", stages=[0, 1, 2, 3, 4], sizes=["4x4", "8x8", "16x16", "32x32", "64x64"])
+    for _ in range(5):
+        assert isinstance(run_process(tmp_path / "other", fail_after_a_stage, monkeypatch), MemoryError)
+    assert list_states(tmp_path / "other") == [("left", "")]
