@@ -309,7 +309,7 @@ class OpenTrial:
         return self._study.asks_to_prune(self.number)
 
     def begin_attempt(self, progress: str) -> int:
-        """Count this process; return how many there were since the trial last got further, see `Study.begin_attempt`."""
+        """Count this process; return how many there were since the trial last got further, see `Study`."""
         return self._study.begin_attempt(self.number, progress)
 
     def forget_attempt(self) -> None:

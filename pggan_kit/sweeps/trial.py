@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.evaluate import evaluate
-from pggan_kit.errors import ConfigError, DivergedError, Interrupted, first_line
+from pggan_kit.api.prepare import prepare
+from pggan_kit.errors import (
+    ConfigError,
+    DataError,
+    DivergedError,
+    Interrupted,
+    RunError,
+    UserError,
+    first_line,
+    iterate_causes,
+)
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.sweeps.plan import BASE, CONFIG, PLAN, SweepPlan, load_plan
-from pggan_kit.sweeps.spaces import bind_values
+from pggan_kit.sweeps.spaces import bind_values, list_corners
 from pggan_kit.sweeps.study import OpenTrial, Study
 from pggan_kit.trials.plan_files import require_planned_config
 from pggan_kit.trials.processes import Say, list_recorded_files
@@ -42,7 +52,7 @@ def run_next_trial(folder: Path, plugins: Sequence[str | Path] = (), say: Say = 
         The number of the trial; None if no trial is left to run.
 
     Raises:
-        UserError, TrainingError, Interrupted: The trial has not ended; it can be run again.
+        UserError, TrainingError, Interrupted, OSError: The trial has not ended; it can be run again.
     """
     plan = load_plan(folder)
     require_planned_config(folder / BASE, plan.config, PLAN)
@@ -79,7 +89,7 @@ def _run_trial(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence[
         _end_without_value(trial, why, say)
         return False
 
-    # A process that fails or is killed counts, and one that was stopped does not.
+    # A process that fails or is killed counts; one that was stopped does not, nor one for which the machine failed.
     say(f"trial {trial.number}: {'; '.join(bind_values(plan.space, trial.values))}")
     try:
         _run_stages(plan, folder, trial, files, say)
@@ -87,11 +97,31 @@ def _run_trial(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence[
         trial.forget_attempt()
         raise
     except Exception as error:
+        if _is_of_the_machine(error, plan, folder, files):
+            trial.forget_attempt()
+            raise
         # Values for which there is no memory, for example, must not keep the others from being tried.
         if attempts < MOST_ATTEMPTS or _describe_progress(plan, folder, trial) != progress:
             raise
         _end_without_value(trial, f"failed {attempts} times: {first_line(error)}", say)
     return True
+
+
+def _is_of_the_machine(error: Exception, plan: SweepPlan, folder: Path, files: Sequence[RecordedFile]) -> bool:
+    """Return whether an error has nothing to do with the values of a trial: a full disk, a file that is missing."""
+    if any(isinstance(cause, OSError | RunError | DataError) for cause in iterate_causes(error)):
+        return True
+    if not isinstance(error, UserError):
+        return False
+
+    # Where a plugin was changed, for example, the values with which the sweep was planned are refused as well.
+    first_corner = list_corners(plan.space)[0]
+    first_seed = next(iter(plan.seeds.values()))
+    try:
+        prepare(folder / CONFIG, [*first_corner, *first_seed], files)
+    except UserError:
+        return True
+    return False
 
 
 def _end_without_value(trial: OpenTrial, why: str, say: Say) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.sweep_files import write_sweep
 
-from pggan_kit.errors import Interrupted
+from pggan_kit.errors import DataError, Interrupted, PluginError, RunError, TrainingError
 from pggan_kit.sweeps import trial as trials
 from pggan_kit.sweeps.plan import load_plan
 from pggan_kit.sweeps.study import Study
@@ -19,7 +20,7 @@ pytest.importorskip("optuna", reason="needs the extra sweep: make test-extras")
 Act = Callable[[Any], None]
 
 
-def run_process(folder: Path, act: Act, monkeypatch: pytest.MonkeyPatch) -> int | None | BaseException:
+def run_process(folder: Path, act: Act, monkeypatch: pytest.MonkeyPatch) -> int | BaseException | None:
     """Run the process of a trial, which acts in place of training; return what it returns or raises."""
     monkeypatch.setattr(trials, "_run_stages", lambda plan, folder, trial, files, say: act(trial))
     try:
@@ -90,3 +91,51 @@ def test_a_trial_that_gets_further_each_time_is_not_ended(tmp_path: Path, monkey
     for _ in range(5):
         assert isinstance(run_process(tmp_path / "other", fail_after_a_stage, monkeypatch), MemoryError)
     assert list_states(tmp_path / "other") == [("left", "")]
+
+
+def make_full_disk_error() -> TrainingError:
+    """Return the error of a checkpoint for which the disk has no space."""
+    error = TrainingError("cannot write the checkpoint")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        make_full_disk_error(),
+        RunError("the run's files cannot be read"),
+        DataError("the data set is missing"),
+        PluginError("the plugin's file was changed"),
+    ],
+)
+def test_faults_of_the_machine_end_no_trial(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin that was changed refuses any values, those of the plan too; other errors speak for themselves."""
+
+    def refuse_any(config: Path, bindings: Sequence[str], plugins: Sequence[Any]) -> None:
+        assert bindings == ["optimizers.Adam.lr = 0.0001", "train.seed = 0"]
+        raise PluginError("the plugin's file was changed")
+
+    def fail(trial: Any) -> None:
+        raise error
+
+    write_sweep(tmp_path)
+    monkeypatch.setattr(trials, "prepare", refuse_any)
+    for _ in range(5):
+        assert run_process(tmp_path, fail, monkeypatch) is error
+    assert list_states(tmp_path) == [("left", "")]
+
+    # Where the machine is well again, the trial goes on.
+    assert run_process(tmp_path, lambda trial: trial.end(1.0), monkeypatch) == 0
+
+
+def test_a_contract_that_values_break_ends_their_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(trial: Any) -> None:
+        raise PluginError("losses.Mine returns no scalar")
+
+    write_sweep(tmp_path)
+    monkeypatch.setattr(trials, "prepare", lambda *arguments: None)
+    outcomes = [run_process(tmp_path, fail, monkeypatch) for _ in range(3)]
+    assert [type(outcome) for outcome in outcomes] == [PluginError, PluginError, int]
+    assert list_states(tmp_path) == [("ended early", "failed 3 times: losses.Mine returns no scalar")]
