@@ -227,14 +227,14 @@ class Study:
         earlier_progress, attempts = trial.user_attrs.get(ATTEMPTS, (progress, 0))
         if earlier_progress != progress:
             attempts = 0
-        trial.set_user_attr(ATTEMPTS, (progress, attempts + 1))
+        trial.set_user_attr(ATTEMPTS, [progress, attempts + 1])
         return int(attempts) + 1
 
     def forget_attempt(self, number: int) -> None:
         """Take back what the last `begin_attempt` of a trial has counted."""
         trial = self._restore(number)
         progress, attempts = trial.user_attrs[ATTEMPTS]
-        trial.set_user_attr(ATTEMPTS, (progress, attempts - 1))
+        trial.set_user_attr(ATTEMPTS, [progress, attempts - 1])
 
     def _restore(self, number: int) -> Any:
         """Return a trial that was begun, as Optuna gives it where it begins."""
@@ -247,7 +247,8 @@ class Study:
         Returns:
             `trial` (its number), `state` (`done`, `ended early`, `running` or `left`, if no process runs it), `value`
             (at the end of the last stage, or None), `stages` (values by the size of the stage), `why` (why it ended
-            early) and `parameters` (their values).
+            early), `parameters` (their values) and `attempts` (how far the trial was as processes began that failed or
+            were killed, and their number; empty if there is none).
         """
         rows = []
         with self._hold():
@@ -260,6 +261,7 @@ class Study:
                 state = "done"
             elif trial.state.is_finished():
                 state = "ended early"
+            attempts = trial.user_attrs.get(ATTEMPTS)
             values = {self.plan.sizes[step - 1]: value for step, value in sorted(trial.intermediate_values.items())}
             rows.append(
                 {
@@ -269,6 +271,7 @@ class Study:
                     "stages": values,
                     "why": trial.user_attrs.get(WHY, ""),
                     "parameters": dict(trial.params),
+                    "attempts": attempts if attempts and attempts[1] else [],
                 }
             )
         return rows

@@ -16,6 +16,7 @@ from pggan_kit.errors import (
     DivergedError,
     Interrupted,
     RunError,
+    SettingError,
     UserError,
     first_line,
     iterate_causes,
@@ -77,7 +78,7 @@ def _describe_progress(plan: SweepPlan, folder: Path, trial: OpenTrial) -> str:
 
 
 def _run_trial(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence[RecordedFile], say: Say) -> bool:
-    """Run a trial to its end; end it without a value where too many processes have failed or were killed in it.
+    """Run a trial to its end; end it without a value where the experiment refuses its values, or too many processes failed.
 
     Returns:
         Whether it ran; if not, earlier processes were killed in it.
@@ -101,9 +102,12 @@ def _run_trial(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence[
             trial.forget_attempt()
             raise
         # Values for which there is no memory, for example, must not keep the others from being tried.
-        if attempts < MOST_ATTEMPTS or _describe_progress(plan, folder, trial) != progress:
+        if isinstance(error, ConfigError | SettingError):
+            _end_without_value(trial, f"refused: {first_line(error)}", say)
+        elif attempts < MOST_ATTEMPTS or _describe_progress(plan, folder, trial) != progress:
             raise
-        _end_without_value(trial, f"failed {attempts} times: {first_line(error)}", say)
+        else:
+            _end_without_value(trial, f"failed {attempts} times: {first_line(error)}", say)
     return True
 
 

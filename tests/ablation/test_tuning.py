@@ -15,7 +15,7 @@ from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
 from pggan_kit import ablation
 from pggan_kit.ablation import plan_reading
-from pggan_kit.errors import ConfigError, RunError, TrainingError
+from pggan_kit.errors import ConfigError, Interrupted, RunError
 from pggan_kit.report.ablation_record import read_ablation
 from pggan_kit.report.ablation_sections import plan_section
 from pggan_kit.sweeps import trial as trials
@@ -45,8 +45,8 @@ def test_each_variant_is_tuned_before_the_comparison(
         return evaluate(run, **options)
 
     monkeypatch.setattr(trials, "evaluate", be_killed_once)
-    with pytest.raises(TrainingError, match="1 trials have not ended: see out/tuning/linear/logs"):
-        ablate(SHORT, TUNE)
+    with pytest.raises(Interrupted, match="the same command continues"):
+        ablate(SHORT, TUNE, "ablate.launcher = @launchers.Here()", "launchers.Here.stop_after = 2")
     assert not Path("out/runs").exists()
     said: list[str] = []
     analysis = ablate(SHORT, TUNE, said=said)

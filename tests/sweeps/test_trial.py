@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.sweep_files import write_sweep
 
-from pggan_kit.errors import DataError, Interrupted, PluginError, RunError, TrainingError
+from pggan_kit.errors import ConfigError, DataError, Interrupted, PluginError, RunError, TrainingError
 from pggan_kit.sweeps import trial as trials
 from pggan_kit.sweeps.plan import load_plan
 from pggan_kit.sweeps.study import Study
@@ -139,3 +139,15 @@ def test_a_contract_that_values_break_ends_their_trial(tmp_path: Path, monkeypat
     outcomes = [run_process(tmp_path, fail, monkeypatch) for _ in range(3)]
     assert [type(outcome) for outcome in outcomes] == [PluginError, PluginError, int]
     assert list_states(tmp_path) == [("ended early", "failed 3 times: losses.Mine returns no scalar")]
+
+
+def test_values_that_the_experiment_refuses_end_their_trial_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(trial: Any) -> None:
+        raise ConfigError("these values\ndo not fit together")
+
+    write_sweep(tmp_path)
+    monkeypatch.setattr(trials, "prepare", lambda *arguments: None)
+    assert run_process(tmp_path, refuse, monkeypatch) == 0
+    assert list_states(tmp_path) == [("ended early", "refused: these values")]
