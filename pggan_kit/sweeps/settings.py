@@ -29,7 +29,8 @@ class Tuning:
         seeds: Seeds of the runs of each trial. Its value is their mean, the geometric one where logarithms are
             compared.
         search: `tpe`, or `random`.
-        startup: Number of finished trials from which on `tpe` and the pruner `median` go by them, at least 1.
+        startup: Number of trials, at least 1, from which on `tpe` goes by those that have ended, and the pruner
+            `median` by those that were trained to their ends.
         pruner: What stops a trial at the end of a stage: `median`, `halving` or `hyperband`. None: every trial is
             trained to its end, and measured there alone.
         search_seed: Seed of the suggestions.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -124,11 +125,9 @@ class Study:
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.plan.startup)
 
     def _make_pruner(self) -> Any:
-        """Return the pruner; of a sweep without one Optuna's that stops nothing."""
+        """Return Optuna's pruner; where there is none, or the median decides, the one that stops nothing."""
         pruners = self._optuna.pruners
         kind = self.plan.pruner
-        if kind == "median":
-            return pruners.MedianPruner(n_startup_trials=self.plan.startup)
         if kind == "halving":
             return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
         if kind == "hyperband":
@@ -195,7 +194,26 @@ class Study:
 
     def asks_to_prune(self, number: int) -> bool:
         """Return whether the pruner stops a trial, by its last value."""
+        if self.plan.pruner == "median":
+            return self._is_worse_than_median(number)
         return bool(self._restore(number).should_prune())
+
+    def _is_worse_than_median(self, number: int) -> bool:
+        """Return whether a trial's last value is worse than the median of trials trained to their ends, at its stage.
+
+        Optuna's `MedianPruner` takes the best value so far. Here values of different stages cannot be compared: where
+        they become worse with the size of the images, a good value of the first stage would protect a trial for good.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        values = trials[number].intermediate_values
+        step = max(values)
+        done = self._optuna.trial.TrialState.COMPLETE
+        others = [trial.intermediate_values[step] for trial in trials if trial.state == done]
+        if len(others) < self.plan.startup:
+            return False
+        median = statistics.median(others)
+        own: float = values[step]
+        return own > median if self.plan.direction == "lower" else own < median
 
     def end(self, number: int, value: float | None, why: str = "") -> None:
         """End a trial.

@@ -78,7 +78,7 @@ def _describe_progress(plan: SweepPlan, folder: Path, trial: OpenTrial) -> str:
 
 
 def _run_trial(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence[RecordedFile], say: Say) -> bool:
-    """Run a trial to its end; end it without a value where the experiment refuses its values, or too many processes failed.
+    """Run a trial to its end; end it without a value where its values are refused or too many processes failed.
 
     Returns:
         Whether it ran; if not, earlier processes were killed in it.
