@@ -130,3 +130,26 @@ def test_a_search_that_cannot_be_is_refused(change: tuple[str, str], message: st
     with pytest.raises(ConfigError) as caught:
         plan_reading.read_plan("switch.gin", (text,), PLUGINS)
     assert re.search(message, str(caught.value)), caught.value
+
+
+def test_variants_that_differ_in_nothing_but_what_is_tuned_are_refused(ablate: Ablate) -> None:
+    pytest.importorskip("optuna", reason="needs the extra sweep: make test-extras")
+    # By what the search binds itself; without it the two are an ablation of rates.
+    rates = (
+        "ablate.variants = {'slow': ['g/optimizers.Adam.lr = 1e-4'], 'fast': ['g/optimizers.Adam.lr = 1e-2']}",
+        "ablate.contrasts = [('fast', 'slow')]",
+    )
+    plan_reading.read_plan("switch.gin", rates, PLUGINS)
+    lr = r"g/optimizers\.Adam\.lr, which is one of the parameters and has other values in each trial: leave it out"
+    with pytest.raises(ConfigError, match=rf"ablate\.tune, variant slow: it binds {lr}"):
+        plan_reading.read_plan("switch.gin", (*rates, TUNE), PLUGINS)
+    with pytest.raises(ConfigError, match=rf"ablate\.tune, variant linear: it binds {lr}"):
+        plan_reading.read_plan("switch.gin", (TUNE, "g/optimizers.Adam.lr = 1e-3"), PLUGINS)
+
+    # By a macro that the setting takes: once the setting is tuned, nothing takes it.
+    text = Path("tiny.gin").read_text()
+    Path("tiny.gin").write_text(f"{text}\nRATE = 1e-3\ng/optimizers.Adam.lr = %RATE\n")
+    macros = [line.replace("g/optimizers.Adam.lr", "RATE") for line in rates]
+    plan_reading.read_plan("switch.gin", macros, PLUGINS)
+    with pytest.raises(ConfigError, match=r"variant slow.*'RATE = 1e-4': nothing in this experiment uses RATE"):
+        plan_reading.read_plan("switch.gin", (*macros, TUNE), PLUGINS)

@@ -91,6 +91,17 @@ def test_settings_that_do_not_fit(refuse: Callable[..., str]) -> None:
     )
 
 
+def test_what_a_search_binds_is_bound_nowhere_else(refuse: Callable[..., str]) -> None:
+    pytest.importorskip("optuna", reason="needs the extra sweep: make test-extras")
+    lr = r"g/optimizers\.Adam\.lr, which is one of the parameters and has other values in each trial: leave it out"
+    refuse(f"sweep: sweep\\.bindings binds {lr}", "sweep.bindings = ['g/optimizers.Adam.lr = 0.5']")
+    refuse(f"sweep: an override binds {lr}", args=("-b", "g/optimizers.Adam.lr = 0.5"))
+    refuse(f"sweep: its evaluation binds {lr}", "sweep.evaluation = ['g/optimizers.Adam.lr = 0.5']")
+    seed = r"train\.seed, which is bound by the seeds: bind sweep\.seeds instead"
+    refuse(f"sweep: sweep\\.bindings binds {seed}", "sweep.bindings = ['train.seed = 5']")
+    refuse(f"sweep: an override binds {seed}", args=("-b", "train.seed = 5"))
+
+
 def test_a_sweep_without_optuna_names_the_extra(refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     refuse(r"sweeps and `ablate\.tune` need optuna: pip install 'pggan_kit\[sweep\]'")
