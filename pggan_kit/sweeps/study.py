@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -91,7 +92,7 @@ class Study:
         path = (self.folder / JOURNAL).resolve()
         direction = "minimize" if self.plan.direction == "lower" else "maximize"
         try:
-            storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+            storage = optuna.storages.JournalStorage(_JournalFile(optuna.storages.journal, path))
             # The pruner `hyperband` draws by this name.
             study = optuna.create_study(
                 storage=storage,
@@ -297,6 +298,49 @@ class Study:
     def _is_left(self, trial: Any) -> bool:
         """Return whether a trial has not ended, and no process runs it."""
         return not trial.state.is_finished() and not is_locked(locate_trial_lock(self.folder, trial.number))
+
+
+class _JournalFile:
+    """Optuna's journal file, which is made whole before a line is appended.
+
+    A full disk or a lack of power may leave half a line. What is appended to it would make the whole study unreadable.
+
+    Args:
+        journals: The module `optuna.storages.journal`.
+        path: The file.
+    """
+
+    def __init__(self, journals: Any, path: Path) -> None:
+        self._path = path
+        self._file = journals.JournalFileBackend(str(path))
+        self._lock = journals.JournalFileSymlinkLock(str(path))
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Return the lines from a number on; see Optuna's `BaseJournalBackend`."""
+        lines: Iterator[dict[str, Any]] = self._file.read_logs(log_number_from)
+        return lines
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append lines."""
+        if not self._ends_with_a_line():
+            self._cut_half_a_line()
+        self._file.append_logs(logs)
+
+    def _ends_with_a_line(self) -> bool:
+        with open(self._path, "rb") as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                return True
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+    def _cut_half_a_line(self) -> None:
+        """Cut the file after its last whole line, unless another process is just writing the rest."""
+        self._lock.acquire()
+        try:
+            with open(self._path, "r+b") as file:
+                file.truncate(file.read().rfind(b"\n") + 1)
+        finally:
+            self._lock.release()
 
 
 class OpenTrial:
