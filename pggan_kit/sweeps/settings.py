@@ -16,6 +16,9 @@ SEARCHES = ("tpe", "random")
 PRUNERS = ("median", "halving", "hyperband")
 """What decides at the end of a stage whether a trial goes on."""
 
+STARTUP = 10
+"""Number of trials from which on a search goes by them, if the user sets none."""
+
 
 @dataclass
 class Tuning:
@@ -44,7 +47,7 @@ class Tuning:
     trials: int
     seeds: Sequence[int] = (0,)
     search: str = SEARCHES[0]
-    startup: int = 10
+    startup: int = STARTUP
     pruner: str | None = None
     search_seed: int = 0
 
@@ -59,6 +62,11 @@ class Tuning:
         check_at_least("startup", self.startup, 1, whole=True)
         if self.pruner is not None:
             check_choice("pruner", self.pruner, PRUNERS)
+        # A setting that nothing reads must not be bound.
+        if self.search == "random" and self.pruner != "median" and self.startup != STARTUP:
+            raise SettingError(
+                "startup", "has no effect with the search 'random' and without the pruner 'median': leave it out"
+            )
         check_seed("search_seed", self.search_seed)
 
 

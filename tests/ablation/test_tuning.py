@@ -114,6 +114,7 @@ def test_a_plan_with_a_search_has_another_hash_and_no_trunk(ablate: Ablate) -> N
         (("'seeds': (7,)", "'seeds': 7"), r"must have a list as its entry 'seeds', not 7"),
         (("'seeds': (7,), ", ""), r"ablate\.tune must have the entry 'seeds'"),
         (("'search': 'random'", "'serach': 'random'"), r"ablate\.tune has an entry that must be .*'search'"),
+        (("'search': 'random'", "'search': 'random', 'startup': 3"), r"wrong: startup has no effect"),
         (("'search': 'random'", "'pruner': 'best'"), r"entry that is wrong: pruner must be"),
         ((RANGE, "'parameters': 3"), r"must have a dict as its entry 'parameters'"),
         ((RANGE, "'parameters': {}"), r"entry that is wrong: parameters must name at least one"),

@@ -60,6 +60,9 @@ def test_settings_that_do_not_fit(refuse: Callable[..., str]) -> None:
     refuse(r"sweep\.seeds must be a whole number from 0", "sweep.seeds = (-1,)")
     refuse(r"sweep\.search must be .*'tpe'", "sweep.search = 'tpee'")
     refuse(r"sweep\.startup must be a whole number of at least 1", "sweep.startup = 0")
+    no_effect = r"sweep\.startup has no effect with the search 'random' and without the pruner 'median': leave it out"
+    refuse(no_effect, "sweep.search = 'random'", "sweep.startup = 3")
+    refuse(no_effect, "sweep.search = 'random'", "sweep.startup = 3", "sweep.pruner = 'halving'")
     refuse(r"sweep\.pruner must be .*'median'", "sweep.pruner = 'mediam'")
     refuse(r"sweep\.search_seed must be a whole number from 0", "sweep.search_seed = -1")
     refuse(r"sweep\.base, which is relative to the sweep's file: .*no such file", "sweep.base = 'none.gin'")

@@ -125,7 +125,7 @@ def count_images(number: int) -> int:
 @pytest.mark.parametrize("pruner", ["halving", "hyperband"])
 def test_other_pruners_decide_by_stages_too(pruner: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     measure_by(monkeypatch, {(1, "4x4"): 5.0, (2, "4x4"): 6.0})
-    best = sweep(f"sweep.pruner = '{pruner}'", "sweep.startup = 1", "sweep.search = 'random'", "sweep.trials = 4")
+    best = sweep(f"sweep.pruner = '{pruner}'", "sweep.search = 'random'", "sweep.trials = 4")
     states = [row["state"] for row in read_trials()]
     assert best["ended_early"] == states.count("ended early")
     if pruner == "halving":
