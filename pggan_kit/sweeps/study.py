@@ -213,8 +213,9 @@ class Study:
         if len(others) < self.plan.startup:
             return False
         median = statistics.median(others)
-        own: float = values[step]
-        return own > median if self.plan.direction == "lower" else own < median
+        is_above: bool = values[step] > median
+        is_below: bool = values[step] < median
+        return is_above if self.plan.direction == "lower" else is_below
 
     def end(self, number: int, value: float | None, why: str = "") -> None:
         """End a trial.

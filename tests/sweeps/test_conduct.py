@@ -26,6 +26,7 @@ class Rounds:
 
     def launch(self, launched: Sequence[Trial], ended: Callable[[Trial, int], None] | None = None) -> list[int]:
         self.counts.append(len(launched))
+        assert len(self.counts) < 9, "the sweep does not stop"
         codes = []
         for process in launched:
             code = 0
@@ -44,32 +45,40 @@ def test_a_trial_that_uses_up_processes_stops_no_sweep(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_stages(plan: Any, folder: Path, trial: Any, *rest: Any) -> None:
-        if trial.number == 1:
+        if trial.number == 0:
             raise error
-        trial.end(1.0 + trial.number)
+        trial.end(1.0)
 
     monkeypatch.setattr(trials, "_run_stages", run_stages)
     monkeypatch.setattr(conduct, "describe_best", lambda *arguments: "")
-    plan = write_sweep(tmp_path)
+    plan = write_sweep(tmp_path, trials=2)
     launcher = Rounds(tmp_path)
     with conduct.hold_own_lock(tmp_path) as owner:
         conduct.run_sweeps({tmp_path: plan}, launcher, owner, [].append)
 
-    # The third failure ends the trial in the process itself, or in the next one, which then takes another trial.
+    # No trial ends in the first round. The third failure ends one; if it is a kill, the next process finds it.
     ended = conduct.read_best(tmp_path, plan)
-    assert (ended["trials"], ended["ended_early"]) == (4, 1)
-    assert launcher.counts == ([4, 2] if isinstance(error, MemoryError) else [4, 3])
+    assert (ended["trials"], ended["ended_early"]) == (2, 1)
+    assert launcher.counts == [2, 2]
 
 
-def test_a_sweep_stops_where_no_process_gets_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("well", "rounds"), [(2, [4, 2]), (0, [4])])
+def test_a_sweep_stops_after_a_round_that_changes_nothing(
+    well: int, rounds: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full once some trials are well."""
+
     def run_stages(plan: Any, folder: Path, trial: Any, *rest: Any) -> None:
-        if trial.number > 1:
+        if trial.number >= well:
             raise OSError(28, "No space left on device")
         trial.end(1.0)
 
     monkeypatch.setattr(trials, "_run_stages", run_stages)
     plan = write_sweep(tmp_path)
     launcher = Rounds(tmp_path)
-    with conduct.hold_own_lock(tmp_path) as owner, pytest.raises(TrainingError, match="2 trials have not ended"):
+    with (
+        conduct.hold_own_lock(tmp_path) as owner,
+        pytest.raises(TrainingError, match=f"{4 - well} trials have not ended"),
+    ):
         conduct.run_sweeps({tmp_path: plan}, launcher, owner, [].append)
-    assert launcher.counts == [4, 2], "the first round ended trials, and the second one none"
+    assert launcher.counts == rounds

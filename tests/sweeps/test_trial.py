@@ -82,14 +82,20 @@ def test_a_trial_that_gets_further_each_time_is_not_ended(tmp_path: Path, monkey
         assert isinstance(run_process(tmp_path, be_killed_after_a_checkpoint, monkeypatch), SystemExit)
     assert list_states(tmp_path) == [("left", "")]
 
-    # The value is there when the process fails; each of them is the first one that does so at its place.
-    def fail_after_a_stage(trial: Any) -> None:
-        trial.report(len(trial.reported) + 1, 1.0)
+    def fail(trial: Any) -> None:
         raise MemoryError("no memory for these values")
 
-    write_sweep(tmp_path / "other", stages=[0, 1, 2, 3, 4], sizes=["4x4", "8x8", "16x16", "32x32", "64x64"])
+    # The value is there when the process fails; each of them is the first one that does so at its place. The process
+    # after two that got nowhere may get further too.
+    def fail_after_a_stage(trial: Any) -> None:
+        trial.report(len(trial.reported) + 1, 1.0)
+        fail(trial)
+
+    write_sweep(tmp_path / "other", stages=list(range(6)), sizes=[f"{4 << stage}" for stage in range(6)])
     for _ in range(5):
         assert isinstance(run_process(tmp_path / "other", fail_after_a_stage, monkeypatch), MemoryError)
+    for act in (fail, fail, fail_after_a_stage):
+        assert isinstance(run_process(tmp_path / "other", act, monkeypatch), MemoryError)
     assert list_states(tmp_path / "other") == [("left", "")]
 
 
