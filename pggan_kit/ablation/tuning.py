@@ -49,7 +49,8 @@ def plan_tuning(
         files: The plan's plugin files.
 
     Raises:
-        UserError: A variant is wrong with some values, or would be tuned on the images of the comparison.
+        UserError: A variant is wrong with some values, or binds what it is tuned by, or would be tuned on the images
+            of the comparison.
     """
     tuning = settings.tuning
     if tuning is None:
@@ -77,6 +78,7 @@ def plan_tuning(
             evaluation,
             settings.average,
             sha256,
+            {"it binds": own_bindings},
             prepare_with,
             f"ablate.tune, variant {name}",
         )

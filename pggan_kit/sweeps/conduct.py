@@ -36,6 +36,9 @@ BEST_CONFIG = "best.gin"
 TABLE = "trials.csv"
 """Name of the file with a row for each trial."""
 
+ENDED = ("done", "ended early")
+"""States of trials that have ended, see `Study.list_trials`."""
+
 PREPARATION = processes.PREPARATION.format(module="pggan_kit.sweeps.trial")
 """Python code that imports what all trials import."""
 
@@ -108,10 +111,10 @@ def _launch_round(studies: Mapping[Path, Study], launcher: Launcher, owner: Path
     """Launch a process for each trial that is missing, and wait for those of other machines.
 
     Returns:
-        Whether trials may be left, since others ran them.
+        Whether trials may be left that the next round can end.
 
     Raises:
-        TrainingError: Trials have not ended, and nobody runs them.
+        TrainingError: Trials have not ended, nobody runs them, and the round has changed nothing.
     """
     # A process for each trial that has not ended, whatever their numbers are.
     launched = []
@@ -122,6 +125,7 @@ def _launch_round(studies: Mapping[Path, Study], launcher: Launcher, owner: Path
         return False
 
     # A process takes the next trial when it starts, so that suggestions go by the trials that have ended by then.
+    before = _list_outcomes(studies)
     total = sum(study.plan.trials for study in studies.values())
     said = {(folder, row["trial"]) for folder, study in studies.items() for row in _list_ended(study)}
     with report_activity("running trials", total, "trials") as activity:
@@ -139,7 +143,25 @@ def _launch_round(studies: Mapping[Path, Study], launcher: Launcher, owner: Path
                         say(f"{len(said)}/{total} {own_name}{describe_trial(study.plan, row)}")
 
         launcher.launch(_interleave(launched, len(studies)), report_end)
-    return _wait_for_others(studies, say)
+    if _wait_for_others(studies, say):
+        return True
+
+    # A trial that failed has used a process, or several, that others were to have.
+    if _list_outcomes(studies) != before:
+        return True
+    _require_all_ended(studies)
+    return False
+
+
+def _list_outcomes(studies: Mapping[Path, Study]) -> list[tuple[Path, int, bool, list[Any]]]:
+    """Return what processes have come to: the trials that have ended, and where processes failed in the others."""
+    outcomes = []
+    for folder, study in studies.items():
+        for row in study.list_trials():
+            has_ended = row["state"] in ENDED
+            if has_ended or row["attempts"]:
+                outcomes.append((folder, row["trial"], has_ended, row["attempts"]))
+    return outcomes
 
 
 def _interleave(launched: list[Trial], sweeps: int) -> list[Trial]:
@@ -150,26 +172,27 @@ def _interleave(launched: list[Trial], sweeps: int) -> list[Trial]:
 
 
 def _wait_for_others(studies: Mapping[Path, Study], say: Say) -> bool:
-    """Wait for a trial that another machine runs; return whether there was one.
-
-    Raises:
-        TrainingError: Trials have not ended, and nobody runs them.
-    """
+    """Wait for a trial that another machine runs; return whether there was one."""
     # Waiting for one of them is enough: the caller looks again.
-    missing = 0
     for folder, study in studies.items():
-        missing += study.plan.trials - _count_ended(study)
         running = [row["trial"] for row in study.list_trials() if row["state"] == "running"]
         if running:
             say(f"trials {', '.join(map(str, running))} of {folder} run elsewhere: waiting until they have ended")
             with hold_when_free(locate_trial_lock(folder, running[0]), lambda holder: None):
                 return True
+    return False
 
-    # No machine runs what is left.
+
+def _require_all_ended(studies: Mapping[Path, Study]) -> None:
+    """Check that no trial is left.
+
+    Raises:
+        TrainingError: Trials have not ended.
+    """
+    missing = sum(study.plan.trials - _count_ended(study) for study in studies.values())
     if missing:
         logs = " and ".join(str(folder / "logs") for folder in studies)
         raise TrainingError(f"{missing} trials have not ended: see {logs}. The same command goes on with them")
-    return False
 
 
 def _make_process(folder: Path, plan: SweepPlan, number: int, owner: Path) -> Trial:
@@ -182,7 +205,7 @@ def _make_process(folder: Path, plan: SweepPlan, number: int, owner: Path) -> Tr
 
 def _list_ended(study: Study) -> list[dict[str, Any]]:
     """Return the rows of the trials that have ended, see `Study.list_trials`."""
-    return [row for row in study.list_trials() if row["state"] in ("done", "ended early")]
+    return [row for row in study.list_trials() if row["state"] in ENDED]
 
 
 def _count_ended(study: Study) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pggan_kit.api.evaluate import find_target
 from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.components import Launcher, find_quantity
 from pggan_kit.config import gin_files
@@ -60,6 +61,9 @@ def read_sweep(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence
     for name, texts in {"sweep.bindings": settings.bindings, "sweep.evaluation": settings.evaluation}.items():
         gin_files.parse_text("\n".join(texts), name)
     shared = [*settings.bindings, *read.bindings]
+    seeds = {str(seed): [f"train.seed = {seed}"] for seed in settings.seeds}
+    bound = {"sweep.bindings binds": settings.bindings, "an override binds": read.bindings}
+    _require_unbound(_list_targets(seeds), bound, "sweep", "is bound by the seeds: bind sweep.seeds instead")
 
     def prepare_with(further: Sequence[str]) -> Prepared:
         return prepare(read.base, [*shared, *further], read.files, absolute_paths=True)
@@ -74,11 +78,12 @@ def read_sweep(file: str | Path, bindings: Sequence[str] = (), plugins: Sequence
         Path(file).stem,
         config,
         settings,
-        {str(seed): [f"train.seed = {seed}"] for seed in settings.seeds},
+        seeds,
         settings.metric,
         settings.evaluation,
         None,
         read.sha256,
+        bound,
         prepare_with,
         "sweep",
     )
@@ -94,6 +99,7 @@ def plan_search(
     evaluation: Sequence[str],
     average: str | float | None,
     sha256: Mapping[str, str],
+    bound: Mapping[str, Sequence[str]],
     prepare_with: PrepareWith,
     setting: str,
 ) -> SweepPlan:
@@ -103,13 +109,18 @@ def plan_search(
         name, config, seeds, metric, evaluation, average: See `SweepPlan`.
         tuning: The settings of the search.
         sha256: SHA-256 of each plugin file, by its path.
+        bound: Bindings of all trials, by what holds them and a verb, for error messages.
         prepare_with: Function that returns the experiment under further bindings.
         setting: Name of the setting, or of the root of settings, that holds the search, for error messages.
 
     Raises:
-        UserError: The experiment is wrong with some values or a seed, the metric is not among those that are measured,
-            or a pruner has nothing to go by.
+        UserError: The experiment is wrong with some values or a seed, a parameter is bound elsewhere, the metric is not
+            among those that are measured, or a pruner has nothing to go by.
     """
+    # What the search binds displaces what is bound to the same name, which would then have no effect.
+    reason = "is one of the parameters and has other values in each trial: leave it out"
+    _require_unbound(tuning.space, {**bound, "its evaluation binds": evaluation}, setting, reason)
+
     # The experiment, and then its evaluation.
     stages = _check_corners(tuning, seeds, prepare_with, setting)
     try:
@@ -154,7 +165,7 @@ def _check_corners(
     Raises:
         UserError: It is wrong with some values, or has other stages.
     """
-    bound_by_seed = {text.partition("=")[0].strip() for texts in seeds.values() for text in texts}
+    bound_by_seed = _list_targets(seeds)
     for name in tuning.space:
         if name in bound_by_seed:
             raise ConfigError(f"{setting}: {name} is bound by the seeds, and cannot be one of the parameters")
@@ -178,6 +189,30 @@ def _check_corners(
             )
         sizes = own_sizes
     return stages
+
+
+def _require_unbound(targets: Collection[str], bound: Mapping[str, Sequence[str]], setting: str, reason: str) -> None:
+    """Check that what a search binds is bound nowhere else, besides in the file of the experiment.
+
+    Args:
+        targets: What it binds.
+        bound: See `plan_search`.
+        setting: See `plan_search`.
+        reason: Rest of the sentence that begins with the target, for the message.
+
+    Raises:
+        ConfigError: It is.
+    """
+    for owner, texts in bound.items():
+        for text in texts:
+            target = find_target(text)
+            if target in targets:
+                raise ConfigError(f"{setting}: {owner} {target}, which {reason}")
+
+
+def _list_targets(seeds: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return what the bindings of runs with all seeds bind."""
+    return {find_target(text) for texts in seeds.values() for text in texts}
 
 
 def _require_stages_to_prune(pruner: str, metric: str, measured: Sequence[Stage], setting: str) -> None:

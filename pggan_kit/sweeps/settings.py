@@ -16,6 +16,9 @@ SEARCHES = ("tpe", "random")
 PRUNERS = ("median", "halving", "hyperband")
 """What decides at the end of a stage whether a trial goes on."""
 
+STARTUP = 10
+"""Number of trials from which on a search goes by them, if the user sets none."""
+
 
 @dataclass
 class Tuning:
@@ -29,7 +32,8 @@ class Tuning:
         seeds: Seeds of the runs of each trial. Its value is their mean, the geometric one where logarithms are
             compared.
         search: `tpe`, or `random`.
-        startup: Number of finished trials from which on `tpe` and the pruner `median` go by them, at least 1.
+        startup: Number of trials, at least 1, from which on `tpe` goes by those that have ended, and the pruner
+            `median` by those that were trained to their ends.
         pruner: What stops a trial at the end of a stage: `median`, `halving` or `hyperband`. None: every trial is
             trained to its end, and measured there alone.
         search_seed: Seed of the suggestions.
@@ -43,7 +47,7 @@ class Tuning:
     trials: int
     seeds: Sequence[int] = (0,)
     search: str = SEARCHES[0]
-    startup: int = 10
+    startup: int = STARTUP
     pruner: str | None = None
     search_seed: int = 0
 
@@ -58,6 +62,11 @@ class Tuning:
         check_at_least("startup", self.startup, 1, whole=True)
         if self.pruner is not None:
             check_choice("pruner", self.pruner, PRUNERS)
+        # A setting that nothing reads must not be bound.
+        if self.search == "random" and self.pruner != "median" and self.startup != STARTUP:
+            raise SettingError(
+                "startup", "has no effect with the search 'random' and without the pruner 'median': leave it out"
+            )
         check_seed("search_seed", self.search_seed)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,8 @@ HASH = "sweep"
 WHY = "ended"
 """Name of a trial's attribute that says why it ended early."""
 
-FAILURES = "failures"
-"""Name of a trial's attribute with the number of its processes that failed."""
+ATTEMPTS = "attempts"
+"""Name of a trial's attribute with how far it was as its last process began, and the number of processes from there."""
 
 REDUCTION = 2
 """Share of trials that `halving` and `hyperband` stop at a stage: all but one in this many."""
@@ -90,7 +92,7 @@ class Study:
         path = (self.folder / JOURNAL).resolve()
         direction = "minimize" if self.plan.direction == "lower" else "maximize"
         try:
-            storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+            storage = optuna.storages.JournalStorage(_JournalFile(optuna.storages.journal, path))
             # The pruner `hyperband` draws by this name.
             study = optuna.create_study(
                 storage=storage,
@@ -124,11 +126,9 @@ class Study:
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.plan.startup)
 
     def _make_pruner(self) -> Any:
-        """Return the pruner; of a sweep without one Optuna's that stops nothing."""
+        """Return Optuna's pruner; where there is none, or the median decides, the one that stops nothing."""
         pruners = self._optuna.pruners
         kind = self.plan.pruner
-        if kind == "median":
-            return pruners.MedianPruner(n_startup_trials=self.plan.startup)
         if kind == "halving":
             return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
         if kind == "hyperband":
@@ -197,7 +197,27 @@ class Study:
 
     def asks_to_prune(self, number: int) -> bool:
         """Return whether the pruner stops a trial, by its last value."""
+        if self.plan.pruner == "median":
+            return self._is_worse_than_median(number)
         return bool(self._restore(number).should_prune())
+
+    def _is_worse_than_median(self, number: int) -> bool:
+        """Return whether a trial's last value is worse than the median of trials trained to their ends, at its stage.
+
+        Optuna's `MedianPruner` takes the best value so far. Here values of different stages cannot be compared: where
+        they become worse with the size of the images, a good value of the first stage would protect a trial for good.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        values = trials[number].intermediate_values
+        step = max(values)
+        done = self._optuna.trial.TrialState.COMPLETE
+        others = [trial.intermediate_values[step] for trial in trials if trial.state == done]
+        if len(others) < self.plan.startup:
+            return False
+        median = statistics.median(others)
+        is_above: bool = values[step] > median
+        is_below: bool = values[step] < median
+        return is_above if self.plan.direction == "lower" else is_below
 
     def end(self, number: int, value: float | None, why: str = "") -> None:
         """End a trial.
@@ -216,12 +236,27 @@ class Study:
             else:
                 self._study.tell(number, value)
 
-    def note_failure(self, number: int) -> int:
-        """Count that a process failed in a trial; return how many have."""
+    def begin_attempt(self, number: int, progress: str) -> int:
+        """Count that a process begins a trial, or goes on with it; return how many have since it last got further.
+
+        It is written before the process does anything else, since one that is killed cannot say so.
+
+        Args:
+            number: Number of the trial.
+            progress: How far the trial is.
+        """
         trial = self._restore(number)
-        failures = int(trial.user_attrs.get(FAILURES, 0)) + 1
-        trial.set_user_attr(FAILURES, failures)
-        return failures
+        earlier_progress, attempts = trial.user_attrs.get(ATTEMPTS, (progress, 0))
+        if earlier_progress != progress:
+            attempts = 0
+        trial.set_user_attr(ATTEMPTS, [progress, attempts + 1])
+        return int(attempts) + 1
+
+    def forget_attempt(self, number: int) -> None:
+        """Take back what the last `begin_attempt` of a trial has counted."""
+        trial = self._restore(number)
+        progress, attempts = trial.user_attrs[ATTEMPTS]
+        trial.set_user_attr(ATTEMPTS, [progress, attempts - 1])
 
     def _restore(self, number: int) -> Any:
         """Return a trial that was begun, as Optuna gives it where it begins."""
@@ -234,7 +269,8 @@ class Study:
         Returns:
             `trial` (its number), `state` (`done`, `ended early`, `running` or `left`, if no process runs it), `value`
             (at the end of the last stage, or None), `stages` (values by the size of the stage), `why` (why it ended
-            early) and `parameters` (their values).
+            early), `parameters` (their values) and `attempts` (how far the trial was as processes began that failed or
+            were killed, and their number; empty if there is none).
         """
         rows = []
         with self._hold():
@@ -247,6 +283,7 @@ class Study:
                 state = "done"
             elif trial.state.is_finished():
                 state = "ended early"
+            attempts = trial.user_attrs.get(ATTEMPTS)
             values = {self.plan.sizes[step - 1]: value for step, value in sorted(trial.intermediate_values.items())}
             rows.append(
                 {
@@ -256,6 +293,7 @@ class Study:
                     "stages": values,
                     "why": trial.user_attrs.get(WHY, ""),
                     "parameters": dict(trial.params),
+                    "attempts": attempts if attempts and attempts[1] else [],
                 }
             )
         return rows
@@ -263,6 +301,49 @@ class Study:
     def _is_left(self, trial: Any) -> bool:
         """Return whether a trial has not ended, and no process runs it."""
         return not trial.state.is_finished() and not is_locked(locate_trial_lock(self.folder, trial.number))
+
+
+class _JournalFile:
+    """Optuna's journal file, which is made whole before a line is appended.
+
+    A full disk or a lack of power may leave half a line. What is appended to it would make the whole study unreadable.
+
+    Args:
+        journals: The module `optuna.storages.journal`.
+        path: The file.
+    """
+
+    def __init__(self, journals: Any, path: Path) -> None:
+        self._path = path
+        self._file = journals.JournalFileBackend(str(path))
+        self._lock = journals.JournalFileSymlinkLock(str(path))
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Return the lines from a number on; see Optuna's `BaseJournalBackend`."""
+        lines: Iterator[dict[str, Any]] = self._file.read_logs(log_number_from)
+        return lines
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append lines."""
+        if not self._ends_with_a_line():
+            self._cut_half_a_line()
+        self._file.append_logs(logs)
+
+    def _ends_with_a_line(self) -> bool:
+        with open(self._path, "rb") as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                return True
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+    def _cut_half_a_line(self) -> None:
+        """Cut the file after its last whole line, unless another process is just writing the rest."""
+        self._lock.acquire()
+        try:
+            with open(self._path, "r+b") as file:
+                file.truncate(file.read().rfind(b"\n") + 1)
+        finally:
+            self._lock.release()
 
 
 class OpenTrial:
@@ -295,9 +376,13 @@ class OpenTrial:
         """Return whether the pruner stops it."""
         return self._study.asks_to_prune(self.number)
 
-    def note_failure(self) -> int:
-        """Count that a process failed in it; return how many have."""
-        return self._study.note_failure(self.number)
+    def begin_attempt(self, progress: str) -> int:
+        """Count this process; return how many there were since the trial last got further, see `Study`."""
+        return self._study.begin_attempt(self.number, progress)
+
+    def forget_attempt(self) -> None:
+        """Take back that this process counts."""
+        self._study.forget_attempt(self.number)
 
     def end(self, value: float | None, why: str = "") -> None:
         """End it, with its value, or without one and why."""

@@ -9,17 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.evaluate import evaluate
-from pggan_kit.errors import ConfigError, DivergedError, Interrupted, first_line
+from pggan_kit.api.prepare import prepare
+from pggan_kit.errors import (
+    ConfigError,
+    DataError,
+    DivergedError,
+    Interrupted,
+    RunError,
+    SettingError,
+    UserError,
+    first_line,
+    iterate_causes,
+)
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.sweeps.plan import BASE, CONFIG, PLAN, SweepPlan, load_plan
-from pggan_kit.sweeps.spaces import bind_values
+from pggan_kit.sweeps.spaces import bind_values, list_corners
 from pggan_kit.sweeps.study import OpenTrial, Study
 from pggan_kit.trials.plan_files import require_planned_config
 from pggan_kit.trials.processes import Say, list_recorded_files
 from pggan_kit.trials.training import StageReached, StopAfter, train_or_resume
 
-MOST_FAILURES = 3
-"""Number of failures after which a trial has ended without a value."""
+MOST_ATTEMPTS = 3
+"""Number of processes that fail or are killed at the same place, after which a trial has ended without a value."""
 
 RUNS = "runs"
 """Name of the folder with the runs of each trial."""
@@ -42,28 +53,85 @@ def run_next_trial(folder: Path, plugins: Sequence[str | Path] = (), say: Say = 
         The number of the trial; None if no trial is left to run.
 
     Raises:
-        UserError, TrainingError, Interrupted: The trial has not ended; it can be run again.
+        UserError, TrainingError, Interrupted, OSError: The trial has not ended; it can be run again.
     """
     plan = load_plan(folder)
     require_planned_config(folder / BASE, plan.config, PLAN)
     files = list_recorded_files(folder / PLAN, plan.plugins, plugins, "sweep")
-    with Study(plan, folder).take_trial() as trial:
-        if trial is None:
-            say("no trial is left to run")
-            return None
-        say(f"trial {trial.number}: {'; '.join(bind_values(plan.space, trial.values))}")
-        try:
-            _run_stages(plan, folder, trial, files, say)
-        except Interrupted:
+    study = Study(plan, folder)
+    while True:
+        with study.take_trial() as trial:
+            if trial is None:
+                say("no trial is left to run")
+                return None
+            if _run_trial(plan, folder, trial, files, say):
+                return trial.number
+
+
+def _describe_progress(plan: SweepPlan, folder: Path, trial: OpenTrial) -> str:
+    """Return how far a trial is: from where another process would go on."""
+    images = 0
+    for seed in plan.seeds:
+        checkpoints = (locate_run(folder, trial.number, seed) / "checkpoints").glob("[0-9]*.pt")
+        images += max((int(path.name.partition("-")[0]) for path in checkpoints), default=0)
+    return f"{len(trial.reported)} values, {images} images"
+
+
+def _run_trial(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence[RecordedFile], say: Say) -> bool:
+    """Run a trial to its end; end it without a value where its values are refused or too many processes failed.
+
+    Returns:
+        Whether it ran; if not, earlier processes were killed in it.
+    """
+    progress = _describe_progress(plan, folder, trial)
+    attempts = trial.begin_attempt(progress)
+    if attempts > MOST_ATTEMPTS:
+        why = f"failed {MOST_ATTEMPTS} times: its process was killed, for want of memory for example"
+        _end_without_value(trial, why, say)
+        return False
+
+    # A process that fails or is killed counts; one that was stopped does not, nor one for which the machine failed.
+    say(f"trial {trial.number}: {'; '.join(bind_values(plan.space, trial.values))}")
+    try:
+        _run_stages(plan, folder, trial, files, say)
+    except (Interrupted, KeyboardInterrupt):
+        trial.forget_attempt()
+        raise
+    except Exception as error:
+        if _is_of_the_machine(error, plan, folder, files):
+            trial.forget_attempt()
             raise
-        except Exception as error:
-            # Values for which there is no memory, for example, must not keep the others from being tried.
-            failures = trial.note_failure()
-            if failures < MOST_FAILURES:
-                raise
-            trial.end(None, f"failed {failures} times: {first_line(error)}")
-            say(f"trial {trial.number}: failed {failures} times: {first_line(error)}")
-        return trial.number
+        # Values for which there is no memory, for example, must not keep the others from being tried.
+        if isinstance(error, ConfigError | SettingError):
+            _end_without_value(trial, f"refused: {first_line(error)}", say)
+        elif attempts < MOST_ATTEMPTS or _describe_progress(plan, folder, trial) != progress:
+            raise
+        else:
+            _end_without_value(trial, f"failed {attempts} times: {first_line(error)}", say)
+    return True
+
+
+def _is_of_the_machine(error: Exception, plan: SweepPlan, folder: Path, files: Sequence[RecordedFile]) -> bool:
+    """Return whether an error has nothing to do with the values of a trial: a full disk, a file that is missing."""
+    if any(isinstance(cause, OSError | RunError | DataError) for cause in iterate_causes(error)):
+        return True
+    if not isinstance(error, UserError):
+        return False
+
+    # Where a plugin was changed, for example, the values with which the sweep was planned are refused as well.
+    first_corner = list_corners(plan.space)[0]
+    first_seed = next(iter(plan.seeds.values()))
+    try:
+        prepare(folder / CONFIG, [*first_corner, *first_seed], files)
+    except UserError:
+        return True
+    return False
+
+
+def _end_without_value(trial: OpenTrial, why: str, say: Say) -> None:
+    """End a trial that has no value, and say why."""
+    trial.end(None, why)
+    say(f"trial {trial.number}: {why}")
 
 
 def _run_stages(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence[RecordedFile], say: Say) -> None:
@@ -78,12 +146,10 @@ def _run_stages(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence
             try:
                 value = _train_and_measure(plan, folder, trial, stage, files)
             except DivergedError as error:
-                trial.end(None, f"diverged: {error}")
-                say(f"trial {trial.number}: diverged: {error}")
+                _end_without_value(trial, f"diverged: {error}", say)
                 return
             if not math.isfinite(value):
-                trial.end(None, f"{plan.metric} at {size} is not finite")
-                say(f"trial {trial.number}: {plan.metric} at {size} is not finite")
+                _end_without_value(trial, f"{plan.metric} at {size} is not finite", say)
                 return
             trial.report(step, value)
             say(f"trial {trial.number}: {plan.metric} at {size} {value:.4g}")
@@ -92,8 +158,7 @@ def _run_stages(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence
         if is_last:
             trial.end(value)
         elif trial.asks_to_prune():
-            trial.end(None, f"pruned after {size}")
-            say(f"trial {trial.number}: pruned after {size}")
+            _end_without_value(trial, f"pruned after {size}", say)
             return
 
 

@@ -15,7 +15,7 @@ from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
 from pggan_kit import ablation
 from pggan_kit.ablation import plan_reading
-from pggan_kit.errors import ConfigError, RunError, TrainingError
+from pggan_kit.errors import ConfigError, Interrupted, RunError
 from pggan_kit.report.ablation_record import read_ablation
 from pggan_kit.report.ablation_sections import plan_section
 from pggan_kit.sweeps import trial as trials
@@ -45,8 +45,8 @@ def test_each_variant_is_tuned_before_the_comparison(
         return evaluate(run, **options)
 
     monkeypatch.setattr(trials, "evaluate", be_killed_once)
-    with pytest.raises(TrainingError, match="1 trials have not ended: see out/tuning/linear/logs"):
-        ablate(SHORT, TUNE)
+    with pytest.raises(Interrupted, match="the same command continues"):
+        ablate(SHORT, TUNE, "ablate.launcher = @launchers.Here()", "launchers.Here.stop_after = 2")
     assert not Path("out/runs").exists()
     said: list[str] = []
     analysis = ablate(SHORT, TUNE, said=said)
@@ -114,6 +114,7 @@ def test_a_plan_with_a_search_has_another_hash_and_no_trunk(ablate: Ablate) -> N
         (("'seeds': (7,)", "'seeds': 7"), r"must have a list as its entry 'seeds', not 7"),
         (("'seeds': (7,), ", ""), r"ablate\.tune must have the entry 'seeds'"),
         (("'search': 'random'", "'serach': 'random'"), r"ablate\.tune has an entry that must be .*'search'"),
+        (("'search': 'random'", "'search': 'random', 'startup': 3"), r"wrong: startup has no effect"),
         (("'search': 'random'", "'pruner': 'best'"), r"entry that is wrong: pruner must be"),
         ((RANGE, "'parameters': 3"), r"must have a dict as its entry 'parameters'"),
         ((RANGE, "'parameters': {}"), r"entry that is wrong: parameters must name at least one"),
@@ -130,3 +131,26 @@ def test_a_search_that_cannot_be_is_refused(change: tuple[str, str], message: st
     with pytest.raises(ConfigError) as caught:
         plan_reading.read_plan("switch.gin", (text,), PLUGINS)
     assert re.search(message, str(caught.value)), caught.value
+
+
+def test_variants_that_differ_in_nothing_but_what_is_tuned_are_refused(ablate: Ablate) -> None:
+    pytest.importorskip("optuna", reason="needs the extra sweep: make test-extras")
+    # By what the search binds itself; without it the two are an ablation of rates.
+    rates = (
+        "ablate.variants = {'slow': ['g/optimizers.Adam.lr = 1e-4'], 'fast': ['g/optimizers.Adam.lr = 1e-2']}",
+        "ablate.contrasts = [('fast', 'slow')]",
+    )
+    plan_reading.read_plan("switch.gin", rates, PLUGINS)
+    lr = r"g/optimizers\.Adam\.lr, which is one of the parameters and has other values in each trial: leave it out"
+    with pytest.raises(ConfigError, match=rf"ablate\.tune, variant slow: it binds {lr}"):
+        plan_reading.read_plan("switch.gin", (*rates, TUNE), PLUGINS)
+    with pytest.raises(ConfigError, match=rf"ablate\.tune, variant linear: it binds {lr}"):
+        plan_reading.read_plan("switch.gin", (TUNE, "g/optimizers.Adam.lr = 1e-3"), PLUGINS)
+
+    # By a macro that the setting takes: once the setting is tuned, nothing takes it.
+    text = Path("tiny.gin").read_text()
+    Path("tiny.gin").write_text(f"{text}\nRATE = 1e-3\ng/optimizers.Adam.lr = %RATE\n")
+    macros = [line.replace("g/optimizers.Adam.lr", "RATE") for line in rates]
+    plan_reading.read_plan("switch.gin", macros, PLUGINS)
+    with pytest.raises(ConfigError, match=r"variant slow.*'RATE = 1e-4': nothing in this experiment uses RATE"):
+        plan_reading.read_plan("switch.gin", (*macros, TUNE), PLUGINS)

@@ -60,6 +60,9 @@ def test_settings_that_do_not_fit(refuse: Callable[..., str]) -> None:
     refuse(r"sweep\.seeds must be a whole number from 0", "sweep.seeds = (-1,)")
     refuse(r"sweep\.search must be .*'tpe'", "sweep.search = 'tpee'")
     refuse(r"sweep\.startup must be a whole number of at least 1", "sweep.startup = 0")
+    no_effect = r"sweep\.startup has no effect with the search 'random' and without the pruner 'median': leave it out"
+    refuse(no_effect, "sweep.search = 'random'", "sweep.startup = 3")
+    refuse(no_effect, "sweep.search = 'random'", "sweep.startup = 3", "sweep.pruner = 'halving'")
     refuse(r"sweep\.pruner must be .*'median'", "sweep.pruner = 'mediam'")
     refuse(r"sweep\.search_seed must be a whole number from 0", "sweep.search_seed = -1")
     refuse(r"sweep\.base, which is relative to the sweep's file: .*no such file", "sweep.base = 'none.gin'")
@@ -89,6 +92,17 @@ def test_settings_that_do_not_fit(refuse: Callable[..., str]) -> None:
         "sweep.pruner = 'median'",
         one_stage,
     )
+
+
+def test_what_a_search_binds_is_bound_nowhere_else(refuse: Callable[..., str]) -> None:
+    pytest.importorskip("optuna", reason="needs the extra sweep: make test-extras")
+    lr = r"g/optimizers\.Adam\.lr, which is one of the parameters and has other values in each trial: leave it out"
+    refuse(f"sweep: sweep\\.bindings binds {lr}", "sweep.bindings = ['g/optimizers.Adam.lr = 0.5']")
+    refuse(f"sweep: an override binds {lr}", args=("-b", "g/optimizers.Adam.lr = 0.5"))
+    refuse(f"sweep: its evaluation binds {lr}", "sweep.evaluation = ['g/optimizers.Adam.lr = 0.5']")
+    seed = r"train\.seed, which is bound by the seeds: bind sweep\.seeds instead"
+    refuse(f"sweep: sweep\\.bindings binds {seed}", "sweep.bindings = ['train.seed = 5']")
+    refuse(f"sweep: an override binds {seed}", args=("-b", "train.seed = 5"))
 
 
 def test_a_sweep_without_optuna_names_the_extra(refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
