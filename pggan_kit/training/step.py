@@ -32,6 +32,7 @@ from pggan_kit.growth.moving_settings import find_weight, set_to_clock
 from pggan_kit.growth.networks import GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.derivatives import expect_second_derivatives
+from pggan_kit.layers.tensors import close_gaps
 from pggan_kit.runs.learning_rate_tensors import is_capturable
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Position, Stage, constant_at
@@ -438,7 +439,7 @@ def _take_own_rows(batch: Tensor) -> Tensor:
     """Return this rank's rows of a batch."""
     if distributed.world_size() == 1:
         return batch
-    return batch[distributed.rank() :: distributed.world_size()]
+    return close_gaps(batch[distributed.rank() :: distributed.world_size()])
 
 
 def _set_optimizer_to_clock(name: str, state: TrainState) -> None:
