@@ -18,7 +18,7 @@ import pytest
 import torch
 from helpers.compiled_steps import CPU, NETS, Passes, Steps
 from helpers.paths import STUB_PLUGIN
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
 from pggan_kit import hookimpl, image_gradients
@@ -34,6 +34,7 @@ from pggan_kit.training import loop as training
 from pggan_kit.training.compiler import (
     PAYS_FROM_STEPS,
     Compiler,
+    SeparateOutputs,
     compiling_pays,
     count_steps,
     describe_missing_compiler,
@@ -156,6 +157,56 @@ def test_what_is_compiled_for_views_accepts_the_batches_that_it_is_checked_on(
     for wanted, actual in zip(eager.take(2), compiled.take(2), strict=True):
         assert_close(actual, wanted, 1e-6)
     assert compiled.compiler.outcome == dict.fromkeys(NETS, "compiled"), compiled.lines
+
+
+class TwoBiases(nn.Module):
+    """A layer with two biases that are added to each other, whose gradients are one tensor."""
+
+    def __init__(self, inner: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.base = nn.Parameter(torch.zeros(channels))
+        self.delta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.inner(x) + (self.base + self.delta).view(-1, 1, 1)
+
+
+class Sums(PGGAN):
+    """An architecture with two biases in each layer to images."""
+
+    def to_image(self, stage: Any) -> nn.Module:
+        return TwoBiases(super().to_image(stage), stage.image_channels)
+
+
+@pytest.mark.parametrize("chosen", [{"precision": "float16"}, {"micro_batch": 2}], ids=["scaled", "slices"])
+def test_parameters_do_not_share_the_memory_of_one_gradient(chosen: dict[str, Any]) -> None:
+    """What is done in place would be done to it once for each: the division by a loss's scale, the sum over slices."""
+    eager, compiled = (Steps(setting, architecture=Sums(4), **chosen) for setting in ("never", "always"))
+    gradients: list[dict[str, Tensor | None]] = []
+    for steps in (eager, compiled):
+        steps.take(1)
+        gradients.append({name: param.grad for name, param in steps.state.generator.named_parameters()})
+    assert compiled.compiler.outcome == dict.fromkeys(NETS, "compiled"), compiled.lines
+    assert_close(gradients[1], gradients[0], 1e-2)
+    assert gradients[0]["to_image.base"] is not None and gradients[0]["to_image.base"].abs() > 0
+
+
+def test_what_shares_memory_is_copied_in_each_call() -> None:
+    """Also what is the memory of an input, or of something that is no gradient, and what does not begin there."""
+
+    def share(x: Tensor, y: Tensor) -> list[Tensor]:
+        own = x + y
+        return [own, own, x, own[1:], own * 2, y.view(2, 1)]
+
+    separate = SeparateOutputs(share, first=1)
+    for _ in range(2):
+        inputs = (torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+        outputs = separate(*inputs)
+        wanted = share(*inputs)
+        assert all(torch.equal(output, value) for output, value in zip(outputs, wanted, strict=True))
+        places = [tensor.untyped_storage().data_ptr() for tensor in (*inputs, *outputs)]
+        assert len(set(places)) == len(places)
 
 
 class Forgetful(R1):
