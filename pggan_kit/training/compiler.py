@@ -396,7 +396,7 @@ def compiling_pays(setting: str, steps: int) -> bool:
 
 
 def count_steps(stage: Stage, phase: str, stage_images: int) -> int:
-    """Return the number of steps of a region, if nothing ends it early.
+    """Return the number of steps of a region, if nothing ends it early and each draws one batch of reals.
 
     Args:
         stage: The stage of the region.
