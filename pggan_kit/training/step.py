@@ -226,11 +226,8 @@ class UpdateContext:
         # While the reals fade, they are as detailed as the half-grown networks.
         alpha = self.alpha.get("reals")
         if alpha is not None:
-            factor = self.stage.factor
-            channels = self.stage.image_channels
-            up = self.experiment.image_resampling.up(channels, factor)
-            down = self.experiment.image_resampling.down(channels, factor)
-            pictures = fade_reals(pictures, factor, alpha, up, down)
+            up, down = state.find_image_pair(self.stage)
+            pictures = fade_reals(pictures, self.stage.factor, alpha, up, down)
         return Reals(pictures, labels)
 
     def latents(self, stream: str, count: int | None = None) -> Tensor:
