@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
-from pggan_kit.errors import LARGEST_WHOLE_NUMBER, SettingError, check_at_least
+from pggan_kit.errors import LARGEST_WHOLE_NUMBER, SettingError, check_above, check_at_least
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -17,7 +18,10 @@ PerStage: TypeAlias = T | Mapping[int, T]
 """A value, or a dict keyed by image height, of which the largest key not above the stage's height counts."""
 
 Budget: TypeAlias = int | str
-"""Number of images, or a text with a unit: `'3000 steps'`, `'2 epochs'`, `'40000 images'`."""
+"""Number of images, or a text with a unit: `'3000 steps'`, `'2 epochs'`, `'40000 images'`.
+
+A step is a batch of reals: an update that draws several in a step takes that many of them at once.
+"""
 
 Size: TypeAlias = tuple[int, int]
 """(height, width) in pixels."""
@@ -274,13 +278,17 @@ class Schedule:
 class ScheduleSettings:
     """The schedule as a config writes it (`schedule.*`). Budgets may be per stage, in images, steps or epochs.
 
+    A step of a budget is a batch of reals: where an update draws two of them, as one with two updates of D for each of
+    G does, `'10 steps'` are five of its own.
+
     Args:
         sizes: Image sizes from the base up: heights of square images, or (height, width) pairs. Each is the same
             whole multiple of the one before in both directions.
         fade_images: Budget of each fade; the base size has none.
         stable_images: Budget of each stage after its fade.
         batch_size: Reals that an update draws at once, over all ranks.
-        total_images: Budget of the whole run, which lengthens or cuts the last stage. None for the sum of the budgets.
+        total_images: Budget of the whole run, which lengthens or cuts the last stage. Its steps are batches of the
+            stages in which they are taken. None for the sum of the budgets.
         discriminator_height: Height of the images that D looks at, one of those in `sizes`; may be per stage. D resizes
             what it is shown, so it may be at full size from the start (one number), or a stage ahead of G or behind it
             (`{7: 14, 14: 28}`). It must not become smaller, nor grow by two sizes at once. None for the height of G's
@@ -309,7 +317,8 @@ class ScheduleSettings:
             check_at_least("batch_size", batch_size, 1, whole=True)
         self._find_discriminator_indices(sizes)
         if self.total_images is not None:
-            check_at_least("total_images", convert_to_images("total_images", self.total_images, 1, 1), 1)
+            number, _ = split_budget("total_images", self.total_images)
+            check_above("total_images", number, 0)
 
     def resolve(self, dataset_length: int, image_channels: int, classes: int) -> Schedule:
         """Return the stages with all budgets in images. An epoch is `dataset_length` images.
@@ -347,12 +356,30 @@ class ScheduleSettings:
             stages = apart
 
         # The last stage ends with the run.
-        total = sum(stage.budget for stage in stages)
-        if self.total_images is not None:
-            total = convert_to_images("total_images", self.total_images, stages[-1].batch_size, dataset_length)
+        total = self._resolve_total(stages, dataset_length)
         if total < 1:
             raise SettingError("stable_images", "must be above 0 somewhere: the schedule spends no images at all")
         return Schedule(tuple(stages), total)
+
+    def _resolve_total(self, stages: Sequence[Stage], dataset_length: int) -> int:
+        """Return the image count after which the run ends; each of its steps is one of the stage in which it is taken.
+
+        Raises:
+            SettingError: The count is too large.
+        """
+        if self.total_images is None:
+            return sum(stage.budget for stage in stages)
+        number, unit = split_budget("total_images", self.total_images)
+        if unit != "step":
+            return convert_to_images("total_images", self.total_images, 1, dataset_length)
+
+        # Each stage but the last takes the steps of its budget, of which the last one may go beyond it.
+        images = 0.0
+        for stage in stages[:-1]:
+            taken = min(number, math.ceil(stage.budget / stage.batch_size))
+            images += taken * stage.batch_size
+            number -= taken
+        return round_to_images("total_images", images + number * stages[-1].batch_size)
 
     def _find_discriminator_indices(self, sizes: Sequence[Size]) -> list[int]:
         """Return the number of the stage that D has grown to in each stage.
@@ -386,22 +413,40 @@ def convert_to_images(name: str, budget: Budget, batch_size: int, dataset_length
     Raises:
         SettingError: The budget is below 0, or a text without a known unit.
     """
+    number, unit = split_budget(name, budget)
+    size = {"image": 1, "step": batch_size, "epoch": dataset_length}[unit]
+    return round_to_images(name, number * size)
+
+
+def split_budget(name: str, budget: Budget) -> tuple[float, str]:
+    """Split a budget into a number and its unit: `image`, `step` or `epoch`.
+
+    Raises:
+        SettingError: The budget is below 0, or a text without a known unit.
+    """
     # A text with a unit.
     if isinstance(budget, str):
         match = re.fullmatch(r"\s*(\d+(?:_\d+)*(?:\.\d+)?)\s*(image|step|epoch)s?\s*", budget)
         if match is None:
             raise SettingError(name, f"must be images, or a text like '3000 steps' or '2 epochs', not {budget!r}")
-        unit = {"image": 1, "step": batch_size, "epoch": dataset_length}[match[2]]
-        images = float(match[1]) * unit
-        if images > LARGEST_WHOLE_NUMBER:
-            raise SettingError(name, f"must be at most {LARGEST_WHOLE_NUMBER} images, and is {images:.3g}")
-        return round(images)
+        return float(match[1]), match[2]
 
     # A plain number is one of images.
     if not isinstance(budget, int) or isinstance(budget, bool):
         raise SettingError(name, f"must be a whole number of images, or a text with a unit, not {budget!r}")
     check_at_least(name, budget, 0)
-    return budget
+    return budget, "image"
+
+
+def round_to_images(name: str, images: float) -> int:
+    """Return a budget as a whole number of images.
+
+    Raises:
+        SettingError: The number is too large.
+    """
+    if images > LARGEST_WHOLE_NUMBER:
+        raise SettingError(name, f"must be at most {LARGEST_WHOLE_NUMBER} images, and is {images:.3g}")
+    return round(images)
 
 
 def check_sizes(sizes: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]:

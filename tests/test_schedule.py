@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pggan_kit.errors import SettingError
+from pggan_kit.errors import LARGEST_WHOLE_NUMBER, SettingError
 from pggan_kit.schedule import (
     FADE,
     STABLE,
@@ -85,7 +85,8 @@ def test_stages_of_a_schedule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "wanted"), [(None, 60), (200, 200), (35, 35), ("10 steps", 40), ("2 epochs", 32), ("1_000 images", 1000)]
+    ("total", "wanted"),
+    [(None, 60), (200, 200), (35, 35), ("10 steps", 3 * 8 + 7 * 4), ("2 epochs", 32), ("1_000 images", 1000)],
 )
 def test_total(total: int | str | None, wanted: int) -> None:
     settings_ = ScheduleSettings((4, 8), 20, 20, {4: 8, 8: 4}, total)
@@ -158,6 +159,31 @@ def test_units(text: int | str, wanted: int) -> None:
 def test_budgets_that_are_none(value: object) -> None:
     with pytest.raises(ValueError, match=r"^fade_images "):
         convert_to_images("fade_images", value, 1, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("total", "stable", "wanted"),
+    [
+        ("20 steps", "10 steps", 10 * 8 + 10 * 2),  # as many as without a total
+        ("25 steps", "10 steps", 10 * 8 + 15 * 2),
+        ("5 steps", "10 steps", 5 * 8),
+        ("20 steps", 10, 2 * 8 + 18 * 2),  # two batches of the first stage are more than its budget
+        ("0.5 epochs", "10 steps", 50),
+        (70, "10 steps", 70),
+    ],
+)
+def test_the_steps_of_a_run_are_batches_of_the_stages_in_which_they_are_taken(
+    total: int | str, stable: int | str, wanted: int
+) -> None:
+    chosen = ScheduleSettings((4, 8), 0, stable, batch_size={4: 8, 8: 2}, total_images=total)
+    assert chosen.resolve(100, 1, 0).total == wanted
+
+
+def test_more_steps_than_can_be_counted_are_refused() -> None:
+    steps = f"{LARGEST_WHOLE_NUMBER // 4} steps"
+    chosen = ScheduleSettings((4,), 0, 8, batch_size=8, total_images=steps)
+    with pytest.raises(ValueError, match=r"^total_images must be at most \d+ images"):
+        chosen.resolve(100, 1, 0)
 
 
 def test_sizes() -> None:

@@ -17,6 +17,13 @@ def convert_to_channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
+def close_gaps(tensor: Tensor) -> Tensor:
+    """Return a tensor whose numbers lie in memory without gaps, in the same order of dimensions: a copy of a view."""
+    if tensor.is_contiguous():
+        return tensor
+    return tensor.clone(memory_format=torch.preserve_format)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Convert a network's output of lower precision to float32, for losses, metrics and people."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -92,6 +92,7 @@ class TrainState:
         # The networks and the averages, at the base stage.
         if any(True for _ in experiment.image_resampling.up(1, 2).parameters()):
             raise SettingError("train.image_resampling", "must have no parameters: it also resamples reals")
+        self._image_pair: tuple[Stage, tuple[nn.Module, nn.Module]] | None = None
         base = schedule.stages[0]
         self.generator = self._place(build_generator(experiment, base))
         self._averages = {
@@ -192,6 +193,19 @@ class TrainState:
         for net in (*self.networks.values(), *self._averages.values()):
             net.end_fade()
         self._calibrated.clear()
+
+    def find_image_pair(self, stage: Stage) -> tuple[nn.Module, nn.Module]:
+        """Return the modules that enlarge and reduce a stage's images by its factor, on the device.
+
+        They are made once for each stage: a step that made them would copy their filters each time, and could not be
+        part of a CUDA graph.
+        """
+        if self._image_pair is None or self._image_pair[0] != stage:
+            resampling = self.experiment.image_resampling
+            up = resampling.up(stage.image_channels, stage.factor).to(self.device)
+            down = resampling.down(stage.image_channels, stage.factor).to(self.device)
+            self._image_pair = stage, (up, down)
+        return self._image_pair[1]
 
     def renew_optimizers(self, forgotten: Set[nn.Parameter] = frozenset()) -> None:
         """Ask the update for optimizers that fit the networks; parameters that stay keep their state.

@@ -1,7 +1,8 @@
 """Record and replay steps on a CPU as a GPU does by CUDA graphs.
 
 The recorder notes each operator with its tensors, and runs it again on the same memory. As with CUDA graphs, plain
-numbers are what they were when they were recorded, and asking for a value on the host fails. Unlike them it does the
+numbers are what they were when they were recorded, and asking for a value on the host fails; so does making a tensor
+of plain numbers, which would be copied from ordinary memory. Unlike them it does the
 work while it records; what it then did to memory is undone at the end of the recording.
 """
 
@@ -18,6 +19,10 @@ from torch.utils._pytree import tree_leaves
 
 WAITS = ("aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::equal")
 """Operators whose results the host would have to wait for."""
+
+
+LITERALS = ("aten::lift_fresh", "aten::lift_fresh_copy")
+"""Operators that a tensor made of plain numbers passes through."""
 
 
 class Note:
@@ -52,6 +57,12 @@ class Notes(TorchDispatchMode):
             raise RuntimeError(f"{operator._schema.name} is not permitted while a graph is recorded")
         self._save_what_changes(operator, args, keywords)
         result = operator(*args, **keywords)
+        if operator._schema.name in LITERALS and result.dim() > 0:
+            # A single number is a constant of what reads it.
+            raise RuntimeError(
+                "a tensor made of plain numbers is copied to the device, which is not permitted while a graph is "
+                "recorded: make it once, before the steps"
+            )
         self.notes.append(Note(operator, args, keywords, result))
         return result
 

@@ -16,11 +16,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pggan_kit.errors import ConfigError, first_line
 from pggan_kit.experiment import Experiment
@@ -197,7 +198,8 @@ class Compiler:
             return self._give_up(work, eager, "the loss, a penalty or the augmentation changes when it is called")
 
         # Compile and check it. A compiler may raise anything, too.
-        compiled = _Pass(work, recording, settings, recording.graph, PassSeconds(0.0, 0.0))
+        function = SeparateOutputs(recording.graph, recording.gradients_begin)
+        compiled = _Pass(work, recording, settings, function, PassSeconds(0.0, 0.0))
         try:
             problem = self._translate_and_check(compiled, work, eager)
         except Exception as error:
@@ -250,7 +252,8 @@ class Compiler:
             return problem
 
         # The compiled code, which is timed only if it computes the same.
-        compiled.function = self._translate(compiled.recording, work)
+        translated = self._translate(compiled.recording, work)
+        compiled.function = SeparateOutputs(translated, compiled.recording.gradients_begin)
         problem = comparison.find_problem(run_compiled)
         if problem is None:
             compiled.seconds = self._time_in_turn(run_eager, run_compiled, work)
@@ -324,6 +327,42 @@ class Compiler:
         return eager(work)
 
 
+class SeparateOutputs:
+    """A function whose later outputs share no memory with its inputs, nor with the outputs before them.
+
+    A recording, or what a compiler makes of it, may return one tensor as the gradient of two parameters. Autograd
+    copies it in this case: gradients are unscaled and added up in place.
+
+    Args:
+        function: A function of tensors. It shares the same memory in each call, as what is recorded or compiled does.
+        first: Number of the first output that is separate.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[Tensor]], first: int) -> None:
+        self._function = function
+        self._first = first
+        self._shared: list[int] | None = None
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """Return the outputs."""
+        outputs = list(self._function(*inputs))
+        if self._shared is None:
+            self._shared = self._find_shared(inputs, outputs)
+        for number in self._shared:
+            outputs[number] = outputs[number].clone()
+        return outputs
+
+    def _find_shared(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[int]:
+        taken = {tensor.untyped_storage().data_ptr() for tensor in (*inputs, *outputs[: self._first])}
+        shared = []
+        for number, output in enumerate(outputs[self._first :], start=self._first):
+            place = output.untyped_storage().data_ptr()
+            if place in taken:
+                shared.append(number)
+            taken.add(place)
+        return shared
+
+
 @dataclass
 class _Pass:
     """A compiled pass.
@@ -334,7 +373,7 @@ class _Pass:
     work: Work
     recording: Recording
     settings: Hashable
-    function: Callable[..., Any]
+    function: SeparateOutputs
     seconds: PassSeconds
 
     @torch.no_grad()
@@ -357,7 +396,7 @@ def compiling_pays(setting: str, steps: int) -> bool:
 
 
 def count_steps(stage: Stage, phase: str, stage_images: int) -> int:
-    """Return the number of steps of a region, if nothing ends it early.
+    """Return the number of steps of a region, if nothing ends it early and each draws one batch of reals.
 
     Args:
         stage: The stage of the region.

@@ -47,6 +47,11 @@ class Recording(NamedTuple):
     losses: list[str]
     kept: list[str]
 
+    @property
+    def gradients_begin(self) -> int:
+        """Return the number of the first gradient among the outputs of `graph`."""
+        return len(self.losses) + len(self.kept)
+
     def list_inputs(self, work: Work) -> list[Tensor]:
         """Return the arguments of `graph` for a backward pass."""
         return [*self.fixed, *list_varying_tensors(work)]
@@ -59,7 +64,7 @@ class Recording(NamedTuple):
         """
         # The outputs are losses, kept tensors and gradients, one after the other.
         losses_end = len(self.losses)
-        kept_end = losses_end + len(self.kept)
+        kept_end = self.gradients_begin
         losses = dict(zip(self.losses, outputs[:losses_end], strict=True))
         kept = dict(zip(self.kept, outputs[losses_end:kept_end], strict=True))
         gradients = [

@@ -32,6 +32,7 @@ from pggan_kit.growth.moving_settings import find_weight, set_to_clock
 from pggan_kit.growth.networks import GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.derivatives import expect_second_derivatives
+from pggan_kit.layers.tensors import close_gaps
 from pggan_kit.runs.learning_rate_tensors import is_capturable
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Position, Stage, constant_at
@@ -225,11 +226,8 @@ class UpdateContext:
         # While the reals fade, they are as detailed as the half-grown networks.
         alpha = self.alpha.get("reals")
         if alpha is not None:
-            factor = self.stage.factor
-            channels = self.stage.image_channels
-            up = self.experiment.image_resampling.up(channels, factor)
-            down = self.experiment.image_resampling.down(channels, factor)
-            pictures = fade_reals(pictures, factor, alpha, up, down)
+            up, down = state.find_image_pair(self.stage)
+            pictures = fade_reals(pictures, self.stage.factor, alpha, up, down)
         return Reals(pictures, labels)
 
     def latents(self, stream: str, count: int | None = None) -> Tensor:
@@ -438,7 +436,7 @@ def _take_own_rows(batch: Tensor) -> Tensor:
     """Return this rank's rows of a batch."""
     if distributed.world_size() == 1:
         return batch
-    return batch[distributed.rank() :: distributed.world_size()]
+    return close_gaps(batch[distributed.rank() :: distributed.world_size()])
 
 
 def _set_optimizer_to_clock(name: str, state: TrainState) -> None:

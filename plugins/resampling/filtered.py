@@ -140,8 +140,5 @@ def make_square_kernel(taps: Sequence[int]) -> Tensor:
 
 
 def match_kernel(kernel: Tensor, x: Tensor) -> Tensor:
-    """Return the kernel on the device of x and in its dtype.
-
-    The pair that fades reals belongs to no network, so nothing else moves its kernel.
-    """
+    """Return the kernel in the dtype of x, and on its device, where a user of the module has not moved it there."""
     return kernel.to(x.device, x.dtype, non_blocking=True)

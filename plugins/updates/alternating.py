@@ -34,7 +34,7 @@ class Alternating:
 
     Args:
         n_critic: The number of updates of D for each of G, at least 1; may be per stage or a curve, whose values
-            are rounded. Each draws its own reals.
+            are rounded. Each draws its own reals, a step of the schedule's budgets.
 
     Raises:
         ValueError: A value out of range, or a network without an optimizer.

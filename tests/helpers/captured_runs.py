@@ -58,6 +58,7 @@ CASES: dict[str, list[str]] = {
         "train.generator_optimizer = None",
         "train.discriminator_optimizer = None",
     ],
+    "a filter for images": ["train.image_resampling = @resampling.Bilinear()"],
     "resident": [],
     "flipped": ["data.mirror = True"],
     "copied ahead": ["data.mirror = True"],

@@ -14,7 +14,7 @@ from pggan_kit.runs.state import TrainState
 from pggan_kit.testing.support import copy_weights
 from pggan_kit.testing.tiny_runs import make_tiny_experiment
 from pggan_kit.testing.toys import ToySampler
-from pggan_kit.training.compiler import Compiler, _Pass, keep_recording
+from pggan_kit.training.compiler import Compiler, SeparateOutputs, _Pass, keep_recording
 from pggan_kit.training.parity import Comparison, Evaluate, Result, choose_rounding, compute_rms
 from pggan_kit.training.payback import PassSeconds
 from pggan_kit.training.recording import Recording, record
@@ -146,5 +146,6 @@ class Passes:
             self._recordings[number] = record(self.experiment, self.state, self.works[number])
         recording = self._recordings[number]
         work = self.works[number]
-        run = _Pass(work, recording, None, machine.translate(recording, work), PassSeconds(0.0, 0.0))
+        function = SeparateOutputs(machine.translate(recording, work), recording.gradients_begin)
+        run = _Pass(work, recording, None, function, PassSeconds(0.0, 0.0))
         return functools.partial(self.compiler._run_aside, run)

@@ -31,6 +31,7 @@ from pggan_plugins.growth import Everything, FreezeOld
 from pggan_plugins.losses import WGANGP, Hinge
 from pggan_plugins.optimizers import Adam
 from pggan_plugins.penalties import Drift, GradientPenalty
+from pggan_plugins.resampling import Bilinear
 from pggan_plugins.switches import Hard, Linear
 from pggan_plugins.updates import Alternating
 
@@ -53,6 +54,36 @@ def run_step(state: TrainState, **alpha: float) -> None:
     state.experiment.update.step(ctx)
     state.images += ctx.drawn
     state.update_averages(ctx.drawn)
+
+
+class CountedBilinear(Bilinear):
+    """A pair that counts its modules."""
+
+    made = 0
+
+    def up(self, channels: int, factor: int) -> Any:
+        self.made += 1
+        return super().up(channels, factor)
+
+    def down(self, channels: int, factor: int) -> Any:
+        self.made += 1
+        return super().down(channels, factor)
+
+
+def test_the_pair_that_fades_reals_is_made_once_for_each_stage_on_the_device() -> None:
+    """What a step makes and copies cannot be part of a graph."""
+    pair = CountedBilinear()
+    state = make_state(image_resampling=pair, schedule=ScheduleSettings((4, 8, 16), 16, 16, 4))
+    for made in (2, 4):
+        state.grow(dict.fromkeys(BOTH, False))
+        pair.made = made - 2
+        for _ in range(3):
+            make_step(state, reals=0.5).reals()
+        assert pair.made == made
+
+    state.device = torch.device("meta")
+    modules = state.find_image_pair(replace(state.stage, image_channels=3))
+    assert {buffer.device.type for module in modules for buffer in module.buffers()} == {"meta"}
 
 
 def read_momenta(state: TrainState) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from helpers.compiled_steps import CPU, NETS, Passes, Steps
 from helpers.paths import STUB_PLUGIN
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
 from pggan_kit import hookimpl, image_gradients
@@ -26,6 +26,7 @@ from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted
 from pggan_kit.experiment import COMPILE
 from pggan_kit.schedule import FADE, STABLE, ScheduleSettings
+from pggan_kit.system import distributed
 from pggan_kit.testing.support import are_equal, copy_weights, make_stages
 from pggan_kit.testing.tiny_runs import make_tiny_experiment
 from pggan_kit.testing.toys import ToyLoss, ToyOptimizer
@@ -33,12 +34,15 @@ from pggan_kit.training import loop as training
 from pggan_kit.training.compiler import (
     PAYS_FROM_STEPS,
     Compiler,
+    SeparateOutputs,
     compiling_pays,
     count_steps,
     describe_missing_compiler,
     keep_recording,
     translate_to_machine_code,
 )
+from pggan_kit.training.recording import Recording
+from pggan_kit.training.step import Work
 from pggan_plugins.architectures import PGGAN, R3GAN, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
 from pggan_plugins.curves import Linear, WarmUp
@@ -110,6 +114,101 @@ def test_gradients_have_their_parameters_strides() -> None:
     for net in NETS:
         for name, param in steps.state.network(net).named_parameters():
             assert param.grad is not None and param.grad.stride() == param.stride(), name
+
+
+def fix_strides(recording: Recording, work: Work) -> Callable[..., Any]:
+    """Return a recording that accepts the strides of the example alone, as machine code of inductor does."""
+    wanted = [tensor.stride() for tensor in recording.list_inputs(work)]
+
+    def run(*tensors: Tensor) -> Any:
+        assert [tensor.stride() for tensor in tensors] == wanted
+        return recording.graph(*tensors)
+
+    return run
+
+
+class Shortened(Alternating):
+    """An update whose reals are a view of every second row of a batch."""
+
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        minimise = ctx.minimise
+
+        def minimise_half(optimizer: str, net: str, terms: Any, batch: Any) -> Any:
+            half = {name: None if rows is None else rows[::2] for name, rows in batch.items()}
+            return minimise(optimizer, net, terms, half)
+
+        ctx.minimise = minimise_half
+        return super().step(ctx)
+
+
+@pytest.mark.parametrize("views", ["slices", "rows of a rank", "an update's own"])
+def test_what_is_compiled_for_views_accepts_the_batches_that_it_is_checked_on(
+    views: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: dict[str, Any] = {}
+    if views == "slices":
+        chosen["micro_batch"] = 2
+    elif views == "rows of a rank":
+        monkeypatch.setattr(distributed, "world_size", lambda: 2)
+        monkeypatch.setattr(distributed, "average", lambda tensors: None)
+    else:
+        chosen["update"] = Shortened()
+    eager, compiled = (Steps(setting, translate=fix_strides, **chosen) for setting in ("never", "always"))
+    for wanted, actual in zip(eager.take(2), compiled.take(2), strict=True):
+        assert_close(actual, wanted, 1e-6)
+    assert compiled.compiler.outcome == dict.fromkeys(NETS, "compiled"), compiled.lines
+
+
+class TwoBiases(nn.Module):
+    """A layer with two biases that are added to each other, whose gradients are one tensor."""
+
+    def __init__(self, inner: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.base = nn.Parameter(torch.zeros(channels))
+        self.delta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.inner(x) + (self.base + self.delta).view(-1, 1, 1)
+
+
+class Sums(PGGAN):
+    """An architecture with two biases in each layer to images."""
+
+    def to_image(self, stage: Any) -> nn.Module:
+        return TwoBiases(super().to_image(stage), stage.image_channels)
+
+
+@pytest.mark.parametrize("chosen", [{"precision": "float16"}, {"micro_batch": 2}], ids=["scaled", "slices"])
+def test_parameters_do_not_share_the_memory_of_one_gradient(chosen: dict[str, Any]) -> None:
+    """What is done in place would be done to it once for each: the division by a loss's scale, the sum over slices."""
+    eager, compiled = (Steps(setting, architecture=Sums(4), **chosen) for setting in ("never", "always"))
+    biases = []
+    for steps in (eager, compiled):
+        steps.take(1)
+        named = dict(steps.state.generator.named_parameters())
+        biases.append([named["to_image.base"], named["to_image.delta"]])
+    assert compiled.compiler.outcome == dict.fromkeys(NETS, "compiled"), compiled.lines
+    for wanted, actual in zip(*biases, strict=True):
+        assert wanted.grad is not None and actual.grad is not None and wanted.grad.abs() > 0.1
+        torch.testing.assert_close(actual.grad, wanted.grad, rtol=1e-3, atol=0)
+
+
+def test_what_shares_memory_is_copied_in_each_call() -> None:
+    """Also what is the memory of an input, or of something that is no gradient, and what does not begin there."""
+
+    def share(x: Tensor, y: Tensor) -> list[Tensor]:
+        own = x + y
+        return [own, own, x, own[1:], own * 2, y.view(2, 1)]
+
+    separate = SeparateOutputs(share, first=1)
+    for _ in range(2):
+        inputs = (torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+        outputs = separate(*inputs)
+        wanted = share(*inputs)
+        assert all(torch.equal(output, value) for output, value in zip(outputs, wanted, strict=True))
+        places = [tensor.untyped_storage().data_ptr() for tensor in (*inputs, *outputs)]
+        assert len(set(places)) == len(places)
 
 
 class Forgetful(R1):
@@ -373,10 +472,14 @@ def test_a_resumed_region_recalls_its_outcome() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 3e-2)])
-def test_machine_code_is_the_eager_step(precision: str, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("precision", "micro_batch", "tolerance"),
+    [("float32", None, 1e-4), ("bfloat16", None, 3e-2), ("float32", 2, 1e-4)],
+    ids=["float32", "bfloat16", "slices"],
+)
+def test_machine_code_is_the_eager_step(precision: str, micro_batch: int | None, tolerance: float) -> None:
     assert describe_missing_compiler(CPU) is None
-    chosen = {"augmentation": DiffAugment(), "precision": precision}
+    chosen = {"augmentation": DiffAugment(), "precision": precision, "micro_batch": micro_batch}
     eager, compiled = (Steps(setting, True, translate_to_machine_code, **chosen) for setting in ("never", "always"))
     for wanted, actual in zip(eager.take(2, alpha=0.2), compiled.take(2, alpha=0.2), strict=True):
         assert_close(actual, wanted, 10 * tolerance)

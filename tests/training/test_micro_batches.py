@@ -109,6 +109,21 @@ def test_what_is_kept_comes_back_in_the_batch_s_order() -> None:
     assert float(means["mean"]) == pytest.approx(float(batch["score"].double().mean()), abs=1e-12)
 
 
+def test_slices_lie_in_memory_without_gaps() -> None:
+    """Compiled code fixes the strides of what it is given; the order of dimensions stays, and no batch is copied."""
+    images = draw_noise(12, 3, 2, 2)
+    batch = {"images": images, "last": images.contiguous(memory_format=torch.channels_last), "labels": torch.arange(12)}
+    for index, piece in enumerate(slice_batch(batch, 3)):
+        for name, rows in piece.items():
+            assert rows is not None and torch.equal(rows, batch[name][index::3])
+        strides = {name: rows.stride() for name, rows in piece.items() if rows is not None}
+        assert strides == {"images": (12, 4, 2, 1), "last": (12, 1, 6, 3), "labels": (1,)}
+    (whole,) = slice_batch({"images": images}, 1)
+    assert whole["images"] is not None and whole["images"].data_ptr() == images.data_ptr()
+    (views,) = slice_batch({"rows": images[::2]}, 1)
+    assert views["rows"] is not None and views["rows"].is_contiguous()
+
+
 def test_rows_that_do_not_divide_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"^micro_batch cuts a batch into 2 slices, over which x's 3 rows do not divide"
