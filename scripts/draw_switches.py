@@ -19,6 +19,8 @@ matplotlib.use("svg")
 
 from matplotlib import pyplot
 
+from pggan_kit.system.json_text import json_text
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments/results"
 PICTURE = ROOT / "docs/images/hard_or_soft.svg"
@@ -96,7 +98,7 @@ def draw_differences(differences: list[Difference]) -> str:
 def write_picture() -> None:
     """Write the picture, and the numbers in it as a comment."""
     differences = read_differences()
-    numbers = json.dumps(differences)
+    numbers = json_text(differences)
     svg = draw_differences(differences).replace("<svg ", f"<!-- {numbers} -->\n<svg ", 1)
     PICTURE.write_text(svg, "utf-8")
 

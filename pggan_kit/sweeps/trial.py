@@ -22,6 +22,7 @@ from pggan_kit.errors import (
     iterate_causes,
 )
 from pggan_kit.plugin_host.plugin_files import RecordedFile
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.sweeps.plan import BASE, CONFIG, PLAN, SweepPlan, load_plan
 from pggan_kit.sweeps.spaces import bind_values, list_corners
 from pggan_kit.sweeps.study import OpenTrial, Study
@@ -72,8 +73,9 @@ def _describe_progress(plan: SweepPlan, folder: Path, trial: OpenTrial) -> str:
     """Return how far a trial is: from where another process would go on."""
     images = 0
     for seed in plan.seeds:
-        checkpoints = (locate_run(folder, trial.number, seed) / "checkpoints").glob("[0-9]*.pt")
-        images += max((int(path.name.partition("-")[0]) for path in checkpoints), default=0)
+        # The run itself tells of what it finds amiss there.
+        checkpoints = RunDirectory(locate_run(folder, trial.number, seed)).checkpoints(say=lambda line: None)
+        images += max((entry.images for entry in checkpoints.read_entries()), default=0)
     return f"{len(trial.reported)} values, {images} images"
 
 

@@ -198,7 +198,7 @@ RANGES = [
     ("schedule.fade_images", f"'1{'0' * 400} epochs'", "must be at most 9223372036854775807 images, and is inf"),
     ("schedule.stable_images", "{4: -1, 8: 3}", "must be at least 0, and is -1"),
     ("schedule.stable_images", "{4: 1, 8: 'x'}", "like '3000 steps'"),
-    ("schedule.total_images", "0", "must be at least 1"),
+    ("schedule.total_images", "0", "must be above 0"),
     ("train.averages", "[]", "must hold one at least: [@averages.Copy()] averages nothing"),
     ("train.averages", "@averages.HalfLife()", "must be a list"),
     (

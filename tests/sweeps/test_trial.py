@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.snapshots import snapshot_at
 from helpers.sweep_files import write_sweep
 
 from pggan_kit.errors import ConfigError, DataError, Interrupted, PluginError, RunError, TrainingError
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.sweeps import trial as trials
 from pggan_kit.sweeps.plan import load_plan
 from pggan_kit.sweeps.study import Study
@@ -69,13 +71,13 @@ def test_processes_that_are_stopped_in_order_end_no_trial(
 def test_a_trial_that_gets_further_each_time_is_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint, or a value at the end of a stage, is progress."""
     write_sweep(tmp_path)
-    checkpoints = trials.locate_run(tmp_path, 0, "0") / "checkpoints"
-    checkpoints.mkdir(parents=True)
+    run = RunDirectory(trials.locate_run(tmp_path, 0, "0"))
+    run.path.mkdir(parents=True)
     images: list[int] = []
 
     def be_killed_after_a_checkpoint(trial: Any) -> None:
         images.append(8 * len(images))
-        (checkpoints / f"{images[-1]:012d}-0123abcd.pt").touch()
+        run.checkpoints().save(snapshot_at(images[-1]))
         raise SystemExit(137)
 
     for _ in range(6):
