@@ -351,6 +351,7 @@ def count_kernels(setting: Setting, case: Case, report: Report, progress: Progre
         progress: A function that takes a line before each step.
         record: The function that runs something and returns its events.
     """
+    # Our own contenders and the foreign ones, by name.
     builders: dict[str, Callable[[], Contender]] = {}
     for variant in setting.variants:
         builders[variant.name] = functools.partial(
@@ -360,6 +361,8 @@ def count_kernels(setting: Setting, case: Case, report: Report, progress: Progre
         builders[foreigner.name] = functools.partial(
             build_foreign_contender, foreigner, setting.variants[0], case.stage, case.fading, setting.device
         )
+
+    # Whose speed is not known has no row to add to.
     for name, build in builders.items():
         row = report.find_row(name, case)
         if row is None:

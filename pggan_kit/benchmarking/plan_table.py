@@ -60,12 +60,15 @@ def _format_cells(row: dict[str, Any]) -> list[str]:
 
 def _build_caption(rows: Sequence[dict[str, Any]]) -> str:
     """Return totals, what is compiled, how old the average will be, and the groups of statistics, a line each."""
+    # The time of the stages that could be measured, and which could not.
     known = [row["hours"] for row in rows if row["hours"] is not None]
     duration = format_duration(sum(known) * 3600)
     if not known:
         duration = "an unknown time"
     elif len(known) < len(rows):
         duration += f" beside {', '.join(row['size'] for row in rows if row['hours'] is None)}"
+
+    # Compiling makes it less, by an unknown factor.
     images = sum(row["fade_images"] + row["stable_images"] for row in rows)
     total = f"{images:,} images, about {duration} on this machine"
     compiled = [f"{row['size']} ({' and '.join(row['compiled'])})" for row in rows if row["compiled"]]

@@ -174,6 +174,7 @@ def _measure_tick(rig: Rig) -> dict[str, Any]:
 
     Seconds are the median of a few, since a disk may be busy for a moment; fewer where a single one takes long.
     """
+    # The moments between the parts of each tick.
     taken: dict[str, list[float]] = {"tick": [], "checkpoint": [], "diversity": []}
     spent = 0.0
     copier = choose_copier(rig.state.device)
@@ -191,6 +192,7 @@ def _measure_tick(rig: Rig) -> dict[str, Any]:
                 taken[name].append(end - begin)
             spent += moments[-1] - moments[0]
 
+    # What is written at each checkpoint, and what of the last of a stage is kept for good.
     kept = 0
     if rig.experiment.keep_stages != NOTHING:
         kept = count_tensor_bytes(snapshot.reduce(rig.experiment.keep_stages).content())

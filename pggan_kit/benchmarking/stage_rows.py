@@ -222,6 +222,8 @@ def describe_time(
     """
     if cost is None:
         return dict.fromkeys(COSTS_OF_TIME)
+
+    # The whole time is that of the updates and that of what is done between them.
     updates = row["fade_images"] * cost.fading + row["stable_images"] * cost.steady
     parts = cost.sum_parts(experiment, ticks, checkpoints.written, updates)
     outside = sum(parts.values())

@@ -77,10 +77,13 @@ class Turns:
         self.first: dict[str, float] = {}
         self.rounds: dict[str, list[float]] = {name: [] for name in contenders}
 
+        # Who fails in the first iterations takes no turns.
         guard = guard or (lambda name: contextlib.nullcontext())
         for name in contenders:
             with guard(name):
                 self._warm_up(name)
+
+        # Each round begins with another contender, and who has failed in one takes no part in the next.
         names = list(self._repeats)
         for number in range(rounds):
             start = number % max(1, len(names))

@@ -363,7 +363,7 @@ class OpenTrial:
         self._study = study
 
     @property
-    def reported(self) -> Mapping[str, float]:
+    def stage_values(self) -> Mapping[str, float]:
         """The values at the ends of its stages, by their sizes."""
         stages: Mapping[str, float] = self._study.list_trials()[self.number]["stages"]
         return stages

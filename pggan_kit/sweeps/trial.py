@@ -76,7 +76,7 @@ def _describe_progress(plan: SweepPlan, folder: Path, trial: OpenTrial) -> str:
         # The run itself tells of what it finds amiss there.
         checkpoints = RunDirectory(locate_run(folder, trial.number, seed)).checkpoints(say=lambda line: None)
         images += max((entry.images for entry in checkpoints.read_entries()), default=0)
-    return f"{len(trial.reported)} values, {images} images"
+    return f"{len(trial.stage_values)} values, {images} images"
 
 
 def _run_trial(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence[RecordedFile], say: Say) -> bool:
@@ -138,7 +138,7 @@ def _end_without_value(trial: OpenTrial, why: str, say: Say) -> None:
 
 def _run_stages(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence[RecordedFile], say: Say) -> None:
     """Train and measure a trial stage by stage, until it ends."""
-    reported = trial.reported
+    reported = trial.stage_values
     for step, (stage, size) in enumerate(zip(plan.stages, plan.sizes, strict=True), 1):
         is_last = stage == plan.stages[-1]
         value = reported.get(size)

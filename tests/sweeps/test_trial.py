@@ -90,7 +90,7 @@ def test_a_trial_that_gets_further_each_time_is_not_ended(tmp_path: Path, monkey
     # The value is there when the process fails; each of them is the first one that does so at its place. The process
     # after two that got nowhere may get further too.
     def fail_after_a_stage(trial: Any) -> None:
-        trial.report(len(trial.reported) + 1, 1.0)
+        trial.report(len(trial.stage_values) + 1, 1.0)
         fail(trial)
 
     write_sweep(tmp_path / "other", stages=list(range(6)), sizes=[f"{4 << stage}" for stage in range(6)])
