@@ -750,10 +750,10 @@ class ImageMetric(Metric, Protocol):
     """
 
     def describe(self, images: Tensor) -> Tensor | None:
-        """Describe images (N, C, h, w) in [-1, 1] by tensors (N, ...), one row for each image.
+        """Describe images (N, C, h, w) in [-1, 1] by tensors (N, ...), one row of finite numbers for each image.
 
         Called on the run's device, with torch's generator seeded. Return None where the metric is not defined at this
-        size.
+        size, whatever the images.
         """
 
     def fingerprint(self) -> str:

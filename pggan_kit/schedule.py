@@ -253,10 +253,13 @@ class Schedule:
         return min(self.total, starts[-1] + self.stages[len(starts) - 1].budget)
 
     def planned_starts(self) -> list[int]:
-        """Return the image counts at which stages begin when each spends exactly its budget."""
+        """Return the image counts at which stages begin when each spends exactly its budget.
+
+        A stage for which the total leaves nothing begins where the run ends.
+        """
         starts = [0]
-        for stage in self.stages[:-1]:
-            starts.append(starts[-1] + stage.budget)
+        while len(starts) < len(self.stages):
+            starts.append(self.end(starts))
         return starts
 
     def record(self) -> dict[str, Any]:

@@ -252,6 +252,7 @@ def make_row(contender: Contender, turns: Turns, case: Case, yardstick: str | No
 
     if yardstick is not None:
         ratios = turns.compute_ratios(contender.name, yardstick, contender.images / case.stage.batch_size)
+        row["ratio_to"] = yardstick
         row["ratio"], row["ratio_p10"], row["ratio_p90"] = compute_spread(ratios)
     row["notes"] = []
     return row

@@ -13,8 +13,8 @@ from pggan_kit.benchmarking.bench import FORMAT
 from pggan_kit.errors import UserError
 from pggan_kit.system.files import read_text
 
-HARDWARE = ("device", "processor", "native_bfloat16", "threads")
-"""Entries of a report's machine in which two machines differ."""
+HARDWARE = ("device", "processor", "native_bfloat16", "threads", "tf32", "cudnn_benchmark")
+"""Entries of a report's machine in which two machines differ, or the ways in which they choose their kernels."""
 
 SOFTWARE = ("pggan_kit", "python", "torch", "cuda", "cudnn", "driver", "triton")
 """Entries of a report's machine that may change on one machine, and its speed with them."""
@@ -30,8 +30,8 @@ class Change:
         contender: The contender's name.
         size: The stage's size.
         phase: `steady` or `fading`.
-        measure: `ratio` where both reports have one, as it holds on machines of unequal speed; else
-            `images_per_second`.
+        measure: `ratio` where both reports have one to the same contender, as it holds on machines of unequal speed;
+            else `images_per_second`.
         before: The value in the earlier report.
         after: The value in the later one.
         regressed: Whether it became slower by more than the threshold.
@@ -66,7 +66,7 @@ def compare(
         different_machines: Whether the reports may be of different machines.
 
     Raises:
-        UserError: A file is no report, they have nothing in common, or they are of different machines.
+        UserError: A file is no report, they have nothing in common, or they are of different machines or batches.
     """
     if not 0 < threshold < 1:
         raise UserError(f"--threshold must lie between 0 and 1, and is {threshold}")
@@ -83,9 +83,15 @@ def compare(
     for case, old in old_rows.items():
         if case not in new_rows:
             continue
-        # A ratio is to the same contender in both reports, and so holds on machines of unequal speed.
         new = new_rows[case]
-        measure = "ratio" if "ratio" in old and "ratio" in new else "images_per_second"
+        if old.get("batch") != new.get("batch"):
+            raise UserError(
+                f"{before} and {after} are of different batches: {old.get('batch')} and {new.get('batch')} images at "
+                f"{case[1]}; measure both with one schedule.batch_size"
+            )
+        # Only ratios to the same contender hold on machines of unequal speed.
+        have_ratios = "ratio" in old and "ratio" in new
+        measure = "ratio" if have_ratios and old.get("ratio_to") == new.get("ratio_to") else "images_per_second"
         regressed = new[measure] < old[measure] * (1 - threshold)
         changes.append(Change(*case, measure, old[measure], new[measure], regressed))
     if not changes:

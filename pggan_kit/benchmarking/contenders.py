@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,9 @@ ARGUMENTS = ("size", "alpha", "width", "batch", "colours")
 
 SHARED_SETTINGS = ("device", "tf32", "deterministic")
 """Settings of `train` that belong to the process, and so must be the same in all variants."""
+
+_BINDING = re.compile(r"""(?:[^;'"]|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|['"])+""")
+"""A text up to a semicolon outside of quotes."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def parse_variant(text: str) -> tuple[str, tuple[str, ...]]:
         UserError: The text is not of this form.
     """
     name, _, rest = text.partition("=")
-    bindings = tuple(binding.strip() for binding in rest.split(";") if binding.strip())
+    bindings = tuple(binding.strip() for binding in _BINDING.findall(rest) if binding.strip())
     if not name.strip() or not bindings:
         raise UserError(f"--variant {text!r}: write NAME=BINDING[;BINDING], as bf16=train.precision='bfloat16'")
     return name.strip(), bindings
@@ -191,8 +196,15 @@ def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"pggan_kit_contender_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+
+    # A script finds what lies beside it, and its classes find their module.
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
         raise UserError(f"--against: {path} cannot be loaded: {type(error).__name__}: {error}") from error
     return module

@@ -39,7 +39,11 @@ def _list_ratios(rows: Rows, report: str) -> list[dict[str, Any]]:
     entries = []
     for (contender, size, phase), row in rows.items():
         if "ratio" in row:
-            entry = {"name": _name_case(contender, size, phase), "unit": "times the reference", "value": row["ratio"]}
+            entry = {
+                "name": _name_case(contender, size, phase),
+                "unit": f"times {row.get('ratio_to', 'the reference')}",
+                "value": row["ratio"],
+            }
             if "ratio_p10" in row and "ratio_p90" in row:
                 entry["range"] = f"{row['ratio_p10']:.4g} to {row['ratio_p90']:.4g}"
             entry["extra"] = f"{row['images_per_second']:.5g} images per second on this machine"

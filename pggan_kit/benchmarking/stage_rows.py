@@ -40,11 +40,10 @@ COSTS_OF_TIME = (
 
 def describe_stage(stage: Stage, schedule: Schedule, state: TrainState) -> dict[str, Any]:
     """Return what a row says before anything is measured."""
-    # The last stage is lengthened or cut to the total.
-    stable = stage.stable_images
-    if stage.index == len(schedule.stages) - 1:
-        before = sum(each.budget for each in schedule.stages[:-1])
-        stable = max(0, schedule.total - before - stage.fade_images)
+    # The total lengthens the last stage, or cuts any: its stable part first, and then its fade.
+    starts = schedule.planned_starts()[: stage.index + 1]
+    images = schedule.end(starts) - starts[-1]
+    fade = min(stage.fade_images, images)
 
     # Memory of weights: frozen ones have neither gradients nor moments.
     generator = sum(param.numel() for param in state.generator.parameters())
@@ -62,9 +61,9 @@ def describe_stage(stage: Stage, schedule: Schedule, state: TrainState) -> dict[
         "size": stage.size,
         "discriminator_size": stage.of("discriminator").size,
         "batch_size": stage.batch_size,
-        "fade_images": stage.fade_images,
-        "stable_images": stable,
-        "steps": -(-(stage.fade_images + stable) // stage.batch_size),
+        "fade_images": fade,
+        "stable_images": images - fade,
+        "steps": -(-images // stage.batch_size),
         "generator_parameters": generator,
         "discriminator_parameters": discriminator,
         "encoder_parameters": encoder,

@@ -19,6 +19,7 @@ from pggan_kit.components import ImageMetric, Metric, RunMetric, StageEnd, find_
 from pggan_kit.errors import ConfigError, DataError, TrainingError, UserError
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.settings import FEWEST_REALS, EvaluationSettings
+from pggan_kit.layers.tensors import at_least_float32
 from pggan_kit.layers.value_maps import BYTES, ValueMap, hold_in_tensor
 from pggan_kit.schedule import Size
 from pggan_kit.system.activities import report_activity
@@ -140,14 +141,13 @@ class Evaluator:
         """Describe the reals of a size and compare their halves, unless they are those of the last call."""
         if size == self._size:
             return
+        # An error on the way must not leave one size's reals or descriptions under the name of another.
+        self._size = None
         self._reals = self._find_reals(size)
         if len(self._reals.images) < FEWEST_REALS:
             raise DataError(
                 f"an evaluation needs at least {FEWEST_REALS} real images, and there are {len(self._reals.images)}"
             )
-
-        # An error on the way must not leave one size's descriptions under the name of another.
-        self._size = None
         self._descriptions = {}
         self._floors = {}
         for metric in self.metrics:
@@ -220,16 +220,52 @@ class Evaluator:
                     seed_torch(derive(0, "describe", number))
                     with _name_failing_metric(metric, f"{tuple(images.shape)}"):
                         piece = metric.describe(images)
-                        if piece is None:
-                            undefined.add(name)
-                        else:
-                            pieces[name].append(piece.cpu())
+                    if piece is None:
+                        undefined.add(name)
+                    else:
+                        _require_finite_rows(metric, piece, len(images))
+                        pieces[name].append(_hold_on_host(piece))
                 activity.advance(len(images))
 
         descriptions: dict[str, Tensor | None] = {}
-        for name in by_name:
-            descriptions[name] = None if name in undefined else torch.cat(pieces[name])
+        for name, metric in by_name.items():
+            if name in undefined:
+                if pieces[name]:
+                    raise TrainingError(
+                        f"metrics.{type(metric).__name__} describes some batches and returns None for others of the "
+                        "same size: None must depend on the size alone"
+                    )
+                descriptions[name] = None
+            else:
+                descriptions[name] = torch.cat(pieces[name])
         return descriptions
+
+
+def _require_finite_rows(metric: ImageMetric, description: Tensor, count: int) -> None:
+    """Check that a metric describes each of `count` images by one row of finite numbers.
+
+    A comparison with NaN is False, so that metrics would count such an image as one that differs from all others.
+
+    Raises:
+        TrainingError: It does not.
+    """
+    name = f"metrics.{type(metric).__name__}"
+    if description.dim() == 0 or len(description) != count:
+        raise TrainingError(
+            f"{name} describes {count} images by a tensor {tuple(description.shape)}: it must have one row for each"
+        )
+    if not description.isfinite().all():
+        raise TrainingError(
+            f"{name} describes images by NaN or infinite numbers, with which nothing can be compared: the images are "
+            "finite, so look at what describes them, its weights and its precision"
+        )
+
+
+def _hold_on_host(description: Tensor) -> Tensor:
+    """Return a description on the CPU, with numbers of half precision, which NumPy has no files for, as float32."""
+    if description.is_floating_point():
+        description = at_least_float32(description)
+    return description.cpu()
 
 
 def _compare(metric: ImageMetric, real: Tensor, fake: Tensor) -> dict[str, float]:

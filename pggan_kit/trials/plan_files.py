@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -117,12 +118,15 @@ def describe_change(old: Any, new: Any) -> str:
     if isinstance(old, str) and isinstance(new, str) and "\n" in old:
         old_lines = old.splitlines()
         new_lines = new.splitlines()
+        if old_lines == new_lines:
+            return "has other line ends"
         if sorted(old_lines) == sorted(new_lines):
             pairs = zip(old_lines, new_lines, strict=True)
             old, new = next(pair for pair in pairs if pair[0] != pair[1])
             return f"has its lines in another order: where it had `{_shorten(old)}`, it has `{_shorten(new)}`"
-        old = next((line for line in old_lines if line not in new_lines), None)
-        new = next((line for line in new_lines if line not in old_lines), None)
+        # Lines may occur more than once.
+        old = next(iter(Counter(old_lines) - Counter(new_lines)), None)
+        new = next(iter(Counter(new_lines) - Counter(old_lines)), None)
     return f"was {_shorten(old)} and is {_shorten(new)}"
 
 
@@ -130,7 +134,7 @@ def _shorten(value: Any) -> str:
     """Return a value as text of at most `LONGEST_SHOWN` characters."""
     if value is None:
         return "not there"
-    text = str(value)
+    text = str(value) or "empty"
     if len(text) > LONGEST_SHOWN:
         return f"{text[:LONGEST_SHOWN]}..."
     return text

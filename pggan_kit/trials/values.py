@@ -58,12 +58,30 @@ def list_values(prepared: Prepared, schedule: Schedule, stage: Stage) -> tuple[l
         warnings.simplefilter("ignore", UserWarning)
         for metric in experiment.metrics:
             if isinstance(metric, ImageMetric):
-                descriptions = metric.describe(images)
-                if descriptions is not None:
-                    of_images += metric.compare(descriptions[:8], descriptions[8:])
+                of_images += _list_image_values(metric, images, experiment.evaluation.count)
             elif isinstance(metric, RunMetric):
                 of_runs += metric.measure_run(ends)
     return of_images, of_runs
+
+
+def _list_image_values(metric: ImageMetric, images: Tensor, count: int) -> list[str]:
+    """Return the names of a metric's values; none where it is not defined at the images' size.
+
+    Args:
+        metric: The metric.
+        images: A few images (N, C, h, w).
+        count: Number of images that the evaluation compares.
+    """
+    descriptions = metric.describe(images)
+    if descriptions is None:
+        return []
+    half = len(images) // 2
+    try:
+        return list(metric.compare(descriptions[:half], descriptions[half:]))
+    except ConfigError:
+        # It may need more than these few. So many as it will be given take longer.
+        repeated = descriptions[torch.arange(count) % len(images)]
+        return list(metric.compare(repeated, repeated))
 
 
 def _draw_noise(stage: Stage, count: int) -> Tensor:

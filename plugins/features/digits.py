@@ -48,7 +48,7 @@ class Digits:
         """
         net = self._select_classifier(images)
         with torch.no_grad():
-            features: Tensor = net.features(_average_channels(images))
+            features: Tensor = net.features(_average_channels(images, type(self).__name__))
         return features
 
     def fingerprint(self) -> str:
@@ -63,11 +63,11 @@ class Digits:
             DataError: A size that has no classifier.
         """
         for stage in run.schedule.stages:
-            _require_size(stage.height, stage.width)
+            _require_size(stage.height, stage.width, type(self).__name__)
 
     def _select_classifier(self, images: Tensor) -> Classifier:
         """Return the classifier for the size of these images, on their device."""
-        _require_size(*images.shape[2:])
+        _require_size(*images.shape[2:], type(self).__name__)
         return self._nets[images.shape[-1]].to(images.device)
 
 
@@ -83,7 +83,7 @@ class DigitClasses(Digits):
         """Return probabilities (N, 10), each row with the sum 1, of images (N, C, h, w) in [-1, 1]."""
         net = self._select_classifier(images)
         with torch.no_grad():
-            return net(_average_channels(images)).softmax(1)
+            return net(_average_channels(images, type(self).__name__)).softmax(1)
 
 
 class Classifier(nn.Module):
@@ -155,17 +155,17 @@ def _load_classifiers(path: Path, build: Callable[[int], Classifier]) -> dict[in
     return nets
 
 
-def _average_channels(images: Tensor) -> Tensor:
+def _average_channels(images: Tensor, name: str) -> Tensor:
     """Average images (N, 1 or 3, h, w) to gray (N, 1, h, w) in float32.
 
     Raises:
         DataError: They have another number of channels.
     """
-    require_photographs(images, "Digits")
+    require_photographs(images, name)
     return images.float().mean(1, keepdim=True)
 
 
-def _require_size(height: int, width: int) -> None:
+def _require_size(height: int, width: int, name: str) -> None:
     """Check that there is a classifier for a size.
 
     Raises:
@@ -173,6 +173,6 @@ def _require_size(height: int, width: int) -> None:
     """
     if height != width or height not in SIZES:
         raise DataError(
-            f"features.Digits knows digits of 7x7, 14x14 and 28x28 pixels, and is given {height}x{width}: choose other "
+            f"features.{name} knows digits of 7x7, 14x14 and 28x28 pixels, and is given {height}x{width}: choose other "
             "features, or other schedule.sizes"
         )

@@ -12,8 +12,8 @@ from pggan_kit import Trial, check_at_least, count_cores
 from pggan_plugins.launchers.prepared_processes import LOST, PreparationServer, find_preparation
 from pggan_plugins.launchers.processes import (
     POLL_SECONDS,
-    PROGRAM_MISSING,
     Process,
+    choose_start_code,
     count_retries_left,
     start_process,
     stop_processes,
@@ -126,8 +126,8 @@ class _Queue:
                 number, retries = self.waiting.popleft()
                 try:
                     process = self._start(self.trials[number], self.local.environment(slot))
-                except OSError:
-                    self._finish(number, PROGRAM_MISSING)
+                except OSError as error:
+                    self._end_or_queue_again(number, retries, choose_start_code(error))
                 else:
                     self.running[slot] = _Job(number, retries, process)
 
@@ -142,11 +142,7 @@ class _Queue:
                 # Not the trial's failure. A new process waits for the old one, if that still runs.
                 self.waiting.appendleft((job.number, job.retries))
                 continue
-            retries = count_retries_left(code, job.retries)
-            if retries is None:
-                self._finish(job.number, code)
-            else:
-                self.waiting.appendleft((job.number, retries))
+            self._end_or_queue_again(job.number, job.retries, code)
 
     def close(self) -> None:
         """End the server, if there is one."""
@@ -162,8 +158,12 @@ class _Queue:
         process = None if self.server is None else self.server.start(trial, environment)
         return process or start_process(trial, environment)
 
-    def _finish(self, number: int, code: int) -> None:
-        """Record the last exit code of a trial, and report it."""
+    def _end_or_queue_again(self, number: int, retries: int, code: int) -> None:
+        """Queue a trial again that failed and had retries left; else record its exit code, and report it."""
+        left = count_retries_left(code, retries)
+        if left is not None:
+            self.waiting.appendleft((number, left))
+            return
         self.codes[number] = code
         if self.ended is not None:
             self.ended(self.trials[number], code)

@@ -22,13 +22,14 @@ HELD_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 """Signals that wait while a process is a server. It ends with its launcher; and a new fork must not miss one."""
 
 
-def serve(descriptor: int, poll_seconds: float, program_missing: int) -> None:
+def serve(descriptor: int, poll_seconds: float, program_missing: int, start_failed: int) -> None:
     """Start trials until the launcher is gone. Each trial runs here too, in a fork, up to the end of the program.
 
     Args:
         descriptor: Descriptor of the server's end of the connection to the launcher.
         poll_seconds: Seconds between checks for trials that have exited.
-        program_missing: Exit code of a trial that cannot be started.
+        program_missing: Exit code of a trial that can never be started.
+        start_failed: Exit code of a trial that cannot be started now.
     """
     # Else each fork would write once more what the preparation has left in the buffer.
     sys.stdout.flush()
@@ -36,8 +37,8 @@ def serve(descriptor: int, poll_seconds: float, program_missing: int) -> None:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name] for name in HELD_SIGNALS})
     with socket.socket(fileno=descriptor) as connection:
         connection.set_inheritable(False)
-        request = _answer_requests(connection, poll_seconds)
-    _run_trial(request, mask, program_missing)
+        request = _answer_requests(connection, poll_seconds, start_failed)
+    _run_trial(request, mask, program_missing, start_failed)
 
 
 def _require_one_thread() -> None:
@@ -51,7 +52,7 @@ def _require_one_thread() -> None:
         sys.exit("the preparation of the trials has started threads")
 
 
-def _answer_requests(connection: socket.socket, poll_seconds: float) -> dict[str, Any]:
+def _answer_requests(connection: socket.socket, poll_seconds: float, start_failed: int) -> dict[str, Any]:
     """Return, in a fork, the request that it was made for. In the server itself this never returns."""
     running: dict[int, int] = {}
     codes: dict[int, int] = {}
@@ -78,25 +79,34 @@ def _answer_requests(connection: socket.socket, poll_seconds: float) -> dict[str
                 # An interrupt of the launcher may have come between two of its instructions, with the code in hand.
                 connection.send(json.dumps([number, codes[number]], allow_nan=False).encode())
             continue
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError:
+            # There are too many processes, or memory is full: others that run here must not be lost by it.
+            number = request["number"]
+            codes[number] = start_failed
+            connection.send(json.dumps([number, start_failed], allow_nan=False).encode())
+            continue
         if child == 0:
             return dict(request)
         running[request["number"]] = child
 
 
-def _run_trial(request: Mapping[str, Any], mask: Iterable[int], program_missing: int) -> None:
+def _run_trial(request: Mapping[str, Any], mask: Iterable[int], program_missing: int, start_failed: int) -> None:
     """Make this fork what a new process would be, and run the trial's code.
 
     Args:
         request: The trial, as `PreparationServer.start` describes it.
         mask: The signals that were blocked before the server blocked some.
-        program_missing: Exit code where its log or its folder cannot be opened.
+        program_missing: Exit code where its log or its folder is missing.
+        start_failed: Exit code where they cannot be opened now.
     """
     try:
         _enter_place(request["log"], request["folder"])
     except OSError as error:
         print(f"cannot start {sys.executable}: {error.strerror}", file=sys.stderr)
-        sys.exit(program_missing)
+        stays = isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError))
+        sys.exit(program_missing if stays else start_failed)
     os.environ.update(request["environment"])
 
     # Of all that is seeded from the system's entropy, NumPy's generator alone does not seed itself again.

@@ -17,7 +17,7 @@ from typing import Any
 
 from pggan_kit import Trial
 from pggan_plugins.launchers.preparation_server import LARGEST_MESSAGE
-from pggan_plugins.launchers.processes import POLL_SECONDS, PROGRAM_MISSING
+from pggan_plugins.launchers.processes import POLL_SECONDS, PROGRAM_MISSING, START_FAILED
 
 SERVER = Path(__file__).with_name("preparation_server.py")
 """The program of the server. It is run, not imported, which would import all that this package imports."""
@@ -64,7 +64,7 @@ class PreparationServer:
             code = (
                 f"import sys; sys.path[:] = {[str(entry) for entry in sys.path]!r}\n{preparation}\n"
                 f"exec(compile({SERVER.read_text()!r}, {str(SERVER)!r}, 'exec'))\n"
-                f"serve({theirs.fileno()}, {POLL_SECONDS}, {PROGRAM_MISSING})"
+                f"serve({theirs.fileno()}, {POLL_SECONDS}, {PROGRAM_MISSING}, {START_FAILED})"
             )
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -17,6 +18,9 @@ TIME_LIMIT_REACHED = 75
 
 PROGRAM_MISSING = 127
 """Exit code of a program that does not exist, as in a shell."""
+
+START_FAILED = 126
+"""Exit code of a trial that could not be started now: there were too many processes, or memory or the disk was full."""
 
 KILLED = -9
 """Exit code of a process that was killed, or is lost with its machine. Windows has no signal of this number."""
@@ -56,7 +60,8 @@ def start_process(
             which passes it to each trial, once.
 
     Raises:
-        OSError: A program that does not exist, which the trial's log then says too, or a log that cannot be written.
+        OSError: A program that does not exist or cannot be started now, which the trial's log then says too, or a log
+            that cannot be written; see `choose_start_code`.
     """
     # The new process has the log open for itself; this one closes it again.
     with contextlib.ExitStack() as files:
@@ -76,6 +81,15 @@ def start_process(
             if output is not None:
                 output.write(f"cannot start {trial.command[0]}: {error.strerror}\n".encode())
             raise
+
+
+def choose_start_code(error: OSError) -> int:
+    """Return the exit code of a trial that could not be started, by what `start_process` raised.
+
+    What is missing stays so; other causes pass, and the trial may be started again.
+    """
+    stays = isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)) or error.errno == errno.ENOEXEC
+    return PROGRAM_MISSING if stays else START_FAILED
 
 
 class Process(Protocol):

@@ -14,8 +14,8 @@ from pggan_kit import ConfigError, SettingError, Trial, check_at_least
 from pggan_plugins.launchers.processes import (
     KILLED,
     POLL_SECONDS,
-    PROGRAM_MISSING,
     TIME_LIMIT_REACHED,
+    choose_start_code,
     count_retries_left,
     start_process,
     stop_processes,
@@ -142,8 +142,8 @@ def _run_process(trial: Trial, cores: int) -> int:
         # Windows refuses any function here.
         before = _exit_with_task if sys.platform == "linux" else None
         process = start_process(trial, _build_environment(os.environ, cores), before=before)
-    except OSError:
-        return PROGRAM_MISSING
+    except OSError as error:
+        return choose_start_code(error)
 
     # Poll: Ray's KeyboardInterrupt is no signal, and would not end a wait.
     try:

@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pggan_kit import ConfigError, SettingError, Trial, check_at_least
-from pggan_plugins.launchers.processes import KILLED, PROGRAM_MISSING, count_retries_left, start_process
+from pggan_kit import ConfigError, SettingError, Trial, check_above, check_at_least, check_finite
+from pggan_plugins.launchers.processes import KILLED, choose_start_code, count_retries_left, start_process
 
 POLL_SECONDS = 1.0
 """Seconds between checks for results of jobs."""
@@ -62,6 +62,20 @@ SETTINGS = {
 }
 """Options of `sbatch` that a setting of its own stands for."""
 
+OWN_OPTIONS = {
+    "signal": "a trial saves upon the signal that this launcher asks for",
+    "ntasks": "a trial is one task",
+    "ntasks-per-node": "a trial is one task",
+    "nodes": "a trial is one task",
+    "requeue": "a trial that is preempted or out of time goes on when its job is requeued",
+    "no-requeue": "a trial that is preempted or out of time goes on when its job is requeued",
+    "output": "submitit finds what a job printed in its own file",
+    "error": "submitit finds what a job printed in its own file",
+    "open-mode": "submitit finds what a job printed in its own file",
+    "chdir": "a job must not find a module in its working directory",
+}
+"""Options of `sbatch` that a user cannot choose, and why."""
+
 WARNINGS = ("SIGUSR1", "SIGUSR2")
 """Signals by which Slurm may be asked to warn a job before its time limit; submitit asks for one of them.
 
@@ -89,7 +103,7 @@ class Slurm:
         jobs: The number of trials that may run at once, at least 1. None: as many as the cluster lets run.
         retries: The number of times that a trial which failed, or whose job was lost, is run again, at least 0.
         options: Further options of `sbatch` by their long names, e.g. `{"account": "vision", "qos": "low"}`; True for
-            one without a value.
+            one without a value. Those by which trials are saved, requeued and read are not among them.
 
     Raises:
         ValueError: A value out of range.
@@ -112,12 +126,10 @@ class Slurm:
         check_at_least("gpus", gpus, 0)
         check_at_least("jobs", jobs, 1, instead="None")
         check_at_least("retries", retries, 0)
-        if memory is not None and not memory > 0:
-            raise SettingError("memory", f"must be above 0, or None, and is {memory}")
-        for option in options or {}:
-            setting = SETTINGS.get(option.replace("_", "-"))
-            if setting is not None:
-                raise SettingError("options", f"must not have {option}: set {setting} instead")
+        check_above("memory", memory, 0, instead="None")
+        check_finite("memory", memory)
+        for option, value in (options or {}).items():
+            _check_option(option, value)
         self.partition = partition
         self.minutes = minutes
         self.cores = cores
@@ -184,12 +196,30 @@ class Slurm:
         if self.partition is not None:
             parameters["partition"] = self.partition
         if self.memory is not None:
-            parameters["mem"] = f"{round(self.memory * MEMORY_UNIT)}MB"
+            # To Slurm, 0 is all of a node.
+            parameters["mem"] = f"{math.ceil(self.memory * MEMORY_UNIT)}MB"
         if self.gpus:
             parameters["gpus_per_node"] = self.gpus
         if self.jobs is not None:
             parameters["array_parallelism"] = self.jobs
         return parameters
+
+
+def _check_option(option: str, value: str | int | bool) -> None:
+    """Check that an option of `sbatch` is neither a setting's nor this launcher's own.
+
+    Raises:
+        SettingError: It is, or its value is False.
+    """
+    name = option.replace("_", "-")
+    setting = SETTINGS.get(name)
+    if setting is not None:
+        raise SettingError("options", f"must not have {option}: set {setting} instead")
+    reason = OWN_OPTIONS.get(name)
+    if reason is not None:
+        raise SettingError("options", f"must not have {option}: {reason}")
+    if value is False:
+        raise SettingError("options", f"must not have {option} with the value False: leave it out")
 
 
 class _Launch:
@@ -351,8 +381,8 @@ class TrialJob:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.cores)}
         try:
             self._process = start_process(self.trial, environment, before=_ignore_warnings, own_session=False)
-        except OSError:
-            return PROGRAM_MISSING, False
+        except OSError as error:
+            return choose_start_code(error), False
         while (code := self._process.poll()) is None:
             time.sleep(PROCESS_SECONDS)
             if self._warning is not None:

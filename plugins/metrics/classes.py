@@ -45,18 +45,15 @@ class ClassCoverage(OfFeatures):
         check_between("rare", rare, 0, 1, low_included=False)
         self.rare = rare
 
-    def describe(self, images: Tensor) -> Tensor:
-        """Return the probabilities (N, K) of images (N, C, h, w).
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        """Return the four values of probabilities (M, K) and (N, K).
 
         Raises:
             ConfigError: Features that are no probabilities.
         """
-        probabilities = super().describe(images)
-        require_probabilities(probabilities, "metrics.ClassCoverage")
-        return probabilities
-
-    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        """Return the four values of probabilities (M, K) and (N, K)."""
+        # Here, since another metric of the same features may have described the images.
+        for features in (real, fake):
+            require_probabilities(features, "metrics.ClassCoverage")
         real_counts = _count_classes(real)
         fake_counts = _count_classes(fake)
         real_shares = real_counts / real_counts.sum()

@@ -40,13 +40,8 @@ class Modes(OfFeatures):
     }
 
     def describe(self, images: Tensor) -> Tensor:
-        """Return the probabilities (N, C, K) of each channel of images (N, C, h, w).
-
-        Raises:
-            ConfigError: Features that are no probabilities.
-        """
+        """Return the probabilities (N, C, K) of each channel of images (N, C, h, w)."""
         probabilities = self.features(images.flatten(0, 1)[:, None])
-        require_probabilities(probabilities, "metrics.Modes")
         return probabilities.unflatten(0, images.shape[:2])
 
     def fingerprint(self) -> str:
@@ -54,7 +49,14 @@ class Modes(OfFeatures):
         return f"channels in {super().fingerprint()}"
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        """Return both values of probabilities (M, C, K) and (N, C, K)."""
+        """Return both values of probabilities (M, C, K) and (N, C, K).
+
+        Raises:
+            ConfigError: Features that are no probabilities.
+        """
+        # Here, since the reals' descriptions may come from the cache.
+        for features in (real, fake):
+            require_probabilities(features, "metrics.Modes")
         _, channels, classes = fake.shape
 
         # A mode's number has one digit, base K, for each channel, the first of most weight.

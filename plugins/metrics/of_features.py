@@ -64,7 +64,7 @@ class OfFeatures:
 
 
 def require_probabilities(features: Tensor, metric: str) -> None:
-    """Check that features (N, K) are probabilities of classes.
+    """Check that features (..., K) are probabilities of classes.
 
     Args:
         features: Features of images.
@@ -73,5 +73,6 @@ def require_probabilities(features: Tensor, metric: str) -> None:
     Raises:
         ConfigError: They are none.
     """
-    if (features < 0).any() or ((features.sum(1) - 1).abs() > TOLERANCE).any():
+    sums = features.sum(-1)
+    if not (features >= 0).all() or not ((sums - 1).abs() <= TOLERANCE).all():
         raise ConfigError(f"{metric}.features must give probabilities with the sum 1, as features.DigitClasses does")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +19,9 @@ SIGMA = 1.5
 
 SMALLEST = WINDOW * 2 ** (len(WEIGHTS) - 1)
 """Minimum pixels of the shorter side: the window must fit the last scale."""
+
+ALONE = -1.0
+"""The description of an image that has no other beside it; similarities are 0 or more."""
 
 C1 = 0.01**2
 C2 = 0.03**2
@@ -45,12 +46,12 @@ class MSSSIM:
     def describe(self, images: Tensor) -> Tensor | None:
         """Return the similarity (N,) of each image of (N, C, h, w) to the next one.
 
-        NaN for an image alone in its batch; None below 176 pixels.
+        `ALONE` for an image alone in its batch; None below 176 pixels.
         """
         if min(images.shape[2:]) < SMALLEST:
             return None
         if len(images) == 1:
-            return images.new_full((1,), math.nan)
+            return images.new_full((1,), ALONE)
         shares = (images + 1) / 2  # luminance is compared, so 0 must be black
         return compute_ms_ssim(shares, shares.roll(-1, 0))
 
@@ -64,7 +65,7 @@ class MSSSIM:
         Raises:
             ConfigError: Fakes of which each was alone in its batch.
         """
-        pairs = fake[~fake.isnan()]
+        pairs = fake[fake >= 0]
         if len(pairs) == 0:
             raise ConfigError(
                 "metrics.MSSSIM compares images of one batch with each other, and each was alone in its batch: set "

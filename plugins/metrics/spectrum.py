@@ -46,7 +46,7 @@ class RadialSpectrum:
 
     def fingerprint(self) -> str:
         """Return a name for the spectra."""
-        return "radial power spectra, channels averaged"
+        return "radial power spectra, channels averaged, the mean brightness apart"
 
     def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
         """Return `SpectralDistance` of spectra (M, K) and (N, K); computed in float64."""
@@ -63,7 +63,8 @@ def compute_radial_spectra(images: Tensor) -> Tensor:
         images: Images (N, C, h, w).
 
     Returns:
-        Power (N, K) in ring k = 0, 1, ..., K - 1, whose frequencies are k / min(h, w) cycles a pixel, rounded. White
+        Power (N, K) in ring k = 0, 1, ..., K - 1, whose frequencies are k / min(h, w) cycles a pixel, rounded. Ring 0
+        has the frequency 0 alone; lower frequencies than 1 / min(h, w), along the longer side, are in ring 1. White
         noise of variance v has the power v in each ring.
     """
     height, width = images.shape[2:]
@@ -73,7 +74,8 @@ def compute_radial_spectra(images: Tensor) -> Tensor:
     shorter = min(height, width)
     rows = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
     columns = torch.fft.fftfreq(width, dtype=torch.float64)
-    rings = (torch.hypot(rows, columns) * shorter).round().long().flatten()
+    frequencies = torch.hypot(rows, columns)
+    rings = (frequencies * shorter).round().clamp(min=1).where(frequencies > 0, 0).long().flatten()
     sizes = torch.bincount(rings).to(power)
     sums = power.new_zeros(len(power), len(sizes)).index_add_(1, rings.to(power.device), power.flatten(1))
     return sums / sizes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pggan_kit.benchmarking import breakdown, ceiling, tables, timing
 from pggan_kit.benchmarking import flops as counting
 from pggan_kit.benchmarking.bench import bench, measure_matrix_products
 from pggan_kit.benchmarking.breakdown import PIECES, measure_loop_overhead, measure_shares
-from pggan_kit.benchmarking.contenders import Foreign, load_variants
+from pggan_kit.benchmarking.contenders import Foreign, load_foreign, load_variants, parse_variant
 from pggan_kit.benchmarking.rig import Rig, has_fade
 from pggan_kit.training.step import UpdateContext
 
@@ -136,6 +137,31 @@ def test_its_help_shows_the_options_of_a_measurement_and_the_comparison(cli: Cli
     assert "--stages SIZES" in text and "--rounds" in text and "compare" in text
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a=x=1; y = 2 ;", ("x=1", "y = 2")),
+        ("a=x='1;2'; y=\"a';b\"", ("x='1;2'", 'y="a\';b"')),
+        (r"a=x='it\'s; so'", (r"x='it\'s; so'",)),
+        ("a=x='1", ("x='1",)),
+    ],
+)
+def test_bindings_of_a_variant_end_at_semicolons_outside_of_quotes(text: str, wanted: tuple[str, ...]) -> None:
+    assert parse_variant(text) == ("a", wanted)
+
+
+def test_a_contender_may_have_neighbours_and_data_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_contender.py").write_text("WIDTH = 7\n")
+    (tmp_path / "mine.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nimport beside_contender\n"
+        "@dataclass\nclass Net:\n    width: int = beside_contender.WIDTH\n"
+        "def make(size, alpha, width, batch, colours):\n    return Net().width\n"
+    )
+    foreign = load_foreign(f"{tmp_path / 'mine.py'}:make")
+    assert foreign.make(size=4, alpha=None, width={}, batch=1, colours=1) == 7
+
+
 @pytest.fixture
 def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where the machine or an iteration is measured."""
@@ -150,6 +176,7 @@ def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("nothing_measured")
 def test_wrong_options_are_refused(tiny: Callable[..., str], cli: Cli, stub: str, refused: Refused) -> None:
     Path("broken.py").write_text("1 / 0")
+    Path("leaves.py").write_text("raise SystemExit(3)")
     Path("other.py").write_text("def make(size): ...\nnumber = 1\n")
     config = tiny(*SQUARE)
     for options, pattern in (
@@ -159,6 +186,7 @@ def test_wrong_options_are_refused(tiny: Callable[..., str], cli: Cli, stub: str
         (["--against", "other.py"], r"--against 'other\.py': write FILE\.py:FUNCTION"),
         (["--against", "none.py:make"], r"--against: there is no file none\.py"),
         (["--against", "broken.py:make"], r"broken\.py cannot be loaded: ZeroDivisionError"),
+        (["--against", "leaves.py:make"], r"leaves\.py cannot be loaded: SystemExit"),
         (["--against", "other.py:number"], "has no function number"),
         (["--against", "other.py:make"], "make must take size, alpha, width, batch, colours"),
         (["--variant", "x"], r"--variant 'x': write NAME=BINDING\[;BINDING\]"),

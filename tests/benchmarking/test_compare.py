@@ -62,6 +62,19 @@ def test_other_software_is_named_and_compared(cli: Cli) -> None:
     assert "DIFFERENT" not in compared.stderr
 
 
+def test_ratios_to_another_contender_are_not_compared(cli: Cli) -> None:
+    before = write_report("before.json", ratio_to="reference")
+    after = write_report("after.json", ratio_to="reference bfloat16", ratio=0.5)
+    compared = cli("bench", "compare", before, after)
+    assert compared.exit_code == 0 and "images per second 100 -> 100" in compared.stdout
+
+
+def test_other_batches_and_kernels_are_refused(cli: Cli, refused: Refused) -> None:
+    before = write_report("before.json", {"tf32": False}, batch=64)
+    refused(cli("bench", "compare", before, write_report("b.json", {"tf32": False}, batch=4)), "64 and 4 images at 8x8")
+    refused(cli("bench", "compare", before, write_report("c.json", {"tf32": True}, batch=64)), "tf32: False -> True")
+
+
 def test_a_report_says_which_processor_and_libraries() -> None:
     machine = describe_machine(torch.device("cpu"))
     assert machine["processor"] and machine["libraries"]["torch"] == importlib.metadata.version("torch")

@@ -72,6 +72,26 @@ def test_a_stage_takes_what_its_images_and_ticks_take(tiny: Callable[..., str], 
         assert rates == pytest.approx([10, 50])
 
 
+@pytest.mark.parametrize(
+    ("total", "wanted"),
+    [
+        (600, [(0, 160, 40), (40, 120, 40), (40, 240, 70)]),
+        (300, [(0, 160, 40), (40, 100, 35), (0, 0, 0)]),
+        (180, [(0, 160, 40), (20, 0, 5), (0, 0, 0)]),
+        (100, [(0, 100, 25), (0, 0, 0), (0, 0, 0)]),
+    ],
+)
+def test_a_total_cuts_whatever_comes_after_it(
+    tiny: Callable[..., str], stub: str, costs: None, total: int, wanted: list[tuple[int, int, int]]
+) -> None:
+    config = tiny(
+        *("schedule.fade_images = 40", "schedule.stable_images = {4: 160, 8: 120, 16: 200}", "schedule.batch_size = 4"),
+        f"schedule.total_images = {total}",
+    )
+    rows = plan_rows(config, stub)
+    assert [(row["fade_images"], row["stable_images"], row["steps"]) for row in rows] == wanted
+
+
 def test_what_is_due_less_often_takes_and_writes_less(
     tiny: Callable[..., str], cli: Cli, stub: str, costs: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

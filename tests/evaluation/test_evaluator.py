@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from pggan_kit import Quantity
+from pggan_kit.components import ImageMetric
+from pggan_kit.errors import DataError, TrainingError
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet, draw_fakes
 from pggan_kit.evaluation.settings import EvaluationSettings
@@ -38,11 +42,12 @@ def derive_seed(name: str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def make_evaluator(folder: Path, **settings: int) -> Evaluator:
+def make_evaluator(folder: Path, metric: ImageMetric | None = None, **settings: int) -> Evaluator:
     images = np.random.default_rng(0).integers(0, 256, (9, 1, 4, 4), np.uint8)
     reals = RealSet(images, np.arange(9), "nine images")
     cache = DescriptionCache(folder / "descriptions")
-    return Evaluator([LearnedMetric()], EvaluationSettings(**settings), lambda size: reals, cache, torch.device("cpu"))
+    metrics = [metric or LearnedMetric()]
+    return Evaluator(metrics, EvaluationSettings(**settings), lambda size: reals, cache, torch.device("cpu"))
 
 
 def test_labels_are_those_of_the_reals_and_leave_random_numbers_alone(tmp_path: Path) -> None:
@@ -57,6 +62,65 @@ def test_labels_are_those_of_the_reals_and_leave_random_numbers_alone(tmp_path: 
     order = np.random.Generator(np.random.PCG64(derive_seed("evaluation"))).permutation(9)
     assert labels.tolist() == order[:5].tolist()
     assert len(list((tmp_path / "descriptions").iterdir())) == 1
+
+
+class Described(LearnedMetric):
+    """A metric that describes images by what a function returns."""
+
+    def __init__(self, describe: Callable[[Tensor], Tensor | None]) -> None:
+        super().__init__()
+        self.describe = describe  # type: ignore[method-assign,assignment]
+
+
+def describe_by_one_row(images: Tensor) -> Tensor:
+    return images.mean((0, 1, 2))[None]
+
+
+def describe_by_nan(images: Tensor) -> Tensor:
+    return images.flatten(1) / (images.flatten(1) + 1).clamp(max=1e-30).floor()
+
+
+def describe_full_batches(images: Tensor) -> Tensor | None:
+    return images.flatten(1) if len(images) == 4 else None
+
+
+@pytest.mark.parametrize(
+    ("describe", "message"),
+    [
+        (describe_by_one_row, r"^metrics\.Described describes 4 images by a tensor \(1, 4\): it must have one row"),
+        (describe_by_nan, r"^metrics\.Described describes images by NaN or infinite numbers"),
+        (describe_full_batches, r"^metrics\.Described describes some batches and returns None for others"),
+    ],
+)
+def test_descriptions_that_cannot_be_compared_are_refused(
+    tmp_path: Path, describe: Callable[[Tensor], Tensor | None], message: str
+) -> None:
+    evaluator = make_evaluator(tmp_path, Described(describe), count=5, batch_size=4)
+    with pytest.raises(TrainingError, match=message):
+        evaluator.measure((4, 4), [torch.zeros(4, 1, 4, 4), torch.zeros(1, 1, 4, 4)])
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_descriptions_of_half_precision_are_kept_as_float32(tmp_path: Path, precision: torch.dtype) -> None:
+    for _ in range(2):  # described, and then read from the cache
+        metric = Described(lambda images: images.flatten(1).to(precision))
+        evaluator = make_evaluator(tmp_path, metric, count=4, batch_size=4)
+        (value,) = evaluator.measure((4, 4), [torch.ones(4, 1, 4, 4)])
+        assert value.floor is not None and 0 < value.value < 2
+    assert len(list((tmp_path / "descriptions").iterdir())) == 1
+
+
+def test_reals_that_are_too_few_leave_those_of_another_size(tmp_path: Path) -> None:
+    """Else labels of one size's reals would be given out for the other."""
+    images = np.zeros((9, 1, 4, 4), np.uint8)
+    sets = {4: RealSet(images, np.arange(9), None), 8: RealSet(images[:1], np.arange(1), None)}
+    evaluator = make_evaluator(tmp_path, count=4)
+    evaluator._find_reals = lambda size: sets[size[0]]
+    labels = evaluator.labels((4, 4))
+    with pytest.raises(DataError, match="an evaluation needs at least"):
+        evaluator.labels((8, 8))
+    again = evaluator.labels((4, 4))
+    assert labels is not None and again is not None and torch.equal(again, labels)
 
 
 def test_fakes_are_drawn_in_batches_from_one_sequence_of_latents() -> None:

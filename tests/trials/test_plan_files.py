@@ -92,3 +92,6 @@ def test_a_changed_config_is_described_by_its_first_changed_line() -> None:
     assert describe_change(old, "train.latent_size = 4\ntrain.seed = 0\n") == (
         "has its lines in another order: where it had `train.seed = 0`, it has `train.latent_size = 4`"
     )
+    assert describe_change(old, old.replace("\n", "\r\n")) == describe_change(old, old[:-1]) == "has other line ends"
+    assert describe_change("a\na\nb\n", "a\nb\nb\n") == "was a and is b"
+    assert describe_change("a\n\nb\n", "a\nb\n") == "was empty and is not there"

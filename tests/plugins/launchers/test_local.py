@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +79,32 @@ def test_the_log_names_a_missing_program(tmp_path: Path) -> None:
     # More jobs than trials cost nothing, not even to count to their number.
     assert Local(jobs=10**12).launch([Trial("missing", ["no-such-program"], log)]) == [127]
     assert log.read_text() == "cannot start no-such-program: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "tries"),
+    [
+        (errno.EAGAIN, 126, 3),
+        (errno.ENOMEM, 126, 3),
+        (errno.ENOSPC, 126, 3),
+        (errno.EACCES, 127, 1),
+        (errno.ENOEXEC, 127, 1),
+    ],
+)
+def test_what_cannot_be_started_now_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int, tries: int
+) -> None:
+    """Too many processes or a full disk pass; a program that may not be run stays so."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        refusals.append(1)
+        raise OSError(number, os.strerror(number))
+
+    refusals: list[int] = []
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    assert Local(jobs=1, retries=2).launch([make_trial(tmp_path, "a", "")]) == [code]
+    assert len(refusals) == tries
+    monkeypatch.undo()
 
 
 def test_a_terminals_interrupt_reaches_no_trial_by_itself(tmp_path: Path) -> None:

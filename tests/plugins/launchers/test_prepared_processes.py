@@ -118,6 +118,30 @@ def test_a_killed_server_is_no_failure_of_a_trial(tmp_path: Path, new_processes:
     assert new_processes == ["kills", "next"]
 
 
+FORKS_ONCE = """\
+import os
+fork = os.fork
+forks = []
+def refuse_second():
+    # The first is the server's own, which looks for threads.
+    forks.append(1)
+    if len(forks) == 3:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+os.fork = refuse_second
+"""
+
+
+def test_a_fork_that_fails_is_no_loss_of_those_that_run(tmp_path: Path, new_processes: list[str]) -> None:
+    waits = (
+        "import pathlib, time\nopen('runs', 'a').write('x')\nwhile not pathlib.Path('done').exists(): time.sleep(0.02)"
+    )
+    codes = {"waits": waits, "done": "import pathlib; pathlib.Path('done').touch()"}
+    trials = [make_trial(tmp_path, name, code, FORKS_ONCE) for name, code in codes.items()]
+    assert Local(jobs=2, retries=1).launch(trials) == [0, 0]
+    assert not new_processes and (tmp_path / "runs").read_text() == "x"
+
+
 def test_a_server_ends_with_its_launcher(tmp_path: Path) -> None:
     code = "import os, pathlib, time; pathlib.Path('server').write_text(str(os.getppid())); time.sleep(1)"
     launcher = Fork(lambda: Local(jobs=1).launch([make_trial(tmp_path, "a", code)]))

@@ -61,6 +61,11 @@ class TestSlurm(LauncherSuite):
         {"retries": -1},
         {"options": {"time": 5}},
         {"options": {"cpus_per_task": 5}},
+        {"options": {"signal": "B:TERM@120"}},
+        {"options": {"ntasks_per_node": 2}},
+        {"options": {"requeue": False}},
+        {"options": {"exclusive": False}},
+        {"memory": float("inf")},
     )
 
     def make(self) -> Slurm:
