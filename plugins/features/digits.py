@@ -67,7 +67,8 @@ class Digits:
 
     def _select_classifier(self, images: Tensor) -> Classifier:
         """Return the classifier for the size of these images, on their device."""
-        _require_size(*images.shape[2:], type(self).__name__)
+        height, width = images.shape[2:]
+        _require_size(height, width, type(self).__name__)
         return self._nets[images.shape[-1]].to(images.device)
 
 
