@@ -21,13 +21,13 @@ WIDTH = 100
 def render_text(analysis: Mapping[str, Any]) -> str:
     """Return the content of `table.txt`: the note of an analysis, its tables, and what their columns mean."""
     file = io.StringIO()
-    console = Console(file=file, width=WIDTH, color_system=None)
+    console = Console(file=file, width=WIDTH, color_system=None, markup=False, highlight=False)
     if "note" in analysis:
-        console.print(f"{analysis['note']}\n", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{analysis['note']}\n", soft_wrap=True)
     for table in build_tables(analysis):
         for part in table.stack(WIDTH):
             console.print(part)
-    console.print("\n".join(list_notes(analysis)), soft_wrap=True, highlight=False, markup=False)
+    console.print("\n".join(list_notes(analysis)), soft_wrap=True)
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
 
 

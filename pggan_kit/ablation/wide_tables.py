@@ -64,5 +64,5 @@ class WideTable(Table):
 
 def _measure(table: Table) -> int:
     """Return the natural width of a table's rows."""
-    bare = Console(file=io.StringIO(), width=NATURAL)
+    bare = Console(file=io.StringIO(), width=NATURAL, markup=False)
     return bare.measure(table).maximum

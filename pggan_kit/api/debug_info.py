@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,13 @@ from pggan_kit.config.operative import Settings
 from pggan_kit.errors import UserError, first_line
 from pggan_kit.plugin_host import catalogue
 from pggan_kit.plugin_host.loading import load_plugins
+from pggan_kit.system.hidden_paths import hide_paths
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.libraries import describe_gpu_software, list_library_versions
 from pggan_kit.system.provenance import describe_environment, describe_hardware, find_revision
 
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "WORLD_SIZE")
 """Environment variables that decide what computes, and hold no paths."""
-
-PATH = re.compile(r"""(?<![\w.~/\\])(?:~|[A-Za-z]:)?(?:[\\/]+[^\\/\s'"(),;:]+)+""")
-"""An absolute path, or one from the home folder, of POSIX or of Windows."""
 
 
 def describe_installation(
@@ -69,7 +66,9 @@ def _describe_config(config: str | Path, bindings: Sequence[str], plugins: Seque
     try:
         built = prepare(config, bindings, plugins).built
     except UserError as error:
-        return {"error": hide_paths(first_line(error))}
+        file = Path(config).absolute()
+        places = [str(place) for place in (file, file.parent, Path.home(), Path.cwd())]
+        return {"error": hide_paths(first_line(error), *places)}
     return {"sha256": identify_settings(built.settings)}
 
 
@@ -79,10 +78,7 @@ def identify_settings(settings: Settings) -> str:
     Args:
         settings: The settings in effect, by place.
     """
-    text = json_text({place: dict(sorted(values.items())) for place, values in sorted(settings.items())})
-    return hashlib.sha256(hide_paths(text).encode()).hexdigest()
-
-
-def hide_paths(text: str) -> str:
-    """Return a text in which the last name alone is left of each absolute path, as `.../mnist.gin`."""
-    return PATH.sub(lambda match: ".../" + re.split(r"[\\/]", match[0])[-1], text)
+    shown: Settings = {}
+    for place, values in sorted(settings.items()):
+        shown[place] = {name: hide_paths(text) for name, text in sorted(values.items())}
+    return hashlib.sha256(json_text(shown).encode()).hexdigest()

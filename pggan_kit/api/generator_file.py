@@ -31,6 +31,7 @@ from pggan_kit.runs.snapshot import is_best
 from pggan_kit.runs.snapshot_loading import load_weights, refuse_unfit_snapshot
 from pggan_kit.schedule import Schedule, ScheduleSettings
 from pggan_kit.system.files import read_bytes
+from pggan_kit.system.hidden_paths import hide_folders
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.seeding import fork_random_numbers
 from pggan_kit.version import __version__
@@ -154,7 +155,8 @@ def _describe_networks(prepared: Prepared) -> tuple[str, list[str]]:
     own = prepared.built.config
     kept = [_mark_as_included(binding) for binding in own.bindings if _may_describe_networks(binding)]
     built = build_from_config(Config(own.name, tuple(kept)), prepared.plugins, ROOTS)
-    origins = {row.plugin.origin for row, _ in built.components.values() if row.plugin.distribution != "pggan_kit"}
+    plugins = [row.plugin for row, _ in built.components.values() if row.plugin.distribution != "pggan_kit"]
+    origins = {hide_folders(plugin.origin) for plugin in plugins}
     return built.config.text(), sorted(origins)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.generator_file import GeneratorRecord
@@ -21,6 +21,7 @@ from pggan_kit.runs.exported import HUB_FILE
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.system.files import make_whole_folder
+from pggan_kit.system.hidden_paths import hide_folders
 from pggan_kit.system.json_text import json_text
 
 SAMPLES = 64
@@ -187,7 +188,7 @@ def _write_card(folder: Path, exported: ExportedGenerator) -> str:
     # A run that began from imported networks does not know what these were trained on.
     known = record.data["images"] > 0
     return CARD.format(
-        licence_field=exported.licence or "unknown",
+        licence_field=json_text(exported.licence or "unknown"),
         licence=exported.licence or "Not given.",
         name=exported.files.path.resolve().name,
         folder=folder.name,
@@ -234,23 +235,17 @@ def _write_metrics(files: RunDirectory, images: int) -> str:
     for tag, value in measured.items():
         if tag.startswith(METRICS) and not tag.endswith(FLOOR):
             floor = measured.get(f"{tag}{FLOOR}")
-            lines.append(f"| {tag.removeprefix(METRICS)} | {value:.4g} | {'' if floor is None else f'{floor:.4g}'} |")
+            lines.append(f"| {tag.removeprefix(METRICS)} | {_format_value(value)} | {_format_value(floor)} |")
     return "\n".join(lines)
+
+
+def _format_value(value: float | None) -> str:
+    """Return a value of a row; a row has None in place of NaN."""
+    return "" if value is None else f"{value:.4g}"
 
 
 def _read_config(files: RunDirectory) -> Config:
     """Return a run's own config, without the folders of the machine."""
     config = parse_text(files.read_config(), str(files.path / "config.gin"))
-    bindings = [replace(binding, value=_hide_folders(binding.value)) for binding in config.bindings]
+    bindings = [replace(binding, value=hide_folders(binding.value)) for binding in config.bindings]
     return replace(config, bindings=tuple(bindings))
-
-
-def _hide_folders(value: Any) -> Any:
-    """Return a value in which the last part alone is left of an absolute path."""
-    if isinstance(value, str) and PurePath(value).is_absolute():
-        return f".../{PurePath(value).name}"
-    if isinstance(value, (list, tuple)):
-        return type(value)(_hide_folders(item) for item in value)
-    if isinstance(value, dict):
-        return {key: _hide_folders(item) for key, item in value.items()}
-    return value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -23,6 +25,9 @@ GRID = ".png"
 
 LABELS = "labels.csv"
 """File beside the images of a folder that has their labels."""
+
+NUMBERED = re.compile(r"\d{6,}\.png")
+"""Name of an image in a folder."""
 
 
 class ImageWriter(Protocol):
@@ -152,9 +157,13 @@ class FolderWriter:
 @contextmanager
 def _open_folder(folder: Path, count: int) -> Iterator[FolderWriter]:
     make_folder(folder, folder)
-    # Labels are appended a batch at a time; those of an earlier call are of other images.
-    require_replaceable(folder / LABELS)
-    (folder / LABELS).unlink(missing_ok=True)
+    # Labels are appended, and fewer images would leave some of an earlier call among them.
+    try:
+        earlier = [name for name in sorted(os.listdir(folder)) if name == LABELS or NUMBERED.fullmatch(name)]
+    except OSError as error:
+        raise RunError(f"--out {folder}: cannot be read ({error.strerror})") from error
+    if earlier:
+        raise RunError(f"--out {folder}: it holds images of an earlier call ({earlier[0]}): name a new folder")
     yield FolderWriter(folder)
 
 

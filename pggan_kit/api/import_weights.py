@@ -74,7 +74,11 @@ def import_weights(
     size = schedule.stages[foreign.stage].size
     origin = {"file": str(path.resolve()), "project": project, "images": snapshot.images, "size": size}
     files = _make_directory(prepared, run_dir, origin, record, schedule)
-    files.checkpoints().save(snapshot, forever=snapshot.stage_over)
+    try:
+        files.checkpoints().save(snapshot, forever=snapshot.stage_over)
+    except BaseException:
+        files.discard()
+        raise
 
     # What was imported, what differs from that project, and how to see it.
     files.log_and_say(

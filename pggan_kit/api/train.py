@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,7 +123,7 @@ def _train(
     except UserError:
         # A component may find only in `before_run` that it does not fit: then nothing was trained, and nothing is left.
         if run.state.steps == first_step and distributed.rank() == 0:
-            shutil.rmtree(run.directory)
+            run.files.discard()
         raise
     return run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from pggan_kit.cli.base import PATH, err, main, no_plugin_option, out, recorded_plugin_option, stage_option
+from pggan_kit.cli.base import PATH, main, no_plugin_option, out, print_message, recorded_plugin_option, stage_option
 
 
 @main.command()
@@ -39,4 +39,4 @@ def average(run: Path, width: float, target: Path, stage: str | None, plugins: t
     for fit in write_average(run, width, target, stage=stage, plugins=plugins):
         table.add_row(fit.size, str(fit.count), f"{100 * fit.error:.2g} %")
     out.print(table)
-    err.print(f"wrote {target}", highlight=False, soft_wrap=True)
+    print_message(f"wrote {target}")

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 import click
 from rich.console import Console
 from rich.file_proxy import FileProxy
+from rich.text import Text
 
 from pggan_kit.cli.activity_display import show_activities
 from pggan_kit.cli.plugin_commands import list_plugin_commands
@@ -69,8 +70,9 @@ def _choose_width() -> int | None:
     return WIDTH_WITHOUT_TERMINAL
 
 
-out = OutputConsole(width=_choose_width())
-err = OutputConsole(stderr=True)
+# Text is printed as it is: a path or a message may hold brackets, which are markup to rich.
+out = OutputConsole(width=_choose_width(), markup=False, highlight=False)
+err = OutputConsole(stderr=True, markup=False, highlight=False)
 
 
 class Group(click.Group):
@@ -181,7 +183,7 @@ def _print_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning as errors are printed, without the line of code that it came from."""
-    err.print(f"[bold yellow]warning[/]: {escape_text(str(message))}", soft_wrap=True, highlight=False)
+    _print_headed("warning", "bold yellow", str(message))
 
 
 def _exit_with_error(error: Exception, command: str | None) -> NoReturn:
@@ -189,7 +191,7 @@ def _exit_with_error(error: Exception, command: str | None) -> NoReturn:
     if isinstance(error, UnforeseenError):
         kept = "" if error.log is None else f"the traceback is in {error.log}; "
         message += f" ({kept}to see it here: pggan-kit --debug {command} ...)"
-    err.print(f"[bold red]error[/]: {escape_text(message)}", soft_wrap=True, highlight=False)
+    _print_headed("error", "bold red", message)
     if isinstance(error, Interrupted):
         sys.exit(error.exit_code)
     if isinstance(error, UserError):
@@ -197,15 +199,13 @@ def _exit_with_error(error: Exception, command: str | None) -> NoReturn:
     sys.exit(FAILED)
 
 
-def escape_text(text: str) -> str:
-    """Return a text without rich's markup and without characters that control a terminal.
-
-    A message may quote a file from somebody else.
-    """
-    return _replace_unprintable(text).replace("[", "\\[")
+def _print_headed(head: str, style: str, message: str) -> None:
+    """Print a message to stderr after a word in a style."""
+    err.print(Text.assemble((head, style), f": {replace_unprintable(message)}"), soft_wrap=True)
 
 
-def _replace_unprintable(text: str) -> str:
+def replace_unprintable(text: str) -> str:
+    """Replace the characters of a text that control a terminal: a message may quote a file from somebody else."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
@@ -213,9 +213,9 @@ def print_message(line: str) -> None:
     """Print one line for people to stderr, beside the output of a command."""
     # A display that has the terminal shows above itself what is written to this proxy, which `err` would go past.
     if isinstance(sys.stderr, FileProxy):
-        print(_replace_unprintable(line), file=sys.stderr)
+        print(replace_unprintable(line), file=sys.stderr)
         return
-    err.print(escape_text(line), highlight=False, soft_wrap=True)
+    err.print(replace_unprintable(line), soft_wrap=True)
 
 
 def _block_plugins(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -> None:

@@ -9,7 +9,16 @@ from typing import Any
 
 import click
 
-from pggan_kit.cli.base import FAILED, PATH, DefaultGroup, add_experiment_options, escape_text, main, out, print_message
+from pggan_kit.cli.base import (
+    FAILED,
+    PATH,
+    DefaultGroup,
+    add_experiment_options,
+    main,
+    out,
+    print_message,
+    replace_unprintable,
+)
 from pggan_kit.errors import UserError
 from pggan_kit.system.json_text import json_text
 
@@ -120,7 +129,7 @@ def bench_compare(ctx: click.Context, before: Path, after: Path, threshold: floa
         print_message(f"other software: {difference}")
     for change in changes:
         mark = "slower: " if change.regressed else "        "
-        out.print(escape_text(mark + change.text), highlight=False, soft_wrap=True)
+        out.print(replace_unprintable(mark + change.text), soft_wrap=True)
     if any(change.regressed for change in changes):
         ctx.exit(FAILED)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import PATH, add_experiment_options, escape_text, main, out
+from pggan_kit.cli.base import PATH, add_experiment_options, main, out, replace_unprintable
 
 
 @main.group()
@@ -31,10 +31,10 @@ def config_check(file: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]
     for line in prepared.list_warnings(schedule):
         warnings.warn(line, stacklevel=2)
     for binding in prepared.built.idle:
-        out.print(f"idle: {escape_text(binding.text())}  ({binding.place})", highlight=False, soft_wrap=True)
+        out.print(f"idle: {replace_unprintable(binding.text())}  ({binding.place})", soft_wrap=True)
     sizes = " -> ".join(stage.size for stage in schedule.stages)
     count = len(prepared.built.components)
-    out.print(f"{file}: good; {sizes}, {schedule.total:,} images, {count} components", highlight=False)
+    out.print(f"{file}: good; {sizes}, {schedule.total:,} images, {count} components", soft_wrap=True)
 
 
 @config.command("show")

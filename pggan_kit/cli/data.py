@@ -6,18 +6,15 @@ import hashlib
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from pggan_kit.cli.base import PATH, add_experiment_options, escape_text, json_option, main, out, print_json
+from pggan_kit.cli.base import PATH, add_experiment_options, json_option, main, out, print_json, replace_unprintable
 from pggan_kit.errors import UserError
 
 if TYPE_CHECKING:
     from pggan_kit.data.cached_copies import Copies
-
-PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
-"""How lines with paths are printed: as they are."""
 
 
 @main.group()
@@ -46,9 +43,9 @@ def data_build(config: Path, sheets: Path | None, bindings: tuple[str, ...], plu
     experiment = prepared.built.experiment
     folder = cache_folder(experiment.data.cache)
     contents = describe_contents(experiment.dataset, pyramid.skipped)
-    out.print(f"{contents}; at {', '.join(stage.size for stage in schedule.stages)} in {folder}", **PLAIN)
+    out.print(f"{contents}; at {', '.join(stage.size for stage in schedule.stages)} in {folder}", soft_wrap=True)
     for line in pyramid.take_census().list_lines(pyramid.class_names):
-        out.print(line, **PLAIN)
+        out.print(line, soft_wrap=True)
 
     # Sheets of the same data and resizing have the same folder.
     if sheets is None:
@@ -59,7 +56,7 @@ def data_build(config: Path, sheets: Path | None, bindings: tuple[str, ...], plu
         sheets = folder / "sheets" / name
     sizes = [(stage.height, stage.width) for stage in schedule.stages]
     for path in write_sheets(pyramid, sizes, experiment.pictures, sheets):
-        out.print(f"look at {path}", **PLAIN)
+        out.print(f"look at {path}", soft_wrap=True)
 
 
 cache_option = click.option(
@@ -84,7 +81,7 @@ def data_list(cache: Path | None, as_json: bool) -> None:
         print_json([asdict(one) for one in copies])
         return
     if not copies:
-        out.print(f"no resized copies in {folder}", **PLAIN)
+        out.print(f"no resized copies in {folder}", soft_wrap=True)
         return
 
     # A row for each data set, and the sum.
@@ -94,9 +91,9 @@ def data_list(cache: Path | None, as_json: bool) -> None:
         images = "?" if one.images is None else f"{one.images:,}"
         day = time.strftime("%Y-%m-%d", time.localtime(one.last_used))
         cells = (one.dataset or "?", images, ", ".join(one.sizes), format_size(one.bytes), day, ", ".join(notes))
-        shown.add_row(one.name, *(escape_text(cell) for cell in cells))
+        shown.add_row(one.name, *(replace_unprintable(cell) for cell in cells))
     out.print(shown)
-    out.print(f"{format_size(sum(one.bytes for one in copies))} in {folder}", **PLAIN)
+    out.print(f"{format_size(sum(one.bytes for one in copies))} in {folder}", soft_wrap=True)
 
 
 @data.command("prune")
@@ -131,8 +128,8 @@ def data_prune(
         (removed if gone else kept).append(one)
         if not as_json:
             verb = "removed" if gone else "kept, as it is in use:"
-            out.print(f"{verb} {one.name} {one.dataset or '?'}, {format_size(one.bytes)}", **PLAIN)
+            out.print(f"{verb} {one.name} {one.dataset or '?'}, {format_size(one.bytes)}", soft_wrap=True)
     if as_json:
         print_json({"removed": [asdict(one) for one in removed], "kept": [asdict(one) for one in kept]})
     elif not removed and not kept:
-        out.print(f"nothing to remove in {folder}", **PLAIN)
+        out.print(f"nothing to remove in {folder}", soft_wrap=True)

@@ -14,11 +14,11 @@ from pggan_kit.cli.base import (
     average_option,
     checkpoint_option,
     describe_choice,
-    err,
     json_option,
     main,
     out,
     print_json,
+    print_message,
     stage_option,
 )
 
@@ -73,14 +73,15 @@ def evaluate(
     # What was chosen among several is said beside the values.
     if tuning:
         width = rows[0]["average"].removeprefix("width_")
-        err.print(f"the average of width {width}, which was the best of {len(evaluation.WIDTHS)} under --tuning")
+        print_message(f"the average of width {width}, which was the best of {len(evaluation.WIDTHS)} under --tuning")
     if as_json:
         print_json(rows)
     else:
         out.print(_build_table(rows))
         chosen = rows[0].get("chosen", {})
         if chosen:
-            err.print(f"the best checkpoint{describe_choice(chosen)}: its own {chosen['metric']} is no fair estimate")
+            own = f"its own {chosen['metric']} is no fair estimate"
+            print_message(f"the best checkpoint{describe_choice(chosen)}: {own}")
 
 
 def _build_table(rows: list[dict[str, Any]]) -> Table:

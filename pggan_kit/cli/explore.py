@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import PATH, average_option, err, main, no_plugin_option, recorded_plugin_option
+from pggan_kit.cli.base import PATH, average_option, main, no_plugin_option, print_message, recorded_plugin_option
 
 
 @main.command()
@@ -31,6 +31,6 @@ def explore(run: Path, host: str, port: int, average: str | None, plugins: tuple
     from pggan_kit.api.explore_page import serve_page
 
     def say(address: str) -> None:
-        err.print(f"{run} is at {address} until this command is stopped with Ctrl-C", highlight=False, soft_wrap=True)
+        print_message(f"{run} is at {address} until this command is stopped with Ctrl-C")
 
     serve_page(run, host=host, port=port, average=average, plugins=plugins, say=say)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pggan_kit.cli.base import PATH, SEED, NumberRange, add_drawing_options, describe_choice, err, main
+from pggan_kit.cli.base import PATH, SEED, NumberRange, add_drawing_options, describe_choice, main, print_message
 
 
 @main.command()
@@ -31,4 +31,4 @@ def interpolate(run: Path, target: Path, classes: tuple[str, ...], **settings: A
     from pggan_kit.api import interpolate as interpolation
 
     generator = interpolation.interpolate(run, target, image_classes=classes, **settings)
-    err.print(f"wrote {target}{describe_choice(generator.chosen)}")
+    print_message(f"wrote {target}{describe_choice(generator.chosen)}")

@@ -14,12 +14,12 @@ from pggan_kit.cli.base import (
     bindings_option,
     checkpoint_option,
     classes_option,
-    err,
     json_option,
     main,
     no_plugin_option,
     out,
     print_json,
+    print_message,
     recorded_plugin_option,
     stage_option,
     truncation_option,
@@ -63,11 +63,8 @@ def neighbours(
     if as_json:
         print_json(summary)
     else:
-        out.print(
-            f"median distance of a sample from the nearest training image: {summary['median']:.4g}", highlight=False
-        )
+        out.print(f"median distance of a sample from the nearest training image: {summary['median']:.4g}")
         out.print(
             f"median distance of a training image from the nearest other one: {summary['median_of_reals']:.4g}",
-            highlight=False,
         )
-    err.print(f"wrote {target}")
+    print_message(f"wrote {target}")

@@ -47,9 +47,8 @@ def _build_table(rows: list[dict[str, Any]]) -> Table:
         if row["blocked"] or row["broken"]:
             components = "blocked" if row["blocked"] else "broken"
             hooks = ""
-        # Names from plugins may contain what rich reads as markup.
         cells = (row["plugin"], row["distribution"] or row["origin"], row["version"] or "", components, hooks)
-        table.add_row(*[Text(cell) for cell in cells])
+        table.add_row(*cells)
     return table
 
 

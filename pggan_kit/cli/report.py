@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import PATH, err, main, recorded_plugin_option
+from pggan_kit.cli.base import PATH, main, print_message, recorded_plugin_option
 
 
 @main.command()
@@ -32,4 +32,4 @@ def report(runs: tuple[Path, ...], out: Path, figures: Path | None, plugins: tup
     written = f"wrote {out}"
     if figures is not None:
         written += f" and {figures}"
-    err.print(written, highlight=False, soft_wrap=True)
+    print_message(written)

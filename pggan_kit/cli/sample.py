@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import PATH, SEED, add_drawing_options, describe_choice, err, main
+from pggan_kit.cli.base import PATH, SEED, add_drawing_options, describe_choice, main, print_message
 
 
 @main.command()
@@ -40,4 +40,4 @@ def sample(
     generator = sampling.sample(
         run, count, seed, target, plugins, stage, classes, average, checkpoint, truncation, alpha
     )
-    err.print(f"wrote {count} images to {target}{describe_choice(generator.chosen)}")
+    print_message(f"wrote {count} images to {target}{describe_choice(generator.chosen)}")

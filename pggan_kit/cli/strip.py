@@ -10,9 +10,9 @@ from pggan_kit.cli.base import (
     PATH,
     SEED,
     classes_option,
-    err,
     main,
     no_plugin_option,
+    print_message,
     recorded_plugin_option,
     truncation_option,
 )
@@ -59,4 +59,4 @@ def strip(
         truncation=truncation,
         plugins=plugins,
     )
-    err.print(f"wrote {target}: {len(columns)} columns")
+    print_message(f"wrote {target}: {len(columns)} columns")

@@ -36,11 +36,14 @@ def make_paths_absolute(config: Config, plugins: Plugins, roots: Roots = ROOTS) 
 
     changed: dict[tuple[str, str, str], Binding] = {}
     for binding in of_paths:
+        # The path may stand behind a macro, and that behind another.
         target = binding
-        if isinstance(binding.value, Macro) and binding.value.name in macros:
-            target = macros[binding.value.name]
+        behind: list[str] = []
+        while isinstance(target.value, Macro) and target.value.name in macros and target.value.name not in behind:
+            behind.append(target.value.name)
+            target = macros[target.value.name]
         if isinstance(target.value, str) and target.value:
-            if target.name in elsewhere:
+            if not elsewhere.isdisjoint(behind):
                 target = replace(binding, value=target.value)
             path = Path(target.value).expanduser().absolute()
             changed[target.key] = replace(target, value=str(path))

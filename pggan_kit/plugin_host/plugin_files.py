@@ -99,7 +99,7 @@ def load_plugin_file(file: Path | RecordedFile) -> tuple[ModuleType, str]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     import_plugin(
-        lambda: exec(compile(content, str(path), "exec"), vars(module)),
+        lambda: exec(compile(content, str(path), "exec", dont_inherit=True), vars(module)),
         str(path),
         lambda error: _advise_on_file(path, error),
     )

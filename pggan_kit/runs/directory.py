@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 import warnings
@@ -62,6 +63,7 @@ class RunDirectory:
     Attributes:
         path: the folder.
         warned: the warnings that this process has written to `log.txt`.
+        is_discarded: whether the run never began, and its files were removed again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,6 +74,8 @@ class RunDirectory:
         self._start: dict[str, bytes] | None = None
         self._absolute = path
         self._has_rows = False
+        self._was_there = False
+        self.is_discarded = False
 
     @classmethod
     def create(cls, path: Path | None, name: str, start: Mapping[str, str]) -> RunDirectory:
@@ -95,6 +99,7 @@ class RunDirectory:
                 files = cls(_make_next_folder(name, start))
             elif path.is_dir():
                 files = cls(path)
+                files._was_there = True
                 files._begin_in_place(start)
             elif os.path.lexists(path):
                 raise RunError(f"--run-dir {path} is not empty; name another")
@@ -119,6 +124,23 @@ class RunDirectory:
         except RunError:
             self.unlock()
             raise
+
+    def discard(self) -> None:
+        """Remove a run that has not begun to train; a folder that was there before stays, empty.
+
+        What cannot be removed is left: an error that ends the run is not to be hidden.
+        """
+        self.unlock()
+        self.is_discarded = True
+        with suppress(OSError):
+            if not self._was_there:
+                shutil.rmtree(self.path)
+                return
+            for entry in os.scandir(self.path):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
 
     def _require_empty(self) -> None:
         names = {entry.name for entry in self.path.iterdir()}

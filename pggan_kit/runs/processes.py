@@ -73,8 +73,8 @@ class ProcessRecord:
         if self._files is None:
             return
         try:
-            # A run that was refused before its first step leaves no folder.
-            if self._files.path.is_dir():
+            # A run that was refused before its first step leaves nothing, or an empty folder.
+            if self._files.path.is_dir() and not self._files.is_discarded:
                 self._record_end(self._files, error)
         finally:
             self._files.unlock()

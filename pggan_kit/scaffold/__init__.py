@@ -6,6 +6,7 @@ them is a user's file, and so names components that come with pggan_kit.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import keyword
 import re
@@ -93,7 +94,11 @@ def write_plugin(name: str, kind: str, folder: Path, single_file: bool = False) 
     else:
         root = folder / name
         files = _fill_package(name, module, component, kind)
-    texts = {path: _rename_template(text, module, component) for path, text in files.items()}
+    _require_other_names(files, component)
+    texts = {}
+    for path, text in files.items():
+        # Other files have the names already; one of them, as `mine-too`, may hold that of a template.
+        texts[path] = _rename_template(text, module, component) if path.endswith((".py", ".gin")) else text
     targets = [root / path for path in texts]
 
     # A package needs a folder of its own; a single file stands among others.
@@ -236,6 +241,29 @@ def _list_commands(root: Path, module: str, kind: str, single_file: bool) -> lis
 
 def _choose_command(kind: str) -> str:
     return "ablate" if kind == "launchers" else "train"
+
+
+def _require_other_names(files: Mapping[str, str], component: str) -> None:
+    """Check that the templates use the component's name for nothing else.
+
+    Raises:
+        PluginError: A class, function, import or variable has it.
+    """
+    for path, text in files.items():
+        if not path.endswith(".py"):
+            continue
+        used: set[str] = set()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Name):
+                used.add(node.id)
+            elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                used.add(node.name)
+            elif isinstance(node, ast.alias):
+                used.add(node.asname or node.name)
+        if component in used - {"Mine", "TestMine"}:
+            raise PluginError(
+                f"NAME: {component} has another meaning in the file that would be written; choose another name"
+            )
 
 
 def _rename_template(text: str, module: str, component: str) -> str:

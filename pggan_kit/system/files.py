@@ -137,9 +137,8 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     temporary = None
     try:
         # The whole content is on the disk before the file gets its name.
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED, delete=False
-        ) as file:
+        # It is not named after `path`, whose name may be as long as a name can be.
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=UNFINISHED, delete=False) as file:
             temporary = file.name
             yield cast(BinaryIO, file)
             file.flush()

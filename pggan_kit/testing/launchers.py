@@ -154,7 +154,8 @@ class LauncherSuite(Suite):
         code = SAVES_WHEN_STOPPED.format(patience=self.patience)
         raised = False
         with tempfile.TemporaryDirectory() as folder:
-            interrupter = threading.Thread(target=self._interrupt, args=(Path(folder) / "begun",))
+            returned = threading.Event()
+            interrupter = threading.Thread(target=self._interrupt, args=(Path(folder) / "begun", returned))
             interrupter.start()
 
             # A shell's background jobs ignore SIGINT, and pass that on to their children.
@@ -164,17 +165,21 @@ class LauncherSuite(Suite):
             except KeyboardInterrupt:
                 raised = True
             finally:
+                # A launch that returns by itself must not leave an interrupt to pytest.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                returned.set()
                 interrupter.join()
                 signal.signal(signal.SIGINT, before)
             saved = (Path(folder) / "saved").exists()
         require(raised, "a KeyboardInterrupt in launch() is not raised again")
         require(saved, "a KeyboardInterrupt in launch() does not wait for a trial that saves after SIGTERM")
 
-    def _interrupt(self, begun: Path) -> None:
-        """Interrupt this process once a trial has begun."""
+    def _interrupt(self, begun: Path, returned: threading.Event) -> None:
+        """Interrupt this process once a trial has begun, unless the launch has returned."""
         until = time.monotonic() + self.patience
         while not begun.exists() and time.monotonic() < until:
-            time.sleep(0.02)
+            if returned.wait(0.02):
+                return
 
         # Python raises KeyboardInterrupt in the main thread. Where no trial has begun, `launch` must not wait forever.
         signal_this_process(signal.SIGINT)

@@ -54,14 +54,20 @@ class LossSuite(StepSuite):
         logits = draw_noise(len(score), self.classes, seed=5, dtype=score.dtype)
         return Scores(score, logits, make_labels(self.classes, len(score)))
 
-    def make_sides(self, loss: Loss) -> dict[str, TermsOfScores]:
-        """Return both networks' terms as functions of the scores (real, fake)."""
+    def make_sides(self, loss: Loss, times: int = 1) -> dict[str, TermsOfScores]:
+        """Return both networks' terms as functions of the scores (real, fake) of a batch, which is given so often."""
+
+        def repeat(score: Tensor) -> Scores:
+            once = self.scores(score)
+            logits = None if once.class_logits is None else once.class_logits.repeat(times, 1)
+            labels = None if once.labels is None else once.labels.repeat(times)
+            return Scores(once.score.repeat(times), logits, labels)
 
         def discriminator(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-            return loss.discriminator(self.scores(real), self.scores(fake))
+            return loss.discriminator(repeat(real), repeat(fake))
 
         def generator(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-            return loss.generator(self.scores(fake), self.scores(real) if loss.needs_real else None)
+            return loss.generator(repeat(fake), repeat(real) if loss.needs_real else None)
 
         return {"discriminator": discriminator, "generator": generator}
 
@@ -108,9 +114,11 @@ class LossSuite(StepSuite):
         """Require the same terms of a batch given twice: only then can ranks and micro-batches split batches."""
         real = draw_noise(3)
         fake = draw_noise(3, seed=1)
-        for side, compute in self.make_sides(self.make()).items():
+        loss = self.make()
+        given_twice = self.make_sides(loss, times=2)
+        for side, compute in self.make_sides(loss).items():
             once = sum_terms(compute(real, fake))
-            twice = sum_terms(compute(real.repeat(2), fake.repeat(2)))
+            twice = sum_terms(given_twice[side](real, fake))
             require(
                 measure_difference(twice, once) <= MEAN_TOLERANCE,
                 f"{side}() of a batch repeated twice is {twice.item():.4g} where once it is {once.item():.4g}: terms "

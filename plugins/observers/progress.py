@@ -140,14 +140,14 @@ class Progress:
 
     def _print(self, line: str) -> None:
         # Paths must stay whole, so that they can be copied.
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
 
 class StderrConsole(Console):
     """A console on stderr. Where nobody reads that any more, it fails as a file does: rich would end the process."""
 
     def __init__(self) -> None:
-        super().__init__(stderr=True)
+        super().__init__(stderr=True, markup=False, highlight=False)
 
     def on_broken_pipe(self) -> None:
         """Fail, so that the run goes on without the observer, which is tried again at each tick."""

@@ -13,8 +13,9 @@ import torch
 from click.testing import Result
 from helpers.paths import ROOT
 
-from pggan_kit.api.debug_info import describe_installation, hide_paths
+from pggan_kit.api.debug_info import describe_installation, identify_settings
 from pggan_kit.system import libraries
+from pggan_kit.system.hidden_paths import hide_paths
 
 MNIST = ROOT / "experiments/mnist.gin"
 
@@ -70,11 +71,20 @@ def test_options_alone_are_no_command(cli: Callable[..., Result]) -> None:
         ("in /home/ann/x/mnist.gin:3: wrong", "in .../mnist.gin:3: wrong"),
         (r"C:\Users\Ann\mnist.gin is missing", ".../mnist.gin is missing"),
         ("~/data and /tmp", ".../data and .../tmp"),
+        ("no file '/home/ann lee/secret, plans/x.gin'", "no file '.../x.gin'"),
+        ("config /srv/our plan/a b/x.gin: no such file", "config .../x.gin: no such file"),
+        (r'in "D:\Ann Lee\x.gin"', 'in ".../x.gin"'),
         ("'/home/ann/x', 3 images/s, d/optimizers.Adam", "'.../x', 3 images/s, d/optimizers.Adam"),
     ],
 )
 def test_paths_are_reduced_to_their_last_name(text: str, hidden: str) -> None:
-    assert hide_paths(text) == hidden
+    assert hide_paths(text, "/srv/our plan", "/srv/our plan/a b") == hidden
+
+
+def test_settings_in_another_folder_have_the_same_identity() -> None:
+    settings = [{"train.dataset": {"folder": repr(f"{folder}/digits")}} for folder in ("/a", "/b c, d")]
+    assert identify_settings(settings[0]) == identify_settings(settings[1])
+    assert identify_settings(settings[0]) != identify_settings({"train.dataset": {"folder": "'/a/letters'"}})
 
 
 def test_a_driver_that_cannot_be_asked_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

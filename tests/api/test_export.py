@@ -21,7 +21,7 @@ from torch import Tensor
 
 import pggan_kit
 from pggan_kit import Component, TrainedGenerator, load_generator
-from pggan_kit.api import onnx_file
+from pggan_kit.api import hub_folder, onnx_file
 from pggan_kit.api.onnx_file import encode_onnx
 from pggan_kit.errors import ConfigError, RunError, SettingError
 from pggan_kit.growth.networks import Generator
@@ -139,6 +139,7 @@ def test_file_names_the_plugin_that_it_needs(train: Train) -> None:
     mine = ("train.architecture = @architectures.Mine()", "architectures.Mine.channels = 4", others)
     run = train(*mine, plugins=(row,), run_dir="run")
     path = pggan_kit.export(run.directory, target="mine.safetensors", plugins=[str(STUB_PLUGIN), row])
+    assert str(STUB_PLUGIN.parent).encode() not in path.read_bytes()
     with pytest.raises(
         ConfigError, match=r"generator is of given by the caller.*unknown component architectures\.Mine"
     ):
@@ -362,7 +363,7 @@ def test_hub_folder_loads_and_says_what_it_is(train: Train, cli: Callable[..., R
     assert torch.equal(draw(load_generator("hub")), draw(run.generator()))
 
     card = Path("hub/README.md").read_text()
-    assert card.startswith("---\nlibrary_name: pggan_kit\nlicense: mit\n")
+    assert card.startswith('---\nlibrary_name: pggan_kit\nlicense: "mit"\n')
     measured = [tag for tag in run.stats[-1] if tag.startswith("Metrics/") and not tag.endswith("_floor")]
     assert measured
     for tag in measured:
@@ -373,6 +374,11 @@ def test_hub_folder_loads_and_says_what_it_is(train: Train, cli: Callable[..., R
     assert "train.loss = @losses.Hinge()" in card and "data.cache = '.../cache'" in card
     assert str(run.directory.parent) not in card
     assert json.loads(Path("hub/config.json").read_text())["architectures"] == ["PGGAN"]
+
+    # A metric that was not finite is null in its row.
+    nothing = dict.fromkeys(measured, None)
+    files = types.SimpleNamespace(stats=lambda: [{**run.stats[-1], **nothing}])
+    assert f"| {measured[0].removeprefix('Metrics/')} |  | " in hub_folder._write_metrics(files, run.state.images)  # type: ignore[arg-type]
 
     # The snippet runs.
     code = card.partition("```python\n")[2].partition("```")[0]

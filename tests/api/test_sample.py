@@ -67,9 +67,10 @@ def test_all_formats_have_the_same_images_and_their_labels(labelled: Path, cli: 
     np.testing.assert_array_equal([read_png(Path(f"folder/{i:06d}.png")) for i in range(5)], images)
     assert Path("folder/labels.csv").read_text() == "".join(f"{i:06d}.png,{label}\n" for i, label in enumerate(labels))
 
-    # Another call's labels replace them.
-    assert cli("sample", labelled, "--count", 2, "--out", "folder").exit_code == 0
-    assert Path("folder/labels.csv").read_text() == "000000.png,0\n000001.png,1\n"
+    # Fewer images of another call would leave some of these among them.
+    again = cli("sample", labelled, "--count", 2, "--out", "folder")
+    assert again.exit_code == 2 and "--out folder: it holds images of an earlier call (000000.png)" in again.stderr
+    assert len(list(Path("folder").iterdir())) == 6
 
 
 class Flat(torch.nn.Module):
@@ -103,7 +104,7 @@ def test_memory_does_not_grow_with_the_count(name: str, tmp_path: Path, monkeypa
 
     def measure_peak(count: int) -> int:
         tracemalloc.start()
-        with open_images(tmp_path / name, count) as writer:
+        with open_images(tmp_path / str(count) / name, count) as writer:
             for images, labels in sampling.iterate_images(generator, count, 0):
                 writer.write(images, labels)
                 assert sum(each() is not None for each in latents) <= 2

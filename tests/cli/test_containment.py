@@ -432,3 +432,28 @@ def test_paths_in_printed_commands_are_quoted(
     refused(cli(*args), r"or `pggan-kit resume 'my run'`$")
     written = cli("plugins", "new", "my-loss", "--kind", "losses", "--single-file", "--into", "my plugins")
     assert "train 'my plugins/my_loss.gin' --plugin 'my plugins/my_loss.py'" in written.stdout
+
+
+BRACKETS = ["a[bold]b.gin", "a[/b].gin", r"a\[/b].gin", r"a\[bold]b.gin", "[red]"]
+
+
+@pytest.mark.parametrize("name", BRACKETS)
+def test_brackets_are_text(name: str, tiny: Callable[..., str], cli: Cli, stub: str) -> None:
+    """To rich they are markup; a path and a message may hold any."""
+    missing = cli("train", name)
+    assert missing.exit_code == 2 and name in missing.stderr, missing.output
+
+    folder = Path(f"[b]{name.replace('/', '')}")
+    folder.mkdir()
+    config = folder / "x.gin"
+    config.write_bytes(Path(tiny()).read_bytes())
+    checked = cli("config", "check", config, "--plugin", stub)
+    assert checked.exit_code == 0 and f"{config}: good" in checked.stdout, checked.output
+
+
+@pytest.mark.parametrize("name", BRACKETS)
+def test_brackets_of_messages_are_text(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    base._print_warning(UserWarning(f"no match for {name!r} in {name}"), UserWarning, "file", 1)
+    base.print_message(f"wrote {name}")
+    shown = capsys.readouterr().err
+    assert f"warning: no match for {name!r} in {name}" in shown.replace("\n", " ") and f"wrote {name}" in shown

@@ -37,6 +37,12 @@ CASES = {
         "observers.Reader.file": "{here}/a",
         "observers.Reader.text": "%A",
     },
+    ("A = 'a'", "B = %A", "observers.Reader.file = %B"): {
+        "A": "a",
+        "B": "%A",
+        "observers.Reader.file": "{here}/a",
+    },
+    ("A = %B", "B = %A", "observers.Reader.text = 'a'"): {"A": "%B", "B": "%A", "observers.Reader.text": "a"},
     ("observers.Other.file = 'a'", "observers.Reader.nothing = 'a'"): {
         "observers.Other.file": "a",
         "observers.Reader.nothing": "a",

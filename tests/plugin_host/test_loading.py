@@ -45,6 +45,13 @@ def test_a_file_is_recorded_with_its_absolute_path_and_sha256(stub: str, monkeyp
     assert plugin.sha256 == hashlib.sha256(Path(stub).read_bytes()).hexdigest()
 
 
+def test_a_file_has_its_own_future_features_and_not_those_of_the_core(tmp_path: Path) -> None:
+    path = tmp_path / "plain.py"
+    path.write_text("from pggan_kit import hookimpl\ndef f(x: int): ...\n@hookimpl\ndef components(): return []\n")
+    (plugin,) = [plugin for plugin in load_plugins([str(path)]).loaded if plugin.origin == str(path)]
+    assert plugin.object.f.__annotations__ == {"x": int}
+
+
 def test_blocked_plugins_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGGAN_KIT_NO_PLUGINS", "losses")
     plugins = load_plugins(blocked=["switches"])

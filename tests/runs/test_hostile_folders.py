@@ -234,6 +234,35 @@ def before_run(run): ...
 """
 
 
+REFUSES = """
+from pggan_kit import ConfigError, hookimpl
+
+@hookimpl
+def before_run(run):
+    raise ConfigError("this experiment does not fit")
+"""
+
+
+@pytest.mark.parametrize("there", ["none", "folder", "link"])
+def test_a_run_that_never_began_leaves_what_was_there(
+    there: str, tiny: Callable[..., str], cli: Cli, stub: str
+) -> None:
+    Path("refuses.py").write_text(REFUSES)
+    run = Path("run")
+    if there == "folder":
+        run.mkdir()
+    elif there == "link":
+        Path("disk").mkdir()
+        run.symlink_to("disk")
+    result = cli("train", tiny(), "--plugin", stub, "--plugin", "refuses.py", "--run-dir", run)
+    assert result.exit_code == 2 and "this experiment does not fit" in result.stderr
+    assert run.is_symlink() == (there == "link")
+    if there == "none":
+        assert not run.exists()
+    else:
+        assert list(run.iterdir()) == []
+
+
 def test_a_changed_plugin_file_is_refused_unless_it_is_named(train: Callable[..., Any], cli: Cli, stub: str) -> None:
     plugin = Path("mine.py").resolve()
     plugin.write_text(PLUGIN)

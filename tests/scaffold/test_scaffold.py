@@ -150,6 +150,10 @@ WRONG = {
     ("json", "losses"): "NAME json: Python itself has something called json",
     ("torch", "losses"): "NAME torch: a module of this name is installed already",
     ("losses", "losses"): r"NAME losses: a plugin of this name is installed \(pggan_kit .*\); choose another",
+    ("stem", "architectures"): "NAME: Stem has another meaning in the file that would be written; choose another name",
+    ("repeat", "resampling"): "NAME: Repeat has another meaning",
+    ("component", "losses"): "NAME: Component has another meaning",
+    ("json-lines", "observers"): "NAME: JsonLines has another meaning",
     ("hinge", "losses"): r"NAME: losses\.Hinge comes with losses \(pggan_kit .*\); choose another",
 }
 
@@ -160,6 +164,13 @@ def test_a_name_or_kind_that_cannot_be_is_refused(
 ) -> None:
     refused(cli("plugins", "new", name, "--kind", kind), WRONG[name, kind])
     assert list(Path().iterdir()) == []
+
+
+def test_a_name_may_hold_that_of_the_templates(cli: Callable[..., Result]) -> None:
+    assert cli("plugins", "new", "mine-too", "--kind", "losses").exit_code == 0
+    assert 'name = "mine-too"\n' in Path("mine-too/pyproject.toml").read_text()
+    assert "# mine-too\n" in Path("mine-too/README.md").read_text()
+    assert "class MineToo" in Path("mine-too/mine_too.py").read_text()
 
 
 @pytest.mark.parametrize("single", [False, True])

@@ -49,6 +49,33 @@ class Sums(ToyLoss):
         return {"logistic": F.softplus(-fake.score).sum()}
 
 
+class Classifies(ToyLoss):
+    """A sound loss whose classes count in both terms."""
+
+    def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        return {**super().discriminator(real, fake), "classes": compute_cross_entropy(real)}
+
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        return {**super().generator(fake, real), "classes": compute_cross_entropy(fake)}
+
+
+def compute_cross_entropy(scores: Scores) -> Tensor:
+    assert scores.class_logits is not None and scores.labels is not None
+    return F.cross_entropy(scores.class_logits, scores.labels)
+
+
+class ClassifiesSuite(suites.LossSuite):
+    classes = 3
+
+    def make(self) -> Classifies:
+        return Classifies()
+
+
+def test_means_over_samples_of_classes_pass() -> None:
+    """A batch that is given twice has each sample's logits and label twice."""
+    ClassifiesSuite().test_is_a_mean()
+
+
 @loss_defect("test_gradcheck", r"generator\(\): its gradient is not its derivative")
 class WrongGradient(ToyLoss):
     def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:

@@ -435,6 +435,14 @@ class SwallowsIt(InTurn):
             return 143
 
 
+@defect(Impatient, "test_stops_in_order", "is not raised again")
+class RunsNothing(InTurn):
+    """It returns before the interrupt, which must not end the tests."""
+
+    def run_once(self, trial: Trial) -> int:
+        return 0
+
+
 @pytest.mark.parametrize("case", DEFECTS, ids=name_case)
 def test_a_defect_is_reported(case: Defect) -> None:
     check_reported(case)
