@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from pggan_kit.config import gin_files as configs
 from pggan_kit.config.bindings import Binding, Macro, iterate_references
 from pggan_kit.config.builder import build_from_config
 from pggan_kit.config.gin_files import Config
-from pggan_kit.errors import ConfigError, DataError, RunError, require_list
+from pggan_kit.errors import ConfigError, DataError, RunError, TrainingError, require_list
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes, measure_run
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
@@ -224,7 +225,10 @@ def _choose_width(
         if name not in directions:
             raise ConfigError(f"--average {BEST}: the metric of {name} does not state which of its values are better")
         sign = 1.0 if directions[name] == "lower" else -1.0
-        values[width] = sign * first["value"]
+        if math.isfinite(first["value"]):
+            values[width] = sign * first["value"]
+    if not values:
+        raise TrainingError(f"--average {BEST}: {name} is not finite with any of the averages of width {list(WIDTHS)}")
     return min(values, key=values.__getitem__)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 import pggan_kit
 from pggan_kit import hookimpl, load_generator
 from pggan_kit.api import evaluate as evaluation
-from pggan_kit.errors import RunError, SettingError
+from pggan_kit.errors import RunError, SettingError, TrainingError
 from pggan_kit.runs.post_hoc import PieceFit, make_average
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
@@ -447,6 +448,23 @@ def test_the_best_width_is_chosen_on_tuning_data(
     assert rows == alone
     for half in (["--average", "best"], ["--tuning", "evaluation.count = 4"]):
         refused(cli("evaluate", kept, *half, *options), "--average best chooses a width on images of")
+
+
+@pytest.mark.parametrize("values", [[math.nan, 3.0, 2.0, math.nan], [math.nan] * 4])
+def test_a_width_without_a_finite_value_is_not_the_best(
+    values: list[float], kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths = (0.05, 0.1, 0.15, 0.2)
+    measured = iter(values)
+    monkeypatch.setattr(evaluation, "WIDTHS", widths)
+    monkeypatch.setattr(evaluation, "_evaluate_run", lambda *_: [{"metric": "gap", "value": next(measured)}])
+    plugins = [str(STUB_PLUGIN), str(ABLATION_PLUGIN)]
+    arguments = (kept, ["train.metrics = [@metrics.Gap()]"], [], plugins, None, None, "last")
+    if math.isfinite(values[1]):
+        assert evaluation._choose_width(*arguments) == 0.15
+    else:
+        with pytest.raises(TrainingError, match="--average best: gap is not finite with any"):
+            evaluation._choose_width(*arguments)
 
 
 def test_damaged_files_are_left_out_and_said(kept: Path, tmp_path: Path, stub: str) -> None:
