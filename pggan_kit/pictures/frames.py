@@ -88,9 +88,9 @@ def draw_frame(images: np.ndarray, columns: int, cell: tuple[int, int], caption:
         A picture of mode `L` where C is 1, else of mode `P`. Its size depends on N, `columns` and `cell` alone.
     """
     if images.shape[1] > cell[0]:
-        # Channels side by side are wider than the cell.
-        width = max(1, round(images.shape[2] * cell[0] / images.shape[1]))
-        images = np.stack([reduce_image(image, (cell[0], width)) for image in images])
+        # Channels side by side are as wide as several cells.
+        cells = max(1, round(images.shape[2] * cell[0] / (images.shape[1] * cell[1])))
+        images = np.stack([reduce_image(image, (cell[0], cells * cell[1])) for image in images])
 
     # Gray levels stand for themselves in a gray frame, and are found in the palette of a colour frame.
     palette = None

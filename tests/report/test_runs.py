@@ -37,7 +37,16 @@ from pggan_kit.report.curves_section import curves_section, plot_several_groups,
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, Table, format_cell, render_page
 from pggan_kit.report.run_groups import isolate_runs
-from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, FadeStrip, RunPictures, choose_alphas, draw_run
+from pggan_kit.report.run_pictures import (
+    ALPHAS,
+    GRID,
+    STRIP,
+    FadeStrip,
+    RunPictures,
+    choose_alphas,
+    draw_reduced,
+    draw_run,
+)
 from pggan_kit.report.run_record import RunRecord, name_runs, read_run
 from pggan_kit.report.run_sections import (
     describe_growth_policy,
@@ -627,6 +636,21 @@ def test_large_images_are_reduced_as_they_are_drawn(pair: SimpleNamespace, monke
     assert captions[-1] == "16x16, after 40 images"
     assert fades_section([run], [reduced]).groups[0].figures[-1].caption.startswith("stage 2, 16x16: alpha 0, ")
     assert film.take_checkpoints(run, reduced)[-1].size == (16, 16)
+
+
+@pytest.mark.parametrize(("shape", "kept"), [((144, 108), (128, 96)), ((189, 135), (128, 91)), ((128, 7), (128, 7))])
+def test_images_of_any_size_are_reduced_to_the_largest(
+    shape: tuple[int, int], kept: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ramp = np.arange(shape[0], dtype=np.uint8)[None, :, None, None]
+    monkeypatch.setattr(
+        "pggan_kit.report.run_pictures.draw", lambda *args, **kwargs: np.broadcast_to(ramp, (2, *shape, 1))
+    )
+    generator: Any = SimpleNamespace(size=shape)
+    images, size = draw_reduced(generator, 2, 0)
+    assert (images.shape, size) == ((2, *kept, 1), shape)
+    middles = (np.arange(kept[0]) + 0.5) * shape[0] / kept[0] - 0.5
+    assert np.abs(images[0, :, 0, 0] - middles).max() <= 1
 
 
 def test_strips_have_a_budget(

@@ -365,6 +365,15 @@ def test_growth_cells_fit_all_stages(sizes: tuple, cell: tuple[int, int]) -> Non
     assert len(shapes) == 1
 
 
+def test_frames_of_reduced_images_have_the_size_of_the_others() -> None:
+    """Five channels side by side whose kept height, 26, is a rounded 25.6."""
+    caption = Caption("", "", 1, 1, 1)
+    sizes = {
+        draw_frame(np.zeros((4, *shape, 1), np.uint8), 2, (16, 80), caption).size for shape in ((16, 80), (26, 128))
+    }
+    assert len(sizes) == 1
+
+
 def test_growth_resumes_with_the_frames_up_to_the_checkpoint(run: FakeRun) -> None:
     observer = Growth(count=2)
     begin_run(observer, run)
