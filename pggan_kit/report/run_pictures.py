@@ -141,12 +141,15 @@ def draw_moving_settings(run: RunRecord, prepared: Prepared, schedule: Schedule)
 
     # A branch has values of its own from where it left its trunk.
     began = (run.about.get("from") or {}).get("images", 0)
-    starts = [stage.start for stage in run.stages]
+    # A stage without a budget begins where the next one does.
+    starts: list[int] = []
+    for stage in run.stages:
+        starts += [stage.start] * (stage.index + 1 - len(starts))
     curves: dict[str, Curve] = {name: [] for name in settings}
-    for index, stage in enumerate(run.stages):
+    for stage in run.stages:
         step = max(1, (stage.end - stage.start) // POINTS)
         for clock in (*range(max(began, stage.start), stage.end, step), stage.end):
-            position = schedule.at(clock, starts[: index + 1])
+            position = schedule.at(clock, starts[: stage.index + 1])
             for name, setting in settings.items():
                 if clock >= began:
                     curves[name].append((clock, value_at(setting, position)))

@@ -426,6 +426,24 @@ def test_legends_list_what_has_a_line() -> None:
     assert list_legend(draw_axes(plots.plot_alphas({"a": [[]], "b": [curve, curve], "c": [curve]}, ()))) == ["b", "c"]
 
 
+def test_names_with_an_underscore_are_in_legends() -> None:
+    """Matplotlib leaves out labels that begin with one; the space before it has no width."""
+    curve = [(1, 1.0), (2, 2.0)]
+    summary = plots.summarize_curves([curve, curve])
+    profile = {"share": [0.5], "low": [0.4], "high": [0.6]}
+    drawn = [
+        plots.plot_curves({"_a": curve, "b": curve}, "FID", floors={"_a": curve}),
+        plots.plot_alphas({"_a": [curve], "b": [curve]}, ()),
+        plots.plot_seeds({"_a": [curve, curve], "b": [curve]}, "FID"),
+        plots.plot_bands({"_a": summary, "b": summary}, "FID"),
+        plots.plot_profiles({"thresholds": [1.0], "variants": {"_a": profile, "b": profile}}, "FID", False),
+        plots.plot_bars({"4": {"_a": 1.0, "b": 2.0}}, "pace"),
+    ]
+    for draw in drawn:
+        names = [name.replace("\u200b", "") for name in list_legend(draw_axes(draw))]
+        assert [name for name in names if "floor" not in name] == ["_a", "b"]
+
+
 def test_pairs_are_joined_and_means_are_geometric() -> None:
     axes = draw_axes(plots.plot_pairs({"a": {0: 2.0, 1: 8.0}, "b": {0: 3.0}}, "FID", log=True))
     assert list_lines(axes)[:2] == [([0, 1], [2, 3]), ([0], [8])]
