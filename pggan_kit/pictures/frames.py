@@ -147,8 +147,12 @@ def index_colours(images: np.ndarray) -> tuple[bytes, np.ndarray]:
     count, height, width, channels = images.shape
     pixels = images.reshape(-1, channels)
 
-    # A palette of some pixels is as good as one of all, and much faster; an odd step visits all columns.
-    sample = pixels[:: len(pixels) // PALETTE_PIXELS | 1]
+    # A palette of some pixels is as good as one of all, and much faster; a step that shares no factor with the width
+    # visits all columns.
+    step = max(1, len(pixels) // PALETTE_PIXELS)
+    while math.gcd(step, width) > 1:
+        step += 1
+    sample = pixels[::step]
     colours = 256 - GRAYS
     chosen = bytes(Image.fromarray(sample[None]).quantize(colours).getpalette() or ())
     grays = np.linspace(0, 255, GRAYS).round().astype(np.uint8).repeat(3).tobytes()
